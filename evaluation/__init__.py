@@ -1,0 +1,1 @@
+"""What a proxy is worth: bits per byte, benchmarks, suites, scores."""

@@ -1,0 +1,35 @@
+"""Designs: which mixtures to try. One file each, registered by name."""
+
+from typing import Protocol
+
+import numpy as np
+
+from mixtures.constraints import Constraints
+from mixtures.domains import Array, DomainSet
+
+
+class Design(Protocol):
+    """Draws candidate mixtures. Its fields are its hyper-parameters."""
+
+    def draw(
+        self,
+        domains: DomainSet,
+        constraints: Constraints,
+        n: int,
+        rng: np.random.Generator,
+    ) -> Array:
+        """Distinct feasible mixtures.
+
+        Args:
+            domains: the K domains with their natural shares.
+            constraints: what every mixture satisfies.
+            n: how many mixtures.
+            rng: the only source of chance.
+
+        Returns:
+            W (n, K), every row a mixture that satisfies the constraints.
+
+        Raises:
+            ConstraintError: fewer than `n` distinct feasible mixtures could be drawn; says how many.
+        """
+        ...

@@ -1,0 +1,71 @@
+"""Every error that a user of Cuvée can cause or meet.
+
+CuveeError
+├── RecipeError           a recipe that cannot be read or does not make sense
+│   └── UnknownName       a name that nothing is registered under; carries a suggestion
+├── ConstraintError       constraints that no mixture satisfies
+├── DataError             a corpus, table or benchmark that cannot be used as it is
+│   └── CorruptError      bytes that are not what they were when they were written
+├── EvidenceError         too few runs, or runs that do not belong together
+├── StorageError          a disk that is full, or a place that cannot be written
+├── TrainingError         trainings that failed too often to go on
+└── ServiceError          a server (Prefect, MLflow, Ray) that does not answer
+
+A message says what was wrong, what was found, and how to fix it. The command line prints the
+message alone; a traceback is for our own mistakes.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CuveeError(Exception):
+    """The root: catching it catches every mistake that a user can make."""
+
+
+class RecipeError(CuveeError):
+    """A recipe that cannot be read or does not make sense."""
+
+
+class UnknownName(RecipeError):
+    """A name that nothing is registered under.
+
+    Args:
+        kind: what was looked for, such as "law".
+        name: the name that was given.
+        known: the names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+        super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+
+class ConstraintError(CuveeError):
+    """Constraints that no mixture satisfies."""
+
+
+class DataError(CuveeError):
+    """A corpus, table or benchmark that cannot be used as it is."""
+
+
+class CorruptError(DataError):
+    """Bytes that are not what they were when they were written."""
+
+
+class EvidenceError(CuveeError):
+    """Too few runs, or runs that do not belong together."""
+
+
+class StorageError(CuveeError):
+    """A disk that is full, or a place that cannot be written."""
+
+
+class TrainingError(CuveeError):
+    """Trainings that failed too often to go on."""
+
+
+class ServiceError(CuveeError):
+    """A server (Prefect, MLflow, Ray) that does not answer."""

@@ -1,0 +1,242 @@
+"""What is trained and what came of it: RunSpec, RunResult, Failed, and the history of a search.
+
+A spec holds everything that determines one proxy training. Its fingerprint is the sha256 of its
+canonical JSON, so that a run is found again whoever asks for it and whatever it is called.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mixtures import simplex
+from mixtures.domains import Array
+from mixtures.errors import EvidenceError
+
+VERSION = 1  # raised by hand whenever the same spec would train a different proxy
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training at fixed shares.
+
+    Attributes:
+        weights: shares of tokens by domain, in the order of the spec's domains; they sum to 1.
+        share: the stage's part of the run's tokens, in (0, 1].
+    """
+
+    weights: tuple[float, ...]
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        simplex.check(self.weights)
+        if not 0 < self.share <= 1:
+            raise EvidenceError(f"a stage's share of the tokens lies in (0, 1]; got {self.share}")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that determines one proxy training.
+
+    Attributes:
+        domains: names, in the order of every weight vector.
+        identities: content hashes of the domains' tokens (tokenizer included), in the same order.
+        stages: the mixture over time; under a controller, its starting weights.
+        size: a step of the ladder, such as "0.6M".
+        tokens: training tokens in all.
+        seed: of initialisation and data order. Runs with equal seeds are paired.
+        scoring: hash of what the proxy is scored on (validation tokens, benchmarks, limits).
+        schedule: learning-rate schedule, "wsd" or "cosine".
+        precision: "float32" or "bfloat16" arithmetic (master weights are float32 in both).
+        rate: multiplier on the ladder's learning rate.
+        controller: canonical JSON of the controller that moves the weights, or "".
+        reference: fingerprint of the run whose losses the controller needs, or "".
+        repetition: 1/s trains on a subsample of each domain, so that it repeats as at full scale; 1
+            is off.
+    """
+
+    domains: tuple[str, ...]
+    identities: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    size: str
+    tokens: int
+    seed: int
+    scoring: str = ""
+    schedule: str = "wsd"
+    precision: str = "float32"
+    rate: float = 1.0
+    controller: str = ""
+    reference: str = ""
+    repetition: float = 1.0
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if len(self.identities) != len(self.domains):
+            raise EvidenceError(
+                f"{len(self.domains)} domains but {len(self.identities)} identities in a run's spec"
+            )
+        if (
+            not self.stages
+            or abs(math.fsum(s.share for s in self.stages) - 1.0) > simplex.TOLERANCE
+        ):
+            raise EvidenceError("the stages' shares of the tokens must sum to 1")
+        for stage in self.stages:
+            simplex.check(stage.weights, self.domains)
+        if self.tokens <= 0:
+            raise EvidenceError(f"a run needs a positive number of tokens; got {self.tokens}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise EvidenceError(f"precision is float32 or bfloat16; got {self.precision!r}")
+        if not 0 < self.repetition <= 1:
+            raise EvidenceError(f"repetition lies in (0, 1]; got {self.repetition}")
+
+    @property
+    def weights(self) -> Array:
+        """Shares of tokens over the whole run, shape (K,)."""
+        parts = [np.asarray(s.weights, dtype=np.float64) * s.share for s in self.stages]
+        return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the canonical JSON, 64 hexadecimal digits."""
+        return hashlib.sha256(canonical(dataclasses.asdict(self)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measured value with its sampling error over what it was measured on.
+
+    Attributes:
+        value: bits per byte unless the target says otherwise.
+        stderr: standard error over the measured documents or items, in the same unit.
+        n: documents or items measured.
+    """
+
+    value: float
+    stderr: float
+    n: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and math.isfinite(self.stderr) and self.stderr >= 0):
+            raise EvidenceError(f"a score must be finite with an error of at least 0; got {self}")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a training.
+
+    Attributes:
+        spec: the spec that was trained.
+        scores: by target ("domain/legal", "task/piqa"), in bits per byte.
+        details: what is shown but not optimised ("task/piqa/accuracy"), by name.
+        curve: (tokens seen, training loss in nats per token) pairs.
+        trajectory: (tokens seen, weights by domain) where a controller moved them.
+        tokens: tokens drawn by domain, in the spec's order.
+        epochs: passes over what exists of each domain, in the spec's order.
+        flops: floating-point operations of the training.
+        seconds: wall time of the training and scoring.
+    """
+
+    spec: RunSpec
+    scores: Mapping[str, Score]
+    details: Mapping[str, Score] = field(default_factory=dict)
+    curve: tuple[tuple[int, float], ...] = ()
+    trajectory: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    tokens: tuple[int, ...] = ()
+    epochs: tuple[float, ...] = ()
+    flops: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A training that gave no result. It is counted and shown, and never turned into a number."""
+
+    spec: RunSpec
+    reason: str
+
+
+Outcome = RunResult | Failed
+History = tuple[Outcome, ...]
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no blanks: equal values give equal text; NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def finished(history: History) -> tuple[RunResult, ...]:
+    """The runs of a history that gave a result, in their order."""
+    return tuple(run for run in history if isinstance(run, RunResult))
+
+
+def table(history: History, targets: Sequence[str]) -> tuple[Array, Array, Array]:
+    """A history as arrays.
+
+    Returns:
+        W (N, K) shares of tokens, Y (N, M) values, E (N, M) sampling errors; one row per finished
+        run.
+
+    Raises:
+        EvidenceError: no run finished, or a run lacks a target, which is named.
+    """
+    runs = finished(history)
+    if not runs:
+        raise EvidenceError("no run has finished, so there is nothing to fit")
+    for run in runs:
+        missing = [t for t in targets if t not in run.scores]
+        if missing:
+            raise EvidenceError(
+                f"run {run.spec.fingerprint[:12]} has no score for {', '.join(missing)}; "
+                f"it has {', '.join(sorted(run.scores))}"
+            )
+    w = np.stack([run.spec.weights for run in runs])
+    y = np.array([[run.scores[t].value for t in targets] for run in runs], dtype=np.float64)
+    e = np.array([[run.scores[t].stderr for t in targets] for run in runs], dtype=np.float64)
+    return w, y, e
+
+
+def to_json(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as plain JSON values; `from_json` gives it back."""
+    return {"kind": type(outcome).__name__, **dataclasses.asdict(outcome)}
+
+
+def from_json(data: Mapping[str, Any]) -> Outcome:
+    """An outcome from what `to_json` made of it.
+
+    Raises:
+        EvidenceError: the values are not those of an outcome.
+    """
+    try:
+        spec = spec_from_json(data["spec"])
+        if data["kind"] == "Failed":
+            return Failed(spec, str(data["reason"]))
+        return RunResult(
+            spec=spec,
+            scores={k: Score(**v) for k, v in data["scores"].items()},
+            details={k: Score(**v) for k, v in data["details"].items()},
+            curve=tuple((int(t), float(x)) for t, x in data["curve"]),
+            trajectory=tuple((int(t), tuple(map(float, w))) for t, w in data["trajectory"]),
+            tokens=tuple(map(int, data["tokens"])),
+            epochs=tuple(map(float, data["epochs"])),
+            flops=float(data["flops"]),
+            seconds=float(data["seconds"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvidenceError(f"this is not the record of a run: {error!r}") from error
+
+
+def spec_from_json(data: Mapping[str, Any]) -> RunSpec:
+    """A spec from its `dataclasses.asdict` form, as read back from JSON."""
+    values = dict(data)
+    values["domains"] = tuple(values["domains"])
+    values["identities"] = tuple(values["identities"])
+    values["stages"] = tuple(
+        Stage(tuple(map(float, s["weights"])), float(s["share"])) for s in values["stages"]
+    )
+    return RunSpec(**values)

@@ -1,0 +1,58 @@
+"""The one loop that every method goes through: ask, evaluate, recommend.
+
+`ask` and `recommend` are pure functions of the history, so that a search that is interrupted and
+started again replays to the same point. In tests `evaluate` is a world with a known optimum; in a
+flow it trains.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mixtures.history import History, Outcome, RunSpec
+from mixtures.problem import Problem
+from mixtures.recommendation import Recommendation
+
+Evaluate = Callable[[Sequence[RunSpec]], Sequence[Outcome]]
+
+
+class Method(Protocol):
+    """A complete way of choosing a mixture. Its fields are its hyper-parameters."""
+
+    def ask(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> tuple[RunSpec, ...]:
+        """The runs wanted next; none when the evidence is complete."""
+        ...
+
+    def recommend(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> Recommendation:
+        """The mixture that the history speaks for."""
+        ...
+
+
+def generator(seed: int, *path: int) -> np.random.Generator:
+    """The random generator of one place in a study, such as (seed, round, index)."""
+    return np.random.default_rng([seed, *path])
+
+
+def search(
+    method: Method, problem: Problem, evaluate: Evaluate, seed: int
+) -> tuple[Recommendation, History]:
+    """Run a method to its end.
+
+    Args:
+        method: what chooses.
+        problem: what is to be chosen.
+        evaluate: trains the specs it is given; returns one outcome for each, in their order.
+        seed: of every random choice that the method makes.
+
+    Returns:
+        The recommendation and the history it rests on.
+    """
+    history: History = ()
+    while specs := method.ask(problem, history, generator(seed, len(history))):
+        history += tuple(evaluate(specs))
+    return method.recommend(problem, history, generator(seed, len(history))), history

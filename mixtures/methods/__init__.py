@@ -1,0 +1,1 @@
+"""Methods: complete ways of choosing a mixture. One file each."""

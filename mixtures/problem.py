@@ -1,0 +1,88 @@
+"""Problem: what is to be chosen, from what, for what, within what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixtures import simplex
+from mixtures.constraints import Constraints
+from mixtures.domains import DomainSet
+from mixtures.errors import RecipeError
+from mixtures.history import RunSpec, Stage
+from mixtures.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """How the small models of a study are trained; one dial each.
+
+    Attributes:
+        size: a step of the ladder, such as "0.6M".
+        tokens: training tokens per proxy.
+        schedule: "wsd" or "cosine".
+        precision: "float32" or "bfloat16".
+        rate: multiplier on the ladder's learning rate.
+        repetition: see `RunSpec.repetition`.
+    """
+
+    size: str
+    tokens: int
+    schedule: str = "wsd"
+    precision: str = "float32"
+    rate: float = 1.0
+    repetition: float = 1.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A mixture to be found.
+
+    Attributes:
+        domains: the K domains, in the order of every weight vector.
+        targets: the M scores that each run brings, in the order of every score matrix.
+        objective: one number per row of scores; lower is better.
+        constraints: what every candidate and the answer must satisfy.
+        proxy: how candidates are tried.
+        full_tokens: tokens of the run for which the mixture is chosen.
+        scoring: hash of what proxies are scored on.
+    """
+
+    domains: DomainSet
+    targets: tuple[str, ...]
+    objective: Objective
+    constraints: Constraints
+    proxy: Proxy
+    full_tokens: int
+    scoring: str = ""
+
+    def __post_init__(self) -> None:
+        missing = [t for t in self.objective.targets if t not in self.targets]
+        if missing:
+            raise RecipeError(
+                f"the objective asks for {', '.join(missing)}, which no run measures; "
+                f"measured: {', '.join(self.targets)}"
+            )
+
+    def spec(self, weights: Sequence[float], seed: int, size: str | None = None) -> RunSpec:
+        """The spec of a proxy trained at fixed shares.
+
+        Args:
+            weights: shares of tokens (K,).
+            seed: of initialisation and data order.
+            size: another step of the ladder than the study's own.
+        """
+        shares = tuple(float(w) for w in simplex.check(np.asarray(weights), self.domains.names))
+        return RunSpec(
+            domains=self.domains.names,
+            identities=self.domains.identities,
+            stages=(Stage(shares),),
+            size=size or self.proxy.size,
+            tokens=self.proxy.tokens,
+            seed=seed,
+            scoring=self.scoring,
+            schedule=self.proxy.schedule,
+            precision=self.proxy.precision,
+            rate=self.proxy.rate,
+            repetition=self.proxy.repetition,
+        )

@@ -1,0 +1,164 @@
+"""Recommendation: the mixture that the evidence speaks for, with its uncertainty."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mixtures import simplex
+from mixtures.domains import Array
+from mixtures.errors import EvidenceError
+from mixtures.history import Stage
+
+LEVEL = 0.90  # of every interval in a recommendation
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with a 90 % interval, in bits per byte unless said otherwise."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise EvidenceError(f"an interval's low end lies above its high end: {self}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A mixture with what the law predicts of it.
+
+    Attributes:
+        name: "recommended", "natural", "uniform", "best observed" or a recipe's own.
+        weights: shares of tokens (K,).
+        objective: predicted objective.
+        targets: predicted score per target (M,).
+    """
+
+    name: str
+    weights: tuple[float, ...]
+    objective: Estimate
+    targets: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True)
+class LawEvidence:
+    """How well a law predicted runs that it had not seen, by cross-validation.
+
+    Attributes:
+        law: its registered name.
+        spearman: rank correlation of predicted and observed objective.
+        decision_accuracy: share of pairs of runs whose objective was ordered rightly.
+        error: mean absolute error of the objective, bits per byte.
+        coverage: share of held-out observations inside the law's 90 % interval, over all targets.
+        spearman_targets: rank correlation per target (M,).
+        held_out: (observed, predicted) objective per run.
+        learning_curve: (rows fitted, held-out rank correlation) pairs; empty for laws not chosen.
+        chosen: whether the recommendation rests on this law.
+    """
+
+    law: str
+    spearman: float
+    decision_accuracy: float
+    error: float
+    coverage: float
+    spearman_targets: tuple[float, ...]
+    held_out: tuple[tuple[float, float], ...]
+    learning_curve: tuple[tuple[int, float], ...] = ()
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise floor of a target, from runs that differ in their seed alone.
+
+    Attributes:
+        target: its name, or "objective".
+        seeds: standard deviation over seeds, pooled over the anchors, bits per byte.
+        mixtures: standard deviation over the design's mixtures.
+        degrees: degrees of freedom of `seeds`.
+    """
+
+    target: str
+    seeds: float
+    mixtures: float
+    degrees: int
+
+    @property
+    def ratio(self) -> float:
+        """Signal to noise: spread over mixtures against spread over seeds."""
+        return self.mixtures / self.seeds if self.seeds > 0 else float("inf")
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A mixture for the full-scale run.
+
+    Attributes:
+        domains: names, in the order of every weight vector.
+        targets: names, in the order of every score vector.
+        stages: shares of tokens over time; one stage is a fixed mixture.
+        intervals: 90 % interval of each share over refits (K pairs), at the run's average.
+        candidates: the recommended mixture first, then the baselines.
+        gains: predicted gain over each baseline, (name, estimate) pairs; positive is better.
+        laws: cross-validated evidence of every law that was tried.
+        noise: noise floor per target and of the objective.
+        active: names of the constraints that bind.
+        epochs: passes over each domain at full scale (K,).
+        evidence: fingerprints of the runs that it rests on.
+        failed: runs that gave no result.
+        verdict: whether the evidence is strong enough, in words.
+        warnings: what a reader must know before using it.
+        method: canonical JSON of the method.
+        trajectory: for methods that move weights: (tokens, weights) pairs.
+    """
+
+    domains: tuple[str, ...]
+    targets: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    intervals: tuple[tuple[float, float], ...]
+    candidates: tuple[Candidate, ...]
+    gains: tuple[tuple[str, Estimate], ...] = ()
+    laws: tuple[LawEvidence, ...] = ()
+    noise: tuple[Noise, ...] = ()
+    active: tuple[str, ...] = ()
+    epochs: tuple[float, ...] = ()
+    evidence: tuple[str, ...] = ()
+    failed: int = 0
+    verdict: str = "draft"
+    warnings: tuple[str, ...] = ()
+    method: str = ""
+    trajectory: tuple[tuple[int, tuple[float, ...]], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for stage in self.stages:
+            simplex.check(stage.weights, self.domains)
+        if len(self.intervals) != len(self.domains):
+            raise EvidenceError(
+                f"{len(self.domains)} domains but {len(self.intervals)} intervals on their shares"
+            )
+
+    @property
+    def weights(self) -> Array:
+        """Shares of tokens over the whole run, shape (K,)."""
+        parts = [np.asarray(s.weights) * s.share for s in self.stages]
+        return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+
+    def candidate(self, name: str) -> Candidate:
+        """A candidate by name.
+
+        Raises:
+            EvidenceError: there is none.
+        """
+        for candidate in self.candidates:
+            if candidate.name == name:
+                return candidate
+        known = ", ".join(c.name for c in self.candidates)
+        raise EvidenceError(f"no candidate {name!r} in the recommendation; it has {known}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, for files and records."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,123 @@
+"""From a name in a recipe to a frozen dataclass.
+
+A law, design, search, controller, method or objective registers its class with one decorator:
+
+    @register("law", "log_linear")
+    @dataclass(frozen=True)
+    class LogLinear: ...
+
+Its fields are its hyper-parameters, so a recipe's mapping `{name: log_linear, starts: 8}` builds
+it, and an unknown field is refused with a suggestion. Modules of a kind's folder are imported on
+the first look-up, so that adding one is adding a file.
+"""
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from mixtures.errors import RecipeError, UnknownName
+
+FOLDERS = {
+    "design": "mixtures.designs",
+    "law": "mixtures.laws",
+    "search": "mixtures.searches",
+    "controller": "mixtures.controllers",
+    "method": "mixtures.methods",
+    "objective": "mixtures.objectives",
+    "world": "mixtures.worlds",
+}
+_registered: dict[str, dict[str, type]] = {kind: {} for kind in FOLDERS}
+C = TypeVar("C", bound=type)
+
+
+def register(kind: str, name: str) -> Callable[[C], C]:
+    """Class decorator: makes a frozen dataclass available to recipes as `name`."""
+
+    def enter(cls: C) -> C:
+        if _registered[kind].get(name, cls).__qualname__ != cls.__qualname__:
+            raise RecipeError(f"two classes claim the {kind} {name!r}")
+        _registered[kind][name] = cls
+        cls.name = name  # type: ignore[attr-defined]
+        return cls
+
+    return enter
+
+
+@functools.cache
+def _load(kind: str) -> None:
+    folder = importlib.import_module(FOLDERS[kind])
+    for module in pkgutil.iter_modules(getattr(folder, "__path__", [])):
+        importlib.import_module(f"{FOLDERS[kind]}.{module.name}")
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The names registered under a kind, sorted."""
+    _load(kind)
+    return tuple(sorted(_registered[kind]))
+
+
+def lookup(kind: str, name: str) -> type:
+    """The class registered under a name.
+
+    Raises:
+        UnknownName: there is none; the message suggests the nearest.
+    """
+    _load(kind)
+    if name not in _registered[kind]:
+        raise UnknownName(kind, name, _registered[kind])
+    return _registered[kind][name]
+
+
+def build(kind: str, config: str | Mapping[str, Any]) -> Any:
+    """An instance from a recipe's value: a name, or a mapping with `name` and fields.
+
+    A field whose type is itself a registered class's protocol is built from a nested value by the
+    class's own `__post_init__`; here lists become tuples so that the instance stays hashable.
+
+    Raises:
+        UnknownName: unknown name or field.
+        RecipeError: no name, or a value that the class refuses.
+    """
+    if isinstance(config, str):
+        config = {"name": config}
+    if "name" not in config:
+        raise RecipeError(f"a {kind} needs a `name`; known: {', '.join(names(kind))}")
+    cls = lookup(kind, str(config["name"]))
+    known = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        if key == "name":
+            continue
+        if key not in known:
+            raise UnknownName(f"field of {kind} {config['name']!r}", key, known)
+        values[key] = _coerce(f"{kind} {config['name']}.{key}", _frozen(value), hints[key])
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise RecipeError(f"{kind} {config['name']!r}: {error}") from error
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(v) for v in value)
+    return value
+
+
+def _coerce(where: str, value: Any, hint: Any) -> Any:
+    """Hold numbers and strings to the field's type; anything richer is the class's business."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return value if int in allowed else float(value)
+    simple = tuple(t for t in allowed if t in (int, float, str, bool, type(None)))
+    if not simple or len(simple) != len(allowed):
+        return value
+    if not isinstance(value, simple) or (isinstance(value, bool) and bool not in simple):
+        wanted = " or ".join("null" if t is type(None) else t.__name__ for t in simple)
+        raise RecipeError(f"{where} must be {wanted}; got {value!r}")
+    return value

@@ -1,0 +1,32 @@
+"""Searches: from a fitted law to the best mixture. One file each."""
+
+from typing import Protocol
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.laws import FittedLaw
+from mixtures.problem import Problem
+
+
+class Search(Protocol):
+    """Finds the mixture with the lowest predicted objective. Its fields are its hyper-parameters."""
+
+    def choose(
+        self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
+    ) -> Array:
+        """The best feasible mixture.
+
+        Args:
+            law: fitted to the problem's targets, in their order.
+            problem: objective and constraints.
+            reference: (M,) predicted scores of the natural mixture.
+            rng: the only source of chance.
+
+        Returns:
+            Shares (K,) that satisfy the constraints.
+
+        Raises:
+            RecipeError: the search cannot handle this law or objective; says which can.
+        """
+        ...

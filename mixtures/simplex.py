@@ -1,0 +1,107 @@
+"""Weight vectors: points of the probability simplex, and the few operations on them.
+
+Nothing here renormalises in silence: `check` refuses what is not a mixture, and the operations that
+move a vector say so in their names.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mixtures.domains import Array
+from mixtures.errors import ConstraintError
+
+TOLERANCE = 1e-6  # of a sum of shares: far below any share that a trainer can realise
+
+
+def check(weights: ArrayLike, names: Sequence[str] | None = None) -> Array:
+    """The weights as a float64 vector (K,), if they are a mixture.
+
+    Raises:
+        ConstraintError: a share is not finite or negative, or the shares do not sum to one within
+            `TOLERANCE`.
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    labels = list(names) if names is not None else [str(i) for i in range(w.size)]
+    shown = ", ".join(f"{n}={x:.4g}" for n, x in zip(labels, w.ravel(), strict=False))
+    if w.ndim != 1 or len(labels) != w.size:
+        raise ConstraintError(
+            f"weights must be one number per domain ({len(labels)}); got ({shown})"
+        )
+    if not np.all(np.isfinite(w)) or np.any(w < 0):
+        raise ConstraintError(f"weights must be finite and not negative; got ({shown})")
+    if abs(w.sum() - 1.0) > TOLERANCE:
+        raise ConstraintError(
+            f"weights sum to {w.sum():.6g} over {w.size} domains ({shown}); they must sum to 1"
+        )
+    return w
+
+
+def normalized(values: ArrayLike) -> Array:
+    """Non-negative values divided by their sum, along the last axis."""
+    v = np.asarray(values, dtype=np.float64)
+    total = v.sum(axis=-1, keepdims=True)
+    if np.any(v < 0) or np.any(total <= 0):
+        raise ConstraintError(
+            f"cannot make shares of {v}: they need a positive sum and no negatives"
+        )
+    return np.asarray(v / total, dtype=np.float64)
+
+
+def project(values: ArrayLike) -> Array:
+    """The mixture nearest to a vector in Euclidean distance, shape (K,).
+
+    Source: Duchi et al. 2008, "Efficient projections onto the l1-ball", figure 1.
+    """
+    v = np.asarray(values, dtype=np.float64)
+    ordered = np.sort(v)[::-1]
+    excess = (np.cumsum(ordered) - 1.0) / np.arange(1, v.size + 1)
+    active = int(np.nonzero(ordered - excess > 0)[0][-1])
+    return np.asarray(np.maximum(v - excess[active], 0.0), dtype=np.float64)
+
+
+def tilt(weights: Array, scores: ArrayLike) -> Array:
+    """Multiplicative update `w_i exp(s_i) / sum_j w_j exp(s_j)`, (K,); exact for huge scores."""
+    w = np.asarray(weights, dtype=np.float64)
+    s = np.asarray(scores, dtype=np.float64)
+    logs = np.where(w > 0, np.log(np.where(w > 0, w, 1.0)) + s, -np.inf)
+    return normalized(np.exp(logs - logs.max()))
+
+
+def temper(weights: ArrayLike, temperature: float) -> Array:
+    """`w ** temperature`, renormalised: 1 keeps the weights, 0 makes those above zero equal."""
+    w = np.asarray(weights, dtype=np.float64)
+    powered = np.where(w > 0, np.power(np.where(w > 0, w, 1.0), temperature), 0.0)
+    return normalized(powered)
+
+
+def kl(p: ArrayLike, q: ArrayLike) -> float:
+    """Kullback-Leibler divergence KL(p || q) in nats; infinite where p has mass and q none."""
+    p_, q_ = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    support = p_ > 0
+    if np.any(q_[support] <= 0):
+        return float("inf")
+    return float(np.sum(p_[support] * np.log(p_[support] / q_[support])))
+
+
+def entropy(weights: ArrayLike) -> float:
+    """Shannon entropy in nats; log K for equal shares, 0 for a single domain."""
+    w = np.asarray(weights, dtype=np.float64)
+    support = w[w > 0]
+    return float(-np.sum(support * np.log(support)))
+
+
+def counts(weights: ArrayLike, total: int) -> NDArray[np.int64]:
+    """Whole numbers (K,) that sum to `total`, in proportion to the weights, by largest remainder.
+
+    Ties go to the earlier domain, so that the answer is unique.
+    """
+    w = check(weights)
+    exact = w / w.sum() * total
+    whole: NDArray[np.int64] = np.floor(exact + 1e-9).astype(np.int64)
+    remainder = exact - whole
+    order = np.lexsort((np.arange(w.size), -np.round(remainder, 9)))
+    missing = int(total - whole.sum())
+    whole[order[:missing]] += 1
+    return whole

@@ -1,0 +1,1 @@
+"""Small language models, their data streams, and the trainer of packs."""
