@@ -30,7 +30,7 @@ class FittedLaw(Protocol):
 
 
 class Law(Protocol):
-    """A law without parameters; an unfitted law cannot predict. Its fields are its hyper-parameters."""
+    """A law without parameters: it cannot predict. Its fields are its hyper-parameters."""
 
     def rows(self, domains: int) -> int:
         """Fewest runs from which it can be fitted to K domains."""

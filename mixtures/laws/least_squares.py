@@ -1,0 +1,181 @@
+"""Many small nonlinear least-squares problems at once.
+
+A law is fitted to M targets from several starts and under several strengths of its prior; each of
+these is a problem of some ten parameters. Solved one by one they cost Python more than arithmetic,
+so `minimize` runs Levenberg-Marquardt on a batch: every array has a leading axis B of independent
+problems, each with its own damping (Nocedal and Wright 2006, section 10.3).
+
+The objective of problem b is
+
+    sum_n v_bn (f_n(p_b) - y_bn)^2 + lambda_b (p_b - m_b)' Q (p_b - m_b)
+
+with weights v and a quadratic prior Q around m. Because the minimum is linearized, leave-one-out
+residuals cost nothing (`left_out`): `r_n / (1 - h_n)` with the leverage h. They choose lambda and
+calibrate intervals.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixtures.domains import Array
+
+Curve = Callable[[Array, Array], tuple[Array, Array]]
+"""(B, P) parameters and (n, K) shares -> (B, n) values and (B, n, P) derivatives."""
+
+Index = NDArray[np.intp]  # positions in a batch
+
+STEPS = 80
+TOLERANCE = 1e-10  # relative fall of the objective at which a problem is solved
+LEVERAGE = 0.98  # a run's leverage is held below this, so that its left-out residual stays finite
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch of B least-squares problems that share runs and curve.
+
+    Attributes:
+        curve: the law.
+        W: (N, K) shares.
+        y: (B, N) scores, of order 1.
+        v: (B, N) weights, of order 1.
+        strength: (B,) lambda.
+        prior: (P, P) Q, positive semidefinite.
+        center: (B, P) m.
+    """
+
+    curve: Curve
+    W: Array
+    y: Array
+    v: Array
+    strength: Array
+    prior: Array
+    center: Array
+
+    def take(self, index: Index) -> "Problem":
+        """The problems at these positions of the batch."""
+        parts = {n: getattr(self, n)[index] for n in ("y", "v", "strength", "center")}
+        return replace(self, **parts)
+
+    def objective(self, p: Array, values: Array) -> Array:
+        """(B,) objective at parameters p with curve values (B, N)."""
+        d = p - self.center
+        fit = np.einsum("bn,bn->b", self.v, (values - self.y) ** 2)
+        total = fit + self.strength * np.einsum("bp,pq,bq->b", d, self.prior, d)
+        return np.where(np.isfinite(total), total, np.inf)
+
+    def normal(self, jacobian: Array) -> Array:
+        """(B, P, P) Gauss-Newton matrix."""
+        weighted = jacobian * self.v[:, :, None]
+        gram = np.matmul(weighted.transpose(0, 2, 1), jacobian)
+        return np.asarray(gram + self.strength[:, None, None] * self.prior, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Minima of a batch.
+
+    Attributes:
+        p: (B, P) parameters.
+        objective: (B,).
+        left_out: (B, N) residuals `y - f` of each run under a fit without it (linearized).
+        leverage: (B, N) in [0, 1).
+        inverse: (B, P, P) inverse Gauss-Newton matrix: parameter covariance per unit variance.
+    """
+
+    p: Array
+    objective: Array
+    left_out: Array
+    leverage: Array
+    inverse: Array
+
+    def take(self, index: Index) -> "Solution":
+        """The solutions at these positions of the batch."""
+        return Solution(*(getattr(self, n)[index] for n in self.__dataclass_fields__))
+
+
+def minimize(problem: Problem, start: Array, steps: int = STEPS) -> Solution:
+    """Solve every problem of a batch from its start (B, P)."""
+    p = np.array(start, dtype=np.float64)
+    damping = np.full(len(p), 1e-2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        best = problem.objective(p, problem.curve(p, problem.W)[0])
+        active = np.flatnonzero(np.isfinite(best))
+        for _ in range(steps):
+            if not len(active):
+                break
+            fall = _step(problem, p, best, damping, active)
+            done = (fall >= 0) & (fall <= TOLERANCE * (best[active] + TOLERANCE))
+            active = active[~done & (damping[active] < 1e8)]
+    return _linearized(problem, p, best)
+
+
+def _step(problem: Problem, p: Array, best: Array, damping: Array, active: Index) -> Array:
+    """One damped step of the active problems, in place; returns the fall, -1 where refused."""
+    part = problem.take(active)
+    values, jacobian = part.curve(p[active], part.W)
+    gram = part.normal(jacobian)
+    offset = part.strength[:, None] * ((p[active] - part.center) @ part.prior)
+    gradient = np.einsum("bnp,bn->bp", jacobian, part.v * (values - part.y)) + offset
+    diagonal = np.einsum("bpp->bp", gram)
+    floor = 1e-9 * diagonal.max(axis=1, keepdims=True) + 1e-12
+    gram = gram + np.eye(p.shape[1]) * (damping[active, None] * (diagonal + floor))[:, None, :]
+    trial = p[active] - np.linalg.solve(gram, gradient[:, :, None])[:, :, 0]
+    after = part.objective(trial, part.curve(trial, part.W)[0])
+    better = after <= best[active]
+    fall = np.where(better, best[active] - after, -1.0)
+    chosen = active[better]
+    p[chosen], best[chosen] = trial[better], after[better]
+    damping[active] = np.where(better, damping[active] / 5.0, damping[active] * 4.0)
+    damping[active] = np.maximum(damping[active], 1e-12)
+    return fall
+
+
+def _linearized(problem: Problem, p: Array, best: Array) -> Solution:
+    values, jacobian = problem.curve(p, problem.W)
+    usable = np.isfinite(best)
+    gram = np.where(usable[:, None, None], problem.normal(jacobian), np.eye(p.shape[1]))
+    diagonal = np.einsum("bpp->bp", gram)
+    tiny = 1e-10 * diagonal.max(axis=1, keepdims=True) + 1e-14
+    inverse = np.linalg.inv(gram + np.eye(p.shape[1]) * tiny[:, None, :])
+    leverage = np.einsum("bnp,bpq,bnq->bn", jacobian, inverse, jacobian, optimize=True) * problem.v
+    leverage = np.clip(np.where(np.isfinite(leverage), leverage, LEVERAGE), 0.0, LEVERAGE)
+    return Solution(p, best, (problem.y - values) / (1.0 - leverage), leverage, inverse)
+
+
+def best_of(solution: Solution, cost: Array, groups: int) -> Solution:
+    """The cheapest solution of each group of a batch laid out as (alternatives, groups).
+
+    Args:
+        solution: B = alternatives x groups solutions, group fastest.
+        cost: (B,) what is compared.
+        groups: number of groups.
+    """
+    table = np.where(np.isfinite(cost), cost, np.inf).reshape(-1, groups)
+    return solution.take(table.argmin(axis=0) * groups + np.arange(groups))
+
+
+def weights(residuals: Array, noise: Array) -> Array:
+    """Weights (B, N), with mean 1, from residuals and the known noise of each score.
+
+    A score's variance is its noise over seeds plus the law's own misfit; the misfit is what the
+    residuals show beyond the noise. Weighting by the noise alone would trust a quiet run
+    where the law itself is what errs.
+    """
+    total = np.mean(residuals**2, axis=1, keepdims=True)
+    misfit = np.maximum(total - np.mean(noise**2, axis=1, keepdims=True), 0.0)
+    variance = noise**2 + np.maximum(misfit, 0.01 * total) + 1e-12
+    v = 1.0 / variance
+    return np.asarray(v / v.mean(axis=1, keepdims=True), dtype=np.float64)
+
+
+def robust(residuals: Array, threshold: float) -> Array:
+    """Huber weights (B, N) in (0, 1]: 1 within `threshold` robust deviations, less beyond.
+
+    The deviation is 1.4826 times the median absolute residual (Huber 1981, section 5).
+    """
+    scale = 1.4826 * np.median(np.abs(residuals), axis=1, keepdims=True)
+    scale = np.maximum(scale, 1e-9)
+    return np.minimum(1.0, threshold * scale / np.maximum(np.abs(residuals), 1e-300))

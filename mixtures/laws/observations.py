@@ -1,0 +1,93 @@
+"""What every law is fitted to, checked once: shares, scores and the noise of the scores."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixtures import simplex
+from mixtures.domains import Array
+from mixtures.errors import EvidenceError
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Runs as a law sees them.
+
+    Attributes:
+        W: (N, K) shares of tokens.
+        Y: (N, M) scores.
+        noise: (N, M) standard deviation of each score over seeds; 0 where unknown.
+    """
+
+    W: Array
+    Y: Array
+    noise: Array
+
+    @property
+    def center(self) -> Array:
+        """(M,) mean score per target."""
+        return np.asarray(self.Y.mean(axis=0), dtype=np.float64)
+
+    @property
+    def spread(self) -> Array:
+        """(M,) standard deviation over runs per target; 1 where a target does not vary."""
+        spread = self.Y.std(axis=0)
+        flat = spread <= 1e-12 * np.maximum(1.0, np.abs(self.Y).max(axis=0))
+        return np.where(flat, 1.0, spread)
+
+    @property
+    def scaled(self) -> Array:
+        """(N, M) scores with mean 0 and standard deviation 1 per target."""
+        return np.asarray((self.Y - self.center) / self.spread, dtype=np.float64)
+
+    @property
+    def scaled_noise(self) -> Array:
+        """(N, M) noise in units of the spread."""
+        return np.asarray(self.noise / self.spread, dtype=np.float64)
+
+
+def observe(law: str, rows: int, W: ArrayLike, Y: ArrayLike, noise: ArrayLike) -> Observations:
+    """Check what a law is given.
+
+    Args:
+        law: its name, for the message.
+        rows: fewest runs that it can be fitted to.
+        W: (N, K) shares of tokens.
+        Y: (N, M) scores.
+        noise: (M,) or (N, M) standard deviation of a score over seeds.
+
+    Raises:
+        EvidenceError: fewer runs than `rows`, tables that do not fit together, a value that is
+            not finite.
+    """
+    w, y = np.asarray(W, dtype=np.float64), np.asarray(Y, dtype=np.float64)
+    if w.ndim != 2 or y.ndim != 2 or len(w) != len(y):
+        raise EvidenceError(
+            f"law {law!r} needs a table of shares and a table of scores with one row per run; "
+            f"got shapes {w.shape} and {y.shape}"
+        )
+    if len(w) < rows:
+        raise EvidenceError(
+            f"law {law!r} needs at least {rows} runs for {w.shape[1]} domains; got {len(w)}: "
+            f"train {rows - len(w)} more or choose a law with fewer parameters"
+        )
+    sums = w.sum(axis=1)
+    if not np.all(np.isfinite(w)) or np.any(w < 0) or np.any(abs(sums - 1) > simplex.TOLERANCE):
+        worst = int(np.argmax(np.where(np.isfinite(sums), abs(sums - 1), np.inf)))
+        raise EvidenceError(
+            f"law {law!r} needs shares that are not negative and sum to 1 in every run; "
+            f"run {worst} has {w[worst]} (sum {sums[worst]:.6g})"
+        )
+    try:
+        sd = np.broadcast_to(np.asarray(noise, dtype=np.float64), y.shape)
+    except ValueError:
+        raise EvidenceError(
+            f"law {law!r} needs noise of shape {y.shape[1:]} or {y.shape}; got {np.shape(noise)}"
+        ) from None
+    if not np.all(np.isfinite(y)) or not np.all(np.isfinite(sd)) or np.any(sd < 0):
+        raise EvidenceError(
+            f"law {law!r} needs finite scores and a finite noise of at least 0; "
+            "remove or repeat the runs without a score"
+        )
+    return Observations(w, y, sd)
