@@ -1,0 +1,305 @@
+"""Removes training text that shares a run of 13 words with a benchmark.
+
+The rule of Brown et al. 2020 (arXiv 2005.14165, appendix C): words are runs of letters and digits,
+lower-cased, and a shared run of n = 13 words is a collision. Where we depart from it: a long
+document loses only the blocks (about 4 kB, cut between paragraphs) that the collision touches,
+while they drop 200 characters on either side and whole documents torn into more than ten pieces. A
+benchmark text shorter than n words cannot collide; such texts are counted, and that is a limit.
+
+Everything is arithmetic on whole arrays. Characters are bytes, a word's hash is a polynomial in
+its bytes modulo 2^64 (a difference of prefix sums times an inverse power), an n-gram's hash
+a polynomial in its words' hashes. A bit table of 2^27 places answers most questions with "no"; the
+sorted list of hashes answers the rest. Two different runs collide by chance with probability about
+(pairs compared) / 2^64, some 1e-6 for 20 M words against 1 M.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixtures.errors import DataError
+
+N = 13
+BLOCK = 4096  # characters of a long document that are dropped together, about
+BATCH = 2_000_000  # bytes looked at in one sweep
+
+Hashes = NDArray[np.uint64]
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
+_WORD_BASE = 0xD1B54A32D192ED03
+_MASK = (1 << 64) - 1
+_TABLE_BITS = 27
+# Dashes, quotes and blanks outside ASCII; other characters outside ASCII count as letters.
+_MARKS = re.compile("[\u0080-\u00bf\u2000-\u206f\u3000-\u303f\ufe30-\ufe4f\ufeff\uff01-\uff0f]")
+
+
+def _classes() -> bytes:
+    """A table for bytes.translate: letters and digits stay, all else becomes 0."""
+    kept = {*b"abcdefghijklmnopqrstuvwxyz0123456789", *range(0x80, 0x100)}
+    return bytes(byte if byte in kept else 0 for byte in range(256))
+
+
+_CLASSES = _classes()
+
+
+def _normal(text: str) -> bytes:
+    """Lower-cased UTF-8 with a zero byte for everything between words."""
+    lowered = text.lower()
+    if not lowered.isascii():
+        lowered = _MARKS.sub(" ", lowered)
+    return lowered.encode("utf-8", "surrogatepass").translate(_CLASSES)
+
+
+def _powers(base: int, count: int) -> Hashes:
+    """base^0 ... base^(count-1) modulo 2^64, shape (count,), by doubling."""
+    powers = np.ones(count, dtype=np.uint64)
+    size = 1
+    while size < count:
+        step = np.uint64(pow(base, size, 1 << 64))
+        stop = min(count, 2 * size)
+        powers[size:stop] = powers[: stop - size] * step
+        size = stop
+    return powers
+
+
+class _Powers:
+    """Powers of the byte base and of its inverse, grown as longer batches come."""
+
+    def __init__(self) -> None:
+        self.up = self.down = _powers(1, 1)
+
+    def grow(self, count: int) -> None:
+        if len(self.up) < count:
+            self.up = _powers(_BASE, count)
+            self.down = _powers(pow(_BASE, -1, 1 << 64), count)
+
+
+def _mix(values: Hashes) -> Hashes:
+    """The finalizer of splitmix64: spreads every bit of a hash over all of it."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _words(data: bytes, powers: _Powers) -> tuple[Hashes, NDArray[np.int64]]:
+    """Hashes of the words of normal text, (W,), and where each starts in bytes, (W,)."""
+    codes = np.frombuffer(data, dtype=np.uint8)
+    inside = np.zeros(len(codes) + 2, dtype=np.int8)
+    inside[1:-1] = codes != 0
+    edges = np.flatnonzero(np.diff(inside))
+    starts, ends = edges[0::2], edges[1::2]
+    powers.grow(len(codes) + 1)
+    sums = np.zeros(len(codes) + 1, dtype=np.uint64)
+    np.multiply(codes, powers.up[: len(codes)], out=sums[1:])
+    np.cumsum(sums, out=sums)
+    return _mix((sums[ends] - sums[starts]) * powers.down[starts]), starts
+
+
+def _grams(words: Hashes, n: int) -> Hashes:
+    """Hashes of the runs of n words, shape (max(W - n + 1, 0),)."""
+    count = len(words) - n + 1
+    if count <= 0:
+        return np.zeros(0, dtype=np.uint64)
+    result = np.zeros(count, dtype=np.uint64)
+    base = np.uint64(_WORD_BASE)
+    for i in range(n):
+        result *= base
+        result += words[i : i + count]
+    return _mix(result)
+
+
+def blocks(text: str, size: int = BLOCK) -> list[str]:
+    """A text cut into blocks of about `size` characters, at a paragraph's end where there is one.
+
+    The blocks joined are the text. A text of up to two blocks stays whole.
+    """
+    if len(text) <= 2 * size:
+        return [text]
+    result = []
+    start = 0
+    while len(text) - start > 2 * size:
+        cut = -1
+        for mark in ("\n\n", "\n", " "):
+            found = text.find(mark, start + size, start + 2 * size)
+            if found >= 0:
+                cut = found + len(mark)
+                break
+        cut = cut if cut > 0 else start + 2 * size
+        result.append(text[start:cut])
+        start = cut
+    result.append(text[start:])
+    return result
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What is left of a document.
+
+    Attributes:
+        text: the document without the blocks that collide; None if nothing is left.
+        hits: by benchmark, the number of blocks that share a run of words with it.
+        blocks: blocks in all.
+        dropped: blocks dropped.
+    """
+
+    text: str | None
+    hits: Mapping[str, int]
+    blocks: int
+    dropped: int
+
+
+@dataclass(frozen=True, eq=False)
+class NGramIndex:
+    """The runs of n words of all benchmark texts, ready to be looked up.
+
+    Attributes:
+        names: of the benchmarks.
+        hashes: (G,) sorted, without doubles.
+        owners: (G,) bit i is set if benchmark i holds the run.
+        n: words in a run.
+        identity: hash of n and of all benchmark texts.
+        texts: benchmark texts by name.
+        short: those of fewer than n words, which can collide with nothing.
+    """
+
+    names: tuple[str, ...]
+    hashes: Hashes
+    owners: Hashes
+    n: int
+    identity: str
+    texts: Mapping[str, int]
+    short: Mapping[str, int]
+    _powers: _Powers = field(default_factory=_Powers, repr=False)
+
+    @classmethod
+    def build(cls, texts_by_benchmark: Mapping[str, Iterable[str]], n: int = N) -> "NGramIndex":
+        """Reads every benchmark's texts once.
+
+        Raises:
+            DataError: a benchmark without texts, n below 1, or more than 64 benchmarks.
+        """
+        names = tuple(sorted(texts_by_benchmark))
+        if n < 1:
+            raise DataError(f"a run of words has at least 1 word; got n = {n}")
+        if len(names) > 64:
+            raise DataError(f"decontamination takes at most 64 benchmarks; got {len(names)}")
+        powers = _Powers()
+        digest = hashlib.sha256(f"{n}".encode())
+        counts: dict[str, int] = {}
+        short: dict[str, int] = {}
+        found: list[Hashes] = []
+        for name in names:
+            texts = list(texts_by_benchmark[name])
+            if not texts:
+                raise DataError(f"benchmark {name!r} has no texts to decontaminate against")
+            for text in (name, *texts):
+                data = text.encode("utf-8", "surrogatepass")
+                digest.update(f"\n{len(data)}:".encode() + data)
+            per_text = [_grams(_words(_normal(text), powers)[0], n) for text in texts]
+            found.append(np.unique(np.concatenate(per_text)))
+            counts[name] = len(texts)
+            short[name] = sum(len(grams) == 0 for grams in per_text)
+        hashes, owners = _merge(found)
+        return cls(names, hashes, owners, n, digest.hexdigest(), counts, short)
+
+    def clean(self, document: str) -> tuple[str | None, dict[str, int]]:
+        """One document: what is left of it (None if nothing), and hit blocks by benchmark."""
+        result = self.clean_all([document])[0]
+        return result.text, dict(result.hits)
+
+    def clean_all(self, documents: Sequence[str]) -> list[Cleaned]:
+        """Documents, swept together: much faster than one at a time. Same results."""
+        result: list[Cleaned] = []
+        batch: list[str] = []
+        size = 0
+        for document in documents:
+            batch.append(document)
+            size += len(document)
+            if size >= BATCH:
+                result += self._sweep(batch)
+                batch, size = [], 0
+        return result + self._sweep(batch)
+
+    @cached_property
+    def _table(self) -> NDArray[np.uint8]:
+        """A bit for every value of a hash's top bits that occurs, 16 MB."""
+        top = (self.hashes >> np.uint64(64 - _TABLE_BITS)).astype(np.int64)
+        table = np.zeros(1 << (_TABLE_BITS - 3), dtype=np.uint8)
+        np.bitwise_or.at(table, top >> 3, (1 << (top & 7)).astype(np.uint8))
+        return table
+
+    def _lookup(self, grams: Hashes) -> tuple[NDArray[np.int64], Hashes]:
+        """Positions of the grams that are in the index, and their owners."""
+        top = (grams >> np.uint64(64 - _TABLE_BITS)).astype(np.int64)
+        maybe = np.flatnonzero(self._table[top >> 3] & (1 << (top & 7)).astype(np.uint8))
+        places = np.searchsorted(self.hashes, grams[maybe])
+        places = np.minimum(places, len(self.hashes) - 1)
+        sure = self.hashes[places] == grams[maybe]
+        return maybe[sure], self.owners[places[sure]]
+
+    def _sweep(self, documents: Sequence[str]) -> list[Cleaned]:
+        """Documents whose blocks are laid end to end and looked up at once."""
+        cut = [blocks(document) for document in documents]
+        if not len(self.hashes):
+            return [Cleaned(text, {}, len(parts), 0) for text, parts in zip(documents, cut)]
+        owner_of_block = np.repeat(np.arange(len(cut)), [len(parts) for parts in cut])
+        # A zero byte parts documents, not the blocks of one: a run may span two blocks.
+        pieces = [_normal("".join(parts)) + b"\0" for parts in cut]
+        words, starts = _words(b"".join(pieces), self._powers)
+        document_of_word = np.searchsorted(
+            np.cumsum([len(piece) for piece in pieces]), starts, side="right"
+        )
+        grams = _grams(words, self.n)
+        positions, owners = self._lookup(grams)
+        last = positions + self.n - 1
+        same = document_of_word[positions] == document_of_word[last]
+        positions, last, owners = positions[same], last[same], owners[same]
+        hit: dict[int, int] = {}
+        if len(positions):
+            ends = np.cumsum(
+                [
+                    len(_normal(part)) + (i == len(parts) - 1)
+                    for parts in cut
+                    for i, part in enumerate(parts)
+                ]
+            )
+            first_block = np.searchsorted(ends, starts[positions], side="right")
+            last_block = np.searchsorted(ends, starts[last], side="right")
+            for a, b, mask in zip(first_block.tolist(), last_block.tolist(), owners.tolist()):
+                for block in range(a, b + 1):
+                    hit[block] = hit.get(block, 0) | mask
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner_of_block, minlength=len(cut)))])
+        return [
+            self._result(text, parts, int(first), hit)
+            for text, parts, first in zip(documents, cut, offsets[:-1], strict=True)
+        ]
+
+    def _result(self, text: str, parts: list[str], first: int, hit: Mapping[int, int]) -> Cleaned:
+        masks = [hit.get(first + i, 0) for i in range(len(parts))]
+        if not any(masks):
+            return Cleaned(text, {}, len(parts), 0)
+        hits = {
+            name: count
+            for i, name in enumerate(self.names)
+            if (count := sum(mask >> i & 1 for mask in masks))
+        }
+        kept = "".join(part for part, mask in zip(parts, masks, strict=True) if not mask)
+        dropped = sum(mask > 0 for mask in masks)
+        return Cleaned(kept if kept.strip() else None, hits, len(parts), dropped)
+
+
+def _merge(found: Sequence[Hashes]) -> tuple[Hashes, Hashes]:
+    """Sorted hashes of all benchmarks, and for each the bits of the benchmarks that hold it."""
+    if not found:
+        return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64)
+    hashes, inverse = np.unique(np.concatenate(found), return_inverse=True)
+    owners = np.zeros(len(hashes), dtype=np.uint64)
+    start = 0
+    for i, part in enumerate(found):
+        owners[inverse[start : start + len(part)]] |= np.uint64(1 << i)
+        start += len(part)
+    return hashes, owners

@@ -1,0 +1,377 @@
+"""lm-eval on a pack: each task's requests are built once and all proxies answer them together.
+
+Tasks, prompts, filters and metrics are lm-eval's own; only the model is ours. Requests are encoded
+by the rules of its `HFLM` (0.4.13): blanks at the end of a context move to the continuation, the
+pair is encoded as one text and cut where the encoded context ends, an empty context becomes the
+end-of-text token, and what is too long loses its left end. So accuracies equal those of `HFLM` on
+each exported proxy. No other file imports lm_eval.
+
+A request that `HFLM` would refuse (its answer alone is longer than the model's context, or encodes
+to nothing) is left out with its item, for every proxy alike, and counted.
+
+A task that asks for generated text is scored by the likelihood of its reference answer: proxies of
+this size generate nothing that an exact match would reward.
+"""
+
+import contextlib
+import difflib
+import functools
+import hashlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import yaml
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from evaluation import benchmarks
+from evaluation.likelihood import Row
+from evaluation.suites import OFFLINE, TASKS, Suite, short_name
+from mixtures.errors import CuveeError, DataError, UnknownName
+
+Floats = NDArray[np.float64]
+KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a task, as encoded requests.
+
+    Attributes:
+        task: lm-eval's task, which judges the answers.
+        instances: lm-eval's requests.
+        choices: how many of the requests are choices (others serve lm-eval's own metrics).
+        gold: position of the gold answer among them.
+        sizes: UTF-8 bytes of what each request scores.
+    """
+
+    task: Any
+    instances: tuple[Any, ...]
+    choices: int
+    gold: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A task whose requests are built and encoded.
+
+    Attributes:
+        name: of the target, without "task/".
+        items: what is asked, in a fixed order.
+        rows: what the pack has to score.
+        starts: (requests,) the first row of each request of each item, in order.
+        left_out: items that do not fit into the model's context.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+    rows: tuple[Row, ...]
+    starts: NDArray[np.int64]
+    left_out: int
+
+    def answers(self, nats: Floats, greedy: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Per request (K, requests): log-likelihood in nats, and whether decoding would give it."""
+        return (
+            np.add.reduceat(nats, self.starts, axis=1),
+            np.logical_and.reduceat(greedy, self.starts, axis=1),
+        )
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Text to tokens, by the rules of lm-eval's HFLM.
+
+    Attributes:
+        tokenizer: of the proxies.
+        eot: id of the end-of-text token, which also stands before a text without context.
+        context: longest input of the proxies, in tokens.
+    """
+
+    tokenizer: Tokenizer
+    eot: int
+    context: int
+
+    def pair(self, context: str, continuation: str) -> Row | None:
+        """A continuation after a context; None where it does not fit."""
+        before: Sequence[int]
+        if context == "":
+            after = self._encode(continuation, special=False)
+            if after[:1] == [self.eot]:
+                before, after = after[:1], after[1:]
+            else:
+                before = [self.eot]
+        else:
+            text, moved = _split(context)
+            before = self._encode(text)
+            after = self._encode(text + moved + continuation)[len(before) :]
+        if not before or not 0 < len(after) <= self.context:
+            return None
+        return Row((*before, *after)[-(self.context + 1) :], len(after))
+
+    def rolling(self, text: str) -> list[Row]:
+        """A whole text in windows; the first token is conditioned on the end-of-text token."""
+        windows = get_rolling_token_windows(self._encode(text), self.eot, self.context, 1)
+        pairs = map(make_disjoint_window, windows)
+        return [Row((*before, *after), len(after)) for before, after in pairs]
+
+    def _encode(self, text: str, special: bool = True) -> list[int]:
+        special = special and not text.startswith(self.tokenizer.id_to_token(self.eot))
+        return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
+
+
+def exams(suite: Suite, *, tokenizer_path: Path, eot: int, context: int) -> tuple[Exam, ...]:
+    """The suite's tasks, built and encoded; kept for the next pack of this process.
+
+    Raises:
+        UnknownName, DataError: as in `check`.
+    """
+    digest = hashlib.sha256(Path(tokenizer_path).read_bytes()).hexdigest()
+    return _exams(suite, suite.identity, Path(tokenizer_path), digest, eot, context)
+
+
+@functools.lru_cache(maxsize=4)
+def _exams(
+    suite: Suite, identity: str, tokenizer_path: Path, digest: str, eot: int, context: int
+) -> tuple[Exam, ...]:
+    """`exams`, remembered by what the data and the tokenizer are and not only where they lie."""
+    encoder = Encoder(Tokenizer.from_file(str(tokenizer_path)), eot, context)
+    return tuple(_exam(suite, name, encoder) for name in suite.tasks)
+
+
+def _exam(suite: Suite, name: str, encoder: Encoder) -> Exam:
+    items, rows, starts, left_out = [], [], [], 0
+    for task, instances in _asked(name, _load(suite, name), suite.limit):
+        item, parts = _item(task, instances, encoder)
+        if not parts:
+            left_out += 1
+            continue
+        items.append(item)
+        for part in parts:
+            starts.append(len(rows))
+            rows.extend(part)
+    if len(items) < 2:
+        raise DataError(
+            f"task {name!r} has {len(items)} items that fit into {encoder.context} tokens "
+            f"({left_out} do not); it needs at least 2"
+        )
+    return Exam(short_name(name), tuple(items), tuple(rows), np.array(starts), left_out)
+
+
+def _item(task: Any, instances: tuple[Any, ...], encoder: Encoder) -> tuple[Item, list[list[Row]]]:
+    """An item and the rows of each of its requests; no rows where one does not fit."""
+    pairs = [_question(task, instance) for instance in instances]
+    parts: list[list[Row]] = []
+    for context, continuation in pairs:
+        if context is None:
+            part = encoder.rolling(continuation)
+        else:
+            row = encoder.pair(context, continuation)
+            part = [] if row is None else [row]
+        if not part:
+            parts = []
+            break
+        parts.append(part)
+    sizes = tuple(len((_split(c or "")[1] + text).encode()) for c, text in pairs)
+    choices, gold = _gold(task, instances)
+    return Item(task, instances, choices, gold, sizes), parts
+
+
+def _question(task: Any, instance: Any) -> tuple[str | None, str]:
+    """(context, what is scored) of a request; the context is None for a whole text."""
+    if instance.request_type == "loglikelihood_rolling":
+        return None, instance.args[0]
+    if instance.request_type == "loglikelihood":
+        return instance.args[0], instance.args[1]
+    target = task.doc_to_target(instance.doc)
+    answer = target[0] if isinstance(target, list) else target
+    return instance.args[0], f"{task.config.target_delimiter}{answer}"
+
+
+def _gold(task: Any, instances: tuple[Any, ...]) -> tuple[int, int]:
+    """How many requests are choices, and the position of the gold one (the first of several)."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return 1, 0
+    doc = instances[0].doc
+    choices = task.doc_to_choice(doc)
+    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    if isinstance(gold, list):
+        gold = gold[0]
+    return len(choices), choices.index(gold) if isinstance(gold, str) else int(gold)
+
+
+def _split(context: str) -> tuple[str, str]:
+    """A context without the blanks at its end, and those blanks."""
+    text = context.rstrip()
+    return text, context[len(text) :]
+
+
+def judged(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> dict[str, Floats]:
+    """lm-eval's own metrics on one model's answers.
+
+    Args:
+        exam: the task.
+        nats: (requests,) log-likelihoods.
+        greedy: (requests,) whether decoding would give them.
+
+    Returns:
+        metric -> (items,) values, for those metrics that are averaged over items. Perplexities are
+        left to `scores`; metrics with another aggregation (f1) are not reported.
+    """
+    values: dict[str, list[float]] = {}
+    tasks: dict[int, list[tuple[Item, int]]] = {}
+    place = 0
+    for item in exam.items:
+        tasks.setdefault(id(item.task), []).append((item, place))
+        place += len(item.instances)
+    for members in tasks.values():
+        task = members[0][0].task
+        if task.OUTPUT_TYPE == "generate_until":
+            continue
+        averaged = {name for name, how in task.aggregation().items() if how is mean}
+        if not averaged:
+            continue
+        for item, place in members:
+            _answer(item, nats[place:], greedy[place:])
+        task._instances = [instance for item, _ in members for instance in item.instances]
+        task.apply_filters()
+        for item, _ in members:
+            for name, value in _judge(item).items():
+                if name in averaged:
+                    values.setdefault(name, []).append(float(value))
+    return {name: np.array(v) for name, v in values.items()}
+
+
+def _answer(item: Item, nats: Floats, greedy: NDArray[np.bool_]) -> None:
+    """Put one model's answers into an item's requests."""
+    for instance, value, hit in zip(item.instances, nats, greedy, strict=False):
+        whole = instance.request_type == "loglikelihood_rolling"
+        instance.resps = [float(value) if whole else (float(value), bool(hit))]
+        instance.filtered_resps = {}
+
+
+def _judge(item: Item) -> dict[str, Any]:
+    """lm-eval's verdict on the answers of an item, under the task's first filter."""
+    key = next(iter(item.instances[0].filtered_resps))
+    results = [instance.filtered_resps[key] for instance in item.instances]
+    return item.task.process_results(item.instances[0].doc, results)
+
+
+def check(suite: Suite) -> None:
+    """Load every task and let it judge one item with made-up answers.
+
+    Raises:
+        UnknownName: there is no such task.
+        DataError: a task cannot be loaded or cannot be scored by likelihood; names it and says why.
+    """
+    for name in suite.tasks:
+        for task, instances in _asked(name, _load(suite, name), 1):
+            for instance in instances:
+                _question(task, instance)
+            _gold(task, instances)
+            if task.OUTPUT_TYPE == "generate_until":
+                continue
+            with _explained(name, "judged"):
+                item = Item(task, instances, 1, 0, ())
+                _answer(item, np.full(len(instances), -1.0), np.zeros(len(instances), dtype=bool))
+                task._instances = list(instances)
+                task.apply_filters()
+                _judge(item)
+
+
+def _asked(name: str, tasks: list[Any], limit: int | None) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Each chosen item's lm-eval task and requests: the first `limit` in a fixed hash order."""
+    with _explained(name, "asked"):
+        every = [(t, i) for t, task in enumerate(tasks) for i in range(len(task.eval_docs))]
+        every.sort(key=lambda at: hashlib.sha256(f"{at[0]}/{at[1]}".encode()).digest())
+        for t, task in enumerate(tasks):
+            chosen = {i for owner, i in every[:limit] if owner == t}
+            if not chosen:
+                continue
+            with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+                task.build_all_requests(samples=chosen)
+            groups: dict[int, list[Instance]] = {}
+            for instance in task.instances:
+                if instance.request_type not in KINDS:
+                    raise DataError(f"task {name!r}: {instance.request_type} requests are unknown")
+                groups.setdefault(instance.doc_id, []).append(instance)
+            for group in groups.values():
+                yield task, tuple(sorted(group, key=lambda instance: instance.idx))
+
+
+def _load(suite: Suite, name: str) -> list[Any]:
+    """lm-eval's task of this name, or all tasks of a group."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    path = suite.file(name)
+    with _explained(name, "loaded"):
+        if path is not None:
+            tasks = [_local(name, path)]
+        else:
+            manager = _manager()
+            if name not in manager.all_tasks:
+                close = difflib.get_close_matches(name, [*OFFLINE, *manager.all_tasks], 1, 0.5)
+                raise UnknownName("task", name, close or OFFLINE)
+            tasks = list(manager.load([name])["tasks"].values())
+    for task in tasks:
+        for method in ("doc_to_choice", "doc_to_target", "doc_to_text"):
+            setattr(task, method, _remembered(getattr(task, method)))
+    return tasks
+
+
+def _local(name: str, path: Path) -> Any:
+    """A task over a benchmark file, read here: no data set cache that workers could fight over."""
+    items = benchmarks.read(path)
+    own = "asdiv_offline" if "text" in items[0] else "piqa_offline"
+    config = yaml.safe_load((TASKS / f"{name if name in OFFLINE else own}.yaml").read_bytes())
+    config |= {"task": name, "dataset_kwargs": None}
+    config["custom_dataset"] = lambda version: {"test": datasets.Dataset.from_list(items)}
+    return ConfigurableTask(config=config)
+
+
+@functools.cache
+def _manager() -> Any:
+    """The index of lm-eval's own tasks; reading it takes seconds."""
+    return TaskManager()
+
+
+def _remembered(method: Any) -> Any:
+    """A method of a task that renders each item's template once, not once per proxy."""
+    known: dict[int, tuple[Any, Any]] = {}  # the item is kept so that its id stays its own
+
+    def remembered(doc: Any, *rest: Any) -> Any:
+        if rest:
+            return method(doc, *rest)
+        if id(doc) not in known:
+            known[id(doc)] = (doc, method(doc))
+        return known[id(doc)][1]
+
+    return remembered
+
+
+@contextlib.contextmanager
+def _explained(name: str, what: str) -> Iterator[None]:
+    """What goes wrong inside lm-eval, as an error that names the task.
+
+    Everything is caught, because a task may run any code of its own and fail in any way.
+    """
+    try:
+        yield
+    except CuveeError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"task {name!r} cannot be {what} ({type(error).__name__}: {error}); a task of lm-eval "
+            "itself needs its data set on this machine or a network; shipped tasks that need "
+            f"neither: {', '.join(OFFLINE)}"
+        ) from error

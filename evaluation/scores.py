@@ -1,0 +1,227 @@
+"""What a proxy is worth: the scores of every proxy of a pack, from one pass over everything.
+
+For a task with choices, ll(c) is the log-likelihood of a choice and |c| its UTF-8 bytes, both with
+the blank before it. Over items i with gold answers g:
+
+    value        sum -log2 p(g_i) / sum |g_i|            bits per byte, lower is better
+    probability  mean of exp ll(g) / sum_c exp ll(c)
+    margin       mean of ll(g)/|g| - max_{c != g} ll(c)/|c|      nats per byte
+    accuracy     lm-eval's "acc", and "acc_norm" as accuracy_norm; other averaged metrics as named
+    chance       mean of 1 / number of choices
+
+The value is micro-averaged, so a long answer weighs more than a short one: its error is that of a
+ratio (see perplexity), and it is less noisy than a mean of ratios over answers of one word.
+"""
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from evaluation import harness, perplexity
+from evaluation.likelihood import Likelihood, totals
+from evaluation.perplexity import Text
+from evaluation.suites import Suite
+from mixtures.errors import DataError, EvidenceError
+from mixtures.history import Score, canonical
+
+VERSION = 1  # raised by hand whenever the same text would be scored otherwise
+END_OF_TEXT = "<|endoftext|>"
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much held-out text is scored.
+
+    Attributes:
+        tokens: per domain; 0 scores all of it.
+    """
+
+    tokens: int = 16_384
+
+    @property
+    def identity(self) -> str:
+        """Canonical JSON of the limits and of the way of scoring."""
+        return canonical([VERSION, importlib.metadata.version("lm_eval"), asdict(self)])
+
+
+@dataclass(frozen=True)
+class PackScores:
+    """One proxy's scores.
+
+    Attributes:
+        scores: "domain/<name>" and "task/<name>", in bits per byte.
+        details: what is shown but not optimised, "task/<name>/accuracy" and others.
+        problem: why there are no scores, or "". A proxy with non-finite likelihoods has none; its
+            neighbors in the pack are not touched.
+    """
+
+    scores: dict[str, Score] = field(default_factory=dict)
+    details: dict[str, Score] = field(default_factory=dict)
+    problem: str = ""
+
+
+def score_pack(
+    likelihood: Likelihood,
+    *,
+    tokenizer_path: Path,
+    valid: Mapping[str, Text],
+    suite: Suite,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> list[PackScores]:
+    """Score every proxy of a pack on held-out text and on a suite of tasks.
+
+    Args:
+        likelihood: the pack.
+        tokenizer_path: its tokenizer.
+        valid: held-out tokens (n,), document starts (D+1,) and bytes (D,), by domain.
+        suite: tasks.
+        limits: how much text is scored.
+
+    Returns:
+        one per proxy, in the pack's order.
+
+    Raises:
+        DataError: a task or a domain cannot be scored; `suites.check` finds most of it beforehand.
+    """
+    eot = end_of_text(tokenizer_path)
+    fixed = {"tokenizer_path": tokenizer_path, "eot": eot, "context": likelihood.context}
+    exams = harness.exams(suite, **fixed)
+    samples = perplexity.samples(valid, **fixed, limit=limits.tokens)
+    parts = [sample.rows for sample in samples.values()] + [exam.rows for exam in exams]
+    nats, greedy = totals(likelihood, [row for part in parts for row in part])
+    broken = ~np.isfinite(nats).all(axis=1)
+    problem = "its likelihood of held-out text is not a finite number"
+    results = [PackScores(problem=problem if bad else "") for bad in broken]
+    sound = [(k, results[k]) for k in np.flatnonzero(~broken)]
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    pieces = list(zip(np.split(nats, ends, axis=1), np.split(greedy, ends, axis=1), strict=True))
+    for (name, sample), (piece, _) in zip(samples.items(), pieces, strict=False):
+        values = sample.scores(piece[~broken])
+        for (_, result), value in zip(sound, values, strict=True):
+            result.scores[f"domain/{name}"] = value
+    for exam, (piece, hits) in zip(exams, pieces[len(samples) :], strict=True):
+        answers, found = exam.answers(piece, hits)
+        for k, result in sound:
+            result.scores[f"task/{exam.name}"], details = _exam(exam, answers[k], found[k])
+            result.details.update({f"task/{exam.name}/{n}": d for n, d in details.items()})
+    return results
+
+
+def end_of_text(tokenizer_path: Path) -> int:
+    """Id of the end-of-text token.
+
+    Raises:
+        DataError: the tokenizer has none.
+    """
+    eot = Tokenizer.from_file(str(tokenizer_path)).token_to_id(END_OF_TEXT)
+    if eot is None:
+        raise DataError(f"the tokenizer {tokenizer_path} has no {END_OF_TEXT} token")
+    return int(eot)
+
+
+def _exam(
+    exam: harness.Exam, nats: Floats, greedy: NDArray[np.bool_]
+) -> tuple[Score, dict[str, Score]]:
+    """The value and the details of a task, from one model's answers (requests,)."""
+    starts = np.cumsum([0] + [len(item.instances) for item in exam.items[:-1]])
+    gold = starts + np.array([item.gold for item in exam.items])
+    sizes = np.array([float(size) for item in exam.items for size in item.sizes])
+    value = perplexity.ratio(-nats[gold] / np.log(2), sizes[gold])
+    details: dict[str, Floats] = {}
+    choices = np.array([item.choices for item in exam.items])
+    if (choices > 1).all():
+        details["probability"], details["margin"] = _choices(nats, sizes, starts, choices, gold)
+        details["chance"] = 1.0 / choices
+    names = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
+    for name, values in harness.judged(exam, nats, greedy).items():
+        details[names.get(name, name)] = values
+    scores = {name: average(values) for name, values in details.items()}
+    if "chance" in scores:
+        scores["chance"] = Score(scores["chance"].value, 0.0, len(choices))
+    if exam.left_out:
+        scores["left_out"] = Score(float(exam.left_out), 0.0, len(exam.items) + exam.left_out)
+    return value, scores
+
+
+def _choices(
+    nats: Floats,
+    sizes: Floats,
+    starts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    gold: NDArray[np.int64],
+) -> tuple[Floats, Floats]:
+    """Normalised probability and margin in nats per byte of each item's gold answer, (items,)."""
+    width = int(counts.max())
+    where = starts[:, None] + np.arange(width)
+    real = np.arange(width) < counts[:, None]
+    where = np.where(real, where, 0)
+    logs = np.where(real, nats[where], -np.inf)
+    top = logs.max(axis=1, keepdims=True)
+    probability = np.exp(nats[gold] - top[:, 0]) / np.exp(logs - top).sum(axis=1)
+    others = real & (where != gold[:, None])
+    best = np.where(others, nats[where] / sizes[where], -np.inf).max(axis=1)
+    return probability, nats[gold] / sizes[gold] - best
+
+
+def average(values: Floats) -> Score:
+    """Mean over items with its standard error."""
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    return Score(float(np.mean(values)), error, len(values))
+
+
+def untrained(scored: Sequence[PackScores]) -> dict[str, Score]:
+    """What proxies score before training: the baseline beside every score.
+
+    Args:
+        scored: `score_pack` of an untrained pack, one per initialization.
+
+    Returns:
+        every score and detail, averaged over the pack: its error is over initializations where
+        there are several, else over items.
+
+    Raises:
+        EvidenceError: none of them has scores.
+    """
+    kept = [{**one.scores, **one.details} for one in scored if not one.problem]
+    if not kept:
+        raise EvidenceError("no untrained proxy could be scored")
+    if len(kept) == 1:
+        return kept[0]
+    result = {}
+    for name, first in kept[0].items():
+        over = average(np.array([one[name].value for one in kept]))
+        result[name] = Score(over.value, over.stderr, first.n)
+    return result
+
+
+def signal_to_noise(mixtures: Floats, anchors: Sequence[Floats]) -> Floats:
+    """How far mixtures move each target, against how far the seed alone moves it.
+
+    Args:
+        mixtures: (N, M) values of N different mixtures, one run each.
+        anchors: for each mixture that was trained with several seeds, its values (R, M).
+
+    Returns:
+        (M,) standard deviation over mixtures / pooled standard deviation over seeds. It holds the
+        noise of the runs too: 1 is no signal at all. Infinite where seeds change nothing.
+
+    Raises:
+        EvidenceError: fewer than two mixtures, or no anchor with two seeds.
+    """
+    repeated = [np.asarray(runs, dtype=np.float64) for runs in anchors if len(runs) > 1]
+    if len(mixtures) < 2 or not repeated:
+        raise EvidenceError(
+            f"signal to noise needs 2 mixtures and a mixture with 2 seeds; found {len(mixtures)} "
+            f"and {len(repeated)}"
+        )
+    freedom = sum(len(runs) - 1 for runs in repeated)
+    squares = sum(np.square(runs - runs.mean(axis=0)).sum(axis=0) for runs in repeated)
+    noise = np.sqrt(squares / freedom)
+    signal = np.std(np.asarray(mixtures, dtype=np.float64), axis=0, ddof=1)
+    return np.divide(signal, noise, out=np.full_like(signal, np.inf), where=noise > 0)
