@@ -1,0 +1,93 @@
+"""The report of a study: one self-contained page, and a Markdown twin with its pictures beside it.
+
+Both are rendered from the same sections; the page embeds its pictures, the twin names files in
+`plots/`. Nothing here reads a clock, so that one study always gives the same bytes.
+"""
+
+import re
+from pathlib import Path
+
+import jinja2
+
+from mixtures.errors import StorageError
+from tasks import headline, plots
+from tasks.sections import Picture, Section, sections
+from tasks.study import Study
+
+PAGE, TWIN, PLOTS = "report.html", "report.md", "plots"
+TEMPLATES = jinja2.PackageLoader("tasks", "templates")
+
+
+def write(study: Study, folder: Path | str) -> tuple[Path, Path]:
+    """Write the report into a folder, which is made if it is missing.
+
+    Args:
+        study: what came of the study.
+        folder: gets `report.html`, `report.md` and `plots/*.png`.
+
+    Returns:
+        The paths of the page and of its twin.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    root, parts = Path(folder), sections(study)
+    pictures = {p.name: plots.draw(p.plot, p.name) for p in _pictures(parts)}
+    content = {
+        "study": study,
+        "tone": headline.tone(study),
+        "figures": headline.figures(study),
+        "answers": headline.answers(study),
+        "warnings": headline.warnings(study),
+        "sections": parts,
+        "pictures": {name: vector for name, (vector, _) in pictures.items()},
+        "folder": PLOTS,
+    }
+    try:
+        (root / PLOTS).mkdir(parents=True, exist_ok=True)
+        for name, (_, pixels) in pictures.items():
+            (root / PLOTS / f"{name}.png").write_bytes(pixels)
+        page, twin = root / PAGE, root / TWIN
+        page.write_text(_render("report.html.j2", content), encoding="utf-8")
+        twin.write_text(_render("report.md.j2", content), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the report to {root}: {error.strerror or error}; "
+            "free some space or choose another folder"
+        ) from error
+    return page, twin
+
+
+def _pictures(parts: tuple[Section, ...]) -> list[Picture]:
+    return [block for part in parts for block in part.blocks if isinstance(block, Picture)]
+
+
+def _render(template: str, content: dict[str, object]) -> str:
+    environment = jinja2.Environment(
+        loader=TEMPLATES,
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"markdown": markdown, "fenced": fenced, "anchor": anchor}
+    return environment.get_template(template).render(content)
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, inside a paragraph or a table's cell."""
+    flat = " ".join(text.split())
+    return re.sub(r"([\\|<>*`\[\]&~$])", r"\\\1", flat)
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A fenced code block whose fence is longer than any in the text."""
+    runs = [len(run) for run in re.findall(r"`+", text)]
+    fence = "`" * max(3, 1 + max(runs, default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def anchor(title: str) -> str:
+    """A title as the name of a place in the page."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

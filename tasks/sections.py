@@ -1,0 +1,355 @@
+"""The content of the report: sections of paragraphs, tables, pictures and code, as plain values.
+
+The page and its Markdown twin are two renderings of these values, so that neither can say what the
+other does not.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from matplotlib.figure import Figure
+
+from mixtures.history import Failed
+from mixtures.recommendation import LEVEL, Estimate
+from tasks import plots
+from tasks.headline import UNIT, gain
+from tasks.study import BASELINES, RECOMMENDED, Study
+
+SIGNAL = 2.0  # below this ratio of spreads a target's differences are mostly noise; a convention
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; the first column names its row, the others are aligned as numbers."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: tuple[int, ...] = ()  # columns beside the first that hold words
+    kind: str = "table"
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the whole width of the page."""
+        return len(self.columns) > 6 or bool(self.words)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, drawn when it is rendered."""
+
+    name: str
+    caption: str
+    plot: Callable[[], Figure]
+    kind: str = "picture"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text that is shown exactly as it is."""
+
+    text: str
+    language: str = ""
+    kind: str = "code"
+
+
+Block = Text | Table | Picture | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the report."""
+
+    title: str
+    blocks: tuple[Block, ...] = field(default=())
+
+
+def sections(study: Study) -> tuple[Section, ...]:
+    """Everything below the headline, in order."""
+    made = (
+        Section("Recommended shares", tuple(_shares(study))),
+        Section("Predicted and confirmed scores", tuple(_scores(study))),
+        Section("How well the laws predict", tuple(_laws(study))),
+        Section("Noise floor", tuple(_noise(study))),
+        Section("Tasks: accuracy, chance and untrained", tuple(_tasks(study))),
+        Section("Training", tuple(_training(study))),
+        Section("Epochs and constraints at full scale", tuple(_epochs(study))),
+        Section("Corpus", tuple(_corpus(study))),
+        Section("Failures", tuple(_failures(study))),
+        Section("Recipe, versions and evidence", tuple(_exact(study))),
+    )
+    return tuple(section for section in made if section.blocks)
+
+
+def _shares(study: Study) -> Iterable[Block]:
+    ours = study.recommendation
+    others = [c for c in ours.candidates if c.name != RECOMMENDED]
+    yield Text(
+        "Shares of training tokens. The interval of a share says how far it moves when the law is "
+        f"fitted again to resampled evidence ({LEVEL:.0%})."
+    )
+    yield Picture(
+        "shares", "Recommended shares against the baselines", partial(plots.shares, study)
+    )
+    rows = []
+    for i, name in enumerate(ours.domains):
+        low, high = ours.intervals[i]
+        shown = [_percent(c.weights[i]) for c in others]
+        rows.append(
+            (name, _percent(ours.weights[i]), f"{_percent(low)} to {_percent(high)}", *shown)
+        )
+    yield Table(("domain", RECOMMENDED, "interval", *(c.name for c in others)), tuple(rows))
+    if len(ours.stages) > 1:
+        yield Text("The shares above are averages over these stages of the run.")
+        stages = tuple(f"stage {i + 1}: {_percent(s.share)}" for i, s in enumerate(ours.stages))
+        rows = [
+            (name, *(_percent(s.weights[i]) for s in ours.stages))
+            for i, name in enumerate(ours.domains)
+        ]
+        yield Table(("domain", *stages), tuple(rows))
+
+
+def _scores(study: Study) -> Iterable[Block]:
+    ours, confirmation = study.recommendation, study.confirmation
+    unit = f"Scores are {UNIT}; lower is better, and a positive gain is better."
+    if confirmation is None:
+        yield Text(f"{unit} No mixture was trained again, so everything here is predicted.")
+    else:
+        yield Text(
+            f"{unit} Confirmed scores come from {confirmation.seeds} fresh seeds; gains are paired "
+            f"by seed, with {confirmation.level:.0%} intervals from the t distribution. "
+            "Intervals of single targets are not corrected for their number."
+        )
+        for name, pair in confirmation.objective.items():
+            yield Text(f"Objective against {name}: {gain(pair, confirmation.level)}.")
+    yield Text(f"The objective is {_objective(study)}.")
+    yield Picture(
+        "objective",
+        "Objective of each mixture: dot and bar are the prediction, ticks are confirmed seeds",
+        partial(plots.objectives, study),
+    )
+    if confirmation is not None:
+        picture = partial(plots.gains, confirmation, ours.targets)
+        yield Picture("gains", "Confirmed gain of the recommended mixture, paired by seed", picture)
+    yield _objective_table(study)
+    yield _target_table(study)
+
+
+def _objective(study: Study) -> str:
+    row = study.problem.objective.linear(study.problem.targets)
+    if row is None:
+        return repr(study.problem.objective)
+    terms = zip(row, study.problem.targets, strict=True)
+    return " + ".join(f"{weight:.3g} {target}" for weight, target in terms if weight)
+
+
+def _objective_table(study: Study) -> Table:
+    rows = []
+    for candidate in study.recommendation.candidates:
+        seeds = study.confirmation.values(candidate.name) if study.confirmation else {}
+        each = ", ".join(f"{value:.4f}" for _, value in sorted(seeds.items()))
+        mean = f"{sum(seeds.values()) / len(seeds):.4f}" if seeds else NONE
+        rows.append((candidate.name, _estimate(candidate.objective), mean, each or NONE))
+    columns = ("mixture", "predicted objective", "confirmed mean", "confirmed, by seed")
+    return Table(columns, tuple(rows))
+
+
+def _target_table(study: Study) -> Table:
+    confirmation = study.confirmation
+    predicted = study.recommendation.candidate(RECOMMENDED).targets
+    compared = [b for b in BASELINES if confirmation and b in confirmation.targets]
+    rows = []
+    for m, target in enumerate(study.recommendation.targets):
+        row = [target, _estimate(predicted[m])]
+        if confirmation:
+            seeds = confirmation.values(RECOMMENDED, target).values()
+            row.append(f"{sum(seeds) / len(seeds):.4f}" if seeds else NONE)
+            for baseline in compared:
+                pair = confirmation.targets[baseline][m]
+                verdict = pair.judgment.replace(" by more than the noise", "")
+                row += [f"{pair.gain:+.4f} ({pair.low:+.4f} to {pair.high:+.4f})", verdict]
+        rows.append(tuple(row))
+    head = ["target", "predicted", *(["confirmed"] if confirmation else [])]
+    head += [text for b in compared for text in (f"gain over {b}", "verdict")]
+    return Table(tuple(head), tuple(rows), words=tuple(4 + 2 * i for i in range(len(compared))))
+
+
+def _laws(study: Study) -> Iterable[Block]:
+    laws = study.recommendation.laws
+    if not laws:
+        return
+    yield Text(
+        "Every figure is of held-out runs, by cross-validation. Decision accuracy is the share of "
+        "pairs of runs that the law put in the right order; coverage is the share of observations "
+        f"inside its {LEVEL:.0%} intervals."
+    )
+    rows = tuple(
+        (
+            law.law + (" (chosen)" if law.chosen else ""),
+            f"{law.spearman:.3f}",
+            f"{law.decision_accuracy:.1%}",
+            f"{law.error:.4f}",
+            f"{law.coverage:.1%}",
+        )
+        for law in laws
+    )
+    columns = ("law", "rank correlation", "decision accuracy", f"mean error, {UNIT}", "coverage")
+    yield Table(columns, rows)
+    caption = "Objective of held-out runs, observed against predicted"
+    yield Picture("held-out", caption, partial(plots.held_out, study))
+    if any(law.learning_curve for law in laws):
+        caption = "Held-out rank correlation as runs are added: does more evidence still help?"
+        yield Picture("learning-curve", caption, partial(plots.learning_curve, study))
+    rows = tuple(
+        (target, *(f"{law.spearman_targets[m]:.2f}" for law in laws))
+        for m, target in enumerate(study.recommendation.targets)
+        if all(m < len(law.spearman_targets) for law in laws)
+    )
+    yield Text("Held-out rank correlation per target:")
+    yield Table(("target", *(law.law for law in laws)), rows)
+
+
+def _noise(study: Study) -> Iterable[Block]:
+    noise = study.recommendation.noise
+    if not noise:
+        return
+    yield Text(
+        "Standard deviations: over seeds of one mixture, and over the mixtures of the design. A "
+        f"target whose ratio lies below {SIGNAL:g} is flagged: its differences are mostly noise."
+    )
+    rows = tuple(
+        (
+            item.target,
+            f"{item.seeds:.4f}",
+            f"{item.mixtures:.4f}",
+            f"{item.ratio:.1f}",
+            str(item.degrees),
+            "mostly noise" if item.ratio < SIGNAL else "",
+        )
+        for item in noise
+    )
+    columns = ("target", "seeds", "mixtures", "signal to noise", "degrees of freedom", "flag")
+    yield Table(columns, rows, words=(5,))
+
+
+def _tasks(study: Study) -> Iterable[Block]:
+    runs = list(study.runs)
+    names = list(dict.fromkeys(name for run in runs for name in run.details))
+    if not names:
+        return
+    yield Text(
+        "Shown, not optimized. At proxy scale accuracy often stays at chance; the mixture is "
+        "chosen by the bits per byte of the right answer instead."
+    )
+    fresh = study.confirmation.runs if study.confirmation else ()
+    rows = []
+    for name in names:
+        seen = [run.details[name].value for run in runs if name in run.details]
+        best = [
+            run.result.details[name].value
+            for run in fresh
+            if run.mixture == RECOMMENDED and name in run.result.details
+        ]
+        rows.append(
+            (
+                name,
+                _number(study.chance.get(name)),
+                _number((study.untrained or {}).get(name)),
+                f"{min(seen):.3f} to {max(seen):.3f}",
+                _number(sum(best) / len(best) if best else None),
+            )
+        )
+    columns = ("detail", "chance", "untrained", "all proxies", "recommended, confirmed")
+    yield Table(columns, tuple(rows))
+    scores = [
+        (t, study.untrained[t]) for t in study.problem.targets if t in (study.untrained or {})
+    ]
+    if scores:
+        yield Text(f"Untrained proxy, {UNIT}: " + ", ".join(f"{t} {v:.3f}" for t, v in scores))
+
+
+def _training(study: Study) -> Iterable[Block]:
+    if any(run.curve for run in study.runs):
+        yield Picture("curves", "Training loss of every run", partial(plots.curves, study))
+
+
+def _epochs(study: Study) -> Iterable[Block]:
+    ours = study.recommendation
+    active = "; ".join(ours.active) or "none"
+    yield Text(
+        f"At the full scale of {study.problem.full_tokens:,} tokens. "
+        f"Constraints that bind: {active}."
+    )
+    rows = tuple(
+        (domain.name, f"{domain.tokens:,}", f"{epochs:.2f}")
+        for domain, epochs in zip(study.problem.domains, ours.epochs, strict=False)
+    )
+    yield Table(("domain", "tokens that exist", "epochs"), rows)
+
+
+def _corpus(study: Study) -> Iterable[Block]:
+    parts = study.corpus
+    if not parts:
+        return
+    benchmarks = sorted({name for part in parts.values() for name in part.contaminated})
+    yield Text(
+        "Training text after duplicates were removed, and documents that share a 13-gram with a "
+        "benchmark (counted per benchmark)."
+    )
+    rows = tuple(
+        (
+            name,
+            f"{part.documents:,}",
+            f"{part.bytes:,}",
+            f"{part.tokens:,}",
+            f"{part.duplicates:,}",
+            *(f"{part.contaminated.get(b, 0):,}" for b in benchmarks),
+        )
+        for name, part in parts.items()
+    )
+    against = (f"removed: {name}" for name in benchmarks)
+    yield Table(("domain", "documents", "bytes", "tokens", "duplicates", *against), rows)
+
+
+def _failures(study: Study) -> Iterable[Block]:
+    yield Text(f"{len(study.failed)} of {study.proxies} proxies failed.")
+    if study.failed:
+        rows = tuple(_failure(run) for run in study.failed)
+        yield Table(("run", "seed", "reason"), rows, words=(2,))
+
+
+def _failure(run: Failed) -> tuple[str, ...]:
+    return run.spec.fingerprint[:12], str(run.spec.seed), run.reason
+
+
+def _exact(study: Study) -> Iterable[Block]:
+    ours = study.recommendation
+    yield Text(
+        f"Recommendation {study.fingerprint}. Method {ours.method or 'unnamed'}. "
+        f"Seed {study.seed}. Started {study.started or 'at an unknown time'}."
+    )
+    yield Code(study.recipe_text, "yaml")
+    yield Table(("package", "version"), tuple(sorted(study.versions.items())))
+    yield Text(f"It rests on {len(ours.evidence)} runs, by fingerprint:")
+    yield Code("\n".join(ours.evidence))
+
+
+def _estimate(estimate: Estimate) -> str:
+    return f"{estimate.mean:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3f}"

@@ -1,0 +1,285 @@
+"""Study: everything that came of one study, as plain values.
+
+The report, the record and the summary are all made from this one value, so that none of them can
+say something that another does not know. It is filled by the flow, checks itself, and holds no
+path, clock or client.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.errors import EvidenceError
+from mixtures.history import Failed, History, RunResult, canonical, finished, table
+from mixtures.problem import Problem
+from mixtures.recommendation import LEVEL, LawEvidence, Recommendation
+
+RECOMMENDED = "recommended"
+BASELINES = ("natural", "uniform")
+SAME = 1e-6  # shares closer than this are one mixture: below what a trainer can realise
+
+
+@dataclass(frozen=True)
+class CorpusPart:
+    """What became of one domain's text on its way to training.
+
+    Attributes:
+        documents: training documents kept.
+        bytes: UTF-8 bytes of their text.
+        tokens: training tokens.
+        duplicates: documents removed because their text occurred before.
+        contaminated: documents removed because they share a 13-gram with a benchmark, by benchmark.
+    """
+
+    documents: int
+    bytes: int
+    tokens: int
+    duplicates: int = 0
+    contaminated: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How much better the recommended mixture is, from differences paired by seed.
+
+    Attributes:
+        name: the target, or "objective".
+        gain: mean of (baseline - recommended), bits per byte; positive is better.
+        low: lower end of the interval of the gain.
+        high: upper end.
+        p: two-sided p-value of the gain against zero.
+        n: pairs of seeds.
+    """
+
+    name: str
+    gain: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or not self.low <= self.gain <= self.high:
+            raise EvidenceError(
+                f"a paired gain needs at least one pair and low <= gain <= high; got {self}"
+            )
+
+    @property
+    def judgment(self) -> str:
+        """What the interval allows one to say."""
+        if self.low > 0:
+            return "better by more than the noise"
+        if self.high < 0:
+            return "worse by more than the noise"
+        return "within the noise"
+
+
+@dataclass(frozen=True)
+class ConfirmedRun:
+    """One run of a confirmation: which mixture was trained, what it scored."""
+
+    mixture: str
+    objective: float
+    result: RunResult
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Fresh runs of the recommended mixture and its baselines, paired by seed.
+
+    Attributes:
+        runs: every finished run, recommended and baselines.
+        objective: baseline -> paired gain in the objective.
+        targets: baseline -> paired gain per target, in the order of the problem's targets.
+        failed: runs that gave no result.
+        level: coverage of the intervals.
+    """
+
+    runs: tuple[ConfirmedRun, ...]
+    objective: Mapping[str, Paired]
+    targets: Mapping[str, tuple[Paired, ...]] = field(default_factory=dict)
+    failed: tuple[Failed, ...] = ()
+    level: float = LEVEL
+
+    def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
+        """Seed -> value of a target, or of the objective, for one mixture."""
+        return {
+            run.result.spec.seed: run.objective
+            if target is None
+            else run.result.scores[target].value
+            for run in self.runs
+            if run.mixture == mixture
+        }
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of the recommended mixture."""
+        return len(self.values(RECOMMENDED))
+
+
+def differences(
+    runs: Sequence[ConfirmedRun], baseline: str, target: str | None = None
+) -> list[float]:
+    """Baseline minus recommended, one per seed that both were trained with, in order of seeds.
+
+    Args:
+        runs: of a confirmation.
+        baseline: name of the mixture compared with.
+        target: a target's name, or None for the objective.
+
+    Raises:
+        EvidenceError: no seed was trained with both mixtures.
+    """
+    together = Confirmation(tuple(runs), {})
+    ours, theirs = together.values(RECOMMENDED, target), together.values(baseline, target)
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        raise EvidenceError(
+            f"no seed has both a recommended and a {baseline} run: recommended has "
+            f"{sorted(ours) or 'none'}, {baseline} has {sorted(theirs) or 'none'}"
+        )
+    return [theirs[seed] - ours[seed] for seed in seeds]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One finished study.
+
+    Attributes:
+        name: of the recipe.
+        recipe_text: the exact YAML that was run.
+        problem: what was to be chosen.
+        recommendation: what was chosen.
+        history: outcomes of the design and its anchors.
+        corpus: by domain, what became of its text.
+        versions: package -> version.
+        confirmation: fresh runs of the answer, or None when it was not confirmed.
+        untrained: scores and details of a proxy before training, by name.
+        chance: what guessing scores, by the name of a detail ("task/piqa/accuracy").
+        minutes: wall time of this run of the study.
+        trained_now: proxies trained by it.
+        reused: proxies found finished in the store.
+        tokens_per_second: median over runs, per core.
+        seed: of every random choice.
+        started: ISO 8601 time.
+    """
+
+    name: str
+    recipe_text: str
+    problem: Problem
+    recommendation: Recommendation
+    history: History
+    corpus: Mapping[str, CorpusPart] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    confirmation: Confirmation | None = None
+    untrained: Mapping[str, float] | None = None
+    chance: Mapping[str, float] = field(default_factory=dict)
+    minutes: float = 0.0
+    trained_now: int = 0
+    reused: int = 0
+    tokens_per_second: float = 0.0
+    seed: int = 0
+    started: str = ""
+
+    def __post_init__(self) -> None:
+        ours, theirs = self.recommendation, self.problem
+        if ours.domains != theirs.domains.names or ours.targets != theirs.targets:
+            raise EvidenceError(
+                "the recommendation and the problem differ in domains or targets: "
+                f"{ours.domains} and {ours.targets} against "
+                f"{theirs.domains.names} and {theirs.targets}"
+            )
+        unknown = sorted(set(self.corpus) - set(theirs.domains.names))
+        if unknown:
+            raise EvidenceError(f"the corpus table has unknown domains: {', '.join(unknown)}")
+
+    @property
+    def runs(self) -> tuple[RunResult, ...]:
+        """The finished runs of the history."""
+        return finished(self.history)
+
+    @property
+    def failed(self) -> tuple[Failed, ...]:
+        """Every run that gave no result, the confirmation's included."""
+        lost = tuple(run for run in self.history if isinstance(run, Failed))
+        return lost + (self.confirmation.failed if self.confirmation else ())
+
+    @property
+    def proxies(self) -> int:
+        """Proxies that belong to the study, failed ones included."""
+        extra = self.confirmation
+        return len(self.history) + (len(extra.runs) + len(extra.failed) if extra else 0)
+
+    @property
+    def law(self) -> LawEvidence | None:
+        """The law that the recommendation rests on."""
+        return next((law for law in self.recommendation.laws if law.chosen), None)
+
+    @cached_property
+    def reference(self) -> Array:
+        """Scores of the natural mixture (M,): its observed mean, else its prediction."""
+        natural = self.problem.domains.natural
+        runs = tuple(run for run in self.runs if same(run.spec.weights, natural))
+        if runs:
+            return np.asarray(table(runs, self.problem.targets)[1].mean(axis=0), dtype=np.float64)
+        predicted = self.recommendation.candidate("natural").targets
+        return np.array([estimate.mean for estimate in predicted])
+
+    def objective(self, run: RunResult) -> float:
+        """The objective of one run, bits per byte; lower is better."""
+        row = table((run,), self.problem.targets)[1][0]
+        return float(self.problem.objective.value(row, self.problem.targets, self.reference))
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what is recommended, by which method, on which evidence."""
+        ours = self.recommendation
+        content = {
+            "domains": ours.domains,
+            "stages": [(stage.weights, stage.share) for stage in ours.stages],
+            "evidence": ours.evidence,
+            "method": ours.method,
+        }
+        return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def same(a: Array | Sequence[float], b: Array | Sequence[float]) -> bool:
+    """Whether two weight vectors (K,) are one mixture."""
+    return bool(np.max(np.abs(np.asarray(a) - np.asarray(b))) <= SAME)
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON can hold it: None for NaN and infinities."""
+    return float(value) if math.isfinite(value) else None
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """What programs read of a study: the content of `summary.json`. Gains are bits per byte."""
+    law, ours = study.law, study.recommendation
+    confirmed = study.confirmation.objective if study.confirmation else {}
+    return {
+        "name": study.name,
+        "minutes": round(study.minutes, 3),
+        "proxies": study.proxies,
+        "trained_now": study.trained_now,
+        "reused": study.reused,
+        "failed": len(study.failed),
+        "tokens_per_second": round(study.tokens_per_second, 1),
+        "rank_correlation": finite(law.spearman) if law else None,
+        "confirmation": {
+            name: {"gain": pair.gain, "low": pair.low, "high": pair.high, "n": pair.n}
+            for name, pair in confirmed.items()
+        },
+        "weights": study.problem.domains.mapping(ours.weights),
+        "method": ours.method,
+        "law": law.law if law else None,
+        "verdict": ours.verdict,
+        "recommendation": study.fingerprint,
+        "seed": study.seed,
+    }
