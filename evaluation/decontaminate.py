@@ -244,39 +244,36 @@ class NGramIndex:
     def _sweep(self, documents: Sequence[str]) -> list[Cleaned]:
         """Documents whose blocks are laid end to end and looked up at once."""
         cut = [blocks(document) for document in documents]
-        if not len(self.hashes):
-            return [Cleaned(text, {}, len(parts), 0) for text, parts in zip(documents, cut)]
-        owner_of_block = np.repeat(np.arange(len(cut)), [len(parts) for parts in cut])
-        # A zero byte parts documents, not the blocks of one: a run may span two blocks.
-        pieces = [_normal("".join(parts)) + b"\0" for parts in cut]
-        words, starts = _words(b"".join(pieces), self._powers)
-        document_of_word = np.searchsorted(
-            np.cumsum([len(piece) for piece in pieces]), starts, side="right"
-        )
-        grams = _grams(words, self.n)
-        positions, owners = self._lookup(grams)
-        last = positions + self.n - 1
-        same = document_of_word[positions] == document_of_word[last]
-        positions, last, owners = positions[same], last[same], owners[same]
-        hit: dict[int, int] = {}
-        if len(positions):
-            ends = np.cumsum(
-                [
-                    len(_normal(part)) + (i == len(parts) - 1)
-                    for parts in cut
-                    for i, part in enumerate(parts)
-                ]
-            )
-            first_block = np.searchsorted(ends, starts[positions], side="right")
-            last_block = np.searchsorted(ends, starts[last], side="right")
-            for a, b, mask in zip(first_block.tolist(), last_block.tolist(), owners.tolist()):
-                for block in range(a, b + 1):
-                    hit[block] = hit.get(block, 0) | mask
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner_of_block, minlength=len(cut)))])
+        firsts = np.cumsum([0, *map(len, cut)]).tolist()
+        hit = self._hits(cut)
         return [
-            self._result(text, parts, int(first), hit)
-            for text, parts, first in zip(documents, cut, offsets[:-1], strict=True)
+            self._result(text, parts, first, hit)
+            for text, parts, first in zip(documents, cut, firsts[:-1], strict=True)
         ]
+
+    def _hits(self, cut: Sequence[Sequence[str]]) -> dict[int, int]:
+        """Bits of the benchmarks that each colliding block touches, by the block's number."""
+        if not len(self.hashes):
+            return {}
+        # A zero byte parts documents, but not blocks: a run may span two blocks of a document.
+        pieces = [
+            _normal(part) + (b"\0" if i == len(parts) - 1 else b"")
+            for parts in cut
+            for i, part in enumerate(parts)
+        ]
+        ends = np.cumsum([len(piece) for piece in pieces])
+        document = np.repeat(np.arange(len(cut)), [len(parts) for parts in cut])
+        words, starts = _words(b"".join(pieces), self._powers)
+        positions, owners = self._lookup(_grams(words, self.n))
+        first = np.searchsorted(ends, starts[positions], side="right")
+        last = np.searchsorted(ends, starts[positions + self.n - 1], side="right")
+        hit: dict[int, int] = {}
+        for a, b, mask in zip(first.tolist(), last.tolist(), owners.tolist(), strict=True):
+            if document[a] != document[b]:
+                continue
+            for block in range(a, b + 1):
+                hit[block] = hit.get(block, 0) | mask
+        return hit
 
     def _result(self, text: str, parts: list[str], first: int, hit: Mapping[int, int]) -> Cleaned:
         masks = [hit.get(first + i, 0) for i in range(len(parts))]

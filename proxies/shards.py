@@ -1,0 +1,268 @@
+"""Token shards on disk: write, open, verify.
+
+A corpus is a folder with a manifest, a tokenizer, and per domain a train and a validation shard:
+
+    manifest.json                 written last; holds the sha256 of every other file
+    tokenizer.json
+    <domain>/train.bin            token ids, little-endian uint16 (uint32 above 65,536 ids)
+    <domain>/train.idx.npz        offsets (D+1,) int64 in tokens; bytes (D,) int64, UTF-8
+    <domain>/valid.bin, valid.idx.npz
+
+Documents are concatenated, each ended by the end-of-text token. A domain's identity is a hash over
+the tokenizer and both shards, so it is the content that evidence is tied to, not the path.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixtures.domains import Domain, DomainSet
+from mixtures.errors import CorruptError, DataError
+
+FORMAT = 1
+SPLITS = ("train", "valid")
+Integers = NDArray[np.int64]
+
+
+def token_type(vocabulary: int) -> np.dtype:
+    """The narrowest type on disk that holds every id below `vocabulary`."""
+    return np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<u4")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One split of one domain, memory-mapped.
+
+    Attributes:
+        tokens: (n,) ids; documents concatenated, each ended by the end-of-text id.
+        offsets: (D+1,) where documents start, in tokens.
+        bytes: (D,) UTF-8 bytes of each document.
+    """
+
+    tokens: np.memmap | NDArray[Any]
+    offsets: Integers
+    bytes: Integers
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    def document(self, index: int) -> NDArray[Any]:
+        """Token ids of one document, its end-of-text id included."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+
+class ShardWriter:
+    """Appends documents to one shard; `close` writes the index and returns what was written.
+
+    Memory is bounded by the index (two integers per document), not by the text.
+    """
+
+    def __init__(self, folder: Path, split: str, *, vocabulary: int, eot: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"{split}.bin"
+        self._type = token_type(vocabulary)
+        self._end = np.array([eot], dtype=self._type).tobytes()
+        self._file = self._path.open("wb")
+        self._hash = hashlib.sha256()
+        self._lengths: list[int] = []
+        self._bytes: list[int] = []
+
+    def add(self, ids: bytes, size: int) -> None:
+        """Appends one document: its token ids as bytes, without the end; its UTF-8 bytes."""
+        data = ids + self._end
+        self._file.write(data)
+        self._hash.update(data)
+        self._lengths.append(len(data) // self._type.itemsize)
+        self._bytes.append(size)
+
+    def close(self) -> dict[str, Any]:
+        """Writes the index; returns documents, tokens, bytes, and sha256 of both files."""
+        self._file.close()
+        index = self._path.with_suffix(".idx.npz")
+        offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype("<i8")
+        np.savez(index, offsets=offsets, bytes=np.array(self._bytes, dtype="<i8"))
+        return {
+            "documents": len(self._lengths),
+            "tokens": int(offsets[-1]),
+            "bytes": int(sum(self._bytes)),
+            "files": {self._path.name: self._hash.hexdigest(), index.name: file_digest(index)},
+        }
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def identity(tokenizer: str, splits: Mapping[str, Mapping[str, Any]]) -> str:
+    """A domain's identity: sha256 over the hashes of its tokenizer and of its shards' files."""
+    parts = [tokenizer]
+    for split in SPLITS:
+        parts += [digest for _, digest in sorted(splits[split]["files"].items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def write_manifest(root: Path, body: Mapping[str, Any]) -> None:
+    """Writes manifest.json with a digest of itself; the last act of preparing a corpus."""
+    sealed = {**body, "format": FORMAT}
+    text = json.dumps({**sealed, "digest": _seal(sealed)}, indent=1, sort_keys=True)
+    (root / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a prepared corpus.
+
+    Raises:
+        DataError: no corpus is there, or one of another format.
+        CorruptError: the manifest is not what was written.
+    """
+    path = root / "manifest.json"
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"no prepared corpus in {root}: manifest.json is missing; prepare it first"
+        ) from None
+    except ValueError as error:
+        raise _corrupt(path, f"it cannot be read ({error})") from None
+    if not isinstance(body, dict) or "digest" not in body:
+        raise _corrupt(path, "it is not a manifest")
+    if _seal({key: value for key, value in body.items() if key != "digest"}) != body["digest"]:
+        raise _corrupt(path, "its content does not match its own digest")
+    if body.get("format") != FORMAT:
+        raise DataError(f"{path} has format {body.get('format')}, not {FORMAT}; prepare it again")
+    return body
+
+
+def _seal(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _corrupt(path: Path, what: str) -> CorruptError:
+    return CorruptError(f"{path} is corrupt: {what}; prepare the corpus again to replace it")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus on disk.
+
+    Attributes:
+        root: the folder.
+        tokenizer_path: the tokenizer in the format of Hugging Face `tokenizers`.
+        vocabulary: number of token ids.
+        eot: id of the end-of-text token.
+        domains: in the order they were prepared; sizes are those of the training split.
+    """
+
+    root: Path
+    tokenizer_path: Path
+    vocabulary: int
+    eot: int
+    domains: tuple[Domain, ...]
+
+    @classmethod
+    def open(cls, root: Path | str, *, verify: bool = True) -> "Corpus":
+        """Opens a prepared corpus; `verify` hashes every file, so that a flipped byte is found.
+
+        Raises:
+            DataError: there is no corpus, or a file is missing.
+            CorruptError: a file is not what was written; the message names it.
+        """
+        root = Path(root)
+        body = read_manifest(root)
+        if verify:
+            for name, expected in _files(body):
+                _verify(root / name, expected)
+        domains = tuple(
+            Domain(
+                name=entry["name"],
+                tokens=entry["train"]["tokens"],
+                bytes=entry["train"]["bytes"],
+                identity=entry["identity"],
+                documents=entry["train"]["documents"],
+            )
+            for entry in body["domains"]
+        )
+        return cls(root, root / "tokenizer.json", body["vocabulary"], body["eot"], domains)
+
+    def train(self, name: str) -> Shard:
+        """The training split of a domain."""
+        return self._shard(name, "train")
+
+    def valid(self, name: str) -> Shard:
+        """The held-out split of a domain."""
+        return self._shard(name, "valid")
+
+    def domain_set(self) -> DomainSet:
+        """The domains as a set whose order every weight vector follows."""
+        return DomainSet(self.domains)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Counts of everything that was read, kept and dropped."""
+        return read_manifest(self.root)
+
+    def _shard(self, name: str, split: str) -> Shard:
+        known = [domain.name for domain in self.domains]
+        if name not in known:
+            raise DataError(f"no domain {name!r} in {self.root}; it has: {', '.join(known)}")
+        path = self.root / name / f"{split}.bin"
+        try:
+            with np.load(path.with_suffix(".idx.npz")) as index:
+                offsets, sizes = index["offsets"], index["bytes"]
+            tokens = np.memmap(path, dtype=token_type(self.vocabulary), mode="r")
+        except FileNotFoundError as error:
+            raise _missing(Path(error.filename)) from None
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise _corrupt(path, f"it or its index cannot be read ({error})") from None
+        if len(offsets) != len(sizes) + 1 or offsets[-1] != len(tokens):
+            raise _corrupt(path, f"it has {len(tokens)} tokens, its index says {offsets[-1]}")
+        return Shard(tokens, offsets, sizes)
+
+
+def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every file of a corpus with the sha256 it was written with."""
+    yield "tokenizer.json", body["tokenizer"]
+    for entry in body["domains"]:
+        for split in SPLITS:
+            for file, expected in entry[split]["files"].items():
+                yield f"{entry['name']}/{file}", expected
+
+
+def _missing(path: Path) -> DataError:
+    return DataError(f"{path} is missing; prepare the corpus again to replace it")
+
+
+def _verify(path: Path, expected: str) -> None:
+    if not path.exists():
+        raise _missing(path)
+    found = file_digest(path)
+    if found != expected:
+        raise _corrupt(path, f"sha256 expected {expected}, found {found}")
+
+
+@contextmanager
+def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds a lock file, so that two processes do not write one folder; freed if the holder dies.
+
+    Args:
+        path: the lock file; it stays behind, empty.
+        waiting: called once if another process holds the lock.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
