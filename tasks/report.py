@@ -11,7 +11,8 @@ import jinja2
 
 from mixtures.errors import StorageError
 from tasks import headline, plots
-from tasks.sections import Picture, Section, sections
+from tasks.blocks import Picture, Section
+from tasks.sections import sections
 from tasks.study import Study
 
 PAGE, TWIN, PLOTS = "report.html", "report.md", "plots"

@@ -1,76 +1,21 @@
-"""The content of the report: sections of paragraphs, tables, pictures and code, as plain values.
+"""The content of the report, section by section, as plain values.
 
 The page and its Markdown twin are two renderings of these values, so that neither can say what the
 other does not.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from functools import partial
-
-from matplotlib.figure import Figure
 
 from mixtures.history import Failed
 from mixtures.recommendation import LEVEL, Estimate
 from tasks import plots
-from tasks.headline import UNIT, gain
+from tasks.blocks import Block, Code, Picture, Section, Table, Text
+from tasks.headline import UNIT
 from tasks.study import BASELINES, RECOMMENDED, Study
 
 SIGNAL = 2.0  # below this ratio of spreads a target's differences are mostly noise; a convention
 NONE = "-"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
-    kind: str = "text"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under columns; the first column names its row, the others are aligned as numbers."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: tuple[int, ...] = ()  # columns beside the first that hold words
-    kind: str = "table"
-
-    @property
-    def wide(self) -> bool:
-        """Whether it needs the whole width of the page."""
-        return len(self.columns) > 6 or bool(self.words)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, drawn when it is rendered."""
-
-    name: str
-    caption: str
-    plot: Callable[[], Figure]
-    kind: str = "picture"
-
-
-@dataclass(frozen=True)
-class Code:
-    """Text that is shown exactly as it is."""
-
-    text: str
-    language: str = ""
-    kind: str = "code"
-
-
-Block = Text | Table | Picture | Code
-
-
-@dataclass(frozen=True)
-class Section:
-    """A titled part of the report."""
-
-    title: str
-    blocks: tuple[Block, ...] = field(default=())
 
 
 def sections(study: Study) -> tuple[Section, ...]:
@@ -129,8 +74,6 @@ def _scores(study: Study) -> Iterable[Block]:
             f"by seed, with {confirmation.level:.0%} intervals from the t distribution. "
             "Intervals of single targets are not corrected for their number."
         )
-        for name, pair in confirmation.objective.items():
-            yield Text(f"Objective against {name}: {gain(pair, confirmation.level)}.")
     yield Text(f"The objective is {_objective(study)}.")
     yield Picture(
         "objective",
@@ -164,22 +107,22 @@ def _objective_table(study: Study) -> Table:
 
 
 def _target_table(study: Study) -> Table:
-    confirmation = study.confirmation
-    predicted = study.recommendation.candidate(RECOMMENDED).targets
+    confirmation, ours = study.confirmation, study.recommendation.candidate(RECOMMENDED)
     compared = [b for b in BASELINES if confirmation and b in confirmation.targets]
-    rows = []
-    for m, target in enumerate(study.recommendation.targets):
-        row = [target, _estimate(predicted[m])]
-        if confirmation:
-            seeds = confirmation.values(RECOMMENDED, target).values()
-            row.append(f"{sum(seeds) / len(seeds):.4f}" if seeds else NONE)
-            for baseline in compared:
-                pair = confirmation.targets[baseline][m]
-                verdict = pair.judgment.replace(" by more than the noise", "")
-                row += [f"{pair.gain:+.4f} ({pair.low:+.4f} to {pair.high:+.4f})", verdict]
-        rows.append(tuple(row))
     head = ["target", "predicted", *(["confirmed"] if confirmation else [])]
     head += [text for b in compared for text in (f"gain over {b}", "verdict")]
+    rows = []
+    names = (None, *study.recommendation.targets)
+    for m, (name, predicted) in enumerate(zip(names, (ours.objective, *ours.targets), strict=True)):
+        row = [name or "objective", _estimate(predicted)]
+        if confirmation:
+            seeds = confirmation.values(RECOMMENDED, name).values()
+            row.append(f"{sum(seeds) / len(seeds):.3f}" if seeds else NONE)
+            for b in compared:
+                pair = confirmation.targets[b][m - 1] if name else confirmation.objective[b]
+                verdict = pair.judgment.replace(" by more than the noise", "")
+                row += [f"{pair.gain:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})", verdict]
+        rows.append(tuple(row))
     return Table(tuple(head), tuple(rows), words=tuple(4 + 2 * i for i in range(len(compared))))
 
 
@@ -344,7 +287,7 @@ def _exact(study: Study) -> Iterable[Block]:
 
 
 def _estimate(estimate: Estimate) -> str:
-    return f"{estimate.mean:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _percent(share: float) -> str:
