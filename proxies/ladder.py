@@ -1,0 +1,191 @@
+"""A size name -> everything about a proxy's shape and training. No torch here: planning is free.
+
+One dial: the size. Width, depth, heads, context, batch, steps, learning rate and FLOPs follow in
+numbered steps.
+
+1. Shape. A table (`LADDER`), chosen so that the total at a vocabulary of 4096 is near the name.
+   Depth grows with width, as in Hoffmann et al. 2022 (arXiv 2203.15556, table A9), continued
+   downwards. Assumption, not studied: heads of 32 below 10M, 64 from there on.
+2. MLP. SwiGLU with 8/3 of the width, rounded up to 32 (Shazeer 2020, arXiv 2002.05202; Touvron et
+   al. 2023, arXiv 2302.13971).
+3. Batch in tokens = 0.58 D^0.571 (Step Law, Li et al. 2025, arXiv 2503.04715, equation 1), as the
+   nearest power of two of sequences. Ours: at least `LEAST_BATCH` sequences, because smaller ones
+   leave even a CPU core idle.
+4. Peak learning rate = 1.79 N^-0.713 D^0.307, N without embeddings and head (same source). Ours: at
+   most `MOST_RATE`; the law was fitted from 60M parameters up and asks for 2e-2 and more at 0.1M,
+   where a sweep finds less (see README.md).
+5. Steps = D // (batch x context).
+6. Warm-up over 5 % of the steps, at most 2000 (the number that Step Law used); for "wsd" a decay
+   over the last 20 % as 1 - sqrt (Haegele et al. 2024, arXiv 2405.18392, section 3).
+7. Weight decay 0.1, betas (0.9, 0.95), clip 1.0, as in Llama (arXiv 2302.13971, section 2.2).
+8. FLOPs = 6 N_matrices D plus attention, 12 x layers x width x context x D / 2 for a causal mask
+   (Kaplan et al. 2020, arXiv 2001.08361, table 1, times three for the backward pass).
+"""
+
+import math
+from dataclasses import dataclass
+
+from mixtures.errors import RecipeError, UnknownName
+
+LEAST_STEPS = 20  # below that a warm-up and a decay are no training
+LEAST_BATCH = 8  # sequences
+MOST_RATE = 8e-3
+SCHEDULES = ("wsd", "cosine")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The shape of a proxy.
+
+    Attributes:
+        size: its name on the ladder.
+        width: of the residual stream.
+        layers: transformer blocks.
+        heads: attention heads.
+        context: tokens of a training sequence.
+    """
+
+    size: str
+    width: int
+    layers: int
+    heads: int
+    context: int
+
+    @property
+    def mlp(self) -> int:
+        """Hidden width of the SwiGLU layer (step 2)."""
+        return 32 * math.ceil(self.width * 8 / 3 / 32)
+
+    @property
+    def body(self) -> int:
+        """Matrix parameters without embeddings and head."""
+        return self.layers * (4 * self.width**2 + 3 * self.width * self.mlp)
+
+    def parameters(self, vocabulary: int) -> int:
+        """All parameters: embedding, untied head, blocks and gains of the norms."""
+        gains = (2 * self.layers + 1) * self.width
+        return 2 * vocabulary * self.width + self.body + gains
+
+    def flops(self, tokens: int, vocabulary: int) -> float:
+        """Floating-point operations of training on `tokens` tokens (step 8)."""
+        matrices = self.body + vocabulary * self.width
+        attention = 12 * self.layers * self.width * self.context / 2
+        return float(tokens) * (6.0 * matrices + attention)
+
+
+LADDER = {
+    rung.size: rung
+    for rung in (
+        Rung("0.3M", width=32, layers=2, heads=1, context=256),
+        Rung("0.6M", width=64, layers=2, heads=2, context=256),
+        Rung("1M", width=96, layers=3, heads=3, context=256),
+        Rung("2M", width=128, layers=4, heads=4, context=256),
+        Rung("4M", width=192, layers=6, heads=6, context=256),
+        Rung("10M", width=320, layers=6, heads=5, context=512),
+        Rung("30M", width=512, layers=8, heads=8, context=1024),
+        Rung("100M", width=768, layers=13, heads=12, context=1024),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a proxy is trained.
+
+    Attributes:
+        rung: its shape.
+        batch: sequences of a step.
+        steps: optimizer steps.
+        peak: highest learning rate.
+        warmup: steps of linear warm-up.
+        decay: steps of the final decay ("wsd").
+        schedule: "wsd" or "cosine".
+        flops: of the whole training.
+    """
+
+    rung: Rung
+    batch: int
+    steps: int
+    peak: float
+    warmup: int
+    decay: int
+    schedule: str
+    flops: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the steps consume; at most those asked for."""
+        return self.steps * self.batch * self.rung.context
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0: a pure function of it (step 6)."""
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        if self.schedule == "cosine":
+            done = (step - self.warmup) / max(1, self.steps - self.warmup)
+            return self.peak * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+        left = self.steps - step
+        if left > self.decay:
+            return self.peak
+        return self.peak * (1 - math.sqrt(1 - left / (self.decay + 1)))
+
+
+def rung(size: str) -> Rung:
+    """The shape that a size stands for.
+
+    Raises:
+        UnknownName: the ladder has no such size; the nearest is suggested.
+    """
+    if size not in LADDER:
+        raise UnknownName("proxy size", size, LADDER)
+    return LADDER[size]
+
+
+def plan(
+    size: str, tokens: int, vocabulary: int, *, schedule: str = "wsd", rate: float = 1.0
+) -> Plan:
+    """The training of a proxy (steps 3 to 8).
+
+    Args:
+        size: a name on the ladder.
+        tokens: training tokens asked for; the rest of a last incomplete batch is not trained on.
+        vocabulary: tokens of the tokenizer.
+        schedule: "wsd" or "cosine".
+        rate: multiplier on the learning rate.
+
+    Raises:
+        UnknownName: no such size or schedule.
+        RecipeError: fewer than `LEAST_STEPS` steps, or a rate that is not positive.
+    """
+    shape = rung(size)
+    if schedule not in SCHEDULES:
+        raise UnknownName("learning-rate schedule", schedule, SCHEDULES)
+    if not (math.isfinite(rate) and rate > 0):
+        raise RecipeError(f"the multiplier on the learning rate must be positive; got {rate}")
+    batch = max(LEAST_BATCH, 2 ** round(math.log2(batch_law(max(tokens, 1)) / shape.context)))
+    steps = tokens // (batch * shape.context)
+    if steps < LEAST_STEPS:
+        raise RecipeError(
+            f"{tokens:,} tokens are {max(steps, 0)} steps of {batch} x {shape.context} tokens at "
+            f"size {size!r}; give at least {LEAST_STEPS * batch * shape.context:,} tokens"
+        )
+    return Plan(
+        rung=shape,
+        batch=batch,
+        steps=steps,
+        peak=rate * min(rate_law(shape.body, tokens), MOST_RATE),
+        warmup=max(1, min(2000, round(0.05 * steps))),
+        decay=max(1, round(0.2 * steps)),
+        schedule=schedule,
+        flops=shape.flops(steps * batch * shape.context, vocabulary),
+    )
+
+
+def batch_law(tokens: int) -> float:
+    """Step Law's batch in tokens for a run of `tokens` tokens."""
+    return float(0.58 * tokens**0.571)
+
+
+def rate_law(body: int, tokens: int) -> float:
+    """Step Law's peak rate for `body` parameters without embeddings and `tokens` tokens."""
+    return float(1.79 * body**-0.713 * tokens**0.307)

@@ -1,0 +1,115 @@
+"""Linear layer and cross-entropy in one, in chunks of tokens: logits are never held whole.
+
+For a proxy with 64 channels and 4096 tokens of vocabulary, logits are most of the work and nearly
+all of the memory. So each chunk of logits is made, turned in place into probabilities and then into its
+own gradient, used for the gradients of hidden states and head, and dropped while it is still in
+cache: three products, one pass of exponentials, nothing computed twice.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from proxies.products import product
+
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}  # of logits; CPU: within the shared cache
+TINY = 1e-30  # below this a probability has lost digits, and its logarithm is computed anew
+
+
+def linear_cross_entropy(
+    hidden_KND: Tensor, head_KDV: Tensor, targets_KN: Tensor, *, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of `hidden @ head`, products computed in `dtype`.
+
+    Returns:
+        Mean loss per model (K,) and loss per token (K, N), in nats, float32 (float64 when computed
+        in it). Only the means carry a gradient; the others are for controllers and curves.
+    """
+    result: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_KND, head_KDV, targets_KN, dtype
+    )
+    return result
+
+
+class LinearCrossEntropy(Function):
+    """See `linear_cross_entropy`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_KND: Tensor, head_KDV: Tensor, targets_KN: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        kind = torch.float64 if dtype == torch.float64 else torch.float32
+        wide = hidden_KND.shape[0] if hidden_KND.device.type != "cpu" else 1
+        parts = [
+            _chunked(
+                hidden_KND[k : k + wide].to(dtype),
+                head_KDV[k : k + wide].to(dtype),
+                targets_KN[k : k + wide],
+                kind=kind,
+            )
+            for k in range(0, len(hidden_KND), wide)
+        ]
+        losses_KN, gh_KND, gw_KDV = (
+            p[0] if len(parts) == 1 else torch.cat(p) for p in zip(*parts, strict=True)
+        )
+        ctx.save_for_backward(gh_KND, gw_KDV)
+        ctx.mark_non_differentiable(losses_KN)
+        return losses_KN.mean(1), losses_KN
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        gh_KND, gw_KDV = ctx.saved_tensors
+        scale = grads[0][:, None, None]
+        return gh_KND * scale, gw_KDV * scale, None, None
+
+
+def _chunked(
+    hidden_KND: Tensor, head_KDV: Tensor, targets_KN: Tensor, *, kind: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses (K, N) and the gradients of the mean loss per model, in `kind`."""
+    tokens = hidden_KND.shape[1]
+    losses_KN = torch.empty(targets_KN.shape, dtype=kind, device=hidden_KND.device)
+    gh_KND = torch.empty(hidden_KND.shape, dtype=kind, device=hidden_KND.device)
+    gw_KDV = torch.zeros(head_KDV.shape, dtype=kind, device=hidden_KND.device)
+    size = chunk(hidden_KND, head_KDV.shape[-1])
+    for start in range(0, tokens, size):
+        part = slice(start, min(start + size, tokens))
+        hidden, target = hidden_KND[:, part], targets_KN[:, part, None]
+        logits = product(hidden, head_KDV)
+        losses_KN[:, part] = _to_gradient(logits, target, hidden, head_KDV)
+        gh_KND[:, part] = product(logits, head_KDV.transpose(1, 2))
+        gw_KDV += product(hidden.transpose(1, 2), logits)
+    return losses_KN, gh_KND.div_(tokens), gw_KDV.div_(tokens)
+
+
+def _to_gradient(logits: Tensor, target: Tensor, hidden: Tensor, head: Tensor) -> Tensor:
+    """Losses (K, n) of a chunk; its logits become `softmax - onehot` in place."""
+    if logits.device.type == "cpu":
+        torch.softmax(logits, -1, out=logits)
+        chosen = logits.gather(-1, target)
+        losses = -chosen.to(losses_dtype(logits)).log()[..., 0]
+        lost = chosen[..., 0] < TINY
+        if lost.any():
+            for model, token in lost.nonzero().tolist():
+                row = (hidden[model, token, None] @ head[model])[0].to(losses.dtype)
+                losses[model, token] = row.logsumexp(0) - row[target[model, token, 0]]
+    else:  # no branch on values: it would make the host wait for the device
+        total = logits.logsumexp(-1, keepdim=True)
+        losses = (total - logits.gather(-1, target)).to(losses_dtype(logits))[..., 0]
+        logits.sub_(total).exp_()
+    logits.scatter_add_(-1, target, torch.full_like(target, -1, dtype=logits.dtype))
+    return losses
+
+
+def losses_dtype(values: Tensor) -> torch.dtype:
+    """float64 for float64, else float32."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
+
+
+def chunk(hidden_KND: Tensor, vocabulary: int) -> int:
+    """Tokens whose logits are held at once."""
+    budget = CHUNK_BYTES.get(hidden_KND.device.type, CHUNK_BYTES["cuda"])
+    row = hidden_KND.shape[0] * vocabulary * hidden_KND.element_size()
+    return max(16, min(hidden_KND.shape[1], budget // row))

@@ -1,0 +1,341 @@
+"""The pack trainer: K proxies of one shape, each on its own mixture and seed.
+
+A model's result does not depend on its neighbours: products, norms and clipping act per model, its
+stream and its initial values depend on its own spec, and one that diverges is set aside while the
+others go on unchanged. On a GPU nothing in a step makes the host wait for the device; losses are
+read at reports only.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mixtures.domains import Domain
+from mixtures.errors import DataError
+from mixtures.history import Failed, RunSpec
+from proxies import checkpoint, ladder, pack
+from proxies.likelihood import PackLikelihood
+from proxies.mixer import BLOCK, Stream
+from proxies.model import Model
+from proxies.optimizer import AdamW
+
+SAVE_SECONDS = 15.0  # between checkpoints: what a kill may cost
+REPORTS = 64  # per run, which is also the number of points of its curve
+
+
+class Split(Protocol):
+    """One split of a domain."""
+
+    @property
+    def tokens(self) -> NDArray[Any]: ...
+
+
+class Data(Protocol):
+    """What training asks of a corpus; `shards.Corpus` is one."""
+
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def domains(self) -> tuple[Domain, ...]: ...
+    def train(self, name: str) -> Split: ...
+
+
+class Controller(Protocol):
+    """Moves the weights of the runs of a pack while they train. State is an explicit value."""
+
+    def weights(self, spec: RunSpec, state: Any, losses: Mapping[str, float]) -> tuple[Any, Any]:
+        """New weights in the spec's order, and the new state.
+
+        Args:
+            spec: of the run.
+            state: what the last call gave; None at first. Plain numbers, lists and dicts.
+            losses: mean loss per token since the last call, by domain that was drawn; nats.
+        """
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a pack is.
+
+    Attributes:
+        step, steps: taken, and in all.
+        tokens: trained on, per model.
+        losses: mean since the last report, nats per token, one per model; NaN for one that failed.
+    """
+
+    step: int
+    steps: int
+    tokens: int
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What came of one training; the fields are those of `mixtures.history.RunResult`."""
+
+    spec: RunSpec
+    curve: tuple[tuple[int, float], ...]
+    trajectory: tuple[tuple[int, tuple[float, ...]], ...]
+    tokens: tuple[int, ...]
+    epochs: tuple[float, ...]
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a pack.
+
+    Attributes:
+        likelihood: of the models that were trained, in the order of their runs; None without any.
+        runs: one per spec, in order.
+    """
+
+    likelihood: PackLikelihood | None
+    runs: tuple[TrainedRun | Failed, ...]
+
+
+def ignore(progress: Progress) -> None:
+    """Report to nobody."""
+
+
+def train(
+    specs: Sequence[RunSpec],
+    corpus: Data,
+    *,
+    device: str = "cpu",
+    checkpoints: Path | None = None,
+    report: Callable[[Progress], None] = ignore,
+    controller: Controller | None = None,
+) -> Trained:
+    """Train one proxy per spec.
+
+    Args:
+        specs: runs that can train together (`pack.packs` groups them).
+        corpus: what they train on.
+        device: "cpu" or "cuda".
+        checkpoints: folder of this pack's checkpoints. A run that finds one goes on from there; the
+            caller removes the folder (`checkpoint.remove`) once the results are stored.
+        report: called every one or two percent of the steps.
+        controller: moves the weights, every `mixer.BLOCK` steps.
+
+    Raises:
+        CuveeError: a size, schedule, mixture or corpus that cannot be trained on (`ladder.plan`,
+            `pack.together`, `mixer.Stream`), or a disk that cannot hold a checkpoint.
+    """
+    training = Training(specs, corpus, device=device, controller=controller)
+    if checkpoints is not None:
+        state = checkpoint.load(checkpoints, training.identity)
+        if state is not None:
+            training.restore(state)
+    saved = time.monotonic()
+    every = max(1, training.plan.steps // REPORTS)
+    while training.step < training.plan.steps and training.alive:
+        training.advance()
+        if training.step % every and training.step < training.plan.steps:
+            continue
+        report(training.progress(every))
+        if checkpoints is not None and time.monotonic() - saved >= SAVE_SECONDS:
+            checkpoint.save(checkpoints, training.step, training.state())
+            saved = time.monotonic()
+    return training.result(every)
+
+
+class Training:
+    """A pack in training: everything that changes from step to step, and one step of it."""
+
+    def __init__(
+        self, specs: Sequence[RunSpec], corpus: Data, *, device: str, controller: Controller | None
+    ) -> None:
+        pack.together(specs)
+        first = specs[0]
+        self.specs, self.device, self.controller = tuple(specs), device, controller
+        self.plan = ladder.plan(
+            first.size,
+            first.tokens,
+            corpus.vocabulary,
+            schedule=first.schedule,
+            rate=first.rate,
+        )
+        self.identity = [spec.fingerprint for spec in specs]
+        self.streams = streams(specs, corpus, self.plan)
+        self.model = Model(
+            self.plan.rung,
+            corpus.vocabulary,
+            [spec.seed for spec in specs],
+            device=device,
+            precision=first.precision,
+        )
+        self.optimizer = AdamW(self.model.parameters)
+        self.step = 0
+        self.seconds = 0.0
+        self.losses = torch.full((self.plan.steps, len(specs)), math.nan, device=device)
+        self.norms = torch.full_like(self.losses, math.nan)
+        self.active = list(range(len(specs)))
+        self.controls: list[Any] = [None] * len(specs)
+        self.sums = torch.zeros(2, len(specs), len(first.domains), device=device)
+
+    @property
+    def alive(self) -> bool:
+        """Whether any model is still finite, as far as the host knows."""
+        return bool(self.active)
+
+    def advance(self) -> None:
+        """Take one step with every model."""
+        began = time.perf_counter()
+        drawn, domains = zip(*(stream.batch(self.step) for stream in self.streams), strict=True)
+        tokens_KBT = torch.from_numpy(np.stack(drawn))
+        if self.device != "cpu":
+            tokens_KBT = tokens_KBT.pin_memory().to(self.device, non_blocking=True)
+        self.model.parameters.clear()
+        mean_K, losses_KBT = self.model.loss(tokens_KBT[..., :-1], tokens_KBT[..., 1:])
+        self.model.backward(mean_K)
+        norms_K = self.optimizer.norms()
+        self.losses[self.step], self.norms[self.step] = mean_K.detach(), norms_K
+        if self.device == "cpu":
+            self._drop(self.step, self.step + 1)
+        self.optimizer.step(self.plan.rate(self.step), norms_K, self.active)
+        if self.controller is not None:
+            self._account(losses_KBT, np.stack(domains))
+        self.step += 1
+        if self.controller is not None and self.step % BLOCK == 0 and self.step < self.plan.steps:
+            self._control(self.controller)
+        self.seconds += time.perf_counter() - began
+
+    def progress(self, every: int) -> Progress:
+        """Where the pack is; the only place where a GPU is waited for."""
+        self._drop(max(0, self.step - every), self.step)
+        losses = self._mean(self.step - every, self.step)
+        tokens = self.step * self.plan.batch * self.plan.rung.context
+        shown = tuple(
+            loss if k in self.active else math.nan for k, loss in enumerate(losses.tolist())
+        )
+        return Progress(self.step, self.plan.steps, tokens, shown)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed training needs, as tensors and plain values."""
+        return {
+            "identity": self.identity,
+            "step": self.step,
+            "seconds": self.seconds,
+            "buffers": self.model.parameters.buffers,
+            "first": self.optimizer.first,
+            "second": self.optimizer.second,
+            "losses": self.losses,
+            "norms": self.norms,
+            "active": self.active,
+            "streams": [stream.state() for stream in self.streams],
+            "controls": self.controls,
+            "sums": self.sums,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as the training that gave this state."""
+        self.step = self.optimizer.steps = state["step"]
+        self.seconds, self.active = state["seconds"], list(state["active"])
+        self.controls = list(state["controls"])
+        own = self.state()
+        for name in ("losses", "norms", "sums"):
+            own[name].copy_(state[name])
+        for name in ("buffers", "first", "second"):
+            for mine, theirs in zip(own[name], state[name], strict=True):
+                mine.copy_(theirs)
+        for stream, segments in zip(self.streams, state["streams"], strict=True):
+            stream.restore(segments)
+
+    def result(self, every: int) -> Trained:
+        """Runs and likelihood of a training that has ended."""
+        self._drop(0, self.step)
+        runs = tuple(self._run(k, every) for k in range(len(self.specs)))
+        keep = self.active
+        return Trained(PackLikelihood(self.model, keep) if keep else None, runs)
+
+    def _run(self, k: int, every: int) -> TrainedRun | Failed:
+        spec, stream = self.specs[k], self.streams[k]
+        if k not in self.active:
+            return Failed(spec, self._reason(k))
+        ends = sorted({*range(every, self.plan.steps, every), self.plan.steps})
+        size = self.plan.batch * self.plan.rung.context
+        curve = [
+            (stop * size, float(self._mean(start, stop)[k]))
+            for start, stop in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+        moved = stream.state() if self.controller is not None or len(spec.stages) > 1 else []
+        return TrainedRun(
+            spec=spec,
+            curve=tuple(curve),
+            trajectory=tuple((start * size, weights) for start, weights in moved),
+            tokens=stream.drawn(),
+            epochs=stream.epochs(),
+            flops=self.plan.flops,
+            seconds=self.seconds / len(self.specs),
+        )
+
+    def _reason(self, k: int) -> str:
+        bad = ~(torch.isfinite(self.losses[:, k]) & torch.isfinite(self.norms[:, k]))
+        step = int(bad.nonzero()[0, 0])
+        loss, norm = float(self.losses[step, k]), float(self.norms[step, k])
+        return (
+            f"diverged at step {step} of {self.plan.steps}: loss is {loss:.4g}, gradient norm is "
+            f"{norm:.4g}; a lower rate may help"
+        )
+
+    def _drop(self, start: int, stop: int) -> None:
+        """Set aside, for good, the models with a loss or gradient that was not finite in a step."""
+        values = torch.stack([self.losses[start:stop], self.norms[start:stop]])
+        finite = torch.isfinite(values).all(1).all(0).tolist()
+        self.active = [k for k in self.active if finite[k]]
+
+    def _mean(self, start: int, stop: int) -> torch.Tensor:
+        return self.losses[max(0, start) : stop].cpu().mean(0)
+
+    def _account(self, losses_KBT: torch.Tensor, domains_KB: NDArray[np.int64]) -> None:
+        """Add a step's losses to the sums by domain."""
+        index = torch.from_numpy(domains_KB).to(self.device)
+        values = losses_KBT.mean(2)
+        self.sums[0].scatter_add_(1, index, values)
+        self.sums[1].scatter_add_(1, index, torch.ones_like(values))
+
+    def _control(self, controller: Controller) -> None:
+        """Ask for new weights and start counting anew."""
+        total, count = self.sums.tolist()
+        for k in self.active:
+            spec = self.specs[k]
+            losses = {
+                name: total[k][i] / count[k][i]
+                for i, name in enumerate(spec.domains)
+                if count[k][i] > 0
+            }
+            weights, self.controls[k] = controller.weights(spec, self.controls[k], losses)
+            self.streams[k].reweight(self.step, weights)
+        self.sums.zero_()
+
+
+def streams(specs: Sequence[RunSpec], corpus: Data, plan: ladder.Plan) -> list[Stream]:
+    """One stream per spec.
+
+    Raises:
+        DataError: the corpus lacks a domain, or holds other text than the spec was written for.
+    """
+    have = {domain.name: domain.identity for domain in corpus.domains}
+    for spec in specs:
+        for name, identity in zip(spec.domains, spec.identities, strict=True):
+            if name not in have:
+                raise DataError(f"the corpus has no domain {name!r}; it has: {', '.join(have)}")
+            if have[name] != identity:
+                raise DataError(
+                    f"domain {name!r} of the corpus is not the one that the run was planned on "
+                    f"({have[name][:12]} against {identity[:12]}); plan the study again"
+                )
+    tokens = {name: corpus.train(name).tokens for name in specs[0].domains}
+    return [
+        Stream(spec, tokens, context=plan.rung.context, batch=plan.batch, steps=plan.steps)
+        for spec in specs
+    ]
