@@ -113,7 +113,7 @@ def read(path: Path) -> list[Item]:
 
 
 def texts(path: Path) -> Iterator[str]:
-    """Every text of a benchmark file, for decontamination: query with gold answer, other choices."""
+    """Every text of a benchmark file: each query with its gold answer, then the other choices."""
     for item in read(path):
         if "text" in item:
             yield item["text"]
@@ -220,15 +220,15 @@ def _checked(row: Mapping[str, Any], where: str) -> Item:
     query, choices, gold = row.get("query"), row.get("choices"), row.get("gold")
     if not isinstance(query, str):
         raise DataError(f'{where}: "query" must be text; found {query!r}')
-    good = isinstance(choices, list) and all(isinstance(c, str) and c.strip() for c in choices)
-    if not good or len(set(choices)) < max(2, len(choices)):
+    listed = choices if isinstance(choices, list) else []
+    good = all(isinstance(choice, str) and choice.strip() for choice in listed)
+    if not good or len(set(listed)) < max(2, len(listed)):
         raise DataError(f'{where}: "choices" must be at least 2 different texts; found {choices!r}')
-    if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(choices):
+    if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(listed):
         raise DataError(
-            f'{where}: "gold" is the position of the answer, 0 to {len(choices) - 1}; '
-            f"found {gold!r}"
+            f'{where}: "gold" is the position of the answer, 0 to {len(listed) - 1}; found {gold!r}'
         )
-    return {"query": query, "choices": choices, "gold": gold}
+    return {"query": query, "choices": listed, "gold": gold}
 
 
 def _hash(path: Path) -> str:

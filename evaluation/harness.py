@@ -41,6 +41,7 @@ from evaluation.suites import OFFLINE, TASKS, Suite, short_name
 from mixtures.errors import CuveeError, DataError, UnknownName
 
 Floats = NDArray[np.float64]
+_built: dict[tuple[str, str, int, int], "tuple[Exam, ...]"] = {}
 KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
@@ -82,11 +83,8 @@ class Exam:
     left_out: int
 
     def answers(self, nats: Floats, greedy: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
-        """Per request (K, requests): log-likelihood in nats, and whether decoding would give it."""
-        return (
-            np.add.reduceat(nats, self.starts, axis=1),
-            np.logical_and.reduceat(greedy, self.starts, axis=1),
-        )
+        """Per request: log-likelihood in nats, and whether decoding would give it, from (rows,)."""
+        return np.add.reduceat(nats, self.starts), np.logical_and.reduceat(greedy, self.starts)
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class Encoder:
         return [Row((*before, *after), len(after)) for before, after in pairs]
 
     def _encode(self, text: str, special: bool = True) -> list[int]:
-        special = special and not text.startswith(self.tokenizer.id_to_token(self.eot))
+        special = special and not text.startswith(self.tokenizer.id_to_token(self.eot) or " ")
         return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
 
 
@@ -137,21 +135,20 @@ def exams(suite: Suite, *, tokenizer_path: Path, eot: int, context: int) -> tupl
     Raises:
         UnknownName, DataError: as in `check`.
     """
-    digest = hashlib.sha256(Path(tokenizer_path).read_bytes()).hexdigest()
-    return _exams(suite, suite.identity, Path(tokenizer_path), digest, eot, context)
-
-
-@functools.lru_cache(maxsize=4)
-def _exams(
-    suite: Suite, identity: str, tokenizer_path: Path, digest: str, eot: int, context: int
-) -> tuple[Exam, ...]:
-    """`exams`, remembered by what the data and the tokenizer are and not only where they lie."""
-    encoder = Encoder(Tokenizer.from_file(str(tokenizer_path)), eot, context)
-    return tuple(_exam(suite, name, encoder) for name in suite.tasks)
+    definition = Path(tokenizer_path).read_text(encoding="utf-8")
+    key = (suite.identity, hashlib.sha256(definition.encode()).hexdigest(), eot, context)
+    if key not in _built:
+        encoder = Encoder(Tokenizer.from_str(definition), eot, context)
+        _built.clear()  # a worker scores pack after pack on one suite; two would only hold memory
+        _built[key] = tuple(_exam(suite, name, encoder) for name in suite.tasks)
+    return _built[key]
 
 
 def _exam(suite: Suite, name: str, encoder: Encoder) -> Exam:
-    items, rows, starts, left_out = [], [], [], 0
+    items: list[Item] = []
+    rows: list[Row] = []
+    starts: list[int] = []
+    left_out = 0
     for task, instances in _asked(name, _load(suite, name), suite.limit):
         item, parts = _item(task, instances, encoder)
         if not parts:
@@ -265,7 +262,7 @@ def _judge(item: Item) -> dict[str, Any]:
     """lm-eval's verdict on the answers of an item, under the task's first filter."""
     key = next(iter(item.instances[0].filtered_resps))
     results = [instance.filtered_resps[key] for instance in item.instances]
-    return item.task.process_results(item.instances[0].doc, results)
+    return dict(item.task.process_results(item.instances[0].doc, results))
 
 
 def check(suite: Suite) -> None:

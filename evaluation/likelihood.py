@@ -70,8 +70,8 @@ def totals(
         one, (K, R).
     """
     places: dict[tuple[int, ...], list[int]] = {}
-    for index, row in enumerate(rows):
-        places.setdefault(row.tokens, []).append(index)
+    for place, row in enumerate(rows):
+        places.setdefault(row.tokens, []).append(place)
     nats = np.zeros((likelihood.models, len(rows)))
     greedy = np.zeros((likelihood.models, len(rows)), dtype=bool)
     for batch in _batches(sorted(places, key=lambda tokens: (-len(tokens), tokens))):

@@ -17,6 +17,7 @@ not how well its kind was.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +47,14 @@ class Sample:
     documents: NDArray[np.int64]
     bytes: Floats
 
-    def scores(self, nats: Floats) -> list[Score]:
-        """Bits per byte of each model, from log-likelihoods (K, R) in nats."""
+    def score(self, nats: Floats) -> Score:
+        """Bits per byte, from the log-likelihood of each row (R,) in nats."""
         units = self.documents
         if len(np.unique(units)) < DOCUMENTS:
             units = np.arange(len(self.rows))
         _, group = np.unique(units, return_inverse=True)
-        return [
-            ratio(np.bincount(group, -row / np.log(2)), np.bincount(group, self.bytes))
-            for row in nats
-        ]
+        sizes = np.bincount(group, self.bytes).astype(np.float64)
+        return ratio(np.bincount(group, -nats / np.log(2)).astype(np.float64), sizes)
 
 
 def ratio(bits: Floats, sizes: Floats) -> Score:
@@ -114,12 +113,12 @@ def _windows(
     tokens: NDArray[np.integer], offsets: NDArray[np.integer], eot: int, context: int
 ) -> list[tuple[int, int, int]]:
     """(document, first token, past the last token) of every window of every document."""
-    windows = []
-    for document, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
-        begin, end = int(begin), int(end)
-        end -= bool(end > begin and tokens[end - 1] == eot)
-        for start in range(begin, end, context):
-            windows.append((document, start, min(start + context, end)))
+    windows: list[tuple[int, int, int]] = []
+    for document, (begin, end) in enumerate(pairwise(offsets.tolist())):
+        if end > begin and tokens[end - 1] == eot:
+            end -= 1
+        starts = range(begin, end, context)
+        windows.extend((document, start, min(start + context, end)) for start in starts)
     return windows
 
 

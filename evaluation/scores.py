@@ -66,13 +66,16 @@ class PackScores:
     problem: str = ""
 
 
+BROKEN = PackScores(problem="its likelihood of the text it is scored on is not a finite number")
+
+
 def score_pack(
     likelihood: Likelihood,
     *,
     tokenizer_path: Path,
     valid: Mapping[str, Text],
     suite: Suite,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),
 ) -> list[PackScores]:
     """Score every proxy of a pack on held-out text and on a suite of tasks.
 
@@ -90,27 +93,36 @@ def score_pack(
         DataError: a task or a domain cannot be scored; `suites.check` finds most of it beforehand.
     """
     eot = end_of_text(tokenizer_path)
-    fixed = {"tokenizer_path": tokenizer_path, "eot": eot, "context": likelihood.context}
-    exams = harness.exams(suite, **fixed)
-    samples = perplexity.samples(valid, **fixed, limit=limits.tokens)
+    context = likelihood.context
+    exams = harness.exams(suite, tokenizer_path=tokenizer_path, eot=eot, context=context)
+    samples = perplexity.samples(
+        valid, tokenizer_path=tokenizer_path, eot=eot, context=context, limit=limits.tokens
+    )
     parts = [sample.rows for sample in samples.values()] + [exam.rows for exam in exams]
     nats, greedy = totals(likelihood, [row for part in parts for row in part])
-    broken = ~np.isfinite(nats).all(axis=1)
-    problem = "its likelihood of held-out text is not a finite number"
-    results = [PackScores(problem=problem if bad else "") for bad in broken]
-    sound = [(k, results[k]) for k in np.flatnonzero(~broken)]
     ends = np.cumsum([len(part) for part in parts])[:-1]
-    pieces = list(zip(np.split(nats, ends, axis=1), np.split(greedy, ends, axis=1), strict=True))
-    for (name, sample), (piece, _) in zip(samples.items(), pieces, strict=False):
-        values = sample.scores(piece[~broken])
-        for (_, result), value in zip(sound, values, strict=True):
-            result.scores[f"domain/{name}"] = value
-    for exam, (piece, hits) in zip(exams, pieces[len(samples) :], strict=True):
-        answers, found = exam.answers(piece, hits)
-        for k, result in sound:
-            result.scores[f"task/{exam.name}"], details = _exam(exam, answers[k], found[k])
-            result.details.update({f"task/{exam.name}/{n}": d for n, d in details.items()})
-    return results
+    answers = list(zip(np.split(nats, ends, axis=1), np.split(greedy, ends, axis=1), strict=True))
+    sound = [bool(np.isfinite(line).all()) for line in nats]
+    return [
+        _proxy(samples, exams, [(n[k], g[k]) for n, g in answers]) if sound[k] else BROKEN
+        for k in range(likelihood.models)
+    ]
+
+
+def _proxy(
+    samples: Mapping[str, perplexity.Sample],
+    exams: Sequence[harness.Exam],
+    answers: Sequence[tuple[Floats, NDArray[np.bool_]]],
+) -> PackScores:
+    """The scores of one proxy from its answers to each sample and exam, (rows,) each."""
+    result = PackScores()
+    for (name, sample), (nats, _) in zip(samples.items(), answers, strict=False):
+        result.scores[f"domain/{name}"] = sample.score(nats)
+    for exam, (nats, greedy) in zip(exams, answers[len(samples) :], strict=True):
+        value, details = _exam(exam, *exam.answers(nats, greedy))
+        result.scores[f"task/{exam.name}"] = value
+        result.details.update({f"task/{exam.name}/{name}": d for name, d in details.items()})
+    return result
 
 
 def end_of_text(tokenizer_path: Path) -> int:
@@ -224,4 +236,5 @@ def signal_to_noise(mixtures: Floats, anchors: Sequence[Floats]) -> Floats:
     squares = sum(np.square(runs - runs.mean(axis=0)).sum(axis=0) for runs in repeated)
     noise = np.sqrt(squares / freedom)
     signal = np.std(np.asarray(mixtures, dtype=np.float64), axis=0, ddof=1)
-    return np.divide(signal, noise, out=np.full_like(signal, np.inf), where=noise > 0)
+    infinite = np.full(signal.shape, np.inf)
+    return np.asarray(np.divide(signal, noise, out=infinite, where=noise > 0), dtype=np.float64)
