@@ -6,15 +6,12 @@ document loses only the blocks (about 4 kB, cut between paragraphs) that the col
 while they drop 200 characters on either side and whole documents torn into more than ten pieces. A
 benchmark text shorter than n words cannot collide; such texts are counted, and that is a limit.
 
-Everything is arithmetic on whole arrays. Characters are bytes, a word's hash is a polynomial in
-its bytes modulo 2^64 (a difference of prefix sums times an inverse power), an n-gram's hash
-a polynomial in its words' hashes. A bit table of 2^27 places answers most questions with "no"; the
-sorted list of hashes answers the rest. Two different runs collide by chance with probability about
-(pairs compared) / 2^64, some 1e-6 for 20 M words against 1 M.
+Runs are compared by hashes of 64 bits (`evaluation.grams`). A table of 2^27 bits answers most
+questions with "no"; the sorted list of hashes answers the rest. Over 20 M words against 1 M, the
+chance that any two different runs share a hash is about 1e-6.
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,94 +19,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.grams import Hashes, Powers, grams_of, normal, text_grams, words_of
 from mixtures.errors import DataError
 
 N = 13
 BLOCK = 4096  # characters of a long document that are dropped together, about
 BATCH = 2_000_000  # bytes looked at in one sweep
 
-Hashes = NDArray[np.uint64]
-_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
-_WORD_BASE = 0xD1B54A32D192ED03
-_MASK = (1 << 64) - 1
 _TABLE_BITS = 27
-# Dashes, quotes and blanks outside ASCII; other characters outside ASCII count as letters.
-_MARKS = re.compile("[\u0080-\u00bf\u2000-\u206f\u3000-\u303f\ufe30-\ufe4f\ufeff\uff01-\uff0f]")
-
-
-def _classes() -> bytes:
-    """A table for bytes.translate: letters and digits stay, all else becomes 0."""
-    kept = {*b"abcdefghijklmnopqrstuvwxyz0123456789", *range(0x80, 0x100)}
-    return bytes(byte if byte in kept else 0 for byte in range(256))
-
-
-_CLASSES = _classes()
-
-
-def _normal(text: str) -> bytes:
-    """Lower-cased UTF-8 with a zero byte for everything between words."""
-    lowered = text.lower()
-    if not lowered.isascii():
-        lowered = _MARKS.sub(" ", lowered)
-    return lowered.encode("utf-8", "surrogatepass").translate(_CLASSES)
-
-
-def _powers(base: int, count: int) -> Hashes:
-    """base^0 ... base^(count-1) modulo 2^64, shape (count,), by doubling."""
-    powers = np.ones(count, dtype=np.uint64)
-    size = 1
-    while size < count:
-        step = np.uint64(pow(base, size, 1 << 64))
-        stop = min(count, 2 * size)
-        powers[size:stop] = powers[: stop - size] * step
-        size = stop
-    return powers
-
-
-class _Powers:
-    """Powers of the byte base and of its inverse, grown as longer batches come."""
-
-    def __init__(self) -> None:
-        self.up = self.down = _powers(1, 1)
-
-    def grow(self, count: int) -> None:
-        if len(self.up) < count:
-            self.up = _powers(_BASE, count)
-            self.down = _powers(pow(_BASE, -1, 1 << 64), count)
-
-
-def _mix(values: Hashes) -> Hashes:
-    """The finalizer of splitmix64: spreads every bit of a hash over all of it."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def _words(data: bytes, powers: _Powers) -> tuple[Hashes, NDArray[np.int64]]:
-    """Hashes of the words of normal text, (W,), and where each starts in bytes, (W,)."""
-    codes = np.frombuffer(data, dtype=np.uint8)
-    inside = np.zeros(len(codes) + 2, dtype=np.int8)
-    inside[1:-1] = codes != 0
-    edges = np.flatnonzero(np.diff(inside))
-    starts, ends = edges[0::2], edges[1::2]
-    powers.grow(len(codes) + 1)
-    sums = np.zeros(len(codes) + 1, dtype=np.uint64)
-    np.multiply(codes, powers.up[: len(codes)], out=sums[1:])
-    np.cumsum(sums, out=sums)
-    return _mix((sums[ends] - sums[starts]) * powers.down[starts]), starts
-
-
-def _grams(words: Hashes, n: int) -> Hashes:
-    """Hashes of the runs of n words, shape (max(W - n + 1, 0),)."""
-    count = len(words) - n + 1
-    if count <= 0:
-        return np.zeros(0, dtype=np.uint64)
-    result = np.zeros(count, dtype=np.uint64)
-    base = np.uint64(_WORD_BASE)
-    for i in range(n):
-        result *= base
-        result += words[i : i + count]
-    return _mix(result)
 
 
 def blocks(text: str, size: int = BLOCK) -> list[str]:
@@ -161,7 +78,6 @@ class NGramIndex:
         hashes: (G,) sorted, without doubles.
         owners: (G,) bit i is set if benchmark i holds the run.
         n: words in a run.
-        identity: hash of n and of all benchmark texts.
         texts: benchmark texts by name.
         short: those of fewer than n words, which can collide with nothing.
     """
@@ -170,10 +86,9 @@ class NGramIndex:
     hashes: Hashes
     owners: Hashes
     n: int
-    identity: str
     texts: Mapping[str, int]
     short: Mapping[str, int]
-    _powers: _Powers = field(default_factory=_Powers, repr=False)
+    _powers: Powers = field(default_factory=Powers, repr=False)
 
     @classmethod
     def build(cls, texts_by_benchmark: Mapping[str, Iterable[str]], n: int = N) -> "NGramIndex":
@@ -187,8 +102,7 @@ class NGramIndex:
             raise DataError(f"a run of words has at least 1 word; got n = {n}")
         if len(names) > 64:
             raise DataError(f"decontamination takes at most 64 benchmarks; got {len(names)}")
-        powers = _Powers()
-        digest = hashlib.sha256(f"{n}".encode())
+        powers = Powers()
         counts: dict[str, int] = {}
         short: dict[str, int] = {}
         found: list[Hashes] = []
@@ -196,15 +110,12 @@ class NGramIndex:
             texts = list(texts_by_benchmark[name])
             if not texts:
                 raise DataError(f"benchmark {name!r} has no texts to decontaminate against")
-            for text in (name, *texts):
-                data = text.encode("utf-8", "surrogatepass")
-                digest.update(f"\n{len(data)}:".encode() + data)
-            per_text = [_grams(_words(_normal(text), powers)[0], n) for text in texts]
-            found.append(np.unique(np.concatenate(per_text)))
+            grams, words = text_grams(texts, n, powers)
+            found.append(np.unique(grams))
             counts[name] = len(texts)
-            short[name] = sum(len(grams) == 0 for grams in per_text)
+            short[name] = int((words < n).sum())
         hashes, owners = _merge(found)
-        return cls(names, hashes, owners, n, digest.hexdigest(), counts, short)
+        return cls(names, hashes, owners, n, counts, short)
 
     def clean(self, document: str) -> tuple[str | None, dict[str, int]]:
         """One document: what is left of it (None if nothing), and hit blocks by benchmark."""
@@ -257,14 +168,14 @@ class NGramIndex:
             return {}
         # A zero byte parts documents, but not blocks: a run may span two blocks of a document.
         pieces = [
-            _normal(part) + (b"\0" if i == len(parts) - 1 else b"")
+            normal(part) + (b"\0" if i == len(parts) - 1 else b"")
             for parts in cut
             for i, part in enumerate(parts)
         ]
         ends = np.cumsum([len(piece) for piece in pieces])
         document = np.repeat(np.arange(len(cut)), [len(parts) for parts in cut])
-        words, starts = _words(b"".join(pieces), self._powers)
-        positions, owners = self._lookup(_grams(words, self.n))
+        words, starts = words_of(b"".join(pieces), self._powers)
+        positions, owners = self._lookup(grams_of(words, self.n))
         first = np.searchsorted(ends, starts[positions], side="right")
         last = np.searchsorted(ends, starts[positions + self.n - 1], side="right")
         hit: dict[int, int] = {}
@@ -287,6 +198,17 @@ class NGramIndex:
         kept = "".join(part for part, mask in zip(parts, masks, strict=True) if not mask)
         dropped = sum(mask > 0 for mask in masks)
         return Cleaned(kept if kept.strip() else None, hits, len(parts), dropped)
+
+
+def fingerprint(texts_by_benchmark: Mapping[str, Iterable[str]], n: int = N) -> str:
+    """Hash of n and of all benchmark texts: what decides which text is removed."""
+    digest = hashlib.sha256(f"{n}".encode())
+    for name in sorted(texts_by_benchmark):
+        digest.update(f"\n\n{name}".encode())
+        for text in texts_by_benchmark[name]:
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(b"\n%d:" % len(data) + data)
+    return digest.hexdigest()
 
 
 def _merge(found: Sequence[Hashes]) -> tuple[Hashes, Hashes]:

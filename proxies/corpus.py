@@ -85,15 +85,19 @@ class Files:
         if given.is_dir():
             found = sorted(p for p in given.rglob("*") if p.is_file() and _suffix(p))
             if not found:
-                raise DataError(f"folder {given} holds no file of a kind that can be read: {_KINDS}")
+                raise DataError(
+                    f"folder {given} holds no file of a kind that can be read: {_KINDS}"
+                )
             return tuple(found)
         if given.is_file():
             found = [given]
         else:
-            names = glob.glob(str(given), recursive=True)  # noqa: PTH207
+            names = glob.glob(str(given), recursive=True)
             found = sorted(path for path in map(Path, names) if path.is_file())
         if not found:
-            raise DataError(f"no file at {given}; give a file, a folder or a glob such as data/*.jsonl")
+            raise DataError(
+                f"no file at {given}; give a file, a folder or a glob such as data/*.jsonl"
+            )
         for path in found:
             if not _suffix(path):
                 raise DataError(f"{path} is of a kind that cannot be read; known: {_KINDS}")
@@ -120,15 +124,20 @@ class Files:
             CorruptError: a compressed file or a parquet file that breaks off.
         """
         for path in self.files:
-            if path.stat().st_size == 0:
-                raise DataError(f"{path} is empty; remove it or fill it")
-            suffix = _suffix(path)
-            if suffix == ".parquet":
-                yield from _parquet(path, self.field)
-            elif suffix == ".txt":
-                yield from _plain(path, self.separator)
-            else:
-                yield from _json_lines(path, suffix, self.field)
+            try:
+                yield from self._read(path)
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+    def _read(self, path: Path) -> Iterator[str]:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty; remove it or fill it")
+        suffix = _suffix(path)
+        if suffix == ".parquet":
+            return _parquet(path, self.field)
+        if suffix == ".txt":
+            return _plain(path, self.separator)
+        return _json_lines(path, suffix, self.field)
 
 
 _KINDS = ", ".join(SUFFIXES)
@@ -196,7 +205,7 @@ def _lines(path: Path, suffix: str) -> Iterator[tuple[int, bytes]]:
     except OSError as error:
         if suffix == ".jsonl.zst" and error.errno is None:  # how Arrow reports a broken stream
             raise _broken(path, error) from error
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise
 
 
 def _open(path: Path, suffix: str) -> BinaryIO:

@@ -182,8 +182,8 @@ def multilingual_ui(archives: Archives) -> Iterator[str]:
 def _translations(text: str) -> Iterator[str]:
     """The msgstr values of a gettext catalogue, without its header."""
     for block in text.split("\n\n")[1:]:
-        for match in re.finditer(r'^msgstr(?:\[\d\])? ((?:".*"\n?)+)', block + "\n", re.M):
-            parts = re.findall(r'^"(.*)"$', match[1], re.M)
+        for match in re.finditer(r'^msgstr(?:\[\d\])? ((?:".*"\n?)+)', block + "\n", re.MULTILINE):
+            parts = re.findall(r'^"(.*)"$', match[1], re.MULTILINE)
             value = "".join(parts).replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")
             if value.strip():
                 yield value.strip()

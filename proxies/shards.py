@@ -12,11 +12,9 @@ Documents are concatenated, each ended by the end-of-text token. A domain's iden
 the tokenizer and both shards, so it is the content that evidence is tied to, not the path.
 """
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 
 from mixtures.domains import Domain, DomainSet
 from mixtures.errors import CorruptError, DataError
+from proxies.disk import file_digest
 
 FORMAT = 1
 SPLITS = ("train", "valid")
@@ -95,12 +94,6 @@ class ShardWriter:
             "bytes": int(sum(self._bytes)),
             "files": {self._path.name: self._hash.hexdigest(), index.name: file_digest(index)},
         }
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identity(tokenizer: str, splits: Mapping[str, Mapping[str, Any]]) -> str:
@@ -249,20 +242,3 @@ def _verify(path: Path, expected: str) -> None:
     found = file_digest(path)
     if found != expected:
         raise _corrupt(path, f"sha256 expected {expected}, found {found}")
-
-
-@contextmanager
-def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds a lock file, so that two processes do not write one folder; freed if the holder dies.
-
-    Args:
-        path: the lock file; it stays behind, empty.
-        waiting: called once if another process holds the lock.
-    """
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

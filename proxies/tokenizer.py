@@ -67,10 +67,23 @@ def load(path: Path | str) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise CorruptError(f"{path} is not a tokenizer: {error}; prepare the corpus again") from None
-    if tokenizer.token_to_id(EOT) is None:
-        raise DataError(f"the tokenizer {path} has no token {EOT}, which ends each document")
+        raise CorruptError(
+            f"{path} is not a tokenizer: {error}; prepare the corpus again"
+        ) from None
+    end_of_text(tokenizer)
     return tokenizer
+
+
+def end_of_text(tokenizer: Tokenizer) -> int:
+    """The id that ends each document.
+
+    Raises:
+        DataError: the tokenizer has no end-of-text token.
+    """
+    token = tokenizer.token_to_id(EOT)
+    if token is None:
+        raise DataError(f"the tokenizer has no token {EOT}, which ends each document")
+    return token
 
 
 class Encoder:

@@ -7,25 +7,19 @@ lies in the folder with the right sha256 is never fetched again, and one appears
 is whole: a fetch that was killed goes on with the archive it was killed at.
 """
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mixtures.errors import CorruptError, CuveeError, DataError, StorageError
-from proxies.shards import exclusive
-
-Report = Callable[[str, float], None]
-
-
-def ignore(message: str, fraction: float) -> None:
-    """Progress that nobody watches."""
+from proxies.disk import exclusive, file_digest
+from tasks.progress import Report, ignore
 
 
 @dataclass(frozen=True)
@@ -195,7 +189,7 @@ def _ensure(
     path = folder / archive.file
     note = ""
     if path.exists():
-        found = digest(path)
+        found = file_digest(path)
         if found == archive.sha256:
             progress(f"{archive.file} is already there", fraction)
             return path
@@ -218,7 +212,7 @@ def _ensure(
             f"the index offered {names or 'nothing'} for {archive.name} {archive.version}, not "
             f"{archive.file}. {_by_hand(archive, folder)}"
         )
-    found = digest(fetched)
+    found = file_digest(fetched)
     if found != archive.sha256:
         raise CorruptError(_mismatch(archive, found, note))
     os.replace(fetched, path)
@@ -268,9 +262,3 @@ def _by_hand(archive: Archive, folder: Path) -> str:
         f" on a machine that has one, put {archive.file} into {folder}, and run this again; "
         "everything else already there is kept."
     )
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
