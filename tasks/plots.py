@@ -34,7 +34,7 @@ STYLE = {
 WIDTH = 5.6  # inches: one of two columns on a wide page, still legible on a telephone
 ROW = 0.30  # inches for each row of a dot plot
 LONGEST = 24  # characters of a name on an axis; tables have it in full
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {  # names of rcParams are a literal type that no dict of ours has
     "font.size": 10,
     "text.parse_math": False,  # a name may hold dollar signs
     "svg.fonttype": "none",
@@ -185,8 +185,8 @@ def curves(study: Study) -> Figure:
     named = [(mixture(study, run), run) for run in runs]
     for name, run in sorted(named, key=lambda pair: pair[0] != ""):
         tokens, loss = np.array(run.curve, dtype=float).T
-        style = {"color": _style(name)[0], "linewidth": 1.1, "alpha": 0.9} if name else {}
-        axes.plot(tokens / 1e6, loss, **{"color": INK, "linewidth": 0.6, "alpha": 0.25, **style})
+        width, alpha = (1.1, 0.9) if name else (0.6, 0.25)
+        axes.plot(tokens / 1e6, loss, color=_style(name)[0], linewidth=width, alpha=alpha)
     for name in dict.fromkeys(name for name, _ in named):
         label = name or "other mixtures"
         axes.plot([], [], color=_style(name)[0], alpha=0.9 if name else 0.4, label=label)

@@ -12,6 +12,7 @@ import jinja2
 from mixtures.errors import StorageError
 from tasks import headline, plots
 from tasks.blocks import Picture, Section
+from tasks.markdown import escape, fenced
 from tasks.sections import sections
 from tasks.study import Study
 
@@ -72,21 +73,8 @@ def _render(template: str, content: dict[str, object]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"markdown": markdown, "fenced": fenced, "anchor": anchor}
+    environment.filters |= {"markdown": escape, "fenced": fenced, "anchor": anchor}
     return environment.get_template(template).render(content)
-
-
-def markdown(text: str) -> str:
-    """Text that Markdown shows as it is, inside a paragraph or a table's cell."""
-    flat = " ".join(text.split())
-    return re.sub(r"([\\|<>*`\[\]&~$])", r"\\\1", flat)
-
-
-def fenced(text: str, language: str = "") -> str:
-    """A fenced code block whose fence is longer than any in the text."""
-    runs = [len(run) for run in re.findall(r"`+", text)]
-    fence = "`" * max(3, 1 + max(runs, default=0))
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def anchor(title: str) -> str:

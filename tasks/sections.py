@@ -45,7 +45,7 @@ def _shares(study: Study) -> Iterable[Block]:
     yield Picture(
         "shares", "Recommended shares against the baselines", partial(plots.shares, study)
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for i, name in enumerate(ours.domains):
         low, high = ours.intervals[i]
         shown = [_percent(c.weights[i]) for c in others]
@@ -152,13 +152,13 @@ def _laws(study: Study) -> Iterable[Block]:
     if any(law.learning_curve for law in laws):
         caption = "Held-out rank correlation as runs are added: does more evidence still help?"
         yield Picture("learning-curve", caption, partial(plots.learning_curve, study))
-    rows = tuple(
+    targets = tuple(
         (target, *(f"{law.spearman_targets[m]:.2f}" for law in laws))
         for m, target in enumerate(study.recommendation.targets)
         if all(m < len(law.spearman_targets) for law in laws)
     )
     yield Text("Held-out rank correlation per target:")
-    yield Table(("target", *(law.law for law in laws)), rows)
+    yield Table(("target", *(law.law for law in laws)), targets)
 
 
 def _noise(study: Study) -> Iterable[Block]:
@@ -193,6 +193,7 @@ def _tasks(study: Study) -> Iterable[Block]:
         "Shown, not optimized. At proxy scale accuracy often stays at chance; the mixture is "
         "chosen by the bits per byte of the right answer instead."
     )
+    untrained = study.untrained or {}
     fresh = study.confirmation.runs if study.confirmation else ()
     rows = []
     for name in names:
@@ -206,16 +207,14 @@ def _tasks(study: Study) -> Iterable[Block]:
             (
                 name,
                 _number(study.chance.get(name)),
-                _number((study.untrained or {}).get(name)),
+                _number(untrained.get(name)),
                 f"{min(seen):.3f} to {max(seen):.3f}",
                 _number(sum(best) / len(best) if best else None),
             )
         )
     columns = ("detail", "chance", "untrained", "all proxies", "recommended, confirmed")
     yield Table(columns, tuple(rows))
-    scores = [
-        (t, study.untrained[t]) for t in study.problem.targets if t in (study.untrained or {})
-    ]
+    scores = [(t, untrained[t]) for t in study.problem.targets if t in untrained]
     if scores:
         yield Text(f"Untrained proxy, {UNIT}: " + ", ".join(f"{t} {v:.3f}" for t, v in scores))
 

@@ -1,0 +1,16 @@
+"""Text of other people's making, put into Markdown so that it reads as it is."""
+
+import re
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, inside a paragraph or a table's cell."""
+    flat = " ".join(text.split())
+    return re.sub(r"([\\|<>*`\[\]&~$])", r"\\\1", flat)
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A fenced code block whose fence is longer than any in the text."""
+    runs = [len(run) for run in re.findall(r"`+", text)]
+    fence = "`" * max(3, 1 + max(runs, default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

@@ -1,0 +1,228 @@
+"""What the record says of a study and of each of its proxies, as plain values.
+
+Names follow one scheme, so that pages of the record can be set up once: `weight/<domain>`,
+`epochs/<domain>`, the targets under their own names ("domain/legal", "task/piqa"), their sampling
+errors under `stderr/`, the training loss under `loss` with tokens seen as the step. Weights and
+`objective` are metrics of every proxy, so that parallel coordinates of one against the other work.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mixtures.history import Outcome, RunResult, RunSpec, canonical
+from mixtures.problem import Problem
+from tasks import headline
+from tasks.markdown import escape, fenced
+from tasks.study import Study
+
+PREFIX = "cuvee."
+LOSS, OBJECTIVE = "loss", "objective"
+LONGEST = 200  # characters of a metric's name; MLflow takes 250
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of a metric at a step."""
+
+    name: str
+    value: float
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is written to one run of the record at once."""
+
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[Point, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A domain as the record's data set.
+
+    Attributes:
+        name: of the domain.
+        digest: of its tokens.
+        profile: its sizes.
+    """
+
+    name: str
+    digest: str
+    profile: Mapping[str, int]
+
+
+def metric(name: str) -> str:
+    """A name that every tracking server takes; a changed one ends in a hash, to stay unique."""
+    allowed = re.sub(r"[^\w.\-/ ]", "_", name, flags=re.ASCII).strip("/. ")
+    allowed = "/".join(part for part in allowed.split("/") if part.strip(". "))[:LONGEST]
+    if allowed == name:
+        return name
+    return f"{allowed or 'metric'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def study_params(recipe_text: str, problem: Problem, seed: int) -> dict[str, str]:
+    """Parameters of a study, known before it begins; equal ones mean the same study."""
+    return {
+        "size": problem.proxy.size,
+        "tokens": str(problem.proxy.tokens),
+        "full_tokens": str(problem.full_tokens),
+        "domains": str(len(problem.domains)),
+        "objective": repr(problem.objective)[:2000],
+        "seed": str(seed),
+        "recipe": hashlib.sha256(recipe_text.encode()).hexdigest(),
+        "data": hashlib.sha256(canonical(problem.domains.identities).encode()).hexdigest(),
+    }
+
+
+def key(name: str, params: Mapping[str, str]) -> str:
+    """What a study is found again by, 32 hexadecimal digits."""
+    return hashlib.sha256(canonical([name, dict(params)]).encode()).hexdigest()[:32]
+
+
+def spec_entry(spec: RunSpec, tags: Mapping[str, str]) -> Entry:
+    """What is known of a proxy before it is trained."""
+    params = {
+        "size": spec.size,
+        "tokens": str(spec.tokens),
+        "seed": str(spec.seed),
+        "schedule": spec.schedule,
+        "precision": spec.precision,
+        "rate": f"{spec.rate:g}",
+        "repetition": f"{spec.repetition:g}",
+        "stages": str(len(spec.stages)),
+        "controller": spec.controller[:2000] or "none",
+    }
+    weights = zip(spec.domains, spec.weights, strict=True)
+    points = tuple(Point(metric(f"weight/{name}"), float(w)) for name, w in weights)
+    return Entry(params, points, prefixed({**tags, "fingerprint": spec.fingerprint}))
+
+
+def prefixed(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags under our own prefix, so that they meet no other program's."""
+    return {f"{PREFIX}{name}": str(value) for name, value in tags.items()}
+
+
+def curve_points(
+    curve: Iterable[tuple[int, float]], known: set[int] | frozenset[int] = frozenset()
+) -> tuple[Point, ...]:
+    """A loss curve without the steps that are known, and without values that are no numbers."""
+    return tuple(
+        Point(LOSS, float(loss), int(tokens))
+        for tokens, loss in curve
+        if int(tokens) not in known and math.isfinite(loss)
+    )
+
+
+def result_entry(result: RunResult, objective: float | None) -> Entry:
+    """What came of a proxy, its loss curve aside."""
+    return Entry(metrics=tuple(_result_points(result, objective)))
+
+
+def _result_points(result: RunResult, objective: float | None) -> Iterator[Point]:
+    if objective is not None and math.isfinite(objective):
+        yield Point(OBJECTIVE, objective)
+    for name, score in (*result.scores.items(), *result.details.items()):
+        yield Point(metric(name), score.value)
+        yield Point(metric(f"stderr/{name}"), score.stderr)
+    for name, epochs in zip(result.spec.domains, result.epochs, strict=False):
+        yield Point(metric(f"epochs/{name}"), epochs)
+    for tokens, weights in result.trajectory:
+        for name, weight in zip(result.spec.domains, weights, strict=True):
+            yield Point(metric(f"trajectory/{name}"), weight, tokens)
+    yield Point("flops", result.flops)
+    yield Point("seconds", result.seconds)
+    if result.seconds > 0:
+        yield Point("tokens_per_second", result.spec.tokens / result.seconds)
+
+
+def study_entry(study: Study) -> Entry:
+    """The headline figures of a study; gains are bits per byte, positive is better."""
+    ours = study.recommendation
+    values: dict[str, float] = {
+        "minutes": study.minutes,
+        "proxies": study.proxies,
+        "trained_now": study.trained_now,
+        "reused": study.reused,
+        "failed": len(study.failed),
+        "tokens_per_second": study.tokens_per_second,
+    }
+    if study.law:
+        values["rank_correlation"] = study.law.spearman
+        values["decision_accuracy"] = study.law.decision_accuracy
+    for candidate in ours.candidates:
+        values[f"predicted/{candidate.name}"] = candidate.objective.mean
+    for name, estimate in ours.gains:
+        values |= _gain(f"predicted_gain/{name}", estimate.mean, estimate.low, estimate.high)
+    for name, pair in (study.confirmation.objective if study.confirmation else {}).items():
+        values |= _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
+    for name, weight in zip(ours.domains, ours.weights, strict=True):
+        values[f"recommended/{name}"] = float(weight)
+    points = tuple(Point(metric(n), float(v)) for n, v in values.items() if math.isfinite(v))
+    law = study.law.law if study.law else "none"
+    tags = {"recommendation": study.fingerprint, "law": law, "verdict": ours.verdict[:2000]}
+    return Entry(metrics=points, tags=prefixed(tags))
+
+
+def _gain(name: str, mean: float, low: float, high: float) -> dict[str, float]:
+    return {name: mean, f"{name}/low": low, f"{name}/high": high}
+
+
+def outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:
+    """Every outcome of a study with its tags: the role it played, and in which mixture."""
+    seen: dict[tuple[float, ...], int] = {}
+    for outcome in study.history:
+        weights = tuple(outcome.spec.weights.tolist())
+        seen[weights] = seen.get(weights, 0) + 1
+    for outcome in study.history:
+        repeated = seen[tuple(outcome.spec.weights.tolist())] > 1
+        yield outcome, {"role": "anchor" if repeated else "design"}
+    if study.confirmation:
+        for run in study.confirmation.runs:
+            yield run.result, {"role": "confirmation", "mixture": run.mixture}
+        for failed in study.confirmation.failed:
+            yield failed, {"role": "confirmation"}
+
+
+def datasets(study: Study) -> tuple[Data, ...]:
+    """The domains of a study."""
+    return tuple(
+        Data(
+            domain.name,
+            domain.identity,
+            {
+                "num_rows": domain.documents,
+                "num_tokens": domain.tokens,
+                "num_bytes": domain.bytes,
+            },
+        )
+        for domain in study.problem.domains
+    )
+
+
+def description(study: Study) -> str:
+    """The record's page of a study, in Markdown: verdict, warnings, the four answers, shares."""
+    ours = study.recommendation
+    lines = [f"**Verdict: {escape(ours.verdict)}**", ""]
+    lines += [f"- {escape(warning)}" for warning in headline.warnings(study)]
+    for question, answer in headline.answers(study):
+        lines += ["", f"**{question}.** {escape(answer)}"]
+    lines += ["", *_share_rows(study), "", f"Recommendation `{study.fingerprint[:16]}`."]
+    lines += ["The whole account is `report.html` under Artifacts."]
+    text = "\n".join(lines)
+    recipe = "\n\n" + fenced(study.recipe_text, "yaml")
+    return text + recipe if len(text + recipe) <= 7500 else text[:7500]
+
+
+def _share_rows(study: Study) -> Sequence[str]:
+    ours = study.recommendation
+    natural = study.problem.domains.natural
+    rows = ["| domain | recommended | interval | natural |", "| :-- | --: | --: | --: |"]
+    parts = zip(ours.domains, ours.weights, ours.intervals, natural, strict=True)
+    for name, share, (low, high), before in parts:
+        rows.append(f"| {escape(name)} | {share:.1%} | {low:.1%} to {high:.1%} | {before:.1%} |")
+    return rows
