@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog, minimize
 
-from mixtures import simplex
+from mixtures import polytope, simplex
 from mixtures.domains import Array, DomainSet
 from mixtures.errors import ConstraintError
 
@@ -102,10 +101,23 @@ class Constraints:
         if self.most_domains is not None:
             ok &= (w > slack).sum(axis=-1) <= self.most_domains
         if self.most_kl is not None:
-            ok &= np.array([simplex.kl(np.maximum(v, 0), self.prior) for v in w]) <= (
-                self.most_kl + slack
-            )
+            ok &= self.divergence(np.maximum(w, 0.0)) <= self.most_kl + slack
         return np.asarray(ok.reshape(np.shape(weights)[:-1]), dtype=bool)
+
+    def divergence(self, weights: Array) -> Array:
+        """KL(w || prior) in nats of mixtures (..., K), shape (...)."""
+        w, prior = np.asarray(weights, dtype=np.float64), np.asarray(self.prior)
+        ratio = np.where(w > 0, w, 1.0) / np.where(prior > 0, prior, 1.0)
+        terms = np.where(w > 0, w * np.log(ratio), 0.0)
+        return np.asarray(np.where((w > 0) & (prior <= 0), np.inf, terms).sum(axis=-1))
+
+    def nearest_to_prior(self) -> Array:
+        """The mixture within the limits that has the least KL to the prior, shape (K,).
+
+        Sparsity is ignored.
+        """
+        rows, bounds = self.matrix
+        return polytope.least_kl(np.asarray(self.prior), rows, bounds)
 
     def active(self, weights: Array, slack: float = 1e-4) -> tuple[str, ...]:
         """Names of the limits that a mixture touches."""
@@ -115,37 +127,52 @@ class Constraints:
             if float(np.dot(limit.coefficients, weights)) >= limit.bound - slack
         ]
         if self.most_kl is not None and simplex.kl(weights, self.prior) >= self.most_kl - slack:
-            names.append(f"KL to the prior at most {self.most_kl:g} nats")
+            names.append(self._ball)
         return tuple(names)
 
     def clash(self) -> tuple[str, ...]:
-        """Names of a smallest set of limits that no mixture satisfies together; empty if feasible.
+        """Names of a smallest set of constraints that no mixture satisfies; empty if feasible.
 
-        A deletion filter: a limit without which the rest is still infeasible is left out for good,
-        so that every limit that remains is needed for the contradiction.
+        A deletion filter: a constraint without which the rest is still infeasible is left out for
+        good, so that every one that remains is needed for the contradiction.
         """
-        if self._feasible(self.limits):
+        everything: tuple[Limit | str, ...] = self.limits
+        everything += (self._sparsity,) if self.most_domains is not None else ()
+        everything += (self._ball,) if self.most_kl is not None else ()
+        if self._feasible(everything):
             return ()
-        core = list(self.limits)
-        for limit in self.limits:
-            without = [other for other in core if other is not limit]
+        core = list(everything)
+        for part in everything:
+            without = [other for other in core if other is not part]
             if not self._feasible(without):
                 core = without
-        return tuple(limit.name for limit in core)
+        return tuple(part if isinstance(part, str) else part.name for part in core)
 
-    def _feasible(self, limits: Sequence[Limit]) -> bool:
+    @property
+    def _sparsity(self) -> str:
+        return f"at most {self.most_domains} domains"
+
+    @property
+    def _ball(self) -> str:
+        return f"KL to the prior at most {self.most_kl:g} nats"
+
+    def _feasible(self, parts: Sequence[Limit | str]) -> bool:
+        """Whether some mixture meets the parts; sparsity and the KL ball are judged apart.
+
+        A set that is sparse and near the prior may still be empty where each alone is not; the
+        searches then say so.
+        """
         size = len(self.domains)
+        limits = [part for part in parts if isinstance(part, Limit)]
         rows = np.array([limit.coefficients for limit in limits]).reshape(-1, size)
-        result = linprog(
-            np.zeros(size),
-            A_ub=rows if limits else None,
-            b_ub=np.array([limit.bound for limit in limits]) if limits else None,
-            A_eq=np.ones((1, size)),
-            b_eq=[1.0],
-            bounds=(0, 1),
-            method="highs",
-        )
-        return bool(result.status == 0)
+        bounds = np.array([limit.bound for limit in limits])
+        most = self.most_domains if self.most_domains and self._sparsity in parts else size
+        if not polytope.has_mixture(rows, bounds, most):
+            return False
+        if self.most_kl is None or self._ball not in parts:
+            return True
+        nearest = polytope.least_kl(np.asarray(self.prior), rows, bounds)
+        return bool(self.divergence(nearest) <= self.most_kl + SLACK)
 
     def project(self, weights: Array) -> Array:
         """The feasible mixture nearest to a vector in Euclidean distance, shape (K,).
@@ -172,31 +199,9 @@ class Constraints:
         return found
 
     def _nearest(self, target: Array, ceiling: Array) -> Array:
-        rows, limits = self.matrix
-        conditions = [{"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}]
-        if limits.size:
-            conditions.append(
-                {"type": "ineq", "fun": lambda w: limits - rows @ w, "jac": lambda w: -rows}
-            )
-        if self.most_kl is not None:
-            prior = np.asarray(self.prior)
-            conditions.append(
-                {
-                    "type": "ineq",
-                    "fun": lambda w: self.most_kl - simplex.kl(np.maximum(w, 0), prior),
-                }
-            )
-        start = simplex.project(np.clip(target, 0, ceiling)) if ceiling.any() else target
-        result = minimize(
-            lambda w: 0.5 * float(np.sum((w - target) ** 2)),
-            start,
-            jac=lambda w: w - target,
-            bounds=[(0.0, float(c)) for c in ceiling],
-            constraints=conditions,
-            method="SLSQP",
-            options={"maxiter": 500, "ftol": 1e-14},
-        )
-        return simplex.normalized(np.clip(result.x, 0.0, None))
+        rows, bounds = self.matrix
+        prior = np.asarray(self.prior)
+        return polytope.nearest(target, ceiling, rows, bounds, ball=(prior, self.most_kl))
 
 
 def constrain(

@@ -1,7 +1,9 @@
 """Objectives: one number for a row of scores, lower is better.
 
 Scores are bits per byte, so that domains and tasks can be averaged; a score of which more is better
-must be turned round before it comes here.
+must be turned round before it comes here. Every objective is a `Shape`: the largest of a few
+weighted sums of the scores, under floors. That is all that a search needs to know of it, and it
+keeps a convex law's problem convex.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,40 @@ from mixtures.errors import RecipeError
 from mixtures.registry import register
 
 Weights = tuple[tuple[str, float], ...]
+Families = tuple[tuple[str, tuple[str, ...]], ...]
+SLACK = 1e-6  # bits per byte by which a floor may be passed: a solver's rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """An objective as numbers: `max_p (rows_p . y - offsets_p)` where `floors_f . y <= bounds_f`.
+
+    Attributes:
+        rows: (P, M) weights, none negative.
+        offsets: (P,).
+        floors: (F, M) weights, none negative; F may be 0.
+        bounds: (F,).
+    """
+
+    rows: Array
+    offsets: Array
+    floors: Array
+    bounds: Array
+
+    def level(self, scores: Array) -> Array:
+        """The value (...) of scores (..., M) as if there were no floors: always finite."""
+        return np.asarray((scores @ self.rows.T - self.offsets).max(axis=-1), dtype=np.float64)
+
+    def excess(self, scores: Array) -> Array:
+        """By how much the worst floor is broken (...), 0 where none is; bits per byte."""
+        if not len(self.floors):
+            return np.zeros(np.shape(scores)[:-1])
+        over = scores @ self.floors.T - self.bounds
+        return np.asarray(np.maximum(over, 0.0).max(axis=-1), dtype=np.float64)
+
+    def value(self, scores: Array) -> Array:
+        """The value (...), infinite where a floor is broken."""
+        return np.where(self.excess(scores) > SLACK, np.inf, self.level(scores))
 
 
 class Objective(Protocol):
@@ -23,6 +59,10 @@ class Objective(Protocol):
     @property
     def targets(self) -> tuple[str, ...]:
         """The targets whose scores it reads."""
+        ...
+
+    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
+        """The objective as numbers, for the given columns and reference (M,) scores."""
         ...
 
     def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
@@ -48,10 +88,42 @@ def _pairs(values: Mapping[str, float] | Sequence[tuple[str, float]]) -> Weights
     return tuple((str(name), float(weight)) for name, weight in pairs)
 
 
+def _families(values: Mapping[str, Sequence[str]] | Families) -> Families:
+    pairs = values.items() if isinstance(values, Mapping) else values
+    families = tuple((str(name), tuple(map(str, members))) for name, members in pairs)
+    for name, members in families:
+        if not members:
+            raise RecipeError(f"family {name!r} has no members")
+    return families
+
+
+def _members(name: str, families: Families) -> tuple[str, ...]:
+    """A family's targets, or the target itself."""
+    return dict(families).get(name, (name,))
+
+
 def _column(targets: Sequence[str], name: str) -> int:
     if name not in targets:
         raise RecipeError(f"no target {name!r}; measured: {', '.join(targets)}")
     return list(targets).index(name)
+
+
+def _row(targets: Sequence[str], weights: Weights, families: Families) -> Array:
+    """Weights (M,) of a mean in which a family counts as the plain mean of its members."""
+    row = np.zeros(len(targets))
+    for name, weight in weights:
+        members = _members(name, families)
+        for member in members:
+            row[_column(targets, member)] += weight / len(members)
+    return np.asarray(row / row.sum(), dtype=np.float64)
+
+
+def _unique(names: Sequence[str], families: Families) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(m for name in names for m in _members(name, families)))
+
+
+def _no_floors(size: int) -> tuple[Array, Array]:
+    return np.zeros((0, size)), np.zeros(0)
 
 
 @register("objective", "mean")
@@ -60,13 +132,17 @@ class WeightedMean:
     """Weighted mean of targets: `sum_m v_m y_m / sum_m v_m`.
 
     Attributes:
-        weights: (target, weight) pairs or a mapping; weights are positive and need not sum to 1.
+        weights: (target or family, weight) pairs or a mapping; weights are positive and need not
+            sum to 1.
+        families: (family, targets) pairs or a mapping; a family counts as its members' mean.
     """
 
     weights: Weights = field(default=())
+    families: Families = field(default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", _pairs(self.weights))
+        object.__setattr__(self, "families", _families(self.families))
         if not self.weights or any(not np.isfinite(w) or w <= 0 for _, w in self.weights):
             raise RecipeError(
                 f"a mean needs at least one target, each with a positive weight; got {self.weights}"
@@ -74,40 +150,86 @@ class WeightedMean:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.weights)
+        return _unique([name for name, _ in self.weights], self.families)
+
+    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
+        return Shape(self.linear(targets)[None], np.zeros(1), *_no_floors(len(targets)))
 
     def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
         return np.asarray(scores @ self.linear(targets), dtype=np.float64)
 
     def linear(self, targets: Sequence[str]) -> Array:
-        row = np.zeros(len(targets))
-        for name, weight in self.weights:
-            row[_column(targets, name)] += weight
-        return np.asarray(row / row.sum(), dtype=np.float64)
+        return _row(targets, self.weights, self.families)
 
 
 @register("objective", "worst")
 @dataclass(frozen=True)
 class Worst:
-    """The worst target, each relative to the natural mixture: `max_m (y_m - reference_m)`.
+    """The worst target or family, relative to the natural mixture: `max_m (y_m - reference_m)`.
 
     Differences are taken because bits per byte of unlike texts cannot be compared.
+
+    Attributes:
+        members: targets or families.
+        families: as in `WeightedMean`.
     """
 
     members: tuple[str, ...] = ()
+    families: Families = field(default=())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "families", _families(self.families))
         if not self.members:
             raise RecipeError("a worst-case objective needs at least one target in `members`")
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return self.members
+        return _unique(self.members, self.families)
+
+    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
+        rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name in self.members])
+        return Shape(rows, rows @ reference, *_no_floors(len(targets)))
 
     def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
-        columns = [_column(targets, name) for name in self.members]
-        excess = scores[..., columns] - reference[columns]
-        return np.asarray(excess.max(axis=-1), dtype=np.float64)
+        return self.shape(targets, reference).value(scores)
+
+    def linear(self, targets: Sequence[str]) -> Array | None:
+        return None
+
+
+@register("objective", "regret")
+@dataclass(frozen=True)
+class Regret:
+    """The worst loss against each target's own best: `max_m (y_m - best_m)`.
+
+    Attributes:
+        best: (target or family, best score known for it) pairs or a mapping, such as what a
+            mixture made for that target alone reached; bits per byte.
+        families: as in `WeightedMean`.
+    """
+
+    best: Weights = field(default=())
+    families: Families = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "best", _pairs(self.best))
+        object.__setattr__(self, "families", _families(self.families))
+        if not self.best or any(not np.isfinite(value) for _, value in self.best):
+            raise RecipeError(
+                f"a regret needs in `best` a finite best score per target; got {self.best}"
+            )
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return _unique([name for name, _ in self.best], self.families)
+
+    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
+        rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name, _ in self.best])
+        best = np.array([value for _, value in self.best])
+        return Shape(rows, best, *_no_floors(len(targets)))
+
+    def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
+        return self.shape(targets, reference).value(scores)
 
     def linear(self, targets: Sequence[str]) -> Array | None:
         return None
@@ -116,35 +238,39 @@ class Worst:
 @register("objective", "floors")
 @dataclass(frozen=True)
 class Floors:
-    """A mean under floors: no listed target worse than at the natural mixture by more than
-    `tolerance`.
+    """A mean under floors: no listed target worse than natural by more than its `tolerance`.
 
     Attributes:
         weights: as in `WeightedMean`.
-        floors: (target, tolerance in bits per byte) pairs or a mapping.
+        floors: (target or family, tolerance in bits per byte) pairs or a mapping.
+        families: as in `WeightedMean`.
     """
 
     weights: Weights = field(default=())
     floors: Weights = field(default=())
+    families: Families = field(default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", _pairs(self.weights))
         object.__setattr__(self, "floors", _pairs(self.floors))
-        WeightedMean(self.weights)
+        object.__setattr__(self, "families", _families(self.families))
+        WeightedMean(self.weights, self.families)
         if not self.floors:
             raise RecipeError("an objective with floors needs at least one in `floors`")
 
     @property
     def targets(self) -> tuple[str, ...]:
         names = [name for name, _ in self.weights] + [name for name, _ in self.floors]
-        return tuple(dict.fromkeys(names))
+        return _unique(names, self.families)
+
+    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
+        mean = _row(targets, self.weights, self.families)
+        rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name, _ in self.floors])
+        allowed = np.array([tolerance for _, tolerance in self.floors])
+        return Shape(mean[None], np.zeros(1), rows, rows @ reference + allowed)
 
     def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
-        mean = WeightedMean(self.weights).value(scores, targets, reference)
-        columns = [_column(targets, name) for name, _ in self.floors]
-        allowed = np.array([tolerance for _, tolerance in self.floors])
-        broken = scores[..., columns] - reference[columns] > allowed
-        return np.where(broken.any(axis=-1), np.inf, mean)
+        return self.shape(targets, reference).value(scores)
 
     def linear(self, targets: Sequence[str]) -> Array | None:
         return None

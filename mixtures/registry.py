@@ -73,19 +73,22 @@ def lookup(kind: str, name: str) -> type:
     return _registered[kind][name]
 
 
-def build(kind: str, config: str | Mapping[str, Any]) -> Any:
+def build(kind: str, config: Any) -> Any:
     """An instance from a recipe's value: a name, or a mapping with `name` and fields.
 
     A field whose type is itself a registered class's protocol is built from a nested value by the
-    class's own `__post_init__`; here lists become tuples so that the instance stays hashable.
+    class's own `__post_init__`; here lists become tuples so that the instance stays hashable. What
+    is already an instance of a registered class is returned as it is.
 
     Raises:
         UnknownName: unknown name or field.
         RecipeError: no name, or a value that the class refuses.
     """
+    if any(type(config) is cls for cls in _registered[kind].values()):
+        return config
     if isinstance(config, str):
         config = {"name": config}
-    if "name" not in config:
+    if not isinstance(config, Mapping) or "name" not in config:
         raise RecipeError(f"a {kind} needs a `name`; known: {', '.join(names(kind))}")
     cls = lookup(kind, str(config["name"]))
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -101,6 +104,20 @@ def build(kind: str, config: str | Mapping[str, Any]) -> Any:
         return cls(**values)
     except TypeError as error:
         raise RecipeError(f"{kind} {config['name']!r}: {error}") from error
+
+
+def describe(instance: Any) -> dict[str, Any]:
+    """A registered instance as the recipe's mapping that builds it, nested instances included."""
+    fields = {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance)}
+    return {"name": instance.name, **fields}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and hasattr(value, "name"):
+        return describe(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _frozen(value: Any) -> Any:

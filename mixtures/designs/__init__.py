@@ -30,6 +30,7 @@ class Design(Protocol):
             W (n, K), every row a mixture that satisfies the constraints.
 
         Raises:
-            ConstraintError: fewer than `n` distinct feasible mixtures could be drawn; says how many.
+            ConstraintError: fewer than `n` distinct feasible mixtures could be drawn; says how
+                many.
         """
         ...

@@ -10,7 +10,7 @@ from mixtures.problem import Problem
 
 
 class Search(Protocol):
-    """Finds the mixture with the lowest predicted objective. Its fields are its hyper-parameters."""
+    """Finds the mixture of the lowest predicted objective; its fields are hyper-parameters."""
 
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator

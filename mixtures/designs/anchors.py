@@ -1,0 +1,60 @@
+"""Anchors: given mixtures, which methods train again with further seeds.
+
+They measure the noise: runs that differ in nothing but their seed. A mixture that the constraints
+forbid is replaced by the nearest one that they allow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mixtures import simplex
+from mixtures.constraints import Constraints
+from mixtures.designs.distinct import distinct, enough
+from mixtures.domains import Array, DomainSet
+from mixtures.errors import RecipeError
+from mixtures.registry import register
+
+NAMED = ("natural", "uniform")
+
+
+@register("design", "anchors")
+@dataclass(frozen=True)
+class Anchors:
+    """The natural and the uniform mixture, or any that the recipe writes out.
+
+    Attributes:
+        mixtures: each "natural", "uniform", or (domain, share) pairs or a mapping.
+    """
+
+    mixtures: tuple[Any, ...] = field(default=NAMED)
+
+    def __post_init__(self) -> None:
+        values = tuple(
+            tuple(sorted(m.items())) if isinstance(m, Mapping) else m for m in self.mixtures
+        )
+        object.__setattr__(self, "mixtures", values)
+        for value in values:
+            if isinstance(value, str) and value not in NAMED:
+                raise RecipeError(
+                    f"an anchor is 'natural', 'uniform' or shares by domain; got {value!r}"
+                )
+
+    def draw(
+        self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
+    ) -> Array:
+        return enough(self.all(domains, constraints), n, "anchors")
+
+    def all(self, domains: DomainSet, constraints: Constraints) -> Array:
+        """Every distinct anchor, shape (A, K)."""
+        rows = [constraints.project(self._shares(m, domains)) for m in self.mixtures]
+        return distinct(np.array(rows).reshape(-1, len(domains)))
+
+    def _shares(self, mixture: Any, domains: DomainSet) -> Array:
+        if mixture == "natural":
+            return domains.natural
+        if mixture == "uniform":
+            return domains.uniform
+        return simplex.check(domains.vector(dict(mixture)), domains.names)

@@ -1,0 +1,266 @@
+"""Diagnostics: how far a law can be trusted, and how large the noise is. Pure functions of arrays.
+
+Runs of one mixture with several seeds are one group: a group is held out, resampled or counted as a
+whole, so that no law is judged by a repeat of what it was fitted to.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from mixtures.domains import Array
+from mixtures.errors import EvidenceError
+from mixtures.laws import FittedLaw, Law
+from mixtures.objectives import Shape
+from mixtures.recommendation import LEVEL, LawEvidence, Noise
+
+Rows = np.ndarray
+Z = float(stats.norm.ppf(0.5 + LEVEL / 2))  # half-width of an interval in standard deviations
+
+
+def spearman(observed: Array, predicted: Array) -> float:
+    """Rank correlation of two vectors (N,), ties sharing their mean rank; 0 if one is constant."""
+    a, b = stats.rankdata(observed), stats.rankdata(predicted)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def decision_accuracy(observed: Array, predicted: Array) -> float:
+    """Share of pairs (of different observed value) that are predicted in the right order.
+
+    A predicted tie counts half. 0.5 if no pair differs.
+    """
+    first, second = np.triu_indices(len(observed), k=1)
+    truth = np.sign(observed[first] - observed[second])
+    guess = np.sign(predicted[first] - predicted[second])
+    counts = truth != 0
+    if not counts.any():
+        return 0.5
+    agree = np.where(guess == 0, 0.5, (truth == guess).astype(float))
+    return float(agree[counts].mean())
+
+
+def groups(W: Array) -> Rows:
+    """Numbers (N,) from 0 up, equal for rows of the same mixture, in order of first appearance."""
+    _, first, inverse = np.unique(np.round(W, 9), axis=0, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")
+    return np.asarray(rank[inverse.ravel()], dtype=np.int64)
+
+
+def folds(membership: Rows, count: int, rng: np.random.Generator) -> list[Rows]:
+    """Row numbers of each fold; a group lies in one fold, folds hold equally many groups.
+
+    Raises:
+        EvidenceError: fewer than 2 groups or folds.
+    """
+    total = int(membership.max()) + 1 if len(membership) else 0
+    if total < 2 or count < 2:
+        raise EvidenceError(
+            f"cross-validation needs at least 2 mixtures and 2 folds; got {total} and {count}"
+        )
+    order = rng.permutation(total)
+    parts = np.array_split(order, min(count, total))
+    return [np.flatnonzero(np.isin(membership, part)) for part in parts]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Predictions for runs that the law had not seen.
+
+    Attributes:
+        mean: (N, M) predicted scores.
+        sd: (N, M) standard deviations.
+    """
+
+    mean: Array
+    sd: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Runs as arrays.
+
+    Attributes:
+        W: (N, K) shares of tokens.
+        Y: (N, M) scores.
+        noise: (M,) standard deviation over seeds, 0 where unknown.
+    """
+
+    W: Array
+    Y: Array
+    noise: Array
+
+    def fit(self, law: Law, rows: Rows, rng: np.random.Generator) -> FittedLaw:
+        """A law fitted to some of the rows."""
+        return law.fit(self.W[rows], self.Y[rows], self.noise, rng)
+
+    def columns(self, columns: Sequence[int]) -> "Sample":
+        """The sample with some of its targets."""
+        chosen = list(columns)
+        return Sample(self.W, self.Y[:, chosen], self.noise[chosen])
+
+
+def held_out(law: Law, sample: Sample, parts: list[Rows], rng: np.random.Generator) -> HeldOut:
+    """Every row predicted by the law fitted to the folds that it is not in."""
+    mean, sd = np.empty_like(sample.Y), np.empty_like(sample.Y)
+    for part in parts:
+        rest = np.setdiff1d(np.arange(len(sample.W)), part)
+        prediction = sample.fit(law, rest, rng).predict(sample.W[part])
+        mean[part], sd[part] = prediction.mean, prediction.sd
+    return HeldOut(mean, sd)
+
+
+def evidence(name: str, sample: Sample, found: HeldOut, form: Shape) -> LawEvidence:
+    """What held-out predictions say of a law, for an objective of a given shape.
+
+    Floors do not enter: the objective is taken at its level, which is always finite.
+    """
+    observed, predicted = form.level(sample.Y), form.level(found.mean)
+    inside = np.abs(sample.Y - found.mean) <= Z * found.sd
+    return LawEvidence(
+        law=name,
+        spearman=spearman(observed, predicted),
+        decision_accuracy=decision_accuracy(observed, predicted),
+        error=float(np.abs(observed - predicted).mean()),
+        coverage=float(inside.mean()),
+        spearman_targets=tuple(
+            spearman(sample.Y[:, m], found.mean[:, m]) for m in range(sample.Y.shape[1])
+        ),
+        held_out=tuple((float(o), float(p)) for o, p in zip(observed, predicted, strict=True)),
+    )
+
+
+def learning_curve(
+    law: Law,
+    sample: Sample,
+    form: Shape,
+    parts: list[Rows],
+    *,
+    points: int,
+    rng: np.random.Generator,
+) -> tuple[tuple[int, float], ...]:
+    """Held-out rank correlation of the objective against the rows fitted.
+
+    Each fold is predicted from a random part of the other folds; sizes run from what the law needs
+    to nearly all rows of the other folds, where the cross-validation itself is the next point.
+
+    Args:
+        law: without parameters.
+        sample: the runs, with the targets that the objective reads.
+        form: the objective.
+        parts: the folds of the cross-validation.
+        points: sizes tried.
+        rng: the only source of chance.
+    """
+    size = len(sample.W)
+    least = law.rows(sample.W.shape[1])
+    most = min(size - len(part) for part in parts)
+    sizes = sorted({int(n) for n in np.round(np.geomspace(least, most, points + 1))[:-1]})
+    orders = [rng.permutation(np.setdiff1d(np.arange(size), part)) for part in parts]
+    curve = []
+    for n in sizes if most > least else []:
+        predicted = np.empty_like(sample.Y)
+        for part, order in zip(parts, orders, strict=True):
+            predicted[part] = sample.fit(law, np.sort(order[:n]), rng).predict(sample.W[part]).mean
+        curve.append((n, spearman(form.level(sample.Y), form.level(predicted))))
+    return tuple(curve)
+
+
+def pooled_deviation(values: Array, membership: Rows) -> tuple[Array, int]:
+    """Standard deviation (M,) within groups, pooled over them, and its degrees of freedom."""
+    squares, degrees = np.zeros(values.shape[1]), 0
+    for group in range(int(membership.max()) + 1):
+        rows = values[membership == group]
+        if len(rows) >= 2:
+            squares += ((rows - rows.mean(axis=0)) ** 2).sum(axis=0)
+            degrees += len(rows) - 1
+    return np.sqrt(squares / max(degrees, 1)), degrees
+
+
+def noise_floor(W: Array, Y: Array, targets: Sequence[str], form: Shape) -> tuple[Noise, ...]:
+    """Noise of each target and, last, of the objective; empty if no mixture was run twice.
+
+    The spread over mixtures is that of the groups' means.
+    """
+    membership = groups(W)
+    values = np.column_stack([Y, form.level(Y)])
+    seeds, degrees = pooled_deviation(values, membership)
+    if degrees == 0:
+        return ()
+    count = int(membership.max()) + 1
+    means = np.array([values[membership == g].mean(axis=0) for g in range(count)])
+    spread = means.std(axis=0, ddof=1) if count > 1 else np.zeros(values.shape[1])
+    names = (*targets, "objective")
+    return tuple(
+        Noise(name, float(seeds[m]), float(spread[m]), degrees) for m, name in enumerate(names)
+    )
+
+
+def resampled(membership: Rows, least: int, rng: np.random.Generator) -> Rows:
+    """Rows of a bootstrap sample: groups drawn with replacement, at least `least` rows in all."""
+    count = int(membership.max()) + 1
+    members = [np.flatnonzero(membership == group) for group in range(count)]
+    drawn = [members[g] for g in rng.integers(count, size=count)]
+    while sum(len(rows) for rows in drawn) < least:
+        drawn.append(members[int(rng.integers(count))])
+    return np.sort(np.concatenate(drawn))
+
+
+def refits(law: Law, sample: Sample, count: int, rng: np.random.Generator) -> list[FittedLaw]:
+    """The law fitted to `count` bootstrap samples of the mixtures."""
+    membership, least = groups(sample.W), law.rows(sample.W.shape[1])
+    return [
+        sample.fit(law, resampled(membership, least, child), child) for child in rng.spawn(count)
+    ]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean of paired differences.
+
+    Attributes:
+        mean: of the differences.
+        low: lower end of the interval at `LEVEL`.
+        high: its upper end.
+        p: one-sided probability of a mean this high if the true one were 0.
+        n: pairs.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def paired(differences: Sequence[float], level: float = LEVEL) -> Paired:
+    """Student's t interval and one-sided test of paired differences (positive is better).
+
+    Raises:
+        EvidenceError: fewer than 2 pairs, or a difference that is not finite.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if values.size < 2 or not np.all(np.isfinite(values)):
+        raise EvidenceError(
+            f"an interval needs at least 2 finite paired differences; got {list(differences)}"
+        )
+    mean, error = float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
+    half = float(stats.t.ppf(0.5 + level / 2, values.size - 1)) * error
+    if error > 0:
+        p = float(stats.t.sf(mean / error, values.size - 1))
+    else:
+        p = 0.0 if mean > 0 else 1.0
+    return Paired(mean, mean - half, mean + half, p, int(values.size))
+
+
+def leverage(W: Array, points: Array, ridge: float = 1e-6) -> Array:
+    """How far points (n, K) lie from the rows' support: `x' (W'W + ridge I)^-1 x`, shape (n,).
+
+    Above the rows' own largest value a law extrapolates.
+    """
+    gram = W.T @ W + ridge * np.eye(W.shape[1])
+    return np.asarray(np.einsum("nk,nk->n", points, np.linalg.solve(gram, points.T).T))

@@ -1,0 +1,271 @@
+"""Choice: from the runs of a swarm to a recommendation with its uncertainty.
+
+The law is chosen by cross-validation, fitted to all runs, and searched. It is then fitted again to
+bootstrap samples of the mixtures, and each refit is searched again: the spread of what they find
+is the interval on each share, and the spread of what they predict, taken in pairs, the interval on
+each gain. Intervals on the targets are for one new run: the law's own standard deviation.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mixtures import diagnostics, simplex
+from mixtures.diagnostics import Sample
+from mixtures.domains import Array
+from mixtures.errors import EvidenceError
+from mixtures.history import Failed, History, Stage, canonical, table
+from mixtures.laws import FittedLaw, Law
+from mixtures.methods import swarm as swarms
+from mixtures.methods.swarm import Swarm
+from mixtures.methods.verdict import judge
+from mixtures.objectives import Shape
+from mixtures.problem import Problem
+from mixtures.recommendation import LEVEL, Candidate, Estimate, LawEvidence, Recommendation
+from mixtures.registry import describe
+from mixtures.searches import Search, score
+
+FAST_REFITS, SLOW_REFITS = 50, 12
+CURVE = 3  # sizes of the learning curve below that of the cross-validation
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A history as a law sees it.
+
+    Attributes:
+        sample: all targets.
+        narrow: the objective's targets alone.
+        problem: the problem with the objective's targets alone.
+        form: the objective over all targets.
+        narrow_form: the same over the objective's targets.
+        fingerprints: of the runs.
+        foreign: finished runs that belong to another problem.
+    """
+
+    sample: Sample
+    narrow: Sample
+    problem: Problem
+    form: Shape
+    narrow_form: Shape
+    fingerprints: tuple[str, ...]
+    foreign: int
+
+
+def gather(problem: Problem, history: History) -> Evidence:
+    """The runs that speak for a problem, as arrays."""
+    runs, foreign = swarms.evidence_of(problem, history)
+    W, Y, _ = table(runs, problem.targets)
+    rows = swarms.natural_row(problem, W)
+    reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
+    form = problem.objective.shape(problem.targets, reference)
+    sd, degrees = diagnostics.pooled_deviation(Y, diagnostics.groups(W))
+    sample = Sample(W, Y, sd if degrees else np.zeros(Y.shape[1]))
+    names = problem.objective.targets
+    columns = [problem.targets.index(name) for name in names]
+    return Evidence(
+        sample=sample,
+        narrow=sample.columns(columns),
+        problem=replace(problem, targets=names),
+        form=form,
+        narrow_form=problem.objective.shape(names, reference[columns]),
+        fingerprints=tuple(run.spec.fingerprint for run in runs),
+        foreign=foreign,
+    )
+
+
+def compare(
+    laws: tuple[Law, ...], found: Evidence, count: int, rng: np.random.Generator
+) -> tuple[int, tuple[LawEvidence, ...], tuple[str, ...]]:
+    """Cross-validate laws on the same folds.
+
+    Returns:
+        The number of the chosen law (highest rank correlation of the objective, then lowest
+        error), the evidence of each law that could be fitted, and warnings about the others.
+
+    Raises:
+        EvidenceError: no law can be fitted to so few runs.
+    """
+    split, *children = rng.spawn(1 + len(laws))
+    parts = diagnostics.folds(diagnostics.groups(found.sample.W), count, split)
+    results: dict[int, LawEvidence] = {}
+    refused: list[str] = []
+    for i, (law, child) in enumerate(zip(laws, children, strict=True)):
+        try:
+            held = diagnostics.held_out(law, found.sample, parts, child)
+        except EvidenceError as error:
+            refused.append(f"{_name(law)} was left out: {error}")
+            continue
+        results[i] = diagnostics.evidence(_name(law), found.sample, held, found.form)
+    if not results:
+        raise EvidenceError("no law can be fitted. " + ". ".join(refused))
+    best = min(results, key=lambda i: (-round(results[i].spearman, 6), results[i].error, i))
+    curve = diagnostics.learning_curve(
+        score.coarser(laws[best]),
+        found.narrow,
+        found.narrow_form,
+        parts,
+        points=CURVE,
+        rng=split,
+    )
+    most = len(found.sample.W) - max(len(part) for part in parts)
+    curve += ((most, results[best].spearman),)
+    results[best] = replace(results[best], chosen=True, learning_curve=curve)
+    return best, tuple(results.values()), tuple(refused)
+
+
+def _name(law: Any) -> str:
+    return str(getattr(law, "name", type(law).__name__))
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What a fitted law and its refits choose and predict.
+
+    Attributes:
+        weights: recommended shares (K,).
+        points: (P, K) the mixtures compared, the recommended one first.
+        levels: (P,) their predicted objective.
+        refit_weights: (B, K) what each refit recommends.
+        refit_levels: (B, P) what each refit predicts of `points`.
+    """
+
+    weights: Array
+    points: Array
+    levels: Array
+    refit_weights: Array
+    refit_levels: Array
+
+
+def choose(
+    law: Law,
+    search: Search,
+    found: Evidence,
+    baselines: Array,
+    *,
+    refits: int | None,
+    rng: np.random.Generator,
+) -> Chosen:
+    """Fit, search, and do both again on bootstrap samples.
+
+    The search's generator is the same for every refit, so that what they find differs by the data
+    alone. Laws and searches that have a cheaper variant (`coarse()`) use it for the refits.
+    """
+    fit_rng, boot_rng, search_rng = rng.spawn(3)
+    seed = int(search_rng.integers(2**31))
+    rows = np.arange(len(found.narrow.W))
+    fitted = found.narrow.fit(law, rows, fit_rng)
+    natural = found.problem.domains.natural[None]
+
+    def decide(candidate: FittedLaw, how: Search) -> tuple[Array, Array]:
+        reference = candidate.predict(natural).mean[0]
+        chooser = np.random.default_rng(seed)
+        return how.choose(candidate, found.problem, reference, chooser), reference
+
+    weights, reference = decide(fitted, search)
+    points = np.vstack([weights, baselines])
+    levels = _levels(fitted, points, found.problem, reference)
+    fast = score.exponential(fitted) is not None
+    count = refits or (FAST_REFITS if fast else SLOW_REFITS)
+    coarse = score.coarser(search)
+    all_weights, all_levels = [], []
+    for refit in diagnostics.refits(score.coarser(law), found.narrow, count, boot_rng):
+        w, ref = decide(refit, coarse)
+        all_weights.append(w)
+        all_levels.append(_levels(refit, points, found.problem, ref))
+    return Chosen(weights, points, levels, np.array(all_weights), np.array(all_levels))
+
+
+def _levels(law: FittedLaw, points: Array, problem: Problem, reference: Array) -> Array:
+    return score.shape(problem, reference).level(law.predict(points).mean)
+
+
+def around(mean: float, values: Array) -> Estimate:
+    """A value with the central interval of its refits, widened to hold the value itself."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(mean), float(min(low, mean)), float(max(high, mean)))
+
+
+def best_observed(problem: Problem, found: Evidence) -> Array:
+    """The feasible mixture (K,) with the lowest observed objective, averaged over its seeds."""
+    membership = diagnostics.groups(found.sample.W)
+    count = int(membership.max()) + 1
+    W = np.array([found.sample.W[membership == g][0] for g in range(count)])
+    Y = np.array([found.sample.Y[membership == g].mean(axis=0) for g in range(count)])
+    value = np.where(problem.constraints.satisfied(W), found.form.value(Y), np.inf)
+    best = int(np.argmin(value if np.isfinite(value).any() else found.form.level(Y)))
+    return np.asarray(W[best] / W[best].sum(), dtype=np.float64)
+
+
+def recommend(
+    swarm: Swarm, problem: Problem, history: History, rng: np.random.Generator
+) -> Recommendation:
+    """The mixture that the runs speak for; see the module's docstring.
+
+    Raises:
+        EvidenceError: too few runs, or none that belongs to the problem.
+        ConstraintError: no feasible mixture keeps the floors.
+        RecipeError: the search cannot use the chosen law.
+    """
+    _, laws, search = swarms.parts(swarm)
+    compare_rng, choose_rng, fit_rng = rng.spawn(3)
+    found = gather(problem, history)
+    best, tried, refused = compare(laws, found, swarm.folds, compare_rng)
+    baselines = np.vstack(
+        [problem.domains.natural, problem.domains.uniform, best_observed(problem, found)]
+    )
+    chosen = choose(laws[best], search, found, baselines, refits=swarm.refits, rng=choose_rng)
+    fitted = found.sample.fit(laws[best], np.arange(len(found.sample.W)), fit_rng)
+    names = ("recommended", "natural", "uniform", "best observed")
+    gains = tuple(
+        (
+            name,
+            around(
+                chosen.levels[p] - chosen.levels[0],
+                chosen.refit_levels[:, p] - chosen.refit_levels[:, 0],
+            ),
+        )
+        for p, name in enumerate(names)
+        if p > 0
+    )
+    noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.form)
+    weights = simplex.normalized(np.where(chosen.weights > 1e-9, chosen.weights, 0.0))
+    failed = sum(isinstance(run, Failed) for run in history)
+    draft = Recommendation(
+        domains=problem.domains.names,
+        targets=problem.targets,
+        stages=(Stage(tuple(map(float, weights))),),
+        intervals=tuple(
+            (e.low, e.high)
+            for e in (around(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights)))
+        ),
+        candidates=_candidates(names, chosen, fitted),
+        gains=gains,
+        laws=tried,
+        noise=noise,
+        active=problem.constraints.active(weights),
+        epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
+        evidence=found.fingerprints,
+        failed=failed,
+        warnings=refused,
+        method=canonical(describe(swarm)),
+    )
+    return judge(draft, problem, found.sample.W, found.foreign)
+
+
+def _candidates(names: tuple[str, ...], chosen: Chosen, fitted: FittedLaw) -> tuple[Candidate, ...]:
+    prediction = fitted.predict(chosen.points)
+    half = diagnostics.Z * prediction.sd
+    return tuple(
+        Candidate(
+            name=name,
+            weights=tuple(map(float, chosen.points[p])),
+            objective=around(chosen.levels[p], chosen.refit_levels[:, p]),
+            targets=tuple(
+                Estimate(float(mean), float(mean - h), float(mean + h))
+                for mean, h in zip(prediction.mean[p], half[p], strict=True)
+            ),
+        )
+        for p, name in enumerate(names)
+    )

@@ -1,0 +1,105 @@
+"""Verdict: whether the evidence behind a recommendation is strong enough, in words.
+
+The thresholds are a convention of this project (assumption, not studied); they are named here and
+nowhere else.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from mixtures import diagnostics
+from mixtures.domains import Array
+from mixtures.problem import Problem
+from mixtures.recommendation import Recommendation
+
+RANK = 0.6  # held-out rank correlation of the objective below which a law is not believed
+MIXTURES = 2  # distinct mixtures per domain below which there are too few
+RATIO = 2.0  # spread over mixtures to spread over seeds below which a target is mostly noise
+
+
+def judge(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> Recommendation:
+    """The recommendation with its verdict and warnings.
+
+    Args:
+        draft: without a verdict.
+        problem: what was asked.
+        W: (N, K) mixtures of the runs that it rests on.
+        foreign: finished runs that were left out because they belong to another problem.
+    """
+    weak = (*_law(draft), *_rows(draft, W), *_gain(draft))
+    warnings = (*draft.warnings, *_warnings(draft, problem, W, foreign))
+    if weak:
+        verdict = "weak: do not use this yet; " + "; ".join(weak)
+    elif not draft.noise:
+        verdict = (
+            "draft: no mixture was run with two seeds, so the noise is unknown; "
+            "repeat the anchors with `seeds` of at least 2"
+        )
+    else:
+        gain = dict(draft.gains)["natural"]
+        verdict = (
+            f"strong: ready to be confirmed; predicted gain over natural {gain.mean:.4f} "
+            f"[{gain.low:.4f}, {gain.high:.4f}] bits per byte"
+        )
+    return replace(draft, verdict=verdict, warnings=warnings)
+
+
+def _law(draft: Recommendation) -> tuple[str, ...]:
+    law = next(law for law in draft.laws if law.chosen)
+    if law.spearman >= RANK:
+        return ()
+    return (
+        f"the law ranks unseen mixtures poorly (rank correlation {law.spearman:.2f} by "
+        f"{law.law}, wanted {RANK}): train more mixtures or longer proxies",
+    )
+
+
+def _rows(draft: Recommendation, W: Array) -> tuple[str, ...]:
+    distinct = int(diagnostics.groups(W).max()) + 1
+    needed = MIXTURES * len(draft.domains)
+    if distinct >= needed:
+        return ()
+    return (f"{distinct} distinct mixtures for {len(draft.domains)} domains, wanted {needed}",)
+
+
+def _gain(draft: Recommendation) -> tuple[str, ...]:
+    gain = dict(draft.gains)["natural"]
+    noise = next((n for n in draft.noise if n.target == "objective"), None)
+    if gain.low <= 0:
+        return (
+            f"the predicted gain over natural {gain.mean:.4f} [{gain.low:.4f}, {gain.high:.4f}] "
+            "may be nothing",
+        )
+    if noise is not None and gain.mean <= diagnostics.Z * np.sqrt(2) * noise.seeds:
+        return (
+            f"the predicted gain over natural {gain.mean:.4f} is within the noise of a pair of "
+            f"runs (standard deviation over seeds {noise.seeds:.4f})",
+        )
+    return ()
+
+
+def _warnings(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> tuple[str, ...]:
+    found = []
+    if foreign:
+        found.append(
+            f"{foreign} finished runs were left out: their data, proxy or scoring is another"
+        )
+    if draft.failed:
+        found.append(f"{draft.failed} runs failed and are not part of the evidence")
+    point = draft.weights[None]
+    if float(diagnostics.leverage(W, point)[0]) > float(diagnostics.leverage(W, W).max()):
+        found.append("the recommended mixture lies beyond the mixtures tried: the law extrapolates")
+    noisy = [
+        n.target for n in draft.noise if n.target in problem.objective.targets and n.ratio < RATIO
+    ]
+    if noisy:
+        found.append(
+            f"mostly noise (spread over mixtures below {RATIO:g} times that over seeds): "
+            + ", ".join(noisy)
+        )
+    if not bool(problem.constraints.satisfied(problem.domains.natural)):
+        found.append("the natural mixture itself breaks a constraint; it is shown for comparison")
+    if dict(draft.gains)["best observed"].mean < 0:
+        found.append("the law predicts the best observed mixture to be better than this one")
+    return tuple(found)

@@ -1,0 +1,92 @@
+"""Points of a polytope on the simplex: whether there is one, and which is nearest.
+
+The three questions that constraints and designs put to scipy's solvers, as functions of plain
+arrays: `rows w <= bounds` on the simplex of K domains.
+"""
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp, minimize
+
+from mixtures import simplex
+from mixtures.domains import Array
+
+
+def has_mixture(rows: Array, bounds: Array, most: int) -> bool:
+    """Whether a mixture of at most `most` domains lies within `rows w <= bounds`."""
+    size = rows.shape[1]
+    conditions = [LinearConstraint(np.append(np.ones(size), np.zeros(size)), 1.0, 1.0)]
+    conditions.append(LinearConstraint(np.hstack([np.eye(size), -np.eye(size)]), ub=0.0))
+    conditions.append(LinearConstraint(np.append(np.zeros(size), np.ones(size)), ub=most))
+    if len(rows):
+        padded = np.hstack([rows, np.zeros_like(rows)])
+        conditions.append(LinearConstraint(padded, ub=bounds))
+    whole = np.append(np.zeros(size), np.full(size, 1 if most < size else 0))
+    result = milp(
+        np.zeros(2 * size), constraints=conditions, integrality=whole, bounds=Bounds(0, 1)
+    )
+    return bool(result.status == 0)
+
+
+def least_kl(prior: Array, rows: Array, bounds: Array) -> Array:
+    """The mixture within `rows w <= bounds` with the least KL to a prior: convex, by SLSQP."""
+    inside = prior > 0
+    safe = np.where(inside, prior, 1.0)
+
+    def divergence(w: Array) -> tuple[float, Array]:
+        logs = np.log(np.maximum(w, 1e-300) / safe)
+        return float(np.sum(np.where(w > 0, w * logs, 0.0))), np.maximum(logs, -50.0) + 1.0
+
+    conditions = [{"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}]
+    if len(rows):
+        conditions.append(
+            {"type": "ineq", "fun": lambda w: bounds - rows @ w, "jac": lambda w: -rows}
+        )
+    result = minimize(
+        divergence,
+        prior,
+        jac=True,
+        bounds=[(0.0, float(ok)) for ok in inside],
+        constraints=conditions,
+        method="SLSQP",
+        options={"maxiter": 500, "ftol": 1e-12},
+    )
+    return simplex.normalized(np.clip(result.x, 0.0, None))
+
+
+def nearest(
+    target: Array,
+    ceiling: Array,
+    rows: Array,
+    bounds: Array,
+    *,
+    ball: tuple[Array, float | None],
+) -> Array:
+    """The mixture nearest to `target` in Euclidean distance, by SLSQP; the caller checks it.
+
+    Args:
+        target: (K,) any vector.
+        ceiling: (K,) most of each share; 0 leaves a domain out.
+        rows: (L, K) and bounds (L,): `rows w <= bounds`.
+        bounds: see `rows`.
+        ball: prior (K,) and the most KL to it in nats, or None.
+    """
+    prior, most_kl = ball
+    conditions = [{"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}]
+    if bounds.size:
+        conditions.append(
+            {"type": "ineq", "fun": lambda w: bounds - rows @ w, "jac": lambda w: -rows}
+        )
+    if most_kl is not None:
+        conditions.append(
+            {"type": "ineq", "fun": lambda w: most_kl - simplex.kl(np.maximum(w, 0), prior)}
+        )
+    result = minimize(
+        lambda w: 0.5 * float(np.sum((w - target) ** 2)),
+        simplex.project(np.clip(target, 0, ceiling)) if ceiling.any() else target,
+        jac=lambda w: w - target,
+        bounds=[(0.0, float(c)) for c in ceiling],
+        constraints=conditions,
+        method="SLSQP",
+        options={"maxiter": 500, "ftol": 1e-14},
+    )
+    return simplex.normalized(np.clip(result.x, 0.0, None))

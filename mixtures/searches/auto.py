@@ -1,0 +1,45 @@
+"""Auto: the exact search where the law allows it, simulation where not.
+
+For methods that choose their law by cross-validation and cannot know its form beforehand.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.laws import FittedLaw
+from mixtures.problem import Problem
+from mixtures.registry import build, register
+from mixtures.searches import score
+
+
+@register("search", "auto")
+@dataclass(frozen=True)
+class Auto:
+    """Two searches, and the choice between them by the form of the law.
+
+    Attributes:
+        convex: the search for laws of the form `c + exp(A.w)`.
+        otherwise: the search for all others.
+    """
+
+    convex: Any = "exact"
+    otherwise: Any = "simulate"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "convex", build("search", self.convex))
+        object.__setattr__(self, "otherwise", build("search", self.otherwise))
+
+    def coarse(self) -> "Auto":
+        """The same choice with cheaper searches, for refits."""
+        return replace(
+            self, convex=score.coarser(self.convex), otherwise=score.coarser(self.otherwise)
+        )
+
+    def choose(
+        self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
+    ) -> Array:
+        search = self.otherwise if score.exponential(law) is None else self.convex
+        return np.asarray(search.choose(law, problem, reference, rng), dtype=np.float64)

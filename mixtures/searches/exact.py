@@ -1,0 +1,124 @@
+"""Exact search: the convex problem that laws of the form `c_m + exp(A_m . w)` give.
+
+    min_w  max_p ( r_p . y(w) - o_p ) + kl_reg * KL(w || natural),   y_m(w) = c_m + exp(A_m . w)
+    subject to the linear limits, the KL ball and the floors  f . y(w) <= b
+
+Weights r and f are not negative, so that everything is convex and a local optimum is the optimum.
+Source: Olmix, `olmix/fit/core.py` (cvxpy with ECOS, one mean, kl_reg 0.05 in the paper's
+configurations). Departures: scipy's SLSQP with analytic gradients, so that no further solver is
+needed; floors and worst-case objectives; sparsity by trying supports (all if there are at most
+`SUPPORTS`, else by leaving out one domain after another).
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixtures import feasible
+from mixtures.constraints import Constraints
+from mixtures.domains import Array
+from mixtures.errors import ConstraintError, RecipeError
+from mixtures.laws import FittedLaw
+from mixtures.problem import Problem
+from mixtures.registry import register
+from mixtures.searches import score
+from mixtures.searches.convex import Program
+
+SUPPORTS = 200
+
+
+@register("search", "exact")
+@dataclass(frozen=True)
+class Exact:
+    """The optimum of a convex law.
+
+    Attributes:
+        kl_reg: price of leaving the natural shares, bits per byte per nat of KL.
+        starts: starting points; one suffices but for rounding.
+    """
+
+    kl_reg: float = 0.0
+    starts: int = 3
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.kl_reg) and self.kl_reg >= 0) or self.starts < 1:
+            raise RecipeError(
+                f"exact needs kl_reg >= 0 and starts >= 1; got {self.kl_reg} and {self.starts}"
+            )
+
+    def choose(
+        self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
+    ) -> Array:
+        convex = score.exponential(law)
+        if convex is None:
+            raise RecipeError(
+                f"search 'exact' needs a law of the form c + exp(A.w); {type(law).__name__} is not "
+                "one. Use search 'auto', 'mirror' or 'simulate'"
+            )
+        form = score.shape(problem, reference)
+        program = Program(
+            offsets=np.asarray(convex.offsets, dtype=np.float64),
+            exponents=np.asarray(convex.exponents, dtype=np.float64),
+            form=form,
+            prior=problem.domains.natural,
+            kl_reg=self.kl_reg,
+        )
+        constraints = problem.constraints
+        found = self._solve(program, constraints, rng)
+        if constraints.most_domains is not None and not bool(constraints.satisfied(found)):
+            found = self._sparse(program, constraints, found, rng)
+        if self.kl_reg > 0:
+            return score.best_of(law, found[None], form)
+        return score.settled(law, found, problem, form)
+
+    def _sparse(
+        self, program: Program, constraints: Constraints, dense: Array, rng: np.random.Generator
+    ) -> Array:
+        keep = constraints.most_domains or dense.size
+        if math.comb(dense.size, keep) <= SUPPORTS:
+            found = self._over(
+                program, constraints, itertools.combinations(range(dense.size), keep), rng
+            )
+        else:
+            found, support = dense, tuple(range(dense.size))
+            while len(support) > keep:
+                smaller = (tuple(k for k in support if k != out) for out in support)
+                found = self._over(program, constraints, smaller, rng)
+                support = tuple(k for k in support if found[k] > 0)
+        return found
+
+    def _over(
+        self,
+        program: Program,
+        constraints: Constraints,
+        supports: Iterator[tuple[int, ...]],
+        rng: np.random.Generator,
+    ) -> Array:
+        best: tuple[float, Array] | None = None
+        for support in supports:
+            try:
+                narrowed = feasible.on_support(constraints, support)
+                found = self._solve(program, narrowed, rng)
+            except ConstraintError:
+                continue
+            value = program.merit(found)
+            if best is None or value < best[0]:
+                best = value, found
+        if best is None:
+            raise ConstraintError(
+                f"no mixture of {constraints.most_domains} domains meets the other constraints"
+            )
+        return np.where(best[1] > 1e-9, best[1], 0.0) / np.sum(best[1][best[1] > 1e-9])
+
+    def _solve(self, program: Program, constraints: Constraints, rng: np.random.Generator) -> Array:
+        """The best of a few solves, moved inside the limits by what rounding left outside."""
+        shape = feasible.region(constraints)
+        draws = rng.dirichlet(np.ones(shape.center.size), size=self.starts)
+        starts = [program.prior, shape.center, *draws][: self.starts]
+        inner = feasible.pull(np.array(starts), shape, rng)
+        solved = [program.solve(constraints, start) for start in inner]
+        points = feasible.clamp(np.array([*solved, *inner]), shape)
+        return np.asarray(min(points, key=program.merit), dtype=np.float64)

@@ -1,0 +1,31 @@
+"""Worlds: synthetic trainers with a known optimum, for tests and for trying methods at no cost.
+
+A world answers specs as a trainer does, so that the loop that is tested is the loop that runs:
+
+    world = Noisy(world=Additive())
+    recommendation, history = search(method, problem(world), world, seed=0)
+    world.regret(problem(world), recommendation.weights)
+
+`Additive` is the truth of the log-linear law; `Interacting`, `Noisy` and `Repeating` wrap a world
+and add what real corpora do: synergies, noise that differs over the simplex, and the price of
+repetition. Optima are found by brute force and a local solver on the truth itself, without
+the searches that they are to judge.
+"""
+
+from mixtures.worlds.additive import Additive
+from mixtures.worlds.truth import World, domains, evaluate, optimum, problem, regret, targets
+from mixtures.worlds.wrappers import Interacting, Noisy, Repeating
+
+__all__ = [
+    "Additive",
+    "Interacting",
+    "Noisy",
+    "Repeating",
+    "World",
+    "domains",
+    "evaluate",
+    "optimum",
+    "problem",
+    "regret",
+    "targets",
+]

@@ -1,0 +1,173 @@
+"""What every world has: domains, targets, a problem, results for specs, and its optimum."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.optimize import minimize
+
+from mixtures import feasible, simplex
+from mixtures.constraints import Constraints, constrain
+from mixtures.domains import Array, Domain, DomainSet
+from mixtures.history import Outcome, RunResult, RunSpec, Score
+from mixtures.objectives import Objective, WeightedMean
+from mixtures.problem import Problem, Proxy
+
+TOKENS = 1_000_000  # of the smallest domain
+RUN_TOKENS = 500_000  # of a proxy
+
+
+class World(Protocol):
+    """A truth over mixtures of `size` domains for `count` targets. Its fields are its nature."""
+
+    @property
+    def size(self) -> int:
+        """K domains."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """M targets."""
+        ...
+
+    def truth(self, W: Array, epochs: Array) -> Array:
+        """Scores without noise (n, M) of mixtures W (n, K) at passes `epochs` (n, K)."""
+        ...
+
+    def noise(self, W: Array) -> Array:
+        """Standard deviation over seeds (n, M)."""
+        ...
+
+
+def domains(world: World) -> DomainSet:
+    """The world's domains, a0, a1, ...: each larger than the one before, so that natural shares
+    are uneven."""
+    return DomainSet(
+        tuple(
+            Domain(
+                name=f"a{k}",
+                tokens=TOKENS * (k + 1),
+                bytes=4 * TOKENS * (k + 1),
+                identity=f"world-{k}",
+            )
+            for k in range(world.size)
+        )
+    )
+
+
+def targets(world: World) -> tuple[str, ...]:
+    """The world's targets, target/0, target/1, ..."""
+    return tuple(f"target/{m}" for m in range(world.count))
+
+
+def problem(
+    world: World,
+    *,
+    objective: Objective | None = None,
+    constraints: Constraints | None = None,
+    full_tokens: int = RUN_TOKENS,
+) -> Problem:
+    """The problem that a world poses; by default the plain mean of its targets, unconstrained."""
+    corpus = domains(world)
+    names = targets(world)
+    return Problem(
+        domains=corpus,
+        targets=names,
+        objective=objective or WeightedMean(dict.fromkeys(names, 1.0)),  # type: ignore[arg-type]
+        constraints=constraints or constrain(corpus, full_tokens=full_tokens),
+        proxy=Proxy("world", RUN_TOKENS),
+        full_tokens=full_tokens,
+        scoring="world",
+    )
+
+
+def evaluate(world: World, specs: Sequence[RunSpec]) -> list[Outcome]:
+    """Train in a world: one result per spec, the same for the same spec."""
+    return [_run(world, spec) for spec in specs]
+
+
+def _run(world: World, spec: RunSpec) -> RunResult:
+    corpus = domains(world)
+    W = spec.weights[None]
+    epochs = corpus.epochs(W, spec.tokens) / spec.repetition
+    truth, sd = world.truth(W, epochs)[0], world.noise(W)[0]
+    chance = np.random.default_rng(int(spec.fingerprint[:16], 16))
+    values = truth + sd * chance.standard_normal(truth.size)
+    return RunResult(
+        spec=spec,
+        scores={
+            name: Score(float(value), float(s), 100)
+            for name, value, s in zip(targets(world), values, sd, strict=True)
+        },
+        tokens=tuple(map(int, simplex.counts(spec.weights, spec.tokens))),
+        epochs=tuple(map(float, epochs[0])),
+    )
+
+
+def _value(world: World, task: Problem, W: Array) -> Array:
+    """True objective (n,) at full scale of mixtures W (n, K)."""
+    natural = task.domains.natural[None]
+    reference = world.truth(natural, task.domains.epochs(natural, task.full_tokens))[0]
+    scores = world.truth(W, task.domains.epochs(W, task.full_tokens))
+    return task.objective.value(scores, task.targets, reference)
+
+
+@functools.lru_cache(maxsize=64)
+def optimum(world: Any, task: Problem) -> Array:
+    """The best feasible mixture (K,) of the truth: 20 000 draws, the 5 best polished by SLSQP."""
+    rng = np.random.default_rng(0)
+    points = feasible.sample(
+        lambda n: np.concatenate(
+            [rng.dirichlet(np.full(world.size, a), n // 3 + 1) for a in (0.3, 1.0, 3.0)]
+        ),
+        task.constraints,
+        20_000,
+        rng,
+    )
+    values = _value(world, task, points)
+    best = points[np.argsort(values, kind="stable")[:5]]
+    found = np.vstack([best, *[_polished(world, task, start) for start in best]])
+    keep = found[task.constraints.satisfied(found)]
+    return np.asarray(keep[int(np.argmin(_value(world, task, keep)))], dtype=np.float64)
+
+
+def _polished(world: World, task: Problem, start: Array) -> Array:
+    rows, bounds = task.constraints.matrix
+    conditions: list[dict[str, Any]] = [{"type": "eq", "fun": lambda w: w.sum() - 1}]
+    if len(rows):
+        conditions.append({"type": "ineq", "fun": lambda w: bounds - rows @ w})
+    result = minimize(
+        lambda w: float(_value(world, task, np.clip(w, 0, None)[None])[0]),
+        start,
+        bounds=[
+            (0.0, 1.0 if x > 0 or task.constraints.most_domains is None else 0.0) for x in start
+        ],
+        constraints=conditions,
+        method="SLSQP",
+        options={"maxiter": 300, "ftol": 1e-12},
+    )
+    return simplex.normalized(np.clip(result.x, 0.0, None))[None]
+
+
+def regret(world: Any, task: Problem, weights: Array) -> float:
+    """True objective of a mixture minus that of the optimum, at full scale; at least about 0."""
+    pair = np.vstack([weights, optimum(world, task)])
+    values = _value(world, task, pair)
+    return float(values[0] - values[1])
+
+
+class Answers:
+    """What every world does with its truth; an abstract level without state."""
+
+    def __call__(self: Any, specs: Sequence[RunSpec]) -> list[Outcome]:
+        """Train in the world."""
+        return evaluate(self, specs)
+
+    def optimum(self: Any, task: Problem) -> Array:
+        """The best feasible mixture (K,) of the truth."""
+        return optimum(self, task)
+
+    def regret(self: Any, task: Problem, weights: Array) -> float:
+        """True objective of a mixture minus that of the optimum."""
+        return regret(self, task, weights)
