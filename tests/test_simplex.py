@@ -1,0 +1,86 @@
+"""The simplex: counts, projection, tilting and the divergences, by property and by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mixtures import simplex
+from mixtures.errors import ConstraintError
+
+finite = st.floats(-5, 5, allow_nan=False)
+vectors = hnp.arrays(np.float64, st.integers(2, 12), elements=finite)
+mixtures = hnp.arrays(np.float64, st.integers(2, 12), elements=st.floats(0.01, 1)).map(
+    lambda v: v / v.sum()
+)
+
+
+@given(mixtures, st.integers(0, 10**9))
+@settings(max_examples=80, deadline=None)
+def test_counts_sum_exactly_and_stay_within_one(w, total):
+    """Catches rounding each share by itself, which loses or gains tokens."""
+    counts = simplex.counts(w, total)
+    assert counts.sum() == total
+    assert np.all(np.abs(counts - w * total) < 1 + 1e-6 * total)
+
+
+def test_counts_give_ties_to_the_earlier_domain():
+    """Catches an unstable sort: the same shares must always give the same tokens."""
+    assert simplex.counts([1 / 3, 1 / 3, 1 / 3], 4).tolist() == [2, 1, 1]
+
+
+@given(vectors)
+@settings(max_examples=80, deadline=None)
+def test_projection_is_nearest(v):
+    """Catches clip-and-renormalize: no mixture may be nearer than the projection."""
+    p = simplex.project(v)
+    assert p.min() >= 0 and abs(p.sum() - 1) < 1e-9
+    others = np.random.default_rng(0).dirichlet(np.full(v.size, 0.5), size=200)
+    assert np.all(((others - v) ** 2).sum(axis=1) >= ((p - v) ** 2).sum() - 1e-9)
+
+
+@given(mixtures)
+@settings(max_examples=40, deadline=None)
+def test_projection_keeps_a_mixture(w):
+    """Catches a threshold off by one in the sorted cumulative sum."""
+    assert np.allclose(simplex.project(w), w, atol=1e-12)
+
+
+def test_projection_by_hand():
+    """(1, 0.5, 0): subtract t from the two largest until they sum to 1: t = 0.25."""
+    assert np.allclose(simplex.project([1.0, 0.5, 0.0]), [0.75, 0.25, 0.0])
+
+
+@given(mixtures, st.floats(-500, 500))
+@settings(max_examples=40, deadline=None)
+def test_tilt_ignores_a_common_score(w, shift):
+    """Catches an exponential without the largest score taken off: it overflows."""
+    scores = np.linspace(0, 1, w.size)
+    assert np.allclose(simplex.tilt(w, scores), simplex.tilt(w, scores + shift), atol=1e-9)
+
+
+def test_tilt_by_hand_and_for_huge_scores():
+    assert np.allclose(simplex.tilt(np.array([0.5, 0.5]), [np.log(3), 0]), [0.75, 0.25])
+    assert simplex.tilt(np.array([0.5, 0.5]), [1e6, 0]).tolist() == [1.0, 0.0]
+
+
+def test_tempering_by_hand():
+    """(0.8, 0.2) ** 0.5 = (2, 1) / 3; a share of zero stays zero even at temperature 0."""
+    assert np.allclose(simplex.temper([0.8, 0.2], 0.5), [2 / 3, 1 / 3])
+    assert np.allclose(simplex.temper([0.5, 0.5, 0.0], 0.0), [0.5, 0.5, 0.0])
+
+
+def test_kl_and_entropy_by_hand():
+    """KL((1, 0) || (1/2, 1/2)) = log 2; mass where the other has none is infinite."""
+    assert simplex.kl([1.0, 0.0], [0.5, 0.5]) == pytest.approx(np.log(2))
+    assert simplex.kl([0.5, 0.5], [1.0, 0.0]) == np.inf
+    assert simplex.entropy([0.25] * 4) == pytest.approx(np.log(4))
+
+
+def test_check_names_the_sum_and_the_domains():
+    with pytest.raises(ConstraintError, match=r"sum to 0\.9 .*code=0\.4"):
+        simplex.check([0.4, 0.5], ["code", "web"])
+    for bad in ([0.5, np.nan], [1.5, -0.5], [[1.0]]):
+        with pytest.raises(ConstraintError):
+            simplex.check(bad)
