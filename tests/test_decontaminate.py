@@ -12,6 +12,8 @@ from evaluation.decontaminate import NGramIndex, blocks, fingerprint
 from evaluation.grams import normal
 from mixtures.errors import DataError
 
+MARKED = ["a", "b", "c", "dd", "Ee", "f,", "9"]
+PLAIN = ["a", "b", "c", "dd", "ee", "f", "9"]
 QUESTION = "which of these planets in our solar system has the largest number of known moons today"
 
 
