@@ -139,7 +139,7 @@ class RunResult:
         tokens: tokens drawn by domain, in the spec's order.
         epochs: passes over what exists of each domain, in the spec's order.
         flops: floating-point operations of the training.
-        seconds: wall time of the training and scoring.
+        seconds: wall time of the training, a pack's divided by its models.
     """
 
     spec: RunSpec

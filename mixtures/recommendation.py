@@ -1,6 +1,7 @@
 """Recommendation: the mixture that the evidence speaks for, with its uncertainty."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,3 +163,38 @@ class Recommendation:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, for files and records."""
         return dataclasses.asdict(self)
+
+
+def from_json(data: Mapping[str, Any]) -> Recommendation:
+    """A recommendation from what `to_json` made of it, as read back from JSON.
+
+    Raises:
+        EvidenceError: the values are not those of a recommendation.
+    """
+    try:
+        values = {key: _tuples(value) for key, value in data.items()}
+        values["stages"] = tuple(Stage(**stage) for stage in values["stages"])
+        values["candidates"] = tuple(_candidate(value) for value in values["candidates"])
+        values["gains"] = tuple((name, Estimate(**gain)) for name, gain in values["gains"])
+        values["laws"] = tuple(LawEvidence(**law) for law in values["laws"])
+        values["noise"] = tuple(Noise(**noise) for noise in values["noise"])
+        return Recommendation(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvidenceError(f"this is not a recommendation: {error!r}") from error
+
+
+def _candidate(value: Mapping[str, Any]) -> Candidate:
+    return Candidate(
+        name=value["name"],
+        weights=value["weights"],
+        objective=Estimate(**value["objective"]),
+        targets=tuple(Estimate(**target) for target in value["targets"]),
+    )
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value

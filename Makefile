@@ -1,0 +1,45 @@
+# Everything that people run is what CI runs. Each target sets up what it needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-laws clean
+
+$(READY): infra/constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "Cuvee needs Python 3.11; found: $(PYTHON). Try: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV) (a few minutes, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra/constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## find a mixture on real text
+	@$(BIN)/cuvee run recipes/quickstart.yaml
+
+test: $(READY)  ## the default test run
+	@$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## the long tests
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(READY)  ## style, types, layout
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy mixtures proxies evaluation tasks flows
+	@$(BIN)/lint-imports
+
+bench: bench-trainer bench-scoring bench-laws  ## all benchmarks
+
+bench-trainer: $(READY)  ## training speed against a plain transformers loop
+	@$(BIN)/python benchmarks/trainer.py
+
+bench-scoring: $(READY)  ## packed scoring against one HFLM call per proxy
+	@$(BIN)/python benchmarks/scoring.py
+
+bench-laws: $(READY)  ## every law on the RegMix tables
+	@$(BIN)/python benchmarks/laws.py
+
+clean:  ## remove the environment and every result
+	rm -rf $(VENV) .cuvee

@@ -1,0 +1,121 @@
+"""The command line: `cuvee plan | run | fit | review`, each on one recipe.
+
+Prefect reads its settings when it is imported, so the home is settled first and the flows are
+imported after it.
+"""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import recipe as recipes
+from flows.display import Display, use
+from flows.home import settle
+from flows.server import PrefectApi
+from mixtures.errors import CuveeError
+from tasks.review import PORT
+from tasks.review import review as review_record
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Finds the data mixture for language-model training, and says how sure it is.",
+)
+RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+HomePath = Annotated[
+    Path,
+    typer.Option("--home", envvar="CUVEE_HOME", help="directory of data, results and records"),
+]
+DEFAULT_HOME = Path(".cuvee")
+
+
+@app.command()
+def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
+    """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing."""
+    with _person() as display:
+        given, _ = recipes.load(recipe)
+        place = settle(home)
+        from flows.plan import draw_up
+
+        draw_up(given, place, display)
+
+
+@app.command()
+def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
+    """Run the whole study: train what is missing, recommend, confirm, report."""
+    with _person() as display:
+        _, text = recipes.load(recipe)
+        place = settle(home)
+        with PrefectApi(place.root / "prefect-api") as api:
+            from flows.present import present
+            from flows.search import run as run_search
+
+            digest = run_search(text, place, api)
+            display.close()
+            present(display.console, place.study(str(digest["name"])), place.where_recorded)
+
+
+@app.command()
+def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
+    """Refit from the store, or from the recipe's two tables, without training."""
+    with _person() as display:
+        given, text = recipes.load(recipe)
+        place = settle(home)
+        from flows.present import present
+        from flows.refit import refit
+
+        folder = refit(given, text, place)
+        display.close()
+        present(display.console, folder, "")
+
+
+@app.command()
+def review(
+    home: HomePath = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = PORT,
+) -> None:
+    """Open the record of all studies in the MLflow UI, on this machine only."""
+    with _person() as display:
+        place = settle(home)
+        review_record(place.record, display.say, port=port)
+
+
+@contextlib.contextmanager
+def _person() -> Iterator[Display]:
+    """What a person meets: progress, errors in a sentence, and a way on after Ctrl-C."""
+    signal.signal(signal.SIGTERM, _terminate)
+    with use(Display()) as display:
+        try:
+            yield display
+        except CuveeError as error:
+            display.close()
+            print(f"cuvee: error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            display.close()
+            print(
+                "\ncuvee: stopped. Finished proxies are kept; run the same command to go on.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _terminate(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of the command `cuvee`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The one directory of the embedded default, and what an earlier run left behind in it.
+
+Every process that a run starts inherits two marks in its environment: the home and the run's
+process id. A run that was killed outright can leave servers and workers; the next one finds them by
+these marks and ends them.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from mixtures.errors import StorageError
+
+HOME_MARK = "CUVEE_HOME_IN_USE"
+RUN_MARK = "CUVEE_RUN_PID"
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "true",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Home:
+    """The directory of the embedded default and the places in it."""
+
+    root: Path
+
+    @property
+    def archives(self) -> Path:
+        """Downloaded archives."""
+        return self.root / "archives"
+
+    @property
+    def benchmarks(self) -> Path:
+        """Benchmarks as JSON lines."""
+        return self.root / "benchmarks"
+
+    @property
+    def corpora(self) -> Path:
+        """Prepared corpora, one folder per content."""
+        return self.root / "corpora"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of packs that are being trained."""
+        return self.root / "checkpoints"
+
+    @property
+    def store(self) -> str:
+        """URL of the store of results: CUVEE_STORE, or a folder here."""
+        return os.environ.get("CUVEE_STORE") or str(self.root / "store")
+
+    @property
+    def record(self) -> Path:
+        """Folder of the embedded record."""
+        return self.root / "mlflow"
+
+    @property
+    def where_recorded(self) -> str:
+        """The record, for people: the server's address or the folder."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or str(self.record)
+
+    def study(self, name: str) -> Path:
+        """The folder of a study's report and summary."""
+        return self.root / "studies" / name
+
+
+def settle(root: Path) -> Home:
+    """Make the home, end what an earlier run left behind, and set quiet defaults.
+
+    Must come before Prefect is imported, whose settings are read at import. A variable that the
+    user has set stays as it is.
+
+    Raises:
+        StorageError: the directory cannot be made or written.
+    """
+    home = Home(root.expanduser().resolve())
+    try:
+        home.root.mkdir(parents=True, exist_ok=True)
+        probe = home.root / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {home.root} ({error.strerror}): choose another folder with --home, "
+            "free some space, or change its permissions"
+        ) from error
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_HOME", str(home.root / "prefect"))
+    os.environ.setdefault("HF_HOME", str(home.root / "huggingface"))
+    end_leftovers(home.root)
+    os.environ[HOME_MARK] = str(home.root)
+    os.environ[RUN_MARK] = str(os.getpid())
+    return home
+
+
+def end_leftovers(root: Path) -> tuple[int, ...]:
+    """End processes that a dead run of this home left behind; returns their ids."""
+    ended = []
+    for process in psutil.process_iter():
+        try:
+            marks = process.environ()
+            owner = marks.get(RUN_MARK, "")
+            if marks.get(HOME_MARK) != str(root) or not owner or process.pid == os.getpid():
+                continue
+            if not psutil.pid_exists(int(owner)):
+                process.kill()
+                ended.append(process.pid)
+        except (psutil.Error, ValueError):
+            continue  # gone meanwhile, or another user's: not ours to end
+    return tuple(ended)

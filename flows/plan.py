@@ -1,0 +1,110 @@
+"""The plan of a study: what it would train and cost, before anything is trained.
+
+Data are fetched and prepared if they are not there yet, since the design depends on how many tokens
+each domain has; no proxy is trained.
+"""
+
+import numpy as np
+from rich.table import Table
+
+from flows import prepare as preparing
+from flows.confirm import fresh_seeds
+from flows.display import Display, clock
+from flows.home import Home
+from flows.recipe import Recipe
+from flows.trainings import speed
+from mixtures import loop
+from mixtures.history import RunSpec
+from mixtures.problem import Problem
+from proxies import ladder
+from tasks.store import Store
+
+ASSUMED_SPEED = {"0.3M": 60_000, "0.6M": 35_000, "1M": 22_000, "2M": 12_000}
+# tokens per second on one core, used until the store knows better (assumption)
+
+
+def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
+    """Print the design, tokens, epochs, FLOPs and expected minutes of a study.
+
+    Raises:
+        CuveeError: what is wrong with the recipe or its data.
+    """
+    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    display.close()
+    problem = preparing.problem(recipe, prepared)
+    specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
+    store = Store(home.store)
+    missing = store.missing(specs)
+    say = display.say
+    say(f"Study {recipe.name}: {len(problem.domains)} domains, {len(problem.targets)} targets")
+    display.console.print(design(problem, specs))
+    ladder_plan = ladder.plan(
+        recipe.proxy.size,
+        recipe.proxy.tokens,
+        prepared.corpus.vocabulary,
+        schedule=recipe.proxy.schedule,
+        rate=recipe.proxy.rate,
+    )
+    extra = 0
+    if recipe.confirm is not None:
+        seeds = fresh_seeds(recipe.seed, recipe.confirm.seeds)
+        extra = len(seeds) * (3 + len(recipe.confirm.mixtures))
+    for line in costs(store, ladder_plan, len(specs), len(missing), extra):
+        say(line)
+
+
+def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
+    """Per domain: what exists, how the design spreads, epochs in a proxy and at full scale."""
+    weights = np.stack([spec.weights for spec in specs])
+    domains = problem.domains
+    low, high = problem.constraints.bounds
+    table = Table(title=f"Design: {len(specs)} runs, {len(np.unique(weights, axis=0))} mixtures")
+    table.add_column("domain", no_wrap=True)
+    headings = ("tokens", "natural", "design", "allowed", "epochs, proxy", "epochs, full")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for i, domain in enumerate(domains):
+        most = weights[:, i].max()
+        table.add_row(
+            domain.name,
+            f"{domain.tokens / 1e6:.2f}M",
+            f"{domains.natural[i]:.1%}",
+            f"{weights[:, i].min():.0%} to {most:.0%}",
+            f"{low[i]:.0%} to {high[i]:.0%}",
+            f"{most * problem.proxy.tokens / domain.tokens:.2f}",
+            f"{most * problem.full_tokens / domain.tokens:.2f}",
+        )
+    return table
+
+
+def costs(
+    store: Store,
+    plan: ladder.Plan,
+    runs: int,
+    missing: int,
+    extra: int,
+) -> list[str]:
+    """Sentences on tokens, FLOPs and time."""
+    tokens = plan.tokens
+    total = runs + extra
+    lines = [
+        f"Proxy {plan.rung.size}: {plan.steps} steps of {plan.batch} x {plan.rung.context} tokens, "
+        f"peak learning rate {plan.peak:.2g}, {plan.flops:.2e} FLOPs",
+        f"Runs: {runs} for the design, {extra} for the confirmation; "
+        f"{runs - missing} of the design are in the store",
+        f"In all: {total * tokens / 1e6:.1f}M tokens, {total * plan.flops:.2e} FLOPs",
+    ]
+    known = [run for run in store.outcomes() if run.spec.size == plan.rung.size]
+    rate = speed(known)
+    source = "measured on earlier runs"
+    if not rate:
+        rate, source = ASSUMED_SPEED.get(plan.rung.size, 0.0), "assumed, nothing was measured yet"
+    if rate:
+        seconds = (missing + extra) * tokens / rate
+        lines.append(
+            f"Training: {clock(seconds)} on one core, {clock(seconds / 2)} on two "
+            f"({rate:,.0f} tokens per second and core, {source}); scoring and fits come on top"
+        )
+    else:
+        lines.append("Training time: unknown until a first proxy of this size has been trained")
+    return lines

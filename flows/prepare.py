@@ -1,0 +1,203 @@
+"""From a recipe's sources to a prepared corpus and the benchmarks that proxies are scored on."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from evaluation import benchmarks, suites
+from evaluation.packaged import SOURCES
+from evaluation.scores import Limits
+from flows.display import current
+from flows.home import Home
+from flows.recipe import CorpusPart as RecipeCorpus
+from flows.recipe import Recipe
+from mixtures.domains import DomainSet
+from mixtures.errors import RecipeError
+from mixtures.history import canonical
+from mixtures.problem import Problem, Proxy
+from proxies.corpus import Files, Source
+from proxies.quickstart import KINDS, quickstart
+from proxies.shards import Corpus
+from tasks import archives
+from tasks import corpus as corpora
+from tasks.study import CorpusPart
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a study trains on and is scored on.
+
+    Attributes:
+        corpus: token shards by domain.
+        suite: benchmark tasks.
+        limits: how much held-out text is scored.
+    """
+
+    corpus: Corpus
+    suite: suites.Suite
+    limits: Limits
+
+    @property
+    def domains(self) -> DomainSet:
+        """The domains of the corpus."""
+        return self.corpus.domain_set()
+
+    @property
+    def scoring(self) -> str:
+        """Hash of everything that decides a score beside the proxy itself; part of fingerprints."""
+        parts = [self.suite.identity, self.limits.identity]
+        return hashlib.sha256(canonical(parts).encode()).hexdigest()
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """What guessing scores, by the name of the accuracy among a run's details."""
+        levels = {name: suites.OFFLINE[name].chance for name in self.suite.archives}
+        return {
+            f"task/{suites.short_name(name)}/accuracy": level
+            for name, level in levels.items()
+            if level == level  # nothing is chosen where it is NaN
+        }
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the scores that each run brings."""
+        held_out = tuple(f"domain/{name}" for name in self.domains.names)
+        return held_out + tuple(f"task/{suites.short_name(name)}" for name in self.suite.tasks)
+
+
+Step = Callable[[str, Callable[..., Any]], Callable[..., Any]]
+
+
+def as_task(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    """A function as a Prefect task, for use within a flow."""
+    wrapped: Callable[..., Any] = task(name=name, cache_policy=NO_CACHE)(work)
+    return wrapped
+
+
+def plainly(_name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    """A function as it is, for use without an API."""
+    return work
+
+
+def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
+    """Fetch, convert, tokenize; whatever is there already and intact is used as it is.
+
+    Args:
+        recipe: names the sources and the benchmarks.
+        home: where they are kept.
+        step: how each of the three steps is run.
+
+    Raises:
+        CuveeError: what is wrong with a source, an archive or a benchmark, by name.
+    """
+    found = _fetch(recipe, home, step)
+    suite = _benchmarks(recipe, home, found, step)
+    tests = {name: suite.file(name) for name in suite.tasks}
+    texts = {name: benchmarks.texts(path) for name, path in tests.items() if path is not None}
+    corpus = _corpus(recipe, home, found, texts, step)
+    return Prepared(corpus, suite, Limits(tokens=recipe.evaluation.heldout_tokens))
+
+
+def problem(recipe: Recipe, prepared: Prepared) -> Problem:
+    """The problem that a recipe poses on a prepared corpus."""
+    domains, proxy = prepared.domains, recipe.proxy
+    share = min(1.0, proxy.tokens / recipe.full_scale.tokens)
+    return Problem(
+        domains=domains,
+        targets=prepared.targets,
+        objective=recipe.build_objective(),
+        constraints=recipe.build_constraints(domains),
+        proxy=Proxy(
+            size=proxy.size,
+            tokens=proxy.tokens,
+            schedule=proxy.schedule,
+            precision=proxy.precision,
+            rate=proxy.rate,
+            repetition=share if proxy.match_repetition else 1.0,
+        ),
+        full_tokens=recipe.full_scale.tokens,
+        scoring=prepared.scoring,
+    )
+
+
+def _fetch(recipe: Recipe, home: Home, step: Step) -> dict[str, Path]:
+    offline = [name for name in _tasks(recipe) if name in suites.OFFLINE]
+    wanted = {SOURCES[name].archive for name in offline}
+    for name in _corpus_part(recipe).quickstart:
+        wanted |= set(KINDS[name].archives if name in KINDS else ())
+    chosen = [archive for archive in archives.ALL if archive.name in wanted]
+    if not chosen:
+        return {}
+    with current().step("Archives") as bar:
+        paths: dict[str, Path] = step("fetch-archives", archives.fetch)(
+            home.archives, chosen, progress=bar.move
+        )
+    return paths
+
+
+def _corpus_part(recipe: Recipe) -> RecipeCorpus:
+    if recipe.corpus is None:
+        raise RecipeError("a recipe with `tables` has nothing to train on: use `cuvee fit`")
+    return recipe.corpus
+
+
+def _tasks(recipe: Recipe) -> tuple[str, ...]:
+    return _suite(recipe, Path()).tasks
+
+
+def _suite(recipe: Recipe, data: Path) -> suites.Suite:
+    part = recipe.evaluation
+    names = ([part.suite] if part.suite else []) + part.tasks + list(part.custom)
+    return suites.suite(names, data, part.limit)
+
+
+def _benchmarks(recipe: Recipe, home: Home, found: Mapping[str, Path], step: Step) -> suites.Suite:
+    suite = _suite(recipe, home.benchmarks)
+    make = step("prepare-benchmarks", benchmarks.prepare)
+    with current().step("Benchmarks"):
+        if suite.archives:
+            make(found, home.benchmarks, suite.archives)
+        for name, path in recipe.evaluation.custom.items():
+            benchmarks.adopt(Path(path), home.benchmarks, name)
+        suites.check(suite)
+    return suite
+
+
+def _corpus(
+    recipe: Recipe,
+    home: Home,
+    found: Mapping[str, Path],
+    texts: Mapping[str, Iterable[str]],
+    step: Step,
+) -> Corpus:
+    part = _corpus_part(recipe)
+    sources: Mapping[str, Source] = (
+        quickstart(found, part.quickstart)
+        if part.quickstart
+        else {name: Files(given.path, given.field) for name, given in part.domains.items()}
+    )
+    settings = corpora.CorpusSettings(vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes)
+    with current().step("Corpus") as bar:
+        corpus: Corpus = step("prepare-corpus", corpora.prepare)(
+            sources, home.corpora, benchmarks=texts, settings=settings, progress=bar.move
+        )
+    return corpus
+
+
+def corpus_parts(corpus: Corpus) -> dict[str, CorpusPart]:
+    """What became of each domain's text, for the report."""
+    return {
+        entry["name"]: CorpusPart(
+            documents=entry["train"]["documents"],
+            bytes=entry["train"]["bytes"],
+            tokens=entry["train"]["tokens"],
+            duplicates=entry["counts"]["duplicates"] + entry["counts"]["duplicates_elsewhere"],
+            contaminated=entry["contaminated_documents"],
+        )
+        for entry in corpus.manifest["domains"]
+    }

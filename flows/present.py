@@ -1,0 +1,74 @@
+"""What the command line prints of a finished study."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.display import clock
+from mixtures import recommendation
+from mixtures.recommendation import Recommendation
+
+
+def present(console: Console, folder: Path, record: str) -> None:
+    """Print the recommendation as a table, what is known of it, and where the rest is.
+
+    Args:
+        console: where to print.
+        folder: of the study's files.
+        record: where the record is, or "" if none was kept.
+    """
+    answer = recommendation.from_json(
+        json.loads((folder / "recommendation.json").read_text(encoding="utf-8"))
+    )
+    digest = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    console.print()
+    console.print(shares(answer))
+    for line in _findings(answer, digest):
+        console.print(line, markup=False)
+    console.print()
+    console.print(f"report:   {folder / 'report.html'}", markup=False)
+    console.print(f"summary:  {folder / 'summary.json'}", markup=False)
+    if record:
+        console.print(f"record:   {record} (open it with: cuvee review)", markup=False)
+
+
+def shares(answer: Recommendation) -> Table:
+    """Shares of tokens: recommended with its interval, and what it stands beside."""
+    table = Table(title="Recommended shares of tokens (90 % interval over refits)")
+    table.add_column("domain", overflow="fold")
+    others = [c for c in answer.candidates if c.name != "recommended"]
+    for column in ("shares", "interval", *(c.name for c in others), "epochs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    epochs = answer.epochs or (float("nan"),) * len(answer.domains)
+    for i, name in enumerate(answer.domains):
+        low, high = answer.intervals[i]
+        table.add_row(
+            name,
+            f"{answer.weights[i]:.1%}",
+            f"{100 * low:.1f}-{100 * high:.1f}%",
+            *(f"{c.weights[i]:.1%}" for c in others),
+            f"{epochs[i]:.2f}",
+        )
+    return table
+
+
+def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
+    lines = [f"Verdict: {answer.verdict}"]
+    lines += [f"Warning: {warning}" for warning in answer.warnings]
+    for name, pair in digest["confirmation"].items():
+        lines.append(
+            f"Confirmed against {name}: {pair['gain']:+.4f} bits per byte better "
+            f"({pair['low']:+.4f} to {pair['high']:+.4f}, {pair['n']} pairs of seeds)"
+        )
+    if digest["rank_correlation"] is not None:
+        lines.append(
+            f"Held-out rank correlation of the objective: {digest['rank_correlation']:.3f}"
+        )
+    lines.append(
+        f"{digest['proxies']} proxies ({digest['trained_now']} trained now, {digest['failed']} "
+        f"failed) in {clock(60 * digest['minutes'])}"
+    )
+    return lines

@@ -1,0 +1,245 @@
+"""The recipe: what a person writes. YAML, checked whole before anything is spent.
+
+Unknown fields are refused with a suggestion; numbers may carry a suffix (20M, 4B, 1.5T). The
+methods, designs, laws and searches named in it are built by `mixtures.registry`, so that a new one
+needs no change here.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mixtures import registry
+from mixtures.constraints import Constraints, Group, constrain
+from mixtures.domains import DomainSet
+from mixtures.errors import CuveeError, RecipeError, UnknownName
+from mixtures.loop import Method
+from mixtures.objectives import Objective
+
+SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def _count(value: Any) -> Any:
+    """Reads 20M, 1.5B or 2e7 as whole numbers."""
+    if isinstance(value, str) and value.strip():
+        text, factor = value.strip().replace("_", ""), 1
+        if text[-1] in SUFFIXES:
+            text, factor = text[:-1], SUFFIXES[text[-1]]
+        try:
+            value = float(text) * factor
+        except ValueError:
+            return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+
+
+class Part(BaseModel):
+    """A part of a recipe: unknown fields are refused, values are not coerced in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourcePart(Part):
+    """One domain of a user's own corpus."""
+
+    path: str
+    field: str = "text"
+
+
+class CorpusPart(Part):
+    """Where the text comes from: named quickstart domains, or paths by domain."""
+
+    quickstart: list[str] = []
+    domains: dict[str, SourcePart] = {}
+    vocabulary: Count = 4096
+    heldout_bytes: Count = 400_000
+
+
+class ProxyPart(Part):
+    """How the small models are trained."""
+
+    size: str = "0.6M"
+    tokens: Count = 400_000
+    schedule: Literal["wsd", "cosine"] = "wsd"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    rate: float = Field(default=1.0, gt=0)
+    match_repetition: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    pack: int | None = Field(default=None, ge=1)
+
+
+class EvaluationPart(Part):
+    """What the proxies are scored on beside held-out text of every domain."""
+
+    suite: str | None = "quickstart"
+    tasks: list[str] = []
+    limit: Count | None = None
+    heldout_tokens: Count = 16_384
+    custom: dict[str, str] = {}
+
+
+class TablesPart(Part):
+    """Runs that were trained elsewhere: two CSV tables, joined by run id."""
+
+    mixtures: str
+    scores: str
+    id: str | None = None
+    sizes: dict[str, float] = {}
+
+
+class GroupPart(Part):
+    """A sum of shares held between two values."""
+
+    domains: list[str]
+    at_least: float = 0.0
+    at_most: float = 1.0
+
+
+class ConstraintsPart(Part):
+    """What every candidate and the answer satisfy."""
+
+    bounds: dict[str, tuple[float, float]] = {}
+    groups: list[GroupPart] = []
+    epochs: float | dict[str, float] | None = None
+    most_domains: int | None = Field(default=None, ge=1)
+    most_kl: float | None = Field(default=None, ge=0)
+
+
+class FullScalePart(Part):
+    """The run for which the mixture is chosen."""
+
+    tokens: Count
+
+
+class ConfirmPart(Part):
+    """Fresh runs that test the recommendation."""
+
+    seeds: int = Field(default=3, ge=2)
+    mixtures: dict[str, dict[str, float]] = {}
+
+
+class LimitsPart(Part):
+    """When to give up."""
+
+    failed_share: float = Field(default=0.2, ge=0, le=1)
+
+
+class Recipe(Part):
+    """A study, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(default=42, ge=0)
+    corpus: CorpusPart | None = None
+    tables: TablesPart | None = None
+    proxy: ProxyPart = ProxyPart()
+    evaluation: EvaluationPart = EvaluationPart()
+    objective: dict[str, Any]
+    constraints: ConstraintsPart = ConstraintsPart()
+    full_scale: FullScalePart
+    method: dict[str, Any]
+    confirm: ConfirmPart | None = None
+    limits: LimitsPart = LimitsPart()
+
+    def build_method(self) -> Method:
+        """The method with its hyper-parameters."""
+        method: Method = registry.build("method", self.method)
+        return method
+
+    def build_objective(self) -> Objective:
+        """The objective with its hyper-parameters."""
+        objective: Objective = registry.build("objective", self.objective)
+        return objective
+
+    def build_constraints(self, domains: DomainSet) -> Constraints:
+        """The feasible set over a corpus's domains."""
+        part = self.constraints
+        return constrain(
+            domains,
+            full_tokens=self.full_scale.tokens,
+            bounds=part.bounds,
+            groups=[Group(tuple(g.domains), g.at_least, g.at_most) for g in part.groups],
+            epochs=part.epochs,
+            most_domains=part.most_domains,
+            most_kl=part.most_kl,
+        )
+
+
+def load(path: Path) -> tuple[Recipe, str]:
+    """A recipe and its exact text.
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or does not make sense; says where.
+        UnknownName: an unknown field or name, with a suggestion.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f"; recipes there: {', '.join(near)}" if near else ""
+        raise RecipeError(f"cannot read the recipe {path} ({error.strerror}){hint}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"the recipe {path} is not UTF-8: {error.reason}") from error
+    return parse(text, str(path)), text
+
+
+def parse(text: str, where: str = "the recipe") -> Recipe:
+    """A recipe from its text; see `load`."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"{where} must be a mapping of fields; found {type(values).__name__}")
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+    if (recipe.corpus is None) == (recipe.tables is None):
+        raise RecipeError(f"{where}: a study needs either `corpus` or `tables`, and not both")
+    if recipe.corpus and bool(recipe.corpus.quickstart) == bool(recipe.corpus.domains):
+        raise RecipeError(f"{where}: corpus needs either `quickstart` or `domains`, and not both")
+    try:
+        recipe.build_method()
+        recipe.build_objective()
+    except UnknownName:
+        raise
+    except CuveeError as error:
+        raise RecipeError(f"{where}: {error}") from error
+    return recipe
+
+
+def _explain(error: ValidationError, where: str) -> CuveeError:
+    problems = []
+    for item in error.errors(include_url=False):
+        place = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append(f"unknown field {place!r}{_suggest(item['loc'])}")
+        elif item["type"] == "missing":
+            problems.append(f"field {place!r} is missing")
+        else:
+            problems.append(f"{place}: {item['msg']}; got {item['input']!r}")
+    return RecipeError(f"{where}: " + "; ".join(problems))
+
+
+def _suggest(location: tuple[int | str, ...]) -> str:
+    model: Any = Recipe
+    for part in location[:-1]:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        model = field.annotation if field is not None else None
+        model = next(
+            (m for m in (model, *getattr(model, "__args__", ())) if hasattr(m, "model_fields")),
+            None,
+        )
+        if model is None:
+            return ""
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

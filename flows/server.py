@@ -1,0 +1,124 @@
+"""The embedded Prefect API: used when PREFECT_API_URL names no server.
+
+Prefect can start such a server by itself, but in the caller's process group: Ctrl-C then ends the
+server before the flow could say that it was cancelled, and the client waits minutes for it; a
+SIGKILL leaves it behind. So it is started here, in a session of its own, and asked of the kernel to
+end with its parent.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from mixtures.errors import ServiceError
+
+START_SECONDS = 120
+PR_SET_PDEATHSIG = 1
+
+
+class PrefectApi:
+    """An API to run flows against: PREFECT_API_URL if set, else an embedded server.
+
+    Args:
+        folder: where an embedded server writes its log; its database lies under PREFECT_HOME.
+
+    Attributes:
+        url: of the API. The server is started on construction; `wait` returns once it answers, so
+            that a program can import its heavy parts in the meantime.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        given = os.environ.get("PREFECT_API_URL")
+        if given:
+            self.url = given
+            return
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}/api"
+        self._process = _start(port, folder)
+
+    def __enter__(self) -> "PrefectApi":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def wait(self) -> str:
+        """The URL, once the API answers.
+
+        Raises:
+            ServiceError: it does not answer.
+        """
+        seconds = START_SECONDS if self._process else 15
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
+                    return self.url
+            if self._process is not None and self._process.poll() is not None:
+                raise ServiceError(
+                    f"the embedded Prefect API ended with code {self._process.returncode}; "
+                    "its last words are in prefect-api/server.log under the home folder"
+                )
+            time.sleep(0.1)
+        raise ServiceError(
+            f"no Prefect API answers at {self.url} within {seconds} s: start the server, "
+            "correct PREFECT_API_URL, or unset it to use the embedded one"
+        )
+
+
+def _start(port: int, folder: Path) -> subprocess.Popen[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def end_with_parent() -> None:
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+        "--lifespan",
+        "on",
+    ]
+    embedded = {
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+    }
+    with open(folder / "server.log", "ab") as log:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **embedded},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509 (started before any thread)
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

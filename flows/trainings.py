@@ -1,0 +1,205 @@
+"""From specs to outcomes: the `evaluate` of a flow.
+
+What the store holds is not trained again. The rest is packed, each pack is one Prefect task that
+waits for one Ray task, and every outcome is kept as soon as it is there. Loss of the record loses
+nothing.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect.futures import PrefectConcurrentFuture
+
+from flows.display import Bar, current
+from flows.prepare import Prepared
+from flows.runner import Runner
+from mixtures.errors import TrainingError
+from mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical
+from proxies import checkpoint, pack
+from proxies.train import Progress
+from tasks.pack import PackJob
+from tasks.recorder import Tracker
+from tasks.store import Store
+from tasks.train import train_pack
+
+POLL_SECONDS = 0.05
+
+
+class Trainings:
+    """Trains what is missing and remembers what it did.
+
+    Attributes:
+        trained: outcomes that were trained by this run of the study.
+        reused: outcomes that were found in the store.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        store: Store,
+        tracker: Tracker,
+        runner: Runner,
+        *,
+        checkpoints: Path,
+        pack_limit: int | None = None,
+        failed_share: float = 0.2,
+    ) -> None:
+        self._prepared, self._store, self._tracker, self._runner = prepared, store, tracker, runner
+        self._checkpoints, self._pack_limit = checkpoints, pack_limit
+        self._failed_share = failed_share
+        self._lock = threading.Lock()
+        self._bar: Bar | None = None
+        self._done: dict[str, Outcome] = {}
+        self._seen: dict[str, Progress] = {}
+        self._packs: dict[str, PackJob] = {}
+        self.trained = 0
+        self.reused = 0
+
+    def __call__(
+        self, specs: Sequence[RunSpec], title: str = "Proxies", role: str = "design"
+    ) -> tuple[Outcome, ...]:
+        """One outcome per spec, in their order.
+
+        Args:
+            specs: what is wanted.
+            title: shown while it is trained.
+            role: why it is trained, for the record.
+
+        Raises:
+            TrainingError: more than the allowed share failed.
+            CuveeError: what a worker found wrong with its input.
+        """
+        missing = []
+        for spec in {spec.fingerprint: spec for spec in specs}.values():
+            if spec.fingerprint in self._done:
+                continue
+            outcome = self._store.get(spec.fingerprint)
+            if outcome is None:
+                missing.append(spec)
+            else:
+                self._done[spec.fingerprint] = outcome
+                self.reused += 1
+                self._tracker.finish(outcome)
+        for note in self._store.damaged:
+            current().say(f"damaged: {note}")
+        self._store.damaged.clear()
+        if missing:
+            with current().step(title) as self._bar:
+                self._train(missing, role)
+        self._check_failures(len(specs))
+        return tuple(self._done[spec.fingerprint] for spec in specs)
+
+    def untrained(self, spec: RunSpec) -> dict[str, float]:
+        """What a proxy of a spec's size scores before training; computed once."""
+        key = hashlib.sha256(canonical([spec.size, spec.seed, spec.scoring]).encode()).hexdigest()
+        known: dict[str, float] | None = self._store.recall("untrained", key)
+        if known is None:
+            known = self._runner.untrained(self._job([spec], self._runner.device))
+            self._store.remember("untrained", key, known)
+        return known
+
+    def progress(self, name: str, progress: Progress) -> None:
+        """Called from the runner's thread with what workers report."""
+        job = self._packs.get(name)
+        if job is None:
+            return
+        with self._lock:
+            self._seen[name] = progress
+            self._move()
+        for spec, loss in zip(job.specs, progress.losses, strict=True):
+            self._tracker.curve(spec.fingerprint, [(progress.tokens, loss)])
+
+    def _train(self, missing: Sequence[RunSpec], role: str) -> None:
+        device = self._runner.device
+        limit = self._pack_limit
+        jobs = [self._job(group, device) for group in pack.packs(missing, device, limit)]
+        self._packs = {job.name: job for job in jobs}
+        self._seen = {}
+        for spec in missing:
+            self._tracker.child(spec, {"role": role})
+        slots = self._runner.slots
+        futures: list[PrefectConcurrentFuture[Any]] = []
+        try:
+            for job in jobs:
+                while sum(not future.wrapped_future.done() for future in futures) >= slots:
+                    time.sleep(POLL_SECONDS)
+                futures.append(train_pack.submit(job, self._runner.run, self._keep))
+                self._check_failures(len(missing))
+            for job, future in zip(jobs, futures, strict=True):
+                self._settle(job, future)
+        except BaseException:
+            self._runner.stop()
+            raise
+
+    def _job(self, specs: Sequence[RunSpec], device: str) -> PackJob:
+        job = PackJob(
+            specs=tuple(specs),
+            corpus=str(self._prepared.corpus.root),
+            suite=self._prepared.suite,
+            checkpoints="",
+            device=device,
+            limits=self._prepared.limits,
+        )
+        return job.at(self._checkpoints)
+
+    def _keep(self, job: PackJob, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self._store.put(outcome)
+        checkpoint.remove(Path(job.checkpoints))
+        with self._lock:
+            for outcome in outcomes:
+                self._done[outcome.spec.fingerprint] = outcome
+                self.trained += 1
+            self._move()
+        for outcome in outcomes:
+            self._tracker.finish(outcome)
+
+    def _settle(self, job: PackJob, future: PrefectConcurrentFuture[Any]) -> None:
+        """Count a pack whose worker died too often as failed; the next run tries it again."""
+        try:
+            future.result()
+        except TrainingError as error:
+            for spec in job.specs:
+                failed = Failed(spec, str(error))
+                self._done[spec.fingerprint] = failed
+                self._tracker.finish(failed)
+
+    def _move(self) -> None:
+        """Move the bar; the lock is held."""
+        if self._bar is None or not self._packs:
+            return
+        total = sum(len(job.specs) for job in self._packs.values())
+        done = sum(
+            1 for job in self._packs.values() for s in job.specs if s.fingerprint in self._done
+        )
+        under_way = sum(
+            len(job.specs) * self._seen[name].step / self._seen[name].steps
+            for name, job in self._packs.items()
+            if name in self._seen and job.specs[0].fingerprint not in self._done
+        )
+        self._bar.move(f"{done} of {total}", (done + under_way) / total)
+
+    def _check_failures(self, asked: int) -> None:
+        failed = [run for run in self._done.values() if isinstance(run, Failed)]
+        if len(failed) > max(1.0, self._failed_share * max(asked, len(self._done))):
+            reasons = "; ".join(sorted({run.reason for run in failed})[:3])
+            raise TrainingError(
+                f"{len(failed)} of {max(asked, len(self._done))} trainings failed, more than the "
+                f"recipe's limits.failed_share of {self._failed_share:.0%} allows: {reasons}. "
+                "Lower proxy.rate, or raise the limit; finished runs are kept"
+            )
+
+
+def speed(outcomes: Sequence[Outcome]) -> float:
+    """Median training speed, tokens per second per core (a pack's divided among its models)."""
+    rates = [
+        run.spec.tokens / run.seconds
+        for run in outcomes
+        if isinstance(run, RunResult) and run.seconds > 0
+    ]
+    return float(np.median(rates)) if rates else 0.0

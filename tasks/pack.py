@@ -1,0 +1,116 @@
+"""One pack from specs to outcomes: what a worker process runs.
+
+Imports neither Prefect nor MLflow nor Ray: a worker starts fast and knows nothing of who called it.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evaluation.scores import Limits, PackScores, score_pack, untrained
+from evaluation.suites import Suite
+from mixtures.history import Failed, Outcome, RunResult, RunSpec
+from proxies.likelihood import PackLikelihood
+from proxies.shards import Corpus
+from proxies.train import Progress, TrainedRun, Training, train
+
+
+@dataclass(frozen=True)
+class PackJob:
+    """Everything that a worker needs to train and score a pack; plain values only.
+
+    Attributes:
+        specs: runs that can train together.
+        corpus: folder of the prepared corpus.
+        suite: what the proxies are scored on beside held-out text.
+        checkpoints: folder for the pack's checkpoints.
+        device: "cpu" or "cuda".
+        limits: how much held-out text is scored.
+    """
+
+    specs: tuple[RunSpec, ...]
+    corpus: str
+    suite: Suite
+    checkpoints: str
+    device: str = "cpu"
+    limits: Limits = Limits()  # noqa: RUF009 (frozen)
+
+    @property
+    def name(self) -> str:
+        """Short, and different for different packs."""
+        if len(self.specs) == 1:
+            return self.specs[0].fingerprint[:12]
+        prints = "".join(spec.fingerprint for spec in self.specs)
+        return f"{hashlib.sha256(prints.encode()).hexdigest()[:12]}x{len(self.specs)}"
+
+    def at(self, folder: Path) -> "PackJob":
+        """The job with its checkpoints under a folder."""
+        return replace(self, checkpoints=str(folder / self.name))
+
+
+def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome, ...]:
+    """Train a pack and score it.
+
+    Returns:
+        One outcome per spec, in their order. Divergence is an outcome; anything else that goes
+        wrong raises.
+    """
+    corpus = Corpus.open(Path(job.corpus), verify=False)  # the flow has verified it
+    trained = train(
+        job.specs,
+        corpus,
+        device=job.device,
+        checkpoints=Path(job.checkpoints) if job.checkpoints else None,
+        report=report,
+    )
+    if trained.likelihood is None:
+        return tuple(run for run in trained.runs if isinstance(run, Failed))
+    scores = iter(
+        score_pack(
+            trained.likelihood,
+            tokenizer_path=corpus.tokenizer_path,
+            valid=held_out(corpus),
+            suite=job.suite,
+            limits=job.limits,
+        )
+    )
+    return tuple(
+        run if isinstance(run, Failed) else _outcome(run, next(scores)) for run in trained.runs
+    )
+
+
+def untrained_scores(job: PackJob) -> dict[str, float]:
+    """What proxies of this size and seed score before training: scores and details by name."""
+    corpus = Corpus.open(Path(job.corpus), verify=False)
+    scored = score_pack(
+        PackLikelihood(Training(job.specs, corpus, device=job.device, controller=None).model),
+        tokenizer_path=corpus.tokenizer_path,
+        valid=held_out(corpus),
+        suite=job.suite,
+        limits=job.limits,
+    )
+    return {name: score.value for name, score in untrained(scored).items()}
+
+
+def held_out(corpus: Corpus) -> dict[str, tuple[Any, Any, Any]]:
+    """Held-out text by domain as (tokens, document offsets, document bytes) arrays."""
+    shards = {domain.name: corpus.valid(domain.name) for domain in corpus.domains}
+    return {name: (shard.tokens, shard.offsets, shard.bytes) for name, shard in shards.items()}
+
+
+def _outcome(run: TrainedRun, scored: PackScores) -> Outcome:
+    if scored.problem:
+        return Failed(run.spec, scored.problem)
+    return RunResult(
+        spec=run.spec,
+        scores=scored.scores,
+        details=scored.details,
+        curve=run.curve,
+        trajectory=run.trajectory,
+        tokens=run.tokens,
+        epochs=run.epochs,
+        flops=run.flops,
+        seconds=run.seconds,
+    )

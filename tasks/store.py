@@ -1,0 +1,160 @@
+"""The store of results: the truth of a study.
+
+One directory per fingerprint; `result.json` is written last and atomically, and carries the sha256
+of what it holds. A record that is not what was written is moved aside, named, and never used: its
+run is trained again. Paths are fsspec URLs, so that a store can lie on a disk, on shared storage or
+in an object store.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+
+from mixtures.errors import CuveeError, EvidenceError, StorageError
+from mixtures.history import Failed, Outcome, RunSpec, canonical, from_json, to_json
+
+
+class Store:
+    """Results by fingerprint.
+
+    Args:
+        url: a local path or any fsspec URL.
+
+    Attributes:
+        damaged: names of the records that were found corrupt and moved aside, oldest first.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.files, self.root = fsspec.core.url_to_fs(url)
+        self.damaged: list[str] = []
+        with _plainly(self.root):
+            self.files.makedirs(self.root, exist_ok=True)
+
+    def get(self, fingerprint: str) -> Outcome | None:
+        """The outcome of a run, or None if it is not here or its record was damaged."""
+        path = f"{self.root}/runs/{fingerprint}/result.json"
+        record = self._read(path)
+        if record is None:
+            return None
+        try:
+            outcome = from_json(record)
+            if outcome.spec.fingerprint != fingerprint:
+                raise EvidenceError(f"it holds run {outcome.spec.fingerprint[:12]}")
+        except CuveeError as error:
+            self._set_aside(path, str(error))
+            return None
+        return outcome
+
+    def put(self, outcome: Outcome) -> None:
+        """Keep an outcome. The last writer wins; equal specs give equal outcomes.
+
+        Raises:
+            StorageError: the disk is full or the place cannot be written.
+        """
+        self._write(f"{self.root}/runs/{outcome.spec.fingerprint}/result.json", to_json(outcome))
+
+    def missing(self, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
+        """The specs whose outcome is not here, each once, in their order."""
+        unique = {spec.fingerprint: spec for spec in specs}
+        return tuple(spec for name, spec in unique.items() if self.get(name) is None)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Every readable outcome, in the order of fingerprints."""
+        folder = f"{self.root}/runs"
+        if not self.files.exists(folder):
+            return
+        for path in sorted(self.files.ls(folder, detail=False)):
+            outcome = self.get(path.rstrip("/").rsplit("/", 1)[-1])
+            if outcome is not None:
+                yield outcome
+
+    def forget_failures(self) -> int:
+        """Remove the records of failed runs, so that they are tried again; returns how many."""
+        failed = [o for o in self.outcomes() if isinstance(o, Failed)]
+        for outcome in failed:
+            self.files.rm(f"{self.root}/runs/{outcome.spec.fingerprint}", recursive=True)
+        return len(failed)
+
+    def recall(self, name: str, key: str) -> Any:
+        """A value kept under a name and a key of what it was computed from, or None."""
+        return self._read(f"{self.root}/{name}/{key}.json")
+
+    def remember(self, name: str, key: str, value: Any) -> None:
+        """Keep a value that is costly to compute again, under a key of what determines it."""
+        self._write(f"{self.root}/{name}/{key}.json", value)
+
+    def _read(self, path: str) -> Any:
+        try:
+            raw = self.files.cat_file(path)
+        except FileNotFoundError:
+            return None
+        try:
+            record = json.loads(raw)
+            content, digest = record["content"], record["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            self._set_aside(path, f"unreadable: {error!r}")
+            return None
+        if hashlib.sha256(canonical(content).encode()).hexdigest() != digest:
+            self._set_aside(path, "its checksum does not match")
+            return None
+        return content
+
+    def _write(self, path: str, content: Any) -> None:
+        text = canonical(content)
+        record = json.dumps(
+            {"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": json.loads(text)}
+        )
+        with _plainly(path):
+            self._write_atomically(path, record.encode())
+
+    def _write_atomically(self, path: str, raw: bytes) -> None:
+        if "file" not in _protocols(self.files):
+            self.files.pipe_file(path, raw)  # object stores publish an object whole
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        draft = f"{path}.{uuid.uuid4().hex}.draft"
+        try:
+            with open(draft, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        finally:
+            if os.path.exists(draft):
+                os.remove(draft)
+
+    def _set_aside(self, path: str, why: str) -> None:
+        aside = f"{path}.corrupt-{uuid.uuid4().hex[:8]}"
+        with _plainly(path):
+            self.files.mv(path, aside)
+        self.damaged.append(f"{path}: {why}; moved to {aside}, it will be made again")
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+
+
+@contextmanager
+def _plainly(path: str) -> Iterator[None]:
+    """Turns errors of the disk into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"no space left for {path}: finished runs are kept; free some space and run again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise StorageError(
+                f"cannot write {path} ({error.strerror}): "
+                "choose another folder with --home or change its permissions"
+            ) from error
+        raise StorageError(f"cannot use {path}: {error}") from error
