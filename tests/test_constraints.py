@@ -81,9 +81,7 @@ def test_divergence_of_many_mixtures_is_kl_of_each():
     assert np.allclose(found.divergence(W), [simplex.kl(w, DOMAINS.natural) for w in W])
 
 
-@pytest.mark.parametrize(
-    "bounds", [{"code": (0.5, 0.4)}, {"code": (0.1, 1.2)}, {"code": (0.1,)}]
-)
+@pytest.mark.parametrize("bounds", [{"code": (0.5, 0.4)}, {"code": (0.1, 1.2)}, {"code": (0.1,)}])
 def test_bounds_that_are_no_range_are_refused(bounds):
     with pytest.raises(ConstraintError, match="least, most"):
         constrain(DOMAINS, full_tokens=1, bounds=bounds)

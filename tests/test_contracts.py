@@ -185,9 +185,7 @@ def test_searches_serve_any_law_or_say_which_search_does(name):
     W, Y = data()
     law = fitted(quick(build("law", "lightgbm")), W, Y)
     try:
-        found = build("search", name).choose(
-            law, PROBLEM, np.zeros(2), np.random.default_rng(0)
-        )
+        found = build("search", name).choose(law, PROBLEM, np.zeros(2), np.random.default_rng(0))
     except RecipeError as error:
         assert "simulate" in str(error)
     else:
@@ -253,7 +251,7 @@ def test_methods_answer_with_a_feasible_mixture_and_its_evidence(name):
     problem = dataclasses.replace(PROBLEM, constraints=capped, full_tokens=10_000_000)
     found, history = search(small(name), problem, WORLD, 3)
     assert capped.satisfied(found.weights)
-    assert all(low <= w <= high for w, (low, high) in zip(found.weights, found.intervals))
+    assert all(low <= w <= high for w, (low, high) in zip(found.weights, found.intervals, strict=False))
     assert set(found.evidence) <= {run.spec.fingerprint for run in history}
     assert np.allclose(found.epochs, problem.domains.epochs(found.weights, 10_000_000))
     assert found.candidates[0].name == "recommended"

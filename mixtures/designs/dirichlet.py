@@ -63,7 +63,7 @@ class Dirichlet:
     ) -> Array:
         prior = simplex.temper(domains.natural, self.temperature)
         pool = feasible.sample(
-            lambda count: self._raw(prior, count, rng), constraints, n * self.oversample, rng
+            lambda count: self.raw(prior, count, rng), constraints, n * self.oversample, rng
         )
         rounded = rounded_to(pool, self.minimum)
         fits = constraints.satisfied(rounded)
@@ -72,8 +72,8 @@ class Dirichlet:
         unique = distinct(pool)
         return enough(unique[rng.permutation(len(unique))], n, "dirichlet")
 
-    def _raw(self, prior: Array, count: int, rng: np.random.Generator) -> Array:
-        """Draws (count, K), equally many at each strength."""
+    def raw(self, prior: Array, count: int, rng: np.random.Generator) -> Array:
+        """At least `count` draws (n, K) of the whole simplex, equally many at each strength."""
         grid = np.geomspace(self.least_strength, self.most_strength, self.strengths)
         each = -(-count // self.strengths)
         draws = np.concatenate([dirichlet(prior * s, each, rng) for s in grid])

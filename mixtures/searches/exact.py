@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible
+from mixtures import feasible, simplex
 from mixtures.constraints import Constraints
 from mixtures.domains import Array
 from mixtures.errors import ConstraintError, RecipeError
@@ -28,6 +28,7 @@ from mixtures.searches import score
 from mixtures.searches.convex import Program
 
 SUPPORTS = 200
+ZERO = 1e-9  # shares below it are a solver's rounding
 
 
 @register("search", "exact")
@@ -70,6 +71,7 @@ class Exact:
         found = self._solve(program, constraints, rng)
         if constraints.most_domains is not None and not bool(constraints.satisfied(found)):
             found = self._sparse(program, constraints, found, rng)
+        found = simplex.normalized(np.where(found > ZERO, found, 0.0))
         if self.kl_reg > 0:
             return score.best_of(law, found[None], form)
         return score.settled(law, found, problem, form)
@@ -111,7 +113,7 @@ class Exact:
             raise ConstraintError(
                 f"no mixture of {constraints.most_domains} domains meets the other constraints"
             )
-        return np.where(best[1] > 1e-9, best[1], 0.0) / np.sum(best[1][best[1] > 1e-9])
+        return simplex.normalized(np.where(best[1] > ZERO, best[1], 0.0))
 
     def _solve(self, program: Program, constraints: Constraints, rng: np.random.Generator) -> Array:
         """The best of a few solves, moved inside the limits by what rounding left outside."""

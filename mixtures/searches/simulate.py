@@ -4,10 +4,10 @@ Source: RegMix (arXiv 2407.01492), section 3: 100 000 draws from a Dirichlet aro
 shares, the mean of the 128 predicted best. The mean is steadier than the single best, and it keeps
 every linear constraint, since the feasible set is convex.
 
-Departures: the default is a quarter of the draws and of the top, the same part of the whole, as a
-tree law takes seconds for 100 000 draws of each target; draws keep the constraints (RegMix draws without); with sparsity, whose set is not
-convex, only draws with the best one's support are averaged; where the mean breaks a floor, the best
-single draw is taken.
+Departures: the default is a quarter of the draws and of the top, which is the same part of the
+whole, as a tree law takes seconds for 100 000 draws of each target; draws keep the constraints
+(RegMix draws without); with sparsity, whose set is not convex, only draws with the best one's
+support are averaged; where the mean breaks a floor, the best single draw is taken.
 """
 
 from dataclasses import dataclass, replace

@@ -1,0 +1,120 @@
+"""Designs: the published schemes, number by number, and what each does beyond its contract."""
+
+import numpy as np
+import pytest
+
+from mixtures import simplex
+from mixtures.constraints import constrain
+from mixtures.designs.anchors import Anchors
+from mixtures.designs.dirichlet import Dirichlet, rounded_to
+from mixtures.designs.distinct import distinct
+from mixtures.designs.vertices import Vertices
+from mixtures.domains import Domain, DomainSet
+from mixtures.errors import ConstraintError, RecipeError
+
+NAMES = ("a", "b", "c", "d", "e")
+DOMAINS = DomainSet(
+    tuple(Domain(n, t, 4 * t, n) for n, t in zip(NAMES, (50, 100, 200, 250, 400), strict=True))
+)
+FREE = constrain(DOMAINS, full_tokens=1)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_dirichlet_centres_on_the_tempered_natural_shares():
+    """E[w] = natural ** 0.5 / sum for every strength; catches a prior without its temperature."""
+    prior = simplex.temper(DOMAINS.natural, 0.5)
+    raw = Dirichlet().raw(prior, 6000, rng())
+    assert np.abs(raw.mean(axis=0) - prior).max() < 0.02
+    W = Dirichlet().draw(DOMAINS, FREE, 400, rng())
+    assert np.abs(W.mean(axis=0) - prior).max() < 0.08
+    assert np.abs(prior - DOMAINS.natural).max() > 0.05
+
+
+def test_dirichlet_spreads_as_its_strengths_say():
+    """Var w_i = p_i (1 - p_i) / (s + 1), averaged over 15 strengths log-spaced in [0.1, 5]."""
+    prior = simplex.temper(DOMAINS.natural, 0.5)
+    W = Dirichlet().raw(prior, 6000, rng())
+    strengths = np.logspace(np.log10(0.1), np.log10(5.0), 15)
+    expected = prior * (1 - prior) * np.mean(1 / (strengths + 1))
+    assert np.allclose(W.var(axis=0), expected, rtol=0.08)
+
+
+@pytest.mark.parametrize("minimum", [2e-4, 0.002])
+def test_dirichlet_shares_are_multiples_of_the_minimum(minimum):
+    """Both schemes round; catches shares that no trainer can realise and sums beside one."""
+    W = Dirichlet(minimum=minimum).draw(DOMAINS, FREE, 50, rng())
+    assert np.allclose(W / minimum, np.round(W / minimum), atol=1e-6)
+    assert np.allclose(W.sum(axis=1), 1, atol=1e-12)
+
+
+def test_rounding_by_hand():
+    """0.004 is below 0.01 and goes; the rest, renormalized, is 0.3012 and 0.6988."""
+    assert np.allclose(rounded_to(np.array([[0.3, 0.696, 0.004]]), 0.01), [[0.3, 0.7, 0.0]])
+
+
+def test_dirichlet_obeys_epoch_caps_after_rounding():
+    caps = constrain(DOMAINS, full_tokens=10_000, epochs=15.0)
+    W = Dirichlet().draw(DOMAINS, caps, 40, rng())
+    assert np.all(np.minimum(15 * DOMAINS.tokens / 10_000, 1) + 1e-6 >= W)
+
+
+def test_dirichlet_survives_caps_that_rejection_cannot():
+    """Caps that leave one mixture in thousands; catches endless rejection."""
+    tight = constrain(DOMAINS, full_tokens=1000, epochs=1.05)
+    W = Dirichlet().draw(DOMAINS, tight, 30, rng())
+    assert len(W) == 30 and np.all(tight.satisfied(W))
+
+
+def test_dirichlet_does_not_favour_a_column():
+    """Reordering the domains reorders the distribution; catches stick-breaking by position."""
+    order = np.array([3, 1, 4, 0, 2])
+    turned = DomainSet(tuple(DOMAINS.domains[i] for i in order))
+    free = constrain(turned, full_tokens=1)
+    one = Dirichlet(oversample=2).draw(DOMAINS, FREE, 3000, rng())[:, order]
+    two = Dirichlet(oversample=2).draw(turned, free, 3000, rng(1))
+    assert np.abs(one.mean(axis=0) - two.mean(axis=0)).max() < 0.03
+    assert np.abs((one > 0).mean(axis=0) - (two > 0).mean(axis=0)).max() < 0.04
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"least_strength": 0.0}, {"least_strength": 9.0}, {"minimum": 0.6}, {"oversample": 0}],
+)
+def test_dirichlet_refuses_fields_out_of_range(fields):
+    with pytest.raises(RecipeError, match="got"):
+        Dirichlet(**fields)
+
+
+def test_vertices_are_the_corners_then_their_means():
+    W = Vertices().draw(DOMAINS, FREE, 7, rng())
+    assert np.allclose(W[:5], np.eye(5), atol=1e-6)
+    assert np.allclose(W[5], [0.5, 0.5, 0, 0, 0], atol=1e-6)
+
+
+def test_vertices_go_as_near_to_a_corner_as_allowed():
+    """a is capped at 0.2: its vertex has 0.2 of a and the rest as in the corpus."""
+    capped = constrain(DOMAINS, full_tokens=1, bounds={"a": (0.0, 0.2)})
+    first = Vertices().draw(DOMAINS, capped, 5, rng())[0]
+    rest = DOMAINS.natural[1:] / DOMAINS.natural[1:].sum()
+    assert np.allclose(first, [0.2, *(0.8 * rest)], atol=1e-4)
+
+
+def test_anchors_are_natural_and_uniform_or_written_out():
+    W = Anchors().draw(DOMAINS, FREE, 2, rng())
+    assert np.allclose(W, [DOMAINS.natural, DOMAINS.uniform])
+    own = Anchors(({"a": 0.5, "e": 0.5},)).draw(DOMAINS, FREE, 1, rng())
+    assert own.tolist() == [[0.5, 0, 0, 0, 0.5]]
+    with pytest.raises(RecipeError, match="got 'middle'"):
+        Anchors(("middle",))
+    with pytest.raises(ConstraintError, match=r"sum to 0\.7"):
+        Anchors(({"a": 0.7},)).draw(DOMAINS, FREE, 1, rng())
+
+
+def test_distinct_keeps_the_first_of_near_copies_and_spares_earlier_sweeps():
+    points = np.array([[0.5, 0.5], [0.5, 0.5], [0.505, 0.495], [0.9, 0.1]])
+    assert len(distinct(points)) == 3
+    assert distinct(points, near=0.02).tolist() == [[0.5, 0.5], [0.9, 0.1]]
+    assert distinct(points, near=0.02, against=np.array([[0.9, 0.1]])).tolist() == [[0.5, 0.5]]

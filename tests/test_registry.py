@@ -1,0 +1,80 @@
+"""The registry: names and fields from recipes, with suggestions for what is not there."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from mixtures import registry
+from mixtures.designs.dirichlet import Dirichlet
+from mixtures.errors import RecipeError, UnknownName
+from mixtures.methods.regmix import RegMix
+from mixtures.registry import build, describe, names, register
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(
+        UnknownName, match=r"unknown design 'dirichelt'; did you mean 'dirichlet'\?"
+    ):
+        build("design", "dirichelt")
+    with pytest.raises(UnknownName, match="known: .*dirichlet"):
+        build("design", "zzz")
+
+
+def test_an_unknown_field_suggests_the_nearest():
+    """Catches a recipe whose misspelt knob is ignored in silence."""
+    with pytest.raises(UnknownName, match=r"field of design 'dirichlet' 'temprature'.*temperature"):
+        build("design", {"name": "dirichlet", "temprature": 0.5})
+    with pytest.raises(UnknownName, match="log_linear"):
+        build("method", {"name": "regmix", "laws": ["log_liner"]})
+    with pytest.raises(UnknownName, match="strengths"):
+        build("method", {"name": "regmix", "design": {"name": "dirichlet", "strengts": 3}})
+
+
+def test_values_are_held_to_their_type():
+    assert build("design", {"name": "dirichlet", "temperature": 1}).temperature == 1.0
+    for value in ("hot", True, None, [1]):
+        with pytest.raises(RecipeError, match="temperature must be float"):
+            build("design", {"name": "dirichlet", "temperature": value})
+
+
+@pytest.mark.parametrize("config", [{}, {"temperature": 1.0}, 3, None, ["dirichlet"]])
+def test_a_part_without_a_name_is_refused(config):
+    with pytest.raises(RecipeError, match="needs a `name`"):
+        build("design", config)
+
+
+def test_instances_pass_and_nested_parts_are_built():
+    own = Dirichlet(temperature=1.0)
+    assert build("design", own) is own
+    method = build(
+        "method",
+        {"name": "regmix", "runs": 5, "design": own, "laws": ["lightgbm", {"name": "log_linear"}]},
+    )
+    assert method.design is own and [law.name for law in method.laws] == ["lightgbm", "log_linear"]
+    assert hash(method) == hash(build("method", describe(method)))
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_describe_gives_what_build_takes(name):
+    """Catches a description that loses a nested field: the record must rebuild the method."""
+    method = build("method", name)
+    plain = json.loads(json.dumps(describe(method)))
+    assert build("method", plain) == method
+
+
+def test_numbers_out_of_range_are_refused_with_their_value():
+    for bad in ({"runs": 0}, {"seeds": -1}, {"folds": 1}, {"refits": 3}, {"laws": []}):
+        with pytest.raises(RecipeError, match=r"needs|need"):
+            RegMix(**bad)
+
+
+def test_two_classes_cannot_claim_one_name(monkeypatch):
+    monkeypatch.setitem(registry._registered, "design", dict(registry._registered["design"]))
+
+    @dataclass(frozen=True)
+    class Other:
+        pass
+
+    with pytest.raises(RecipeError, match="two classes"):
+        register("design", "dirichlet")(Other)
