@@ -2,8 +2,8 @@
 
 Characters are bytes. A word's hash is a polynomial in its bytes modulo 2^64, which a difference of
 prefix sums times an inverse power gives for all words at once; the hash of a run of n words is a
-polynomial in the hashes of its words. Both are finished with a mixer of bits. Some 50 MB/s on one
-core, where a loop over words does 3.
+polynomial in the hashes of its words. Both are finished with a mixer of bits. About 55 MB per
+second of one core, three times what a loop over tuples of words does.
 """
 
 import re

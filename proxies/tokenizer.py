@@ -5,7 +5,7 @@ small (4096), because the embedding of a large vocabulary would dwarf a proxy of
 
 Encoding goes word by word through a table. The pre-tokenizer never joins a character that is not
 white space to white space that follows it, so text cut at those places has the tokens of the
-pieces, and natural text consists of few different pieces: a third of the time of encoding whole
+pieces, and natural text consists of few different pieces: half the time of encoding whole
 documents. `encode` checks that the tokenizer is one for which this holds, and otherwise encodes
 whole documents.
 """
