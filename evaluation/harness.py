@@ -144,6 +144,17 @@ def exams(suite: Suite, *, tokenizer_path: Path, eot: int, context: int) -> tupl
     return _built[key]
 
 
+def forget() -> None:
+    """Drop the built requests, so that the next pack builds its own (for measurements)."""
+    _built.clear()
+
+
+def chosen(suite: Suite, name: str) -> list[int]:
+    """Positions of the items that a suite asks of one task of its own, in their file's order."""
+    (task,) = _load(suite, name)
+    return sorted(i for _, i in _order([task])[: suite.limit])
+
+
 def _exam(suite: Suite, name: str, encoder: Encoder) -> Exam:
     items: list[Item] = []
     rows: list[Row] = []
@@ -290,8 +301,7 @@ def check(suite: Suite) -> None:
 def _asked(name: str, tasks: list[Any], limit: int | None) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """Each chosen item's lm-eval task and requests: the first `limit` in a fixed hash order."""
     with _explained(name, "asked"):
-        every = [(t, i) for t, task in enumerate(tasks) for i in range(len(task.eval_docs))]
-        every.sort(key=lambda at: hashlib.sha256(f"{at[0]}/{at[1]}".encode()).digest())
+        every = _order(tasks)
         for t, task in enumerate(tasks):
             chosen = {i for owner, i in every[:limit] if owner == t}
             if not chosen:
@@ -305,6 +315,12 @@ def _asked(name: str, tasks: list[Any], limit: int | None) -> Iterator[tuple[Any
                 groups.setdefault(instance.doc_id, []).append(instance)
             for group in groups.values():
                 yield task, tuple(sorted(group, key=lambda instance: instance.idx))
+
+
+def _order(tasks: list[Any]) -> list[tuple[int, int]]:
+    """(task, item) of every item in an order that is fixed and unrelated to that of the files."""
+    every = [(t, i) for t, task in enumerate(tasks) for i in range(len(task.eval_docs))]
+    return sorted(every, key=lambda at: hashlib.sha256(f"{at[0]}/{at[1]}".encode()).digest())
 
 
 def _load(suite: Suite, name: str) -> list[Any]:
