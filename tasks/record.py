@@ -9,6 +9,7 @@ errors under `stderr/`, the training loss under `loss` with tokens seen as the s
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -102,9 +103,15 @@ def spec_entry(spec: RunSpec, tags: Mapping[str, str]) -> Entry:
     return Entry(params, points, prefixed({**tags, "fingerprint": spec.fingerprint}))
 
 
+def run_name(spec: RunSpec, tags: Mapping[str, str]) -> str:
+    """What people see of a proxy first, such as `confirmation natural seed 2 (3f9a1c)`."""
+    words = [tags.get("role", "proxy"), tags.get("mixture", ""), f"seed {spec.seed}"]
+    return f"{' '.join(word for word in words if word)} ({spec.fingerprint[:6]})"
+
+
 def prefixed(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags under our own prefix, so that they meet no other program's."""
-    return {f"{PREFIX}{name}": str(value) for name, value in tags.items()}
+    return {f"{PREFIX}{name}": str(value) for name, value in tags.items() if value != ""}
 
 
 def curve_points(
@@ -143,7 +150,15 @@ def _result_points(result: RunResult, objective: float | None) -> Iterator[Point
 def study_entry(study: Study) -> Entry:
     """The headline figures of a study; gains are bits per byte, positive is better."""
     ours = study.recommendation
-    values: dict[str, float] = {
+    values: dict[str, float] = {}
+    for name, pair in (study.confirmation.objective if study.confirmation else {}).items():
+        values |= _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
+    for name, estimate in ours.gains:
+        values |= _gain(f"predicted_gain/{name}", estimate.mean, estimate.low, estimate.high)
+    if study.law:
+        values["rank_correlation"] = study.law.spearman
+        values["decision_accuracy"] = study.law.decision_accuracy
+    values |= {
         "minutes": study.minutes,
         "proxies": study.proxies,
         "trained_now": study.trained_now,
@@ -151,15 +166,10 @@ def study_entry(study: Study) -> Entry:
         "failed": len(study.failed),
         "tokens_per_second": study.tokens_per_second,
     }
-    if study.law:
-        values["rank_correlation"] = study.law.spearman
-        values["decision_accuracy"] = study.law.decision_accuracy
     for candidate in ours.candidates:
         values[f"predicted/{candidate.name}"] = candidate.objective.mean
-    for name, estimate in ours.gains:
-        values |= _gain(f"predicted_gain/{name}", estimate.mean, estimate.low, estimate.high)
-    for name, pair in (study.confirmation.objective if study.confirmation else {}).items():
-        values |= _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
+    for name, runs in _confirmed(study).items():
+        values[f"confirmed/{name}"] = sum(runs) / len(runs)
     for name, weight in zip(ours.domains, ours.weights, strict=True):
         values[f"recommended/{name}"] = float(weight)
     points = tuple(Point(metric(n), float(v)) for n, v in values.items() if math.isfinite(v))
@@ -174,18 +184,27 @@ def _gain(name: str, mean: float, low: float, high: float) -> dict[str, float]:
 
 def outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:
     """Every outcome of a study with its tags: the role it played, and in which mixture."""
-    seen: dict[tuple[float, ...], int] = {}
+    seen = Counter(tuple(outcome.spec.weights.tolist()) for outcome in study.history)
+    named = {tuple(c.weights): c.name for c in study.recommendation.candidates}
     for outcome in study.history:
         weights = tuple(outcome.spec.weights.tolist())
-        seen[weights] = seen.get(weights, 0) + 1
-    for outcome in study.history:
-        repeated = seen[tuple(outcome.spec.weights.tolist())] > 1
-        yield outcome, {"role": "anchor" if repeated else "design"}
+        if seen[weights] == 1:
+            yield outcome, {"role": "design"}
+        else:
+            yield outcome, {"role": "anchor", "mixture": named.get(weights, "")}
     if study.confirmation:
         for run in study.confirmation.runs:
             yield run.result, {"role": "confirmation", "mixture": run.mixture}
         for failed in study.confirmation.failed:
             yield failed, {"role": "confirmation"}
+
+
+def _confirmed(study: Study) -> dict[str, list[float]]:
+    runs = study.confirmation.runs if study.confirmation else ()
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        values.setdefault(run.mixture, []).append(run.objective)
+    return values
 
 
 def datasets(study: Study) -> tuple[Data, ...]:

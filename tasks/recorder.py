@@ -77,9 +77,9 @@ class Recorder:
             if known:
                 self._parent = known[0].run
                 self._ledger.close(self._parent, RUNNING)
-                self._ledger.write(
-                    self._parent, Entry(tags=record.prefixed({"reason": "", **tags}))
-                )
+                was = f"{record.PREFIX}reason"  # of an end that is over now
+                again = {**record.prefixed(tags), **({was: ""} if was in known[0].tags else {})}
+                self._ledger.write(self._parent, Entry(tags=again))
                 self._remember()
             else:
                 self._parent = self._ledger.create(name, {**mark, **record.prefixed(tags)})
@@ -100,8 +100,7 @@ class Recorder:
             found = self._children.get(spec.fingerprint)
             if found is None:
                 entry = record.spec_entry(spec, {**tags, "kind": "proxy"})
-                words = [tags.get("role", "proxy"), tags.get("mixture", ""), spec.fingerprint[:8]]
-                name = " ".join(word for word in words if word)
+                name = record.run_name(spec, tags)
                 run = self._ledger.create(name, entry.tags, self._parent)
                 self._ledger.write(run, Entry(entry.params, entry.metrics))
                 self._children[spec.fingerprint] = _Child(run, RUNNING)

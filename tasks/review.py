@@ -9,10 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mixtures.errors import ServiceError
@@ -53,8 +55,15 @@ def review(folder: Path, show: Callable[[str], None], *, port: int = PORT) -> No
         raise ServiceError(f"there is no record in {folder} yet; `cuvee run` a recipe first")
     _check(port)
     environment = {**SETTINGS, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    with _interruptible():
+        _serve(command(folder, port), environment, port, show)
+
+
+def _serve(
+    line: list[str], environment: dict[str, str], port: int, show: Callable[[str], None]
+) -> None:
     process = subprocess.Popen(
-        command(folder, port),
+        line,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -69,6 +78,21 @@ def review(folder: Path, show: Callable[[str], None], *, port: int = PORT) -> No
         show("The record is closed.")
     finally:
         _end(process)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM both end the server, also where a shell made the first be ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signs = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(sign, signal.default_int_handler) for sign in signs]
+    try:
+        yield
+    finally:
+        for sign, handler in zip(signs, before, strict=True):
+            signal.signal(sign, handler)
 
 
 def _check(port: int) -> None:

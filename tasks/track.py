@@ -5,6 +5,7 @@ an SQLite file and a folder beside it, so that no server has to run. Only the fl
 comes here; workers report to it.
 """
 
+import getpass
 import json
 import logging
 import os
@@ -23,7 +24,9 @@ from tasks.recorder import Careful, Recorder
 EXPERIMENT = "cuvee"
 DATABASE, ARTIFACTS = "mlflow.db", "artifacts"
 PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens the pages for trainings
 METRICS, LABELS = 1000, 100  # most metrics, params and tags that MLflow takes in one batch
+DIGEST = 16  # characters of a digest that are shown; MLflow takes 36, the source has all
 PAGE = 1000  # runs asked for at once
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -92,6 +95,7 @@ class MlflowLedger:
 
     def create(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         ours = {NAME: name, "mlflow.source.name": "cuvee", "mlflow.source.type": "LOCAL"}
+        ours["mlflow.user"] = _user()
         if parent:
             ours[PARENT] = parent
         with self._service() as (client, experiment):
@@ -138,7 +142,7 @@ class MlflowLedger:
             DatasetInput(
                 Dataset(
                     name=item.name,
-                    digest=item.digest[:36],
+                    digest=item.digest[:DIGEST],
                     source_type="cuvee",
                     source=json.dumps({"identity": item.digest}),
                     profile=json.dumps(dict(item.profile)),
@@ -183,13 +187,21 @@ class MlflowLedger:
         client = MlflowClient(tracking_uri=self._uri)
         found = client.get_experiment_by_name(self._experiment)
         if found is None:
-            return client, client.create_experiment(self._experiment, self._artifacts)
+            made = client.create_experiment(self._experiment, self._artifacts, KIND)
+            return client, str(made)
         if found.lifecycle_stage != "active":
             raise ServiceError(
                 f"MLflow's experiment {self._experiment!r} at {self._uri} was deleted; restore it "
                 f"with `mlflow experiments restore -x {found.experiment_id}`"
             )
         return client, str(found.experiment_id)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return "unknown"
 
 
 def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
