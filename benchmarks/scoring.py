@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def train_tokenizer(data: Path, path: Path) -> None:
     tokenizer.save(str(path))
 
 
-def call_hflm(folder: Path, suite: suites.Suite, manager: TaskManager, batch: int) -> dict:
+def call_hflm(folder: Path, suite: suites.Suite, manager: TaskManager, batch: int) -> Any:
     """One ordinary lm-eval run on an exported proxy, on the items that the pack is asked."""
     return simple_evaluate(
         model=HFLM(pretrained=str(folder), batch_size=batch, device="cpu"),
@@ -107,7 +108,7 @@ def measure(work: Path, suite: suites.Suite, tokenizer: Path, calls: int) -> dic
     os.chdir(suite.data)  # the tasks' YAML names its data relative to it
     datasets.config.HF_DATASETS_CACHE = work / "cache"
     manager.load(list(suite.tasks))  # fills the data set cache outside the count
-    trials = {b: timed(lambda b=b: call_hflm(folders[0], suite, manager, b))[0] for b in BATCHES}
+    trials = {b: timed(partial(call_hflm, folders[0], suite, manager, b))[0] for b in BATCHES}
     best = min(trials, key=lambda b: trials[b])
     print(f"HFLM by batch size: { {b: round(t, 2) for b, t in trials.items()} } s", flush=True)
 
@@ -120,7 +121,7 @@ def measure(work: Path, suite: suites.Suite, tokenizer: Path, calls: int) -> dic
     for k, folder in enumerate(folders):  # in turn: a slow moment of the machine meets both
         seconds, scored = timed(pack)
         packed.append(seconds)
-        seconds, reference = timed(lambda f=folder: call_hflm(f, suite, manager, best))
+        seconds, reference = timed(partial(call_hflm, folder, suite, manager, best))
         single.append(seconds)
         agree(scored[k], reference)
         print(f"{PROXIES} packed: {packed[-1]:.2f} s; one HFLM call: {seconds:.2f} s", flush=True)
@@ -139,7 +140,7 @@ def measure(work: Path, suite: suites.Suite, tokenizer: Path, calls: int) -> dic
     }
 
 
-def agree(scored: scores.PackScores, reference: dict) -> None:
+def agree(scored: scores.PackScores, reference: Any) -> None:
     """Stop where the two do not measure the same thing."""
     for task in ("piqa", "mmlu"):
         ours = scored.details[f"task/{task}/accuracy"].value
