@@ -2,7 +2,7 @@
 
 Names follow one scheme, so that pages of the record can be set up once: `weight/<domain>`,
 `epochs/<domain>`, the targets under their own names ("domain/legal", "task/piqa"), their sampling
-errors under `stderr/`, the training loss under `loss` with tokens seen as the step. Weights and
+errors under `uncertainty/`, the training loss under `curve/loss` with tokens seen as the step. Weights and
 `objective` are metrics of every proxy, so that parallel coordinates of one against the other work.
 """
 
@@ -20,7 +20,7 @@ from tasks.markdown import escape, fenced
 from tasks.study import Study
 
 PREFIX = "cuvee."
-LOSS, OBJECTIVE = "loss", "objective"
+LOSS, OBJECTIVE = "curve/loss", "objective"  # the prefix puts the curve above all other charts
 LONGEST = 200  # characters of a metric's name; MLflow takes 250
 
 
@@ -61,7 +61,7 @@ def metric(name: str) -> str:
     """A name that every tracking server takes; a changed one ends in a hash, to stay unique."""
     allowed = re.sub(r"[^\w.\-/ ]", "_", name, flags=re.ASCII).strip("/. ")
     allowed = "/".join(part for part in allowed.split("/") if part.strip(". "))[:LONGEST]
-    if allowed == name:
+    if name and allowed == name:
         return name
     return f"{allowed or 'metric'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
@@ -135,7 +135,7 @@ def _result_points(result: RunResult, objective: float | None) -> Iterator[Point
         yield Point(OBJECTIVE, objective)
     for name, score in (*result.scores.items(), *result.details.items()):
         yield Point(metric(name), score.value)
-        yield Point(metric(f"stderr/{name}"), score.stderr)
+        yield Point(metric(f"uncertainty/{name}"), score.stderr)
     for name, epochs in zip(result.spec.domains, result.epochs, strict=False):
         yield Point(metric(f"epochs/{name}"), epochs)
     for tokens, weights in result.trajectory:

@@ -107,6 +107,14 @@ class Confirmation:
     failed: tuple[Failed, ...] = ()
     level: float = LEVEL
 
+    def __post_init__(self) -> None:
+        alone = sorted(set(self.targets) - set(self.objective))
+        if alone:
+            raise EvidenceError(
+                f"targets are compared with {', '.join(alone)}, but the objective is not; "
+                f"it is compared with {', '.join(self.objective) or 'nothing'}"
+            )
+
     def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
         """Seed -> value of a target, or of the objective, for one mixture."""
         return {

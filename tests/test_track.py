@@ -1,0 +1,311 @@
+"""The record: the same in memory and in MLflow, nothing twice, and no result lost with it."""
+
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic_study import synthetic_study
+
+from mixtures.errors import ServiceError
+from mixtures.history import Failed
+from tasks import record
+from tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, MemoryLedger
+from tasks.recorder import Careful, Recorder, rebuild
+from tasks.review import command, review
+from tasks.track import MlflowLedger, local_uri, open_tracker
+
+
+@pytest.fixture(scope="module")
+def study():
+    """Six runs of the design, one of them failed, with the confirmation of one seed pair less."""
+    full = synthetic_study(seeds=(101, 102))
+    return replace(full, history=full.history[3:9])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("study")
+    (root / "plots").mkdir()
+    (root / "plots" / "shares.png").write_bytes(b"png")
+    (root / "report.html").write_text("<p>report</p>")
+    (root / "summary.json").write_text("{}")
+    (root / "secret.txt").write_text("not part of the record")
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """One SQLite record for all tests of this file: making one takes seconds."""
+    return tmp_path_factory.mktemp("record")
+
+
+def _ledger(kind, place, experiment):
+    if kind == "memory":
+        return MemoryLedger()
+    return MlflowLedger(local_uri(place), experiment, (place / "files").as_uri())
+
+
+def _params(study):
+    return record.study_params(study.recipe_text, study.problem, study.seed)
+
+
+def _live(tracker, study):
+    """A study as a flow tells it: announced, progress in two batches, finished."""
+    tracker.begin(study.name, _params(study), {"method": "regmix"})
+    for outcome, tags in record.outcomes(study):
+        tracker.child(outcome.spec, tags)
+        if not isinstance(outcome, Failed):
+            tracker.curve(outcome.spec.fingerprint, outcome.curve[:20])
+            tracker.curve(outcome.spec.fingerprint, outcome.curve[10:30])
+        tracker.finish(outcome)
+
+
+def _children(ledger, study):
+    parent = ledger.find({"cuvee.study": record.key(study.name, _params(study))})
+    assert len(parent) == 1
+    return parent[0], ledger.find({}, parent[0].run)
+
+
+@pytest.mark.parametrize("kind", ["memory", "mlflow"])
+def test_a_study_is_recorded_once_however_often_it_is_run(kind, place, study, folder):
+    """Catches doubled children, doubled points of a curve, and a second parent on a rerun."""
+    ledger = _ledger(kind, place, "once")
+    for _ in range(2):
+        tracker = Recorder(ledger)
+        _live(tracker, study)
+        tracker.conclude(study, folder)
+    parent, children = _children(ledger, study)
+    assert parent.status == FINISHED
+    assert len(children) == study.proxies == 12
+    by_status = [child.status for child in children]
+    assert (by_status.count(FINISHED), by_status.count(FAILED)) == (11, 1)
+    best = next(c for c in children if c.status == FINISHED)
+    assert len(ledger.steps(best.run, record.LOSS)) == 60
+    wanted = {"objective", record.LOSS, "weight/legal", "domain/legal", "task/facts/accuracy"}
+    assert wanted | {"uncertainty/domain/legal", "epochs/legal"} <= best.metrics
+    assert {"confirmed_gain/uniform/low", "rank_correlation", "recommended/legal"} <= parent.metrics
+
+
+def test_mlflow_holds_what_memory_holds(place, study, folder):
+    """Catches a metric, tag, param or artifact that only one of the two ledgers keeps."""
+    memory, mlflow = MemoryLedger(), _ledger("mlflow", place, "parity")
+    for ledger in (memory, mlflow):
+        tracker = Recorder(ledger)
+        _live(tracker, study)
+        tracker.conclude(study, folder)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=local_uri(place))
+    theirs = {r.tags.get("cuvee.fingerprint", ""): r for r in _both(mlflow, study)}
+    for ours in _both(memory, study):
+        kept = memory.runs[ours.run]
+        run = client.get_run(theirs[kept.tags.get("cuvee.fingerprint", "")].run)
+        assert run.info.run_name == kept.name and run.info.status == kept.status
+        assert run.data.params == kept.params
+        assert kept.tags.items() <= run.data.tags.items()
+        assert run.data.metrics == {name: max(v)[1] for name, v in kept.metrics.items()}
+        names = {f.path for f in client.list_artifacts(run.info.run_id) if not f.is_dir}
+        names |= {f.path for f in client.list_artifacts(run.info.run_id, "plots")}
+        assert names == set(kept.artifacts)
+        data = {d.dataset.name: d.dataset.digest for d in run.inputs.dataset_inputs}
+        assert data == {name: item.digest[:16] for name, item in kept.datasets.items()}
+        assert run.data.tags.get("mlflow.note.content", "") == kept.description
+
+
+def _both(ledger, study):
+    parent, children = _children(ledger, study)
+    return [parent, *children]
+
+
+def test_only_the_files_of_a_report_are_kept(study, folder):
+    """Catches a record that copies the whole folder, checkpoints and all."""
+    ledger = MemoryLedger()
+    rebuild(Recorder(ledger), study, folder)
+    assert set(ledger.runs["run-0"].artifacts) == {
+        "report.html",
+        "summary.json",
+        "plots/shares.png",
+    }
+
+
+def test_the_description_answers_the_four_questions(study):
+    """Catches a page of the record that shows numbers without what they mean."""
+    text = record.description(study)
+    for question in ("What is recommended", "How sure", "Against what", "At what cost"):
+        assert f"**{question}.**" in text
+    assert "better by more than the noise" in text
+    assert len(record.description(replace(study, recipe_text="x" * 20_000))) <= 7500
+
+
+def test_a_lost_record_is_rebuilt(study, folder):
+    """Catches a record that can only be made while proxies train."""
+    live, later = MemoryLedger(), MemoryLedger()
+    tracker = Recorder(live)
+    _live(tracker, study)
+    tracker.conclude(study, folder)
+    rebuild(Recorder(later), study, folder)
+
+    def told(ledger):
+        parent, children = _children(ledger, study)
+        runs = [ledger.runs[c.run] for c in (parent, *children)]
+        points = [{n: sorted(v) for n, v in r.metrics.items()} for r in runs]
+        return [(r.name, r.status, r.params, p) for r, p in zip(runs, points, strict=True)]
+
+    assert told(later) == told(live)
+
+
+def test_a_killed_run_is_taken_up_where_its_curve_ended(place, study):
+    """Catches a curve that is drawn twice after `kill -9` in mid-training."""
+    ledger = _ledger("mlflow", place, "killed")
+    run = study.runs[0]
+    first = Recorder(ledger)
+    first.begin(study.name, _params(study), {})
+    first.child(run.spec, {"role": "design"})
+    first.curve(run.spec.fingerprint, run.curve[:25])
+    again = Recorder(ledger)
+    again.begin(study.name, _params(study), {})
+    again.child(run.spec, {"role": "design"})
+    again.curve(run.spec.fingerprint, run.curve[:40])
+    again.finish(run)
+    _, children = _children(ledger, study)
+    assert [child.status for child in children] == [FINISHED]
+    from mlflow import MlflowClient
+
+    history = MlflowClient(tracking_uri=local_uri(place)).get_metric_history(
+        children[0].run, "loss"
+    )
+    assert [(point.step, point.value) for point in history] == list(run.curve)
+
+
+def test_ctrl_c_leaves_no_run_running(study):
+    """Catches runs that look alive for ever after an interruption."""
+    ledger = MemoryLedger()
+    tracker = Recorder(ledger)
+    tracker.begin(study.name, _params(study), {})
+    tracker.child(study.runs[0].spec, {})
+    tracker.finish(study.runs[1])
+    tracker.abandon("interrupted")
+    assert [run.status for run in ledger.runs.values()] == [KILLED, KILLED, FINISHED]
+    assert Recorder(ledger).begin(study.name, _params(study), {}) == "run-0"
+    assert (ledger.runs["run-0"].status, ledger.runs["run-0"].tags["cuvee.reason"]) == (RUNNING, "")
+
+
+class _Flaky(MemoryLedger):
+    """A ledger that is gone for some of its calls."""
+
+    def __init__(self, broken):
+        super().__init__()
+        self.broken, self.asked = broken, 0
+
+    def create(self, name, tags, parent=None):
+        self.asked += 1
+        if self.asked in self.broken:
+            raise ServiceError("gone")
+        return super().create(name, tags, parent)
+
+
+def test_a_failing_record_warns_once_and_is_filled_in_at_the_end(study, folder):
+    """Catches a study that dies with its tracker, or keeps the gaps that it left."""
+    warnings, ledger = [], _Flaky(broken={1, 2, 3, 4})
+    tracker = Careful(Recorder(ledger), warnings.append)
+    _live(tracker, study)
+    assert len(warnings) == 1 and "No result is lost" in warnings[0]
+    assert ledger.asked == 1, "children of a study that has no parent must not reach the ledger"
+    ledger.broken = set()
+    tracker.conclude(study, folder)
+    parent, children = _children(ledger, study)
+    assert parent.status == FINISHED and len(children) == study.proxies
+    assert len(warnings) == 1
+
+
+def test_a_server_that_is_gone_is_told_in_one_sentence(study, folder, monkeypatch):
+    """Catches minutes of retries, a traceback, or a study that stops with its server."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{_free()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    warnings = []
+    tracker = open_tracker(folder, warnings.append)
+    assert tracker.begin(study.name, _params(study), {}) == ""
+    tracker.finish(study.runs[0])
+    tracker.conclude(study, folder)
+    assert len(warnings) == 1
+    assert "127.0.0.1" in warnings[0] and "\n" not in warnings[0]
+
+
+def test_names_of_metrics_are_valid_and_stay_apart(place):
+    """Catches two domains whose names differ in one odd character and share one metric."""
+    odd = ["a+b", "a&b", "wiki_en", "../up", "/abs", "täglich", "", "x" * 300]
+    names = [record.metric(name) for name in odd]
+    assert len(set(names)) == len(odd)
+    assert names[2] == "wiki_en"
+    ledger = _ledger("mlflow", place, "names")
+    run = ledger.create("names", {})
+    points = tuple(record.Point(name, float(i)) for i, name in enumerate(names))
+    ledger.write(run, record.Entry(metrics=points))
+    assert ledger.find({})[0].metrics == frozenset(names)
+
+
+def test_a_batch_larger_than_a_servers_is_written_whole(place):
+    """Catches points that are cut off at MLflow's limit of 1,000 in a batch."""
+    ledger = _ledger("mlflow", place, "batches")
+    run = ledger.create("long", {})
+    points = tuple(record.Point("loss", 1.0, step) for step in range(1700))
+    params = {f"p{i}": str(i) for i in range(150)}
+    ledger.write(run, record.Entry(params=params, metrics=points))
+    assert ledger.steps(run, "loss") == frozenset(range(1700))
+
+
+def test_a_taken_port_and_a_missing_record_are_told(tmp_path, monkeypatch):
+    """Catches a server's traceback where a person can choose another port."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ServiceError, match="no record"):
+        review(tmp_path, print)
+    Path(tmp_path, "mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServiceError, match="choose another"):
+            review(tmp_path, print, port=port)
+
+
+def test_a_server_of_the_team_is_named_not_started(tmp_path, monkeypatch):
+    """Catches a local server that hides the record that the team keeps elsewhere."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    lines = []
+    review(tmp_path, lines.append)
+    assert lines == ["The record is kept by the server at http://127.0.0.1:9"]
+
+
+def test_the_record_is_served_to_this_machine_only(tmp_path):
+    """Catches a server that listens on every interface."""
+    line = command(tmp_path, 5001)
+    assert line[line.index("--host") + 1] == "127.0.0.1"
+
+
+@pytest.mark.slow
+def test_review_ends_cleanly_on_an_interrupt(place, study):
+    """Catches a server that outlives the command that opened it."""
+    Recorder(_ledger("mlflow", place, "review")).begin(study.name, _params(study), {})
+    port = _free()
+    code = (
+        "import sys; from pathlib import Path; from tasks.review import review\n"
+        "review(Path(sys.argv[1]), lambda s: print(s, flush=True), port=int(sys.argv[2]))"
+    )
+    line = [sys.executable, "-c", code, str(place), str(port)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert "closed" in process.stdout.read()
+        assert process.wait(30) == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _free():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
