@@ -5,6 +5,7 @@ values. It is written beside its place and moved there, so a file under its fina
 most `KEPT` are kept. One that cannot be read is passed over for the one before it.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -51,7 +52,8 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
         for old in _found(folder)[KEPT:]:
             old.unlink(missing_ok=True)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise StorageError(
             f"cannot write the checkpoint {path}: {error.strerror or error}; free some space or "
             "choose another folder"

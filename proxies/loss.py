@@ -1,7 +1,7 @@
 """Linear layer and cross-entropy in one, in chunks of tokens: logits are never held whole.
 
-For a proxy with 64 channels and 4096 tokens of vocabulary, logits are most of the work and nearly
-all of the memory. So each chunk of logits is made, turned in place into probabilities and then into its
+For a proxy with 64 channels and a vocabulary of 4096, logits are most of the work and nearly all of
+the memory. So each chunk of logits is made, turned in place into probabilities and then into its
 own gradient, used for the gradients of hidden states and head, and dropped while it is still in
 cache: three products, one pass of exponentials, nothing computed twice.
 """
@@ -40,14 +40,13 @@ class LinearCrossEntropy(Function):
     def forward(
         ctx: Any, hidden_KND: Tensor, head_KDV: Tensor, targets_KN: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        kind = torch.float64 if dtype == torch.float64 else torch.float32
         wide = hidden_KND.shape[0] if hidden_KND.device.type != "cpu" else 1
         parts = [
             _chunked(
                 hidden_KND[k : k + wide].to(dtype),
                 head_KDV[k : k + wide].to(dtype),
                 targets_KN[k : k + wide],
-                kind=kind,
+                kind=accurate(dtype),
             )
             for k in range(0, len(hidden_KND), wide)
         ]
@@ -74,38 +73,48 @@ def _chunked(
     gh_KND = torch.empty(hidden_KND.shape, dtype=kind, device=hidden_KND.device)
     gw_KDV = torch.zeros(head_KDV.shape, dtype=kind, device=hidden_KND.device)
     size = chunk(hidden_KND, head_KDV.shape[-1])
+    on_cpu = hidden_KND.device.type == "cpu"
+    to_probabilities = probabilities if on_cpu else probabilities_unbranched
     for start in range(0, tokens, size):
         part = slice(start, min(start + size, tokens))
         hidden, target = hidden_KND[:, part], targets_KN[:, part, None]
         logits = product(hidden, head_KDV)
-        losses_KN[:, part] = _to_gradient(logits, target, hidden, head_KDV)
+        losses_KN[:, part] = to_probabilities(logits, target, hidden, head_KDV)
+        logits.scatter_add_(-1, target, torch.full_like(target, -1, dtype=logits.dtype))
         gh_KND[:, part] = product(logits, head_KDV.transpose(1, 2))
         gw_KDV += product(hidden.transpose(1, 2), logits)
     return losses_KN, gh_KND.div_(tokens), gw_KDV.div_(tokens)
 
 
-def _to_gradient(logits: Tensor, target: Tensor, hidden: Tensor, head: Tensor) -> Tensor:
-    """Losses (K, n) of a chunk; its logits become `softmax - onehot` in place."""
-    if logits.device.type == "cpu":
-        torch.softmax(logits, -1, out=logits)
-        chosen = logits.gather(-1, target)
-        losses = -chosen.to(losses_dtype(logits)).log()[..., 0]
-        lost = chosen[..., 0] < TINY
-        if lost.any():
-            for model, token in lost.nonzero().tolist():
-                row = (hidden[model, token, None] @ head[model])[0].to(losses.dtype)
-                losses[model, token] = row.logsumexp(0) - row[target[model, token, 0]]
-    else:  # no branch on values: it would make the host wait for the device
-        total = logits.logsumexp(-1, keepdim=True)
-        losses = (total - logits.gather(-1, target)).to(losses_dtype(logits))[..., 0]
-        logits.sub_(total).exp_()
-    logits.scatter_add_(-1, target, torch.full_like(target, -1, dtype=logits.dtype))
+def probabilities(logits: Tensor, target: Tensor, hidden: Tensor, head: Tensor) -> Tensor:
+    """Losses (K, n) of a chunk; its logits (K, n, V) become probabilities in place.
+
+    One pass over the logits. The few losses whose probability has underflowed are computed anew.
+    """
+    torch.softmax(logits, -1, out=logits)
+    chosen = logits.gather(-1, target)[..., 0].to(accurate(logits.dtype))
+    losses = -chosen.log()
+    lost = chosen < TINY
+    if lost.any():
+        for model, token in lost.nonzero().tolist():
+            row = (hidden[model, token, None] @ head[model])[0].to(losses.dtype)
+            losses[model, token] = row.logsumexp(0) - row[target[model, token, 0]]
     return losses
 
 
-def losses_dtype(values: Tensor) -> torch.dtype:
-    """float64 for float64, else float32."""
-    return torch.float64 if values.dtype == torch.float64 else torch.float32
+def probabilities_unbranched(
+    logits: Tensor, target: Tensor, _hidden: Tensor, _head: Tensor
+) -> Tensor:
+    """The same without a branch on values, which would make the host wait for an accelerator."""
+    total = logits.logsumexp(-1, keepdim=True)
+    losses = (total - logits.gather(-1, target)).to(accurate(logits.dtype))[..., 0]
+    logits.sub_(total).exp_()
+    return losses
+
+
+def accurate(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of losses: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def chunk(hidden_KND: Tensor, vocabulary: int) -> int:

@@ -1,8 +1,9 @@
 """The stream of training sequences of one proxy: a mixture in exact counts.
 
 Sampling domains at random makes the realised shares noisy (a share of 2 % of 1600 sequences is off
-by a sixth, one standard deviation), and that noise would be charged to the mixture. So every block of steps holds a whole number of sequences of each domain, by largest remainder on what
-is owed so far: after any block each domain is within one sequence of its share of the run.
+by a sixth, one standard deviation), and that noise would be charged to the mixture. So every block
+of steps holds a whole number of sequences of each domain, by largest remainder on what is owed so
+far: after any block each domain is within one sequence of its share of the run.
 
 What a step yields is a function of spec and step alone, so a stream is its own bookmark. A
 domain's windows come in an order that depends on the seed and on the domain's *name*: neither
@@ -154,8 +155,8 @@ class Stream:
             if weight > 0 and not windows.usable:
                 raise DataError(
                     f"domain {name!r} has {windows.tokens.size:,} training tokens, less than one "
-                    f"window of {self.context + 1}; add text, use a size with a shorter context, or give it "
-                    "no share"
+                    f"window of {self.context + 1}; add text, use a size with a shorter context, "
+                    "or give it no share"
                 )
 
     def _block(self, step: int) -> Block:

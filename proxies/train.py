@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mixtures.domains import Domain
 from mixtures.errors import DataError
 from mixtures.history import Failed, RunSpec
-from proxies import checkpoint, ladder, pack
+from proxies import allocator, checkpoint, ladder, pack
 from proxies.likelihood import PackLikelihood
 from proxies.mixer import BLOCK, Stream
 from proxies.model import Model
@@ -130,6 +130,9 @@ def train(
         CuveeError: a size, schedule, mixture or corpus that cannot be trained on (`ladder.plan`,
             `pack.together`, `mixer.Stream`), or a disk that cannot hold a checkpoint.
     """
+    if device == "cpu":
+        allocator.keep_memory()
+        torch.set_num_threads(1)  # one process per core; a shared thread pool waits for itself
     training = Training(specs, corpus, device=device, controller=controller)
     if checkpoints is not None:
         state = checkpoint.load(checkpoints, training.identity)
