@@ -2,8 +2,9 @@
 
 Names follow one scheme, so that pages of the record can be set up once: `weight/<domain>`,
 `epochs/<domain>`, the targets under their own names ("domain/legal", "task/piqa"), their sampling
-errors under `uncertainty/`, the training loss under `curve/loss` with tokens seen as the step. Weights and
-`objective` are metrics of every proxy, so that parallel coordinates of one against the other work.
+errors under `uncertainty/`, the training loss under `curve/loss` with tokens seen as the step.
+Weights and `objective` are metrics of every proxy, so that parallel coordinates of one against the
+other work.
 """
 
 import hashlib

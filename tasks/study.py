@@ -53,7 +53,7 @@ class Paired:
         gain: mean of (baseline - recommended), bits per byte; positive is better.
         low: lower end of the interval of the gain.
         high: upper end.
-        p: two-sided p-value of the gain against zero.
+        p: one-sided probability of a gain this high if the true one were zero.
         n: pairs of seeds.
     """
 

@@ -13,7 +13,8 @@ from mixtures.history import Failed, RunResult, Score, Stage
 from mixtures.objectives import WeightedMean
 from mixtures.problem import Problem, Proxy
 from mixtures.recommendation import Candidate, Estimate, LawEvidence, Noise, Recommendation
-from tasks.study import Confirmation, ConfirmedRun, CorpusPart, Paired, Study, differences
+from tasks.confirmation import confirmation
+from tasks.study import ConfirmedRun, CorpusPart, Study
 
 NAMES = ("encyclopedia", "legal", "fiction", "news", "code", "manuals", "science", "dialogue")
 TOKENS = (4_200_000, 900_000, 2_600_000, 1_900_000, 3_100_000, 700_000, 1_200_000, 500_000)
@@ -126,14 +127,6 @@ def _noise(world, observed):
     return (*rows, Noise("objective", 0.009, float(np.std(observed)), 4))
 
 
-def paired(values, level=0.90):
-    """Mean, interval and p of differences, by the t distribution."""
-    x = np.asarray(values)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
-    p = float(stats.ttest_1samp(x, 0).pvalue)
-    return float(x.mean()), float(x.mean() - half), float(x.mean() + half), p
-
-
 def _confirm(world, mixtures, seeds):
     problem, runs = world.problem, []
     for name, weights in mixtures.items():
@@ -143,15 +136,7 @@ def _confirm(world, mixtures, seeds):
             value = float(problem.objective.value(row, problem.targets, row))
             runs.append(ConfirmedRun(name, value, result))
 
-    def pair(baseline, target):
-        gaps = differences(runs, baseline, target)
-        return Paired(target or "objective", *paired(gaps), n=len(gaps))
-
-    return Confirmation(
-        runs=tuple(runs),
-        objective={b: pair(b, None) for b in ("natural", "uniform")},
-        targets={b: tuple(pair(b, t) for t in problem.targets) for b in ("natural", "uniform")},
-    )
+    return confirmation(runs, problem.targets)
 
 
 def synthetic_study(*, names=NAMES, confirmed=True, failures=1, seeds=(101, 102, 103)):

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from synthetic_study import NAMES, synthetic_study
 
@@ -179,6 +180,17 @@ def test_differences_pair_by_seed_not_by_position(study):
     assert differences(dropped, "natural") == expected[1:]
     with pytest.raises(EvidenceError, match="no seed has both"):
         differences([r for r in runs if r.mixture != "natural"], "natural")
+
+
+def test_gains_are_baseline_minus_recommended_with_their_interval(study):
+    """Catches a sign turned round, and intervals of another level than the one stated."""
+    pair = study.confirmation.objective["natural"]
+    gaps = np.array(differences(study.confirmation.runs, "natural"))
+    assert pair.gain == pytest.approx(gaps.mean()) and pair.gain > 0
+    half = 2.919986 * gaps.std(ddof=1) / np.sqrt(3)  # t(0.95, 2 degrees), from a printed table
+    assert (pair.low, pair.high) == pytest.approx((pair.gain - half, pair.gain + half), abs=1e-6)
+    legal = study.confirmation.targets["natural"][1]
+    assert legal.name == "domain/legal" and legal.gain > 0
 
 
 def test_summary_has_what_programs_read(study):

@@ -176,7 +176,7 @@ def test_a_killed_run_is_taken_up_where_its_curve_ended(place, study):
     from mlflow import MlflowClient
 
     history = MlflowClient(tracking_uri=local_uri(place)).get_metric_history(
-        children[0].run, "loss"
+        children[0].run, record.LOSS
     )
     assert [(point.step, point.value) for point in history] == list(run.curve)
 
