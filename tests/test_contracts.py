@@ -251,7 +251,8 @@ def test_methods_answer_with_a_feasible_mixture_and_its_evidence(name):
     problem = dataclasses.replace(PROBLEM, constraints=capped, full_tokens=10_000_000)
     found, history = search(small(name), problem, WORLD, 3)
     assert capped.satisfied(found.weights)
-    assert all(low <= w <= high for w, (low, high) in zip(found.weights, found.intervals, strict=False))
+    pairs = zip(found.weights, found.intervals, strict=True)
+    assert all(low <= w <= high for w, (low, high) in pairs)
     assert set(found.evidence) <= {run.spec.fingerprint for run in history}
     assert np.allclose(found.epochs, problem.domains.epochs(found.weights, 10_000_000))
     assert found.candidates[0].name == "recommended"

@@ -103,7 +103,7 @@ def test_specs_that_make_no_sense_do_not_construct(change):
 
 
 def test_weights_that_do_not_sum_to_one_do_not_construct():
-    with pytest.raises(ConstraintError, match="sum to 0.9"):
+    with pytest.raises(ConstraintError, match=r"sum to 0.9"):
         Stage((0.4, 0.5))
     with pytest.raises(EvidenceError, match="finite"):
         Score(float("nan"), 0.0, 1)

@@ -73,7 +73,7 @@ def test_a_law_that_needs_more_runs_is_left_out_and_named():
     assert [law.law for law in found.laws] == ["log_linear"]
     assert any("lightgbm was left out" in text and "12" in text for text in found.warnings)
     few = MixingLaws(runs=3, seeds=1)
-    with pytest.raises(EvidenceError, match="no law can be fitted.*at least 6 runs"):
+    with pytest.raises(EvidenceError, match=r"no law can be fitted.*at least 6 runs"):
         search(few, TASK, WORLD, 1)
 
 

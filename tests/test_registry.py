@@ -17,7 +17,7 @@ def test_an_unknown_name_suggests_the_nearest():
         UnknownName, match=r"unknown design 'dirichelt'; did you mean 'dirichlet'\?"
     ):
         build("design", "dirichelt")
-    with pytest.raises(UnknownName, match="known: .*dirichlet"):
+    with pytest.raises(UnknownName, match=r"known: .*dirichlet"):
         build("design", "zzz")
 
 

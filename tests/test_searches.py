@@ -151,7 +151,7 @@ def test_floors_that_no_feasible_mixture_keeps_are_explained():
         PAIR, constraints=bound, objective=Floors({"target/0": 1}, {"target/1": 0.0})
     )
     for search in ("exact", "simulate"):
-        with pytest.raises(ConstraintError, match="floor.*bits per byte"):
+        with pytest.raises(ConstraintError, match=r"floor.*bits per byte"):
             solve(search, law, task)
 
 
