@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mixtures import diagnostics
 from mixtures.errors import EvidenceError
 from mixtures.history import Failed, Outcome, RunResult, RunSpec, table
 from mixtures.problem import Problem
-from mixtures.recommendation import LEVEL, Recommendation
-from tasks.study import RECOMMENDED, Confirmation, ConfirmedRun, Paired, differences
+from mixtures.recommendation import Recommendation
+from tasks.confirmation import confirmation
+from tasks.study import RECOMMENDED, Confirmation, ConfirmedRun
 
 FRESH = 1_000_003  # added to the study's seed: no run that the recommendation rests on has these
 
@@ -32,7 +32,7 @@ def confirm(
         extra: further mixtures by name, shares by domain.
 
     Raises:
-        EvidenceError: no seed finished with both the recommended mixture and a baseline.
+        EvidenceError: fewer than two seeds finished with the recommended mixture and a baseline.
     """
     mixtures = {
         RECOMMENDED: recommendation.weights,
@@ -56,16 +56,11 @@ def confirm(
         ConfirmedRun(name, _objective(problem, run, reference), run)
         for (name, _), run in done.items()
     )
-    others = [name for name in mixtures if name != RECOMMENDED]
-    return Confirmation(
-        runs=runs,
-        objective={name: _paired("objective", runs, name, None) for name in others},
-        targets={
-            name: tuple(_paired(target, runs, name, target) for target in problem.targets)
-            for name in others
-        },
-        failed=tuple(run for run in outcomes.values() if isinstance(run, Failed)),
-        level=LEVEL,
+    return confirmation(
+        runs,
+        problem.targets,
+        failed=[run for run in outcomes.values() if isinstance(run, Failed)],
+        baselines=[name for name in mixtures if name != RECOMMENDED],
     )
 
 
@@ -77,9 +72,3 @@ def fresh_seeds(seed: int, count: int) -> tuple[int, ...]:
 def _objective(problem: Problem, run: RunResult, reference: np.ndarray) -> float:
     row = table((run,), problem.targets)[1][0]
     return float(problem.objective.value(row, problem.targets, reference))
-
-
-def _paired(name: str, runs: tuple[ConfirmedRun, ...], baseline: str, target: str | None) -> Paired:
-    gaps = differences(runs, baseline, target)
-    test = diagnostics.paired(gaps, LEVEL)
-    return Paired(name, test.mean, test.low, test.high, test.p, len(gaps))

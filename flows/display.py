@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+WIDTH = 110  # of tables where there is no terminal
+FIRST_ESTIMATE = 0.02  # of a step must be done before the time left is guessed
 LINE_SECONDS = 15.0  # between lines where there is no terminal
 
 
@@ -49,7 +51,9 @@ class Bar:
             self._printed, self._ended = now, done >= 1.0
 
     def _print(self, message: str, done: float, spent: float) -> None:
-        left = f", about {clock(spent / done * (1 - done))} left" if 0 < done < 1 else ""
+        left = (
+            f", about {clock(spent / done * (1 - done))} left" if FIRST_ESTIMATE < done < 1 else ""
+        )
         detail = f" ({message})" if message else ""
         self._display.say(f"{self._title}{detail}: {done:.0%} in {clock(spent)}{left}")
 
@@ -64,6 +68,8 @@ class Display:
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self.console = console or Console(quiet=quiet, highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = WIDTH
         self.live = self.console.is_terminal and not quiet
         self.bars = Progress(
             TextColumn("{task.description}"),

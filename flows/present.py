@@ -38,7 +38,7 @@ def present(console: Console, folder: Path, record: str) -> None:
 def shares(answer: Recommendation) -> Table:
     """Shares of tokens: recommended with its interval, and what it stands beside."""
     table = Table(title="Recommended shares of tokens (90 % interval over refits)")
-    table.add_column("domain", overflow="fold")
+    table.add_column("domain", overflow="fold", min_width=min(24, max(map(len, answer.domains))))
     others = [c for c in answer.candidates if c.name != "recommended"]
     for column in ("shares", "interval", *(c.name for c in others), "epochs"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -6,6 +6,7 @@ needs no change here.
 """
 
 import difflib
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -232,14 +233,11 @@ def _explain(error: ValidationError, where: str) -> CuveeError:
 def _suggest(location: tuple[int | str, ...]) -> str:
     model: Any = Recipe
     for part in location[:-1]:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = field.annotation if field is not None else None
-        model = next(
-            (m for m in (model, *getattr(model, "__args__", ())) if hasattr(m, "model_fields")),
-            None,
-        )
-        if model is None:
-            return ""
+        field = model.model_fields.get(part)
+        if field is None:
+            continue  # a key of a mapping, such as a domain's name
+        nested = (field.annotation, *typing.get_args(field.annotation))
+        model = next((kind for kind in nested if hasattr(kind, "model_fields")), model)
     known = list(model.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

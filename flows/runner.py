@@ -192,7 +192,7 @@ class Runner:
     def _start(self) -> None:
         address = os.environ.get("RAY_ADDRESS")
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         if address:
             settings["runtime_env"] = {"env_vars": {**WORKER_ENVIRONMENT, **inherited}}
         else:

@@ -4,13 +4,14 @@ The flow takes plain parameters, so that a server can schedule it as a person ca
 learns which method it runs: every one goes through `mixtures.loop.search`.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,12 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         failed_share=recipe.limits.failed_share,
     )
     runner.listen(trainings.progress)
-    with runner:
-        tracker.begin(
-            recipe.name,
-            study_params(recipe_text, problem, recipe.seed),
-            {"method": str(recipe.method["name"])},
-        )
+    tracker.begin(
+        recipe.name,
+        study_params(recipe_text, problem, recipe.seed),
+        {"method": str(recipe.method["name"])},
+    )
+    with runner, _told(tracker):
         method = Remembering(recipe.build_method(), store)
         answer, history = loop.search(method, problem, trainings, recipe.seed)
         confirmation = None
@@ -149,6 +150,16 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         started=started.isoformat(timespec="seconds"),
     )
     return conclude(study, place.study(recipe.name), tracker)
+
+
+@contextlib.contextmanager
+def _told(tracker: Tracker) -> Iterator[None]:
+    """Tells the record when a study ends early, and why."""
+    try:
+        yield
+    except BaseException as error:
+        tracker.abandon(str(error) or "stopped by the user")
+        raise
 
 
 def conclude(study: Study, folder: Path, tracker: Tracker) -> dict[str, Any]:

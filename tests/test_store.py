@@ -1,0 +1,138 @@
+"""The store keeps what was written, and never gives back what was not."""
+
+import json
+import os
+
+import pytest
+
+from mixtures.errors import StorageError
+from mixtures.history import Failed, RunResult, RunSpec, Score, Stage
+from tasks.store import Store
+
+
+def spec(seed: int = 0) -> RunSpec:
+    return RunSpec(
+        domains=("a", "b"),
+        identities=("1", "2"),
+        stages=(Stage((0.25, 0.75)),),
+        size="0.3M",
+        tokens=1000,
+        seed=seed,
+    )
+
+
+def result(seed: int = 0) -> RunResult:
+    return RunResult(
+        spec(seed),
+        scores={"domain/a": Score(1.0 / 3.0, 0.01, 7)},
+        curve=((10, 2.5), (20, 2.25)),
+        trajectory=((0, (0.25, 0.75)),),
+        tokens=(250, 750),
+        epochs=(0.1, 0.2),
+        flops=1e9,
+        seconds=1.5,
+    )
+
+
+def record(store: Store, seed: int = 0) -> str:
+    return f"{store.root}/runs/{spec(seed).fingerprint}/result.json"
+
+
+def test_an_outcome_comes_back_to_the_last_digit(tmp_path):
+    """Catches a store that rounds, drops a field, or turns tuples into lists."""
+    store = Store(str(tmp_path))
+    store.put(result())
+    store.put(Failed(spec(1), "diverged"))
+    again = Store(str(tmp_path))
+    assert again.get(spec().fingerprint) == result()
+    assert again.get(spec(1).fingerprint) == Failed(spec(1), "diverged")
+    assert again.get(spec(2).fingerprint) is None
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "other"])
+def test_a_damaged_record_is_named_and_never_used(tmp_path, harm):
+    """Catches a store that parses what it can: each harm leaves a plausible file."""
+    store = Store(str(tmp_path))
+    store.put(result())
+    path = record(store)
+    raw = open(path, "rb").read()
+    if harm == "truncate":
+        raw = raw[: len(raw) // 2]
+    elif harm == "flip":
+        raw = raw.replace(b"2.25", b"2.26")  # still valid JSON, still a plausible loss
+    elif harm == "empty":
+        raw = b""
+    else:
+        store.put(result(1))
+        raw = open(record(store, 1), "rb").read()  # a sound record in the wrong place
+    open(path, "wb").write(raw)
+    assert store.get(spec().fingerprint) is None
+    assert len(store.damaged) == 1 and spec().fingerprint in store.damaged[0]
+    assert store.missing((spec(),)) == (spec(),)
+    store.put(result())
+    assert store.get(spec().fingerprint) == result()
+
+
+def test_nothing_half_written_is_visible(tmp_path, monkeypatch):
+    """Catches a store that writes in place: a crash before the rename must leave the old record."""
+    store = Store(str(tmp_path))
+    store.put(result())
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(result())
+    monkeypatch.undo()
+    assert store.get(spec().fingerprint) == result()
+    assert os.listdir(os.path.dirname(record(store))) == ["result.json"]
+
+
+def test_a_full_disk_and_a_locked_folder_are_said_in_words(tmp_path, monkeypatch):
+    """Catches an OSError that reaches the user, and a message without a way out."""
+    store = Store(str(tmp_path))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="no space left .* free some space"):
+        store.put(result())
+    monkeypatch.undo()
+    with open(tmp_path / "file", "w") as file:
+        file.write("not a folder")
+    with pytest.raises(StorageError, match="cannot"):
+        Store(str(tmp_path / "file"))
+
+
+def test_a_read_only_folder_is_said_in_words(tmp_path, monkeypatch):
+    """Catches a PermissionError that reaches the user."""
+
+    def locked(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "makedirs", locked)
+    with pytest.raises(StorageError, match="permissions"):
+        Store(str(tmp_path / "store"))
+
+
+def test_objects_elsewhere_than_on_a_disk(tmp_path):
+    """Catches a store that only works on local paths; memory:// stands for any object store."""
+    store = Store("memory://bucket/study")
+    store.put(result())
+    assert Store("memory://bucket/study").get(spec().fingerprint) == result()
+    assert [run.spec.seed for run in store.outcomes()] == [0]
+
+
+def test_values_are_remembered_by_key(tmp_path):
+    """Catches a cache that forgets its key or survives damage."""
+    store = Store(str(tmp_path))
+    store.remember("things", "k1", {"x": [1, 2.5]})
+    assert store.recall("things", "k1") == {"x": [1, 2.5]}
+    assert store.recall("things", "k2") is None
+    path = tmp_path / "things" / "k1.json"
+    content = json.loads(path.read_text())
+    content["content"]["x"][1] = 2.6
+    path.write_text(json.dumps(content))
+    assert store.recall("things", "k1") is None

@@ -1,0 +1,53 @@
+"""A study small enough for a test, on real text that every Python brings along.
+
+Real components run: the corpus is prepared, proxies are trained by Ray, Prefect sees the tasks,
+MLflow keeps the record. Only the sizes are small.
+"""
+
+import json
+import pydoc_data.topics
+import textwrap
+from pathlib import Path
+
+STDLIB = Path(pydoc_data.__file__).parent.parent
+
+
+def write_corpus(folder: Path) -> None:
+    """Three unlike domains: Python code, documentation, and tables of figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = [path.read_text(encoding="utf-8") for path in sorted(STDLIB.glob("[a-d]*.py"))]
+    prose = list(pydoc_data.topics.topics.values())
+    tables = [
+        "\n".join(f"{i} squared is {i * i}; {i} cubed is {i**3}." for i in range(k, k + 40))
+        for k in range(0, 6000, 40)
+    ]
+    for name, documents in (("code", code), ("prose", prose), ("tables", tables)):
+        rows = "\n".join(json.dumps({"text": text}) for text in documents)
+        (folder / f"{name}.jsonl").write_text(rows + "\n", encoding="utf-8")
+
+
+def recipe(folder: Path, **changes: str) -> str:
+    """A recipe's text over the corpus in a folder; `changes` replaces whole top-level fields."""
+    parts = {
+        "name": "tiny",
+        "seed": "3",
+        "corpus": textwrap.dedent(f"""
+          vocabulary: 512
+          heldout_bytes: 20000
+          domains:
+            code: {{path: {folder}/code.jsonl}}
+            prose: {{path: {folder}/prose.jsonl}}
+            tables: {{path: {folder}/tables.jsonl}}
+        """),
+        "proxy": "{size: 0.3M, tokens: 60000}",
+        "evaluation": "{suite: null, heldout_tokens: 2048}",
+        "objective": "{name: mean, weights: {domain/prose: 1}}",
+        "full_scale": "{tokens: 1M}",
+        "method": "{name: mixing_laws, runs: 8, seeds: 2, folds: 2, refits: 10}",
+        "confirm": "{seeds: 2}",
+    } | changes
+    lines = []
+    for field, value in parts.items():
+        block = textwrap.indent(value.strip("\n"), "  ") if "\n" in value else f" {value}"
+        lines.append(f"{field}:{chr(10) if chr(10) in value else ''}{block}")
+    return "\n".join(lines) + "\n"
