@@ -1,0 +1,219 @@
+"""Tokens per second of the proxy trainer against a plain transformers loop.
+
+    python benchmarks/trainer.py                  one core, sizes 0.6M and 2M
+    python benchmarks/trainer.py --device cuda    packs of 1, 4, 16, 64 and 256
+
+Each figure is the median over rounds; in a round every contestant has a process of its own, in
+turn, on one thread. Speed is counted in seconds of processor time (user and system) on a CPU, so
+that neighbors on a shared machine count less; in wall time on a GPU. The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from proxies import ladder
+from proxies.allocator import WORKER_ENVIRONMENT, keep_memory
+from proxies.products import product
+from proxies.synthetic import SyntheticCorpus
+from proxies.train import Training
+
+VOCABULARY, BATCH = 4096, 8
+SIZES = ("0.6M", "2M")
+PRECISIONS = ("float32", "bfloat16")
+ALLOCATORS = ("as it comes", "tuned")
+TOKENS = 10**6  # of the planned run: for these, the ladder's batch is `BATCH` sequences
+WARM = 4  # steps before the clock starts
+
+
+def ours(size: str, precision: str, *, models: int = 1, device: str = "cpu") -> Callable[[], None]:
+    """One step of our trainer, stream included."""
+    corpus = SyntheticCorpus(VOCABULARY, {"one": 100_000, "two": 100_000})
+    specs = [
+        corpus.spec({"one": 0.5, "two": 0.5}, size=size, tokens=TOKENS, precision=precision, seed=k)
+        for k in range(models)
+    ]
+    if device == "cpu":
+        keep_memory()
+    training = Training(specs, corpus, device=device, controller=None)
+    assert training.plan.batch == BATCH
+    return training.advance
+
+
+def theirs(size: str, precision: str) -> Callable[[], None]:
+    """One step of a plain loop: transformers' Llama, torch's AdamW, autocast for bfloat16."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rung = ladder.rung(size)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=rung.width,
+        intermediate_size=rung.mlp,
+        num_hidden_layers=rung.layers,
+        num_attention_heads=rung.heads,
+        num_key_value_heads=rung.heads,
+        max_position_embeddings=rung.context,
+        tie_word_embeddings=False,
+    )
+    model = LlamaForCausalLM(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    text = torch.randint(0, VOCABULARY, (BATCH, rung.context))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = model(input_ids=text, labels=text).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def speed(step: Callable[[], None], tokens: int, steps: int) -> float:
+    """Tokens per second of processor time."""
+    for _ in range(WARM):
+        step()
+    began = time.process_time()
+    for _ in range(steps):
+        step()
+    return steps * tokens / (time.process_time() - began)
+
+
+def peak(dtype: torch.dtype) -> float:
+    """FLOP/s of a product of 1024 x 1024 matrices by the kernel that the trainer uses."""
+    a, b = (torch.randn(1, 1024, 1024).to(dtype) for _ in range(2))
+    product(a, b)
+    began = time.process_time()
+    for _ in range(20):
+        product(a, b)
+    return 20 * 2 * 1024**3 / (time.process_time() - began)
+
+
+def child(who: str, size: str, steps: int) -> None:
+    """One contestant at one size, both precisions; prints JSON."""
+    torch.set_num_threads(1)
+    make = ours if who == "ours" else theirs
+    tokens = BATCH * ladder.rung(size).context
+    print(json.dumps({p: speed(make(size, p), tokens, steps) for p in PRECISIONS}))
+
+
+def contest(rounds: int, steps: int) -> dict[tuple[str, str, str, str], float]:
+    """Median speed by (who, size, precision, allocator)."""
+    seen: dict[tuple[str, str, str, str], list[float]] = {}
+    for _ in range(rounds):
+        for size in SIZES:
+            for allocator in ALLOCATORS:
+                for who in ("transformers", "ours"):
+                    command = [sys.executable, __file__, "--child", who, size, str(steps)]
+                    tuned = WORKER_ENVIRONMENT if allocator == "tuned" else {"OMP_NUM_THREADS": "1"}
+                    environment = {**os.environ, **tuned}
+                    done = subprocess.run(
+                        command, env=environment, capture_output=True, text=True, check=True
+                    )
+                    for precision, value in json.loads(done.stdout.splitlines()[-1]).items():
+                        seen.setdefault((who, size, precision, allocator), []).append(value)
+    return {key: statistics.median(values) for key, values in seen.items()}
+
+
+def on_cpu(rounds: int, steps: int) -> dict[str, float]:
+    """The contest on one core, printed as a table."""
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # children inherit it
+    peaks = {p: peak(getattr(torch, p)) for p in PRECISIONS}
+    medians = contest(rounds, steps)
+    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one core")
+    print(f"vocabulary {VOCABULARY}, batch {BATCH} x 256, {steps} steps, median of {rounds}")
+    print("peaks: " + ", ".join(f"{p} {v / 1e9:.0f} GFLOP/s" for p, v in peaks.items()))
+    print(f"{'size':6}{'precision':11}{'allocator':13}{'transformers':>14}{'ours':>10}{'ratio':>8}")
+    result: dict[str, float] = {}
+    for size in SIZES:
+        for precision in PRECISIONS:
+            for allocator in ALLOCATORS:
+                plain = medians["transformers", size, precision, allocator]
+                own = medians["ours", size, precision, allocator]
+                speeds = f"{plain:14,.0f}{own:10,.0f}{own / plain:8.2f}"
+                print(f"{size:6}{precision:11}{allocator:13}{speeds}")
+                result[f"{size} {precision} {allocator}: transformers"] = round(plain)
+                result[f"{size} {precision} {allocator}: ours"] = round(own)
+        best = {
+            (who, a): max(medians[who, size, p, a] for p in PRECISIONS)
+            for who in ("transformers", "ours")
+            for a in ALLOCATORS
+        }
+        result[f"ratio_{size}"] = best["ours", "as it comes"] / best["transformers", "as it comes"]
+        result[f"ratio_tuned_{size}"] = best["ours", "tuned"] / best["transformers", "tuned"]
+        result[f"ratio_float32_{size}"] = (
+            medians["ours", size, "float32", "as it comes"]
+            / medians["transformers", size, "float32", "as it comes"]
+        )
+        flops = ladder.rung(size).flops(1, VOCABULARY)
+        for p in PRECISIONS:
+            share = medians["ours", size, p, "tuned"] * flops / peaks[p]
+            result[f"gemm_fraction_{p}_{size}"] = share
+        result[f"gemm_fraction_{size}"] = result[f"gemm_fraction_bfloat16_{size}"]
+    return {key: round(value, 3) for key, value in result.items()}
+
+
+def on_cuda(steps: int) -> dict[str, float]:
+    """Aggregate tokens per second by models of a pack."""
+    name = torch.cuda.get_device_name()
+    a, b = (torch.randn(1, 8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    peak_flops = 20 * 2 * 8192**3 / _timed(lambda: product(a, b), 20)
+    print(f"torch {torch.__version__}, {name}, bfloat16 peak {peak_flops / 1e12:.0f} TFLOP/s")
+    print(f"{'size':6}{'K':>5}{'tokens/s':>14}{'times K=1':>11}{'of peak':>9}")
+    result: dict[str, float] = {}
+    for size in ("0.6M", "10M"):
+        for models in (1, 4, 16, 64, 256):
+            plan = ladder.plan(size, TOKENS, VOCABULARY)
+            tokens = plan.batch * plan.rung.context * models
+            try:
+                step = ours(size, "bfloat16", models=models, device="cuda")
+                rate = steps * tokens / _timed(step, steps)
+            except torch.cuda.OutOfMemoryError:
+                print(f"{size:6}{models:5}  out of memory")
+                continue
+            result[f"{size} K={models}"] = round(rate)
+            share = rate * plan.rung.flops(1, VOCABULARY) / peak_flops
+            gain = rate / result[f"{size} K=1"]
+            print(f"{size:6}{models:5}{rate:14,.0f}{gain:11.1f}{share:9.3f}")
+    return result
+
+
+def _timed(step: Callable[[], object], steps: int) -> float:
+    """Wall seconds of some steps on a GPU."""
+    for _ in range(WARM):
+        step()
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(given.child[0], given.child[1], int(given.child[2]))
+        return
+    result = on_cuda(given.steps) if given.device == "cuda" else on_cpu(given.rounds, given.steps)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
