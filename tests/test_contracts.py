@@ -212,7 +212,7 @@ def small(name):
     """A registered method, made cheap: few runs, refits and trees."""
     method = build("method", name)
     fields = {f.name for f in dataclasses.fields(method)}
-    cheap = {"runs": 16, "folds": 3, "refits": 10}
+    cheap = {"runs": 16, "folds": 3, "refits": 10, "batch": 4, "rounds": 1, "ensemble": 6}
     method = dataclasses.replace(method, **{k: v for k, v in cheap.items() if k in fields})
     if "laws" in fields:
         method = dataclasses.replace(method, laws=tuple(map(quick, method.laws)))

@@ -129,6 +129,8 @@ class Chosen:
         levels: (P,) their predicted objective.
         refit_weights: (B, K) what each refit recommends.
         refit_levels: (B, P) what each refit predicts of `points`.
+        refit_gains: (B, B) what refit b predicts that the optimum of refit a gains over the
+            recommended mixture.
     """
 
     weights: Array
@@ -136,6 +138,7 @@ class Chosen:
     levels: Array
     refit_weights: Array
     refit_levels: Array
+    refit_gains: Array
 
 
 def choose(
@@ -169,12 +172,23 @@ def choose(
     fast = score.exponential(fitted) is not None
     count = refits or (FAST_REFITS if fast else SLOW_REFITS)
     coarse = score.coarser(search)
-    all_weights, all_levels = [], []
-    for refit in diagnostics.refits(score.coarser(law), found.narrow, count, boot_rng):
-        w, ref = decide(refit, coarse)
-        all_weights.append(w)
-        all_levels.append(_levels(refit, points, found.problem, ref))
-    return Chosen(weights, points, levels, np.array(all_weights), np.array(all_levels))
+    laws = diagnostics.refits(score.coarser(law), found.narrow, count, boot_rng)
+    decided = [decide(refit, coarse) for refit in laws]
+    optima = np.array([w for w, _ in decided])
+    every = np.array(
+        [
+            _levels(refit, np.vstack([points, optima]), found.problem, ref)
+            for refit, (_, ref) in zip(laws, decided, strict=True)
+        ]
+    )
+    return Chosen(
+        weights=weights,
+        points=points,
+        levels=levels,
+        refit_weights=optima,
+        refit_levels=every[:, : len(points)],
+        refit_gains=every[:, :1] - every[:, len(points) :],
+    )
 
 
 def _levels(law: FittedLaw, points: Array, problem: Problem, reference: Array) -> Array:

@@ -1,0 +1,59 @@
+"""Additions: new mixtures for an earlier sweep, none of them near one that was tried.
+
+Source: Olmix rejects candidates within a Euclidean distance of 0.01 of an earlier swarm. Here also
+the new ones keep that distance from one another.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mixtures.constraints import Constraints
+from mixtures.designs.distinct import enough
+from mixtures.domains import Array, DomainSet
+from mixtures.errors import ConstraintError, RecipeError
+from mixtures.registry import build, register
+
+
+@register("design", "additions")
+@dataclass(frozen=True)
+class Additions:
+    """A design that keeps clear of what is known.
+
+    Attributes:
+        existing: mixtures tried before, each K shares in the order of the domains.
+        distance: least Euclidean distance to them and between new ones.
+        design: what draws the candidates.
+    """
+
+    existing: tuple[tuple[float, ...], ...] = ()
+    distance: float = 0.01
+    design: Any = field(default="dirichlet")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "existing", tuple(tuple(map(float, w)) for w in self.existing))
+        object.__setattr__(self, "design", build("design", self.design))
+        if self.distance < 0:
+            raise RecipeError(f"additions.distance is at least 0; got {self.distance}")
+
+    def draw(
+        self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
+    ) -> Array:
+        if any(len(w) != len(domains) for w in self.existing):
+            raise RecipeError(f"additions.existing needs {len(domains)} shares per mixture")
+        taken = [np.array(w) for w in self.existing]
+        fresh: list[Array] = []
+        for count in (n, 4 * n, 16 * n):
+            try:
+                drawn = self.design.draw(domains, constraints, count, rng)
+            except ConstraintError:
+                break
+            for row in drawn:
+                others = np.array([*taken, *fresh]).reshape(-1, len(domains))
+                gaps = np.linalg.norm(others - row, axis=1)
+                if len(fresh) < n and (gaps > self.distance).all():
+                    fresh.append(row)
+            if len(fresh) >= n:
+                break
+        return enough(np.array(fresh).reshape(-1, len(domains)), n, "additions")

@@ -1,0 +1,94 @@
+"""Hierarchical design: a Dirichlet at each level of `source:topic:quality` names.
+
+    w_leaf = w_source * w_topic|source * w_quality|topic,   each level ~ Dirichlet(prior * s)
+
+Source: Olmix, `olmix/generate/synthesize_mixture.py`: one strength per draw, priors from the tokens
+below each node. A flat Dirichlet over leaves would give a source with many topics nearly its
+natural share in every run; here sources move as much as topics do.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixtures import feasible, simplex
+from mixtures.constraints import Constraints
+from mixtures.designs.dirichlet import dirichlet, rounded_to
+from mixtures.designs.distinct import distinct, enough
+from mixtures.domains import Array, DomainSet
+from mixtures.errors import RecipeError
+from mixtures.registry import register
+
+
+@register("design", "hierarchical")
+@dataclass(frozen=True)
+class Hierarchical:
+    """Random mixtures that vary at every level of the domains' names.
+
+    Attributes:
+        temperature: exponent on the natural shares within each level.
+        least_strength: smallest concentration.
+        most_strength: largest concentration.
+        strengths: how many concentrations, log-spaced.
+        minimum: shares below it become zero; see `dirichlet`.
+        oversample: draws for each mixture kept.
+        separator: between the levels of a name.
+    """
+
+    temperature: float = 1.0
+    least_strength: float = 0.1
+    most_strength: float = 5.0
+    strengths: int = 15
+    minimum: float = 0.002
+    oversample: int = 10
+    separator: str = ":"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least_strength <= self.most_strength or not self.separator:
+            raise RecipeError(
+                "hierarchical needs 0 < least_strength <= most_strength and a separator; "
+                f"got {self.least_strength}, {self.most_strength} and {self.separator!r}"
+            )
+
+    def draw(
+        self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
+    ) -> Array:
+        paths = [tuple(name.split(self.separator)) for name in domains.names]
+        grid = np.geomspace(self.least_strength, self.most_strength, self.strengths)
+
+        def raw(count: int) -> Array:
+            each = -(-count // len(grid))
+            rows = [self._level(paths, domains.natural, s, each, rng) for s in grid]
+            drawn = np.concatenate(rows)
+            return drawn[rng.permutation(len(drawn))]
+
+        pool = feasible.sample(raw, constraints, n * self.oversample, rng)
+        rounded = rounded_to(pool, self.minimum)
+        fits = constraints.satisfied(rounded)
+        unique = distinct(np.where(fits[:, None], rounded, pool))
+        return enough(unique[rng.permutation(len(unique))], n, "hierarchical")
+
+    def _level(
+        self,
+        paths: list[tuple[str, ...]],
+        mass: Array,
+        strength: float,
+        count: int,
+        rng: np.random.Generator,
+    ) -> Array:
+        """Shares (count, leaves) of the leaves below one node."""
+        heads = list(dict.fromkeys(path[0] for path in paths))
+        members = {head: [i for i, path in enumerate(paths) if path[0] == head] for head in heads}
+        prior = simplex.normalized([mass[members[head]].sum() for head in heads])
+        shares = dirichlet(simplex.temper(prior, self.temperature) * strength, count, rng)
+        result = np.zeros((count, len(paths)))
+        for column, head in enumerate(heads):
+            leaves = members[head]
+            below = [paths[i][1:] or ("",) for i in leaves]
+            inner = (
+                np.ones((count, 1))
+                if len(leaves) == 1
+                else self._level(below, mass[leaves], strength, count, rng)
+            )
+            result[:, leaves] = shares[:, [column]] * inner
+        return result

@@ -1,0 +1,35 @@
+"""Leave-one-out: the natural mixture, and the natural mixture without each domain in turn.
+
+What the study loses without a domain is what the domain is worth beside the others, which its
+vertex cannot tell. Where a domain is required, it is lowered to what the constraints allow.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixtures.constraints import Constraints
+from mixtures.designs.distinct import distinct, enough
+from mixtures.domains import Array, DomainSet
+from mixtures.errors import ConstraintError
+from mixtures.registry import register
+
+
+@register("design", "leave_one_out")
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """K + 1 mixtures at most: all domains, then all but one."""
+
+    def draw(
+        self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
+    ) -> Array:
+        rows = []
+        for left_out in (None, *range(len(domains))):
+            shares = domains.natural.copy()
+            if left_out is not None:
+                shares[left_out] = 0.0
+            try:
+                rows.append(constraints.project(shares / shares.sum()))
+            except ConstraintError:
+                continue
+        return enough(distinct(np.array(rows).reshape(-1, len(domains))), n, "leave_one_out")

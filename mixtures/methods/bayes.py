@@ -1,0 +1,125 @@
+"""Sequential search: each round asks where the recommendation is least certain.
+
+A first round as in any swarm. Then, again and again: fit the law to bootstrap samples of the runs,
+let each refit name its optimum (posterior sampling by bootstrap; Thompson 1933, Osband and Van Roy
+2015), and train those optima whose gain over the present recommendation the refits disagree about
+most. The expected gain of knowing the truth is the mean over refits of what each would
+gain by its own optimum; the search stops when that is below the noise of one run.
+
+BoTorch is not used: it would bring torch into the pure package, and its Gaussian process would be
+a second model beside the law that makes the recommendation. The law's own refits are the
+uncertainty that matters, work with every law, and cost milliseconds at these sizes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixtures import diagnostics
+from mixtures.designs.distinct import NEAR
+from mixtures.domains import Array
+from mixtures.errors import RecipeError
+from mixtures.history import History, RunSpec
+from mixtures.methods import choice, swarm
+from mixtures.problem import Problem
+from mixtures.recommendation import Recommendation
+from mixtures.registry import register
+from mixtures.searches import score
+
+
+@register("method", "bayes")
+@dataclass(frozen=True)
+class Bayes:
+    """Rounds of runs; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
+
+    Attributes:
+        runs: mixtures of the first round.
+        batch: mixtures of each later round.
+        rounds: most later rounds.
+        ensemble: refits that the next batch is chosen by.
+    """
+
+    runs: int = 24
+    batch: int = 6
+    rounds: int = 4
+    ensemble: int = 16
+    design: Any = "dirichlet"
+    laws: tuple[Any, ...] = ("log_linear",)
+    search: Any = "auto"
+    anchors: tuple[Any, ...] = ("natural", "uniform")
+    seeds: int = 3
+    folds: int = 5
+    refits: int | None = None
+
+    def __post_init__(self) -> None:
+        swarm.assemble(self)
+        if self.batch < 1 or self.rounds < 0 or self.ensemble < 4:
+            raise RecipeError(
+                "bayes needs batch >= 1, rounds >= 0 and ensemble >= 4; "
+                f"got {self.batch}, {self.rounds} and {self.ensemble}"
+            )
+
+    def ask(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> tuple[RunSpec, ...]:
+        first = swarm.ask(self, problem, history, rng)
+        if first:
+            return first
+        added = self._added(problem, history)
+        if added >= self.rounds * self.batch:
+            return ()
+        weights, needed = self._next(problem, history, rng)
+        if not needed:
+            return ()
+        known = {run.spec.fingerprint for run in history}
+        specs = [problem.spec(w, swarm.FIRST) for w in weights]
+        fresh = [spec for spec in specs if spec.fingerprint not in known]
+        return tuple(fresh[: self.batch - added % self.batch])
+
+    def recommend(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> Recommendation:
+        return choice.recommend(self, problem, history, rng)
+
+    def _added(self, problem: Problem, history: History) -> int:
+        """Runs beyond the first round."""
+        anchors = {spec.fingerprint for spec in swarm.anchor_specs(self, problem)}
+        own = [run.spec for run in history if swarm.belongs(problem, run.spec)]
+        return sum(spec.fingerprint not in anchors for spec in own) - self.runs
+
+    def _next(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> tuple[Array, bool]:
+        """Mixtures (n, K) worth training, the most wanted first, and whether any is."""
+        compare_rng, choose_rng = rng.spawn(2)
+        _, laws, search = swarm.parts(self)
+        found = choice.gather(problem, history)
+        best = 0
+        if len(laws) > 1:
+            best, _, _ = choice.compare(laws, found, self.folds, compare_rng)
+        chosen = choice.choose(
+            laws[best],
+            score.coarser(search),
+            found,
+            problem.domains.natural[None],
+            refits=self.ensemble,
+            rng=choose_rng,
+        )
+        gains = chosen.refit_gains
+        noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.form)
+        floor = noise[-1].seeds if noise else 0.0
+        if float(np.maximum(np.diag(gains), 0.0).mean()) <= floor:
+            return np.zeros((0, len(problem.domains))), False
+        disagreement = gains.std(axis=0) + np.maximum(gains.mean(axis=0), 0.0)
+        return self._apart(chosen.refit_weights, disagreement, found.sample.W), True
+
+    def _apart(self, points: Array, wanted: Array, tried: Array) -> Array:
+        """Points in order of how much they are wanted, those near a tried or taken one left out."""
+        taken = list(tried)
+        rows = []
+        for i in np.argsort(-wanted, kind="stable"):
+            if np.abs(np.array(taken) - points[i]).sum(axis=1).min() > 100 * NEAR:
+                rows.append(points[i])
+                taken.append(points[i])
+        return np.array(rows).reshape(-1, points.shape[1])

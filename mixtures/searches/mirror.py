@@ -1,0 +1,115 @@
+"""Mirror descent: exponentiated gradient on the simplex, for any smooth law.
+
+    w <- w * exp(-eta * g) / sum,   then the KL projection onto the limits
+
+(Beck and Teboulle 2003, with the entropy as mirror map.) The gradient is numerical, towards the
+vertices, so that the law is only ever asked about mixtures:
+`g_k = (f((1 - h) w + h e_k) - f(w)) / h`, which is the gradient up to a constant that the update ignores. The step grows while it helps and
+shrinks when it does not. Laws that are constant in pieces, such as trees, have no gradient: they
+keep the best start, and `simulate` serves them better.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixtures import feasible, polytope, simplex
+from mixtures.constraints import Constraints
+from mixtures.domains import Array
+from mixtures.errors import RecipeError
+from mixtures.laws import FittedLaw
+from mixtures.objectives import Shape
+from mixtures.problem import Problem
+from mixtures.registry import register
+from mixtures.searches import score
+
+STEP = 1e-3  # h: small against any share that matters, large against rounding
+PRICE = 20.0  # of a broken floor while descending; the answer itself keeps the floors
+LEAST = 1e-6  # step at which a descent has ended
+
+
+@register("search", "mirror")
+@dataclass(frozen=True)
+class Mirror:
+    """Descent from several starts; the best mixture seen is the answer.
+
+    Attributes:
+        steps: most updates per start.
+        starts: starting points: natural, the set's centre, then the best of random draws.
+        draws: random feasible mixtures looked at.
+    """
+
+    steps: int = 150
+    starts: int = 4
+    draws: int = 512
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.starts < 1 or self.draws < self.starts:
+            raise RecipeError(
+                "mirror needs steps >= 1, starts >= 1 and at least as many draws; "
+                f"got {self.steps}, {self.starts} and {self.draws}"
+            )
+
+    def coarse(self) -> "Mirror":
+        """The same search from two starts, for refits."""
+        return replace(self, starts=min(self.starts, 2))
+
+    def choose(
+        self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
+    ) -> Array:
+        form = score.shape(problem, reference)
+        constraints = problem.constraints
+        size = len(problem.domains)
+        pool = feasible.sample(
+            lambda count: rng.dirichlet(np.ones(size), count), constraints, self.draws, rng
+        )
+        merit = _merit(law, pool, form)
+        best = pool[np.argsort(merit, kind="stable")[: self.starts]]
+        fixed = [constraints.project(problem.domains.natural)]
+        starts = np.vstack([*fixed, best])[: self.starts]
+        found = [self._descend(law, start, constraints, form) for start in starts]
+        return score.settled(law, score.best_of(law, np.vstack([found, pool]), form), problem, form)
+
+    def _descend(
+        self, law: FittedLaw, start: Array, constraints: Constraints, form: Shape
+    ) -> Array:
+        if constraints.most_domains is not None:
+            constraints = feasible.on_support(constraints, tuple(np.flatnonzero(start > 0)))
+        region = feasible.region(constraints)
+        w = start
+        value = float(_merit(law, w[None], form)[0])
+        eta = 1.0
+        for _ in range(self.steps):
+            gradient = _gradient(law, w, form)
+            spread = float(np.ptp(gradient[w > 0]))
+            if spread <= 0 or eta < LEAST:
+                break
+            moved = _inside(simplex.tilt(w, -eta * gradient / spread), constraints, region)
+            trial = float(_merit(law, moved[None], form)[0])
+            if trial < value:
+                w, value, eta = moved, trial, eta * 1.5
+            else:
+                eta /= 3.0
+        return w
+
+
+def _merit(law: FittedLaw, points: Array, form: Shape) -> Array:
+    """The objective (n,) with broken floors at a price, so that there is a way back to them."""
+    scores = law.predict(points).mean
+    return np.asarray(form.level(scores) + PRICE * form.excess(scores), dtype=np.float64)
+
+
+def _gradient(law: FittedLaw, w: Array, form: Shape) -> Array:
+    """Slopes (K,) towards each vertex."""
+    points = np.vstack([w, (1 - STEP) * w + STEP * np.eye(w.size)])
+    values = _merit(law, points, form)
+    return np.asarray((values[1:] - values[0]) / STEP, dtype=np.float64)
+
+
+def _inside(w: Array, constraints: Constraints, region: feasible.Region) -> Array:
+    """The feasible mixture with the least KL to `w`; the rest by the line to the centre."""
+    if bool(constraints.satisfied(w, slack=0.0)):
+        return w
+    rows, bounds = constraints.matrix
+    near = polytope.least_kl(w, rows, bounds) if len(rows) else w
+    return np.asarray(feasible.clamp(near[None], region)[0], dtype=np.float64)

@@ -1,0 +1,154 @@
+"""Pareto front: what one objective costs another.
+
+For each of a row of bounds b, evenly spaced between the two ends, minimise the first objective
+where the second is at most b (the epsilon-constraint method; Haimes et al. 1971). Weighted sums
+would leave gaps wherever the front is straight and would miss its concave parts. Laws of
+exponential form are solved exactly; for all others the front of many feasible draws is taken.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixtures import feasible, simplex
+from mixtures.designs.dirichlet import dirichlet
+from mixtures.domains import Array
+from mixtures.errors import RecipeError
+from mixtures.laws import FittedLaw
+from mixtures.objectives import Objective, Shape
+from mixtures.problem import Problem
+from mixtures.searches import score
+from mixtures.searches.convex import Program
+
+DRAWS = 25_000
+EQUAL = 1e-7  # bits per byte below which two points of a front are one
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mixture that no other beats in both objectives.
+
+    Attributes:
+        weights: shares of tokens (K,).
+        first: predicted value of the first objective.
+        second: predicted value of the second.
+    """
+
+    weights: tuple[float, ...]
+    first: float
+    second: float
+
+
+def front(
+    law: FittedLaw,
+    problem: Problem,
+    pair: tuple[Objective, Objective],
+    *,
+    reference: Array,
+    rng: np.random.Generator,
+    points: int = 24,
+) -> tuple[Point, ...]:
+    """The front between two objectives, from the best of the first to the best of the second.
+
+    Floors of the objectives do not enter: the front is there to choose them.
+
+    Args:
+        law: fitted to the problem's targets.
+        problem: whose constraints every point keeps; its own objective is not used.
+        pair: the two objectives.
+        reference: (M,) predicted scores of the natural mixture.
+        rng: the only source of chance.
+        points: wanted; fewer come back where the objectives hardly disagree.
+
+    Raises:
+        RecipeError: fewer than 2 points are asked for, or sparsity with an exact law.
+    """
+    if points < 2:
+        raise RecipeError(f"a front needs at least 2 points; got {points}")
+    forms = tuple(objective.shape(problem.targets, reference) for objective in pair)
+    exact = score.exponential(law) is not None and problem.constraints.most_domains is None
+    found = _exact(law, problem, forms, points) if exact else _drawn(law, problem, forms, rng)
+    scores = law.predict(found).mean
+    values = np.column_stack([form.level(scores) for form in forms])
+    kept = _thinned(values, undominated(values), points)
+    return tuple(
+        Point(tuple(map(float, found[i])), float(values[i, 0]), float(values[i, 1])) for i in kept
+    )
+
+
+def undominated(values: Array) -> list[int]:
+    """Rows (n, 2) that no other row is at least as good as in both, in order of the first."""
+    kept: list[int] = []
+    lowest = np.inf
+    for i in np.lexsort((values[:, 1], values[:, 0])):
+        if values[i, 1] < lowest - EQUAL:
+            kept.append(int(i))
+            lowest = float(values[i, 1])
+    return kept
+
+
+def _thinned(values: Array, rows: list[int], points: int) -> list[int]:
+    """At most `points` rows, spread evenly along the front, its ends included."""
+    if len(rows) <= points:
+        return rows
+    span = np.maximum(np.ptp(values[rows], axis=0), EQUAL)
+    steps = np.linalg.norm(np.diff(values[rows] / span, axis=0), axis=1)
+    along = np.append(0.0, np.cumsum(steps))
+    wanted = np.linspace(0.0, along[-1], points)
+    nearest = {int(np.argmin(np.abs(along - place))) for place in wanted}
+    return [rows[i] for i in sorted(nearest)]
+
+
+def _exact(law: FittedLaw, problem: Problem, forms: tuple[Shape, ...], points: int) -> Array:
+    convex = score.exponential(law)
+    assert convex is not None
+    first, second = (_without_floors(form) for form in forms)
+    program = Program(
+        offsets=np.asarray(convex.offsets, dtype=np.float64),
+        exponents=np.asarray(convex.exponents, dtype=np.float64),
+        form=first,
+        prior=problem.domains.natural,
+        kl_reg=0.0,
+    )
+    region = feasible.region(problem.constraints)
+    start = feasible.clamp(problem.domains.natural[None], region)[0]
+
+    def solve(form: Shape, begin: Array) -> Array:
+        solved = replace(program, form=form).solve(problem.constraints, begin)
+        return np.asarray(feasible.clamp(solved[None], region)[0], dtype=np.float64)
+
+    ends = [solve(first, start), solve(second, start)]
+    levels = [float(second.level(program.scores(w))) for w in ends]
+    rows, w = [ends[0]], ends[0]
+    for bound in np.linspace(levels[0], levels[1], 2 * points)[1:-1]:
+        held = replace(first, floors=second.rows, bounds=second.offsets + bound)
+        w = solve(held, w)
+        rows.append(w)
+    found = np.array([*rows, ends[1]])
+    return simplex.normalized(np.where(found > 1e-9, found, 0.0))
+
+
+def _without_floors(form: Shape) -> Shape:
+    size = form.rows.shape[1]
+    return replace(form, floors=np.zeros((0, size)), bounds=np.zeros(0))
+
+
+def _drawn(
+    law: FittedLaw, problem: Problem, forms: tuple[Shape, ...], rng: np.random.Generator
+) -> Array:
+    """Feasible draws, and a second round between neighbours on the front of the first."""
+    prior = problem.domains.natural
+
+    def raw(count: int) -> Array:
+        half = -(-count // 2)
+        wide = dirichlet(np.full(prior.size, 0.5), half, rng)
+        return rng.permutation(np.vstack([dirichlet(prior, half, rng), wide]))
+
+    drawn = feasible.sample(raw, problem.constraints, DRAWS, rng)
+    scores = law.predict(drawn).mean
+    best = drawn[undominated(np.column_stack([form.level(scores) for form in forms]))]
+    shares = rng.dirichlet(np.full(2, 1.0), size=20 * len(best))
+    one, two = rng.integers(len(best), size=(2, len(shares)))
+    mixed = shares[:, :1] * best[one] + shares[:, 1:] * best[two]
+    mixed = mixed[problem.constraints.satisfied(mixed)]
+    return np.vstack([best, mixed])
