@@ -9,6 +9,7 @@ Shapes: K models, B sequences, T tokens, N = B x T, D width, H heads, E width of
 and out. All functions take and give a leading K.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -130,13 +131,40 @@ class Rotary:
     @staticmethod
     def turn(x: Tensor, tables: Tensor, *, out: Tensor, sign: int = 1) -> None:
         """Rotate (..., T, E) into `out`; sign -1 is the transpose, which the backward needs."""
-        cos, sin = tables[:, : x.shape[-2]]
+        cos, sin = tables[..., : x.shape[-2], :]
         first, second = x.chunk(2, dim=-1)
         out_first, out_second = out.chunk(2, dim=-1)
         torch.mul(first, cos, out=out_first)
         out_first.addcmul_(second, sin, value=-sign)
         torch.mul(second, cos, out=out_second)
         out_second.addcmul_(first, sin, value=sign)
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """Rotary positions and sight of sequences that branch: a trunk and branches that follow it.
+
+    Stands in for `Rotary` where several continuations share one context. A token sees what came
+    before it in the trunk and in its own branch; forward only.
+
+    Attributes:
+        queries, keys: (2, R, 1, T, E/2) cosines and sines of each sequence's positions.
+        mask: (R, 1, T, T) minus infinity where a token must not look, else 0.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    mask: Tensor
+
+    @classmethod
+    def build(cls, rotary: Rotary, positions_RT: Tensor, branch_RT: Tensor) -> "Branches":
+        """From each token's position and branch, (R, T); branch 0 is the trunk and comes first."""
+        own_RTT = branch_RT[:, :, None] == branch_RT[:, None, :]
+        seen_RTT = (own_RTT | (branch_RT == 0)[:, None, :]).tril_()
+        mask = torch.zeros(seen_RTT.shape, dtype=rotary.keys.dtype, device=branch_RT.device)
+        mask.masked_fill_(~seen_RTT, float("-inf"))
+        queries, keys = (t[:, positions_RT][:, :, None] for t in (rotary.queries, rotary.keys))
+        return cls(queries, keys, mask[:, None])
 
 
 class Attention(Function):
@@ -146,7 +174,7 @@ class Attention(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, joint_KBTC: Tensor, rotary: Rotary, heads: int) -> Tensor:
+    def forward(ctx: Any, joint_KBTC: Tensor, rotary: Rotary | Branches, heads: int) -> Tensor:
         models, batch, length, joint = joint_KBTC.shape
         split = joint_KBTC.view(models * batch, length, 3, heads, joint // 3 // heads)
         split = split.permute(2, 0, 3, 1, 4)  # (3, KB, H, T, E)
@@ -156,7 +184,8 @@ class Attention(Function):
         qkv[2].copy_(split[2])
         q, k, v = qkv.flatten(1, 2)  # (KBH, T, E) each
         weights = torch.bmm(q, k.transpose(1, 2))
-        weights.add_(_mask(length, weights))
+        mask = rotary.mask if isinstance(rotary, Branches) else _mask(length, weights)
+        weights.view(-1, heads, length, length).add_(mask)
         torch.softmax(weights, -1, out=weights)
         ctx.save_for_backward(qkv, weights)
         ctx.rotary = rotary
@@ -181,25 +210,28 @@ class Attention(Function):
         return joint.view(*grads[0].shape[:3], -1), None, None
 
 
-def attend(joint_KBTC: Tensor, rotary: Rotary, heads: int) -> Tensor:
+def attend(joint_KBTC: Tensor, rotary: Rotary | Branches, heads: int) -> Tensor:
     """Causal attention (K, B, T, 3D) -> (K, B, T, D), by the kernel that suits the device."""
     if joint_KBTC.device.type == "cpu" and joint_KBTC.shape[2] <= LONGEST:
         return apply(Attention, joint_KBTC, rotary, heads)
     return fused_attention(joint_KBTC, rotary, heads)
 
 
-def fused_attention(joint_KBTC: Tensor, rotary: Rotary, heads: int) -> Tensor:
+def fused_attention(joint_KBTC: Tensor, rotary: Rotary | Branches, heads: int) -> Tensor:
     """The same by `scaled_dot_product_attention`: never holds a (T, T) matrix."""
     models, batch, length, joint = joint_KBTC.shape
     split = joint_KBTC.view(models * batch, length, 3, heads, joint // 3 // heads)
     q, k, v = split.permute(2, 0, 3, 1, 4)
     q, k = _turned(q, rotary.queries), _turned(k, rotary.keys)
-    mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+    mask = rotary.mask if isinstance(rotary, Branches) else None
+    mixed = functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0
+    )
     return mixed.transpose(1, 2).reshape(models, batch, length, -1)
 
 
 def _turned(x: Tensor, tables: Tensor) -> Tensor:
-    cos, sin = tables[:, : x.shape[-2]]
+    cos, sin = tables[..., : x.shape[-2], :]
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 

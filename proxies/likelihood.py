@@ -1,11 +1,22 @@
-"""Log-likelihood of token sequences under every model of a pack, in one pass."""
+"""Log-likelihood of tokens under every model of a pack, in one pass.
+
+Batches are small on a CPU and each model answers them in turn: a thousand tokens of one model stay
+in a core's cache, and four thousand cost more than twice as much per token (README.md). Elsewhere
+all models answer at once.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from proxies.forest import Forest, Tokens, forests, grow
+from proxies.layers import Branches
 from proxies.loss import chunk
 from proxies.model import Model
 from proxies.products import product
+
+BATCH = {"cpu": 1024, "cuda": 1 << 18}  # input tokens at once, of all the models together
 
 
 class PackLikelihood:
@@ -26,6 +37,44 @@ class PackLikelihood:
         self.context = model.rung.context
 
     @torch.no_grad()
+    def answer(
+        self, contexts: Sequence[Tokens], answers: Sequence[Sequence[Tokens]]
+    ) -> tuple[Tensor, Tensor]:
+        """Log-likelihood of answers, each after its context.
+
+        Args:
+            contexts: C sequences of at least one token.
+            answers: for each context its answers, of at least one token; a context and an answer
+                are at most `context` + 1 tokens.
+
+        Returns:
+            log p(answer | context) in nats, (K, R) float64, for all answers in their order; and
+            whether each of its tokens was the most probable (K, R) bool. On the CPU.
+
+        Raises:
+            ValueError: something is empty or too long.
+        """
+        for context, some in zip(contexts, answers, strict=True):
+            longest = max((len(answer) for answer in some), default=1)
+            if not context or not all(some) or len(context) + longest > self.context + 1:
+                raise ValueError(
+                    f"a context of {len(context)} tokens and answers of up to {longest}; this pack "
+                    f"scores 2 to {self.context + 1} tokens, and answers of at least one"
+                )
+        device = self.model.device
+        kind = "cpu" if device == "cpu" else "cuda"
+        budget = max(self.context, BATCH[kind] // (1 if kind == "cpu" else self.model.models))
+        total = sum(len(some) for some in answers)
+        nats = torch.zeros(self.models, total, dtype=torch.float64, device=device)
+        misses = torch.zeros(self.models, total, dtype=torch.int64, device=device)
+        for forest in forests(grow(contexts, answers, self.context), budget):
+            logs, best = self._ask(forest)
+            owners = forest.owners.to(device)
+            nats.index_add_(1, owners, logs.double())
+            misses.index_add_(1, owners, (~best).long())
+        return nats.cpu(), (misses == 0).cpu()
+
+    @torch.no_grad()
     def score(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the next tokens.
 
@@ -44,31 +93,52 @@ class PackLikelihood:
             raise ValueError(
                 f"sequences of {tokens.shape[1]} tokens; this pack scores 2 to {self.context + 1}"
             )
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        every = torch.arange(targets.numel())
+        logs, best = self._ask(Forest(inputs, None, None, every, targets.reshape(-1), every))
+        kept = torch.arange(targets.shape[1]) + 1 < lengths[:, None].cpu()
+        shape = (self.models, *targets.shape)
+        return logs.view(shape).cpu().where(kept, 0.0), best.view(shape).cpu() & kept
+
+    def _ask(self, forest: Forest) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (K, S) and hits (K, S) of a batch's scored tokens."""
         device = self.model.device
-        inputs_BT, targets_BT = tokens[:, :-1].to(device), tokens[:, 1:].to(device)
-        hidden = self.model.hidden(inputs_BT.expand(self.model.models, -1, -1)).float()
-        head = self.model.parameters.named["head"].float()
-        targets_N = targets_BT.reshape(-1)
-        kept = (torch.arange(targets_BT.shape[1]) + 1 < lengths[:, None].cpu()).expand(
-            self.models, -1, -1
+        tokens_BT = forest.tokens.to(device)
+        sources, targets = forest.sources.to(device), forest.targets.to(device)
+        if device == "cpu":
+            groups = [slice(k, k + 1) for k in self.keep]
+        else:
+            groups = [slice(0, self.model.models)]
+        parts = []
+        head = self.model.parameters.named["head"]
+        branches = self._branches(forest, groups[0].stop - groups[0].start)
+        for members in groups:
+            tokens_KBT = tokens_BT.expand(members.stop - members.start, -1, -1)
+            hidden = self.model.hidden(tokens_KBT, members=members, branches=branches)
+            parts.append(_predicted(hidden[:, sources].float(), head[members].float(), targets))
+        logs, best = (torch.cat(values) for values in zip(*parts, strict=True))
+        return (logs, best) if device == "cpu" else (logs[self.keep], best[self.keep])
+
+    def _branches(self, forest: Forest, models: int) -> Branches | None:
+        """What tokens see in a batch that branches, for so many models at once."""
+        if forest.positions is None or forest.branch is None:
+            return None
+        positions, branch = (
+            x.to(self.model.device).repeat(models, 1) for x in (forest.positions, forest.branch)
         )
-        logs, best = zip(
-            *(_model(hidden[k, None], head[k, None], targets_N) for k in self.keep), strict=True
-        )
-        logs_KBT = torch.stack(logs).view(kept.shape).cpu()
-        best_KBT = torch.stack(best).view(kept.shape).cpu()
-        return logs_KBT.where(kept, 0.0), best_KBT & kept
+        return Branches.build(self.model.rotary, positions, branch)
 
 
-def _model(hidden_1ND: Tensor, head_1DV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """One model's log-probabilities (N,) and hits (N,), logits in chunks."""
-    logs = torch.empty(targets_N.shape, dtype=torch.float32, device=targets_N.device)
-    best = torch.empty(targets_N.shape, dtype=torch.bool, device=targets_N.device)
-    size = chunk(hidden_1ND, head_1DV.shape[-1])
-    for start in range(0, len(targets_N), size):
+def _predicted(hidden_KSD: Tensor, head_KDV: Tensor, targets_S: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target (K, S) and whether none was higher (K, S); in chunks."""
+    models, total, _ = hidden_KSD.shape
+    logs = torch.empty(models, total, dtype=torch.float32, device=hidden_KSD.device)
+    best = torch.empty(models, total, dtype=torch.bool, device=hidden_KSD.device)
+    size = chunk(hidden_KSD, head_KDV.shape[-1])
+    for start in range(0, total, size):
         part = slice(start, start + size)
-        logits = product(hidden_1ND[:, part], head_1DV)[0]
-        chosen = logits.gather(1, targets_N[part, None])[:, 0]
-        best[part] = logits.argmax(1) == targets_N[part]
-        logs[part] = chosen - logits.logsumexp(1)
+        all_KsV = torch.log_softmax(product(hidden_KSD[:, part], head_KDV), dim=-1)
+        index = targets_S[part].expand(models, -1)[..., None]
+        logs[:, part] = all_KsV.gather(-1, index)[..., 0]
+        best[:, part] = logs[:, part] >= all_KsV.amax(-1)
     return logs, best

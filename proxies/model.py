@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from proxies.ladder import Rung
-from proxies.layers import Embedding, Linear, RMSNorm, Rotary, SwiGLU, apply, attend
+from proxies.layers import Branches, Embedding, Linear, RMSNorm, Rotary, SwiGLU, apply, attend
 from proxies.loss import linear_cross_entropy
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -99,16 +99,27 @@ class Model:
                 with torch.no_grad():
                     self.parameters.named[name][model].copy_(value)
 
-    def hidden(self, tokens_KBT: Tensor) -> Tensor:
-        """Normed hidden states before the head, (K, B x T, D), float32."""
+    def hidden(
+        self, tokens_KBT: Tensor, *, members: slice | None = None, branches: Branches | None = None
+    ) -> Tensor:
+        """Normed hidden states before the head, (K, B x T, D), float32.
+
+        Args:
+            tokens_KBT: input tokens of each model.
+            members: the models that `tokens_KBT` is for; all when None.
+            branches: where and what tokens see, if not every token all that came before it.
+        """
         p = self.parameters.named
+        if members is not None:
+            p = {name: value[members] for name, value in p.items()}
+        rotary = branches or self.rotary
         models, batch, length = tokens_KBT.shape
         x_KND = apply(Embedding, p["embedding"], tokens_KBT.reshape(models, -1))
         for i in range(self.rung.layers):
             a_KND = apply(RMSNorm, x_KND, p[f"{i}.attention_norm"])
             joint_KNC = apply(Linear, a_KND, p[f"{i}.qkv"], self.compute)
             joint_KBTC = joint_KNC.view(models, batch, length, -1)
-            mixed = attend(joint_KBTC, self.rotary, self.rung.heads).reshape(x_KND.shape)
+            mixed = attend(joint_KBTC, rotary, self.rung.heads).reshape(x_KND.shape)
             x_KND = x_KND + apply(Linear, mixed, p[f"{i}.out"], self.compute)
             m_KND = apply(RMSNorm, x_KND, p[f"{i}.mlp_norm"])
             active = apply(SwiGLU, apply(Linear, m_KND, p[f"{i}.gate_up"], self.compute))

@@ -70,7 +70,7 @@ class AdamW:
             [self.first[group][row]],
             [self.second[group][row]],
             [],
-            [torch.tensor(float(self.steps), device=value.device)],
+            [torch.full((), float(self.steps), device=value.device)],  # no copy from the host
             lr=rate,
             beta1=BETAS[0],
             beta2=BETAS[1],

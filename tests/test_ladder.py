@@ -33,10 +33,13 @@ def test_the_batch_follows_the_law_above_its_floor() -> None:
     assert ladder.plan("0.6M", 400_000, 4096).batch == ladder.LEAST_BATCH
 
 
-def test_the_rate_is_the_law_where_it_is_below_the_cap_and_scales() -> None:
+def test_the_rate_is_the_law_for_large_bodies_and_the_measured_one_for_small() -> None:
+    """At 400k tokens sweeps found 6e-3 to 8e-3 best for 0.6M: catches a law taken as it is."""
     plan = ladder.plan("100M", 2 * 10**9, 4096)
     assert plan.peak == pytest.approx(ladder.rate_law(ladder.rung("100M").body, 2 * 10**9))
-    assert ladder.plan("0.6M", 400_000, 4096, rate=0.5).peak == ladder.MOST_RATE / 2
+    small = ladder.plan("0.6M", 400_000, 4096)
+    assert 6e-3 <= small.peak <= 8e-3
+    assert ladder.plan("0.6M", 400_000, 4096, rate=0.5).peak == pytest.approx(small.peak / 2)
 
 
 def test_steps_use_no_more_tokens_than_asked_for() -> None:
