@@ -213,6 +213,7 @@ def constrain(
     epochs: float | Mapping[str, float] | None = None,
     most_domains: int | None = None,
     most_kl: float | None = None,
+    required: Mapping[str, float] | None = None,
 ) -> Constraints:
     """Constraints from what a recipe says.
 
@@ -224,6 +225,7 @@ def constrain(
         epochs: most passes over any domain at full scale, or domain -> passes.
         most_domains: sparsity.
         most_kl: KL(w || natural) in nats at most.
+        required: domain -> least share above 0 that every mixture must have of it.
 
     Raises:
         ConstraintError: a bound is not a range within [0, 1], or the set is empty (the clash is
@@ -245,6 +247,10 @@ def constrain(
             )
         label = "+".join(group.domains)
         limits += _range(domains, group.domains, group.at_least, group.at_most, label=label)
+    for name, least in (required or {}).items():
+        if not 0 < least <= 1:
+            raise ConstraintError(f"required {name!r} needs a share in (0, 1]; got {least}")
+        limits += _range(domains, (name,), least, 1.0, label=f"required {name}")
     limits += _epoch_caps(domains, full_tokens, epochs)
     return Constraints(
         domains=domains.names,

@@ -126,6 +126,16 @@ CASES = {
 }
 
 
+def test_required_domains_are_in_every_mixture_and_named_in_a_clash():
+    found = constrain(DOMAINS, full_tokens=1, required={"code": 0.05, "wiki": 0.1})
+    assert not found.satisfied(np.array([0.0, 0.5, 0.2, 0.3]))
+    assert np.allclose(found.bounds[0], [0.05, 0, 0, 0.1])
+    with pytest.raises(ConstraintError, match=r"code at most 0\.2; required code at least 0\.3"):
+        constrain(DOMAINS, full_tokens=1, required={"code": 0.3}, bounds={"code": (0, 0.2)})
+    with pytest.raises(ConstraintError, match="needs a share"):
+        constrain(DOMAINS, full_tokens=1, required={"code": 0.0})
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_samples_are_feasible_and_differ(case):
     """Catches a fallback that leaves the set, or collapses onto one point of it."""

@@ -5,9 +5,17 @@ import pytest
 
 from mixtures import simplex
 from mixtures.constraints import constrain
+from mixtures.designs.additions import Additions
 from mixtures.designs.anchors import Anchors
+from mixtures.designs.d_optimal import DOptimal
 from mixtures.designs.dirichlet import Dirichlet, rounded_to
 from mixtures.designs.distinct import distinct
+from mixtures.designs.hierarchical import Hierarchical
+from mixtures.designs.lattice import Lattice, lattice
+from mixtures.designs.leave_one_out import LeaveOneOut
+from mixtures.designs.max_min import MaxMin
+from mixtures.designs.reuse import Reuse
+from mixtures.designs.sobol import Sobol
 from mixtures.designs.vertices import Vertices
 from mixtures.domains import Domain, DomainSet
 from mixtures.errors import ConstraintError, RecipeError
@@ -118,3 +126,114 @@ def test_distinct_keeps_the_first_of_near_copies_and_spares_earlier_sweeps():
     assert len(distinct(points)) == 3
     assert distinct(points, near=0.02).tolist() == [[0.5, 0.5], [0.9, 0.1]]
     assert distinct(points, near=0.02, against=np.array([[0.9, 0.1]])).tolist() == [[0.5, 0.5]]
+
+
+def gaps(W):
+    far = np.linalg.norm(W[:, None] - W[None], axis=2)
+    return far[np.triu_indices(len(W), k=1)]
+
+
+def test_sobol_covers_the_simplex_more_evenly_than_chance():
+    """Mean of w^2 over the uniform simplex is 2 / (K (K + 1)); the sequence's error is less."""
+    truth = 2 / 30
+
+    def error(draw):
+        return np.mean([abs((draw(s) ** 2).mean() - truth) for s in range(10)])
+
+    sobol = error(lambda s: Sobol().draw(DOMAINS, FREE, 128, rng(s)))
+    chance = error(lambda s: rng(s).dirichlet(np.ones(5), 128))
+    assert sobol < 0.6 * chance
+
+
+def test_the_lattice_is_scheffes():
+    """{3, 2}: C(4, 2) = 6 points: three corners and three midpoints."""
+    points = {tuple(row) for row in lattice(3, 2).tolist()}
+    assert points == {
+        (1.0, 0.0, 0.0),
+        (0.0, 1.0, 0.0),
+        (0.0, 0.0, 1.0),
+        (0.5, 0.5, 0.0),
+        (0.5, 0.0, 0.5),
+        (0.0, 0.5, 0.5),
+    }
+    W = Lattice().draw(DOMAINS, FREE, 15, rng())
+    assert np.allclose(W * 2, np.round(W * 2))
+
+
+def test_max_min_keeps_mixtures_farther_apart_than_chance():
+    W = MaxMin().draw(DOMAINS, FREE, 20, rng())
+    chance = np.median([gaps(rng(s).dirichlet(np.full(5, 0.6), 20)).min() for s in range(20)])
+    assert gaps(W).min() > 3 * chance
+
+
+def test_leave_one_out_has_every_domain_missing_once():
+    W = LeaveOneOut().draw(DOMAINS, FREE, 6, rng())
+    assert np.allclose(W[0], DOMAINS.natural)
+    assert [int(np.flatnonzero(row == 0)[0]) for row in W[1:]] == [0, 1, 2, 3, 4]
+    assert np.allclose(W[1, 1:], DOMAINS.natural[1:] / DOMAINS.natural[1:].sum())
+    held = constrain(DOMAINS, full_tokens=1, bounds={"a": (0.02, 1.0)})
+    assert LeaveOneOut().draw(DOMAINS, held, 2, rng())[1, 0] == pytest.approx(0.02, abs=1e-6)
+
+
+def information(W):
+    return np.linalg.slogdet(W.T @ W)[1]
+
+
+def test_a_d_optimal_design_of_a_linear_law_is_the_corners():
+    """Known answer (Kiefer 1961): the D-optimal design of a linear mixture model."""
+    W = DOptimal().draw(DOMAINS, FREE, 5, rng())
+    assert np.allclose(np.sort(W.argmax(axis=1)), range(5)) and np.allclose(W.max(axis=1), 1)
+
+
+@pytest.mark.parametrize("criterion", ["d", "i"])
+def test_optimal_designs_tell_more_than_random_ones(criterion):
+    caps = constrain(DOMAINS, full_tokens=10_000, epochs=15.0)
+    W = DOptimal(criterion=criterion).draw(DOMAINS, caps, 12, rng())
+    random = [Dirichlet().draw(DOMAINS, caps, 12, rng(s)) for s in range(5)]
+    moments = np.cov(rng().dirichlet(np.ones(5), 500).T) + 0.04
+    if criterion == "d":
+        assert information(W) > max(map(information, random))
+    else:
+        variance = [np.trace(np.linalg.inv(R.T @ R) @ moments) for R in random]
+        assert np.trace(np.linalg.inv(W.T @ W) @ moments) < np.median(variance)
+
+
+TREE = DomainSet(
+    tuple(
+        Domain(n, 100, 400, n)
+        for n in ("web:news:high", "web:news:low", "web:forum:high", "web:blogs", "code:py", "math")
+    )
+)
+
+
+def test_a_hierarchical_design_moves_sources_as_much_as_topics():
+    """web has 4 of 6 leaves; its total must spread as a Dirichlet over 3 sources does."""
+    W = Hierarchical().raw(TREE, 6000, rng())
+    web = W[:, :4].sum(axis=1)
+    assert web.mean() == pytest.approx(4 / 6, abs=0.03)
+    strengths = np.geomspace(0.1, 5.0, 15)
+    assert web.var() == pytest.approx(np.mean(4 / 6 * 2 / 6 / (strengths + 1)), rel=0.2)
+    assert W[:, :2].sum(axis=1).mean() == pytest.approx(2 / 6, abs=0.03)
+
+
+def test_reused_mixtures_keep_their_ratios_and_the_limits():
+    """a : b stay 3 : 1 in every mixture, also under a cap on b alone."""
+    capped = constrain(DOMAINS, full_tokens=1, bounds={"b": (0.0, 0.05)})
+    W = Reuse(({"a": 3.0, "b": 1.0},)).draw(DOMAINS, capped, 20, rng())
+    assert np.allclose(W[:, 0], 3 * W[:, 1], atol=1e-9) and np.all(capped.satisfied(W))
+    assert len(np.unique(W[:, 2])) > 5
+    with pytest.raises(RecipeError, match="two frozen groups"):
+        Reuse(({"a": 1, "b": 1}, {"b": 1, "c": 1}))
+    with pytest.raises(RecipeError, match="positive"):
+        Reuse(({"a": 0.0, "b": 1},))
+
+
+def test_additions_keep_clear_of_the_earlier_sweep():
+    earlier = Dirichlet(minimum=0.02).draw(DOMAINS, FREE, 60, rng())
+    inner = {"name": "dirichlet", "minimum": 0.02}
+    existing = tuple(map(tuple, earlier))
+    W = Additions(existing=existing, distance=0.03, design=inner).draw(DOMAINS, FREE, 40, rng())
+    gap = np.linalg.norm(W[:, None] - earlier[None], axis=2)
+    assert len(W) == 40 and gap.min() > 0.03 and gaps(W).min() > 0.03
+    with pytest.raises(RecipeError, match="needs 5 shares"):
+        Additions(existing=((0.5, 0.5),)).draw(DOMAINS, FREE, 2, rng())

@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mixtures import worlds
+from mixtures import simplex, worlds
 from mixtures.errors import EvidenceError
 from mixtures.history import Failed
 from mixtures.loop import generator, search
+from mixtures.methods.bayes import Bayes
 from mixtures.methods.mixing_laws import MixingLaws
+from mixtures.methods.olmix import Olmix
 from mixtures.methods.regmix import RegMix
 from mixtures.objectives import Floors, WeightedMean, Worst
 
@@ -152,3 +154,32 @@ def test_every_objective_goes_through_a_method(objective):
     assert truth < 0.3 * WORLD.regret(task, task.domains.uniform) + 0.01 or not np.isfinite(truth)
     assert next(c.name for c in found.candidates) == "recommended"
     assert all(np.isfinite(gain.mean) for _, gain in found.gains)
+
+
+def test_bayes_asks_in_rounds_and_stops_when_the_gain_is_below_the_noise():
+    """The law's own world is settled by the first round, a misfitting one is worth all rounds."""
+    method = Bayes(runs=14, batch=4, rounds=2, ensemble=8, refits=10)
+    first = len(method.ask(TASK, (), generator(0, 0)))
+    assert first == 20 and len(search(method, TASK, WORLD, 0)[1]) == 20
+    odd = worlds.Noisy(worlds.Interacting(WORLD.world, strength=1.0), sd=0.0005)
+    _, history = search(method, TASK, odd, 0)
+    assert len(history) == 28
+    later = np.array([run.spec.weights for run in history[first:]])
+    assert len(np.unique(np.round(later, 4), axis=0)) == len(later)
+
+
+def test_bayes_spends_its_later_runs_near_the_optimum():
+    """They must be better, in truth, than the first round's; catches asking where it is worst."""
+    method = Bayes(runs=14, batch=4, rounds=2, ensemble=8, refits=10)
+    odd = worlds.Noisy(worlds.Interacting(WORLD.world, strength=1.0), sd=0.0005)
+    _, history = search(method, TASK, odd, 0)
+    regrets = [odd.regret(TASK, run.spec.weights) for run in history]
+    assert len(regrets) > 20 and np.mean(regrets[20:]) < 0.5 * np.median(regrets[:14])
+
+
+def test_olmix_pays_for_leaving_the_natural_shares():
+    """With its price of 0.05 per nat the answer lies nearer to natural than without."""
+    priced, _ = search(Olmix(runs=16, refits=10), TASK, WORLD, 0)
+    free, _ = search(Olmix(runs=16, refits=10, search="exact"), TASK, WORLD, 0)
+    natural = TASK.domains.natural
+    assert simplex.kl(priced.weights, natural) < 0.8 * simplex.kl(free.weights, natural)

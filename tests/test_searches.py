@@ -13,6 +13,7 @@ from mixtures.laws import Prediction
 from mixtures.objectives import Floors, WeightedMean, Worst
 from mixtures.registry import build
 from mixtures.searches.exact import Exact
+from mixtures.searches.pareto import front, undominated
 from mixtures.searches.simulate import Simulate
 
 
@@ -195,3 +196,55 @@ def test_fields_out_of_range_are_refused():
     for bad in ({"kl_reg": -1.0}, {"kl_reg": float("nan")}, {"starts": 0}):
         with pytest.raises(RecipeError, match="got"):
             Exact(**bad)
+
+
+@pytest.mark.parametrize("case", ["free", "caps", "group", "ball"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mirror_descent_agrees_with_the_exact_search(seed, case):
+    """Two unlike solvers of one convex problem; catches a gradient or a projection that is off."""
+    given = {
+        "free": {},
+        "caps": {"epochs": 2.0, "full_tokens": 12_000_000},
+        "group": {"groups": [Group(("a0", "a1"), at_least=0.5)]},
+        "ball": {"most_kl": 0.1},
+    }[case]
+    limits = constrain(TASK.domains, **{"full_tokens": 1, **given})
+    task = dataclasses.replace(TASK, constraints=limits)
+    law = known(seed)
+    _, best, _ = solve("exact", law, task)
+    _, found, reference = solve("mirror", Opaque(law), task)
+    assert best - 1e-6 <= found <= best + 0.03 * abs(reference.mean() - best) + 1e-4
+
+
+def test_a_front_has_twenty_points_that_trade_one_for_the_other():
+    """One objective rises as the other falls, and no random mixture beats a point of it."""
+    law = known(1)
+    pair = (WeightedMean({"target/0": 1}), WeightedMean({"target/1": 1, "target/2": 1}))
+    reference = law.predict(TASK.domains.natural[None]).mean[0]
+    found = front(law, TASK, pair, reference=reference, rng=rng())
+    first = np.array([p.first for p in found])
+    second = np.array([p.second for p in found])
+    assert len(found) >= 20 and np.all(np.diff(first) > 0) and np.all(np.diff(second) < 0)
+    scores = law.predict(np.random.default_rng(3).dirichlet(np.full(6, 0.4), 5000)).mean
+    one, two = (o.value(scores, TASK.targets, reference) for o in pair)
+    for p in found:
+        assert not np.any((one < p.first - 1e-5) & (two < p.second - 1e-5))
+        assert TASK.constraints.satisfied(np.array(p.weights))
+
+
+def test_a_front_of_draws_comes_near_the_exact_one():
+    law = known(1)
+    pair = (WeightedMean({"target/0": 1}), Worst(("target/1", "target/2")))
+    reference = law.predict(TASK.domains.natural[None]).mean[0]
+    exact = front(law, TASK, pair, reference=reference, rng=rng())
+    drawn = front(Opaque(law), TASK, pair, reference=reference, rng=rng())
+    assert len(exact) >= 20 and len(drawn) >= 20
+    first, second = (np.array([[p.first, p.second] for p in f]) for f in (exact, drawn))
+    span = np.ptp(first, axis=0)
+    for p in first:
+        assert (np.max((second - p) / span, axis=1)).min() < 0.1
+
+
+def test_what_is_dominated_by_hand():
+    values = np.array([[1.0, 3.0], [2.0, 2.0], [2.0, 2.5], [3.0, 1.0], [1.0, 3.0]])
+    assert undominated(values) == [0, 1, 3]

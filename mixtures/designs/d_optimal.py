@@ -3,10 +3,10 @@
     D:  max log det (X'X)          I:  min trace( (X'X)^-1 E[x x'] ),  E over the feasible set
 
 x is the law's gradient. For the log-linear law at equal exponents it is proportional to w, which is
-Scheffe's linear mixture model (order 1); order 2 adds the products w_i w_j, for laws with interactions.
-Points are taken from a pool of feasible draws and vertices, greedily, then exchanged while that
-helps (Fedorov 1972). Departure: exponents are taken as equal, since they are not known before the
-runs.
+Scheffe's linear mixture model (order 1); order 2 adds the products w_i w_j, for laws with
+interactions. Points are taken from a pool of feasible draws and vertices, greedily, then exchanged
+while that helps (Fedorov 1972). Departure: exponents are taken as equal, since they are not known
+before the runs.
 """
 
 from dataclasses import dataclass

@@ -53,20 +53,22 @@ class Hierarchical:
     def draw(
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
     ) -> Array:
-        paths = [tuple(name.split(self.separator)) for name in domains.names]
-        grid = np.geomspace(self.least_strength, self.most_strength, self.strengths)
-
-        def raw(count: int) -> Array:
-            each = -(-count // len(grid))
-            rows = [self._level(paths, domains.natural, s, each, rng) for s in grid]
-            drawn = np.concatenate(rows)
-            return drawn[rng.permutation(len(drawn))]
-
-        pool = feasible.sample(raw, constraints, n * self.oversample, rng)
+        pool = feasible.sample(
+            lambda count: self.raw(domains, count, rng), constraints, n * self.oversample, rng
+        )
         rounded = rounded_to(pool, self.minimum)
         fits = constraints.satisfied(rounded)
         unique = distinct(np.where(fits[:, None], rounded, pool))
         return enough(unique[rng.permutation(len(unique))], n, "hierarchical")
+
+    def raw(self, domains: DomainSet, count: int, rng: np.random.Generator) -> Array:
+        """At least `count` draws (n, K) of the whole simplex, equally many at each strength."""
+        paths = [tuple(name.split(self.separator)) for name in domains.names]
+        grid = np.geomspace(self.least_strength, self.most_strength, self.strengths)
+        each = -(-count // len(grid))
+        rows = [self._level(paths, domains.natural, s, each, rng) for s in grid]
+        drawn = np.concatenate(rows)
+        return drawn[rng.permutation(len(drawn))]
 
     def _level(
         self,

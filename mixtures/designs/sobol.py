@@ -1,8 +1,9 @@
 """Sobol design: a low-discrepancy sequence carried onto the simplex.
 
-A scrambled Sobol point u in the cube of K dimensions becomes `w_k = log u_k / sum_j log u_j`, which
-is uniform on the simplex for uniform u, and treats all domains alike. Source of the sequence:
-scipy's `qmc.Sobol` (Joe and Kuo 2008, Owen scrambling). Constraints are met as in every design: by
+A scrambled Sobol point u in the cube of K - 1 dimensions is broken like a stick:
+`w_k = (1 - w_1 - ... - w_(k-1)) (1 - u_k^(1 / (K - k)))`, the inverse Rosenblatt map of the uniform
+distribution on the simplex, which keeps the sequence's evenness. Source of the sequence: scipy's
+`qmc.Sobol` (Joe and Kuo 2008, Owen scrambling). Constraints are met as in every design: by
 rejection, then by pulling (`mixtures.feasible`), which costs some of the evenness.
 """
 
@@ -27,9 +28,15 @@ class Sobol:
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
     ) -> Array:
         def points(count: int) -> Array:
-            sequence = qmc.Sobol(len(domains), scramble=True, rng=rng)
-            cube = sequence.random_base2(int(np.ceil(np.log2(count))))
-            spacing = -np.log(np.clip(cube, 1e-12, 1.0 - 1e-12))
-            return np.asarray(spacing / spacing.sum(axis=1, keepdims=True), dtype=np.float64)
+            sequence = qmc.Sobol(len(domains) - 1, scramble=True, rng=rng)
+            return broken(sequence.random_base2(int(np.ceil(np.log2(count)))))
 
         return enough(distinct(feasible.sample(points, constraints, n, rng)), n, "sobol")
+
+
+def broken(cube: Array) -> Array:
+    """Points (n, K - 1) of the cube as points (n, K) of the simplex; uniform stays uniform."""
+    count, size = cube.shape
+    parts = 1.0 - cube ** (1.0 / np.arange(size, 0, -1))
+    left = np.cumprod(np.hstack([np.ones((count, 1)), 1.0 - parts]), axis=1)
+    return np.asarray(np.hstack([left[:, :-1] * parts, left[:, -1:]]), dtype=np.float64)

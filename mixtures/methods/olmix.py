@@ -1,9 +1,9 @@
 """Olmix: a Dirichlet swarm, the log-linear law, its exact optimum with a price on leaving natural.
 
 Source: allenai/olmix: `generate/synthesize_mixture.py` (temperature 1, minimum weight 0.002, ten
-draws for each mixture kept), `fit/law.py` (`y = exp(c) + exp(x . t)`) and `fit/core.py` (`kl_reg` 0.05 in
-the paper's configurations). Departures: repeated anchors, cross-validation and intervals, as in
-`regmix`.
+draws for each mixture kept), `fit/law.py` (`y = exp(c) + exp(x . t)`) and `fit/core.py` (`kl_reg`
+0.05 in the paper's configurations). Departures: repeated anchors, cross-validation and intervals,
+as in `regmix`.
 """
 
 from dataclasses import dataclass, field

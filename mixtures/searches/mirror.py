@@ -3,10 +3,10 @@
     w <- w * exp(-eta * g) / sum,   then the KL projection onto the limits
 
 (Beck and Teboulle 2003, with the entropy as mirror map.) The gradient is numerical, towards the
-vertices, so that the law is only ever asked about mixtures:
-`g_k = (f((1 - h) w + h e_k) - f(w)) / h`, which is the gradient up to a constant that the update ignores. The step grows while it helps and
-shrinks when it does not. Laws that are constant in pieces, such as trees, have no gradient: they
-keep the best start, and `simulate` serves them better.
+vertices, so that the law is only ever asked about mixtures: `g_k = (f((1 - h) w + h e_k) - f(w)) /
+h`, which is the gradient up to a constant that the update ignores. The step grows while it helps
+and shrinks when it does not. Laws that are constant in pieces, such as trees, have no gradient:
+they keep the best start, and `simulate` serves them better.
 """
 
 from dataclasses import dataclass, replace
@@ -111,5 +111,27 @@ def _inside(w: Array, constraints: Constraints, region: feasible.Region) -> Arra
     if bool(constraints.satisfied(w, slack=0.0)):
         return w
     rows, bounds = constraints.matrix
-    near = polytope.least_kl(w, rows, bounds) if len(rows) else w
+    near = _in_ball(w, constraints)
+    near = polytope.least_kl(near, rows, bounds) if len(rows) else near
     return np.asarray(feasible.clamp(near[None], region)[0], dtype=np.float64)
+
+
+def _in_ball(w: Array, constraints: Constraints) -> Array:
+    """The mixture of the KL ball with the least KL to `w`.
+
+    It is the geometric mean `w^(1 - t) prior^t`, normalized, at the smallest t that is inside.
+    """
+    if constraints.most_kl is None or constraints.divergence(w) <= constraints.most_kl:
+        return w
+    prior = np.asarray(constraints.prior)
+    both = (w > 0) & (prior > 0)
+    if not both.any():
+        return prior
+    logs = np.where(both, np.log(np.where(both, w / np.where(both, prior, 1.0), 1.0)), 0.0)
+    base = np.where(both, prior, 0.0)
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        inside = constraints.divergence(simplex.tilt(base, (1 - middle) * logs))
+        low, high = (low, middle) if inside <= constraints.most_kl else (middle, high)
+    return simplex.tilt(base, (1 - high) * logs)
