@@ -1,8 +1,8 @@
-"""What a pack answers: log-probabilities of token sequences, for all of its models at once.
+"""What a pack answers: log-likelihoods of answers after contexts, for all of its models at once.
 
 Everything in this room is made of rows: a few tokens of context and a few tokens to score. Rows
-from every benchmark and every held-out text go through `totals` together, so that equal sequences
-are computed once and batches hold rows of nearly one length.
+from every benchmark and every held-out text go through `totals` together: equal rows are asked
+once, and rows that share a context are asked together, so that the pack computes it once.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-TOKENS_PER_CALL = 4096  # per model; larger calls gain nothing on a CPU and fall out of its cache
 
 
 class Likelihood(Protocol):
@@ -27,18 +25,21 @@ class Likelihood(Protocol):
     models: int
     context: int
 
-    def score(
-        self, tokens: torch.Tensor, lengths: torch.Tensor
+    def answer(
+        self,
+        contexts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[Sequence[int]]],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability of every next token.
+        """Log-likelihood of answers, each after its context.
 
         Args:
-            tokens: (B, T) int64, padded on the right; T <= context + 1.
-            lengths: (B,) tokens in each row.
+            contexts: sequences of at least one token.
+            answers: for each context its answers, of at least one token; a context and an answer
+                are at most `context` + 1 tokens.
 
         Returns:
-            log p(token[t+1] | tokens[..t]) in nats, (K, B, T-1) float32, 0 at padding; and whether
-            token[t+1] was the most probable, (K, B, T-1) bool.
+            log p(answer | context) in nats, (K, R), for all answers in their order; and whether
+            each of its tokens was the most probable one, (K, R) bool.
         """
         ...
 
@@ -69,49 +70,13 @@ def totals(
         nats (K, R), summed over the scored tokens; and whether each of them was the most probable
         one, (K, R).
     """
-    places: dict[tuple[int, ...], list[int]] = {}
+    places: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
     for place, row in enumerate(rows):
-        places.setdefault(row.tokens, []).append(place)
-    nats = np.zeros((likelihood.models, len(rows)))
-    greedy = np.zeros((likelihood.models, len(rows)), dtype=bool)
-    for batch in _batches(sorted(places, key=lambda tokens: (-len(tokens), tokens))):
-        wanted = [(b, i) for b, tokens in enumerate(batch) for i in places[tokens]]
-        index = [i for _, i in wanted]
-        lines = torch.tensor([b for b, _ in wanted])
-        last = torch.tensor([len(rows[i].tokens) - 1 for i in index])
-        first = last - torch.tensor([rows[i].scored for i in index])
-        log_p, hits = likelihood.score(*_padded(batch))
-        nats[:, index] = _between(log_p.double(), lines, first, last).cpu().numpy()
-        found = _between(hits.double(), lines, first, last).cpu().numpy()
-        greedy[:, index] = found == (last - first).numpy()
-    return nats, greedy
-
-
-def _batches(ordered: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-    """Sequences, longest first, in batches of at most TOKENS_PER_CALL tokens with padding."""
-    batches = []
-    start = 0
-    while start < len(ordered):
-        count = max(1, TOKENS_PER_CALL // len(ordered[start]))
-        batches.append(ordered[start : start + count])
-        start += count
-    return batches
-
-
-def _padded(batch: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens (B, T), padded with 0 on the right, and lengths (B,)."""
-    lengths = [len(tokens) for tokens in batch]
-    array = np.zeros((len(batch), max(lengths)), dtype=np.int64)
-    for line, tokens in zip(array, batch, strict=True):
-        line[: len(tokens)] = tokens
-    return torch.from_numpy(array), torch.tensor(lengths)
-
-
-def _between(
-    values: torch.Tensor, lines: torch.Tensor, first: torch.Tensor, last: torch.Tensor
-) -> torch.Tensor:
-    """Sums of values[k, line, first:last], (K, R), from values (K, B, T)."""
-    sums = torch.nn.functional.pad(values.cumsum(dim=-1), (1, 0))
-    device = values.device
-    lines, first, last = lines.to(device), first.to(device), last.to(device)
-    return sums[:, lines, last] - sums[:, lines, first]
+        context, answer = row.tokens[: -row.scored], row.tokens[-row.scored :]
+        places.setdefault(context, {}).setdefault(answer, []).append(place)
+    log_p, hits = likelihood.answer(list(places), [list(answers) for answers in places.values()])
+    asked = [same for answers in places.values() for same in answers.values()]
+    order = np.empty(len(rows), dtype=np.int64)  # which answer each row is
+    for number, same in enumerate(asked):
+        order[same] = number
+    return log_p.double().cpu().numpy()[:, order], hits.cpu().numpy()[:, order]

@@ -45,16 +45,21 @@ class Stack:
         self.tokens = 0
 
     @torch.inference_mode()
-    def score(self, tokens: torch.Tensor, lengths: torch.Tensor):
-        assert tokens.shape[1] <= self.context + 1
-        self.tokens += int(lengths.sum())
-        real = torch.arange(tokens.shape[1] - 1)[None] < (lengths[:, None] - 1)
-        found = []
+    def answer(self, contexts, answers):
+        """Every answer alone after its context, without padding: slow and plain."""
+        nats, greedy = [], []
         for member in self.members:
-            log_p = torch.log_softmax(member(tokens[:, :-1]).logits.float(), dim=-1)
-            right = log_p.gather(-1, tokens[:, 1:, None])[..., 0]
-            found.append((right * real, (log_p.argmax(-1) == tokens[:, 1:]) & real))
-        return torch.stack([a for a, _ in found]), torch.stack([b for _, b in found])
+            for context, some in zip(contexts, answers, strict=True):
+                for answer in some:
+                    whole = torch.tensor([*context, *answer])
+                    assert len(whole) <= self.context + 1
+                    self.tokens += len(answer)
+                    log_p = torch.log_softmax(member(whole[None, :-1]).logits[0].float(), dim=-1)
+                    log_p, right = log_p[len(context) - 1 :], whole[len(context) :]
+                    nats.append(log_p.gather(-1, right[:, None]).double().sum())
+                    greedy.append((log_p.argmax(-1) == right).all())
+        shape = (self.models, -1)
+        return torch.stack(nats).view(shape), torch.stack(greedy).view(shape)
 
 
 def write(path: Path, rows: list[dict]) -> Path:
@@ -202,17 +207,17 @@ def test_a_proxy_with_broken_weights_fails_alone(suite, members, tokenizer_path)
     assert [pack[0], pack[2]] == alone
 
 
-def test_equal_sequences_are_computed_once(members):
-    """Catches work done again for requests that share a sequence, and sums over the wrong part."""
+def test_equal_rows_are_asked_once(members):
+    """Catches work done again for requests that are equal, and answers given to other rows."""
     likelihood = Stack(members)
-    rows = [Row((5, 6, 7, 8), 2), Row((5, 6, 7, 8), 1), Row((9, 6), 1), Row((5, 6, 7, 8), 2)]
+    rows = [Row((5, 6, 7, 8), 2), Row((9, 6), 1), Row((5, 6, 9), 1), Row((5, 6, 7, 8), 2)]
     nats, _ = totals(likelihood, rows)
-    assert likelihood.tokens == 6
+    assert likelihood.tokens == len(members) * (2 + 1 + 1)
     assert np.array_equal(nats[:, 0], nats[:, 3])
     logits = members[0](torch.tensor([[5, 6, 7]])).logits.detach()
     log_p = torch.log_softmax(logits, dim=-1)[0]
     assert nats[0, 0] == pytest.approx(float(log_p[1, 7] + log_p[2, 8]), abs=1e-4)
-    assert nats[0, 1] == pytest.approx(float(log_p[2, 8]), abs=1e-4)
+    assert nats[0, 2] == pytest.approx(float(log_p[1, 9]), abs=1e-4)
 
 
 def test_requests_are_built_once_per_process(suite, tokenizer_path, monkeypatch):

@@ -25,11 +25,15 @@ class Bigram:
         self.tables = torch.tensor(tables).log()  # (K, V, V)
         self.models, self.context = len(tables), context
 
-    def score(self, tokens, lengths):
-        real = torch.arange(tokens.shape[1] - 1)[None] < (lengths[:, None] - 1)
-        log_p = self.tables[:, tokens[:, :-1], tokens[:, 1:]].float() * real
-        best = self.tables.argmax(-1)[:, tokens[:, :-1]] == tokens[:, 1:]
-        return log_p, best & real
+    def answer(self, contexts, answers):
+        nats, greedy = [], []
+        for context, some in zip(contexts, answers, strict=True):
+            for answer in some:
+                before, after = [context[-1], *answer[:-1]], list(answer)
+                nats.append(self.tables[:, before, after].sum(-1))
+                best = self.tables[:, before].argmax(-1)
+                greedy.append((best == torch.tensor(after)).all(-1))
+        return torch.stack(nats, dim=1), torch.stack(greedy, dim=1)
 
 
 def text(documents, bytes_=None):
@@ -77,10 +81,15 @@ def test_bits_per_byte_agree_with_transformers():
         models, context = 1, 6
 
         @torch.inference_mode()
-        def score(self, tokens, lengths):
-            log_p = torch.log_softmax(model(tokens[:, :-1]).logits, -1)
-            right = log_p.gather(-1, tokens[:, 1:, None])[None, ..., 0]
-            return right, log_p.argmax(-1)[None] == tokens[None, :, 1:]
+        def answer(self, contexts, answers):
+            found = []
+            for context, some in zip(contexts, answers, strict=True):
+                for answer in some:
+                    whole = torch.tensor([*context, *answer])
+                    log_p = torch.log_softmax(model(whole[None, :-1]).logits[0], -1)
+                    log_p = log_p[len(context) - 1 :]
+                    found.append(log_p[range(len(answer)), list(answer)].sum())
+            return torch.stack(found)[None], torch.zeros(1, len(found), dtype=torch.bool)
 
     rng = np.random.default_rng(0)
     documents = [rng.integers(1, 8, size=n).tolist() for n in (1, 5, 6, 7, 12, 20)]
