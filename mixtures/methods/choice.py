@@ -26,8 +26,8 @@ from mixtures.recommendation import LEVEL, Candidate, Estimate, LawEvidence, Rec
 from mixtures.registry import describe
 from mixtures.searches import Search, score
 
-FAST_REFITS, SLOW_REFITS = 50, 12
-CURVE = 3  # sizes of the learning curve below that of the cross-validation
+FAST_REFITS, SLOW_REFITS = 50, 10
+CURVE = 2  # sizes of the learning curve below that of the cross-validation
 
 
 @dataclass(frozen=True, eq=False)

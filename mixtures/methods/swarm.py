@@ -62,7 +62,7 @@ class Swarm(Protocol):
 
     @property
     def refits(self) -> int | None:
-        """Bootstrap refits behind the intervals; None: 50 for fast laws, 12 for slow ones."""
+        """Bootstrap refits behind the intervals; None: 50 for exponential laws, 10 for others."""
         ...
 
 

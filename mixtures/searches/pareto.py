@@ -20,7 +20,9 @@ from mixtures.problem import Problem
 from mixtures.searches import score
 from mixtures.searches.convex import Program
 
-DRAWS = 25_000
+DRAWS = 10_000
+ROUNDS = 5  # of refinement for laws that are not solved exactly
+AROUND = 100.0  # concentration of the draws around a point of the front
 EQUAL = 1e-7  # bits per byte below which two points of a front are one
 
 
@@ -136,7 +138,7 @@ def _without_floors(form: Shape) -> Shape:
 def _drawn(
     law: FittedLaw, problem: Problem, forms: tuple[Shape, ...], rng: np.random.Generator
 ) -> Array:
-    """Feasible draws, and a second round between neighbours on the front of the first."""
+    """Feasible draws, then a few rounds of draws between and around the points of the front."""
     prior = problem.domains.natural
 
     def raw(count: int) -> Array:
@@ -144,11 +146,13 @@ def _drawn(
         wide = dirichlet(np.full(prior.size, 0.5), half, rng)
         return rng.permutation(np.vstack([dirichlet(prior, half, rng), wide]))
 
-    drawn = feasible.sample(raw, problem.constraints, DRAWS, rng)
-    scores = law.predict(drawn).mean
-    best = drawn[undominated(np.column_stack([form.level(scores) for form in forms]))]
-    shares = rng.dirichlet(np.full(2, 1.0), size=20 * len(best))
-    one, two = rng.integers(len(best), size=(2, len(shares)))
-    mixed = shares[:, :1] * best[one] + shares[:, 1:] * best[two]
-    mixed = mixed[problem.constraints.satisfied(mixed)]
-    return np.vstack([best, mixed])
+    found = feasible.sample(raw, problem.constraints, DRAWS, rng)
+    for _ in range(ROUNDS):
+        scores = law.predict(found).mean
+        best = found[undominated(np.column_stack([form.level(scores) for form in forms]))]
+        one, two = rng.integers(len(best), size=(2, DRAWS // ROUNDS))
+        part = rng.random((len(one), 1))
+        around = np.array([rng.dirichlet(AROUND * best[i] + 1e-3) for i in one[: len(one) // 2]])
+        fresh = np.vstack([part * best[one] + (1 - part) * best[two], around])
+        found = np.vstack([best, fresh[problem.constraints.satisfied(fresh)]])
+    return found
