@@ -2,8 +2,8 @@
 
 Source: Ye et al. 2024, "Data Mixing Laws" (arXiv 2403.16952), equation M4. As the shares sum to 1,
 k is folded into t: `c + exp(sum_j (t_j + log k) r_j)`, which is how Olmix writes it
-(`exp(c) + exp(x . t)`). With `offset: positive` c is the exponential of a parameter, as in
-both codes; with `free` (default) c is any number, so that scores that may be negative can be fitted.
+(`exp(c) + exp(x . t)`). With `offset: positive`, Olmix's variant, c is the exponential of a
+parameter; with `free` (default) c is any number, so that scores that may be negative can be fitted.
 
 Departures:
 * Both codes run L-BFGS from hundreds of random starts on a Huber loss of fixed width. We start
@@ -15,20 +15,19 @@ Departures:
   is free); lambda is chosen per target by linearized leave-one-out error, down to practically none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mixtures.domains import Array
 from mixtures.errors import RecipeError
-from mixtures.laws import Prediction, calibration, least_squares
-from mixtures.laws.least_squares import Problem, Solution
-from mixtures.laws.observations import Observations, observe
+from mixtures.laws import Prediction, curves
+from mixtures.laws.curves import FittedCurve, Form
+from mixtures.laws.observations import observe
 from mixtures.registry import register
 
-STARTS = (0.02, 0.1, 0.3, 1.0, 3.0)  # offsets below the lowest score, in ranges of the scores
-STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-8)  # lambda, for scores of standard deviation 1
-EXPONENT = 50.0  # exponents of e beyond this are cut: no loss varies by e^50
+PARTS = (0.02, 0.1, 0.3, 1.0, 3.0)  # starts: offsets below the lowest score, in ranges
+POSITIVE_PARTS = (0.3, 0.6, 0.9)  # starts: offsets as parts of the lowest score
 
 
 @dataclass(frozen=True)
@@ -36,24 +35,25 @@ class FittedLogLinear:
     """A fitted log-linear law; it is of the `Exponential` form.
 
     Attributes:
-        offsets: c (M,).
-        exponents: A (M, K).
-        covariance: (M, K + 1, K + 1) of (c, A), calibrated.
-        noise: (M,) standard deviation of what the law does not explain, calibrated.
+        fitted: the equation in scaled scores, with c as its first parameter.
     """
 
-    offsets: Array
-    exponents: Array
-    covariance: Array
-    noise: Array
+    fitted: FittedCurve
+
+    @property
+    def offsets(self) -> Array:
+        """c (M,), in the unit of the scores."""
+        f = self.fitted
+        return np.asarray(f.center + f.spread * f.p[:, 0], dtype=np.float64)
+
+    @property
+    def exponents(self) -> Array:
+        """A (M, K): k is folded into it, and so is the unit of the scores."""
+        f = self.fitted
+        return np.asarray(f.p[:, 1:] + np.log(f.spread)[:, None], dtype=np.float64)
 
     def predict(self, W: Array) -> Prediction:
-        W = np.asarray(W, dtype=np.float64)
-        p = np.column_stack([self.offsets, self.exponents])
-        values, jacobian = _free(p, W)
-        variance = np.einsum("mnp,mpq,mnq->mn", jacobian, self.covariance, jacobian, optimize=True)
-        sd = np.sqrt(np.maximum(variance, 0.0) + self.noise[:, None] ** 2)
-        return Prediction(values.T, sd.T)
+        return self.fitted.predict(W)
 
 
 @register("law", "log_linear")
@@ -67,7 +67,7 @@ class LogLinear:
     """
 
     offset: str = "free"
-    huber: float = 3.0
+    huber: float = curves.HUBER
 
     def __post_init__(self) -> None:
         if self.offset not in ("free", "positive"):
@@ -79,28 +79,25 @@ class LogLinear:
         return domains + 2
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedLogLinear:
-        data = observe("log_linear", self.rows(np.shape(W)[1]), W, Y, noise)
-        positive = self.offset == "positive"
-        if positive and data.Y.min() <= 0:
+        size = np.shape(W)[1] + 1
+        data = observe("log_linear", self.rows(size - 1), W, Y, noise)
+        prior = curves.centered(size, 1, size)
+        if self.offset == "free":
+            form = Form(_free, prior, np.zeros(size), _free_starts)
+            return FittedLogLinear(curves.fit(data, form, rng, self.huber))
+        if data.Y.min() <= 0:
             raise RecipeError(
-                f"log_linear with a positive offset needs positive scores; the lowest is "
+                "log_linear with a positive offset needs positive scores; the lowest is "
                 f"{data.Y.min():.4g}: set offset to free"
             )
-        problem, shift = _problem(data, positive)
-        solution = _chosen(problem, _start(problem, positive))
-        for _ in range(2):
-            r = solution.left_out * (1.0 - solution.leverage)
-            v = least_squares.weights(r, data.scaled_noise.T)
-            v = v * least_squares.robust(r, self.huber) if self.huber else v
-            if np.ptp(v) < 1e-9:
-                break
-            problem = Problem(**{**vars(problem), "v": v})
-            solution = _chosen(problem, solution.p)
-        return _fitted(data, solution, shift, positive)
+        form = Form(_positive, prior, np.zeros(size), _positive_starts)
+        return FittedLogLinear(
+            _unlogged(curves.fit(replace(data, shifted=False), form, rng, self.huber))
+        )
 
 
 def _free(p: Array, W: Array) -> tuple[Array, Array]:
-    e = np.exp(np.minimum(p[:, 1:] @ W.T, EXPONENT))
+    e = np.exp(np.minimum(p[:, 1:] @ W.T, curves.EXPONENT))
     jacobian = np.empty((len(p), len(W), p.shape[1]))
     jacobian[:, :, 0] = 1.0
     jacobian[:, :, 1:] = e[:, :, None] * W
@@ -108,85 +105,40 @@ def _free(p: Array, W: Array) -> tuple[Array, Array]:
 
 
 def _positive(p: Array, W: Array) -> tuple[Array, Array]:
-    c = np.exp(np.minimum(p[:, :1], EXPONENT))
+    c = np.exp(np.minimum(p[:, :1], curves.EXPONENT))
     values, jacobian = _free(np.column_stack([c, p[:, 1:]]), W)
     jacobian[:, :, 0] = c
     return values, jacobian
 
 
-def _problem(data: Observations, positive: bool) -> tuple[Problem, Array]:
-    """The problem in scaled scores, and what was subtracted from them (M,)."""
-    m, k = data.Y.shape[1], data.W.shape[1]
-    shift = np.zeros(m) if positive else data.center
-    y = ((data.Y - shift) / data.spread).T
-    prior = np.zeros((k + 1, k + 1))
-    prior[1:, 1:] = np.eye(k) - 1.0 / k
-    problem = Problem(
-        curve=_positive if positive else _free,
-        W=data.W,
-        y=y,
-        v=np.ones_like(y),
-        strength=np.full(m, STRENGTHS[0]),
-        prior=prior,
-        center=np.zeros((m, k + 1)),
+def exponents_at(y: Array, W: Array, c: Array) -> Array:
+    """(M, K) exponents: the ridge solution of `log(y - c) = t . r` around its mean."""
+    logs, value = np.log(y - c[:, None]), (y - c[:, None]) ** 2
+    # The variance of log(y - c) goes as 1 / (y - c)^2, hence the weights.
+    gram = np.einsum("nj,mn,nk->mjk", W, value, W)
+    ridge = 1e-3 * np.trace(gram, axis1=1, axis2=2)[:, None, None] / W.shape[1]
+    mean = np.average(logs, axis=1, weights=value)[:, None]
+    right = np.einsum("nj,mn->mj", W, value * (logs - mean))[:, :, None]
+    t = np.linalg.solve(gram + ridge * np.eye(W.shape[1]), right)[:, :, 0] + mean
+    return np.asarray(t, dtype=np.float64)
+
+
+def _free_starts(W: Array, y: Array) -> Array:
+    return np.stack([np.column_stack([c, exponents_at(y, W, c)]) for c in curves.offsets(y, PARTS)])
+
+
+def _positive_starts(W: Array, y: Array) -> Array:
+    low = y.min(axis=1)
+    return np.stack(
+        [np.column_stack([np.log(p * low), exponents_at(y, W, p * low)]) for p in POSITIVE_PARTS]
     )
-    return problem, shift
 
 
-def _start(problem: Problem, positive: bool) -> Array:
-    """Best of the starts per target (M, K + 1), by the objective at a middling prior."""
-    y, W = problem.y, problem.W
-    m, k = len(y), W.shape[1]
-    low, width = y.min(axis=1), np.maximum(np.ptp(y, axis=1), 1e-6)
-    starts = []
-    for part in STARTS:
-        c = low - part * width
-        c = np.maximum(c, low * 0.5 / (1.0 + part)) if positive else c
-        logs = np.log(y - c[:, None])
-        value = (y - c[:, None]) ** 2  # variance of log(y - c) goes as 1 / (y - c)^2
-        gram = np.einsum("nj,mn,nk->mjk", W, value, W)
-        ridge = 1e-3 * np.trace(gram, axis1=1, axis2=2)[:, None, None] / k
-        mean = np.average(logs, axis=1, weights=value)[:, None]
-        right = np.einsum("nj,mn->mj", W, value * (logs - mean))
-        t = np.linalg.solve(gram + ridge * np.eye(k), right[:, :, None])[:, :, 0] + mean
-        starts.append(np.column_stack([np.log(c) if positive else c, t]))
-    every = problem.take(np.tile(np.arange(m), len(STARTS)))
-    every = Problem(**{**vars(every), "strength": np.full(len(every.y), 1e-3)})
-    solution = least_squares.minimize(every, np.concatenate(starts), steps=40)
-    return least_squares.best_of(solution, solution.objective, m).p
-
-
-def _chosen(problem: Problem, start: Array) -> Solution:
-    """The solution under each target's best strength, by weighted left-out error."""
-    m = len(problem.y)
-    every = problem.take(np.tile(np.arange(m), len(STRENGTHS)))
-    every = Problem(**{**vars(every), "strength": np.repeat(STRENGTHS, m)})
-    solution = least_squares.minimize(every, np.tile(start, (len(STRENGTHS), 1)))
-    error = np.einsum("bn,bn->b", every.v, solution.left_out**2)
-    return least_squares.best_of(solution, error, m)
-
-
-def _fitted(
-    data: Observations, solution: Solution, shift: Array, positive: bool
-) -> FittedLogLinear:
-    p, inverse = solution.p.copy(), solution.inverse
-    if positive:
-        p[:, 0] = np.exp(p[:, 0])
-        to_c = np.ones_like(p)
-        to_c[:, 0] = p[:, 0]
-        inverse = inverse * to_c[:, :, None] * to_c[:, None, :]
-    degrees = np.maximum(len(data.W) - solution.leverage.sum(axis=1), 1.0)
-    inside = solution.left_out * (1.0 - solution.leverage)
-    sigma = np.sqrt((inside**2).sum(axis=1) / degrees + 1e-24)
-    raw = sigma[:, None] / np.sqrt(1.0 - solution.leverage)
-    sigma = sigma * calibration.factor(solution.left_out.T, raw.T)
-    # In units of the scores: c scales with the spread, k takes it into the exponents.
-    scale = np.ones_like(p)
-    scale[:, 0] = data.spread
-    covariance = inverse * (sigma**2)[:, None, None] * scale[:, :, None] * scale[:, None, :]
-    return FittedLogLinear(
-        offsets=shift + data.spread * p[:, 0],
-        exponents=p[:, 1:] + np.log(data.spread)[:, None],
-        covariance=covariance,
-        noise=sigma * data.spread,
-    )
+def _unlogged(f: FittedCurve) -> FittedCurve:
+    """The same law with c in place of log c as its first parameter."""
+    c = np.exp(f.p[:, 0])
+    scale = np.ones_like(f.p)
+    scale[:, 0] = c
+    covariance = f.covariance * scale[:, :, None] * scale[:, None, :]
+    p = np.column_stack([c, f.p[:, 1:]])
+    return FittedCurve(_free, p, covariance, f.noise, f.center, f.spread)

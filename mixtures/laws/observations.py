@@ -18,15 +18,19 @@ class Observations:
         W: (N, K) shares of tokens.
         Y: (N, M) scores.
         noise: (N, M) standard deviation of each score over seeds; 0 where unknown.
+        shifted: whether scaled scores have mean 0; laws that need positive scores do without.
     """
 
     W: Array
     Y: Array
     noise: Array
+    shifted: bool = True
 
     @property
     def center(self) -> Array:
-        """(M,) mean score per target."""
+        """(M,) what is subtracted to scale: the mean score per target, or 0."""
+        if not self.shifted:
+            return np.zeros(self.Y.shape[1])
         return np.asarray(self.Y.mean(axis=0), dtype=np.float64)
 
     @property
@@ -38,13 +42,17 @@ class Observations:
 
     @property
     def scaled(self) -> Array:
-        """(N, M) scores with mean 0 and standard deviation 1 per target."""
+        """(N, M) scores with standard deviation 1 and, where shifted, mean 0 per target."""
         return np.asarray((self.Y - self.center) / self.spread, dtype=np.float64)
 
     @property
     def scaled_noise(self) -> Array:
         """(N, M) noise in units of the spread."""
         return np.asarray(self.noise / self.spread, dtype=np.float64)
+
+    def logarithms(self) -> "Observations":
+        """The same runs with the logarithms of their scores, which must be positive."""
+        return Observations(self.W, np.log(self.Y), self.noise / self.Y, self.shifted)
 
 
 def observe(law: str, rows: int, W: ArrayLike, Y: ArrayLike, noise: ArrayLike) -> Observations:

@@ -1,0 +1,173 @@
+"""Laws that are one equation: starts, prior, robust weights, and what is fitted in the end.
+
+A law of this kind gives its `Form`: the equation with its derivatives, a quadratic prior, and
+starts that follow from the data without chance, so that the fit is the same for any order of the
+domains. Scores are scaled to mean 0 and standard deviation 1 per target before the fit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.laws import Prediction, calibration, least_squares
+from mixtures.laws.least_squares import Curve, Problem, Solution
+from mixtures.laws.observations import Observations, observe
+
+STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-8)  # lambda, for scores of standard deviation 1
+HUBER = 3.0  # robust deviations beyond which a run's residual loses weight
+CROWDED = 0.4  # parameters per run above which left-out residuals come from refits
+FOLDS = 5
+EXPONENT = 50.0  # exponents of e beyond this are cut: no loss varies by e^50
+
+
+@dataclass(frozen=True)
+class Form:
+    """An equation that can be fitted.
+
+    Attributes:
+        curve: values and derivatives; a module's own function, so that a fitted law pickles.
+        prior: (P, P) quadratic prior, scaled by the strength that is chosen.
+        center: (P,) where the prior has its minimum.
+        starts: from shares (N, K) and scaled scores (M, N) to starts (S, M, P).
+        strengths: of the prior, from which each target's is chosen.
+    """
+
+    curve: Curve
+    prior: Array
+    center: Array
+    starts: Callable[[Array, Array], Array]
+    strengths: tuple[float, ...] = STRENGTHS
+
+
+@dataclass(frozen=True)
+class FittedCurve:
+    """An equation with its parameters.
+
+    Attributes:
+        curve: the equation, for scaled scores.
+        p: (M, P) parameters.
+        covariance: (M, P, P) of the parameters, calibrated.
+        noise: (M,) scaled deviation of what the law does not explain, calibrated.
+        center: (M,) mean that was subtracted from the scores.
+        spread: (M,) that they were divided by.
+    """
+
+    curve: Curve
+    p: Array
+    covariance: Array
+    noise: Array
+    center: Array
+    spread: Array
+
+    def predict(self, W: Array) -> Prediction:
+        values, jacobian = self.curve(self.p, np.asarray(W, dtype=np.float64))
+        moved = np.matmul(jacobian, self.covariance)
+        variance = np.maximum(np.einsum("mnp,mnp->mn", moved, jacobian), 0.0)
+        sd = np.sqrt(variance + self.noise[:, None] ** 2)
+        return Prediction(self.center + self.spread * values.T, self.spread * sd.T)
+
+
+def fit(
+    data: Observations, form: Form, rng: np.random.Generator, huber: float = HUBER
+) -> FittedCurve:
+    """Fit a form to all targets, with weights from the noise and for outliers.
+
+    Args:
+        data: what is fitted.
+        form: what to fit.
+        rng: deals the folds of a cross-validation where leave-one-out cannot be linearized.
+        huber: 0 gives plain weighted least squares.
+    """
+    y, noise = data.scaled.T, data.scaled_noise.T
+    v = np.ones_like(y)
+    solution = solve(form, data.W, y, v)
+    for _ in range(2):
+        r = solution.left_out * (1.0 - solution.leverage)
+        v = least_squares.weights(r, noise)
+        v = v * least_squares.robust(r, huber) if huber else v
+        if np.ptp(v) < 1e-9:
+            break
+        solution = solve(form, data.W, y, v, start=solution.p)
+    held_out = solution.left_out
+    if len(form.center) > CROWDED * len(data.W):
+        held_out = _refitted(form, data.W, (y, v), solution.p, rng)
+    return _fitted(data, form, solution, held_out)
+
+
+def _refitted(
+    form: Form, W: Array, y_v: tuple[Array, Array], start: Array, rng: np.random.Generator
+) -> Array:
+    """(M, N) residuals of runs under fits without them, by cross-validation."""
+    y, v = y_v
+    residuals = np.empty_like(y)
+    for fold in calibration.folds(len(W), FOLDS, rng):
+        kept = np.setdiff1d(np.arange(len(W)), fold)
+        part = solve(form, W[kept], y[:, kept], v[:, kept], start=start)
+        residuals[:, fold] = y[:, fold] - form.curve(part.p, W[fold])[0]
+    return residuals
+
+
+def fitted_form(
+    name: str, form: Form, rows: int, tables: tuple[Array, Array, Array], rng: np.random.Generator
+) -> FittedCurve:
+    """Check the shares, scores and noise given to a law called `name`, and fit its form.
+
+    Raises:
+        EvidenceError: fewer than `rows` runs, or tables that cannot be used.
+    """
+    return fit(observe(name, rows, *tables), form, rng)
+
+
+def solve(form: Form, W: Array, y: Array, v: Array, start: Array | None = None) -> Solution:
+    """The solution under each target's best strength, by weighted left-out error.
+
+    Args:
+        form: the equation.
+        W: (N, K) shares.
+        y: (M, N) scaled scores.
+        v: (M, N) weights.
+        start: (M, P); without it, the best of the form's starts under a middling prior.
+    """
+    m = len(y)
+    problem = Problem(form.curve, W, y, v, np.ones(m), form.prior, np.tile(form.center, (m, 1)))
+    if start is None:
+        starts = form.starts(W, y)
+        every = _repeated(problem, np.full(len(starts) * m, 1e-2))
+        first = least_squares.minimize(every, starts.reshape(-1, starts.shape[2]), steps=40)
+        start = least_squares.best_of(first, first.objective, m).p
+    every = _repeated(problem, np.repeat(form.strengths, m))
+    solution = least_squares.minimize(every, np.tile(start, (len(form.strengths), 1)))
+    error = np.einsum("bn,bn->b", every.v, solution.left_out**2)
+    return least_squares.best_of(solution, error, m)
+
+
+def _repeated(problem: Problem, strength: Array) -> Problem:
+    """The problems once for every block of strengths."""
+    index = np.tile(np.arange(len(problem.y)), len(strength) // len(problem.y))
+    return replace(problem.take(index), strength=strength)
+
+
+def _fitted(data: Observations, form: Form, solution: Solution, held_out: Array) -> FittedCurve:
+    degrees = np.maximum(len(data.W) - solution.leverage.sum(axis=1), 1.0)
+    inside = solution.left_out * (1.0 - solution.leverage)
+    sigma = np.sqrt((inside**2).sum(axis=1) / degrees + 1e-24)
+    raw = sigma[:, None] / np.sqrt(1.0 - solution.leverage)
+    sigma = sigma * calibration.factor(held_out.T, raw.T)
+    covariance = solution.inverse * (sigma**2)[:, None, None]
+    return FittedCurve(form.curve, solution.p, covariance, sigma, data.center, data.spread)
+
+
+def centered(size: int, first: int, last: int) -> Array:
+    """Prior (P, P) of `size` parameters on the differences among parameters first..last - 1."""
+    prior = np.zeros((size, size))
+    count = last - first
+    prior[first:last, first:last] = np.eye(count) - 1.0 / count
+    return prior
+
+
+def offsets(y: Array, parts: tuple[float, ...]) -> Array:
+    """(S, M) asymptotes below the lowest scores (M, N), by these parts of their range."""
+    width = np.maximum(np.ptp(y, axis=1), 1e-6)
+    return np.stack([y.min(axis=1) - part * width for part in parts])

@@ -1,0 +1,79 @@
+"""Implicit law: `L_m(r) = c_m + sum_i s_mi exp(sum_j t_mij r_j)`, a mixture of I exponentials.
+
+Source: Ye et al. 2024, "Data Mixing Laws" (arXiv 2403.16952), section 3.3: a validation set whose
+domains are unknown is a mixture of implicit domains, each with a log-linear law. s and the
+components' own k fold into t, as in `log_linear`.
+
+Departures: the paper trains 30 components as a network, boosts 30 networks and keeps the best of 16
+seeds by its training error. We take few components, since each costs K parameters and runs are
+dear, one prior as in `log_linear`, and starts that follow from the log-linear start: component i
+begins with its exponents stretched by `STRETCHES[i]`, which tells the components apart without
+chance.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.errors import RecipeError
+from mixtures.laws import curves
+from mixtures.laws.curves import FittedCurve, Form
+from mixtures.laws.log_linear import exponents_at
+from mixtures.registry import register
+
+STRETCHES = (1.0, 3.0, -1.0, 0.3, 6.0, -3.0)
+PARTS = (0.1, 0.5)  # starts: offsets below the lowest score, in ranges
+
+
+@register("law", "implicit")
+@dataclass(frozen=True)
+class Implicit:
+    """The law without parameters.
+
+    Attributes:
+        components: I, at most 6.
+    """
+
+    components: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.components <= len(STRETCHES):
+            raise RecipeError(
+                f"implicit.components lies between 1 and {len(STRETCHES)}; got {self.components}"
+            )
+
+    def rows(self, domains: int) -> int:
+        return self.components * domains + 2
+
+    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
+        k = np.shape(W)[1]
+        size = 1 + self.components * k
+        prior = np.zeros((size, size))
+        for i in range(self.components):
+            first = 1 + i * k
+            prior += curves.centered(size, first, first + k)
+            prior[first : first + k, first : first + k] += 1e-3 / k  # a vanishing component
+        form = Form(_curve, prior, np.zeros(size), partial(_starts, self.components))
+        return curves.fitted_form("implicit", form, self.rows(k), (W, Y, noise), rng)
+
+
+def _curve(p: Array, W: Array) -> tuple[Array, Array]:
+    k = W.shape[1]
+    t = p[:, 1:].reshape(len(p), -1, k)
+    e = np.exp(np.minimum(np.einsum("bik,nk->bni", t, W), curves.EXPONENT))
+    slopes = (e[:, :, :, None] * W[:, None, :]).reshape(len(p), len(W), -1)
+    return p[:, :1] + e.sum(axis=2), np.concatenate(
+        [np.ones_like(slopes[:, :, :1]), slopes], axis=2
+    )
+
+
+def _starts(components: int, W: Array, y: Array) -> Array:
+    starts = []
+    for c in curves.offsets(y, PARTS):
+        t = exponents_at(y, W, c)
+        mean = t.mean(axis=1, keepdims=True)
+        parts = [mean - np.log(components) + STRETCHES[i] * (t - mean) for i in range(components)]
+        starts.append(np.column_stack([c, *parts]))
+    return np.stack(starts)

@@ -1,0 +1,37 @@
+"""Linear law: `L_m(r) = sum_j t_mj r_j`.
+
+The baseline of Liu et al. 2024, "RegMix" (arXiv 2407.01492), section 3.2, where it is a ridge
+regression. As the shares sum to 1, an intercept is the mean of t. The ridge is on the differences
+among the coefficients of a target; its strength is chosen by leave-one-out error.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.laws import curves
+from mixtures.laws.curves import FittedCurve, Form
+from mixtures.registry import register
+
+
+@register("law", "linear")
+@dataclass(frozen=True)
+class Linear:
+    """The linear law without parameters."""
+
+    def rows(self, domains: int) -> int:
+        return domains + 1
+
+    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
+        k = np.shape(W)[1]
+        form = Form(_curve, curves.centered(k, 0, k), np.zeros(k), _starts)
+        return curves.fitted_form("linear", form, self.rows(k), (W, Y, noise), rng)
+
+
+def _curve(p: Array, W: Array) -> tuple[Array, Array]:
+    return p @ W.T, np.broadcast_to(W, (len(p), *W.shape)).copy()
+
+
+def _starts(W: Array, y: Array) -> Array:
+    return np.zeros((1, len(y), W.shape[1]))
