@@ -1,10 +1,8 @@
 """lm-eval on a pack: each task's requests are built once and all proxies answer them together.
 
-Tasks, prompts, filters and metrics are lm-eval's own; only the model is ours. Requests are encoded
-by the rules of its `HFLM` (0.4.13): blanks at the end of a context move to the continuation, the
-pair is encoded as one text and cut where the encoded context ends, an empty context becomes the
-end-of-text token, and what is too long loses its left end. So accuracies equal those of `HFLM` on
-each exported proxy. No other file imports lm_eval.
+Tasks, prompts, filters and metrics are lm-eval's own; only the model is ours, and the encoding of
+requests is that of its `HFLM` (`evaluation.exams`). So accuracies equal those of `HFLM` on each
+exported proxy. No other file imports lm_eval.
 
 A request that `HFLM` would refuse (its answer alone is longer than the model's context, or encodes
 to nothing) is left out with its item, for every proxy alike, and counted.
@@ -19,8 +17,7 @@ import functools
 import hashlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,97 +33,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from evaluation import benchmarks
+from evaluation.exams import Encoder, Exam, Floats, Item, split
 from evaluation.likelihood import Row
 from evaluation.suites import OFFLINE, TASKS, Suite, short_name
 from mixtures.errors import CuveeError, DataError, UnknownName
 
-Floats = NDArray[np.float64]
 _built: dict[tuple[str, str, int, int], "tuple[Exam, ...]"] = {}
 KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One item of a task, as encoded requests.
-
-    Attributes:
-        task: lm-eval's task, which judges the answers.
-        instances: lm-eval's requests.
-        choices: how many of the requests are choices (others serve lm-eval's own metrics).
-        gold: position of the gold answer among them.
-        sizes: UTF-8 bytes of what each request scores.
-    """
-
-    task: Any
-    instances: tuple[Any, ...]
-    choices: int
-    gold: int
-    sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Exam:
-    """A task whose requests are built and encoded.
-
-    Attributes:
-        name: of the target, without "task/".
-        items: what is asked, in a fixed order.
-        rows: what the pack has to score.
-        starts: (requests,) the first row of each request of each item, in order.
-        left_out: items that do not fit into the model's context.
-    """
-
-    name: str
-    items: tuple[Item, ...]
-    rows: tuple[Row, ...]
-    starts: NDArray[np.int64]
-    left_out: int
-
-    def answers(self, nats: Floats, greedy: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
-        """Per request: log-likelihood in nats, and whether decoding would give it, from (rows,)."""
-        return np.add.reduceat(nats, self.starts), np.logical_and.reduceat(greedy, self.starts)
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """Text to tokens, by the rules of lm-eval's HFLM.
-
-    Attributes:
-        tokenizer: of the proxies.
-        eot: id of the end-of-text token, which also stands before a text without context.
-        context: longest input of the proxies, in tokens.
-    """
-
-    tokenizer: Tokenizer
-    eot: int
-    context: int
-
-    def pair(self, context: str, continuation: str) -> Row | None:
-        """A continuation after a context; None where it does not fit."""
-        before: Sequence[int]
-        if context == "":
-            after = self._encode(continuation, special=False)
-            if after[:1] == [self.eot]:
-                before, after = after[:1], after[1:]
-            else:
-                before = [self.eot]
-        else:
-            text, moved = _split(context)
-            before = self._encode(text)
-            after = self._encode(text + moved + continuation)[len(before) :]
-        if not before or not 0 < len(after) <= self.context:
-            return None
-        return Row((*before, *after)[-(self.context + 1) :], len(after))
-
-    def rolling(self, text: str) -> list[Row]:
-        """A whole text in windows; the first token is conditioned on the end-of-text token."""
-        windows = get_rolling_token_windows(self._encode(text), self.eot, self.context, 1)
-        pairs = map(make_disjoint_window, windows)
-        return [Row((*before, *after), len(after)) for before, after in pairs]
-
-    def _encode(self, text: str, special: bool = True) -> list[int]:
-        special = special and not text.startswith(self.tokenizer.id_to_token(self.eot) or " ")
-        return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
 
 
 def exams(suite: Suite, *, tokenizer_path: Path, eot: int, context: int) -> tuple[Exam, ...]:
@@ -151,8 +64,14 @@ def forget() -> None:
 
 def chosen(suite: Suite, name: str) -> list[int]:
     """Positions of the items that a suite asks of one task of its own, in their file's order."""
-    (task,) = _load(suite, name)
-    return sorted(i for _, i in _order([task])[: suite.limit])
+    path = suite.file(name)
+    if path is None:
+        raise DataError(f"task {name!r} is lm-eval's own: it has no benchmark file")
+    return _positions(len(benchmarks.read(path)), suite.limit)
+
+
+def _positions(items: int, limit: int | None) -> list[int]:
+    return sorted(i for _, i in _order([items])[:limit])
 
 
 def _exam(suite: Suite, name: str, encoder: Encoder) -> Exam:
@@ -183,7 +102,7 @@ def _item(task: Any, instances: tuple[Any, ...], encoder: Encoder) -> tuple[Item
     parts: list[list[Row]] = []
     for context, continuation in pairs:
         if context is None:
-            part = encoder.rolling(continuation)
+            part = _rolling(encoder, continuation)
         else:
             row = encoder.pair(context, continuation)
             part = [] if row is None else [row]
@@ -191,9 +110,16 @@ def _item(task: Any, instances: tuple[Any, ...], encoder: Encoder) -> tuple[Item
             parts = []
             break
         parts.append(part)
-    sizes = tuple(len((_split(c or "")[1] + text).encode()) for c, text in pairs)
+    sizes = tuple(len((split(c or "")[1] + text).encode()) for c, text in pairs)
     choices, gold = _gold(task, instances)
     return Item(task, instances, choices, gold, sizes), parts
+
+
+def _rolling(encoder: Encoder, text: str) -> list[Row]:
+    """A whole text in windows; the first token is conditioned on the end-of-text token."""
+    windows = get_rolling_token_windows(encoder.encode(text), encoder.eot, encoder.context, 1)
+    pairs = map(make_disjoint_window, windows)
+    return [Row((*before, *after), len(after)) for before, after in pairs]
 
 
 def _question(task: Any, instance: Any) -> tuple[str | None, str]:
@@ -217,12 +143,6 @@ def _gold(task: Any, instances: tuple[Any, ...]) -> tuple[int, int]:
     if isinstance(gold, list):
         gold = gold[0]
     return len(choices), choices.index(gold) if isinstance(gold, str) else int(gold)
-
-
-def _split(context: str) -> tuple[str, str]:
-    """A context without the blanks at its end, and those blanks."""
-    text = context.rstrip()
-    return text, context[len(text) :]
 
 
 def judged(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> dict[str, Floats]:
@@ -301,7 +221,7 @@ def check(suite: Suite) -> None:
 def _asked(name: str, tasks: list[Any], limit: int | None) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """Each chosen item's lm-eval task and requests: the first `limit` in a fixed hash order."""
     with _explained(name, "asked"):
-        every = _order(tasks)
+        every = _order([len(task.eval_docs) for task in tasks])
         for t, task in enumerate(tasks):
             chosen = {i for owner, i in every[:limit] if owner == t}
             if not chosen:
@@ -317,9 +237,9 @@ def _asked(name: str, tasks: list[Any], limit: int | None) -> Iterator[tuple[Any
                 yield task, tuple(sorted(group, key=lambda instance: instance.idx))
 
 
-def _order(tasks: list[Any]) -> list[tuple[int, int]]:
+def _order(sizes: list[int]) -> list[tuple[int, int]]:
     """(task, item) of every item in an order that is fixed and unrelated to that of the files."""
-    every = [(t, i) for t, task in enumerate(tasks) for i in range(len(task.eval_docs))]
+    every = [(t, i) for t, size in enumerate(sizes) for i in range(size)]
     return sorted(every, key=lambda at: hashlib.sha256(f"{at[0]}/{at[1]}".encode()).digest())
 
 
@@ -329,7 +249,7 @@ def _load(suite: Suite, name: str) -> list[Any]:
     path = suite.file(name)
     with _explained(name, "loaded"):
         if path is not None:
-            tasks = [_local(name, path)]
+            tasks = [_local(name, path, suite.limit)]
         else:
             manager = _manager()
             if name not in manager.all_tasks:
@@ -342,9 +262,13 @@ def _load(suite: Suite, name: str) -> list[Any]:
     return tasks
 
 
-def _local(name: str, path: Path) -> Any:
-    """A task over a benchmark file, read here: no data set cache that workers could fight over."""
-    items = benchmarks.read(path)
+def _local(name: str, path: Path, limit: int | None) -> Any:
+    """A task over a benchmark file, read here: no data set cache that workers could fight over.
+
+    lm-eval gets the chosen items only: it walks over all that it has for every few that it asks.
+    """
+    every = benchmarks.read(path)
+    items = [every[i] for i in _positions(len(every), limit)]
     own = "asdiv_offline" if "text" in items[0] else "piqa_offline"
     config = yaml.safe_load((TASKS / f"{name if name in OFFLINE else own}.yaml").read_bytes())
     config |= {"task": name, "dataset_kwargs": None}

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from evaluation import harness, perplexity
+from evaluation.exams import Exam
 from evaluation.likelihood import Likelihood, totals
 from evaluation.perplexity import Text
 from evaluation.suites import Suite
@@ -111,7 +112,7 @@ def score_pack(
 
 def _proxy(
     samples: Mapping[str, perplexity.Sample],
-    exams: Sequence[harness.Exam],
+    exams: Sequence[Exam],
     answers: Sequence[tuple[Floats, NDArray[np.bool_]]],
 ) -> PackScores:
     """The scores of one proxy from its answers to each sample and exam, (rows,) each."""
@@ -137,9 +138,7 @@ def end_of_text(tokenizer_path: Path) -> int:
     return int(eot)
 
 
-def _exam(
-    exam: harness.Exam, nats: Floats, greedy: NDArray[np.bool_]
-) -> tuple[Score, dict[str, Score]]:
+def _exam(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> tuple[Score, dict[str, Score]]:
     """The value and the details of a task, from one model's answers (requests,)."""
     starts = np.cumsum([0] + [len(item.instances) for item in exam.items[:-1]])
     gold = starts + np.array([item.gold for item in exam.items])

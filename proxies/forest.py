@@ -130,5 +130,5 @@ def plant(trees: Sequence[Tree]) -> Forest:
         torch.from_numpy(tokens),
         torch.from_numpy(positions) if bent else None,
         torch.from_numpy(branch) if bent else None,
-        *(torch.tensor(values) for values in (sources, targets, owners)),
+        *(torch.from_numpy(np.array(values)) for values in (sources, targets, owners)),
     )

@@ -16,7 +16,8 @@ from proxies.loss import chunk
 from proxies.model import Model
 from proxies.products import product
 
-BATCH = {"cpu": 1024, "cuda": 1 << 18}  # input tokens at once, of all the models together
+CPU_BATCH = 1024  # input tokens of one model at once
+BATCH = 1 << 18  # input tokens of all models at once, elsewhere
 
 
 class PackLikelihood:
@@ -61,18 +62,18 @@ class PackLikelihood:
                     f"a context of {len(context)} tokens and answers of up to {longest}; this pack "
                     f"scores 2 to {self.context + 1} tokens, and answers of at least one"
                 )
-        device = self.model.device
-        kind = "cpu" if device == "cpu" else "cuda"
-        budget = max(self.context, BATCH[kind] // (1 if kind == "cpu" else self.model.models))
         total = sum(len(some) for some in answers)
-        nats = torch.zeros(self.models, total, dtype=torch.float64, device=device)
-        misses = torch.zeros(self.models, total, dtype=torch.int64, device=device)
-        for forest in forests(grow(contexts, answers, self.context), budget):
+        nats = torch.zeros(self.models * total, dtype=torch.float64, device=self.model.device)
+        misses = torch.zeros_like(nats)
+        lines = torch.arange(self.models, device=self.model.device)[:, None] * total
+        for forest in forests(grow(contexts, answers, self.context), self._budget()):
             logs, best = self._ask(forest)
-            owners = forest.owners.to(device)
-            nats.index_add_(1, owners, logs.double())
-            misses.index_add_(1, owners, (~best).long())
-        return nats.cpu(), (misses == 0).cpu()
+            # flat, because index_add_ over the columns of a matrix adds them one call at a time
+            places = (lines + forest.owners.to(self.model.device)).reshape(-1)
+            nats.index_add_(0, places, logs.double().reshape(-1))
+            misses.index_add_(0, places, (~best).double().reshape(-1))
+        shape = (self.models, total)
+        return nats.view(shape).cpu(), (misses == 0).view(shape).cpu()
 
     @torch.no_grad()
     def score(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,12 +106,11 @@ class PackLikelihood:
         device = self.model.device
         tokens_BT = forest.tokens.to(device)
         sources, targets = forest.sources.to(device), forest.targets.to(device)
+        head = self.model.parameters.named["head"]
+        groups = [slice(0, self.model.models)]
         if device == "cpu":
             groups = [slice(k, k + 1) for k in self.keep]
-        else:
-            groups = [slice(0, self.model.models)]
         parts = []
-        head = self.model.parameters.named["head"]
         branches = self._branches(forest, groups[0].stop - groups[0].start)
         for members in groups:
             tokens_KBT = tokens_BT.expand(members.stop - members.start, -1, -1)
@@ -118,6 +118,12 @@ class PackLikelihood:
             parts.append(_predicted(hidden[:, sources].float(), head[members].float(), targets))
         logs, best = (torch.cat(values) for values in zip(*parts, strict=True))
         return (logs, best) if device == "cpu" else (logs[self.keep], best[self.keep])
+
+    def _budget(self) -> int:
+        """Input tokens of one model that are computed at once."""
+        if self.model.device == "cpu":
+            return max(self.context, CPU_BATCH)
+        return max(self.context, BATCH // self.model.models)
 
     def _branches(self, forest: Forest, models: int) -> Branches | None:
         """What tokens see in a batch that branches, for so many models at once."""
@@ -137,7 +143,8 @@ def _predicted(hidden_KSD: Tensor, head_KDV: Tensor, targets_S: Tensor) -> tuple
     size = chunk(hidden_KSD, head_KDV.shape[-1])
     for start in range(0, total, size):
         part = slice(start, start + size)
-        all_KsV = torch.log_softmax(product(hidden_KSD[:, part], head_KDV), dim=-1)
+        all_KsV = product(hidden_KSD[:, part], head_KDV)
+        torch.log_softmax(all_KsV, -1, out=all_KsV)
         index = targets_S[part].expand(models, -1)[..., None]
         logs[:, part] = all_KsV.gather(-1, index)[..., 0]
         best[:, part] = logs[:, part] >= all_KsV.amax(-1)

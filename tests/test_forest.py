@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxies import forest
 from proxies.ladder import Rung
 from proxies.layers import Branches, attend, fused_attention
-from proxies.likelihood import BATCH, PackLikelihood
+from proxies.likelihood import PackLikelihood
 from proxies.model import Model
 
 RUNG = Rung("tiny", width=32, layers=2, heads=2, context=24)
@@ -54,7 +54,7 @@ def alone(likelihood, contexts, answers):
 def test_answers_equal_those_of_plain_sequences(monkeypatch, budget, keep):
     """Catches an answer that sees its neighbor or padding, positions that go on from the answer
     before, the wrong row of logits, answers out of order, and models mixed up."""
-    monkeypatch.setitem(BATCH, "cpu", budget)
+    monkeypatch.setattr("proxies.likelihood.CPU_BATCH", budget)
     likelihood = pack(keep=keep)
     contexts, answers = questions(0)
     contexts += [contexts[0]]

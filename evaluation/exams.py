@@ -1,0 +1,103 @@
+"""What a task asks, encoded: items, their requests, and text as tokens.
+
+Requests are encoded by the rules of lm-eval's `HFLM` (0.4.13): blanks at the end of a context move
+to the continuation, the pair is encoded as one text and cut where the encoded context ends, an
+empty context becomes the end-of-text token, and what is too long loses its left end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from evaluation.likelihood import Row
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a task, as encoded requests.
+
+    Attributes:
+        task: lm-eval's task, which judges the answers.
+        instances: lm-eval's requests.
+        choices: how many of the requests are choices (others serve lm-eval's own metrics).
+        gold: position of the gold answer among them.
+        sizes: UTF-8 bytes of what each request scores.
+    """
+
+    task: Any
+    instances: tuple[Any, ...]
+    choices: int
+    gold: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A task whose requests are built and encoded.
+
+    Attributes:
+        name: of the target, without "task/".
+        items: what is asked, in a fixed order.
+        rows: what the pack has to score.
+        starts: (requests,) the first row of each request of each item, in order.
+        left_out: items that do not fit into the model's context.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+    rows: tuple[Row, ...]
+    starts: NDArray[np.int64]
+    left_out: int
+
+    def answers(self, nats: Floats, greedy: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Per request: log-likelihood in nats, and whether decoding would give it, from (rows,)."""
+        return np.add.reduceat(nats, self.starts), np.logical_and.reduceat(greedy, self.starts)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Text to tokens, by the rules of lm-eval's HFLM.
+
+    Attributes:
+        tokenizer: of the proxies.
+        eot: id of the end-of-text token, which also stands before a text without context.
+        context: longest input of the proxies, in tokens.
+    """
+
+    tokenizer: Tokenizer
+    eot: int
+    context: int
+
+    def pair(self, context: str, continuation: str) -> Row | None:
+        """A continuation after a context; None where it does not fit."""
+        before: Sequence[int]
+        if context == "":
+            after = self.encode(continuation, special=False)
+            if after[:1] == [self.eot]:
+                before, after = after[:1], after[1:]
+            else:
+                before = [self.eot]
+        else:
+            text, moved = split(context)
+            before = self.encode(text)
+            after = self.encode(text + moved + continuation)[len(before) :]
+        if not before or not 0 < len(after) <= self.context:
+            return None
+        return Row((*before, *after)[-(self.context + 1) :], len(after))
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Tokens of a text, as its tokenizer begins it."""
+        special = special and not text.startswith(self.tokenizer.id_to_token(self.eot) or " ")
+        return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
+
+
+def split(context: str) -> tuple[str, str]:
+    """A context without the blanks at its end, and those blanks."""
+    text = context.rstrip()
+    return text, context[len(text) :]
