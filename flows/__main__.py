@@ -92,6 +92,7 @@ def review(
 def _person() -> Iterator[Display]:
     """What a person meets: progress, errors in a sentence, and a way on after Ctrl-C."""
     signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
     with use(Display()) as display:
         try:
             yield display

@@ -16,10 +16,12 @@ from flows.display import current
 from flows.home import Home
 from flows.recipe import CorpusPart as RecipeCorpus
 from flows.recipe import Recipe
+from mixtures import simplex
 from mixtures.domains import DomainSet
 from mixtures.errors import RecipeError
 from mixtures.history import canonical
 from mixtures.problem import Problem, Proxy
+from proxies import device
 from proxies.corpus import Files, Source
 from proxies.quickstart import KINDS, quickstart
 from proxies.shards import Corpus
@@ -104,8 +106,14 @@ def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
 
 
 def problem(recipe: Recipe, prepared: Prepared) -> Problem:
-    """The problem that a recipe poses on a prepared corpus."""
+    """The problem that a recipe poses on a prepared corpus.
+
+    Raises:
+        CuveeError: constraints that clash, or a mixture to be confirmed that is none.
+    """
     domains, proxy = prepared.domains, recipe.proxy
+    for shares in recipe.confirm.mixtures.values() if recipe.confirm else ():
+        simplex.check(domains.vector(shares), domains.names)
     share = min(1.0, proxy.tokens / recipe.full_scale.tokens)
     return Problem(
         domains=domains,
@@ -116,7 +124,9 @@ def problem(recipe: Recipe, prepared: Prepared) -> Problem:
             size=proxy.size,
             tokens=proxy.tokens,
             schedule=proxy.schedule,
-            precision=proxy.precision,
+            precision=(
+                device.precision(proxy.device) if proxy.precision == "auto" else proxy.precision
+            ),
             rate=proxy.rate,
             repetition=share if proxy.match_repetition else 1.0,
         ),

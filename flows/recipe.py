@@ -20,6 +20,7 @@ from mixtures.domains import DomainSet
 from mixtures.errors import CuveeError, RecipeError, UnknownName
 from mixtures.loop import Method
 from mixtures.objectives import Objective
+from proxies import ladder
 
 SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -70,7 +71,7 @@ class ProxyPart(Part):
     size: str = "0.6M"
     tokens: Count = 400_000
     schedule: Literal["wsd", "cosine"] = "wsd"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     rate: float = Field(default=1.0, gt=0)
     match_repetition: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -207,6 +208,7 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
         raise RecipeError(f"{where}: a study needs either `corpus` or `tables`, and not both")
     if recipe.corpus and bool(recipe.corpus.quickstart) == bool(recipe.corpus.domains):
         raise RecipeError(f"{where}: corpus needs either `quickstart` or `domains`, and not both")
+    ladder.rung(recipe.proxy.size)
     try:
         recipe.build_method()
         recipe.build_objective()

@@ -7,10 +7,12 @@ Prefect nor MLflow. What comes out of here are plain values.
 import contextlib
 import logging
 import os
+import signal
+import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tasks.pack import PackJob, run_pack, untrained_scores
 
 RETRIES = 2  # of a pack whose worker or node died; it goes on from its last checkpoint
 POLL_SECONDS = 0.5
+REACH_SECONDS = 10
 SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
 INHERITED = (
     "HF_HOME",
@@ -191,6 +194,8 @@ class Runner:
 
     def _start(self) -> None:
         address = os.environ.get("RAY_ADDRESS")
+        if address:
+            _reach(address)
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         if address:
@@ -200,7 +205,7 @@ class Runner:
             settings |= {"object_store_memory": 128 * 2**20, "_temp_dir": str(self._folder())}
         try:
             # A local cluster's workers inherit the environment that they are started in.
-            with _environment({} if address else WORKER_ENVIRONMENT):
+            with _environment({} if address else WORKER_ENVIRONMENT), _own_signals():
                 ray.init(address=address, **settings)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"the Ray cluster at {address}" if address else "a local Ray"
@@ -224,8 +229,32 @@ class Runner:
                     self._progress(pack, report)
 
 
+def _reach(address: str) -> None:
+    """Look whether anyone listens at a cluster's address: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto" and the like name no address
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise ServiceError(
+            f"no Ray cluster answers at {address} ({error}): start it, correct RAY_ADDRESS, "
+            "or unset it to use a local one"
+        ) from error
+
+
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Any:
+def _own_signals() -> Iterator[None]:
+    """Keep this process's reaction to SIGTERM: Ray would replace it by one that aborts."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if main and callable(before):
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,0 +1,46 @@
+"""The folders are the architecture, and the README shows them as they are."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("flows", "tasks", "proxies", "evaluation", "mixtures", "benchmarks", "recipes", "infra")
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    return [name for name in listed if (ROOT / name).exists()]
+
+
+def test_every_file_has_its_line_in_the_readme():
+    """Catches a file that was added, moved or removed without a word to the reader."""
+    tree = re.search(r"```\n(cuvee/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree, "README.md has no tree"
+    shown, folder = set(), []
+    for line in tree.group(1).splitlines()[1:]:
+        name = line.split()[0] if line.strip() else ""
+        depth = (len(line) - len(line.lstrip())) // 2
+        folder = [*folder[: depth - 1], name.rstrip("/")]
+        if not name.endswith("/"):
+            shown.add("/".join(folder))
+    there = {
+        name
+        for name in tracked()
+        if name.startswith(ROOMS)
+        and name.endswith((".py", ".yaml", ".md", ".txt", ".j2"))
+        and not name.endswith("__init__.py")
+        and not name.startswith("evaluation/tasks/")
+    }
+    assert there - shown == set(), "files without a line in README.md"
+    assert {name for name in shown if name.startswith(ROOMS)} - there == set(), "lines without file"
+
+
+def test_no_drawers_and_no_shadows():
+    """Catches a module for everything, and a test package that would shadow a room."""
+    names = [Path(name) for name in tracked() if name.endswith(".py")]
+    drawers = {"utils.py", "common.py", "helpers.py", "misc.py", "base.py"}
+    assert [str(p) for p in names if p.name in drawers] == []
+    assert [str(p) for p in names if p.parts[0] == "tests" and p.name == "__init__.py"] == []
