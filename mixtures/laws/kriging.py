@@ -36,10 +36,9 @@ Tables = tuple[Array, Array, Array]  # shares (N, K), scaled scores and noise va
 FIRST_SHARE = 4  # position of log b_1 among the power law's parameters
 RIDGE = (1e-2, 1e-4)  # prior precision of the trend, on the power law's prior and on all
 POWER_LENGTH, LINEAR_LENGTH = -1.7, -1.2  # prior means of log inverse lengths
-FIRST = field.Prior(
-    np.empty((0, 0)), rounds=4, steps=40, more=12
-)  # marginal likelihood from the prior
-AGAIN = field.Prior(np.empty((0, 0)), rounds=2, steps=8, more=8)  # and from an earlier fit
+UNSET = np.empty((0, 0))  # lengths, which each fit fills in
+FIRST = field.Prior(UNSET, rounds=4, steps=25, more=8)  # from the prior
+AGAIN = field.Prior(UNSET, rounds=2, steps=6, more=4)  # from an earlier fit
 POWER_NOISE, LINEAR_NOISE = -1.0, -4.0  # prior means of log noise, relative to what is kriged
 
 
