@@ -114,8 +114,8 @@ class PackLikelihood:
         branches = self._branches(forest, groups[0].stop - groups[0].start)
         for members in groups:
             tokens_KBT = tokens_BT.expand(members.stop - members.start, -1, -1)
-            hidden = self.model.hidden(tokens_KBT, members=members, branches=branches)
-            parts.append(_predicted(hidden[:, sources].float(), head[members].float(), targets))
+            hidden = self.model.hidden(tokens_KBT, members=members, branches=branches, at=sources)
+            parts.append(_predicted(hidden.float(), head[members].float(), targets))
         logs, best = (torch.cat(values) for values in zip(*parts, strict=True))
         return (logs, best) if device == "cpu" else (logs[self.keep], best[self.keep])
 

@@ -100,7 +100,12 @@ class Model:
                     self.parameters.named[name][model].copy_(value)
 
     def hidden(
-        self, tokens_KBT: Tensor, *, members: slice | None = None, branches: Branches | None = None
+        self,
+        tokens_KBT: Tensor,
+        *,
+        members: slice | None = None,
+        branches: Branches | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
         """Normed hidden states before the head, (K, B x T, D), float32.
 
@@ -108,6 +113,7 @@ class Model:
             tokens_KBT: input tokens of each model.
             members: the models that `tokens_KBT` is for; all when None.
             branches: where and what tokens see, if not every token all that came before it.
+            at: (S,) the positions of B x T whose states are wanted, (K, S, D); all when None.
         """
         p = self.parameters.named
         if members is not None:
@@ -120,6 +126,8 @@ class Model:
             joint_KNC = apply(Linear, a_KND, p[f"{i}.qkv"], self.compute)
             joint_KBTC = joint_KNC.view(models, batch, length, -1)
             mixed = attend(joint_KBTC, rotary, self.rung.heads).reshape(x_KND.shape)
+            if at is not None and i == self.rung.layers - 1:
+                mixed, x_KND = mixed[:, at], x_KND[:, at]
             x_KND = x_KND + apply(Linear, mixed, p[f"{i}.out"], self.compute)
             m_KND = apply(RMSNorm, x_KND, p[f"{i}.mlp_norm"])
             active = apply(SwiGLU, apply(Linear, m_KND, p[f"{i}.gate_up"], self.compute))

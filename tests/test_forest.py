@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxies import forest
 from proxies.ladder import Rung
-from proxies.layers import Branches, attend, fused_attention
+from proxies.layers import Attention, Branches, apply, attend, fused_attention
 from proxies.likelihood import PackLikelihood
 from proxies.model import Model
 
@@ -80,8 +80,10 @@ def test_what_would_be_decoded_is_greedy():
     assert likelihood.answer([(3, 1, 4)], [[tuple(context[3:])]])[1].all()
 
 
-def test_both_kernels_see_the_same_branches():
-    """Catches a mask or positions that only one of the two attention kernels honors."""
+def test_all_kernels_see_the_same_branches(monkeypatch):
+    """Catches a mask or positions that one of the attention kernels ignores, and blocks of queries
+    that miss a key or end early."""
+    monkeypatch.setattr("proxies.layers.BLOCK", 7)
     contexts, answers = questions(1, count=6)
     planted = forest.plant(forest.grow(contexts, answers, longest=RUNG.context))
     model = pack(models=1).model
@@ -91,7 +93,9 @@ def test_both_kernels_see_the_same_branches():
     with torch.no_grad():
         one, other = (f(joint, branches, RUNG.heads) for f in (attend, fused_attention))
         plain = attend(joint, model.rotary, RUNG.heads)
+        whole = apply(Attention, joint, branches, RUNG.heads)
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one, whole, rtol=1e-4, atol=1e-5)
     assert (one - plain).abs().max() > 0.1
 
 
