@@ -16,9 +16,9 @@ RUNG = Rung("tiny", width=32, layers=2, heads=2, context=24)
 VOCABULARY = 50
 
 
-def pack(models=3, keep=None):
+def pack(models=3, keep=None, device="cpu"):
     """A pack of random weights, large enough that what a token sees shows in its answer."""
-    model = Model(RUNG, VOCABULARY, list(range(models)))
+    model = Model(RUNG, VOCABULARY, list(range(models)), device=device)
     with torch.no_grad():
         model.parameters.matrices.mul_(6.0)
     return PackLikelihood(model, keep)
@@ -51,11 +51,13 @@ def alone(likelihood, contexts, answers):
 
 @pytest.mark.parametrize("budget", [1, 40, 4096])
 @pytest.mark.parametrize("keep", [None, [2, 0]])
-def test_answers_equal_those_of_plain_sequences(monkeypatch, budget, keep):
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])  # the latter takes the way of accelerators
+def test_answers_equal_those_of_plain_sequences(monkeypatch, budget, keep, device):
     """Catches an answer that sees its neighbor or padding, positions that go on from the answer
     before, the wrong row of logits, answers out of order, and models mixed up."""
     monkeypatch.setattr("proxies.likelihood.CPU_BATCH", budget)
-    likelihood = pack(keep=keep)
+    monkeypatch.setattr("proxies.likelihood.BATCH", 3 * budget)
+    likelihood = pack(keep=keep, device=device)
     contexts, answers = questions(0)
     contexts += [contexts[0]]
     answers += [answers[0][:1]]

@@ -265,6 +265,55 @@ def test_items_that_do_not_fit_are_counted(tmp_path, members, tokenizer_path):
     assert scored[0].scores["task/own"].n == 4
 
 
+def generating(name: str, rows: list[dict]):
+    """A task of lm-eval that asks for text, as its own tasks do."""
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+
+    return ConfigurableTask(
+        config={
+            "task": name,
+            "custom_dataset": lambda: {"test": datasets.Dataset.from_list(rows)},
+            "test_split": "test",
+            "output_type": "generate_until",
+            "doc_to_text": "Q: {{query}}\nA:",
+            "doc_to_target": "answer",
+            "metric_list": [
+                {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
+            ],
+        }
+    )
+
+
+def test_a_group_that_generates_is_scored_by_its_references(
+    tmp_path, members, tokenizer_path, monkeypatch
+):
+    """Catches a group of which only the first task is asked, a reference scored without the blank
+    before it, and exact match reported where nothing was generated."""
+    parts = [
+        [{"query": f"{name} {i}", "answer": f"it is {i * i}"} for i in range(4)]
+        for name in ("one", "two")
+    ]
+    tasks = [generating(f"part{i}", rows) for i, rows in enumerate(parts)]
+    monkeypatch.setattr(harness, "_load", lambda suite, name: tasks)
+    likelihood = Stack(members)
+    stock = suites.Suite(("stock",), None, tmp_path)
+    suites.check(stock)
+    scored = scores.score_pack(likelihood, tokenizer_path=tokenizer_path, valid={}, suite=stock)
+    encode = Tokenizer.from_file(str(tokenizer_path)).encode
+    for k in range(2):
+        bits, size = 0.0, 0
+        for row in parts[0] + parts[1]:
+            context, answer = f"Q: {row['query']}\nA:", f" {row['answer']}"
+            before = encode(context).ids
+            after = encode(context + answer).ids[len(before) :]
+            bits -= float(likelihood.answer([before], [[after]])[0][k, 0]) / np.log(2)
+            size += len(answer)
+        assert scored[k].scores["task/stock"].value == pytest.approx(bits / size, rel=1e-6)
+        assert scored[k].scores["task/stock"].n == 8
+        assert scored[k].details == {}
+
+
 @pytest.mark.slow
 def test_stock_tasks_are_reported_before_training(tmp_path):
     """Catches a traceback of lm-eval's, and a misspelled task that nobody explains."""
