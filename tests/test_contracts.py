@@ -99,7 +99,12 @@ def test_laws_recover_their_own_predictions(name):
     assert all(spearman(own[:, m], again.mean[:, m]) > 0.9 for m in range(2))
 
 
-@pytest.mark.parametrize("name", names("law"))
+# As the paper writes it, M3 depends on the product of all shares alone: it tells no two mixtures
+# with an absent domain apart. It is kept because the paper compares it, and it loses every table.
+RANKING = [name for name in names("law") if name != "mixing_law_m3"]
+
+
+@pytest.mark.parametrize("name", RANKING)
 def test_laws_rank_unseen_mixtures(name):
     """Catches predictions that are constant or belong to other rows."""
     W, Y = data()
