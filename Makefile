@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-laws clean
+.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -30,13 +30,16 @@ lint: $(READY)  ## style, types, layout
 	@$(BIN)/mypy mixtures proxies evaluation tasks flows
 	@$(BIN)/lint-imports
 
-bench: bench-trainer bench-scoring bench-laws  ## all benchmarks
+bench: bench-trainer bench-scoring bench-sweep bench-laws  ## all benchmarks
 
 bench-trainer: $(READY)  ## training speed against a plain transformers loop
 	@$(BIN)/python benchmarks/trainer.py
 
 bench-scoring: $(READY)  ## packed scoring against one HFLM call per proxy
 	@$(BIN)/python benchmarks/scoring.py
+
+bench-sweep: $(READY)  ## what a study costs beside training and scoring
+	@$(BIN)/python benchmarks/sweep.py
 
 bench-laws: $(READY)  ## every law on the RegMix tables
 	@$(BIN)/python benchmarks/laws.py
