@@ -4,9 +4,10 @@ Both answer the same items of the same tasks with the same weights and tokenizer
 under the allocator settings of the workers. The pack goes through `evaluation.scores`, building
 its requests included; HFLM through lm-eval's `simple_evaluate` on each exported proxy, at the best
 of three batch sizes, with its tasks indexed once. Weights are untrained: the time does not depend
-on them. Imports are counted on neither side. An HFLM call costs the same for every proxy, so a few
-are measured, between passes of the pack, and their median is scaled to 32; the last line says how
-many. One proxy alone is scored too, with held-out text of the size that a study scores.
+on them. Counted on neither side: imports, and lm-eval's report on the machine (0.4 s a call). An
+HFLM call costs the same for every proxy, so a few are measured, between passes of the pack, and
+their median is scaled to 32; the last line says how many. One proxy alone is scored too, with
+held-out text of the size that a study scores.
 
 Usage: python benchmarks/scoring.py
 """
@@ -43,7 +44,7 @@ if __name__ == "__main__" and any(os.environ.get(k) != v for k, v in SETTINGS.it
 import datasets  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from lm_eval.evaluator import simple_evaluate  # noqa: E402
+from lm_eval import evaluator  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
@@ -97,7 +98,7 @@ def held_out() -> dict[str, Any]:
 
 def call_hflm(folder: Path, suite: suites.Suite, manager: TaskManager, batch: int) -> Any:
     """One ordinary lm-eval run on an exported proxy, on the items that the pack is asked."""
-    return simple_evaluate(
+    return evaluator.simple_evaluate(
         model=HFLM(pretrained=str(folder), batch_size=batch, device="cpu"),
         tasks=list(suite.tasks),
         task_manager=manager,
@@ -137,6 +138,7 @@ def measure(
     model = Model(rung(SIZE), VOCABULARY, list(range(proxies)))
     manager = TaskManager(include_path=str(suites.TASKS), include_defaults=False)
     folders = [export(model, k, work / str(k), tokenizer=tokenizer) for k in range(calls)]
+    evaluator.add_env_info = lambda storage: None
     os.chdir(suite.data)  # the tasks' YAML names its data relative to it
     datasets.config.HF_DATASETS_CACHE = work / "cache"
     manager.load(list(suite.tasks))  # fills the data set cache outside the count
