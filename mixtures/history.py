@@ -140,6 +140,7 @@ class RunResult:
         epochs: passes over what exists of each domain, in the spec's order.
         flops: floating-point operations of the training.
         seconds: wall time of the training, a pack's divided by its models.
+        scoring_seconds: the same of the scoring; 0 in records that are older than the field.
     """
 
     spec: RunSpec
@@ -151,6 +152,7 @@ class RunResult:
     epochs: tuple[float, ...] = ()
     flops: float = 0.0
     seconds: float = 0.0
+    scoring_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,7 @@ def from_json(data: Mapping[str, Any]) -> Outcome:
             epochs=tuple(map(float, data["epochs"])),
             flops=float(data["flops"]),
             seconds=float(data["seconds"]),
+            scoring_seconds=float(data.get("scoring_seconds", 0.0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not the record of a run: {error!r}") from error

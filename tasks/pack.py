@@ -4,6 +4,7 @@ Imports neither Prefect nor MLflow nor Ray: a worker starts fast and knows nothi
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,17 +68,19 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
     )
     if trained.likelihood is None:
         return tuple(run for run in trained.runs if isinstance(run, Failed))
-    scores = iter(
-        score_pack(
-            trained.likelihood,
-            tokenizer_path=corpus.tokenizer_path,
-            valid=held_out(corpus),
-            suite=job.suite,
-            limits=job.limits,
-        )
+    began = time.perf_counter()
+    scored = score_pack(
+        trained.likelihood,
+        tokenizer_path=corpus.tokenizer_path,
+        valid=held_out(corpus),
+        suite=job.suite,
+        limits=job.limits,
     )
+    seconds = (time.perf_counter() - began) / len(scored)
+    scores = iter(scored)
     return tuple(
-        run if isinstance(run, Failed) else _outcome(run, next(scores)) for run in trained.runs
+        run if isinstance(run, Failed) else _outcome(run, next(scores), seconds)
+        for run in trained.runs
     )
 
 
@@ -100,7 +103,7 @@ def held_out(corpus: Corpus) -> dict[str, tuple[Any, Any, Any]]:
     return {name: (shard.tokens, shard.offsets, shard.bytes) for name, shard in shards.items()}
 
 
-def _outcome(run: TrainedRun, scored: PackScores) -> Outcome:
+def _outcome(run: TrainedRun, scored: PackScores, seconds: float) -> Outcome:
     if scored.problem:
         return Failed(run.spec, scored.problem)
     return RunResult(
@@ -113,4 +116,5 @@ def _outcome(run: TrainedRun, scored: PackScores) -> Outcome:
         epochs=run.epochs,
         flops=run.flops,
         seconds=run.seconds,
+        scoring_seconds=seconds,
     )
