@@ -19,7 +19,7 @@ demo: $(READY)  ## find a mixture on real text
 	@$(BIN)/cuvee run recipes/quickstart.yaml
 
 test: $(READY)  ## the default test run
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)  ## the long tests
 	@$(BIN)/python -m pytest -m slow

@@ -4,6 +4,7 @@ The study is tiny (three domains of text that Python brings along, proxies of 0.
 it is run once for the file; each test then looks at it, harms it, or runs it again.
 """
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -39,10 +40,10 @@ def cluster(tmp_path_factory):
     """One local Ray for the file: runners join what is already initialized."""
     import ray
 
-    runner = Runner(tmp_path_factory.mktemp("ray"), device="cpu", cores=2)
-    assert runner.slots == 2
-    yield
-    ray.shutdown()
+    with Runner(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
+        assert runner.slots == 2
+        yield
+    assert not ray.is_initialized()
 
 
 @pytest.fixture(scope="module")
@@ -174,10 +175,11 @@ def test_a_worker_killed_in_mid_training_costs_no_result(study, api, tmp_path):
         deadline = time.monotonic() + 60
         while not killed and time.monotonic() < deadline:
             for process in psutil.Process().children(recursive=True):
-                if any("ray::pack-" in word for word in process.cmdline()):
-                    process.kill()
-                    killed.append(process.pid)
-                    return
+                with contextlib.suppress(psutil.Error):
+                    if any("ray::pack-" in word for word in process.cmdline()):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
             time.sleep(0.02)
 
     thread = threading.Thread(target=kill_once)
