@@ -43,7 +43,7 @@ def ours(size: str, precision: str, *, models: int = 1, device: str = "cpu") -> 
     ]
     if device == "cpu":
         keep_memory()
-    training = Training(specs, corpus, device=device, controller=None)
+    training = Training(specs, corpus, device=device, references={})
     assert training.plan.batch == BATCH
     return training.advance
 

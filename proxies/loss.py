@@ -19,16 +19,29 @@ TINY = 1e-30  # below this a probability has lost digits, and its logarithm is c
 
 
 def linear_cross_entropy(
-    hidden_KND: Tensor, head_KDV: Tensor, targets_KN: Tensor, *, dtype: torch.dtype
+    hidden_KND: Tensor,
+    head_KDV: Tensor,
+    targets_KN: Tensor,
+    *,
+    dtype: torch.dtype,
+    factors_KN: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of `hidden @ head`, products computed in `dtype`.
 
+    Args:
+        hidden_KND: hidden states.
+        head_KDV: the output matrix.
+        targets_KN: tokens to predict.
+        dtype: of the products.
+        factors_KN: what each token's loss counts in its model's mean; one when None.
+
     Returns:
-        Mean loss per model (K,) and loss per token (K, N), in nats, float32 (float64 when computed
-        in it). Only the means carry a gradient; the others are for controllers and curves.
+        Mean of factor times loss per model (K,) and loss per token (K, N), in nats, float32
+        (float64 when computed in it). Only the means carry a gradient; the others are for
+        controllers and curves.
     """
     result: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_KND, head_KDV, targets_KN, dtype
+        hidden_KND, head_KDV, targets_KN, dtype, factors_KN
     )
     return result
 
@@ -38,7 +51,12 @@ class LinearCrossEntropy(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_KND: Tensor, head_KDV: Tensor, targets_KN: Tensor, dtype: torch.dtype
+        ctx: Any,
+        hidden_KND: Tensor,
+        head_KDV: Tensor,
+        targets_KN: Tensor,
+        dtype: torch.dtype,
+        factors_KN: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         wide = hidden_KND.shape[0] if hidden_KND.device.type != "cpu" else 1
         parts = [
@@ -47,6 +65,7 @@ class LinearCrossEntropy(Function):
                 head_KDV[k : k + wide].to(dtype),
                 targets_KN[k : k + wide],
                 kind=accurate(dtype),
+                factors_KN=None if factors_KN is None else factors_KN[k : k + wide],
             )
             for k in range(0, len(hidden_KND), wide)
         ]
@@ -55,17 +74,23 @@ class LinearCrossEntropy(Function):
         )
         ctx.save_for_backward(gh_KND, gw_KDV)
         ctx.mark_non_differentiable(losses_KN)
-        return losses_KN.mean(1), losses_KN
+        counted_KN = losses_KN if factors_KN is None else losses_KN * factors_KN
+        return counted_KN.mean(1), losses_KN
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         gh_KND, gw_KDV = ctx.saved_tensors
         scale = grads[0][:, None, None]
-        return gh_KND * scale, gw_KDV * scale, None, None
+        return gh_KND * scale, gw_KDV * scale, None, None, None
 
 
 def _chunked(
-    hidden_KND: Tensor, head_KDV: Tensor, targets_KN: Tensor, *, kind: torch.dtype
+    hidden_KND: Tensor,
+    head_KDV: Tensor,
+    targets_KN: Tensor,
+    *,
+    kind: torch.dtype,
+    factors_KN: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses (K, N) and the gradients of the mean loss per model, in `kind`."""
     tokens = hidden_KND.shape[1]
@@ -81,6 +106,8 @@ def _chunked(
         logits = product(hidden, head_KDV)
         losses_KN[:, part] = to_probabilities(logits, target, hidden, head_KDV)
         _take_one(logits, target)
+        if factors_KN is not None:
+            logits.mul_(factors_KN[:, part, None])
         gh_KND[:, part] = product(logits, head_KDV.transpose(1, 2))
         gw_KDV += product(hidden.transpose(1, 2), logits)
     return losses_KN, gh_KND.div_(tokens), gw_KDV.div_(tokens)

@@ -111,11 +111,22 @@ class Stream:
             ValueError: the step is not the start of a block, so its sequences are settled.
         """
         values = tuple(float(w) for w in simplex.check(weights, self._spec_names))
-        if step % BLOCK or not 0 <= step < self.steps:
-            raise ValueError(f"weights change at multiples of {BLOCK} steps; got step {step}")
+        marked = any(start == step for start, _ in self.segments)
+        if (step % BLOCK and not marked) or not 0 <= step < self.steps:
+            raise ValueError(
+                f"weights change at multiples of {BLOCK} steps or where `mark` said so; "
+                f"got step {step}"
+            )
         self._check(values)
         self.segments = [s for s in self.segments if s[0] < step] + [(step, values)]
         self._blocks = [b for b in self._blocks if b.stop <= step]
+
+    def mark(self, step: int) -> None:
+        """Begin a block at a step that is not filled yet, so that weights can change there."""
+        if step < self.steps and all(start != step for start, _ in self.segments):
+            after = bisect.bisect_right([start for start, _ in self.segments], step)
+            self.segments.insert(after, (step, self.segments[after - 1][1]))
+            self._blocks = [b for b in self._blocks if b.stop <= step]
 
     def weights(self, step: int) -> tuple[float, ...]:
         """The weights that hold at a step, in the spec's order."""

@@ -141,12 +141,25 @@ class Model:
             warnings.filterwarnings("ignore", message="grad and param do not obey")
             mean_K.sum().backward()  # type: ignore[no-untyped-call]
 
-    def loss(self, tokens_KBT: Tensor, targets_KBT: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss per model (K,), and per token (K, B, T) without gradient; nats."""
+    def loss(
+        self, tokens_KBT: Tensor, targets_KBT: Tensor, factors_KB: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean loss per model (K,), and per token (K, B, T) without gradient; nats.
+
+        Args:
+            tokens_KBT: input tokens of each model.
+            targets_KBT: the tokens that follow them.
+            factors_KB: what each sequence counts in its model's mean; one when None.
+        """
         hidden_KND = self.hidden(tokens_KBT)
         targets_KN = targets_KBT.reshape(self.models, -1)
         head = self.parameters.named["head"]
-        mean_K, losses_KN = linear_cross_entropy(hidden_KND, head, targets_KN, dtype=self.compute)
+        factors_KN = None
+        if factors_KB is not None:
+            factors_KN = factors_KB.repeat_interleave(targets_KBT.shape[2], dim=1)
+        mean_K, losses_KN = linear_cross_entropy(
+            hidden_KND, head, targets_KN, dtype=self.compute, factors_KN=factors_KN
+        )
         return mean_K, losses_KN.view(targets_KBT.shape)
 
 

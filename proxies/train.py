@@ -21,8 +21,9 @@ from mixtures.domains import Domain
 from mixtures.errors import DataError
 from mixtures.history import Failed, RunSpec
 from proxies import allocator, checkpoint, ladder, pack
+from proxies.control import Conductor
 from proxies.likelihood import PackLikelihood
-from proxies.mixer import BLOCK, Stream
+from proxies.mixer import Stream
 from proxies.model import Model
 from proxies.optimizer import AdamW
 
@@ -45,19 +46,6 @@ class Data(Protocol):
     @property
     def domains(self) -> tuple[Domain, ...]: ...
     def train(self, name: str) -> Split: ...
-
-
-class Controller(Protocol):
-    """Moves the weights of the runs of a pack while they train. State is an explicit value."""
-
-    def weights(self, spec: RunSpec, state: Any, losses: Mapping[str, float]) -> tuple[Any, Any]:
-        """New weights in the spec's order, and the new state.
-
-        Args:
-            spec: of the run.
-            state: what the last call gave; None at first. Plain numbers, lists and dicts.
-            losses: mean loss per token since the last call, by domain that was drawn; nats.
-        """
 
 
 @dataclass(frozen=True)
@@ -113,9 +101,9 @@ def train(
     device: str = "cpu",
     checkpoints: Path | None = None,
     report: Callable[[Progress], None] = ignore,
-    controller: Controller | None = None,
+    references: Mapping[str, Model] | None = None,
 ) -> Trained:
-    """Train one proxy per spec.
+    """Train one proxy per spec, each under its controller if it names one.
 
     Args:
         specs: runs that can train together (`pack.packs` groups them).
@@ -124,16 +112,18 @@ def train(
         checkpoints: folder of this pack's checkpoints. A run that finds one goes on from there; the
             caller removes the folder (`checkpoint.remove`) once the results are stored.
         report: called every one or two percent of the steps.
-        controller: moves the weights, every `mixer.BLOCK` steps.
+        references: trained models (packs of one) that controllers compare with, by the fingerprint
+            of their run.
 
     Raises:
         CuveeError: a size, schedule, mixture or corpus that cannot be trained on (`ladder.plan`,
-            `pack.together`, `mixer.Stream`), or a disk that cannot hold a checkpoint.
+            `pack.together`, `mixer.Stream`, `control.Conductor`), or a disk that cannot hold a
+            checkpoint.
     """
     if device == "cpu":
         allocator.keep_memory()
         torch.set_num_threads(1)  # one process per core; a shared thread pool waits for itself
-    training = Training(specs, corpus, device=device, controller=controller)
+    training = Training(specs, corpus, device=device, references=references or {})
     if checkpoints is not None:
         state = checkpoint.load(checkpoints, training.identity)
         if state is not None:
@@ -155,11 +145,16 @@ class Training:
     """A pack in training: everything that changes from step to step, and one step of it."""
 
     def __init__(
-        self, specs: Sequence[RunSpec], corpus: Data, *, device: str, controller: Controller | None
+        self,
+        specs: Sequence[RunSpec],
+        corpus: Data,
+        *,
+        device: str,
+        references: Mapping[str, Model],
     ) -> None:
         pack.together(specs)
         first = specs[0]
-        self.specs, self.device, self.controller = tuple(specs), device, controller
+        self.specs, self.device = tuple(specs), device
         self.plan = ladder.plan(
             first.size,
             first.tokens,
@@ -182,8 +177,14 @@ class Training:
         self.losses = torch.full((self.plan.steps, len(specs)), math.nan, device=device)
         self.norms = torch.full_like(self.losses, math.nan)
         self.active = list(range(len(specs)))
-        self.controls: list[Any] = [None] * len(specs)
-        self.sums = torch.zeros(2, len(specs), len(first.domains), device=device)
+        self.conductor = Conductor(
+            self.specs,
+            self.streams,
+            corpus,
+            steps=self.plan.steps,
+            device=device,
+            references=references,
+        )
 
     @property
     def alive(self) -> bool:
@@ -193,23 +194,27 @@ class Training:
     def advance(self) -> None:
         """Take one step with every model."""
         began = time.perf_counter()
+        if not self.conductor.idle:
+            rate = self.plan.rate(self.step)
+            self.conductor.act(self.step, self.model, self.active, rate)
         drawn, domains = zip(*(stream.batch(self.step) for stream in self.streams), strict=True)
         tokens_KBT = torch.from_numpy(np.stack(drawn))
         if self.device != "cpu":
             tokens_KBT = tokens_KBT.pin_memory().to(self.device, non_blocking=True)
         self.model.parameters.clear()
-        mean_K, losses_KBT = self.model.loss(tokens_KBT[..., :-1], tokens_KBT[..., 1:])
+        domains_KB = np.stack(domains)
+        factors_KB = self.conductor.factors(domains_KB)
+        mean_K, losses_KBT = self.model.loss(tokens_KBT[..., :-1], tokens_KBT[..., 1:], factors_KB)
         self.model.backward(mean_K)
         norms_K = self.optimizer.norms()
-        self.losses[self.step], self.norms[self.step] = mean_K.detach(), norms_K
+        plain_K = mean_K.detach() if factors_KB is None else losses_KBT.mean((1, 2))
+        self.losses[self.step], self.norms[self.step] = plain_K, norms_K
         if self.device == "cpu":
             self._drop(self.step, self.step + 1)
         self.optimizer.step(self.plan.rate(self.step), norms_K, self.active)
-        if self.controller is not None:
-            self._account(losses_KBT, np.stack(domains))
+        if not self.conductor.idle:
+            self.conductor.account(tokens_KBT, losses_KBT, domains_KB)
         self.step += 1
-        if self.controller is not None and self.step % BLOCK == 0 and self.step < self.plan.steps:
-            self._control(self.controller)
         self.seconds += time.perf_counter() - began
 
     def progress(self, every: int) -> Progress:
@@ -235,17 +240,16 @@ class Training:
             "norms": self.norms,
             "active": self.active,
             "streams": [stream.state() for stream in self.streams],
-            "controls": self.controls,
-            "sums": self.sums,
+            "conductor": self.conductor.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on as the training that gave this state."""
         self.step = self.optimizer.steps = state["step"]
         self.seconds, self.active = state["seconds"], list(state["active"])
-        self.controls = list(state["controls"])
+        self.conductor.restore(state["conductor"])
         own = self.state()
-        for name in ("losses", "norms", "sums"):
+        for name in ("losses", "norms"):
             own[name].copy_(state[name])
         for name in ("buffers", "first", "second"):
             for mine, theirs in zip(own[name], state[name], strict=True):
@@ -270,11 +274,13 @@ class Training:
             (stop * size, float(self._mean(start, stop)[k]))
             for start, stop in zip([0, *ends[:-1]], ends, strict=True)
         ]
-        moved = stream.state() if self.controller is not None or len(spec.stages) > 1 else []
+        trajectory = self.conductor.trajectory(k, size)
+        if not trajectory and len(spec.stages) > 1:
+            trajectory = tuple((start * size, weights) for start, weights in stream.state())
         return TrainedRun(
             spec=spec,
             curve=tuple(curve),
-            trajectory=tuple((start * size, weights) for start, weights in moved),
+            trajectory=trajectory,
             tokens=stream.drawn(),
             epochs=stream.epochs(),
             flops=self.plan.flops,
@@ -298,27 +304,6 @@ class Training:
 
     def _mean(self, start: int, stop: int) -> torch.Tensor:
         return self.losses[max(0, start) : stop].cpu().mean(0)
-
-    def _account(self, losses_KBT: torch.Tensor, domains_KB: NDArray[np.int64]) -> None:
-        """Add a step's losses to the sums by domain."""
-        index = torch.from_numpy(domains_KB).to(self.device)
-        values = losses_KBT.mean(2)
-        self.sums[0].scatter_add_(1, index, values)
-        self.sums[1].scatter_add_(1, index, torch.ones_like(values))
-
-    def _control(self, controller: Controller) -> None:
-        """Ask for new weights and start counting anew."""
-        total, count = self.sums.tolist()
-        for k in self.active:
-            spec = self.specs[k]
-            losses = {
-                name: total[k][i] / count[k][i]
-                for i, name in enumerate(spec.domains)
-                if count[k][i] > 0
-            }
-            weights, self.controls[k] = controller.weights(spec, self.controls[k], losses)
-            self.streams[k].reweight(self.step, weights)
-        self.sums.zero_()
 
 
 def streams(specs: Sequence[RunSpec], corpus: Data, plan: ladder.Plan) -> list[Stream]:

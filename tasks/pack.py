@@ -88,7 +88,7 @@ def untrained_scores(job: PackJob) -> dict[str, float]:
     """What proxies of this size and seed score before training: scores and details by name."""
     corpus = Corpus.open(Path(job.corpus), verify=False)
     scored = score_pack(
-        PackLikelihood(Training(job.specs, corpus, device=job.device, controller=None).model),
+        PackLikelihood(Training(job.specs, corpus, device=job.device, references={}).model),
         tokenizer_path=corpus.tokenizer_path,
         valid=held_out(corpus),
         suite=job.suite,

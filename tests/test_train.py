@@ -1,8 +1,8 @@
 """The pack trainer: independence, divergence, resumption, streams, controllers, golden losses."""
 
+import dataclasses
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mixtures.errors import DataError, RecipeError
-from mixtures.history import Failed, RunSpec, Stage
+from mixtures.history import Failed, Stage
 from proxies import train as trainer
 from proxies.pack import packs
 from proxies.synthetic import SyntheticCorpus
@@ -168,13 +168,7 @@ def test_what_a_run_reports() -> None:
     assert run.flops > 0
 
 
-class Follow:
-    """A controller that gives everything to the domain with the highest loss."""
-
-    def weights(self, spec: RunSpec, state: Any, losses: Mapping[str, float]) -> tuple[Any, Any]:
-        worst = max(losses, key=lambda name: losses[name])
-        calls = (state or 0) + 1
-        return tuple(float(name == worst) for name in spec.domains), calls
+EXP3 = '{"interval":2,"name":"exp3","warmup":0.0}'
 
 
 def test_a_controller_moves_the_weights_and_survives_a_restart(
@@ -182,16 +176,18 @@ def test_a_controller_moves_the_weights_and_survives_a_restart(
 ) -> None:
     """Catches controller state or running sums that are lost when a pack is killed."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
-    specs = [CORPUS.spec(EVEN, tokens=130 * 2048)]
-    whole = train(specs, CORPUS, controller=Follow())
+    specs = [CORPUS.spec(EVEN, controller=EXP3), CORPUS.spec(SKEWED)]
+    whole = train(specs, CORPUS)
     run = whole.runs[0]
     assert isinstance(run, TrainedRun)
-    assert [tokens for tokens, _ in run.trajectory] == [0, 64 * 2048, 128 * 2048]
-    assert max(run.trajectory[1][1]) == 1.0
+    # eps_t = sqrt(ln 3 / (3 t)) is above 1/3 until the third update: until then all are equal
+    assert [tokens // 2048 for tokens, _ in run.trajectory] == [0, 2, 8, 10, 12, 14, 16, 18]
+    assert run.trajectory[1][1] == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert losses(whole, 1) == losses(train(specs[1:], CORPUS))
     with pytest.raises(Interrupted):
-        train(specs, CORPUS, checkpoints=tmp_path, report=interrupted_at(100), controller=Follow())
-    resumed = train(specs, CORPUS, checkpoints=tmp_path, controller=Follow())
-    assert resumed.runs[0].spec == run.spec
+        train(specs, CORPUS, checkpoints=tmp_path, report=interrupted_at(11))
+    resumed = train(specs, CORPUS, checkpoints=tmp_path)
+    assert resumed.runs[0] == dataclasses.replace(run, seconds=resumed.runs[0].seconds)
     assert torch.equal(values(resumed), values(whole))
 
 

@@ -1,1 +1,123 @@
-"""Controllers: weights that move during training. One file each, named as its paper names it."""
+"""Controllers: weights that move during training. One file each, named as its paper names it.
+
+A controller is a frozen dataclass and pure: it makes a state from starting weights, and a new state
+from a state and evidence. The state is plain numbers, lists and dicts, so that it is checkpointed
+as it is and a run that is killed and resumed has the same weights. `weights` and `due` of every
+state say which weights hold and at which step evidence is wanted next.
+
+What the weights act on is the controller's `moves`: "sampling", the shares of the sequences drawn;
+or "loss", where sequences are drawn at the starting weights for good and each one's loss is
+multiplied by its domain's weight over its starting weight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.history import canonical
+from mixtures.registry import build, describe
+
+State = dict[str, Any]
+HUGE = 1e9  # beyond it a score decides alone anyway; keeps sums of huge losses finite
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run has learned of itself since the last update. K domains, M held-out targets.
+
+    Attributes:
+        step: steps taken.
+        counts: sequences drawn of each domain (K,).
+        losses: mean training loss of each domain (K,), nats per token; None where none was drawn.
+        excess: mean over tokens of max(loss - loss of the reference model, 0) by domain (K,), nats
+            per token, None where none was drawn; empty without a reference.
+        held_out: loss on each target now (M,), nats per token; empty unless asked for.
+        products: inner products of the domains' gradients with each target's (K, M); empty unless
+            asked for.
+        norms: lengths of the domains' gradients (K,); empty unless asked for.
+        rate: the learning rate now.
+    """
+
+    step: int
+    counts: tuple[int, ...]
+    losses: tuple[float | None, ...]
+    excess: tuple[float | None, ...] = ()
+    held_out: tuple[float, ...] = ()
+    products: tuple[tuple[float, ...], ...] = ()
+    norms: tuple[float, ...] = ()
+    rate: float = 0.0
+
+
+class Controller(Protocol):
+    """Moves weights. Its fields are its hyper-parameters."""
+
+    @property
+    def moves(self) -> str:
+        """What the weights act on, "sampling" or "loss"."""
+        ...
+
+    @property
+    def compares(self) -> bool:
+        """Whether it needs excess losses, hence a reference run."""
+        ...
+
+    @property
+    def gradients(self) -> bool:
+        """Whether it needs inner products of gradients."""
+        ...
+
+    def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
+        """Names of what it wants measured at updates, such as "domain/legal"."""
+        ...
+
+    def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
+        """The state before training, of a run of so many steps at these weights (K,)."""
+        ...
+
+    def update(self, state: State, evidence: Evidence) -> State:
+        """The state after evidence; a new value. A `due` beyond the run's steps is no more."""
+        ...
+
+
+def serialize(controller: Any) -> str:
+    """A controller as the canonical JSON that a spec carries."""
+    return canonical(describe(controller))
+
+
+def deserialize(config: Any) -> Controller:
+    """A controller from a recipe's mapping or from the decoded JSON of a spec.
+
+    Raises:
+        UnknownName: unknown name or field.
+        RecipeError: a value that the controller refuses.
+    """
+    controller: Controller = build("controller", config)
+    return controller
+
+
+def bounded(values: Any) -> Array:
+    """Numbers within +-`HUGE`; NaN becomes 0, since it says nothing of any domain."""
+    return np.nan_to_num(
+        np.clip(np.asarray(values, dtype=np.float64), -HUGE, HUGE), nan=0.0, posinf=HUGE
+    )
+
+
+def latest(values: Sequence[float | None], before: Sequence[float]) -> list[float]:
+    """Values, with what was there before in the place of a domain that was not drawn."""
+    return [
+        float(b) if v is None else float(bounded(v)) for v, b in zip(values, before, strict=True)
+    ]
+
+
+def moments(steps: int, updates: int) -> list[int]:
+    """Steps at which a run of `steps` is cut into `updates` + 1 even parts, each at least one."""
+    found = sorted({round(steps * i / (updates + 1)) for i in range(1, updates + 1)})
+    return [step for step in found if 0 < step < steps]
+
+
+def after(times: Sequence[int], step: int, steps: int) -> int:
+    """The first of the times that is later than a step, or `steps` if there is none."""
+    return next((int(time) for time in times if time > step), steps)
