@@ -76,9 +76,20 @@ Step = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 
 
 def as_task(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-    """A function as a Prefect task, for use within a flow."""
-    wrapped: Callable[..., Any] = task(name=name, cache_policy=NO_CACHE)(work)
-    return wrapped
+    """A function as a Prefect task, for use within a flow.
+
+    Prefect looks into every argument of a task, several times; with hundreds of runs that takes
+    seconds. So the arguments are bound before it sees them.
+    """
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        @task(name=name, cache_policy=NO_CACHE)
+        def bound() -> Any:
+            return work(*args, **kwargs)
+
+        return bound()
+
+    return step
 
 
 def plainly(_name: str, work: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Runner:
         cores: int | None = None,
     ) -> None:
         self._home, self._wish, self._cores = home, device, cores
-        self._progress: Callable[[str, Progress], None] = lambda pack, report: None
+        self._progress: Callable[[str, Sequence[Progress]], None] = lambda pack, reports: None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._board: Any = None
@@ -108,8 +108,8 @@ class Runner:
         if self._owned:
             ray.shutdown()
 
-    def listen(self, progress: Callable[[str, Progress], None]) -> None:
-        """Have progress reports delivered, as (pack name, report), from a thread of their own."""
+    def listen(self, progress: Callable[[str, Sequence[Progress]], None]) -> None:
+        """Have progress delivered, as (pack name, new reports), from a thread of its own."""
         self._progress = progress
 
     def stop(self) -> None:
@@ -225,8 +225,7 @@ class Runner:
             with contextlib.suppress(Exception):  # a courtesy; the results come by another way
                 waiting = ray.get(self._board.drain.remote(), timeout=10)
             for pack, reports in waiting.items():
-                for report in reports:
-                    self._progress(pack, report)
+                self._progress(pack, reports)
 
 
 def _reach(address: str) -> None:

@@ -28,6 +28,7 @@ from tasks.store import Store
 from tasks.train import train_pack
 
 POLL_SECONDS = 0.05
+AHEAD = 1  # packs that wait beyond the slots, so that no core does while a result is kept
 
 
 class Trainings:
@@ -103,16 +104,17 @@ class Trainings:
             self._store.remember("untrained", key, known)
         return known
 
-    def progress(self, name: str, progress: Progress) -> None:
-        """Called from the runner's thread with what workers report."""
+    def progress(self, name: str, reports: Sequence[Progress]) -> None:
+        """Called from the runner's thread with what workers reported since the last call."""
         job = self._packs.get(name)
-        if job is None:
+        if job is None or not reports:
             return
         with self._lock:
-            self._seen[name] = progress
+            self._seen[name] = reports[-1]
             self._move()
-        for spec, loss in zip(job.specs, progress.losses, strict=True):
-            self._tracker.curve(spec.fingerprint, [(progress.tokens, loss)])
+        for k, spec in enumerate(job.specs):
+            points = [(report.tokens, report.losses[k]) for report in reports]
+            self._tracker.curve(spec.fingerprint, points)
 
     def _train(self, missing: Sequence[RunSpec], role: str) -> None:
         device = self._runner.device
@@ -126,7 +128,7 @@ class Trainings:
         futures: list[PrefectConcurrentFuture[Any]] = []
         try:
             for job in jobs:
-                while sum(not future.wrapped_future.done() for future in futures) >= slots:
+                while sum(not future.wrapped_future.done() for future in futures) >= slots + AHEAD:
                     time.sleep(POLL_SECONDS)
                 futures.append(train_pack.submit(job, self._runner.run, self._keep))
                 self._check_failures(len(missing))
@@ -144,8 +146,16 @@ class Trainings:
             checkpoints="",
             device=device,
             limits=self._prepared.limits,
+            references=self._references(specs),
+            models=str(self._checkpoints / "references"),
         )
         return job.at(self._checkpoints)
+
+    def _references(self, specs: Sequence[RunSpec]) -> tuple[RunSpec, ...]:
+        """The runs that specs are compared with; what is not known here, the worker will name."""
+        wanted = dict.fromkeys(spec.reference for spec in specs if spec.reference)
+        known = [self._done.get(name) or self._store.get(name) for name in wanted]
+        return tuple(run.spec for run in known if run is not None)
 
     def _keep(self, job: PackJob, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
