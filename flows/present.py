@@ -42,7 +42,6 @@ def shares(answer: Recommendation) -> Table:
     others = [c for c in answer.candidates if c.name != "recommended"]
     for column in ("shares", "interval", *(c.name for c in others), "epochs"):
         table.add_column(column, justify="right", no_wrap=True)
-    epochs = answer.epochs or (float("nan"),) * len(answer.domains)
     for i, name in enumerate(answer.domains):
         low, high = answer.intervals[i]
         table.add_row(
@@ -50,7 +49,7 @@ def shares(answer: Recommendation) -> Table:
             f"{answer.weights[i]:.1%}",
             f"{100 * low:.1f}-{100 * high:.1f}%",
             *(f"{c.weights[i]:.1%}" for c in others),
-            f"{epochs[i]:.2f}",
+            f"{answer.epochs[i]:.2f}" if answer.epochs else "unknown",
         )
     return table
 

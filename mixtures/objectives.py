@@ -61,6 +61,16 @@ class Objective(Protocol):
         """The targets whose scores it reads."""
         ...
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The targets and families that it names, in the order of the recipe, each once."""
+        ...
+
+    @property
+    def families(self) -> Families:
+        """(family, targets) pairs that `parts` may name."""
+        ...
+
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
         """The objective as numbers, for the given columns and reference (M,) scores."""
         ...
@@ -122,6 +132,10 @@ def _unique(names: Sequence[str], families: Families) -> tuple[str, ...]:
     return tuple(dict.fromkeys(m for name in names for m in _members(name, families)))
 
 
+def _named(*pairs: Weights) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for group in pairs for name, _ in group))
+
+
 def _no_floors(size: int) -> tuple[Array, Array]:
     return np.zeros((0, size)), np.zeros(0)
 
@@ -150,7 +164,11 @@ class WeightedMean:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return _unique([name for name, _ in self.weights], self.families)
+        return _unique(self.parts, self.families)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return _named(self.weights)
 
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
         return Shape(self.linear(targets)[None], np.zeros(1), *_no_floors(len(targets)))
@@ -184,7 +202,11 @@ class Worst:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return _unique(self.members, self.families)
+        return _unique(self.parts, self.families)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.members))
 
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
         rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name in self.members])
@@ -221,7 +243,28 @@ class Regret:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return _unique([name for name, _ in self.best], self.families)
+        return _unique(self.parts, self.families)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return _named(self.best)
+
+    def turned(self, names: Sequence[str]) -> "Regret":
+        """The same objective where the scores of these targets were read with their sign turned.
+
+        Raises:
+            RecipeError: a family of which only some members are turned has no best score.
+        """
+        best = []
+        for name, value in self.best:
+            turned = {member in names for member in _members(name, self.families)}
+            if len(turned) > 1:
+                raise RecipeError(
+                    f"family {name!r} mixes targets of which more is better with others, so that "
+                    "its best score has no meaning; name them apart"
+                )
+            best.append((name, -value if turned == {True} else value))
+        return Regret(tuple(best), self.families)
 
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
         rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name, _ in self.best])
@@ -260,8 +303,11 @@ class Floors:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        names = [name for name, _ in self.weights] + [name for name, _ in self.floors]
-        return _unique(names, self.families)
+        return _unique(self.parts, self.families)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return _named(self.weights, self.floors)
 
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
         mean = _row(targets, self.weights, self.families)

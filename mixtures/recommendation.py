@@ -13,6 +13,7 @@ from mixtures.errors import EvidenceError
 from mixtures.history import Stage
 
 LEVEL = 0.90  # of every interval in a recommendation
+DISTANCE = "distance from natural"  # KL(w || natural) in nats, as a quantity of a front
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,45 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Compromise:
+    """A mixture by what it is predicted to bring in two quantities, both better when lower.
+
+    Attributes:
+        weights: shares of tokens (K,).
+        first: predicted value of the first quantity.
+        second: of the second.
+        name: of a candidate, or empty.
+    """
+
+    weights: tuple[float, ...]
+    first: float
+    second: float
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Front:
+    """What one aim costs another: mixtures that no other beats in both (a Pareto front).
+
+    Attributes:
+        first: name of the first quantity, bits per byte.
+        second: name of the second; bits per byte, or nats where it is a distance.
+        points: of the front, from the best of the first to the best of the second.
+        marks: the candidates, predicted by the same law.
+    """
+
+    first: str
+    second: str
+    points: tuple[Compromise, ...]
+    marks: tuple[Compromise, ...] = ()
+
+    @property
+    def distance(self) -> bool:
+        """Whether the second quantity is the distance from the natural mixture, in nats."""
+        return self.second == DISTANCE
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """A mixture for the full-scale run.
 
@@ -108,13 +148,14 @@ class Recommendation:
         laws: cross-validated evidence of every law that was tried.
         noise: noise floor per target and of the objective.
         active: names of the constraints that bind.
-        epochs: passes over each domain at full scale (K,).
+        epochs: passes over each domain at full scale (K,); empty where they are unknown.
         evidence: fingerprints of the runs that it rests on.
         failed: runs that gave no result.
         verdict: whether the evidence is strong enough, in words.
         warnings: what a reader must know before using it.
         method: canonical JSON of the method.
         trajectory: for methods that move weights: (tokens, weights) pairs.
+        front: what the first two parts of the objective cost each other, if it was computed.
     """
 
     domains: tuple[str, ...]
@@ -133,6 +174,7 @@ class Recommendation:
     warnings: tuple[str, ...] = ()
     method: str = ""
     trajectory: tuple[tuple[int, tuple[float, ...]], ...] = field(default=())
+    front: Front | None = None
 
     def __post_init__(self) -> None:
         for stage in self.stages:
@@ -178,6 +220,8 @@ def from_json(data: Mapping[str, Any]) -> Recommendation:
         values["gains"] = tuple((name, Estimate(**gain)) for name, gain in values["gains"])
         values["laws"] = tuple(LawEvidence(**law) for law in values["laws"])
         values["noise"] = tuple(Noise(**noise) for noise in values["noise"])
+        if values.get("front") is not None:
+            values["front"] = _front(values["front"])
         return Recommendation(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not a recommendation: {error!r}") from error
@@ -189,6 +233,15 @@ def _candidate(value: Mapping[str, Any]) -> Candidate:
         weights=value["weights"],
         objective=Estimate(**value["objective"]),
         targets=tuple(Estimate(**target) for target in value["targets"]),
+    )
+
+
+def _front(value: Mapping[str, Any]) -> Front:
+    return Front(
+        first=value["first"],
+        second=value["second"],
+        points=tuple(Compromise(**point) for point in value["points"]),
+        marks=tuple(Compromise(**mark) for mark in value["marks"]),
     )
 
 

@@ -162,6 +162,24 @@ def held_out(study: Study) -> Figure:
     return figure
 
 
+def front(study: Study) -> Figure:
+    """What the first two aims cost each other: the front, and where the candidates lie."""
+    figure, axes = _figure(3.3)
+    found = study.recommendation.front
+    if found is not None:
+        line = np.array([(point.first, point.second) for point in found.points]).reshape(-1, 2)
+        axes.plot(line[:, 0], line[:, 1], ".-", color=INK, linewidth=0.9, alpha=0.6, label="front")
+        for mark in found.marks:
+            color, marker = _style(mark.name)
+            axes.plot([mark.first], [mark.second], marker, color=color, label=mark.name)
+        axes.set_xlabel(f"{_short(found.first)}, bits per byte; left is better")
+        unit = "nats" if found.distance else "bits per byte"
+        axes.set_ylabel(f"{_short(found.second)}, {unit}\nlower is better")
+    axes.locator_params(nbins=6)
+    _legend(figure, axes)
+    return figure
+
+
 def learning_curve(study: Study) -> Figure:
     """Held-out rank correlation against the number of runs that the law was fitted to."""
     figure, axes = _figure(2.6)

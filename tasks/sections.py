@@ -14,8 +14,8 @@ from tasks.blocks import Block, Code, Picture, Section, Table, Text
 from tasks.headline import UNIT
 from tasks.study import BASELINES, RECOMMENDED, Study
 
-SIGNAL = 2.0  # below this ratio of spreads a target's differences are mostly noise; a convention
 NONE = "-"
+LARGEST = 3  # domains that the table of a front names for each mixture
 
 
 def sections(study: Study) -> tuple[Section, ...]:
@@ -24,6 +24,7 @@ def sections(study: Study) -> tuple[Section, ...]:
         Section("Recommended shares", tuple(_shares(study))),
         Section("Predicted and confirmed scores", tuple(_scores(study))),
         Section("How well the laws predict", tuple(_laws(study))),
+        Section("What one aim costs another", tuple(_front(study))),
         Section("Noise floor", tuple(_noise(study))),
         Section("Tasks: accuracy, chance and untrained", tuple(_tasks(study))),
         Section("Training", tuple(_training(study))),
@@ -161,13 +162,48 @@ def _laws(study: Study) -> Iterable[Block]:
     yield Table(("target", *(law.law for law in laws)), targets)
 
 
+def _front(study: Study) -> Iterable[Block]:
+    found = study.recommendation.front
+    if found is None:
+        return
+    unit = "nats of KL(w || natural)" if found.distance else UNIT
+    aims = f"{found.first} ({UNIT}) and {found.second} ({unit})"
+    if len(found.points) < 2:
+        yield Text(f"One mixture is predicted to be best in both {aims}: they do not compete.")
+        return
+    yield Text(
+        f"A Pareto front: {len(found.points)} feasible mixtures of which none is predicted to be "
+        f"beaten in both {aims}. Lower is better in both. The law is the chosen one, fitted anew "
+        "to these scores alone; points have no intervals, so that small steps between them may be "
+        "nothing."
+    )
+    caption = f"Front between {found.first} and {found.second}, with the mixtures compared"
+    yield Picture("front", caption, partial(plots.front, study))
+    rows = tuple(
+        (
+            point.name or f"front {i + 1}",
+            f"{point.first:.4f}",
+            f"{point.second:.4f}",
+            _largest(study, point.weights),
+        )
+        for i, point in enumerate((*found.points, *found.marks))
+    )
+    yield Table(("mixture", found.first, found.second, "largest shares"), rows, words=(3,))
+
+
+def _largest(study: Study, weights: tuple[float, ...]) -> str:
+    names = study.recommendation.domains
+    order = sorted(range(len(names)), key=lambda i: -weights[i])[:LARGEST]
+    return ", ".join(f"{names[i]} {_percent(weights[i])}" for i in order)
+
+
 def _noise(study: Study) -> Iterable[Block]:
     noise = study.recommendation.noise
     if not noise:
         return
     yield Text(
         "Standard deviations: over seeds of one mixture, and over the mixtures of the design. A "
-        f"target whose ratio lies below {SIGNAL:g} is flagged: its differences are mostly noise."
+        f"target whose ratio lies below {study.least_signal:g} is flagged: its differences are mostly noise."
     )
     rows = tuple(
         (
@@ -176,7 +212,7 @@ def _noise(study: Study) -> Iterable[Block]:
             f"{item.mixtures:.4f}",
             f"{item.ratio:.1f}",
             str(item.degrees),
-            "mostly noise" if item.ratio < SIGNAL else "",
+            "mostly noise" if item.ratio < study.least_signal else "",
         )
         for item in noise
     )
@@ -226,16 +262,23 @@ def _training(study: Study) -> Iterable[Block]:
 
 def _epochs(study: Study) -> Iterable[Block]:
     ours = study.recommendation
-    active = "; ".join(ours.active) or "none"
-    yield Text(
-        f"At the full scale of {study.problem.full_tokens:,} tokens. "
-        f"Constraints that bind: {active}."
-    )
-    rows = tuple(
-        (domain.name, f"{domain.tokens:,}", f"{epochs:.2f}")
-        for domain, epochs in zip(study.problem.domains, ours.epochs, strict=False)
-    )
-    yield Table(("domain", "tokens that exist", "epochs"), rows)
+    full = study.problem.full_tokens
+    scale = f"At the full scale of {full:,} tokens." if full else "The full scale is not known."
+    yield Text(f"{scale} Constraints that bind: {'; '.join(ours.active) or 'none'}.")
+    known = {domain.name: domain.tokens for domain in study.problem.domains}
+    if study.available is not None:
+        known = dict(study.available)
+    if not ours.epochs:
+        yield Text(
+            "Epochs at full scale are unknown: they need the tokens that exist of each domain and "
+            "those of the full-scale run."
+        )
+    if known:
+        rows = tuple(
+            (name, f"{known[name]:,}", f"{ours.epochs[i]:.2f}" if ours.epochs else NONE)
+            for i, name in enumerate(ours.domains)
+        )
+        yield Table(("domain", "tokens that exist", "epochs"), rows)
 
 
 def _corpus(study: Study) -> Iterable[Block]:

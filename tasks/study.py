@@ -175,7 +175,10 @@ class Study:
         reused: proxies found finished in the store.
         tokens_per_second: median over runs, per core.
         seed: of every random choice.
+        least_signal: ratio of spreads below which a target is flagged as mostly noise.
         started: ISO 8601 time.
+        available: tokens that exist by domain; empty where they are unknown, None where they are
+            those of the problem's domains.
     """
 
     name: str
@@ -193,7 +196,9 @@ class Study:
     reused: int = 0
     tokens_per_second: float = 0.0
     seed: int = 0
+    least_signal: float = RATIO
     started: str = ""
+    available: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         ours, theirs = self.recommendation, self.problem

@@ -18,6 +18,7 @@ from mixtures.errors import EvidenceError
 from mixtures.history import Failed, History, Stage, canonical, table
 from mixtures.laws import FittedLaw, Law
 from mixtures.methods import swarm as swarms
+from mixtures.methods import tradeoff
 from mixtures.methods.swarm import Swarm
 from mixtures.methods.verdict import judge
 from mixtures.objectives import Shape
@@ -213,9 +214,21 @@ def best_observed(problem: Problem, found: Evidence) -> Array:
 
 
 def recommend(
-    swarm: Swarm, problem: Problem, history: History, rng: np.random.Generator
+    swarm: Swarm,
+    problem: Problem,
+    history: History,
+    rng: np.random.Generator,
+    *,
+    instead: Search | None = None,
 ) -> Recommendation:
     """The mixture that the runs speak for; see the module's docstring.
+
+    Args:
+        swarm: the method.
+        problem: what is to be chosen.
+        history: outcomes of its runs.
+        rng: the only source of chance.
+        instead: takes the place of the method's own search.
 
     Raises:
         EvidenceError: too few runs, or none that belongs to the problem.
@@ -223,7 +236,8 @@ def recommend(
         RecipeError: the search cannot use the chosen law.
     """
     _, laws, search = swarms.parts(swarm)
-    compare_rng, choose_rng, fit_rng = rng.spawn(3)
+    search = instead or search
+    compare_rng, choose_rng, fit_rng, front_rng = rng.spawn(4)
     found = gather(problem, history)
     best, tried, refused = compare(laws, found, swarm.folds, compare_rng)
     baselines = np.vstack(
@@ -232,17 +246,6 @@ def recommend(
     chosen = choose(laws[best], search, found, baselines, refits=swarm.refits, rng=choose_rng)
     fitted = found.sample.fit(laws[best], np.arange(len(found.sample.W)), fit_rng)
     names = ("recommended", "natural", "uniform", "best observed")
-    gains = tuple(
-        (
-            name,
-            around(
-                chosen.levels[p] - chosen.levels[0],
-                chosen.refit_levels[:, p] - chosen.refit_levels[:, 0],
-            ),
-        )
-        for p, name in enumerate(names)
-        if p > 0
-    )
     noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.form)
     weights = simplex.normalized(np.where(chosen.weights > 1e-9, chosen.weights, 0.0))
     failed = sum(isinstance(run, Failed) for run in history)
@@ -255,7 +258,7 @@ def recommend(
             for e in (around(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights)))
         ),
         candidates=_candidates(names, chosen, fitted),
-        gains=gains,
+        gains=_gains(names, chosen),
         laws=tried,
         noise=noise,
         active=problem.constraints.active(weights),
@@ -264,8 +267,22 @@ def recommend(
         failed=failed,
         warnings=refused,
         method=canonical(describe(swarm)),
+        front=tradeoff.front(
+            laws[best],
+            problem,
+            found.sample,
+            tuple(zip(names, chosen.points, strict=True)),
+            front_rng,
+        ),
     )
     return judge(draft, problem, found.sample.W, found.foreign)
+
+
+def _gains(names: tuple[str, ...], chosen: Chosen) -> tuple[tuple[str, Estimate], ...]:
+    """Predicted gain over each baseline, with the interval of the refits' paired differences."""
+    over = chosen.levels - chosen.levels[0]
+    refits = chosen.refit_levels - chosen.refit_levels[:, :1]
+    return tuple((names[p], around(over[p], refits[:, p])) for p in range(1, len(names)))
 
 
 def _candidates(names: tuple[str, ...], chosen: Chosen, fitted: FittedLaw) -> tuple[Candidate, ...]:
