@@ -19,8 +19,12 @@ from mixtures.constraints import Constraints, Group, constrain
 from mixtures.domains import DomainSet
 from mixtures.errors import CuveeError, RecipeError, UnknownName
 from mixtures.loop import Method
-from mixtures.objectives import Objective
+from mixtures.methods import screening
+from mixtures.methods.screening import Screened
+from mixtures.methods.verdict import RATIO
+from mixtures.objectives import Objective, Regret
 from proxies import ladder
+from tasks.tables import Reading
 
 SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -89,12 +93,32 @@ class EvaluationPart(Part):
 
 
 class TablesPart(Part):
-    """Runs that were trained elsewhere: two CSV tables, joined by run id."""
+    """Runs that were trained elsewhere: two CSV tables, joined by run id.
+
+    `sizes` are tokens by domain, or relative sizes; they make the natural mixture. `token_counts`
+    say how much text exists where `sizes` do not. See `tasks.tables.Reading` for the others.
+    """
 
     mixtures: str
     scores: str
     id: str | None = None
     sizes: dict[str, float] = {}
+    token_counts: dict[str, Count] = {}
+    targets: list[str] = []
+    higher_is_better: list[str] = []
+    families: dict[str, list[str]] = {}
+    unmatched: Literal["refuse", "leave out"] = "refuse"
+
+    @property
+    def reading(self) -> Reading:
+        """What to read of the two tables."""
+        return Reading(
+            key=self.id,
+            targets=tuple(self.targets),
+            higher_is_better=tuple(self.higher_is_better),
+            families=tuple((name, tuple(parts)) for name, parts in self.families.items()),
+            common=self.unmatched == "leave out",
+        )
 
 
 class GroupPart(Part):
@@ -110,15 +134,16 @@ class ConstraintsPart(Part):
 
     bounds: dict[str, tuple[float, float]] = {}
     groups: list[GroupPart] = []
+    required: dict[str, float] = {}
     epochs: float | dict[str, float] | None = None
     most_domains: int | None = Field(default=None, ge=1)
     most_kl: float | None = Field(default=None, ge=0)
 
 
 class FullScalePart(Part):
-    """The run for which the mixture is chosen."""
+    """The run for which the mixture is chosen; 0 tokens where it is not known."""
 
-    tokens: Count
+    tokens: Count = 0
 
 
 class ConfirmPart(Part):
@@ -129,9 +154,15 @@ class ConfirmPart(Part):
 
 
 class LimitsPart(Part):
-    """When to give up."""
+    """When to give up, and which targets are too noisy to be trusted.
+
+    A target whose spread over mixtures is less than `least_signal` times that over seeds is
+    flagged; with `drop_noisy` the recommendation does without it.
+    """
 
     failed_share: float = Field(default=0.2, ge=0, le=1)
+    least_signal: float = Field(default=RATIO, ge=0, allow_inf_nan=False)
+    drop_noisy: bool = False
 
 
 class Recipe(Part):
@@ -145,19 +176,21 @@ class Recipe(Part):
     evaluation: EvaluationPart = EvaluationPart()
     objective: dict[str, Any]
     constraints: ConstraintsPart = ConstraintsPart()
-    full_scale: FullScalePart
+    full_scale: FullScalePart = FullScalePart()
     method: dict[str, Any]
     confirm: ConfirmPart | None = None
     limits: LimitsPart = LimitsPart()
 
-    def build_method(self) -> Method:
-        """The method with its hyper-parameters."""
+    def build_method(self) -> Screened:
+        """The method with its hyper-parameters, and with the limits on noise."""
         method: Method = registry.build("method", self.method)
-        return method
+        return Screened(method, self.limits.least_signal, self.limits.drop_noisy)
 
     def build_objective(self) -> Objective:
         """The objective with its hyper-parameters."""
         objective: Objective = registry.build("objective", self.objective)
+        if self.tables and isinstance(objective, Regret):
+            return objective.turned(self.tables.higher_is_better)
         return objective
 
     def build_constraints(self, domains: DomainSet) -> Constraints:
@@ -168,6 +201,7 @@ class Recipe(Part):
             full_tokens=self.full_scale.tokens,
             bounds=part.bounds,
             groups=[Group(tuple(g.domains), g.at_least, g.at_most) for g in part.groups],
+            required=part.required,
             epochs=part.epochs,
             most_domains=part.most_domains,
             most_kl=part.most_kl,
@@ -200,18 +234,29 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
         raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise RecipeError(f"{where} must be a mapping of fields; found {type(values).__name__}")
+    if "swarm" in values:
+        raise RecipeError(f"{where} is a fit configuration of Olmix, which `cuvee fit` alone reads")
+    return build(values, where)
+
+
+def build(values: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from its values; see `load`."""
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, where) from None
+        raise explain(error, where, Recipe) from None
     if (recipe.corpus is None) == (recipe.tables is None):
         raise RecipeError(f"{where}: a study needs either `corpus` or `tables`, and not both")
+    if recipe.corpus and not recipe.full_scale.tokens:
+        raise RecipeError(f"{where}: field 'full_scale.tokens' is missing")
     if recipe.corpus and bool(recipe.corpus.quickstart) == bool(recipe.corpus.domains):
         raise RecipeError(f"{where}: corpus needs either `quickstart` or `domains`, and not both")
     ladder.rung(recipe.proxy.size)
     try:
         recipe.build_method()
-        recipe.build_objective()
+        objective = recipe.build_objective()
+        if recipe.limits.drop_noisy:
+            screening.check(objective)
     except UnknownName:
         raise
     except CuveeError as error:
@@ -219,12 +264,13 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
     return recipe
 
 
-def _explain(error: ValidationError, where: str) -> CuveeError:
+def explain(error: ValidationError, where: str, root: type[BaseModel]) -> CuveeError:
+    """What pydantic refused of a root model's values, in one sentence."""
     problems = []
     for item in error.errors(include_url=False):
         place = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            problems.append(f"unknown field {place!r}{_suggest(item['loc'])}")
+            problems.append(f"unknown field {place!r}{_suggest(item['loc'], root)}")
         elif item["type"] == "missing":
             problems.append(f"field {place!r} is missing")
         else:
@@ -232,8 +278,8 @@ def _explain(error: ValidationError, where: str) -> CuveeError:
     return RecipeError(f"{where}: " + "; ".join(problems))
 
 
-def _suggest(location: tuple[int | str, ...]) -> str:
-    model: Any = Recipe
+def _suggest(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
+    model: Any = root
     for part in location[:-1]:
         field = model.model_fields.get(part)
         if field is None:

@@ -1,9 +1,10 @@
 """A recommendation without training: from the runs of the store, or from two tables."""
 
+import dataclasses
 import datetime
 import importlib.metadata
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flows import prepare as preparing
@@ -14,6 +15,7 @@ from flows.recipe import Recipe
 from flows.search import SHOWN_VERSIONS, write_files
 from flows.trainings import speed
 from mixtures import loop
+from mixtures.constraints import Constraints
 from mixtures.domains import Domain, DomainSet
 from mixtures.errors import EvidenceError, RecipeError
 from mixtures.history import Failed, History, Outcome, RunResult, RunSpec, Score
@@ -33,15 +35,18 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
     """
     begin = time.monotonic()
     if recipe.tables is not None:
-        problem, history = from_tables(recipe)
+        problem, history, joined = from_tables(recipe)
+        method = recipe.build_method()
         with current().step("Fits"):
-            answer = recipe.build_method().recommend(
-                problem, history, loop.generator(recipe.seed, len(history))
-            )
+            answer = method.recommend(problem, history, loop.generator(recipe.seed, len(history)))
+        problem = method.problem(problem, history)
+        answer = told(answer, problem, recipe, joined)
+        available = _available(recipe)
         confirmation: Confirmation | None = None
         corpus: dict[str, CorpusPart] = {}
     else:
         problem, answer, history, confirmation, corpus = _from_store(recipe, home)
+        available = None
     study = Study(
         name=recipe.name,
         recipe_text=recipe_text,
@@ -55,14 +60,16 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
         reused=sum(isinstance(run, RunResult) for run in history),
         tokens_per_second=speed(history),
         seed=recipe.seed,
+        least_signal=recipe.limits.least_signal,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        available=available,
     )
     folder = home.study(recipe.name) / "fit"
     write_files(study, folder)
     return folder
 
 
-def from_tables(recipe: Recipe) -> tuple[Problem, History]:
+def from_tables(recipe: Recipe) -> tuple[Problem, History, tables.Tables]:
     """A problem and a history from a recipe's two tables.
 
     Domains are known by name and size alone, so the evidence is tied to the tables as they are.
@@ -70,23 +77,18 @@ def from_tables(recipe: Recipe) -> tuple[Problem, History]:
     part = recipe.tables
     if part is None:
         raise RecipeError("the recipe has no `tables`")
-    joined = tables.read(Path(part.mixtures), Path(part.scores), key=part.id)
+    joined = tables.read(Path(part.mixtures), Path(part.scores), part.reading)
     if joined.rescaled:
         current().say(
             f"{joined.rescaled} of {len(joined.ids)} rows of {part.mixtures} miss the sum 1 by "
             "rounding; each was divided by its sum"
         )
-    sizes = tables.tokens(joined.domains, part.sizes)
-    domains = DomainSet(
-        tuple(
-            Domain(name, sizes[name], 4 * sizes[name], f"table:{name}") for name in joined.domains
-        )
-    )
+    domains = _domains(joined.domains, part.sizes or part.token_counts)
     problem = Problem(
         domains=domains,
         targets=joined.targets,
         objective=recipe.build_objective(),
-        constraints=recipe.build_constraints(domains),
+        constraints=_constraints(recipe, domains),
         proxy=Proxy(size="table", tokens=1),
         full_tokens=recipe.full_scale.tokens,
     )
@@ -99,7 +101,63 @@ def from_tables(recipe: Recipe) -> tuple[Problem, History]:
             name: Score(float(y), 0.0, 1) for name, y in zip(joined.targets, values, strict=True)
         }
         history.append(RunResult(problem.spec(weights, seen[weights]), scores))
-    return problem, tuple(history)
+    return problem, tuple(history), joined
+
+
+def _domains(names: Sequence[str], given: Mapping[str, float]) -> DomainSet:
+    sizes = tables.tokens(names, given)
+    return DomainSet(tuple(Domain(n, sizes[n], 4 * sizes[n], f"table:{n}") for n in names))
+
+
+def _available(recipe: Recipe) -> dict[str, int]:
+    """Tokens that exist by domain; empty where the recipe does not say."""
+    part = recipe.tables
+    if part is None or not (part.token_counts or tables.counted(part.sizes)):
+        return {}
+    return {name: round(size) for name, size in (part.token_counts or part.sizes).items()}
+
+
+def _constraints(recipe: Recipe, domains: DomainSet) -> Constraints:
+    """The feasible set: epoch caps by the tokens that exist, distances from the natural mixture."""
+    existing = _available(recipe)
+    if recipe.constraints.epochs is not None and not existing:
+        raise RecipeError(
+            "constraints.epochs needs the tokens that exist of every domain: give counts in "
+            "tables.sizes or tables.token_counts"
+        )
+    found = recipe.build_constraints(_domains(domains.names, existing) if existing else domains)
+    if found.most_kl is None:
+        return found
+    return dataclasses.replace(found, prior=tuple(map(float, domains.natural)))
+
+
+def told(
+    answer: Recommendation, problem: Problem, recipe: Recipe, joined: tables.Tables
+) -> Recommendation:
+    """The answer with what the tables leave unknown, so that nothing is shown as if measured."""
+    part, existing, full = recipe.tables, _available(recipe), recipe.full_scale.tokens
+    epochs: tuple[float, ...] = ()
+    if existing and full:
+        counted = _domains(problem.domains.names, existing)
+        epochs = tuple(map(float, counted.epochs(answer.weights, full)))
+    warnings = list(answer.warnings)
+    if part and not (part.sizes or part.token_counts):
+        warnings.append(
+            "The tables give no sizes of domains, so that equal shares stand for the natural "
+            "mixture; give tables.sizes."
+        )
+    if part and part.higher_is_better:
+        warnings.append(
+            "Higher is better in these, so that they are shown with their sign turned: "
+            f"{', '.join(part.higher_is_better)}."
+        )
+    if joined.left_out:
+        warnings.append(
+            f"{len(joined.left_out)} runs stand in one table only and were left out: "
+            f"{', '.join(joined.left_out[: tables.SHOWN])}"
+            f"{' and others' if len(joined.left_out) > tables.SHOWN else ''}."
+        )
+    return dataclasses.replace(answer, epochs=epochs, warnings=tuple(warnings))
 
 
 class Shelf:
@@ -137,6 +195,7 @@ def _from_store(
         )
     with current().step("Fits"):
         answer, history = loop.search(method, problem, shelf, recipe.seed)
+    problem = method.problem(problem, history)
     confirmation = None
     if recipe.confirm is not None:
         try:

@@ -119,8 +119,10 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         {"method": str(recipe.method["name"])},
     )
     with runner, _told(tracker):
-        method = Remembering(recipe.build_method(), store)
+        screened = recipe.build_method()
+        method = Remembering(screened, store)
         answer, history = loop.search(method, problem, trainings, recipe.seed)
+        problem = screened.problem(problem, history)  # what the answer is for is what is confirmed
         confirmation = None
         if recipe.confirm is not None:
             confirmation = confirm(
@@ -147,6 +149,7 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         reused=trainings.reused,
         tokens_per_second=speed(history),
         seed=recipe.seed,
+        least_signal=recipe.limits.least_signal,
         started=started.isoformat(timespec="seconds"),
     )
     return conclude(study, place.study(recipe.name), tracker)

@@ -17,6 +17,7 @@ import numpy as np
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 from mixtures.history import Failed, History, RunResult, canonical, finished, table
+from mixtures.methods.verdict import RATIO
 from mixtures.problem import Problem
 from mixtures.recommendation import LEVEL, LawEvidence, Recommendation
 

@@ -4,6 +4,7 @@ The thresholds are a convention of this project (assumption, not studied); they 
 nowhere else.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from mixtures import diagnostics
 from mixtures.domains import Array
 from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
+from mixtures.recommendation import Noise, Recommendation
 
 RANK = 0.6  # held-out rank correlation of the objective below which a law is not believed
 MIXTURES = 2  # distinct mixtures per domain below which there are too few
@@ -90,16 +91,18 @@ def _warnings(draft: Recommendation, problem: Problem, W: Array, foreign: int) -
     point = draft.weights[None]
     if float(diagnostics.leverage(W, point)[0]) > float(diagnostics.leverage(W, W).max()):
         found.append("the recommended mixture lies beyond the mixtures tried: the law extrapolates")
-    noisy = [
-        n.target for n in draft.noise if n.target in problem.objective.targets and n.ratio < RATIO
-    ]
-    if noisy:
-        found.append(
-            f"mostly noise (spread over mixtures below {RATIO:g} times that over seeds): "
-            + ", ".join(noisy)
-        )
+    found += mostly_noise(draft.noise, problem.objective.targets, RATIO)
     if not bool(problem.constraints.satisfied(problem.domains.natural)):
         found.append("the natural mixture itself breaks a constraint; it is shown for comparison")
     if dict(draft.gains)["best observed"].mean < 0:
         found.append("the law predicts the best observed mixture to be better than this one")
     return tuple(found)
+
+
+def mostly_noise(noise: Sequence[Noise], targets: Sequence[str], ratio: float) -> tuple[str, ...]:
+    """The warning that names the targets whose signal to noise is below a ratio, if any is."""
+    noisy = [n.target for n in noise if n.target in targets and n.ratio < ratio]
+    if not noisy:
+        return ()
+    stated = f"mostly noise (spread over mixtures below {ratio:g} times that over seeds): "
+    return (stated + ", ".join(noisy),)
