@@ -203,7 +203,8 @@ def _noise(study: Study) -> Iterable[Block]:
         return
     yield Text(
         "Standard deviations: over seeds of one mixture, and over the mixtures of the design. A "
-        f"target whose ratio lies below {study.least_signal:g} is flagged: its differences are mostly noise."
+        f"target whose ratio lies below {study.least_signal:g} is flagged: its differences are "
+        "mostly noise."
     )
     rows = tuple(
         (
