@@ -13,6 +13,7 @@ from typing import Any
 from evaluation.scores import Limits, PackScores, score_pack, untrained
 from evaluation.suites import Suite
 from mixtures.history import Failed, Outcome, RunResult, RunSpec
+from proxies import reference
 from proxies.likelihood import PackLikelihood
 from proxies.shards import Corpus
 from proxies.train import Progress, TrainedRun, Training, train
@@ -29,6 +30,8 @@ class PackJob:
         checkpoints: folder for the pack's checkpoints.
         device: "cpu" or "cuda".
         limits: how much held-out text is scored.
+        references: runs whose models the specs are compared with while they train.
+        models: folder where reference models are kept.
     """
 
     specs: tuple[RunSpec, ...]
@@ -37,6 +40,8 @@ class PackJob:
     checkpoints: str
     device: str = "cpu"
     limits: Limits = Limits()  # noqa: RUF009 (frozen)
+    references: tuple[RunSpec, ...] = ()
+    models: str = ""
 
     @property
     def name(self) -> str:
@@ -59,12 +64,17 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         wrong raises.
     """
     corpus = Corpus.open(Path(job.corpus), verify=False)  # the flow has verified it
+    references = {
+        spec.fingerprint: reference.model(spec, corpus, Path(job.models), device=job.device)
+        for spec in job.references
+    }
     trained = train(
         job.specs,
         corpus,
         device=job.device,
         checkpoints=Path(job.checkpoints) if job.checkpoints else None,
         report=report,
+        references=references,
     )
     if trained.likelihood is None:
         return tuple(run for run in trained.runs if isinstance(run, Failed))

@@ -6,19 +6,22 @@ A world answers specs as a trainer does, so that the loop that is tested is the 
     recommendation, history = search(method, problem(world), world, seed=0)
     world.regret(problem(world), recommendation.weights)
 
-`Additive` is the truth of the log-linear law; `Interacting`, `Noisy` and `Repeating` wrap a world
+`Additive` is the truth of the log-linear law, `Learning` one of skills that teach each other;
+`Interacting`, `Noisy` and `Repeating` wrap a world
 and add what real corpora do: synergies, noise that differs over the simplex, and the price of
 repetition. Optima are found by brute force and a local solver on the truth itself, without
 the searches that they are to judge.
 """
 
 from mixtures.worlds.additive import Additive
+from mixtures.worlds.learning import Learning
 from mixtures.worlds.truth import World, domains, evaluate, optimum, problem, regret, targets
 from mixtures.worlds.wrappers import Interacting, Noisy, Repeating
 
 __all__ = [
     "Additive",
     "Interacting",
+    "Learning",
     "Noisy",
     "Repeating",
     "World",

@@ -13,6 +13,7 @@ from mixtures.domains import Array, Domain, DomainSet
 from mixtures.history import Outcome, RunResult, RunSpec, Score
 from mixtures.objectives import Objective, WeightedMean
 from mixtures.problem import Problem, Proxy
+from mixtures.worlds import training
 
 TOKENS = 1_000_000  # of the smallest domain
 RUN_TOKENS = 500_000  # of a proxy
@@ -89,7 +90,9 @@ def evaluate(world: World, specs: Sequence[RunSpec]) -> list[Outcome]:
 
 def _run(world: World, spec: RunSpec) -> RunResult:
     corpus = domains(world)
-    W = spec.weights[None]
+    moved = training.simulate(world, corpus, spec) if spec.controller else ()
+    weights = training.mean(moved, spec.tokens) if moved else spec.weights
+    W = weights[None]
     epochs = corpus.epochs(W, spec.tokens) / spec.repetition
     truth, sd = world.truth(W, epochs)[0], world.noise(W)[0]
     chance = np.random.default_rng(int(spec.fingerprint[:16], 16))
@@ -100,7 +103,8 @@ def _run(world: World, spec: RunSpec) -> RunResult:
             name: Score(float(value), float(s), 100)
             for name, value, s in zip(targets(world), values, sd, strict=True)
         },
-        tokens=tuple(map(int, simplex.counts(spec.weights, spec.tokens))),
+        trajectory=moved,
+        tokens=tuple(map(int, simplex.counts(weights, spec.tokens))),
         epochs=tuple(map(float, epochs[0])),
     )
 

@@ -1,0 +1,66 @@
+"""ODM: online data mixing, a bandit that draws from domains with a high training loss.
+
+Source: Albalak et al. 2023, "Efficient online data mixing for language model pre-training" (arXiv
+2312.02406); the rule and its departures are in `mixtures.controllers.exp3`. The paper trains the
+final model itself under the bandit; here small runs do, and the mean of their weights (or a
+schedule in stages) is the answer.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mixtures.controllers.exp3 import Exp3
+from mixtures.domains import Array
+from mixtures.history import History, RunSpec
+from mixtures.methods import moving, online
+from mixtures.problem import Problem
+from mixtures.recommendation import Recommendation
+from mixtures.registry import register
+
+
+@register("method", "odm")
+@dataclass(frozen=True)
+class Odm:
+    """Controlled runs under `exp3`, from the natural weights.
+
+    Attributes:
+        seeds: controlled runs.
+        trials: seeds of the answer's trial.
+        stages: of the answer.
+        scale: nats per token that count as a reward of 1.
+        warmup: share of the run at the starting weights.
+        interval: steps between updates.
+    """
+
+    directed: ClassVar[bool] = False  # it reads training losses, not the objective
+
+    seeds: int = 3
+    trials: int = 3
+    stages: int = 1
+    scale: float = 10.0
+    warmup: float = 0.02
+    interval: int = 1
+
+    def __post_init__(self) -> None:
+        moving.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
+        Exp3(self.scale, self.warmup, self.interval)
+
+    def start(self, problem: Problem) -> Array:
+        """The natural weights."""
+        return problem.domains.natural
+
+    def controller(self, problem: Problem) -> Exp3:
+        """The bandit."""
+        return Exp3(self.scale, self.warmup, self.interval)
+
+    def ask(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> tuple[RunSpec, ...]:
+        return online.ask(self, problem, history)
+
+    def recommend(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> Recommendation:
+        return online.recommend(self, problem, history)

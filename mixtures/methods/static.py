@@ -1,0 +1,128 @@
+"""Static: the fixed mixtures that need no proxy, as the baselines that often win.
+
+`natural` is the shares of tokens that exist, `uniform` equal shares, `temperature` the natural
+shares to a power (multilingual sampling, as in Conneau et al. 2020, arXiv 1911.02116, section 3.1,
+alpha), `unimax` as even as a cap on epochs allows (Chung et al. 2023, arXiv 2304.09151, algorithm
+1). All are run under the same seeds; the one with the best mean objective is recommended, or the
+one that is named.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mixtures.domains import Array, DomainSet
+from mixtures.errors import RecipeError, UnknownName
+from mixtures.history import History, RunSpec, Stage, finished
+from mixtures.methods import moving, trial
+from mixtures.methods.alarms import units
+from mixtures.problem import Problem
+from mixtures.recommendation import Recommendation
+from mixtures.registry import register
+from mixtures.simplex import temper
+
+KINDS = ("natural", "uniform", "temperature", "unimax")
+
+
+@register("method", "static")
+@dataclass(frozen=True)
+class Static:
+    """Baselines under a few seeds.
+
+    Attributes:
+        choose: one of `natural`, `uniform`, `temperature`, `unimax`, or "best".
+        temperature: power of the natural shares, in [0, 1]; 0 is uniform, 1 natural.
+        epochs: UniMax's cap on passes over a domain at full scale.
+        trials: seeds of every mixture.
+    """
+
+    directed: ClassVar[bool] = False  # none of the mixtures was made for the objective
+
+    choose: str = "best"
+    temperature: float = 0.5
+    epochs: float = 4.0
+    trials: int = 3
+
+    def __post_init__(self) -> None:
+        moving.check(seeds=2, trials=self.trials)
+        if self.choose not in (*KINDS, "best"):
+            raise UnknownName("choice of method 'static'", self.choose, (*KINDS, "best"))
+        if not 0 <= self.temperature <= 1 or self.epochs <= 0:
+            raise RecipeError(
+                "static needs temperature in [0, 1] and epochs > 0; "
+                f"got {self.temperature} and {self.epochs}"
+            )
+
+    def ask(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> tuple[RunSpec, ...]:
+        every = [spec for specs in self._specs(problem).values() for spec in specs]
+        return moving.lacking(history, (*moving.baselines(problem, self.trials), *every))
+
+    def recommend(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> Recommendation:
+        specs = self._specs(problem)
+        name = self.choose if self.choose != "best" else self._best(problem, history, specs)
+        weights = np.asarray(specs[name][0].weights)
+        stages = (Stage(tuple(map(float, weights))),)
+        notes = (f"the {name} mixture was chosen", *units(problem.domains, weights))
+        if self.choose == "best":
+            notes += (
+                f"it is the best of {len(specs)} by the runs that its gains are measured on, "
+                "which flatters it a little; confirm it",
+            )
+        answer = moving.Answer(samples=weights[None], stages=stages, notes=notes)
+        others = {k: v for k, v in specs.items() if k not in moving.BASELINES}
+        found = trial.conclude(self, problem, history, answer, others)
+        kept = tuple(w for w in found.warnings if not w.startswith("one answer only"))
+        return dataclasses.replace(found, warnings=kept)
+
+    def _specs(self, problem: Problem) -> dict[str, tuple[RunSpec, ...]]:
+        """Runs by mixture; those that break a constraint are moved to the nearest that does not."""
+        natural = problem.domains.natural
+        mixtures = {
+            "natural": natural,
+            "uniform": problem.domains.uniform,
+            "temperature": temper(natural, self.temperature),
+            "unimax": unimax(problem.domains, problem.full_tokens, self.epochs),
+        }
+        return {
+            name: moving.trial(
+                problem,
+                (Stage(tuple(map(float, problem.constraints.project(w)))),),
+                self.trials,
+            )
+            for name, w in mixtures.items()
+        }
+
+    def _best(
+        self, problem: Problem, history: History, specs: dict[str, tuple[RunSpec, ...]]
+    ) -> str:
+        known = {run.spec.fingerprint: run for run in finished(history)}
+        natural = moving.results(
+            history, moving.baselines(problem, self.trials)[: self.trials], "natural run"
+        )
+        form = problem.objective.shape(problem.targets, trial.scores(natural, problem).mean(axis=0))
+        means = {}
+        for name, wanted in specs.items():
+            runs = [known[s.fingerprint] for s in wanted if s.fingerprint in known]
+            if runs:
+                means[name] = float(form.level(trial.scores(runs, problem)).mean())
+        return min(means, key=lambda name: means[name])
+
+
+def unimax(domains: DomainSet, tokens: float, epochs: float) -> Array:
+    """Shares (K,) as even as a cap on epochs allows, for a run of so many tokens.
+
+    From the smallest domain up, each gets an even part of what is left of the budget, or its cap. A
+    budget beyond every cap is shared in proportion to the caps.
+    """
+    given, left = np.zeros(len(domains)), float(tokens)
+    order = np.argsort(domains.tokens, kind="stable")
+    for place, k in enumerate(order):
+        given[k] = min(left / (len(order) - place), epochs * float(domains.tokens[k]))
+        left -= given[k]
+    return np.asarray(given / given.sum())
