@@ -1,0 +1,73 @@
+"""What training asks of a corpus, what it reports on its way, and what comes of it."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from mixtures.domains import Domain
+from mixtures.history import Failed, RunSpec
+from proxies.likelihood import PackLikelihood
+
+
+class Split(Protocol):
+    """One split of a domain."""
+
+    @property
+    def tokens(self) -> NDArray[Any]: ...
+
+
+class Data(Protocol):
+    """What training asks of a corpus; `shards.Corpus` is one."""
+
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def domains(self) -> tuple[Domain, ...]: ...
+    def train(self, name: str) -> Split: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a pack is.
+
+    Attributes:
+        step, steps: taken, and in all.
+        tokens: trained on, per model.
+        losses: mean since the last report, nats per token, one per model; NaN for one that failed.
+    """
+
+    step: int
+    steps: int
+    tokens: int
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What came of one training; the fields are those of `mixtures.history.RunResult`."""
+
+    spec: RunSpec
+    curve: tuple[tuple[int, float], ...]
+    trajectory: tuple[tuple[int, tuple[float, ...]], ...]
+    tokens: tuple[int, ...]
+    epochs: tuple[float, ...]
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a pack.
+
+    Attributes:
+        likelihood: of the models that were trained, in the order of their runs; None without any.
+        runs: one per spec, in order.
+    """
+
+    likelihood: PackLikelihood | None
+    runs: tuple[TrainedRun | Failed, ...]
+
+
+def ignore(progress: Progress) -> None:
+    """Report to nobody."""
