@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows import olmix
 from flows import recipe as recipes
 from flows.display import Display, use
 from flows.home import settle
@@ -65,9 +66,14 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
 
 @app.command()
 def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
-    """Refit from the store, or from the recipe's two tables, without training."""
+    """Refit from the store, or from two tables, without training; also reads Olmix's fit files."""
     with _person() as display:
-        given, text = recipes.load(recipe)
+        if olmix.detect(recipe):
+            given, text, notes = olmix.load(recipe)
+            for note in notes:
+                display.say(note)
+        else:
+            given, text = recipes.load(recipe)
         place = settle(home)
         from flows.present import present
         from flows.refit import refit

@@ -35,7 +35,8 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
     """
     begin = time.monotonic()
     if recipe.tables is not None:
-        problem, history, joined = from_tables(recipe)
+        joined = read_tables(recipe)
+        problem, history = posed(recipe, joined)
         method = recipe.build_method()
         with current().step("Fits"):
             answer = method.recommend(problem, history, loop.generator(recipe.seed, len(history)))
@@ -69,11 +70,13 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
     return folder
 
 
-def from_tables(recipe: Recipe) -> tuple[Problem, History, tables.Tables]:
-    """A problem and a history from a recipe's two tables.
+def from_tables(recipe: Recipe) -> tuple[Problem, History]:
+    """A problem and a history from a recipe's two tables; see `posed`."""
+    return posed(recipe, read_tables(recipe))
 
-    Domains are known by name and size alone, so the evidence is tied to the tables as they are.
-    """
+
+def read_tables(recipe: Recipe) -> tables.Tables:
+    """A recipe's two tables, joined."""
     part = recipe.tables
     if part is None:
         raise RecipeError("the recipe has no `tables`")
@@ -83,6 +86,17 @@ def from_tables(recipe: Recipe) -> tuple[Problem, History, tables.Tables]:
             f"{joined.rescaled} of {len(joined.ids)} rows of {part.mixtures} miss the sum 1 by "
             "rounding; each was divided by its sum"
         )
+    return joined
+
+
+def posed(recipe: Recipe, joined: tables.Tables) -> tuple[Problem, History]:
+    """The problem that a recipe poses on its tables, and their runs.
+
+    Domains are known by name and size alone, so the evidence is tied to the tables as they are.
+    """
+    part = recipe.tables
+    if part is None:
+        raise RecipeError("the recipe has no `tables`")
     domains = _domains(joined.domains, part.sizes or part.token_counts)
     problem = Problem(
         domains=domains,
@@ -101,7 +115,7 @@ def from_tables(recipe: Recipe) -> tuple[Problem, History, tables.Tables]:
             name: Score(float(y), 0.0, 1) for name, y in zip(joined.targets, values, strict=True)
         }
         history.append(RunResult(problem.spec(weights, seen[weights]), scores))
-    return problem, tuple(history), joined
+    return problem, tuple(history)
 
 
 def _domains(names: Sequence[str], given: Mapping[str, float]) -> DomainSet:

@@ -100,8 +100,8 @@ def _pair(objective: Objective) -> tuple[Objective, Objective, tuple[str, ...]]:
     """The two aims, and the targets that a law must predict for them."""
     names = objective.parts
     if len(names) == 1:
-        return objective, WeightedMean({DISTANCE: 1.0}), objective.targets
-    first, second = (WeightedMean({name: 1.0}, objective.families) for name in names[:2])
+        return objective, WeightedMean(((DISTANCE, 1.0),)), objective.targets
+    first, second = (WeightedMean(((name, 1.0),), objective.families) for name in names[:2])
     return first, second, tuple(dict.fromkeys((*first.targets, *second.targets)))
 
 
