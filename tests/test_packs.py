@@ -1,0 +1,185 @@
+"""Packs in a study: their order and size mean nothing, and their checkpoints end with their work.
+
+Proxies are trained for real, in this process instead of Ray's workers.
+"""
+
+from pathlib import Path
+
+import pytest
+import tiny_study
+import torch
+
+from flows.home import Home
+from flows.prepare import plainly, prepare, problem
+from flows.recipe import parse
+from flows.server import PrefectApi
+from flows.trainings import Trainings
+from mixtures.errors import StorageError
+from mixtures.history import RunResult
+from proxies import device, pack, train
+from proxies.synthetic import SyntheticCorpus
+from tasks.ledger import MemoryLedger
+from tasks.pack import run_pack
+from tasks.recorder import Recorder
+from tasks.store import Store
+
+MIXTURES = ((0.2, 0.3, 0.5), (0.6, 0.2, 0.2), (0.1, 0.8, 0.1))
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    with PrefectApi(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs")
+    tiny_study.write_corpus(folder / "corpus")
+    text = tiny_study.recipe(folder / "corpus", proxy="{size: 0.3M, tokens: 41000}")
+    prepared = prepare(parse(text), Home(folder / "home"), plainly)
+    return prepared, problem(parse(text), prepared)
+
+
+class Here:
+    """A runner whose workers are this process; it looks at what lies on the disk meanwhile.
+
+    Attributes:
+        jobs: models of every pack that was run, in order.
+        most: most checkpoints that a pack had at once.
+    """
+
+    device, slots = "cpu", 1
+
+    def __init__(self):
+        self.jobs, self.most = [], 0
+
+    def run(self, job):
+        self.jobs.append(len(job.specs))
+        folder = Path(job.checkpoints)
+
+        def look(_progress):
+            self.most = max(self.most, len(list(folder.glob("*"))))
+
+        outcomes = run_pack(job, look)
+        self.most = max(self.most, len(list(folder.glob("*"))))
+        return outcomes
+
+    def stop(self):
+        """Nothing runs elsewhere."""
+
+
+def trained(corpus, api, folder, specs, *, limit=None, store=None):
+    """What a study's trainings make of specs; returns outcomes and the runner."""
+    from prefect import flow
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    recorder = Recorder(MemoryLedger())
+    recorder.begin("packs", {}, {})
+    runner = Here()
+    trainings = Trainings(
+        corpus[0],
+        store or Store(str(folder / "store")),
+        recorder,
+        runner,
+        checkpoints=folder / "checkpoints",
+        pack_limit=limit,
+    )
+    with temporary_settings({PREFECT_API_URL: api.wait()}):
+        outcomes = flow(lambda: trainings(specs), name="packs", persist_result=False)()
+    return outcomes, runner
+
+
+def test_order_and_size_of_packs_change_no_result(corpus, api, tmp_path):
+    """Catches a score, curve or fingerprint that depends on a run's place or its neighbors."""
+    specs = [corpus[1].spec(weights, 5) for weights in MIXTURES]
+    found = []
+    for limit, order, sizes in (
+        (1, (0, 1, 2), [1, 1, 1]),
+        (2, (2, 0, 1), [2, 1]),
+        (3, (1, 2, 0), [3]),
+    ):
+        folder = tmp_path / str(limit)
+        asked = [specs[i] for i in order]
+        outcomes, runner = trained(corpus, api, folder, asked, limit=limit)
+        assert runner.jobs == sizes  # the recipe's limit is what packs are made by
+        assert [run.spec for run in outcomes] == asked
+        store = Store(str(folder / "store"))
+        kept = [store.get(spec.fingerprint) for spec in specs]
+        assert [run.spec for run in kept] == specs
+        assert all(run.seconds > 0 and run.scoring_seconds > 0 for run in kept)
+        found.append(kept)
+    for alone, *packed in zip(*found, strict=True):
+        values = [alone.scores[t].value for t in corpus[1].targets]
+        for run in packed:
+            assert (run.curve, run.tokens) == (alone.curve, alone.tokens)
+            assert [run.scores[t].value for t in corpus[1].targets] == pytest.approx(
+                values, rel=1e-5
+            )
+    assert len({run.curve for run in found[0]}) == len(specs)
+
+
+def test_checkpoints_are_few_and_end_when_the_results_are_stored(
+    corpus, api, tmp_path, monkeypatch
+):
+    """Catches a folder that grows with every save, and one that outlives its pack."""
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+    specs = [corpus[1].spec(weights, 6) for weights in MIXTURES]
+    outcomes, runner = trained(corpus, api, tmp_path, specs, limit=2)
+    assert all(isinstance(run, RunResult) for run in outcomes)
+    assert runner.most == 2  # there were some, and never more
+    assert not [path for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()]
+
+
+class Full(Store):
+    """A store on a disk that is full."""
+
+    def put(self, outcome):
+        raise StorageError("no space left")
+
+
+def test_checkpoints_outlive_results_that_could_not_be_stored(corpus, api, tmp_path, monkeypatch):
+    """Catches checkpoints removed before the results are safe: hours would be lost."""
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+    specs = [corpus[1].spec(MIXTURES[0], 7)]
+    with pytest.raises(StorageError):
+        trained(corpus, api, tmp_path, specs, store=Full(str(tmp_path / "store")))
+    assert list((tmp_path / "checkpoints").rglob("step-*.pt"))
+
+
+def test_the_device_and_the_size_say_how_many_models_make_a_pack():
+    """Catches one size for all: small models leave a GPU idle, large ones do not fit together."""
+    assert pack.most("0.3M", "cuda") >= pack.most("2M", "cuda") > pack.most("30M", "cuda") >= 1
+    assert pack.most("0.3M", "cpu") == 1  # measured: see the README of the proxies
+    data = SyntheticCorpus(256, {"a": 30_000, "b": 30_000})
+    specs = [data.spec({"a": 0.5, "b": 0.5}, seed=s) for s in range(4)]
+    assert [len(p) for p in pack.packs(specs, "cpu")] == [1] * 4
+    assert [len(p) for p in pack.packs(specs, "cuda")] == [4]
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpu", "cpu", "expected"),
+    [
+        ("cpu", True, False, "float32"),
+        ("cpu", False, True, "bfloat16"),
+        ("cuda", False, False, "bfloat16"),
+        ("auto", True, False, "bfloat16"),
+        ("auto", False, False, "float32"),
+    ],
+)
+def test_bfloat16_is_used_where_the_device_has_it(monkeypatch, asked, gpu, cpu, expected):
+    """Catches bfloat16 emulated in software, and float32 where the hardware has both."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: cpu, raising=False)
+    assert device.precision(asked) == expected
+
+
+def test_master_weights_are_float32_and_a_cpu_process_has_one_thread():
+    """Catches updates that are rounded away in bfloat16, and processes that share their cores."""
+    data = SyntheticCorpus(256, {"a": 30_000, "b": 30_000})
+    torch.set_num_threads(2)
+    result = train.train([data.spec({"a": 0.5, "b": 0.5}, precision="bfloat16")], data)
+    assert torch.get_num_threads() == 1
+    assert {buffer.dtype for buffer in result.likelihood.model.parameters.buffers} == {
+        torch.float32
+    }
