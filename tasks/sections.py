@@ -11,11 +11,11 @@ from mixtures.history import Failed
 from mixtures.recommendation import LEVEL, Estimate
 from tasks import plots
 from tasks.blocks import Block, Code, Picture, Section, Table, Text
+from tasks.front import front
 from tasks.headline import UNIT
 from tasks.study import BASELINES, RECOMMENDED, Study
 
 NONE = "-"
-LARGEST = 3  # domains that the table of a front names for each mixture
 
 
 def sections(study: Study) -> tuple[Section, ...]:
@@ -24,7 +24,7 @@ def sections(study: Study) -> tuple[Section, ...]:
         Section("Recommended shares", tuple(_shares(study))),
         Section("Predicted and confirmed scores", tuple(_scores(study))),
         Section("How well the laws predict", tuple(_laws(study))),
-        Section("What one aim costs another", tuple(_front(study))),
+        Section("What one aim costs another", tuple(front(study))),
         Section("Noise floor", tuple(_noise(study))),
         Section("Tasks: accuracy, chance and untrained", tuple(_tasks(study))),
         Section("Training", tuple(_training(study))),
@@ -160,41 +160,6 @@ def _laws(study: Study) -> Iterable[Block]:
     )
     yield Text("Held-out rank correlation per target:")
     yield Table(("target", *(law.law for law in laws)), targets)
-
-
-def _front(study: Study) -> Iterable[Block]:
-    found = study.recommendation.front
-    if found is None:
-        return
-    unit = "nats of KL(w || natural)" if found.distance else UNIT
-    aims = f"{found.first} ({UNIT}) and {found.second} ({unit})"
-    if len(found.points) < 2:
-        yield Text(f"One mixture is predicted to be best in both {aims}: they do not compete.")
-        return
-    yield Text(
-        f"A Pareto front: {len(found.points)} feasible mixtures of which none is predicted to be "
-        f"beaten in both {aims}. Lower is better in both. The law is the chosen one, fitted anew "
-        "to these scores alone; points have no intervals, so that small steps between them may be "
-        "nothing."
-    )
-    caption = f"Front between {found.first} and {found.second}, with the mixtures compared"
-    yield Picture("front", caption, partial(plots.front, study))
-    rows = tuple(
-        (
-            point.name or f"front {i + 1}",
-            f"{point.first:.4f}",
-            f"{point.second:.4f}",
-            _largest(study, point.weights),
-        )
-        for i, point in enumerate((*found.points, *found.marks))
-    )
-    yield Table(("mixture", found.first, found.second, "largest shares"), rows, words=(3,))
-
-
-def _largest(study: Study, weights: tuple[float, ...]) -> str:
-    names = study.recommendation.domains
-    order = sorted(range(len(names)), key=lambda i: -weights[i])[:LARGEST]
-    return ", ".join(f"{names[i]} {_percent(weights[i])}" for i in order)
 
 
 def _noise(study: Study) -> Iterable[Block]:

@@ -220,3 +220,27 @@ def test_a_corpus_needs_its_full_scale():
             "name: x\ncorpus: {quickstart: [legal]}\nobjective: {name: mean, weights: {a: 1}}\n"
             "method: {name: regmix}\n"
         )
+
+
+def test_an_end_of_the_front_is_not_beaten_by_a_tie():
+    """The second score hangs on a1 alone, capped at 0.4: all of the rest must go to a0.
+
+    Catches an end that leaves to chance what the first aim would have decided.
+    """
+    W = sample().W
+    Y = np.column_stack([1 + np.exp(-2 * W[:, 0]), 1 + np.exp(-3 * W[:, 1])])
+    capped = constrain(PROBLEM.domains, full_tokens=1, bounds={"a1": (0.0, 0.4)})
+    problem = replace(PROBLEM, objective=WeightedMean(((ONE, 1.0), (TWO, 1.0))), constraints=capped)
+    law, rng = build("law", "log_linear"), np.random.default_rng(0)
+    found = tradeoff.front(law, problem, Sample(W, Y, np.zeros(2)), NAMED, rng)
+    last = found.points[-1]
+    assert last.second == pytest.approx(1 + np.exp(-1.2), abs=0.01)
+    assert last.first == pytest.approx(1 + np.exp(-1.2), abs=0.01)
+
+
+def test_trees_have_a_cheaper_variant():
+    """Catches refits at the full price: ten of them dominate the time of a recommendation."""
+    law = build("law", "lightgbm")
+    cheap = law.coarse()
+    assert (cheap.trees, cheap.rate, cheap.folds) == (250, 0.04, 2)
+    assert cheap.trees * cheap.rate == law.trees * law.rate

@@ -24,6 +24,7 @@ from mixtures.searches.exact import Exact
 
 POINTS = 32  # of a path, each one exact solution
 WANTED = 48  # of a front between two scores: some coincide, and 20 are wanted to be left
+TIE = 1e-3  # weight of the other score: at an end of the front it decides between equals
 ROWS = 256  # runs fitted at most: the time of some laws grows with the cube of their number
 
 
@@ -125,8 +126,15 @@ def _rows(
     problem = replace(posed, targets=posed.targets[:-1]) if apart else posed
     reference = law.predict(problem.domains.natural[None]).mean[0]
     pair = (posed.objective, second)
+    if apart:
+        pair = (_tied(pair[0], pair[1]), _tied(pair[1], pair[0]))
     found = pareto.front(law, problem, pair, reference=reference, rng=rng, points=WANTED)
     return np.array([point.weights for point in found])
+
+
+def _tied(aim: Objective, other: Objective) -> Objective:
+    """An aim of one part that prefers, among its optima, those that serve the other too."""
+    return WeightedMean(((aim.parts[0], 1.0), (other.parts[0], TIE)), aim.families)
 
 
 def _path(law: FittedLaw, problem: Problem, rng: np.random.Generator) -> Array:
