@@ -46,6 +46,11 @@ class SyntheticCorpus:
         """The training tokens of a domain."""
         return Split(chain(name, self.sizes[name], self.vocabulary))
 
+    def valid(self, name: str) -> Split:
+        """Held-out tokens of a domain, a tenth as many, of the same chain."""
+        size = self.sizes[name]
+        return Split(chain(name, 2 * size, self.vocabulary)[size : size + size // 10])
+
     def spec(self, weights: Mapping[str, float], **fields: object) -> RunSpec:
         """A run on this corpus: one stage, size 0.3M, twenty steps unless told otherwise."""
         values: dict[str, object] = {

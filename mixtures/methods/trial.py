@@ -163,6 +163,8 @@ def _judged(draft: Recommendation, answer: Answer, unpaired: Sequence[str]) -> R
         verdict = "weak: do not use this yet; " + "; ".join(answer.alarms)
     elif gain is None:
         verdict = "draft: the trial has fewer than two pairs of runs against natural"
+    elif gain.low == gain.high == 0:
+        verdict = "weak: the answer is the natural mixture itself; nothing is gained by it"
     elif gain.low <= 0:
         verdict = (
             f"weak: do not use this yet; the measured gain over natural {gain.mean:.4f} "
