@@ -55,7 +55,7 @@ def shares(answer: Recommendation) -> Table:
 
 
 def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
-    lines = [f"Verdict: {answer.verdict}"]
+    lines = [f"Verdict: {digest['verdict']}"]
     lines += [f"Warning: {warning}" for warning in answer.warnings]
     for name, pair in digest["confirmation"].items():
         lines.append(

@@ -175,7 +175,7 @@ def study_entry(study: Study) -> Entry:
         values[f"recommended/{name}"] = float(weight)
     points = tuple(Point(metric(n), float(v)) for n, v in values.items() if math.isfinite(v))
     law = study.law.law if study.law else "none"
-    tags = {"recommendation": study.fingerprint, "law": law, "verdict": ours.verdict[:2000]}
+    tags = {"recommendation": study.fingerprint, "law": law, "verdict": study.verdict[:2000]}
     return Entry(metrics=points, tags=prefixed(tags))
 
 
@@ -226,8 +226,7 @@ def datasets(study: Study) -> tuple[Data, ...]:
 
 def description(study: Study) -> str:
     """The record's page of a study, in Markdown: verdict, warnings, the four answers, shares."""
-    ours = study.recommendation
-    lines = [f"**Verdict: {escape(ours.verdict)}**", ""]
+    lines = [f"**Verdict: {escape(study.verdict)}**", ""]
     lines += [f"- {escape(warning)}" for warning in headline.warnings(study)]
     for question, answer in headline.answers(study):
         lines += ["", f"**{question}.** {escape(answer)}"]

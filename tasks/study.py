@@ -23,6 +23,7 @@ from mixtures.recommendation import LEVEL, LawEvidence, Recommendation
 
 RECOMMENDED = "recommended"
 BASELINES = ("natural", "uniform")
+BETTER = "better by more than the noise"
 SAME = 1e-6  # shares closer than this are one mixture: below what a trainer can realise
 
 
@@ -75,7 +76,7 @@ class Paired:
     def judgment(self) -> str:
         """What the interval allows one to say."""
         if self.low > 0:
-            return "better by more than the noise"
+            return BETTER
         if self.high < 0:
             return "worse by more than the noise"
         return "within the noise"
@@ -235,6 +236,17 @@ class Study:
         """The law that the recommendation rests on."""
         return next((law for law in self.recommendation.laws if law.chosen), None)
 
+    @property
+    def verdict(self) -> str:
+        """What may be said of the recommendation: first what its confirmation showed, if any."""
+        ours = self.recommendation.verdict.replace("ready to be confirmed; ", "")
+        if self.confirmation is None:
+            return self.recommendation.verdict
+        found = {name: pair.judgment for name, pair in self.confirmation.objective.items()}
+        good = all(judgment == BETTER for judgment in found.values())
+        said = "; ".join(f"against {name} {judgment}" for name, judgment in found.items())
+        return f"{'confirmed' if good else 'not confirmed'} at proxy scale: {said}. Before: {ours}"
+
     @cached_property
     def reference(self) -> Array:
         """Scores of the natural mixture (M,): its observed mean, else its prediction."""
@@ -293,7 +305,7 @@ def summary(study: Study) -> dict[str, Any]:
         "weights": study.problem.domains.mapping(ours.weights),
         "method": ours.method,
         "law": law.law if law else None,
-        "verdict": ours.verdict,
+        "verdict": study.verdict,
         "recommendation": study.fingerprint,
         "seed": study.seed,
     }

@@ -129,13 +129,14 @@ def test_a_gain_whose_interval_holds_zero_is_called_noise():
 def test_noise_is_the_first_thing_said(study, tmp_path):
     """Catches a green verdict over a confirmation that shows nothing."""
     noisy = {"natural": Paired("objective", 0.01, -0.02, 0.04, 0.4, 3)}
-    assert headline.tone(study) == "good"
+    assert headline.tone(study) == "good" and study.verdict.startswith("confirmed at proxy scale")
     study = replace(study, confirmation=replace(study.confirmation, objective=noisy, targets={}))
     assert headline.tone(study) == "caution"
     page, _ = write(study, tmp_path)
     text = page.read_text()
     said = "Against the natural mixture, the confirmed gain is +0.0100"
     assert text.index(said) < text.index("Recommended shares")
+    assert study.verdict.startswith("not confirmed at proxy scale: against natural within the noise")
     worse = {"natural": Paired("objective", -0.05, -0.09, -0.01, 0.04, 3)}
     bad = replace(study, confirmation=replace(study.confirmation, objective=worse, targets={}))
     assert headline.tone(bad) == "bad"
