@@ -136,7 +136,7 @@ def test_noise_is_the_first_thing_said(study, tmp_path):
     text = page.read_text()
     said = "Against the natural mixture, the confirmed gain is +0.0100"
     assert text.index(said) < text.index("Recommended shares")
-    assert study.verdict.startswith("not confirmed at proxy scale: against natural within the noise")
+    assert study.verdict.startswith("not confirmed at proxy scale: against natural within")
     worse = {"natural": Paired("objective", -0.05, -0.09, -0.01, 0.04, 3)}
     bad = replace(study, confirmation=replace(study.confirmation, objective=worse, targets={}))
     assert headline.tone(bad) == "bad"
