@@ -92,13 +92,15 @@ def write_recipe(folder: Path, name: str, runs: int, *, confirm: bool) -> Path:
 
 
 def run(recipe: Path, home: Path) -> float:
-    """Wall seconds of `cuvee run`, a process of its own."""
+    """Wall seconds of `cuvee run`, a process of its own; prints where they went."""
     command = [sys.executable, "-m", "flows", "run", str(recipe), "--home", str(home)]
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"the study failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    steps = [line for line in done.stdout.splitlines() if ": 100% in " in line]
+    print(f"{recipe.stem}: {seconds:.1f} s", *steps, sep="\n  ", flush=True)
     return seconds
 
 
