@@ -26,7 +26,8 @@ def front(study: Study) -> Iterable[Block]:
         f"A Pareto front: {len(found.points)} feasible mixtures of which none is predicted to be "
         f"beaten in both {aims}. Lower is better in both. The law is the chosen one, fitted anew "
         "to these scores alone; points have no intervals, so that small steps between them may be "
-        "nothing."
+        "nothing. The recommended mixture may lie off the front: it serves the whole objective, "
+        "and its search may put a price on leaving the natural mixture."
     )
     caption = f"Front between {found.first} and {found.second}, with the mixtures compared"
     yield Picture("front", caption, partial(plots.front, study))

@@ -22,7 +22,7 @@ from mixtures.recommendation import DISTANCE, Compromise, Front
 from mixtures.searches import pareto, score
 from mixtures.searches.exact import Exact
 
-POINTS = 32  # of a path, each one exact solution
+POINTS = 32  # of a front at most; of a path, each one exact solution
 WANTED = 48  # of a front between two scores: some coincide, and 20 are wanted to be left
 TIE = 1e-3  # weight of the other score: at an end of the front it decides between equals
 ROWS = 256  # runs fitted at most: the time of some laws grows with the cube of their number
@@ -87,12 +87,14 @@ def front(
         rows = _rows(fitted, shown, posed, second, draw_rng)
     except ConstraintError:
         return None
+    rows = rows[pareto.undominated(values(rows))]
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, POINTS).round().astype(int))]
     seen = values(rows)
     named = values(np.array([weights for _, weights in marks]))
     return Front(
         first=_label(first),
         second=_label(second),
-        points=tuple(_compromise(rows[i], seen[i]) for i in pareto.undominated(seen)),
+        points=tuple(_compromise(w, v) for w, v in zip(rows, seen, strict=True)),
         marks=tuple(_compromise(w, v, name) for (name, w), v in zip(marks, named, strict=True)),
     )
 
