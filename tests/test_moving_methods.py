@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from flows.recipe import parse
 from mixtures import simplex, skills, worlds
 from mixtures.constraints import constrain
 from mixtures.diagnostics import paired
@@ -333,6 +335,20 @@ FLOWS = {
     "ado": "{name: ado, seeds: 2, trials: 2, interval: 1}",
     "aioli": "{name: aioli, rounds: 2, seeds: 2, trials: 2, stages: 2}",
 }
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_sound(path):
+    """Catches a field that was renamed under a recipe, and a study that is named like another."""
+    found = parse(path.read_text(encoding="utf-8"), path.name)
+    assert found.name == path.stem and found.build_method()
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_method_has_a_recipe(name):
+    found = parse((RECIPES[0].parent / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert found.method["name"] == name
 
 
 @pytest.mark.slow
