@@ -22,7 +22,7 @@ test: $(READY)  ## the default test run
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)  ## the long tests
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(READY)  ## style, types, layout
 	@$(BIN)/ruff check .
