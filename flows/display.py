@@ -96,7 +96,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, emoji=False)
 
     def close(self) -> None:
         """Stop the live bars; the cursor returns to an ordinary line."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.display import clock
 from mixtures import recommendation
@@ -27,7 +28,7 @@ def present(console: Console, folder: Path, record: str) -> None:
     console.print()
     console.print(shares(answer))
     for line in _findings(answer, digest):
-        console.print(line, markup=False)
+        console.print(line, markup=False, emoji=False)
     console.print()
     console.print(f"report:   {folder / 'report.html'}", markup=False)
     console.print(f"summary:  {folder / 'summary.json'}", markup=False)
@@ -45,7 +46,7 @@ def shares(answer: Recommendation) -> Table:
     for i, name in enumerate(answer.domains):
         low, high = answer.intervals[i]
         table.add_row(
-            name,
+            Text(name),  # a plain string would turn "web:art:high" into a picture
             f"{answer.weights[i]:.1%}",
             f"{100 * low:.1f}-{100 * high:.1f}%",
             *(f"{c.weights[i]:.1%}" for c in others),

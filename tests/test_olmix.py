@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from flows import olmix
 from flows import recipe as recipes
 from flows.display import Display, use
 from flows.home import settle
+from flows.present import present
 from flows.refit import posed, read_tables, refit
 from mixtures.errors import DataError, EvidenceError, RecipeError
 from mixtures.objectives import WeightedMean
@@ -135,6 +137,17 @@ def test_the_whole_way_from_a_fit_file_to_a_report(tmp_path):
     report = (folder / "report.md").read_text()
     assert "code:py:high at most 4 epochs (share 0.4)" in report.replace("\\", "")
     assert "| 2,000,000 | 4.00 |" in report and "What one aim costs another" in report
+
+
+def test_domain_keys_are_printed_as_they_are(tmp_path):
+    """Catches `:art:` printed as a picture, and a name in brackets taken for a style."""
+    path, _, _ = swarm(tmp_path)
+    given, text, _ = olmix.load(path)
+    out = Console(record=True, width=120)
+    with use(Display()):
+        present(out, refit(given, text, settle(tmp_path / "home")), "")
+    said = out.export_text()
+    assert all(name in said for name in DOMAINS)
 
 
 def test_without_counts_nothing_is_invented(tmp_path):
