@@ -1,8 +1,9 @@
 """Control: what a pack's controllers see of the training, and what they do to it.
 
 Controllers are pure (`mixtures.controllers`). Here their evidence is gathered: losses by domain, by
-how much they exceed a reference model's on the same tokens, losses on held-out windows. What they
-answer is applied: to the stream, at the start of a block that was marked for it, or to the losses.
+how much they exceed a reference model's on the same tokens, losses on held-out windows, products of
+gradients. What they answer is applied: to the stream, at the start of a block that was marked for
+it, or to the losses.
 
 Held-out windows are the last of each domain's held-out split, while scores are taken from its
 beginning: unless the split is short, no text steers a run that the run is scored on.
@@ -21,6 +22,7 @@ from torch import Tensor
 from mixtures.controllers import Controller, Evidence, State, deserialize
 from mixtures.errors import DataError, EvidenceError, RecipeError
 from mixtures.history import RunSpec
+from proxies import gradients
 from proxies.likelihood import PackLikelihood
 from proxies.mixer import Stream
 from proxies.model import Model
@@ -72,6 +74,7 @@ class Conductor:
         self.states: list[State | None] = []
         self.moved: list[list[tuple[int, list[float]]]] = []
         self.windows: list[Tensor | None] = []
+        self.probes: dict[int, gradients.Probe] = {}  # by the number of gradients
         for spec, stream, c in zip(specs, streams, self.controllers, strict=True):
             state = c.start(spec.domains, spec.stages[0].weights, steps) if c else None
             names = c.targets(spec.domains) if c else ()
@@ -123,12 +126,15 @@ class Conductor:
             if c is None or state is None:
                 continue
             drawn = [int(n) for n in count[k]]
+            products, norms = self._compared(model, k, step) if c.gradients else ((), ())
             found = Evidence(
                 step=step,
                 counts=tuple(drawn),
                 losses=means(total[k], drawn),
                 excess=means(over[k], drawn) if self.references[k] is not None else (),
                 held_out=self._measured(model, k),
+                products=products,
+                norms=norms,
                 rate=rate,
             )
             self.states[k] = c.update(state, found)
@@ -164,6 +170,21 @@ class Conductor:
         if not self.moved[k] or self.moved[k][-1][1] != state["weights"]:
             before = [point for point in self.moved[k] if point[0] < step]
             self.moved[k] = [*before, (step, list(state["weights"]))]
+
+    def _compared(
+        self, model: Model, k: int, step: int
+    ) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
+        """Products of gradients (K, M) and lengths of the domains' (K,)."""
+        windows, stream = self.windows[k], self.streams[k]
+        if windows is None:
+            return (), ()
+        of_domains = [stream.windows[p] for p in stream.position]
+        texts = gradients.drawn(of_domains, seed=stream.seed, step=step)
+        size = len(texts) + len(windows)
+        if size not in self.probes:
+            self.probes[size] = gradients.Probe(model, size)
+        targets = windows[:, : gradients.WINDOWS]
+        return self.probes[size].products(model, k, texts, targets)
 
     def _measured(self, model: Model, k: int) -> tuple[float, ...]:
         windows = self.windows[k]

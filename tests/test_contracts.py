@@ -223,7 +223,11 @@ def evidence(controller, state, domains, size="usual", seed=0):
         excess=seen if controller.compares else (),
         held_out=tuple(values[name.removeprefix("domain/")] for name in targets),
         products=tuple(
-            tuple(values[a] * values[b.removeprefix("domain/")] for b in targets) for a in domains
+            tuple(
+                float(min(values[a], 1e150) * min(values[b.removeprefix("domain/")], 1e150))
+                for b in targets
+            )
+            for a in domains
         )
         if controller.gradients
         else (),

@@ -13,11 +13,13 @@ import torch
 from mixtures import controllers
 from mixtures.controllers import Evidence, State
 from mixtures.controllers.aioli import Aioli
+from mixtures.controllers.doge import Doge
 from mixtures.controllers.exp3 import Exp3
+from mixtures.controllers.grape import Grape
 from mixtures.controllers.group_dro import GroupDRO
 from mixtures.controllers.skill_it import SkillIt
 from mixtures.errors import DataError, EvidenceError, RecipeError
-from proxies import control, reference
+from proxies import control, gradients, reference
 from proxies import train as trainer
 from proxies.likelihood import PackLikelihood
 from proxies.synthetic import SyntheticCorpus
@@ -179,6 +181,37 @@ def test_held_out_losses_are_of_held_out_text(monkeypatch: pytest.MonkeyPatch) -
     assert found[0].step == 0 and found[0].held_out == pytest.approx(expected, rel=1e-5)
 
 
+def test_gradients_of_the_pack_axis_are_those_of_separate_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against one backward pass per text; catches a probe of the wrong model or texts, gradients
+    that add up from probe to probe, and products without the gains of the norms."""
+    found = seen(monkeypatch, Doge)
+    specs = [spec(seed=1), spec(Doge(("domain/web", "domain/law"), interval=4), seed=2)]
+    training = trainer.Training(specs, CORPUS, device="cpu", references={})
+    for _ in range(8):
+        training.advance()
+    stream, model = training.streams[1], training.model
+    of_domains = [stream.windows[p] for p in stream.position]
+    texts = gradients.drawn(of_domains, seed=stream.seed, step=8)
+    held = training.conductor.windows[1]
+    assert held is not None and texts.shape == (3, 2, 257)
+    rows = []
+    for text in [*texts, *held[:, :2]]:
+        model.parameters.clear()
+        both = text.expand(2, -1, -1)
+        mean, _ = model.loss(both[..., :-1], both[..., 1:])
+        model.backward(mean)
+        rows.append(torch.cat([g[1] for g in model.parameters.gradients]).clone())
+    training.advance()
+    assert [e.step for e in found] == [4, 8] and found[1].rate == training.plan.rate(8)
+    for d in range(3):
+        assert found[1].norms[d] == pytest.approx(float(rows[d].norm()), rel=1e-4)
+        for m in range(2):
+            expected = float(rows[d] @ rows[3 + m])
+            assert found[1].products[d][m] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
 def everything(name: str) -> list[Any]:
     return [
         spec(GroupDRO(), reference=name),
@@ -186,6 +219,8 @@ def everything(name: str) -> list[Any]:
         spec(Exp3()),
         spec(controllers.deserialize({"name": "ado", "interval": 1})),
         spec(Aioli(rounds=2)),
+        spec(Doge(interval=5)),
+        spec(Grape(interval=5, evaluated=("domain/law",))),
         spec(),
     ]
 

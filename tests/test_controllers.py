@@ -9,7 +9,9 @@ import pytest
 from mixtures.controllers import Evidence, ado, moments
 from mixtures.controllers.ado import Ado
 from mixtures.controllers.aioli import Aioli, linear_dynamics
+from mixtures.controllers.doge import Doge
 from mixtures.controllers.exp3 import Exp3, exploration
+from mixtures.controllers.grape import Grape
 from mixtures.controllers.group_dro import GroupDRO
 from mixtures.controllers.skill_it import SkillIt
 from mixtures.errors import RecipeError
@@ -219,6 +221,37 @@ def test_ado_rests_until_its_first_laws():
     assert state["weights"][0] > 0.8  # a still falls, b has nothing left to learn
 
 
+def test_doge_by_hand():
+    """Rate 0.01, mu 0.1. Agreement is the mean over targets: (4, -1); the mean length is 2.
+    Scores 0.01 x 2 = 0.02 and 0, not below; over mu 0.2 and 0: 1 / (1 + exp(-0.2)) = 0.549834.
+    Catches a score that may push a domain down, and the length of one domain for all."""
+    controller = Doge(evaluated=("x", "y"))
+    state = controller.start(TWO, EVEN, 100)
+    seen = {"products": ((3.0, 5.0), (-1.0, -1.0)), "norms": (1.0, 3.0), "rate": 0.01}
+    state = controller.update(state, evidence(10, **seen))
+    assert state["weights"][0] == pytest.approx(0.549834, abs=1e-6)
+    # agreement 40: 0.01 x 20 is above 5 x 0.01, which over mu is 0.5; log p goes on
+    seen["products"] = ((40.0, 40.0), (0.0, 0.0))
+    state = controller.update(state, evidence(20, **seen))
+    assert state["weights"][0] == pytest.approx(1 / (1 + math.exp(-0.7)), abs=1e-6)
+    assert state["due"] == 30
+
+
+def test_grape_by_hand():
+    """mu_train 1, mu_target 1, eps 0. Losses (1, 2), so products count (1, 0.5).
+    h . g: domain a (2, 0), domain b (0, 1); sum_d p_d g_d . h_n = (1, 0.5).
+    z ~ exp(-1) : exp(-0.5) -> 0.377541; p ~ exp(2 x 0.377541) : exp(0.622459) -> 0.533118.
+    Catches gradients of the loss for those of its logarithm, the old z, and the sign of z."""
+    controller = Grape(evaluated=("x", "y"), train=1.0, target=1.0, smoothing=0.0)
+    state = controller.start(TWO, EVEN, 100)
+    seen = {"products": ((2.0, 0.0), (0.0, 2.0)), "held_out": (1.0, 2.0)}
+    state = controller.update(state, evidence(10, **seen))
+    assert state["importance"][0] == pytest.approx(0.377541, abs=1e-6)
+    expected = 1 / (1 + math.exp(0.622459 - 2 * 0.377541))
+    assert state["weights"][0] == pytest.approx(expected, abs=1e-6)
+    assert expected == pytest.approx(0.533107, abs=1e-5)
+
+
 def test_moments_lie_within_a_run():
     assert moments(60, 5) == [10, 20, 30, 40, 50]
     assert moments(3, 8) == [1, 2]
@@ -231,6 +264,8 @@ def test_moments_lie_within_a_run():
         lambda: SkillIt(window=0),
         lambda: SkillIt(graph=((1.0,),), evaluated=("x", "y")),
         lambda: Exp3(scale=0.0),
+        lambda: Doge(strength=0.0),
+        lambda: Grape(smoothing=1.0),
         lambda: Ado(ignored=0.95),
         lambda: Aioli(ema=1.0),
         lambda: Aioli(probe=0.0),

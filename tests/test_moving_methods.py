@@ -333,6 +333,7 @@ FLOWS = {
     "skill_it": "{name: skill_it, seeds: 2, trials: 2, updates: 3}",
     "odm": "{name: odm, seeds: 2, trials: 2}",
     "ado": "{name: ado, seeds: 2, trials: 2, interval: 1}",
+    "doge": "{name: doge, rule: grape, seeds: 2, trials: 2, interval: 5}",
     "aioli": "{name: aioli, rounds: 2, seeds: 2, trials: 2, stages: 2}",
 }
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))

@@ -8,6 +8,10 @@ a run under a controller ends where a run at its mean weights ends.
 Training losses by domain are those of the targets where the world has as many targets as domains
 (target/k is then domain k's own text), else falling powers of each domain's exposure that differ
 between domains. Noise is drawn from the run's fingerprint, so that equal specs give equal runs.
+
+The inner product of the gradients of a domain and a target is, to first order, how far a step on
+the domain lets the target fall; here it is that fall, and every gradient is as long as the largest
+of them.
 """
 
 import json
@@ -23,6 +27,7 @@ from mixtures.errors import RecipeError
 from mixtures.history import RunSpec
 
 STEPS = 100
+RATE = 0.01  # learning rate that controllers are told
 BATCH = 32  # sequences of a step
 NOISE = 0.02  # standard deviation of a step's training loss, nats
 Trajectory = tuple[tuple[int, tuple[float, ...]], ...]
@@ -47,7 +52,7 @@ def simulate(world: Any, corpus: DomainSet, spec: RunSpec) -> Trajectory:
     """(tokens, weights) of a run under its controller.
 
     Raises:
-        RecipeError: the controller asks for a target that the world has not, or for gradients.
+        RecipeError: the controller asks for a target that the world has not.
     """
     run = _Run(world, corpus, spec)
     state = run.controller.start(spec.domains, spec.stages[0].weights, STEPS)
@@ -68,8 +73,6 @@ class _Run:
     def __init__(self, world: Any, corpus: DomainSet, spec: RunSpec) -> None:
         self.world, self.corpus, self.spec = world, corpus, spec
         self.controller: Controller = deserialize(json.loads(spec.controller))
-        if self.controller.gradients:
-            raise RecipeError("worlds have no gradients; try this controller on a corpus")
         known = [f"target/{m}" for m in range(world.count)]
         wanted = self.controller.targets(spec.domains)
         self.columns = [known.index(name) for name in wanted if name in known]
@@ -86,21 +89,31 @@ class _Run:
         drawn = simplex.counts(shares, BATCH * ahead)
         noise = NOISE * self.chance.standard_normal(len(weights))
         seen = losses(self.world, self.corpus, self.exposure, self.spec.tokens) + noise
+        products = self._products() if self.controller.gradients else ()
         over = np.maximum(seen - self._reference(), 0.0) if self.controller.compares else None
         return Evidence(
             step=step,
             counts=tuple(map(int, drawn)),
             losses=_where(seen, drawn),
             excess=_where(over, drawn) if over is not None else (),
-            held_out=tuple(map(float, self._measured()[self.columns])),
+            held_out=tuple(map(float, self._measured(self.exposure)[self.columns])),
+            products=products,
+            norms=(float(np.abs(products).max(initial=0.0)),) * len(weights) if products else (),
+            rate=RATE,
         )
 
     @property
     def _start(self) -> Array:
         return np.asarray(self.spec.stages[0].weights, dtype=np.float64)
 
-    def _measured(self) -> Array:
-        return measured(self.world, self.corpus, self.exposure, self.spec.tokens)
+    def _measured(self, exposure: Array) -> Array:
+        return measured(self.world, self.corpus, exposure, self.spec.tokens)
+
+    def _products(self) -> tuple[tuple[float, ...], ...]:
+        """Fall of each target by a step on each domain (K, M)."""
+        now = self._measured(self.exposure)
+        ahead = [self._measured(self.exposure + e / STEPS) for e in np.eye(len(self.exposure))]
+        return tuple(tuple(map(float, (now - after)[self.columns])) for after in ahead)
 
     def _reference(self) -> Array:
         """Losses of the reference run's model, whose weights the controller names."""
