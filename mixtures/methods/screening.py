@@ -112,9 +112,7 @@ def without(objective: Objective, dropped: tuple[str, ...]) -> WeightedMean:
     mean = check(objective)
     members = {name: _without(targets, dropped) for name, targets in mean.families}
     weights = tuple(
-        (name, weight)
-        for name, weight in mean.weights
-        if members.get(name, name not in dropped)
+        (name, weight) for name, weight in mean.weights if members.get(name, name not in dropped)
     )
     if not weights:
         raise EvidenceError(
