@@ -18,6 +18,7 @@ from prefect.futures import PrefectConcurrentFuture
 from flows.display import Bar, current
 from flows.prepare import Prepared
 from flows.runner import Runner
+from mixtures.controllers import needed
 from mixtures.errors import TrainingError
 from mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical
 from proxies import checkpoint, pack
@@ -153,7 +154,7 @@ class Trainings:
 
     def _references(self, specs: Sequence[RunSpec]) -> tuple[RunSpec, ...]:
         """The runs that specs are compared with; what is not known here, the worker will name."""
-        wanted = dict.fromkeys(spec.reference for spec in specs if spec.reference)
+        wanted = dict.fromkeys(name for spec in specs for name in needed(spec))
         known = [self._done.get(name) or self._store.get(name) for name in wanted]
         return tuple(run.spec for run in known if run is not None)
 

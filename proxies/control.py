@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixtures.controllers import Controller, Evidence, State, deserialize
+from mixtures.controllers import Controller, Evidence, Mixes, State, deserialize
 from mixtures.errors import DataError, EvidenceError, RecipeError
 from mixtures.history import RunSpec
 from proxies import gradients
@@ -28,6 +28,7 @@ from proxies.mixer import Stream
 from proxies.model import Model
 
 WINDOWS = 4  # held-out sequences of a target, at every update that asks for them
+EXAMPLES = 32  # of a target, where they are read once
 MOST_POINTS = 256  # of a run's trajectory
 
 
@@ -64,6 +65,7 @@ class Conductor:
         device: str,
         references: Mapping[str, Model],
     ) -> None:
+        self.models = references
         self.specs, self.streams, self.steps, self.device = specs, streams, steps, device
         self.controllers = [controller(spec) for spec in specs]
         self.references = [
@@ -80,7 +82,8 @@ class Conductor:
             names = c.targets(spec.domains) if c else ()
             self.states.append(state)
             self.moved.append([])
-            self.windows.append(held_out(corpus, names, context) if names else None)
+            count = EXAMPLES if isinstance(c, Mixes) else WINDOWS
+            self.windows.append(held_out(corpus, names, context, count) if names else None)
             if state is not None:
                 self._apply(len(self.moved) - 1, 0, stream)
 
@@ -127,15 +130,18 @@ class Conductor:
                 continue
             drawn = [int(n) for n in count[k]]
             products, norms = self._compared(model, k, step) if c.gradients else ((), ())
+            likelihoods = self._mixed(k, c) if isinstance(c, Mixes) else ()
             found = Evidence(
                 step=step,
                 counts=tuple(drawn),
                 losses=means(total[k], drawn),
                 excess=means(over[k], drawn) if self.references[k] is not None else (),
-                held_out=self._measured(model, k),
+                held_out=() if likelihoods else self._measured(model, k),
                 products=products,
                 norms=norms,
                 rate=rate,
+                likelihoods=likelihoods,
+                lengths=(self.streams[k].context,) * len(likelihoods),
             )
             self.states[k] = c.update(state, found)
             self._apply(k, step, self.streams[k])
@@ -186,6 +192,23 @@ class Conductor:
         targets = windows[:, : gradients.WINDOWS]
         return self.probes[size].products(model, k, texts, targets)
 
+    def _mixed(self, k: int, c: Mixes) -> tuple[tuple[float, ...], ...]:
+        """Log-probability of every held-out window under every source model (n, K)."""
+        windows = self.windows[k]
+        if windows is None:
+            return ()
+        columns = []
+        for name in c.sources:
+            if name not in self.models:
+                raise EvidenceError(
+                    f"the model of source run {name[:12]} is not there: train one run on each "
+                    "domain alone first"
+                )
+            own = [losses(self.models[name], 0, target).sum(1) for target in windows]
+            columns.append(-torch.cat(own))
+        table: list[list[float]] = torch.stack(columns, dim=1).tolist() if columns else []
+        return tuple(tuple(row) for row in table)
+
     def _measured(self, model: Model, k: int) -> tuple[float, ...]:
         windows = self.windows[k]
         if windows is None:
@@ -225,8 +248,10 @@ def reference(spec: RunSpec, c: Controller | None, references: Mapping[str, Mode
     return references[spec.reference]
 
 
-def held_out(corpus: HeldOut, targets: Sequence[str], context: int) -> Tensor:
-    """Held-out windows of each target, (M, WINDOWS, context + 1).
+def held_out(
+    corpus: HeldOut, targets: Sequence[str], context: int, windows: int = WINDOWS
+) -> Tensor:
+    """Held-out windows of each target, (M, windows, context + 1).
 
     A split with fewer windows gives the ones it has, again and again.
 
@@ -249,7 +274,7 @@ def held_out(corpus: HeldOut, targets: Sequence[str], context: int) -> Tensor:
                 f"the held-out text of {name!r} has {len(tokens)} tokens, less than one window of "
                 f"{context + 1}; raise corpus.heldout_bytes"
             )
-        starts = [(count - 1 - i % count) * context for i in range(WINDOWS)]
+        starts = [(count - 1 - i % count) * context for i in range(windows)]
         rows.append(np.stack([np.asarray(tokens[s : s + context + 1]) for s in starts]))
     return torch.from_numpy(np.stack(rows).astype(np.int64))
 

@@ -4,7 +4,7 @@ Excess losses are clipped per token, so a reference run's mean losses do not suf
 score the very tokens that the run trains on. Parameters are not kept for every run of a study. A
 reference's are made again from its spec, which determines them, when a run first asks for them on a
 machine, and are kept in a folder from then on. So they are never a precious file: one that is lost
-or damaged costs one training.
+or damaged costs one training. Models of single domains, which a method may mix, are kept at once.
 """
 
 from collections.abc import Callable
@@ -50,10 +50,8 @@ def model(
             raise EvidenceError(
                 f"the reference run {spec.fingerprint[:12]} diverges; lower proxy.rate"
             )
-        found = trained.likelihood.model
-        buffers = [values.cpu() for values in found.parameters.buffers]
-        checkpoint.save(place, 0, {"identity": [spec.fingerprint], "buffers": buffers})
-        return found
+        keep(spec, trained.likelihood.model, 0, folder)
+        return trained.likelihood.model
     plan = ladder.plan(spec.size, spec.tokens, corpus.vocabulary, schedule=spec.schedule)
     found = Model(
         plan.rung, corpus.vocabulary, [spec.seed], device=device, precision=spec.precision
@@ -61,3 +59,19 @@ def model(
     for mine, theirs in zip(found.parameters.buffers, kept["buffers"], strict=True):
         mine.copy_(theirs)
     return found
+
+
+def keep(spec: RunSpec, pack: Model, k: int, folder: Path) -> None:
+    """Keep one model of a trained pack as the model of its run.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    buffers = [values[k : k + 1].cpu().clone() for values in pack.parameters.buffers]
+    state = {"identity": [spec.fingerprint], "buffers": buffers}
+    checkpoint.save(folder / spec.fingerprint, 0, state)
+
+
+def is_source(spec: RunSpec) -> bool:
+    """Whether a run is one on a single domain, at fixed shares."""
+    return not spec.controller and max(spec.weights) == 1.0

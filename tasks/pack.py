@@ -16,7 +16,7 @@ from mixtures.history import Failed, Outcome, RunResult, RunSpec
 from proxies import reference
 from proxies.likelihood import PackLikelihood
 from proxies.shards import Corpus
-from proxies.train import Progress, TrainedRun, Training, train
+from proxies.train import Progress, Trained, TrainedRun, Training, train
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         report=report,
         references=references,
     )
+    if job.models:
+        _keep_sources(job, trained)
     if trained.likelihood is None:
         return tuple(run for run in trained.runs if isinstance(run, Failed))
     began = time.perf_counter()
@@ -92,6 +94,13 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         run if isinstance(run, Failed) else _outcome(run, next(scores), seconds)
         for run in trained.runs
     )
+
+
+def _keep_sources(job: PackJob, trained: Trained) -> None:
+    """Keep the models of runs on single domains, which methods mix."""
+    for k, run in enumerate(trained.runs):
+        if isinstance(run, TrainedRun) and reference.is_source(run.spec) and trained.likelihood:
+            reference.keep(run.spec, trained.likelihood.model, k, Path(job.models))
 
 
 def untrained_scores(job: PackJob) -> dict[str, float]:

@@ -17,6 +17,7 @@ from mixtures.controllers.doge import Doge
 from mixtures.controllers.exp3 import Exp3
 from mixtures.controllers.grape import Grape
 from mixtures.controllers.group_dro import GroupDRO
+from mixtures.controllers.mixmin import MixMin
 from mixtures.controllers.skill_it import SkillIt
 from mixtures.errors import DataError, EvidenceError, RecipeError
 from proxies import control, gradients, reference
@@ -268,6 +269,26 @@ def test_a_reference_is_made_once_and_again_when_it_is_lost(
     assert len(calls) == 2 and torch.equal(first, third)
     with pytest.raises(EvidenceError, match="cannot be a reference"):
         reference.model(spec(reference="0" * 64), CORPUS, tmp_path, device="cpu")
+
+
+def test_mixmin_reads_the_models_of_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each source predicts its own text best, so text of one domain is mixed of it; catches
+    sources in another order than the domains, and weights that come a step too late."""
+    found = seen(monkeypatch, MixMin)
+    names = ("code", "law", "web")
+    alone = [spec(None, {name: 1.0}) for name in names]
+    models = {s.fingerprint: reference.model(s, CORPUS, tmp_path, device="cpu") for s in alone}
+    mixed = MixMin(tuple(s.fingerprint for s in alone), ("domain/law",))
+    run = run_of([spec(mixed)], references=models)
+    (evidence,) = found
+    assert evidence.step == 0 and len(evidence.likelihoods) == control.EXAMPLES
+    assert np.array(evidence.likelihoods).sum(axis=0).argmax() == 1
+    assert run.trajectory == ((0, run.trajectory[0][1]),) and run.trajectory[0][1][1] > 0.9
+    assert run.tokens[1] > 0.9 * sum(run.tokens)
+    with pytest.raises(EvidenceError, match="source run .* is not there"):
+        train([spec(mixed)], CORPUS, references={})
 
 
 def test_what_cannot_be_controlled_is_refused() -> None:

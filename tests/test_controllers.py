@@ -13,6 +13,7 @@ from mixtures.controllers.doge import Doge
 from mixtures.controllers.exp3 import Exp3, exploration
 from mixtures.controllers.grape import Grape
 from mixtures.controllers.group_dro import GroupDRO
+from mixtures.controllers.mixmin import MixMin
 from mixtures.controllers.skill_it import SkillIt
 from mixtures.errors import RecipeError
 
@@ -252,6 +253,29 @@ def test_grape_by_hand():
     assert expected == pytest.approx(0.533107, abs=1e-5)
 
 
+def test_mixmin_by_hand():
+    """One gradient step, rate 1, examples of length 1 with p = (0.8, 0.2) and (0.4, 0.6) from even
+    weights: mixtures 0.5 and 0.5; mean p / mixture = (1.6 + 0.8) / 2 = 1.2 and (0.4 + 1.2) / 2 =
+    0.8; 1 / (1 + exp(-0.4)) = 0.598688. Catches a gradient of the likelihood, not of its log."""
+    controller = MixMin(rounds=1)
+    state = controller.start(TWO, (0.3, 0.7), 100)
+    assert state["due"] == 0
+    logs = tuple(tuple(map(math.log, row)) for row in ((0.8, 0.2), (0.4, 0.6)))
+    seen = {"likelihoods": logs, "lengths": (1, 1)}
+    after = controller.update(state, evidence(0, **seen))
+    assert after["weights"][0] == pytest.approx(0.598688, abs=1e-6) and after["due"] == 100
+
+
+def test_mixmin_finds_the_optimum():
+    """Half of the examples have p = (0.9, 0.1), half (0.3, 0.7). In w: the mean log of
+    0.1 + 0.8 w and 0.7 - 0.4 w, whose derivative 0.8 / (0.1 + 0.8 w) - 0.4 / (0.7 - 0.4 w) is 0
+    at w = 0.8125. Catches a stop after the first step."""
+    controller = MixMin(tolerance=1e-12, rounds=2000)
+    logs = tuple(tuple(map(math.log, row)) for row in ((0.9, 0.1), (0.3, 0.7)))
+    found = controller.solve(np.array(logs), np.ones(2))
+    assert found[0] == pytest.approx(0.8125, abs=1e-3)
+
+
 def test_moments_lie_within_a_run():
     assert moments(60, 5) == [10, 20, 30, 40, 50]
     assert moments(3, 8) == [1, 2]
@@ -266,6 +290,8 @@ def test_moments_lie_within_a_run():
         lambda: Exp3(scale=0.0),
         lambda: Doge(strength=0.0),
         lambda: Grape(smoothing=1.0),
+        lambda: MixMin(rounds=0),
+        lambda: MixMin(sources=("x",)).start(TWO, EVEN, 10),
         lambda: Ado(ignored=0.95),
         lambda: Aioli(ema=1.0),
         lambda: Aioli(probe=0.0),

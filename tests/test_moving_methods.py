@@ -334,6 +334,7 @@ FLOWS = {
     "odm": "{name: odm, seeds: 2, trials: 2}",
     "ado": "{name: ado, seeds: 2, trials: 2, interval: 1}",
     "doge": "{name: doge, rule: grape, seeds: 2, trials: 2, interval: 5}",
+    "mixmin": "{name: mixmin, seeds: 2, trials: 2}",
     "aioli": "{name: aioli, rounds: 2, seeds: 2, trials: 2, stages: 2}",
 }
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))

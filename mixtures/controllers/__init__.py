@@ -10,14 +10,15 @@ or "loss", where sequences are drawn at the starting weights for good and each o
 multiplied by its domain's weight over its starting weight.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from mixtures.domains import Array
-from mixtures.history import canonical
+from mixtures.history import RunSpec, canonical
 from mixtures.registry import build, describe
 
 State = dict[str, Any]
@@ -39,6 +40,9 @@ class Evidence:
             asked for.
         norms: lengths of the domains' gradients (K,); empty unless asked for.
         rate: the learning rate now.
+        likelihoods: log-probability of held-out examples of the targets under each domain's source
+            model (n, K), nats; empty unless asked for.
+        lengths: tokens of each example (n,).
     """
 
     step: int
@@ -49,6 +53,8 @@ class Evidence:
     products: tuple[tuple[float, ...], ...] = ()
     norms: tuple[float, ...] = ()
     rate: float = 0.0
+    likelihoods: tuple[tuple[float, ...], ...] = ()
+    lengths: tuple[int, ...] = ()
 
 
 class Controller(Protocol):
@@ -80,6 +86,25 @@ class Controller(Protocol):
     def update(self, state: State, evidence: Evidence) -> State:
         """The state after evidence; a new value. A `due` beyond the run's steps is no more."""
         ...
+
+
+@runtime_checkable
+class Mixes(Protocol):
+    """A controller that needs the models of one run per domain."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Fingerprints of those runs, in the order of the domains."""
+        ...
+
+
+def needed(spec: RunSpec) -> tuple[str, ...]:
+    """Fingerprints of the runs whose models a run needs while it trains."""
+    names = [spec.reference] if spec.reference else []
+    if spec.controller:
+        controller = deserialize(json.loads(spec.controller))
+        names += controller.sources if isinstance(controller, Mixes) else ()
+    return tuple(dict.fromkeys(names))
 
 
 def serialize(controller: Any) -> str:

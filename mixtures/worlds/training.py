@@ -11,7 +11,8 @@ between domains. Noise is drawn from the run's fingerprint, so that equal specs 
 
 The inner product of the gradients of a domain and a target is, to first order, how far a step on
 the domain lets the target fall; here it is that fall, and every gradient is as long as the largest
-of them.
+of them. An example of a target has the target's loss under the model of each source, give or take
+what sets it apart from the other examples.
 """
 
 import json
@@ -21,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixtures import simplex
-from mixtures.controllers import Controller, Evidence, State, deserialize
+from mixtures.controllers import Controller, Evidence, Mixes, State, deserialize
 from mixtures.domains import Array, DomainSet
 from mixtures.errors import RecipeError
 from mixtures.history import RunSpec
 
 STEPS = 100
+EXAMPLES, LENGTH, APART = 50, 20, 0.3  # of a target; tokens of one; nats per token between them
 RATE = 0.01  # learning rate that controllers are told
 BATCH = 32  # sequences of a step
 NOISE = 0.02  # standard deviation of a step's training loss, nats
@@ -90,6 +92,7 @@ class _Run:
         noise = NOISE * self.chance.standard_normal(len(weights))
         seen = losses(self.world, self.corpus, self.exposure, self.spec.tokens) + noise
         products = self._products() if self.controller.gradients else ()
+        likelihoods = self._likelihoods() if isinstance(self.controller, Mixes) else ()
         over = np.maximum(seen - self._reference(), 0.0) if self.controller.compares else None
         return Evidence(
             step=step,
@@ -100,7 +103,16 @@ class _Run:
             products=products,
             norms=(float(np.abs(products).max(initial=0.0)),) * len(weights) if products else (),
             rate=RATE,
+            likelihoods=likelihoods,
+            lengths=(LENGTH,) * len(likelihoods),
         )
+
+    def _likelihoods(self) -> tuple[tuple[float, ...], ...]:
+        """Log-probabilities of examples of every target under the model of each source (n, K)."""
+        rows = np.array([self._measured(e)[self.columns] for e in np.eye(len(self.exposure))])
+        means = np.repeat(rows.T, EXAMPLES, axis=0)
+        single = APART * self.chance.standard_normal(means.shape)
+        return tuple(tuple(map(float, row)) for row in -LENGTH * (means + single))
 
     @property
     def _start(self) -> Array:

@@ -1,0 +1,102 @@
+"""MixMin: one model per source, and the convex mixture of them.
+
+Source: Thudi et al. 2025, "MixMin: finding data mixtures via convex minimization" (arXiv
+2502.10510); the problem and its departures are in `mixtures.controllers.mixmin`. The method asks
+for a run on each domain alone, under every seed, then for a run per seed that solves the problem
+over that seed's models and trains at its solution. The targets are the objective's held-out texts.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mixtures.controllers.mixmin import MixMin as Controller
+from mixtures.errors import EvidenceError
+from mixtures.history import History, RunSpec, finished
+from mixtures.methods import moving, trial
+from mixtures.problem import Problem
+from mixtures.recommendation import Recommendation
+from mixtures.registry import register
+
+
+@register("method", "mixmin")
+@dataclass(frozen=True)
+class MixMin:
+    """Runs on single domains, then the convex problem.
+
+    Attributes:
+        seeds: of the sources and of what is mixed of them.
+        trials: seeds of the answer's trial.
+        rate: of the exponentiated gradient.
+        rounds: its steps at most.
+        tolerance: fall of the objective, nats per example, below which it ends.
+    """
+
+    directed: ClassVar[bool] = True
+
+    seeds: int = 2
+    trials: int = 3
+    rate: float = 1.0
+    rounds: int = 100
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        moving.check(seeds=self.seeds, trials=self.trials)
+        self._controller((), ())
+
+    def ask(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> tuple[RunSpec, ...]:
+        sources = [spec for seed in range(self.seeds) for spec in self._sources(problem, seed)]
+        needed = moving.lacking(history, (*sources, *moving.baselines(problem, self.trials)))
+        if needed:
+            return needed
+        specs = self._mixed(problem, history)
+        if needed := moving.lacking(history, specs):
+            return needed
+        runs = moving.results(history, specs, "run on mixed sources")
+        stages = moving.answered(problem, runs, 1).stages
+        return moving.lacking(history, moving.trial(problem, stages, self.trials))
+
+    def recommend(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> Recommendation:
+        runs = moving.results(history, self._mixed(problem, history), "run on mixed sources")
+        answer = moving.answered(problem, runs, 1)
+        return trial.conclude(self, problem, history, answer)
+
+    def _sources(self, problem: Problem, seed: int) -> tuple[RunSpec, ...]:
+        """A run on each domain alone."""
+        corners = np.eye(len(problem.domains))
+        return tuple(moving.fixed(problem, corner, moving.FIRST + seed) for corner in corners)
+
+    def _mixed(self, problem: Problem, history: History) -> tuple[RunSpec, ...]:
+        """A run per seed whose sources all finished.
+
+        Raises:
+            EvidenceError: every seed lacks a source.
+        """
+        known = {run.spec.fingerprint for run in finished(history)}
+        targets, specs = moving.measurable(problem), []
+        for seed in range(self.seeds):
+            names = tuple(spec.fingerprint for spec in self._sources(problem, seed))
+            if known.issuperset(names):
+                controller = self._controller(names, targets)
+                start = problem.domains.uniform
+                specs.append(moving.controlled(problem, controller, start, moving.FIRST + seed))
+        if not specs:
+            raise EvidenceError(
+                f"each of {self.seeds} seeds lacks a finished run on a single domain; lower "
+                "proxy.rate if they diverge"
+            )
+        return tuple(specs)
+
+    def _controller(self, sources: tuple[str, ...], evaluated: tuple[str, ...]) -> Controller:
+        return Controller(
+            sources=sources,
+            evaluated=evaluated,
+            rate=self.rate,
+            rounds=self.rounds,
+            tolerance=self.tolerance,
+        )
