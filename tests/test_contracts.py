@@ -234,11 +234,7 @@ def evidence(controller, state, domains, size="usual", seed=0):
         else (),
         norms=tuple(values[name] for name in domains) if controller.gradients else (),
         rate=0.01,
-        likelihoods=tuple(
-            tuple(-x * min(values[n], 1e300) for n in domains) for x in (0.5, 1.0, 2.0)
-        )
-        if isinstance(controller, Mixes)
-        else (),
+        likelihoods=tuple(map(tuple, examples)) if isinstance(controller, Mixes) else (),
         lengths=(1, 1, 1) if isinstance(controller, Mixes) else (),
     )
 
