@@ -303,7 +303,7 @@ def test_unimax_by_hand():
 
 def test_static_runs_every_baseline_and_recommends_the_best_measured():
     found, history = search(Static(trials=3), TASK, WORLD, 0)
-    assert len(history) == 3 * 4 or len(history) == 3 * 3  # unimax may be uniform
+    assert len(history) == 3 * 3  # here unimax is uniform, to the last digit: not a run more
     values = {c.name: c.objective.mean for c in found.candidates}
     assert set(values) == {"recommended", "natural", "uniform", "temperature", "unimax"}
     assert values["recommended"] == min(values.values())

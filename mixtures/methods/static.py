@@ -91,9 +91,7 @@ class Static:
         }
         return {
             name: moving.trial(
-                problem,
-                (Stage(tuple(map(float, problem.constraints.project(w)))),),
-                self.trials,
+                problem, (Stage(tuple(map(float, _feasible(problem, w)))),), self.trials
             )
             for name, w in mixtures.items()
         }
@@ -114,6 +112,13 @@ class Static:
         return min(means, key=lambda name: means[name])
 
 
+def _feasible(problem: Problem, weights: Array) -> Array:
+    """The weights to the last digit if they are feasible, so that they are one run with others."""
+    if bool(problem.constraints.satisfied(weights)):
+        return weights
+    return problem.constraints.project(weights)
+
+
 def unimax(domains: DomainSet, tokens: float, epochs: float) -> Array:
     """Shares (K,) as even as a cap on epochs allows, for a run of so many tokens.
 
@@ -125,4 +130,5 @@ def unimax(domains: DomainSet, tokens: float, epochs: float) -> Array:
     for place, k in enumerate(order):
         given[k] = min(left / (len(order) - place), epochs * float(domains.tokens[k]))
         left -= given[k]
-    return np.asarray(given / given.sum())
+    shares = np.asarray(given / given.sum())
+    return domains.uniform if np.allclose(shares, domains.uniform, atol=1e-12) else shares
