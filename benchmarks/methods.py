@@ -120,7 +120,7 @@ def on_corpus(methods: Sequence[str], path: Path, size: str, seeds: int) -> dict
     from tasks.store import Store
 
     recipe, _ = load(path)
-    home = Home(Path(".cuvee"))
+    home = Home(Path(".cuvee").resolve())
     prepared = preparing.prepare(recipe, home, preparing.plainly)
     problem = preparing.problem(recipe, prepared)
     recorder = Recorder(MemoryLedger())
