@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws clean
+.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-methods clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -43,6 +43,9 @@ bench-sweep: $(READY)  ## what a study costs beside training and scoring
 
 bench-laws: $(READY)  ## every law on the RegMix tables
 	@$(BIN)/python benchmarks/laws.py
+
+bench-methods: $(READY)  ## every method at one budget, on worlds
+	@$(BIN)/python benchmarks/methods.py
 
 clean:  ## remove the environment and every result
 	rm -rf $(VENV) .cuvee
