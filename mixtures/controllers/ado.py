@@ -34,6 +34,7 @@ MOST_POINTS = 64  # of a fit: the rest would be repeats of their neighbors
 FLOOR = 1e-2
 LEAST_ALPHA, MOST_ALPHA, MOST_A, LEAST_E = 0.001, 0.8, 6.5, 0.5
 HUBER = 1e-3
+STEP = 1e-7  # of forward differences
 KEEP = 0.9  # of the mean of rho, and of the history
 
 
@@ -172,8 +173,12 @@ def fit(curve: Array) -> list[float]:
     axes = (np.linspace(least_e, top, 8), np.linspace(-2, MOST_A, 8), np.linspace(0.05, 0.8, 8))
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     starts = grid[np.argsort(value(grid), kind="stable")[:3]]
-    results = [
-        minimize(lambda x: float(value(x)) * 1e3, start, method="L-BFGS-B") for start in starts
-    ]
+
+    def with_slope(x: Array) -> tuple[float, Array]:
+        """The objective and its forward differences, from one pass over the curve."""
+        values = 1e3 * value(np.vstack([x, x + STEP * np.eye(3)]))
+        return float(values[0]), np.asarray((values[1:] - values[0]) / STEP)
+
+    results = [minimize(with_slope, start, jac=True, method="L-BFGS-B") for start in starts]
     best = min(results, key=lambda result: float(result.fun))
     return [float(x) for x in best.x]
