@@ -235,7 +235,7 @@ def test_doge_by_hand():
     seen["products"] = ((40.0, 40.0), (0.0, 0.0))
     state = controller.update(state, evidence(20, **seen))
     assert state["weights"][0] == pytest.approx(1 / (1 + math.exp(-0.7)), abs=1e-6)
-    assert state["due"] == 30
+    assert state["due"] == 40
 
 
 def test_grape_by_hand():

@@ -47,7 +47,7 @@ class Doge:
     evaluated: tuple[str, ...] = ()
     strength: float = 0.1
     smoothing: float = 0.0
-    interval: int = 10
+    interval: int = 20
 
     def __post_init__(self) -> None:
         if self.strength <= 0 or not 0 <= self.smoothing < 1 or self.interval < 1:

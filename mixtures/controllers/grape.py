@@ -46,7 +46,7 @@ class Grape:
     train: float = 1.5
     target: float = 5.0
     smoothing: float = 1e-3
-    interval: int = 10
+    interval: int = 20
 
     def __post_init__(self) -> None:
         if self.train <= 0 or self.target < 0 or not 0 <= self.smoothing < 1 or self.interval < 1:

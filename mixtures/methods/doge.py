@@ -50,7 +50,7 @@ class Doge:
     strength: float = 0.1
     train: float = 1.5
     target: float = 5.0
-    interval: int = 10
+    interval: int = 20
 
     def __post_init__(self) -> None:
         moving.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
