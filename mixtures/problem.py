@@ -64,21 +64,38 @@ class Problem:
                 f"measured: {', '.join(self.targets)}"
             )
 
-    def spec(self, weights: Sequence[float], seed: int, size: str | None = None) -> RunSpec:
-        """The spec of a proxy trained at fixed shares.
+    def spec(
+        self,
+        weights: Sequence[float],
+        seed: int,
+        size: str | None = None,
+        tokens: int | None = None,
+    ) -> RunSpec:
+        """The spec of a proxy trained at fixed shares; arguments as `staged`, weights (K,)."""
+        shares = tuple(float(w) for w in simplex.check(np.asarray(weights), self.domains.names))
+        return self.staged((Stage(shares),), seed, size, tokens)
+
+    def staged(
+        self,
+        stages: Sequence[Stage],
+        seed: int,
+        size: str | None = None,
+        tokens: int | None = None,
+    ) -> RunSpec:
+        """The spec of a proxy whose mixture changes by stages.
 
         Args:
-            weights: shares of tokens (K,).
+            stages: shares of tokens over time.
             seed: of initialisation and data order.
             size: another step of the ladder than the study's own.
+            tokens: another number of training tokens than the study's own.
         """
-        shares = tuple(float(w) for w in simplex.check(np.asarray(weights), self.domains.names))
         return RunSpec(
             domains=self.domains.names,
             identities=self.domains.identities,
-            stages=(Stage(shares),),
+            stages=tuple(stages),
             size=size or self.proxy.size,
-            tokens=self.proxy.tokens,
+            tokens=tokens or self.proxy.tokens,
             seed=seed,
             scoring=self.scoring,
             schedule=self.proxy.schedule,
