@@ -156,25 +156,46 @@ def test_every_objective_goes_through_a_method(objective):
     assert all(np.isfinite(gain.mean) for _, gain in found.gains)
 
 
-def test_bayes_asks_in_rounds_and_stops_when_the_gain_is_below_the_noise():
-    """The law's own world is settled by the first round, a misfitting one is worth all rounds."""
-    method = Bayes(runs=14, batch=4, rounds=2, ensemble=8, refits=10)
-    first = len(method.ask(TASK, (), generator(0, 0)))
-    assert first == 20 and len(search(method, TASK, WORLD, 0)[1]) == 20
-    odd = worlds.Noisy(worlds.Interacting(WORLD.world, strength=1.0), sd=0.0005)
-    _, history = search(method, TASK, odd, 0)
-    assert len(history) == 28
-    later = np.array([run.spec.weights for run in history[first:]])
-    assert len(np.unique(np.round(later, 4), axis=0)) == len(later)
+BAYES = Bayes(runs=14, batch=4, rounds=2, ensemble=6, refits=10)
+FIRST = 20  # 14 mixtures and 6 repeats of anchors
+ODD = worlds.Noisy(worlds.Interacting(WORLD.world, strength=1.0), sd=0.0005)
 
 
-def test_bayes_spends_its_later_runs_near_the_optimum():
-    """They must be better, in truth, than the first round's; catches asking where it is worst."""
-    method = Bayes(runs=14, batch=4, rounds=2, ensemble=8, refits=10)
-    odd = worlds.Noisy(worlds.Interacting(WORLD.world, strength=1.0), sd=0.0005)
-    _, history = search(method, TASK, odd, 0)
-    regrets = [odd.regret(TASK, run.spec.weights) for run in history]
-    assert len(regrets) > 20 and np.mean(regrets[20:]) < 0.5 * np.median(regrets[:14])
+def asked(world, seed):
+    """Every run that `bayes` asks for, without the recommendation at the end."""
+    history = ()
+    while specs := BAYES.ask(TASK, history, generator(seed, len(history))):
+        history += tuple(world(specs))
+    return [run.spec for run in history]
+
+
+@pytest.fixture(scope="module")
+def misfitting():
+    """Histories of 4 seeds on a world that the law cannot fit."""
+    return [asked(ODD, seed) for seed in range(4)]
+
+
+def test_bayes_stops_when_the_gain_is_below_the_noise(misfitting):
+    """The law's own world is settled by the first round under each of 3 seeds, a misfitting one is
+    worth more under most of 4. Catches a threshold read the wrong way round, a gain that is never
+    or always 0, and rounds without an end."""
+    assert [len(asked(WORLD, seed)) for seed in range(3)] == [FIRST] * 3
+    lengths = [len(specs) for specs in misfitting]
+    assert np.median(lengths) > FIRST and max(lengths) == FIRST + 2 * 4
+    for specs in misfitting:
+        later = np.array([spec.weights for spec in specs[FIRST:]])
+        assert len(np.unique(np.round(later, 4), axis=0)) == len(later)
+
+
+def test_bayes_spends_its_later_runs_near_the_optimum(misfitting):
+    """Later runs of all seeds are nearer to the optimum, in truth, than the design's: the median
+    regret is a tenth. Not each run is near: some go where refits disagree. Catches a round that
+    draws from the design again (as near as the first), and one that asks where it is worst."""
+    first, later = (
+        [ODD.regret(TASK, spec.weights) for specs in misfitting for spec in specs[part]]
+        for part in (slice(14), slice(FIRST, None))
+    )
+    assert np.median(later) < 0.4 * np.median(first), (np.median(later), np.median(first))
 
 
 def test_olmix_pays_for_leaving_the_natural_shares():
