@@ -11,6 +11,7 @@ from mixtures import simplex
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 from mixtures.history import Stage
+from mixtures.surface import Surface
 
 LEVEL = 0.90  # of every interval in a recommendation
 DISTANCE = "distance from natural"  # KL(w || natural) in nats, as a quantity of a front
@@ -156,6 +157,7 @@ class Recommendation:
         method: canonical JSON of the method.
         trajectory: for methods that move weights: (tokens, weights) pairs.
         front: what the first two parts of the objective cost each other, if it was computed.
+        surface: what the chosen law predicts everywhere, for a page to compute, if there is a law.
     """
 
     domains: tuple[str, ...]
@@ -175,6 +177,7 @@ class Recommendation:
     method: str = ""
     trajectory: tuple[tuple[int, tuple[float, ...]], ...] = field(default=())
     front: Front | None = None
+    surface: Surface | None = None
 
     def __post_init__(self) -> None:
         for stage in self.stages:
@@ -222,6 +225,8 @@ def from_json(data: Mapping[str, Any]) -> Recommendation:
         values["noise"] = tuple(Noise(**noise) for noise in values["noise"])
         if values.get("front") is not None:
             values["front"] = _front(values["front"])
+        if values.get("surface") is not None:
+            values["surface"] = Surface(**values["surface"])
         return Recommendation(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not a recommendation: {error!r}") from error

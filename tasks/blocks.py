@@ -1,7 +1,8 @@
 """What a report is made of: paragraphs, tables, pictures and code, as plain values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -51,7 +52,15 @@ class Code:
     kind: str = "code"
 
 
-Block = Text | Table | Picture | Code
+@dataclass(frozen=True)
+class Explorer:
+    """Sliders over a law: the page computes with the values, the twin says where the page is."""
+
+    values: Mapping[str, Any]
+    kind: str = "explorer"
+
+
+Block = Text | Table | Picture | Code | Explorer
 
 
 @dataclass(frozen=True)

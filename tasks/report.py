@@ -4,8 +4,11 @@ Both are rendered from the same sections; the page embeds its pictures, the twin
 `plots/`. Nothing here reads a clock, so that one study always gives the same bytes.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -73,8 +76,19 @@ def _render(template: str, content: dict[str, object]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"markdown": escape, "fenced": fenced, "anchor": anchor}
+    environment.filters |= {
+        "markdown": escape,
+        "fenced": fenced,
+        "anchor": anchor,
+        "inline": inline,
+    }
     return environment.get_template(template).render(content)
+
+
+def inline(values: Mapping[str, Any]) -> str:
+    """Values as JSON that can stand inside a script element, whatever names are in them."""
+    text = json.dumps(values, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def anchor(title: str) -> str:

@@ -11,6 +11,7 @@ from mixtures.history import Failed
 from mixtures.recommendation import LEVEL, Estimate
 from tasks import plots
 from tasks.blocks import Block, Code, Picture, Section, Table, Text
+from tasks.explorer import explorer
 from tasks.front import front
 from tasks.headline import UNIT
 from tasks.study import BASELINES, RECOMMENDED, Study
@@ -23,6 +24,7 @@ def sections(study: Study) -> tuple[Section, ...]:
     made = (
         Section("Recommended shares", tuple(_shares(study))),
         Section("Predicted and confirmed scores", tuple(_scores(study))),
+        Section("Explore", tuple(explorer(study))),
         Section("How well the laws predict", tuple(_laws(study))),
         Section("What one aim costs another", tuple(front(study))),
         Section("Noise floor", tuple(_noise(study))),

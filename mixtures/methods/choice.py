@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics, simplex
+from mixtures import diagnostics, simplex, surface
 from mixtures.diagnostics import Sample
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
@@ -237,7 +237,7 @@ def recommend(
     """
     _, laws, search = swarms.parts(swarm)
     search = instead or search
-    compare_rng, choose_rng, fit_rng, front_rng = rng.spawn(4)
+    compare_rng, choose_rng, fit_rng, front_rng, surface_rng = rng.spawn(5)
     found = gather(problem, history)
     best, tried, refused = compare(laws, found, swarm.folds, compare_rng)
     baselines = np.vstack(
@@ -274,6 +274,7 @@ def recommend(
             tuple(zip(names, chosen.points, strict=True)),
             front_rng,
         ),
+        surface=surface.interpolate(fitted, problem.constraints, chosen.points, surface_rng),
     )
     return judge(draft, problem, found.sample.W, found.foreign)
 
