@@ -11,7 +11,6 @@ seen. The error there is kept with the surface, and widens its intervals: nothin
 shows is more certain than the law.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,14 +58,14 @@ class Surface:
 
 
 def interpolate(
-    law: FittedLaw, constraints: Constraints, known: Sequence[Array], rng: np.random.Generator
+    law: FittedLaw, constraints: Constraints, known: Array, rng: np.random.Generator
 ) -> Surface | None:
     """The surface of a fitted law, or None where too few feasible mixtures differ.
 
     Args:
         law: what is interpolated.
         constraints: the surface is made for feasible mixtures, and for `known` ones.
-        known: mixtures (K,) that must be among the centers, such as the candidates.
+        known: mixtures (P, K) that must be among the centers, such as the candidates.
         rng: the only source of chance.
     """
     try:
@@ -77,7 +76,7 @@ def interpolate(
     if len(drawn) < 2 * (size + 1) + CHECKS:
         return None
     checks, rest = drawn[:CHECKS], drawn[CHECKS : CHECKS + CENTERS]
-    centers = _distinct(np.vstack([np.array(known), rest]))
+    centers = _distinct(np.vstack([known, rest]))
     truth, seen = law.predict(checks), law.predict(centers)
     spread = np.log(np.maximum(seen.sd, LEAST))
     best: tuple[float, Surface] | None = None
@@ -87,18 +86,21 @@ def interpolate(
         score = float(np.median(np.abs(error) / np.maximum(truth.sd, LEAST)))
         if best is None or score < best[0]:
             rms = np.sqrt((error**2).mean(axis=0))
-            deviations = _solve(centers, spread, power)
-            best = (
-                score,
-                Surface(power, *map(_rows, (centers, mean, deviations)), _rows(rms[None])[0]),
+            made = Surface(
+                power=power,
+                centers=_rows(centers),
+                mean=_rows(mean),
+                spread=_rows(_solve(centers, spread, power)),
+                error=_rows(rms[None])[0],
             )
+            best = (score, made)
     return best[1] if best else None
 
 
-def _draws(constraints: Constraints, known: Sequence[Array], rng: np.random.Generator) -> Array:
+def _draws(constraints: Constraints, known: Array, rng: np.random.Generator) -> Array:
     """Feasible mixtures (n, K): around the known ones and around the middle, near and far."""
     size = len(constraints.domains)
-    middles = [np.full(size, 1.0 / size), *(np.asarray(w) for w in known)]
+    middles = [np.full(size, 1.0 / size), *known]
 
     def raw(count: int) -> Array:
         each = -(-count // (len(STRENGTHS) * len(middles)))

@@ -33,7 +33,7 @@ def study(**changes):
     plain = replace(plain, problem=replace(plain.problem, **changes))
     W, Y, _ = table(plain.runs, plain.problem.targets)
     law = build("law", "kriging").fit(W, Y, np.full(Y.shape[1], 0.01), np.random.default_rng(0))
-    known = [np.array(c.weights) for c in plain.recommendation.candidates]
+    known = np.array([c.weights for c in plain.recommendation.candidates])
     found = surface.interpolate(law, plain.problem.constraints, known, np.random.default_rng(1))
     return replace(plain, recommendation=replace(plain.recommendation, surface=found)), law
 
