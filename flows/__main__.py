@@ -1,4 +1,4 @@
-"""The command line: `cuvee plan | run | fit | review`, each on one recipe.
+"""The command line: `cuvee plan | run | confirm | fit | review`, each on one recipe.
 
 Prefect reads its settings when it is imported, so the home is settled first and the flows are
 imported after it.
@@ -60,6 +60,25 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
             from flows.search import run as run_search
 
             digest = run_search(text, place, api)
+            display.close()
+            present(display.console, place.study(str(digest["name"])), place.where_recorded)
+
+
+@app.command()
+def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
+    """Test a finished study's recommendation at the larger sizes that the recipe names."""
+    with _person() as display:
+        given, text = recipes.load(recipe)
+        place = settle(home)
+        from flows.finished import read, sizes
+
+        sizes(given)
+        read(given, place)  # before anything is started: most mistakes show here
+        with PrefectApi(place.root / "prefect-api") as api:
+            from flows.larger import run as run_confirm
+            from flows.present import present
+
+            digest = run_confirm(text, place, api)
             display.close()
             present(display.console, place.study(str(digest["name"])), place.where_recorded)
 

@@ -1,72 +1,160 @@
 """The test of a recommendation: fresh runs of it and of its baselines, paired by seed."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from flows.recipe import ConfirmPart
+from mixtures import simplex
 from mixtures.errors import EvidenceError
-from mixtures.history import Failed, Outcome, RunResult, RunSpec, table
+from mixtures.history import Failed, Outcome, RunResult, RunSpec, Stage, table
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
-from tasks.confirmation import confirmation
-from tasks.study import RECOMMENDED, Confirmation, ConfirmedRun
+from tasks.confirmation import (
+    AVERAGE,
+    BEST,
+    RECOMMENDED,
+    Confirmation,
+    ConfirmedRun,
+    confirmation,
+)
+from tasks.study import same
 
 FRESH = 1_000_003  # added to the study's seed: no run that the recommendation rests on has these
 
-
-def confirm(
-    problem: Problem,
-    recommendation: Recommendation,
-    trainings: Callable[[Sequence[RunSpec], str, str], Sequence[Outcome]],
-    *,
-    seeds: tuple[int, ...],
-    extra: Mapping[str, Mapping[str, float]],
-) -> Confirmation:
-    """Train the recommended, natural, uniform and named mixtures, and take paired differences.
-
-    Args:
-        problem: what the recommendation is for.
-        recommendation: what is tested; its average mixture is trained.
-        trainings: trains the specs.
-        seeds: fresh seeds; every mixture is trained with each of them.
-        extra: further mixtures by name, shares by domain.
-
-    Raises:
-        EvidenceError: fewer than two seeds finished with the recommended mixture and a baseline.
-    """
-    mixtures = {
-        RECOMMENDED: recommendation.weights,
-        "natural": problem.domains.natural,
-        "uniform": problem.domains.uniform,
-        **{name: problem.domains.vector(shares) for name, shares in extra.items()},
-    }
-    specs = {
-        (name, seed): problem.spec(tuple(weights), seed)
-        for seed in seeds
-        for name, weights in mixtures.items()
-    }
-    wanted = tuple(specs.values())
-    outcomes = dict(zip(specs, trainings(wanted, "Confirmation", "confirmation"), strict=True))
-    done = {key: run for key, run in outcomes.items() if isinstance(run, RunResult)}
-    natural = [run for (name, _), run in done.items() if name == "natural"]
-    if not natural:
-        raise EvidenceError("no run of the natural mixture finished, so nothing can be confirmed")
-    reference = table(tuple(natural), problem.targets)[1].mean(axis=0)
-    runs = tuple(
-        ConfirmedRun(name, _objective(problem, run, reference), run)
-        for (name, _), run in done.items()
-    )
-    return confirmation(
-        runs,
-        problem.targets,
-        failed=[run for run in outcomes.values() if isinstance(run, Failed)],
-        baselines=[name for name in mixtures if name != RECOMMENDED],
-    )
+Schedules = Mapping[str, tuple[Stage, ...]]
+Runs = Mapping[tuple[str, int], RunSpec]  # by name of the mixture and seed
+Sized = tuple[tuple[Problem, Runs], ...]  # the problem at a size, and the runs of that size
+Trainings = Callable[[Sequence[RunSpec], str, str], Sequence[Outcome]]
 
 
 def fresh_seeds(seed: int, count: int) -> tuple[int, ...]:
     """Seeds that no run of the search has."""
     return tuple(seed + FRESH + i for i in range(count))
+
+
+def compared(problem: Problem, answer: Recommendation, part: ConfirmPart) -> Schedules:
+    """What is trained, by name: the recommendation as it is, and what it stands against.
+
+    A schedule is trained as its stages, and its own average shares beside it, since a schedule that
+    does not beat them adds nothing. The best observed mixture is left out where it is the
+    recommended one.
+
+    Raises:
+        CuveeError: a named mixture has unknown domains, is no mixture, or bears a taken name.
+    """
+    domains = problem.domains
+
+    def fixed(weights: Sequence[float] | np.ndarray) -> tuple[Stage, ...]:
+        checked = simplex.check(np.asarray(weights), domains.names)
+        return (Stage(tuple(float(w) for w in checked)),)
+
+    found = {RECOMMENDED: answer.stages}
+    found |= {"natural": fixed(domains.natural), "uniform": fixed(domains.uniform)}
+    moves = any(not same(stage.weights, answer.weights) for stage in answer.stages)
+    if moves:
+        found[AVERAGE] = fixed(answer.weights)
+    observed = [c.weights for c in answer.candidates if c.name == BEST]
+    if part.best_observed and observed and (moves or not same(observed[0], answer.weights)):
+        found[BEST] = fixed(observed[0])
+    return found | {name: fixed(domains.vector(w)) for name, w in part.mixtures.items()}
+
+
+def at(problem: Problem, size: str, tokens: int) -> Problem:
+    """The problem with other proxies; repetition follows their tokens where it is matched."""
+    proxy = problem.proxy
+    matched = min(1.0, tokens / problem.full_tokens) if proxy.repetition < 1 else 1.0
+    return dataclasses.replace(
+        problem,
+        proxy=dataclasses.replace(proxy, size=size, tokens=tokens, repetition=matched),
+    )
+
+
+def planned(
+    problem: Problem, schedules: Schedules, seeds: Sequence[int]
+) -> dict[tuple[str, int], RunSpec]:
+    """The runs of a confirmation by name and seed, at the problem's own size."""
+    return {
+        (name, seed): problem.staged(stages, seed)
+        for seed in seeds
+        for name, stages in schedules.items()
+    }
+
+
+def confirm(
+    problem: Problem, schedules: Schedules, trainings: Trainings, *, seeds: Sequence[int]
+) -> Confirmation:
+    """Train every schedule with every seed, and take paired differences.
+
+    Args:
+        problem: what the recommendation is for; its proxy says at which size it is tested.
+        schedules: what is trained, from `compared`.
+        trainings: trains the specs.
+        seeds: fresh seeds; every schedule is trained with each of them.
+
+    Raises:
+        EvidenceError: no run of the natural mixture finished, or no baseline shares two seeds with
+            the recommended one.
+    """
+    specs = planned(problem, schedules, seeds)
+    wanted = tuple(specs.values())
+    outcomes = dict(zip(specs, trainings(wanted, "Confirmation", "confirmation"), strict=True))
+    return concluded(problem, outcomes)
+
+
+def sized(problem: Problem, schedules: Schedules, part: ConfirmPart, seeds: Sequence[int]) -> Sized:
+    """The runs of every larger size of a recipe: the problem at that size, and its runs."""
+    places = [at(problem, step.size, step.tokens) for step in part.sizes]
+    return tuple((place, planned(place, schedules, seeds)) for place in places)
+
+
+def enlarge(runs: Sized, trainings: Trainings) -> tuple[tuple[Confirmation, ...], tuple[str, ...]]:
+    """Train all runs of all sizes, and conclude each size by itself.
+
+    Args:
+        runs: from `sized`.
+        trainings: trains the specs; it is asked once, so that no core waits between two sizes.
+
+    Returns:
+        The confirmations, and a sentence for each size of which nothing can be said.
+
+    Raises:
+        EvidenceError: nothing can be said of any size.
+    """
+    every = tuple(spec for _, specs in runs for spec in specs.values())
+    outcomes = {
+        run.spec.fingerprint: run for run in trainings(every, "Confirmation", "confirmation")
+    }
+    steps: list[Confirmation] = []
+    lost: list[str] = []
+    for place, specs in runs:
+        own = {key: outcomes[spec.fingerprint] for key, spec in specs.items()}
+        try:
+            steps.append(concluded(place, own))
+        except EvidenceError as error:
+            lost.append(f"{place.proxy.size} and {place.proxy.tokens:,} tokens: {error}")
+    if not steps:
+        raise EvidenceError(f"nothing could be confirmed: {'; '.join(lost)}")
+    return tuple(steps), tuple(lost)
+
+
+def concluded(problem: Problem, outcomes: Mapping[tuple[str, int], Outcome]) -> Confirmation:
+    """A confirmation from the outcomes of its runs, by name and seed; see `confirm`."""
+    done = {key: run for key, run in outcomes.items() if isinstance(run, RunResult)}
+    natural = [run for (name, _), run in done.items() if name == "natural"]
+    if not natural:
+        raise EvidenceError("no run of the natural mixture finished, so nothing can be confirmed")
+    reference = table(tuple(natural), problem.targets)[1].mean(axis=0)
+    return confirmation(
+        tuple(
+            ConfirmedRun(name, _objective(problem, run, reference), run)
+            for (name, _), run in done.items()
+        ),
+        problem.targets,
+        failed=[run for run in outcomes.values() if isinstance(run, Failed)],
+        baselines=[name for name in dict.fromkeys(n for n, _ in outcomes) if name != RECOMMENDED],
+    )
 
 
 def _objective(problem: Problem, run: RunResult, reference: np.ndarray) -> float:

@@ -63,6 +63,7 @@ def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
             f"Confirmed against {name}: {pair['gain']:+.4f} bits per byte better "
             f"({pair['low']:+.4f} to {pair['high']:+.4f}, {pair['n']} pairs of seeds)"
         )
+    lines += [step["said"] for step in digest["larger_sizes"]]
     if digest["rank_correlation"] is not None:
         lines.append(
             f"Held-out rank correlation of the objective: {digest['rank_correlation']:.3f}"

@@ -24,6 +24,7 @@ from mixtures.methods.screening import Screened
 from mixtures.methods.verdict import RATIO
 from mixtures.objectives import Objective, Regret
 from proxies import ladder
+from tasks.confirmation import AVERAGE, BASELINES, BEST, RECOMMENDED
 from tasks.tables import Reading
 
 SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -146,11 +147,42 @@ class FullScalePart(Part):
     tokens: Count = 0
 
 
+class SizePart(Part):
+    """A size of proxies and the tokens of each training at which a claim is tested."""
+
+    size: str
+    tokens: Count
+
+
 class ConfirmPart(Part):
-    """Fresh runs that test the recommendation."""
+    """Fresh runs that test the recommendation.
+
+    `cuvee run` trains them at the study's own size, `cuvee confirm` at each of `sizes`.
+    """
 
     seeds: int = Field(default=3, ge=2)
+    sizes: list[SizePart] = []
     mixtures: dict[str, dict[str, float]] = {}
+    best_observed: bool = True
+
+    def check(self) -> None:
+        """Hold sizes and names to what can be trained and told apart.
+
+        Raises:
+            RecipeError: a size that cannot be trained or stands twice, or a name that is taken.
+        """
+        places = [(part.size, part.tokens) for part in self.sizes]
+        for size, tokens in places:
+            ladder.plan(size, tokens, vocabulary=1)  # which changes no step
+        twice = next((place for place in places if places.count(place) > 1), None)
+        if twice:
+            raise RecipeError(f"confirm.sizes names {twice[0]} with {twice[1]:,} tokens twice")
+        taken = {RECOMMENDED, BEST, AVERAGE, *BASELINES} & set(self.mixtures)
+        if taken:
+            raise RecipeError(
+                f"confirm.mixtures cannot bear the name {min(taken)!r}, which every confirmation "
+                "uses already; choose another"
+            )
 
 
 class LimitsPart(Part):
@@ -253,6 +285,8 @@ def build(values: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where}: corpus needs either `quickstart` or `domains`, and not both")
     ladder.rung(recipe.proxy.size)
     try:
+        if recipe.confirm:
+            recipe.confirm.check()
         recipe.build_method()
         objective = recipe.build_objective()
         if recipe.limits.drop_noisy:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flows import prepare as preparing
-from flows.confirm import confirm, fresh_seeds
+from flows.confirm import compared, confirm, fresh_seeds
 from flows.display import current
 from flows.home import Home
 from flows.recipe import Recipe
@@ -22,8 +22,9 @@ from mixtures.history import Failed, History, Outcome, RunResult, RunSpec, Score
 from mixtures.problem import Problem, Proxy
 from mixtures.recommendation import Recommendation
 from tasks import tables
+from tasks.confirmation import Confirmation
 from tasks.store import Store
-from tasks.study import Confirmation, CorpusPart, Study
+from tasks.study import CorpusPart, Study
 
 
 def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
@@ -215,10 +216,9 @@ def _from_store(
         try:
             confirmation = confirm(
                 problem,
-                answer,
+                compared(problem, answer, recipe.confirm),
                 shelf,
                 seeds=fresh_seeds(recipe.seed, recipe.confirm.seeds),
-                extra=recipe.confirm.mixtures,
             )
         except EvidenceError:
             current().say("No confirmation: its runs for this recommendation are not in the store")

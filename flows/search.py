@@ -22,7 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 import mixtures
 from flows import prepare as preparing
-from flows.confirm import confirm, fresh_seeds
+from flows.confirm import compared, confirm, fresh_seeds
 from flows.display import current
 from flows.home import Home
 from flows.recipe import parse
@@ -118,7 +118,7 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         study_params(recipe_text, problem, recipe.seed),
         {"method": str(recipe.method["name"])},
     )
-    with runner, _told(tracker):
+    with runner, told(tracker):
         screened = recipe.build_method()
         method = Remembering(screened, store)
         answer, history = loop.search(method, problem, trainings, recipe.seed)
@@ -127,10 +127,9 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         if recipe.confirm is not None:
             confirmation = confirm(
                 problem,
-                answer,
+                compared(problem, answer, recipe.confirm),
                 trainings,
                 seeds=fresh_seeds(recipe.seed, recipe.confirm.seeds),
-                extra=recipe.confirm.mixtures,
             )
         untrained = trainings.untrained(history[0].spec) if history else None
     study = Study(
@@ -156,7 +155,7 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _told(tracker: Tracker) -> Iterator[None]:
+def told(tracker: Tracker) -> Iterator[None]:
     """Tells the record when a study ends early, and why."""
     try:
         yield

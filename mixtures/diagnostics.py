@@ -257,6 +257,27 @@ def paired(differences: Sequence[float], level: float = LEVEL) -> Paired:
     return Paired(mean, mean - half, mean + half, p, int(values.size))
 
 
+def holm(probabilities: Sequence[float]) -> tuple[float, ...]:
+    """Probabilities of several tests, corrected so that all stand together, in their order.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure": the smallest of m is
+    multiplied by m, the next by m - 1, and so on; none falls below one that was smaller, none
+    exceeds 1. Rejecting what lies below alpha keeps the chance of any false rejection below alpha,
+    however the tests depend on each other.
+
+    Raises:
+        EvidenceError: a value outside [0, 1].
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    if not np.all((values >= 0) & (values <= 1)):
+        raise EvidenceError(f"probabilities lie in [0, 1]; got {list(probabilities)}")
+    order = np.argsort(values, kind="stable")
+    scaled = np.minimum(1.0, values[order] * np.arange(values.size, 0, -1))
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(scaled)
+    return tuple(map(float, corrected))
+
+
 def leverage(W: Array, points: Array, ridge: float = 1e-6) -> Array:
     """How far points (n, K) lie from the rows' support: `x' (W'W + ridge I)^-1 x`, shape (n,).
 

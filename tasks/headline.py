@@ -4,9 +4,12 @@ The report and the record open with the same sentences, so they are made here. W
 intervals: a gain whose interval includes zero is "within the noise", whatever its mean.
 """
 
-from tasks.study import RECOMMENDED, Paired, Study
+from mixtures.recommendation import Estimate
+from tasks.confirmation import RECOMMENDED, Paired
+from tasks.study import Study
 
 UNIT = "bits per byte"
+NONE = "-"  # in a table, where there is no value
 
 
 def answers(study: Study) -> tuple[tuple[str, str], ...]:
@@ -20,12 +23,18 @@ def answers(study: Study) -> tuple[tuple[str, str], ...]:
 
 
 def tone(study: Study) -> str:
-    """`good` if confirmed beyond the noise against every baseline, `bad` if worse than one
-    beyond the noise, else `caution`."""
-    pairs = list(study.confirmation.objective.values()) if study.confirmation else []
+    """`good` if confirmed beyond the noise against all that it claims to beat, `bad` if worse than
+    any mixture beyond the noise, else `caution`; at every size that was trained."""
+    pairs = [pair for found in study.confirmations for pair in found.objective.values()]
     if any(pair.high < 0 for pair in pairs):
         return "bad"
-    return "good" if pairs and all(pair.low > 0 for pair in pairs) else "caution"
+    held = [
+        found.complete and all(found.objective[name].low > 0 for name in found.claimed)
+        for found in ((study.confirmation,) if study.confirmation else ())
+    ]
+    if study.transfer:
+        held += [study.transfer.held(step) for step in study.transfer.steps]
+    return "good" if held and all(held) else "caution"
 
 
 def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
@@ -39,6 +48,11 @@ def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
         for name, estimate in study.recommendation.gains:
             note = f"{UNIT}, {estimate.low:+.3f} to {estimate.high:+.3f}: not confirmed"
             found.append((f"Predicted gain over {name}", f"{estimate.mean:+.3f}", note))
+    for claim in study.transfer.claims if study.transfer else ():
+        note = f"{UNIT}, {claim.gain.low:+.3f} to {claim.gain.high:+.3f}: {claim.words}"
+        found.append(
+            (f"Gain over {claim.baseline} at {claim.size}", f"{claim.gain.gain:+.3f}", note)
+        )
     if study.law:
         note = f"of the objective, held out, by {study.law.law}"
         found.append(("Rank correlation", f"{study.law.spearman:.2f}", note))
@@ -53,15 +67,19 @@ def warnings(study: Study) -> tuple[str, ...]:
     for name, estimate in study.recommendation.gains:
         if estimate.high < 0:
             found.append(f"The law predicts that the {name} mixture is better than this one.")
-    if study.confirmation is None:
+    if not study.confirmations:
         found.append(
             "The recommendation was not confirmed by training it: its gains are predicted."
         )
-    else:
+    elif study.confirmation:
         for name, pair in study.confirmation.objective.items():
             if pair.low <= 0:
                 found.append(f"Against the {name} mixture, the confirmed gain is {gain(pair)}.")
         found += _surprise(study)
+    if study.transfer:
+        steps = study.transfer.steps
+        found += [study.transfer.said(step) for step in steps if not study.transfer.held(step)]
+        found += [f"Nothing can be said at {lost}" for lost in study.transfer.lost]
     if study.failed:
         found.append(
             f"{len(study.failed)} of {study.proxies} proxies failed and are left out; "
@@ -93,6 +111,11 @@ def gain(pair: Paired, level: float | None = None) -> str:
     )
 
 
+def interval(estimate: Estimate) -> str:
+    """An estimate in a table, such as `2.231 (2.214 to 2.248)`."""
+    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
 def _what(study: Study) -> str:
     ours = study.recommendation
     order = sorted(range(len(ours.domains)), key=lambda i: -ours.weights[i])
@@ -107,8 +130,9 @@ def _sure(study: Study) -> str:
         level = study.confirmation.level
         for name, pair in study.confirmation.objective.items():
             parts.append(f"Confirmed against {name}: {gain(pair, level)}.")
-    else:
+    elif not study.transfer:
         parts.append("Predicted only; no fresh run has confirmed it.")
+    parts += study.larger
     if study.law:
         parts.append(
             f"The law {study.law.law} ordered runs that it had not seen with a rank correlation "
@@ -129,10 +153,14 @@ def _against(study: Study) -> str:
 
 def _cost(study: Study) -> str:
     proxy, flops = study.problem.proxy, sum(run.flops for run in study.runs)
-    if study.confirmation:
-        flops += sum(run.result.flops for run in study.confirmation.runs)
+    flops += sum(run.result.flops for found in study.confirmations for run in found.runs)
+    sizes = [f"{proxy.size}, {proxy.tokens:,} tokens each"]
+    sizes += [
+        f"{len(step.runs) + len(step.failed)} of them {step.size}, {step.tokens:,} tokens"
+        for step in (study.transfer.steps if study.transfer else ())
+    ]
     return (
-        f"{study.proxies} proxies of size {proxy.size}, {proxy.tokens:,} tokens each: "
+        f"{study.proxies} proxies of size {'; '.join(sizes)}: "
         f"{study.trained_now} trained now, {study.reused} reused, {len(study.failed)} failed; "
         f"{study.minutes:.1f} minutes, {flops:.2e} FLOPs in all, "
         f"{study.tokens_per_second:,.0f} tokens per second and core."

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 
 from mixtures.history import RunResult
 from mixtures.recommendation import Estimate
-from tasks.study import BASELINES, RECOMMENDED, Confirmation, Study, same
+from tasks.confirmation import BASELINES, RECOMMENDED, Confirmation
+from tasks.study import Study, same
 
 INK = "#1b1e23"
 BEST = "best observed"
@@ -120,6 +121,28 @@ def gains(confirmation: Confirmation, targets: Sequence[str]) -> Figure:
     axes.set_xlabel(
         f"gain, bits per byte (bar: {confirmation.level:.0%} interval); right is better"
     )
+    _legend(figure, axes)
+    return figure
+
+
+def larger(study: Study) -> Figure:
+    """Gain over each baseline against training FLOPs, the study's own size first."""
+    figure, axes = _figure(3.2)
+    steps = study.confirmations
+    names = dict.fromkeys(name for step in steps for name in step.objective)
+    for i, name in enumerate(names):
+        here = [step for step in steps if name in step.objective]
+        x = np.array([step.flops for step in here]) * 1.03**i  # bars side by side
+        pairs = [step.objective[name] for step in here]
+        color, marker = _style(name)
+        axes.vlines(x, [p.low for p in pairs], [p.high for p in pairs], color=color, linewidth=1.6)
+        label = f"over {name}"
+        axes.plot(x, [p.gain for p in pairs], marker + "-", color=color, linewidth=0.8, label=label)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlabel("training FLOPs of one proxy")
+    level = steps[0].level if steps else 0.0
+    axes.set_ylabel(f"gain, bits per byte\n(bar: {level:.0%} interval); higher is better")
     _legend(figure, axes)
     return figure
 

@@ -154,6 +154,13 @@ def study_entry(study: Study) -> Entry:
     values: dict[str, float] = {}
     for name, pair in (study.confirmation.objective if study.confirmation else {}).items():
         values |= _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
+    for claim in study.transfer.claims if study.transfer else ():
+        where = f"confirmed_gain/{claim.size}/{claim.tokens}/{claim.baseline}"
+        values |= _gain(where, claim.gain.gain, claim.gain.low, claim.gain.high)
+        values[f"{where}/corrected_p"] = claim.corrected
+    for trend in study.transfer.trends if study.transfer else ():
+        change = trend.change
+        values |= _gain(f"trend/{trend.baseline}", change.gain, change.low, change.high)
     for name, estimate in ours.gains:
         values |= _gain(f"predicted_gain/{name}", estimate.mean, estimate.low, estimate.high)
     if study.law:
@@ -193,10 +200,10 @@ def outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:
             yield outcome, {"role": "design"}
         else:
             yield outcome, {"role": "anchor", "mixture": named.get(weights, "")}
-    if study.confirmation:
-        for run in study.confirmation.runs:
+    for found in study.confirmations:
+        for run in found.runs:
             yield run.result, {"role": "confirmation", "mixture": run.mixture}
-        for failed in study.confirmation.failed:
+        for failed in found.failed:
             yield failed, {"role": "confirmation"}
 
 

@@ -8,22 +8,23 @@ from collections.abc import Iterable
 from functools import partial
 
 from mixtures.history import Failed
-from mixtures.recommendation import LEVEL, Estimate
+from mixtures.recommendation import LEVEL
 from tasks import plots
 from tasks.blocks import Block, Code, Picture, Section, Table, Text
+from tasks.confirmation import RECOMMENDED
+from tasks.confirmed import larger, scores
 from tasks.explorer import explorer
 from tasks.front import front
-from tasks.headline import UNIT
-from tasks.study import BASELINES, RECOMMENDED, Study
-
-NONE = "-"
+from tasks.headline import NONE, UNIT
+from tasks.study import Study
 
 
 def sections(study: Study) -> tuple[Section, ...]:
     """Everything below the headline, in order."""
     made = (
         Section("Recommended shares", tuple(_shares(study))),
-        Section("Predicted and confirmed scores", tuple(_scores(study))),
+        Section("Predicted and confirmed scores", tuple(scores(study))),
+        Section("Larger sizes", tuple(larger(study))),
         Section("Explore", tuple(explorer(study))),
         Section("How well the laws predict", tuple(_laws(study))),
         Section("What one aim costs another", tuple(front(study))),
@@ -64,69 +65,6 @@ def _shares(study: Study) -> Iterable[Block]:
             for i, name in enumerate(ours.domains)
         ]
         yield Table(("domain", *stages), tuple(rows))
-
-
-def _scores(study: Study) -> Iterable[Block]:
-    ours, confirmation = study.recommendation, study.confirmation
-    unit = f"Scores are {UNIT}; lower is better, and a positive gain is better."
-    if confirmation is None:
-        yield Text(f"{unit} No mixture was trained again, so everything here is predicted.")
-    else:
-        yield Text(
-            f"{unit} Confirmed scores come from {confirmation.seeds} fresh seeds; gains are paired "
-            f"by seed, with {confirmation.level:.0%} intervals from the t distribution. "
-            "Intervals of single targets are not corrected for their number."
-        )
-    yield Text(f"The objective is {_objective(study)}.")
-    yield Picture(
-        "objective",
-        "Objective of each mixture: dot and bar are the prediction, ticks are confirmed seeds",
-        partial(plots.objectives, study),
-    )
-    if confirmation is not None:
-        picture = partial(plots.gains, confirmation, ours.targets)
-        yield Picture("gains", "Confirmed gain of the recommended mixture, paired by seed", picture)
-    yield _objective_table(study)
-    yield _target_table(study)
-
-
-def _objective(study: Study) -> str:
-    row = study.problem.objective.linear(study.problem.targets)
-    if row is None:
-        return repr(study.problem.objective)
-    terms = zip(row, study.problem.targets, strict=True)
-    return " + ".join(f"{weight:.3g} {target}" for weight, target in terms if weight)
-
-
-def _objective_table(study: Study) -> Table:
-    rows = []
-    for candidate in study.recommendation.candidates:
-        seeds = study.confirmation.values(candidate.name) if study.confirmation else {}
-        each = ", ".join(f"{value:.4f}" for _, value in sorted(seeds.items()))
-        mean = f"{sum(seeds.values()) / len(seeds):.4f}" if seeds else NONE
-        rows.append((candidate.name, _estimate(candidate.objective), mean, each or NONE))
-    columns = ("mixture", "predicted objective", "confirmed mean", "confirmed, by seed")
-    return Table(columns, tuple(rows))
-
-
-def _target_table(study: Study) -> Table:
-    confirmation, ours = study.confirmation, study.recommendation.candidate(RECOMMENDED)
-    compared = [b for b in BASELINES if confirmation and b in confirmation.targets]
-    head = ["target", "predicted", *(["confirmed"] if confirmation else [])]
-    head += [text for b in compared for text in (f"gain over {b}", "verdict")]
-    rows = []
-    names = (None, *study.recommendation.targets)
-    for m, (name, predicted) in enumerate(zip(names, (ours.objective, *ours.targets), strict=True)):
-        row = [name or "objective", _estimate(predicted)]
-        if confirmation:
-            seeds = confirmation.values(RECOMMENDED, name).values()
-            row.append(f"{sum(seeds) / len(seeds):.3f}" if seeds else NONE)
-            for b in compared:
-                pair = confirmation.targets[b][m - 1] if name else confirmation.objective[b]
-                verdict = pair.judgment.replace(" by more than the noise", "")
-                row += [f"{pair.gain:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})", verdict]
-        rows.append(tuple(row))
-    return Table(tuple(head), tuple(rows), words=tuple(4 + 2 * i for i in range(len(compared))))
 
 
 def _laws(study: Study) -> Iterable[Block]:
@@ -294,10 +232,6 @@ def _exact(study: Study) -> Iterable[Block]:
     yield Table(("package", "version"), tuple(sorted(study.versions.items())))
     yield Text(f"It rests on {len(ours.evidence)} runs, by fingerprint:")
     yield Code("\n".join(ours.evidence))
-
-
-def _estimate(estimate: Estimate) -> str:
-    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _percent(share: float) -> str:

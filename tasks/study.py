@@ -19,11 +19,10 @@ from mixtures.errors import EvidenceError
 from mixtures.history import Failed, History, RunResult, canonical, finished, table
 from mixtures.methods.verdict import RATIO
 from mixtures.problem import Problem
-from mixtures.recommendation import LEVEL, LawEvidence, Recommendation
+from mixtures.recommendation import LawEvidence, Recommendation
+from tasks.confirmation import BETTER, Confirmation
+from tasks.transfer import Transfer
 
-RECOMMENDED = "recommended"
-BASELINES = ("natural", "uniform")
-BETTER = "better by more than the noise"
 SAME = 1e-6  # shares closer than this are one mixture: below what a trainer can realise
 
 
@@ -44,117 +43,6 @@ class CorpusPart:
     tokens: int
     duplicates: int = 0
     contaminated: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """How much better the recommended mixture is, from differences paired by seed.
-
-    Attributes:
-        name: the target, or "objective".
-        gain: mean of (baseline - recommended), bits per byte; positive is better.
-        low: lower end of the interval of the gain.
-        high: upper end.
-        p: one-sided probability of a gain this high if the true one were zero.
-        n: pairs of seeds.
-    """
-
-    name: str
-    gain: float
-    low: float
-    high: float
-    p: float
-    n: int
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or not self.low <= self.gain <= self.high:
-            raise EvidenceError(
-                f"a paired gain needs at least one pair and low <= gain <= high; got {self}"
-            )
-
-    @property
-    def judgment(self) -> str:
-        """What the interval allows one to say."""
-        if self.low > 0:
-            return BETTER
-        if self.high < 0:
-            return "worse by more than the noise"
-        return "within the noise"
-
-
-@dataclass(frozen=True)
-class ConfirmedRun:
-    """One run of a confirmation: which mixture was trained, what it scored."""
-
-    mixture: str
-    objective: float
-    result: RunResult
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """Fresh runs of the recommended mixture and its baselines, paired by seed.
-
-    Attributes:
-        runs: every finished run, recommended and baselines.
-        objective: baseline -> paired gain in the objective.
-        targets: baseline -> paired gain per target, in the order of the problem's targets.
-        failed: runs that gave no result.
-        level: coverage of the intervals.
-    """
-
-    runs: tuple[ConfirmedRun, ...]
-    objective: Mapping[str, Paired]
-    targets: Mapping[str, tuple[Paired, ...]] = field(default_factory=dict)
-    failed: tuple[Failed, ...] = ()
-    level: float = LEVEL
-
-    def __post_init__(self) -> None:
-        alone = sorted(set(self.targets) - set(self.objective))
-        if alone:
-            raise EvidenceError(
-                f"targets are compared with {', '.join(alone)}, but the objective is not; "
-                f"it is compared with {', '.join(self.objective) or 'nothing'}"
-            )
-
-    def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
-        """Seed -> value of a target, or of the objective, for one mixture."""
-        return {
-            run.result.spec.seed: run.objective
-            if target is None
-            else run.result.scores[target].value
-            for run in self.runs
-            if run.mixture == mixture
-        }
-
-    @property
-    def seeds(self) -> int:
-        """Seeds of the recommended mixture."""
-        return len(self.values(RECOMMENDED))
-
-
-def differences(
-    runs: Sequence[ConfirmedRun], baseline: str, target: str | None = None
-) -> list[float]:
-    """Baseline minus recommended, one per seed that both were trained with, in order of seeds.
-
-    Args:
-        runs: of a confirmation.
-        baseline: name of the mixture compared with.
-        target: a target's name, or None for the objective.
-
-    Raises:
-        EvidenceError: no seed was trained with both mixtures.
-    """
-    together = Confirmation(tuple(runs), {})
-    ours, theirs = together.values(RECOMMENDED, target), together.values(baseline, target)
-    seeds = sorted(ours.keys() & theirs.keys())
-    if not seeds:
-        raise EvidenceError(
-            f"no seed has both a recommended and a {baseline} run: recommended has "
-            f"{sorted(ours) or 'none'}, {baseline} has {sorted(theirs) or 'none'}"
-        )
-    return [theirs[seed] - ours[seed] for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -181,6 +69,7 @@ class Study:
         started: ISO 8601 time.
         available: tokens that exist by domain; empty where they are unknown, None where they are
             those of the problem's domains.
+        transfer: fresh runs of the answer at larger sizes, or None when there are none.
     """
 
     name: str
@@ -201,6 +90,7 @@ class Study:
     least_signal: float = RATIO
     started: str = ""
     available: Mapping[str, int] | None = None
+    transfer: Transfer | None = None
 
     def __post_init__(self) -> None:
         ours, theirs = self.recommendation, self.problem
@@ -220,16 +110,22 @@ class Study:
         return finished(self.history)
 
     @property
+    def confirmations(self) -> tuple[Confirmation, ...]:
+        """At the study's own size, then at larger ones; those that there are."""
+        own = (self.confirmation,) if self.confirmation else ()
+        return own + (self.transfer.steps if self.transfer else ())
+
+    @property
     def failed(self) -> tuple[Failed, ...]:
-        """Every run that gave no result, the confirmation's included."""
+        """Every run that gave no result, the confirmations' included."""
         lost = tuple(run for run in self.history if isinstance(run, Failed))
-        return lost + (self.confirmation.failed if self.confirmation else ())
+        return lost + tuple(run for found in self.confirmations for run in found.failed)
 
     @property
     def proxies(self) -> int:
         """Proxies that belong to the study, failed ones included."""
-        extra = self.confirmation
-        return len(self.history) + (len(extra.runs) + len(extra.failed) if extra else 0)
+        extra = [run for found in self.confirmations for run in (*found.runs, *found.failed)]
+        return len(self.history) + len(extra)
 
     @property
     def law(self) -> LawEvidence | None:
@@ -241,11 +137,19 @@ class Study:
         """What may be said of the recommendation: first what its confirmation showed, if any."""
         ours = self.recommendation.verdict.replace("ready to be confirmed; ", "")
         if self.confirmation is None:
-            return self.recommendation.verdict
+            return " ".join([*self.larger, self.recommendation.verdict])
         found = {name: pair.judgment for name, pair in self.confirmation.objective.items()}
-        good = all(judgment == BETTER for judgment in found.values())
+        claimed = self.confirmation.claimed
+        good = self.confirmation.complete and all(found[name] == BETTER for name in claimed)
         said = "; ".join(f"against {name} {judgment}" for name, judgment in found.items())
-        return f"{'confirmed' if good else 'not confirmed'} at proxy scale: {said}. Before: {ours}"
+        own = f"{'confirmed' if good else 'not confirmed'} at proxy scale: {said}. Before: {ours}"
+        return " ".join([*self.larger, own])
+
+    @property
+    def larger(self) -> tuple[str, ...]:
+        """What larger sizes say of the claim, a sentence per size."""
+        found = self.transfer
+        return tuple(found.said(step) for step in found.steps) if found else ()
 
     @cached_property
     def reference(self) -> Array:
@@ -258,21 +162,36 @@ class Study:
         return np.array([estimate.mean for estimate in predicted])
 
     def objective(self, run: RunResult) -> float:
-        """The objective of one run, bits per byte; lower is better."""
+        """The objective of one run, bits per byte; lower is better.
+
+        A run of a larger size has the value that it had beside the natural mixture of that size.
+        """
+        known = self._larger.get(run.spec.fingerprint)
+        if known is not None:
+            return known
         row = table((run,), self.problem.targets)[1][0]
         return float(self.problem.objective.value(row, self.problem.targets, self.reference))
 
+    @cached_property
+    def _larger(self) -> dict[str, float]:
+        steps = self.transfer.steps if self.transfer else ()
+        return {r.result.spec.fingerprint: r.objective for step in steps for r in step.runs}
+
     @property
     def fingerprint(self) -> str:
-        """sha256 of what is recommended, by which method, on which evidence."""
-        ours = self.recommendation
-        content = {
-            "domains": ours.domains,
-            "stages": [(stage.weights, stage.share) for stage in ours.stages],
-            "evidence": ours.evidence,
-            "method": ours.method,
-        }
-        return hashlib.sha256(canonical(content).encode()).hexdigest()
+        """Of the recommendation; see `fingerprint`."""
+        return fingerprint(self.recommendation)
+
+
+def fingerprint(ours: Recommendation) -> str:
+    """sha256 of what is recommended, by which method, on which evidence."""
+    content = {
+        "domains": ours.domains,
+        "stages": [(stage.weights, stage.share) for stage in ours.stages],
+        "evidence": ours.evidence,
+        "method": ours.method,
+    }
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
 def same(a: Array | Sequence[float], b: Array | Sequence[float]) -> bool:
@@ -302,6 +221,19 @@ def summary(study: Study) -> dict[str, Any]:
             name: {"gain": pair.gain, "low": pair.low, "high": pair.high, "n": pair.n}
             for name, pair in confirmed.items()
         },
+        "larger_sizes": [_larger(study.transfer, step) for step in study.transfer.steps]
+        if study.transfer
+        else [],
+        "trends": {
+            trend.baseline: {
+                "change": trend.change.gain,
+                "low": trend.change.low,
+                "high": trend.change.high,
+                "n": trend.change.n,
+                "sizes": trend.sizes,
+            }
+            for trend in (study.transfer.trends if study.transfer else ())
+        },
         "weights": study.problem.domains.mapping(ours.weights),
         "method": ours.method,
         "law": law.law if law else None,
@@ -309,3 +241,20 @@ def summary(study: Study) -> dict[str, Any]:
         "recommendation": study.fingerprint,
         "seed": study.seed,
     }
+
+
+def _larger(found: Transfer, step: Confirmation) -> dict[str, Any]:
+    claims = {
+        claim.baseline: {
+            "gain": claim.gain.gain,
+            "low": claim.gain.low,
+            "high": claim.gain.high,
+            "n": claim.gain.n,
+            "p": claim.gain.p,
+            "corrected_p": claim.corrected,
+            "claim": claim.words,
+        }
+        for claim in found.at(step)
+    }
+    held, said = found.held(step), found.said(step)
+    return {"size": step.size, "tokens": step.tokens, "held": held, "said": said, "gains": claims}

@@ -13,8 +13,8 @@ from mixtures.history import Failed, RunResult, Score, Stage
 from mixtures.objectives import WeightedMean
 from mixtures.problem import Problem, Proxy
 from mixtures.recommendation import Candidate, Estimate, LawEvidence, Noise, Recommendation
-from tasks.confirmation import confirmation
-from tasks.study import ConfirmedRun, CorpusPart, Study
+from tasks.confirmation import ConfirmedRun, confirmation
+from tasks.study import CorpusPart, Study
 
 NAMES = ("encyclopedia", "legal", "fiction", "news", "code", "manuals", "science", "dialogue")
 TOKENS = (4_200_000, 900_000, 2_600_000, 1_900_000, 3_100_000, 700_000, 1_200_000, 500_000)

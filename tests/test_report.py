@@ -11,10 +11,11 @@ from synthetic_study import NAMES, synthetic_study
 from mixtures.errors import EvidenceError, StorageError
 from mixtures.recommendation import Estimate
 from tasks import headline
+from tasks.confirmation import Confirmation, Paired, differences
 from tasks.markdown import escape, fenced
 from tasks.report import write
 from tasks.sections import sections
-from tasks.study import Confirmation, Paired, differences, finite, summary
+from tasks.study import finite, summary
 
 HOSTILE = "<script>alert(1)</script>|$x_1$"
 

@@ -1,0 +1,147 @@
+"""The story of `cuvee confirm`: does what a finished study claims hold at larger sizes?
+
+The study is read back from its files and the store and nothing of it is made anew; then the
+recommended mixture and what it stands against are trained at each size that the recipe names.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import finished
+from flows import prepare as preparing
+from flows.confirm import compared, confirm, enlarge, fresh_seeds, sized
+from flows.display import current
+from flows.finished import Finished, Settled
+from flows.home import Home
+from flows.prepare import Prepared
+from flows.recipe import Recipe, parse
+from flows.refit import Shelf
+from flows.runner import Runner
+from flows.search import SHOWN_VERSIONS, conclude, told
+from flows.server import PrefectApi
+from flows.trainings import Trainings, speed
+from mixtures import loop
+from mixtures.errors import EvidenceError
+from mixtures.problem import Problem
+from tasks.confirmation import Confirmation
+from tasks.record import study_params
+from tasks.store import Store
+from tasks.study import Study
+from tasks.track import open_tracker
+from tasks.transfer import transfer
+
+
+@flow(
+    name="confirm-mixture",
+    task_runner=ThreadPoolTaskRunner(max_workers=512),  # the runner bounds what runs at once
+    persist_result=False,
+    validate_parameters=False,
+)
+def confirm_mixture(recipe_text: str, home: str) -> dict[str, Any]:
+    """Test the recommendation of a finished study at the sizes that its recipe names.
+
+    Args:
+        recipe_text: the recipe, YAML.
+        home: directory of the embedded default.
+
+    Returns:
+        The study's summary, as in `summary.json`.
+    """
+    begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
+    recipe, place = parse(recipe_text), Home(Path(home))
+    part = finished.sizes(recipe)
+    past = finished.read(recipe, place)
+    prepared = preparing.prepare(recipe, place)
+    store = Store(place.store)
+    study = read_back(recipe, past, prepared, store)
+    problem, answer = study.problem, study.recommendation
+    tracker = open_tracker(place.record, current().say)
+    tracker.begin(
+        recipe.name,
+        study_params(past.recipe_text, preparing.problem(recipe, prepared), recipe.seed),
+        {"method": str(recipe.method["name"])},
+    )
+    with Runner(place.root, device=recipe.proxy.device) as runner, told(tracker):
+        trainings = Trainings(
+            prepared,
+            store,
+            tracker,
+            runner,
+            checkpoints=place.checkpoints,
+            pack_limit=recipe.proxy.pack,
+            failed_share=recipe.limits.failed_share,
+        )
+        runner.listen(trainings.progress)
+        seeds = fresh_seeds(recipe.seed, part.seeds)
+        steps, lost = enlarge(
+            sized(problem, compared(problem, answer, part), part, seeds), trainings
+        )
+    study = dataclasses.replace(
+        study,
+        transfer=transfer(steps, study.confirmation, lost),
+        minutes=(time.monotonic() - begin) / 60,
+        trained_now=trainings.trained,
+        reused=study.reused + trainings.reused,
+        started=started.isoformat(timespec="seconds"),
+    )
+    return conclude(study, place.study(recipe.name), tracker)
+
+
+def read_back(recipe: Recipe, past: Finished, prepared: Prepared, store: Store) -> Study:
+    """A finished study from its files and the store, as it was before anything larger was trained.
+
+    Raises:
+        EvidenceError: its evidence is void.
+    """
+    problem = preparing.problem(recipe, prepared)
+    finished.check_evidence(past.answer, problem, store)
+    shelf, screened = Shelf(store), recipe.build_method()
+    answer, history = loop.search(Settled(screened, past.answer), problem, shelf, recipe.seed)
+    problem = screened.problem(problem, history)  # what the answer is for is what is confirmed
+    return Study(
+        name=recipe.name,
+        recipe_text=past.recipe_text,
+        problem=problem,
+        recommendation=answer,
+        history=history,
+        corpus=preparing.corpus_parts(prepared.corpus),
+        versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
+        confirmation=_own(problem, past, shelf),
+        chance=prepared.chance,
+        reused=len(history),
+        tokens_per_second=speed(history),
+        seed=recipe.seed,
+        least_signal=recipe.limits.least_signal,
+    )
+
+
+def _own(problem: Problem, past: Finished, shelf: Shelf) -> Confirmation | None:
+    """The confirmation at the study's own size, as the finished study had it; None if it had none.
+
+    It is read with the recipe that was run: what is confirmed now may stand against others.
+    """
+    before = parse(past.recipe_text)
+    if before.confirm is None:
+        return None
+    schedules = compared(problem, past.answer, before.confirm)
+    seeds = fresh_seeds(before.seed, before.confirm.seeds)
+    try:
+        return confirm(problem, schedules, shelf, seeds=seeds)
+    except EvidenceError:
+        return None
+
+
+def run(recipe_text: str, home: Home, api: PrefectApi) -> dict[str, Any]:
+    """Run the flow against an API: what the command line calls."""
+    url = api.wait()
+    with temporary_settings(updates={PREFECT_API_URL: url}):
+        result: dict[str, Any] = confirm_mixture(recipe_text, str(home.root))
+    return result
