@@ -1,15 +1,16 @@
 """Contexts and their answers as trees, in batches that a model computes at once.
 
-The choices of an item share their context, so the context is computed once: a sequence holds the
-context (the trunk) and after it every answer (a branch) that sees the trunk and itself alone. Over
-the quickstart tasks that is half the tokens. Only the predictions of answer tokens are
-asked for, which spares most of the logits.
+The choices of an item share their context, and often how they begin, so what is shared is computed
+once: a sequence holds the context (the trunk) and after it the answers as a prefix tree, depth
+first, in which a token sees the tokens on its way from the root alone. Over the quickstart tasks
+that is half the tokens. Only predictions of answer tokens are asked for, and each distinct one
+once, which spares most of the logits.
 
-Shapes: B sequences, T tokens, S scored tokens, R answers.
+Shapes: B sequences, T tokens, U predictions, S scored tokens, R answers.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
@@ -25,23 +26,27 @@ class Tree:
 
     Attributes:
         context: tokens of the trunk.
-        answers: tokens of each branch.
+        answers: in ascending order, so that those which begin alike are neighbors.
         places: of the answers, among all answers.
+        shared: inputs of each answer that stand in the tree already, for the answer before it.
+        size: tokens that go into the model: the context and each new token of an answer but its
+            last.
+        branching: whether two answers go apart and both put tokens of their own into the model.
     """
 
     context: Tokens
     answers: tuple[Tokens, ...]
     places: tuple[int, ...]
+    shared: tuple[int, ...] = field(init=False)
+    size: int = field(init=False)
+    branching: bool = field(init=False)
 
-    @property
-    def size(self) -> int:
-        """Tokens that go into the model: all but the last of each answer."""
-        return len(self.context) + sum(len(answer) - 1 for answer in self.answers)
-
-    @property
-    def branching(self) -> bool:
-        """Whether two answers put tokens of their own into the model."""
-        return sum(len(answer) > 1 for answer in self.answers) > 1
+    def __post_init__(self) -> None:
+        shared = [0] + [alike(a, b) for a, b in zip(self.answers, self.answers[1:], strict=False)]
+        new = sum(len(a) - 1 - s for a, s in zip(self.answers, shared, strict=True))
+        object.__setattr__(self, "shared", tuple(shared))
+        object.__setattr__(self, "size", len(self.context) + new)
+        object.__setattr__(self, "branching", new > max(map(len, self.answers)) - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +56,31 @@ class Forest:
     Attributes:
         tokens: (B, T) inputs, 0 at padding.
         positions: (B, T) of each token in its own sequence; None where no tree branches.
-        branch: (B, T) the answer's number from 1, 0 in trunk and padding; None likewise.
-        sources: (S,) which input, of B x T, predicts each scored token.
+        ends: (B, T) the first place after a token from which it is no longer seen; None likewise.
+        sources: (U,) which inputs, of B x T, predict something that is scored; ascending.
+        rows: (S,) the prediction of each scored token, as its place in `sources`; ascending.
         targets: (S,) the scored tokens.
         owners: (S,) the answer of each, as its place among all answers.
     """
 
     tokens: Tensor
     positions: Tensor | None
-    branch: Tensor | None
+    ends: Tensor | None
     sources: Tensor
+    rows: Tensor
     targets: Tensor
     owners: Tensor
+
+    @property
+    def first(self) -> int:
+        """The first place in any sequence whose prediction is asked for."""
+        return int((self.sources % self.tokens.shape[1]).min())
+
+
+def alike(before: Tokens, after: Tokens) -> int:
+    """How many inputs two answers have in common at their start; last tokens are no inputs."""
+    most = min(len(before), len(after)) - 1
+    return next((i for i in range(most) if before[i] != after[i]), most)
 
 
 def grow(
@@ -73,13 +91,14 @@ def grow(
     firsts = accumulate((len(some) for some in answers), initial=0)
     for context, some, first in zip(contexts, answers, firsts, strict=False):
         kept: list[int] = []
-        size = len(context)
-        for place, answer in enumerate(some):
-            if kept and size + len(answer) - 1 > longest:
+        size = 0
+        for place in sorted(range(len(some)), key=lambda i: tuple(some[i])):
+            new = len(some[place]) - 1 - (alike(some[kept[-1]], some[place]) if kept else 0)
+            if kept and size + new > longest:
                 trees.append(_tree(context, some, first, kept))
-                kept, size = [], len(context)
+                kept, new = [], len(some[place]) - 1
+            size = (size if kept else len(context)) + new
             kept.append(place)
-            size += len(answer) - 1
         if kept:
             trees.append(_tree(context, some, first, kept))
     return trees
@@ -93,10 +112,12 @@ def forests(trees: Sequence[Tree], budget: int) -> Iterator[Forest]:
     """Batches of at most `budget` inputs with padding (but one tree at least), longest first.
 
     Trees that branch and trees that do not stand in different batches: the latter need no mask.
+    Among trees of one size, those whose answers begin late stand together: a model's last layer
+    has nothing to say before.
     """
     for branching in (False, True):
         some = [tree for tree in trees if tree.branching is branching]
-        some.sort(key=lambda tree: (-tree.size, tuple(tree.context)))
+        some.sort(key=lambda tree: (-tree.size, -len(tree.context), tuple(tree.context)))
         start = 0
         while start < len(some):
             stop = start + max(1, budget // some[start].size)
@@ -107,28 +128,33 @@ def forests(trees: Sequence[Tree], budget: int) -> Iterator[Forest]:
 def plant(trees: Sequence[Tree]) -> Forest:
     """Lay trees out, one to a sequence."""
     width = max(tree.size for tree in trees)
-    tokens, positions, branch = np.zeros((3, len(trees), width), dtype=np.int64)
+    tokens, positions = np.zeros((2, len(trees), width), dtype=np.int64)
+    ends = np.full((len(trees), width), width, dtype=np.int64)
     sources: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
     for line, tree in enumerate(trees):
-        trunk = len(tree.context)
+        trunk = end = len(tree.context)
         tokens[line, :trunk] = tree.context
         positions[line, :trunk] = np.arange(trunk)
-        end = trunk
-        for number, (answer, place) in enumerate(zip(tree.answers, tree.places, strict=True), 1):
-            start, end = end, end + len(answer) - 1
-            tokens[line, start:end] = answer[:-1]
-            positions[line, start:end] = np.arange(trunk, trunk + end - start)
-            branch[line, start:end] = number
+        path: list[int] = []  # where the inputs of the latest answer stand
+        for answer, place, shared in zip(tree.answers, tree.places, tree.shared, strict=True):
+            ends[line, path[shared:]] = end
+            start, end = end, end + len(answer) - 1 - shared
+            path[shared:] = range(start, end)
+            tokens[line, start:end] = answer[shared:-1]
+            positions[line, start:end] = np.arange(trunk + shared, trunk + len(answer) - 1)
             base = line * width
-            sources += [base + trunk - 1, *range(base + start, base + end)]
+            sources += [base + trunk - 1, *(base + at for at in path)]
             targets += answer
             owners += [place] * len(answer)
+    unique, rows = np.unique(np.array(sources), return_inverse=True)
+    order = np.argsort(rows, kind="stable")
     bent = any(tree.branching for tree in trees)
     return Forest(
         torch.from_numpy(tokens),
         torch.from_numpy(positions) if bent else None,
-        torch.from_numpy(branch) if bent else None,
-        *(torch.from_numpy(np.array(values)) for values in (sources, targets, owners)),
+        torch.from_numpy(ends) if bent else None,
+        torch.from_numpy(unique),
+        *(torch.from_numpy(np.array(values)[order]) for values in (rows, targets, owners)),
     )

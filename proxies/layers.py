@@ -143,10 +143,10 @@ class Rotary:
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """Rotary positions and sight of sequences that branch: a trunk and branches that follow it.
+    """Rotary positions and sight of sequences that hold a prefix tree, laid out depth first.
 
-    Stands in for `Rotary` where several continuations share one context. A token sees what came
-    before it in the trunk and in its own branch; forward only.
+    Stands in for `Rotary` where several continuations share one context. A token sees what stands
+    between the root and itself; forward only.
 
     Attributes:
         queries, keys: (2, R, 1, T, E/2) cosines and sines of each sequence's positions.
@@ -158,11 +158,11 @@ class Branches:
     mask: Tensor
 
     @classmethod
-    def build(cls, rotary: Rotary, positions_RT: Tensor, branch_RT: Tensor) -> "Branches":
-        """From each token's position and branch, (R, T); branch 0 is the trunk and comes first."""
-        own_RTT = branch_RT[:, :, None] == branch_RT[:, None, :]
-        seen_RTT = (own_RTT | (branch_RT == 0)[:, None, :]).tril_()
-        mask = torch.zeros(seen_RTT.shape, dtype=rotary.keys.dtype, device=branch_RT.device)
+    def build(cls, rotary: Rotary, positions_RT: Tensor, ends_RT: Tensor) -> "Branches":
+        """From each token's position and the place from which it is no longer seen, (R, T)."""
+        place_T = torch.arange(ends_RT.shape[1], device=ends_RT.device)
+        seen_RTT = (place_T[:, None] < ends_RT[:, None, :]).tril_()
+        mask = torch.zeros(seen_RTT.shape, dtype=rotary.keys.dtype, device=ends_RT.device)
         mask.masked_fill_(~seen_RTT, float("-inf"))
         queries, keys = (t[:, positions_RT][:, :, None] for t in (rotary.queries, rotary.keys))
         return cls(queries, keys, mask[:, None])
@@ -206,22 +206,27 @@ class Attention(Function):
         return joint.view(*grads[0].shape[:3], -1), None, None
 
 
-def attend(joint_KBTC: Tensor, rotary: Rotary | Branches, heads: int) -> Tensor:
-    """Causal attention (K, B, T, 3D) -> (K, B, T, D), by the kernel that suits the device."""
+def attend(joint_KBTC: Tensor, rotary: Rotary | Branches, heads: int, *, first: int = 0) -> Tensor:
+    """Causal attention (K, B, T, 3D) -> (K, B, T, D), by the kernel that suits the device.
+
+    What comes out for places before `first` is not asked for and may be anything finite.
+    """
     if joint_KBTC.device.type == "cpu" and joint_KBTC.shape[2] <= LONGEST:
         if not torch.is_grad_enabled():
-            return blocked_attention(joint_KBTC, rotary, heads)
+            return blocked_attention(joint_KBTC, rotary, heads, first=first)
         return apply(Attention, joint_KBTC, rotary, heads)
     return fused_attention(joint_KBTC, rotary, heads)
 
 
-def blocked_attention(joint_KBTC: Tensor, rotary: Rotary | Branches, heads: int) -> Tensor:
+def blocked_attention(
+    joint_KBTC: Tensor, rotary: Rotary | Branches, heads: int, *, first: int = 0
+) -> Tensor:
     """The same forward, for CPUs: a block of queries skips the keys that come after it."""
     models, batch, length, _ = joint_KBTC.shape
     qkv = _turned_heads(joint_KBTC, rotary, heads)
     q, k, v = qkv.flatten(1, 2)
-    mixed = torch.empty_like(q)
-    for start in range(0, length, BLOCK):
+    mixed = torch.zeros_like(q) if first else torch.empty_like(q)
+    for start in range(first, length, BLOCK):
         stop = min(start + BLOCK, length)
         weights = torch.bmm(q[:, start:stop], k[:, :stop].transpose(1, 2))
         mask = rotary.mask if isinstance(rotary, Branches) else _mask(length, weights)

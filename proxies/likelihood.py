@@ -96,7 +96,8 @@ class PackLikelihood:
             )
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         every = torch.arange(targets.numel())
-        logs, best = self._ask(Forest(inputs, None, None, every, targets.reshape(-1), every))
+        plain = Forest(inputs, None, None, every, every, targets.reshape(-1), every)
+        logs, best = self._ask(plain)
         kept = torch.arange(targets.shape[1]) + 1 < lengths[:, None].cpu()
         shape = (self.models, *targets.shape)
         return logs.view(shape).cpu().where(kept, 0.0), best.view(shape).cpu() & kept
@@ -105,7 +106,7 @@ class PackLikelihood:
         """Log-probabilities (K, S) and hits (K, S) of a batch's scored tokens."""
         device = self.model.device
         tokens_BT = forest.tokens.to(device)
-        sources, targets = forest.sources.to(device), forest.targets.to(device)
+        sources, first = forest.sources.to(device), forest.first
         head = self.model.parameters.named["head"]
         groups = [slice(0, self.model.models)]
         if device == "cpu":
@@ -114,8 +115,10 @@ class PackLikelihood:
         branches = self._branches(forest, groups[0].stop - groups[0].start)
         for members in groups:
             tokens_KBT = tokens_BT.expand(members.stop - members.start, -1, -1)
-            hidden = self.model.hidden(tokens_KBT, members=members, branches=branches, at=sources)
-            parts.append(_predicted(hidden.float(), head[members].float(), targets))
+            hidden = self.model.hidden(
+                tokens_KBT, members=members, branches=branches, at=sources, first=first
+            )
+            parts.append(_predicted(hidden.float(), head[members].float(), forest))
         logs, best = (torch.cat(values) for values in zip(*parts, strict=True))
         return (logs, best) if device == "cpu" else (logs[self.keep], best[self.keep])
 
@@ -127,25 +130,28 @@ class PackLikelihood:
 
     def _branches(self, forest: Forest, models: int) -> Branches | None:
         """What tokens see in a batch that branches, for so many models at once."""
-        if forest.positions is None or forest.branch is None:
+        if forest.positions is None or forest.ends is None:
             return None
-        positions, branch = (
-            x.to(self.model.device).repeat(models, 1) for x in (forest.positions, forest.branch)
+        positions, ends = (
+            x.to(self.model.device).repeat(models, 1) for x in (forest.positions, forest.ends)
         )
-        return Branches.build(self.model.rotary, positions, branch)
+        return Branches.build(self.model.rotary, positions, ends)
 
 
-def _predicted(hidden_KSD: Tensor, head_KDV: Tensor, targets_S: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target (K, S) and whether none was higher (K, S); in chunks."""
-    models, total, _ = hidden_KSD.shape
-    logs = torch.empty(models, total, dtype=torch.float32, device=hidden_KSD.device)
-    best = torch.empty(models, total, dtype=torch.bool, device=hidden_KSD.device)
-    size = chunk(hidden_KSD, head_KDV.shape[-1])
-    for start in range(0, total, size):
-        part = slice(start, start + size)
-        all_KsV = product(hidden_KSD[:, part], head_KDV)
-        torch.log_softmax(all_KsV, -1, out=all_KsV)
-        index = targets_S[part].expand(models, -1)[..., None]
-        logs[:, part] = all_KsV.gather(-1, index)[..., 0]
-        best[:, part] = logs[:, part] >= all_KsV.amax(-1)
+def _predicted(hidden_KUD: Tensor, head_KDV: Tensor, forest: Forest) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target (K, S) and whether none was higher (K, S); in chunks of U."""
+    models, total, _ = hidden_KUD.shape
+    device, vocabulary = hidden_KUD.device, head_KDV.shape[-1]
+    logs = torch.empty(models, len(forest.rows), dtype=torch.float32, device=device)
+    best = torch.empty(models, len(forest.rows), dtype=torch.bool, device=device)
+    rows, targets = forest.rows.to(device), forest.targets.to(device)
+    size = chunk(hidden_KUD, vocabulary)
+    starts = range(0, total, size)
+    stops = torch.searchsorted(forest.rows, torch.tensor([*starts[1:], total])).tolist()
+    for start, begin, end in zip(starts, [0, *stops], stops, strict=False):
+        all_KuV = product(hidden_KUD[:, start : start + size], head_KDV)
+        torch.log_softmax(all_KuV, -1, out=all_KuV)
+        row, part = rows[begin:end] - start, slice(begin, end)
+        logs[:, part] = all_KuV[:, row, targets[part]]
+        best[:, part] = logs[:, part] >= all_KuV.amax(-1)[:, row]
     return logs, best

@@ -106,6 +106,7 @@ class Model:
         members: slice | None = None,
         branches: Branches | None = None,
         at: Tensor | None = None,
+        first: int = 0,
     ) -> Tensor:
         """Normed hidden states before the head, (K, B x T, D), float32.
 
@@ -114,6 +115,7 @@ class Model:
             members: the models that `tokens_KBT` is for; all when None.
             branches: where and what tokens see, if not every token all that came before it.
             at: (S,) the positions of B x T whose states are wanted, (K, S, D); all when None.
+            first: none of them stands before this place of its sequence.
         """
         p = self.parameters.named
         if members is not None:
@@ -125,8 +127,10 @@ class Model:
             a_KND = apply(RMSNorm, x_KND, p[f"{i}.attention_norm"])
             joint_KNC = apply(Linear, a_KND, p[f"{i}.qkv"], self.compute)
             joint_KBTC = joint_KNC.view(models, batch, length, -1)
-            mixed = attend(joint_KBTC, rotary, self.rung.heads).reshape(x_KND.shape)
-            if at is not None and i == self.rung.layers - 1:
+            last = at is not None and i == self.rung.layers - 1
+            mixed = attend(joint_KBTC, rotary, self.rung.heads, first=first if last else 0)
+            mixed = mixed.reshape(x_KND.shape)
+            if last:
                 mixed, x_KND = mixed[:, at], x_KND[:, at]
             x_KND = x_KND + apply(Linear, mixed, p[f"{i}.out"], self.compute)
             m_KND = apply(RMSNorm, x_KND, p[f"{i}.mlp_norm"])

@@ -25,15 +25,19 @@ def pack(models=3, keep=None, device="cpu"):
 
 
 def questions(seed, count=30):
-    """Contexts with one to six answers, some of them as long as the model can take."""
+    """Contexts with one to six answers, some of them as long as the model can take.
+
+    Those of every other context are made of two tokens, so that they begin alike.
+    """
     rng = np.random.default_rng(seed)
     contexts, answers = [], []
-    for _ in range(count):
+    for number in range(count):
+        kinds = VOCABULARY if number % 2 else 2
         length = int(rng.integers(1, RUNG.context))
         contexts.append(tuple(rng.integers(0, VOCABULARY, length).tolist()))
         most = RUNG.context + 1 - length
         sizes = rng.integers(1, most + 1, int(rng.integers(1, 7)))
-        answers.append([tuple(rng.integers(0, VOCABULARY, n).tolist()) for n in sizes])
+        answers.append([tuple(rng.integers(0, kinds, n).tolist()) for n in sizes])
     return contexts, answers
 
 
@@ -89,7 +93,7 @@ def test_all_kernels_see_the_same_branches(monkeypatch):
     contexts, answers = questions(1, count=6)
     planted = forest.plant(forest.grow(contexts, answers, longest=RUNG.context))
     model = pack(models=1).model
-    branches = Branches.build(model.rotary, planted.positions, planted.branch)
+    branches = Branches.build(model.rotary, planted.positions, planted.ends)
     shape = (1, *planted.tokens.shape, 3 * RUNG.width)
     joint = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -116,7 +120,7 @@ def test_every_answer_is_planted_exactly_once(seed, longest, budget):
         for owner in batch.owners.unique().tolist():
             assert owner not in found
             found[owner] = tuple(batch.targets[batch.owners == owner].tolist())
-        fed = batch.tokens.reshape(-1)[batch.sources]
+        fed = batch.tokens.reshape(-1)[batch.sources[batch.rows]]
         first = np.unique(batch.owners.numpy(), return_index=True)[1]
         assert [int(fed[i]) for i in first] == [flat[int(batch.owners[i])][0][-1] for i in first]
     assert found == {i: answer for i, (_, answer) in enumerate(flat)}
@@ -127,6 +131,24 @@ def test_a_context_is_computed_once():
     trees = forest.grow([tuple(range(1, 11))], [[(1, 2), (3, 4), (5,), (6, 7, 8)]], longest=24)
     (batch,) = forest.forests(trees, 1000)
     assert batch.tokens.shape == (1, 10 + 1 + 1 + 0 + 2)
+    assert len(batch.sources) == len(set(batch.sources.tolist())) == 1 + 1 + 1 + 0 + 2
+
+
+def test_how_answers_begin_is_computed_once():
+    """Catches answers that bring a common beginning along each, a beginning that only the next
+    answer finds, and logits of one prediction made twice."""
+    answers = [(1, 2, 3, 4), (9,), (1, 2, 5), (1, 2, 3, 6), (1, 2)]
+    trees = forest.grow([(7, 8)], [answers], longest=24)
+    (batch,) = forest.forests(trees, 1000)
+    assert batch.tokens.tolist() == [[7, 8, 1, 2, 3]]
+    assert batch.positions is None  # the answers part at tokens that are predicted, never fed
+    assert batch.sources.tolist() == [1, 2, 3, 4]
+    assert batch.rows.tolist() == sorted([0, 1, 2, 3, 0, 0, 1, 2, 0, 1, 2, 3, 0, 1])
+    split = forest.grow([(7, 8)], [[(1, 2, 3, 4), (1, 5, 6, 7), (1, 2, 8, 9)]], longest=24)
+    (batch,) = forest.forests(split, 1000)
+    assert batch.tokens.tolist() == [[7, 8, 1, 2, 3, 8, 5, 6]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 4, 3, 4]]
+    assert batch.ends.tolist() == [[8, 8, 8, 6, 5, 6, 8, 8]]
 
 
 def test_what_cannot_be_scored_is_refused():
