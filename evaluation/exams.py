@@ -6,7 +6,7 @@ empty context becomes the end-of-text token, and what is too long loses its left
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Item:
         choices: how many of the requests are choices (others serve lm-eval's own metrics).
         gold: position of the gold answer among them.
         sizes: UTF-8 bytes of what each request scores.
+        averaged: metrics of the task that are averaged over items.
+        own_verdict: whether the task's class leaves lm-eval's verdict on answers as it is.
     """
 
     task: Any
@@ -35,6 +37,8 @@ class Item:
     choices: int
     gold: int
     sizes: tuple[int, ...]
+    averaged: frozenset[str]
+    own_verdict: bool
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class Exam:
     left_out: int
 
     def answers(self, nats: Floats, greedy: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
-        """Per request: log-likelihood in nats, and whether decoding would give it, from (rows,)."""
-        return np.add.reduceat(nats, self.starts), np.logical_and.reduceat(greedy, self.starts)
+        """Per request: nats, and whether decoding would give it; (..., rows) -> (..., requests)."""
+        whole = np.logical_and.reduceat(greedy, self.starts, axis=-1)
+        return np.add.reduceat(nats, self.starts, axis=-1), whole
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Encoder:
     tokenizer: Tokenizer
     eot: int
     context: int
+    _latest: dict[str, list[int]] = field(default_factory=dict, compare=False, repr=False)
 
     def pair(self, context: str, continuation: str) -> Row | None:
         """A continuation after a context; None where it does not fit."""
@@ -85,7 +91,10 @@ class Encoder:
                 before = [self.eot]
         else:
             text, moved = split(context)
-            before = self.encode(text)
+            if text not in self._latest:  # the choices of an item share their context
+                self._latest.clear()
+                self._latest[text] = self.encode(text)
+            before = self._latest[text]
             after = self.encode(text + moved + continuation)[len(before) :]
         if not before or not 0 < len(after) <= self.context:
             return None

@@ -1,8 +1,8 @@
 """lm-eval on a pack: each task's requests are built once and all proxies answer them together.
 
-Tasks, prompts, filters and metrics are lm-eval's own; only the model is ours, and the encoding of
-requests is that of its `HFLM` (`evaluation.exams`). So accuracies equal those of `HFLM` on each
-exported proxy. No other file imports lm_eval.
+Tasks, prompts, filters and metrics are lm-eval's own (`evaluation.judge`); only the model is ours,
+and the encoding of requests is that of its `HFLM` (`evaluation.exams`). So accuracies equal those
+of `HFLM` on each exported proxy. No other file imports lm_eval.
 
 A request that `HFLM` would refuse (its answer alone is longer than the model's context, or encodes
 to nothing) is left out with its item, for every proxy alike, and counted.
@@ -29,11 +29,11 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from evaluation import benchmarks
-from evaluation.exams import Encoder, Exam, Floats, Item, split
+from evaluation.exams import Encoder, Exam, Item, split
+from evaluation.judge import answer, verdict
 from evaluation.likelihood import Row
 from evaluation.suites import OFFLINE, TASKS, Suite, short_name
 from mixtures.errors import CuveeError, DataError, UnknownName
@@ -112,7 +112,8 @@ def _item(task: Any, instances: tuple[Any, ...], encoder: Encoder) -> tuple[Item
         parts.append(part)
     sizes = tuple(len((split(c or "")[1] + text).encode()) for c, text in pairs)
     choices, gold = _gold(task, instances)
-    return Item(task, instances, choices, gold, sizes), parts
+    own = type(task).process_results is ConfigurableTask.process_results
+    return Item(task, instances, choices, gold, sizes, _averaged(task), own), parts
 
 
 def _rolling(encoder: Encoder, text: str) -> list[Row]:
@@ -145,55 +146,9 @@ def _gold(task: Any, instances: tuple[Any, ...]) -> tuple[int, int]:
     return len(choices), choices.index(gold) if isinstance(gold, str) else int(gold)
 
 
-def judged(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> dict[str, Floats]:
-    """lm-eval's own metrics on one model's answers.
-
-    Args:
-        exam: the task.
-        nats: (requests,) log-likelihoods.
-        greedy: (requests,) whether decoding would give them.
-
-    Returns:
-        metric -> (items,) values, for those metrics that are averaged over items. Perplexities are
-        left to `scores`; metrics with another aggregation (f1) are not reported.
-    """
-    values: dict[str, list[float]] = {}
-    tasks: dict[int, list[tuple[Item, int]]] = {}
-    place = 0
-    for item in exam.items:
-        tasks.setdefault(id(item.task), []).append((item, place))
-        place += len(item.instances)
-    for members in tasks.values():
-        task = members[0][0].task
-        if task.OUTPUT_TYPE == "generate_until":
-            continue
-        averaged = {name for name, how in task.aggregation().items() if how is mean}
-        if not averaged:
-            continue
-        for item, place in members:
-            _answer(item, nats[place:], greedy[place:])
-        task._instances = [instance for item, _ in members for instance in item.instances]
-        task.apply_filters()
-        for item, _ in members:
-            for name, value in _judge(item).items():
-                if name in averaged:
-                    values.setdefault(name, []).append(float(value))
-    return {name: np.array(v) for name, v in values.items()}
-
-
-def _answer(item: Item, nats: Floats, greedy: NDArray[np.bool_]) -> None:
-    """Put one model's answers into an item's requests."""
-    for instance, value, hit in zip(item.instances, nats, greedy, strict=False):
-        whole = instance.request_type == "loglikelihood_rolling"
-        instance.resps = [float(value) if whole else (float(value), bool(hit))]
-        instance.filtered_resps = {}
-
-
-def _judge(item: Item) -> dict[str, Any]:
-    """lm-eval's verdict on the answers of an item, under the task's first filter."""
-    key = next(iter(item.instances[0].filtered_resps))
-    results = [instance.filtered_resps[key] for instance in item.instances]
-    return dict(item.task.process_results(item.instances[0].doc, results))
+def _averaged(task: Any) -> frozenset[str]:
+    """The metrics of a task that are averaged over its items."""
+    return frozenset(name for name, how in task.aggregation().items() if how is mean)
 
 
 def check(suite: Suite) -> None:
@@ -211,11 +166,11 @@ def check(suite: Suite) -> None:
             if task.OUTPUT_TYPE == "generate_until":
                 continue
             with _explained(name, "judged"):
-                item = Item(task, instances, 1, 0, ())
-                _answer(item, np.full(len(instances), -1.0), np.zeros(len(instances), dtype=bool))
+                item = Item(task, instances, 1, 0, (), _averaged(task), True)
+                answer(item, np.full(len(instances), -1.0), np.zeros(len(instances), dtype=bool))
                 task._instances = list(instances)
                 task.apply_filters()
-                _judge(item)
+                verdict(item)
 
 
 def _asked(name: str, tasks: list[Any], limit: int | None) -> Iterator[tuple[Any, tuple[Any, ...]]]:

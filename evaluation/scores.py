@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from evaluation import harness, perplexity
+from evaluation import harness, judge, perplexity
 from evaluation.exams import Exam
 from evaluation.likelihood import Likelihood, totals
 from evaluation.perplexity import Text
@@ -33,6 +33,7 @@ from mixtures.history import Score, canonical
 VERSION = 1  # raised by hand whenever the same text would be scored otherwise
 END_OF_TEXT = "<|endoftext|>"
 Floats = NDArray[np.float64]
+Grade = tuple[Score, dict[str, Score]]  # the value of a task and its details
 
 
 @dataclass(frozen=True)
@@ -101,26 +102,36 @@ def score_pack(
     )
     parts = [sample.rows for sample in samples.values()] + [exam.rows for exam in exams]
     nats, greedy = totals(likelihood, [row for part in parts for row in part])
-    ends = np.cumsum([len(part) for part in parts])[:-1]
-    answers = list(zip(np.split(nats, ends, axis=1), np.split(greedy, ends, axis=1), strict=True))
     sound = [bool(np.isfinite(line).all()) for line in nats]
-    return [
-        _proxy(samples, exams, [(n[k], g[k]) for n, g in answers]) if sound[k] else BROKEN
-        for k in range(likelihood.models)
+    if not any(sound):
+        return [BROKEN] * likelihood.models
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    answers = list(
+        zip(np.split(nats[sound], ends, 1), np.split(greedy[sound], ends, 1), strict=True)
+    )
+    graded = [
+        _exam(exam, *exam.answers(*answer))
+        for exam, answer in zip(exams, answers[len(samples) :], strict=True)
     ]
+    texts = [nats for nats, _ in answers[: len(samples)]]
+    scored = iter(
+        _proxy(samples, exams, [n[k] for n in texts], [grades[k] for grades in graded])
+        for k in range(sum(sound))
+    )
+    return [next(scored) if whole else BROKEN for whole in sound]
 
 
 def _proxy(
     samples: Mapping[str, perplexity.Sample],
     exams: Sequence[Exam],
-    answers: Sequence[tuple[Floats, NDArray[np.bool_]]],
+    nats: Sequence[Floats],
+    grades: Sequence[Grade],
 ) -> PackScores:
-    """The scores of one proxy from its answers to each sample and exam, (rows,) each."""
+    """The scores of one proxy from its nats on each sample (rows,) and its grade in each exam."""
     result = PackScores()
-    for (name, sample), (nats, _) in zip(samples.items(), answers, strict=False):
-        result.scores[f"domain/{name}"] = sample.score(nats)
-    for exam, (nats, greedy) in zip(exams, answers[len(samples) :], strict=True):
-        value, details = _exam(exam, *exam.answers(nats, greedy))
+    for (name, sample), line in zip(samples.items(), nats, strict=True):
+        result.scores[f"domain/{name}"] = sample.score(line)
+    for exam, (value, details) in zip(exams, grades, strict=True):
         result.scores[f"task/{exam.name}"] = value
         result.details.update({f"task/{exam.name}/{name}": d for name, d in details.items()})
     return result
@@ -138,26 +149,29 @@ def end_of_text(tokenizer_path: Path) -> int:
     return int(eot)
 
 
-def _exam(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> tuple[Score, dict[str, Score]]:
-    """The value and the details of a task, from one model's answers (requests,)."""
+def _exam(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> list[Grade]:
+    """The value and the details of a task for each model, from all answers (K, requests)."""
     starts = np.cumsum([0] + [len(item.instances) for item in exam.items[:-1]])
     gold = starts + np.array([item.gold for item in exam.items])
     sizes = np.array([float(size) for item in exam.items for size in item.sizes])
-    value = perplexity.ratio(-nats[gold] / np.log(2), sizes[gold])
     details: dict[str, Floats] = {}
     choices = np.array([item.choices for item in exam.items])
     if (choices > 1).all():
         details["probability"], details["margin"] = _choices(nats, sizes, starts, choices, gold)
-        details["chance"] = 1.0 / choices
+        details["chance"] = np.tile(1.0 / choices, (len(nats), 1))
     names = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
-    for name, values in harness.judged(exam, nats, greedy).items():
+    for name, values in judge.judged(exam, nats, greedy).items():
         details[names.get(name, name)] = values
-    scores = {name: average(values) for name, values in details.items()}
-    if "chance" in scores:
-        scores["chance"] = Score(scores["chance"].value, 0.0, len(choices))
-    if exam.left_out:
-        scores["left_out"] = Score(float(exam.left_out), 0.0, len(exam.items) + exam.left_out)
-    return value, scores
+    grades = []
+    for k, line in enumerate(nats):
+        value = perplexity.ratio(-line[gold] / np.log(2), sizes[gold])
+        scores = {name: average(values[k]) for name, values in details.items()}
+        if "chance" in scores:
+            scores["chance"] = Score(scores["chance"].value, 0.0, len(choices))
+        if exam.left_out:
+            scores["left_out"] = Score(float(exam.left_out), 0.0, len(exam.items) + exam.left_out)
+        grades.append((value, scores))
+    return grades
 
 
 def _choices(
@@ -167,17 +181,17 @@ def _choices(
     counts: NDArray[np.int64],
     gold: NDArray[np.int64],
 ) -> tuple[Floats, Floats]:
-    """Normalised probability and margin in nats per byte of each item's gold answer, (items,)."""
+    """Normalised probability and margin in nats per byte of the gold answers, (K, items) each."""
     width = int(counts.max())
     where = starts[:, None] + np.arange(width)
     real = np.arange(width) < counts[:, None]
     where = np.where(real, where, 0)
-    logs = np.where(real, nats[where], -np.inf)
-    top = logs.max(axis=1, keepdims=True)
-    probability = np.exp(nats[gold] - top[:, 0]) / np.exp(logs - top).sum(axis=1)
+    logs = np.where(real, nats[:, where], -np.inf)
+    top = logs.max(axis=-1, keepdims=True)
+    probability = np.exp(nats[:, gold] - top[..., 0]) / np.exp(logs - top).sum(axis=-1)
     others = real & (where != gold[:, None])
-    best = np.where(others, nats[where] / sizes[where], -np.inf).max(axis=1)
-    return probability, nats[gold] / sizes[gold] - best
+    best = np.where(others, nats[:, where] / sizes[where], -np.inf).max(axis=-1)
+    return probability, nats[:, gold] / sizes[gold] - best
 
 
 def average(values: Floats) -> Score:

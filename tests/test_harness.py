@@ -1,5 +1,6 @@
 """lm-eval on packs against lm-eval's own HFLM on the same models."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evaluation import benchmarks, harness, scores, suites
+from evaluation import benchmarks, harness, judge, scores, suites
 from evaluation.likelihood import Row, totals
 from mixtures.errors import DataError, EvidenceError, RecipeError, UnknownName
 
@@ -157,6 +158,34 @@ def test_scores_equal_those_of_hflm(pack, reference, suite, members, tokenizer_p
         assert details["task/questions/accuracy_norm"].value == questions["acc_norm,none"]
         whole = expected["results"]["texts"]["bits_per_byte,none"]
         assert scored[place].scores["task/texts"].value == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("metrics", [("acc", "acc_norm"), ("acc_norm", "acc_bytes")])
+def test_all_models_are_judged_as_lm_eval_judges_each(tmp_path, tokenizer_path, metrics):
+    """Catches models or items mixed up, choices that are missing but win, ties that go to the last
+    choice, lengths with the blank, and bytes taken for characters."""
+    benchmarks.adopt(write(tmp_path / "questions.src", QUESTIONS), tmp_path, "questions")
+    suite = suites.Suite(("questions",), None, tmp_path)
+    (exam,) = harness.exams(suite, tokenizer_path=tokenizer_path, eot=0, context=CONTEXT)
+    items = [dataclasses.replace(item, averaged=frozenset(metrics)) for item in exam.items]
+    for item in items:
+        item.task._metric_fn_list = dict.fromkeys(metrics)
+    plain, slow = (
+        dataclasses.replace(
+            exam, items=tuple(dataclasses.replace(item, own_verdict=own) for item in items)
+        )
+        for own in (True, False)
+    )
+    requests = sum(len(item.instances) for item in items)
+    nats = np.random.default_rng(0).choice([-6.0, -4.0, -4.0, -2.0], (5, requests))
+    found = judge.judged(plain, nats, nats > -3)
+    expected = judge.judged(slow, nats, nats > -3)
+    assert found.keys() == expected.keys() == set(metrics)
+    for name in metrics:
+        assert found[name].shape == (5, len(items))
+        assert 0.1 < found[name].mean() < 0.9
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert (found[metrics[0]] != found[metrics[1]]).any()
 
 
 def test_reference_is_able_to_tell_models_apart(reference):
