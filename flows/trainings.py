@@ -23,13 +23,17 @@ from mixtures.errors import TrainingError
 from mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical
 from proxies import checkpoint, pack
 from proxies.train import Progress
+from tasks.claims import Claims
 from tasks.pack import PackJob
 from tasks.recorder import Tracker
 from tasks.store import Store
 from tasks.train import train_pack
 
 POLL_SECONDS = 0.05
+OTHERS_SECONDS = 1.0  # between two looks at what another sweep trains
 AHEAD = 1  # packs that wait beyond the slots, so that no core does while a result is kept
+
+Launched = tuple[PackJob, "PrefectConcurrentFuture[Any]"]
 
 
 class Trainings:
@@ -54,6 +58,7 @@ class Trainings:
         self._prepared, self._store, self._tracker, self._runner = prepared, store, tracker, runner
         self._checkpoints, self._pack_limit = checkpoints, pack_limit
         self._failed_share = failed_share
+        self._claims = Claims(store)
         self._lock = threading.Lock()
         self._bar: Bar | None = None
         self._done: dict[str, Outcome] = {}
@@ -80,13 +85,8 @@ class Trainings:
         for spec in {spec.fingerprint: spec for spec in specs}.values():
             if spec.fingerprint in self._done:
                 continue
-            outcome = self._store.get(spec.fingerprint)
-            if outcome is None:
+            if not self._look_up(spec):
                 missing.append(spec)
-            else:
-                self._done[spec.fingerprint] = outcome
-                self.reused += 1
-                self._tracker.finish(outcome)
         for note in self._store.damaged:
             current().say(f"damaged: {note}")
         self._store.damaged.clear()
@@ -125,19 +125,72 @@ class Trainings:
         self._seen = {}
         for spec in missing:
             self._tracker.child(spec, {"role": role})
-        slots = self._runner.slots
-        futures: list[PrefectConcurrentFuture[Any]] = []
-        try:
+        with self._claims:
+            try:
+                for job, future in self._launch(jobs, len(missing)):
+                    self._settle(job, future)
+            except BaseException:
+                self._runner.stop()
+                raise
+
+    def _launch(self, jobs: Sequence[PackJob], asked: int) -> list[Launched]:
+        """Submit what no other sweep trains; wait for the rest, or take it over from a dead one."""
+        slots, told = self._runner.slots, False
+        launched: list[Launched] = []
+        while jobs:
+            others: list[PackJob] = []
             for job in jobs:
-                while sum(not future.wrapped_future.done() for future in futures) >= slots + AHEAD:
+                while sum(not f.wrapped_future.done() for _, f in launched) >= slots + AHEAD:
                     time.sleep(POLL_SECONDS)
-                futures.append(train_pack.submit(job, self._runner.run, self._keep))
-                self._check_failures(len(missing))
-            for job, future in zip(jobs, futures, strict=True):
-                self._settle(job, future)
-        except BaseException:
-            self._runner.stop()
-            raise
+                mine, theirs = self._divide(job)
+                if mine:
+                    future = train_pack.submit(mine, self._runner.run, self._keep)
+                    launched.append((mine, future))
+                others += [theirs] if theirs else []
+                self._check_failures(asked)
+            jobs = others
+            if jobs and not told:
+                count = sum(len(job.specs) for job in jobs)
+                current().say(f"Another sweep on this store trains {count} of these proxies now")
+                told = True
+            if jobs:
+                self._give_back(launched)
+                time.sleep(OTHERS_SECONDS)
+        return launched
+
+    def _give_back(self, launched: Sequence[Launched]) -> None:
+        """Give back the claims on packs that failed: two sweeps must not wait for each other's."""
+        for job, future in launched:
+            if future.wrapped_future.done():
+                for spec in job.specs:
+                    self._claims.release(spec.fingerprint)
+
+    def _divide(self, job: PackJob) -> tuple[PackJob | None, PackJob | None]:
+        """What this sweep claims of a pack, and what another one has claimed."""
+        mine, theirs = [], []
+        for spec in job.specs:
+            if not self._claims.take(spec.fingerprint):
+                if not self._look_up(spec):
+                    theirs.append(spec)
+            elif self._look_up(spec):  # finished elsewhere since it was found missing
+                self._claims.release(spec.fingerprint)
+            else:
+                mine.append(spec)
+        parts = [self._job(part, job.device) if part else None for part in (mine, theirs)]
+        with self._lock:
+            self._packs.pop(job.name, None)
+            self._packs |= {part.name: part for part in parts if part}
+        return parts[0], parts[1]
+
+    def _look_up(self, spec: RunSpec) -> bool:
+        """Take an outcome from the store, if it is there."""
+        outcome = self._store.get(spec.fingerprint)
+        if outcome is None:
+            return False
+        self._done[spec.fingerprint] = outcome
+        self.reused += 1
+        self._tracker.finish(outcome)
+        return True
 
     def _job(self, specs: Sequence[RunSpec], device: str) -> PackJob:
         job = PackJob(
@@ -161,6 +214,7 @@ class Trainings:
     def _keep(self, job: PackJob, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             self._store.put(outcome)
+            self._claims.release(outcome.spec.fingerprint)
         checkpoint.remove(Path(job.checkpoints))
         with self._lock:
             for outcome in outcomes:

@@ -6,19 +6,28 @@ run is trained again. Paths are fsspec URLs, so that a store can lie on a disk, 
 in an object store.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 
 from mixtures.errors import CuveeError, EvidenceError, StorageError
 from mixtures.history import Failed, Outcome, RunSpec, canonical, from_json, to_json
+
+Result = TypeVar("Result")
+PAUSES = (0.1, 0.5, 2.0)  # seconds before a read or a write that failed is tried again
+LASTING = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR),
+    *(errno.EISDIR, errno.EEXIST),
+)
 
 
 class Store:
@@ -91,29 +100,59 @@ class Store:
         """Keep a value that is costly to compute again, under a key of what determines it."""
         self._write(f"{self.root}/{name}/{key}.json", value)
 
+    def create(self, path: str, raw: bytes) -> bool:
+        """Make a small object unless it is there; of several who try, one succeeds.
+
+        Returns:
+            Whether it was made; False if it was there.
+
+        Raises:
+            StorageError: the place cannot be written.
+        """
+        with _plainly(path):
+            try:
+                if "file" in _protocols(self.files):
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    with open(path, "xb") as file, _whole(path):
+                        file.write(raw)
+                        file.flush()
+                else:
+                    self.files.pipe_file(path, raw, mode="create")
+            except FileExistsError:
+                return False
+            except FileNotFoundError:  # its folder was removed just now, by who gave a claim back
+                return self.create(path, raw)
+            return True
+
+    def replace(self, path: str, raw: bytes) -> None:
+        """Write a small object whole, over what is there.
+
+        Raises:
+            StorageError: the place cannot be written.
+        """
+        with _plainly(path):
+            _patiently(lambda: self._write_atomically(path, raw))
+
     def _read(self, path: str) -> Any:
-        try:
-            raw = self.files.cat_file(path)
-        except FileNotFoundError:
-            return None
-        try:
-            record = json.loads(raw)
-            content, digest = record["content"], record["sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            self._set_aside(path, f"unreadable: {error!r}")
-            return None
-        if hashlib.sha256(canonical(content).encode()).hexdigest() != digest:
-            self._set_aside(path, "its checksum does not match")
-            return None
-        return content
+        for last in (False, True):  # a bad read of a good record must not condemn it
+            with _plainly(path):
+                try:
+                    raw = _patiently(lambda: self.files.cat_file(path))
+                except FileNotFoundError:
+                    return None
+            content, problem = _unseal(raw)
+            if not problem:
+                return content
+            if last:
+                self._set_aside(path, problem)
+        return None
 
     def _write(self, path: str, content: Any) -> None:
         text = canonical(content)
         record = json.dumps(
             {"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": json.loads(text)}
         )
-        with _plainly(path):
-            self._write_atomically(path, record.encode())
+        self.replace(path, record.encode())
 
     def _write_atomically(self, path: str, raw: bytes) -> None:
         if "file" not in _protocols(self.files):
@@ -133,9 +172,43 @@ class Store:
 
     def _set_aside(self, path: str, why: str) -> None:
         aside = f"{path}.corrupt-{uuid.uuid4().hex[:8]}"
-        with _plainly(path):
+        with _plainly(path), contextlib.suppress(FileNotFoundError):  # another sweep was first
             self.files.mv(path, aside)
         self.damaged.append(f"{path}: {why}; moved to {aside}, it will be made again")
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[None]:
+    """Removes a new file that could not be written."""
+    try:
+        yield
+    except OSError:
+        os.remove(path)
+        raise
+
+
+def _unseal(raw: bytes) -> tuple[Any, str]:
+    """The content of a record, or what is wrong with it."""
+    try:
+        record = json.loads(raw)
+        content, digest = record["content"], record["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        return None, f"unreadable: {error!r}"
+    if hashlib.sha256(canonical(content).encode()).hexdigest() != digest:
+        return None, "its checksum does not match"
+    return content, ""
+
+
+def _patiently(work: Callable[[], Result]) -> Result:
+    """Try again what failed for a reason that may pass by itself."""
+    for pause in PAUSES:
+        try:
+            return work()
+        except OSError as error:
+            if error.errno in LASTING or isinstance(error, FileNotFoundError | FileExistsError):
+                raise
+        time.sleep(pause)
+    return work()
 
 
 def _protocols(files: Any) -> tuple[str, ...]:
