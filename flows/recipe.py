@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from flows import strict
 from mixtures import registry
 from mixtures.constraints import Constraints, Group, constrain
 from mixtures.domains import DomainSet
@@ -52,6 +53,15 @@ class Part(BaseModel):
     """A part of a recipe: unknown fields are refused, values are not coerced in silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None and field.annotation is not bool:
+                raise ValueError(f"{name!r} is neither true nor false: give a value")
+        return values
 
 
 class SourcePart(Part):
@@ -261,8 +271,8 @@ def load(path: Path) -> tuple[Recipe, str]:
 def parse(text: str, where: str = "the recipe") -> Recipe:
     """A recipe from its text; see `load`."""
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = strict.load(text)
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise RecipeError(f"{where} must be a mapping of fields; found {type(values).__name__}")

@@ -102,7 +102,7 @@ def build(kind: str, config: Any) -> Any:
         values[key] = _coerce(f"{kind} {config['name']}.{key}", _frozen(value), hints[key])
     try:
         return cls(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RecipeError(f"{kind} {config['name']!r}: {error}") from error
 
 

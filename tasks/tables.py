@@ -192,11 +192,21 @@ def _load(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise DataError(f"no table {path}") from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{path} is not a CSV table: {error}") from error
+        raise DataError(f"{path} is not a CSV table: {' '.join(str(error).split())}") from error
+    header = [str(name).strip() for name in _header(path)]
+    doubled = sorted({name for name in header if name and header.count(name) > 1})
+    if doubled:
+        raise DataError(f"{path}: columns that stand more than once: {_some(doubled)}")
     table.columns = [str(name).strip() for name in table.columns]
     if table.empty:
         raise DataError(f"{path} has a header but no rows")
     return table
+
+
+def _header(path: Path) -> list[str]:
+    """Names of the columns as they are written; pandas renames those that stand twice."""
+    first = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, nrows=1)
+    return [str(name) for name in first.iloc[0]]
 
 
 def _keys(

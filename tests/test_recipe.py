@@ -50,6 +50,10 @@ def test_counts_may_carry_a_suffix():
         ("{domains: {a", "{quickstart: [legal], domains: {a", "either `quickstart` or `domains`"),
         ("weights: {", "weights: {{", "not YAML"),
         ("name: tiny", "- tiny", "YAML|mapping"),
+        ("name: tiny", "name: tiny\nname: small", "'name' stands twice"),
+        ("name: tiny", "name: tiny\nseed: true", "'seed' is neither true nor false"),
+        ("domain/a: 1", "domain/a: much", "could not convert"),
+        ("name: tiny", "name: !!python/name:os.system", "not YAML"),
     ],
 )
 def test_a_mistake_is_named_with_a_way_out(old, new, words):

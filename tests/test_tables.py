@@ -39,6 +39,8 @@ def test_row_order_does_not_matter(tmp_path):
         (LOSS.replace("2.25", ""), DataError, "'qa' has no number for run r2"),
         (LOSS.replace("2.25", "nan"), DataError, "'qa' has no number for run r2"),
         (LOSS.replace("run", "job").replace("index", "i"), DataError, "share no id column"),
+        (LOSS.replace("math,qa", "qa,qa"), DataError, "columns that stand more than once: qa"),
+        (LOSS.replace("2.25", "2.25,7"), DataError, "not a CSV table: [^\n]+$"),
         ("run,math\n", DataError, "no rows"),
         ("", DataError, "not a CSV table"),
     ],
