@@ -21,7 +21,7 @@ from mixtures.domains import DomainSet
 from mixtures.errors import RecipeError
 from mixtures.history import canonical
 from mixtures.problem import Problem, Proxy
-from proxies import device
+from proxies import device, ladder
 from proxies.corpus import Files, Source
 from proxies.quickstart import KINDS, quickstart
 from proxies.shards import Corpus
@@ -143,6 +143,11 @@ def problem(recipe: Recipe, prepared: Prepared) -> Problem:
         ),
         full_tokens=recipe.full_scale.tokens,
         scoring=prepared.scoring,
+        full_parameters=recipe.full_scale.parameters,
+        sizes=tuple(
+            (name, rung.parameters(prepared.corpus.vocabulary))
+            for name, rung in ladder.LADDER.items()
+        ),
     )
 
 

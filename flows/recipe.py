@@ -152,9 +152,13 @@ class ConstraintsPart(Part):
 
 
 class FullScalePart(Part):
-    """The run for which the mixture is chosen; 0 tokens where it is not known."""
+    """The run for which the mixture is chosen; 0 where it is not known.
+
+    Without `parameters`, a ladder's answer is for the largest model it trained.
+    """
 
     tokens: Count = 0
+    parameters: Count = 0
 
 
 class SizePart(Part):

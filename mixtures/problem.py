@@ -46,6 +46,9 @@ class Problem:
         proxy: how candidates are tried.
         full_tokens: tokens of the run for which the mixture is chosen.
         scoring: hash of what proxies are scored on.
+        full_parameters: of the model for which the mixture is chosen, embeddings included; 0 where
+            the answer is for the largest model tried.
+        sizes: (size, parameters) pairs of the ladder's steps, embeddings included.
     """
 
     domains: DomainSet
@@ -55,6 +58,8 @@ class Problem:
     proxy: Proxy
     full_tokens: int
     scoring: str = ""
+    full_parameters: int = 0
+    sizes: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         missing = [t for t in self.objective.targets if t not in self.targets]
@@ -63,6 +68,20 @@ class Problem:
                 f"the objective asks for {', '.join(missing)}, which no run measures; "
                 f"measured: {', '.join(self.targets)}"
             )
+
+    def parameters(self, size: str) -> int:
+        """Parameters of a model of a size, embeddings included.
+
+        Raises:
+            RecipeError: the problem does not know the size.
+        """
+        known = dict(self.sizes)
+        if size not in known:
+            raise RecipeError(
+                f"this problem does not say how many parameters size {size!r} has; "
+                f"it knows {', '.join(known) or 'none'}"
+            )
+        return known[size]
 
     def spec(
         self,

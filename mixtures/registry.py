@@ -1,6 +1,7 @@
 """From a name in a recipe to a frozen dataclass.
 
-A law, design, search, controller, method or objective registers its class with one decorator:
+A law, scaling law, design, search, controller, method or objective registers its class with one
+decorator:
 
     @register("law", "log_linear")
     @dataclass(frozen=True)
@@ -25,6 +26,7 @@ from mixtures.errors import RecipeError, UnknownName
 FOLDERS = {
     "design": "mixtures.designs",
     "law": "mixtures.laws",
+    "scaling": "mixtures.scaling",
     "search": "mixtures.searches",
     "controller": "mixtures.controllers",
     "method": "mixtures.methods",
