@@ -11,6 +11,8 @@ from mixtures import simplex
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 from mixtures.history import Stage
+from mixtures.scale_evidence import ScaleEvidence
+from mixtures.scale_evidence import from_json as scale_from_json
 from mixtures.surface import Surface
 
 LEVEL = 0.90  # of every interval in a recommendation
@@ -158,6 +160,7 @@ class Recommendation:
         trajectory: for methods that move weights: (tokens, weights) pairs.
         front: what the first two parts of the objective cost each other, if it was computed.
         surface: what the chosen law predicts everywhere, for a page to compute, if there is a law.
+        scale: for which scale it is made and how far that extrapolates, where sizes were compared.
     """
 
     domains: tuple[str, ...]
@@ -178,6 +181,7 @@ class Recommendation:
     trajectory: tuple[tuple[int, tuple[float, ...]], ...] = field(default=())
     front: Front | None = None
     surface: Surface | None = None
+    scale: ScaleEvidence | None = None
 
     def __post_init__(self) -> None:
         for stage in self.stages:
@@ -227,6 +231,8 @@ def from_json(data: Mapping[str, Any]) -> Recommendation:
             values["front"] = _front(values["front"])
         if values.get("surface") is not None:
             values["surface"] = Surface(**values["surface"])
+        if values.get("scale") is not None:
+            values["scale"] = scale_from_json(values["scale"])
         return Recommendation(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not a recommendation: {error!r}") from error

@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics, simplex, surface
+from mixtures import diagnostics, outliers, simplex, surface
 from mixtures.diagnostics import Sample
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
-from mixtures.history import Failed, History, Stage, canonical, table
-from mixtures.laws import FittedLaw, Law
+from mixtures.history import Failed, History, RunResult, Stage, canonical, table
+from mixtures.laws import Law
 from mixtures.methods import swarm as swarms
 from mixtures.methods import tradeoff
+from mixtures.methods.decision import Chosen, around, candidates_of, decided, gains_of
 from mixtures.methods.swarm import Swarm
 from mixtures.methods.verdict import judge
 from mixtures.objectives import Shape
 from mixtures.problem import Problem
-from mixtures.recommendation import LEVEL, Candidate, Estimate, LawEvidence, Recommendation
+from mixtures.recommendation import LawEvidence, Recommendation
 from mixtures.registry import describe
 from mixtures.searches import Search, score
 
@@ -41,7 +42,7 @@ class Evidence:
         problem: the problem with the objective's targets alone.
         form: the objective over all targets.
         narrow_form: the same over the objective's targets.
-        fingerprints: of the runs.
+        runs: the runs themselves.
         foreign: finished runs that belong to another problem.
     """
 
@@ -50,8 +51,13 @@ class Evidence:
     problem: Problem
     form: Shape
     narrow_form: Shape
-    fingerprints: tuple[str, ...]
+    runs: tuple[RunResult, ...]
     foreign: int
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the runs."""
+        return tuple(run.spec.fingerprint for run in self.runs)
 
 
 def gather(problem: Problem, history: History) -> Evidence:
@@ -71,7 +77,7 @@ def gather(problem: Problem, history: History) -> Evidence:
         problem=replace(problem, targets=names),
         form=form,
         narrow_form=problem.objective.shape(names, reference[columns]),
-        fingerprints=tuple(run.spec.fingerprint for run in runs),
+        runs=runs,
         foreign=foreign,
     )
 
@@ -120,28 +126,6 @@ def _name(law: Any) -> str:
     return str(getattr(law, "name", type(law).__name__))
 
 
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """What a fitted law and its refits choose and predict.
-
-    Attributes:
-        weights: recommended shares (K,).
-        points: (P, K) the mixtures compared, the recommended one first.
-        levels: (P,) their predicted objective.
-        refit_weights: (B, K) what each refit recommends.
-        refit_levels: (B, P) what each refit predicts of `points`.
-        refit_gains: (B, B) what refit b predicts that the optimum of refit a gains over the
-            recommended mixture.
-    """
-
-    weights: Array
-    points: Array
-    levels: Array
-    refit_weights: Array
-    refit_levels: Array
-    refit_gains: Array
-
-
 def choose(
     law: Law,
     search: Search,
@@ -157,49 +141,11 @@ def choose(
     alone. Laws and searches that have a cheaper variant (`coarse()`) use it for the refits.
     """
     fit_rng, boot_rng, search_rng = rng.spawn(3)
-    seed = int(search_rng.integers(2**31))
-    rows = np.arange(len(found.narrow.W))
-    fitted = found.narrow.fit(law, rows, fit_rng)
-    natural = found.problem.domains.natural[None]
-
-    def decide(candidate: FittedLaw, how: Search) -> tuple[Array, Array]:
-        reference = candidate.predict(natural).mean[0]
-        chooser = np.random.default_rng(seed)
-        return how.choose(candidate, found.problem, reference, chooser), reference
-
-    weights, reference = decide(fitted, search)
-    points = np.vstack([weights, baselines])
-    levels = _levels(fitted, points, found.problem, reference)
+    fitted = found.narrow.fit(law, np.arange(len(found.narrow.W)), fit_rng)
     fast = score.exponential(fitted) is not None
     count = refits or (FAST_REFITS if fast else SLOW_REFITS)
-    coarse = score.coarser(search)
-    laws = diagnostics.refits(score.coarser(law), found.narrow, count, boot_rng)
-    decided = [decide(refit, coarse) for refit in laws]
-    optima = np.array([w for w, _ in decided])
-    every = np.array(
-        [
-            _levels(refit, np.vstack([points, optima]), found.problem, ref)
-            for refit, (_, ref) in zip(laws, decided, strict=True)
-        ]
-    )
-    return Chosen(
-        weights=weights,
-        points=points,
-        levels=levels,
-        refit_weights=optima,
-        refit_levels=every[:, : len(points)],
-        refit_gains=every[:, :1] - every[:, len(points) :],
-    )
-
-
-def _levels(law: FittedLaw, points: Array, problem: Problem, reference: Array) -> Array:
-    return score.shape(problem, reference).level(law.predict(points).mean)
-
-
-def around(mean: float, values: Array) -> Estimate:
-    """A value with the central interval of its refits, widened to hold the value itself."""
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(mean), float(min(low, mean)), float(max(high, mean)))
+    again = diagnostics.refits(score.coarser(law), found.narrow, count, boot_rng)
+    return decided((fitted, again), search, found.problem, baselines, rng=search_rng)
 
 
 def best_observed(problem: Problem, found: Evidence) -> Array:
@@ -221,7 +167,21 @@ def recommend(
     *,
     instead: Search | None = None,
 ) -> Recommendation:
-    """The mixture that the runs speak for; see the module's docstring.
+    """The mixture that the runs speak for, judged; arguments and errors as `draft`."""
+    found = gather(problem, history)
+    unjudged = draft(swarm, problem, history, rng, instead=instead)
+    return judge(unjudged, problem, found.sample.W, found.foreign)
+
+
+def draft(
+    swarm: Swarm,
+    problem: Problem,
+    history: History,
+    rng: np.random.Generator,
+    *,
+    instead: Search | None = None,
+) -> Recommendation:
+    """The mixture that the runs speak for, without a verdict; see the module's docstring.
 
     Args:
         swarm: the method.
@@ -249,7 +209,7 @@ def recommend(
     noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.form)
     weights = simplex.normalized(np.where(chosen.weights > 1e-9, chosen.weights, 0.0))
     failed = sum(isinstance(run, Failed) for run in history)
-    draft = Recommendation(
+    return Recommendation(
         domains=problem.domains.names,
         targets=problem.targets,
         stages=(Stage(tuple(map(float, weights))),),
@@ -257,15 +217,15 @@ def recommend(
             (e.low, e.high)
             for e in (around(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights)))
         ),
-        candidates=_candidates(names, chosen, fitted),
-        gains=_gains(names, chosen),
+        candidates=candidates_of(names, chosen, fitted),
+        gains=gains_of(names, chosen),
         laws=tried,
         noise=noise,
         active=problem.constraints.active(weights),
         epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
         evidence=found.fingerprints,
         failed=failed,
-        warnings=refused,
+        warnings=(*refused, *outliers.warnings(found.runs, problem.targets)),
         method=canonical(describe(swarm)),
         front=tradeoff.front(
             laws[best],
@@ -275,29 +235,4 @@ def recommend(
             front_rng,
         ),
         surface=surface.interpolate(fitted, problem.constraints, chosen.points, surface_rng),
-    )
-    return judge(draft, problem, found.sample.W, found.foreign)
-
-
-def _gains(names: tuple[str, ...], chosen: Chosen) -> tuple[tuple[str, Estimate], ...]:
-    """Predicted gain over each baseline, with the interval of the refits' paired differences."""
-    over = chosen.levels - chosen.levels[0]
-    refits = chosen.refit_levels - chosen.refit_levels[:, :1]
-    return tuple((names[p], around(over[p], refits[:, p])) for p in range(1, len(names)))
-
-
-def _candidates(names: tuple[str, ...], chosen: Chosen, fitted: FittedLaw) -> tuple[Candidate, ...]:
-    prediction = fitted.predict(chosen.points)
-    half = diagnostics.Z * prediction.sd
-    return tuple(
-        Candidate(
-            name=name,
-            weights=tuple(map(float, chosen.points[p])),
-            objective=around(chosen.levels[p], chosen.refit_levels[:, p]),
-            targets=tuple(
-                Estimate(float(mean), float(mean - h), float(mean + h))
-                for mean, h in zip(prediction.mean[p], half[p], strict=True)
-            ),
-        )
-        for p, name in enumerate(names)
     )

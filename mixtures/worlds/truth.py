@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -88,7 +89,24 @@ def evaluate(world: World, specs: Sequence[RunSpec]) -> list[Outcome]:
     return [_run(world, spec) for spec in specs]
 
 
+def at_scale(world: Any, parameters: int, tokens: int, size: str = "") -> Any:
+    """A world at one scale, seen through its wrappers; itself if it knows no scale.
+
+    Args:
+        world: a world.
+        parameters: of the model; 0 takes those of `size`, or of the largest size.
+        tokens: of the run.
+        size: a step of the ladder, where parameters are not given.
+    """
+    if hasattr(world, "at_scale"):
+        return world.at_scale(parameters, tokens, size)
+    if hasattr(world, "world"):
+        return replace(world, world=at_scale(world.world, parameters, tokens, size))
+    return world
+
+
 def _run(world: World, spec: RunSpec) -> RunResult:
+    world = at_scale(world, 0, spec.tokens, spec.size)
     corpus = domains(world)
     moved = training.simulate(world, corpus, spec) if spec.controller else ()
     weights = training.mean(moved, spec.tokens) if moved else spec.weights
@@ -111,6 +129,7 @@ def _run(world: World, spec: RunSpec) -> RunResult:
 
 def _value(world: World, task: Problem, W: Array) -> Array:
     """True objective (n,) at full scale of mixtures W (n, K)."""
+    world = at_scale(world, task.full_parameters, task.full_tokens)
     natural = task.domains.natural[None]
     reference = world.truth(natural, task.domains.epochs(natural, task.full_tokens))[0]
     scores = world.truth(W, task.domains.epochs(W, task.full_tokens))

@@ -1,0 +1,199 @@
+"""Fits scaling laws that are one equation: several starts, Huber on log scale, bootstrap over runs.
+
+A law gives the logarithm of its value with derivatives; scores are divided by their mean per target
+and compared by their logarithms, as in Hoffmann et al. 2022 (arXiv 2203.15556, appendix D.3), who
+minimize a Huber loss of log residuals from a grid of starts. Here the minimizer is batched
+Levenberg-Marquardt with Huber weights, and parameters have a normal prior, wide where data should
+speak: a ladder has three or four sizes, from which an exponent and an asymptote cannot both be
+had without one. The prior weighs as much as the residuals' variance says it should.
+
+Deviations: the spread of refits to resampled runs (whole runs, within each size), and what the law
+does not explain. A bootstrap refit starts at the fit and keeps its weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.laws import Prediction, least_squares
+from mixtures.laws.least_squares import Curve, Problem, Solution
+from mixtures.scaling import Runs, Scaling, Slice, require
+
+HUBER = 2.0  # robust deviations beyond which a row's residual loses weight
+ROUNDS = 3  # of weights and prior strength
+EXPONENT = 50.0
+FIRST = 0.02  # residual deviation assumed for the first fit, relative
+CHUNK = 1024  # rows of a prediction at a time
+FLOOR = 1e-6  # of the residual deviation: below it lies rounding
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A law of mixture, parameters and tokens that can be fitted.
+
+    Attributes:
+        curve: (B, P) parameters and (n, K + 2) rows of shares, log N / N0 and log D / D0 to
+            logarithms of scaled scores (B, n) and derivatives (B, n, P); a module's own function.
+        center: (P,) mean of the prior.
+        deviation: (P,) standard deviation of the prior.
+        starts: (S, P).
+    """
+
+    curve: Curve
+    center: Array
+    deviation: Array
+    starts: Array
+
+
+@dataclass(frozen=True, eq=False)
+class FittedEquation:
+    """An equation with its parameters.
+
+    Attributes:
+        curve: the equation.
+        p: (M, P) parameters.
+        draws: (B, M, P) parameters of bootstrap refits.
+        noise: (M,) relative deviation of what the law does not explain.
+        scale: (M,) that scores were divided by.
+        reference: (N0, D0), at which the amplitudes of the scale's terms are given.
+    """
+
+    curve: Curve
+    p: Array
+    draws: Array
+    noise: Array
+    scale: Array
+    reference: tuple[float, float]
+
+    def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
+        X = rows(W, parameters, tokens, self.reference)
+        mean = _values(self.curve, self.p, X)
+        variance = np.repeat(self.noise[:, None] ** 2, X.shape[0], axis=1)
+        if len(self.draws):
+            flat = self.draws.reshape(-1, self.draws.shape[2])
+            found = _values(self.curve, flat, X).reshape(len(self.draws), *mean.shape)
+            variance = variance + ((found - mean) ** 2).mean(axis=0)
+        values = self.scale[:, None] * np.exp(np.clip(mean, -EXPONENT, EXPONENT))
+        return Prediction(values.T, (values * np.sqrt(variance)).T)
+
+    def at(self, parameters: float, tokens: float) -> Slice:
+        return Slice(self, parameters, tokens)
+
+
+def _values(curve: Curve, p: Array, X: Array) -> Array:
+    """(B, n) values of an equation, a part of the rows at a time: derivatives take memory."""
+    parts = [curve(p, X[i : i + CHUNK])[0] for i in range(0, len(X), CHUNK)]
+    return np.concatenate(parts, axis=1) if parts else np.empty((len(p), 0))
+
+
+def rows(W: Array, parameters: Any, tokens: Any, reference: tuple[float, float]) -> Array:
+    """(n, K + 2): shares, log N / N0, log D / D0."""
+    w = np.asarray(W, dtype=np.float64)
+    n, d = (np.broadcast_to(np.asarray(x, dtype=np.float64), len(w)) for x in (parameters, tokens))
+    return np.column_stack([w, np.log(n / reference[0]), np.log(d / reference[1])])
+
+
+def fit(
+    name: str,
+    law: Scaling,
+    equation: Callable[[int], Equation],
+    runs: Runs,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> FittedEquation:
+    """Fit a law's equation to all targets.
+
+    Args:
+        name: of the law, for messages.
+        law: says how many sizes and runs it needs.
+        equation: from the number of domains.
+        runs: what is fitted.
+        draws: bootstrap refits.
+        rng: the only source of chance: the resampling.
+
+    Raises:
+        EvidenceError: too few sizes or runs.
+    """
+    require(name, law, runs)
+    form = equation(runs.W.shape[1])
+    middle = (geometric(runs.parameters), geometric(runs.tokens))
+    X, scale = rows(runs.W, runs.parameters, runs.tokens, middle), runs.Y.mean(axis=0)
+    y, noise = np.log(runs.Y / scale).T, (runs.noise / runs.Y).T
+    solution, v, sigma = _solve(form, X, y, noise)
+    found = _bootstrap(form, X, y, (v, sigma), (solution.p, counts(runs, draws, rng)))
+    return FittedEquation(form.curve, solution.p, found, sigma, scale, middle)
+
+
+def geometric(values: Array) -> float:
+    """The geometric mean."""
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def counts(runs: Runs, draws: int, rng: np.random.Generator) -> Array:
+    """(B, N) how often each row is in a bootstrap sample of the runs, drawn within each size."""
+    groups = np.asarray(runs.groups)
+    table = np.zeros((draws, len(runs)))
+    for size in runs.sizes:
+        own = np.unique(groups[runs.parameters == size])
+        for b in range(draws):
+            drawn, often = np.unique(rng.choice(own, size=len(own)), return_counts=True)
+            for group, times in zip(drawn, often, strict=True):
+                table[b, (groups == group) & (runs.parameters == size)] = times
+    return table
+
+
+def _problem(form: Equation, X: Array, y: Array, v: Array, strength: Array) -> Problem:
+    prior, center = np.diag(form.deviation**-2.0), np.tile(form.center, (len(y), 1))
+    return Problem(form.curve, X, y, v, strength, prior, center)
+
+
+def _solve(form: Equation, X: Array, y: Array, noise: Array) -> tuple[Solution, Array, Array]:
+    """The solution, the rows' weights (M, N) and the residual deviations (M,)."""
+    m, s = len(y), len(form.starts)
+    v, sigma = np.ones_like(y), np.full(m, FIRST)
+    many = _problem(form, X, np.tile(y, (s, 1)), np.tile(v, (s, 1)), np.tile(sigma**2, s))
+    first = least_squares.minimize(many, np.repeat(form.starts, m, axis=0))
+    solution = least_squares.best_of(first, first.objective, m)
+    for _ in range(ROUNDS):
+        residuals = solution.left_out * (1.0 - solution.leverage)
+        v = least_squares.weights(residuals, noise) * least_squares.robust(residuals, HUBER)
+        sigma = deviation(solution, v)
+        solution = least_squares.minimize(_problem(form, X, y, v, sigma**2), solution.p)
+    return solution, v, deviation(solution, v)
+
+
+def deviation(solution: Solution, v: Array) -> Array:
+    """(M,) weighted residual deviation, by the rows that the parameters leave free."""
+    residuals = solution.left_out * (1.0 - solution.leverage)
+    free = np.maximum(v.sum(axis=1) - solution.leverage.sum(axis=1), 0.1 * v.sum(axis=1))
+    sigma = np.sqrt((v * residuals**2).sum(axis=1) / free)
+    return np.asarray(np.maximum(sigma, FLOOR), dtype=np.float64)
+
+
+def _bootstrap(
+    form: Equation,
+    X: Array,
+    y: Array,
+    v_sigma: tuple[Array, Array],
+    start_counts: tuple[Array, Array],
+) -> Array:
+    """(B, M, P) parameters of refits to resampled runs."""
+    (v, sigma), (start, table) = v_sigma, start_counts
+    m, b = len(y), len(table)
+    if not b:
+        return np.empty((0, *start.shape))
+    weights = (table[:, None, :] * v).reshape(b * m, -1)
+    problem = _problem(form, X, np.tile(y, (b, 1)), weights, np.tile(sigma**2, b))
+    found = least_squares.minimize(problem, np.tile(start, (b, 1)), steps=40)
+    return found.p.reshape(b, m, -1)
+
+
+def power(p: Array, log_rate: Array, x: Array) -> tuple[Array, Array]:
+    """`exp(p - exp(log_rate) x)` and its derivative by log_rate, for (B, 1) parameters, (n,) x."""
+    rate = np.exp(np.clip(log_rate, -6.0, 2.0))
+    value = np.exp(np.clip(p - rate * x, -EXPONENT, EXPONENT))
+    return value, -rate * x * value

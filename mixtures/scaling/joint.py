@@ -1,0 +1,90 @@
+"""Joint law: `L = E + 1 / sum_i C_i h_i^g_i + A(h) / N^a + B(h) / D^b`.
+
+Here `A(h) = (sum_i A_i h_i)^q` and `B(h) = (sum_i B_i h_i)^r`: how much size and data help
+depends on the mixture, so that the best mixture moves with scale.
+
+Source: Shukor et al. 2025, "Scaling Laws for Optimal Data Mixtures" (arXiv 2507.09404), the joint
+law. Departures: as in `additive.py`; and the logarithms of A_i and B_i have a prior towards each
+other, at the additive law, from which a ladder must move them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.errors import RecipeError
+from mixtures.registry import register
+from mixtures.scaling import Runs, additive, equations
+from mixtures.scaling.equations import Equation, FittedEquation
+
+APART = 0.7  # prior deviation of a domain's log A_i or log B_i
+
+
+@register("scaling", "joint")
+@dataclass(frozen=True)
+class Joint:
+    """The law without parameters.
+
+    Attributes:
+        draws: bootstrap refits behind the deviations.
+    """
+
+    draws: int = 20
+
+    def __post_init__(self) -> None:
+        if self.draws < 0:
+            raise RecipeError(f"scaling law joint needs draws of at least 0; got {self.draws}")
+
+    @property
+    def sizes(self) -> int:
+        return 3
+
+    def rows(self, domains: int) -> int:
+        return 2 * domains + 7
+
+    def coarse(self) -> "Joint":
+        """The same law without deviations of its own, for refits."""
+        return Joint(draws=0)
+
+    def fit(self, runs: Runs, rng: np.random.Generator) -> FittedEquation:
+        return equations.fit("joint", self, _equation, runs, draws=self.draws, rng=rng)
+
+
+def _curve(p: Array, X: Array) -> tuple[Array, Array]:
+    """Parameters: those of the mixture, then twice log amplitude, log rate, log power, K logs."""
+    k = X.shape[1] - 2
+    W = X[:, :k]
+    values, jacobian, _ = additive.mixture_terms(p, W)
+    parts = [jacobian]
+    for j in range(2):
+        first = 1 + 2 * k + j * (k + 3)
+        q = p[:, first : first + k + 3]
+        each = np.exp(np.clip(q[:, 3:], -20.0, 20.0))
+        total = each @ W.T
+        bend = np.exp(np.clip(q[:, 2:3], -4.0, 2.0))
+        log_total = np.log(total)
+        term, by_rate = equations.power(q[:, :1] + bend * log_total, q[:, 1:2], X[:, k + j])
+        by_each = (each[:, None, :] * W) * (term * bend / total)[:, :, None]
+        values = values + term
+        scalars = np.stack([term, by_rate, term * bend * log_total], axis=2)
+        parts.append(np.concatenate([scalars, by_each], axis=2))
+    return np.log(values), np.concatenate(parts, axis=2) / values[:, :, None]
+
+
+def _equation(k: int) -> Equation:
+    center, deviation = additive.mixture_prior(k)
+    rate = np.log(additive.RATE)
+    scale = np.concatenate([[np.log(0.15), rate, 0.0], np.zeros(k)])
+    spread = np.concatenate([[1.0, 0.4, 0.3], np.full(k, APART)])
+    starts = []
+    for floor, part, g in additive.PARTS:
+        left = np.log(max(1.0 - floor - part, 0.05) / 2)
+        own = np.concatenate([[left, rate, 0.0], np.zeros(k)])
+        starts.append(np.concatenate([additive.mixture_start(k, floor, part, g), own, own]))
+    return Equation(
+        curve=_curve,
+        center=np.concatenate([center, scale, scale]),
+        deviation=np.concatenate([deviation, spread, spread]),
+        starts=np.array(starts),
+    )

@@ -1,0 +1,114 @@
+"""Repeated data: another scaling law, in effective instead of trained tokens.
+
+A domain of U tokens that is drawn for D tokens is repeated R = D / U - 1 times; its repeats are
+worth less and less: `D' = U + U r (1 - exp(-R / r))`. The wrapped law sees the sum of the D' in
+place of the tokens, and the shares as they were trained on.
+
+Source: Muennighoff et al. 2023, "Scaling Data-Constrained Language Models" (arXiv 2305.16264),
+equation 5, with r = 15.39 (their R*_D). Departures: U and R are a domain's own, as a mixture
+repeats its domains unequally (effective shares as well would let a law of mixtures take repetition
+for diversity, and prefer it); excess parameters are not discounted (their N'); r may be chosen
+among a few values by how well the wrapped law then fits, if runs repeat data at all.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.errors import EvidenceError, RecipeError
+from mixtures.laws import Prediction
+from mixtures.registry import build, register
+from mixtures.scaling import FittedScaling, Runs, Scaling, Slice, require
+
+PUBLISHED = 15.39
+TRIED = (1.0, 2.0, 4.0, 8.0, PUBLISHED, 30.0)
+
+
+@register("scaling", "repeated")
+@dataclass(frozen=True)
+class Repeated:
+    """The wrapped law without parameters.
+
+    Attributes:
+        law: the scaling law in effective tokens.
+        worth: r, the repeats after which more are worth little; 0 chooses it by the fit.
+    """
+
+    law: Any = "additive"
+    worth: float = PUBLISHED
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "law", build("scaling", self.law))
+        if not self.worth >= 0:
+            raise RecipeError(f"scaling law repeated needs worth of at least 0; got {self.worth}")
+
+    @property
+    def sizes(self) -> int:
+        return int(self.law.sizes)
+
+    def rows(self, domains: int) -> int:
+        return cast(Scaling, self.law).rows(domains) + (0 if self.worth else 1)
+
+    def coarse(self) -> "Repeated":
+        """The same with the wrapped law's cheaper variant, for refits."""
+        law = self.law.coarse() if hasattr(self.law, "coarse") else self.law
+        return replace(self, law=law)
+
+    def fit(self, runs: Runs, rng: np.random.Generator) -> "FittedRepeated":
+        require("repeated", self, runs)
+        if runs.available is None:
+            raise EvidenceError(
+                "scaling law 'repeated' needs the tokens that exist of each domain; they are not "
+                "known here: use the law that it wraps"
+            )
+        repeats = bool((runs.W * runs.tokens[:, None] > runs.available).any())
+        tried = (self.worth,) if self.worth else TRIED if repeats else (PUBLISHED,)
+        seed = int(rng.integers(2**31))
+        fits = [self._fit(runs, worth, seed) for worth in tried]
+        return fits[int(np.argmin([_error(f, runs) for f in fits]))]
+
+    def _fit(self, runs: Runs, worth: float, seed: int) -> "FittedRepeated":
+        available = np.asarray(runs.available, dtype=np.float64)
+        tokens = effective(runs.W, runs.tokens, available, worth)
+        rng = np.random.default_rng(seed)
+        fitted = cast(Scaling, self.law).fit(replace(runs, tokens=tokens), rng)
+        return FittedRepeated(fitted, available, worth)
+
+
+def effective(W: Array, tokens: Array, available: Array, worth: float) -> Array:
+    """Tokens (n,) after the discount of repeats, of shares (n, K) of tokens (n,)."""
+    drawn = W * np.asarray(tokens, dtype=np.float64)[:, None]
+    unique = np.minimum(drawn, available)
+    repeats = np.where(unique > 0, drawn / np.where(unique > 0, unique, 1.0) - 1.0, 0.0)
+    return np.asarray((unique - unique * worth * np.expm1(-repeats / worth)).sum(axis=1))
+
+
+def _error(fitted: "FittedRepeated", runs: Runs) -> float:
+    found = fitted.predict(runs.W, runs.parameters, runs.tokens).mean
+    return float(np.mean(np.abs(np.log(found / runs.Y))))
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRepeated:
+    """A scaling law in effective tokens.
+
+    Attributes:
+        law: the wrapped law, fitted.
+        available: (K,) tokens of each domain.
+        worth: r.
+    """
+
+    law: FittedScaling
+    available: Array
+    worth: float
+
+    def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
+        w = np.asarray(W, dtype=np.float64)
+        count = np.broadcast_to(np.asarray(tokens, dtype=np.float64), len(w))
+        total = effective(w, count, self.available, self.worth)
+        return self.law.predict(w, parameters, total)
+
+    def at(self, parameters: float, tokens: float) -> Slice:
+        return Slice(self, parameters, tokens)

@@ -1,0 +1,91 @@
+"""Single scale: rank mixtures at the largest size that has enough runs, and believe it.
+
+The rival of every scaling law: Magnusson et al. 2025, "DataDecide" (arXiv 2504.11393) found none of
+eight scaling-law baselines to decide better than ranking at one size. The law of mixtures is fitted
+to the runs of that size at its largest number of tokens; size and tokens asked for are ignored,
+so that levels are those of the size that was run and only the order is a forecast.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from mixtures import diagnostics
+from mixtures.domains import Array
+from mixtures.errors import EvidenceError
+from mixtures.laws import FittedLaw, Law, Prediction, default
+from mixtures.registry import build, register
+from mixtures.scaling import Runs, require
+
+MIXTURES = 2  # distinct mixtures per domain from which a size is ranked
+
+
+@register("scaling", "single_scale")
+@dataclass(frozen=True)
+class SingleScale:
+    """The ranking without data.
+
+    Attributes:
+        law: of mixtures; the default law unless named.
+    """
+
+    law: Any = default.NAME
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "law", build("law", self.law))
+
+    @property
+    def sizes(self) -> int:
+        return 1
+
+    def rows(self, domains: int) -> int:
+        return max(cast(Law, self.law).rows(domains), MIXTURES * domains)
+
+    def fit(self, runs: Runs, rng: np.random.Generator) -> "FittedSingleScale":
+        require("single_scale", self, runs)
+        own = chosen(runs, self.rows(runs.W.shape[1]))
+        fitted = cast(Law, self.law).fit(own.W, own.Y, own.noise, rng)
+        return FittedSingleScale(fitted, own.sizes[0], float(own.tokens[0]))
+
+
+def chosen(runs: Runs, rows: int) -> Runs:
+    """The runs of the largest size, and of its most tokens, that has enough distinct mixtures.
+
+    Raises:
+        EvidenceError: no size has.
+    """
+    scales = sorted(set(zip(runs.parameters.tolist(), runs.tokens.tolist(), strict=True)))
+    most = 0
+    for size, tokens in reversed(scales):
+        own = runs.take((runs.parameters == size) & (runs.tokens == tokens))
+        count = int(diagnostics.groups(own.W).max()) + 1
+        if count >= rows:
+            return own
+        most = max(most, count)
+    raise EvidenceError(
+        f"ranking at one size needs {rows} mixtures of one size and number of tokens; the most "
+        f"that any has is {most}: train {rows - most} more"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSingleScale:
+    """A law of mixtures at the scale that was run.
+
+    Attributes:
+        law: fitted there.
+        parameters: of the size.
+        tokens: that it was trained on.
+    """
+
+    law: FittedLaw
+    parameters: float
+    tokens: float
+
+    def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
+        """The same at every scale; see the module's docstring."""
+        return self.law.predict(np.asarray(W, dtype=np.float64))
+
+    def at(self, parameters: float, tokens: float) -> FittedLaw:
+        return self.law
