@@ -7,6 +7,8 @@ CuveeError
 ├── DataError             a corpus, table or benchmark that cannot be used as it is
 │   └── CorruptError      bytes that are not what they were when they were written
 ├── EvidenceError         too few runs, or runs that do not belong together
+├── ExportError           a recommendation that a trainer's syntax cannot express
+├── ApprovalError         a recommendation that may not be handed on as it is
 ├── StorageError          a disk that is full, or a place that cannot be written
 ├── TrainingError         trainings that failed too often to go on
 └── ServiceError          a server (Prefect, MLflow, Ray) that does not answer
@@ -57,6 +59,14 @@ class CorruptError(DataError):
 
 class EvidenceError(CuveeError):
     """Too few runs, or runs that do not belong together."""
+
+
+class ExportError(CuveeError):
+    """A recommendation that a trainer's syntax cannot express, or that lacks what it must know."""
+
+
+class ApprovalError(CuveeError):
+    """A recommendation that may not be handed on as it is."""
 
 
 class StorageError(CuveeError):

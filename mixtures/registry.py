@@ -37,6 +37,12 @@ _registered: dict[str, dict[str, type]] = {kind: {} for kind in FOLDERS}
 C = TypeVar("C", bound=type)
 
 
+def admit(kind: str, folder: str) -> None:
+    """A kind of its own for a room above this one: its registered classes lie in `folder`."""
+    FOLDERS[kind] = folder
+    _registered.setdefault(kind, {})
+
+
 def register(kind: str, name: str) -> Callable[[C], C]:
     """Class decorator: makes a frozen dataclass available to recipes as `name`."""
 

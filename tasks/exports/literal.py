@@ -1,0 +1,33 @@
+"""Text of plain values: YAML, and Python source whose only data are literals."""
+
+import pprint
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what occurs twice twice, not as an alias, which not every reader knows."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def yaml_text(value: Any) -> str:
+    """YAML, in the order of the values."""
+    return yaml.dump(value, Dumper=_Plain, sort_keys=False)
+
+
+def assigned(constants: Mapping[str, Any]) -> str:
+    """Constants as assignments. Values are plain, so that what is written is only data."""
+    lines = []
+    for name, value in constants.items():
+        lines.append(f"{name} = {pprint.pformat(value, width=96, sort_dicts=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def module(about: str, constants: str, body: str) -> str:
+    """A module: what it is, its constants, its code. `about` may hold any text."""
+    safe = about.replace("\\", "\\\\").replace('"""', "'''")
+    return f'"""{safe}\n"""\n\n{constants}\n{body.strip()}\n'

@@ -1,0 +1,90 @@
+"""Megatron-LM and NeMo: blends of weights and prefixes.
+
+`blend.txt` is read by `--data-args-path`: weights and prefixes in turn, divided by blanks; weights
+are normalized there, and one of zero is refused. `nemo.yaml` holds the same list for NeMo's
+`paths`. A blend counts samples, packed to one length, so that shares of samples are shares of
+tokens; a short prefix is repeated as often as is needed. Stages are phases: training ends at each
+of `--phase-transition-iterations` and is started again with the next blend.
+
+Source: megatron/training/arguments.py and core/datasets/utils.py (`get_blend_from_list`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mixtures.errors import ExportError
+from mixtures.registry import register
+from tasks.exports import KIND, SEQUENCES, Blend
+from tasks.exports.literal import yaml_text
+
+
+@register(KIND, "megatron")
+@dataclass(frozen=True)
+class Megatron:
+    """Blends for Megatron-LM and NeMo; prefixes are paths without `.bin` and `.idx`."""
+
+    staged: ClassVar[bool] = True
+    unit: ClassVar[str] = SEQUENCES
+    needs: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        if len(blend.stages) == 1:
+            pairs = self._pairs(blend, blend.shares)
+            return {
+                "blend.txt": _text(pairs),
+                "nemo.yaml": _nemo(pairs),
+                "arguments.txt": _arguments(blend, "blend.txt"),
+            }
+        files = {}
+        for i in range(len(blend.stages)):
+            pairs = self._pairs(blend, blend.stage_shares(i))
+            files[f"blend-{i + 1}.txt"] = _text(pairs)
+            files[f"nemo-{i + 1}.yaml"] = _nemo(pairs)
+            files[f"arguments-{i + 1}.txt"] = _arguments(blend, f"blend-{i + 1}.txt")
+        return files
+
+    def _pairs(self, blend: Blend, shares: Mapping[str, float]) -> list[str]:
+        pairs: list[str] = []
+        for name, share in shares.items():
+            prefix = blend.path(name)
+            for ending in (".bin", ".idx"):
+                prefix = prefix.removesuffix(ending)
+            if not prefix or len(prefix.split()) != 1 or prefix != prefix.strip():
+                raise ExportError(
+                    f"the path of {name}, {prefix!r}, holds a blank, at which Megatron-LM would "
+                    "divide it: move or link the data to a path without blanks"
+                )
+            pairs += [repr(share), prefix]
+        return pairs
+
+
+def _text(pairs: list[str]) -> str:
+    lines = [" ".join(pairs[i : i + 2]) for i in range(0, len(pairs), 2)]
+    return "\n".join(lines) + "\n"
+
+
+def _nemo(pairs: list[str]) -> str:
+    return yaml_text({"dataset": {"paths": pairs}})
+
+
+def _arguments(blend: Blend, file: str) -> str:
+    words = [f"--data-args-path {file}", f"--seed {blend.seed}"]
+    if blend.sequence:
+        words.append(f"--seq-length {blend.sequence}")
+    if blend.sequence and blend.tokens and len(blend.stages) == 1:
+        words.append(f"--train-samples {blend.tokens // blend.sequence}")
+    if len(blend.stages) > 1:
+        words += _phases(blend)
+    return "\n".join(words) + "\n"
+
+
+def _phases(blend: Blend) -> list[str]:
+    """Phases are counted in iterations of one global batch size."""
+    ends = blend.steps()[1:]
+    iterations = blend.tokens // ((blend.batch or 1) * (blend.sequence or 1))
+    return [
+        f"--global-batch-size {blend.batch}",
+        f"--train-iters {iterations}",
+        f"--phase-transition-iterations {','.join(map(str, ends))}",
+    ]
