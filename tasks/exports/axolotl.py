@@ -2,9 +2,9 @@
 
 `datasets.yaml` is the `datasets` part of a configuration for one epoch. Axolotl 0.19 has no
 weights: its data sets are joined and shuffled. So a share becomes documents: those of a whole
-number of passes, each an entry, and a slice `train[:N]` for what is left. (Later versions have a `weight`,
-which is a random part of a data set; older ones would ignore it without a word, a slice they do
-not.) A slice takes the first documents: shuffle the files if their order means something.
+number of passes, each an entry, and a slice `train[:N]` for what is left. (Later versions have a
+`weight`, a random part of a data set; older ones ignore it without a word.) A slice takes the first
+documents: shuffle the files if their order means something.
 
 Source: src/axolotl/utils/schemas/datasets.py (`SFTDataset`), utils/data/shared.py.
 """
