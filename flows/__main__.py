@@ -18,7 +18,7 @@ from flows import recipe as recipes
 from flows.display import Display, use
 from flows.home import settle
 from flows.server import PrefectApi
-from mixtures.errors import CuveeError
+from mixtures.errors import CuveeError, RecipeError
 from tasks.review import PORT
 from tasks.review import review as review_record
 
@@ -100,6 +100,55 @@ def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
         folder = refit(given, text, place)
         display.close()
         present(display.console, folder, "")
+
+
+@app.command()
+def approve(
+    recipe: RecipePath,
+    by: Annotated[str, typer.Option(help="who approves; by default the user")] = "",
+    note: Annotated[str, typer.Option(help="why")] = "",
+    home: HomePath = DEFAULT_HOME,
+) -> None:
+    """Approve the recipe's latest recommendation, if its evidence stands."""
+    with _person() as display:
+        given, _ = recipes.load(recipe)
+        place = settle(home)
+        from flows import handoff
+
+        card, approval = handoff.approve(given, place, by=by, note=note)
+        display.say(
+            f"{card.name}: recommendation {card.fingerprint[:12]} approved by {approval.by} "
+            f"at {approval.at}"
+        )
+
+
+@app.command()
+def export(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="the trainer's")] = "",
+    to: Annotated[str, typer.Option(help="folder, a path or a URL")] = "",
+    stage: Annotated[int | None, typer.Option(help="only this one, from 1")] = None,
+    draft: Annotated[bool, typer.Option("--draft", help="without approval, marked so")] = False,
+    verify: Annotated[str, typer.Option(help="check an export that was written before")] = "",
+    home: HomePath = DEFAULT_HOME,
+) -> None:
+    """Write the recommendation in a trainer's own syntax, with a manifest beside it."""
+    with _person() as display:
+        given = recipes.load(recipe)[0] if recipe else None
+        place = settle(home)
+        from flows import handoff
+
+        if verify:
+            content = handoff.verify(verify, place)
+            display.say(f"{verify}: as it was written ({content['status']}, {content['format']})")
+            return
+        if given is None:
+            raise RecipeError("export needs a RECIPE, or --verify with the folder of an export")
+        form = form or (given.handoff.format if given.handoff else "")
+        where, content = handoff.export(given, place, form=form, to=to, stage=stage, draft=draft)
+        display.say(f"{', '.join(content['files'])} and {where} ({content['status']})")
 
 
 @app.command()

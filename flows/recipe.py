@@ -6,6 +6,7 @@ needs no change here.
 """
 
 import difflib
+import hashlib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +20,14 @@ from mixtures import registry
 from mixtures.constraints import Constraints, Group, constrain
 from mixtures.domains import DomainSet
 from mixtures.errors import CuveeError, RecipeError, UnknownName
+from mixtures.history import canonical
 from mixtures.loop import Method
 from mixtures.methods import screening
 from mixtures.methods.screening import Screened
 from mixtures.methods.verdict import RATIO
 from mixtures.objectives import Objective, Regret
 from proxies import ladder
+from tasks import exports, handoff_call
 from tasks.confirmation import AVERAGE, BASELINES, BEST, RECOMMENDED
 from tasks.tables import Reading
 
@@ -46,6 +49,7 @@ def _count(value: Any) -> Any:
     return value
 
 
+LATER = ("export", "handoff", "schedule")  # fields that act after a study, or start it
 Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
 
 
@@ -199,6 +203,41 @@ class ConfirmPart(Part):
             )
 
 
+class ExportPart(Part):
+    """What a trainer must know to take the recommendation; see `tasks/README.md`.
+
+    `tokens` are those of the run, by default `full_scale.tokens`; `sequence_length` is in tokens,
+    `batch` in sequences of a step; `formats` are options by format.
+    """
+
+    tokens: Count | None = None
+    paths: dict[str, str | list[str]] = {}
+    sequence_length: Count | None = None
+    batch: Count | None = None
+    seed: int = Field(default=42, ge=0)
+    formats: dict[str, dict[str, Any]] = {}
+
+    def check(self) -> None:
+        """Refuse an unknown format or option, with a suggestion."""
+        for name, options in self.formats.items():
+            exports.build(name, options)
+
+
+class HandoffPart(Part):
+    """What happens once the recommendation is approved; secrets stand in the environment alone.
+
+    It is exported to the fsspec URL `to`, then either `webhook` or `command` is called, once.
+    """
+
+    format: str
+    to: str = Field(min_length=1)
+    stage: int | None = Field(default=None, ge=1)
+    webhook: str | None = None
+    command: list[str] = []
+    timeout: float = Field(default=60, gt=0, allow_inf_nan=False)
+    every: float = Field(default=30, gt=0, allow_inf_nan=False)
+
+
 class LimitsPart(Part):
     """When to give up, and which targets are too noisy to be trusted.
 
@@ -226,6 +265,14 @@ class Recipe(Part):
     method: dict[str, Any]
     confirm: ConfirmPart | None = None
     limits: LimitsPart = LimitsPart()
+    export: ExportPart = ExportPart()
+    handoff: HandoffPart | None = None
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that a recommendation depends on; not of what is done with it later."""
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude=set(LATER))
+        return hashlib.sha256(canonical(values).encode()).hexdigest()
 
     def build_method(self) -> Screened:
         """The method with its hyper-parameters, and with the limits on noise."""
@@ -301,6 +348,10 @@ def build(values: Mapping[str, Any], where: str) -> Recipe:
     try:
         if recipe.confirm:
             recipe.confirm.check()
+        recipe.export.check()
+        if recipe.handoff:
+            exports.build(recipe.handoff.format, recipe.export.formats.get(recipe.handoff.format))
+            handoff_call.check(recipe.handoff.webhook, recipe.handoff.command)
         recipe.build_method()
         objective = recipe.build_objective()
         if recipe.limits.drop_noisy:

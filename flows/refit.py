@@ -21,7 +21,7 @@ from mixtures.errors import EvidenceError, RecipeError
 from mixtures.history import Failed, History, Outcome, RunResult, RunSpec, Score
 from mixtures.problem import Problem, Proxy
 from mixtures.recommendation import Recommendation
-from tasks import tables
+from tasks import handoff_card, tables
 from tasks.confirmation import Confirmation
 from tasks.store import Store
 from tasks.study import CorpusPart, Study
@@ -66,6 +66,7 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         available=available,
     )
+    handoff_card.keep(Store(home.store), handoff_card.card(study, recipe.digest))
     folder = home.study(recipe.name) / "fit"
     write_files(study, folder)
     return folder

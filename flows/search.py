@@ -20,7 +20,6 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
-import mixtures
 from flows import prepare as preparing
 from flows.confirm import compared, confirm, fresh_seeds
 from flows.display import current
@@ -35,7 +34,8 @@ from mixtures.history import History, RunSpec, canonical, to_json
 from mixtures.loop import Method
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
-from tasks import report
+from tasks import handoff_card, report
+from tasks.provenance import code_version
 from tasks.record import study_params
 from tasks.recorder import Tracker
 from tasks.store import Store
@@ -151,6 +151,7 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         least_signal=recipe.limits.least_signal,
         started=started.isoformat(timespec="seconds"),
     )
+    handoff_card.keep(store, handoff_card.card(study, recipe.digest))
     return conclude(study, place.study(recipe.name), tracker)
 
 
@@ -209,17 +210,7 @@ def _key(method: Method, problem: Problem, history: History, rng: np.random.Gene
         repr(method),
         repr(problem),
         repr(rng.bit_generator.state),
-        _code(),
+        code_version(),
         *(canonical({**to_json(run), "seconds": 0, "scoring_seconds": 0}) for run in history),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _code() -> str:
-    """Hash of the sources that a recommendation is computed by."""
-    folder = Path(str(mixtures.__file__)).parent
-    files = sorted(folder.rglob("*.py"))
-    packages = ("numpy", "scipy", "lightgbm", "scikit-learn")
-    content = [path.read_text(encoding="utf-8") for path in files]
-    content += [importlib.metadata.version(name) for name in packages]
-    return hashlib.sha256("\0".join(content).encode()).hexdigest()

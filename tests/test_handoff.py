@@ -1,0 +1,269 @@
+"""Approval and export: what may go out, what is told of it, and how a change is found."""
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import pytest
+import recommended_study
+
+from flows import handoff
+from flows.home import Home
+from flows.recipe import parse
+from flows.refit import refit
+from mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
+from tasks import exports, handoff_approval, handoff_card, handoff_manifest
+from tasks.store import Store
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A corpus and a home with a recommendation that nobody has approved."""
+    root = tmp_path_factory.mktemp("study")
+    recommended_study.make(root / "corpus", Home(root / "home"))
+    return root
+
+
+@pytest.fixture
+def study(made, tmp_path):
+    """A copy of it: (recipe, home, corpus)."""
+    shutil.copytree(made / "home", tmp_path / "home")
+    recipe = parse(recommended_study.text(made / "corpus"))
+    return recipe, Home(tmp_path / "home"), made / "corpus"
+
+
+def changed(corpus: Path, **changes: str):
+    return parse(recommended_study.text(corpus, **changes))
+
+
+def test_what_nobody_approved_goes_out_as_a_draft_only(study, tmp_path):
+    """Catches an export that passes for approved, and a draft that does not say so."""
+    recipe, home, _ = study
+    with pytest.raises(ApprovalError, match=r"not approved.*cuvee approve.*--draft"):
+        handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    place, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"), draft=True)
+    assert json.loads(Path(place).read_text()) == content
+    assert content["status"] == "draft" and content["approval"] is None
+    handoff.approve(recipe, home, by="ada")
+    _, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"), draft=True)
+    assert content["status"] == "draft"  # asked for as a draft, it stays one
+
+
+def test_an_approval_is_kept_with_its_grounds(study):
+    """Catches an approval without who, when or what for, and a second one that hides it."""
+    recipe, home, _ = study
+    card, approval = handoff.approve(recipe, home, by="ada", note="as discussed")
+    kept = handoff_approval.get(Store(home.store), card.fingerprint)
+    assert kept == approval
+    assert (kept.by, kept.note, kept.via) == ("ada", "as discussed", "command line")
+    assert kept.at.endswith("+00:00") and kept.data == card.data and len(kept.data) == 3
+    assert set(kept.runs) == {o.spec.fingerprint for o in Store(home.store).outcomes()}
+    assert handoff.approve(recipe, home, by="eve")[1] == approval
+
+
+@pytest.mark.parametrize("form", exports.names())
+def test_every_format_is_exported_with_a_manifest_that_holds(study, tmp_path, form):
+    """Catches a manifest of other files, tokens or epochs than those that were exported."""
+    recipe, home, _ = study
+    card, _ = handoff.approve(recipe, home, by="ada")
+    target = str(tmp_path / form)
+    place, content = handoff.export(recipe, home, form=form, to=target)
+    assert place == f"{target}/manifest.json" and handoff.verify(target, home) == content
+    assert set(content["files"]) == {p.name for p in Path(target).iterdir()} - {"manifest.json"}
+    assert content["recommendation"] == card.fingerprint and content["approval"]["by"] == "ada"
+    assert content["target_tokens"] == 400_000 and content["unit"]
+    for domain, share in zip(content["domains"], card.answer.weights, strict=True):
+        assert domain["weight"] == pytest.approx(share, abs=1e-9)
+        assert domain["tokens"] == pytest.approx(share * 400_000, abs=1)
+        exist = card.domains.domains[card.domains.index(domain["name"])]
+        assert domain["epochs"] == pytest.approx(share * 400_000 / exist.tokens)
+        assert domain["identity"] == exist.identity
+    before = {p.name: p.read_bytes() for p in Path(target).iterdir()}
+    handoff.export(recipe, home, form=form, to=target)
+    assert {p.name: p.read_bytes() for p in Path(target).iterdir()} == before
+
+
+def test_a_change_to_any_exported_byte_is_found(study, tmp_path):
+    """Catches a check that reads the hashes from the file that was changed."""
+    recipe, home, _ = study
+    handoff.approve(recipe, home, by="ada")
+    target = tmp_path / "out"
+    handoff.export(recipe, home, form="olmo_core", to=str(target))
+    for file in sorted(target.iterdir()):
+        raw = file.read_bytes()
+        file.write_bytes(raw[:-3] + bytes([raw[-3] ^ 1]) + raw[-2:])
+        with pytest.raises(ExportError):
+            handoff.verify(str(target), home)
+        file.unlink()
+        with pytest.raises(ExportError):
+            handoff.verify(str(target), home)
+        file.write_bytes(raw)
+    handoff.verify(str(target), home)
+
+
+def test_a_manifest_that_was_forged_whole_is_not_known_to_the_store(study, tmp_path):
+    """Catches a draft that is made an approved export by writing all hashes anew."""
+    recipe, home, _ = study
+    target = tmp_path / "out"
+    _, content = handoff.export(recipe, home, form="json", to=str(target), draft=True)
+    plain = {name: value for name, value in content.items() if name != "sha256"}
+    plain |= {"status": "approved", "approval": {"by": "eve", "at": "", "note": "", "via": ""}}
+    text = handoff_manifest.canonical(plain)
+    forged = plain | {"sha256": handoff_manifest._sha256(text.encode())}
+    (target / "manifest.json").write_text(json.dumps(forged))
+    assert handoff_manifest.verify(str(target))[1] == []  # without the store it cannot be told
+    with pytest.raises(ExportError, match="no such export was written from this store"):
+        handoff.verify(str(target), home)
+
+
+def test_void_evidence_is_neither_approved_nor_handed_on(study, monkeypatch, tmp_path):
+    """Catches an approval of a recommendation whose recipe, code or runs are not those it had."""
+    recipe, home, corpus = study
+    other = changed(corpus, objective="{name: mean, weights: {domain/prose: 1}}")
+    with pytest.raises(ApprovalError, match="the recipe has changed"):
+        handoff.approve(other, home, by="ada")
+    with monkeypatch.context() as patch:
+        patch.setattr(handoff, "code_version", lambda: "other")
+        with pytest.raises(ApprovalError, match="the code that fits and recommends has changed"):
+            handoff.approve(recipe, home, by="ada")
+    runs = sorted(Path(home.store, "runs").iterdir())
+    result = runs[0] / "result.json"
+    raw = result.read_text()
+    result.write_text(raw.replace('"value": 1', '"value": 2', 1))
+    with pytest.raises(ApprovalError, match=r"1 of the \d+ runs.*missing.*or damaged"):
+        handoff.approve(recipe, home, by="ada")
+    result.write_text(raw)
+    handoff.approve(recipe, home, by="ada")
+    shutil.rmtree(runs[1])
+    with pytest.raises(ApprovalError, match=f"missing.*{runs[1].name[:12]}"):
+        handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_identity_of_a_domain_voids_an_approval(study):
+    """Catches a comparison of names, which stay when data is exchanged under them."""
+    recipe, home, _ = study
+    card, now = handoff.latest(recipe, home), handoff.grounds(recipe, home)
+    assert handoff_approval.objections(card, now, Store(home.store)) == []
+    other = dataclasses.replace(now, data={**now.data, "prose": "0" * 64})
+    [reason] = handoff_approval.objections(card, other, Store(home.store))
+    assert "the data has changed since the study: prose" in reason
+
+
+@pytest.mark.slow
+def test_data_that_changed_voids_an_approval(tmp_path):
+    """Catches a check of names or paths in place of content."""
+    corpus, home = tmp_path / "corpus", Home(tmp_path / "home")
+    recipe = recommended_study.make(corpus, home)
+    with (corpus / "code.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "def added():\n    return 'one more document'\n"}) + "\n")
+    with pytest.raises(ApprovalError, match="the data has changed since the study: .*code"):
+        handoff.approve(recipe, home, by="ada")
+
+
+def test_later_parts_of_a_recipe_change_nothing_that_was_approved(study, monkeypatch):
+    """Catches a digest of the whole text: a path for the trainer is no change of the study."""
+    recipe, home, corpus = study
+    other = changed(corpus, export="{tokens: 200k}")
+    assert other.digest == recipe.digest
+    handoff.approve(other, home, by="ada")
+    monkeypatch.setattr(handoff, "code_version", lambda: "upgraded")
+    handoff.export(other, home, form="csv")  # approved is approved, whichever code writes it
+    assert changed(corpus, seed="4").digest != recipe.digest
+
+
+def test_an_export_goes_to_any_fsspec_url(study):
+    """Catches files that are written by `open`."""
+    recipe, home, _ = study
+    handoff.approve(recipe, home, by="ada")
+    place, content = handoff.export(recipe, home, form="yaml", to="memory://bucket/tiny")
+    assert place == "memory://bucket/tiny/manifest.json"
+    assert fsspec.filesystem("memory").exists("/bucket/tiny/mixture.yaml")
+    assert handoff.verify("memory://bucket/tiny", home) == content
+
+
+def test_a_larger_budget_may_not_break_the_epoch_cap(study):
+    """Catches an export for more tokens than the constraints were held at."""
+    recipe, home, corpus = study
+    card = handoff.latest(recipe, home)
+    within = changed(corpus, constraints="{epochs: 4}", export="{tokens: 400k}")
+    assert max(handoff.blend(within, card).epochs.values()) < 4
+    for cap in ("4", "{code: 4, prose: 4, tables: 4}"):
+        more = changed(corpus, constraints=f"{{epochs: {cap}}}", export="{tokens: 40M}")
+        with pytest.raises(ExportError, match=r"more often than.*constraints.epochs.*code \d"):
+            handoff.blend(more, card)
+
+
+def test_runs_from_tables_are_approved_until_a_table_changes(tmp_path):
+    """Catches evidence that is tied to the names of tables alone, and lengths made up for them."""
+    rng = recommended_study.np.random.default_rng(0)
+    shares = rng.dirichlet([1, 1], 24)
+    for name, columns, rows in (
+        ("m", ("web", "code"), shares),
+        ("s", ("math", "qa"), 2 - shares**0.5),
+    ):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("run", *columns))
+            writer.writerows([f"r{i}", *row] for i, row in enumerate(rows))
+    text = f"""
+name: given
+tables: {{mixtures: {tmp_path}/m.csv, scores: {tmp_path}/s.csv, sizes: {{web: 0.7, code: 0.3}}}}
+objective: {{name: mean, weights: {{math: 1, qa: 1}}}}
+method: {{name: mixing_laws, runs: 8, folds: 2, refits: 10}}
+export: {{paths: {{web: /d/web, code: /d/code}}, tokens: 1B}}
+"""
+    recipe, home = parse(text), Home(tmp_path / "home")
+    with pytest.raises(EvidenceError, match="no recommendation of the study 'given'"):
+        handoff.export(recipe, home, form="json")
+    refit(recipe, text, home)
+    handoff.approve(recipe, home, by="ada")
+    _, content = handoff.export(recipe, home, form="megatron")
+    assert [d["epochs"] for d in content["domains"]] == [None, None]  # sizes are no counts
+    for form, words in (("huggingface", "token_counts"), ("mixtera", "weighs documents")):
+        with pytest.raises(ExportError, match=words):
+            handoff.export(recipe, home, form=form)
+    scores = tmp_path / "s.csv"
+    scores.write_text(scores.read_text().replace("r0,1", "r0,2"))
+    with pytest.raises(ApprovalError, match="the data has changed since the study: tables"):
+        handoff.approve(recipe, home, by="ada")
+
+
+def test_a_damaged_card_is_no_card(study):
+    """Catches a recommendation that is read from bytes that were changed."""
+    recipe, home, _ = study
+    [path] = Path(home.store, "cards").iterdir()
+    path.write_text(path.read_text().replace('"counted": true', '"counted": false'))
+    with pytest.raises(EvidenceError, match="holds no recommendation"):
+        handoff.latest(recipe, home)
+
+
+def test_a_card_goes_through_json_whole(study):
+    """Catches a field that is lost on the way, such as stages or identities."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    again = handoff_card.from_json(json.loads(json.dumps(card.to_json())))
+    assert again == card and again.answer.stages == card.answer.stages
+    with pytest.raises(EvidenceError, match="not the card"):
+        handoff_card.from_json({"name": "x"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"handoff": "{format: megatrom, to: /x}"}, "did you mean 'megatron'"),
+        ({"export": "{formats: {mosaic: {sample: packed}}}"}, "did you mean 'samples'"),
+        ({"export": "{formats: {mosaic: {samples: rows}}}"}, "packed or documents"),
+        ({"handoff": "{format: json, to: /x, webhook: 'ftp://h/x'}"}, "http or https"),
+        ({"handoff": "{format: json, to: /x, webhook: 'https://me:pw@h/x'}"}, "CUVEE_WEBHOOK"),
+        ({"handoff": "{format: json, to: /x, webhook: 'https://h', command: [ls]}"}, "not both"),
+    ],
+)
+def test_a_mistake_in_export_or_handoff_is_found_with_the_recipe(tmp_path, fields, words):
+    """Catches a mistake that is found only when an approval sets off the handoff."""
+    with pytest.raises(CuveeError, match=words):
+        parse(recommended_study.text(tmp_path, **fields))
