@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flows.home import Home
-from flows.recipe import ConfirmPart, Recipe, parse
+from flows.recipe import FREE, ConfirmPart, Recipe, parse
 from mixtures import recommendation
 from mixtures.errors import CuveeError, EvidenceError, RecipeError
 from mixtures.history import History, RunResult, RunSpec
@@ -19,7 +19,6 @@ from mixtures.recommendation import Recommendation
 from tasks.store import Store
 from tasks.study import fingerprint
 
-FREE = ("confirm", "proxy.pack", "limits.failed_share")  # what no recommendation depends on
 SHOWN = 3  # of what differs
 
 

@@ -45,10 +45,10 @@ def grounds(recipe: Recipe, home: Home) -> Grounds:
     """How recipe, data and code stand now; reads the data, trains nothing."""
     if recipe.tables is not None:
         problem, history = from_tables(recipe)
-        found = handoff_card.data(problem.domains, history)
+        found = handoff_card.data(problem.domains, problem.scoring, history)
     else:
-        domains = preparing.prepare(recipe, home, preparing.plainly).domains
-        found = handoff_card.data(domains, ())
+        prepared = preparing.prepare(recipe, home, preparing.plainly)
+        found = handoff_card.data(prepared.domains, prepared.scoring)
     return Grounds(recipe.digest, found, code_version())
 
 

@@ -31,6 +31,7 @@ from flows.trainings import Trainings, speed
 from mixtures import loop
 from mixtures.errors import EvidenceError
 from mixtures.problem import Problem
+from tasks import handoff_card
 from tasks.confirmation import Confirmation
 from tasks.record import study_params
 from tasks.store import Store
@@ -92,6 +93,7 @@ def confirm_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         reused=study.reused + trainings.reused,
         started=started.isoformat(timespec="seconds"),
     )
+    handoff_card.reword(store, study)
     return conclude(study, place.study(recipe.name), tracker)
 
 

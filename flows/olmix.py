@@ -28,7 +28,8 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from flows import recipe as recipes
-from flows.recipe import Count, Part, Recipe
+from flows.parts import Count, Part
+from flows.recipe import Recipe
 from mixtures.errors import RecipeError
 from mixtures.laws import default
 from tasks import tables

@@ -10,12 +10,13 @@ import hashlib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from flows import strict
+from flows.parts import Count, ExportPart, HandoffPart, Part
 from mixtures import registry
 from mixtures.constraints import Constraints, Group, constrain
 from mixtures.domains import DomainSet
@@ -27,45 +28,12 @@ from mixtures.methods.screening import Screened
 from mixtures.methods.verdict import RATIO
 from mixtures.objectives import Objective, Regret
 from proxies import ladder
-from tasks import exports, handoff_call
 from tasks.confirmation import AVERAGE, BASELINES, BEST, RECOMMENDED
 from tasks.tables import Reading
 
-SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-
-
-def _count(value: Any) -> Any:
-    """Reads 20M, 1.5B or 2e7 as whole numbers."""
-    if isinstance(value, str) and value.strip():
-        text, factor = value.strip().replace("_", ""), 1
-        if text[-1] in SUFFIXES:
-            text, factor = text[:-1], SUFFIXES[text[-1]]
-        try:
-            value = float(text) * factor
-        except ValueError:
-            return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-LATER = ("export", "handoff", "schedule")  # fields that act after a study, or start it
-Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
-
-
-class Part(BaseModel):
-    """A part of a recipe: unknown fields are refused, values are not coerced in silence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _yes_is_no_number(cls, values: Any) -> Any:
-        for name, value in values.items() if isinstance(values, Mapping) else ():
-            field = cls.model_fields.get(name)
-            if isinstance(value, bool) and field is not None and field.annotation is not bool:
-                raise ValueError(f"{name!r} is neither true nor false: give a value")
-        return values
+FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it
+    "confirm", "export", "handoff", "schedule", "proxy.pack", "limits.failed_share",
+)  # fmt: skip
 
 
 class SourcePart(Part):
@@ -203,41 +171,6 @@ class ConfirmPart(Part):
             )
 
 
-class ExportPart(Part):
-    """What a trainer must know to take the recommendation; see `tasks/README.md`.
-
-    `tokens` are those of the run, by default `full_scale.tokens`; `sequence_length` is in tokens,
-    `batch` in sequences of a step; `formats` are options by format.
-    """
-
-    tokens: Count | None = None
-    paths: dict[str, str | list[str]] = {}
-    sequence_length: Count | None = None
-    batch: Count | None = None
-    seed: int = Field(default=42, ge=0)
-    formats: dict[str, dict[str, Any]] = {}
-
-    def check(self) -> None:
-        """Refuse an unknown format or option, with a suggestion."""
-        for name, options in self.formats.items():
-            exports.build(name, options)
-
-
-class HandoffPart(Part):
-    """What happens once the recommendation is approved; secrets stand in the environment alone.
-
-    It is exported to the fsspec URL `to`, then either `webhook` or `command` is called, once.
-    """
-
-    format: str
-    to: str = Field(min_length=1)
-    stage: int | None = Field(default=None, ge=1)
-    webhook: str | None = None
-    command: list[str] = []
-    timeout: float = Field(default=60, gt=0, allow_inf_nan=False)
-    every: float = Field(default=30, gt=0, allow_inf_nan=False)
-
-
 class LimitsPart(Part):
     """When to give up, and which targets are too noisy to be trusted.
 
@@ -270,8 +203,14 @@ class Recipe(Part):
 
     @property
     def digest(self) -> str:
-        """Hash of all that a recommendation depends on; not of what is done with it later."""
-        values = self.model_dump(mode="json", exclude_defaults=True, exclude=set(LATER))
+        """Hash of all that a recommendation depends on; a default may be written out or not."""
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        for name in FREE:
+            *outer, last = name.split(".")
+            inner = values
+            for part in outer:
+                inner = inner.get(part, {})
+            inner.pop(last, None)
         return hashlib.sha256(canonical(values).encode()).hexdigest()
 
     def build_method(self) -> Screened:
@@ -350,8 +289,7 @@ def build(values: Mapping[str, Any], where: str) -> Recipe:
             recipe.confirm.check()
         recipe.export.check()
         if recipe.handoff:
-            exports.build(recipe.handoff.format, recipe.export.formats.get(recipe.handoff.format))
-            handoff_call.check(recipe.handoff.webhook, recipe.handoff.command)
+            recipe.handoff.check(recipe.export)
         recipe.build_method()
         objective = recipe.build_objective()
         if recipe.limits.drop_noisy:

@@ -24,6 +24,7 @@ from tasks.study import Study
 
 FILE = "card.json"
 CARDS, LATEST = "cards", "latest"  # folders of the store
+SCORING = "benchmarks and held-out text"
 TABLE = "table:"  # how identities of domains begin that are known from tables alone
 
 
@@ -98,17 +99,17 @@ def card(study: Study, recipe: str) -> Card:
         tables=tables,
         full_tokens=study.problem.full_tokens,
         recipe=recipe,
-        data=data(study.problem.domains, study.history),
+        data=data(study.problem.domains, study.problem.scoring, study.history),
         code=code_version(),
         version=importlib.metadata.version("cuvee"),
         verdict=study.verdict,
     )
 
 
-def data(domains: DomainSet, history: History) -> dict[str, str]:
-    """What evidence is tied to: identities of domains, or the content of the tables."""
+def data(domains: DomainSet, scoring: str, history: History = ()) -> dict[str, str]:
+    """What evidence is tied to: domains and what proxies are scored on, or the tables' content."""
     if not _from_tables(domains):
-        return dict(zip(domains.names, domains.identities, strict=True))
+        return {**dict(zip(domains.names, domains.identities, strict=True)), SCORING: scoring}
     rows = [
         [run.spec.domains, run.spec.stages[0].weights, {n: s.value for n, s in run.scores.items()}]
         for run in finished(history)
@@ -120,6 +121,14 @@ def keep(store: Store, found: Card) -> None:
     """Keep a card, as the latest of its study."""
     store.remember(CARDS, found.fingerprint, found.to_json())
     store.remember(LATEST, found.name, {"fingerprint": found.fingerprint})
+
+
+def reword(store: Store, study: Study) -> None:
+    """Let a card say what a later test showed; what it rests on stays as it was."""
+    known = get(store, study.fingerprint)
+    if known is not None:
+        changed = dataclasses.replace(known, verdict=study.verdict)
+        store.remember(CARDS, known.fingerprint, changed.to_json())
 
 
 def get(store: Store, fingerprint: str) -> Card | None:

@@ -108,10 +108,10 @@ def write(target: str, files: Mapping[str, str], content: Mapping[str, Any], sto
     """
     place = Store(target)
     for name, text in files.items():
-        place._write_atomically(f"{place.root}/{name}", text.encode())
+        place.replace(f"{place.root}/{name}", text.encode())
     store.remember(MANIFESTS, str(content["sha256"]), dict(content))
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    place._write_atomically(f"{place.root}/{FILE}", text.encode())
+    place.replace(f"{place.root}/{FILE}", text.encode())
     return f"{target.rstrip('/')}/{FILE}"
 
 

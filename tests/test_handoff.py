@@ -60,7 +60,7 @@ def test_an_approval_is_kept_with_its_grounds(study):
     kept = handoff_approval.get(Store(home.store), card.fingerprint)
     assert kept == approval
     assert (kept.by, kept.note, kept.via) == ("ada", "as discussed", "command line")
-    assert kept.at.endswith("+00:00") and kept.data == card.data and len(kept.data) == 3
+    assert kept.at.endswith("+00:00") and kept.data == card.data and len(kept.data) == 4
     assert set(kept.runs) == {o.spec.fingerprint for o in Store(home.store).outcomes()}
     assert handoff.approve(recipe, home, by="eve")[1] == approval
 

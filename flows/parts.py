@@ -1,0 +1,83 @@
+"""What parts of a recipe are made of, and the parts that say what becomes of a recommendation."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tasks import exports, handoff_call
+
+SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def _count(value: Any) -> Any:
+    """Reads 20M, 1.5B or 2e7 as whole numbers."""
+    if isinstance(value, str) and value.strip():
+        text, factor = value.strip().replace("_", ""), 1
+        if text[-1] in SUFFIXES:
+            text, factor = text[:-1], SUFFIXES[text[-1]]
+        try:
+            value = float(text) * factor
+        except ValueError:
+            return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+
+
+class Part(BaseModel):
+    """A part of a recipe: unknown fields are refused, values are not coerced in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None and field.annotation is not bool:
+                raise ValueError(f"{name!r} is neither true nor false: give a value")
+        return values
+
+
+class ExportPart(Part):
+    """What a trainer must know to take the recommendation; see `tasks/README.md`.
+
+    `tokens` are those of the run, by default `full_scale.tokens`; `sequence_length` is in tokens,
+    `batch` in sequences of a step; `formats` are options by format.
+    """
+
+    tokens: Count | None = None
+    paths: dict[str, str | list[str]] = {}
+    sequence_length: Count | None = None
+    batch: Count | None = None
+    seed: int = Field(default=42, ge=0)
+    formats: dict[str, dict[str, Any]] = {}
+
+    def check(self) -> None:
+        """Refuse an unknown format or option, with a suggestion."""
+        for name, options in self.formats.items():
+            exports.build(name, options)
+
+
+class HandoffPart(Part):
+    """What happens once the recommendation is approved; secrets stand in the environment alone.
+
+    It is exported to the fsspec URL `to`, then either `webhook` or `command` is called, once.
+    """
+
+    format: str
+    to: str = Field(min_length=1)
+    stage: int | None = Field(default=None, ge=1)
+    webhook: str | None = None
+    command: list[str] = []
+    timeout: float = Field(default=60, gt=0, allow_inf_nan=False)
+    every: float = Field(default=30, gt=0, allow_inf_nan=False)
+
+    def check(self, export: ExportPart) -> None:
+        """Refuse an unknown format, and a call that cannot be made or holds a secret."""
+        exports.build(self.format, export.formats.get(self.format))
+        handoff_call.check(self.webhook, self.command)
