@@ -23,7 +23,7 @@ from mixtures.controllers import Controller, Evidence, Mixes, State, deserialize
 from mixtures.errors import DataError, EvidenceError, RecipeError
 from mixtures.history import RunSpec
 from proxies import gradients
-from proxies.likelihood import PackLikelihood
+from proxies.loss import token_losses
 from proxies.mixer import Stream
 from proxies.model import Model
 
@@ -114,7 +114,7 @@ class Conductor:
         self.sums[2].scatter_add_(1, index, torch.ones_like(values))
         for k, model in enumerate(self.references):
             if model is not None:
-                known = losses(model, 0, tokens_KBT[k]).to(self.device)
+                known = losses(model, 0, tokens_KBT[k], model.compute).to(self.device)
                 excess = (losses_KBT[k] - known).clamp_min(0).mean(1)
                 self.sums[1, k].scatter_add_(0, index[k], excess.to(self.sums.dtype))
 
@@ -129,16 +129,17 @@ class Conductor:
             if c is None or state is None:
                 continue
             drawn = [int(n) for n in count[k]]
-            products, norms = self._compared(model, k, step) if c.gradients else ((), ())
+            compared = self._compared(model, k, step) if c.gradients else gradients.NOTHING
             likelihoods = self._mixed(k, c) if isinstance(c, Mixes) else ()
+            unmeasured = c.gradients or bool(likelihoods)
             found = Evidence(
                 step=step,
                 counts=tuple(drawn),
                 losses=means(total[k], drawn),
                 excess=means(over[k], drawn) if self.references[k] is not None else (),
-                held_out=() if likelihoods else self._measured(model, k),
-                products=products,
-                norms=norms,
+                held_out=compared.losses if unmeasured else self._measured(model, k),
+                products=compared.products,
+                norms=compared.norms,
                 rate=rate,
                 likelihoods=likelihoods,
                 lengths=(self.streams[k].context,) * len(likelihoods),
@@ -177,20 +178,18 @@ class Conductor:
             before = [point for point in self.moved[k] if point[0] < step]
             self.moved[k] = [*before, (step, list(state["weights"]))]
 
-    def _compared(
-        self, model: Model, k: int, step: int
-    ) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
-        """Products of gradients (K, M) and lengths of the domains' (K,)."""
+    def _compared(self, model: Model, k: int, step: int) -> gradients.Compared:
+        """Gradients of domains and targets, compared; the targets' losses are of the same pass."""
         windows, stream = self.windows[k], self.streams[k]
         if windows is None:
-            return (), ()
+            return gradients.NOTHING
         of_domains = [stream.windows[p] for p in stream.position]
         texts = gradients.drawn(of_domains, seed=stream.seed, step=step)
         size = len(texts) + len(windows)
         if size not in self.probes:
             self.probes[size] = gradients.Probe(model, size)
         targets = windows[:, : gradients.WINDOWS]
-        return self.probes[size].products(model, k, texts, targets)
+        return self.probes[size].compare(model, k, texts, targets)
 
     def _mixed(self, k: int, c: Mixes) -> tuple[tuple[float, ...], ...]:
         """Log-probability of every held-out window under every source model (n, K)."""
@@ -205,7 +204,7 @@ class Conductor:
                     "domain alone first"
                 )
             own = [losses(self.models[name], 0, target).sum(1) for target in windows]
-            columns.append(-torch.cat(own))
+            columns.append(-torch.cat(own).cpu())
         table: list[list[float]] = torch.stack(columns, dim=1).tolist() if columns else []
         return tuple(tuple(row) for row in table)
 
@@ -279,10 +278,23 @@ def held_out(
     return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
-def losses(model: Model, k: int, tokens_BT: Tensor) -> Tensor:
-    """Loss of one model of a pack on each token but the first of sequences, (B, T - 1), nats."""
-    lengths = torch.full((len(tokens_BT),), tokens_BT.shape[1])
-    return -PackLikelihood(model, [k]).score(tokens_BT.cpu(), lengths)[0][0]
+@torch.no_grad()
+def losses(model: Model, k: int, tokens_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Loss of one model of a pack on each token but the first of sequences, (B, T - 1), nats.
+
+    Args:
+        model: the pack.
+        k: which of its models.
+        tokens_BT: sequences.
+        dtype: of the logits. Small differences of losses, as between held-out losses of one run,
+            need float32; what is compared with a run's own losses is computed as they are.
+    """
+    tokens_1BT, member = tokens_BT.to(model.device)[None], slice(k, k + 1)
+    hidden_1ND = model.hidden(tokens_1BT[..., :-1], members=member).to(dtype)
+    head_1DV = model.parameters.named["head"][member].to(dtype)
+    targets_1BT = tokens_1BT[..., 1:]
+    found = token_losses(hidden_1ND, head_1DV, targets_1BT.reshape(1, -1))
+    return found.view(targets_1BT.shape)[0]
 
 
 def means(totals: Sequence[float], counts: Sequence[int]) -> tuple[float | None, ...]:

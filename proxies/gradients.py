@@ -6,6 +6,7 @@ backward pass gives all gradients.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,24 @@ from proxies.mixer import Windows, key
 from proxies.model import Model
 
 WINDOWS = 2  # sequences of a domain or target in a probe
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a probe tells of K domains and M targets.
+
+    Attributes:
+        products: inner products of their gradients (K, M).
+        norms: lengths of the domains' gradients (K,).
+        losses: of the targets' sequences (M,), nats per token.
+    """
+
+    products: tuple[tuple[float, ...], ...] = ()
+    norms: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
+
+
+NOTHING = Compared()
 
 
 class Probe:
@@ -31,10 +50,8 @@ class Probe:
             model.rung, model.vocabulary, [0] * size, device=model.device, precision=precision
         )
 
-    def products(
-        self, model: Model, k: int, domains: Tensor, targets: Tensor
-    ) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
-        """Inner products (K, M) of gradients, and the lengths (K,) of the domains' gradients.
+    def compare(self, model: Model, k: int, domains: Tensor, targets: Tensor) -> Compared:
+        """Gradients of domains against those of targets, under one model.
 
         Args:
             model: the pack in training.
@@ -51,10 +68,15 @@ class Probe:
         self.pack.parameters.clear()
         mean, _ = self.pack.loss(tokens[..., :-1], tokens[..., 1:])
         self.pack.backward(mean)
-        every = torch.cat(self.pack.parameters.gradients, dim=1).float()
-        ours, theirs = every[: len(domains)], every[len(domains) :]
-        inner, lengths = (ours @ theirs.t()).tolist(), ours.norm(dim=1).tolist()
-        return tuple(tuple(row) for row in inner), tuple(lengths)
+        size = len(domains)
+        parts = [part.float() for part in self.pack.parameters.gradients]  # joined, they are copied
+        inner = sum((part[:size] @ part[size:].t() for part in parts), torch.zeros(()))
+        squares = sum((part[:size].square().sum(1) for part in parts), torch.zeros(()))
+        return Compared(
+            tuple(tuple(row) for row in inner.tolist()),
+            tuple(squares.sqrt().tolist()),
+            tuple(mean[size:].tolist()),
+        )
 
 
 def drawn(windows: Sequence[Windows], *, seed: int, step: int) -> Tensor:

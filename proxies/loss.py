@@ -46,6 +46,26 @@ def linear_cross_entropy(
     return result
 
 
+@torch.no_grad()
+def token_losses(hidden_KND: Tensor, head_KDV: Tensor, targets_KN: Tensor) -> Tensor:
+    """Cross-entropy of `hidden @ head` per token (K, N), in nats, without any gradient.
+
+    Products are computed in the dtype of the operands, a chunk of tokens at a time.
+    """
+    tokens = hidden_KND.shape[1]
+    kind = accurate(hidden_KND.dtype)
+    losses_KN = torch.empty(targets_KN.shape, dtype=kind, device=hidden_KND.device)
+    on_cpu = hidden_KND.device.type == "cpu"
+    to_probabilities = probabilities if on_cpu else probabilities_unbranched
+    size = chunk(hidden_KND, head_KDV.shape[-1])
+    for start in range(0, tokens, size):
+        part = slice(start, min(start + size, tokens))
+        hidden, target = hidden_KND[:, part], targets_KN[:, part, None]
+        logits = product(hidden, head_KDV)
+        losses_KN[:, part] = to_probabilities(logits, target, hidden, head_KDV)
+    return losses_KN
+
+
 class LinearCrossEntropy(Function):
     """See `linear_cross_entropy`."""
 

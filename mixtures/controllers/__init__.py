@@ -35,7 +35,8 @@ class Evidence:
         losses: mean training loss of each domain (K,), nats per token; None where none was drawn.
         excess: mean over tokens of max(loss - loss of the reference model, 0) by domain (K,), nats
             per token, None where none was drawn; empty without a reference.
-        held_out: loss on each target now (M,), nats per token; empty unless asked for.
+        held_out: loss on each target now (M,), nats per token; empty unless asked for. Beside
+            `products` it is that of the sequences whose gradients were taken.
         products: inner products of the domains' gradients with each target's (K, M); empty unless
             asked for.
         norms: lengths of the domains' gradients (K,); empty unless asked for.

@@ -34,7 +34,6 @@ MOST_POINTS = 64  # of a fit: the rest would be repeats of their neighbors
 FLOOR = 1e-2
 LEAST_ALPHA, MOST_ALPHA, MOST_A, LEAST_E = 0.001, 0.8, 6.5, 0.5
 HUBER = 1e-3
-STEP = 1e-7  # of forward differences
 KEEP = 0.9  # of the mean of rho, and of the history
 
 
@@ -161,23 +160,40 @@ def fit(curve: Array) -> list[float]:
     top = float(observed.max())
 
     def value(parameters: Array) -> Array:
+        """The objective at many parameters (..., 3)."""
         e, a, alpha = (parameters[..., i, None] for i in range(3))
         error = np.abs(np.logaddexp(e, a - alpha * n) - observed)
         huber = np.where(error < HUBER, 0.5 * error**2, HUBER * (error - 0.5 * HUBER)).mean(-1)
-        over = np.maximum(0.0, parameters[..., 2] - MOST_ALPHA) ** 2
-        over += np.maximum(0.0, LEAST_ALPHA - parameters[..., 2]) ** 2
-        over += np.maximum(0.0, parameters[..., 1] - MOST_A) ** 2
-        over += np.maximum(0.0, least_e - parameters[..., 0]) ** 2
-        return np.asarray(huber + over)
+        return np.asarray(huber + (over(parameters) ** 2).sum(axis=-1))
+
+    def over(parameters: Array) -> Array:
+        """How far the soft limits are passed (..., 4): alpha above, alpha below, a, e."""
+        e, a, alpha = np.moveaxis(parameters, -1, 0)
+        passed = (alpha - MOST_ALPHA, LEAST_ALPHA - alpha, a - MOST_A, least_e - e)
+        return np.maximum(0.0, np.stack(passed, axis=-1))
 
     axes = (np.linspace(least_e, top, 8), np.linspace(-2, MOST_A, 8), np.linspace(0.05, 0.8, 8))
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     starts = grid[np.argsort(value(grid), kind="stable")[:3]]
 
     def with_slope(x: Array) -> tuple[float, Array]:
-        """The objective and its forward differences, from one pass over the curve."""
-        values = 1e3 * value(np.vstack([x, x + STEP * np.eye(3)]))
-        return float(values[0]), np.asarray((values[1:] - values[0]) / STEP)
+        """The objective and its gradient (3,), from one pass over the curve."""
+        e, a, alpha = x.tolist()  # plain numbers: an evaluation is mostly the cost of small calls
+        part = a - alpha * n
+        logs = np.logaddexp(e, part)
+        error = logs - observed
+        pull = np.minimum(np.maximum(error, -HUBER), HUBER)  # slope of the Huber loss
+        falls = pull * np.exp(part - logs)  # its part through the falling term
+        high, low = max(0.0, alpha - MOST_ALPHA), max(0.0, LEAST_ALPHA - alpha)
+        large, small = max(0.0, a - MOST_A), max(0.0, least_e - e)
+        huber = float(pull @ (error - 0.5 * pull)) / len(n)
+        down, through = float(falls.sum()) / len(n), float(falls @ n) / len(n)
+        slope = (
+            float(pull.sum()) / len(n) - down - 2 * small,
+            down + 2 * large,
+            2 * (high - low) - through,
+        )
+        return 1e3 * (huber + high**2 + low**2 + large**2 + small**2), 1e3 * np.array(slope)
 
     results = [minimize(with_slope, start, jac=True, method="L-BFGS-B") for start in starts]
     best = min(results, key=lambda result: float(result.fun))

@@ -9,8 +9,9 @@ losses, h_n = gradient of loss n / loss n:
     log p_d <- log p_d + mu_train   g_d . (sum_n z_n h_n);  p <- (1 - eps) p + eps / K
 
 with mu_train = 1.5, mu_target = 5, eps = 1e-3, every 100 steps; no learning rate, no clipping. In
-the code z is updated before p, and so it is here. Weights act on the losses, as in `doge`, whose
-departure is also this one's; the interval is shorter because proxies take fewer steps.
+the code z is updated before p, and so it is here, and a loss is that of the very sequences whose
+gradient is taken. Weights act on the losses, as in `doge`, whose departure is also this one's; the
+interval is shorter because proxies take fewer steps.
 """
 
 from collections.abc import Sequence

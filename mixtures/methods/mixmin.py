@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from mixtures.controllers.mixmin import MixMin as Controller
-from mixtures.errors import EvidenceError
+from mixtures.errors import EvidenceError, RecipeError
 from mixtures.history import History, RunSpec, finished
 from mixtures.methods import moving, trial
 from mixtures.problem import Problem
@@ -26,7 +26,7 @@ class MixMin:
     """Runs on single domains, then the convex problem.
 
     Attributes:
-        seeds: of the sources and of what is mixed of them.
+        seeds: of the sources and of what is mixed of them; one, as published, has no interval.
         trials: seeds of the answer's trial.
         rate: of the exponentiated gradient.
         rounds: its steps at most.
@@ -42,7 +42,9 @@ class MixMin:
     tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
-        moving.check(seeds=self.seeds, trials=self.trials)
+        moving.check(seeds=max(2, self.seeds), trials=self.trials)
+        if self.seeds < 1:
+            raise RecipeError(f"mixmin needs seeds >= 1; got {self.seeds}")
         self._controller((), ())
 
     def ask(

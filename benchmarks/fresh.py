@@ -1,0 +1,183 @@
+"""Answers of methods on a real corpus, trained fresh at a larger size: resumable, in one process.
+
+Every run is kept in a home's store as soon as it is there, and one under way in its checkpoints, so
+that a comparison that was stopped goes on where it was. Nothing but the trainer and the scorer of a
+study's workers is used: no Ray, no server. The scores are the objective's own targets and every
+domain's held-out text.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from contenders import BASELINES, Answer, Budget, answer, baselines, configured
+
+from flows import prepare as preparing
+from flows.confirm import fresh_seeds
+from flows.home import Home
+from flows.prepare import Prepared
+from flows.recipe import Recipe, load
+from mixtures import loop
+from mixtures.controllers import needed
+from mixtures.history import Outcome, RunResult, RunSpec, table
+from mixtures.problem import Problem
+from proxies import checkpoint, ladder
+from tasks.pack import PackJob, run_pack
+from tasks.store import Store
+
+Trained = Callable[[Sequence[RunSpec]], Sequence[Outcome]]
+Scores = dict[str, list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fresh:
+    """How answers are trained.
+
+    Attributes:
+        size: a step of the ladder above that of the proxies.
+        tokens: of each run.
+        seeds: that no proxy has; answers are paired by them.
+    """
+
+    size: str
+    tokens: int
+    seeds: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """A recipe's problem and what trains for it.
+
+    Attributes:
+        problem: the recipe's, at the size and length of the proxies.
+        train: trains and scores runs, or finds them in the store.
+        seed: of every random choice of the methods.
+    """
+
+    problem: Problem
+    train: Trained
+    seed: int
+
+    @property
+    def budget_steps(self) -> int:
+        """Steps of a proxy."""
+        proxy = self.problem.proxy
+        plan = ladder.plan(proxy.size, proxy.tokens, 1024, schedule=proxy.schedule)
+        return int(plan.steps)
+
+
+class Keeper:
+    """Trains one run after the other and keeps each: the `evaluate` of this comparison."""
+
+    def __init__(self, prepared: Prepared, home: Home) -> None:
+        self._prepared, self._store, self._home = prepared, Store(home.store), home
+        self.trained = 0
+
+    def __call__(self, specs: Sequence[RunSpec]) -> tuple[Outcome, ...]:
+        return tuple(self._one(spec) for spec in specs)
+
+    def _one(self, spec: RunSpec) -> Outcome:
+        known = self._store.get(spec.fingerprint)
+        if known is not None:
+            return known
+        wanted = [self._store.get(name) for name in needed(spec)]
+        job = PackJob(
+            specs=(spec,),
+            corpus=str(self._prepared.corpus.root),
+            suite=self._prepared.suite,
+            checkpoints="",
+            limits=self._prepared.limits,
+            references=tuple(run.spec for run in wanted if run is not None),
+            models=str(self._home.checkpoints / "references"),
+        ).at(self._home.checkpoints)
+        (outcome,) = run_pack(job, lambda _: None)
+        self._store.put(outcome)
+        checkpoint.remove(Path(job.checkpoints))
+        self.trained += 1
+        return outcome
+
+
+def bench(path: Path, home: Home, *, size: str, tokens: int, held_out: int) -> Bench:
+    """The problem of a recipe at a size and length, scored on what its objective names.
+
+    The corpus is the recipe's own, decontaminated against all of its benchmarks.
+
+    Args:
+        path: of the recipe.
+        home: where corpora, results and checkpoints are.
+        size: of the proxies.
+        tokens: of each proxy.
+        held_out: tokens of each domain that are scored.
+    """
+    recipe, _ = load(path)
+    recipe = recipe.model_copy(
+        update={
+            "proxy": recipe.proxy.model_copy(update={"size": size, "tokens": tokens}),
+            "evaluation": recipe.evaluation.model_copy(update={"heldout_tokens": held_out}),
+        }
+    )
+    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    prepared = dataclasses.replace(prepared, suite=_narrowed(recipe, prepared))
+    return Bench(preparing.problem(recipe, prepared), Keeper(prepared, home), recipe.seed)
+
+
+def _narrowed(recipe: Recipe, prepared: Prepared) -> Any:
+    """The recipe's tasks that its objective names."""
+    wanted = set(recipe.build_objective().targets)
+    suite = prepared.suite
+    tasks = tuple(task for task in suite.tasks if f"task/{task.removesuffix('_offline')}" in wanted)
+    return dataclasses.replace(suite, tasks=tasks)
+
+
+def compared(
+    names: Sequence[str], runs: int, setting: Bench, fresh: Fresh
+) -> Iterator[tuple[str, Answer, Scores]]:
+    """Each answer with its fresh scores, the baselines first, as soon as they are there."""
+    problem = setting.problem
+    natural: list[RunResult] = []
+    for name, found in baselines(problem).items():
+        outcomes = _fresh(name, found, setting, fresh)
+        natural = natural or outcomes
+        yield name, found, _scores(problem, outcomes, natural)
+    budget = Budget(runs, len(problem.domains), setting.budget_steps, scheduled=True)
+    for name in dict.fromkeys((BASELINES[-1], *names)):
+        began = time.monotonic()
+        method = configured(name, budget)
+        found = answer(*loop.search(method, problem, setting.train, setting.seed))
+        spent = time.monotonic() - began
+        print(f"{name}: {found.runs} runs, {found.flops:.2e} FLOPs, {spent:.0f} s", flush=True)
+        yield name, found, _scores(problem, _fresh(name, found, setting, fresh), natural)
+
+
+def _fresh(name: str, found: Answer, setting: Bench, fresh: Fresh) -> list[RunResult]:
+    """Runs of an answer: its stages as they are, if it is a schedule."""
+    specs = [
+        setting.problem.staged(found.stages, seed, fresh.size, fresh.tokens) for seed in fresh.seeds
+    ]
+    outcomes = [run for run in setting.train(specs) if isinstance(run, RunResult)]
+    if len(outcomes) < len(specs):
+        raise SystemExit(f"{len(specs) - len(outcomes)} fresh runs of {name} failed")
+    return outcomes
+
+
+def _scores(
+    problem: Problem, outcomes: Sequence[RunResult], natural: Sequence[RunResult]
+) -> Scores:
+    """By seed: the objective, the worst of its targets, and the mean of all held-out texts."""
+    scores = table(tuple(outcomes), problem.targets)[1]
+    reference = table(tuple(natural), problem.targets)[1].mean(axis=0)
+    level = problem.objective.shape(problem.targets, reference).level(scores)
+    own = [problem.targets.index(target) for target in problem.objective.targets]
+    texts = [i for i, target in enumerate(problem.targets) if target.startswith("domain/")]
+    return {
+        "mean": level.tolist(),
+        "worst": scores[:, own].max(axis=1).tolist(),
+        "even": scores[:, texts].mean(axis=1).tolist(),
+    }
+
+
+def seeds(recipe_seed: int, count: int) -> tuple[int, ...]:
+    """Seeds of the fresh runs."""
+    return fresh_seeds(recipe_seed, count)
