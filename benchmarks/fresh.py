@@ -138,7 +138,7 @@ def compared(
     problem = setting.problem
     natural: list[RunResult] = []
     for name, found in baselines(problem).items():
-        outcomes = _fresh(name, found, setting, fresh)
+        outcomes = trained(found, name, setting, fresh)
         natural = natural or outcomes
         yield name, found, _scores(problem, outcomes, natural)
     budget = Budget(runs, len(problem.domains), setting.budget_steps, scheduled=True)
@@ -148,10 +148,10 @@ def compared(
         found = answer(*loop.search(method, problem, setting.train, setting.seed))
         spent = time.monotonic() - began
         print(f"{name}: {found.runs} runs, {found.flops:.2e} FLOPs, {spent:.0f} s", flush=True)
-        yield name, found, _scores(problem, _fresh(name, found, setting, fresh), natural)
+        yield name, found, _scores(problem, trained(found, name, setting, fresh), natural)
 
 
-def _fresh(name: str, found: Answer, setting: Bench, fresh: Fresh) -> list[RunResult]:
+def trained(found: Answer, name: str, setting: Bench, fresh: Fresh) -> list[RunResult]:
     """Runs of an answer: its stages as they are, if it is a schedule."""
     specs = [
         setting.problem.staged(found.stages, seed, fresh.size, fresh.tokens) for seed in fresh.seeds

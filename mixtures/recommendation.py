@@ -13,6 +13,7 @@ from mixtures.errors import EvidenceError
 from mixtures.history import Stage
 from mixtures.scale_evidence import ScaleEvidence
 from mixtures.scale_evidence import from_json as scale_from_json
+from mixtures.skills import SkillGraph
 from mixtures.surface import Surface
 
 LEVEL = 0.90  # of every interval in a recommendation
@@ -161,6 +162,7 @@ class Recommendation:
         front: what the first two parts of the objective cost each other, if it was computed.
         surface: what the chosen law predicts everywhere, for a page to compute, if there is a law.
         scale: for which scale it is made and how far that extrapolates, where sizes were compared.
+        skills: which domain helps which target, if the method estimated it.
     """
 
     domains: tuple[str, ...]
@@ -182,6 +184,7 @@ class Recommendation:
     front: Front | None = None
     surface: Surface | None = None
     scale: ScaleEvidence | None = None
+    skills: SkillGraph | None = None
 
     def __post_init__(self) -> None:
         for stage in self.stages:
@@ -233,6 +236,8 @@ def from_json(data: Mapping[str, Any]) -> Recommendation:
             values["surface"] = Surface(**values["surface"])
         if values.get("scale") is not None:
             values["scale"] = scale_from_json(values["scale"])
+        if values.get("skills") is not None:
+            values["skills"] = SkillGraph(**values["skills"])
         return Recommendation(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not a recommendation: {error!r}") from error

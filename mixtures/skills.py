@@ -15,6 +15,7 @@ topics or clusters); what is evaluated is any of its targets, held-out text or t
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
@@ -27,7 +28,7 @@ from mixtures.history import History, RunResult, RunSpec, Stage, finished
 from mixtures.problem import Problem
 
 KINDS = ("single", "pairwise", "continual")
-SHOWN = 0.25  # edges weaker than this part of the strongest are left out of a drawing
+SHOWN = 0.25  # edges between skills below this part of the strongest are left out of a drawing
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,51 @@ class SkillGraph:
         order = np.argsort(-table.sum(axis=1), kind="stable")
         return tuple(self.rows[i] for i in order)
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Every skill once: the training skills, then targets that are none of them."""
+        targets = (name.removeprefix("domain/") for name in self.columns)
+        return tuple(dict.fromkeys((*self.rows, *targets)))
+
+    @property
+    def strong(self) -> tuple[tuple[str, str, float], ...]:
+        """(from, to, strength) of the edges between different skills that a drawing shows."""
+        found = [
+            (row, column.removeprefix("domain/"), self.edges[i][j])
+            for i, row in enumerate(self.rows)
+            for j, column in enumerate(self.columns)
+            if column.removeprefix("domain/") != row
+        ]
+        top = max((edge for *_, edge in found), default=0.0)
+        return tuple(item for item in found if item[2] > 0 and item[2] >= SHOWN * top)
+
+    def text(self) -> str:
+        """The graph as JSON, with the order of its skills."""
+        content = {
+            "rows": self.rows,
+            "columns": self.columns,
+            "edges": self.edges,
+            "ordering": self.ordering,
+        }
+        return json.dumps(content, indent=1) + "\n"
+
     def dot(self) -> str:
         """The graph in Graphviz's language: an edge's width is its strength."""
-        table = np.array(self.edges)
-        top = max(float(table.max()), 1e-12)
+        top = max((edge for *_, edge in self.strong), default=1.0)
         lines = ["digraph skills {", "  rankdir=LR;"]
-        lines += [f'  "{name}" [shape=box];' for name in self.rows]
-        for i, row in enumerate(self.rows):
-            for j, column in enumerate(self.columns):
-                target = column.removeprefix("domain/")
-                if target != row and table[i, j] >= SHOWN * top:
-                    width = 4 * table[i, j] / top
-                    label = f"{table[i, j]:.3f}"
-                    lines.append(
-                        f'  "{row}" -> "{target}" [penwidth={width:.2f}, label="{label}"];'
-                    )
+        lines += [f"  {_quoted(name)} [shape=box];" for name in self.nodes]
+        lines += [
+            f"  {_quoted(row)} -> {_quoted(target)} "
+            f'[penwidth={4 * edge / top:.2f}, label="{edge:.3f}"];'
+            for row, target, edge in self.strong
+        ]
         return "\n".join([*lines, "}"]) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """A name as Graphviz reads it."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def specs(problem: Problem, kind: str, seed: int) -> tuple[RunSpec, ...]:

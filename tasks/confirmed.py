@@ -6,16 +6,18 @@ from functools import partial
 from tasks import plots
 from tasks.blocks import Block, Picture, Table, Text
 from tasks.confirmation import BASELINES, RECOMMENDED, Confirmation
-from tasks.headline import NONE, UNIT, interval
+from tasks.headline import NONE, UNIT, how, interval
 from tasks.study import Study
 
 
 def scores(study: Study) -> Iterable[Block]:
-    """What the law says of every mixture, and what fresh runs at the study's own size say."""
+    """What the law (or the trial) says of every mixture, and what fresh runs of that size say."""
     ours, confirmation = study.recommendation, study.confirmation
     unit = f"Scores are {UNIT}; lower is better, and a positive gain is better."
     if confirmation is None:
-        yield Text(f"{unit} No mixture was trained again, so everything here is predicted.")
+        yield Text(
+            f"{unit} No mixture was trained again, so everything here is {how(study).lower()}."
+        )
     else:
         yield Text(
             f"{unit} Confirmed scores come from {confirmation.seeds} fresh seeds; gains are paired "
@@ -23,9 +25,10 @@ def scores(study: Study) -> Iterable[Block]:
             "Intervals of single targets are not corrected for their number."
         )
     yield Text(f"The objective is {_objective(study)}.")
+    where = "the trial's mean" if study.measured else "the prediction"
     yield Picture(
         "objective",
-        "Objective of each mixture: dot and bar are the prediction, ticks are confirmed seeds",
+        f"Objective of each mixture: dot and bar are {where}, ticks are confirmed seeds",
         partial(plots.objectives, study),
     )
     if confirmation is not None:
@@ -51,14 +54,14 @@ def _objective_table(study: Study) -> Table:
     known = {candidate.name for candidate in study.recommendation.candidates}
     extra = study.confirmation.mixtures if study.confirmation else ()
     rows += [(name, NONE, *_seeds(study.confirmation, name)) for name in extra if name not in known]
-    columns = ("mixture", "predicted objective", "confirmed mean", "confirmed, by seed")
+    columns = ("mixture", f"{how(study).lower()} objective", "confirmed mean", "confirmed, by seed")
     return Table(columns, tuple(rows))
 
 
 def _target_table(study: Study) -> Table:
     confirmation, ours = study.confirmation, study.recommendation.candidate(RECOMMENDED)
     compared = [b for b in BASELINES if confirmation and b in confirmation.targets]
-    head = ["target", "predicted", *(["confirmed"] if confirmation else [])]
+    head = ["target", how(study).lower(), *(["confirmed"] if confirmation else [])]
     head += [text for b in compared for text in (f"gain over {b}", "verdict")]
     rows = []
     names = (None, *study.recommendation.targets)

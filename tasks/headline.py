@@ -37,6 +37,11 @@ def tone(study: Study) -> str:
     return "good" if held and all(held) else "caution"
 
 
+def how(study: Study) -> str:
+    """Where the figures of mixtures come from, before any is confirmed: a law, or a trial."""
+    return "Measured" if study.measured else "Predicted"
+
+
 def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
     """(label, value, note) of the numbers that sum the study up."""
     found = []
@@ -47,7 +52,7 @@ def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
     else:
         for name, estimate in study.recommendation.gains:
             note = f"{UNIT}, {estimate.low:+.3f} to {estimate.high:+.3f}: not confirmed"
-            found.append((f"Predicted gain over {name}", f"{estimate.mean:+.3f}", note))
+            found.append((f"{how(study)} gain over {name}", f"{estimate.mean:+.3f}", note))
     for claim in study.transfer.claims if study.transfer else ():
         note = f"{UNIT}, {claim.gain.low:+.3f} to {claim.gain.high:+.3f}: {claim.words}"
         found.append(
@@ -66,10 +71,14 @@ def warnings(study: Study) -> tuple[str, ...]:
     found = list(study.recommendation.warnings)
     for name, estimate in study.recommendation.gains:
         if estimate.high < 0:
-            found.append(f"The law predicts that the {name} mixture is better than this one.")
+            said = "The trial measured" if study.measured else "The law predicts"
+            found.append(f"{said} that the {name} mixture is better than this one.")
     if not study.confirmations:
         found.append(
-            "The recommendation was not confirmed by training it: its gains are predicted."
+            "The recommendation was not confirmed under fresh seeds: its gains are those of the "
+            "method's own trial."
+            if study.measured
+            else "The recommendation was not confirmed by training it: its gains are predicted."
         )
     elif study.confirmation:
         for name, pair in study.confirmation.objective.items():
@@ -96,9 +105,10 @@ def _surprise(study: Study) -> list[str]:
     mean = sum(confirmed.values()) / len(confirmed)
     if expected.low <= mean <= expected.high:
         return []
+    told = "of the method's own trial" if study.measured else "that the law predicted"
     return [
         f"The confirmed objective of the recommended mixture, {mean:.4f}, lies outside the "
-        f"interval that the law predicted, {expected.low:.4f} to {expected.high:.4f}."
+        f"interval {told}, {expected.low:.4f} to {expected.high:.4f}."
     ]
 
 
@@ -131,7 +141,8 @@ def _sure(study: Study) -> str:
         for name, pair in study.confirmation.objective.items():
             parts.append(f"Confirmed against {name}: {gain(pair, level)}.")
     elif not study.transfer:
-        parts.append("Predicted only; no fresh run has confirmed it.")
+        where = " in the method's own trial" if study.measured else ""
+        parts.append(f"{how(study)}{where} only; no fresh run has confirmed it.")
     parts += study.larger
     if study.law:
         parts.append(
@@ -147,8 +158,9 @@ def _against(study: Study) -> str:
         for name, estimate in study.recommendation.gains
     ]
     if not parts:
-        return "No baseline was predicted."
-    return f"Predicted gain in the objective, {UNIT}, positive is better: {'; '.join(parts)}."
+        return "It is compared with no baseline."
+    said = "Gain measured in the trial," if study.measured else "Predicted gain"
+    return f"{said} in the objective, {UNIT}, positive is better: {'; '.join(parts)}."
 
 
 def _cost(study: Study) -> str:

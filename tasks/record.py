@@ -150,7 +150,7 @@ def _result_points(result: RunResult, objective: float | None) -> Iterator[Point
 
 def study_entry(study: Study) -> Entry:
     """The headline figures of a study; gains are bits per byte, positive is better."""
-    ours = study.recommendation
+    ours, said = study.recommendation, headline.how(study).lower()
     values: dict[str, float] = {}
     for name, pair in (study.confirmation.objective if study.confirmation else {}).items():
         values |= _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
@@ -162,7 +162,7 @@ def study_entry(study: Study) -> Entry:
         change = trend.change
         values |= _gain(f"trend/{trend.baseline}", change.gain, change.low, change.high)
     for name, estimate in ours.gains:
-        values |= _gain(f"predicted_gain/{name}", estimate.mean, estimate.low, estimate.high)
+        values |= _gain(f"{said}_gain/{name}", estimate.mean, estimate.low, estimate.high)
     if study.law:
         values["rank_correlation"] = study.law.spearman
         values["decision_accuracy"] = study.law.decision_accuracy
@@ -175,7 +175,7 @@ def study_entry(study: Study) -> Entry:
         "tokens_per_second": study.tokens_per_second,
     }
     for candidate in ours.candidates:
-        values[f"predicted/{candidate.name}"] = candidate.objective.mean
+        values[f"{said}/{candidate.name}"] = candidate.objective.mean
     for name, runs in _confirmed(study).items():
         values[f"confirmed/{name}"] = sum(runs) / len(runs)
     for name, weight in zip(ours.domains, ours.weights, strict=True):

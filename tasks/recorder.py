@@ -18,10 +18,18 @@ from mixtures.errors import ServiceError
 from mixtures.history import Failed, Outcome, RunSpec
 from tasks import record
 from tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
+from tasks.moving import FILES
 from tasks.record import Entry, Point
 from tasks.study import Study
 
-ARTIFACTS = ("report.html", "report.md", "recommendation.json", "summary.json", "recipe.yaml")
+ARTIFACTS = (
+    "report.html",
+    "report.md",
+    "recommendation.json",
+    "summary.json",
+    "recipe.yaml",
+    *FILES,
+)
 
 
 class Tracker(Protocol):

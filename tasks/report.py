@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from mixtures.errors import StorageError
-from tasks import headline, plots
+from tasks import headline, moving, plots
 from tasks.blocks import Picture, Section
 from tasks.markdown import escape, fenced
 from tasks.sections import sections
@@ -28,7 +28,8 @@ def write(study: Study, folder: Path | str) -> tuple[Path, Path]:
 
     Args:
         study: what came of the study.
-        folder: gets `report.html`, `report.md` and `plots/*.png`.
+        folder: gets `report.html`, `report.md`, `plots/*.png` and, of a skill graph, the files
+            `moving.FILES`.
 
     Returns:
         The paths of the page and of its twin.
@@ -55,6 +56,11 @@ def write(study: Study, folder: Path | str) -> tuple[Path, Path]:
         page, twin = root / PAGE, root / TWIN
         page.write_text(_render("report.html.j2", content), encoding="utf-8")
         twin.write_text(_render("report.md.j2", content), encoding="utf-8")
+        for name, text in moving.files(study).items():
+            if text is None:
+                (root / name).unlink(missing_ok=True)  # of an earlier method
+            else:
+                (root / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(
             f"cannot write the report to {root}: {error.strerror or error}; "

@@ -9,13 +9,13 @@ from functools import partial
 
 from mixtures.history import Failed
 from mixtures.recommendation import LEVEL
-from tasks import plots
+from tasks import moving, plots
 from tasks.blocks import Block, Code, Picture, Section, Table, Text
 from tasks.confirmation import RECOMMENDED
 from tasks.confirmed import larger, scores
 from tasks.explorer import explorer
 from tasks.front import front
-from tasks.headline import NONE, UNIT
+from tasks.headline import NONE, UNIT, how
 from tasks.study import Study
 
 
@@ -23,9 +23,12 @@ def sections(study: Study) -> tuple[Section, ...]:
     """Everything below the headline, in order."""
     made = (
         Section("Recommended shares", tuple(_shares(study))),
-        Section("Predicted and confirmed scores", tuple(scores(study))),
+        Section(f"{how(study)} and confirmed scores", tuple(scores(study))),
         Section("Larger sizes", tuple(larger(study))),
         Section("Explore", tuple(explorer(study))),
+        Section("What the trial measured", tuple(moving.trial(study))),
+        Section("Weights while training", tuple(moving.weights(study))),
+        Section("What helps what", tuple(moving.skills(study))),
         Section("How well the laws predict", tuple(_laws(study))),
         Section("What one aim costs another", tuple(front(study))),
         Section("Noise floor", tuple(_noise(study))),
@@ -42,10 +45,12 @@ def sections(study: Study) -> tuple[Section, ...]:
 def _shares(study: Study) -> Iterable[Block]:
     ours = study.recommendation
     others = [c for c in ours.candidates if c.name != RECOMMENDED]
-    yield Text(
-        "Shares of training tokens. The interval of a share says how far it moves when the law is "
-        f"fitted again to resampled evidence ({LEVEL:.0%})."
+    told = (
+        "is that of the mean over the seeds of the runs that it was read from"
+        if study.measured
+        else "says how far it moves when the law is fitted again to resampled evidence"
     )
+    yield Text(f"Shares of training tokens. The interval of a share {told} ({LEVEL:.0%}).")
     yield Picture(
         "shares", "Recommended shares against the baselines", partial(plots.shares, study)
     )

@@ -133,6 +133,11 @@ class Study:
         return next((law for law in self.recommendation.laws if law.chosen), None)
 
     @property
+    def measured(self) -> bool:
+        """Whether what is said of mixtures was measured in a trial: the method fitted no law."""
+        return not self.recommendation.laws
+
+    @property
     def verdict(self) -> str:
         """What may be said of the recommendation: first what its confirmation showed, if any."""
         ours = self.recommendation.verdict.replace("ready to be confirmed; ", "")

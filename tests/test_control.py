@@ -197,15 +197,17 @@ def test_gradients_of_the_pack_axis_are_those_of_separate_passes(
     texts = gradients.drawn(of_domains, seed=stream.seed, step=8)
     held = training.conductor.windows[1]
     assert held is not None and texts.shape == (3, 2, 257)
-    rows = []
+    rows, values = [], []
     for text in [*texts, *held[:, :2]]:
         model.parameters.clear()
         both = text.expand(2, -1, -1)
         mean, _ = model.loss(both[..., :-1], both[..., 1:])
         model.backward(mean)
         rows.append(torch.cat([g[1] for g in model.parameters.gradients]).clone())
+        values.append(float(mean[1].detach()))
     training.advance()
     assert [e.step for e in found] == [4, 8] and found[1].rate == training.plan.rate(8)
+    assert found[1].held_out == pytest.approx(values[3:], rel=1e-5)  # of the very same sequences
     for d in range(3):
         assert found[1].norms[d] == pytest.approx(float(rows[d].norm()), rel=1e-4)
         for m in range(2):

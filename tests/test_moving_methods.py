@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flows.recipe import parse
-from mixtures import simplex, skills, worlds
+from mixtures import recommendation, simplex, skills, worlds
 from mixtures.constraints import constrain
 from mixtures.diagnostics import paired
 from mixtures.domains import Domain, DomainSet
@@ -25,6 +25,7 @@ from mixtures.methods.static import Static, unimax
 from mixtures.methods.trial import student
 from mixtures.objectives import WeightedMean
 from mixtures.registry import build
+from mixtures.skills import SkillGraph
 from mixtures.worlds.training import losses
 
 WORLD = worlds.Noisy(world=worlds.Learning(size=4), sd=0.003)
@@ -122,6 +123,21 @@ def test_the_skill_graph_finds_what_teaches_what():
     assert set(graph.ordering) == set(task.domains.names)
 
 
+def test_a_drawing_of_skills_shows_strong_edges_between_different_skills():
+    """Catches a skill's own edge setting the scale, targets drawn apart from their domains, and
+    names that break the language."""
+    graph = SkillGraph(
+        rows=("law", 'a "b"'),
+        columns=("domain/law", "task/mmlu"),
+        edges=((0.9, 0.4), (0.2, 0.05)),
+    )
+    assert graph.nodes == ("law", 'a "b"', "task/mmlu")
+    # of 0.9 (its own), 0.4, 0.2 and 0.05: the strongest between skills is 0.4, a quarter of it 0.1
+    assert graph.strong == (("law", "task/mmlu", 0.4), ('a "b"', "law", 0.2))
+    assert '"a \\"b\\"" -> "law" [penwidth=2.00' in graph.dot()
+    assert json.loads(graph.text())["ordering"] == ["law", 'a "b"']
+
+
 def test_a_skill_graph_by_hand():
     """Losses of three skills alone and in pairs; the edges are parts of a loss."""
     task = worlds.problem(worlds.Learning(size=2))
@@ -154,7 +170,10 @@ def test_skill_it_runs_with_every_kind_of_graph(kind):
     assert len(history) == runs + 4 + 2 + 2
     config = json.loads(next(r.spec.controller for r in history if r.spec.controller))
     assert np.array(config["graph"]).shape == (4, 4) and not config["averaged"]
-    assert any(text.startswith("skills from the one") for text in found.warnings)
+    graph = found.skills
+    assert graph is not None and np.array(graph.edges).shape == (4, 4)
+    assert not any("skills" in text for text in found.warnings)
+    assert recommendation.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_skill_it_follows_the_objective():
@@ -379,7 +398,10 @@ def test_every_method_goes_through_a_study(tmp_path):
     assert again["trained_now"] == 0 and again["weights"] == trained["aioli"]["weights"]
     for name, summary in trained.items():
         assert summary["failed"] == 0 and sum(summary["weights"].values()) == pytest.approx(1)
-        assert "no law was fitted" in (home.study(name) / "report.md").read_text()
+        report = (home.study(name) / "report.md").read_text()
+        assert "no law was fitted" in report and "What the trial measured" in report
+        assert "The law predict" not in report and "redicted gain" not in report
+        assert (home.study(name) / "skills.json").exists() == (name == "skill_it")
     assert trained["odm"]["trained_now"] == 2 + 2 + 2  # controlled, trial, confirmation
     with sqlite3.connect(home.record / "mlflow.db") as base:
         keys = {key for (key,) in base.execute("select distinct key from metrics")}

@@ -1,5 +1,6 @@
 """The report: nothing outside the page, nothing unescaped, nothing said beyond the intervals."""
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,9 +11,11 @@ from synthetic_study import NAMES, synthetic_study
 
 from mixtures.errors import EvidenceError, StorageError
 from mixtures.recommendation import Estimate
-from tasks import headline
+from mixtures.skills import SkillGraph
+from tasks import headline, moving
 from tasks.confirmation import Confirmation, Paired, differences
 from tasks.markdown import escape, fenced
+from tasks.record import study_entry
 from tasks.report import write
 from tasks.sections import sections
 from tasks.study import finite, summary
@@ -151,6 +154,72 @@ def test_an_unconfirmed_study_says_so(tmp_path):
     assert headline.tone(study) == "caution"
     assert "onfirmed gain" not in page.read_text()
     assert summary(study)["confirmation"] == {}
+
+
+GRAPH = SkillGraph(
+    rows=("legal", "news"),
+    columns=("domain/legal", "task/facts"),
+    edges=((0.5, 0.3), (0.2, 0.0)),
+)
+
+
+def lawless(**changes):
+    """The same study by a method that fitted no law, unconfirmed, with a skill graph."""
+    study = synthetic_study(confirmed=False)
+    even = tuple([1 / len(NAMES)] * len(NAMES))
+    ours = replace(
+        study.recommendation,
+        laws=(),
+        verdict="draft",
+        skills=GRAPH,
+        trajectory=((0, even), (250_000, tuple(study.recommendation.weights.tolist()))),
+        **changes,
+    )
+    return replace(study, recommendation=ours)
+
+
+def test_a_method_without_a_law_claims_no_prediction(tmp_path):
+    """Catches a trial's measured gains shown as the predictions of a law that was never fitted."""
+    gains = (("natural", Estimate(-0.03, -0.04, -0.02)), ("uniform", Estimate(0.02, 0.01, 0.03)))
+    study = lawless(gains=gains)
+    labels = [label for label, *_ in headline.figures(study)]
+    assert "Measured gain over natural" in labels
+    warned = " ".join(headline.warnings(study))
+    assert "The trial measured that the natural mixture is better" in warned
+    assert "not confirmed under fresh seeds" in warned and "law" not in warned
+    page, twin = write(study, tmp_path)
+    for text in (page.read_text(), twin.read_text()):
+        assert "redicted" not in text and "predicts" not in text
+        assert "What the trial measured" in text and "worse by more than the noise" in text
+    points = {point.name for point in study_entry(study).metrics}
+    assert {"measured_gain/natural", "measured/recommended"} <= points
+
+
+def test_a_method_with_a_law_predicts():
+    """Catches wording for methods without a law where one was fitted."""
+    study = synthetic_study(confirmed=False)
+    said = " ".join(answer for _, answer in headline.answers(study))
+    assert "Predicted gain in the objective" in said and "rial" not in said
+    assert not any(section.title == "What the trial measured" for section in sections(study))
+
+
+def test_a_skill_graph_is_drawn_and_kept_in_files(tmp_path):
+    """Catches a graph in words only, and one that outlives the method that made it."""
+    write(lawless(), tmp_path)
+    assert SkillGraph(**_tuples(json.loads((tmp_path / "skills.json").read_text()))) == GRAPH
+    assert (tmp_path / "skills.dot").read_text() == GRAPH.dot()
+    drawn = (tmp_path / "skills.svg").read_text()
+    assert drawn.startswith("<svg") and "task/facts" in drawn and "legal" in drawn
+    for name in ("skills", "skill-table", "weights", "trial"):
+        assert (tmp_path / "plots" / f"{name}.png").stat().st_size > 1000
+    write(synthetic_study(), tmp_path)
+    assert not any((tmp_path / name).exists() for name in moving.FILES)
+
+
+def _tuples(content):
+    names = ("rows", "columns")
+    values = {name: tuple(content[name]) for name in names}
+    return {**values, "edges": tuple(map(tuple, content["edges"]))}
 
 
 def test_a_broken_prediction_is_told(study):

@@ -86,12 +86,8 @@ class SkillIt:
         answer = moving.answered(
             problem, moving.results(history, specs, "controlled run"), self.stages
         )
-        notes = (
-            *answer.notes,
-            f"skills evaluated while training: {', '.join(graph.columns)}",
-            f"skills from the one that helps others most: {', '.join(graph.ordering)}",
-        )
-        return trial.conclude(self, problem, history, dataclasses.replace(answer, notes=notes))
+        found = trial.conclude(self, problem, history, answer)
+        return dataclasses.replace(found, skills=graph)
 
     def estimate(self, problem: Problem, history: History) -> SkillGraph:
         """The skill graph that the history gives."""
