@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-methods clean
+.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -30,7 +30,7 @@ lint: $(READY)  ## style, types, layout
 	@$(BIN)/mypy mixtures proxies evaluation tasks flows
 	@$(BIN)/lint-imports
 
-bench: bench-trainer bench-scoring bench-sweep bench-laws  ## all benchmarks
+bench: bench-trainer bench-scoring bench-sweep bench-laws bench-regret  ## all benchmarks
 
 bench-trainer: $(READY)  ## training speed against a plain transformers loop
 	@$(BIN)/python benchmarks/trainer.py
@@ -43,6 +43,9 @@ bench-sweep: $(READY)  ## what a study costs beside training and scoring
 
 bench-laws: $(READY)  ## every law on the RegMix tables
 	@$(BIN)/python benchmarks/laws.py
+
+bench-regret: $(READY)  ## what a method's answer is worth after so many runs, on worlds
+	@$(BIN)/python benchmarks/regret.py
 
 bench-methods: $(READY)  ## every method at one budget, on worlds
 	@$(BIN)/python benchmarks/methods.py

@@ -9,6 +9,7 @@ from mixtures import simplex, worlds
 from mixtures.errors import EvidenceError
 from mixtures.history import Failed
 from mixtures.loop import generator, search
+from mixtures.methods import choice
 from mixtures.methods.bayes import Bayes
 from mixtures.methods.mixing_laws import MixingLaws
 from mixtures.methods.olmix import Olmix
@@ -87,6 +88,20 @@ def test_strong_evidence_is_called_strong_and_noise_is_called_weak():
     weak, _ = search(METHOD, TASK, loud, 0)
     assert weak.verdict.startswith("weak: do not use this yet")
     assert any("mostly noise" in text for text in weak.warnings)
+
+
+def test_a_pick_is_the_mixture_of_the_recommendation():
+    """To the bit, with one law and with a choice of two; catches a generator that refits or folds
+    share with the choice, and a pick from evidence that a recommendation refuses."""
+    for laws in (("log_linear",), ("linear", "log_linear")):
+        method = MixingLaws(runs=12, refits=10, laws=laws, search="auto")
+        found, history = search(method, TASK, WORLD, 2)
+        picked = choice.pick(method, TASK, history, generator(2, len(history)))
+        assert np.array_equal(picked, found.weights)
+    few = MixingLaws(runs=3, seeds=1)
+    history = tuple(WORLD(few.ask(TASK, (), generator(1, 0))))
+    with pytest.raises(EvidenceError, match=r"no law can be fitted.*at least 6 runs"):
+        choice.pick(few, TASK, history, generator(1, 3))
 
 
 def test_without_repeats_a_recommendation_is_a_draft():

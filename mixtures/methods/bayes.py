@@ -21,7 +21,7 @@ from mixtures.designs.distinct import NEAR
 from mixtures.domains import Array
 from mixtures.errors import RecipeError
 from mixtures.history import History, RunSpec
-from mixtures.methods import choice, swarm
+from mixtures.methods import choice, evidence, swarm
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
 from mixtures.registry import register
@@ -94,10 +94,10 @@ class Bayes:
         """Mixtures (n, K) worth training, the most wanted first, and whether any is."""
         compare_rng, choose_rng = rng.spawn(2)
         _, laws, search = swarm.parts(self)
-        found = choice.gather(problem, history)
+        found = evidence.gather(problem, history)
         best = 0
         if len(laws) > 1:
-            best, _, _ = choice.compare(laws, found, self.folds, compare_rng)
+            best, _, _ = evidence.compare(laws, found, self.folds, compare_rng)
         chosen = choice.choose(
             laws[best],
             score.coarser(search),

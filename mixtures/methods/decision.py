@@ -39,6 +39,12 @@ class Chosen:
     refit_gains: Array
 
 
+def decide(law: FittedLaw, search: Search, problem: Problem, seed: int) -> tuple[Array, Array]:
+    """What a fitted law chooses (K,), and what it predicts of the natural mixture (M,)."""
+    reference = law.predict(problem.domains.natural[None]).mean[0]
+    return search.choose(law, problem, reference, np.random.default_rng(seed)), reference
+
+
 def decided(
     laws: tuple[FittedLaw, Sequence[FittedLaw]],
     search: Search,
@@ -57,19 +63,12 @@ def decided(
         rng: every search starts from the same state of it.
     """
     seed = int(rng.integers(2**31))
-    natural = problem.domains.natural[None]
-
-    def decide(candidate: FittedLaw, how: Search) -> tuple[Array, Array]:
-        reference = candidate.predict(natural).mean[0]
-        chooser = np.random.default_rng(seed)
-        return how.choose(candidate, problem, reference, chooser), reference
-
     fitted, again = laws
-    weights, reference = decide(fitted, search)
+    weights, reference = decide(fitted, search, problem, seed)
     points = np.vstack([weights, baselines])
     levels = _levels(fitted, points, problem, reference)
     coarse = score.coarser(search)
-    found = [decide(refit, coarse) for refit in again]
+    found = [decide(refit, coarse, problem, seed) for refit in again]
     optima = np.array([w for w, _ in found])
     every = np.array(
         [

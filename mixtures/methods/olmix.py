@@ -17,7 +17,7 @@ from mixtures.domains import Array
 from mixtures.errors import ConstraintError
 from mixtures.history import History, RunSpec
 from mixtures.laws import FittedLaw
-from mixtures.methods import choice, swarm
+from mixtures.methods import choice, evidence, swarm
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
 from mixtures.registry import register
@@ -83,5 +83,5 @@ class Olmix:
     ) -> Recommendation:
         instead = None
         if self.only_tried:
-            instead = Tried(choice.gather(problem, history).sample.W)
+            instead = Tried(evidence.gather(problem, history).sample.W)
         return choice.recommend(self, problem, history, rng, instead=instead)
