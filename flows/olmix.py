@@ -4,6 +4,15 @@ Source: allenai/olmix, `docs/cli/fit.md` and `olmix/fit/config.py`. A file is kn
 mapping. It is translated into a recipe, so that everything after is what any other study gets:
 cross-validation, intervals, noise, a report. Paths are relative to the YAML file.
 
+Fields of early versions of Olmix are read too:
+
+* `filtering.support_domains`: only runs on these domains alone, which are all that can be chosen;
+  `filtering.keep_sources`: the same, and each of them above zero. One of the two at a time.
+* `filtering.fixed_weight`: the shares of these domains are given. They stay in the law and in the
+  price of leaving the prior; Olmix takes them out and scales the rest.
+* `proposer.use_natural_kl`: the natural mixture, by `token_counts`, is what the exact proposer
+  stays near, whatever `relative_sizes` say.
+
 Read otherwise than Olmix does, on purpose:
 
 * The tables are joined by run id. Olmix keeps the common runs of both and then pairs the rows by
@@ -22,13 +31,13 @@ Read otherwise than Olmix does, on purpose:
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import ValidationError
 
 from flows import recipe as recipes
-from flows.parts import Count, Part
+from flows.olmix_file import FitFile, PriorsPart
 from flows.recipe import Recipe
 from mixtures.errors import RecipeError
 from mixtures.laws import default
@@ -43,97 +52,6 @@ LAWS: Mapping[str, dict[str, Any]] = {
     "search": {"name": default.NAME},
 }
 AGREE = 0.01  # relative sizes and token counts that differ by less, as shares, are the same prior
-
-
-def _fraction(value: Any) -> Any:
-    """Reads 7/52.0 as a number; anything else is left to the type."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*([\d.eE+-]+)\s*(?:/\s*([\d.eE+-]+)\s*)?", value)
-    try:
-        return float(found[1]) / float(found[2] or 1) if found else value
-    except (ValueError, ZeroDivisionError):
-        return value
-
-
-Fraction = Annotated[float, BeforeValidator(_fraction), Field(gt=0, allow_inf_nan=False)]
-
-
-class SwarmPart(Part):
-    """The two tables."""
-
-    ratios: str
-    metrics: str
-
-
-class PriorsPart(Part):
-    """The natural mixture, and the text that exists."""
-
-    relative_sizes: dict[str, float] = Field(default_factory=dict)
-    token_counts: dict[str, Count] = Field(default_factory=dict)
-    total_tokens: Count | None = None
-
-
-class EvalPart(Part):
-    """Metrics by family: a list, or task -> metric as the in-loop evaluator has it."""
-
-    type: Literal["offline", "inloop"] = "offline"
-    tasks: dict[str, list[str] | dict[str, str]] = Field(default_factory=dict)
-
-    @property
-    def families(self) -> dict[str, list[str]]:
-        """Family -> metrics."""
-        return {
-            name: list(found.values()) if isinstance(found, dict) else found
-            for name, found in self.tasks.items()
-        }
-
-
-class RegressionPart(Part):
-    """The law."""
-
-    type: Literal["log_linear", "lightgbm", "gp", "autoscale", "bimix", "search"] = "log_linear"
-    seed: int = Field(default=0, ge=0)
-    n_test: int = 0
-    train_split: float | list[float] = 1.0
-    aggregate_task_families: bool = False
-
-
-class ProposerPart(Part):
-    """The search."""
-
-    type: Literal["exact", "simulation", "search"] = "exact"
-    temperature: float | None = Field(default=None, gt=0)
-    kl_reg: float | None = Field(default=None, ge=0)
-    fit_only: bool = False
-    make_worst_mix: bool = False
-
-
-class ConstraintsPart(Part):
-    """Caps on repetition."""
-
-    enabled: bool = False
-    target_tokens: Count | None = None
-    repetition_factor: float = Field(default=4.0, gt=0)
-
-
-class FilteringPart(Part):
-    """What enters the objective, with which weight."""
-
-    drop_metrics: list[str] = Field(default_factory=list)
-    obj_weights: dict[str, Fraction] = Field(default_factory=dict)
-
-
-class FitFile(Part):
-    """A fit file, whole."""
-
-    swarm: SwarmPart
-    priors: PriorsPart
-    eval: EvalPart = EvalPart()
-    regression: RegressionPart = RegressionPart()
-    proposer: ProposerPart = ProposerPart()
-    constraints: ConstraintsPart = ConstraintsPart()
-    filtering: FilteringPart = FilteringPart()
 
 
 def detect(path: Path) -> bool:
@@ -169,16 +87,16 @@ def load(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
         "tables": {
             "mixtures": str(path.parent / given.swarm.ratios),
             "scores": str(metrics),
-            "sizes": given.priors.relative_sizes or given.priors.token_counts,
-            "token_counts": given.priors.token_counts,
+            "sizes": _kept(given, _sizes(given)),
+            "token_counts": _kept(given, given.priors.token_counts),
+            "only": _only(given),
+            "every": bool(given.filtering.keep_sources),
             "targets": members or list(weights),
             "families": families,
             "unmatched": "leave out",
         },
         "objective": {"name": "mean", "weights": weights},
-        "constraints": (
-            {"epochs": given.constraints.repetition_factor} if given.constraints.enabled else {}
-        ),
+        "constraints": _constraints(given),
         "full_scale": {"tokens": budget} if budget else {},
         "method": _method(given),
     }
@@ -204,8 +122,51 @@ def _check(given: FitFile, where: str) -> None:
             f"{where}: proposer.type exact needs regression.type log_linear; got {law}. "
             "Use proposer.type simulation"
         )
+    filtering = given.filtering
+    if filtering.keep_sources and filtering.support_domains:
+        raise RecipeError(
+            f"{where}: filtering.keep_sources and filtering.support_domains both choose the runs; "
+            "give support_domains for runs on these domains, keep_sources for runs on all of them"
+        )
+    if proposer.use_natural_kl and not given.priors.token_counts:
+        raise RecipeError(f"{where}: proposer.use_natural_kl needs priors.token_counts")
+    known = set(_sizes(given))
+    for name in (*_only(given), *filtering.fixed_weight):
+        if name not in known:
+            raise RecipeError(f"{where}: filtering names {name!r}, of which priors has no size")
+        if _only(given) and name not in _only(given):
+            raise RecipeError(
+                f"{where}: filtering.fixed_weight names {name!r}, which the filter leaves out"
+            )
+    total = sum(filtering.fixed_weight.values())
+    if total > 1 + 1e-9 or (total > 1 - 1e-9 and known > set(filtering.fixed_weight)):
+        raise RecipeError(
+            f"{where}: filtering.fixed_weight sums to {total:g}, which leaves nothing to choose"
+        )
     if proposer.make_worst_mix:
         raise RecipeError(f"{where}: proposer.make_worst_mix: only good mixtures are recommended")
+
+
+def _only(given: FitFile) -> list[str]:
+    """The domains that can be chosen; empty for all."""
+    return given.filtering.keep_sources or given.filtering.support_domains
+
+
+def _sizes(given: FitFile) -> dict[str, float]:
+    """Sizes that make the mixture which the answer is compared with and held near."""
+    counts: dict[str, float] = {**given.priors.token_counts}
+    return counts if given.proposer.use_natural_kl else given.priors.relative_sizes or counts
+
+
+def _kept(given: FitFile, sizes: Mapping[str, float]) -> dict[str, float]:
+    only = _only(given)
+    return {name: size for name, size in sizes.items() if not only or name in only}
+
+
+def _constraints(given: FitFile) -> dict[str, Any]:
+    fixed = {name: (share, share) for name, share in given.filtering.fixed_weight.items()}
+    caps = {"epochs": given.constraints.repetition_factor} if given.constraints.enabled else {}
+    return caps | ({"bounds": fixed} if fixed else {})
 
 
 def _objective(
@@ -266,6 +227,8 @@ def _notes(given: FitFile, measured: tuple[str, ...]) -> tuple[str, ...]:
         f"proposer.kl_reg is for the exact proposer alone; {proposer.type} does without": (
             proposer.type != "exact" and proposer.kl_reg is not None
         ),
+        f"proposer.use_natural_kl is for the exact proposer; {proposer.type} draws around the "
+        "natural mixture": proposer.use_natural_kl and proposer.type != "exact",
         f"proposer.temperature is for simulation alone; {proposer.type} does without": (
             proposer.type != "simulation" and proposer.temperature is not None
         ),

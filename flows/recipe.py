@@ -91,6 +91,8 @@ class TablesPart(Part):
     higher_is_better: list[str] = []
     families: dict[str, list[str]] = {}
     unmatched: Literal["refuse", "leave out"] = "refuse"
+    only: list[str] = []
+    every: bool = False
 
     @property
     def reading(self) -> Reading:
@@ -101,6 +103,8 @@ class TablesPart(Part):
             higher_is_better=tuple(self.higher_is_better),
             families=tuple((name, tuple(parts)) for name, parts in self.families.items()),
             common=self.unmatched == "leave out",
+            only=tuple(self.only),
+            every=self.every,
         )
 
 

@@ -173,6 +173,11 @@ def told(
             f"{', '.join(joined.left_out[: tables.SHOWN])}"
             f"{' and others' if len(joined.left_out) > tables.SHOWN else ''}."
         )
+    if joined.aside:
+        warnings.append(
+            f"{len(joined.aside)} runs were set aside: they are not on "
+            f"{', '.join(joined.domains)} alone, as tables.only asks."
+        )
     return dataclasses.replace(answer, epochs=epochs, warnings=tuple(warnings))
 
 

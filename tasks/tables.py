@@ -21,6 +21,7 @@ RUNS = ("run", "run_id")  # names of one column, as different programs write it
 UNNAMED = "Unnamed:"  # how pandas calls a column without a name: a row's number, as a rule
 LABELS = ("name", "index", "run", "run_id", "id")  # columns that are neither domain nor target
 ROUNDING = 0.02  # a row of shares may miss 1 by this much, since tables are written with few digits
+NOTHING = 1e-5  # shares of other domains that sum to no more are a table's rounding
 COUNTS = 1000  # sizes that sum to more are counts of tokens, to less relative sizes
 SHOWN = 5  # ids that an error names
 
@@ -35,6 +36,8 @@ class Reading:
         higher_is_better: columns whose scores are turned round.
         families: (name, columns) pairs; the columns of each are replaced by their plain mean.
         common: leave out runs that stand in one table only, instead of refusing them.
+        only: domains to read; runs on any other are set aside, and the others' columns left out.
+        every: of those, runs in which each of these domains has a share.
     """
 
     key: str | None = None
@@ -42,6 +45,8 @@ class Reading:
     higher_is_better: tuple[str, ...] = ()
     families: tuple[tuple[str, tuple[str, ...]], ...] = ()
     common: bool = False
+    only: tuple[str, ...] = ()
+    every: bool = False
 
 
 ALL = Reading()
@@ -60,6 +65,7 @@ class Tables:
         rescaled: rows of shares that did not sum to 1 to the last digit and were divided by their
             sum.
         left_out: ids of runs that stood in one table only.
+        aside: ids of runs on other domains than those to read.
     """
 
     ids: tuple[str, ...]
@@ -69,6 +75,7 @@ class Tables:
     Y: Array
     rescaled: int
     left_out: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
 
 
 def read(mixtures: Path, scores: Path, reading: Reading = ALL) -> Tables:
@@ -101,16 +108,40 @@ def read(mixtures: Path, scores: Path, reading: Reading = ALL) -> Tables:
         raise DataError(
             f"{mixtures}: shares must be >= 0 and sum to 1; they do not in {_some(names)}"
         )
-    Y, targets = _scores(right.loc[ids], scores, reading)
+    columns, on = _within(W, domains, reading, mixtures)
+    kept = [run for run, stays in zip(ids, on, strict=True) if stays]
+    Y, targets = _scores(right.loc[kept], scores, reading)
+    W = W[on][:, columns]
     return Tables(
-        ids=tuple(ids),
-        domains=domains,
+        ids=tuple(kept),
+        domains=tuple(domains[k] for k in columns),
         targets=targets,
-        W=np.asarray(W / sums[:, None]),
+        W=np.asarray(W / W.sum(axis=1, keepdims=True)),
         Y=Y,
-        rescaled=int(np.sum(np.abs(sums - 1) > 1e-9)),
+        rescaled=int(np.sum(np.abs(sums[on] - 1) > 1e-9)),
         left_out=left_out,
+        aside=tuple(run for run, stays in zip(ids, on, strict=True) if not stays),
     )
+
+
+def _within(
+    W: Array, domains: tuple[str, ...], reading: Reading, path: Path
+) -> tuple[list[int], np.ndarray]:
+    """Numbers of the domains to read, and which runs (N,) are on them alone."""
+    unknown = [name for name in reading.only if name not in domains]
+    if unknown:
+        raise DataError(f"{path} has no domain {_some(unknown)}; it has: {', '.join(domains)}")
+    columns = [k for k, name in enumerate(domains) if not reading.only or name in reading.only]
+    others = [k for k in range(len(domains)) if k not in columns]
+    on = W[:, others].sum(axis=1) <= NOTHING
+    if reading.every:
+        on &= np.all(W[:, columns] > 0, axis=1)
+    if not on.any():
+        each = "all of " if reading.every else ""
+        raise EvidenceError(
+            f"{path}: none of {len(W)} runs is on {each}{_some(reading.only)} and no other domain"
+        )
+    return columns, on
 
 
 def targets_of(scores: Path) -> tuple[str, ...]:

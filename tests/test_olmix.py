@@ -11,7 +11,7 @@ from flows import recipe as recipes
 from flows.display import Display, use
 from flows.home import settle
 from flows.present import present
-from flows.refit import posed, read_tables, refit
+from flows.refit import posed, read_tables, refit, told
 from mixtures.errors import DataError, EvidenceError, RecipeError
 from mixtures.objectives import WeightedMean
 
@@ -240,6 +240,90 @@ def test_runs_of_one_table_only_are_left_out_and_counted(tmp_path):
     (tmp_path / "metrics.csv").write_text("\n".join([table[0], *(f"x{r}" for r in table[1:])]))
     with pytest.raises(EvidenceError, match="no run in common"):
         read_tables(olmix.load(path)[0])
+
+
+EARLY = FILE.replace("target_tokens: 20_000_000", "target_tokens: 9_000_000")
+
+
+def alone(folder, text):
+    """A swarm of which every other run has no share of the second domain."""
+    path, W, _ = swarm(folder, text)
+    lines = (folder / "ratios.csv").read_text().splitlines()
+    for i in range(0, 24, 2):
+        left = W[i, 0] + W[i, 1]
+        lines[i + 1] = f"r{i:02d},swarm-{i},{i},{float(left)!r},0.0,{float(W[i, 2])!r}"
+    (folder / "ratios.csv").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_support_domains_choose_the_runs_and_what_can_be_chosen(tmp_path):
+    """Catches runs on other domains that are kept and rescaled, and sizes of what is left out."""
+    chosen = 'filtering:\n  support_domains: ["web:art:high", "code:py:high"]'
+    path = alone(tmp_path, EARLY.replace("filtering:", chosen))
+    given, _, _ = olmix.load(path)
+    joined = read_tables(given)
+    assert joined.domains == (DOMAINS[0], DOMAINS[2])
+    assert joined.ids == tuple(f"r{i:02d}" for i in range(0, 24, 2)) and len(joined.aside) == 12
+    np.testing.assert_allclose(joined.W.sum(axis=1), 1)
+    problem, history = posed(given, joined)
+    np.testing.assert_allclose(problem.domains.natural, [5 / 7, 2 / 7], atol=1e-9)
+    answer = given.build_method().recommend(problem, history, np.random.default_rng(0))
+    said = told(answer, problem, given, joined).warnings
+    assert any("12 runs were set aside" in text for text in said)
+
+
+def test_kept_sources_want_a_share_of_each(tmp_path):
+    """Catches keep_sources read as support_domains: a run on one of the two is not kept."""
+    chosen = 'filtering:\n  keep_sources: ["web:art:high", "code:py:high"]'
+    path = alone(tmp_path, EARLY.replace("filtering:", chosen))
+    lines = (tmp_path / "ratios.csv").read_text().splitlines()
+    (tmp_path / "ratios.csv").write_text(
+        "\n".join([lines[0], "r00,swarm-0,0,0.0,0.0,1.0", *lines[2:]]) + "\n"
+    )
+    joined = read_tables(olmix.load(path)[0])
+    assert "r00" in joined.aside and joined.ids == tuple(f"r{i:02d}" for i in range(2, 24, 2))
+
+
+def test_a_fixed_weight_is_kept_and_the_rest_chosen(tmp_path):
+    """Catches a weight that is only a bound, and one that is dropped from the answer."""
+    fixed = 'filtering:\n  fixed_weight: {"web:law:low": "1/4"}'
+    path, _, _ = swarm(tmp_path, FILE.replace("filtering:", fixed))
+    given, _, _ = olmix.load(path)
+    problem, history = posed(given, read_tables(given))
+    answer = given.build_method().recommend(problem, history, np.random.default_rng(0))
+    assert answer.weights[1] == pytest.approx(0.25, abs=1e-4) and answer.weights[2] > 0.3
+
+
+def test_the_natural_kl_goes_by_the_tokens(tmp_path):
+    """Catches the manual prior where the natural mixture was asked for: 5 : 3 : 2 against equal."""
+    text = FILE.replace("0.5, ", "0.4, ").replace(": 0.2}", ": 0.3}")
+    for asked, natural in (("false", [0.4, 0.3, 0.3]), ("true", [0.5, 0.3, 0.2])):
+        given = text.replace("proposer: {", f"proposer: {{use_natural_kl: {asked}, ")
+        path, _, _ = swarm(tmp_path, given)
+        found, _, _ = olmix.load(path)
+        problem, _ = posed(found, read_tables(found))
+        np.testing.assert_allclose(problem.domains.natural, natural, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ('keep_sources: ["code:py:high"], support_domains: ["code:py:high"]', "both choose"),
+        ("support_domains: [code]", "names 'code', of which priors has no size"),
+        ('fixed_weight: {"web:art:high": 0.7, "web:law:low": 0.4}', "sums to 1.1"),
+        ('fixed_weight: {"web:art:high": -0.1}', "fixed_weight.web:art:high"),
+        (
+            'support_domains: ["web:art:high"], fixed_weight: {"web:law:low": 0.1}',
+            "which the filter leaves out",
+        ),
+    ],
+)
+def test_filters_without_a_meaning_are_named(tmp_path, field, words):
+    """Catches a filter that is read and then contradicted in silence."""
+    head = FILE[: FILE.index("filtering:")]
+    path, _, _ = swarm(tmp_path, f"{head}filtering: {{{field}}}\n")
+    with pytest.raises(RecipeError, match=words):
+        olmix.load(path)
 
 
 def test_other_commands_say_which_one_reads_it():
