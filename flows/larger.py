@@ -21,18 +21,21 @@ from flows.confirm import compared, confirm, enlarge, fresh_seeds, sized
 from flows.display import current
 from flows.finished import Finished, Settled
 from flows.home import Home
+from flows.prediction import draw_up, write_copy
 from flows.prepare import Prepared
 from flows.recipe import Recipe, parse
-from flows.refit import Shelf
 from flows.runner import Runner
 from flows.search import SHOWN_VERSIONS, conclude, told
 from flows.server import PrefectApi
+from flows.shelf import Shelf
 from flows.trainings import Trainings, speed
 from mixtures import loop
 from mixtures.errors import EvidenceError
 from mixtures.problem import Problem
 from tasks import handoff_card
+from tasks.calibration import score
 from tasks.confirmation import Confirmation
+from tasks.predictions import keep
 from tasks.record import study_params
 from tasks.store import Store
 from tasks.study import Study
@@ -63,7 +66,6 @@ def confirm_mixture(recipe_text: str, home: str) -> dict[str, Any]:
     prepared = preparing.prepare(recipe, place)
     store = Store(place.store)
     study = read_back(recipe, past, prepared, store)
-    problem, answer = study.problem, study.recommendation
     tracker = open_tracker(place.record, current().say)
     tracker.begin(
         recipe.name,
@@ -81,20 +83,28 @@ def confirm_mixture(recipe_text: str, home: str) -> dict[str, Any]:
             failed_share=recipe.limits.failed_share,
         )
         runner.listen(trainings.progress)
-        seeds = fresh_seeds(recipe.seed, part.seeds)
-        steps, lost = enlarge(
-            sized(problem, compared(problem, answer, part), part, seeds), trainings
-        )
+        schedules = compared(study.problem, study.recommendation, part)
+        runs = sized(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
+        card = keep(store, draw_up(study, schedules, runs, store, written=_time(started)))
+        tracker.promise(card, write_copy(card, place.study(recipe.name)))
+        current().say(f"Prediction card {card.sha256} (version {card.version}, {card.written})")
+        steps, lost = enlarge(runs, trainings)
+    found = transfer(steps, study.confirmation, lost)
     study = dataclasses.replace(
         study,
-        transfer=transfer(steps, study.confirmation, lost),
+        transfer=found,
+        card=score(store, card, found.claims),
         minutes=(time.monotonic() - begin) / 60,
         trained_now=trainings.trained,
         reused=study.reused + trainings.reused,
-        started=started.isoformat(timespec="seconds"),
+        started=_time(started),
     )
     handoff_card.reword(store, study)
     return conclude(study, place.study(recipe.name), tracker)
+
+
+def _time(when: datetime.datetime) -> str:
+    return when.isoformat(timespec="seconds")
 
 
 def read_back(recipe: Recipe, past: Finished, prepared: Prepared, store: Store) -> Study:

@@ -8,10 +8,9 @@ import numpy as np
 from rich.table import Table
 
 from flows import prepare as preparing
-from flows.confirm import fresh_seeds
 from flows.display import Display, clock
 from flows.home import Home
-from flows.recipe import Recipe
+from flows.recipe import ConfirmPart, Recipe
 from flows.trainings import speed
 from mixtures import loop
 from mixtures.history import RunSpec
@@ -45,12 +44,71 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
         schedule=recipe.proxy.schedule,
         rate=recipe.proxy.rate,
     )
-    extra = 0
-    if recipe.confirm is not None:
-        seeds = fresh_seeds(recipe.seed, recipe.confirm.seeds)
-        extra = len(seeds) * (3 + len(recipe.confirm.mixtures))
+    extra = confirmation_runs(recipe.confirm)
     for line in costs(store, ladder_plan, len(specs), len(missing), extra):
         say(line)
+    for line in larger(recipe, store, prepared.corpus.vocabulary):
+        say(line)
+
+
+def confirmation_runs(part: ConfirmPart | None) -> int:
+    """Runs of a confirmation at one size, if the answer is one mixture.
+
+    A schedule is trained beside its own average too, which is known only when it is.
+    """
+    if part is None:
+        return 0
+    return part.seeds * (3 + part.best_observed + len(part.mixtures))
+
+
+def larger(recipe: Recipe, store: Store, vocabulary: int) -> list[str]:
+    """A sentence for each size of `cuvee confirm`: runs, tokens, FLOPs and time."""
+    part, lines = recipe.confirm, []
+    total = 0.0
+    for step in part.sizes if part else ():
+        plan = ladder.plan(
+            step.size,
+            step.tokens,
+            vocabulary,
+            schedule=recipe.proxy.schedule,
+            rate=recipe.proxy.rate,
+        )
+        runs = confirmation_runs(part)
+        rate, source = expected_speed(store, plan, vocabulary)
+        seconds = runs * plan.tokens / rate if rate else 0.0
+        total += runs * plan.flops
+        time = (
+            f"{clock(seconds)} on one core, {clock(seconds / 2)} on two ({source})"
+            if rate
+            else "time unknown until a first proxy has been trained"
+        )
+        lines.append(
+            f"`cuvee confirm` at {step.size}: {runs} runs of {plan.tokens / 1e6:.1f}M tokens, "
+            f"{runs * plan.flops:.2e} FLOPs; {time}"
+        )
+    if len(lines) > 1:
+        lines.append(f"`cuvee confirm` in all: {total:.2e} FLOPs")
+    return lines
+
+
+def expected_speed(store: Store, plan: ladder.Plan, vocabulary: int) -> tuple[float, str]:
+    """Tokens per second and core at a size, and where that is from; 0 where nothing is known.
+
+    A size that was never trained is taken to do as many FLOPs per second as the sizes that were,
+    which larger matrices beat and more memory may not.
+    """
+    runs = list(store.outcomes())
+    own = speed([run for run in runs if run.spec.size == plan.rung.size])
+    if own:
+        return own, "measured on earlier runs of this size"
+    rates = []
+    for size in {run.spec.size for run in runs if run.spec.size in ladder.LADDER}:
+        found = speed([run for run in runs if run.spec.size == size])
+        rates.append(found * ladder.rung(size).flops(1, vocabulary))
+    if any(rates):
+        guess = float(np.median([rate for rate in rates if rate]))
+        return guess / plan.rung.flops(1, vocabulary), "from the FLOPs of other sizes"
+    return ASSUMED_SPEED.get(plan.rung.size, 0.0), "assumed, nothing was measured yet"
 
 
 def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:

@@ -64,6 +64,8 @@ def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
             f"({pair['low']:+.4f} to {pair['high']:+.4f}, {pair['n']} pairs of seeds)"
         )
     lines += [step["said"] for step in digest["larger_sizes"]]
+    if digest["card"]:
+        lines += _predicted(digest["card"])
     if digest["rank_correlation"] is not None:
         lines.append(
             f"Held-out rank correlation of the objective: {digest['rank_correlation']:.3f}"
@@ -73,3 +75,17 @@ def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
         f"failed) in {clock(60 * digest['minutes'])}"
     )
     return lines
+
+
+def _predicted(card: dict[str, Any]) -> list[str]:
+    known = [one for one in card["predictions"] if one["predicted"] and not one["trained_before"]]
+    late = sum(bool(one["trained_before"]) for one in card["predictions"])
+    lines = [f"Prediction card {card['sha256'][:16]}, written {card['written']}"]
+    if known:
+        lines[0] += (
+            f": {sum(one['inside'] for one in known)} of {len(known)} gains inside their "
+            f"interval, {sum(one['sign'] for one in known)} with the predicted sign"
+        )
+    if late:
+        lines.append(f"{late} gains had runs before the card was written: these are no predictions")
+    return lines + [f"Warning: {sentence}" for sentence in card["changed_cards"]]

@@ -13,12 +13,13 @@ from flows.display import current
 from flows.home import Home
 from flows.recipe import Recipe
 from flows.search import SHOWN_VERSIONS, write_files
+from flows.shelf import Shelf
 from flows.trainings import speed
 from mixtures import loop
 from mixtures.constraints import Constraints
 from mixtures.domains import Domain, DomainSet
 from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import Failed, History, Outcome, RunResult, RunSpec, Score
+from mixtures.history import History, Outcome, RunResult, Score
 from mixtures.problem import Problem, Proxy
 from mixtures.recommendation import Recommendation
 from tasks import handoff_card, tables
@@ -179,24 +180,6 @@ def told(
             f"{', '.join(joined.domains)} alone, as tables.only asks."
         )
     return dataclasses.replace(answer, epochs=epochs, warnings=tuple(warnings))
-
-
-class Shelf:
-    """An `evaluate` that only looks into the store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.found = 0
-
-    def __call__(
-        self, specs: Sequence[RunSpec], _title: str = "", _role: str = ""
-    ) -> tuple[Outcome, ...]:
-        outcomes = []
-        for spec in specs:
-            known = self._store.get(spec.fingerprint)
-            self.found += known is not None
-            outcomes.append(known or Failed(spec, "not in the store: `cuvee run` trains it"))
-        return tuple(outcomes)
 
 
 def _from_store(

@@ -24,6 +24,7 @@ from flows import prepare as preparing
 from flows.confirm import compared, confirm, fresh_seeds
 from flows.display import current
 from flows.home import Home
+from flows.prediction import remembered
 from flows.recipe import parse
 from flows.runner import Runner
 from flows.server import PrefectApi
@@ -151,6 +152,7 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         least_signal=recipe.limits.least_signal,
         started=started.isoformat(timespec="seconds"),
     )
+    study = remembered(study, recipe.confirm, store)
     handoff_card.keep(store, handoff_card.card(study, recipe.digest))
     return conclude(study, place.study(recipe.name), tracker)
 

@@ -1,10 +1,12 @@
 """What was confirmed: the report's sections on fresh runs, at the study's own size and larger."""
 
+import json
 from collections.abc import Iterable
 from functools import partial
 
 from tasks import plots
-from tasks.blocks import Block, Picture, Table, Text
+from tasks.blocks import Block, Code, Picture, Table, Text
+from tasks.calibration import Kept
 from tasks.confirmation import BASELINES, RECOMMENDED, Confirmation
 from tasks.headline import NONE, UNIT, how, interval
 from tasks.study import Study
@@ -146,3 +148,61 @@ def _objectives(steps: tuple[Confirmation, ...]) -> Table:
 def _together(step: Confirmation, name: str) -> str:
     mean, each = _seeds(step, name)
     return f"{mean} ({each})"
+
+
+def card(study: Study) -> Iterable[Block]:
+    """What was predicted before the larger sizes were trained, and what came of it."""
+    found = study.card
+    if found is None:
+        return
+    written = found.card
+    late = sum(one.promise.before > 0 for one in found.kept)
+    when = (
+        f"when runs of {late} of its {len(found.kept)} gains had been trained already"
+        if late
+        else "before any of its runs was trained"
+    )
+    yield Text(
+        f"Written {written.written}, {when}, as version {written.version} of this "
+        f"recommendation's card; sha256 {written.sha256}. {written.claim}"
+    )
+    for sentence in found.wrong:
+        yield Text(f"Changed: {sentence}.")
+    rows = tuple(
+        (
+            f"{one.promise.size}, {one.promise.tokens:,}",
+            one.promise.baseline,
+            interval(one.promise.predicted) if one.promise.predicted else NONE,
+            f"{one.observed.gain:.3f} ({one.observed.low:.3f} to {one.observed.high:.3f})",
+            f"{one.error:+.3f}" if one.promise.predicted else NONE,
+            fate(one),
+        )
+        for one in found.kept
+    )
+    columns = ("size, tokens", "gain over", "predicted", "observed", "error", "prediction")
+    yield Table(columns, rows, words=(1, 5))
+    sources = dict.fromkeys(one.promise.source for one in found.kept if one.promise.predicted)
+    yield Text(
+        f"The predicted intervals cover {written.level:.0%} and come from: {'; '.join(sources)}. "
+        "An observed gain is itself a mean over few seeds, so that even a perfect prediction would "
+        "be missed now and then beyond that."
+    )
+    over = found.calibration
+    if over:
+        yield Text(
+            f"Over {over.cards} {'card' if over.cards == 1 else 'cards'} of this store with "
+            f"{over.predictions} predictions: {over.inside:.0%} of the observed gains lie inside "
+            f"their interval, {over.sign:.0%} have the predicted sign, the mean absolute error is "
+            f"{over.error:.4f} {UNIT} and the mean of observed minus predicted {over.bias:+.4f}."
+        )
+    yield Code(json.dumps(written.record, indent=1, sort_keys=True), "json")
+
+
+def fate(one: Kept) -> str:
+    """What became of a promise, in words."""
+    if one.promise.predicted is None:
+        return "no prediction"
+    if one.promise.before:
+        return f"no prediction: {one.promise.before} of its runs had been trained"
+    place = "inside" if one.inside else "outside"
+    return f"{place} the interval, sign {'right' if one.sign else 'wrong'}"

@@ -89,6 +89,7 @@ def warnings(study: Study) -> tuple[str, ...]:
         steps = study.transfer.steps
         found += [study.transfer.said(step) for step in steps if not study.transfer.held(step)]
         found += [f"Nothing can be said at {lost}" for lost in study.transfer.lost]
+    found += study.card.wrong if study.card else ()
     if study.failed:
         found.append(
             f"{len(study.failed)} of {study.proxies} proxies failed and are left out; "

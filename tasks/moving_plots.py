@@ -102,7 +102,7 @@ def table(found: SkillGraph) -> Figure:
     axes.imshow(edges, cmap="Blues", vmin=low, vmax=high, aspect="auto")
     axes.set_xticks(range(len(found.columns)), [_target(c) for c in found.columns], rotation=30)
     for text in axes.get_xticklabels():
-        text.set_ha("right")
+        text.set_horizontalalignment("right")
     axes.set_yticks(range(len(found.rows)), [name[:LONGEST] for name in found.rows])
     for i, row in enumerate(edges if len(found.columns) <= CELLS else ()):
         for j, edge in enumerate(row):

@@ -7,6 +7,7 @@ Weights and `objective` are metrics of every proxy, so that parallel coordinates
 other work.
 """
 
+import dataclasses
 import hashlib
 import math
 import re
@@ -18,6 +19,7 @@ from mixtures.history import Outcome, RunResult, RunSpec, canonical
 from mixtures.problem import Problem
 from tasks import headline
 from tasks.markdown import escape, fenced
+from tasks.predictions import Card
 from tasks.study import Study
 
 PREFIX = "cuvee."
@@ -148,6 +150,13 @@ def _result_points(result: RunResult, objective: float | None) -> Iterator[Point
         yield Point("tokens_per_second", result.spec.tokens / result.seconds)
 
 
+def card_tags(card: Card) -> dict[str, str]:
+    """Tags by which the latest prediction card of a study is known; the card is an artifact."""
+    return prefixed(
+        {"card": card.sha256, "card_written": card.written, "card_version": str(card.version)}
+    )
+
+
 def study_entry(study: Study) -> Entry:
     """The headline figures of a study; gains are bits per byte, positive is better."""
     ours, said = study.recommendation, headline.how(study).lower()
@@ -161,6 +170,9 @@ def study_entry(study: Study) -> Entry:
     for trend in study.transfer.trends if study.transfer else ():
         change = trend.change
         values |= _gain(f"trend/{trend.baseline}", change.gain, change.low, change.high)
+    over = study.card.calibration if study.card else None
+    for name, value in (dataclasses.asdict(over) if over else {}).items():
+        values[f"calibration/{name}"] = value
     for name, estimate in ours.gains:
         values |= _gain(f"{said}_gain/{name}", estimate.mean, estimate.low, estimate.high)
     if study.law:
@@ -183,7 +195,8 @@ def study_entry(study: Study) -> Entry:
     points = tuple(Point(metric(n), float(v)) for n, v in values.items() if math.isfinite(v))
     law = study.law.law if study.law else "none"
     tags = {"recommendation": study.fingerprint, "law": law, "verdict": study.verdict[:2000]}
-    return Entry(metrics=points, tags=prefixed(tags))
+    promised = card_tags(study.card.card) if study.card else {}
+    return Entry(metrics=points, tags=prefixed(tags) | promised)
 
 
 def _gain(name: str, mean: float, low: float, high: float) -> dict[str, float]:

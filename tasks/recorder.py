@@ -19,6 +19,7 @@ from mixtures.history import Failed, Outcome, RunSpec
 from tasks import record
 from tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
 from tasks.moving import FILES
+from tasks.predictions import Card
 from tasks.record import Entry, Point
 from tasks.study import Study
 
@@ -29,6 +30,9 @@ ARTIFACTS = (
     "summary.json",
     "recipe.yaml",
     *FILES,
+)
+PREDICTIONS = (
+    "predictions"  # folder of prediction cards, in a study's folder and among its artifacts
 )
 
 
@@ -49,6 +53,10 @@ class Tracker(Protocol):
 
     def finish(self, outcome: Outcome, objective: float | None = None) -> None:
         """What came of a proxy; the objective in bits per byte where it is known already."""
+        ...
+
+    def promise(self, card: Card, copy: Path) -> None:
+        """A prediction card, and a file that holds it, before anything of it is trained."""
         ...
 
     def conclude(self, study: Study, folder: Path) -> None:
@@ -150,6 +158,11 @@ class Recorder:
             child.status, child.valued = FINISHED, objective is not None
         self._ledger.close(child.run, child.status)
 
+    def promise(self, card: Card, copy: Path) -> None:
+        with self._lock:
+            self._ledger.write(self._parent, Entry(tags=record.card_tags(card)))
+            self._ledger.attach(self._parent, [copy], PREDICTIONS)
+
     def conclude(self, study: Study, folder: Path) -> None:
         with self._lock:
             for outcome, tags in record.outcomes(study):
@@ -160,6 +173,9 @@ class Recorder:
             root = Path(folder)
             self._ledger.attach(self._parent, [p for n in ARTIFACTS if (p := root / n).is_file()])
             self._ledger.attach(self._parent, sorted(root.glob("plots/*.png")), "plots")
+            self._ledger.attach(
+                self._parent, sorted(root.glob(f"{PREDICTIONS}/*.json")), PREDICTIONS
+            )
             self._ledger.close(self._parent, FINISHED)
 
     def _fill(self, study: Study, outcome: Outcome, tags: Mapping[str, str]) -> None:
@@ -224,6 +240,9 @@ class Careful:
 
     def finish(self, outcome: Outcome, objective: float | None = None) -> None:
         self._try(lambda: self._tracker.finish(outcome, objective))
+
+    def promise(self, card: Card, copy: Path) -> None:
+        self._try(lambda: self._tracker.promise(card, copy))
 
     def conclude(self, study: Study, folder: Path) -> None:
         if self._failures and self._begun:

@@ -12,7 +12,7 @@ from mixtures.recommendation import LEVEL
 from tasks import moving, plots
 from tasks.blocks import Block, Code, Picture, Section, Table, Text
 from tasks.confirmation import RECOMMENDED
-from tasks.confirmed import larger, scores
+from tasks.confirmed import card, larger, scores
 from tasks.explorer import explorer
 from tasks.front import front
 from tasks.headline import NONE, UNIT, how
@@ -25,6 +25,7 @@ def sections(study: Study) -> tuple[Section, ...]:
         Section("Recommended shares", tuple(_shares(study))),
         Section(f"{how(study)} and confirmed scores", tuple(scores(study))),
         Section("Larger sizes", tuple(larger(study))),
+        Section("Prediction card", tuple(card(study))),
         Section("Explore", tuple(explorer(study))),
         Section("What the trial measured", tuple(moving.trial(study))),
         Section("Weights while training", tuple(moving.weights(study))),

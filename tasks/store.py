@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from mixtures.errors import CuveeError, EvidenceError, StorageError
+from mixtures.errors import CorruptError, CuveeError, EvidenceError, StorageError
 from mixtures.history import Failed, Outcome, RunSpec, canonical, from_json, to_json
 
 Result = TypeVar("Result")
@@ -133,6 +133,43 @@ class Store:
         with _plainly(path):
             _patiently(lambda: self._write_atomically(path, raw))
 
+    def seal(self, name: str, key: str, value: Any) -> None:
+        """Keep a value for good.
+
+        Raises:
+            StorageError: another value is kept under the key, which is never replaced.
+        """
+        path = f"{self.root}/{name}/{key}.json"
+        if not self.create(path, _sealed(value)) and canonical(self.sealed(name, key)) != canonical(
+            value
+        ):
+            raise StorageError(f"{path} is kept for good and is not replaced by another value")
+
+    def sealed(self, name: str, key: str) -> Any:
+        """What was kept for good under a key.
+
+        Unlike other records, a damaged one is left where it is: it cannot be made again.
+
+        Raises:
+            CorruptError: it is not what was written.
+            StorageError: there is none.
+        """
+        path = f"{self.root}/{name}/{key}.json"
+        with _plainly(path):
+            content, problem = _unseal(_patiently(lambda: self.files.cat_file(path)))
+        if problem:
+            raise CorruptError(f"{path} was changed or damaged ({problem})")
+        return content
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """Keys under which values are kept, in order."""
+        folder = f"{self.root}/{name}"
+        if not self.files.exists(folder):
+            return ()
+        self.files.invalidate_cache(folder)
+        found = (path.rsplit("/", 1)[-1] for path in self.files.ls(folder, detail=False))
+        return tuple(sorted(n.removesuffix(".json") for n in found if n.endswith(".json")))
+
     def _read(self, path: str) -> Any:
         for last in (False, True):  # a bad read of a good record must not condemn it
             with _plainly(path):
@@ -148,11 +185,7 @@ class Store:
         return None
 
     def _write(self, path: str, content: Any) -> None:
-        text = canonical(content)
-        record = json.dumps(
-            {"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": json.loads(text)}
-        )
-        self.replace(path, record.encode())
+        self.replace(path, _sealed(content))
 
     def _write_atomically(self, path: str, raw: bytes) -> None:
         if "file" not in _protocols(self.files):
@@ -185,6 +218,13 @@ def _whole(path: str) -> Iterator[None]:
     except OSError:
         os.remove(path)
         raise
+
+
+def _sealed(content: Any) -> bytes:
+    """A record: a content with its checksum."""
+    text = canonical(content)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({"sha256": digest, "content": json.loads(text)}).encode()
 
 
 def _unseal(raw: bytes) -> tuple[Any, str]:

@@ -5,6 +5,7 @@ say something that another does not know. It is filled by the flow, checks itsel
 path, clock or client.
 """
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from mixtures.history import Failed, History, RunResult, canonical, finished, ta
 from mixtures.methods.verdict import RATIO
 from mixtures.problem import Problem
 from mixtures.recommendation import LawEvidence, Recommendation
+from tasks.calibration import Scored
 from tasks.confirmation import BETTER, Confirmation
 from tasks.transfer import Transfer
 
@@ -70,6 +72,7 @@ class Study:
         available: tokens that exist by domain; empty where they are unknown, None where they are
             those of the problem's domains.
         transfer: fresh runs of the answer at larger sizes, or None when there are none.
+        card: what was predicted of them before they were trained, with its outcome.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Study:
     started: str = ""
     available: Mapping[str, int] | None = None
     transfer: Transfer | None = None
+    card: Scored | None = None
 
     def __post_init__(self) -> None:
         ours, theirs = self.recommendation, self.problem
@@ -239,6 +243,7 @@ def summary(study: Study) -> dict[str, Any]:
             }
             for trend in (study.transfer.trends if study.transfer else ())
         },
+        "card": _card(study.card) if study.card else None,
         "weights": study.problem.domains.mapping(ours.weights),
         "method": ours.method,
         "law": law.law if law else None,
@@ -263,3 +268,30 @@ def _larger(found: Transfer, step: Confirmation) -> dict[str, Any]:
     }
     held, said = found.held(step), found.said(step)
     return {"size": step.size, "tokens": step.tokens, "held": held, "said": said, "gains": claims}
+
+
+def _card(found: Scored) -> dict[str, Any]:
+    card, over = found.card, found.calibration
+    return {
+        "sha256": card.sha256,
+        "version": card.version,
+        "written": card.written,
+        "predictions": [
+            {
+                "size": one.promise.size,
+                "tokens": one.promise.tokens,
+                "baseline": one.promise.baseline,
+                "predicted": dataclasses.asdict(one.promise.predicted)
+                if one.promise.predicted
+                else None,
+                "observed": one.observed.gain,
+                "inside": one.inside,
+                "sign": one.sign,
+                "error": finite(one.error),
+                "trained_before": one.promise.before,
+            }
+            for one in found.kept
+        ],
+        "calibration": dataclasses.asdict(over) if over else None,
+        "changed_cards": list(found.wrong),
+    }
