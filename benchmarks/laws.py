@@ -5,7 +5,8 @@
 Rows are drawn from the 512 training mixtures of the 1M models; a law fitted to them predicts the
 13 losses of 256 other mixtures, at 1M and at 60M parameters. No row of a test table is seen by
 any choice: hyper-parameters and deviations come from the drawn rows alone. Seconds are processor
-time on one thread, so that other work on the machine hardly enters. The last line printed is JSON.
+time on one thread: waiting for a core does not enter, sharing its caches does (up to fourfold on a
+crowded machine). The last line printed is JSON.
 With `--worlds`, also the regret of a recommendation against the runs it rests on, on synthetic
 worlds with a known optimum.
 """
