@@ -1,10 +1,11 @@
 """From specs to outcomes: the `evaluate` of a flow.
 
 What the store holds is not trained again. The rest is packed, each pack is one Prefect task that
-waits for one Ray task, and every outcome is kept as soon as it is there. Loss of the record loses
-nothing.
+waits for one Ray task, and every outcome is kept as soon as it is there. What runs have in common
+is trained once (`proxies.trunk`). Loss of the record loses nothing.
 """
 
+import dataclasses
 import hashlib
 import threading
 import time
@@ -21,8 +22,9 @@ from flows.runner import Runner
 from mixtures.controllers import needed
 from mixtures.errors import TrainingError
 from mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical
-from proxies import checkpoint, pack
+from proxies import checkpoint, trunk
 from proxies.train import Progress
+from proxies.trunk import WHOLE, Route
 from tasks.claims import Claims
 from tasks.pack import PackJob
 from tasks.recorder import Tracker
@@ -64,6 +66,7 @@ class Trainings:
         self._done: dict[str, Outcome] = {}
         self._seen: dict[str, Progress] = {}
         self._packs: dict[str, PackJob] = {}
+        self._ended: set[str] = set()
         self.trained = 0
         self.reused = 0
 
@@ -93,6 +96,7 @@ class Trainings:
         if missing:
             with current().step(title) as self._bar:
                 self._train(missing, role)
+        self._clear(specs)
         self._check_failures(len(specs))
         return tuple(self._done[spec.fingerprint] for spec in specs)
 
@@ -113,16 +117,18 @@ class Trainings:
         with self._lock:
             self._seen[name] = reports[-1]
             self._move()
+        if job.route.keep:
+            return  # the curves of the runs will hold it
         for k, spec in enumerate(job.specs):
             points = [(report.tokens, report.losses[k]) for report in reports]
             self._tracker.curve(spec.fingerprint, points)
 
     def _train(self, missing: Sequence[RunSpec], role: str) -> None:
         device = self._runner.device
-        limit = self._pack_limit
-        jobs = [self._job(group, device) for group in pack.packs(missing, device, limit)]
+        batches = trunk.batches(missing, self._trunks, device, self._pack_limit)
+        jobs = [self._job(batch.specs, device, batch.route) for batch in batches]
         self._packs = {job.name: job for job in jobs}
-        self._seen = {}
+        self._seen, self._ended = {}, set()
         for spec in missing:
             self._tracker.child(spec, {"role": role})
         with self._claims:
@@ -137,11 +143,16 @@ class Trainings:
         """Submit what no other sweep trains; wait for the rest, or take it over from a dead one."""
         slots, told = self._runner.slots, False
         launched: list[Launched] = []
+        jobs = list(jobs)
         while jobs:
             others: list[PackJob] = []
-            for job in jobs:
-                while sum(not f.wrapped_future.done() for _, f in launched) >= slots + AHEAD:
+            while jobs:
+                under_way = sum(not f.wrapped_future.done() for _, f in launched)
+                job = self._next(jobs, launched) if under_way < slots + AHEAD else None
+                if job is None:
                     time.sleep(POLL_SECONDS)
+                    continue
+                jobs.remove(job)
                 mine, theirs = self._divide(job)
                 if mine:
                     future = train_pack.submit(mine, self._runner.run, self._keep)
@@ -161,12 +172,14 @@ class Trainings:
     def _give_back(self, launched: Sequence[Launched]) -> None:
         """Give back the claims on packs that failed: two sweeps must not wait for each other's."""
         for job, future in launched:
-            if future.wrapped_future.done():
+            if future.wrapped_future.done() and not job.route.keep:
                 for spec in job.specs:
                     self._claims.release(spec.fingerprint)
 
     def _divide(self, job: PackJob) -> tuple[PackJob | None, PackJob | None]:
         """What this sweep claims of a pack, and what another one has claimed."""
+        if job.route.keep:  # a trunk is no result: each sweep has its own
+            return job, None
         mine, theirs = [], []
         for spec in job.specs:
             if not self._claims.take(spec.fingerprint):
@@ -176,7 +189,19 @@ class Trainings:
                 self._claims.release(spec.fingerprint)
             else:
                 mine.append(spec)
-        parts = [self._job(part, job.device) if part else None for part in (mine, theirs)]
+        starts = dict(zip(job.specs, job.route.start, strict=False))
+        parts = [
+            self._job(
+                part,
+                job.device,
+                dataclasses.replace(
+                    job.route, start=tuple(starts[spec] for spec in part if spec in starts)
+                ),
+            )
+            if part
+            else None
+            for part in (mine, theirs)
+        ]
         with self._lock:
             self._packs.pop(job.name, None)
             self._packs |= {part.name: part for part in parts if part}
@@ -192,7 +217,26 @@ class Trainings:
         self._tracker.finish(outcome)
         return True
 
-    def _job(self, specs: Sequence[RunSpec], device: str) -> PackJob:
+    @property
+    def _trunks(self) -> Path:
+        """Where the states of trunks are kept while runs need them."""
+        return self._checkpoints / "trunks"
+
+    def _next(self, waiting: Sequence[PackJob], launched: Sequence[Launched]) -> PackJob | None:
+        """The first pack whose trunks have been trained (or have failed: then it does without)."""
+        coming = {name for job in waiting for name in job.route.keep}
+        for job, future in launched:
+            if not future.wrapped_future.done():
+                coming |= set(job.route.keep)
+        return next((job for job in waiting if not coming & set(job.route.needs)), None)
+
+    def _clear(self, specs: Sequence[RunSpec]) -> None:
+        """Remove the trunks of runs that are all stored, a killed study's included."""
+        if self._trunks.is_dir() and any(self._trunks.iterdir()):
+            for name in {t.name for spec in specs for t in trunk.beginnings(spec)}:
+                trunk.remove(self._trunks, name)
+
+    def _job(self, specs: Sequence[RunSpec], device: str, route: Route = WHOLE) -> PackJob:
         job = PackJob(
             specs=tuple(specs),
             corpus=str(self._prepared.corpus.root),
@@ -202,6 +246,7 @@ class Trainings:
             limits=self._prepared.limits,
             references=self._references(specs),
             models=str(self._checkpoints / "references"),
+            route=route,
         )
         return job.at(self._checkpoints)
 
@@ -221,14 +266,25 @@ class Trainings:
                 self._done[outcome.spec.fingerprint] = outcome
                 self.trained += 1
             self._move()
+            self._release(job)
         for outcome in outcomes:
             self._tracker.finish(outcome)
+
+    def _release(self, job: PackJob) -> None:
+        """Remove the trunks that no pack needs any more; the lock is held."""
+        self._ended.add(job.name)
+        left = [other for name, other in self._packs.items() if name not in self._ended]
+        needed_still = {name for other in left for name in other.route.needs}
+        for name in {*job.route.needs} - needed_still:
+            trunk.remove(self._trunks, name)
 
     def _settle(self, job: PackJob, future: PrefectConcurrentFuture[Any]) -> None:
         """Count a pack whose worker died too often as failed; the next run tries it again."""
         try:
             future.result()
         except TrainingError as error:
+            if job.route.keep:
+                return  # of the runs that were to begin with it, each has been trained whole
             for spec in job.specs:
                 failed = Failed(spec, str(error))
                 self._done[spec.fingerprint] = failed
@@ -238,13 +294,12 @@ class Trainings:
         """Move the bar; the lock is held."""
         if self._bar is None or not self._packs:
             return
-        total = sum(len(job.specs) for job in self._packs.values())
-        done = sum(
-            1 for job in self._packs.values() for s in job.specs if s.fingerprint in self._done
-        )
+        packs = {name: job for name, job in self._packs.items() if not job.route.keep}
+        total = sum(len(job.specs) for job in packs.values())
+        done = sum(1 for job in packs.values() for s in job.specs if s.fingerprint in self._done)
         under_way = sum(
             len(job.specs) * self._seen[name].step / self._seen[name].steps
-            for name, job in self._packs.items()
+            for name, job in packs.items()
             if name in self._seen and job.specs[0].fingerprint not in self._done
         )
         self._bar.move(f"{done} of {total}", (done + under_way) / total)

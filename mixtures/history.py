@@ -20,6 +20,7 @@ from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 
 VERSION = 1  # raised by hand whenever the same spec would train a different proxy
+LATER = {"average": 0.0, "start": ""}  # later fields: at these values a fingerprint is the old one
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,15 @@ class RunSpec:
         tokens: training tokens in all.
         seed: of initialisation and data order. Runs with equal seeds are paired.
         scoring: hash of what the proxy is scored on (validation tokens, benchmarks, limits).
-        schedule: learning-rate schedule, "wsd" or "cosine".
+        schedule: learning-rate schedule, "wsd", "cosine" or "constant".
         precision: "float32" or "bfloat16" arithmetic (master weights are float32 in both).
         rate: multiplier on the ladder's learning rate.
         controller: canonical JSON of the controller that moves the weights, or "".
         reference: fingerprint of the run whose losses the controller needs, or "".
         repetition: 1/s trains on a subsample of each domain, so that it repeats as at full scale; 1
             is off.
+        average: share of the last steps whose weights are averaged uniformly; 0 is off.
+        start: content hash of the checkpoint that the run starts from, or "" for random values.
     """
 
     domains: tuple[str, ...]
@@ -75,6 +78,8 @@ class RunSpec:
     reference: str = ""
     repetition: float = 1.0
     version: int = VERSION
+    average: float = 0.0
+    start: str = ""
 
     def __post_init__(self) -> None:
         if len(self.identities) != len(self.domains):
@@ -94,6 +99,8 @@ class RunSpec:
             raise EvidenceError(f"precision is float32 or bfloat16; got {self.precision!r}")
         if not 0 < self.repetition <= 1:
             raise EvidenceError(f"repetition lies in (0, 1]; got {self.repetition}")
+        if not 0 <= self.average < 1:
+            raise EvidenceError(f"average lies in [0, 1); got {self.average}")
 
     @property
     def weights(self) -> Array:
@@ -104,7 +111,9 @@ class RunSpec:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of the canonical JSON, 64 hexadecimal digits."""
-        return hashlib.sha256(canonical(dataclasses.asdict(self)).encode()).hexdigest()
+        values = dataclasses.asdict(self)
+        kept = {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
+        return hashlib.sha256(canonical(kept).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -138,9 +147,10 @@ class RunResult:
         trajectory: (tokens seen, weights by domain) where a controller moved them.
         tokens: tokens drawn by domain, in the spec's order.
         epochs: passes over what exists of each domain, in the spec's order.
-        flops: floating-point operations of the training.
+        flops: floating-point operations of the training, from its first step to its last.
         seconds: wall time of the training, a pack's divided by its models.
         scoring_seconds: the same of the scoring; 0 in records that are older than the field.
+        trunks: what of `flops` was trained once for several runs: (name of the trunk, FLOPs) pairs.
     """
 
     spec: RunSpec
@@ -153,6 +163,7 @@ class RunResult:
     flops: float = 0.0
     seconds: float = 0.0
     scoring_seconds: float = 0.0
+    trunks: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,12 @@ def canonical(value: Any) -> str:
 def finished(history: History) -> tuple[RunResult, ...]:
     """The runs of a history that gave a result, in their order."""
     return tuple(run for run in history if isinstance(run, RunResult))
+
+
+def spent(runs: Sequence[RunResult]) -> float:
+    """FLOPs that runs cost together: each one's own, and every trunk that they share once."""
+    own = sum(run.flops - sum(part for _, part in run.trunks) for run in runs)
+    return own + sum(dict(pair for run in runs for pair in run.trunks).values())
 
 
 def table(history: History, targets: Sequence[str]) -> tuple[Array, Array, Array]:
@@ -229,6 +246,7 @@ def from_json(data: Mapping[str, Any]) -> Outcome:
             flops=float(data["flops"]),
             seconds=float(data["seconds"]),
             scoring_seconds=float(data.get("scoring_seconds", 0.0)),
+            trunks=tuple((str(name), float(x)) for name, x in data.get("trunks", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not the record of a run: {error!r}") from error

@@ -54,6 +54,7 @@ class TrainedRun:
     epochs: tuple[float, ...]
     flops: float
     seconds: float
+    trunks: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,11 @@ numbered steps.
    (README.md).
    Assumptions, not studied: that the correction does not depend on D, and a cap of 2e-2.
 5. Steps = D // (batch x context).
-6. Warm-up over 5 % of the steps, at most 2000 (the number that Step Law used); for "wsd" a decay
-   over the last 20 % as 1 - sqrt (Haegele et al. 2024, arXiv 2405.18392, section 3).
+6. Warm-up over 5 % of the steps, at most 2000 (the number that Step Law used). "wsd": the peak,
+   then a decay over the last 20 % as 1 - sqrt (Haegele et al. 2024, arXiv 2405.18392, section 3);
+   "cosine": half a cosine to a tenth of the peak (Loshchilov and Hutter 2017, arXiv 1608.03983,
+   equation 5; the tenth from Hoffmann et al. 2022, arXiv 2203.15556); "constant": the peak to the
+   end, to go with an average of the last weights (`optimizer.Average`).
 7. Weight decay 0.1, betas (0.9, 0.95), clip 1.0, as in Llama (arXiv 2302.13971, section 2.2).
 8. FLOPs = 6 N_matrices D plus attention, 12 x layers x width x context x D / 2 for a causal mask
    (Kaplan et al. 2020, arXiv 2001.08361, table 1, times three for the backward pass).
@@ -33,7 +36,7 @@ LEAST_STEPS = 20  # below that a warm-up and a decay are no training
 LEAST_BATCH = 8  # sequences
 MOST_RATE = 2e-2
 SMALL_BODY, SMALL_POWER = 7e6, 0.3  # the measured correction of step 4
-SCHEDULES = ("wsd", "cosine")
+SCHEDULES = ("wsd", "cosine", "constant")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Plan:
         peak: highest learning rate.
         warmup: steps of linear warm-up.
         decay: steps of the final decay ("wsd").
-        schedule: "wsd" or "cosine".
+        schedule: one of `SCHEDULES`.
         flops: of the whole training.
     """
 
@@ -124,6 +127,8 @@ class Plan:
         """Learning rate of a step, counted from 0: a pure function of it (step 6)."""
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.peak
         if self.schedule == "cosine":
             done = (step - self.warmup) / max(1, self.steps - self.warmup)
             return self.peak * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
@@ -153,7 +158,7 @@ def plan(
         size: a name on the ladder.
         tokens: training tokens asked for; the rest of a last incomplete batch is not trained on.
         vocabulary: tokens of the tokenizer.
-        schedule: "wsd" or "cosine".
+        schedule: one of `SCHEDULES`.
         rate: multiplier on the learning rate.
 
     Raises:

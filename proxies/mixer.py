@@ -18,33 +18,16 @@ import bisect
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import DataError, RecipeError
+from mixtures.errors import DataError
 from mixtures.history import RunSpec
+from proxies.blocks import BLOCK, Block, Counts, Segments, Table
 
-BLOCK = 64  # steps, over which the counts per domain are exact
-Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Steps `[start, stop)` that are filled and shuffled as one.
-
-    Attributes:
-        counts: sequences of each domain, in sorted order of names.
-        given: sequences of each domain before this block.
-    """
-
-    start: int
-    stop: int
-    counts: Counts
-    given: Counts
+__all__ = ["BLOCK", "Stream", "Windows"]
 
 
 class Stream:
@@ -80,18 +63,19 @@ class Stream:
             Windows(name, tokens[name], context, seed=self.seed, repetition=spec.repetition)
             for name in self.names
         ]
-        self.segments: list[tuple[int, tuple[float, ...]]] = []
-        for start, stage in zip(
-            starts([s.share for s in spec.stages], steps), spec.stages, strict=True
-        ):
+        for stage in spec.stages:
             self._check(stage.weights)
-            self.segments.append((start, stage.weights))
-        self._blocks: list[Block] = []
+        self.table = Table(spec, batch=batch, steps=steps)
         self._filled: tuple[Block, Counts, Counts] | None = None  # the last block, in order
+
+    @property
+    def segments(self) -> Segments:
+        """The weights, in the spec's order, and the steps they start at."""
+        return self.table.segments
 
     def batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sequences (B, context + 1) of a step and the domain (B,) of each, in the spec's order."""
-        block = self._block(step)
+        block = self.table.at(step)
         if self._filled is None or self._filled[0] is not block:
             self._filled = (block, *shuffled(block, self.names, self.seed))
         _, domains, draws = self._filled
@@ -118,38 +102,36 @@ class Stream:
                 f"got step {step}"
             )
         self._check(values)
-        self.segments = [s for s in self.segments if s[0] < step] + [(step, values)]
-        self._blocks = [b for b in self._blocks if b.stop <= step]
+        self.table.change([s for s in self.segments if s[0] < step] + [(step, values)], step)
 
     def mark(self, step: int) -> None:
         """Begin a block at a step that is not filled yet, so that weights can change there."""
         if step < self.steps and all(start != step for start, _ in self.segments):
             after = bisect.bisect_right([start for start, _ in self.segments], step)
-            self.segments.insert(after, (step, self.segments[after - 1][1]))
-            self._blocks = [b for b in self._blocks if b.stop <= step]
+            extra = (step, self.segments[after - 1][1])
+            self.table.change([*self.segments[:after], extra, *self.segments[after:]], step)
 
     def weights(self, step: int) -> tuple[float, ...]:
         """The weights that hold at a step, in the spec's order."""
         return self.segments[bisect.bisect_right([s for s, _ in self.segments], step) - 1][1]
 
-    def state(self) -> list[tuple[int, tuple[float, ...]]]:
+    def state(self) -> Segments:
         """All that the stream does not owe to its spec: the weights and the steps they start at."""
         return list(self.segments)
 
     def restore(self, state: Sequence[tuple[int, Sequence[float]]]) -> None:
         """Go on as the stream that gave this state."""
-        self.segments = [(int(start), tuple(map(float, w))) for start, w in state]
-        self._blocks = []
+        self.table.change([(int(start), tuple(map(float, w))) for start, w in state], 0)
 
     def drawn(self) -> tuple[int, ...]:
         """Tokens of each domain over the whole run, in the spec's order."""
-        last = self._block(self.steps - 1)
+        last = self.table.at(self.steps - 1)
         sequences = last.given + last.counts
         return tuple(int(sequences[p]) * self.context for p in self.position)
 
     def epochs(self) -> tuple[float, ...]:
         """Passes over each domain's usable windows in the whole run, in the spec's order."""
-        last = self._block(self.steps - 1)
+        last = self.table.at(self.steps - 1)
         sequences = last.given + last.counts
         return tuple(
             float(sequences[p]) / self.windows[p].usable if sequences[p] else 0.0
@@ -169,31 +151,6 @@ class Stream:
                     f"window of {self.context + 1}; add text, use a size with a shorter context, "
                     "or give it no share"
                 )
-
-    def _block(self, step: int) -> Block:
-        """The block of a step. The table of blocks is filled once, by counts alone."""
-        while not self._blocks or self._blocks[-1].stop <= step:
-            self._blocks.append(self._next())
-        return self._blocks[bisect.bisect_right(self._blocks, step, key=lambda b: b.start) - 1]
-
-    def _next(self) -> Block:
-        start = self._blocks[-1].stop if self._blocks else 0
-        changes = [s for s, _ in self.segments if s > start]
-        stop = min([(start // BLOCK + 1) * BLOCK, self.steps, *changes])
-        given = np.zeros(len(self.names), dtype=np.int64)
-        if self._blocks:
-            given = self._blocks[-1].given + self._blocks[-1].counts
-        total = (stop - start) * self.batch_size
-        return Block(start, stop, owed(self._quota(stop) - given, total), given)
-
-    def _quota(self, step: int) -> Array:
-        """Sequences of each domain due by a step, in sorted order of names."""
-        due = np.zeros(len(self.names))
-        bounds = [s for s, _ in self.segments[1:]] + [self.steps]
-        for (start, weights), stop in zip(self.segments, bounds, strict=True):
-            length = max(0, min(stop, step) - start) * self.batch_size
-            due += np.asarray(weights)[self.order] * length
-        return due
 
 
 class Windows:
@@ -233,27 +190,6 @@ class Windows:
             chosen = np.random.default_rng(key(self.name)).permutation(self.count)
             indices = chosen[indices]
         return indices.astype(np.uint32)
-
-
-def starts(shares: Sequence[float], steps: int) -> list[int]:
-    """First step of each stage.
-
-    Raises:
-        RecipeError: a stage would not get a step.
-    """
-    result = [round(math.fsum(shares[:i]) * steps) for i in range(len(shares))]
-    for i, (start, stop) in enumerate(zip(result, [*result[1:], steps], strict=True)):
-        if stop <= start:
-            raise RecipeError(
-                f"stage {i + 1} has {shares[i]:.3g} of the tokens, less than one of {steps} steps; "
-                "give it a larger share or train on more tokens"
-            )
-    return result
-
-
-def owed(due: Array, total: int) -> Counts:
-    """Whole numbers that sum to `total`, nearest to what is due; overpaid domains get none."""
-    return simplex.counts(simplex.normalized(np.maximum(due, 0.0)), total)
 
 
 def key(name: str) -> int:

@@ -1,4 +1,4 @@
-"""AdamW over a pack, with clipping per model (Loshchilov and Hutter 2019, arXiv 1711.05101).
+"""AdamW over a pack (Loshchilov and Hutter 2019, arXiv 1711.05101), and the mean of its last steps.
 
 All matrices of a pack lie in one buffer and all gains in another, so a step is two fused calls (one
 per model and buffer on a CPU), whatever the depth.
@@ -79,3 +79,34 @@ class AdamW:
             amsgrad=False,
             maximize=False,
         )
+
+
+class Average:
+    """The uniform mean of a pack's parameters over the last steps of a run.
+
+    In place of a decayed learning rate: Izmailov et al. 2018 (arXiv 1803.05407, algorithm 1); for
+    language models, Kaddour 2022 (arXiv 2209.14981) and Haegele et al. 2024 (arXiv 2405.18392,
+    section 4). Departure: every step enters, not every so many.
+
+    Args:
+        parameters: whose buffers are averaged.
+        start: first step (counted from 0) whose result enters; None: nothing is averaged.
+    """
+
+    def __init__(self, parameters: Parameters, start: int | None) -> None:
+        self.parameters, self.start, self.count = parameters, start, 0
+        self.means = [] if start is None else [torch.zeros_like(b) for b in parameters.buffers]
+
+    def add(self, step: int) -> None:
+        """Take in what a step left."""
+        if self.start is None or step < self.start:
+            return
+        self.count += 1
+        for mean, value in zip(self.means, self.parameters.buffers, strict=True):
+            mean.lerp_(value, 1.0 / self.count)
+
+    def apply(self) -> None:
+        """Put the means in the parameters' place."""
+        if self.count:
+            for mean, value in zip(self.means, self.parameters.buffers, strict=True):
+                value.copy_(mean)

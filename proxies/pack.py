@@ -9,7 +9,7 @@ MOST_CPU = 1  # measured: batching a pack's products gains nothing on a core (RE
 MOST_CUDA = {"0.3M": 256, "0.6M": 256, "1M": 128, "2M": 64, "4M": 32, "10M": 16, "30M": 4}
 
 
-def shared(spec: RunSpec) -> tuple[str, int, str, str, float, tuple[str, ...]]:
+def shared(spec: RunSpec) -> tuple[str, int, str, str, float, float, tuple[str, ...]]:
     """What the models of one pack have in common: they take the same steps at the same rates."""
     return (
         spec.size,
@@ -17,6 +17,7 @@ def shared(spec: RunSpec) -> tuple[str, int, str, str, float, tuple[str, ...]]:
         spec.schedule,
         spec.precision,
         spec.rate,
+        spec.average,
         tuple(sorted(spec.domains)),
     )
 
@@ -62,6 +63,7 @@ def together(specs: Sequence[RunSpec]) -> None:
     for spec in specs[1:]:
         if shared(spec) != shared(specs[0]):
             raise RecipeError(
-                "runs of one pack share size, tokens, schedule, precision, rate and domains; got "
-                f"{shared(specs[0])[:5]} and {shared(spec)[:5]}: group them with pack.packs"
+                "runs of one pack share size, tokens, schedule, precision, rate, average and "
+                f"domains; got {shared(specs[0])[:6]} and {shared(spec)[:6]}: "
+                "group them with pack.packs"
             )

@@ -10,20 +10,20 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from mixtures.errors import DataError
 from mixtures.history import Failed, RunSpec
-from proxies import allocator, checkpoint, ladder, pack
+from proxies import allocator, checkpoint, ladder, pack, states
 from proxies.contract import Data, Progress, Split, Trained, TrainedRun, ignore
 from proxies.control import Conductor
 from proxies.likelihood import PackLikelihood
 from proxies.mixer import Stream
 from proxies.model import Model
-from proxies.optimizer import AdamW
+from proxies.optimizer import AdamW, Average
+from proxies.trunk import WHOLE, Route
 
 __all__ = ["Data", "Progress", "Split", "Trained", "TrainedRun", "Training", "ignore", "train"]
 
@@ -39,6 +39,7 @@ def train(
     checkpoints: Path | None = None,
     report: Callable[[Progress], None] = ignore,
     references: Mapping[str, Model] | None = None,
+    route: Route = WHOLE,
 ) -> Trained:
     """Train one proxy per spec, each under its controller if it names one.
 
@@ -51,6 +52,10 @@ def train(
         report: called every one or two percent of the steps.
         references: trained models (packs of one) that controllers compare with, by the fingerprint
             of their run.
+        route: the trunks that the runs begin with, and whether one is to be kept.
+
+    Returns:
+        What came of the runs; nothing where the route ends with a trunk.
 
     Raises:
         CuveeError: a size, schedule, mixture or corpus that cannot be trained on (`ladder.plan`,
@@ -60,21 +65,26 @@ def train(
     if device == "cpu":
         allocator.keep_memory()
         torch.set_num_threads(1)  # one process per core; a shared thread pool waits for itself
-    training = Training(specs, corpus, device=device, references=references or {})
-    if checkpoints is not None:
-        state = checkpoint.load(checkpoints, training.identity)
-        if state is not None:
-            training.restore(state)
+    training = Training(specs, corpus, device=device, references=references or {}, route=route)
+    state = checkpoint.load(checkpoints, training.identity) if checkpoints is not None else None
+    if state is not None:
+        states.restore(training, state)
+    elif route.start:
+        states.graft(training, route)
+    end = route.until or training.plan.steps
     saved = time.monotonic()
     every = max(1, training.plan.steps // REPORTS)
-    while training.step < training.plan.steps and training.alive:
+    while training.step < end and training.alive:
         training.advance()
-        if training.step % every and training.step < training.plan.steps:
+        if training.step % every and training.step < end:
             continue
         report(training.progress(every))
         if checkpoints is not None and time.monotonic() - saved >= SAVE_SECONDS:
-            checkpoint.save(checkpoints, training.step, training.state())
+            checkpoint.save(checkpoints, training.step, states.state(training))
             saved = time.monotonic()
+    if route.keep:
+        states.keep(training, route)
+        return Trained(None, ())
     return training.result(every)
 
 
@@ -88,6 +98,7 @@ class Training:
         *,
         device: str,
         references: Mapping[str, Model],
+        route: Route = WHOLE,
     ) -> None:
         pack.together(specs)
         first = specs[0]
@@ -99,7 +110,7 @@ class Training:
             schedule=first.schedule,
             rate=first.rate,
         )
-        self.identity = [spec.fingerprint for spec in specs]
+        self.identity = states.identity(route.keep or [spec.fingerprint for spec in specs])
         self.streams = streams(specs, corpus, self.plan)
         self.model = Model(
             self.plan.rung,
@@ -109,6 +120,11 @@ class Training:
             precision=first.precision,
         )
         self.optimizer = AdamW(self.model.parameters)
+        averaged = round(first.average * self.plan.steps)
+        self.average = Average(
+            self.model.parameters, self.plan.steps - averaged if averaged else None
+        )
+        self.trunks: list[list[tuple[str, float]]] = [[] for _ in specs]
         self.step = 0
         self.seconds = 0.0
         self.losses = torch.full((self.plan.steps, len(specs)), math.nan, device=device)
@@ -149,6 +165,7 @@ class Training:
         if self.device == "cpu":
             self._drop(self.step, self.step + 1)
         self.optimizer.step(self.plan.rate(self.step), norms_K, self.active)
+        self.average.add(self.step)
         if not self.conductor.idle:
             self.conductor.account(tokens_KBT, losses_KBT, domains_KB)
         self.step += 1
@@ -164,39 +181,22 @@ class Training:
         )
         return Progress(self.step, self.plan.steps, tokens, shown)
 
-    def state(self) -> dict[str, Any]:
-        """Everything that a resumed training needs, as tensors and plain values."""
+    @property
+    def tensors(self) -> dict[str, list[torch.Tensor]]:
+        """What changes from step to step on the device; the model axis comes first."""
         return {
-            "identity": self.identity,
-            "step": self.step,
-            "seconds": self.seconds,
             "buffers": self.model.parameters.buffers,
             "first": self.optimizer.first,
             "second": self.optimizer.second,
-            "losses": self.losses,
-            "norms": self.norms,
-            "active": self.active,
-            "streams": [stream.state() for stream in self.streams],
-            "conductor": self.conductor.state(),
+            "means": self.average.means,
+            "losses": [self.losses.T],
+            "norms": [self.norms.T],
         }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on as the training that gave this state."""
-        self.step = self.optimizer.steps = state["step"]
-        self.seconds, self.active = state["seconds"], list(state["active"])
-        self.conductor.restore(state["conductor"])
-        own = self.state()
-        for name in ("losses", "norms"):
-            own[name].copy_(state[name])
-        for name in ("buffers", "first", "second"):
-            for mine, theirs in zip(own[name], state[name], strict=True):
-                mine.copy_(theirs)
-        for stream, segments in zip(self.streams, state["streams"], strict=True):
-            stream.restore(segments)
 
     def result(self, every: int) -> Trained:
         """Runs and likelihood of a training that has ended."""
         self._drop(0, self.step)
+        self.average.apply()
         runs = tuple(self._run(k, every) for k in range(len(self.specs)))
         keep = self.active
         return Trained(PackLikelihood(self.model, keep) if keep else None, runs)
@@ -222,6 +222,7 @@ class Training:
             epochs=stream.epochs(),
             flops=self.plan.flops,
             seconds=self.seconds / len(self.specs),
+            trunks=tuple(self.trunks[k]),
         )
 
     def _reason(self, k: int) -> str:

@@ -4,6 +4,7 @@ The report and the record open with the same sentences, so they are made here. W
 intervals: a gain whose interval includes zero is "within the noise", whatever its mean.
 """
 
+from mixtures.history import spent
 from mixtures.recommendation import Estimate
 from tasks.confirmation import RECOMMENDED, Paired
 from tasks.study import Study
@@ -165,8 +166,9 @@ def _against(study: Study) -> str:
 
 
 def _cost(study: Study) -> str:
-    proxy, flops = study.problem.proxy, sum(run.flops for run in study.runs)
-    flops += sum(run.result.flops for found in study.confirmations for run in found.runs)
+    proxy = study.problem.proxy
+    fresh = [run.result for found in study.confirmations for run in found.runs]
+    flops = spent([*study.runs, *fresh])
     sizes = [f"{proxy.size}, {proxy.tokens:,} tokens each"]
     sizes += [
         f"{len(step.runs) + len(step.failed)} of them {step.size}, {step.tokens:,} tokens"

@@ -17,6 +17,7 @@ from proxies import reference
 from proxies.likelihood import PackLikelihood
 from proxies.shards import Corpus
 from proxies.train import Progress, Trained, TrainedRun, Training, train
+from proxies.trunk import WHOLE, Route
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class PackJob:
         limits: how much held-out text is scored.
         references: runs whose models the specs are compared with while they train.
         models: folder where reference models are kept.
+        route: the trunks that the runs begin with; or the trunk that is trained instead of them.
     """
 
     specs: tuple[RunSpec, ...]
@@ -42,14 +44,16 @@ class PackJob:
     limits: Limits = Limits()  # noqa: RUF009 (frozen)
     references: tuple[RunSpec, ...] = ()
     models: str = ""
+    route: Route = WHOLE
 
     @property
     def name(self) -> str:
         """Short, and different for different packs."""
-        if len(self.specs) == 1:
-            return self.specs[0].fingerprint[:12]
-        prints = "".join(spec.fingerprint for spec in self.specs)
-        return f"{hashlib.sha256(prints.encode()).hexdigest()[:12]}x{len(self.specs)}"
+        prints = self.route.keep or [spec.fingerprint for spec in self.specs]
+        kind = "trunk-" if self.route.keep else ""
+        if len(prints) == 1:
+            return f"{kind}{prints[0][:12]}"
+        return f"{kind}{hashlib.sha256(''.join(prints).encode()).hexdigest()[:12]}x{len(prints)}"
 
     def at(self, folder: Path) -> "PackJob":
         """The job with its checkpoints under a folder."""
@@ -60,8 +64,8 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
     """Train a pack and score it.
 
     Returns:
-        One outcome per spec, in their order. Divergence is an outcome; anything else that goes
-        wrong raises.
+        One outcome per spec, in their order; none where a trunk was trained. Divergence is an
+        outcome; anything else that goes wrong raises.
     """
     corpus = Corpus.open(Path(job.corpus), verify=False)  # the flow has verified it
     references = {
@@ -75,6 +79,7 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         checkpoints=Path(job.checkpoints) if job.checkpoints else None,
         report=report,
         references=references,
+        route=job.route,
     )
     if job.models:
         _keep_sources(job, trained)
@@ -136,4 +141,5 @@ def _outcome(run: TrainedRun, scored: PackScores, seconds: float) -> Outcome:
         flops=run.flops,
         seconds=run.seconds,
         scoring_seconds=seconds,
+        trunks=run.trunks,
     )

@@ -44,6 +44,8 @@ RESULT = RunResult(
         {"version": history.VERSION + 1},
         {"stages": (Stage((0.5, 0.5)),)},
         {"controller": "{}"},
+        {"average": 0.1},
+        {"start": "0" * 64},
     ],
 )
 def test_a_fingerprint_knows_every_field(change):

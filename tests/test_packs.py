@@ -15,7 +15,7 @@ from flows.recipe import parse
 from flows.server import PrefectApi
 from flows.trainings import Trainings
 from mixtures.errors import StorageError
-from mixtures.history import RunResult
+from mixtures.history import RunResult, Stage, spent
 from proxies import device, pack, train
 from proxies.synthetic import SyntheticCorpus
 from tasks.ledger import MemoryLedger
@@ -69,14 +69,14 @@ class Here:
         """Nothing runs elsewhere."""
 
 
-def trained(corpus, api, folder, specs, *, limit=None, store=None):
+def trained(corpus, api, folder, specs, *, limit=None, store=None, runner=None):
     """What a study's trainings make of specs; returns outcomes and the runner."""
     from prefect import flow
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     recorder = Recorder(MemoryLedger())
     recorder.begin("packs", {}, {})
-    runner = Here()
+    runner = runner or Here()
     trainings = Trainings(
         corpus[0],
         store or Store(str(folder / "store")),
@@ -129,6 +129,66 @@ def test_checkpoints_are_few_and_end_when_the_results_are_stored(
     assert all(isinstance(run, RunResult) for run in outcomes)
     assert runner.most == 2  # there were some, and never more
     assert not [path for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()]
+
+
+class Killed(StorageError):
+    """What a test raises where a kill would strike; no step tries it again."""
+
+
+class Mortal(Here):
+    """A runner that dies in the n-th report of the packs whose name begins with a word."""
+
+    def __init__(self, word="", after=10**9):
+        super().__init__()
+        self.word, self.after, self.names = word, after, []
+
+    def run(self, job):
+        self.names.append(job.name)
+
+        def look(_progress):
+            self.after -= job.name.startswith(self.word)
+            if self.after <= 0:
+                raise Killed
+
+        return run_pack(job, look)
+
+
+@pytest.mark.parametrize(("word", "after"), [("trunk-", 5), ("trunk-", 16), ("", 22)])
+def test_a_killed_study_of_schedules_ends_like_an_undisturbed_one(
+    corpus,
+    api,
+    tmp_path,
+    monkeypatch,
+    word,
+    after,
+):
+    """Killed in the trunk, at its end, or in a branch; taken up in another order.
+
+    Catches a half-made trunk that is used, one that is trained again although it is there, and
+    states that outlive their study.
+    """
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+    problem = corpus[1]
+    tails = ((0.1, 0.8, 0.1), (0.8, 0.1, 0.1), (0.3, 0.3, 0.4))
+    specs = [
+        problem.staged((Stage((0.4, 0.3, 0.3), 0.8), Stage(tail, 0.2)), seed=4) for tail in tails
+    ]
+    calm = trained(corpus, api, tmp_path / "calm", specs[:1])[0][0]  # alone: trained whole
+    assert calm.trunks == ()
+    with pytest.raises(Killed):
+        trained(corpus, api, tmp_path, specs, runner=Mortal(word, after))
+    folder = tmp_path / "checkpoints"
+    there = list((folder / "trunks").rglob("step-*.pt"))
+    assert len(there) == (0 if word else 1)
+    again = Mortal()
+    outcomes, _ = trained(corpus, api, tmp_path, specs[::-1], runner=again)
+    assert [o.spec for o in outcomes] == specs[::-1]
+    assert sum(name.startswith("trunk-") for name in again.names) == (1 if word else 0)
+    assert outcomes[-1].curve == calm.curve and outcomes[-1].scores == calm.scores
+    assert all(len(o.trunks) == 1 for o in outcomes)
+    assert spent(outcomes) == pytest.approx((0.8 + 3 * 0.2) * calm.flops)
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+    assert Store(str(tmp_path / "store")).get(specs[0].fingerprint) == outcomes[-1]
 
 
 class Full(Store):
