@@ -54,7 +54,9 @@ def configured(name: str, budget: Budget) -> Any:
     left = runs - 3 * trials  # beside the trial of the answer, of natural and of uniform
     rounds = 3 if runs >= 24 else 2
     swarm = {"runs": runs - 2 * trials, "seeds": trials, "refits": 10, "laws": LAWS}
-    batch = 4 if runs >= 24 else 3
+    batch = 4 if runs >= 24 else 1  # few runs all go to the mixtures that a law needs
+    repeats = trials if runs >= 24 else 1
+    first = {"runs": runs - 2 * repeats - 2 * batch, "seeds": repeats, "batch": batch}
     stages = STAGES if budget.scheduled else 1
     probe = {"interval": max(2, min(20, steps // 8))}
     moved = {"seeds": left, "trials": trials, "stages": stages}
@@ -63,10 +65,7 @@ def configured(name: str, budget: Budget) -> Any:
         "doremi": {"rounds": rounds, "seeds": (left - rounds + 1) // rounds, "trials": trials},
         "skill_it": {**moved, "seeds": left - budget.domains},
         "mixmin": {"seeds": max(1, left // (budget.domains + 1)), "trials": trials},
-        "bayes": {
-            **swarm, "runs": runs - 2 * trials - 2 * batch, "batch": batch, "rounds": 2,
-            "ensemble": 8,
-        },
+        "bayes": {**swarm, **first, "rounds": 2, "ensemble": 8},
         "odm": moved,
         "ado": {**moved, "interval": max(1, min(4, steps // 40))},
         "aioli": {**moved, "rounds": max(1, min(4, int(0.4 * steps / budget.domains)))},

@@ -3,8 +3,8 @@
 Every part of a controlled step that a static one lacks (gathering evidence, updates, weights of the
 losses) is timed within the run itself, and divided by the rest of that run, which is static
 training: so other work on the machine meets both alike. Processor time is counted. References and
-graphs are runs of their own and not in it; the product of losses and weights inside the loss is not
-either (one pass over the logits).
+graphs are runs of their own and not in it; nor are two products of hidden states and weights inside
+the loss, below a hundredth of a step.
 
 Usage: python benchmarks/overheads.py [--methods NAME ...] [--steps 160] [--targets 8]
 """

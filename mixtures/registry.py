@@ -56,6 +56,11 @@ def register(kind: str, name: str) -> Callable[[C], C]:
     return enter
 
 
+def forget(kind: str, name: str) -> None:
+    """Take a class out again, such as one that a test entered."""
+    _registered[kind].pop(name, None)
+
+
 @functools.cache
 def _load(kind: str) -> None:
     folder = importlib.import_module(FOLDERS[kind])

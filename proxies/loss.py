@@ -126,9 +126,11 @@ def _chunked(
         logits = product(hidden, head_KDV)
         losses_KN[:, part] = to_probabilities(logits, target, hidden, head_KDV)
         _take_one(logits, target)
-        if factors_KN is not None:
-            logits.mul_(factors_KN[:, part, None])
         gh_KND[:, part] = product(logits, head_KDV.transpose(1, 2))
+        if factors_KN is not None:  # on states, not on logits, which are V / D times as many
+            factor = factors_KN[:, part, None]
+            gh_KND[:, part] *= factor
+            hidden = (hidden * factor).to(hidden.dtype)
         gw_KDV += product(hidden.transpose(1, 2), logits)
     return losses_KN, gh_KND.div_(tokens), gw_KDV.div_(tokens)
 

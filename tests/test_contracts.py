@@ -4,13 +4,17 @@ A new one enters these tests by being registered; nothing here is edited for it.
 """
 
 import dataclasses
+import importlib
 import json
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mixtures import simplex, worlds
+import mixtures
+from mixtures import registry, simplex, worlds
 from mixtures.constraints import Group, constrain
 from mixtures.controllers import Evidence, Mixes, deserialize, serialize
 from mixtures.diagnostics import paired, spearman
@@ -301,6 +305,24 @@ def test_controllers_come_back_from_a_spec(name):
     controller = build("controller", name)
     assert deserialize(json.loads(serialize(controller))) == controller
     assert controller.moves in ("sampling", "loss")
+
+
+def test_the_example_of_the_readme_is_a_controller(tmp_path, monkeypatch):
+    """One file, as a newcomer copies it; catches an example that its own contract refuses."""
+    text = (Path(mixtures.__file__).parent / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "losses_first.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        importlib.import_module("losses_first")
+        for size in SIZES:
+            test_controllers_stay_on_the_simplex_and_finite("losses_first", size)
+        test_controllers_do_not_know_the_order_of_domains("losses_first")
+        test_controllers_are_pure_and_move("losses_first")
+        test_controllers_resume_from_a_checkpoint("losses_first")
+        test_controllers_come_back_from_a_spec("losses_first")
+    finally:
+        registry.forget("controller", "losses_first")
 
 
 @pytest.mark.parametrize("name", names("world"))
