@@ -44,7 +44,10 @@ def overhead(name: str, steps: int = 160, *, targets: int = 8, size: str = "0.6M
     controller = build("controller", {"name": RULES.get(name, name)})
     if controller.targets(tuple(sizes)):
         followed = tuple(f"domain/{d}" for d in sizes)[:targets]
-        controller = dataclasses.replace(controller, evaluated=followed)
+        graph = (
+            {"graph": tuple((1.0,) * len(followed) for _ in sizes)} if name == "skill_it" else {}
+        )
+        controller = dataclasses.replace(controller, evaluated=followed, **graph)
     models = {}
     if controller.compares:
         first = Training([plain], corpus, device="cpu", references={})
