@@ -47,8 +47,8 @@ bench-laws: $(READY)  ## every law on the RegMix tables
 bench-regret: $(READY)  ## what a method's answer is worth after so many runs, on worlds
 	@$(BIN)/python benchmarks/regret.py
 
-bench-methods: $(READY)  ## every method at one budget, on worlds
-	@$(BIN)/python benchmarks/methods.py
+bench-methods: $(READY)  ## every method at one budget, on the quickstart (an hour or more) and on worlds
+	@$(BIN)/python benchmarks/methods.py --worlds --recipe recipes/quickstart.yaml
 
 clean:  ## remove the environment and every result
 	rm -rf $(VENV) .cuvee

@@ -14,8 +14,9 @@ The overhead is the part of a run's processor time that a controller adds (`over
 references and graphs are runs of their own and not in it.
 
 Usage: python benchmarks/methods.py [--methods NAME ...] [--draws 6] [--recipe FILE --home FOLDER
---runs 16 --proxy 0.6M --tokens 400k --size 1M --fresh-tokens 500k] [--plot FILE]. The last line is
-JSON.
+--runs 16 --proxy 0.6M --tokens 400k --size 1M --fresh-tokens 500k] [--worlds] [--plot FILE]. Worlds
+alone without a recipe, both with `--worlds`. The last line is JSON: `methods`, and `worlds` beside
+it where a recipe was given too.
 """
 
 import argparse
@@ -168,6 +169,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(EVERY))
     parser.add_argument("--draws", type=int, default=6)
     parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--worlds", action="store_true")
     parser.add_argument("--home", type=Path, default=Path(".cuvee"))
     parser.add_argument("--runs", type=int, default=16)
     parser.add_argument("--proxy", default="0.6M")
@@ -188,15 +190,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
     torch.set_num_threads(1)
     found = on_corpus(given) if given.recipe else on_worlds(given.methods, given.draws)
+    both = given.recipe and given.worlds
+    simulated = {"worlds": on_worlds(given.methods, given.draws)} if both else {}
     for name in found if not given.no_overhead else ():
         found[name]["overhead"] = round(overhead(name), 4) if name in CONTROLLED else 0.0
-    show(found)
+    for table in (*simulated.values(), found):
+        show(table)
     for name, row in found.items():
         if name in CONTROLLED and "overhead" in row:
             print(f"{name}: training takes {row['overhead']:+.1%} longer")
     if given.plot:
         draw(found, given.plot)
-    print(json.dumps({"methods": found}))
+    print(json.dumps({"methods": found, **simulated}))
 
 
 if __name__ == "__main__":

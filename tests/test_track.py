@@ -11,8 +11,9 @@ import pytest
 from synthetic_study import synthetic_study
 
 from mixtures.errors import ServiceError
-from mixtures.history import Failed
-from tasks import record
+from mixtures.history import Failed, RunResult
+from mixtures.skills import SkillGraph
+from tasks import record, report
 from tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, MemoryLedger
 from tasks.recorder import Careful, Recorder, rebuild
 from tasks.review import command, review
@@ -130,6 +131,25 @@ def test_only_the_files_of_a_report_are_kept(study, folder):
         "summary.json",
         "plots/shares.png",
     }
+
+
+def test_a_skill_graph_is_an_artifact(tmp_path, study):
+    """Catches a graph that stays in the study's folder, and a trajectory that is no curve."""
+    graph = SkillGraph(("a", "b"), ("domain/a", "domain/b"), ((0.4, 0.1), (0.0, 0.3)))
+    ours = replace(study.recommendation, laws=(), surface=None, skills=graph)
+    run = next(r for r in study.history if isinstance(r, RunResult))
+    even, corner = tuple([0.125] * 8), (1.0, *[0.0] * 7)
+    run = replace(run, trajectory=((0, even), (9_000, corner)))
+    study = replace(study, recommendation=ours, history=(run,))
+    report.write(study, tmp_path)
+    ledger = MemoryLedger()
+    rebuild(Recorder(ledger), study, tmp_path)
+    kept = set(ledger.runs["run-0"].artifacts)
+    assert {"skills.json", "skills.dot", "skills.svg", "plots/skills.png"} <= kept
+    names = [f"trajectory/{name}" for name in study.problem.domains.names]
+    (moved,) = [r for r in ledger.runs.values() if names[0] in r.metrics]
+    assert sorted(moved.metrics[names[0]]) == [(0, 0.125), (9_000, 1.0)]
+    assert all(len(moved.metrics[name]) == 2 for name in names)
 
 
 def test_the_description_answers_the_four_questions(study):
