@@ -13,6 +13,7 @@ Runs under a controller have no trunks: what their stream holds is not known bef
 import dataclasses
 import functools
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def _shared(specs: Sequence[RunSpec]) -> Callable[[RunSpec], list[Trunk]]:
     def trunks(spec: RunSpec) -> list[Trunk]:
         found: list[Trunk] = []
         own = beginnings(spec)
-        for trunk, after in zip(own, [*own[1:], None], strict=True):
+        for trunk, after in itertools.zip_longest(own, own[1:]):
             parts = after is None or count[after.name] < count[trunk.name]
             saved = (trunk.step - (found[-1].step if found else 0)) * (count[trunk.name] - 1)
             if parts and saved >= LEAST:

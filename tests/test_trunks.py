@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mixtures.controllers import serialize
+from mixtures.controllers.exp3 import Exp3
 from mixtures.history import Failed, RunResult, Stage, spent
 from proxies import states, trunk
 from proxies import train as trainer
@@ -100,6 +102,15 @@ def test_runs_share_exactly_what_trains_alike() -> None:
         assert shared(first, dataclasses.replace(first, **change)) == 0, change
     exp3 = '{"interval":2,"name":"exp3","warmup":0.0}'
     assert beginnings(dataclasses.replace(staged(None), controller=exp3)) == ()
+
+
+def test_controlled_runs_are_planned_beside_branches(tmp_path: Path) -> None:
+    """A run whose weights move shares no beginning; catches a plan that needs each to have one."""
+    moved = CORPUS.spec({"web": 1.0}, tokens=20 * STEP, controller=serialize(Exp3()))
+    assert [b.specs for b in batches([moved], tmp_path)] == [(moved,)]
+    plan = batches([moved, *(staged(tail) for tail in TAILS)], tmp_path, limit=3)
+    (own,) = [b for b in plan if moved in b.specs]
+    assert own.specs == (moved,) and not own.route.start and not own.route.keep
 
 
 def test_trunks_of_trunks_are_planned() -> None:
