@@ -73,7 +73,7 @@ def warnings(study: Study) -> tuple[str, ...]:
     for name, estimate in study.recommendation.gains:
         if estimate.high < 0:
             said = "The trial measured" if study.measured else "The law predicts"
-            found.append(f"{said} that the {name} mixture is better than this one.")
+            found.append(f"{said} that {_called(name)} is better than this one.")
     if not study.confirmations:
         found.append(
             "The recommendation was not confirmed under fresh seeds: its gains are those of the "
@@ -84,7 +84,7 @@ def warnings(study: Study) -> tuple[str, ...]:
     elif study.confirmation:
         for name, pair in study.confirmation.objective.items():
             if pair.low <= 0:
-                found.append(f"Against the {name} mixture, the confirmed gain is {gain(pair)}.")
+                found.append(f"Against {_called(name)}, the confirmed gain is {gain(pair)}.")
         found += _surprise(study)
     if study.transfer:
         steps = study.transfer.steps
@@ -126,6 +126,11 @@ def gain(pair: Paired, level: float | None = None) -> str:
 def interval(estimate: Estimate) -> str:
     """An estimate in a table, such as `2.231 (2.214 to 2.248)`."""
     return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _called(name: str) -> str:
+    """A mixture in a sentence: `the natural mixture`, but `its average`, of a schedule."""
+    return name if name.startswith("its ") else f"the {name} mixture"
 
 
 def _what(study: Study) -> str:

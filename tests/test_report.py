@@ -146,6 +146,16 @@ def test_noise_is_the_first_thing_said(study, tmp_path):
     assert headline.tone(bad) == "bad"
 
 
+def test_the_average_of_a_schedule_is_called_so(study):
+    """Catches `the its average mixture`."""
+    noisy = Paired("objective", 0.01, -0.02, 0.04, 0.4, 3)
+    found = {"natural": noisy, "its average": noisy}
+    study = replace(study, confirmation=replace(study.confirmation, objective=found, targets={}))
+    warned = headline.warnings(study)
+    for mixture in ("the natural mixture", "its average"):
+        assert any(w.startswith(f"Against {mixture}, the confirmed gain is") for w in warned)
+
+
 def test_an_unconfirmed_study_says_so(tmp_path):
     """Catches a report that shows predictions as if they had been trained."""
     study = synthetic_study(confirmed=False)
