@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods clean
+.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -49,6 +49,9 @@ bench-regret: $(READY)  ## what a method's answer is worth after so many runs, o
 
 bench-methods: $(READY)  ## every method at one budget, on the quickstart (an hour or more) and on worlds
 	@$(BIN)/python benchmarks/methods.py --worlds --recipe recipes/quickstart.yaml
+
+bench-scale: $(READY)  ## scaling laws against ranking at one size, from small proxies to larger ones
+	@$(BIN)/python benchmarks/scale.py
 
 clean:  ## remove the environment and every result
 	rm -rf $(VENV) .cuvee

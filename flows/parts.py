@@ -5,27 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from mixtures.quantities import whole
 from tasks import exports, handoff_call
 
-SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-
-
-def _count(value: Any) -> Any:
-    """Reads 20M, 1.5B or 2e7 as whole numbers."""
-    if isinstance(value, str) and value.strip():
-        text, factor = value.strip().replace("_", ""), 1
-        if text[-1] in SUFFIXES:
-            text, factor = text[:-1], SUFFIXES[text[-1]]
-        try:
-            value = float(text) * factor
-        except ValueError:
-            return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+Count = Annotated[int, BeforeValidator(whole), Field(gt=0)]
 
 
 class Part(BaseModel):

@@ -7,6 +7,7 @@ each domain has; no proxy is trained.
 import numpy as np
 from rich.table import Table
 
+from flows import plan_rungs
 from flows import prepare as preparing
 from flows.display import Display, clock
 from flows.home import Home
@@ -14,6 +15,7 @@ from flows.recipe import ConfirmPart, Recipe
 from flows.trainings import speed
 from mixtures import loop
 from mixtures.history import RunSpec
+from mixtures.methods.ladder import Ladder
 from mixtures.problem import Problem
 from proxies import ladder
 from tasks.store import Store
@@ -31,12 +33,16 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     prepared = preparing.prepare(recipe, home, preparing.plainly)
     display.close()
     problem = preparing.problem(recipe, prepared)
-    specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
+    screened = recipe.build_method()
+    specs = screened.ask(problem, (), loop.generator(recipe.seed, 0))
     store = Store(home.store)
     missing = store.missing(specs)
     say = display.say
     say(f"Study {recipe.name}: {len(problem.domains)} domains, {len(problem.targets)} targets")
     display.console.print(design(problem, specs))
+    if isinstance(screened.method, Ladder):
+        for table in rungs(recipe, screened.method, problem, prepared.corpus.vocabulary):
+            display.console.print(table)
     ladder_plan = ladder.plan(
         recipe.proxy.size,
         recipe.proxy.tokens,
@@ -109,6 +115,16 @@ def expected_speed(store: Store, plan: ladder.Plan, vocabulary: int) -> tuple[fl
         guess = float(np.median([rate for rate in rates if rate]))
         return guess / plan.rung.flops(1, vocabulary), "from the FLOPs of other sizes"
     return ASSUMED_SPEED.get(plan.rung.size, 0.0), "assumed, nothing was measured yet"
+
+
+def rungs(recipe: Recipe, method: Ladder, problem: Problem, vocabulary: int) -> tuple[Table, Table]:
+    """What every rung of a ladder trains, and other splits of the same FLOPs."""
+    steps = method.steps(problem)
+    extra = len(method.anchors) * method.seeds
+    how = {"schedule": recipe.proxy.schedule, "rate": recipe.proxy.rate}
+    spent = plan_rungs.costs(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
+    shown = plan_rungs.table(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
+    return shown, plan_rungs.proposals(steps, spent, extra)
 
 
 def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:

@@ -16,6 +16,7 @@ from tasks.confirmed import card, larger, scores
 from tasks.explorer import explorer
 from tasks.front import front
 from tasks.headline import NONE, UNIT, how
+from tasks.scale_section import scale
 from tasks.study import Study
 
 
@@ -25,7 +26,11 @@ def sections(study: Study) -> tuple[Section, ...]:
         Section("Recommended shares", tuple(_shares(study))),
         Section(f"{how(study)} and confirmed scores", tuple(scores(study))),
         Section("Larger sizes", tuple(larger(study))),
+<<<<<<< HEAD
         Section("Prediction card", tuple(card(study))),
+=======
+        Section("From small to full scale", tuple(scale(study))),
+>>>>>>> 04af38b (The ladder: mixtures climb from size to size, a law of scale is used if it beat ranking)
         Section("Explore", tuple(explorer(study))),
         Section("What the trial measured", tuple(moving.trial(study))),
         Section("Weights while training", tuple(moving.weights(study))),
@@ -99,13 +104,14 @@ def _laws(study: Study) -> Iterable[Block]:
     if any(law.learning_curve for law in laws):
         caption = "Held-out rank correlation as runs are added: does more evidence still help?"
         yield Picture("learning-curve", caption, partial(plots.learning_curve, study))
+    each = [law for law in laws if law.spearman_targets]  # a law of scales is judged as a whole
     targets = tuple(
-        (target, *(f"{law.spearman_targets[m]:.2f}" for law in laws))
+        (target, *(f"{law.spearman_targets[m]:.2f}" for law in each))
         for m, target in enumerate(study.recommendation.targets)
-        if all(m < len(law.spearman_targets) for law in laws)
+        if all(m < len(law.spearman_targets) for law in each)
     )
     yield Text("Held-out rank correlation per target:")
-    yield Table(("target", *(law.law for law in laws)), targets)
+    yield Table(("target", *(law.law for law in each)), targets)
 
 
 def _noise(study: Study) -> Iterable[Block]:

@@ -1,0 +1,114 @@
+"""Ladders on worlds whose best mixture moves with scale: recovered parameters, regret, splits."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mixtures import loop, worlds
+from mixtures.methods import splits
+from mixtures.methods.rungs import Rung, gathered
+from mixtures.methods.splits import Split
+from mixtures.problem import Problem, Proxy
+from mixtures.registry import build
+from mixtures.worlds.scaled import SIZES
+
+RUNGS = (("0.3M", 6_000_000), ("0.6M", 12_000_000), ("1M", 20_000_000), ("4M", 80_000_000))
+FULL = (100_000_000, 4_000_000_000)
+DOMAINS, TARGETS, SD = 5, 2, 0.004
+BUDGETS = (1.0, 2.0, 4.0)  # in units of `UNIT`
+UNIT = 100 * 6.0 * 300_000 * 6_000_000  # FLOPs of 100 runs on the smallest rung
+BEFORE = 8  # runs of the anchors' repeats on the first rung, at most
+
+
+def posed(draw: int, moves: float = 1.0) -> tuple[Any, Problem]:
+    """A noisy world and the problem of finding its best mixture at full scale."""
+    truth = worlds.Scaled(size=DOMAINS, count=TARGETS, moves=moves, seed=draw)
+    world = worlds.Noisy(world=truth, sd=SD)
+    problem = worlds.problem(world, full_tokens=FULL[1])
+    proxy = Proxy(RUNGS[0][0], RUNGS[0][1])
+    return world, replace(problem, full_parameters=FULL[0], sizes=SIZES, proxy=proxy)
+
+
+def ladder(split: Split, budget: float) -> Any:
+    """The ladder that spends a budget by a split."""
+    each = [6.0 * dict(SIZES)[size] * tokens for size, tokens in RUNGS]
+    runs = splits.allocation(split, budget, each)
+    rungs = [
+        {"size": size, "tokens": tokens, "runs": count}
+        for (size, tokens), count in zip(RUNGS[1:], runs[1:], strict=True)
+        if count
+    ]
+    method = {"name": "ladder", "runs": max(runs[0] - BEFORE, 12), "rungs": rungs}
+    return build("method", {**method, "laws": ["power"], "refits": 10})
+
+
+def regrets(split: Split, budget: float, draws: int) -> tuple[list[float], list[str]]:
+    """Regret as a part of the natural mixture's, and the law used, for each draw of the world."""
+    found, used = [], []
+    for draw in range(draws):
+        world, problem = posed(draw)
+        answer, _ = loop.search(ladder(split, budget), problem, world, draw)
+        natural = world.regret(problem, problem.domains.natural)
+        found.append(world.regret(problem, answer.weights) / natural)
+        used.append(answer.scale.chosen if answer.scale else "one size")
+    return found, used
+
+
+def recovered(draw: int, noise: float) -> dict[str, float]:
+    """Relative errors of the joint law's exponents from a wide ladder of a world."""
+    world = worlds.Noisy(world=worlds.Scaled(size=4, count=2, moves=0.7, seed=draw), sd=noise)
+    problem = replace(worlds.problem(world), sizes=SIZES)
+    rng, history = np.random.default_rng(draw), []
+    design = rng.dirichlet(np.full(4, 0.7), 30)
+    rungs = []
+    for (size, tokens), count in zip(RUNGS, (30, 16, 12, 10), strict=True):
+        for part in (1, 2, 4):
+            rungs.append(Rung(size, tokens * part, count))
+            specs = [problem.spec(w, 0, size, tokens * part) for w in design[:count]]
+            history += list(world(specs))
+    runs = gathered(problem, tuple(history), rungs)
+    fitted = build("scaling", "joint").fit(runs, rng)
+    first, width = 1 + 2 * 4, 4 + 3
+    rates = np.exp(fitted.p[:, [first + 1, first + width + 1]])
+    off = np.abs(rates / world.world.known.rates - 1.0)
+    return {"a": float(off[:, 0].mean()), "b": float(off[:, 1].mean())}
+
+
+def measured(draws: int, *, splits: bool) -> dict[str, Any]:
+    """Figures of the worlds' part, printed as they come."""
+    found: dict[str, Any] = {"recovered": {}, "regret": {}, "splits": {}}
+    for noise in (0.0005, 0.005):
+        each = [recovered(draw, noise) for draw in range(draws)]
+        row = {key: float(np.mean([r[key] for r in each])) for key in ("a", "b")}
+        found["recovered"][str(noise)] = row
+        print(f"joint law, noise {noise}: exponents off by {row['a']:.1%} (a), {row['b']:.1%} (b)",
+              flush=True)  # fmt: skip
+    alone, mixed = Split("smallest size alone", 1.0), Split("ladder", 0.25)
+    for budget in BUDGETS:
+        for split in (alone, mixed):
+            row, used = regrets(split, budget * UNIT, draws)
+            found["regret"].setdefault(split.name, {})[str(budget)] = float(np.mean(row))
+            say(f"budget {budget:g}, {split.name}", row, used)
+    if splits:
+        found["splits"] = table(draws)
+    return found
+
+
+def table(draws: int) -> dict[str, tuple[float, float]]:
+    """What `mixtures.methods.splits.REGRET` should hold, printed as its source."""
+    found = {}
+    for split in splits.SPLITS:
+        row, used = regrets(split, BUDGETS[-1] * UNIT, draws)
+        error = float(np.std(row, ddof=1) / np.sqrt(draws)) if draws > 1 else 0.0
+        found[split.name] = (round(float(np.mean(row)), 3), round(error, 3))
+        say(f"split {split.name}", row, used)
+    print(f"REGRET: dict[str, tuple[float, float]] = {found}", flush=True)
+    return found
+
+
+def say(title: str, row: Sequence[float], used: Sequence[str]) -> None:
+    """Print one line of figures."""
+    each = ", ".join(f"{x:.3f} ({law})" for x, law in zip(row, used, strict=True))
+    print(f"{title}: part of natural's regret left {np.mean(row):.3f}: {each}", flush=True)

@@ -1,0 +1,72 @@
+"""The plan of a ladder: what each rung trains and costs, and what other splits of it would buy."""
+
+from rich.table import Table
+
+from mixtures.methods import splits
+from mixtures.methods.rungs import Rung
+from proxies import ladder
+
+HEADINGS = ("tokens per run", "steps", "mixtures", "runs", "FLOPs", "share")
+
+
+def costs(
+    rungs: tuple[Rung, ...], vocabulary: int, extra: int, *, schedule: str, rate: float
+) -> tuple[float, ...]:
+    """FLOPs of every rung.
+
+    Args:
+        rungs: the smallest first.
+        vocabulary: tokens of the tokenizer.
+        extra: runs of the first rung beside its mixtures: repeats of the anchors.
+        schedule: learning-rate schedule.
+        rate: multiplier on the learning rate.
+
+    Raises:
+        CuveeError: a size that is not on the ladder, or too few tokens for it.
+    """
+    plans = [ladder.plan(r.size, r.tokens, vocabulary, schedule=schedule, rate=rate) for r in rungs]
+    return tuple(
+        plan.flops * (rung.runs + (extra if i == 0 else 0))
+        for i, (plan, rung) in enumerate(zip(plans, rungs, strict=True))
+    )
+
+
+def table(
+    rungs: tuple[Rung, ...], vocabulary: int, extra: int, *, schedule: str, rate: float
+) -> Table:
+    """What every rung trains; arguments as `costs`."""
+    found = Table(title=f"Ladder: {len(rungs)} rungs")
+    found.add_column("size", no_wrap=True)
+    for heading in HEADINGS:
+        found.add_column(heading, justify="right", no_wrap=True)
+    spent = costs(rungs, vocabulary, extra, schedule=schedule, rate=rate)
+    for i, rung in enumerate(rungs):
+        plan = ladder.plan(rung.size, rung.tokens, vocabulary, schedule=schedule, rate=rate)
+        runs = rung.runs + (extra if i == 0 else 0)
+        found.add_row(
+            rung.size, f"{plan.tokens:,}", str(plan.steps), str(rung.runs), str(runs),
+            f"{spent[i]:.2e}", f"{spent[i] / sum(spent):.0%}",
+        )  # fmt: skip
+    return found
+
+
+def proposals(rungs: tuple[Rung, ...], spent: tuple[float, ...], extra: int) -> Table:
+    """Splits of the same FLOPs over the same rungs, and the regret that each left on worlds.
+
+    Args:
+        rungs: the smallest first.
+        spent: FLOPs of each.
+        extra: runs of the first rung beside its mixtures.
+    """
+    runs = [rung.runs + (extra if i == 0 else 0) for i, rung in enumerate(rungs)]
+    each = [flops / n for flops, n in zip(spent, runs, strict=True)]
+    found = Table(title=f"Splits of {sum(spent):.2e} FLOPs (regret: {splits.CONDITIONS})")
+    found.add_column("split", no_wrap=True)
+    for heading in ("runs per rung", "regret left"):
+        found.add_column(heading, justify="right", no_wrap=True)
+    for split in splits.SPLITS:
+        counts = splits.allocation(split, sum(spent), each)
+        left = splits.REGRET.get(split.name)
+        shown = "not measured" if left is None else f"{left[0]:.0%} +- {left[1]:.0%}"
+        found.add_row(split.name, " / ".join(map(str, counts)), shown)
+    return found

@@ -1,0 +1,163 @@
+"""Ladder: many mixtures at the smallest size, fewer at larger ones, an answer for full scale.
+
+The first rung is the study's own proxy: a design and repeated anchors. Each further rung trains a
+part of the mixtures of the rung before: the best third, the anchors, and mixtures far from these,
+so that laws of scale see both what is wanted and what is different. The answer comes from
+`extrapolation.py`: a scaling law if it beat single-scale ranking in the back-test, ranking if not.
+
+Sources: rungs and laws as in "Scaling Laws for Optimal Data Mixtures" (arXiv 2507.09404) and Data
+Mixing Laws (arXiv 2403.16952); the rival and its test from DataDecide (arXiv 2504.11393).
+The choice of the mixtures that climb is ours (assumption, not studied).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixtures import diagnostics
+from mixtures.designs.anchors import Anchors
+from mixtures.domains import Array
+from mixtures.errors import RecipeError, UnknownName
+from mixtures.history import History, RunSpec, table
+from mixtures.laws import default
+from mixtures.methods import extrapolation, swarm
+from mixtures.methods.rungs import Rung, runs_of
+from mixtures.problem import Problem
+from mixtures.quantities import whole
+from mixtures.recommendation import Recommendation
+from mixtures.registry import build, register
+
+FIELDS = ("size", "tokens", "runs")
+BEST = 3  # one part in this many of a rung's mixtures are the best of the rung before
+
+
+@register("method", "ladder")
+@dataclass(frozen=True)
+class Ladder:
+    """Runs of several sizes; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
+
+    Attributes:
+        runs: mixtures of the first rung, at the study's own proxy.
+        rungs: the larger ones, each a mapping of `size`, `tokens` and `runs` (mixtures).
+        scaling: scaling laws to be back-tested; one is used if it beats single-scale ranking.
+    """
+
+    runs: int = 48
+    rungs: tuple[Any, ...] = ()
+    scaling: tuple[Any, ...] = ("additive", "joint", "bimix")
+    design: Any = "dirichlet"
+    laws: tuple[Any, ...] = (default.NAME,)
+    search: Any = "auto"
+    anchors: tuple[Any, ...] = ("natural", "uniform")
+    seeds: int = 3
+    folds: int = 5
+    refits: int | None = None
+
+    def __post_init__(self) -> None:
+        swarm.assemble(self)
+        scaling = self.scaling if isinstance(self.scaling, list | tuple) else (self.scaling,)
+        object.__setattr__(self, "scaling", tuple(build("scaling", law) for law in scaling))
+        object.__setattr__(self, "rungs", tuple(_rung(value) for value in self.rungs))
+
+    def steps(self, problem: Problem) -> tuple[Rung, ...]:
+        """Every rung, the study's own proxy first.
+
+        Raises:
+            RecipeError: a rung that trains more mixtures than the one before, or one twice.
+        """
+        first = Rung(problem.proxy.size, problem.proxy.tokens, self.runs)
+        found = (first, *(Rung(*values) for values in self.rungs))
+        if len({(rung.size, rung.tokens) for rung in found}) < len(found):
+            raise RecipeError("a ladder's rungs differ in size or tokens; one is there twice")
+        most = self.runs + len(self.anchors)
+        for rung in found[1:]:
+            if rung.runs > most:
+                raise RecipeError(
+                    f"the rung of size {rung.size} asks for {rung.runs} mixtures, the rung before "
+                    f"it has at most {most}: mixtures climb from rung to rung"
+                )
+            most = rung.runs
+        return found
+
+    def ask(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> tuple[RunSpec, ...]:
+        wanted = swarm.ask(self, problem, history, rng)
+        if wanted:
+            return wanted
+        before, *rungs = self.steps(problem)
+        for rung in rungs:
+            specs = self._climb(problem, history, before, rung)
+            known = {run.spec.fingerprint for run in history}
+            missing = tuple(spec for spec in specs if spec.fingerprint not in known)
+            if missing:
+                return missing
+            before = rung
+        return ()
+
+    def recommend(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> Recommendation:
+        return extrapolation.recommend(self, problem, history, rng, steps=self.steps(problem))
+
+    def _climb(
+        self, problem: Problem, history: History, before: Rung, rung: Rung
+    ) -> tuple[RunSpec, ...]:
+        """The runs of a rung, by what the rung before found; none if all of that failed."""
+        runs = runs_of(problem, history, before)
+        if not runs:
+            return ()
+        W, Y, _ = table(runs, problem.targets)
+        membership = diagnostics.groups(W)
+        count = int(membership.max()) + 1
+        points = np.array([W[membership == g][0] for g in range(count)])
+        means = np.array([Y[membership == g].mean(axis=0) for g in range(count)])
+        form = problem.objective.shape(problem.targets, means.mean(axis=0))
+        forced = Anchors(self.anchors).all(problem.domains, problem.constraints)
+        rows = climbers(points, form.level(means), rung.runs, forced)
+        return tuple(problem.spec(points[i], swarm.FIRST, rung.size, rung.tokens) for i in rows)
+
+
+def climbers(points: Array, levels: Array, count: int, forced: Array) -> list[int]:
+    """Rows of the mixtures that are trained on the next rung: the best, the anchors, the farthest.
+
+    Args:
+        points: (n, K) mixtures of a rung.
+        levels: (n,) their objective.
+        count: how many climb.
+        forced: (A, K) mixtures that do, if they are there and there is room.
+    """
+    order = [int(i) for i in np.argsort(levels, kind="stable")]
+    taken = order[: max(1, count // BEST)]
+    for row in forced:
+        near = np.flatnonzero(np.abs(points - row).max(axis=1) < 1e-9)
+        taken += [int(i) for i in near[:1] if int(i) not in taken]
+    taken = taken[:count]
+    roots = np.sqrt(points)
+    while len(taken) < min(count, len(points)):
+        gaps = ((roots[:, None] - roots[taken][None]) ** 2).sum(axis=2).min(axis=1)
+        gaps[taken] = -1.0
+        taken.append(int(np.argmax(gaps)))
+    return taken
+
+
+def _rung(value: Any) -> tuple[str, int, int]:
+    """A rung from a recipe's mapping, or from the tuple that it became."""
+    if isinstance(value, Mapping):
+        for name in value:
+            if name not in FIELDS:
+                raise UnknownName("field of a rung", str(name), FIELDS)
+        value = tuple(value.get(name) for name in FIELDS)
+    size, tokens, runs = (*value, None, None, None)[:3]
+    tokens, runs = whole(tokens), whole(runs)
+    good = isinstance(size, str) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in (tokens, runs)
+    )
+    if not good:
+        raise RecipeError(
+            "a rung is a `size` of the ladder with `tokens` and `runs`, such as "
+            f"{{size: 1M, tokens: 1M, runs: 12}}; got {value}"
+        )
+    return str(size), int(tokens), int(runs)

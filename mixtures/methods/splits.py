@@ -1,0 +1,60 @@
+"""Splits: how a budget of FLOPs may be spread over the rungs of a ladder, and what that bought.
+
+`REGRET` is measured by `benchmarks/scale.py --splits`, which prints it anew; it is regret on
+worlds, and tells splits apart rather than what a study will reach.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mixtures.errors import RecipeError
+
+LEAST = 6  # runs of a rung that is used at all: below that it tells neither shape nor order
+CONDITIONS = "part of the natural mixture's regret that remains, mean and standard error on worlds"
+
+
+@dataclass(frozen=True)
+class Split:
+    """A way to spread a budget.
+
+    Attributes:
+        name: as it is shown.
+        smallest: share of the FLOPs for the first rung; the others share the rest alike.
+    """
+
+    name: str
+    smallest: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= 1:
+            raise RecipeError(f"a split's first share lies in (0, 1]; got {self.smallest}")
+
+
+SPLITS = (
+    Split("all at the smallest size", 1.0),
+    Split("80 % at the smallest", 0.8),
+    Split("half at the smallest", 0.5),
+    Split("a quarter at the smallest", 0.25),
+)
+REGRET: dict[str, tuple[float, float]] = {}
+
+
+def allocation(split: Split, budget: float, each: Sequence[float]) -> tuple[int, ...]:
+    """Runs per rung.
+
+    A rung that could not pay for `LEAST` runs gets none, and what it would have cost goes to the
+    first; no rung gets more runs than the one before.
+
+    Args:
+        split: the shares.
+        budget: FLOPs in all.
+        each: FLOPs of one run on each rung, the smallest first.
+    """
+    rest = (1.0 - split.smallest) / max(1, len(each) - 1)
+    shares = [split.smallest, *([rest] * (len(each) - 1))]
+    runs = [int(budget * share / cost + 1e-9) for share, cost in zip(shares, each, strict=True)]
+    for i in range(1, len(runs)):
+        runs[i] = min(runs[i], runs[i - 1]) if runs[i] >= LEAST else 0
+    left = budget - sum(n * cost for n, cost in zip(runs[1:], each[1:], strict=True))
+    runs[0] = max(runs[0], int(left / each[0] + 1e-9))
+    return tuple(runs)

@@ -1,0 +1,44 @@
+"""The plan of a ladder: FLOPs by rung, and what else they could buy."""
+
+import pytest
+
+from flows import plan_rungs
+from mixtures.errors import RecipeError
+from mixtures.methods import splits
+from mixtures.methods.rungs import Rung
+from proxies import ladder
+
+RUNGS = (Rung("0.3M", 400_000, 32), Rung("1M", 700_000, 10), Rung("4M", 1_000_000, 8))
+HOW = {"schedule": "wsd", "rate": 1.0}
+
+
+def cells(table, column):
+    return list(table.columns[column].cells)
+
+
+def test_rungs_are_shown_with_their_own_costs():
+    """Catches every rung priced as the study's proxy, and repeats of the anchors forgotten."""
+    spent = plan_rungs.costs(RUNGS, 4096, 6, **HOW)
+    assert spent[0] == pytest.approx(38 * ladder.plan("0.3M", 400_000, 4096).flops)
+    assert spent[2] == pytest.approx(8 * ladder.plan("4M", 1_000_000, 4096).flops)
+    table = plan_rungs.table(RUNGS, 4096, 6, **HOW)
+    assert cells(table, 0) == ["0.3M", "1M", "4M"] and cells(table, 4) == ["38", "10", "8"]
+    shares = [int(cell.rstrip("%")) for cell in cells(table, 6)]
+    assert 99 <= sum(shares) <= 101 and shares[2] > shares[0]
+
+
+def test_too_few_tokens_for_a_rung_are_refused_in_the_plan():
+    with pytest.raises(RecipeError, match="give at least"):
+        plan_rungs.costs((*RUNGS, Rung("4M", 5_000, 8)), 4096, 6, **HOW)
+
+
+def test_proposals_spend_the_same_flops():
+    """Catches proposals of another budget: each row must cost what the recipe costs, at most."""
+    spent = plan_rungs.costs(RUNGS, 4096, 6, **HOW)
+    table = plan_rungs.proposals(RUNGS, spent, 6)
+    assert cells(table, 0) == [split.name for split in splits.SPLITS]
+    each = [spent[0] / 38, spent[1] / 10, spent[2] / 8]
+    for row in cells(table, 1):
+        runs = [int(n) for n in row.split(" / ")]
+        cost = sum(n * c for n, c in zip(runs, each, strict=True))
+        assert 0.97 * sum(spent) <= cost <= sum(spent) * (1 + 1e-9)
