@@ -84,10 +84,10 @@ class Ladder:
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
+        before, *rungs = self.steps(problem)
         wanted = swarm.ask(self, problem, history, rng)
         if wanted:
             return wanted
-        before, *rungs = self.steps(problem)
         for rung in rungs:
             specs = self._climb(problem, history, before, rung)
             known = {run.spec.fingerprint for run in history}
