@@ -171,15 +171,10 @@ def _against(study: Study) -> str:
 
 
 def _cost(study: Study) -> str:
-<<<<<<< HEAD
     proxy = study.problem.proxy
     fresh = [run.result for found in study.confirmations for run in found.runs]
     flops = spent([*study.runs, *fresh])
-=======
-    proxy, flops = study.problem.proxy, sum(run.flops for run in study.runs)
-    flops += sum(run.result.flops for found in study.confirmations for run in found.runs)
     trained = [(run.spec.size, run.spec.tokens) for run in (*study.runs, *study.failed)]
->>>>>>> 04af38b (The ladder: mixtures climb from size to size, a law of scale is used if it beat ranking)
     sizes = [f"{proxy.size}, {proxy.tokens:,} tokens each"]
     sizes += [
         f"{trained.count(other)} of them {other[0]}, {other[1]:,} tokens"

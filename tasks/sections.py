@@ -26,11 +26,8 @@ def sections(study: Study) -> tuple[Section, ...]:
         Section("Recommended shares", tuple(_shares(study))),
         Section(f"{how(study)} and confirmed scores", tuple(scores(study))),
         Section("Larger sizes", tuple(larger(study))),
-<<<<<<< HEAD
         Section("Prediction card", tuple(card(study))),
-=======
         Section("From small to full scale", tuple(scale(study))),
->>>>>>> 04af38b (The ladder: mixtures climb from size to size, a law of scale is used if it beat ranking)
         Section("Explore", tuple(explorer(study))),
         Section("What the trial measured", tuple(moving.trial(study))),
         Section("Weights while training", tuple(moving.weights(study))),
