@@ -102,7 +102,8 @@ class Trainings:
 
     def untrained(self, spec: RunSpec) -> dict[str, float]:
         """What a proxy of a spec's size scores before training; computed once."""
-        key = hashlib.sha256(canonical([spec.size, spec.seed, spec.scoring]).encode()).hexdigest()
+        parts = [spec.size, spec.seed, spec.scoring, *([spec.start] if spec.start else [])]
+        key = hashlib.sha256(canonical(parts).encode()).hexdigest()
         known: dict[str, float] | None = self._store.recall("untrained", key)
         if known is None:
             known = self._runner.untrained(self._job([spec], self._runner.device))
@@ -246,7 +247,7 @@ class Trainings:
             limits=self._prepared.limits,
             references=self._references(specs),
             models=str(self._checkpoints / "references"),
-            route=route,
+            route=dataclasses.replace(route, starts=str(self._checkpoints / "starts")),
         )
         return job.at(self._checkpoints)
 

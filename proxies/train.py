@@ -16,7 +16,7 @@ import torch
 
 from mixtures.errors import DataError
 from mixtures.history import Failed, RunSpec
-from proxies import allocator, checkpoint, ladder, pack, states
+from proxies import allocator, checkpoint, ladder, pack, start, states
 from proxies.contract import Data, Progress, Split, Trained, TrainedRun, ignore
 from proxies.control import Conductor
 from proxies.likelihood import PackLikelihood
@@ -119,6 +119,9 @@ class Training:
             device=device,
             precision=first.precision,
         )
+        for k, spec in enumerate(specs):
+            if spec.start:
+                start.fill(self.model, k, route.starts, spec.start)
         self.optimizer = AdamW(self.model.parameters)
         averaged = round(first.average * self.plan.steps)
         self.average = Average(

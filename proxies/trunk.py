@@ -48,12 +48,14 @@ class Route:
         keep: names under which the states are kept at `until`, one each; none: the runs are ended.
         until: step at which to stop, where `keep` is given.
         folder: of the kept states.
+        starts: folder of the checkpoints that specs name as their start (`start.adopt`).
     """
 
     start: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     until: int = 0
     folder: str = ""
+    starts: str = ""
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -111,8 +111,9 @@ def _keep_sources(job: PackJob, trained: Trained) -> None:
 def untrained_scores(job: PackJob) -> dict[str, float]:
     """What proxies of this size and seed score before training: scores and details by name."""
     corpus = Corpus.open(Path(job.corpus), verify=False)
+    begun = Training(job.specs, corpus, device=job.device, references={}, route=job.route)
     scored = score_pack(
-        PackLikelihood(Training(job.specs, corpus, device=job.device, references={}).model),
+        PackLikelihood(begun.model),
         tokenizer_path=corpus.tokenizer_path,
         valid=held_out(corpus),
         suite=job.suite,
