@@ -140,6 +140,7 @@ def problem(recipe: Recipe, prepared: Prepared) -> Problem:
             ),
             rate=proxy.rate,
             repetition=share if proxy.match_repetition else 1.0,
+            average=proxy.average,
         ),
         full_tokens=recipe.full_scale.tokens,
         scoring=prepared.scoring,

@@ -57,7 +57,8 @@ class ProxyPart(Part):
 
     size: str = "0.6M"
     tokens: Count = 400_000
-    schedule: Literal["wsd", "cosine"] = "wsd"
+    schedule: Literal["wsd", "cosine", "constant"] = "wsd"
+    average: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     rate: float = Field(default=1.0, gt=0)
     match_repetition: bool = False

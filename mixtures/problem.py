@@ -20,10 +20,10 @@ class Proxy:
     Attributes:
         size: a step of the ladder, such as "0.6M".
         tokens: training tokens per proxy.
-        schedule: "wsd" or "cosine".
+        schedule: "wsd", "cosine" or "constant".
         precision: "float32" or "bfloat16".
         rate: multiplier on the ladder's learning rate.
-        repetition: see `RunSpec.repetition`.
+        repetition, average, start: see `RunSpec`.
     """
 
     size: str
@@ -32,6 +32,8 @@ class Proxy:
     precision: str = "float32"
     rate: float = 1.0
     repetition: float = 1.0
+    average: float = 0.0
+    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,4 +123,6 @@ class Problem:
             precision=self.proxy.precision,
             rate=self.proxy.rate,
             repetition=self.proxy.repetition,
+            average=self.proxy.average,
+            start=self.proxy.start,
         )

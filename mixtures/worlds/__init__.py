@@ -8,14 +8,15 @@ A world answers specs as a trainer does, so that the loop that is tested is the 
 
 `Additive` is the truth of the log-linear law, `Learning` one of skills that teach each other;
 `Scaled` is the truth of the joint scaling law, with a best mixture that moves with scale;
-`Interacting`, `Noisy` and `Repeating` wrap a world
-and add what real corpora do: synergies, noise that differs over the simplex, and the price of
-repetition. Optima are found by brute force and a local solver on the truth itself, without
-the searches that they are to judge.
+`Interacting`, `Noisy` and `Repeating` wrap a world and add what real corpora do: synergies, noise
+that differs over the simplex, and the price of repetition. In `Recency` the order of training
+matters. Optima are found by brute force and a local solver on the truth itself, without the
+searches that they are to judge.
 """
 
 from mixtures.worlds.additive import Additive
 from mixtures.worlds.learning import Learning
+from mixtures.worlds.recency import Recency
 from mixtures.worlds.scaled import Scaled
 from mixtures.worlds.truth import World, domains, evaluate, optimum, problem, regret, targets
 from mixtures.worlds.wrappers import Interacting, Noisy, Repeating
@@ -25,6 +26,7 @@ __all__ = [
     "Interacting",
     "Learning",
     "Noisy",
+    "Recency",
     "Repeating",
     "Scaled",
     "World",

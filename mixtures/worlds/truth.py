@@ -112,7 +112,10 @@ def _run(world: World, spec: RunSpec) -> RunResult:
     weights = training.mean(moved, spec.tokens) if moved else spec.weights
     W = weights[None]
     epochs = corpus.epochs(W, spec.tokens) / spec.repetition
-    truth, sd = world.truth(W, epochs)[0], world.noise(W)[0]
+    taught = W
+    if hasattr(world, "exposure"):  # a world in which the order of training matters
+        taught = world.exposure(spec.stages)[None]
+    truth, sd = world.truth(taught, epochs)[0], world.noise(W)[0]
     chance = np.random.default_rng(int(spec.fingerprint[:16], 16))
     values = truth + sd * chance.standard_normal(truth.size)
     return RunResult(
@@ -125,6 +128,11 @@ def _run(world: World, spec: RunSpec) -> RunResult:
         tokens=tuple(map(int, simplex.counts(weights, spec.tokens))),
         epochs=tuple(map(float, epochs[0])),
     )
+
+
+def value_of(world: World, task: Problem, exposure: Array) -> float:
+    """True objective at full scale of one exposure (K,)."""
+    return float(_value(world, task, exposure[None])[0])
 
 
 def _value(world: World, task: Problem, W: Array) -> Array:

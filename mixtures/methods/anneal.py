@@ -1,0 +1,231 @@
+"""Anneal: a main mixture, and another one for the end of the run.
+
+"Domain upsampling at the end of training": Blakeney et al. 2024 (arXiv 2406.03476) raise some
+domains in the last 10 to 20 % of a run; Llama 3 (arXiv 2407.21783, section 3.4.3) anneals on chosen
+data, and uses that to judge data. Which domains, and from where, is searched for here, in three
+rounds:
+
+1. a swarm of fixed mixtures, whose law gives the main mixture (as `regmix`);
+2. candidates: the main mixture up to a switch point, then one of several tails. They share the
+   trunk, which is trained once, so each costs its tail; a law over them (`mixtures.methods.tails`)
+   gives the best tail and switch point;
+3. that schedule and the main mixture to the end, at equal tokens, under fresh seeds.
+
+A schedule is more complicated to run, so it has to earn its place: it is recommended only if the
+interval of its measured gain over the main mixture lies above zero, else the main mixture is, and
+the answer says what the schedule brought.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from mixtures import diagnostics
+from mixtures.designs import Design
+from mixtures.domains import Array
+from mixtures.errors import EvidenceError, RecipeError
+from mixtures.history import Failed, History, RunSpec, canonical, finished, table
+from mixtures.laws import Law
+from mixtures.methods import choice, evidence, scheduled, swarm, tails
+from mixtures.methods.moving import lacking
+from mixtures.methods.tails import Ending
+from mixtures.problem import Problem
+from mixtures.recommendation import Estimate, Recommendation
+from mixtures.registry import build, describe, register
+
+FRESH = 1000  # first seed of the third round
+NONE = "no schedule: the law over the tails predicts none to be better than the main mixture"
+
+
+@register("method", "anneal")
+@dataclass(frozen=True)
+class Anneal:
+    """Three rounds; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
+
+    Attributes:
+        switches: points of the run at which a tail may begin, each in (0, 1).
+        candidates: tails tried, over all switch points; at least as many as `tail_law` needs.
+        tail_design: which tails; a registered design.
+        tail_law: of the candidates; a registered law.
+        pairs: fresh seeds of the comparison.
+    """
+
+    runs: int = 32
+    switches: tuple[float, ...] = (0.8, 0.9)
+    candidates: int = 16
+    tail_design: Any = "dirichlet"
+    tail_law: Any = "log_linear"
+    pairs: int = 3
+    design: Any = "dirichlet"
+    laws: tuple[Any, ...] = ("log_linear",)
+    search: Any = "auto"
+    anchors: tuple[Any, ...] = ("natural", "uniform")
+    seeds: int = 3
+    folds: int = 5
+    refits: int | None = None
+
+    def __post_init__(self) -> None:
+        swarm.assemble(self)
+        object.__setattr__(self, "tail_design", build("design", self.tail_design))
+        object.__setattr__(self, "tail_law", build("law", self.tail_law))
+        object.__setattr__(self, "switches", tuple(sorted(map(float, self.switches))))
+        if not self.switches or not 0 < self.switches[0] <= self.switches[-1] < 1:
+            raise RecipeError(
+                "anneal needs switches between 0 and 1, such as [0.8, 0.9]; "
+                f"got {list(self.switches)}"
+            )
+        if self.candidates < 1 or self.pairs < 2:
+            raise RecipeError(
+                "anneal needs candidates >= 1 and pairs >= 2, or its gain has no interval; "
+                f"got {self.candidates} and {self.pairs}"
+            )
+
+    def ask(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> tuple[RunSpec, ...]:
+        first = swarm.ask(self, problem, history, rng)
+        if first:
+            return first
+        main = self._main(problem, history)
+        second = lacking(history, self._candidates(problem, history, main))
+        if second:
+            return second
+        ending = self._ending(problem, history, main, refits=0)
+        if ending is None or not ending.promises(main):
+            return ()
+        return lacking(history, self._pairs(problem, main, ending))
+
+    def recommend(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> Recommendation:
+        main = self._main(problem, history)
+        static = self._static(problem, history, main)
+        base = choice.recommend(self, problem, static, _chance(problem, static))
+        base = dataclasses.replace(
+            base,
+            evidence=tuple(run.spec.fingerprint for run in finished(history)),
+            failed=sum(isinstance(run, Failed) for run in history),
+            method=canonical(describe(self)),
+        )
+        ending = self._ending(problem, history, main)
+        if ending is None:
+            return _noted(base, "too few candidates for a schedule have finished")
+        if not ending.promises(main):
+            return _noted(base, NONE)
+        try:
+            measured, targets = self._measured(problem, history, main, ending)
+        except EvidenceError as error:
+            return _noted(base, f"the schedule was not compared: {error}")
+        return scheduled.concluded(
+            problem, base, ending, main=main, measured=measured, targets=targets
+        )
+
+    def tried(self, problem: Problem, history: History) -> tuple[Ending, Estimate] | None:
+        """How the best schedule ends and its measured gain over the main mixture, if it was run."""
+        main = self._main(problem, history)
+        ending = self._ending(problem, history, main)
+        if ending is None or not ending.promises(main):
+            return None
+        return ending, self._measured(problem, history, main, ending)[0]
+
+    def _static(self, problem: Problem, history: History, main: Array | None) -> History:
+        """The first round: what was asked for later rests on it."""
+        later = set()
+        if main is not None:
+            seeds = (swarm.FIRST, *(FRESH + i for i in range(self.pairs)))
+            later = {problem.spec(tuple(main), seed).fingerprint for seed in seeds}
+            later -= {spec.fingerprint for spec in swarm.anchor_specs(self, problem)}
+        return tuple(
+            run
+            for run in history
+            if len(run.spec.stages) == 1 and run.spec.fingerprint not in later
+        )
+
+    def _main(self, problem: Problem, history: History) -> Array:
+        """The main mixture (K,): that of the candidates, or where there are none, the law's."""
+        trunks = Counter(
+            run.spec.stages[0].weights for run in history if tails.belongs(problem, run.spec)
+        )
+        if trunks:
+            return np.asarray(max(trunks, key=lambda w: (trunks[w], w)), dtype=np.float64)
+        static = self._static(problem, history, None)
+        return choice.pick(self, problem, static, _chance(problem, static))
+
+    def _candidates(self, problem: Problem, history: History, main: Array) -> tuple[RunSpec, ...]:
+        """The second round: tails at every switch point, and the main mixture to the end."""
+        rng = _chance(problem, self._static(problem, history, main))
+        law, count = cast(Law, self.tail_law), len(self.switches)
+        wanted = max(self.candidates, law.rows(len(problem.domains) + 1) - 1)
+        specs = []
+        for i, (switch, child) in enumerate(zip(self.switches, rng.spawn(count), strict=True)):
+            drawn = tails.draw(
+                problem,
+                main,
+                switch,
+                len(range(i, wanted, count)),
+                design=cast(Design, self.tail_design),
+                rng=child,
+            )
+            specs += [problem.staged(tails.stages(main, t, switch), swarm.FIRST) for t in drawn]
+        return (*specs, problem.spec(tuple(main), swarm.FIRST))
+
+    def _ending(
+        self, problem: Problem, history: History, main: Array, refits: int | None = None
+    ) -> Ending | None:
+        """The best tail, or None where too few candidates finished."""
+        specs = self._candidates(problem, history, main)
+        known = {run.spec.fingerprint: run for run in finished(history)}
+        runs = tuple(known[s.fingerprint] for s in specs if s.fingerprint in known)
+        law = cast(Law, self.tail_law)
+        if len(runs) < law.rows(len(problem.domains) + 1):
+            return None
+        static = self._static(problem, history, main)
+        found, _ = swarm.evidence_of(problem, static)
+        W, Y, _ = table(found, problem.objective.targets)
+        rows = swarm.natural_row(problem, W)
+        reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
+        tried = tails.Tried(problem, runs, main, self.switches, reference)
+        count = (self.refits or choice.SLOW_REFITS) if refits is None else refits
+        return tails.best(tried, law, swarm.parts(self)[2], count, _chance(problem, static))
+
+    def _pairs(self, problem: Problem, main: Array, ending: Ending) -> tuple[RunSpec, ...]:
+        """The third round: schedule and main mixture under each fresh seed."""
+        stages = tails.stages(main, ending.tail, ending.switch)
+        seeds = range(FRESH, FRESH + self.pairs)
+        schedule = tuple(problem.staged(stages, seed) for seed in seeds)
+        return schedule + tuple(problem.spec(tuple(main), seed) for seed in seeds)
+
+    def _measured(
+        self, problem: Problem, history: History, main: Array, ending: Ending
+    ) -> tuple[Estimate, Array]:
+        """Gain of the schedule over the main mixture in the objective, and per target (M,)."""
+        specs = self._pairs(problem, main, ending)
+        known = {run.spec.fingerprint: run for run in finished(history)}
+        done = [
+            (known[ours.fingerprint], known[theirs.fingerprint])
+            for ours, theirs in zip(specs[: self.pairs], specs[self.pairs :], strict=True)
+            if ours.fingerprint in known and theirs.fingerprint in known
+        ]
+        if len(done) < 2:
+            raise EvidenceError(f"{len(done)} pairs of runs finished, wanted at least 2")
+        _, ours, _ = table(tuple(one for one, _ in done), problem.targets)
+        _, theirs, _ = table(tuple(other for _, other in done), problem.targets)
+        form = evidence.gather(problem, self._static(problem, history, main)).form
+        found = diagnostics.paired((form.level(theirs) - form.level(ours)).tolist())
+        return Estimate(found.mean, found.low, found.high), (theirs - ours).mean(axis=0)
+
+
+def _noted(base: Recommendation, note: str) -> Recommendation:
+    return dataclasses.replace(base, warnings=(note, *base.warnings))
+
+
+def _chance(problem: Problem, static: History) -> np.random.Generator:
+    """The chance of everything that follows the first round: what is asked in a later round must
+    not depend on how much of it is answered already."""
+    names = sorted(run.spec.fingerprint for run in static if swarm.belongs(problem, run.spec))
+    digest = hashlib.sha256("".join(names).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))

@@ -1,0 +1,121 @@
+"""Scheduled: from a schedule that was tried to a recommendation of it, or against it."""
+
+import dataclasses
+
+import numpy as np
+
+from mixtures.domains import Array
+from mixtures.history import Stage
+from mixtures.methods import tails
+from mixtures.methods.tails import Ending
+from mixtures.problem import Problem
+from mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
+
+STATIC, SCHEDULE = "best static", "best schedule"
+
+
+def concluded(
+    problem: Problem,
+    base: Recommendation,
+    ending: Ending,
+    *,
+    main: Array,
+    measured: Estimate,
+    targets: Array,
+) -> Recommendation:
+    """The recommendation of the schedule if its gain was measured to be one, else of the main.
+
+    Args:
+        problem: what was asked.
+        base: the recommendation of the main mixture.
+        ending: how the schedule ends.
+        main: the main mixture (K,).
+        measured: paired gain of the schedule over the main mixture.
+        targets: the same per target (M,).
+    """
+    schedule = tails.stages(main, ending.tail, ending.switch)
+    told = f"{measured.mean:+.4f} [{measured.low:+.4f}, {measured.high:+.4f}] bits per byte"
+    ours = _moved(base.candidates[0], schedule, measured, targets)
+    if measured.low <= 0:
+        shares = ", ".join(
+            f"{name} {share:.0%}"
+            for name, share in zip(base.domains, ending.tail, strict=True)
+            if share >= 0.01
+        )
+        return dataclasses.replace(
+            base,
+            candidates=(*base.candidates, dataclasses.replace(ours, name=SCHEDULE)),
+            warnings=(
+                f"a schedule does not beat the best static mixture here: ending with {shares} from "
+                f"{ending.switch:.0%} of the run on gained {told} on paired fresh seeds",
+                *base.warnings,
+            ),
+        )
+    weights = np.asarray(ours.weights)
+    gains = ((STATIC, measured), *((name, _sum(gain, measured)) for name, gain in base.gains))
+    return dataclasses.replace(
+        base,
+        stages=schedule,
+        intervals=_intervals(base, ending, weights),
+        candidates=(
+            ours,
+            *base.candidates[1:],
+            dataclasses.replace(base.candidates[0], name=STATIC),
+        ),
+        gains=gains,
+        active=problem.constraints.active(weights),
+        epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
+        front=None,  # this and the surface are of fixed mixtures
+        surface=None,
+        warnings=(
+            "scores of the schedule are those of its main mixture as predicted, less the gain "
+            "that was measured on paired fresh seeds",
+            *base.warnings,
+        ),
+        verdict=f"{base.verdict}; the schedule gained {told} over the best static mixture",
+    )
+
+
+def _moved(
+    base: Candidate, schedule: tuple[Stage, ...], measured: Estimate, targets: Array
+) -> Candidate:
+    """What a schedule is expected to score: its main mixture's scores less its measured gains."""
+    average = sum(np.asarray(stage.weights) * stage.share for stage in schedule)
+    zero = Estimate(0.0, 0.0, 0.0)
+    return Candidate(
+        name=base.name,
+        weights=tuple(map(float, np.asarray(average))),
+        objective=_difference(base.objective, measured),
+        targets=tuple(
+            _difference(own, dataclasses.replace(zero, mean=gain, low=gain, high=gain))
+            for own, gain in zip(base.targets, map(float, targets), strict=True)
+        ),
+    )
+
+
+def _sum(one: Estimate, other: Estimate) -> Estimate:
+    """The sum of two estimates whose errors are independent."""
+    low = np.hypot(one.mean - one.low, other.mean - other.low)
+    high = np.hypot(one.high - one.mean, other.high - other.mean)
+    mean = one.mean + other.mean
+    return Estimate(mean, float(mean - low), float(mean + high))
+
+
+def _difference(one: Estimate, other: Estimate) -> Estimate:
+    return _sum(one, Estimate(-other.mean, -other.high, -other.low))
+
+
+def _intervals(
+    base: Recommendation, ending: Ending, weights: Array
+) -> tuple[tuple[float, float], ...]:
+    """Of the run's average shares: the main mixture's interval and the tail's, by their parts."""
+    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    own = np.asarray(base.intervals).T
+    low, high = (
+        ending.switch * mine + (1 - ending.switch) * theirs
+        for mine, theirs in zip(own, np.quantile(ending.refit_tails, edges, axis=0), strict=True)
+    )
+    return tuple(
+        (min(a, w), max(b, w))
+        for a, b, w in zip(low.tolist(), high.tolist(), weights.tolist(), strict=True)
+    )

@@ -1,0 +1,156 @@
+"""Schedules: a world where order matters, tails within the constraints, and the method anneal."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mixtures import worlds
+from mixtures.constraints import constrain
+from mixtures.errors import RecipeError
+from mixtures.history import RunResult, Stage
+from mixtures.loop import generator, search
+from mixtures.methods import anneal, tails
+from mixtures.methods.anneal import Anneal
+from mixtures.worlds import Additive, Learning, Noisy, Recency
+
+QUICK = {"laws": ("log_linear",), "search": "exact", "runs": 16, "folds": 3, "refits": 10}
+
+
+def quick(**fields) -> Anneal:
+    return Anneal(**(QUICK | fields))
+
+
+def fixed(*weights: float) -> tuple[Stage, ...]:
+    return (Stage(tuple(weights)),)
+
+
+def test_what_comes_last_counts_more_where_it_is_forgotten() -> None:
+    """r = 1 for a0: its last fifth counts 1 - 0.8^2 = 0.36; a1 counts by its share, 0.2.
+
+    Catches a kernel that is not normalized, stages in the wrong order, and a static run changed.
+    """
+    world = Recency(world=Additive(size=2, count=2), rate=1.0)
+    assert world.exposure(fixed(0.3, 0.7)) == pytest.approx([0.3, 0.7])
+    last = (Stage((0.0, 1.0), 0.8), Stage((1.0, 0.0), 0.2))
+    assert world.exposure(last) == pytest.approx([0.36, 0.8])
+    assert world.exposure(last[::-1]) == pytest.approx([0.04, 0.8])
+    problem = worlds.problem(world)
+    static, inside = (w([problem.spec((0.3, 0.7), 1)])[0] for w in (world, world.world))
+    assert static.scores == inside.scores
+    moved = world([problem.staged(last, 1)])[0]
+    assert isinstance(moved, RunResult) and moved.scores != static.scores
+
+
+def test_the_best_schedule_beats_every_static_mixture_in_this_world() -> None:
+    """Otherwise nothing could be learned from it."""
+    world = Recency(world=Learning(size=4))
+    problem = worlds.problem(world)
+    best = world.value(problem, world.best(problem, 0.8))
+    assert best < world.value(problem, fixed(*world.optimum(problem))) - 0.005
+    calm = dataclasses.replace(world, rate=0.0)
+    static = calm.value(problem, fixed(*calm.optimum(problem)))
+    assert calm.value(problem, calm.best(problem, 0.8)) == pytest.approx(static, abs=1e-3)
+
+
+def test_a_tail_may_take_more_than_the_run_may() -> None:
+    """Cap 0.3 on a0; main has 0.2: a tail of 20 % may have (0.3 - 0.8 x 0.2) / 0.2 = 0.7 of it.
+
+    Catches constraints put on the tail itself, and an average that breaks them.
+    """
+    domains = worlds.problem(Additive(size=3, count=1)).domains
+    limits = constrain(domains, full_tokens=1, bounds={"a0": (0.0, 0.3)}, groups=[])
+    main = np.array([0.2, 0.4, 0.4])
+    within = tails.feasible(limits, main, 0.8)
+    assert within.bounds[1][0] == pytest.approx(0.7)
+    for w in np.random.default_rng(0).dirichlet(np.ones(3), 200):
+        average = 0.8 * main + 0.2 * w
+        assert bool(within.satisfied(w)) == bool(limits.satisfied(average))
+    sparse = constrain(domains, full_tokens=1, most_domains=2)
+    kept = tails.feasible(sparse, np.array([0.5, 0.5, 0.0]), 0.8)
+    assert not kept.satisfied(np.array([0.0, 0.5, 0.5])) and kept.satisfied(np.eye(3)[0])
+
+
+def test_a_slice_of_an_exponential_law_is_that_law() -> None:
+    """Catches exponents that forget the part of the window which follows the main mixture."""
+    rng = np.random.default_rng(0)
+    V = rng.dirichlet(np.ones(4), 30)
+    truth = 1.0 + np.exp(V @ rng.normal(size=(4, 2)))
+    from mixtures.registry import build
+
+    law = build("law", "log_linear").fit(V, truth, np.zeros(2), rng)
+    own = tails.sliced(law, 0.5)
+    assert isinstance(own, tails.SlicedExponential)
+    W = rng.dirichlet(np.ones(3), 10)
+    expected = own.offsets + np.exp(W @ own.exponents.T)
+    assert own.predict(W).mean == pytest.approx(expected, rel=1e-6)
+    assert own.predict(W).mean == pytest.approx(law.predict(tails.lifted(W, 0.5)).mean)
+
+
+def test_anneal_finds_a_schedule_where_order_matters() -> None:
+    """Over 3 worlds: catches a tail that is the main mixture's, and stages in the wrong order."""
+    for seed in range(3):
+        world = Recency(world=Noisy(world=Learning(size=4, seed=seed), sd=0.002))
+        problem = worlds.problem(world)
+        found, history = search(quick(), problem, world, seed)
+        assert len(found.stages) == 2, found.warnings
+        main = fixed(*found.stages[0].weights)
+        gain = world.value(problem, main) - world.value(problem, found.stages)
+        low, high = dict(found.gains)["best static"].low, dict(found.gains)["best static"].high
+        assert 0 < low <= gain + 0.01 and gain - 0.01 <= high
+        assert gain > 0.3 * (
+            world.value(problem, main) - world.value(problem, world.best(problem, 0.8))
+        )
+        trunks = {run.spec.stages[0] for run in history if len(run.spec.stages) == 2}
+        assert {stage.weights for stage in trunks} == {found.stages[0].weights}
+
+
+def test_anneal_says_so_where_a_schedule_brings_nothing() -> None:
+    """Without forgetting only the average counts, and seeds differ by more than a tail brings.
+
+    Catches a schedule that is recommended because it was predicted, or found best of many.
+    """
+    world = Noisy(world=Learning(size=4), sd=0.05)
+    problem = worlds.problem(world)
+    found, _ = search(quick(), problem, world, 1)
+    assert len(found.stages) == 1
+    assert "schedule" in found.warnings[0]
+    if "does not beat" in found.warnings[0]:
+        tried = np.array(found.candidate("best schedule").weights)
+        assert np.abs(tried - found.weights).max() > 1e-4
+
+
+def test_no_tail_is_tried_again_that_is_the_main_mixture_itself() -> None:
+    """Here one domain is best for all: catches pairs of runs that compare a mixture with itself."""
+    world = Noisy(world=Additive(size=4, count=2), sd=0.02)
+    problem = worlds.problem(world)
+    found, history = search(quick(), problem, world, 1)
+    assert found.stages == fixed(*found.weights) and max(found.weights) > 0.99
+    assert found.warnings[0] == anneal.NONE
+    assert max(run.spec.seed for run in history) < anneal.FRESH
+
+
+def test_anneal_asks_for_the_rest_of_a_round_whatever_was_answered() -> None:
+    """Catches a later round that depends on how much of it is answered."""
+    world = Recency(world=Noisy(world=Learning(size=4), sd=0.002))
+    problem = worlds.problem(world)
+    method = quick()
+    first = tuple(world(method.ask(problem, (), generator(1, 0))))
+    second = method.ask(problem, first, generator(1, len(first)))
+    assert {len(spec.stages) for spec in second} == {1, 2} and len(second) >= 17
+    assert {spec.seed for spec in second} == {0}
+    half = first + tuple(world(second[3:9]))
+    rest = method.ask(problem, half, generator(1, len(half)))
+    assert set(rest) == set(second) - set(second[3:9])
+    whole = half + tuple(world(rest))
+    third = method.ask(problem, whole, generator(1, len(whole)))
+    assert len(third) == 6 and len({spec.seed for spec in third}) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"switches": (1.0,)}, "between 0 and 1"), ({"pairs": 1}, "pairs >= 2")],
+)
+def test_anneal_refuses_what_makes_no_sense(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Anneal(**wrong)
