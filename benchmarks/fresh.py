@@ -23,7 +23,7 @@ from mixtures import loop
 from mixtures.controllers import needed
 from mixtures.history import Outcome, RunResult, RunSpec, table
 from mixtures.problem import Problem
-from proxies import checkpoint, ladder
+from proxies import checkpoint, ladder, trunk
 from tasks.pack import PackJob, run_pack
 from tasks.store import Store
 
@@ -76,27 +76,34 @@ class Keeper:
         self.trained = 0
 
     def __call__(self, specs: Sequence[RunSpec]) -> tuple[Outcome, ...]:
-        return tuple(self._one(spec) for spec in specs)
+        missing = [s for s in dict.fromkeys(specs) if self._store.get(s.fingerprint) is None]
+        trunks = self._home.checkpoints / "trunks"
+        waiting = trunk.batches(missing, trunks)
+        while waiting:
+            coming = {name for batch in waiting for name in batch.route.keep}
+            batch = next(b for b in waiting if not coming & set(b.route.needs))
+            waiting.remove(batch)
+            self._one(batch)
+        checkpoint.remove(trunks)
+        found = [self._store.get(spec.fingerprint) for spec in specs]
+        return tuple(run for run in found if run is not None)
 
-    def _one(self, spec: RunSpec) -> Outcome:
-        known = self._store.get(spec.fingerprint)
-        if known is not None:
-            return known
-        wanted = [self._store.get(name) for name in needed(spec)]
+    def _one(self, batch: trunk.Batch) -> None:
+        wanted = [self._store.get(name) for spec in batch.specs for name in needed(spec)]
         job = PackJob(
-            specs=(spec,),
+            specs=batch.specs,
             corpus=str(self._prepared.corpus.root),
             suite=self._prepared.suite,
             checkpoints="",
             limits=self._prepared.limits,
             references=tuple(run.spec for run in wanted if run is not None),
             models=str(self._home.checkpoints / "references"),
+            route=batch.route,
         ).at(self._home.checkpoints)
-        (outcome,) = run_pack(job, lambda _: None)
-        self._store.put(outcome)
+        for outcome in run_pack(job, lambda _: None):
+            self._store.put(outcome)
+            self.trained += 1
         checkpoint.remove(Path(job.checkpoints))
-        self.trained += 1
-        return outcome
 
 
 def bench(path: Path, home: Home, *, size: str, tokens: int, held_out: int) -> Bench:

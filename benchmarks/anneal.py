@@ -1,0 +1,139 @@
+"""Schedules on real text: an anneal search against the best static mixture, and learning rates.
+
+The search is `mixtures.methods.anneal` on a recipe's problem; its schedule and its main mixture are
+trained at equal tokens under fresh seeds. Then both are trained again under other learning-rate
+schedules. Every run is kept in the home, so that a benchmark that was stopped goes on.
+
+    python benchmarks/anneal.py --home .cuvee      # the last line is JSON
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fresh import Bench, bench
+
+from flows.home import Home
+from mixtures import diagnostics, loop
+from mixtures.errors import CuveeError
+from mixtures.history import History, RunResult, Stage, table
+from mixtures.laws.default import NAME
+from mixtures.methods import tails
+from mixtures.methods.anneal import FRESH, Anneal
+from proxies.allocator import keep_memory
+
+ROOT = Path(__file__).parent.parent
+RATES = {  # learning rate -> fields of the proxy
+    "wsd": {"schedule": "wsd"},
+    "cosine": {"schedule": "cosine"},
+    "constant": {"schedule": "constant"},
+    "constant, last 20 % averaged": {"schedule": "constant", "average": 0.2},
+}
+
+
+def searched(setting: Bench, method: Anneal) -> tuple[dict[str, Any], History]:
+    """The paired gain of the schedule over the main mixture, and the runs it rests on."""
+    answer, history = loop.search(method, setting.problem, setting.train, setting.seed)
+    found = method.tried(setting.problem, history)
+    if found is None:
+        return {"gain": None, "low": None, "high": None, "recommended": False}, history
+    ending, gain = found
+    names = setting.problem.domains.names
+    result = {
+        "gain": gain.mean,
+        "low": gain.low,
+        "high": gain.high,
+        "recommended": len(answer.stages) > 1,
+        "switch": ending.switch,
+        "main": dict(zip(names, map(float, _main(history).weights), strict=True)),
+        "tail": dict(zip(names, map(float, ending.tail), strict=True)),
+    }
+    return result, history
+
+
+def _main(history: History) -> Stage:
+    """The first stage of the candidates."""
+    return next(run.spec.stages[0] for run in history if len(run.spec.stages) == 2)
+
+
+def rates(setting: Bench, found: dict[str, Any], history: History, seeds: int) -> dict[str, Any]:
+    """Objective of main mixture and schedule under each learning rate, paired by seed."""
+    problem, own = setting.problem, range(FRESH, FRESH + seeds)
+    main = _main(history).weights
+    schedule = tails.stages(main, list(found["tail"].values()), found["switch"])
+    levels: dict[str, tuple[list[float], list[float]]] = {}
+    for name, fields in RATES.items():
+        posed = dataclasses.replace(problem, proxy=dataclasses.replace(problem.proxy, **fields))
+        specs = [posed.spec(main, s) for s in own] + [posed.staged(schedule, s) for s in own]
+        runs = [run for run in setting.train(specs) if isinstance(run, RunResult)]
+        if len(runs) < len(specs):
+            raise CuveeError(f"{len(specs) - len(runs)} runs under {name} failed")
+        scores = table(tuple(runs), problem.targets)[1]
+        form = problem.objective.shape(problem.targets, scores[:seeds].mean(axis=0))
+        level = form.level(scores).tolist()
+        levels[name] = (level[:seeds], level[seeds:])
+    base = levels["wsd"][0]
+    result = {}
+    for name, (static, moved) in levels.items():
+        row: dict[str, Any] = {"static": sum(static) / seeds, "schedule": sum(moved) / seeds}
+        row["gain"] = _paired(static, moved)
+        if name != "wsd":
+            row["over wsd"] = _paired(base, static)
+        result[name] = row
+        print(f"{name}: {json.dumps(row)}", flush=True)
+    return result
+
+
+def _paired(worse: Sequence[float], better: Sequence[float]) -> list[float]:
+    """Mean of the differences with its 90 % interval."""
+    found = diagnostics.paired([a - b for a, b in zip(worse, better, strict=True)])
+    return [found.mean, found.low, found.high]
+
+
+def anneal_gain(recipe: Path, home: Path, **options: Any) -> dict[str, Any]:
+    """What `benchmarks/scale.py` reports: gain, low, high in bits per byte, and the schedule."""
+    setting, method = _setting(recipe, home, **options)
+    return searched(setting, method)[0]
+
+
+def _setting(
+    recipe: Path, home: Path, *, size: str = "0.3M", tokens: int = 300_000, runs: int = 24,
+    candidates: int = 20, pairs: int = 5,
+) -> tuple[Bench, Anneal]:  # fmt: skip
+    setting = bench(recipe, Home(home), size=size, tokens=tokens, held_out=16_384)
+    return setting, Anneal(runs=runs, candidates=candidates, pairs=pairs, laws=(NAME,))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the figures and, on the last line, the same as JSON."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n", 1)[0])
+    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "anneal.yaml")
+    parser.add_argument("--home", type=Path, default=Path(".cuvee"))
+    parser.add_argument("--size", default="0.3M")
+    parser.add_argument("--tokens", type=int, default=300_000)
+    parser.add_argument("--runs", type=int, default=24, help="fixed mixtures of the first round")
+    parser.add_argument("--candidates", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=5, help="fresh seeds of the comparison")
+    parser.add_argument("--seeds", type=int, default=3, help="of each learning rate; 0: none")
+    given = vars(parser.parse_args(arguments))
+    seeds = given.pop("seeds")
+    keep_memory()
+    try:
+        setting, method = _setting(given.pop("recipe"), given.pop("home"), **given)
+        found, history = searched(setting, method)
+        print(f"anneal against best static: {json.dumps(found)}", flush=True)
+        if seeds and found["gain"] is not None:
+            found["rates"] = rates(setting, found, history, seeds)
+    except CuveeError as error:
+        sys.exit(str(error))
+    print(json.dumps({"anneal_gain": found}))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
