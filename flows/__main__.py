@@ -1,4 +1,4 @@
-"""The command line: `cuvee plan | run | confirm | fit | review`, each on one recipe.
+"""The command line: `cuvee plan | run | confirm | fit | schedule | review`, each on one recipe.
 
 Prefect reads its settings when it is imported, so the home is settled first and the flows are
 imported after it.
@@ -149,6 +149,26 @@ def export(
         form = form or (given.handoff.format if given.handoff else "")
         where, content = handoff.export(given, place, form=form, to=to, stage=stage, draft=draft)
         display.say(f"{', '.join(content['files'])} and {where} ({content['status']})")
+
+
+@app.command()
+def schedule(
+    recipe: RecipePath,
+    home: HomePath = DEFAULT_HOME,
+    cron: Annotated[str, typer.Option(help='when, such as "0 3 * * 1"; else the recipe says')] = "",
+    parameters: Annotated[
+        str, typer.Option(help="fields of the recipe to change, by dotted name, as JSON")
+    ] = "{}",
+) -> None:
+    """Search again whenever the cron says so and something has changed, until Ctrl-C."""
+    with _person() as display:
+        given, text = recipes.load(recipe)
+        place = settle(home)
+        with PrefectApi(place.root / "prefect-api", schedules=True) as api:
+            from flows import serving
+
+            made = serving.deployment(given, text, place.root, cron=cron, parameters=parameters)
+            serving.serve(made, api, display.say)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from flows import plan_rungs
 from flows import prepare as preparing
+from flows.budget import forecast
 from flows.display import Display, clock
 from flows.home import Home
 from flows.recipe import ConfirmPart, Recipe
@@ -54,6 +55,11 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     for line in costs(store, ladder_plan, len(specs), len(missing), extra):
         say(line)
     for line in larger(recipe, store, prepared.corpus.vocabulary):
+        say(line)
+    rate, _ = expected_speed(store, ladder_plan, prepared.corpus.vocabulary)
+    runs = len(missing) + extra
+    seconds = runs * ladder_plan.tokens / rate / 2 if rate else None
+    for line in forecast(recipe.budget, runs * ladder_plan.flops, seconds):
         say(line)
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from flows import strict
 from flows.parts import Count, ExportPart, HandoffPart, Part
+from flows.standing import BudgetPart, SchedulePart
 from mixtures import registry
 from mixtures.constraints import Constraints, Group, constrain
 from mixtures.domains import DomainSet
@@ -27,12 +28,13 @@ from mixtures.methods import screening
 from mixtures.methods.screening import Screened
 from mixtures.methods.verdict import RATIO
 from mixtures.objectives import Objective, Regret
+from mixtures.ratios import held
 from proxies import ladder
 from tasks.confirmation import AVERAGE, BASELINES, BEST, RECOMMENDED
 from tasks.tables import Reading
 
 FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it
-    "confirm", "export", "handoff", "schedule", "proxy.pack", "limits.failed_share",
+    "confirm", "export", "handoff", "schedule", "budget", "proxy.pack", "limits.failed_share",
 )  # fmt: skip
 
 
@@ -126,6 +128,7 @@ class ConstraintsPart(Part):
     epochs: float | dict[str, float] | None = None
     most_domains: int | None = Field(default=None, ge=1)
     most_kl: float | None = Field(default=None, ge=0)
+    ratios: list[dict[str, float]] = []  # held within each group, as an earlier study found them
 
 
 class FullScalePart(Part):
@@ -203,6 +206,8 @@ class Recipe(Part):
     method: dict[str, Any]
     confirm: ConfirmPart | None = None
     limits: LimitsPart = LimitsPart()
+    budget: BudgetPart | None = None
+    schedule: SchedulePart | None = None
     export: ExportPart = ExportPart()
     handoff: HandoffPart | None = None
 
@@ -233,7 +238,7 @@ class Recipe(Part):
     def build_constraints(self, domains: DomainSet) -> Constraints:
         """The feasible set over a corpus's domains."""
         part = self.constraints
-        return constrain(
+        found = constrain(
             domains,
             full_tokens=self.full_scale.tokens,
             bounds=part.bounds,
@@ -243,6 +248,9 @@ class Recipe(Part):
             most_domains=part.most_domains,
             most_kl=part.most_kl,
         )
+        for ratios in part.ratios:
+            found = held(found, ratios)
+        return found
 
 
 def load(path: Path) -> tuple[Recipe, str]:

@@ -25,6 +25,7 @@ from proxies.train import Progress
 from tasks.pack import PackJob, run_pack, untrained_scores
 
 RETRIES = 2  # of a pack whose worker or node died; it goes on from its last checkpoint
+ATTEMPTS = 3  # to start or join Ray
 POLL_SECONDS = 0.5
 REACH_SECONDS = 10
 SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
@@ -116,6 +117,11 @@ class Runner:
         """Tell every pack that is being trained to end; `run` then raises Interrupted."""
         self._stop.set()
 
+    def check(self) -> None:
+        """Raise Interrupted if `stop` was called."""
+        if self._stop.is_set():
+            raise Interrupted
+
     @property
     def slots(self) -> int:
         """Packs that can be trained at once: GPUs where there are some, else cores."""
@@ -203,13 +209,18 @@ class Runner:
         else:
             settings |= {"num_cpus": self._cores, "include_dashboard": False}
             settings |= {"object_store_memory": 128 * 2**20, "_temp_dir": str(self._folder())}
-        try:
-            # A local cluster's workers inherit the environment that they are started in.
-            with _environment({} if address else WORKER_ENVIRONMENT), _own_signals():
-                ray.init(address=address, **settings)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = f"the Ray cluster at {address}" if address else "a local Ray"
-            raise ServiceError(f"cannot start or join {where}: {error}") from error
+        for attempt in range(ATTEMPTS):
+            try:
+                # A local cluster's workers inherit the environment that they are started in.
+                with _environment({} if address else WORKER_ENVIRONMENT), _own_signals():
+                    ray.init(address=address, **settings)
+                break
+            except (Exception, SystemExit) as error:  # Ray raises both, of no common kind
+                ray.shutdown()
+                if attempt + 1 < ATTEMPTS:
+                    continue  # on a busy machine it gives up on itself after 30 s
+                where = f"the Ray cluster at {address}" if address else "a local Ray"
+                raise ServiceError(f"cannot start or join {where}: {error}") from error
         self._owned = True
 
     def _folder(self) -> Path:

@@ -11,31 +11,36 @@ import hashlib
 import importlib.metadata
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from prefect import flow
+from prefect.exceptions import CancelledRun, Pause
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import looking
 from flows import prepare as preparing
+from flows.budget import Budget, training_flops
 from flows.confirm import compared, confirm, fresh_seeds
 from flows.display import current
 from flows.home import Home
 from flows.prediction import remembered
-from flows.recipe import parse
-from flows.runner import Runner
+from flows.recipe import Recipe, parse
+from flows.runner import Interrupted, Runner
 from flows.server import PrefectApi
 from flows.trainings import Trainings, speed
+from flows.watch import KEPT, Watch
 from mixtures import loop, recommendation
-from mixtures.errors import StorageError
+from mixtures.errors import BudgetError, EvidenceError, ServiceError, StorageError
 from mixtures.history import History, RunSpec, canonical, to_json
 from mixtures.loop import Method
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
 from tasks import handoff_card, report
+from tasks.confirmation import Confirmation
 from tasks.provenance import code_version
 from tasks.record import study_params
 from tasks.recorder import Tracker
@@ -59,12 +64,13 @@ class Remembering:
 
     method: Method
     store: Store
+    budget: Budget
 
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
-        """What the method asks for."""
-        return self.method.ask(problem, history, rng)
+        """What the method asks for; nothing more once the budget is spent."""
+        return () if self.budget.reached else self.method.ask(problem, history, rng)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
@@ -76,7 +82,7 @@ class Remembering:
             return recommendation.from_json(known)
         with current().step("Fits"):
             fit = preparing.as_task("fit", self.method.recommend)
-            fresh: Recommendation = fit(problem, history, rng)
+            fresh: Recommendation = _within(self.budget, fit, problem, history, rng)
         self.store.remember("recommendations", key, fresh.to_json())
         return recommendation.from_json(json.loads(json.dumps(fresh.to_json())))
 
@@ -88,14 +94,23 @@ class Remembering:
     validate_parameters=False,
 )
 def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
-    """Find a mixture for a recipe.
+    """Find a mixture for a recipe; arguments and result as `conduct`."""
+    result: dict[str, Any] = conduct(recipe_text, home)
+    return result
+
+
+def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> Any:
+    """A study from its recipe to its report, inside a flow.
 
     Args:
         recipe_text: the recipe, YAML.
         home: directory of the embedded default.
+        asked: the recipe that a person wrote, where a schedule made this one of it.
+        note: what a reader of the report must know besides.
 
     Returns:
-        The study's summary, as in `summary.json`.
+        The study's summary, as in `summary.json`; or, if the flow's run was cancelled in Prefect,
+        the state that says so.
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
     recipe, place = parse(recipe_text), Home(Path(home))
@@ -119,20 +134,23 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         study_params(recipe_text, problem, recipe.seed),
         {"method": str(recipe.method["name"])},
     )
-    with runner, told(tracker):
-        screened = recipe.build_method()
-        method = Remembering(screened, store)
-        answer, history = loop.search(method, problem, trainings, recipe.seed)
-        problem = screened.problem(problem, history)  # what the answer is for is what is confirmed
-        confirmation = None
-        if recipe.confirm is not None:
-            confirmation = confirm(
-                problem,
-                compared(problem, answer, recipe.confirm),
-                trainings,
-                seeds=fresh_seeds(recipe.seed, recipe.confirm.seeds),
-            )
-        untrained = trainings.untrained(history[0].spec) if history else None
+    trainings.budget = Budget(recipe.budget, training_flops(prepared.corpus.vocabulary))
+    watch = Watch(runner.stop)
+    try:
+        with runner, told(tracker), watch:
+            screened = recipe.build_method()
+            method = Remembering(screened, store, trainings.budget)
+            answer, history = loop.search(method, problem, trainings, recipe.seed)
+            problem = screened.problem(problem, history)  # what the answer is for is confirmed
+            confirmation = _confirmed(recipe, problem, answer, trainings)
+            untrained = trainings.untrained(history[0].spec) if history else None
+    except Interrupted:
+        return watch.ending()
+    if trainings.budget.reached:
+        said = f"Stopped early: {trainings.budget.reached}; what it left out counts as failed."
+        answer = dataclasses.replace(answer, warnings=(said, *answer.warnings))
+    if note:
+        answer = dataclasses.replace(answer, warnings=(note, *answer.warnings))
     study = Study(
         name=recipe.name,
         recipe_text=recipe_text,
@@ -153,8 +171,44 @@ def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         started=started.isoformat(timespec="seconds"),
     )
     study = remembered(study, recipe.confirm, store)
-    handoff_card.keep(store, handoff_card.card(study, recipe.digest))
-    return conclude(study, place.study(recipe.name), tracker)
+    given = parse(asked) if asked else recipe
+    handoff_card.keep(store, handoff_card.card(study, given.digest))
+    digest = conclude(study, place.study(recipe.name), tracker)
+    if not trainings.budget.reached:
+        weights = problem.domains.mapping(answer.weights)
+        looking.keep(store, recipe.name, looking.picture(given, prepared, weights))
+    return digest
+
+
+def _confirmed(
+    recipe: Recipe, problem: Problem, answer: Recommendation, trainings: Trainings
+) -> Confirmation | None:
+    """The confirmation that the recipe asks for, or None where the budget ended before it."""
+    if recipe.confirm is None:
+        return None
+    try:
+        return confirm(
+            problem,
+            compared(problem, answer, recipe.confirm),
+            trainings,
+            seeds=fresh_seeds(recipe.seed, recipe.confirm.seeds),
+        )
+    except EvidenceError:
+        if trainings.budget.reached:
+            return None
+        raise
+
+
+def _within(budget: Budget, fit: Callable[..., Recommendation], *evidence: Any) -> Recommendation:
+    try:
+        return fit(*evidence)
+    except EvidenceError as error:
+        if not budget.reached:
+            raise
+        raise BudgetError(
+            f"{budget.reached}, and what was trained does not suffice for a recommendation "
+            f"({error}). Finished proxies are kept: raise the budget and run again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -203,7 +257,10 @@ def run(recipe_text: str, home: Home, api: PrefectApi) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
     url = api.wait()
     with temporary_settings(updates={PREFECT_API_URL: url}):
-        result: dict[str, Any] = search_mixture(recipe_text, str(home.root))
+        try:
+            result: dict[str, Any] = search_mixture(recipe_text, str(home.root))
+        except (CancelledRun, Pause) as error:
+            raise ServiceError(f"this run was cancelled or paused in Prefect. {KEPT}") from error
     return result
 
 

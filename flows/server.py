@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,16 @@ from mixtures.errors import ServiceError
 
 START_SECONDS = 120
 PR_SET_PDEATHSIG = 1
+EMBEDDED = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+SCHEDULING = {
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_BATCH_SIZE": "100",
+    "PREFECT__SERVER_FINAL": "1",
+}
 
 
 class PrefectApi:
@@ -29,13 +40,14 @@ class PrefectApi:
 
     Args:
         folder: where an embedded server writes its log; its database lies under PREFECT_HOME.
+        schedules: whether an embedded server makes the runs of schedules, and has the UI.
 
     Attributes:
         url: of the API. The server is started on construction; `wait` returns once it answers, so
             that a program can import its heavy parts in the meantime.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, schedules: bool = False) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         given = os.environ.get("PREFECT_API_URL")
         if given:
@@ -43,7 +55,7 @@ class PrefectApi:
             return
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}/api"
-        self._process = _start(port, folder)
+        self._process = _start(port, folder, SCHEDULING if schedules else EMBEDDED)
 
     def __enter__(self) -> "PrefectApi":
         return self
@@ -82,7 +94,7 @@ class PrefectApi:
         )
 
 
-def _start(port: int, folder: Path) -> subprocess.Popen[bytes]:
+def _start(port: int, folder: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -101,15 +113,10 @@ def _start(port: int, folder: Path) -> subprocess.Popen[bytes]:
         "--lifespan",
         "on",
     ]
-    embedded = {
-        "PREFECT_UI_ENABLED": "0",
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT__SERVER_FINAL": "1",
-    }
     with open(folder / "server.log", "ab") as log:
         return subprocess.Popen(
             command,
-            env={**os.environ, **embedded},
+            env={**os.environ, **settings},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

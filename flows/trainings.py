@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from prefect.futures import PrefectConcurrentFuture
 
+from flows.budget import Budget, training_flops
 from flows.display import Bar, current
 from flows.prepare import Prepared
 from flows.runner import Runner
@@ -44,6 +45,7 @@ class Trainings:
     Attributes:
         trained: outcomes that were trained by this run of the study.
         reused: outcomes that were found in the store.
+        budget: what may be spent; everything, unless a flow sets another.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Trainings:
         self._checkpoints, self._pack_limit = checkpoints, pack_limit
         self._failed_share = failed_share
         self._claims = Claims(store)
+        self.budget = Budget(None, training_flops(prepared.corpus.vocabulary))
+        self._withheld: dict[str, Failed] = {}
         self._lock = threading.Lock()
         self._bar: Bar | None = None
         self._done: dict[str, Outcome] = {}
@@ -94,11 +98,14 @@ class Trainings:
             current().say(f"damaged: {note}")
         self._store.damaged.clear()
         if missing:
+            if not self.trained and not self.budget.reached:
+                self.budget.check(missing)
             with current().step(title) as self._bar:
                 self._train(missing, role)
         self._clear(specs)
         self._check_failures(len(specs))
-        return tuple(self._done[spec.fingerprint] for spec in specs)
+        known = {**self._withheld, **self._done}
+        return tuple(known[spec.fingerprint] for spec in specs)
 
     def untrained(self, spec: RunSpec) -> dict[str, float]:
         """What a proxy of a spec's size scores before training; computed once."""
@@ -152,10 +159,13 @@ class Trainings:
                 job = self._next(jobs, launched) if under_way < slots + AHEAD else None
                 if job is None:
                     time.sleep(POLL_SECONDS)
+                    self._runner.check()
                     continue
                 jobs.remove(job)
                 mine, theirs = self._divide(job)
-                if mine:
+                if mine and not self.budget.admits(mine.specs):
+                    self._withhold(mine)
+                elif mine:
                     future = train_pack.submit(mine, self._runner.run, self._keep)
                     launched.append((mine, future))
                 others += [theirs] if theirs else []
@@ -169,6 +179,12 @@ class Trainings:
                 self._give_back(launched)
                 time.sleep(OTHERS_SECONDS)
         return launched
+
+    def _withhold(self, job: PackJob) -> None:
+        """Leave a pack untrained for want of budget; the next sweep asks for it again."""
+        for spec in job.specs:
+            self._withheld[spec.fingerprint] = Failed(spec, f"not trained: {self.budget.reached}")
+            self._claims.release(spec.fingerprint)
 
     def _give_back(self, launched: Sequence[Launched]) -> None:
         """Give back the claims on packs that failed: two sweeps must not wait for each other's."""

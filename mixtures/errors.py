@@ -11,6 +11,7 @@ CuveeError
 ├── ApprovalError         a recommendation that may not be handed on as it is
 ├── StorageError          a disk that is full, or a place that cannot be written
 ├── TrainingError         trainings that failed too often to go on
+├── BudgetError           a sweep that costs more than it may
 └── ServiceError          a server (Prefect, MLflow, Ray) that does not answer
 
 A message says what was wrong, what was found, and how to fix it. The command line prints the
@@ -75,6 +76,10 @@ class StorageError(CuveeError):
 
 class TrainingError(CuveeError):
     """Trainings that failed too often to go on."""
+
+
+class BudgetError(CuveeError):
+    """A sweep that costs more than it may."""
 
 
 class ServiceError(CuveeError):

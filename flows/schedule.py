@@ -1,0 +1,173 @@
+"""The scheduled sweep: looks first, then searches; what `cuvee schedule` has Prefect run.
+
+The flow is named by its module, `flows.schedule.scheduled_sweep`, so that any process in which
+Cuvee is installed can run it. Its heavy parts are imported inside, after the home is settled.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import flow
+from prefect.blocks.core import Block
+from prefect.blocks.notifications import NotificationBlock
+from prefect.blocks.webhook import Webhook
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.home import settle
+from flows.recipe import Recipe, build, parse
+from flows.standing import SchedulePart
+from mixtures.errors import CuveeError, RecipeError, ServiceError, StorageError, TrainingError
+
+PASSING = (ServiceError, StorageError, TrainingError)  # what another try may overcome
+RETRIES, RETRY_SECONDS = 2, 60
+
+
+def notify(_flow: Any, run: Any, state: Any) -> None:
+    """Tell the block that the recipe names of a sweep that failed or crashed."""
+    recipe = read(run.parameters.get("recipe", ""), run.parameters.get("changes"))[0]
+    if recipe.schedule and recipe.schedule.notify:
+        block = notifier(recipe.schedule.notify)
+        subject = f"Cuvee: the scheduled sweep {recipe.name} {state.name.lower()}"
+        body = f"Flow run {run.name}: {state.message or 'no message'}"
+        if isinstance(block, Webhook):
+            block.call(payload={"subject": subject, "body": body})
+        else:
+            block.notify(body=body, subject=subject)
+
+
+def notifier(name: str) -> Any:
+    """The block of Prefect that is told of failures.
+
+    Raises:
+        RecipeError: there is none of this name, or it notifies nobody.
+    """
+    try:
+        block = Block.load(name)
+    except ValueError as error:
+        raise RecipeError(
+            f"schedule.notify names the Prefect block {name!r}, which cannot be loaded "
+            f"({' '.join(str(error).split())[:200]}): create it in the Prefect UI under Blocks"
+        ) from error
+    if not isinstance(block, NotificationBlock | Webhook):
+        raise RecipeError(f"the Prefect block {name!r} is no notification block and no webhook")
+    return block
+
+
+@flow(
+    name="scheduled-sweep",
+    task_runner=ThreadPoolTaskRunner(max_workers=512),  # the runner bounds what runs at once
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_SECONDS,
+    persist_result=False,
+    on_failure=[notify],
+    on_crashed=[notify],
+)
+def scheduled_sweep(
+    recipe: str, home: str = ".cuvee", changes: dict[str, Any] | None = None
+) -> Any:
+    """Search for a mixture if anything changed since the last study.
+
+    Args:
+        recipe: the recipe's YAML, or its path where the sweep runs.
+        home: directory of the embedded default.
+        changes: fields of the recipe that this run has otherwise, by dotted name.
+
+    Returns:
+        A state of Prefect whose message says what was done and why.
+    """
+    try:
+        given, text = read(recipe, changes)
+        return _sweep(given, text, settle(Path(home)).root)
+    except PASSING:
+        raise
+    except CuveeError as error:  # wrong input stays wrong, so it is not tried again
+        return Failed(message=str(error))
+
+
+def _sweep(recipe: Recipe, text: str, home: Path) -> Any:
+    from flows import looking
+    from flows import prepare as preparing
+    from flows.home import Home
+    from flows.search import conduct
+    from tasks.store import Store
+
+    place = Home(home)
+    store = Store(place.store)
+    now = looking.picture(recipe, preparing.prepare(recipe, place), {})
+    before = looking.latest(store, recipe.name)
+    found = looking.changes(before, now)
+    if before is not None and not found:
+        message = f"Nothing changed since the study of {before.date}: no work."
+        _log(place.study(recipe.name), now.date, message)
+        return Completed(message=message, name="Unchanged")
+    asked, note = text, ""
+    kept = looking.standing(before, now)
+    if kept and before is not None and (recipe.schedule or SchedulePart()).reuse:
+        text, note = reuse(recipe, text, kept, before.date)
+    digest = conduct(text, str(home), asked=asked, note=note)
+    if not isinstance(digest, Mapping):
+        return digest  # a state: it was cancelled
+    message = (
+        f"Changed: {', '.join(found)}. {note + ' ' if note else ''}Trained "
+        f"{digest['trained_now']}, reused {digest['reused']} proxies; {digest['verdict']}"
+    )
+    _log(place.study(recipe.name), now.date, message)
+    return Completed(message=message)
+
+
+def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tuple[str, str]:
+    """The recipe with the ratios of unchanged domains held, and what that saves, in words.
+
+    A method that draws no design of its own size is left as it is.
+    """
+    from flows import looking
+    from proxies import ladder
+
+    method = recipe.build_method().method
+    runs, names = getattr(method, "runs", 0), recipe.corpus.domains if recipe.corpus else {}
+    if not runs or not hasattr(method, "design") or recipe.constraints.ratios:
+        return text, ""
+    less = looking.fewer(runs, len(names), len(names) - len(kept) + 1)
+    values = yaml.safe_load(text)
+    before = recipe.method.get("design", "dirichlet")
+    design = {"name": "reuse", "frozen": [dict(kept)], "design": before}
+    values["method"] = {**recipe.method, "runs": less, "design": design}
+    values["constraints"] = {**(values.get("constraints") or {}), "ratios": [dict(kept)]}
+    plan = ladder.plan(recipe.proxy.size, recipe.proxy.tokens, recipe.corpus.vocabulary)  # type: ignore[union-attr]
+    note = (
+        f"Reused from the study of {date}: the ratios among {', '.join(kept)}, whose text is "
+        f"unchanged. {less} runs were drawn in place of {runs}, which saved "
+        f"{(runs - less) * plan.flops:.2e} FLOPs ({1 - less / runs:.0%} of the design). Not "
+        "searched: other ratios among these domains."
+    )
+    return yaml.safe_dump(values, sort_keys=False), note
+
+
+def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
+    """A recipe and its text, from its text or its path, with changes."""
+    from flows.recipe import load
+
+    recipe, text = (parse(given), given) if "\n" in given else load(Path(given))
+    if not changes:
+        return recipe, text
+    values = yaml.safe_load(text)
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        place = values
+        for part in path:
+            if not isinstance(place.setdefault(part, {}), dict):
+                raise RecipeError(f"the change {name!r} goes through {part!r}, which is no mapping")
+            place = place[part]
+        place[last] = value
+    return build(values, "the recipe with its changes"), yaml.safe_dump(values, sort_keys=False)
+
+
+def _log(folder: Path, date: str, message: str) -> None:
+    """Add a line to the study's log of looks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "looks.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"date": date, "message": message}) + "\n")
