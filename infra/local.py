@@ -30,7 +30,7 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 UNPRIVILEGED = "postgres"  # whom PostgreSQL runs as where this program is run by root
-PATIENCE = 240.0  # seconds; first starts on a busy machine take a minute
+PATIENCE = 600.0  # seconds; first starts on a busy machine take minutes
 HOST = "127.0.0.1"
 SECRETS = ("CUVEE_DB_PASSWORD", "CUVEE_MLFLOW_PASSWORD", "CUVEE_PREFECT_AUTH", "RAY_AUTH_TOKEN")
 

@@ -1,0 +1,156 @@
+"""A scheduled sweep looks first: what changed, what stands, and what holding it saves."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tiny_study
+import yaml
+
+from flows import looking
+from flows.looking import Picture
+from flows.recipe import parse
+from flows.schedule import read, reuse
+from flows.serving import deployment, fields
+from mixtures.constraints import Constraints
+from mixtures.designs.reuse import Reuse
+from mixtures.domains import Domain, DomainSet
+from mixtures.errors import ConstraintError, RecipeError
+from mixtures.ratios import held
+from tasks.store import Store
+
+BEFORE = Picture(
+    recipe="r",
+    confirm="c",
+    texts={"a": "1", "b": "2", "c": "3", "d": "4"},
+    data={"a": "1t", "b": "2t", "c": "3t", "d": "4t"},
+    scoring="s",
+    code="v",
+    weights={"a": 0.1, "b": 0.3, "c": 0.4, "d": 0.2},
+)
+
+
+def moved(**changes) -> Picture:
+    return dataclasses.replace(BEFORE, data={k: f"{v}x" for k, v in BEFORE.data.items()}, **changes)
+
+
+def test_equal_pictures_are_no_work():
+    """Catches a look that always finds a change, such as the date."""
+    assert looking.changes(BEFORE, dataclasses.replace(BEFORE, date="later", weights={})) == ()
+
+
+@pytest.mark.parametrize("part", ["recipe", "confirm", "scoring", "code"])
+def test_each_part_of_a_picture_is_looked_at(part):
+    """Catches a part that is kept and never compared."""
+    assert len(looking.changes(BEFORE, dataclasses.replace(BEFORE, **{part: "other"}))) == 1
+
+
+def test_changed_new_and_removed_domains_are_named():
+    """Catches one changed domain that hides another, and a removal that goes unseen."""
+    now = moved(texts={"a": "1", "b": "2", "c": "9", "e": "5"})
+    assert looking.changes(BEFORE, now) == ("domain c", "domain e", "domain d (gone)")
+
+
+def test_files_that_were_touched_are_no_change():
+    """Catches texts compared by the times of their files where their tokens are the same."""
+    assert looking.changes(BEFORE, dataclasses.replace(BEFORE, texts={"a": "other"})) == ()
+
+
+def test_ratios_among_unchanged_domains_stand():
+    """Catches ratios over all domains, which the changed one's share would enter."""
+    kept = looking.standing(BEFORE, moved(texts={**BEFORE.texts, "c": "9"}))
+    assert kept == pytest.approx({"a": 1 / 6, "b": 1 / 2, "d": 1 / 3})
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        moved(texts={**BEFORE.texts, "c": "9"}, recipe="other"),
+        moved(texts={**BEFORE.texts, "c": "9"}, code="other"),
+        moved(texts={"a": "1", "b": "0", "c": "0", "d": "0"}),
+        moved(),
+        BEFORE,
+    ],
+)
+def test_nothing_stands_where_more_than_text_changed_or_too_little_is_left(now):
+    """Catches ratios kept although they were found for another aim, and a group of one."""
+    assert looking.standing(BEFORE, now) == {}
+
+
+def test_pictures_come_back_from_the_store(tmp_path):
+    """Catches a picture that is changed by being kept, which would be a change every week."""
+    store = Store(str(tmp_path))
+    assert looking.latest(store, "tiny") is None
+    looking.keep(store, "tiny", BEFORE)
+    assert looking.latest(store, "tiny") == BEFORE
+
+
+def test_a_design_shrinks_with_what_is_drawn():
+    """Catches runs that do not shrink, grow, or shrink to nothing."""
+    assert looking.fewer(64, 8, 4) == 32 and looking.fewer(64, 8, 8) == 64
+    assert looking.fewer(20, 10, 2) == 8 and looking.fewer(6, 10, 2) == 6
+
+
+def test_held_ratios_bind_candidates_and_projection():
+    """Catches limits with a sign missing: half of the candidates would drift from the ratio."""
+    domains = DomainSet(tuple(Domain(name, 10**6, 10**6, name) for name in "abcd"))
+    kept = {"a": 0.1, "b": 0.3, "d": 0.2}
+    constraints = held(Constraints(domains=domains.names), kept)
+    W = Reuse((kept,)).draw(domains, constraints, 12, np.random.default_rng(0))
+    assert np.allclose(W[:, 1], 3 * W[:, 0]) and np.allclose(W[:, 3], 2 * W[:, 0])
+    assert np.ptp(W[:, 2]) > 0.3
+    near = constraints.project(np.array([0.0, 0.5, 0.0, 0.5]))
+    assert near[1] == pytest.approx(3 * near[0], abs=1e-6)
+    assert not constraints.satisfied(np.array([0.25, 0.25, 0.25, 0.25]))
+    for wrong in ({"a": 1.0}, {"a": 1.0, "x": 1.0}, {"a": 1.0, "b": 0.0}):
+        with pytest.raises(ConstraintError, match="kept ratios"):
+            held(Constraints(domains=domains.names), wrong)
+
+
+def test_reuse_makes_a_recipe_that_holds_ratios_and_says_what_it_saves(tmp_path):
+    """Catches a saving that is claimed and not made, and a recipe that cannot be run again."""
+    text = tiny_study.recipe(tmp_path, method="{name: mixing_laws, runs: 24, seeds: 2}")
+    changed, note = reuse(parse(text), text, {"code": 0.25, "prose": 0.75}, "2026-01-05")
+    recipe = parse(changed)
+    assert recipe.method["runs"] == 16 and recipe.method["design"]["name"] == "reuse"
+    assert recipe.constraints.ratios == [{"code": 0.25, "prose": 0.75}]
+    assert "16 runs were drawn in place of 24" in note and "33%" in note and "FLOPs" in note
+    assert "code, prose" in note and "2026-01-05" in note
+    assert reuse(recipe, changed, {"code": 0.5, "tables": 0.5}, "") == (changed, "")
+
+
+def test_a_run_of_a_schedule_can_change_fields(tmp_path):
+    """Catches changes that are dropped, and ones that make a recipe of nonsense."""
+    text = tiny_study.recipe(tmp_path)
+    recipe, changed = read(text, {"seed": 7, "proxy.tokens": "90000", "method.runs": 9})
+    assert (recipe.seed, recipe.proxy.tokens, recipe.method["runs"]) == (7, 90000, 9)
+    assert parse(changed) == recipe and yaml.safe_load(changed)["proxy"]["size"] == "0.3M"
+    with pytest.raises(RecipeError, match="did you mean 'tokens'"):
+        read(text, {"proxy.token": 5})
+    with pytest.raises(RecipeError, match="no mapping"):
+        read(text, {"seed.x": 5})
+
+
+def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
+    """Catches an entrypoint that is a file, and a schedule that piles up sweeps."""
+    text = tiny_study.recipe(tmp_path, schedule="{cron: 0 5 * * 2, timezone: Europe/Paris}")
+    recipe = parse(text)
+    made = deployment(recipe, text, tmp_path, cron="", parameters='{"seed": 5}')
+    assert made.entrypoint == "flows.schedule.scheduled_sweep" and made.concurrency_limit == 1
+    assert made.schedules[0].schedule.cron == "0 5 * * 2"
+    assert made.schedules[0].schedule.timezone == "Europe/Paris"
+    assert made.parameters == {"recipe": text, "home": str(tmp_path), "changes": {"seed": 5}}
+    other = deployment(recipe, text, tmp_path, cron="0 3 * * 1", parameters="{}")
+    assert other.schedules[0].schedule.cron == "0 3 * * 1"
+    for cron, parameters, said in (
+        ("every day", "{}", "every day"),
+        ("", "{", "JSON"),
+        ("", "[1]", "JSON object"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            deployment(recipe, text, tmp_path, cron=cron, parameters=parameters)
+    plain = tiny_study.recipe(tmp_path)
+    with pytest.raises(RecipeError, match="no schedule"):
+        deployment(parse(plain), plain, tmp_path, cron="", parameters="{}")
+    assert fields(json.dumps({"a": 1})) == {"a": 1}
