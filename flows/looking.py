@@ -24,7 +24,7 @@ from mixtures.history import canonical
 from proxies.corpus import Files
 from tasks.store import Store
 
-FREE = ("budget", "schedule", "confirm")  # change nothing about what is recommended
+FREE = ("budget", "schedule", "confirm", "export", "handoff")  # change no recommendation
 PACKAGES = ("numpy", "scipy", "lightgbm", "scikit-learn", "torch", "tokenizers", "lm_eval")
 LEAST_RUNS = 8  # of a design over groups, unless the whole design has fewer (assumption)
 
