@@ -31,7 +31,7 @@ def launch(folder: Path, home: str) -> subprocess.Popen[str]:
 def study(folder: Path) -> list[str]:
     """A study of 9 proxies; returns the homes of two sweeps of it."""
     tiny_study.write_corpus(folder)
-    method = "{name: mixing_laws, runs: 5, seeds: 1, folds: 2, refits: 10}"
+    method = "{name: mixing_laws, runs: 9, seeds: 1, folds: 2, refits: 10}"
     text = tiny_study.recipe(folder, method=method)
     (folder / "tiny.yaml").write_text(text)
     return [str(folder / name) for name in ("one", "two")]
