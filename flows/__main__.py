@@ -1,4 +1,4 @@
-"""The command line: `cuvee plan | run | confirm | fit | schedule | review`, each on one recipe.
+"""The command line: `cuvee plan | run | confirm | fit | approve | export | ...`, on one recipe.
 
 Prefect reads its settings when it is imported, so the home is settled first and the flows are
 imported after it.
@@ -169,6 +169,29 @@ def schedule(
 
             made = serving.deployment(given, text, place.root, cron=cron, parameters=parameters)
             serving.serve(made, api, display.say)
+
+
+@app.command()
+def handoff(
+    recipe: RecipePath,
+    watch: Annotated[bool, typer.Option("--watch", help="wait for approvals")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="repeat a call that failed or is not known to be done")
+    ] = False,
+    home: HomePath = DEFAULT_HOME,
+) -> None:
+    """Export what is approved to the place that the recipe names, and call its webhook once."""
+    with _person() as display:
+        given, text = recipes.load(recipe)
+        place = settle(home)
+        with PrefectApi(place.root / "prefect-api") as api:
+            from flows import delivery
+
+            delivery.part(given)
+            if watch:
+                delivery.watch(given, text, place, api)
+            result = delivery.run(text, place, api, again=again)
+            display.say(f"{result['manifest']}: {result['state']}, {result['said']}")
 
 
 @app.command()

@@ -1,8 +1,8 @@
-"""From a recommendation to the trainer that uses it: approve, export, hand off.
+"""From a recommendation to the files of a trainer: approve it, export it, verify an export.
 
-`export` writes files for a trainer with a manifest beside them. `approve` records a person's word.
-`handoff_mixture` is the flow that an approval sets off: it exports to the place that the recipe
-names, and calls a webhook or a command once.
+`export` writes files for a trainer with a manifest beside them. `approve` records a person's word,
+in the store and in the record; a person can also give it in the record, as the alias `approved`.
+What an approval sets off is in `flows.delivery`.
 """
 
 import getpass
@@ -11,18 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from flows import prepare as preparing
+from flows.display import current
 from flows.home import Home
 from flows.recipe import Recipe
 from flows.refit import from_tables
 from mixtures.domains import DomainSet
-from mixtures.errors import ApprovalError, EvidenceError, ExportError
+from mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
 from tasks import exports, handoff_approval, handoff_card, handoff_manifest
 from tasks.exports import Blend
 from tasks.handoff_approval import Approval, Grounds
 from tasks.handoff_card import Card
+from tasks.ledger import Version
 from tasks.provenance import code_version
+from tasks.record import PREFIX, prefixed
 from tasks.store import Store
+from tasks.track import open_ledger
 
+ALIAS = "approved"
+YES, NO = ("true", "yes", "1"), ("", "false", "no", "0")
 MORE = 1.001  # passes that exceed the recipe's cap by rounding alone
 
 
@@ -53,7 +59,7 @@ def grounds(recipe: Recipe, home: Home) -> Grounds:
 
 
 def approve(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> tuple[Card, Approval]:
-    """Approve a recipe's latest recommendation.
+    """Approve a recipe's latest recommendation; the record is told, as far as it answers.
 
     Raises:
         ApprovalError: its evidence is void, with the reasons.
@@ -63,7 +69,73 @@ def approve(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> tupl
     approval = handoff_approval.approve(
         card, now, Store(home.store), by=by or getpass.getuser(), note=note
     )
+    tags = {"approved_by": approval.by, "approved_at": approval.at, "approval_note": approval.note}
+    remark(home, card, tags, alias=ALIAS)
     return card, approval
+
+
+def adopt(recipe: Recipe, home: Home, card: Card) -> Approval:
+    """The approval of a recommendation: the store's, else one given in the record, adopted.
+
+    In the record a version is approved by the alias `approved`, or by a tag of that name. Tags
+    `approved_by` and `approval_note` say who and why; MLflow itself does not.
+
+    Raises:
+        ApprovalError: nobody approved it, or its evidence is void.
+    """
+    store = Store(home.store)
+    known = handoff_approval.get(store, card.fingerprint)
+    if known is not None:
+        return known
+    version = _version(home, card)
+    said = _said(version) if version else None
+    if version is None or said is None:
+        raise ApprovalError(unapproved(card))
+    by, note = said
+    now = grounds(recipe, home)
+    try:
+        approval = handoff_approval.approve(card, now, store, by=by, note=note, via="MLflow")
+    except ApprovalError as error:
+        remark(home, card, {"refused": str(error)[:2000]})
+        raise
+    remark(home, card, {"approved_by": by, "approved_at": approval.at}, alias=ALIAS)
+    return approval
+
+
+def unapproved(card: Card) -> str:
+    """Why a recommendation may not go out, and what lets it."""
+    return (
+        f"the recommendation {card.fingerprint[:12]} of {card.name} is not approved: "
+        f"`cuvee approve` it, or set the alias `{ALIAS}` in MLflow, or export it with --draft"
+    )
+
+
+def _version(home: Home, card: Card) -> Version | None:
+    mark = f"{PREFIX}recommendation"
+    for version in open_ledger(home.record).versions(card.name):
+        if version.tags.get(mark) == card.fingerprint:
+            return version
+    return None
+
+
+def _said(version: Version) -> tuple[str, str] | None:
+    """Who approved a version in the record, and why; None if nobody did."""
+    tags = {name.removeprefix(PREFIX): value.strip() for name, value in version.tags.items()}
+    word = tags.get(ALIAS, "")
+    if ALIAS not in version.aliases and word.lower() in NO:
+        return None
+    named = "" if word.lower() in (*YES, *NO) else word
+    return tags.get("approved_by") or named or "somebody in MLflow", tags.get("approval_note", "")
+
+
+def remark(home: Home, card: Card, tags: Mapping[str, str], alias: str | None = None) -> None:
+    """Tell the record what became of a recommendation; the store has it, so nothing is lost."""
+    try:
+        version = _version(home, card)
+        if version is not None:
+            open_ledger(home.record).mark(card.name, version.number, prefixed(tags), alias)
+    except CuveeError as error:
+        current().say(f"the record was not told: {error}")
 
 
 def export(
@@ -95,10 +167,7 @@ def export(
     card, store = latest(recipe, home), Store(home.store)
     approval = handoff_approval.get(store, card.fingerprint)
     if approval is None and not draft:
-        raise ApprovalError(
-            f"the recommendation {card.fingerprint[:12]} of {card.name} is not approved: "
-            "`cuvee approve` it, or set the alias `approved` in MLflow, or export it with --draft"
-        )
+        approval = adopt(recipe, home, card)
     reasons = handoff_approval.objections(card, grounds(recipe, home), store, code=False)
     if not draft:
         handoff_approval.refuse_void(card, reasons)

@@ -172,8 +172,9 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
     )
     study = remembered(study, recipe.confirm, store)
     given = parse(asked) if asked else recipe
-    handoff_card.keep(store, handoff_card.card(study, given.digest))
-    digest = conclude(study, place.study(recipe.name), tracker)
+    folder = place.study(recipe.name)
+    handoff_card.keep(store, handoff_card.card(study, given.digest), folder)
+    digest = conclude(study, folder, tracker)
     if not trainings.budget.reached:
         weights = problem.domains.mapping(answer.weights)
         looking.keep(store, recipe.name, looking.picture(given, prepared, weights))

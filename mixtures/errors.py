@@ -9,6 +9,7 @@ CuveeError
 ├── EvidenceError         too few runs, or runs that do not belong together
 ├── ExportError           a recommendation that a trainer's syntax cannot express
 ├── ApprovalError         a recommendation that may not be handed on as it is
+├── HandoffError          a call of a handoff that failed, or whose outcome is not known
 ├── StorageError          a disk that is full, or a place that cannot be written
 ├── TrainingError         trainings that failed too often to go on
 ├── BudgetError           a sweep that costs more than it may
@@ -68,6 +69,10 @@ class ExportError(CuveeError):
 
 class ApprovalError(CuveeError):
     """A recommendation that may not be handed on as it is."""
+
+
+class HandoffError(CuveeError):
+    """A call of a handoff that failed, or whose outcome is not known."""
 
 
 class StorageError(CuveeError):

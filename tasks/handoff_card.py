@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mixtures import recommendation
@@ -117,10 +118,23 @@ def data(domains: DomainSet, scoring: str, history: History = ()) -> dict[str, s
     return {"tables": hashlib.sha256(canonical(rows).encode()).hexdigest()}
 
 
-def keep(store: Store, found: Card) -> None:
-    """Keep a card, as the latest of its study."""
+def keep(store: Store, found: Card, folder: Path | None = None) -> None:
+    """Keep a card, as the latest of its study.
+
+    Args:
+        store: of results.
+        found: the card.
+        folder: of the study's files, for a copy that goes into the record.
+
+    Raises:
+        StorageError: store or folder cannot be written.
+    """
     store.remember(CARDS, found.fingerprint, found.to_json())
     store.remember(LATEST, found.name, {"fingerprint": found.fingerprint})
+    if folder is not None:
+        beside = Store(str(folder))
+        text = json.dumps(found.to_json(), indent=1) + "\n"
+        beside.replace(f"{beside.root}/{FILE}", text.encode())
 
 
 def reword(store: Store, study: Study) -> None:

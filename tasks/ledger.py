@@ -23,6 +23,15 @@ class Known:
     metrics: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Version:
+    """A registered recommendation: its number, tags and aliases."""
+
+    number: str
+    tags: Mapping[str, str]
+    aliases: frozenset[str] = frozenset()
+
+
 class Ledger(Protocol):
     """Where a record is kept. A run belongs to a parent, or is one."""
 
@@ -58,6 +67,20 @@ class Ledger(Protocol):
         """Set a run's description, in Markdown."""
         ...
 
+    def enroll(self, name: str, run: str, tags: Mapping[str, str], text: str) -> None:
+        """Register a run's recommendation as a new version under a name."""
+        ...
+
+    def versions(self, name: str) -> Sequence[Version]:
+        """The versions registered under a name, the newest first."""
+        ...
+
+    def mark(
+        self, name: str, number: str, tags: Mapping[str, str], alias: str | None = None
+    ) -> None:
+        """Tag a version, and let an alias stand for it."""
+        ...
+
 
 @dataclass
 class MemoryRun:
@@ -87,6 +110,7 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self.runs: dict[str, MemoryRun] = {}
+        self.registered: dict[str, list[Version]] = {}
 
     def find(self, tags: Mapping[str, str], parent: str | None = None) -> Sequence[Known]:
         return [
@@ -123,3 +147,23 @@ class MemoryLedger:
 
     def describe(self, run: str, text: str) -> None:
         self.runs[run].description = text
+
+    def enroll(self, name: str, run: str, tags: Mapping[str, str], text: str) -> None:
+        known = self.registered.setdefault(name, [])
+        known.insert(0, Version(str(len(known) + 1), dict(tags)))
+
+    def versions(self, name: str) -> Sequence[Version]:
+        return tuple(self.registered.get(name, ()))
+
+    def mark(
+        self, name: str, number: str, tags: Mapping[str, str], alias: str | None = None
+    ) -> None:
+        marked = []
+        for known in self.registered[name]:
+            aliases = known.aliases - {alias or ""}
+            if known.number == number:
+                own = aliases | ({alias} if alias else set())
+                marked.append(Version(number, {**known.tags, **tags}, frozenset(own)))
+            else:
+                marked.append(Version(known.number, known.tags, aliases))
+        self.registered[name] = marked

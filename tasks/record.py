@@ -199,6 +199,23 @@ def study_entry(study: Study) -> Entry:
     return Entry(metrics=points, tags=prefixed(tags) | promised)
 
 
+def version_tags(study: Study) -> dict[str, str]:
+    """Tags of a recommendation as a registered version: its study, and what it rests on."""
+    law = study.law.law if study.law else "none"
+    identities = study.problem.domains.identities
+    tags = {
+        "study": study.name,
+        "recommendation": study.fingerprint,
+        "evidence": hashlib.sha256(canonical(study.recommendation.evidence).encode()).hexdigest(),
+        "runs": str(len(study.recommendation.evidence)),
+        "data": hashlib.sha256(canonical(identities).encode()).hexdigest(),
+        "recipe": hashlib.sha256(study.recipe_text.encode()).hexdigest(),
+        "law": law,
+        "verdict": study.verdict[:2000],
+    }
+    return prefixed(tags)
+
+
 def _gain(name: str, mean: float, low: float, high: float) -> dict[str, float]:
     return {name: mean, f"{name}/low": low, f"{name}/high": high}
 

@@ -16,13 +16,14 @@ from typing import Protocol
 
 from mixtures.errors import ServiceError
 from mixtures.history import Failed, Outcome, RunSpec
-from tasks import record
+from tasks import handoff_card, record
 from tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
 from tasks.moving import FILES
 from tasks.predictions import Card
 from tasks.record import Entry, Point
 from tasks.study import Study
 
+RECOMMENDATION = "recommendation"  # folder of a run for its registered version
 ARTIFACTS = (
     "report.html",
     "report.md",
@@ -176,7 +177,21 @@ class Recorder:
             self._ledger.attach(
                 self._parent, sorted(root.glob(f"{PREDICTIONS}/*.json")), PREDICTIONS
             )
+            self._enroll(study, root / handoff_card.FILE)
             self._ledger.close(self._parent, FINISHED)
+
+    def _enroll(self, study: Study, card: Path) -> None:
+        """Register the recommendation, once; what a later test showed is told of it."""
+        if not card.is_file():
+            return
+        tags = record.version_tags(study)
+        mark = f"{record.PREFIX}recommendation"
+        for known in self._ledger.versions(study.name):
+            if known.tags.get(mark) == study.fingerprint:
+                self._ledger.mark(study.name, known.number, tags)
+                return
+        self._ledger.attach(self._parent, [card], RECOMMENDATION)
+        self._ledger.enroll(study.name, self._parent, tags, record.description(study))
 
     def _fill(self, study: Study, outcome: Outcome, tags: Mapping[str, str]) -> None:
         child = self._children.get(outcome.spec.fingerprint)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mixtures.errors import CuveeError, ServiceError, StorageError
-from tasks.ledger import RUNNING, Known
+from tasks.ledger import RUNNING, Known, Version
 from tasks.record import Data, Entry
-from tasks.recorder import Careful, Recorder
+from tasks.recorder import RECOMMENDATION, Careful, Recorder
 
 EXPERIMENT = "cuvee"
 DATABASE, ARTIFACTS = "mlflow.db", "artifacts"
@@ -51,11 +51,16 @@ def open_tracker(
         warn: is given one sentence when the record fails; the study goes on.
         experiment: MLflow's name for a group of studies.
     """
+    return Careful(Recorder(open_ledger(folder, experiment)), warn)
+
+
+def open_ledger(folder: Path, experiment: str = EXPERIMENT) -> "MlflowLedger":
+    """The ledger itself; arguments as `open_tracker`."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri:
-        return Careful(Recorder(MlflowLedger(uri, experiment)), warn)
+        return MlflowLedger(uri, experiment)
     root = Path(folder).resolve() / ARTIFACTS
-    return Careful(Recorder(MlflowLedger(local_uri(folder), experiment, root.as_uri())), warn)
+    return MlflowLedger(local_uri(folder), experiment, root.as_uri())
 
 
 class MlflowLedger:
@@ -157,6 +162,41 @@ class MlflowLedger:
     def describe(self, run: str, text: str) -> None:
         with self._service() as (client, _):
             client.set_tag(run, NOTE, text)
+
+    def enroll(self, name: str, run: str, tags: Mapping[str, str], text: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        with self._service() as (client, _):
+            try:
+                client.create_registered_model(name, {"cuvee.kind": "recommendation"})
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            source = f"runs:/{run}/{RECOMMENDATION}"
+            client.create_model_version(name, source, run, dict(tags), description=text)
+
+    def versions(self, name: str) -> Sequence[Version]:
+        with self._service() as (client, _):
+            found = client.search_model_versions(f"name='{name}'", max_results=PAGE)
+            if not found:
+                return ()
+            aliases: dict[str, set[str]] = {}
+            for alias, number in client.get_registered_model(name).aliases.items():
+                aliases.setdefault(str(number), set()).add(alias)
+        newest = sorted(found, key=lambda version: -int(version.version))
+        return [
+            Version(str(v.version), dict(v.tags), frozenset(aliases.get(str(v.version), ())))
+            for v in newest
+        ]
+
+    def mark(
+        self, name: str, number: str, tags: Mapping[str, str], alias: str | None = None
+    ) -> None:
+        with self._service() as (client, _):
+            for tag, value in tags.items():
+                client.set_model_version_tag(name, number, tag, value)
+            if alias:
+                client.set_registered_model_alias(name, alias, number)
 
     @contextmanager
     def _service(self) -> Iterator[tuple[Any, str]]:

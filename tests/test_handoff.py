@@ -4,10 +4,15 @@ import csv
 import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import fsspec
 import pytest
+import receiver
 import recommended_study
 
 from flows import handoff
@@ -17,6 +22,9 @@ from flows.refit import refit
 from mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
 from tasks import exports, handoff_approval, handoff_card, handoff_manifest
 from tasks.store import Store
+from tasks.track import open_ledger
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +275,112 @@ def test_a_mistake_in_export_or_handoff_is_found_with_the_recipe(tmp_path, field
     """Catches a mistake that is found only when an approval sets off the handoff."""
     with pytest.raises(CuveeError, match=words):
         parse(recommended_study.text(tmp_path, **fields))
+
+
+def registered(home: Home, fingerprint: str):
+    """The record as a study leaves it: one version, which nobody has approved."""
+    ledger = open_ledger(home.record)
+    run = ledger.create("tiny", {})
+    ledger.enroll("tiny", run, {"cuvee.recommendation": fingerprint}, "a recommendation")
+    return ledger
+
+
+def test_an_alias_in_the_record_approves_what_it_stands_for(study, tmp_path):
+    """Catches an alias of another version taken for this one's, and an approval that is not kept."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    ledger = registered(home, card.fingerprint)
+    ledger.enroll("tiny", ledger.create("tiny", {}), {"cuvee.recommendation": "other"}, "")
+    ledger.mark("tiny", "2", {}, "approved")
+    with pytest.raises(ApprovalError, match="not approved"):
+        handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+    ledger.mark("tiny", "1", {"approved_by": "ada", "approval_note": "go"}, "approved")
+    _, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+    kept = handoff_approval.get(Store(home.store), card.fingerprint)
+    assert (kept.by, kept.note, kept.via) == ("ada", "go", "MLflow")
+    assert content["approval"] == {"by": "ada", "at": kept.at, "note": "go", "via": "MLflow"}
+    shutil.rmtree(home.record)  # the record is lost, the approval is not
+    handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("tags", "by"),
+    [
+        ({"approved": "ada"}, "ada"),
+        ({"approved": "yes"}, "somebody in MLflow"),
+        ({"cuvee.approved": "True", "cuvee.approved_by": "ada"}, "ada"),
+        ({"approved": "no"}, None),
+        ({"approved_by": "ada"}, None),
+    ],
+)
+def test_a_tag_in_the_record_approves_too(study, tags, by):
+    """Catches a tag that says no, or names somebody alone, taken for an approval."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    registered(home, card.fingerprint).mark("tiny", "1", tags)
+    if by is None:
+        with pytest.raises(ApprovalError, match="not approved"):
+            handoff.adopt(recipe, home, card)
+    else:
+        assert handoff.adopt(recipe, home, card).by == by
+
+
+def test_void_evidence_is_refused_though_the_record_approves_it(study):
+    """Catches an alias that goes round the check, and a reviewer who is not told."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    ledger = registered(home, card.fingerprint)
+    ledger.mark("tiny", "1", {}, "approved")
+    shutil.rmtree(sorted(Path(home.store, "runs").iterdir())[0])
+    with pytest.raises(ApprovalError, match="void"):
+        handoff.adopt(recipe, home, card)
+    assert handoff_approval.get(Store(home.store), card.fingerprint) is None
+    assert "void" in ledger.versions("tiny")[0].tags["cuvee.refused"]
+
+
+def test_an_approval_is_told_to_the_record_and_holds_without_it(study, monkeypatch):
+    """Catches an approval that is lost with the record, or that the record does not show."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    ledger = registered(home, card.fingerprint)
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        handoff.approve(recipe, home, by="ada")
+    assert handoff_approval.get(Store(home.store), card.fingerprint).by == "ada"
+    handoff.approve(recipe, home, by="eve")  # says it again, now that the record answers
+    [version] = ledger.versions("tiny")
+    assert version.aliases == {"approved"} and version.tags["cuvee.approved_by"] == "ada"
+
+
+@pytest.mark.slow
+def test_a_watch_hands_off_what_is_approved_in_the_record_and_calls_once(study, tmp_path):
+    """Catches a handoff before its approval, one that is made twice, and one that is not made."""
+    _, home, corpus = study
+    with receiver.receiving() as server:
+        given = f"{{format: olmo_core, to: {tmp_path}/out, webhook: {server.url}/hook, every: 0.5}}"
+        path = tmp_path / "recipe.yaml"
+        path.write_text(recommended_study.text(corpus, handoff=given))
+        recipe = parse(path.read_text())
+        card = handoff.latest(recipe, home)
+        ledger = registered(home, card.fingerprint)
+        words = [sys.executable, "-m", "flows", "handoff", str(path), "--home", str(home.root)]
+        refused = subprocess.run(words, check=False, capture_output=True, text=True, cwd=ROOT)
+        assert refused.returncode == 2 and "is not approved" in refused.stderr
+        with subprocess.Popen([*words, "--watch"], cwd=ROOT) as watching:
+            time.sleep(5)
+            assert server.messages == [] and not (tmp_path / "out").exists()
+            ledger.mark("tiny", "1", {"approved_by": "ada"}, "approved")
+            deadline = time.monotonic() + 200
+            while not server.messages and time.monotonic() < deadline:
+                time.sleep(0.2)
+            time.sleep(5)
+            watching.send_signal(signal.SIGINT)
+            watching.wait(60)
+        again = subprocess.run(words, check=False, capture_output=True, text=True, cwd=ROOT)
+        assert again.returncode == 0, again.stderr
+    [message] = server.messages
+    assert message["manifest"] == handoff.verify(str(tmp_path / "out"), home)
+    assert message["manifest"]["approval"]["by"] == "ada"
+    assert message["place"] == f"{tmp_path}/out/manifest.json"
+    assert ledger.versions("tiny")[0].tags["cuvee.handoff"].startswith("done: ")

@@ -1,5 +1,6 @@
 """The record: the same in memory and in MLflow, nothing twice, and no result lost with it."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -13,10 +14,11 @@ from synthetic_study import synthetic_study
 from mixtures.errors import ServiceError
 from mixtures.history import Failed, RunResult
 from mixtures.skills import SkillGraph
-from tasks import record, report
+from tasks import handoff_card, record, report
 from tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, MemoryLedger
 from tasks.recorder import Careful, Recorder, rebuild
 from tasks.review import command, review
+from tasks.store import Store
 from tasks.track import MlflowLedger, local_uri, open_tracker
 
 
@@ -329,3 +331,45 @@ def _free():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["memory", "mlflow"])
+def test_a_recommendation_is_registered_once_with_what_it_rests_on(kind, place, study, tmp_path):
+    """Catches a version per run of the same study, and a version without its fingerprints."""
+    ledger = _ledger(kind, place, "registered")
+    named = replace(study, name=f"registered-{kind}")
+    handoff_card.keep(Store(str(tmp_path / "store")), handoff_card.card(named, "digest"), tmp_path)
+    for again in range(2):
+        told = replace(named, least_signal=1.0 + again)
+        _live(Recorder(ledger), told)
+        rebuild(Recorder(ledger), told, tmp_path)
+    [version] = ledger.versions(named.name)
+    assert version.number == "1" and not version.aliases
+    assert version.tags["cuvee.recommendation"] == study.fingerprint
+    assert version.tags["cuvee.study"] == named.name and version.tags["cuvee.verdict"]
+    other = replace(
+        named,
+        recommendation=replace(named.recommendation, evidence=named.recommendation.evidence[1:]),
+    )
+    rebuild(Recorder(ledger), other, tmp_path)
+    ledger.mark(named.name, "1", {"cuvee.note": "first"}, "approved")
+    ledger.mark(named.name, "2", {}, "approved")
+    second, first = ledger.versions(named.name)
+    assert (second.number, first.number) == ("2", "1")
+    assert second.aliases == {"approved"} and first.aliases == frozenset()
+    assert first.tags["cuvee.note"] == "first"
+    assert ledger.versions("nobody") == () or list(ledger.versions("nobody")) == []
+
+
+def test_the_registered_version_holds_the_card(place, study, tmp_path):
+    """Catches a version whose source is a folder without the recommendation."""
+    from mlflow import MlflowClient
+
+    ledger = _ledger("mlflow", place, "held")
+    named = replace(study, name="held")
+    handoff_card.keep(Store(str(tmp_path / "store")), handoff_card.card(named, "digest"), tmp_path)
+    rebuild(Recorder(ledger), named, tmp_path)
+    client = MlflowClient(tracking_uri=local_uri(place))
+    run = client.get_model_version("held", "1").run_id
+    path = Path(client.download_artifacts(run, "recommendation/card.json", str(tmp_path)))
+    assert handoff_card.from_json(json.loads(path.read_text())).fingerprint == study.fingerprint

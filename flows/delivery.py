@@ -1,0 +1,136 @@
+"""What an approval sets off: an export to the place that the recipe names, and one call.
+
+`handoff_mixture` is the flow. Each of its steps can be repeated: the export is the same bytes, and
+the call is made once for a recommendation, a format and a target (`tasks.handoff_call`). `watch`
+looks for approvals, in the store and in the record, and runs the flow for each.
+"""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import handoff
+from flows import prepare as preparing
+from flows.display import current
+from flows.home import Home
+from flows.parts import HandoffPart
+from flows.recipe import Recipe, parse
+from flows.server import PrefectApi
+from mixtures.errors import ApprovalError, CuveeError, EvidenceError, HandoffError, RecipeError
+from mixtures.history import canonical
+from tasks import handoff_call
+from tasks.handoff_call import Call, Outcome
+from tasks.handoff_card import Card
+from tasks.store import Store
+
+EXPORTED = "exported"  # the state of a handoff that calls nothing
+
+
+def part(recipe: Recipe) -> HandoffPart:
+    """The part of a recipe that says where a recommendation goes.
+
+    Raises:
+        RecipeError: it has none.
+    """
+    if recipe.handoff is None:
+        raise RecipeError(
+            "the recipe does not say where its recommendation goes: add "
+            "`handoff: {format: megatron, to: s3://bucket/mixtures/next}`, with `webhook: URL` or "
+            "`command: [/full/path, ...]` if somebody is to be told"
+        )
+    return recipe.handoff
+
+
+def key(card: Card, given: HandoffPart) -> str:
+    """What a handoff is known by: a recommendation, a format and a target."""
+    content = [card.fingerprint, given.format, given.to, given.stage]
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+@flow(name="handoff-mixture", persist_result=False, validate_parameters=False)
+def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[str, Any]:
+    """Export an approved recommendation and call whom the recipe names, once.
+
+    Args:
+        recipe_text: the recipe, YAML.
+        home: directory of the embedded default.
+        again: repeat a call that failed or whose outcome is not known.
+
+    Returns:
+        "state" ("done", or "exported" where nothing is called), "said", "manifest" (its place),
+        "recommendation" and "key".
+
+    Raises:
+        ApprovalError: it is not approved, or no longer stands.
+        HandoffError: the call failed, or its outcome is not known.
+    """
+    recipe, place = parse(recipe_text), Home(Path(home))
+    given, card = part(recipe), handoff.latest(recipe, place)
+    preparing.as_task("approval", handoff.adopt)(recipe, place, card)
+    export = preparing.as_task("export", handoff.export)
+    where, manifest = export(recipe, place, form=given.format, to=given.to, stage=given.stage)
+    mark = key(card, given)
+    outcome = Outcome(EXPORTED, "the recipe names neither webhook nor command")
+    if given.webhook or given.command:
+        message = {"event": "mixture.approved", "key": mark, "place": where, "manifest": manifest}
+        call = Call(given.webhook or "", tuple(given.command), given.timeout)
+        try:
+            outcome = preparing.as_task("call", handoff_call.once)(
+                call, Store(place.store), mark, message, again=again
+            )
+        except HandoffError as error:
+            handoff.remark(place, card, {"handoff": f"not done: {error}"})
+            raise
+    handoff.remark(place, card, {"handoff": f"{outcome.state}: {where}"})
+    return {
+        "state": outcome.state,
+        "said": outcome.said,
+        "manifest": where,
+        "recommendation": card.fingerprint,
+        "key": mark,
+    }
+
+
+def run(recipe_text: str, home: Home, api: PrefectApi, *, again: bool = False) -> dict[str, Any]:
+    """Run the flow against an API: what the command line calls."""
+    with temporary_settings(updates={PREFECT_API_URL: api.wait()}):
+        result: dict[str, Any] = handoff_mixture(recipe_text, str(home.root), again)
+    return result
+
+
+def watch(recipe: Recipe, recipe_text: str, home: Home, api: PrefectApi) -> None:
+    """Hand off each recommendation of a recipe as it is approved, until the process is ended.
+
+    A failure is told once for each recommendation and reason; the watch goes on.
+    """
+    given, handled, told = part(recipe), set[str](), set[tuple[str, str]]()
+    current().say(f"watching for approvals of {recipe.name}, every {given.every:g} s")
+    while True:
+        fingerprint = ""
+        try:
+            card = handoff.latest(recipe, home)
+            fingerprint = card.fingerprint
+            if fingerprint not in handled and handoff.adopt(recipe, home, card):
+                result = run(recipe_text, home, api)
+                handled.add(fingerprint)
+                current().say(
+                    f"{card.name}: {fingerprint[:12]} {result['state']}, {result['said']}"
+                )
+        except (ApprovalError, EvidenceError) as error:
+            _tell(told, fingerprint, error, quiet="not approved" in str(error))
+        except CuveeError as error:
+            _tell(told, fingerprint, error)
+        time.sleep(given.every)
+
+
+def _tell(
+    told: set[tuple[str, str]], fingerprint: str, error: CuveeError, *, quiet: bool = False
+) -> None:
+    mark = (fingerprint, str(error))
+    if mark not in told and not quiet:
+        current().say(f"not handed off: {error}")
+    told.add(mark)

@@ -1,0 +1,216 @@
+"""A call is made at most once, whatever is killed, and what is not known is said to be unknown."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import receiver
+
+from mixtures.errors import HandoffError
+from tasks import handoff_call
+from tasks.handoff_call import Call, once
+from tasks.store import Store
+
+KEY = "k" * 64
+
+
+@pytest.fixture
+def server():
+    with receiver.receiving() as kept:
+        yield kept
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+def process(store: Store, url: str, before: str = "") -> subprocess.Popen[str]:
+    """Another process that makes the call; `before` runs in it first."""
+    program = (
+        "import os, signal, sys\n"
+        "from tasks import handoff_call\n"
+        "from tasks.store import Store\n"
+        f"{before}\n"
+        "try:\n"
+        f"    found = handoff_call.once(handoff_call.Call({url!r}), Store({store.url!r}), {KEY!r},"
+        " {'pid': os.getpid()})\n"
+        "    print(found.state)\n"
+        "except handoff_call.HandoffError as error:\n"
+        "    print('refused:', error)\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", program], text=True, stdout=subprocess.PIPE)
+
+
+def test_a_call_that_was_done_is_not_made_again(store, server):
+    """Catches a repeat by a rerun, and by --again, of what the receiver has acted on."""
+    call = Call(server.url + "/hook?x=1")
+    first = once(call, store, KEY, {"event": "approved"})
+    assert first.state == "done" and first.attempt == 1 and "200" in first.said
+    assert once(call, store, KEY, {"event": "approved"}) == first
+    assert once(call, store, KEY, {"event": "approved"}, again=True) == first
+    assert server.messages == [{"event": "approved"}]
+    assert server.headers[0]["Idempotency-Key"] == KEY
+    assert once(call, store, "other", {}).state == "done" and len(server.messages) == 2
+
+
+def test_of_many_handoffs_at_once_one_calls(store, server):
+    """Catches a look-then-claim: all look before any has claimed."""
+    server.before = lambda message: time.sleep(0.2)
+    start = threading.Barrier(8)
+
+    def attempt(_):
+        start.wait()
+        try:
+            return once(Call(server.url), Store(store.url), KEY, {}).state
+        except HandoffError as error:
+            return "unknown" if "under way, or was cut off" in str(error) else str(error)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(attempt, range(8)))
+    assert len(server.messages) == 1
+    assert found.count("done") >= 1 and set(found) <= {"done", "unknown"}
+
+
+def test_two_processes_at_once_call_once(store, server):
+    """Catches a claim that holds between threads only."""
+    server.before = lambda message: time.sleep(0.2)
+    both = [process(store, server.url) for _ in range(2)]
+    said = [p.communicate(timeout=120)[0] for p in both]
+    assert len(server.messages) == 1 and any("done" in words for words in said)
+
+
+def test_a_handoff_killed_during_its_call_leaves_an_unknown_outcome(store, server):
+    """Catches a repeat after a crash, of a call that the receiver has already acted on."""
+    server.before = lambda message: os.kill(message["pid"], signal.SIGKILL)
+    killed = process(store, server.url)
+    killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL and len(server.messages) == 1
+    server.before = lambda message: None
+    for _ in range(2):
+        with pytest.raises(HandoffError, match=rf"begun by process {killed.pid}.*unknown.*--again"):
+            once(Call(server.url), store, KEY, {})
+    assert len(server.messages) == 1
+    assert once(Call(server.url), store, KEY, {}, again=True).attempt == 2
+    keys = [headers["Idempotency-Key"] for headers in server.headers]
+    assert keys == [KEY, KEY]  # the receiver can drop the repeat
+    assert once(Call(server.url), store, KEY, {}, again=True).attempt == 2
+
+
+def test_a_handoff_killed_before_its_call_does_not_claim_to_have_called(store, server):
+    """Catches an outcome that is written with the claim."""
+    end = "handoff_call._send_webhook = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    killed = process(store, server.url, end)
+    killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL and server.messages == []
+    with pytest.raises(HandoffError, match="unknown"):
+        once(Call(server.url), store, KEY, {})
+    assert once(Call(server.url), store, KEY, {}, again=True).state == "done"
+    assert len(server.messages) == 1
+
+
+def test_a_receiver_that_was_not_reached_is_tried_again(store, server):
+    """Catches at-most-once turned into never: nothing was sent, so nothing can be doubled."""
+    with pytest.raises(HandoffError, match=r"not reached: 127.0.0.1 does not answer"):
+        once(Call("http://127.0.0.1:9/"), store, KEY, {})
+    assert once(Call(server.url), store, KEY, {}).attempt == 2
+
+
+@pytest.mark.parametrize("status", [302, 409, 500])
+def test_a_receiver_that_says_no_is_not_asked_again(store, server, status):
+    """Catches a retry of an error after which the receiver may have acted; a followed redirect."""
+    server.status = status
+    for _ in range(2):
+        with pytest.raises(HandoffError, match=rf"refused: 127.0.0.1 answered {status}.*--again"):
+            once(Call(server.url), store, KEY, {})
+    assert len(server.messages) == 1
+    server.status = 204
+    assert once(Call(server.url), store, KEY, {}, again=True).state == "done"
+
+
+def test_an_answer_that_does_not_come_is_unknown(store, server):
+    """Catches a timeout that counts as a failure to reach, and is repeated."""
+    server.before = lambda message: time.sleep(1.5)
+    with pytest.raises(HandoffError, match=r"receiver acted is unknown.*gave no answer"):
+        once(Call(server.url, timeout=0.3), store, KEY, {})
+    with pytest.raises(HandoffError, match="unknown"):
+        once(Call(server.url), store, KEY, {})
+    assert len(server.messages) == 1
+
+
+def test_a_token_goes_out_of_the_environment_and_not_in_the_clear(store, server, monkeypatch):
+    """Catches a secret in the store, and one sent without encryption to another machine."""
+    monkeypatch.setenv("CUVEE_WEBHOOK_TOKEN", "s3cret")
+    once(Call(server.url), store, KEY, {})
+    assert server.headers[0]["Authorization"] == "Bearer s3cret"
+    with pytest.raises(HandoffError, match="not sent to example.org without https"):
+        once(Call("http://example.org/"), store, "other", {})
+    assert not any(b"s3cret" in p.read_bytes() for p in Path(store.url).rglob("*") if p.is_file())
+
+
+def script(folder: Path, body: str) -> str:
+    path = folder / "tell"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_a_command_of_a_recipe_runs_only_if_the_operator_allows_it(store, tmp_path, monkeypatch):
+    """Catches a recipe from elsewhere that runs what it names, by path or by a shell."""
+    program = script(
+        tmp_path, f'cat > {tmp_path}/got; echo "$1 $CUVEE_HANDOFF_KEY" >> {tmp_path}/ran'
+    )
+    call = Call(command=(program, "; touch /tmp/never"))
+    with pytest.raises(HandoffError, match="may not be run: a recipe alone runs nothing"):
+        once(call, store, KEY, {"a": 1})
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setenv("CUVEE_HANDOFF_COMMANDS", os.pathsep.join(["/usr/bin/none", program]))
+    assert once(call, store, KEY, {"a": 1}).state == "done"
+    once(call, store, KEY, {"a": 1})
+    assert (tmp_path / "ran").read_text() == f"; touch /tmp/never {KEY}\n"
+    assert json.loads((tmp_path / "got").read_text()) == {"a": 1}
+    assert not Path("/tmp/never").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("echo no room >&2; exit 3", "refused: .*ended with 3: no room"),
+        ("kill -9 $$", "unknown: .*killed by signal 9"),
+        ("sleep 30; echo late", "unknown: .*ended after 0.5 s"),
+    ],
+)
+def test_a_command_that_goes_wrong_is_told(store, tmp_path, monkeypatch, body, words):
+    """Catches a failure that passes for done, and one of which nobody knows that is repeated."""
+    program = script(tmp_path, f"echo x >> {tmp_path}/ran; {body}")
+    monkeypatch.setenv("CUVEE_HANDOFF_COMMANDS", program)
+    for _ in range(2):
+        with pytest.raises(HandoffError, match=words):
+            once(Call(command=(program,), timeout=0.5), store, KEY, {})
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+def test_a_damaged_outcome_is_unknown(store, server):
+    """Catches a record that was cut off, read as no call at all."""
+    once(Call(server.url), store, KEY, {})
+    [path] = Path(store.url, "handoffs", KEY).glob("*.outcome.json")
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(HandoffError, match="unknown"):
+        once(Call(server.url), store, KEY, {})
+    assert len(server.messages) == 1
+
+
+def test_claims_hold_on_another_file_system(server):
+    """Catches a claim by the file system of this machine alone."""
+    store = Store("memory://handoff-calls")
+    assert once(Call(server.url), store, KEY, {}).state == "done"
+    assert handoff_call.last(store, KEY)[0] == 1
+    assert not store.create(f"{store.root}/handoffs/{KEY}/1.claim", b"x")
