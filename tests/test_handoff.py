@@ -32,6 +32,7 @@ def made(tmp_path_factory):
     """A corpus and a home with a recommendation that nobody has approved."""
     root = tmp_path_factory.mktemp("study")
     recommended_study.make(root / "corpus", Home(root / "home"))
+    open_ledger(Home(root / "home").record).versions("none")  # a new record takes seconds
     return root
 
 
@@ -286,7 +287,7 @@ def registered(home: Home, fingerprint: str):
 
 
 def test_an_alias_in_the_record_approves_what_it_stands_for(study, tmp_path):
-    """Catches an alias of another version taken for this one's, and an approval that is not kept."""
+    """Catches an alias of another version taken for this one's, and an approval not kept."""
     recipe, home, _ = study
     card = handoff.latest(recipe, home)
     ledger = registered(home, card.fingerprint)
@@ -331,7 +332,7 @@ def test_void_evidence_is_refused_though_the_record_approves_it(study):
     card = handoff.latest(recipe, home)
     ledger = registered(home, card.fingerprint)
     ledger.mark("tiny", "1", {}, "approved")
-    shutil.rmtree(sorted(Path(home.store, "runs").iterdir())[0])
+    shutil.rmtree(min(Path(home.store, "runs").iterdir()))
     with pytest.raises(ApprovalError, match="void"):
         handoff.adopt(recipe, home, card)
     assert handoff_approval.get(Store(home.store), card.fingerprint) is None
