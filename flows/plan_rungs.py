@@ -62,11 +62,11 @@ def proposals(rungs: tuple[Rung, ...], spent: tuple[float, ...], extra: int) -> 
     each = [flops / n for flops, n in zip(spent, runs, strict=True)]
     found = Table(title=f"Splits of {sum(spent):.2e} FLOPs (regret: {splits.CONDITIONS})")
     found.add_column("split", no_wrap=True)
-    for heading in ("runs per rung", "regret left"):
+    for heading in ("runs per rung", "regret"):
         found.add_column(heading, justify="right", no_wrap=True)
     for split in splits.SPLITS:
         counts = splits.allocation(split, sum(spent), each)
         left = splits.REGRET.get(split.name)
-        shown = "not measured" if left is None else f"{left[0]:.0%} +- {left[1]:.0%}"
+        shown = "not measured" if left is None else f"{left[0]:.4f} +- {left[1]:.4f}"
         found.add_row(split.name, " / ".join(map(str, counts)), shown)
     return found

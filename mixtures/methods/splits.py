@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mixtures.errors import RecipeError
 
 LEAST = 6  # runs of a rung that is used at all: below that it tells neither shape nor order
-CONDITIONS = "part of the natural mixture's regret that remains, mean and standard error on worlds"
+CONDITIONS = "bits per byte lost at full scale, mean and standard error on worlds"
 
 
 @dataclass(frozen=True)

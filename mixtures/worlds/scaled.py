@@ -20,8 +20,10 @@ from mixtures.registry import register
 from mixtures.worlds.truth import RUN_TOKENS, Answers
 
 REFERENCE = (1_000_000.0, 10_000_000.0)  # parameters and tokens at which amplitudes are given
-SIZES = (("world", 300_000), ("0.3M", 300_000), ("0.6M", 600_000), ("1M", 1_000_000),
-         ("4M", 4_000_000), ("30M", 30_000_000))  # fmt: skip
+SIZES = (
+    ("world", 300_000), ("0.3M", 300_000), ("0.6M", 600_000), ("1M", 1_000_000),
+    ("2M", 2_000_000), ("4M", 4_000_000), ("30M", 30_000_000),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
