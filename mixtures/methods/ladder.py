@@ -21,7 +21,6 @@ from mixtures.designs.anchors import Anchors
 from mixtures.domains import Array
 from mixtures.errors import RecipeError, UnknownName
 from mixtures.history import History, RunSpec, table
-from mixtures.laws import default
 from mixtures.methods import extrapolation, swarm
 from mixtures.methods.rungs import Rung, runs_of
 from mixtures.problem import Problem
@@ -48,7 +47,7 @@ class Ladder:
     rungs: tuple[Any, ...] = ()
     scaling: tuple[Any, ...] = ("additive", "joint", "bimix")
     design: Any = "dirichlet"
-    laws: tuple[Any, ...] = (default.NAME,)
+    laws: tuple[Any, ...] = ("log_linear",)
     search: Any = "auto"
     anchors: tuple[Any, ...] = ("natural", "uniform")
     seeds: int = 3
