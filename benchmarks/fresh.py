@@ -23,8 +23,9 @@ from mixtures import loop
 from mixtures.controllers import needed
 from mixtures.history import Outcome, RunResult, RunSpec, table
 from mixtures.problem import Problem
-from proxies import checkpoint, ladder, trunk
-from tasks.pack import PackJob, run_pack
+from proxies import disk, ladder, trunk
+from tasks.job import PackJob
+from tasks.pack import run_pack
 from tasks.store import Store
 
 Trained = Callable[[Sequence[RunSpec]], Sequence[Outcome]]
@@ -84,7 +85,7 @@ class Keeper:
             batch = next(b for b in waiting if not coming & set(b.route.needs))
             waiting.remove(batch)
             self._one(batch)
-        checkpoint.remove(trunks)
+        disk.remove(trunks)
         found = [self._store.get(spec.fingerprint) for spec in specs]
         return tuple(run for run in found if run is not None)
 
@@ -103,7 +104,7 @@ class Keeper:
         for outcome in run_pack(job, lambda _: None):
             self._store.put(outcome)
             self.trained += 1
-        checkpoint.remove(Path(job.checkpoints))
+        disk.remove(Path(job.checkpoints))
 
 
 def bench(path: Path, home: Home, *, size: str, tokens: int, held_out: int) -> Bench:

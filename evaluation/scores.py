@@ -13,43 +13,27 @@ The value is micro-averaged, so a long answer weighs more than a short one: its 
 ratio (see perplexity), and it is less noisy than a mean of ratios over answers of one word.
 """
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from evaluation import harness, judge, perplexity
+from evaluation import judge, perplexity
 from evaluation.exams import Exam
 from evaluation.likelihood import Likelihood, totals
+from evaluation.limits import Limits
 from evaluation.perplexity import Text
 from evaluation.suites import Suite
 from mixtures.errors import DataError, EvidenceError
-from mixtures.history import Score, canonical
+from mixtures.history import Score
 
-VERSION = 1  # raised by hand whenever the same text would be scored otherwise
 END_OF_TEXT = "<|endoftext|>"
 Floats = NDArray[np.float64]
+USUAL = Limits()
 Grade = tuple[Score, dict[str, Score]]  # the value of a task and its details
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much held-out text is scored.
-
-    Attributes:
-        tokens: per domain; 0 scores all of it.
-    """
-
-    tokens: int = 16_384
-
-    @property
-    def identity(self) -> str:
-        """Canonical JSON of the limits and of the way of scoring."""
-        return canonical([VERSION, importlib.metadata.version("lm_eval"), asdict(self)])
 
 
 @dataclass(frozen=True)
@@ -77,7 +61,7 @@ def score_pack(
     tokenizer_path: Path,
     valid: Mapping[str, Text],
     suite: Suite,
-    limits: Limits = Limits(),
+    limits: Limits = USUAL,
 ) -> list[PackScores]:
     """Score every proxy of a pack on held-out text and on a suite of tasks.
 
@@ -96,7 +80,11 @@ def score_pack(
     """
     eot = end_of_text(tokenizer_path)
     context = likelihood.context
-    exams = harness.exams(suite, tokenizer_path=tokenizer_path, eot=eot, context=context)
+    exams: tuple[Exam, ...] = ()
+    if suite.tasks:
+        from evaluation import harness  # lm-eval takes seconds to import
+
+        exams = harness.exams(suite, tokenizer_path=tokenizer_path, eot=eot, context=context)
     samples = perplexity.samples(
         valid, tokenizer_path=tokenizer_path, eot=eot, context=context, limit=limits.tokens
     )

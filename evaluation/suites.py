@@ -189,6 +189,8 @@ def check(chosen: Suite) -> None:
         UnknownName: neither a file nor lm-eval has a task of this name; carries a suggestion.
         DataError: a task's data cannot be loaded, or it cannot be scored by likelihood.
     """
+    if not chosen.tasks:
+        return
     from evaluation import harness  # importing lm-eval takes seconds; most callers need no task
 
     harness.check(chosen)

@@ -16,7 +16,7 @@ import typer
 from flows import olmix
 from flows import recipe as recipes
 from flows.display import Display, use
-from flows.home import settle
+from flows.home import Home, settle
 from flows.server import PrefectApi
 from mixtures.errors import CuveeError, RecipeError
 from tasks.review import PORT
@@ -53,9 +53,9 @@ def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
 def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     """Run the whole study: train what is missing, recommend, confirm, report."""
     with _person() as display:
-        _, text = recipes.load(recipe)
+        given, text = recipes.load(recipe)
         place = settle(home)
-        with PrefectApi(place.root / "prefect-api") as api:
+        with PrefectApi(place.root / "prefect-api") as api, _workers(given, place):
             from flows.present import present
             from flows.search import run as run_search
 
@@ -203,6 +203,19 @@ def review(
     with _person() as display:
         place = settle(home)
         review_record(place.record, display.say, port=port)
+
+
+@contextlib.contextmanager
+def _workers(given: recipes.Recipe, place: Home) -> Iterator[None]:
+    """Has workers import while this process does, where there is something to train for sure."""
+    if (place.study(given.name) / "summary.json").exists():
+        yield  # a concluded study seldom trains, and the workers would only be in the way
+        return
+    from flows import runner
+
+    modules = ["tasks.pack", *(["evaluation.harness"] if given.evaluation.suite else [])]
+    with runner.ahead(place.root, device=given.proxy.device, modules=modules):
+        yield
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from evaluation import benchmarks, suites
+from evaluation.limits import Limits
 from evaluation.packaged import SOURCES
-from evaluation.scores import Limits
 from flows.display import current
 from flows.home import Home
 from flows.recipe import CorpusPart as RecipeCorpus

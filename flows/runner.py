@@ -4,30 +4,32 @@ The only file that imports Ray. A pack is one Ray task with its resources; worke
 Prefect nor MLflow. What comes out of here are plain values.
 """
 
+import atexit
 import contextlib
+import importlib
 import logging
 import os
-import signal
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from flows.board import Board
 from mixtures.errors import CuveeError, ServiceError, TrainingError
 from mixtures.history import Outcome
 from proxies.allocator import WORKER_ENVIRONMENT
-from proxies.train import Progress
-from tasks.pack import PackJob, run_pack, untrained_scores
+from proxies.contract import Progress
+from tasks.job import PackJob
 
 RETRIES = 2  # of a pack whose worker or node died; it goes on from its last checkpoint
 ATTEMPTS = 3  # to start or join Ray
 POLL_SECONDS = 0.5
 REACH_SECONDS = 10
+END_SECONDS = 10  # for a cluster to end before the program does
 SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
 INHERITED = (
     "HF_HOME",
@@ -38,42 +40,42 @@ INHERITED = (
 )
 
 
+_ending: list[threading.Thread] = []  # of clusters that were let go
+_early: "dict[tuple[Path, str], Runner]" = {}
+
+
 class Interrupted(BaseException):
     """The study was told to stop while this pack was being trained."""
 
 
-class Board:
-    """An actor: where workers leave their progress and the flow picks it up."""
-
-    def __init__(self) -> None:
-        self._latest: dict[str, list[Progress]] = {}
-
-    def report(self, pack: str, progress: Progress) -> None:
-        """Leave a progress report."""
-        self._latest.setdefault(pack, []).append(progress)
-
-    def drain(self) -> dict[str, list[Progress]]:
-        """Everything that was left since the last call."""
-        latest, self._latest = self._latest, {}
-        return latest
-
-
 def _work(job: PackJob, board: Any) -> tuple[Outcome, ...]:
-    import torch
+    _load(("tasks.pack",))
+    from tasks.pack import run_pack
 
-    torch.set_num_threads(1)  # one process per core; sticks to a reused worker, so set in each task
     return run_pack(job, lambda progress: board.report.remote(job.name, progress))
 
 
 def _untrained(job: PackJob, _board: Any) -> dict[str, float]:
-    import torch
+    _load(("tasks.pack",))
+    from tasks.pack import untrained_scores
 
-    torch.set_num_threads(1)
     return untrained_scores(job)
 
 
+def _load(modules: Sequence[str]) -> None:
+    """Import what a worker needs and the flow does not, torch first of all: it takes seconds."""
+    import torch
+
+    torch.set_num_threads(1)  # one process per core; sticks to a reused worker, so set in each task
+    for name in modules:
+        importlib.import_module(name)
+
+
 class Runner:
-    """A Ray cluster, started or joined when the first pack is submitted.
+    """A Ray cluster, started or joined by `begin` or when the first pack is submitted.
+
+    All of its life is in one thread. The kernel ends Ray's processes with the thread that started
+    them, so it lasts until they are no longer needed; the others need not wait for them.
 
     Args:
         home: where a local cluster keeps its session, if the path is short enough for sockets.
@@ -91,23 +93,34 @@ class Runner:
         self._home, self._wish, self._cores = home, device, cores
         self._progress: Callable[[str, Sequence[Progress]], None] = lambda pack, reports: None
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._closed, self._up = (threading.Event() for _ in range(3))
         self._board: Any = None
-        self._poller: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
         self._owned = False
 
     def __enter__(self) -> "Runner":
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Let the cluster go; returns at once, and the end of the program waits for it."""
         self._stop.set()
-        if self._poller is not None:
-            self._poller.join(timeout=5)
-        if self._board is not None:
-            with contextlib.suppress(Exception):
-                ray.kill(self._board)
-        if self._owned:
-            ray.shutdown()
+        if self._thread is not None:
+            _ending.append(self._thread)
+        self._closed.set()
+
+    def begin(self, modules: Sequence[str] = ()) -> None:
+        """Start or join the cluster without waiting for it.
+
+        Args:
+            modules: what its workers shall have imported when the first pack comes.
+        """
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._serve, args=(modules,), name="ray", daemon=True
+                )
+                self._thread.start()
 
     def listen(self, progress: Callable[[str, Sequence[Progress]], None]) -> None:
         """Have progress delivered, as (pack name, new reports), from a thread of its own."""
@@ -189,14 +202,32 @@ class Runner:
             ) from error
 
     def _connect(self) -> None:
-        with self._lock:
-            if self._board is not None:
-                return
+        self.begin()
+        self._up.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _serve(self, modules: Sequence[str]) -> None:
+        for name in ("ray", "ray._private.worker"):  # it would tell of handlers that it cannot set
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        ended()  # what is ending must have ended before the next one starts
+        try:
             if not ray.is_initialized():
                 self._start()
             self._board = ray.remote(Board).options(num_cpus=0, max_restarts=2).remote()
-            self._poller = threading.Thread(target=self._poll, name="progress", daemon=True)
-            self._poller.start()
+            if modules:
+                for _ in range(int(ray.cluster_resources().get("CPU", 1))):
+                    ray.remote(_load).options(num_cpus=1, max_retries=0).remote(modules)
+        except BaseException as error:  # whoever waits for the cluster is told
+            self._error = error
+        finally:
+            self._up.set()
+        while self._error is None and not self._closed.wait(POLL_SECONDS):
+            self._poll()
+        with contextlib.suppress(Exception):
+            ray.kill(self._board)
+        if self._owned:
+            ray.shutdown()
 
     def _start(self) -> None:
         address = os.environ.get("RAY_ADDRESS")
@@ -212,7 +243,7 @@ class Runner:
         for attempt in range(ATTEMPTS):
             try:
                 # A local cluster's workers inherit the environment that they are started in.
-                with _environment({} if address else WORKER_ENVIRONMENT), _own_signals():
+                with _environment({} if address else WORKER_ENVIRONMENT):
                     ray.init(address=address, **settings)
                 break
             except (Exception, SystemExit) as error:  # Ray raises both, of no common kind
@@ -230,13 +261,39 @@ class Runner:
         return Path(tempfile.gettempdir()) / f"cuvee-ray-{os.getuid()}"
 
     def _poll(self) -> None:
-        while not self._stop.is_set():
-            time.sleep(POLL_SECONDS)
-            waiting: dict[str, list[Progress]] = {}
-            with contextlib.suppress(Exception):  # a courtesy; the results come by another way
-                waiting = ray.get(self._board.drain.remote(), timeout=10)
-            for pack, reports in waiting.items():
-                self._progress(pack, reports)
+        waiting: dict[str, list[Progress]] = {}
+        # A courtesy; the results come by another way. Ray exits a thread whose cluster has ended.
+        with contextlib.suppress(Exception, SystemExit):
+            waiting = ray.get(self._board.drain.remote(), timeout=10)
+        for pack, reports in waiting.items():
+            self._progress(pack, reports)
+
+
+@atexit.register  # after ray's own, so it runs before it
+def ended() -> None:
+    """Wait for clusters that are ending: a process has one Ray."""
+    while _ending:
+        thread = _ending.pop()
+        if thread is not threading.current_thread():  # one that was let go before it had begun
+            thread.join(END_SECONDS)
+
+
+@contextlib.contextmanager
+def ahead(home: Path, *, device: str, modules: Sequence[str]) -> Iterator[None]:
+    """Have a cluster begin while the program that will `take` it is still being imported."""
+    runner = Runner(home, device=device)
+    _early[home, device] = runner
+    runner.begin(modules)
+    try:
+        yield
+    finally:
+        _early.pop((home, device), None)
+        runner.__exit__()
+
+
+def take(home: Path, *, device: str) -> Runner:
+    """The cluster that was begun ahead for a home and a device, else one that begins when used."""
+    return _early.pop((home, device), None) or Runner(home, device=device)
 
 
 def _reach(address: str) -> None:
@@ -251,16 +308,6 @@ def _reach(address: str) -> None:
             f"no Ray cluster answers at {address} ({error}): start it, correct RAY_ADDRESS, "
             "or unset it to use a local one"
         ) from error
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep this process's reaction to SIGTERM: Ray would replace it by one that aborts."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if main and callable(before):
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from flows.display import current
 from flows.home import Home
 from flows.prediction import remembered
 from flows.recipe import Recipe, parse
-from flows.runner import Interrupted, Runner
+from flows.runner import Interrupted, take
 from flows.server import PrefectApi
 from flows.trainings import Trainings, speed
 from flows.watch import KEPT, Watch
@@ -118,7 +118,7 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
     problem = preparing.problem(recipe, prepared)
     store = Store(place.store)
     tracker = open_tracker(place.record, current().say)
-    runner = Runner(place.root, device=recipe.proxy.device)
+    runner = take(place.root, device=recipe.proxy.device)
     trainings = Trainings(
         prepared,
         store,

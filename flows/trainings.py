@@ -23,18 +23,18 @@ from flows.runner import Runner
 from mixtures.controllers import needed
 from mixtures.errors import TrainingError
 from mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical
-from proxies import checkpoint, trunk
-from proxies.train import Progress
+from proxies import disk, trunk
+from proxies.contract import Progress
 from proxies.trunk import WHOLE, Route
 from tasks.claims import Claims
-from tasks.pack import PackJob
+from tasks.job import PackJob
 from tasks.recorder import Tracker
 from tasks.store import Store
 from tasks.train import train_pack
 
 POLL_SECONDS = 0.05
 OTHERS_SECONDS = 1.0  # between two looks at what another sweep trains
-AHEAD = 1  # packs that wait beyond the slots, so that no core does while a result is kept
+AHEAD = 1  # packs that wait for each slot, so that no core does while results are kept
 
 Launched = tuple[PackJob, "PrefectConcurrentFuture[Any]"]
 
@@ -156,7 +156,8 @@ class Trainings:
             others: list[PackJob] = []
             while jobs:
                 under_way = sum(not f.wrapped_future.done() for _, f in launched)
-                job = self._next(jobs, launched) if under_way < slots + AHEAD else None
+                full = under_way >= slots * (1 + AHEAD)
+                job = None if full else self._next(jobs, launched)
                 if job is None:
                     time.sleep(POLL_SECONDS)
                     self._runner.check()
@@ -277,7 +278,7 @@ class Trainings:
         for outcome in outcomes:
             self._store.put(outcome)
             self._claims.release(outcome.spec.fingerprint)
-        checkpoint.remove(Path(job.checkpoints))
+        disk.remove(Path(job.checkpoints))
         with self._lock:
             for outcome in outcomes:
                 self._done[outcome.spec.fingerprint] = outcome

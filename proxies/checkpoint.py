@@ -79,11 +79,6 @@ def load(folder: Path, identity: Sequence[str]) -> dict[str, Any] | None:
     return None
 
 
-def remove(folder: Path) -> None:
-    """Remove a pack's checkpoints, which the caller does once its results are stored."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def _found(folder: Path) -> list[Path]:
     """Checkpoints, latest first."""
     return sorted(folder.glob("step-*.pt"), reverse=True)

@@ -1,13 +1,15 @@
 """What training asks of a corpus, what it reports on its way, and what comes of it."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
 from mixtures.domains import Domain
 from mixtures.history import Failed, RunSpec
-from proxies.likelihood import PackLikelihood
+
+if TYPE_CHECKING:
+    from proxies.likelihood import PackLikelihood  # torch, which readers of progress can do without
 
 
 class Split(Protocol):
@@ -66,7 +68,7 @@ class Trained:
         runs: one per spec, in order.
     """
 
-    likelihood: PackLikelihood | None
+    likelihood: "PackLikelihood | None"
     runs: tuple[TrainedRun | Failed, ...]
 
 

@@ -1,7 +1,8 @@
-"""Files that another process may be writing, or that may have been damaged: lock and digest."""
+"""Files that another process may be writing or that may be damaged: lock, digest, remove."""
 
 import fcntl
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,3 +29,8 @@ def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterato
             waiting()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def remove(folder: Path) -> None:
+    """Remove a pack's checkpoints, which the caller does once its results are stored."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -48,7 +48,7 @@ def train(
         corpus: what they train on.
         device: "cpu" or "cuda".
         checkpoints: folder of this pack's checkpoints. A run that finds one goes on from there; the
-            caller removes the folder (`checkpoint.remove`) once the results are stored.
+            caller removes the folder (`disk.remove`) once the results are stored.
         report: called every one or two percent of the steps.
         references: trained models (packs of one) that controllers compare with, by the fingerprint
             of their run.

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixtures.history import RunSpec, canonical
-from proxies import checkpoint, ladder, pack
+from proxies import disk, ladder, pack
 from proxies.blocks import Table
 
 LEAST = 16  # steps that a trunk must save in all; below that a pack of its own costs more
@@ -189,4 +189,4 @@ def _packed(
 
 def remove(folder: str | Path, name: str) -> None:
     """Remove the state of a trunk, once everything that begins with it is stored."""
-    checkpoint.remove(place(folder, name))
+    disk.remove(place(folder, name))

@@ -3,61 +3,18 @@
 Imports neither Prefect nor MLflow nor Ray: a worker starts fast and knows nothing of who called it.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.scores import Limits, PackScores, score_pack, untrained
-from evaluation.suites import Suite
-from mixtures.history import Failed, Outcome, RunResult, RunSpec
+from evaluation.scores import PackScores, score_pack, untrained
+from mixtures.history import Failed, Outcome, RunResult
 from proxies import reference
 from proxies.likelihood import PackLikelihood
 from proxies.shards import Corpus
 from proxies.train import Progress, Trained, TrainedRun, Training, train
-from proxies.trunk import WHOLE, Route
-
-
-@dataclass(frozen=True)
-class PackJob:
-    """Everything that a worker needs to train and score a pack; plain values only.
-
-    Attributes:
-        specs: runs that can train together.
-        corpus: folder of the prepared corpus.
-        suite: what the proxies are scored on beside held-out text.
-        checkpoints: folder for the pack's checkpoints.
-        device: "cpu" or "cuda".
-        limits: how much held-out text is scored.
-        references: runs whose models the specs are compared with while they train.
-        models: folder where reference models are kept.
-        route: the trunks that the runs begin with; or the trunk that is trained instead of them.
-    """
-
-    specs: tuple[RunSpec, ...]
-    corpus: str
-    suite: Suite
-    checkpoints: str
-    device: str = "cpu"
-    limits: Limits = Limits()  # noqa: RUF009 (frozen)
-    references: tuple[RunSpec, ...] = ()
-    models: str = ""
-    route: Route = WHOLE
-
-    @property
-    def name(self) -> str:
-        """Short, and different for different packs."""
-        prints = self.route.keep or [spec.fingerprint for spec in self.specs]
-        kind = "trunk-" if self.route.keep else ""
-        if len(prints) == 1:
-            return f"{kind}{prints[0][:12]}"
-        return f"{kind}{hashlib.sha256(''.join(prints).encode()).hexdigest()[:12]}x{len(prints)}"
-
-    def at(self, folder: Path) -> "PackJob":
-        """The job with its checkpoints under a folder."""
-        return replace(self, checkpoints=str(folder / self.name))
+from tasks.job import PackJob
 
 
 def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome, ...]:

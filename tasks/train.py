@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from mixtures.errors import CuveeError, TrainingError
 from mixtures.history import Outcome
-from tasks.pack import PackJob
+from tasks.job import PackJob
 
 
 def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:

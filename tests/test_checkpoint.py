@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mixtures.errors import StorageError
-from proxies import checkpoint
+from proxies import checkpoint, disk
 
 
 def state(step: int) -> dict[str, object]:
@@ -63,6 +63,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_remove_leaves_nothing_and_may_come_twice(tmp_path: Path) -> None:
     folder = tmp_path / "pack"
     checkpoint.save(folder, 1, state(1))
-    checkpoint.remove(folder)
-    checkpoint.remove(folder)
+    disk.remove(folder)
+    disk.remove(folder)
     assert not folder.exists()

@@ -19,7 +19,7 @@ from flows import trainings as training
 from flows.home import Home
 from flows.prepare import plainly, prepare, problem
 from flows.recipe import parse
-from flows.runner import Runner
+from flows.runner import Runner, ended
 from flows.search import run
 from flows.server import PrefectApi
 from mixtures.errors import DataError, TrainingError
@@ -43,6 +43,7 @@ def cluster(tmp_path_factory):
     with Runner(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
         assert runner.slots == 2
         yield
+    ended()
     assert not ray.is_initialized()
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flows import recipe as recipes
+from flows.confirm import compared, confirm, fresh_seeds
 from flows.refit import from_tables
 from mixtures import worlds
 from mixtures.errors import EvidenceError, RecipeError
@@ -38,6 +39,41 @@ def test_a_dropped_target_has_no_say():
     assert left.warnings[0].startswith("left out of the objective as mostly noise")
     assert LOUD in left.warnings[0] and QUIET not in left.warnings[0]
     assert {n.target for n in left.noise} == {*BOTH.targets, "objective"}  # still shown
+
+
+def test_what_is_left_out_has_no_say_in_the_confirmation_either():
+    """From the recipe to the confirmed gain: catches a confirmation by the full objective, whose
+    noise is a thousand times that of what the answer is for, and a target that it forgets."""
+    text = (
+        "name: noisy\ncorpus: {quickstart: [code]}\nproxy: {size: 0.3M, tokens: 60000}\n"
+        "objective: {name: mean, weights: {target/0: 1, target/1: 3}}\nfull_scale: {tokens: 1M}\n"
+        "method: {name: mixing_laws, runs: 16, refits: 12, seeds: 3}\nconfirm: {seeds: 4}\n"
+        "limits: {drop_noisy: true}\n"
+    )
+    recipe = recipes.parse(text)
+    method = recipe.build_method()
+    answer, history = search(method, BOTH, WORLD, seed=0)
+    problem = method.problem(BOTH, history)
+
+    def trainings(specs, _title, _role):
+        return WORLD(specs)
+
+    found = confirm(
+        problem,
+        compared(problem, answer, recipe.confirm),
+        trainings,
+        seeds=fresh_seeds(0, recipe.confirm.seeds),
+    )
+    quiet, loud = (BOTH.targets.index(name) for name in (QUIET, LOUD))
+    for name in ("natural", "uniform"):
+        gain = found.objective[name]
+        alone = found.targets[name][quiet]
+        assert (gain.gain, gain.low, gain.high) == pytest.approx(
+            (alone.gain, alone.low, alone.high)
+        )
+        assert gain.high - gain.low < 0.05
+        assert found.targets[name][loud].high - found.targets[name][loud].low > 1
+    assert found.objective["uniform"].low > 0  # and the quiet target alone was worth a mixture
 
 
 def test_nothing_is_dropped_unless_the_recipe_says_so():

@@ -3,6 +3,8 @@
 Proxies are trained for real, in this process instead of Ray's workers.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -227,11 +229,23 @@ def test_the_device_and_the_size_say_how_many_models_make_a_pack():
         ("auto", False, False, "float32"),
     ],
 )
-def test_bfloat16_is_used_where_the_device_has_it(monkeypatch, asked, gpu, cpu, expected):
+def test_bfloat16_is_used_where_the_device_has_it(monkeypatch, tmp_path, asked, gpu, cpu, expected):
     """Catches bfloat16 emulated in software, and float32 where the hardware has both."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: cpu, raising=False)
+    monkeypatch.setattr(device, "DRIVERS", (Path("/"),))
+    monkeypatch.setattr(device, "CPU_FLAGS", Path("/does/not/exist"))
     assert device.precision(asked) == expected
+    flags = tmp_path / "cpuinfo"
+    flags.write_text("flags : fpu avx512_bf16 avx2\n" if cpu else "flags : fpu avx512f\n")
+    monkeypatch.setattr(device, "CPU_FLAGS", flags)
+    assert device.precision(asked) == expected
+
+
+def test_what_the_machine_says_is_what_torch_says():
+    """Catches a guess without torch that splits the runs of one store."""
+    expected = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+    assert (device.precision("auto") == "bfloat16") is expected
 
 
 def test_master_weights_are_float32_and_a_cpu_process_has_one_thread():
@@ -243,3 +257,33 @@ def test_master_weights_are_float32_and_a_cpu_process_has_one_thread():
     assert {buffer.dtype for buffer in result.likelihood.model.parameters.buffers} == {
         torch.float32
     }
+
+
+def test_a_step_on_an_accelerator_never_waits_for_it(monkeypatch):
+    """Catches a step that reads a value back (item, tolist, nonzero, a branch on a tensor): on the
+    meta device tensors take the way of an accelerator and have no values to read."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # needs a driver
+    data = SyntheticCorpus(256, {"a": 30_000, "b": 30_000})
+    specs = [data.spec({"a": 0.5, "b": 0.5}, seed=s) for s in range(3)]
+    training = train.Training(specs, data, device="meta", references={})
+    for _ in range(3):
+        training.advance()
+    assert training.step == 3
+    assert {b.device.type for b in training.model.parameters.buffers} == {"meta"}
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        training.progress(1)  # the only place that waits
+
+
+def test_a_flow_that_scores_no_task_imports_neither_torch_nor_lm_eval():
+    """Catches seconds of imports that only workers need, at the top of what every study imports."""
+    program = (
+        "import sys; import flows.__main__, flows.search\n"
+        "from pathlib import Path\n"
+        "from evaluation import suites\n"
+        "suites.check(suites.Suite((), None, Path('/none')))\n"
+        "print(*{'torch', 'lm_eval', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
