@@ -6,9 +6,11 @@ Prefect nor MLflow. What comes out of here are plain values.
 
 import atexit
 import contextlib
+import ctypes
 import importlib
 import logging
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -29,6 +31,7 @@ RETRIES = 2  # of a pack whose worker or node died; it goes on from its last che
 ATTEMPTS = 3  # to start or join Ray
 POLL_SECONDS = 0.5
 REACH_SECONDS = 10
+SIGACTION_ROOM = 256  # bytes; the structure has 152 on Linux and fewer elsewhere
 END_SECONDS = 10  # for a cluster to end before the program does
 SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
 INHERITED = (
@@ -243,7 +246,7 @@ class Runner:
         for attempt in range(ATTEMPTS):
             try:
                 # A local cluster's workers inherit the environment that they are started in.
-                with _environment({} if address else WORKER_ENVIRONMENT):
+                with _environment({} if address else WORKER_ENVIRONMENT), _own_signals():
                     ray.init(address=address, **settings)
                 break
             except (Exception, SystemExit) as error:  # Ray raises both, of no common kind
@@ -308,6 +311,21 @@ def _reach(address: str) -> None:
             f"no Ray cluster answers at {address} ({error}): start it, correct RAY_ADDRESS, "
             "or unset it to use a local one"
         ) from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's reaction to SIGTERM: Ray would replace it by one that aborts.
+
+    By the C library, because Python sets handlers in the main thread only, and Ray is not there.
+    """
+    libc = ctypes.CDLL(None)
+    kept = ctypes.create_string_buffer(SIGACTION_ROOM)
+    libc.sigaction(signal.SIGTERM, None, kept)
+    try:
+        yield
+    finally:
+        libc.sigaction(signal.SIGTERM, kept, None)
 
 
 @contextlib.contextmanager
