@@ -174,7 +174,8 @@ def _cost(study: Study) -> str:
     proxy = study.problem.proxy
     fresh = [run.result for found in study.confirmations for run in found.runs]
     flops = spent([*study.runs, *fresh])
-    trained = [(run.spec.size, run.spec.tokens) for run in (*study.runs, *study.failed)]
+    specs = [run.spec for run in study.runs] + [run.spec for run in study.failed]
+    trained = [(spec.size, spec.tokens) for spec in specs]
     sizes = [f"{proxy.size}, {proxy.tokens:,} tokens each"]
     sizes += [
         f"{trained.count(other)} of them {other[0]}, {other[1]:,} tokens"

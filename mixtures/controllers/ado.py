@@ -170,7 +170,7 @@ def fit(curve: Array) -> list[float]:
         """How far the soft limits are passed (..., 4): alpha above, alpha below, a, e."""
         e, a, alpha = np.moveaxis(parameters, -1, 0)
         passed = (alpha - MOST_ALPHA, LEAST_ALPHA - alpha, a - MOST_A, least_e - e)
-        return np.maximum(0.0, np.stack(passed, axis=-1))
+        return np.asarray(np.maximum(0.0, np.stack(passed, axis=-1)))
 
     axes = (np.linspace(least_e, top, 8), np.linspace(-2, MOST_A, 8), np.linspace(0.05, 0.8, 8))
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
