@@ -32,4 +32,8 @@ def load(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is not YAML, names a Python object, or has a field twice.
     """
-    return yaml.load(text, Loader=Loader)  # noqa: S506 (a subclass of the safe loader)
+    loader = Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
