@@ -24,11 +24,13 @@ from flows.home import Home
 from flows.prediction import draw_up, write_copy
 from flows.prepare import Prepared
 from flows.recipe import Recipe, parse
-from flows.runner import Runner
+from flows.runner import Interrupted, Runner
 from flows.search import SHOWN_VERSIONS, conclude, told
 from flows.server import PrefectApi
 from flows.shelf import Shelf
-from flows.trainings import Trainings, speed
+from flows.trainings import begin as begin_trainings
+from flows.trainings import speed
+from flows.watch import Watch
 from mixtures import loop
 from mixtures.errors import EvidenceError
 from mixtures.problem import Problem
@@ -49,7 +51,7 @@ from tasks.transfer import transfer
     persist_result=False,
     validate_parameters=False,
 )
-def confirm_mixture(recipe_text: str, home: str) -> dict[str, Any]:
+def confirm_mixture(recipe_text: str, home: str) -> Any:
     """Test the recommendation of a finished study at the sizes that its recipe names.
 
     Args:
@@ -57,7 +59,8 @@ def confirm_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         home: directory of the embedded default.
 
     Returns:
-        The study's summary, as in `summary.json`.
+        The study's summary, as in `summary.json`; or, if the flow's run was cancelled in Prefect,
+        the state that says so.
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
     recipe, place = parse(recipe_text), Home(Path(home))
@@ -72,23 +75,21 @@ def confirm_mixture(recipe_text: str, home: str) -> dict[str, Any]:
         study_params(past.recipe_text, preparing.problem(recipe, prepared), recipe.seed),
         {"method": str(recipe.method["name"])},
     )
-    with Runner(place.root, device=recipe.proxy.device) as runner, told(tracker):
-        trainings = Trainings(
-            prepared,
-            store,
-            tracker,
-            runner,
-            checkpoints=place.checkpoints,
-            pack_limit=recipe.proxy.pack,
-            failed_share=recipe.limits.failed_share,
-        )
-        runner.listen(trainings.progress)
-        schedules = compared(study.problem, study.recommendation, part)
-        runs = sized(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
-        card = keep(store, draw_up(study, schedules, runs, store, written=_time(started)))
-        tracker.promise(card, write_copy(card, place.study(recipe.name)))
-        current().say(f"Prediction card {card.sha256} (version {card.version}, {card.written})")
-        steps, lost = enlarge(runs, trainings)
+    runner = Runner(place.root, device=recipe.proxy.device)
+    watch = Watch(runner.stop)
+    try:
+        with runner, told(tracker), watch:
+            trainings = begin_trainings(recipe, prepared, store, tracker, runner, place)
+            schedules = compared(study.problem, study.recommendation, part)
+            runs = sized(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
+            card = keep(store, draw_up(study, schedules, runs, store, written=_time(started)))
+            tracker.promise(card, write_copy(card, place.study(recipe.name)))
+            current().say(f"Prediction card {card.sha256} (version {card.version}, {card.written})")
+            steps, lost = enlarge(runs, trainings)
+    except Interrupted:
+        return watch.ending()
+    if trainings.budget.reached:
+        lost = (*lost, f"stopped early: {trainings.budget.reached}")
     found = transfer(steps, study.confirmation, lost)
     study = dataclasses.replace(
         study,

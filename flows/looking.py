@@ -8,24 +8,18 @@ the others still stand (Olmix's mixture reuse): they are frozen, and fewer runs 
 
 import datetime
 import hashlib
-import importlib.metadata
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import evaluation
-import mixtures
-import proxies
 from flows.prepare import Prepared
 from flows.recipe import Recipe
 from mixtures.history import canonical
 from proxies.corpus import Files
+from tasks.provenance import study_version
 from tasks.store import Store
 
-FREE = ("budget", "schedule", "confirm", "export", "handoff")  # change no recommendation
-PACKAGES = ("numpy", "scipy", "lightgbm", "scikit-learn", "torch", "tokenizers", "lm_eval")
 LEAST_RUNS = 8  # of a design over groups, unless the whole design has fewer (assumption)
 
 
@@ -56,7 +50,7 @@ class Picture:
 
 def picture(recipe: Recipe, prepared: Prepared, weights: Mapping[str, float]) -> Picture:
     """The picture of a study, taken now."""
-    values = recipe.model_dump(mode="json", exclude={"corpus", *FREE})
+    values = {name: part for name, part in recipe.determining().items() if name != "corpus"}
     settings = recipe.corpus.model_dump(mode="json", exclude={"domains"}) if recipe.corpus else {}
     domains = prepared.domains
     data = dict(zip(domains.names, domains.identities, strict=True))
@@ -69,7 +63,7 @@ def picture(recipe: Recipe, prepared: Prepared, weights: Mapping[str, float]) ->
         texts=texts or data,
         data=data,
         scoring=prepared.scoring,
-        code=code(),
+        code=study_version(),
         weights=dict(weights),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
@@ -131,15 +125,6 @@ def fewer(runs: int, domains: int, groups: int) -> int:
     Linear in what is drawn, as Olmix found the size of a swarm to be.
     """
     return min(runs, max(math.ceil(runs * groups / domains), min(LEAST_RUNS, runs)))
-
-
-def code() -> str:
-    """Hash of the sources and packages that train, score and fit."""
-    content = [importlib.metadata.version(name) for name in PACKAGES]
-    for room in (mixtures, proxies, evaluation):
-        files = sorted(Path(str(room.__file__)).parent.rglob("*.py"))
-        content += [path.read_text(encoding="utf-8") for path in files]
-    return hashlib.sha256("\0".join(content).encode()).hexdigest()
 
 
 def _hash(value: Any) -> str:

@@ -1,15 +1,11 @@
 """The prediction card of a confirmation, drawn up before anything of it is trained."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import evaluation
-import mixtures
-import proxies
 from flows.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
 from flows.display import current
 from flows.recipe import ConfirmPart
@@ -19,6 +15,7 @@ from mixtures.recommendation import LEVEL, Estimate, Recommendation
 from tasks.calibration import score
 from tasks.confirmation import AVERAGE, BEST, RECOMMENDED
 from tasks.predictions import Card, Promise, read
+from tasks.provenance import study_version
 from tasks.store import Store
 from tasks.study import Study, fingerprint
 from tasks.transfer import transfer
@@ -72,7 +69,7 @@ def draw_up(study: Study, schedules: Schedules, runs: Sized, store: Store, *, wr
         seeds=tuple(dict.fromkeys(seed for _, specs in runs for _, seed in specs)),
         level=LEVEL,
         promises=tuple(promises),
-        code=code(),
+        code=f"cuvee {importlib.metadata.version('cuvee')}, sources {study_version()[:16]}",
         written=written,
     )
 
@@ -100,15 +97,6 @@ def _claim(names: Sequence[str], runs: Sized) -> str:
         f"The recommended mixture has a lower objective than {', '.join(beaten)}, on average over "
         f"seeds, at {'; '.join(places)}."
     )
-
-
-def code() -> str:
-    """The version of the code: the distribution's, and a hash of what trains, scores and fits."""
-    folders = [Path(str(package.__file__)).parent for package in (mixtures, proxies, evaluation)]
-    digest = hashlib.sha256()
-    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return f"cuvee {importlib.metadata.version('cuvee')}, sources {digest.hexdigest()[:16]}"
 
 
 def write_copy(card: Card, folder: Path) -> Path:

@@ -214,6 +214,10 @@ class Recipe(Part):
     @property
     def digest(self) -> str:
         """Hash of all that a recommendation depends on; a default may be written out or not."""
+        return hashlib.sha256(canonical(self.determining()).encode()).hexdigest()
+
+    def determining(self) -> dict[str, Any]:
+        """The values that a recommendation depends on, where they are not defaults."""
         values = self.model_dump(mode="json", exclude_defaults=True)
         for name in FREE:
             *outer, last = name.split(".")
@@ -221,7 +225,7 @@ class Recipe(Part):
             for part in outer:
                 inner = inner.get(part, {})
             inner.pop(last, None)
-        return hashlib.sha256(canonical(values).encode()).hexdigest()
+        return values
 
     def build_method(self) -> Screened:
         """The method with its hyper-parameters, and with the limits on noise."""

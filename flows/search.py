@@ -23,7 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import looking
 from flows import prepare as preparing
-from flows.budget import Budget, training_flops
+from flows.budget import Budget
 from flows.confirm import compared, confirm, fresh_seeds
 from flows.display import current
 from flows.home import Home
@@ -32,6 +32,7 @@ from flows.recipe import Recipe, parse
 from flows.runner import Interrupted, take
 from flows.server import PrefectApi
 from flows.trainings import Trainings, speed
+from flows.trainings import begin as begin_trainings
 from flows.watch import KEPT, Watch
 from mixtures import loop, recommendation
 from mixtures.errors import BudgetError, EvidenceError, ServiceError, StorageError
@@ -119,22 +120,12 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
     store = Store(place.store)
     tracker = open_tracker(place.record, current().say)
     runner = take(place.root, device=recipe.proxy.device)
-    trainings = Trainings(
-        prepared,
-        store,
-        tracker,
-        runner,
-        checkpoints=place.checkpoints,
-        pack_limit=recipe.proxy.pack,
-        failed_share=recipe.limits.failed_share,
-    )
-    runner.listen(trainings.progress)
+    trainings = begin_trainings(recipe, prepared, store, tracker, runner, place)
     tracker.begin(
         recipe.name,
         study_params(recipe_text, problem, recipe.seed),
         {"method": str(recipe.method["name"])},
     )
-    trainings.budget = Budget(recipe.budget, training_flops(prepared.corpus.vocabulary))
     watch = Watch(runner.stop)
     try:
         with runner, told(tracker), watch:

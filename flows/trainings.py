@@ -18,7 +18,9 @@ from prefect.futures import PrefectConcurrentFuture
 
 from flows.budget import Budget, training_flops
 from flows.display import Bar, current
+from flows.home import Home
 from flows.prepare import Prepared
+from flows.recipe import Recipe
 from flows.runner import Runner
 from mixtures.controllers import needed
 from mixtures.errors import TrainingError
@@ -331,6 +333,24 @@ class Trainings:
                 f"recipe's limits.failed_share of {self._failed_share:.0%} allows: {reasons}. "
                 "Lower proxy.rate, or raise the limit; finished runs are kept"
             )
+
+
+def begin(
+    recipe: Recipe, prepared: Prepared, store: Store, tracker: Tracker, runner: Runner, home: Home
+) -> Trainings:
+    """The trainings of a recipe, under its limits and its budget; the runner reports to them."""
+    trainings = Trainings(
+        prepared,
+        store,
+        tracker,
+        runner,
+        checkpoints=home.checkpoints,
+        pack_limit=recipe.proxy.pack,
+        failed_share=recipe.limits.failed_share,
+    )
+    trainings.budget = Budget(recipe.budget, training_flops(prepared.corpus.vocabulary))
+    runner.listen(trainings.progress)
+    return trainings
 
 
 def speed(outcomes: Sequence[Outcome]) -> float:

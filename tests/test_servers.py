@@ -149,12 +149,12 @@ def test_a_study_runs_through_a_teams_servers(servers, tmp_path):
     assert process.returncode == 0, out + err
     assert worked == [True, True]
     summary = json.loads((home / "studies/tiny/summary.json").read_text())
-    assert summary["trained_now"] == summary["proxies"] == 18 and summary["failed"] == 0
+    assert summary["trained_now"] == summary["proxies"] == 20 and summary["failed"] == 0
 
     flows = httpx.post(urls["PREFECT_API_URL"] + "/flow_runs/filter", json={}).json()
     assert [run["state"]["type"] for run in flows] == ["COMPLETED"]
     tasks = httpx.post(urls["PREFECT_API_URL"] + "/task_runs/filter", json={"limit": 200}).json()
-    assert sum(run["name"].startswith("pack-") for run in tasks) == 18
+    assert sum(run["name"].startswith("pack-") for run in tasks) == 20
 
     record = urls["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow"
     experiment = httpx.get(f"{record}/experiments/get-by-name?experiment_name=cuvee").json()
@@ -162,7 +162,7 @@ def test_a_study_runs_through_a_teams_servers(servers, tmp_path):
         f"{record}/runs/search",
         json={"experiment_ids": [experiment["experiment"]["experiment_id"]], "max_results": 100},
     ).json()["runs"]
-    assert len(found) == 19 and {run["info"]["status"] for run in found} == {"FINISHED"}
+    assert len(found) == 21 and {run["info"]["status"] for run in found} == {"FINISHED"}
     assert list((tmp_path / "artifacts").rglob("report.html"))
     assert not (home / "mlflow").exists() and not (home / "ray").exists()
 
