@@ -3,15 +3,21 @@
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
+
+import numpy as np
 
 from flows.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
 from flows.display import current
-from flows.recipe import ConfirmPart
+from flows.recipe import ConfirmPart, parse
 from flows.shelf import Shelf
 from mixtures.errors import EvidenceError, StorageError
-from mixtures.recommendation import LEVEL, Estimate, Recommendation
+from mixtures.loop import generator
+from mixtures.methods.forecast import gains_at
+from mixtures.methods.ladder import Ladder
+from mixtures.recommendation import LEVEL, Estimate
 from tasks.calibration import score
 from tasks.confirmation import AVERAGE, BEST, RECOMMENDED
 from tasks.predictions import Card, Promise, read
@@ -21,6 +27,9 @@ from tasks.study import Study, fingerprint
 from tasks.transfer import transfer
 
 FOLDER = "predictions"  # of a study, for copies that people and the record take
+OWN = "at the study's own size"
+
+Told = Mapping[str, tuple[Estimate | None, str]]
 
 
 def draw_up(study: Study, schedules: Schedules, runs: Sized, store: Store, *, written: str) -> Card:
@@ -39,8 +48,9 @@ def draw_up(study: Study, schedules: Schedules, runs: Sized, store: Store, *, wr
         for _, specs in runs
         for spec in specs.values()
     }
+    told = _told(study, schedules, runs)
     promises = []
-    for place, specs in runs:
+    for (place, specs), gains in zip(runs, told, strict=True):
         for baseline in schedules:
             if baseline == RECOMMENDED:
                 continue
@@ -52,7 +62,7 @@ def draw_up(study: Study, schedules: Schedules, runs: Sized, store: Store, *, wr
                     place.proxy.size,
                     place.proxy.tokens,
                     baseline,
-                    *predicted(answer, baseline, place.proxy.size, place.proxy.tokens),
+                    *gains.get(baseline, (None, "nothing predicts this one")),
                     runs=deciding,
                     before=sum(trained[name] for name in deciding),
                 )
@@ -74,20 +84,45 @@ def draw_up(study: Study, schedules: Schedules, runs: Sized, store: Store, *, wr
     )
 
 
-def predicted(
-    answer: Recommendation, baseline: str, size: str, tokens: int
-) -> tuple[Estimate | None, str]:
-    """The gain over a baseline that a recommendation predicts at a size, and from what.
+def _told(study: Study, schedules: Schedules, runs: Sized) -> list[Told]:
+    """The predicted gains at each size by name of the baseline, and from what.
 
-    A recommendation without evidence from several sizes predicts the gain of its own size at every
-    other: that is the assumption a confirmation puts to the test.
+    A law of scale that beat ranking is asked about each size. Any other recommendation predicts at
+    every size the gain that it states: that is the assumption a confirmation puts to the test.
     """
-    found = dict(answer.gains).get(baseline)
-    if found is None:
-        return None, "nothing predicts this one"
-    law = next((law.law for law in answer.laws if law.chosen), "")
-    source = f"the law {law}" if law else "paired runs"
-    return found, f"{source} at the study's own size, taken to be the same at {size}, {tokens:,}"
+    answer, scale = study.recommendation, study.recommendation.scale
+    if scale is None or not scale.beats:
+        law = next((law.law for law in answer.laws if law.chosen), "")
+        where = f"for models of {scale.predicted_parameters:,} parameters" if scale else OWN
+        source = f"the law {law}" if law else "paired runs"
+        return [
+            {
+                name: (gain, f"{source} {where}, taken to be the same at {at.size}, {at.tokens:,}")
+                for name, gain in answer.gains
+            }
+            for at in (place.proxy for place, _ in runs)
+        ]
+    method = parse(study.recipe_text).build_method().method
+    fixed = {
+        name: np.array(stages[0].weights) for name, stages in schedules.items() if len(stages) == 1
+    }
+    found = gains_at(
+        cast(Ladder, method),
+        study.problem,
+        study.history,
+        scale.chosen,
+        points={RECOMMENDED: fixed.pop(RECOMMENDED), **fixed},
+        scales=[(place.parameters(place.proxy.size), place.proxy.tokens) for place, _ in runs],
+        rng=generator(study.seed, len(study.history)),
+    )
+    source = f"the law {scale.chosen}, fitted to {len(answer.evidence)} runs, at"
+    return [
+        {
+            name: (gain, f"{source} {place.proxy.size}, {place.proxy.tokens:,}")
+            for name, gain in gains.items()
+        }
+        for (place, _), gains in zip(runs, found, strict=True)
+    ]
 
 
 def _claim(names: Sequence[str], runs: Sized) -> str:

@@ -6,12 +6,9 @@ Prefect nor MLflow. What comes out of here are plain values.
 
 import atexit
 import contextlib
-import ctypes
 import importlib
 import logging
 import os
-import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +18,7 @@ from typing import Any
 import ray
 
 from flows.board import Board
+from flows.cluster import environment, own_signals, reach
 from mixtures.errors import CuveeError, ServiceError, TrainingError
 from mixtures.history import Outcome
 from proxies.allocator import WORKER_ENVIRONMENT
@@ -30,8 +28,6 @@ from tasks.job import PackJob
 RETRIES = 2  # of a pack whose worker or node died; it goes on from its last checkpoint
 ATTEMPTS = 3  # to start or join Ray
 POLL_SECONDS = 0.5
-REACH_SECONDS = 10
-SIGACTION_ROOM = 256  # bytes; the structure has 152 on Linux and fewer elsewhere
 END_SECONDS = 10  # for a cluster to end before the program does
 SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
 INHERITED = (
@@ -235,7 +231,7 @@ class Runner:
     def _start(self) -> None:
         address = os.environ.get("RAY_ADDRESS")
         if address:
-            _reach(address)
+            reach(address)
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         if address:
@@ -246,7 +242,7 @@ class Runner:
         for attempt in range(ATTEMPTS):
             try:
                 # A local cluster's workers inherit the environment that they are started in.
-                with _environment({} if address else WORKER_ENVIRONMENT), _own_signals():
+                with environment({} if address else WORKER_ENVIRONMENT), own_signals():
                     ray.init(address=address, **settings)
                 break
             except (Exception, SystemExit) as error:  # Ray raises both, of no common kind
@@ -297,46 +293,3 @@ def ahead(home: Path, *, device: str, modules: Sequence[str]) -> Iterator[None]:
 def take(home: Path, *, device: str) -> Runner:
     """The cluster that was begun ahead for a home and a device, else one that begins when used."""
     return _early.pop((home, device), None) or Runner(home, device=device)
-
-
-def _reach(address: str) -> None:
-    """Look whether anyone listens at a cluster's address: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return  # "auto" and the like name no address
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
-    except OSError as error:
-        raise ServiceError(
-            f"no Ray cluster answers at {address} ({error}): start it, correct RAY_ADDRESS, "
-            "or unset it to use a local one"
-        ) from error
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep this process's reaction to SIGTERM: Ray would replace it by one that aborts.
-
-    By the C library, because Python sets handlers in the main thread only, and Ray is not there.
-    """
-    libc = ctypes.CDLL(None)
-    kept = ctypes.create_string_buffer(SIGACTION_ROOM)
-    libc.sigaction(signal.SIGTERM, None, kept)
-    try:
-        yield
-    finally:
-        libc.sigaction(signal.SIGTERM, kept, None)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

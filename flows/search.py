@@ -137,11 +137,7 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
             untrained = trainings.untrained(history[0].spec) if history else None
     except Interrupted:
         return watch.ending()
-    if trainings.budget.reached:
-        said = f"Stopped early: {trainings.budget.reached}; what it left out counts as failed."
-        answer = dataclasses.replace(answer, warnings=(said, *answer.warnings))
-    if note:
-        answer = dataclasses.replace(answer, warnings=(note, *answer.warnings))
+    answer = _noted(answer, trainings.budget, note)
     study = Study(
         name=recipe.name,
         recipe_text=recipe_text,
@@ -170,6 +166,14 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
         weights = problem.domains.mapping(answer.weights)
         looking.keep(store, recipe.name, looking.picture(given, prepared, weights))
     return digest
+
+
+def _noted(answer: Recommendation, budget: Budget, note: str) -> Recommendation:
+    """A recommendation with what a reader must know before the rest."""
+    notes = [note] if note else []
+    if budget.reached:
+        notes.append(f"Stopped early: {budget.reached}; what it left out counts as failed.")
+    return dataclasses.replace(answer, warnings=(*notes, *answer.warnings))
 
 
 def _confirmed(

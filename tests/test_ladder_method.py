@@ -11,6 +11,7 @@ from mixtures.errors import RecipeError, UnknownName
 from mixtures.history import Failed
 from mixtures.loop import generator, search
 from mixtures.methods import splits
+from mixtures.methods.forecast import gains_at
 from mixtures.methods.ladder import climbers
 from mixtures.problem import Proxy
 from mixtures.registry import build, describe
@@ -23,9 +24,11 @@ RUNGS = (
 )
 
 
+SMALL = {"rungs": RUNGS, "runs": 20, "refits": 10, "laws": ["linear"], "scaling": ["joint"]}
+
+
 def ladder(**fields):
-    small = {"runs": 20, "refits": 10, "laws": ["linear"], "scaling": ["joint"]}
-    return build("method", {"name": "ladder", "rungs": RUNGS, **small, **fields})
+    return build("method", {"name": "ladder", **SMALL, **fields})
 
 
 def posed(moves=1.0, seed=0, sd=0.002):
@@ -102,6 +105,24 @@ def test_the_answer_knows_its_scale_and_its_test(found):
         problem.domains.natural[None], np.ones((1, 4)))[0, 0]  # fmt: skip
     said = next(f for f in scale.forecasts if f.mixture == "natural")
     assert said.low - 0.02 <= truth <= said.high + 0.02
+
+
+def test_gains_are_forecast_for_the_scale_that_is_asked(found):
+    """Catches a gain at full scale taken for the gain of a smaller confirmation."""
+    world, problem, answer, history = found
+    scales = [(4_000_000, 80_000_000), (100_000_000, 4_000_000_000)]
+    points = {c.name: np.array(c.weights) for c in answer.candidates}
+    arguments = {"points": points, "scales": scales, "rng": generator(0, 1)}
+    told = gains_at(ladder(), problem, history, "joint", **arguments)
+    for scale, gains in zip(scales, told, strict=True):
+        assert list(gains) == list(points)[1:]
+        truth = world.world.at_scale(*scale).truth
+        levels = truth(np.array(list(points.values())), np.ones((len(points), 4)))[:, 0]
+        gain = gains["natural"]
+        assert (
+            gain.low - 0.01 <= levels[list(points).index("natural")] - levels[0] <= gain.high + 0.01
+        )
+    assert abs(told[0]["natural"].mean - told[1]["natural"].mean) > 0.005
 
 
 def test_without_a_law_that_can_be_tested_ranking_is_used_and_said():

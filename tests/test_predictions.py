@@ -5,15 +5,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from synthetic_study import synthetic_study
 from test_confirm import PART, SEEDS, Trainer
+from test_ladder_method import SMALL, ladder, posed
 
 from flows.confirm import compared, enlarge, fresh_seeds, sized
 from flows.prediction import draw_up, remembered, write_copy
 from flows.recipe import ConfirmPart, SizePart
 from mixtures.errors import CorruptError, StorageError
 from mixtures.history import RunResult, canonical
+from mixtures.loop import search
 from mixtures.recommendation import Estimate
 from tasks import record
 from tasks.calibration import calibration, score
@@ -250,3 +254,43 @@ def test_the_record_has_the_card_before_any_of_its_runs(done, tmp_path):
     children = [run for run in ledger.runs.values() if run.parent]
     assert sum(run.params["size"] == "1M" for run in children) == 12
     assert all("objective" in run.metrics for run in children if run.status == "FINISHED")
+
+
+def test_a_ladders_card_asks_its_law_about_each_size(store):
+    """Catches the gain at full scale promised for a test at a smaller one."""
+    world, problem = posed()
+    answer, history = search(ladder(), problem, world, 0)
+    answer = replace(answer, scale=replace(answer.scale, beats=True, chosen="joint"))
+    text = yaml.safe_dump(
+        {
+            "name": "ladder",
+            "tables": {"mixtures": "a.csv", "scores": "b.csv"},
+            "objective": {"name": "mean", "weights": {"target/0": 1}},
+            "method": {"name": "ladder", **SMALL, "rungs": list(SMALL["rungs"])},
+        }
+    )
+    study = replace(
+        synthetic_study(),
+        problem=problem,
+        recommendation=answer,
+        history=history,
+        recipe_text=text,
+        corpus={},
+        confirmation=None,
+        untrained=None,
+        chance=None,
+    )
+    part = ConfirmPart(
+        sizes=[SizePart(size="1M", tokens=20_000_000), SizePart(size="4M", tokens=80_000_000)]
+    )
+    card = drawn(study, store, part)
+    natural = [p for p in card.promises if p.baseline == "natural"]
+    assert [p.size for p in natural] == ["1M", "4M"]
+    assert natural[0].predicted.mean != natural[1].predicted.mean
+    for promise, size in zip(natural, (1_000_000, 4_000_000), strict=True):
+        points = np.array([answer.weights, problem.domains.natural])
+        truth = world.world.at_scale(size, promise.tokens).truth(points, np.ones((2, 4)))[:, 0]
+        said = promise.predicted
+        assert said.low - 0.01 <= truth[1] - truth[0] <= said.high + 0.01
+        assert "the law joint, fitted to" in promise.source
+    assert drawn(study, store, part).identity == card.identity

@@ -90,7 +90,7 @@ def recommend(
     W = table(own, problem.targets)[0]
     if len(steps) == 1:
         return judge(base, problem, W, foreign)
-    scales = _scales(problem, history, steps)
+    scales = scales_of(problem, history, steps)
     laws = {str(law.name): cast(Scaling, law) for law in ladder.scaling}
     name = next(law.law for law in base.laws if law.chosen)
     single = SingleScale(next(law for law in ladder.laws if law.name == name))
@@ -144,7 +144,13 @@ def _noise(problem: Problem, history: History, first: Rung) -> tuple[Noise, ...]
     return diagnostics.noise_floor(W, Y, problem.targets, form)
 
 
-def _scales(problem: Problem, history: History, steps: tuple[Rung, ...]) -> Scales:
+def scales_of(problem: Problem, history: History, steps: tuple[Rung, ...]) -> Scales:
+    """A study's evidence at all its sizes.
+
+    Raises:
+        EvidenceError: a run lacks a target, or nothing has finished.
+        RecipeError: the problem does not know the parameters of a size.
+    """
     runs = rungs.gathered(problem, history, steps)
     names = problem.objective.targets
     narrow = runs.columns([problem.targets.index(name) for name in names])
