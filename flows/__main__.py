@@ -103,6 +103,28 @@ def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
 
 
 @app.command()
+def checkpoint(
+    recipe: RecipePath,
+    to: Annotated[Path, typer.Option(help="folder to write to")],
+    mixture: Annotated[
+        str, typer.Option(help="natural, uniform, recommended, or one of confirm.mixtures")
+    ] = "natural",
+    home: HomePath = DEFAULT_HOME,
+) -> None:
+    """Train one proxy of a recipe, and write it as a Hugging Face checkpoint with its tokenizer."""
+    with _person() as display:
+        given, _ = recipes.load(recipe)
+        place = settle(home)
+        from flows.checkpoint import write
+
+        folder, spec = write(given, place, mixture, to)
+        display.say(
+            f"{folder}: {spec.size}, {spec.tokens:,} tokens of the {mixture} mixture, "
+            f"run {spec.fingerprint[:12]}"
+        )
+
+
+@app.command()
 def approve(
     recipe: RecipePath,
     by: Annotated[str, typer.Option(help="who approves; by default the user")] = "",

@@ -15,7 +15,7 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import finished
+from flows import continual, finished
 from flows import prepare as preparing
 from flows.confirm import compared, confirm, enlarge, fresh_seeds, sized
 from flows.display import current
@@ -133,6 +133,7 @@ def read_back(recipe: Recipe, past: Finished, prepared: Prepared, store: Store) 
         tokens_per_second=speed(history),
         seed=recipe.seed,
         least_signal=recipe.limits.least_signal,
+        continual=continual.told(recipe, prepared),
     )
 
 

@@ -28,7 +28,8 @@ class Picture:
     """What determined a study, and what came of it.
 
     Attributes:
-        recipe: hash of the recipe but its sources and what changes no recommendation.
+        recipe: hash of the recipe but its sources and what changes no recommendation; with the
+            weights of the checkpoint that it starts from, if any.
         confirm: hash of what the recipe wants confirmed.
         texts: hash of the text by domain.
         data: hash of tokenizer and shards by domain.
@@ -58,7 +59,7 @@ def picture(recipe: Recipe, prepared: Prepared, weights: Mapping[str, float]) ->
     texts = {name: Files(part.path, part.field).identity for name, part in named.items()}
     confirm = recipe.confirm.model_dump(mode="json") if recipe.confirm else None
     return Picture(
-        recipe=_hash([values, settings]),
+        recipe=_hash([values, settings, *([prepared.start.content] if prepared.start else [])]),
         confirm=_hash(confirm),
         texts=texts or data,
         data=data,

@@ -26,6 +26,19 @@ class Part(BaseModel):
         return values
 
 
+class ContinualPart(Part):
+    """Training that goes on from `proxy.start`: what it has seen, and how much of it must be kept.
+
+    `old` are the domains that the checkpoint was trained on and `replay` is their least share
+    together. With `forget`, no old domain may end worse than the checkpoint by more than so many
+    bits per byte.
+    """
+
+    old: list[str] = Field(min_length=1)
+    replay: float = Field(default=0.0, ge=0, le=1)
+    forget: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
 class ExportPart(Part):
     """What a trainer must know to take the recommendation; see `tasks/README.md`.
 

@@ -7,7 +7,7 @@ each domain has; no proxy is trained.
 import numpy as np
 from rich.table import Table
 
-from flows import plan_rungs
+from flows import continual, plan_rungs
 from flows import prepare as preparing
 from flows.budget import forecast
 from flows.display import Display, clock
@@ -41,6 +41,8 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     say = display.say
     say(f"Study {recipe.name}: {len(problem.domains)} domains, {len(problem.targets)} targets")
     display.console.print(design(problem, specs))
+    for line in continual.sentences(recipe, prepared):
+        say(line)
     if isinstance(screened.method, Ladder):
         for table in rungs(recipe, screened.method, problem, prepared.corpus.vocabulary):
             display.console.print(table)

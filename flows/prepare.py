@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from evaluation import benchmarks, suites
 from evaluation.limits import Limits
 from evaluation.packaged import SOURCES
+from flows import continual
 from flows.display import current
 from flows.home import Home
 from flows.recipe import CorpusPart as RecipeCorpus
@@ -21,12 +22,13 @@ from mixtures.domains import DomainSet
 from mixtures.errors import RecipeError
 from mixtures.history import canonical
 from mixtures.problem import Problem, Proxy
-from proxies import device, ladder
+from proxies import ladder
 from proxies.corpus import Files, Source
 from proxies.quickstart import KINDS, quickstart
 from proxies.shards import Corpus
 from tasks import archives
 from tasks import corpus as corpora
+from tasks.continual import Start
 from tasks.study import CorpusPart
 
 
@@ -38,11 +40,13 @@ class Prepared:
         corpus: token shards by domain.
         suite: benchmark tasks.
         limits: how much held-out text is scored.
+        start: the checkpoint that every run goes on from; None where they start from nothing.
     """
 
     corpus: Corpus
     suite: suites.Suite
     limits: Limits
+    start: Start | None = None
 
     @property
     def domains(self) -> DomainSet:
@@ -113,7 +117,12 @@ def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
     tests = {name: suite.file(name) for name in suite.tasks}
     texts = {name: benchmarks.texts(path) for name, path in tests.items() if path is not None}
     corpus = _corpus(recipe, home, found, texts, step)
-    return Prepared(corpus, suite, Limits(tokens=recipe.evaluation.heldout_tokens))
+    prepared = Prepared(corpus, suite, Limits(tokens=recipe.evaluation.heldout_tokens))
+    if recipe.proxy.start is None:
+        return prepared
+    with current().step("Checkpoint"):
+        start = step("score-checkpoint", continual.measured)(recipe, prepared, home)
+    return replace(prepared, start=start)
 
 
 def problem(recipe: Recipe, prepared: Prepared) -> Problem:
@@ -125,22 +134,22 @@ def problem(recipe: Recipe, prepared: Prepared) -> Problem:
     domains, proxy = prepared.domains, recipe.proxy
     for shares in recipe.confirm.mixtures.values() if recipe.confirm else ():
         simplex.check(domains.vector(shares), domains.names)
+    before = prepared.start.scores if prepared.start else {}
     share = min(1.0, proxy.tokens / recipe.full_scale.tokens)
     return Problem(
         domains=domains,
         targets=prepared.targets,
-        objective=recipe.build_objective(),
+        objective=continual.guarded(recipe, recipe.build_objective(), before),
         constraints=recipe.build_constraints(domains),
         proxy=Proxy(
             size=proxy.size,
             tokens=proxy.tokens,
             schedule=proxy.schedule,
-            precision=(
-                device.precision(proxy.device) if proxy.precision == "auto" else proxy.precision
-            ),
+            precision=continual.precision(recipe),
             rate=proxy.rate,
             repetition=share if proxy.match_repetition else 1.0,
             average=proxy.average,
+            start=prepared.start.content if prepared.start else "",
         ),
         full_tokens=recipe.full_scale.tokens,
         scoring=prepared.scoring,
@@ -209,9 +218,15 @@ def _corpus(
         else {name: Files(given.path, given.field) for name, given in part.domains.items()}
     )
     settings = corpora.CorpusSettings(vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes)
+    given = continual.tokenizer(recipe)
     with current().step("Corpus") as bar:
         corpus: Corpus = step("prepare-corpus", corpora.prepare)(
-            sources, home.corpora, benchmarks=texts, settings=settings, progress=bar.move
+            sources,
+            home.corpora,
+            benchmarks=texts,
+            settings=settings,
+            progress=bar.move,
+            tokenizer=given,
         )
     return corpus
 

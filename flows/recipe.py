@@ -15,8 +15,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from flows import strict
-from flows.parts import Count, ExportPart, HandoffPart, Part
+from flows import continual, strict
+from flows.parts import ContinualPart, Count, ExportPart, HandoffPart, Part
 from flows.standing import BudgetPart, SchedulePart
 from mixtures import registry
 from mixtures.constraints import Constraints, Group, constrain
@@ -27,7 +27,7 @@ from mixtures.loop import Method
 from mixtures.methods import screening
 from mixtures.methods.screening import Screened
 from mixtures.methods.verdict import RATIO
-from mixtures.objectives import Objective, Regret
+from mixtures.objectives import Floors, Objective, Regret
 from mixtures.ratios import held
 from proxies import ladder
 from tasks.confirmation import AVERAGE, BASELINES, BEST, RECOMMENDED
@@ -55,8 +55,12 @@ class CorpusPart(Part):
 
 
 class ProxyPart(Part):
-    """How the small models are trained."""
+    """How the small models are trained.
 
+    With `start`, the folder of a Hugging Face checkpoint, they go on from it: see `continual`.
+    """
+
+    start: str | None = Field(default=None, min_length=1)
     size: str = "0.6M"
     tokens: Count = 400_000
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"
@@ -199,6 +203,7 @@ class Recipe(Part):
     corpus: CorpusPart | None = None
     tables: TablesPart | None = None
     proxy: ProxyPart = ProxyPart()
+    continual: ContinualPart | None = None
     evaluation: EvaluationPart = EvaluationPart()
     objective: dict[str, Any]
     constraints: ConstraintsPart = ConstraintsPart()
@@ -235,18 +240,21 @@ class Recipe(Part):
     def build_objective(self) -> Objective:
         """The objective with its hyper-parameters."""
         objective: Objective = registry.build("objective", self.objective)
-        if self.tables and isinstance(objective, Regret):
+        if self.tables and isinstance(objective, Regret | Floors):
             return objective.turned(self.tables.higher_is_better)
         return objective
 
     def build_constraints(self, domains: DomainSet) -> Constraints:
         """The feasible set over a corpus's domains."""
         part = self.constraints
+        groups = [Group(tuple(g.domains), g.at_least, g.at_most) for g in part.groups]
+        if self.continual and self.continual.replay:
+            groups.append(Group(tuple(self.continual.old), self.continual.replay))
         found = constrain(
             domains,
             full_tokens=self.full_scale.tokens,
             bounds=part.bounds,
-            groups=[Group(tuple(g.domains), g.at_least, g.at_most) for g in part.groups],
+            groups=groups,
             required=part.required,
             epochs=part.epochs,
             most_domains=part.most_domains,
@@ -311,6 +319,7 @@ def build(values: Mapping[str, Any], where: str) -> Recipe:
         objective = recipe.build_objective()
         if recipe.limits.drop_noisy:
             screening.check(objective)
+        continual.check(recipe)
     except UnknownName:
         raise
     except CuveeError as error:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from flows import continual
 from flows import prepare as preparing
 from flows.confirm import compared, confirm, fresh_seeds
 from flows.display import current
 from flows.home import Home
+from flows.prepare import Prepared
 from flows.recipe import Recipe
 from flows.search import SHOWN_VERSIONS, write_files
 from flows.shelf import Shelf
@@ -25,7 +27,7 @@ from mixtures.recommendation import Recommendation
 from tasks import handoff_card, tables
 from tasks.confirmation import Confirmation
 from tasks.store import Store
-from tasks.study import CorpusPart, Study
+from tasks.study import Study
 
 
 def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
@@ -46,9 +48,9 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
         answer = told(answer, problem, recipe, joined)
         available = _available(recipe)
         confirmation: Confirmation | None = None
-        corpus: dict[str, CorpusPart] = {}
+        prepared = None
     else:
-        problem, answer, history, confirmation, corpus = _from_store(recipe, home)
+        problem, answer, history, confirmation, prepared = _from_store(recipe, home)
         available = None
     study = Study(
         name=recipe.name,
@@ -56,7 +58,7 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
         problem=problem,
         recommendation=answer,
         history=history,
-        corpus=corpus,
+        corpus=preparing.corpus_parts(prepared.corpus) if prepared else {},
         versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
         confirmation=confirmation,
         minutes=(time.monotonic() - begin) / 60,
@@ -66,6 +68,7 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
         least_signal=recipe.limits.least_signal,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         available=available,
+        continual=continual.told(recipe, prepared) if prepared else None,
     )
     handoff_card.keep(Store(home.store), handoff_card.card(study, recipe.digest))
     folder = home.study(recipe.name) / "fit"
@@ -184,7 +187,7 @@ def told(
 
 def _from_store(
     recipe: Recipe, home: Home
-) -> tuple[Problem, Recommendation, History, Confirmation | None, dict[str, CorpusPart]]:
+) -> tuple[Problem, Recommendation, History, Confirmation | None, Prepared]:
     prepared = preparing.prepare(recipe, home, preparing.plainly)
     problem = preparing.problem(recipe, prepared)
     shelf = Shelf(Store(home.store))
@@ -211,4 +214,4 @@ def _from_store(
             )
         except EvidenceError:
             current().say("No confirmation: its runs for this recommendation are not in the store")
-    return problem, answer, history, confirmation, preparing.corpus_parts(prepared.corpus)
+    return problem, answer, history, confirmation, prepared

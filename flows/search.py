@@ -21,7 +21,7 @@ from prefect.exceptions import CancelledRun, Pause
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import looking
+from flows import continual, looking
 from flows import prepare as preparing
 from flows.budget import Budget
 from flows.confirm import compared, confirm, fresh_seeds
@@ -134,7 +134,8 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
             answer, history = loop.search(method, problem, trainings, recipe.seed)
             problem = screened.problem(problem, history)  # what the answer is for is confirmed
             confirmation = _confirmed(recipe, problem, answer, trainings)
-            untrained = trainings.untrained(history[0].spec) if history else None
+            began = prepared.start
+            untrained = trainings.untrained(history[0].spec) if history and not began else None
     except Interrupted:
         return watch.ending()
     answer = _noted(answer, trainings.budget, note)
@@ -147,7 +148,7 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
         corpus=preparing.corpus_parts(prepared.corpus),
         versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
         confirmation=confirmation,
-        untrained=untrained,
+        untrained=began.scores if began else untrained,
         chance=prepared.chance,
         minutes=(time.monotonic() - begin) / 60,
         trained_now=trainings.trained,
@@ -156,6 +157,7 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
         seed=recipe.seed,
         least_signal=recipe.limits.least_signal,
         started=started.isoformat(timespec="seconds"),
+        continual=continual.told(recipe, prepared),
     )
     study = remembered(study, recipe.confirm, store)
     given = parse(asked) if asked else recipe

@@ -7,7 +7,7 @@ keeps a convex law's problem convex.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -136,6 +136,24 @@ def _named(*pairs: Weights) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for group in pairs for name, _ in group))
 
 
+def _turned(pairs: Weights, families: Families, names: Sequence[str]) -> Weights:
+    """Scores by target or family where those of some targets have their sign turned.
+
+    Raises:
+        RecipeError: of a family only some members are turned, so that it has no one score.
+    """
+    found = []
+    for name, value in pairs:
+        turned = {member in names for member in _members(name, families)}
+        if len(turned) > 1:
+            raise RecipeError(
+                f"family {name!r} mixes targets of which more is better with others, so that "
+                "its best score has no meaning; name them apart"
+            )
+        found.append((name, -value if turned == {True} else value))
+    return tuple(found)
+
+
 def _no_floors(size: int) -> tuple[Array, Array]:
     return np.zeros((0, size)), np.zeros(0)
 
@@ -255,16 +273,7 @@ class Regret:
         Raises:
             RecipeError: a family of which only some members are turned has no best score.
         """
-        best = []
-        for name, value in self.best:
-            turned = {member in names for member in _members(name, self.families)}
-            if len(turned) > 1:
-                raise RecipeError(
-                    f"family {name!r} mixes targets of which more is better with others, so that "
-                    "its best score has no meaning; name them apart"
-                )
-            best.append((name, -value if turned == {True} else value))
-        return Regret(tuple(best), self.families)
+        return Regret(_turned(self.best, self.families, names), self.families)
 
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
         rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name, _ in self.best])
@@ -281,25 +290,30 @@ class Regret:
 @register("objective", "floors")
 @dataclass(frozen=True)
 class Floors:
-    """A mean under floors: no listed target worse than natural by more than its `tolerance`.
+    """A mean under floors: no listed target worse than natural, or than a score, by more than x.
 
     Attributes:
         weights: as in `WeightedMean`.
         floors: (target or family, tolerance in bits per byte) pairs or a mapping.
         families: as in `WeightedMean`.
+        most: (target or family, highest score allowed) pairs or a mapping: floors under what was
+            measured before, such as a checkpoint's scores.
     """
 
     weights: Weights = field(default=())
     floors: Weights = field(default=())
     families: Families = field(default=())
+    most: Weights = field(default=())
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", _pairs(self.weights))
-        object.__setattr__(self, "floors", _pairs(self.floors))
+        for name in ("weights", "floors", "most"):
+            object.__setattr__(self, name, _pairs(getattr(self, name)))
         object.__setattr__(self, "families", _families(self.families))
         WeightedMean(self.weights, self.families)
-        if not self.floors:
-            raise RecipeError("an objective with floors needs at least one in `floors`")
+        if not (self.floors or self.most):
+            raise RecipeError("an objective with floors needs at least one in `floors` or `most`")
+        if any(not np.isfinite(value) for _, value in self.most):
+            raise RecipeError(f"a floor's highest score must be finite; got {self.most}")
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -307,13 +321,20 @@ class Floors:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return _named(self.weights, self.floors)
+        return _named(self.weights, self.floors, self.most)
+
+    def turned(self, names: Sequence[str]) -> "Floors":
+        """The same objective where scores were read with their sign turned; as `Regret.turned`."""
+        return replace(self, most=_turned(self.most, self.families, names))
 
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
         mean = _row(targets, self.weights, self.families)
-        rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name, _ in self.floors])
-        allowed = np.array([tolerance for _, tolerance in self.floors])
-        return Shape(mean[None], np.zeros(1), rows, rows @ reference + allowed)
+        named = (*self.floors, *self.most)
+        rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name, _ in named])
+        bounds = np.array([value for _, value in named])
+        natural = len(self.floors)
+        bounds[:natural] += rows[:natural] @ reference
+        return Shape(mean[None], np.zeros(1), rows, bounds)
 
     def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
         return self.shape(targets, reference).value(scores)

@@ -15,6 +15,7 @@ from mixtures.history import RunSpec
 from proxies import checkpoint, ladder
 from proxies.model import Model
 from proxies.train import Data, Progress, ignore, train
+from proxies.trunk import Route
 
 
 def model(
@@ -24,6 +25,7 @@ def model(
     *,
     device: str,
     report: Callable[[Progress], None] = ignore,
+    starts: str = "",
 ) -> Model:
     """The trained model of a run, a pack of one.
 
@@ -33,6 +35,7 @@ def model(
         folder: where reference models are kept, each in a folder of its own.
         device: where the model shall be.
         report: of the training, if one is needed.
+        starts: folder of the checkpoints that specs name as their start.
 
     Raises:
         EvidenceError: the run diverges, or is itself compared with a reference.
@@ -45,7 +48,8 @@ def model(
     place = folder / spec.fingerprint
     kept = checkpoint.load(place, [spec.fingerprint])
     if kept is None:
-        trained = train([spec], corpus, device=device, report=report)
+        route = Route(starts=starts)
+        trained = train([spec], corpus, device=device, report=report, route=route)
         if trained.likelihood is None:
             raise EvidenceError(
                 f"the reference run {spec.fingerprint[:12]} diverges; lower proxy.rate"

@@ -47,6 +47,7 @@ def prepare(
     benchmarks: Mapping[str, Iterable[str]],
     settings: CorpusSettings = DEFAULT,
     progress: Report = ignore,
+    tokenizer: Path | None = None,
 ) -> Corpus:
     """The prepared corpus for these sources, made now or found where it was made before.
 
@@ -56,6 +57,8 @@ def prepare(
         benchmarks: texts by benchmark; none of them may remain in the corpus.
         settings: see `CorpusSettings`.
         progress: called with a message and the fraction done.
+        tokenizer: tokenizer.json to encode with, of a model that goes on training; None: one is
+            trained on the text.
 
     Raises:
         DataError: a source that cannot be used, or a domain with too little text.
@@ -64,7 +67,9 @@ def prepare(
     """
     _check_names(sources)
     texts = {name: tuple(texts) for name, texts in benchmarks.items()}
-    key = _key(sources, texts, settings)
+    if tokenizer is not None:
+        tokenizers.load(tokenizer)  # before the text is read, which takes minutes
+    key = _key(sources, texts, settings, tokenizer)
     root = Path(out) / key[:16]
 
     def waiting() -> None:
@@ -77,7 +82,8 @@ def prepare(
             if found is None:
                 progress("reading the benchmarks", 0.0)
                 index = NGramIndex.build(texts)
-                found = _build(root, key, sources, index, settings, progress)
+                work = _Work(root, key, settings, progress, tokenizer)
+                found = _build(work, sources, index)
     except CuveeError:
         raise
     except OSError as error:
@@ -105,7 +111,10 @@ def _check_names(sources: Mapping[str, Source]) -> None:
 
 
 def _key(
-    sources: Mapping[str, Source], texts: Mapping[str, Sequence[str]], settings: CorpusSettings
+    sources: Mapping[str, Source],
+    texts: Mapping[str, Sequence[str]],
+    settings: CorpusSettings,
+    tokenizer: Path | None,
 ) -> str:
     """Hash of everything that determines a prepared corpus."""
     body = {
@@ -114,6 +123,8 @@ def _key(
         "benchmarks": fingerprint(texts),
         "settings": dataclasses.asdict(settings),
     }
+    if tokenizer is not None:
+        body["tokenizer"] = file_digest(tokenizer)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -129,29 +140,32 @@ def _existing(root: Path, progress: Report) -> Corpus | None:
         return None
 
 
-def _build(
-    root: Path,
-    key: str,
-    sources: Mapping[str, Source],
-    index: NGramIndex,
-    settings: CorpusSettings,
-    progress: Report,
-) -> Corpus:
-    """Prepares in a temporary folder beside `root`, which then takes its name."""
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What is made where: the corpus's place and key, its settings, and a given tokenizer."""
+
+    root: Path
+    key: str
+    settings: CorpusSettings
+    progress: Report
+    tokenizer: Path | None
+
+
+def _build(task: _Work, sources: Mapping[str, Source], index: NGramIndex) -> Corpus:
+    """Prepares in a temporary folder beside the corpus's place, which then takes its name."""
+    root, settings = task.root, task.settings
     work = root.with_name(f".{root.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     spools = work / ".spool"
     spools.mkdir()
     try:
-        domains = read(sources, spools, index, settings, progress)
-        progress("training the tokenizer", 0.40)
-        tokenizer = tokenizers.train(sample(domains, settings), settings.vocabulary)
-        tokenizer.save(str(work / "tokenizer.json"))
-        entries = _encode(domains, work, tokenizer, settings, progress)
+        domains = read(sources, spools, index, settings, task.progress)
+        tokenizer = _tokenizer(task, domains, work / "tokenizer.json")
+        entries = _encode(domains, work, tokenizer, settings, task.progress)
         spools.rmdir()
         manifest = {
-            "key": key,
+            "key": task.key,
             "version": VERSION,
             "settings": dataclasses.asdict(settings),
             "tokenizer": file_digest(work / "tokenizer.json"),
@@ -168,6 +182,17 @@ def _build(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Corpus.open(root, verify=False)
+
+
+def _tokenizer(task: _Work, domains: list[Spooled], path: Path) -> Tokenizer:
+    """The corpus's tokenizer, written to a path: the given one to the byte, or one trained now."""
+    if task.tokenizer is not None:
+        shutil.copyfile(task.tokenizer, path)
+        return tokenizers.load(path)
+    task.progress("training the tokenizer", 0.40)
+    tokenizer = tokenizers.train(sample(domains, task.settings), task.settings.vocabulary)
+    tokenizer.save(str(path))
+    return tokenizer
 
 
 def _encode(

@@ -7,6 +7,7 @@ intervals: a gain whose interval includes zero is "within the noise", whatever i
 from mixtures.history import spent
 from mixtures.recommendation import Estimate
 from tasks.confirmation import RECOMMENDED, Paired
+from tasks.continual import broken, worst
 from tasks.study import Study
 
 UNIT = "bits per byte"
@@ -59,6 +60,10 @@ def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
         found.append(
             (f"Gain over {claim.baseline} at {claim.size}", f"{claim.gain.gain:+.3f}", note)
         )
+    most = worst(study.continual, study.changes) if study.continual else None
+    if most:
+        note = f"{UNIT}, {most.domain}, {most.low:+.3f} to {most.high:+.3f}: {most.judgment}"
+        found.append(("Worst change of an old domain", f"{most.change:+.3f}", note))
     if study.law:
         note = f"of the objective, held out, by {study.law.law}"
         found.append(("Rank correlation", f"{study.law.spearman:.2f}", note))
@@ -91,6 +96,11 @@ def warnings(study: Study) -> tuple[str, ...]:
         found += [study.transfer.said(step) for step in steps if not study.transfer.held(step)]
         found += [f"Nothing can be said at {lost}" for lost in study.transfer.lost]
     found += study.card.wrong if study.card else ()
+    if study.continual:
+        found += [
+            f"The floor on forgetting, {study.continual.forget:g} {UNIT}, is broken: {one.text}."
+            for one in broken(study.continual, study.changes)
+        ]
     if study.failed:
         found.append(
             f"{len(study.failed)} of {study.proxies} proxies failed and are left out; "

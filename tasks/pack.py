@@ -26,7 +26,9 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
     """
     corpus = Corpus.open(Path(job.corpus), verify=False)  # the flow has verified it
     references = {
-        spec.fingerprint: reference.model(spec, corpus, Path(job.models), device=job.device)
+        spec.fingerprint: reference.model(
+            spec, corpus, Path(job.models), device=job.device, starts=job.route.starts
+        )
         for spec in job.references
     }
     trained = train(

@@ -175,6 +175,11 @@ def study_entry(study: Study) -> Entry:
         values[f"calibration/{name}"] = value
     for name, estimate in ours.gains:
         values |= _gain(f"{said}_gain/{name}", estimate.mean, estimate.low, estimate.high)
+    for one in study.changes:
+        where = f"{one.mixture}/{one.domain}"
+        values |= _gain(f"forgetting/{where}", one.change, one.low, one.high)
+    for name, score in (study.continual.start.scores if study.continual else {}).items():
+        values[f"checkpoint/{name}"] = score
     if study.law:
         values["rank_correlation"] = study.law.spearman
         values["decision_accuracy"] = study.law.decision_accuracy

@@ -14,6 +14,7 @@ from tasks.blocks import Block, Code, Picture, Section, Table, Text
 from tasks.confirmation import RECOMMENDED
 from tasks.confirmed import card, larger, scores
 from tasks.explorer import explorer
+from tasks.forgetting import forgetting
 from tasks.front import front
 from tasks.headline import NONE, UNIT, how
 from tasks.scale_section import scale
@@ -25,6 +26,7 @@ def sections(study: Study) -> tuple[Section, ...]:
     made = (
         Section("Recommended shares", tuple(_shares(study))),
         Section(f"{how(study)} and confirmed scores", tuple(scores(study))),
+        Section("Forgetting", tuple(forgetting(study))),
         Section("Larger sizes", tuple(larger(study))),
         Section("Prediction card", tuple(card(study))),
         Section("From small to full scale", tuple(scale(study))),
@@ -163,11 +165,13 @@ def _tasks(study: Study) -> Iterable[Block]:
                 _number(sum(best) / len(best) if best else None),
             )
         )
-    columns = ("detail", "chance", "untrained", "all proxies", "recommended, confirmed")
+    begun = "checkpoint" if study.continual else "untrained"
+    columns = ("detail", "chance", begun, "all proxies", "recommended, confirmed")
     yield Table(columns, tuple(rows))
     scores = [(t, untrained[t]) for t in study.problem.targets if t in untrained]
     if scores:
-        yield Text(f"Untrained proxy, {UNIT}: " + ", ".join(f"{t} {v:.3f}" for t, v in scores))
+        listed = ", ".join(f"{target} {value:.3f}" for target, value in scores)
+        yield Text(f"{begun.capitalize()} proxy, {UNIT}: {listed}")
 
 
 def _training(study: Study) -> Iterable[Block]:

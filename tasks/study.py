@@ -21,8 +21,10 @@ from mixtures.history import Failed, History, RunResult, canonical, finished, ta
 from mixtures.methods.verdict import RATIO
 from mixtures.problem import Problem
 from mixtures.recommendation import LawEvidence, Recommendation
+from tasks import continual
 from tasks.calibration import Scored
 from tasks.confirmation import BETTER, Confirmation
+from tasks.continual import MEAN, Change, Continual
 from tasks.transfer import Transfer
 
 SAME = 1e-6  # shares closer than this are one mixture: below what a trainer can realise
@@ -73,6 +75,7 @@ class Study:
             those of the problem's domains.
         transfer: fresh runs of the answer at larger sizes, or None when there are none.
         card: what was predicted of them before they were trained, with its outcome.
+        continual: the checkpoint that every run went on from; None where there is none.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Study:
     available: Mapping[str, int] | None = None
     transfer: Transfer | None = None
     card: Scored | None = None
+    continual: Continual | None = None
 
     def __post_init__(self) -> None:
         ours, theirs = self.recommendation, self.problem
@@ -182,6 +186,14 @@ class Study:
         return float(self.problem.objective.value(row, self.problem.targets, self.reference))
 
     @cached_property
+    def changes(self) -> tuple[Change, ...]:
+        """What training made of the checkpoint's score on every domain, under every mixture."""
+        if self.continual is None:
+            return ()
+        domains = (*self.problem.domains.names, MEAN)
+        return continual.changes(self.continual, self.recommendation, self.confirmation, domains)
+
+    @cached_property
     def _larger(self) -> dict[str, float]:
         steps = self.transfer.steps if self.transfer else ()
         return {r.result.spec.fingerprint: r.objective for step in steps for r in step.runs}
@@ -244,6 +256,7 @@ def summary(study: Study) -> dict[str, Any]:
             for trend in (study.transfer.trends if study.transfer else ())
         },
         "card": _card(study.card) if study.card else None,
+        "forgetting": continual.digest(study.continual, study.changes) if study.continual else None,
         "weights": study.problem.domains.mapping(ours.weights),
         "method": ours.method,
         "law": law.law if law else None,

@@ -1,0 +1,84 @@
+"""A trained proxy as a Hugging Face checkpoint: what `cuvee checkpoint` writes.
+
+Parameters of a study's runs are not kept. A run's spec determines them, so the proxy is trained
+again here, on one core or the GPU of this process, and goes on where it was if it is stopped.
+"""
+
+from pathlib import Path
+
+from flows import finished
+from flows import prepare as preparing
+from flows.display import current
+from flows.home import Home
+from flows.recipe import Recipe
+from mixtures.errors import StorageError, TrainingError, UnknownName
+from mixtures.history import Failed, RunSpec, Stage
+from mixtures.problem import Problem
+from proxies import disk
+from proxies.contract import Progress
+from proxies.trunk import Route
+from tasks.confirmation import BASELINES, RECOMMENDED
+
+
+def write(recipe: Recipe, home: Home, mixture: str, to: Path) -> tuple[Path, RunSpec]:
+    """Train the proxy of a recipe on a mixture and write it with its tokenizer.
+
+    Args:
+        recipe: says on what text, at which size and how long; its seed is the run's.
+        home: where the corpus is, and the checkpoint while it is trained.
+        mixture: "natural", "uniform", "recommended" (of the finished study), or a name that the
+            recipe's `confirm.mixtures` gives shares to.
+        to: the folder; must be empty or absent.
+
+    Returns:
+        The folder, with config.json, model.safetensors and tokenizer.json, and what was trained.
+
+    Raises:
+        UnknownName: no such mixture.
+        StorageError: the folder is not empty or cannot be written.
+        TrainingError: the run diverged.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise StorageError(f"{to} is not an empty folder: a checkpoint replaces nothing")
+    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    problem = preparing.problem(recipe, prepared)
+    spec = problem.staged(stages(recipe, problem, home, mixture), recipe.seed)
+    from proxies import checkpoint  # torch, which no flow needs before
+    from proxies.train import train
+
+    corpus = prepared.corpus
+    held = home.checkpoints / f"export-{spec.fingerprint[:16]}"
+    with current().step("Training") as bar:
+
+        def report(progress: Progress) -> None:
+            bar.move(f"step {progress.step}", progress.step / progress.steps)
+
+        trained = train(
+            [spec],
+            corpus,
+            checkpoints=held,
+            report=report,
+            route=Route(starts=str(home.checkpoints / "starts")),
+        )
+    run = trained.runs[0]
+    if isinstance(run, Failed) or trained.likelihood is None:
+        raise TrainingError(f"no checkpoint: the run {getattr(run, 'reason', 'gave no model')}")
+    model, path = trained.likelihood.model, corpus.tokenizer_path
+    checkpoint.export(model, 0, to, tokenizer=path, eot=corpus.eot)
+    disk.remove(held)
+    return to, spec
+
+
+def stages(recipe: Recipe, problem: Problem, home: Home, mixture: str) -> tuple[Stage, ...]:
+    """The stages of a mixture by its name; see `write`."""
+    domains = problem.domains
+    named = recipe.confirm.mixtures if recipe.confirm else {}
+    if mixture == RECOMMENDED:
+        return finished.read(recipe, home).answer.stages
+    if mixture in named:
+        shares = domains.vector(named[mixture])
+    elif mixture in BASELINES:
+        shares = domains.natural if mixture == "natural" else domains.uniform
+    else:
+        raise UnknownName("mixture", mixture, (RECOMMENDED, *BASELINES, *named))
+    return (Stage(tuple(map(float, shares))),)

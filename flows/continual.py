@@ -1,0 +1,203 @@
+"""Continual pretraining in a flow: a checkpoint that runs go on from, and what it scores at first.
+
+The checkpoint is known by the hash of its weights, which stands in the spec of every run; the
+corpus is tokenized by its own tokenizer, whose hash is part of every domain's identity. So runs
+from other weights, or on other tokens, are other evidence. Before anything is trained, the
+checkpoint is scored on every target, on one core of the flow's own process, and the scores are
+remembered in the store: forgetting is what is worse than they are afterwards.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixtures.errors import DataError, RecipeError, UnknownName
+from mixtures.history import RunSpec, Stage, canonical
+from mixtures.objectives import Floors, Objective, WeightedMean
+from proxies import device
+from proxies.trunk import Route
+from tasks.continual import Continual, Start
+from tasks.job import PackJob
+from tasks.store import Store
+
+if TYPE_CHECKING:
+    from flows.home import Home
+    from flows.prepare import Prepared
+    from flows.recipe import Recipe
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+MAKE = "`cuvee checkpoint RECIPE --to FOLDER` trains a proxy and writes it so"
+
+
+def check(recipe: "Recipe") -> None:
+    """Hold what a recipe says of continual pretraining together; nothing is read from disk.
+
+    Raises:
+        RecipeError: a start without old domains or the reverse, or what cannot go with a start.
+    """
+    part = recipe.continual
+    if (part is None) != (recipe.proxy.start is None):
+        raise RecipeError(
+            "proxy.start names the checkpoint that runs go on from, and continual.old the domains "
+            "that it was trained on; a recipe has both or neither"
+        )
+    if part is None or recipe.corpus is None:
+        if part is not None:
+            raise RecipeError("runs in `tables` were trained elsewhere: proxy.start has no meaning")
+        return
+    known = recipe.corpus.quickstart or list(recipe.corpus.domains)
+    for name in part.old:
+        if name not in known:
+            raise UnknownName("old domain", name, known)
+    if "vocabulary" in recipe.corpus.model_fields_set:
+        raise RecipeError(
+            "with proxy.start the corpus is tokenized by the checkpoint's own tokenizer, so that "
+            "corpus.vocabulary has no effect: remove it"
+        )
+    _one_size(recipe)
+    guarded(recipe, recipe.build_objective(), dict.fromkeys(_targets(recipe), 0.0))
+
+
+def _one_size(recipe: "Recipe") -> None:
+    """Weights of one size fit no other.
+
+    Raises:
+        RecipeError: the method or the confirmation trains another size too.
+    """
+    sizes = [step.size for step in recipe.confirm.sizes] if recipe.confirm else []
+    sizes += [str(rung[0]) for rung in getattr(recipe.build_method().method, "rungs", ())]
+    other = next((size for size in sizes if size != recipe.proxy.size), None)
+    if other:
+        raise RecipeError(
+            f"every run goes on from a checkpoint of size {recipe.proxy.size}, so that none can be "
+            f"of size {other}: take it out of the method's rungs or of confirm.sizes"
+        )
+
+
+def guarded(recipe: "Recipe", objective: Objective, before: Mapping[str, float]) -> Objective:
+    """The objective with the recipe's floor on forgetting, if it sets one.
+
+    Args:
+        recipe: says which domains are old and by how much they may become worse.
+        objective: of the recipe.
+        before: the checkpoint's scores, by target.
+
+    Raises:
+        RecipeError: the objective is neither a mean nor one with floors.
+    """
+    part = recipe.continual
+    if part is None or part.forget is None:
+        return objective
+    most = tuple((name, before[name] + part.forget) for name in _targets(recipe))
+    if isinstance(objective, WeightedMean):
+        return Floors(objective.weights, families=objective.families, most=most)
+    if isinstance(objective, Floors):
+        return replace(objective, most=(*objective.most, *most))
+    raise RecipeError(
+        "continual.forget sets floors under the old domains, which objectives `mean` and `floors` "
+        f"can keep; {recipe.objective['name']!r} cannot: choose one of them, or leave forget out"
+    )
+
+
+def _targets(recipe: "Recipe") -> tuple[str, ...]:
+    return tuple(f"domain/{name}" for name in recipe.continual.old) if recipe.continual else ()
+
+
+def tokenizer(recipe: "Recipe") -> Path | None:
+    """The tokenizer of the checkpoint that a recipe starts from; None where it starts from none.
+
+    Raises:
+        DataError: a file of the checkpoint is missing; says which.
+    """
+    if recipe.proxy.start is None:
+        return None
+    folder = Path(recipe.proxy.start)
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"proxy.start: no whole checkpoint in {folder}: {' and '.join(missing)} missing; it "
+            f"needs {', '.join(FILES)}. {MAKE}"
+        )
+    return folder / "tokenizer.json"
+
+
+def measured(recipe: "Recipe", prepared: "Prepared", home: "Home") -> Start:
+    """Keep the checkpoint for the workers, and score it; the scores are computed once.
+
+    Raises:
+        DataError: it is not of the recipe's size, or not of the proxies' family; says in what.
+    """
+    from proxies import start  # torch, which flows need not have for anything else
+    from tasks.pack import untrained_scores
+
+    corpus, source = prepared.corpus, str(recipe.proxy.start)
+    folder = home.checkpoints / "starts"
+    content = start.adopt(Path(source), folder, recipe.proxy.size, corpus.vocabulary)
+    domains, names = prepared.domains, prepared.domains.names
+    spec = RunSpec(
+        domains=names,
+        identities=domains.identities,
+        stages=(Stage(tuple(map(float, domains.uniform))),),
+        size=recipe.proxy.size,
+        tokens=recipe.proxy.tokens,
+        seed=recipe.seed,
+        scoring=prepared.scoring,
+        precision=precision(recipe),
+        start=content,
+    )
+    key = hashlib.sha256(
+        canonical([content, spec.identities, spec.scoring, spec.precision]).encode()
+    ).hexdigest()
+    store = Store(home.store)
+    scores = store.recall("beginnings", key)
+    if scores is None:
+        scores = untrained_scores(
+            PackJob(
+                specs=(spec,),
+                corpus=str(corpus.root),
+                suite=prepared.suite,
+                checkpoints="",
+                limits=prepared.limits,
+                route=Route(starts=str(folder)),
+            )
+        )
+        store.remember("beginnings", key, scores)
+    return Start(content, source, scores)
+
+
+def precision(recipe: "Recipe") -> str:
+    """The arithmetic of a recipe's proxies."""
+    part = recipe.proxy
+    return device.precision(part.device) if part.precision == "auto" else part.precision
+
+
+def told(recipe: "Recipe", prepared: "Prepared") -> Continual | None:
+    """What the report says of a continual study; None for a study that starts from nothing."""
+    part = recipe.continual
+    if part is None or prepared.start is None:
+        return None
+    return Continual(prepared.start, tuple(part.old), part.replay, part.forget)
+
+
+def sentences(recipe: "Recipe", prepared: "Prepared") -> list[str]:
+    """What a plan says of the checkpoint, of replay and of the scores before training."""
+    found = told(recipe, prepared)
+    if found is None:
+        return []
+    scores = ", ".join(
+        f"{name} {found.start.scores[f'domain/{name}']:.3f}" for name in prepared.domains.names
+    )
+    lines = [
+        f"Every run goes on from {found.start.source} (weights {found.start.content[:12]}), with "
+        f"its tokenizer of {prepared.corpus.vocabulary:,} tokens and a fresh warm-up",
+        f"Old domains, replayed: {', '.join(found.old)}; at least {found.replay:.0%} of the tokens",
+        f"The checkpoint scores, bits per byte: {scores}",
+    ]
+    if found.forget is not None:
+        lines.append(
+            f"Floor: no old domain worse than the checkpoint by more than {found.forget:g} bits "
+            "per byte"
+        )
+    return lines
