@@ -196,6 +196,9 @@ class Topology:
                 "PREFECT_API_AUTH_STRING": self._secrets["CUVEE_PREFECT_AUTH"],
                 "PREFECT_API_URL": self.environment["PREFECT_API_URL"],
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                # A busy database is slow, not broken: the server's 10 and 5 s end in an error 500.
+                "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+                "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
             },
         )
 

@@ -31,7 +31,7 @@ STARTS = 20  # of the search for the optimum
 
 @register("world", "recency")
 @dataclass(frozen=True)
-class Recency(truth.Answers):
+class Recency(truth.Around):
     """A world in which every other domain is forgotten, at rate `rate`. It must be the outermost.
 
     Attributes:
@@ -46,20 +46,6 @@ class Recency(truth.Answers):
         object.__setattr__(self, "world", build("world", self.world))
         if self.rate < 0:
             raise RecipeError(f"a rate of forgetting cannot be negative; got {self.rate}")
-
-    @property
-    def size(self) -> int:
-        return int(self.world.size)
-
-    @property
-    def count(self) -> int:
-        return int(self.world.count)
-
-    def truth(self, W: Array, epochs: Array) -> Array:
-        return np.asarray(self.world.truth(W, epochs), dtype=np.float64)
-
-    def noise(self, W: Array) -> Array:
-        return np.asarray(self.world.noise(W), dtype=np.float64)
 
     def exposure(self, stages: Sequence[Stage]) -> Array:
         """e (K,) of a schedule."""

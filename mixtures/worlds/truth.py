@@ -202,3 +202,27 @@ class Answers:
     def regret(self: Any, task: Problem, weights: Array) -> float:
         """True objective of a mixture minus that of the optimum."""
         return regret(self, task, weights)
+
+
+class Around(Answers):
+    """What a world around another `world` takes from it, unless it says otherwise."""
+
+    world: Any
+
+    @property
+    def size(self) -> int:
+        """K domains."""
+        return int(self.world.size)
+
+    @property
+    def count(self) -> int:
+        """M targets."""
+        return int(self.world.count)
+
+    def truth(self, W: Array, epochs: Array) -> Array:
+        """Scores without noise (n, M) of mixtures W (n, K) at passes `epochs` (n, K)."""
+        return np.asarray(self.world.truth(W, epochs), dtype=np.float64)
+
+    def noise(self, W: Array) -> Array:
+        """Standard deviation over seeds (n, M)."""
+        return np.asarray(self.world.noise(W), dtype=np.float64)

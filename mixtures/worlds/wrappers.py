@@ -9,12 +9,12 @@ from mixtures.domains import Array
 from mixtures.errors import RecipeError
 from mixtures.registry import build, register
 from mixtures.worlds.additive import Additive
-from mixtures.worlds.truth import Answers
+from mixtures.worlds.truth import Around
 
 
 @register("world", "interacting")
 @dataclass(frozen=True)
-class Interacting(Answers):
+class Interacting(Around):
     """Pairs of domains that help each other: `y_m -= strength * s_mij w_i w_j`, s in [0, 1].
 
     Attributes:
@@ -30,27 +30,16 @@ class Interacting(Answers):
     def __post_init__(self) -> None:
         object.__setattr__(self, "world", build("world", self.world))
 
-    @property
-    def size(self) -> int:
-        return int(self.world.size)
-
-    @property
-    def count(self) -> int:
-        return int(self.world.count)
-
     def truth(self, W: Array, epochs: Array) -> Array:
         rng = np.random.default_rng([self.seed, self.size, self.count, 1])
         pairs = np.triu(rng.uniform(size=(self.count, self.size, self.size)), k=1)
         synergy = np.einsum("ni,mij,nj->nm", W, pairs, W)
         return np.asarray(self.world.truth(W, epochs) - self.strength * synergy, dtype=np.float64)
 
-    def noise(self, W: Array) -> Array:
-        return np.asarray(self.world.noise(W), dtype=np.float64)
-
 
 @register("world", "noisy")
 @dataclass(frozen=True)
-class Noisy(Answers):
+class Noisy(Around):
     """Noise over seeds that grows towards the corners: `sd * (1 + spread * max_k w_k)`.
 
     Attributes:
@@ -68,17 +57,6 @@ class Noisy(Answers):
         if self.sd < 0 or self.spread < 0:
             raise RecipeError(f"noise cannot be negative; got sd {self.sd}, spread {self.spread}")
 
-    @property
-    def size(self) -> int:
-        return int(self.world.size)
-
-    @property
-    def count(self) -> int:
-        return int(self.world.count)
-
-    def truth(self, W: Array, epochs: Array) -> Array:
-        return np.asarray(self.world.truth(W, epochs), dtype=np.float64)
-
     def noise(self, W: Array) -> Array:
         own = self.sd * (1.0 + self.spread * W.max(axis=1, keepdims=True))
         return np.asarray(np.hypot(self.world.noise(W), own), dtype=np.float64)
@@ -86,7 +64,7 @@ class Noisy(Answers):
 
 @register("world", "repeating")
 @dataclass(frozen=True)
-class Repeating(Answers):
+class Repeating(Around):
     """Repetition that hurts: `y_m += price * sum_k w_k max(0, log2(epochs_k / free))`.
 
     Attributes:
@@ -106,18 +84,7 @@ class Repeating(Answers):
                 f"repetition needs price >= 0 and free > 0; got {self.price} and {self.free}"
             )
 
-    @property
-    def size(self) -> int:
-        return int(self.world.size)
-
-    @property
-    def count(self) -> int:
-        return int(self.world.count)
-
     def truth(self, W: Array, epochs: Array) -> Array:
         doublings = np.log2(np.maximum(epochs / self.free, 1.0))
         cost = self.price * (W * doublings).sum(axis=1, keepdims=True)
         return np.asarray(self.world.truth(W, epochs) + cost, dtype=np.float64)
-
-    def noise(self, W: Array) -> Array:
-        return np.asarray(self.world.noise(W), dtype=np.float64)

@@ -65,14 +65,18 @@ def _domains(blend: Blend, index: int, tokens: int) -> list[dict[str, Any]]:
     return rows
 
 
-@register(KIND, "json")
-@dataclass(frozen=True)
-class Json:
-    """The whole as JSON."""
+class Whole:
+    """What the formats of a whole recommendation have in common."""
 
     staged: ClassVar[bool] = True
     unit: ClassVar[str] = TOKENS
     needs: ClassVar[frozenset[str]] = frozenset()
+
+
+@register(KIND, "json")
+@dataclass(frozen=True)
+class Json(Whole):
+    """The whole as JSON."""
 
     def files(self, blend: Blend) -> dict[str, str]:
         return {"mixture.json": json.dumps(content(blend), indent=1, allow_nan=False) + "\n"}
@@ -80,12 +84,8 @@ class Json:
 
 @register(KIND, "yaml")
 @dataclass(frozen=True)
-class Yaml:
+class Yaml(Whole):
     """The whole as YAML."""
-
-    staged: ClassVar[bool] = True
-    unit: ClassVar[str] = TOKENS
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     def files(self, blend: Blend) -> dict[str, str]:
         return {"mixture.yaml": yaml_text(content(blend))}
@@ -93,12 +93,8 @@ class Yaml:
 
 @register(KIND, "csv")
 @dataclass(frozen=True)
-class Csv:
+class Csv(Whole):
     """A row per stage and domain; paths are a list in JSON."""
-
-    staged: ClassVar[bool] = True
-    unit: ClassVar[str] = TOKENS
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     def files(self, blend: Blend) -> dict[str, str]:
         text = io.StringIO()
