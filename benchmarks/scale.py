@@ -1,6 +1,6 @@
 """How far small proxies carry: rank transfer, scaling laws against ranking, regret at scale.
 
-    python benchmarks/scale.py [--parts regmix worlds corpus] [--data FOLDER] [--home FOLDER]
+    python benchmarks/scale.py [--parts regmix worlds corpus anneal] [--data FOLDER] [--home FOLDER]
         [--recipe recipes/ladder.yaml] [--draws 3] [--splits]
 
 * regmix: the published tables at 1M and 60M parameters. Two sizes are fewer than any scaling law
@@ -11,6 +11,8 @@
   smallest size alone. `--splits` measures the splits that `cuvee plan` shows.
 * corpus: the ladder of a recipe, trained; its largest rung only checks. Every run is kept in the
   home's store, so that a stopped run goes on.
+* anneal: the search for a schedule against the best static mixture at equal tokens, paired
+  (`benchmarks/anneal.py`, which compares learning rates besides).
 
 The last line is JSON; parts that were not run are null.
 """
@@ -33,7 +35,7 @@ from mixtures.laws import default
 from mixtures.registry import build
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("regmix", "worlds", "corpus")
+PARTS = ("regmix", "worlds", "corpus", "anneal")
 ROWS, DRAWS = (64, 128), 3
 
 
@@ -109,6 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import scale_corpus
 
             found |= scale_corpus.measured(given.recipe, given.home)
+        if "anneal" in given.parts:
+            import anneal
+
+            found["anneal_gain"] = anneal.anneal_gain(ROOT / "recipes" / "anneal.yaml", given.home)
     except CuveeError as error:
         sys.exit(str(error))
     print(json.dumps(found))
