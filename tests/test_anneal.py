@@ -87,6 +87,7 @@ def test_a_slice_of_an_exponential_law_is_that_law() -> None:
     assert own.predict(W).mean == pytest.approx(law.predict(tails.lifted(W, 0.5)).mean)
 
 
+@pytest.mark.slow
 def test_anneal_finds_a_schedule_where_order_matters() -> None:
     """Over 3 worlds: catches a tail that is the main mixture's, and stages in the wrong order."""
     for seed in range(3):
@@ -105,6 +106,7 @@ def test_anneal_finds_a_schedule_where_order_matters() -> None:
         assert {stage.weights for stage in trunks} == {found.stages[0].weights}
 
 
+@pytest.mark.slow
 def test_anneal_says_so_where_a_schedule_brings_nothing() -> None:
     """Without forgetting only the average counts, and seeds differ by more than a tail brings.
 

@@ -24,6 +24,7 @@ from flows.server import PrefectApi
 from mixtures.errors import CorruptError, EvidenceError, RecipeError
 from tasks.store import Store
 
+pytestmark = pytest.mark.slow
 SIZES = (
     "{seeds: 2, sizes: [{size: 0.3M, tokens: 90000}], mixtures: "
     "{hand: {code: 0.2, prose: 0.6, tables: 0.2}}}"

@@ -354,7 +354,15 @@ def small(name):
     return method
 
 
-@pytest.mark.parametrize("name", names("method"))
+SLOW = ("anneal", "bayes", "ladder")  # methods of many fits
+
+
+def spared(methods):
+    """Methods, those of many fits left to the long run."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in methods]
+
+
+@pytest.mark.parametrize("name", spared(names("method")))
 def test_methods_ask_and_recommend_as_pure_functions(name):
     """Same history and generator, same answer to the last digit; catches state between calls."""
     method = small(name)
@@ -380,7 +388,7 @@ def test_methods_replay_from_a_history(name):
     assert {s.fingerprint for s in rest} == {s.fingerprint for s in wanted[len(wanted) // 2 :]}
 
 
-@pytest.mark.parametrize("name", names("method"))
+@pytest.mark.parametrize("name", spared(names("method")))
 def test_methods_answer_with_a_feasible_mixture_and_its_evidence(name):
     capped = constrain(DOMAINS, full_tokens=10_000_000, epochs=2.0)
     problem = dataclasses.replace(PROBLEM, constraints=capped, full_tokens=10_000_000)
@@ -398,7 +406,7 @@ def test_methods_answer_with_a_feasible_mixture_and_its_evidence(name):
 DIRECTED = [n for n in names("method") if getattr(lookup("method", n), "directed", True)]
 
 
-@pytest.mark.parametrize("name", DIRECTED)
+@pytest.mark.parametrize("name", spared(DIRECTED))
 def test_methods_beat_uniform_over_worlds(name):
     """One-sided, paired over 6 worlds; catches a search that maximises, or shuffled columns."""
     gains = []
