@@ -27,6 +27,8 @@ class Data(Protocol):
     @property
     def domains(self) -> tuple[Domain, ...]: ...
     def train(self, name: str) -> Split: ...
+    def check(self) -> None:
+        """Raise CorruptError if what was read may not be what was verified."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ the tokenizer and both shards, so it is the content that evidence is tied to, no
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from mixtures.errors import CorruptError, DataError
 from proxies.disk import file_digest
 
 FORMAT = 1
+Look = tuple[tuple[str, int, int, int, int], ...]  # what the file system says of every file
+_verified: dict[Path, Look] = {}  # corpora whose bytes this process has hashed, as they were then
 SPLITS = ("train", "valid")
 Integers = NDArray[np.int64]
 
@@ -155,6 +157,7 @@ class Corpus:
         vocabulary: number of token ids.
         eot: id of the end-of-text token.
         domains: in the order they were prepared; sizes are those of the training split.
+        look: size and times of every file when it was opened, by which `check` sees a change.
     """
 
     root: Path
@@ -162,10 +165,17 @@ class Corpus:
     vocabulary: int
     eot: int
     domains: tuple[Domain, ...]
+    look: Look = field(default=(), compare=False, repr=False)
 
     @classmethod
-    def open(cls, root: Path | str, *, verify: bool = True) -> "Corpus":
+    def open(cls, root: Path | str, *, verify: bool = True, again: bool = True) -> "Corpus":
         """Opens a prepared corpus; `verify` hashes every file, so that a flipped byte is found.
+
+        Args:
+            root: the folder.
+            verify: whether to hash.
+            again: whether to hash what this process has hashed before, if no file was touched
+                since. One pack after the other opens the same corpus.
 
         Raises:
             DataError: there is no corpus, or a file is missing.
@@ -173,9 +183,11 @@ class Corpus:
         """
         root = Path(root)
         body = read_manifest(root)
-        if verify:
+        look = _look(root, body)
+        if verify and (again or _verified.get(root) != look):
             for name, expected in _files(body):
                 _verify(root / name, expected)
+            _verified[root] = look
         domains = tuple(
             Domain(
                 name=entry["name"],
@@ -186,7 +198,26 @@ class Corpus:
             )
             for entry in body["domains"]
         )
-        return cls(root, root / "tokenizer.json", body["vocabulary"], body["eot"], domains)
+        tokenizer = root / "tokenizer.json"
+        return cls(root, tokenizer, body["vocabulary"], body["eot"], domains, look)
+
+    def check(self) -> None:
+        """See that no file was touched since the corpus was opened.
+
+        What was computed from mapped files may rest on bytes that nobody verified, if they changed
+        meanwhile. Sees writes, not a medium that decays; that is seen when the corpus is opened.
+
+        Raises:
+            CorruptError: a file was changed, replaced or removed.
+        """
+        now = {line[0]: line for line in _look(self.root, read_manifest(self.root))}
+        for line in self.look:
+            if now.get(line[0]) != line:
+                raise CorruptError(
+                    f"{self.root / line[0]} was changed while it was trained on; nothing that may "
+                    "rest on it was kept. Run again: the corpus is verified, and prepared anew if "
+                    "it is damaged"
+                )
 
     def train(self, name: str) -> Shard:
         """The training split of a domain."""
@@ -232,13 +263,23 @@ def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"{entry['name']}/{file}", expected
 
 
+def _look(root: Path, body: Mapping[str, Any]) -> Look:
+    """What the file system says of every file of a corpus: any write changes it."""
+    found = []
+    for name, _ in _files(body):
+        try:
+            seen = (root / name).stat()
+        except FileNotFoundError:
+            raise _missing(root / name) from None
+        found.append((name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino))
+    return tuple(found)
+
+
 def _missing(path: Path) -> DataError:
     return DataError(f"{path} is missing; prepare the corpus again to replace it")
 
 
 def _verify(path: Path, expected: str) -> None:
-    if not path.exists():
-        raise _missing(path)
     found = file_digest(path)
     if found != expected:
         raise _corrupt(path, f"sha256 expected {expected}, found {found}")

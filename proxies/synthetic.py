@@ -46,6 +46,9 @@ class SyntheticCorpus:
         """The training tokens of a domain."""
         return Split(chain(name, self.sizes[name], self.vocabulary))
 
+    def check(self) -> None:
+        """Nothing: it is computed, not read."""
+
     def valid(self, name: str) -> Split:
         """Held-out tokens of a domain, a tenth as many, of the same chain."""
         size = self.sizes[name]

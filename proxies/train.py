@@ -80,8 +80,10 @@ def train(
             continue
         report(training.progress(every))
         if checkpoints is not None and time.monotonic() - saved >= SAVE_SECONDS:
+            corpus.check()  # before what it taught is kept, or goes on to another training
             checkpoint.save(checkpoints, training.step, states.state(training))
             saved = time.monotonic()
+    corpus.check()
     if route.keep:
         states.keep(training, route)
         return Trained(None, ())

@@ -24,7 +24,7 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         One outcome per spec, in their order; none where a trunk was trained. Divergence is an
         outcome; anything else that goes wrong raises.
     """
-    corpus = Corpus.open(Path(job.corpus), verify=False)  # the flow has verified it
+    corpus = Corpus.open(Path(job.corpus), again=False)
     references = {
         spec.fingerprint: reference.model(
             spec, corpus, Path(job.models), device=job.device, starts=job.route.starts
@@ -52,6 +52,7 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         suite=job.suite,
         limits=job.limits,
     )
+    corpus.check()
     seconds = (time.perf_counter() - began) / len(scored)
     scores = iter(scored)
     return tuple(
@@ -69,7 +70,7 @@ def _keep_sources(job: PackJob, trained: Trained) -> None:
 
 def untrained_scores(job: PackJob) -> dict[str, float]:
     """What proxies of this size and seed score before training: scores and details by name."""
-    corpus = Corpus.open(Path(job.corpus), verify=False)
+    corpus = Corpus.open(Path(job.corpus), again=False)
     begun = Training(job.specs, corpus, device=job.device, references={}, route=job.route)
     scored = score_pack(
         PackLikelihood(begun.model),
@@ -78,6 +79,7 @@ def untrained_scores(job: PackJob) -> dict[str, float]:
         suite=job.suite,
         limits=job.limits,
     )
+    corpus.check()
     return {name: score.value for name, score in untrained(scored).items()}
 
 

@@ -71,6 +71,56 @@ def test_a_flipped_bit_anywhere_is_found_and_named(tmp_path, name):
     assert "prepare the corpus again" in str(caught.value)
 
 
+@pytest.mark.parametrize("harm", ["write", "cut", "replace", "remove"])
+def test_a_shard_that_changes_while_it_is_in_use_is_noticed(tmp_path, harm):
+    """Catches bytes that were verified once and are believed for ever, though a map shows the new.
+
+    The change is undone before the check: what was read meanwhile is still not what was verified.
+    """
+    root = make(tmp_path / "c")
+    corpus = Corpus.open(root)
+    corpus.check()
+    path = root / "prose/train.bin"
+    raw = path.read_bytes()
+    if harm == "write":
+        path.write_bytes(b"\x01" + raw[1:])
+        path.write_bytes(raw)
+    elif harm == "cut":
+        with path.open("r+b") as file:
+            file.truncate(4)
+    elif harm == "replace":
+        (root / "other").write_bytes(raw)
+        (root / "other").rename(path)
+    else:
+        path.unlink()
+    with pytest.raises(DataError, match="prose/train.bin"):
+        corpus.check()
+
+
+def test_what_this_process_hashed_is_hashed_again_only_if_it_was_touched(tmp_path, monkeypatch):
+    """Catches a worker that hashes a corpus for every pack, and one that never looks again."""
+    hashed = []
+
+    def digest(path):
+        hashed.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr("proxies.shards.file_digest", digest)
+    root = make(tmp_path / "c")
+    hashed.clear()
+    Corpus.open(root, again=False)
+    assert len(hashed) == 9
+    Corpus.open(root, again=False)
+    assert len(hashed) == 9
+    hashed.clear()
+    Corpus.open(root)
+    assert len(hashed) == 9
+    path = root / "code/valid.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    with pytest.raises(CorruptError, match="valid.bin"):
+        Corpus.open(root, again=False)
+
+
 def test_a_shard_cut_short_is_found_without_hashing(tmp_path):
     """Catches reading past the end when verification is switched off."""
     root = make(tmp_path / "c")
