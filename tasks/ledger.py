@@ -55,6 +55,10 @@ class Ledger(Protocol):
         """Set a run's status."""
         ...
 
+    def drop(self, run: str) -> None:
+        """Remove a run that stands for what another run stands for already."""
+        ...
+
     def attach(self, run: str, files: Sequence[Path], folder: str = "") -> None:
         """Copy files into a run's artifacts."""
         ...
@@ -136,6 +140,9 @@ class MemoryLedger:
 
     def close(self, run: str, status: str) -> None:
         self.runs[run].status = status
+
+    def drop(self, run: str) -> None:
+        del self.runs[run]
 
     def attach(self, run: str, files: Sequence[Path], folder: str = "") -> None:
         for file in files:

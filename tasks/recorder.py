@@ -9,7 +9,8 @@ concluding it again. Proxies are found by their fingerprint, so that nothing is 
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,7 @@ from tasks.record import Entry, Point
 from tasks.study import Study
 
 RECOMMENDATION = "recommendation"  # folder of a run for its registered version
+SWEEP = f"{record.PREFIX}sweep"  # tag: who wrote to a study's record last
 ARTIFACTS = (
     "report.html",
     "report.md",
@@ -73,58 +75,88 @@ class Tracker(Protocol):
 class _Child:
     run: str
     status: str
+    told: bool = False  # of what it is
     valued: bool = False
     steps: set[int] = field(default_factory=set)
 
 
 class Recorder:
-    """The tracker over a ledger. Safe to call from the threads of one process."""
+    """The tracker over a ledger. Safe to call from the threads of one process.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Args:
+        ledger: where the record is kept.
+        sweep: a name that no other sweep has, by which it is seen that another one joined.
+    """
+
+    def __init__(self, ledger: Ledger, sweep: str = "") -> None:
         self._ledger = ledger
         self._lock = threading.RLock()
         self._parent = ""
+        self._mark: Mapping[str, str] = {}
+        self._sweep, self._alone = sweep or uuid.uuid4().hex, True
         self._children: dict[str, _Child] = {}
 
     def begin(self, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
         with self._lock:
-            mark = record.prefixed({"study": record.key(name, params), "kind": "study"})
-            known = self._ledger.find(mark)
+            self._mark = record.prefixed({"study": record.key(name, params), "kind": "study"})
+            ours = {**record.prefixed(tags), SWEEP: self._sweep}
+            known = self._ledger.find(self._mark)
             self._children = {}
+            self._parent = known[-1].run if known else self._first(name, ours)
+            self._alone = not known or known[-1].status != RUNNING
             if known:
-                self._parent = known[0].run
                 self._ledger.close(self._parent, RUNNING)
                 was = f"{record.PREFIX}reason"  # of an end that is over now
-                again = {**record.prefixed(tags), **({was: ""} if was in known[0].tags else {})}
+                again = {**ours, **({was: ""} if was in known[-1].tags else {})}
                 self._ledger.write(self._parent, Entry(tags=again))
                 self._remember()
             else:
-                self._parent = self._ledger.create(name, {**mark, **record.prefixed(tags)})
                 self._ledger.write(self._parent, Entry(params=params))
             return self._parent
 
+    def _first(self, name: str, tags: Mapping[str, str]) -> str:
+        """A new record of a study; of several sweeps that make one at once, the oldest stays."""
+        made = self._ledger.create(name, {**self._mark, **tags})
+        oldest = self._ledger.find(self._mark)[-1].run
+        if oldest != made:
+            self._ledger.drop(made)
+        return oldest
+
     def _remember(self) -> None:
+        """Take up the proxies that are recorded; of one that stands twice, the oldest stays.
+
+        Two sweeps may announce one proxy at once, and a server may make a run and then not answer.
+        """
         label = f"{record.PREFIX}fingerprint"
+        kept: dict[str, _Child] = {}
         for known in reversed(self._ledger.find({}, self._parent)):
-            if label in known.tags:
+            name = known.tags.get(label)
+            if name in kept:
+                self._ledger.drop(known.run)
+            elif name is not None:
+                told = any(metric.startswith("weight") for metric in known.metrics)
                 valued = record.OBJECTIVE in known.metrics
-                self._children[known.tags[label]] = _Child(known.run, known.status, valued)
+                steps = self._children[name].steps if name in self._children else set()
+                kept[name] = _Child(known.run, known.status, told, valued, steps)
+        self._children = kept
 
     def child(self, spec: RunSpec, tags: Mapping[str, str]) -> None:
         with self._lock:
             if not self._parent:
                 raise ServiceError("a proxy was announced before its study was begun")
             found = self._children.get(spec.fingerprint)
+            entry = record.spec_entry(spec, {**tags, "kind": "proxy"})
             if found is None:
-                entry = record.spec_entry(spec, {**tags, "kind": "proxy"})
                 name = record.run_name(spec, tags)
                 run = self._ledger.create(name, entry.tags, self._parent)
-                self._ledger.write(run, Entry(entry.params, entry.metrics))
-                self._children[spec.fingerprint] = _Child(run, RUNNING)
+                found = self._children[spec.fingerprint] = _Child(run, RUNNING)
             elif found.status != FINISHED:
                 found.steps |= self._ledger.steps(found.run, record.LOSS)
                 self._ledger.close(found.run, RUNNING)
                 found.status = RUNNING
+            if not found.told:
+                self._ledger.write(found.run, Entry(entry.params, entry.metrics))
+                found.told = True
 
     def curve(self, fingerprint: str, points: Iterable[tuple[int, float]]) -> None:
         with self._lock:
@@ -166,6 +198,8 @@ class Recorder:
 
     def conclude(self, study: Study, folder: Path) -> None:
         with self._lock:
+            if not self._alone or self._joined():
+                self._remember()
             for outcome, tags in record.outcomes(study):
                 self._fill(study, outcome, tags)
             self._ledger.write(self._parent, record.study_entry(study))
@@ -179,6 +213,11 @@ class Recorder:
             )
             self._enroll(study, root / handoff_card.FILE)
             self._ledger.close(self._parent, FINISHED)
+
+    def _joined(self) -> bool:
+        """Whether another sweep has begun to write to this record since this one did."""
+        now = [known for known in self._ledger.find(self._mark) if known.run == self._parent]
+        return not now or now[0].tags.get(SWEEP) != self._sweep
 
     def _enroll(self, study: Study, card: Path) -> None:
         """Register the recommendation, once; what a later test showed is told of it."""
@@ -222,61 +261,3 @@ def rebuild(tracker: Tracker, study: Study, folder: Path) -> str:
     run = tracker.begin(study.name, params, {"rebuilt": "true"})
     tracker.conclude(study, folder)
     return run
-
-
-class Careful:
-    """A tracker whose failures cost no result: they are told once, and the study goes on.
-
-    After `patience` failures it stops asking, so that a dead server does not slow the study, and
-    tries once more at the end, when the whole record can be made from the study.
-
-    Args:
-        tracker: does the work.
-        warn: is given one sentence for people, once.
-        patience: failures after which it stops asking.
-    """
-
-    def __init__(self, tracker: Tracker, warn: Callable[[str], None], *, patience: int = 3) -> None:
-        self._tracker, self._warn, self._patience = tracker, warn, patience
-        self._failures = 0
-        self._begun: tuple[str, Mapping[str, str], Mapping[str, str]] | None = None
-
-    def begin(self, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
-        self._begun = (name, dict(params), dict(tags))
-        ids: list[str] = []
-        self._try(lambda: ids.append(self._tracker.begin(name, params, tags)))
-        return ids[0] if ids else ""
-
-    def child(self, spec: RunSpec, tags: Mapping[str, str]) -> None:
-        self._try(lambda: self._tracker.child(spec, tags))
-
-    def curve(self, fingerprint: str, points: Iterable[tuple[int, float]]) -> None:
-        self._try(lambda: self._tracker.curve(fingerprint, points))
-
-    def finish(self, outcome: Outcome, objective: float | None = None) -> None:
-        self._try(lambda: self._tracker.finish(outcome, objective))
-
-    def promise(self, card: Card, copy: Path) -> None:
-        self._try(lambda: self._tracker.promise(card, copy))
-
-    def conclude(self, study: Study, folder: Path) -> None:
-        if self._failures and self._begun:
-            name, params, tags = self._begun
-            self._try(lambda: self._tracker.begin(name, params, tags), last=True)
-        self._try(lambda: self._tracker.conclude(study, folder), last=True)
-
-    def abandon(self, reason: str) -> None:
-        self._try(lambda: self._tracker.abandon(reason))
-
-    def _try(self, call: Callable[[], object], *, last: bool = False) -> None:
-        if self._failures >= self._patience and not last:
-            return
-        try:
-            call()
-        except Exception as error:  # whatever a record meets, the study must go on
-            self._failures += 1
-            if self._failures == 1:
-                self._warn(
-                    f"the record of this study has gaps: {error}. No result is lost: all are in "
-                    "the store, and the record is filled in when the study ends or is run again"
-                )

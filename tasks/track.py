@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from mixtures.errors import CuveeError, ServiceError, StorageError
+from tasks.careful import Careful
 from tasks.ledger import RUNNING, Known, Version
 from tasks.record import Data, Entry
-from tasks.recorder import RECOMMENDATION, Careful, Recorder
+from tasks.recorder import RECOMMENDATION, Recorder
 
 EXPERIMENT = "cuvee"
 DATABASE, ARTIFACTS = "mlflow.db", "artifacts"
@@ -33,6 +34,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits minutes for a server that is gone
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # else two lines for every proxy
 }
 
 
@@ -134,6 +136,10 @@ class MlflowLedger:
                 client.update_run(run, status=status)
             else:
                 client.set_terminated(run, status=status)
+
+    def drop(self, run: str) -> None:
+        with self._service() as (client, _):
+            client.delete_run(run)
 
     def attach(self, run: str, files: Sequence[Path], folder: str = "") -> None:
         with self._service() as (client, _):

@@ -21,10 +21,11 @@ from mixtures.loop import search
 from mixtures.recommendation import Estimate
 from tasks import record
 from tasks.calibration import calibration, score
+from tasks.careful import Careful
 from tasks.confirmed import card as card_section
 from tasks.ledger import MemoryLedger
 from tasks.predictions import from_json, keep, read
-from tasks.recorder import Careful, Recorder
+from tasks.recorder import Recorder
 from tasks.report import write
 from tasks.store import Store
 from tasks.study import summary

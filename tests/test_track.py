@@ -15,8 +15,9 @@ from mixtures.errors import ServiceError
 from mixtures.history import Failed, RunResult
 from mixtures.skills import SkillGraph
 from tasks import handoff_card, record, report
+from tasks.careful import Careful
 from tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, MemoryLedger
-from tasks.recorder import Careful, Recorder, rebuild
+from tasks.recorder import Recorder, rebuild
 from tasks.review import command, review
 from tasks.store import Store
 from tasks.track import MlflowLedger, local_uri, open_tracker
@@ -97,7 +98,7 @@ def test_mlflow_holds_what_memory_holds(place, study, folder):
     """Catches a metric, tag, param or artifact that only one of the two ledgers keeps."""
     memory, mlflow = MemoryLedger(), _ledger("mlflow", place, "parity")
     for ledger in (memory, mlflow):
-        tracker = Recorder(ledger)
+        tracker = Recorder(ledger, sweep="this")
         _live(tracker, study)
         tracker.conclude(study, folder)
     from mlflow import MlflowClient
