@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from mixtures.errors import HandoffError, RecipeError
 from tasks.store import Store
@@ -120,7 +121,7 @@ def once(
     if attempt and not again and (known is None or known.state != UNSENT):
         raise HandoffError(_held(store, key, attempt, known))
     attempt += 1
-    mark = {"host": socket.gethostname(), "process": os.getpid(), "at": _now()}
+    mark = {"host": socket.gethostname(), "process": os.getpid(), "at": _now(), "id": uuid4().hex}
     if not store.create(_claim(store, key, attempt), json.dumps(mark).encode()):
         raise HandoffError(_held(store, key, attempt, None))
     send = _send_command if call.command else _send_webhook

@@ -77,11 +77,8 @@ class Store:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every readable outcome, in the order of fingerprints."""
-        folder = f"{self.root}/runs"
-        if not self.files.exists(folder):
-            return
-        for path in sorted(self.files.ls(folder, detail=False)):
-            outcome = self.get(path.rstrip("/").rsplit("/", 1)[-1])
+        for name in self._names("runs"):
+            outcome = self.get(name)
             if outcome is not None:
                 yield outcome
 
@@ -103,26 +100,41 @@ class Store:
     def create(self, path: str, raw: bytes) -> bool:
         """Make a small object unless it is there; of several who try, one succeeds.
 
+        A write may be done and yet be reported as failed, so that trying again finds an object
+        there: it is ours if it holds what we wrote. Whoever must not be taken for another writes
+        something that no other does.
+
         Returns:
             Whether it was made; False if it was there.
 
         Raises:
             StorageError: the place cannot be written.
         """
-        with _plainly(path):
+        tries = 0
+
+        def attempt() -> bool:
+            nonlocal tries
+            tries += 1
             try:
-                if "file" in _protocols(self.files):
-                    os.makedirs(os.path.dirname(path), exist_ok=True)
-                    with open(path, "xb") as file, _whole(path):
-                        file.write(raw)
-                        file.flush()
-                else:
-                    self.files.pipe_file(path, raw, mode="create")
+                self._make(path, raw)
             except FileExistsError:
-                return False
-            except FileNotFoundError:  # its folder was removed just now, by who gave a claim back
-                return self.create(path, raw)
+                return tries > 1 and bytes(self.files.cat_file(path)) == raw
             return True
+
+        with _plainly(path):
+            return _patiently(attempt)
+
+    def _make(self, path: str, raw: bytes) -> None:
+        if "file" not in _protocols(self.files):
+            self.files.pipe_file(path, raw, mode="create")
+            return
+        while True:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # whoever gave a claim back removed it
+                with open(path, "xb") as file, _whole(path):
+                    file.write(raw)
+                    file.flush()
+                return
 
     def replace(self, path: str, raw: bytes) -> None:
         """Write a small object whole, over what is there.
@@ -163,12 +175,23 @@ class Store:
 
     def keys(self, name: str) -> tuple[str, ...]:
         """Keys under which values are kept, in order."""
+        found = (n.removesuffix(".json") for n in self._names(name) if n.endswith(".json"))
+        return tuple(sorted(found))
+
+    def _names(self, name: str) -> tuple[str, ...]:
+        """Names of what lies in a folder of the store, in order; none where there is no folder."""
         folder = f"{self.root}/{name}"
-        if not self.files.exists(folder):
-            return ()
-        self.files.invalidate_cache(folder)
-        found = (path.rsplit("/", 1)[-1] for path in self.files.ls(folder, detail=False))
-        return tuple(sorted(n.removesuffix(".json") for n in found if n.endswith(".json")))
+
+        def listed() -> tuple[str, ...]:
+            self.files.invalidate_cache(folder)
+            try:
+                found = self.files.ls(folder, detail=False)
+            except FileNotFoundError:
+                return ()
+            return tuple(sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found))
+
+        with _plainly(folder):
+            return _patiently(listed)
 
     def _read(self, path: str) -> Any:
         for last in (False, True):  # a bad read of a good record must not condemn it

@@ -3,6 +3,8 @@
 import json
 import os
 
+import fsspec
+import fsspec.implementations.memory
 import pytest
 
 from mixtures.errors import StorageError
@@ -136,3 +138,55 @@ def test_values_are_remembered_by_key(tmp_path):
     content["content"]["x"][1] = 2.6
     path.write_text(json.dumps(content))
     assert store.recall("things", "k1") is None
+
+
+class Unsure(fsspec.implementations.memory.MemoryFileSystem):
+    """Reports that a write failed, after it was done or before."""
+
+    protocol = "unsure"
+    store, pseudo_dirs, plan = {}, [""], []
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        step = self.plan.pop(0) if self.plan else ""
+        if step == "before":
+            raise OSError(5, "on purpose")
+        super().pipe_file(path, value, mode=mode, **kwargs)
+        if step == "after":
+            raise OSError(5, "on purpose")
+
+    def ls(self, path, detail=True, **kwargs):
+        if self.plan and self.plan.pop(0) == "list":
+            raise OSError(5, "on purpose")
+        return super().ls(path, detail=detail, **kwargs)
+
+
+@pytest.fixture
+def unsure(monkeypatch):
+    fsspec.register_implementation("unsure", Unsure, clobber=True)
+    monkeypatch.setattr("tasks.store.PAUSES", (0.0, 0.0, 0.0))
+    for name, value in (("plan", []), ("store", {}), ("pseudo_dirs", [""])):
+        monkeypatch.setattr(Unsure, name, value)
+    return Store("unsure://place")
+
+
+@pytest.mark.parametrize("plan", [["after"], ["before"], ["before", "after"], ["after", "after"]])
+def test_what_was_made_although_it_was_said_to_have_failed_is_ours(unsure, plan):
+    """Catches a sweep that waits for ever for another one, which is itself."""
+    Unsure.plan = plan
+    assert unsure.create(f"{unsure.root}/claims/a/0", b"mine")
+    Unsure.plan = list(plan)
+    assert not unsure.create(f"{unsure.root}/claims/a/0", b"theirs")
+    assert unsure.files.cat_file(f"{unsure.root}/claims/a/0") == b"mine"
+
+
+def test_a_folder_that_cannot_be_listed_now_is_listed_again(unsure):
+    """Catches a plan that ends in an OSError because a shared disk had a bad moment."""
+    unsure.put(result())
+    unsure.remember("things", "k", 1)
+    Unsure.plan = ["list", "list"]
+    assert [run.spec.seed for run in unsure.outcomes()] == [0]
+    Unsure.plan = ["list"]
+    assert unsure.keys("things") == ("k",)
+    Unsure.plan = ["list"] * 9
+    with pytest.raises(StorageError, match="cannot use"):
+        unsure.keys("things")
