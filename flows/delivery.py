@@ -19,7 +19,7 @@ from flows.display import current
 from flows.home import Home
 from flows.parts import HandoffPart
 from flows.recipe import Recipe, parse
-from flows.server import PrefectApi
+from flows.server import PrefectApi, reached
 from mixtures.errors import ApprovalError, CuveeError, EvidenceError, HandoffError, RecipeError
 from mixtures.history import canonical
 from tasks import handoff_call
@@ -97,7 +97,8 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
 
 def run(recipe_text: str, home: Home, api: PrefectApi, *, again: bool = False) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
-    with temporary_settings(updates={PREFECT_API_URL: api.wait()}):
+    url = api.wait()
+    with reached(url), temporary_settings(updates={PREFECT_API_URL: url}):
         result: dict[str, Any] = handoff_mixture(recipe_text, str(home.root), again)
     return result
 

@@ -26,7 +26,7 @@ from flows.prepare import Prepared
 from flows.recipe import Recipe, parse
 from flows.runner import Interrupted, Runner
 from flows.search import SHOWN_VERSIONS, conclude, told
-from flows.server import PrefectApi
+from flows.server import PrefectApi, reached
 from flows.shelf import Shelf
 from flows.trainings import begin as begin_trainings
 from flows.trainings import speed
@@ -156,6 +156,6 @@ def _own(problem: Problem, past: Finished, shelf: Shelf) -> Confirmation | None:
 def run(recipe_text: str, home: Home, api: PrefectApi) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
     url = api.wait()
-    with temporary_settings(updates={PREFECT_API_URL: url}):
+    with reached(url), temporary_settings(updates={PREFECT_API_URL: url}):
         result: dict[str, Any] = confirm_mixture(recipe_text, str(home.root))
     return result

@@ -30,7 +30,7 @@ from flows.home import Home
 from flows.prediction import remembered
 from flows.recipe import Recipe, parse
 from flows.runner import Interrupted, take
-from flows.server import PrefectApi
+from flows.server import PrefectApi, reached
 from flows.trainings import Trainings, speed
 from flows.trainings import begin as begin_trainings
 from flows.watch import KEPT, Watch
@@ -254,7 +254,7 @@ def write_files(study: Study, folder: Path) -> None:
 def run(recipe_text: str, home: Home, api: PrefectApi) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
     url = api.wait()
-    with temporary_settings(updates={PREFECT_API_URL: url}):
+    with reached(url), temporary_settings(updates={PREFECT_API_URL: url}):
         try:
             result: dict[str, Any] = search_mixture(recipe_text, str(home.root))
         except (CancelledRun, Pause) as error:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -28,6 +28,7 @@ EMBEDDED = {
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
 }
+UNREACHED = "Failed to reach API"  # how a RuntimeError of Prefect begins or ends
 SCHEDULING = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_BATCH_SIZE": "100",
@@ -92,6 +93,25 @@ class PrefectApi:
             f"no Prefect API answers at {self.url} within {seconds} s: start the server, "
             "correct PREFECT_API_URL, or unset it to use the embedded one"
         )
+
+
+@contextlib.contextmanager
+def reached(url: str) -> Iterator[None]:
+    """Says in words what a flow meets when its API goes away under it.
+
+    Raises:
+        ServiceError: the API does not answer any more, or not as it should.
+    """
+    try:
+        yield
+    except (httpx.HTTPError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and UNREACHED not in str(error):
+            raise
+        raise ServiceError(
+            f"the Prefect API at {url} does not answer as it should "
+            f"({' '.join(str(error).split())[:200] or type(error).__name__}). Finished proxies are "
+            "kept: start the server, or unset PREFECT_API_URL to use an embedded one; run again"
+        ) from error
 
 
 def _start(port: int, folder: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
