@@ -280,5 +280,5 @@ def _numbers(table: pd.DataFrame, path: Path) -> tuple[Array, tuple[str, ...]]:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(str(name) for name in names[:SHOWN])
+    shown = ", ".join(" ".join(str(name).split()) for name in names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

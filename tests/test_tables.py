@@ -41,6 +41,7 @@ def test_row_order_does_not_matter(tmp_path):
         (LOSS.replace("run", "job").replace("index", "i"), DataError, "share no id column"),
         (LOSS.replace("math,qa", "qa,qa"), DataError, "columns that stand more than once: qa"),
         (LOSS.replace("2.25", "2.25,7"), DataError, "not a CSV table: [^\n]+$"),
+        (LOSS.replace("r2,", '"r\n2",'), EvidenceError, "^[^\n]+no row for[^\n]+$"),
         ("run,math\n", DataError, "no rows"),
         ("", DataError, "not a CSV table"),
     ],
