@@ -1,15 +1,23 @@
 """A file system whose reads and writes now and then fail or are stale, for `faults.py`.
 
-`flaky:///folder` is the folder itself, except that a read may fail or miss a file that was written
-within the last `STALE_SECONDS`, and a write may fail, as shared disks and object stores do on bad
-days. Atomic creation stays atomic: what it promises is what a store must keep.
+`flaky:///folder` is the folder itself, except that, as on shared disks and object stores on bad
+days,
+
+* a read may fail, or miss a file that was written within the last `STALE_SECONDS`, or bring what
+  a file held before it was last replaced;
+* a write may fail before anything is written, or be done and reported as failed.
+
+An object is published whole, and creation stays atomic: what these promise is what a store must
+keep. Every fault is written to a log, so that a trial can tell that it met one.
 """
 
 import errno
 import os
 import random
 import time
-from typing import Any
+import uuid
+from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -22,6 +30,8 @@ class Flaky(LocalFileSystem):
 
     protocol = "flaky"
     chance = random.Random(0)
+    log = Path(os.devnull)
+    before: ClassVar[dict[str, bytes]] = {}
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
@@ -30,27 +40,55 @@ class Flaky(LocalFileSystem):
         text = os.fspath(path)
         return LocalFileSystem._strip_protocol(text.removeprefix("flaky://"))
 
-    def _may_fail(self, path: str, act: str) -> None:
-        if self.chance.random() < FAIL:
-            raise OSError(errno.EIO, f"{act} failed, on purpose", path)
+    def _happened(self, what: str, path: str) -> None:
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{what} {path}\n")
+
+    def _fail(self, act: str, path: str) -> OSError:
+        self._happened(act, path)
+        return OSError(errno.EIO, f"{act} failed, on purpose", path)
 
     def cat_file(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        """Read a file; may fail, or not see a file that is new."""
-        self._may_fail(path, "reading")
+        """Read a file; may fail, not see a file that is new, or see what was there before."""
         place = self._strip_protocol(path)
+        if self.chance.random() < FAIL:
+            raise self._fail("reading", place)
         new = os.path.exists(place) and time.time() - os.path.getmtime(place) < STALE_SECONDS
         if new and self.chance.random() < STALE:
+            self._happened("stale", place)
+            if place in self.before:
+                return self.before[place]
             raise FileNotFoundError(errno.ENOENT, "not seen yet, on purpose", path)
         return super().cat_file(path, *args, **kwargs)
 
-    def pipe_file(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        """Write a file whole; may fail before anything is written."""
-        self._may_fail(path, "writing")
-        os.makedirs(os.path.dirname(self._strip_protocol(path)), exist_ok=True)
-        return super().pipe_file(path, *args, **kwargs)
+    def ls(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        """List a folder; may fail."""
+        if self.chance.random() < FAIL:
+            raise self._fail("listing", path)
+        return super().ls(path, *args, **kwargs)
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> Any:
+        """Write an object whole; may fail before anything is written, or after all is."""
+        place = self._strip_protocol(path)
+        if self.chance.random() < FAIL:
+            raise self._fail("writing", place)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        if os.path.exists(place) and mode != "create":
+            self.before[place] = Path(place).read_bytes()
+        draft = f"{place}.{uuid.uuid4().hex}.flaky"
+        Path(draft).write_bytes(value)
+        try:
+            if mode == "create":
+                os.link(draft, place)  # atomic, and refuses what is there
+            else:
+                os.replace(draft, place)
+        finally:
+            Path(draft).unlink(missing_ok=True)
+        if self.chance.random() < FAIL:
+            raise self._fail("having written,", place)
 
 
-def register(seed: int) -> None:
-    """Make `flaky://` known to fsspec in this process."""
-    Flaky.chance = random.Random(seed)
+def register(seed: int, log: str) -> None:
+    """Make `flaky://` known to fsspec in this process; faults are told in a log."""
+    Flaky.chance, Flaky.log = random.Random(seed), Path(log)
     fsspec.register_implementation("flaky", Flaky, clobber=True)

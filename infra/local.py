@@ -25,13 +25,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
 UNPRIVILEGED = "postgres"  # whom PostgreSQL runs as where this program is run by root
 PATIENCE = 600.0  # seconds; first starts on a busy machine take minutes
 HOST = "127.0.0.1"
+SERVERS = ("postgres", "prefect", "mlflow", "ray")
 SECRETS = ("CUVEE_DB_PASSWORD", "CUVEE_MLFLOW_PASSWORD", "CUVEE_PREFECT_AUTH", "RAY_AUTH_TOKEN")
 
 
@@ -48,14 +49,16 @@ class Topology:
     Args:
         folder: their data, logs and secrets; kept, so that the next start goes on from it.
         nodes: Ray nodes, each with one core.
+        servers: which of them to start; what the others would need of PostgreSQL is there.
 
     Attributes:
         environment: what a client sets to use them.
         processes: by name: "postgres", "prefect", "mlflow", "ray-0", "ray-1", ...
     """
 
-    def __init__(self, folder: Path, *, nodes: int = 2) -> None:
+    def __init__(self, folder: Path, *, nodes: int = 2, servers: Sequence[str] = SERVERS) -> None:
         self.folder, self._nodes = Path(folder).resolve(), nodes
+        self._servers = tuple(servers)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
@@ -75,10 +78,8 @@ class Topology:
 
     def __enter__(self) -> "Topology":
         try:
-            self._start_postgres()
-            self._start_prefect()
-            self._start_mlflow()
-            self._start_ray()
+            for name in self._servers:
+                getattr(self, f"_start_{name}")()
             self._await()
         except BaseException:
             self.__exit__()
@@ -140,7 +141,8 @@ class Topology:
             file.write(content)
         return path
 
-    def _database(self, name: str, driver: str) -> str:
+    def database(self, name: str, driver: str) -> str:
+        """The URL of a database, for SQLAlchemy; holds its password."""
         password = self._secrets["CUVEE_DB_PASSWORD"]
         return f"postgresql+{driver}://cuvee:{password}@{HOST}:{self.ports['postgres']}/{name}"
 
@@ -191,7 +193,7 @@ class Topology:
             ],
             {
                 "PREFECT_HOME": str(self.folder / "prefect"),
-                "PREFECT_API_DATABASE_CONNECTION_URL": self._database("prefect", "asyncpg"),
+                "PREFECT_API_DATABASE_CONNECTION_URL": self.database("prefect", "asyncpg"),
                 "PREFECT_SERVER_API_AUTH_STRING": self._secrets["CUVEE_PREFECT_AUTH"],
                 "PREFECT_API_AUTH_STRING": self._secrets["CUVEE_PREFECT_AUTH"],
                 "PREFECT_API_URL": self.environment["PREFECT_API_URL"],
@@ -206,7 +208,7 @@ class Topology:
         auth = self._private(
             "mlflow-auth.ini",
             "[mlflow]\ndefault_permission = EDIT\nadmin_username = cuvee\n"
-            f"database_uri = {self._database('mlflow_auth', 'psycopg2')}\n"
+            f"database_uri = {self.database('mlflow_auth', 'psycopg2')}\n"
             f"admin_password = {self._secrets['CUVEE_MLFLOW_PASSWORD']}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
         )
@@ -215,7 +217,7 @@ class Topology:
             [
                 *(str(BIN / "mlflow"), "server", "--app-name", "basic-auth", "--workers", "1"),
                 *("--host", HOST, "--port", str(self.ports["mlflow"])),
-                *("--backend-store-uri", self._database("mlflow", "psycopg2")),
+                *("--backend-store-uri", self.database("mlflow", "psycopg2")),
                 *("--artifacts-destination", str(self.folder / "artifacts")),
             ],
             {
@@ -254,6 +256,8 @@ class Topology:
 
     def _await(self) -> None:
         for name, url in (("prefect", "PREFECT_API_URL"), ("mlflow", "MLFLOW_TRACKING_URI")):
+            if name not in self.processes:
+                continue
             self._until(name, lambda url=url: _answers(f"{self.environment[url]}/health"))
 
 
