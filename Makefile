@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale clean
+.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale bench-faults clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -52,6 +52,10 @@ bench-methods: $(READY)  ## every method at one budget, on the quickstart (an ho
 
 bench-scale: $(READY)  ## scaling laws against ranking at one size, from small proxies to larger ones
 	@$(BIN)/python benchmarks/scale.py
+
+bench-faults: $(READY)  ## faults at random moments, generated inputs, 10,000 records (hours)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e '.[team]'
+	@$(BIN)/python benchmarks/resilience.py
 
 clean:  ## remove the environment and every result
 	rm -rf $(VENV) .cuvee

@@ -34,7 +34,7 @@ proxy: {{size: 0.3M, tokens: {tokens}, precision: float32, pack: {pack}}}
 evaluation: {{suite: null, heldout_tokens: 2048}}
 objective: {{name: mean, weights: {{domain/manual: 1}}}}
 full_scale: {{tokens: 1M}}
-method: {{name: mixing_laws, runs: 5, seeds: 1, folds: 5, refits: 10}}
+method: {{name: regmix, runs: 5, seeds: 1, laws: [linear], search: auto, folds: 5, refits: 10}}
 """
 SHIM = """\
 import sys
@@ -122,14 +122,15 @@ class Trial:
     def start(
         self,
         *,
+        word: str = "run",
         shim: str = "",
         home: Path | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """`cuvee run`, in a session of its own; its words go to a file in the trial's folder."""
+        """`cuvee run`, or another word, in a session of its own; what it says goes to a file."""
         place = home or self.home
         module = ["-c", shim] if shim else ["-m", "flows"]
-        command = [sys.executable, *module, "run", str(self.recipe), "--home", str(place)]
+        command = [sys.executable, *module, word, str(self.recipe), "--home", str(place)]
         environment = {**os.environ, "CUVEE_STORE": str(place / "store"), **self.settings}
         paths = [str(ROOT), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)

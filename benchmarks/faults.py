@@ -52,28 +52,26 @@ class Truth:
 
 
 @contextmanager
-def prepared(folder: Path, seed: int) -> Iterator[tuple[Servers, dict[str, Truth]]]:
+def prepared(folder: Path) -> Iterator[tuple[Servers, dict[str, Truth]]]:
     """The servers, and every kind of study undisturbed."""
     write_corpus(folder / "corpus")
     with Servers(folder / "servers") as servers:
         truths: dict[str, Truth] = {}
         for kind in (SINGLE, PACKED):
             source = truths[SINGLE.name].home if truths else None
-            for attempt in range(1 if source else 2):  # the first warms up: it prepares the corpus
-                name = f"{kind.name}-{attempt}"
-                trial = Trial(
-                    folder / name, kind, np.random.default_rng(seed), 0, servers.settings
-                ).make(folder / "corpus", source)
+            trial = Trial(folder / kind.name, kind, np.random.default_rng(0), 0, servers.settings)
+            trial.make(folder / "corpus", source)
+            words = ("run",) if source else ("plan", "run")  # a plan prepares the corpus
+            for word in words:
                 began = time.monotonic()
-                if trial.finish(trial.start()).status:
+                if trial.finish(trial.start(word=word)).status:
                     raise SystemExit(f"the undisturbed study failed:\n{trial.notes[-1]}")
-                seconds = time.monotonic() - began
-                found = facts(trial.home, trial.store, servers.recorded(trial.name))
-                flaws = judge(found, {}, found)
-                if flaws:
-                    raise SystemExit(f"the undisturbed study is not whole: {dict(flaws)}")
-                truths[kind.name] = Truth(found, seconds, trial.home)
-                source = trial.home
+            seconds = time.monotonic() - began
+            found = facts(trial.home, trial.store, servers.recorded(trial.name))
+            flaws = judge(found, {}, found)
+            if flaws or not found.results:
+                raise SystemExit(f"the undisturbed study is not whole: {dict(flaws)}")
+            truths[kind.name] = Truth(found, seconds, trial.home)
             print(f"undisturbed, {kind}: {len(found.results)} proxies, {seconds:.0f} s", flush=True)
         yield servers, truths
 
@@ -104,13 +102,13 @@ def once(
 
 
 def campaign(
-    kinds: list[str], trials: int, seed: int, before: str
+    kinds: list[str], trials: range, seed: int, before: str
 ) -> Iterator[tuple[str, collections.Counter[str]]]:
     """Run the trials; yields the kind of each, and what was found ("missed" alone: no trial)."""
     with tempfile.TemporaryDirectory(prefix="cuvee-faults-") as name:
         folder = Path(name)
-        with prepared(folder, seed) as (servers, truths):
-            for i in range(trials):
+        with prepared(folder) as (servers, truths):
+            for i in trials:
                 fault = kinds[i % len(kinds)]
                 for attempt in range(TRIES):
                     if before:
@@ -165,14 +163,15 @@ def tally(found: Iterator[tuple[str, collections.Counter[str]]]) -> dict[str, An
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=52)
+    parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS), default=list(KINDS))
     parser.add_argument("--before", default="", metavar="COMMAND")
     given = parser.parse_args()
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    began = time.monotonic()
-    figures = tally(campaign(usable(given.kinds), given.trials, given.seed, given.before))
+    began, trials = time.monotonic(), range(given.first, given.first + given.trials)
+    figures = tally(campaign(usable(given.kinds), trials, given.seed, given.before))
     print(f"{(time.monotonic() - began) / 60:.0f} minutes")
     print(json.dumps(figures))
 

@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 import fault_judge
 import faults
 import flaky
+import resilience
 from fault_judge import Facts, judge
 
 NAMES = ("code", "manual")
@@ -149,6 +150,16 @@ def test_a_fault_that_missed_is_no_trial():
     assert (figures["trials"], figures["missed"]) == (2, 1)
     assert (figures["lost"], figures["hangs"], figures["double_counted"]) == (2, 1, 0)
     assert figures["kinds"] == {"flow": 1, "two": 1}
+
+
+def test_figures_of_the_three_programs_are_added_where_they_mean_the_same():
+    """Catches a traceback of one program hidden by the zero of another."""
+    nothing = dict.fromkeys(faults.KEYS, 0) | {"kinds": {}}
+    disturbed = nothing | {"trials": 52, "tracebacks": 1}
+    tried = {"inputs_tried": 12_000, "tracebacks": 2, "hangs": 3, "wrong_acceptances": 0}
+    found = resilience.together(disturbed, tried, {"open_10000_seconds": 9.5})
+    assert (found["tracebacks"], found["hangs"], found["trials"]) == (3, 3, 52)
+    assert (found["inputs_tried"], found["open_10000_seconds"]) == (12_000, 9.5)
 
 
 def test_the_flaky_store_fails_and_is_stale_and_says_so(tmp_path):
