@@ -249,14 +249,14 @@ def _now(settings: dict[str, str]) -> float:
 
 
 KINDS: dict[str, tuple[Fault, tuple[Kind, ...]]] = {
-    "flow": (flow, (SINGLE, PACKED)),
+    "flow": (flow, (SINGLE,)),
     "worker": (worker, (SINGLE, PACKED)),
-    "node": (node, (SINGLE, PACKED)),
+    "node": (node, (SINGLE,)),
     "mlflow": (_server("mlflow"), (SINGLE,)),
     "prefect": (_server("prefect"), (SINGLE,)),
     "postgres": (_server("postgres"), (SINGLE,)),
-    "disk": (disk, (SINGLE, PACKED)),
-    "shards": (shards, (SINGLE, PACKED)),
+    "disk": (disk, (SINGLE,)),
+    "shards": (shards, (SINGLE,)),
     "checkpoints": (checkpoints, (PACKED,)),
     "results": (stored, (SINGLE,)),
     "store": (store, (SINGLE,)),

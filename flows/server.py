@@ -112,6 +112,10 @@ def reached(url: str) -> Iterator[None]:
             f"({' '.join(str(error).split())[:200] or type(error).__name__}). Finished proxies are "
             "kept: start the server, or unset PREFECT_API_URL to use an embedded one; run again"
         ) from error
+    finally:
+        from flows.events import let_go  # here, because Prefect reads its settings on import
+
+        let_go(url)
 
 
 def _start(port: int, folder: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:

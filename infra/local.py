@@ -208,6 +208,7 @@ class Topology:
         auth = self._private(
             "mlflow-auth.ini",
             "[mlflow]\ndefault_permission = EDIT\nadmin_username = cuvee\n"
+            "auth_cache_ttl_seconds = 60\n"  # else each request pays for a hash of the password
             f"database_uri = {self.database('mlflow_auth', 'psycopg2')}\n"
             f"admin_password = {self._secrets['CUVEE_MLFLOW_PASSWORD']}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",

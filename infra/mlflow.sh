@@ -11,6 +11,7 @@ cat > "$MLFLOW_AUTH_CONFIG_PATH" <<END
 default_permission = EDIT
 database_uri = ${database}/mlflow_auth
 admin_username = cuvee
+auth_cache_ttl_seconds = 60
 admin_password = ${CUVEE_MLFLOW_PASSWORD}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 END

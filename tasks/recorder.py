@@ -9,6 +9,7 @@ concluding it again. Proxies are found by their fingerprint, so that nothing is 
 
 import math
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from tasks.record import Entry, Point
 from tasks.study import Study
 
 RECOMMENDATION = "recommendation"  # folder of a run for its registered version
+CURVE_SECONDS = 5.0  # between two writes of a curve; a study trains many proxies at once
 SWEEP = f"{record.PREFIX}sweep"  # tag: who wrote to a study's record last
 ARTIFACTS = (
     "report.html",
@@ -78,6 +80,8 @@ class _Child:
     told: bool = False  # of what it is
     valued: bool = False
     steps: set[int] = field(default_factory=set)
+    waiting: list[tuple[int, float]] = field(default_factory=list)  # of the curve
+    due: float = 0.0  # when a server may be asked to take more of it
 
 
 class Recorder:
@@ -163,8 +167,12 @@ class Recorder:
             child = self._children.get(fingerprint)
             if child is None:
                 raise ServiceError(f"progress of a proxy that was not announced: {fingerprint}")
-            if child.status != FINISHED:
-                self._ledger.write(child.run, Entry(metrics=self._fresh(child, points)))
+            child.waiting += points
+            if child.status == FINISHED or time.monotonic() < child.due:
+                return
+            child.due = time.monotonic() + CURVE_SECONDS
+            waiting, child.waiting = child.waiting, []
+            self._ledger.write(child.run, Entry(metrics=self._fresh(child, waiting)))
 
     @staticmethod
     def _fresh(child: _Child, points: Iterable[tuple[int, float]]) -> tuple[Point, ...]:
