@@ -166,7 +166,7 @@ class Trial:
 
     def moment(self) -> None:
         """Let a random part of an undisturbed run pass."""
-        time.sleep(float(self.rng.uniform(0.05, 0.95)) * self.seconds)
+        time.sleep(float(self.rng.uniform(0.05, 0.85)) * self.seconds)
 
     def forget(self) -> None:
         """End whatever is left of it and remove its folder."""
