@@ -56,6 +56,8 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     extra = confirmation_runs(recipe.confirm)
     for line in costs(store, ladder_plan, len(specs), len(missing), extra):
         say(line)
+    for line in looks(recipe, ladder_plan, len(problem.domains)):
+        say(line)
     for line in larger(recipe, store, prepared.corpus.vocabulary):
         say(line)
     rate, _ = expected_speed(store, ladder_plan, prepared.corpus.vocabulary)
@@ -63,6 +65,23 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     seconds = runs * ladder_plan.tokens / rate / 2 if rate else None
     for line in forecast(recipe.budget, runs * ladder_plan.flops, seconds):
         say(line)
+
+
+def looks(recipe: Recipe, plan: ladder.Plan, domains: int) -> list[str]:
+    """A sentence on what scoring runs on their way costs, if the recipe asks for it.
+
+    A forward pass is a third of a training step's FLOPs per token.
+    """
+    steps = plan.comparable(recipe.evaluation.curve)
+    if not steps:
+        return []
+    tokens = len(steps) * domains * recipe.evaluation.heldout_tokens
+    cost = tokens * plan.flops / plan.tokens / 3
+    return [
+        f"On the way of every run, held-out text is scored after {', '.join(map(str, steps))} "
+        f"steps: {tokens:,} tokens and {cost:.2e} FLOPs a run at most, "
+        f"{cost / plan.flops:.0%} of its training"
+    ]
 
 
 def confirmation_runs(part: ConfirmPart | None) -> int:

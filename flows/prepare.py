@@ -40,6 +40,7 @@ class Prepared:
         corpus: token shards by domain.
         suite: benchmark tasks.
         limits: how much held-out text is scored.
+        points: how often held-out text is scored on the way of a run.
         start: the checkpoint that every run goes on from; None where they start from nothing.
     """
 
@@ -47,6 +48,7 @@ class Prepared:
     suite: suites.Suite
     limits: Limits
     start: Start | None = None
+    points: int = 0
 
     @property
     def domains(self) -> DomainSet:
@@ -56,7 +58,8 @@ class Prepared:
     @property
     def scoring(self) -> str:
         """Hash of everything that decides a score beside the proxy itself; part of fingerprints."""
-        parts = [self.suite.identity, self.limits.identity]
+        parts: list[Any] = [self.suite.identity, self.limits.identity]
+        parts += [self.points] if self.points else []
         return hashlib.sha256(canonical(parts).encode()).hexdigest()
 
     @property
@@ -117,7 +120,8 @@ def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
     tests = {name: suite.file(name) for name in suite.tasks}
     texts = {name: benchmarks.texts(path) for name, path in tests.items() if path is not None}
     corpus = _corpus(recipe, home, found, texts, step)
-    prepared = Prepared(corpus, suite, Limits(tokens=recipe.evaluation.heldout_tokens))
+    limits = Limits(tokens=recipe.evaluation.heldout_tokens)
+    prepared = Prepared(corpus, suite, limits, points=recipe.evaluation.curve)
     if recipe.proxy.start is None:
         return prepared
     with current().step("Checkpoint"):

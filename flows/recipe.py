@@ -73,8 +73,12 @@ class ProxyPart(Part):
 
 
 class EvaluationPart(Part):
-    """What the proxies are scored on beside held-out text of every domain."""
+    """What the proxies are scored on beside held-out text of every domain.
 
+    `curve` is how often held-out text is scored on the way of a run, for laws of scale; 0: never.
+    """
+
+    curve: int = Field(default=0, ge=0, le=32)
     suite: str | None = "quickstart"
     tasks: list[str] = []
     limit: Count | None = None
@@ -309,6 +313,12 @@ def build(values: Mapping[str, Any], where: str) -> Recipe:
     if recipe.corpus and bool(recipe.corpus.quickstart) == bool(recipe.corpus.domains):
         raise RecipeError(f"{where}: corpus needs either `quickstart` or `domains`, and not both")
     ladder.rung(recipe.proxy.size)
+    if recipe.evaluation.curve and recipe.proxy.schedule == "cosine":
+        raise RecipeError(
+            f"{where}: evaluation.curve scores runs on their way, but the rate of a cosine falls "
+            "from the start, so that no point before its end can be compared with any run: use "
+            "schedule wsd or constant, or leave curve out"
+        )
     try:
         if recipe.confirm:
             recipe.confirm.check()

@@ -264,6 +264,7 @@ class Trainings:
             checkpoints="",
             device=device,
             limits=self._prepared.limits,
+            points=self._prepared.points,
             references=self._references(specs),
             models=str(self._checkpoints / "references"),
             route=dataclasses.replace(route, starts=str(self._checkpoints / "starts")),

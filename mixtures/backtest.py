@@ -49,12 +49,13 @@ def backtest(
     Args:
         laws: by name.
         single: single-scale ranking.
-        runs: of several sizes, with the targets that the objective reads.
+        runs: of several sizes, with the targets that the objective reads. Points of curves are
+            fitted; what is held out, and what ranks, are ends of runs.
         form: the objective; taken at its level, so that floors do not enter.
         rng: the only source of chance.
     """
     fit_rng, boot_rng = rng.spawn(2)
-    held, reason = held_out(runs)
+    held, reason = held_out(runs.ends)
     if reason:
         trials = tuple(Trial(name, refused=reason) for name in (*laws, SINGLE))
         return BackTest(trials, SINGLE, False, f"no back-test: {reason}; single-scale ranking used")
@@ -69,7 +70,7 @@ def backtest(
             inside[name] = float((abs(held.Y - said.mean) <= diagnostics.Z * said.sd).mean())
         except EvidenceError as error:
             refused[name] = str(error)
-    plain = _plain(rest, held, form)
+    plain = _plain(rest.ends, held, form)
     if plain is not None:
         found[PLAIN] = plain
     trials = _trials(found, observed, boot_rng)

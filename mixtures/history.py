@@ -151,6 +151,8 @@ class RunResult:
         seconds: wall time of the training, a pack's divided by its models.
         scoring_seconds: the same of the scoring; 0 in records that are older than the field.
         trunks: what of `flops` was trained once for several runs: (name of the trunk, FLOPs) pairs.
+        points: (tokens seen, scores by target) pairs on the way, where they can be compared with
+            each other (`mixtures.scaling.Runs`); empty unless the recipe asks for them.
     """
 
     spec: RunSpec
@@ -164,6 +166,7 @@ class RunResult:
     seconds: float = 0.0
     scoring_seconds: float = 0.0
     trunks: tuple[tuple[str, float], ...] = ()
+    points: tuple[tuple[int, Mapping[str, float]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,10 @@ def from_json(data: Mapping[str, Any]) -> Outcome:
             seconds=float(data["seconds"]),
             scoring_seconds=float(data.get("scoring_seconds", 0.0)),
             trunks=tuple((str(name), float(x)) for name, x in data.get("trunks", ())),
+            points=tuple(
+                (int(t), {str(k): float(v) for k, v in y.items()})
+                for t, y in data.get("points", ())
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not the record of a run: {error!r}") from error

@@ -1,5 +1,6 @@
 """What training asks of a corpus, what it reports on its way, and what comes of it."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +49,22 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Looks:
+    """Looks at the models of a pack on their way; a look changes nothing of a training.
+
+    Attributes:
+        steps: after which there is one.
+        measure: scores by name, of each model of a likelihood in its order.
+    """
+
+    steps: tuple[int, ...] = ()
+    measure: "Callable[[PackLikelihood], Sequence[Mapping[str, float]]]" = lambda _: ()
+
+
+NO_LOOKS = Looks()
+
+
+@dataclass(frozen=True)
 class TrainedRun:
     """What came of one training; the fields are those of `mixtures.history.RunResult`."""
 
@@ -59,6 +76,7 @@ class TrainedRun:
     flops: float
     seconds: float
     trunks: tuple[tuple[str, float], ...] = ()
+    points: tuple[tuple[int, Mapping[str, float]], ...] = ()
 
 
 @dataclass(frozen=True)

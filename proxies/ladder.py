@@ -123,6 +123,21 @@ class Plan:
         """Tokens that the steps consume; at most those asked for."""
         return self.steps * self.batch * self.rung.context
 
+    def comparable(self, count: int) -> tuple[int, ...]:
+        """Up to `count` steps on the way whose losses can be compared with each other, ascending.
+
+        At equal distances of log tokens, from a tenth of the run to the last step before the decay,
+        or to the last but one under a constant rate. A cosine has none: its rate falls from the
+        start, so that no shorter run would have been there (Hoffmann et al. 2022, arXiv 2203.15556,
+        section 2).
+        """
+        if self.schedule == "cosine" or count < 1:
+            return ()
+        last = self.steps - (self.decay if self.schedule == "wsd" else 1)
+        first = min(max(self.warmup + 1, self.steps // 10), last)
+        grid = (first * (last / first) ** (i / max(1, count - 1)) for i in range(count))
+        return tuple(sorted({round(step) for step in grid}))
+
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0: a pure function of it (step 6)."""
         if step < self.warmup:

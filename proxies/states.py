@@ -37,6 +37,7 @@ def state(training: "Training") -> dict[str, Any]:
         "active": training.active,
         "averaged": training.average.count,
         "trunks": [[list(part) for part in parts] for parts in training.trunks],
+        "points": [[list(point) for point in points] for points in training.points],
         "streams": [stream.state() for stream in training.streams],
         "conductor": training.conductor.state(),
         **training.tensors,
@@ -49,6 +50,7 @@ def restore(training: "Training", saved: Mapping[str, Any]) -> None:
     training.seconds, training.active = saved["seconds"], list(saved["active"])
     training.average.count = saved["averaged"]
     training.trunks = [[(name, part) for name, part in parts] for parts in saved["trunks"]]
+    training.points = [_points(points) for points in saved.get("points", ())] or training.points
     training.conductor.restore(saved["conductor"])
     for name, mine in training.tensors.items():
         for own, other in zip(mine, saved[name], strict=True):
@@ -73,6 +75,7 @@ def keep(training: "Training", route: Route) -> None:
             "alive": k in training.active,
             "averaged": training.average.count,
             "trunks": [*map(list, training.trunks[k]), [name, part]],
+            "points": [list(point) for point in training.points[k]],
         }
         rows = {key: [t[k].clone() for t in own] for key, own in training.tensors.items()}
         checkpoint.save(trunk.place(route.folder, name), route.until, values | rows)
@@ -93,7 +96,12 @@ def graft(training: "Training", route: Route) -> None:
     training.active = [k for k, one in enumerate(found) if one["alive"]]
     training.average.count = max(one["averaged"] for one in found)
     training.trunks = [[(name, part) for name, part in one["trunks"]] for one in found]
+    training.points = [_points(one.get("points", ())) for one in found]
     for k, one in enumerate(found):
         for name, mine in training.tensors.items():
             for own, other in zip(mine, one[name], strict=True):
                 own[k].copy_(other)
+
+
+def _points(saved: Sequence[Sequence[Any]]) -> list[tuple[int, dict[str, float]]]:
+    return [(int(tokens), dict(scores)) for tokens, scores in saved]

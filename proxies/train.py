@@ -17,7 +17,7 @@ import torch
 from mixtures.errors import DataError
 from mixtures.history import Failed, RunSpec
 from proxies import allocator, checkpoint, ladder, pack, start, states
-from proxies.contract import Data, Progress, Split, Trained, TrainedRun, ignore
+from proxies.contract import NO_LOOKS, Data, Looks, Progress, Split, Trained, TrainedRun, ignore
 from proxies.control import Conductor
 from proxies.likelihood import PackLikelihood
 from proxies.mixer import Stream
@@ -40,6 +40,7 @@ def train(
     report: Callable[[Progress], None] = ignore,
     references: Mapping[str, Model] | None = None,
     route: Route = WHOLE,
+    looks: Looks = NO_LOOKS,
 ) -> Trained:
     """Train one proxy per spec, each under its controller if it names one.
 
@@ -53,6 +54,7 @@ def train(
         references: trained models (packs of one) that controllers compare with, by the fingerprint
             of their run.
         route: the trunks that the runs begin with, and whether one is to be kept.
+        looks: at the models on their way; what was seen becomes the points of their runs.
 
     Returns:
         What came of the runs; nothing where the route ends with a trunk.
@@ -76,6 +78,8 @@ def train(
     every = max(1, training.plan.steps // REPORTS)
     while training.step < end and training.alive:
         training.advance()
+        if training.step in looks.steps:
+            training.look(looks)
         if training.step % every and training.step < end:
             continue
         report(training.progress(every))
@@ -130,6 +134,7 @@ class Training:
             self.model.parameters, self.plan.steps - averaged if averaged else None
         )
         self.trunks: list[list[tuple[str, float]]] = [[] for _ in specs]
+        self.points: list[list[tuple[int, dict[str, float]]]] = [[] for _ in specs]
         self.step = 0
         self.seconds = 0.0
         self.losses = torch.full((self.plan.steps, len(specs)), math.nan, device=device)
@@ -175,6 +180,15 @@ class Training:
             self.conductor.account(tokens_KBT, losses_KBT, domains_KB)
         self.step += 1
         self.seconds += time.perf_counter() - began
+
+    def look(self, looks: Looks) -> None:
+        """Measure the models as they are; what is no finite number is left out."""
+        self._drop(0, self.step)
+        tokens = self.step * self.plan.batch * self.plan.rung.context
+        seen = looks.measure(PackLikelihood(self.model, self.active)) if self.active else ()
+        for k, scores in zip(self.active, seen, strict=True):
+            if scores and all(map(math.isfinite, scores.values())):
+                self.points[k].append((tokens, dict(scores)))
 
     def progress(self, every: int) -> Progress:
         """Where the pack is; the only place where a GPU is waited for."""
@@ -228,6 +242,7 @@ class Training:
             flops=self.plan.flops,
             seconds=self.seconds / len(self.specs),
             trunks=tuple(self.trunks[k]),
+            points=tuple(self.points[k]),
         )
 
     def _reason(self, k: int) -> str:

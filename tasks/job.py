@@ -24,6 +24,7 @@ class PackJob:
         references: runs whose models the specs are compared with while they train.
         models: folder where reference models are kept.
         route: the trunks that the runs begin with; or the trunk that is trained instead of them.
+        points: how often held-out text is scored on the way of a run.
     """
 
     specs: tuple[RunSpec, ...]
@@ -35,6 +36,7 @@ class PackJob:
     references: tuple[RunSpec, ...] = ()
     models: str = ""
     route: Route = WHOLE
+    points: int = 0
 
     @property
     def name(self) -> str:

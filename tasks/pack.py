@@ -5,12 +5,14 @@ Imports neither Prefect nor MLflow nor Ray: a worker starts fast and knows nothi
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evaluation.scores import PackScores, score_pack, untrained
 from mixtures.history import Failed, Outcome, RunResult
-from proxies import reference
+from proxies import ladder, reference
+from proxies.contract import NO_LOOKS, Looks
 from proxies.likelihood import PackLikelihood
 from proxies.shards import Corpus
 from proxies.train import Progress, Trained, TrainedRun, Training, train
@@ -39,6 +41,7 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         report=report,
         references=references,
         route=job.route,
+        looks=_looks(job, corpus) if job.points else NO_LOOKS,
     )
     if job.models:
         _keep_sources(job, trained)
@@ -59,6 +62,26 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         run if isinstance(run, Failed) else _outcome(run, next(scores), seconds)
         for run in trained.runs
     )
+
+
+def _looks(job: PackJob, corpus: Corpus) -> Looks:
+    """Held-out text of every domain, scored at the comparable steps of the pack's runs."""
+    first, texts, nothing = job.specs[0], held_out(corpus), replace(job.suite, tasks=())
+    plan = ladder.plan(
+        first.size, first.tokens, corpus.vocabulary, schedule=first.schedule, rate=first.rate
+    )
+
+    def measure(likelihood: PackLikelihood) -> list[dict[str, float]]:
+        scored = score_pack(
+            likelihood,
+            tokenizer_path=corpus.tokenizer_path,
+            valid=texts,
+            suite=nothing,
+            limits=job.limits,
+        )
+        return [{name: score.value for name, score in one.scores.items()} for one in scored]
+
+    return Looks(plan.comparable(job.points), measure)
 
 
 def _keep_sources(job: PackJob, trained: Trained) -> None:
@@ -104,4 +127,5 @@ def _outcome(run: TrainedRun, scored: PackScores, seconds: float) -> Outcome:
         seconds=run.seconds,
         scoring_seconds=seconds,
         trunks=run.trunks,
+        points=run.points,
     )

@@ -139,6 +139,9 @@ def _result_points(result: RunResult, objective: float | None) -> Iterator[Point
     for name, score in (*result.scores.items(), *result.details.items()):
         yield Point(metric(name), score.value)
         yield Point(metric(f"uncertainty/{name}"), score.stderr)
+    for tokens, scores in result.points:
+        for name, value in scores.items():
+            yield Point(metric(f"along/{name}"), value, tokens)
     for name, epochs in zip(result.spec.domains, result.epochs, strict=False):
         yield Point(metric(f"epochs/{name}"), epochs)
     for tokens, weights in result.trajectory:

@@ -151,12 +151,11 @@ def scales_of(problem: Problem, history: History, steps: tuple[Rung, ...]) -> Sc
         EvidenceError: a run lacks a target, or nothing has finished.
         RecipeError: the problem does not know the parameters of a size.
     """
-    runs = rungs.gathered(problem, history, steps)
-    names = problem.objective.targets
-    narrow = runs.columns([problem.targets.index(name) for name in names])
-    top = runs.sizes[-1]
-    rows = [i for i in swarm.natural_row(problem, runs.W) if runs.parameters[i] == top]
-    reference = narrow.Y[rows].mean(axis=0) if rows else narrow.Y.mean(axis=0)
+    runs, names = rungs.gathered(problem, history, steps), problem.objective.targets
+    narrow = rungs.gathered(replace(problem, targets=names), history, steps)
+    top, ends = runs.sizes[-1], narrow.ends
+    rows = [i for i in swarm.natural_row(problem, ends.W) if ends.parameters[i] == top]
+    reference = ends.Y[rows].mean(axis=0) if rows else ends.Y.mean(axis=0)
     largest = (int(top), int(runs.tokens[runs.parameters == top].max()))
     return Scales(
         runs=runs,
@@ -252,7 +251,7 @@ def _said(evidence: ScaleEvidence) -> tuple[str, ...]:
 
 def _curves(answer: Recommendation, scales: Scales) -> tuple[Curve, ...]:
     """Objective by scale of the mixtures that were trained at several scales."""
-    runs, named = scales.narrow, {c.name: np.array(c.weights) for c in answer.candidates}
+    runs, named = scales.narrow.ends, {c.name: np.array(c.weights) for c in answer.candidates}
     membership, found = diagnostics.groups(runs.W), []
     for group in range(int(membership.max()) + 1):
         own = runs.take(membership == group)

@@ -46,6 +46,9 @@ def runs_of(problem: Problem, history: History, rung: Rung) -> tuple[RunResult, 
 def gathered(problem: Problem, history: History, rungs: Sequence[Rung]) -> Runs:
     """The runs of all rungs as a scaling law sees them.
 
+    The points of a run's curve are rows of its own group, where they hold every target. Before the
+    decay of a schedule, or before what is averaged, they are `stable` (`mixtures.scaling.Runs`).
+
     A score's noise is the deviation over seeds of the rung itself, or of the first rung where the
     rung has no repeats, in proportion to the score.
 
@@ -66,13 +69,25 @@ def gathered(problem: Problem, history: History, rungs: Sequence[Rung]) -> Runs:
         first = relative if rung is rungs[0] else first
         noise[rows] = relative * Y[rows]
     whole = problem.proxy.repetition == 1.0
+    tokens = np.array([rung.tokens for rung, _ in own], dtype=np.float64)
+    along = [
+        (i, float(seen), [scores[name] for name in problem.targets])
+        for i, (rung, run) in enumerate(own)
+        for seen, scores in run.points
+        if seen < rung.tokens and all(name in scores for name in problem.targets)
+    ]
+    rows = np.array([*range(len(own)), *(i for i, _, _ in along)])
+    on_the_way = np.arange(len(rows)) >= len(own)
+    values = np.vstack([Y, *(np.array([scores]) for _, _, scores in along)])
+    apart = problem.proxy.schedule != "constant" or problem.proxy.average > 0
     return Runs(
-        W=W,
-        parameters=sizes,
-        tokens=np.array([rung.tokens for rung, _ in own], dtype=np.float64),
-        Y=Y,
-        noise=noise,
-        groups=np.arange(len(own)),
+        W=W[rows],
+        parameters=sizes[rows],
+        tokens=np.concatenate([tokens, [seen for _, seen, _ in along]]),
+        Y=values,
+        noise=(noise / Y)[rows] * values,
+        groups=rows,
+        stable=on_the_way if along and apart else None,
         available=np.array([d.tokens for d in problem.domains], dtype=np.float64)
         if whole and all(d.tokens > 0 for d in problem.domains)
         else None,

@@ -25,8 +25,18 @@ from mixtures.laws import FittedLaw, Prediction
 class Runs:
     """Runs of several sizes as arrays: N rows, K domains, M targets.
 
-    Several rows may belong to one run: points of its curve. They then share a group, and are
-    held out, resampled and counted together.
+    Several rows may belong to one run: points of its loss curve. They then share a group, and are
+    held out, resampled and counted together. Which points count:
+
+    * Under a constant rate every point after the warm-up, as if the run had ended there.
+    * Before the decay of a warm-up-stable-decay run, points count as `stable`: they can be compared
+      with each other, and lie above what a decay at that point would have given, by a gap that the
+      fit has to find (Haegele et al. 2024, arXiv 2405.18392, section 3 and figure 4; Tissue et al.
+      2024, arXiv 2408.11029, write it as a term of its own in the area of the annealing). The same
+      holds where the last weights are averaged and those before are not.
+    * No point of a decay, and so none of a cosine, but the last: its loss is one of a rate on its
+      way down, which no run that ended there would have had (Hoffmann et al. 2022, arXiv
+      2203.15556, section 2).
 
     Attributes:
         W: (N, K) shares of tokens.
@@ -37,6 +47,7 @@ class Runs:
         groups: (N,) index of the run that a row belongs to.
         available: (K,) tokens that exist of each domain; None where repetition is not known.
         names: of the runs, by their index, for messages; may be empty.
+        stable: (N,) whether a row is a point before the decay; None: all rows are ends of runs.
     """
 
     W: Array
@@ -47,6 +58,7 @@ class Runs:
     groups: Any
     available: Array | None = None
     names: tuple[str, ...] = ()
+    stable: Any | None = None
 
     def __post_init__(self) -> None:
         n = len(self.W)
@@ -54,6 +66,7 @@ class Runs:
             "parameters": (n,),
             "tokens": (n,),
             "groups": (n,),
+            **({} if self.stable is None else {"stable": (n,)}),
             "noise": np.shape(self.Y),
             "Y": (n, *np.shape(self.Y)[1:]),
         }
@@ -107,7 +120,19 @@ class Runs:
     def take(self, rows: Any) -> "Runs":
         """The runs with some of their rows (positions or a mask)."""
         parts = {n: getattr(self, n)[rows] for n in ("W", "parameters", "tokens", "Y", "noise")}
-        return replace(self, groups=np.asarray(self.groups)[rows], **parts)
+        stable = None if self.stable is None else np.asarray(self.stable)[rows]
+        return replace(self, groups=np.asarray(self.groups)[rows], stable=stable, **parts)
+
+    @property
+    def ends(self) -> "Runs":
+        """The runs by their ends alone: one row each, of the most tokens."""
+        if self.count == len(self):
+            return self
+        last: dict[int, int] = {}
+        for row, group in enumerate(np.asarray(self.groups).tolist()):
+            if group not in last or self.tokens[row] > self.tokens[last[group]]:
+                last[group] = row
+        return replace(self.take(np.sort(list(last.values()))), stable=None)
 
     def columns(self, columns: Sequence[int]) -> "Runs":
         """The runs with some of their targets."""

@@ -7,6 +7,11 @@ Levenberg-Marquardt with Huber weights, and parameters have a normal prior, wide
 speak: a ladder has three or four sizes, from which an exponent and an asymptote cannot both be
 had without one. The prior weighs as much as the residuals' variance says it should.
 
+Points before the decay of a run (`Runs.stable`) are fitted as the law times one factor for all of
+them, which is fitted with it and then forgotten: what a decay is worth, taken to be the same share
+of a loss at every scale and mixture (assumption, not studied). The points of a run share its seed,
+so that together they weigh as much as one end.
+
 Deviations: the spread of refits to resampled runs (whole runs, within each size), and what the law
 does not explain. A bootstrap refit starts at the fit and keeps its weights.
 """
@@ -28,6 +33,7 @@ EXPONENT = 50.0
 FIRST = 0.02  # residual deviation assumed for the first fit, relative
 CHUNK = 1024  # rows of a prediction at a time
 FLOOR = 1e-6  # of the residual deviation: below it lies rounding
+GAP = (0.03, 0.05)  # prior mean and deviation of log (score before a decay / score after it)
 
 
 @dataclass(frozen=True)
@@ -119,13 +125,44 @@ def fit(
         EvidenceError: too few sizes or runs.
     """
     require(name, law, runs)
-    form = equation(runs.W.shape[1])
+    plain = form = equation(runs.W.shape[1])
     middle = (geometric(runs.parameters), geometric(runs.tokens))
     X, scale = rows(runs.W, runs.parameters, runs.tokens, middle), runs.Y.mean(axis=0)
+    if runs.stable is not None:
+        form, X = with_gap(form), np.column_stack([X, np.asarray(runs.stable, dtype=np.float64)])
     y, noise = np.log(runs.Y / scale).T, (runs.noise / runs.Y).T
-    solution, v, sigma = _solve(form, X, y, noise)
+    solution, v, sigma = _solve(form, X, y, noise, together(runs))
     found = _bootstrap(form, X, y, (v, sigma), (solution.p, counts(runs, draws, rng)))
-    return FittedEquation(form.curve, solution.p, found, sigma, scale, middle)
+    size = len(plain.center)
+    p, found = solution.p[:, :size], found[:, :, :size]
+    return FittedEquation(plain.curve, p, found, sigma, scale, middle)
+
+
+def with_gap(form: Equation) -> Equation:
+    """An equation with one more parameter, the gap, and one more column, whether it counts."""
+
+    def curve(p: Array, X: Array) -> tuple[Array, Array]:
+        values, jacobian = form.curve(p[:, :-1], X[:, :-1])
+        flag = X[:, -1]
+        by_gap = np.broadcast_to(flag, values.shape)[:, :, None]
+        return values + p[:, -1:] * flag, np.concatenate([jacobian, by_gap], axis=2)
+
+    return Equation(
+        curve=curve,
+        center=np.append(form.center, GAP[0]),
+        deviation=np.append(form.deviation, GAP[1]),
+        starts=np.column_stack([form.starts, np.full(len(form.starts), GAP[0])]),
+    )
+
+
+def together(runs: Runs) -> Array:
+    """(N,) how much each row counts: an end by 1, the points of one run together by as much."""
+    groups = np.unique(np.asarray(runs.groups), return_inverse=True)[1]
+    most = np.zeros(groups.max() + 1)
+    np.maximum.at(most, groups, runs.tokens)
+    before = runs.tokens < most[groups]
+    points = np.bincount(groups, weights=before)[groups]
+    return np.where(before, 1.0 / np.maximum(points, 1.0), 1.0)
 
 
 def geometric(values: Array) -> float:
@@ -151,16 +188,18 @@ def _problem(form: Equation, X: Array, y: Array, v: Array, strength: Array) -> P
     return Problem(form.curve, X, y, v, strength, prior, center)
 
 
-def _solve(form: Equation, X: Array, y: Array, noise: Array) -> tuple[Solution, Array, Array]:
+def _solve(
+    form: Equation, X: Array, y: Array, noise: Array, share: Array
+) -> tuple[Solution, Array, Array]:
     """The solution, the rows' weights (M, N) and the residual deviations (M,)."""
     m, s = len(y), len(form.starts)
-    v, sigma = np.ones_like(y), np.full(m, FIRST)
+    v, sigma = np.tile(share, (m, 1)), np.full(m, FIRST)
     many = _problem(form, X, np.tile(y, (s, 1)), np.tile(v, (s, 1)), np.tile(sigma**2, s))
     first = least_squares.minimize(many, np.repeat(form.starts, m, axis=0))
     solution = least_squares.best_of(first, first.objective, m)
     for _ in range(ROUNDS):
         residuals = solution.left_out * (1.0 - solution.leverage)
-        v = least_squares.weights(residuals, noise) * least_squares.robust(residuals, HUBER)
+        v = least_squares.weights(residuals, noise) * least_squares.robust(residuals, HUBER) * share
         sigma = deviation(solution, v)
         solution = least_squares.minimize(_problem(form, X, y, v, sigma**2), solution.p)
     return solution, v, deviation(solution, v)

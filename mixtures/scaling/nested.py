@@ -60,6 +60,7 @@ class Nested:
 
     def fit(self, runs: Runs, rng: np.random.Generator) -> "FittedNested":
         require("nested", self, runs)
+        runs = runs if runs.stable is None else runs.ends  # a step law knows no gap
         parts = _series(runs)
         needed = cast(Law, self.law).rows(runs.W.shape[1])
         if len(parts) < needed:

@@ -67,7 +67,7 @@ class Repeated:
         tried = (self.worth,) if self.worth else TRIED if repeats else (PUBLISHED,)
         seed = int(rng.integers(2**31))
         fits = [self._fit(runs, worth, seed) for worth in tried]
-        return fits[int(np.argmin([_error(f, runs) for f in fits]))]
+        return fits[int(np.argmin([_error(f, runs.ends) for f in fits]))]
 
     def _fit(self, runs: Runs, worth: float, seed: int) -> "FittedRepeated":
         available = np.asarray(runs.available, dtype=np.float64)

@@ -44,7 +44,7 @@ class SingleScale:
 
     def fit(self, runs: Runs, rng: np.random.Generator) -> "FittedSingleScale":
         require("single_scale", self, runs)
-        own = chosen(runs, self.rows(runs.W.shape[1]))
+        own = chosen(runs.ends, self.rows(runs.W.shape[1]))
         fitted = cast(Law, self.law).fit(own.W, own.Y, own.noise, rng)
         return FittedSingleScale(fitted, own.sizes[0], float(own.tokens[0]))
 
