@@ -123,7 +123,10 @@ def campaign(
                     hit, count = once(trial, fault, servers, truth.facts)
                     said = {k: v for k, v in count.items() if v} or "as undisturbed"
                     line = f"{i:3} {fault:11} {kind.name:7} {time.monotonic() - began:4.0f} s"
-                    print(f"{line}  {said if hit else 'missed'}; {trial.notes[0]}", flush=True)
+                    print(
+                        f"{line}  {said if hit else 'missed'}; {' '.join(trial.notes[:1])[:200]}",
+                        flush=True,
+                    )
                     if hit and +count:
                         print("\n".join(trial.notes), flush=True)
                     trial.forget()
