@@ -93,7 +93,7 @@ def _server(name: str) -> Fault:
         process = trial.start()
         trial.moment()
         hit = process.poll() is None and servers.kill(name)
-        if trial.rng.random() < 0.5:  # it comes back while the study runs, or stays away
+        if hit and trial.rng.random() < 0.5:  # it comes back while the study runs, or stays away
             time.sleep(float(trial.rng.uniform(0, 5)))
             servers.revive(name)
             trial.notes.append(f"{name} came back")
