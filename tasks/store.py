@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from mixtures.errors import CorruptError, CuveeError, EvidenceError, StorageError
-from mixtures.history import Failed, Outcome, RunSpec, canonical, from_json, to_json
+from mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical, from_json, to_json
 
 Result = TypeVar("Result")
 PAUSES = (0.1, 0.5, 2.0)  # seconds before a read or a write that failed is tried again
@@ -44,11 +44,18 @@ class Store:
         self.url = url
         self.files, self.root = fsspec.core.url_to_fs(url)
         self.damaged: list[str] = []
+        self._known: dict[str, RunResult] = {}
         with _plainly(self.root):
             self.files.makedirs(self.root, exist_ok=True)
 
     def get(self, fingerprint: str) -> Outcome | None:
-        """The outcome of a run, or None if it is not here or its record was damaged."""
+        """The outcome of a run, or None if it is not here or its record was damaged.
+
+        A result is read once: another one cannot come under its fingerprint. A failure can become
+        a result, so it is looked for again.
+        """
+        if fingerprint in self._known:
+            return self._known[fingerprint]
         path = f"{self.root}/runs/{fingerprint}/result.json"
         record = self._read(path)
         if record is None:
@@ -60,6 +67,8 @@ class Store:
         except CuveeError as error:
             self._set_aside(path, str(error))
             return None
+        if isinstance(outcome, RunResult):
+            self._known[fingerprint] = outcome
         return outcome
 
     def put(self, outcome: Outcome) -> None:

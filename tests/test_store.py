@@ -190,3 +190,23 @@ def test_a_folder_that_cannot_be_listed_now_is_listed_again(unsure):
     Unsure.plan = ["list"] * 9
     with pytest.raises(StorageError, match="cannot use"):
         unsure.keys("things")
+
+
+def test_a_result_is_read_once_and_a_failure_until_it_is_one(tmp_path, monkeypatch):
+    """Catches a plan that reads a large store four times, and a failure that is remembered."""
+    store = Store(str(tmp_path))
+    store.put(result(0))
+    store.put(Failed(spec(1), "diverged"))
+    read = []
+    opened = store.files.cat_file
+    monkeypatch.setattr(store.files, "cat_file", lambda path: read.append(path) or opened(path))
+    for _ in range(3):
+        assert [
+            type(run) for run in map(store.get, (spec(0).fingerprint, spec(1).fingerprint))
+        ] == [
+            RunResult,
+            Failed,
+        ]
+    assert len(read) == 4
+    Store(str(tmp_path)).put(result(1))
+    assert store.get(spec(1).fingerprint) == result(1)
