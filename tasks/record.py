@@ -245,6 +245,12 @@ def outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:
             yield failed, {"role": "confirmation"}
 
 
+def whole(study: Study) -> str:
+    """Hash of the outcomes that a record has when nothing is missing in it."""
+    names = sorted(f"{run.spec.fingerprint} {type(run).__name__}" for run, _ in outcomes(study))
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()
+
+
 def _confirmed(study: Study) -> dict[str, list[float]]:
     runs = study.confirmation.runs if study.confirmation else ()
     values: dict[str, list[float]] = {}

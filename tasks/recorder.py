@@ -28,6 +28,7 @@ from tasks.study import Study
 RECOMMENDATION = "recommendation"  # folder of a run for its registered version
 CURVE_SECONDS = 5.0  # between two writes of a curve; a study trains many proxies at once
 SWEEP = f"{record.PREFIX}sweep"  # tag: who wrote to a study's record last
+WHOLE = f"{record.PREFIX}whole"  # tag: which proxies the record has, all of them told in full
 ARTIFACTS = (
     "report.html",
     "report.md",
@@ -97,6 +98,7 @@ class Recorder:
         self._lock = threading.RLock()
         self._parent = ""
         self._mark: Mapping[str, str] = {}
+        self._whole, self._loaded = "", True
         self._sweep, self._alone = sweep or uuid.uuid4().hex, True
         self._children: dict[str, _Child] = {}
 
@@ -113,7 +115,10 @@ class Recorder:
                 was = f"{record.PREFIX}reason"  # of an end that is over now
                 again = {**ours, **({was: ""} if was in known[-1].tags else {})}
                 self._ledger.write(self._parent, Entry(tags=again))
-                self._remember()
+                self._whole = known[-1].tags.get(WHOLE, "") if self._alone else ""
+                self._loaded = False  # to list thousands of runs takes a server a minute
+                if not self._whole:
+                    self._remember()
             else:
                 self._ledger.write(self._parent, Entry(params=params))
             return self._parent
@@ -142,12 +147,14 @@ class Recorder:
                 valued = record.OBJECTIVE in known.metrics
                 steps = self._children[name].steps if name in self._children else set()
                 kept[name] = _Child(known.run, known.status, told, valued, steps)
-        self._children = kept
+        self._children, self._loaded = kept, True
 
     def child(self, spec: RunSpec, tags: Mapping[str, str]) -> None:
         with self._lock:
             if not self._parent:
                 raise ServiceError("a proxy was announced before its study was begun")
+            if not self._loaded:
+                self._remember()
             found = self._children.get(spec.fingerprint)
             entry = record.spec_entry(spec, {**tags, "kind": "proxy"})
             if found is None:
@@ -182,6 +189,8 @@ class Recorder:
 
     def finish(self, outcome: Outcome, objective: float | None = None) -> None:
         with self._lock:
+            if not self._loaded:
+                return  # it was found in the store; `conclude` sees whether the record has it
             known = self._children.get(outcome.spec.fingerprint)
             if known is None or known.status != FINISHED:
                 self.child(outcome.spec, {})
@@ -206,11 +215,13 @@ class Recorder:
 
     def conclude(self, study: Study, folder: Path) -> None:
         with self._lock:
-            if not self._alone or self._joined():
+            whole, joined = record.whole(study), not self._alone or self._joined()
+            if joined or (not self._loaded and whole != self._whole):
                 self._remember()
-            for outcome, tags in record.outcomes(study):
+            for outcome, tags in record.outcomes(study) if self._loaded else ():
                 self._fill(study, outcome, tags)
             self._ledger.write(self._parent, record.study_entry(study))
+            self._ledger.write(self._parent, Entry(tags={WHOLE: whole}))
             self._ledger.describe(self._parent, record.description(study))
             self._ledger.data(self._parent, record.datasets(study))
             root = Path(folder)

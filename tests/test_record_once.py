@@ -122,3 +122,43 @@ def test_a_server_that_fails_now_and_then_leaves_each_proxy_once(done, study, tm
     tracker.conclude(study, tmp_path)
     assert told
     proxies(ledger, study)
+
+
+class Counting(MemoryLedger):
+    """Counts how often the proxies of a study are listed."""
+
+    listed = 0
+
+    def find(self, tags, parent=None):
+        self.listed += parent is not None
+        return super().find(tags, parent)
+
+
+def recorded(ledger, study, folder, runs):
+    """A study as a flow opens it again: everything is found in the store."""
+    tracker = Recorder(ledger)
+    tracker.begin(study.name, params(study), {})
+    for outcome in runs:
+        tracker.finish(outcome)
+    tracker.conclude(study, folder)
+
+
+def test_a_record_that_is_whole_is_not_listed_and_one_with_a_gap_is_filled(study, tmp_path):
+    """Catches minutes of listing to open a large study, and a gap that is believed to be none."""
+    ledger, runs = Counting(), [outcome for outcome, _ in record.outcomes(study)]
+    smaller = replace(study, confirmation=None)
+    recorded(ledger, smaller, tmp_path, smaller.history)
+    recorded(ledger, smaller, tmp_path, smaller.history)
+    assert ledger.listed == 0
+    recorded(ledger, study, tmp_path, runs)  # more proxies than it had
+    assert ledger.listed == 1
+    proxies(ledger, study)
+    ledger.listed = 0
+    recorded(ledger, study, tmp_path, runs)
+    assert ledger.listed == 0
+    cut = Recorder(ledger)
+    cut.begin(study.name, params(study), {})
+    ledger.runs[ledger.create("twice", {"cuvee.fingerprint": runs[0].spec.fingerprint}, "run-0")]
+    recorded(ledger, study, tmp_path, runs)  # the one before was cut off: its record is RUNNING
+    assert ledger.listed >= 1
+    proxies(ledger, study)
