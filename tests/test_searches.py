@@ -144,6 +144,17 @@ def test_floors_bind():
     assert law.predict(found[None]).mean[0, 1] == pytest.approx(reference[1] + 0.05, abs=1e-5)
 
 
+def test_a_simulation_draws_nearer_where_floors_leave_little_room():
+    """Every domain has a floor: no wide draw keeps all. Catches natural shares for want of one."""
+    law = Known(np.zeros(6), -3.0 * np.eye(6))
+    problem = worlds.problem(worlds.Additive(size=6, count=6))
+    held = dict.fromkeys(problem.targets, 0.02)
+    task = dataclasses.replace(problem, objective=Floors({"target/0": 1}, held))
+    found, value, reference = solve("simulate", law, task)
+    assert (law.predict(found[None]).mean[0] <= reference + 0.02).all()
+    assert value < reference[0] - 0.01
+
+
 def test_floors_that_no_feasible_mixture_keeps_are_explained():
     """a0 must be 0.9, which costs target/1 more than its floor allows."""
     law = Known(np.zeros(2), np.array([[-3.0, 0.0], [0.0, -3.0]]))

@@ -7,7 +7,9 @@ every linear constraint, since the feasible set is convex.
 Departures: the default is a quarter of the draws and of the top, which is the same part of the
 whole, as a tree law takes seconds for 100 000 draws of each target; draws keep the constraints
 (RegMix draws without); with sparsity, whose set is not convex, only draws with the best one's
-support are averaged; where the mean breaks a floor, the best single draw is taken.
+support are averaged; where the mean breaks a floor, the best single draw is taken; where too few
+draws keep every floor, more are made nearer to the natural shares, where floors relative to these
+hold.
 """
 
 from dataclasses import dataclass, replace
@@ -25,6 +27,7 @@ from mixtures.searches import score
 
 COARSE = 10  # times fewer draws for refits, of which there are many
 CHUNK = 20_000  # mixtures predicted at once: bounds the memory, not the result
+NEARER = (1.0, 4.0, 16.0, 64.0)  # times the strength, until enough draws keep the floors
 
 
 @register("search", "simulate")
@@ -59,9 +62,14 @@ class Simulate:
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
     ) -> Array:
         form = score.shape(problem, reference)
-        points = self._points(problem, rng)
-        parts = np.array_split(points, -(-len(points) // CHUNK))
-        found = np.concatenate([score.values(law, part, form) for part in parts])
+        points, found = np.empty((0, len(problem.domains))), np.empty(0)
+        for factor in NEARER:
+            drawn = self._points(problem, rng, factor)
+            parts = np.array_split(drawn, -(-len(drawn) // CHUNK))
+            points = np.vstack([points, drawn])
+            found = np.concatenate([found, *(score.values(law, part, form) for part in parts)])
+            if np.isfinite(found).sum() >= self.top:
+                break
         order = np.argsort(found, kind="stable")[: self.top]
         order = order[np.isfinite(found[order])]
         if not order.size:
@@ -74,8 +82,9 @@ class Simulate:
             mean = best[0]
         return score.settled(law, mean, problem, form)
 
-    def _points(self, problem: Problem, rng: np.random.Generator) -> Array:
-        prior = simplex.temper(problem.domains.natural, self.temperature) * self.strength
+    def _points(self, problem: Problem, rng: np.random.Generator, factor: float) -> Array:
+        strength = factor * self.strength
+        prior = simplex.temper(problem.domains.natural, self.temperature) * strength
         return feasible.sample(
             lambda count: dirichlet(prior, count, rng), problem.constraints, self.draws, rng
         )
