@@ -179,7 +179,7 @@ def test_a_schedule_looks_first_is_cancelled_within_seconds_and_tells_of_failure
 
             wrong = {"changes": {"corpus.domains.code.path": "/nowhere/*.jsonl"}}
             failed = prefect.until(prefect.run("tiny", **wrong), "FAILED", "CRASHED", "COMPLETED")
-            assert failed["type"] == "FAILED" and "/nowhere" in failed["message"]
+            assert failed["type"] == "FAILED" and "/nowhere" in failed["message"], failed["message"]
             deadline = time.monotonic() + 60
             while not told:
                 assert time.monotonic() < deadline
