@@ -5,6 +5,7 @@ Cuvee is installed can run it. Its heavy parts are imported inside, after the ho
 """
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,14 @@ PASSING = (ServiceError, StorageError, TrainingError)  # what another try may ov
 RETRIES, RETRY_SECONDS = 2, 60
 
 
-def notify(_flow: Any, run: Any, state: Any) -> None:
+def notify(flow: Any, flow_run: Any, state: Any) -> None:  # noqa: ARG001 Prefect names them
     """Tell the block that the recipe names of a sweep that failed or crashed."""
-    recipe = read(run.parameters.get("recipe", ""), run.parameters.get("changes"))[0]
+    given = flow_run.parameters
+    recipe = read(given.get("recipe", ""), given.get("changes"))[0]
     if recipe.schedule and recipe.schedule.notify:
         block = notifier(recipe.schedule.notify)
         subject = f"Cuvee: the scheduled sweep {recipe.name} {state.name.lower()}"
-        body = f"Flow run {run.name}: {state.message or 'no message'}"
+        body = f"Flow run {flow_run.name}: {state.message or 'no message'}"
         if isinstance(block, Webhook):
             block.call(payload={"subject": subject, "body": body})
         else:
@@ -60,8 +62,6 @@ def notifier(name: str) -> Any:
 @flow(
     name="scheduled-sweep",
     task_runner=ThreadPoolTaskRunner(max_workers=512),  # the runner bounds what runs at once
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_SECONDS,
     persist_result=False,
     on_failure=[notify],
     on_crashed=[notify],
@@ -79,13 +79,17 @@ def scheduled_sweep(
     Returns:
         A state of Prefect whose message says what was done and why.
     """
-    try:
-        given, text = read(recipe, changes)
-        return _sweep(given, text, settle(Path(home)).root)
-    except PASSING:
-        raise
-    except CuveeError as error:  # wrong input stays wrong, so it is not tried again
-        return Failed(message=str(error))
+    for left in reversed(range(RETRIES + 1)):  # Prefect's own retries would take a returned Failed
+        try:
+            given, text = read(recipe, changes)
+            return _sweep(given, text, settle(Path(home)).root)
+        except PASSING as error:
+            if not left:
+                return Failed(message=str(error))
+            time.sleep(RETRY_SECONDS)
+        except CuveeError as error:  # wrong input stays wrong, so it is not tried again
+            return Failed(message=str(error))
+    return None
 
 
 def _sweep(recipe: Recipe, text: str, home: Path) -> Any:

@@ -1,6 +1,7 @@
 """A scheduled sweep looks first: what changed, what stands, and what holding it saves."""
 
 import dataclasses
+import inspect
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import tiny_study
 import yaml
 
-from flows import looking
+from flows import looking, schedule
 from flows.looking import Picture
 from flows.recipe import parse
 from flows.schedule import read, reuse
@@ -16,7 +17,7 @@ from flows.serving import deployment, fields
 from mixtures.constraints import Constraints
 from mixtures.designs.reuse import Reuse
 from mixtures.domains import Domain, DomainSet
-from mixtures.errors import ConstraintError, RecipeError
+from mixtures.errors import ConstraintError, RecipeError, ServiceError
 from mixtures.ratios import held
 from tasks.store import Store
 
@@ -154,3 +155,24 @@ def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
     with pytest.raises(RecipeError, match="no schedule"):
         deployment(parse(plain), plain, tmp_path, cron="", parameters="{}")
     assert fields(json.dumps({"a": 1})) == {"a": 1}
+
+
+def test_wrong_input_is_not_tried_again_and_what_passes_is(monkeypatch):
+    """Catches Prefect's own retries, which take a returned failure for one to be overcome, and a
+    hook that Prefect cannot call: it gives its arguments by name."""
+    assert list(inspect.signature(schedule.notify).parameters) == ["flow", "flow_run", "state"]
+    assert not schedule.scheduled_sweep.retries
+    waits, asked = [], []
+
+    def sweep(error):
+        def fail(*_):
+            asked.append(error)
+            raise error
+
+        monkeypatch.setattr(schedule, "read", fail)
+        return schedule.scheduled_sweep.fn("recipe").message
+
+    monkeypatch.setattr(schedule.time, "sleep", waits.append)
+    assert sweep(RecipeError("no such field")) == "no such field" and not waits and len(asked) == 1
+    assert sweep(ServiceError("away")) == "away"
+    assert waits == [schedule.RETRY_SECONDS] * schedule.RETRIES and len(asked) == 4
