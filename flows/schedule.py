@@ -18,6 +18,7 @@ from prefect.blocks.webhook import Webhook
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.display import current
 from flows.home import settle
 from flows.recipe import Recipe, build, parse
 from flows.standing import SchedulePart
@@ -79,17 +80,19 @@ def scheduled_sweep(
     Returns:
         A state of Prefect whose message says what was done and why.
     """
-    for left in reversed(range(RETRIES + 1)):  # Prefect's own retries would take a returned Failed
+    left = RETRIES  # not Prefect's own, which would also try what was returned as failed
+    while True:
         try:
             given, text = read(recipe, changes)
             return _sweep(given, text, settle(Path(home)).root)
         except PASSING as error:
             if not left:
                 return Failed(message=str(error))
+            left -= 1
+            current().say(f"{error}; trying again in {RETRY_SECONDS} s")
             time.sleep(RETRY_SECONDS)
         except CuveeError as error:  # wrong input stays wrong, so it is not tried again
             return Failed(message=str(error))
-    return None
 
 
 def _sweep(recipe: Recipe, text: str, home: Path) -> Any:
