@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from fault_judge import facts, results
 from fault_servers import Servers, packs_under
-from fault_study import PACKED, SHIM, SINGLE, Ended, Kind, Trial, end
+from fault_study import LONG, PACKED, SHIM, SINGLE, Ended, Kind, Trial, end
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 LOOK = 0.05  # seconds between two looks for what is to be harmed
@@ -257,7 +257,7 @@ KINDS: dict[str, tuple[Fault, tuple[Kind, ...]]] = {
     "postgres": (_server("postgres"), (SINGLE,)),
     "disk": (disk, (SINGLE,)),
     "shards": (shards, (SINGLE,)),
-    "checkpoints": (checkpoints, (PACKED,)),
+    "checkpoints": (checkpoints, (LONG,)),
     "results": (stored, (SINGLE,)),
     "store": (store, (SINGLE,)),
     "two": (two, (SINGLE,)),

@@ -56,7 +56,8 @@ class Kind:
 
 
 SINGLE = Kind("single", 41_000, 1)  # seven packs of one proxy
-PACKED = Kind("packed", 41_000, 4)  # two packs, long enough for checkpoints
+PACKED = Kind("packed", 41_000, 4)  # two packs
+LONG = Kind("long", 164_000, 8)  # one pack, long enough for checkpoints
 
 
 @dataclass

@@ -34,7 +34,7 @@ import numpy as np
 from fault_judge import Facts, facts, judge, results
 from fault_kinds import FAKETIME, KINDS
 from fault_servers import Servers
-from fault_study import PACKED, SINGLE, Kind, Trial
+from fault_study import LONG, PACKED, SINGLE, Kind, Trial
 from sweep import write_corpus
 
 TRIES = 6  # moments drawn for one trial before its kind is given up
@@ -57,7 +57,7 @@ def prepared(folder: Path) -> Iterator[tuple[Servers, dict[str, Truth]]]:
     write_corpus(folder / "corpus")
     with Servers(folder / "servers") as servers:
         truths: dict[str, Truth] = {}
-        for kind in (SINGLE, PACKED):
+        for kind in (SINGLE, PACKED, LONG):
             source = truths[SINGLE.name].home if truths else None
             trial = Trial(folder / kind.name, kind, np.random.default_rng(0), 0, servers.settings)
             trial.make(folder / "corpus", source)
