@@ -2,9 +2,11 @@
 
 The search is `mixtures.methods.anneal` on a recipe's problem; its schedule and its main mixture are
 trained at equal tokens under fresh seeds. Then both are trained again under other learning-rate
-schedules. Every run is kept in the home, so that a benchmark that was stopped goes on.
+schedules. Every run is kept in the home, so that a benchmark that was stopped goes on. On worlds
+where order matters, whose best schedule is known: what proposals of both mixtures add to tails.
 
     python benchmarks/anneal.py --home .cuvee      # the last line is JSON
+    python benchmarks/anneal.py --worlds 8
 """
 
 import argparse
@@ -16,15 +18,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fresh import Bench, bench
 
 from flows.home import Home
-from mixtures import diagnostics, loop
+from mixtures import diagnostics, loop, worlds
 from mixtures.errors import CuveeError
 from mixtures.history import History, RunResult, Stage, table
 from mixtures.laws.default import NAME
 from mixtures.methods import tails
 from mixtures.methods.anneal import FRESH, Anneal
+from mixtures.worlds import Learning, Noisy, Recency
 from proxies.allocator import keep_memory
 
 ROOT = Path(__file__).parent.parent
@@ -50,22 +54,25 @@ def searched(setting: Bench, method: Anneal) -> tuple[dict[str, Any], History]:
         "high": gain.high,
         "recommended": len(answer.stages) > 1,
         "switch": ending.switch,
-        "main": dict(zip(names, map(float, _main(history).weights), strict=True)),
+        "best static": dict(zip(names, map(float, _static(history).weights), strict=True)),
+        "main": dict(zip(names, map(float, ending.main), strict=True)),
         "tail": dict(zip(names, map(float, ending.tail), strict=True)),
     }
     return result, history
 
 
-def _main(history: History) -> Stage:
-    """The first stage of the candidates."""
-    return next(run.spec.stages[0] for run in history if len(run.spec.stages) == 2)
+def _static(history: History) -> Stage:
+    """The fixed mixture that the schedule was compared with."""
+    fixed = [run.spec for run in history if len(run.spec.stages) == 1]
+    return next(spec.stages[0] for spec in fixed if spec.seed == FRESH)
 
 
 def rates(setting: Bench, found: dict[str, Any], history: History, seeds: int) -> dict[str, Any]:
     """Objective of main mixture and schedule under each learning rate, paired by seed."""
     problem, own = setting.problem, range(FRESH, FRESH + seeds)
-    main = _main(history).weights
-    schedule = tails.stages(main, list(found["tail"].values()), found["switch"])
+    main = _static(history).weights
+    before, after = (np.array(list(found[part].values())) for part in ("main", "tail"))
+    schedule = tails.stages(before, after, found["switch"])
     levels: dict[str, tuple[list[float], list[float]]] = {}
     for name, fields in RATES.items():
         posed = dataclasses.replace(problem, proxy=dataclasses.replace(problem.proxy, **fields))
@@ -109,6 +116,30 @@ def _setting(
     return setting, Anneal(runs=runs, candidates=candidates, pairs=pairs, laws=(NAME,))
 
 
+def compared(draws: int) -> dict[str, Any]:
+    """Gain over the main mixture, at full knowledge of the worlds, without and with proposals."""
+    gains: dict[str, list[float]] = {"tails alone": [], "proposals": [], "possible": []}
+    for seed in range(draws):
+        world = Recency(world=Noisy(world=Learning(size=4, seed=seed), sd=0.002))
+        problem = worlds.problem(world)
+        for name, trials in (("tails alone", 0), ("proposals", Anneal.trials)):
+            method = Anneal(runs=16, trials=trials, laws=("log_linear",), search="exact", refits=10)
+            _, history = loop.search(method, problem, world, seed)
+            found = method.tried(problem, history)
+            static = world.value(problem, (_static(history),))
+            own = static if found is None else world.value(problem, found[0].stages)
+            gains[name].append(static - own)
+        best = min(world.value(problem, world.best(problem, s)) for s in Anneal.switches)
+        gains["possible"].append(static - best)
+        print(seed, {name: round(row[-1], 4) for name, row in gains.items()}, flush=True)
+    return {
+        **{name: sum(row) / draws for name, row in gains.items()},
+        "proposals over tails": _paired(
+            [-x for x in gains["tails alone"]], [-x for x in gains["proposals"]]
+        ),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures and, on the last line, the same as JSON."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n", 1)[0])
@@ -120,8 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=5, help="fresh seeds of the comparison")
     parser.add_argument("--seeds", type=int, default=3, help="of each learning rate; 0: none")
+    parser.add_argument("--worlds", type=int, default=0, help="worlds instead of real text")
     given = vars(parser.parse_args(arguments))
-    seeds = given.pop("seeds")
+    seeds, draws = given.pop("seeds"), given.pop("worlds")
+    if draws:
+        print(json.dumps({"worlds": compared(draws)}))
+        return
     keep_memory()
     try:
         setting, method = _setting(given.pop("recipe"), given.pop("home"), **given)

@@ -80,6 +80,7 @@ class Trial:
         seconds: that an undisturbed study takes.
         settings: environment of its commands, beside this process's own.
         notes: what was done and what the commands said, for the log.
+        started: its commands.
     """
 
     folder: Path
@@ -88,6 +89,7 @@ class Trial:
     seconds: float
     settings: Mapping[str, str]
     notes: list[str] = field(default_factory=list)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def home(self) -> Path:
@@ -137,7 +139,7 @@ class Trial:
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         environment |= settings or {}
         with open(self.folder / f"{place.name}.log", "w", encoding="utf-8") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -146,6 +148,8 @@ class Trial:
                 cwd=self.folder,
                 start_new_session=True,
             )
+        self.started.append(process)
+        return process
 
     def finish(self, process: subprocess.Popen[str], home: Path | None = None) -> Ended:
         """Wait for a command."""
@@ -171,6 +175,9 @@ class Trial:
 
     def forget(self) -> None:
         """End whatever is left of it and remove its folder."""
+        for command in self.started:
+            if command.poll() is None:
+                end(command)
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.environ().get("CUVEE_HOME_IN_USE", "").startswith(str(self.folder)):

@@ -120,7 +120,11 @@ def campaign(
                     trial = Trial(place, kind, rng, truth.seconds, servers.settings)
                     trial.make(folder / "corpus", truth.home)
                     began = time.monotonic()
-                    hit, count = once(trial, fault, servers, truth.facts)
+                    try:
+                        hit, count = once(trial, fault, servers, truth.facts)
+                    except BaseException:  # the campaign itself is ended
+                        trial.forget()
+                        raise
                     said = {k: v for k, v in count.items() if v} or "as undisturbed"
                     line = f"{i:3} {fault:11} {kind.name:7} {time.monotonic() - began:4.0f} s"
                     print(

@@ -1,6 +1,7 @@
 """Schedules: a world where order matters, tails within the constraints, and the method anneal."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from mixtures import worlds
 from mixtures.constraints import constrain
 from mixtures.errors import RecipeError
-from mixtures.history import RunResult, Stage
+from mixtures.history import RunResult, Score, Stage
 from mixtures.loop import generator, search
-from mixtures.methods import anneal, tails
+from mixtures.methods import anneal, jointly, tails
 from mixtures.methods.anneal import Anneal
+from mixtures.problem import Problem
+from mixtures.registry import build
 from mixtures.worlds import Additive, Learning, Noisy, Recency
 
 QUICK = {"laws": ("log_linear",), "search": "exact", "runs": 16, "folds": 3, "refits": 10}
@@ -76,8 +79,6 @@ def test_a_slice_of_an_exponential_law_is_that_law() -> None:
     rng = np.random.default_rng(0)
     V = rng.dirichlet(np.ones(4), 30)
     truth = 1.0 + np.exp(V @ rng.normal(size=(4, 2)))
-    from mixtures.registry import build
-
     law = build("law", "log_linear").fit(V, truth, np.zeros(2), rng)
     own = tails.sliced(law, 0.5)
     assert isinstance(own, tails.SlicedExponential)
@@ -85,6 +86,59 @@ def test_a_slice_of_an_exponential_law_is_that_law() -> None:
     expected = own.offsets + np.exp(W @ own.exponents.T)
     assert own.predict(W).mean == pytest.approx(expected, rel=1e-6)
     assert own.predict(W).mean == pytest.approx(law.predict(tails.lifted(W, 0.5)).mean)
+
+
+def ordered(seed: int, cap: float) -> tuple[Problem, tails.Tried, tuple[RunResult, ...]]:
+    """A problem whose scores follow the law over early and late shares; both rounds, no noise."""
+    domains = worlds.problem(Additive(size=3, count=1)).domains
+    limits = constrain(domains, full_tokens=1, bounds={"a0": (0.0, cap)})
+    problem = dataclasses.replace(worlds.problem(Additive(size=3, count=1)), constraints=limits)
+    rng = np.random.default_rng(seed)
+    rates = rng.normal(size=(6, 1))
+
+    def run(spec) -> RunResult:
+        bare = RunResult(spec, {})
+        score = 1.0 + np.exp(jointly.point(bare, 0.2) @ rates)
+        return dataclasses.replace(
+            bare, scores={problem.targets[0]: Score(float(score[0]), 0.0, 1)}
+        )
+
+    fixed = tuple(run(problem.spec(w, 0)) for w in rng.dirichlet(np.ones(3), 12))
+    main = np.array([0.2, 0.4, 0.4])
+    runs = tuple(
+        run(problem.staged(tails.stages(main, t, s), 0))
+        for t, s in zip(rng.dirichlet(np.ones(3), 12), [0.8, 0.9] * 6, strict=True)
+    )
+    reference = np.array([fixed[0].scores[problem.targets[0]].value])
+    return problem, tails.Tried(problem, runs, main, (0.8, 0.9), reference), fixed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_main_mixture_and_tail_are_chosen_together(seed: int) -> None:
+    """Against every pair on a grid: catches early and late confused, a point that forgets what of
+    the window follows the main mixture, limits put on the parts, a switch point not searched.
+    """
+    cap = 0.3
+    problem, tried, fixed = ordered(seed, cap)
+    law = build("law", "log_linear")
+    rng = np.random.default_rng(0)
+    found = jointly.best(tried, fixed, law, build("search", "auto"), 2, rng)
+    assert found is not None and len(found.refit_mains) == 2
+
+    def true(ending_stages: tuple[Stage, ...]) -> float:
+        bare = RunResult(problem.staged(ending_stages, 0), {})
+        u = jointly.point(bare, 0.2)
+        return float((u @ np.random.default_rng(seed).normal(size=(6, 1)))[0])
+
+    own = true(found.stages)
+    average = found.switch * found.main + (1 - found.switch) * found.tail
+    assert problem.constraints.satisfied(average)
+    grid = [np.array([a, b, 4 - a - b]) / 4 for a in range(5) for b in range(5 - a)]
+    for switch in tried.switches:
+        for main in grid:
+            for tail in grid:
+                if problem.constraints.satisfied(switch * main + (1 - switch) * tail):
+                    assert own <= true(tails.stages(main, tail, switch)) + 1e-3
 
 
 @pytest.mark.slow
@@ -102,8 +156,9 @@ def test_anneal_finds_a_schedule_where_order_matters() -> None:
         assert gain > 0.3 * (
             world.value(problem, main) - world.value(problem, world.best(problem, 0.8))
         )
-        trunks = {run.spec.stages[0] for run in history if len(run.spec.stages) == 2}
-        assert {stage.weights for stage in trunks} == {found.stages[0].weights}
+        trunks = Counter(run.spec.stages[0] for run in history if len(run.spec.stages) == 2)
+        (_, candidates), *_ = trunks.most_common()
+        assert candidates >= 16 and len(trunks) <= 4  # only proposals have trunks of their own
 
 
 @pytest.mark.slow
@@ -144,14 +199,24 @@ def test_anneal_asks_for_the_rest_of_a_round_whatever_was_answered() -> None:
     half = first + tuple(world(second[3:9]))
     rest = method.ask(problem, half, generator(1, len(half)))
     assert set(rest) == set(second) - set(second[3:9])
-    whole = half + tuple(world(rest))
-    third = method.ask(problem, whole, generator(1, len(whole)))
-    assert len(third) == 6 and len({spec.seed for spec in third}) == 3
+    history = half + tuple(world(rest))
+    for _ in range(method.trials + 1):
+        asked = method.ask(problem, history, generator(1, len(history)))
+        if {spec.seed for spec in asked} != {0}:
+            break
+        assert all(len(spec.stages) == 2 for spec in asked)
+        assert method.ask(problem, history[::-1], generator(2, 0)) == asked
+        history += tuple(world(asked))
+    assert len(asked) == 6 and len({spec.seed for spec in asked}) == 3
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"switches": (1.0,)}, "between 0 and 1"), ({"pairs": 1}, "pairs >= 2")],
+    [
+        ({"switches": (1.0,)}, "between 0 and 1"),
+        ({"pairs": 1}, "pairs >= 2"),
+        ({"trials": -1}, "trials >= 0"),
+    ],
 )
 def test_anneal_refuses_what_makes_no_sense(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(RecipeError, match=said):

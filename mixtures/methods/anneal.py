@@ -2,14 +2,18 @@
 
 "Domain upsampling at the end of training": Blakeney et al. 2024 (arXiv 2406.03476) raise some
 domains in the last 10 to 20 % of a run; Llama 3 (arXiv 2407.21783, section 3.4.3) anneals on chosen
-data, and uses that to judge data. Which domains, and from where, is searched for here, in three
+data, and uses that to judge data. Which domains, and from where, is searched for here, in four
 rounds:
 
 1. a swarm of fixed mixtures, whose law gives the main mixture (as `regmix`);
 2. candidates: the main mixture up to a switch point, then one of several tails. They share the
    trunk, which is trained once, so each costs its tail; a law over them (`mixtures.methods.tails`)
-   gives the best tail and switch point;
-3. that schedule and the main mixture to the end, at equal tokens, under fresh seeds.
+   gives the best tail and switch point after that main mixture, and a law over both rounds
+   (`mixtures.methods.jointly`) the best main mixture, tail and switch point together;
+3. trials: one run of either under the first rounds' seed. The law over both rounds speaks of trunks
+   that were never trained, so it learns from its run and proposes again, `trials` times at most;
+   the best of these runs goes on;
+4. that schedule and the main mixture to the end, at equal tokens, under fresh seeds.
 
 A schedule is more complicated to run, so it has to earn its place: it is recommended only if the
 interval of its measured gain over the main mixture lies above zero, else the main mixture is, and
@@ -31,26 +35,30 @@ from mixtures.errors import EvidenceError, RecipeError
 from mixtures.history import Failed, History, RunSpec, canonical, finished, table
 from mixtures.laws import Law
 from mixtures.methods import choice, evidence, scheduled, swarm, tails
+from mixtures.methods import jointly as together
 from mixtures.methods.moving import lacking
 from mixtures.methods.tails import Ending
 from mixtures.problem import Problem
 from mixtures.recommendation import Estimate, Recommendation
 from mixtures.registry import build, describe, register
 
-FRESH = 1000  # first seed of the third round
-NONE = "no schedule: the law over the tails predicts none to be better than the main mixture"
+FRESH = 1000  # first seed of the fourth round
+NONE = "no schedule: the laws over schedules predict none to be better than the main mixture"
 
 
 @register("method", "anneal")
 @dataclass(frozen=True)
 class Anneal:
-    """Three rounds; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
+    """Four rounds; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
     Attributes:
         switches: points of the run at which a tail may begin, each in (0, 1).
         candidates: tails tried, over all switch points; at least as many as `tail_law` needs.
         tail_design: which tails; a registered design.
         tail_law: of the candidates; a registered law.
+        trials: proposals of main mixture and tail together, each a run; 0: only tails after the
+            main mixture. They take a tail law of the form c + exp(A.w), and as many runs as it
+            needs for twice the domains.
         pairs: fresh seeds of the comparison.
     """
 
@@ -59,6 +67,7 @@ class Anneal:
     candidates: int = 16
     tail_design: Any = "dirichlet"
     tail_law: Any = "log_linear"
+    trials: int = 3
     pairs: int = 3
     design: Any = "dirichlet"
     laws: tuple[Any, ...] = ("log_linear",)
@@ -78,10 +87,10 @@ class Anneal:
                 "anneal needs switches between 0 and 1, such as [0.8, 0.9]; "
                 f"got {list(self.switches)}"
             )
-        if self.candidates < 1 or self.pairs < 2:
+        if self.candidates < 1 or self.trials < 0 or self.pairs < 2:
             raise RecipeError(
-                "anneal needs candidates >= 1 and pairs >= 2, or its gain has no interval; "
-                f"got {self.candidates} and {self.pairs}"
+                "anneal needs candidates >= 1, trials >= 0 and pairs >= 2, or its gain has no "
+                f"interval; got {self.candidates}, {self.trials} and {self.pairs}"
             )
 
     def ask(
@@ -94,10 +103,12 @@ class Anneal:
         second = lacking(history, self._candidates(problem, history, main))
         if second:
             return second
-        ending = self._ending(problem, history, main, refits=0)
-        if ending is None or not ending.promises(main):
-            return ()
-        return lacking(history, self._pairs(problem, main, ending))
+        proposals = self._proposals(problem, history, main)
+        third = lacking(history, tuple(proposal.spec for proposal in proposals))
+        if third:
+            return third
+        best = _best(problem, history, proposals)
+        return () if best is None else lacking(history, self._pairs(problem, main, best.ending))
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
@@ -111,24 +122,22 @@ class Anneal:
             failed=sum(isinstance(run, Failed) for run in history),
             method=canonical(describe(self)),
         )
-        ending = self._ending(problem, history, main)
-        if ending is None:
+        if len(self._tried(problem, history, main).runs) < self._least(problem):
             return _noted(base, "too few candidates for a schedule have finished")
-        if not ending.promises(main):
+        ending = self._chosen(problem, history, main)
+        if ending is None:
             return _noted(base, NONE)
         try:
             measured, targets = self._measured(problem, history, main, ending)
         except EvidenceError as error:
             return _noted(base, f"the schedule was not compared: {error}")
-        return scheduled.concluded(
-            problem, base, ending, main=main, measured=measured, targets=targets
-        )
+        return scheduled.concluded(problem, base, ending, measured=measured, targets=targets)
 
     def tried(self, problem: Problem, history: History) -> tuple[Ending, Estimate] | None:
-        """How the best schedule ends and its measured gain over the main mixture, if it was run."""
+        """The best schedule and its measured gain over the main mixture, if it was run."""
         main = self._main(problem, history)
-        ending = self._ending(problem, history, main)
-        if ending is None or not ending.promises(main):
+        ending = self._chosen(problem, history, main)
+        if ending is None:
             return None
         return ending, self._measured(problem, history, main, ending)[0]
 
@@ -148,7 +157,9 @@ class Anneal:
     def _main(self, problem: Problem, history: History) -> Array:
         """The main mixture (K,): that of the candidates, or where there are none, the law's."""
         trunks = Counter(
-            run.spec.stages[0].weights for run in history if tails.belongs(problem, run.spec)
+            run.spec.stages[0].weights
+            for run in history
+            if tails.belongs(problem, run.spec) and run.spec.seed == swarm.FIRST
         )
         if trunks:
             return np.asarray(max(trunks, key=lambda w: (trunks[w], w)), dtype=np.float64)
@@ -173,30 +184,75 @@ class Anneal:
             specs += [problem.staged(tails.stages(main, t, switch), swarm.FIRST) for t in drawn]
         return (*specs, problem.spec(tuple(main), swarm.FIRST))
 
-    def _ending(
-        self, problem: Problem, history: History, main: Array, refits: int | None = None
-    ) -> Ending | None:
-        """The best tail, or None where too few candidates finished."""
+    def _least(self, problem: Problem) -> int:
+        """Candidates that the law over tails needs."""
+        return cast(Law, self.tail_law).rows(len(problem.domains) + 1)
+
+    def _tried(self, problem: Problem, history: History, main: Array) -> tails.Tried:
+        """The candidates that finished."""
         specs = self._candidates(problem, history, main)
         known = {run.spec.fingerprint: run for run in finished(history)}
         runs = tuple(known[s.fingerprint] for s in specs if s.fingerprint in known)
-        law = cast(Law, self.tail_law)
-        if len(runs) < law.rows(len(problem.domains) + 1):
-            return None
-        static = self._static(problem, history, main)
-        found, _ = swarm.evidence_of(problem, static)
+        found, _ = swarm.evidence_of(problem, self._static(problem, history, main))
         W, Y, _ = table(found, problem.objective.targets)
         rows = swarm.natural_row(problem, W)
         reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
-        tried = tails.Tried(problem, runs, main, self.switches, reference)
-        count = (self.refits or choice.SLOW_REFITS) if refits is None else refits
-        return tails.best(tried, law, swarm.parts(self)[2], count, _chance(problem, static))
+        return tails.Tried(problem, runs, main, self.switches, reference)
+
+    def _proposals(self, problem: Problem, history: History, main: Array) -> list["Proposal"]:
+        """The third round so far: the best tail after the main mixture, then both together."""
+        tried = self._tried(problem, history, main)
+        if len(tried.runs) < self._least(problem):
+            return []
+        known = {run.spec.fingerprint: run for run in finished(history)}
+        first = self._proposal(problem, history, tried, jointly=False)
+        found = [] if first is None else [first]
+        for _ in range(self.trials):
+            another = self._proposal(problem, history, tried, jointly=True)
+            if another is None or any(another.ending.near(other.ending) for other in found):
+                break
+            found.append(another)
+            run = known.get(another.spec.fingerprint)
+            if run is None:
+                break
+            tried = dataclasses.replace(tried, others=(*tried.others, run))
+        return found
+
+    def _proposal(
+        self,
+        problem: Problem,
+        history: History,
+        tried: tails.Tried,
+        *,
+        jointly: bool,
+        refits: int = 0,
+    ) -> "Proposal | None":
+        """The best tail after the main mixture, or the best of both together."""
+        static = self._static(problem, history, tried.main)
+        law, how, rng = cast(Law, self.tail_law), swarm.parts(self)[2], _chance(problem, static)
+        ending: Ending | None
+        if jointly:
+            fixed, _ = swarm.evidence_of(problem, static)
+            ending = together.best(tried, tuple(fixed), law, how, refits, rng)
+        else:
+            ending = tails.best(tried, law, how, refits, rng)
+        if ending is None or not ending.promises:
+            return None
+        return Proposal(ending, problem.staged(ending.stages, swarm.FIRST), tried, jointly)
+
+    def _chosen(self, problem: Problem, history: History, main: Array) -> Ending | None:
+        """The schedule that was compared, with refits; None where none promised anything."""
+        best = _best(problem, history, self._proposals(problem, history, main))
+        if best is None:
+            return None
+        count = self.refits or choice.SLOW_REFITS
+        again = self._proposal(problem, history, best.tried, jointly=best.jointly, refits=count)
+        return again.ending if again else None
 
     def _pairs(self, problem: Problem, main: Array, ending: Ending) -> tuple[RunSpec, ...]:
-        """The third round: schedule and main mixture under each fresh seed."""
-        stages = tails.stages(main, ending.tail, ending.switch)
+        """The fourth round: schedule and main mixture under each fresh seed."""
         seeds = range(FRESH, FRESH + self.pairs)
-        schedule = tuple(problem.staged(stages, seed) for seed in seeds)
+        schedule = tuple(problem.staged(ending.stages, seed) for seed in seeds)
         return schedule + tuple(problem.spec(tuple(main), seed) for seed in seeds)
 
     def _measured(
@@ -217,6 +273,34 @@ class Anneal:
         form = evidence.gather(problem, self._static(problem, history, main)).form
         found = diagnostics.paired((form.level(theirs) - form.level(ours)).tolist())
         return Estimate(found.mean, found.low, found.high), (theirs - ours).mean(axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A schedule to be tried.
+
+    Attributes:
+        ending: the schedule.
+        spec: its trial.
+        tried: the runs that it rests on.
+        jointly: whether main mixture and tail were chosen together.
+    """
+
+    ending: Ending
+    spec: RunSpec
+    tried: tails.Tried
+    jointly: bool
+
+
+def _best(problem: Problem, history: History, proposals: list[Proposal]) -> Proposal | None:
+    """The proposal whose trial scored best; the first one where none finished."""
+    known = {run.spec.fingerprint: run for run in finished(history)}
+    ran = [one for one in proposals if one.spec.fingerprint in known]
+    if not ran:
+        return proposals[0] if proposals else None
+    _, Y, _ = table(tuple(known[one.spec.fingerprint] for one in ran), problem.objective.targets)
+    form = problem.objective.shape(problem.objective.targets, ran[0].tried.reference)
+    return ran[int(np.argmin(form.level(Y)))]
 
 
 def _noted(base: Recommendation, note: str) -> Recommendation:

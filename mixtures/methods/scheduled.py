@@ -6,7 +6,6 @@ import numpy as np
 
 from mixtures.domains import Array
 from mixtures.history import Stage
-from mixtures.methods import tails
 from mixtures.methods.tails import Ending
 from mixtures.problem import Problem
 from mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
@@ -19,35 +18,29 @@ def concluded(
     base: Recommendation,
     ending: Ending,
     *,
-    main: Array,
     measured: Estimate,
     targets: Array,
 ) -> Recommendation:
-    """The recommendation of the schedule if its gain was measured to be one, else of the main.
+    """The recommendation of the schedule if its gain was measured to be one, else of no schedule.
 
     Args:
         problem: what was asked.
         base: the recommendation of the main mixture.
-        ending: how the schedule ends.
-        main: the main mixture (K,).
-        measured: paired gain of the schedule over the main mixture.
+        ending: the schedule.
+        measured: paired gain of the schedule over the best fixed mixture.
         targets: the same per target (M,).
     """
-    schedule = tails.stages(main, ending.tail, ending.switch)
     told = f"{measured.mean:+.4f} [{measured.low:+.4f}, {measured.high:+.4f}] bits per byte"
-    ours = _moved(base.candidates[0], schedule, measured, targets)
+    ours = _moved(base.candidates[0], ending.stages, measured, targets)
     if measured.low <= 0:
-        shares = ", ".join(
-            f"{name} {share:.0%}"
-            for name, share in zip(base.domains, ending.tail, strict=True)
-            if share >= 0.01
-        )
+        before = f"after {_shares(base, ending.main)} " if len(ending.refit_mains) else ""
         return dataclasses.replace(
             base,
             candidates=(*base.candidates, dataclasses.replace(ours, name=SCHEDULE)),
             warnings=(
-                f"a schedule does not beat the best static mixture here: ending with {shares} from "
-                f"{ending.switch:.0%} of the run on gained {told} on paired fresh seeds",
+                "a schedule does not beat the best static mixture here: ending with "
+                f"{_shares(base, ending.tail)} from {ending.switch:.0%} of the run on {before}"
+                f"gained {told} on paired fresh seeds",
                 *base.warnings,
             ),
         )
@@ -55,7 +48,7 @@ def concluded(
     gains = ((STATIC, measured), *((name, _sum(gain, measured)) for name, gain in base.gains))
     return dataclasses.replace(
         base,
-        stages=schedule,
+        stages=ending.stages,
         intervals=_intervals(base, ending, weights),
         candidates=(
             ours,
@@ -93,6 +86,11 @@ def _moved(
     )
 
 
+def _shares(base: Recommendation, weights: Array) -> str:
+    pairs = zip(base.domains, weights, strict=True)
+    return ", ".join(f"{name} {share:.0%}" for name, share in pairs if share >= 0.01)
+
+
 def _sum(one: Estimate, other: Estimate) -> Estimate:
     """The sum of two estimates whose errors are independent."""
     low = np.hypot(one.mean - one.low, other.mean - other.low)
@@ -108,13 +106,23 @@ def _difference(one: Estimate, other: Estimate) -> Estimate:
 def _intervals(
     base: Recommendation, ending: Ending, weights: Array
 ) -> tuple[tuple[float, float], ...]:
-    """Of the run's average shares: the main mixture's interval and the tail's, by their parts."""
+    """Of the run's average shares, by the refits of the schedule.
+
+    Where only the tail was chosen anew: the main mixture's interval and the tail's, by their parts.
+    """
     edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    own = np.asarray(base.intervals).T
-    low, high = (
-        ending.switch * mine + (1 - ending.switch) * theirs
-        for mine, theirs in zip(own, np.quantile(ending.refit_tails, edges, axis=0), strict=True)
-    )
+    if len(ending.refit_mains):
+        parts = ending.switch * ending.refit_mains + (1 - ending.switch) * ending.refit_tails
+        low, high = np.quantile(parts, edges, axis=0)
+    else:
+        low, high = (
+            ending.switch * mine + (1 - ending.switch) * theirs
+            for mine, theirs in zip(
+                np.asarray(base.intervals).T,
+                np.quantile(ending.refit_tails, edges, axis=0),
+                strict=True,
+            )
+        )
     return tuple(
         (min(a, w), max(b, w))
         for a, b, w in zip(low.tolist(), high.tolist(), weights.tolist(), strict=True)

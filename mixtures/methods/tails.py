@@ -118,18 +118,34 @@ class Ending:
     Attributes:
         switch: where the tail begins, in (0, 1).
         tail: its mixture (K,).
-        gain: how much better it is predicted to be than the main mixture to the end.
+        gain: how much better it is predicted to be than the best fixed mixture to the end.
         refit_tails: what refits of the law choose at the same switch point (B, K).
+        main: the mixture before the tail (K,).
+        refit_mains: what the same refits choose for it (B, K); empty where it was not chosen anew.
     """
 
     switch: float
     tail: Array
     gain: float
     refit_tails: Array
+    main: Array
+    refit_mains: Array
 
-    def promises(self, main: Array) -> bool:
-        """Whether it is another mixture than the main one (K,), and predicted to be better."""
-        return self.gain > 0 and bool(np.abs(self.tail - main).max() > SAME)
+    @property
+    def promises(self) -> bool:
+        """Whether it changes the mixture at all, and is predicted to be better."""
+        return self.gain > 0 and bool(np.abs(self.tail - self.main).max() > SAME)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Of a run that follows it."""
+        return stages(self.main, self.tail, self.switch)
+
+    def near(self, other: "Ending") -> bool:
+        """Whether another ending is the same schedule but for a solver's rounding."""
+        pairs = ((self.main, other.main), (self.tail, other.tail))
+        same = all(np.abs(a - b).max() <= SAME for a, b in pairs)
+        return same and self.switch == other.switch
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +158,7 @@ class Tried:
         main: mixture of the trunk (K,).
         switches: points at which a tail may begin.
         reference: scores of the natural mixture, of the objective's targets.
+        others: trials of schedules on other trunks, under the same seed.
     """
 
     problem: Problem
@@ -149,6 +166,7 @@ class Tried:
     main: Array
     switches: tuple[float, ...]
     reference: Array
+    others: tuple[RunResult, ...] = ()
 
     @property
     def longest(self) -> float:
@@ -206,7 +224,8 @@ def best(tried: Tried, law: Law, search: Search, count: int, rng: np.random.Gene
         tried.chosen(model, switch, coarse, np.random.default_rng(seed))[0]
         for model in refits(score.coarser(law), sample, count, boot_rng)
     ]
-    return Ending(switch, *found[switch], np.array(others).reshape(-1, len(tried.main)))
+    refit_tails = np.array(others).reshape(-1, len(tried.main))
+    return Ending(switch, *found[switch], refit_tails, tried.main, np.empty((0, len(tried.main))))
 
 
 def _point(spec: RunSpec, main: Array, longest: float) -> Array:
