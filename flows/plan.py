@@ -4,6 +4,8 @@ Data are fetched and prepared if they are not there yet, since the design depend
 each domain has; no proxy is trained.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from rich.table import Table
 
@@ -16,7 +18,9 @@ from flows.recipe import ConfirmPart, Recipe
 from flows.trainings import speed
 from mixtures import loop
 from mixtures.history import RunSpec
+from mixtures.methods import later
 from mixtures.methods.ladder import Ladder
+from mixtures.methods.later import Later
 from mixtures.problem import Problem
 from proxies import ladder
 from tasks.store import Store
@@ -43,8 +47,10 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     display.console.print(design(problem, specs))
     for line in continual.sentences(recipe, prepared):
         say(line)
+    climbing = 0.0
     if isinstance(screened.method, Ladder):
-        for table in rungs(recipe, screened.method, problem, prepared.corpus.vocabulary):
+        tables, climbing = rungs(recipe, screened.method, problem, prepared.corpus.vocabulary)
+        for table in tables:
             display.console.print(table)
     ladder_plan = ladder.plan(
         recipe.proxy.size,
@@ -54,16 +60,17 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
         rate=recipe.proxy.rate,
     )
     extra = confirmation_runs(recipe.confirm)
-    for line in costs(store, ladder_plan, len(specs), len(missing), extra):
+    more = later.of(screened.method, problem)
+    for line in costs(store, ladder_plan, Runs(len(specs), len(missing), more, extra)):
         say(line)
     for line in looks(recipe, ladder_plan, len(problem.domains)):
         say(line)
     for line in larger(recipe, store, prepared.corpus.vocabulary):
         say(line)
     rate, _ = expected_speed(store, ladder_plan, prepared.corpus.vocabulary)
-    runs = len(missing) + extra
+    runs = len(missing) + more.runs + extra
     seconds = runs * ladder_plan.tokens / rate / 2 if rate else None
-    for line in forecast(recipe.budget, runs * ladder_plan.flops, seconds):
+    for line in forecast(recipe.budget, runs * ladder_plan.flops + climbing, seconds):
         say(line)
 
 
@@ -144,14 +151,16 @@ def expected_speed(store: Store, plan: ladder.Plan, vocabulary: int) -> tuple[fl
     return ASSUMED_SPEED.get(plan.rung.size, 0.0), "assumed, nothing was measured yet"
 
 
-def rungs(recipe: Recipe, method: Ladder, problem: Problem, vocabulary: int) -> tuple[Table, Table]:
-    """What every rung of a ladder trains, and other splits of the same FLOPs."""
+def rungs(
+    recipe: Recipe, method: Ladder, problem: Problem, vocabulary: int
+) -> tuple[tuple[Table, Table], float]:
+    """What every rung trains, other splits of its FLOPs, and the FLOPs above the first rung."""
     steps = method.steps(problem)
     extra = len(method.anchors) * method.seeds
     how = {"schedule": recipe.proxy.schedule, "rate": recipe.proxy.rate}
     spent = plan_rungs.costs(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
     shown = plan_rungs.table(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
-    return shown, plan_rungs.proposals(steps, spent, extra)
+    return (shown, plan_rungs.proposals(steps, spent, extra)), sum(spent[1:])
 
 
 def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
@@ -178,22 +187,34 @@ def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
     return table
 
 
-def costs(
-    store: Store,
-    plan: ladder.Plan,
-    runs: int,
-    missing: int,
-    extra: int,
-) -> list[str]:
+@dataclass(frozen=True)
+class Runs:
+    """Runs of a study.
+
+    Attributes:
+        design: asked for first.
+        missing: of these, not in the store.
+        more: what may be asked for after them.
+        confirmation: of the confirmation.
+    """
+
+    design: int
+    missing: int
+    more: Later
+    confirmation: int
+
+
+def costs(store: Store, plan: ladder.Plan, runs: Runs) -> list[str]:
     """Sentences on tokens, FLOPs and time."""
-    tokens = plan.tokens
-    total = runs + extra
+    more, rest = runs.more.runs, runs.more.runs + runs.confirmation
+    total, most = runs.design + rest, "at most " if runs.more.runs else ""
+    follow = f" then {runs.more.words}: the tokens of at most {more:.1f} runs;" if more else ""
     lines = [
         f"Proxy {plan.rung.size}: {plan.steps} steps of {plan.batch} x {plan.rung.context} tokens, "
         f"peak learning rate {plan.peak:.2g}, {plan.flops:.2e} FLOPs",
-        f"Runs: {runs} for the design, {extra} for the confirmation; "
-        f"{runs - missing} of the design are in the store",
-        f"In all: {total * tokens / 1e6:.1f}M tokens, {total * plan.flops:.2e} FLOPs",
+        f"Runs: {runs.design} for the design,{follow} {runs.confirmation} for the confirmation; "
+        f"{runs.design - runs.missing} of the design are in the store",
+        f"In all: {most}{total * plan.tokens / 1e6:.1f}M tokens, {total * plan.flops:.2e} FLOPs",
     ]
     known = [run for run in store.outcomes() if run.spec.size == plan.rung.size]
     rate = speed(known)
@@ -201,9 +222,9 @@ def costs(
     if not rate:
         rate, source = ASSUMED_SPEED.get(plan.rung.size, 0.0), "assumed, nothing was measured yet"
     if rate:
-        seconds = (missing + extra) * tokens / rate
+        seconds = (runs.missing + rest) * plan.tokens / rate
         lines.append(
-            f"Training: {clock(seconds)} on one core, {clock(seconds / 2)} on two "
+            f"Training: {most}{clock(seconds)} on one core, {clock(seconds / 2)} on two "
             f"({rate:,.0f} tokens per second and core, {source}); scoring and fits come on top"
         )
     else:

@@ -18,6 +18,7 @@ from mixtures.controllers.aioli import Aioli as Controller
 from mixtures.domains import Array
 from mixtures.history import History, RunSpec
 from mixtures.methods import moving, online
+from mixtures.methods.later import Later
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
 from mixtures.registry import register
@@ -82,6 +83,10 @@ class Aioli:
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
         return online.ask(self, problem, history)
+
+    def later(self, problem: Problem) -> Later:
+        """See `mixtures.methods.later`."""
+        return Later(self.trials, f"{self.trials} runs of the answer")
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -36,6 +36,7 @@ from mixtures.history import Failed, History, RunSpec, canonical, finished, tabl
 from mixtures.laws import Law
 from mixtures.methods import choice, evidence, scheduled, swarm, tails
 from mixtures.methods import jointly as together
+from mixtures.methods.later import Later
 from mixtures.methods.moving import lacking
 from mixtures.methods.tails import Ending
 from mixtures.problem import Problem
@@ -110,6 +111,17 @@ class Anneal:
         best = _best(problem, history, proposals)
         return () if best is None else lacking(history, self._pairs(problem, main, best.ending))
 
+    def later(self, problem: Problem) -> Later:
+        """See `mixtures.methods.later`; tails cost themselves, and the longest trunk once."""
+        wanted, count = self._wanted(problem), len(self.switches)
+        parts = [len(range(i, wanted, count)) * (1 - s) for i, s in enumerate(self.switches)]
+        tries = self.trials + 1
+        words = (
+            f"{wanted} tails on one trunk and the main mixture to the end, up to {tries} schedules "
+            f"tried, and {self.pairs} pairs of the best with the main mixture"
+        )
+        return Later(sum(parts) + self.switches[-1] + 1 + tries + 2 * self.pairs, words)
+
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
@@ -169,8 +181,7 @@ class Anneal:
     def _candidates(self, problem: Problem, history: History, main: Array) -> tuple[RunSpec, ...]:
         """The second round: tails at every switch point, and the main mixture to the end."""
         rng = _chance(problem, self._static(problem, history, main))
-        law, count = cast(Law, self.tail_law), len(self.switches)
-        wanted = max(self.candidates, law.rows(len(problem.domains) + 1) - 1)
+        wanted, count = self._wanted(problem), len(self.switches)
         specs = []
         for i, (switch, child) in enumerate(zip(self.switches, rng.spawn(count), strict=True)):
             drawn = tails.draw(
@@ -183,6 +194,10 @@ class Anneal:
             )
             specs += [problem.staged(tails.stages(main, t, switch), swarm.FIRST) for t in drawn]
         return (*specs, problem.spec(tuple(main), swarm.FIRST))
+
+    def _wanted(self, problem: Problem) -> int:
+        """Tails of the second round."""
+        return max(self.candidates, self._least(problem) - 1)
 
     def _least(self, problem: Problem) -> int:
         """Candidates that the law over tails needs."""

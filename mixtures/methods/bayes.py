@@ -22,6 +22,7 @@ from mixtures.domains import Array
 from mixtures.errors import RecipeError
 from mixtures.history import History, RunSpec
 from mixtures.methods import choice, evidence, swarm
+from mixtures.methods.later import Later
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
 from mixtures.registry import register
@@ -76,6 +77,11 @@ class Bayes:
         specs = [problem.spec(w, swarm.FIRST) for w in weights]
         fresh = [spec for spec in specs if spec.fingerprint not in known]
         return tuple(fresh[: self.batch - added % self.batch])
+
+    def later(self, problem: Problem) -> Later:
+        """See `mixtures.methods.later`."""
+        words = f"up to {self.rounds} rounds of {self.batch}, until they promise no more than noise"
+        return Later(self.rounds * self.batch, words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

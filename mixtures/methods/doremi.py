@@ -21,6 +21,7 @@ from mixtures.domains import Array
 from mixtures.errors import EvidenceError, RecipeError
 from mixtures.history import History, RunSpec
 from mixtures.methods import moving, trial
+from mixtures.methods.later import Later
 from mixtures.methods.moving import Answer
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
@@ -74,6 +75,14 @@ class DoReMi:
         if wanted:
             return wanted
         return moving.lacking(history, moving.trial(problem, answers[-1].stages, self.trials))
+
+    def later(self, problem: Problem) -> Later:
+        """See `mixtures.methods.later`; each round but the first has a reference run of its own."""
+        words = (
+            f"up to {self.rounds} rounds of {self.seeds} controlled runs, a reference run for each "
+            f"after the first, and {self.trials} of the answer"
+        )
+        return Later(self.rounds * self.seeds + self.rounds - 1 + self.trials, words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -15,6 +15,7 @@ from mixtures.controllers.mixmin import MixMin as Controller
 from mixtures.errors import EvidenceError, RecipeError
 from mixtures.history import History, RunSpec, finished
 from mixtures.methods import moving, trial
+from mixtures.methods.later import Later
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
 from mixtures.registry import register
@@ -60,6 +61,11 @@ class MixMin:
         runs = moving.results(history, specs, "run on mixed sources")
         stages = moving.answered(problem, runs, 1).stages
         return moving.lacking(history, moving.trial(problem, stages, self.trials))
+
+    def later(self, problem: Problem) -> Later:
+        """See `mixtures.methods.later`."""
+        words = f"{self.seeds} runs on mixed sources and {self.trials} of the answer"
+        return Later(self.seeds + self.trials, words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

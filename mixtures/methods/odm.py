@@ -15,6 +15,7 @@ from mixtures.controllers.exp3 import Exp3
 from mixtures.domains import Array
 from mixtures.history import History, RunSpec
 from mixtures.methods import moving, online
+from mixtures.methods.later import Later
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
 from mixtures.registry import register
@@ -59,6 +60,10 @@ class Odm:
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
         return online.ask(self, problem, history)
+
+    def later(self, problem: Problem) -> Later:
+        """See `mixtures.methods.later`."""
+        return Later(self.trials, f"{self.trials} runs of the answer")
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -21,6 +21,7 @@ from mixtures.domains import Array
 from mixtures.errors import UnknownName
 from mixtures.history import History, RunSpec
 from mixtures.methods import moving, trial
+from mixtures.methods.later import Later
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
 from mixtures.registry import register
@@ -77,6 +78,11 @@ class SkillIt:
         runs = moving.results(history, specs, "controlled run")
         stages = moving.answered(problem, runs, self.stages).stages
         return moving.lacking(history, moving.trial(problem, stages, self.trials))
+
+    def later(self, problem: Problem) -> Later:
+        """See `mixtures.methods.later`."""
+        words = f"{self.seeds} runs that follow the skill graph and {self.trials} of the answer"
+        return Later(self.seeds + self.trials, words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
