@@ -177,6 +177,7 @@ def test_anneal_says_so_where_a_schedule_brings_nothing() -> None:
         assert np.abs(tried - found.weights).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_no_tail_is_tried_again_that_is_the_main_mixture_itself() -> None:
     """Here one domain is best for all: catches pairs of runs that compare a mixture with itself."""
     world = Noisy(world=Additive(size=4, count=2), sd=0.02)

@@ -1,5 +1,6 @@
 """The command line as a person meets it: a sentence per mistake, no loss by an interruption."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
 import tiny_study
+from typer.testing import CliRunner
 
 from flows.home import HOME_MARK, end_leftovers
 
@@ -29,6 +33,28 @@ def call(*words: str, home: Path, **settings: str) -> subprocess.CompletedProces
         env={**os.environ, **settings},
         cwd=ROOT,
     )
+
+
+def inside(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported everything already."""
+    from flows.__main__ import app
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with mock.patch.dict(os.environ), contextlib.chdir(ROOT):
+            done = CliRunner().invoke(app, [*words, "--home", str(home)])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = done.stderr + ("" if done.exception is None else _trace(done.exc_info))
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, said)
+
+
+def _trace(exc_info: tuple) -> str:
+    """What a person would see of an exception; nothing of an exit."""
+    if issubclass(exc_info[0], SystemExit):
+        return ""
+    return "".join(traceback.format_exception(*exc_info))
 
 
 def assert_said(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -53,7 +79,7 @@ def test_a_mistake_in_a_recipe_is_one_sentence(tmp_path):
     assert_said(done, "'proxi'", "did you mean 'proxy'")
     assert not (tmp_path / "home").exists()
     assert_said(
-        call("plan", str(tmp_path / "none.yaml"), home=tmp_path), "none.yaml", "recipe.yaml"
+        inside("plan", str(tmp_path / "none.yaml"), home=tmp_path), "none.yaml", "recipe.yaml"
     )
 
 
@@ -101,13 +127,13 @@ def test_bad_data_is_one_sentence_that_names_it(tmp_path, harm, words):
         (tmp_path / "own.jsonl").write_text(good + good.replace("0}", "7}"))
         changes["evaluation"] = f"{{suite: null, custom: {{own: {tmp_path}/own.jsonl}}}}"
     recipe = write(tmp_path, tiny_study.recipe(tmp_path, **changes))
-    assert_said(call("plan", recipe, home=tmp_path / "home"), *words)
+    assert_said(inside("plan", recipe, home=tmp_path / "home"), *words)
 
 
 def test_plan_trains_nothing_and_says_what_it_would_cost(tmp_path):
     """Catches a plan that spends, and one that leaves out design, epochs, FLOPs or time."""
     tiny_study.write_corpus(tmp_path)
-    done = call("plan", write(tmp_path, tiny_study.recipe(tmp_path)), home=tmp_path / "home")
+    done = inside("plan", write(tmp_path, tiny_study.recipe(tmp_path)), home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     for word in ("12 runs", "prose", "epochs", "FLOPs", "tokens", "on one core"):
         assert word in done.stdout
@@ -118,7 +144,7 @@ def test_a_home_that_cannot_be_used_is_one_sentence(tmp_path):
     """Catches an OSError when the directory is a file."""
     (tmp_path / "home").write_text("a file")
     recipe = write(tmp_path, tiny_study.recipe(tmp_path))
-    assert_said(call("run", recipe, home=tmp_path / "home"), str(tmp_path / "home"), "--home")
+    assert_said(inside("run", recipe, home=tmp_path / "home"), str(tmp_path / "home"), "--home")
 
 
 def test_fit_reads_two_tables_without_training(tmp_path):
@@ -140,7 +166,7 @@ def test_fit_reads_two_tables_without_training(tmp_path):
     summary = json.loads((tmp_path / "home/studies/tiny/fit/summary.json").read_text())
     assert summary["weights"]["a"] > 0.9 and summary["trained_now"] == 0
     (tmp_path / "s.csv").write_text("run,on_a,on_b\n" + "".join(losses[1:]))
-    assert_said(call("fit", write(tmp_path, text), home=tmp_path / "home"), "r0")
+    assert_said(inside("fit", write(tmp_path, text), home=tmp_path / "home"), "r0")
 
 
 def test_leftovers_of_a_dead_run_are_ended_and_others_are_not(tmp_path):

@@ -75,6 +75,11 @@ def test_designs_say_when_they_cannot_draw_enough(name):
         build("design", name).draw(DOMAINS, frozen, 5, np.random.default_rng(0))
 
 
+LAWS = [  # a stack fits many laws many times over
+    pytest.param(name, marks=pytest.mark.slow) if name == "stack" else name for name in names("law")
+]
+
+
 def quick(law):
     """A law of many trees with fewer of them: the contract is the same, and the test is fast."""
     fields = {f.name for f in dataclasses.fields(law)}
@@ -92,7 +97,7 @@ def fitted(law, W, Y, seed=0):
     return law.fit(W, Y, np.full(Y.shape[1], 0.005), np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("name", names("law"))
+@pytest.mark.parametrize("name", LAWS)
 def test_laws_recover_their_own_predictions(name):
     """A law fitted to what it predicted must predict it again; catches a fit that is not one."""
     W, Y = data()
@@ -107,7 +112,7 @@ def test_laws_recover_their_own_predictions(name):
 
 # As the paper writes it, M3 depends on the product of all shares alone: it tells no two mixtures
 # with an absent domain apart. It is kept because the paper compares it, and it loses every table.
-RANKING = [name for name in names("law") if name != "mixing_law_m3"]
+RANKING = [law for law in LAWS if law != "mixing_law_m3"]
 
 
 @pytest.mark.parametrize("name", RANKING)
@@ -120,7 +125,7 @@ def test_laws_rank_unseen_mixtures(name):
     assert all(spearman(Z[:, m], mean[:, m]) > 0.6 for m in range(2))
 
 
-@pytest.mark.parametrize("name", names("law"))
+@pytest.mark.parametrize("name", LAWS)
 def test_laws_are_finite_at_the_vertices_and_pickle(name):
     """Catches log 0 and 0 ** -b where a domain has no share."""
     W, Y = data()
@@ -129,7 +134,7 @@ def test_laws_are_finite_at_the_vertices_and_pickle(name):
     assert np.all(np.isfinite(prediction.mean)) and np.all(np.isfinite(prediction.sd))
 
 
-@pytest.mark.parametrize("name", names("law"))
+@pytest.mark.parametrize("name", LAWS)
 def test_laws_do_not_know_the_order_of_domains(name):
     """Catches a parameter that is tied to a column's position."""
     W, Y = data()
@@ -140,14 +145,14 @@ def test_laws_do_not_know_the_order_of_domains(name):
     assert np.all(np.abs(one - two).max(axis=0) < 0.2 * Y.std(axis=0))
 
 
-@pytest.mark.parametrize("name", names("law"))
+@pytest.mark.parametrize("name", LAWS)
 def test_laws_are_deterministic_given_a_generator(name):
     W, Y = data()
     law = quick(build("law", name))
     assert np.array_equal(fitted(law, W, Y).predict(W).mean, fitted(law, W, Y).predict(W).mean)
 
 
-@pytest.mark.parametrize("name", names("law"))
+@pytest.mark.parametrize("name", LAWS)
 def test_laws_say_how_many_runs_they_need(name):
     law = quick(build("law", name))
     needed = law.rows(4)

@@ -228,6 +228,7 @@ def everything(name: str) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_every_controller_resumes_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, references: dict[str, Any]
 ) -> None:
@@ -273,6 +274,7 @@ def test_a_reference_is_made_once_and_again_when_it_is_lost(
         reference.model(spec(reference="0" * 64), CORPUS, tmp_path, device="cpu")
 
 
+@pytest.mark.slow
 def test_mixmin_reads_the_models_of_its_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,7 +164,12 @@ def test_one_run_that_went_wrong_does_not_spoil_the_fit(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "low"), [("log_linear", 0.82), ("saturating_power", 0.82), ("kriging", 0.82)]
+    ("name", "low"),
+    [
+        ("log_linear", 0.82),
+        ("saturating_power", 0.82),
+        pytest.param("kriging", 0.82, marks=pytest.mark.slow),
+    ],
 )
 def test_ninety_per_cent_intervals_hold_new_observations(name, low):
     """Over 4 worlds of 50 runs, on fresh noisy observations; catches deviations that leave out the

@@ -141,6 +141,7 @@ def test_intervals_of_gains_cover_the_true_gain():
     assert inside >= 14
 
 
+@pytest.mark.slow
 def test_more_runs_narrow_the_intervals_of_the_shares():
     def width(runs):
         method = MixingLaws(runs=runs, refits=20)

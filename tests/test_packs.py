@@ -100,6 +100,7 @@ def trained(corpus, api, folder, specs, *, limit=None, store=None, runner=None):
     return outcomes, runner
 
 
+@pytest.mark.slow
 def test_order_and_size_of_packs_change_no_result(corpus, api, tmp_path):
     """Catches a score, curve or fingerprint that depends on a run's place or its neighbors."""
     specs = [corpus[1].spec(weights, 5) for weights in MIXTURES]

@@ -134,6 +134,7 @@ def test_trunks_of_trunks_are_planned() -> None:
     assert all(not b.route.keep for b in batches(apart, "nowhere"))
 
 
+@pytest.mark.slow
 def test_a_pack_may_hold_branches_of_several_trunks(tmp_path: Path) -> None:
     """Two seeds in one pack on a device with room: catches the trunk of another seed."""
     specs = [staged(tail, seed=seed) for seed in (0, 1) for tail in TAILS]
@@ -201,6 +202,7 @@ def parameters(spec, steps):
     return seen
 
 
+@pytest.mark.slow
 def test_an_average_is_the_mean_of_the_last_steps(tmp_path: Path, monkeypatch) -> None:
     """The last 5 of 20, whole, killed and branched; catches the first ones, and a lost sum."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
