@@ -1,14 +1,15 @@
 """How far small proxies carry: rank transfer, scaling laws against ranking, regret at scale.
 
-    python benchmarks/scale.py [--parts regmix worlds corpus anneal] [--data FOLDER] [--home FOLDER]
-        [--recipe recipes/ladder.yaml] [--draws 3] [--splits]
+    python benchmarks/scale.py [--parts regmix worlds splits corpus anneal] [--data FOLDER]
+        [--home FOLDER] [--recipe recipes/ladder.yaml] [--draws 3]
 
 * regmix: the published tables at 1M and 60M parameters. Two sizes are fewer than any scaling law
   takes, so that single-scale ranking stands alone: the order of the same 256 mixtures at both
   sizes, and what a law fitted to other mixtures at 1M says of the order at 60M.
 * worlds: ladders on worlds whose best mixture moves with scale: parameters of the joint law
   recovered from runs, and regret at full scale against budget, beside the same FLOPs spent at the
-  smallest size alone. `--splits` measures the splits that `cuvee plan` shows.
+  smallest size alone.
+* splits: regret of the splits that `cuvee plan` shows, on the same worlds.
 * corpus: the ladder of a recipe, trained; its largest rung only checks. Every run is kept in the
   home's store, so that a stopped run goes on.
 * anneal: the search for a schedule against the best static mixture at equal tokens, paired
@@ -35,7 +36,7 @@ from mixtures.laws import default
 from mixtures.registry import build
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("regmix", "worlds", "corpus", "anneal")
+PARTS = ("regmix", "worlds", "splits", "corpus", "anneal")
 ROWS, DRAWS = (64, 128), 3
 
 
@@ -84,7 +85,6 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "ladder.yaml")
     parser.add_argument("--home", type=Path, default=Path(".cuvee"))
     parser.add_argument("--draws", type=int, default=3, help="worlds of each kind")
-    parser.add_argument("--splits", action="store_true", help="measure the splits of `plan` too")
     return parser.parse_args(arguments)
 
 
@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "anneal_gain": None,
         "regmix_1m_to_60m": None,
         "worlds": None,
+        "splits": None,
     }
     try:
         if "regmix" in given.parts:
@@ -106,7 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "worlds" in given.parts:
             import scale_worlds
 
-            found["worlds"] = scale_worlds.measured(given.draws, splits=given.splits)
+            found["worlds"] = scale_worlds.measured(given.draws)
+        if "splits" in given.parts:
+            import scale_worlds
+
+            found["splits"] = scale_worlds.table(given.draws)
         if "corpus" in given.parts:
             import scale_corpus
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import loop, worlds
+from mixtures import diagnostics, loop, worlds
 from mixtures.methods import splits
 from mixtures.methods.rungs import Rung, gathered
 from mixtures.methods.splits import Split
@@ -75,9 +75,9 @@ def recovered(draw: int, noise: float) -> dict[str, float]:
     return {"a": float(off[:, 0].mean()), "b": float(off[:, 1].mean())}
 
 
-def measured(draws: int, *, splits: bool) -> dict[str, Any]:
+def measured(draws: int) -> dict[str, Any]:
     """Figures of the worlds' part, printed as they come."""
-    found: dict[str, Any] = {"recovered": {}, "regret": {}, "splits": {}}
+    found: dict[str, Any] = {"recovered": {}, "regret": {}}
     for noise in (0.0005, 0.005):
         each = [recovered(draw, noise) for draw in range(draws)]
         row = {key: float(np.mean([r[key] for r in each])) for key in ("a", "b")}
@@ -93,19 +93,22 @@ def measured(draws: int, *, splits: bool) -> dict[str, Any]:
             row, used = regrets(split, budget * UNIT, draws)
             found["regret"].setdefault(split.name, {})[str(budget)] = float(np.mean(row))
             say(f"budget {budget:g}, {split.name}", row, used)
-    if splits:
-        found["splits"] = table(draws)
     return found
 
 
 def table(draws: int) -> dict[str, tuple[float, float]]:
     """What `mixtures.methods.splits.REGRET` should hold, printed as its source."""
-    found = {}
+    found, rows = {}, {}
     for split in splits.SPLITS:
         row, used = regrets(split, BUDGETS[-1] * UNIT, draws)
         error = float(np.std(row, ddof=1) / np.sqrt(draws)) if draws > 1 else 0.0
-        found[split.name] = (round(float(np.mean(row)), 4), round(error, 4))
+        found[split.name], rows[split.name] = (round(float(np.mean(row)), 4), round(error, 4)), row
         say(f"split {split.name}", row, used)
+    first, *others = rows
+    for name in others if draws > 1 else ():
+        gap = diagnostics.paired([a - b for a, b in zip(rows[first], rows[name], strict=True)])
+        told = f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+        print(f"{name} is better than {first} by {told}", flush=True)
     print(f"REGRET: dict[str, tuple[float, float]] = {found}", flush=True)
     return found
 

@@ -1,6 +1,6 @@
 """Splits: how a budget of FLOPs may be spread over the rungs of a ladder, and what that bought.
 
-`REGRET` is measured by `benchmarks/scale.py --splits`, which prints it anew; it is regret on
+`REGRET` is measured by `benchmarks/scale.py --parts splits`, which prints it anew; it is regret on
 worlds, and tells splits apart rather than what a study will reach.
 """
 
