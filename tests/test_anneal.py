@@ -149,14 +149,14 @@ def test_anneal_finds_a_schedule_where_order_matters() -> None:
         problem = worlds.problem(world)
         found, history = search(quick(), problem, world, seed)
         assert len(found.stages) == 2, found.warnings
-        main = fixed(*found.stages[0].weights)
+        main = fixed(*found.candidate("best static").weights)
         gain = world.value(problem, main) - world.value(problem, found.stages)
         low, high = dict(found.gains)["best static"].low, dict(found.gains)["best static"].high
         assert 0 < low <= gain + 0.01 and gain - 0.01 <= high
         assert gain > 0.3 * (
             world.value(problem, main) - world.value(problem, world.best(problem, 0.8))
         )
-        trunks = Counter(run.spec.stages[0] for run in history if len(run.spec.stages) == 2)
+        trunks = Counter(r.spec.stages[0].weights for r in history if len(r.spec.stages) == 2)
         (_, candidates), *_ = trunks.most_common()
         assert candidates >= 16 and len(trunks) <= 4  # only proposals have trunks of their own
 
