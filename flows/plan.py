@@ -23,6 +23,7 @@ from mixtures.methods.ladder import Ladder
 from mixtures.methods.later import Later
 from mixtures.problem import Problem
 from proxies import ladder
+from tasks import handoff_card
 from tasks.store import Store
 
 ASSUMED_SPEED = {"0.3M": 60_000, "0.6M": 35_000, "1M": 22_000, "2M": 12_000}
@@ -50,8 +51,9 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     climbing = 0.0
     if isinstance(screened.method, Ladder):
         tables, climbing = rungs(recipe, screened.method, problem, prepared.corpus.vocabulary)
-        for table in tables:
-            display.console.print(table)
+        for table in (*tables, plan_rungs.hindsight(handoff_card.every(store))):
+            if table is not None:
+                display.console.print(table)
     ladder_plan = ladder.plan(
         recipe.proxy.size,
         recipe.proxy.tokens,

@@ -1,10 +1,14 @@
 """The plan of a ladder: what each rung trains and costs, and what other splits of it would buy."""
 
+from collections.abc import Iterable
+
 from rich.table import Table
 
 from mixtures.methods import splits
 from mixtures.methods.rungs import Rung
+from mixtures.scale_evidence import PLAIN, SINGLE
 from proxies import ladder
+from tasks.handoff_card import Card
 
 HEADINGS = ("tokens per run", "steps", "mixtures", "runs", "FLOPs", "share")
 
@@ -70,3 +74,28 @@ def proposals(rungs: tuple[Rung, ...], spent: tuple[float, ...], extra: int) -> 
         shown = "not measured" if left is None else f"{left[0]:.4f} +- {left[1]:.4f}"
         found.add_row(split.name, " / ".join(map(str, counts)), shown)
     return found
+
+
+def hindsight(cards: Iterable[Card]) -> Table | None:
+    """What the largest rung of earlier ladders was worth: what the smaller ones would have picked.
+
+    The regret of an earlier study is that of the mixture which its smaller rungs held for the best
+    of those trained on its largest: by ranking at one size, and by the best of its laws of scale.
+    """
+    found = Table(title="Earlier ladders: regret at their largest size, had it not been trained")
+    found.add_column("study", no_wrap=True)
+    for heading in ("largest size", "mixtures", "by ranking", "by a law of scale"):
+        found.add_column(heading, justify="right", no_wrap=True)
+    for card in cards:
+        scale = card.answer.scale
+        tried = [t for t in scale.trials if t.held_out and not t.refused] if scale else []
+        ranked = [trial for trial in tried if trial.law == SINGLE]
+        laws = [trial for trial in tried if trial.law not in (SINGLE, PLAIN)]
+        if scale is None or not ranked:
+            continue
+        law = max(laws, key=lambda trial: trial.decision_accuracy, default=None)
+        found.add_row(
+            card.name, f"{scale.largest_parameters / 1e6:.3g}M", str(len(ranked[0].held_out)),
+            f"{ranked[0].regret:.4f}", f"{law.regret:.4f} ({law.law})" if law else "none fitted",
+        )  # fmt: skip
+    return found if found.row_count else None

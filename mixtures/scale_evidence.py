@@ -38,6 +38,14 @@ class Trial:
     held_out: tuple[tuple[float, float], ...] = ()
     refused: str = ""
 
+    @property
+    def regret(self) -> float:
+        """Objective of the mixture that it predicts to be best, less the best observed."""
+        if not self.held_out:
+            return 0.0
+        picked, _ = min(self.held_out, key=lambda pair: pair[1])
+        return picked - min(observed for observed, _ in self.held_out)
+
 
 @dataclass(frozen=True)
 class Point:

@@ -157,6 +157,14 @@ def latest(store: Store, name: str) -> Card | None:
     return get(store, str(pointer["fingerprint"])) if pointer else None
 
 
+def every(store: Store) -> tuple[Card, ...]:
+    """The latest cards of all studies that the store knows, by the studies' names."""
+    pointers = (store.recall(LATEST, key) for key in store.keys(LATEST))
+    names = {str(pointer["fingerprint"]) for pointer in pointers if pointer}
+    found = (get(store, name) for name in names)
+    return tuple(sorted((card for card in found if card), key=lambda card: card.name))
+
+
 def _read(values: Mapping[str, Any], fingerprint: str) -> Card | None:
     try:
         found = from_json(values)

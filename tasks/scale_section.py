@@ -57,9 +57,10 @@ def _trials(found: ScaleEvidence) -> Iterable[Block]:
         "accuracy is the share of pairs of mixtures in the right order; its gain is over the "
         "better of two rankings at one size: by a law of mixtures (single_scale), and by the "
         f"mixtures' own scores at the next smaller size ({PLAIN}). Intervals are over resampled "
-        "mixtures (90%)."
+        "mixtures (90%). Regret is of the mixture that it held for the best, at that size."
     )
-    columns = ("law", "decision accuracy", "gain", "rank correlation", f"mean error, {UNIT}")
+    units = (f"{name}, {UNIT}" for name in ("regret", "mean error"))
+    columns = ("law", "decision accuracy", "gain", "rank correlation", *units)
     tested = [t for t in found.trials if not t.refused]
     if tested:
         yield Table(columns, tuple(_trial(t, t.law == found.chosen) for t in tested))
@@ -75,6 +76,7 @@ def _trial(trial: Trial, chosen: bool) -> tuple[str, ...]:
         f"{trial.decision_accuracy:.1%}",
         f"{trial.gain:+.1%} ({trial.low:+.1%} to {trial.high:+.1%})",
         f"{trial.spearman:.3f}",
+        f"{trial.regret:.4f}",
         f"{trial.error:.4f}",
     )
 

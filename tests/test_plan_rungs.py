@@ -1,11 +1,14 @@
 """The plan of a ladder: FLOPs by rung, and what else they could buy."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from flows import plan_rungs
 from mixtures.errors import RecipeError
 from mixtures.methods import splits
 from mixtures.methods.rungs import Rung
+from mixtures.scale_evidence import ScaleEvidence, Trial
 from proxies import ladder
 
 RUNGS = (Rung("0.3M", 400_000, 32), Rung("1M", 700_000, 10), Rung("4M", 1_000_000, 8))
@@ -42,3 +45,20 @@ def test_proposals_spend_the_same_flops():
         runs = [int(n) for n in row.split(" / ")]
         cost = sum(n * c for n, c in zip(runs, each, strict=True))
         assert 0.97 * sum(spent) <= cost <= sum(spent) * (1 + 1e-9)
+
+
+def test_earlier_ladders_say_what_their_largest_rung_was_worth():
+    """Ranking would have picked the second best, 0.2 worse: catches regret of the wrong pick, a
+    law that was refused, and a study without a ladder shown as one.
+    """
+    ranked = Trial("single_scale", 0.1, held_out=((2.2, 1.0), (2.0, 1.1), (2.5, 1.4)))
+    law = Trial("joint", 0.1, decision_accuracy=0.9, held_out=((2.2, 2.3), (2.0, 2.1), (2.5, 2.6)))
+    refused = Trial("nested", refused="too few sizes")
+    scale = ScaleEvidence(10, 10, 4_000_000, 10, 10, 10, "joint", True, "", (ranked, law, refused))
+    answer = SimpleNamespace(scale=scale)
+    cards = [SimpleNamespace(name="before", answer=answer)]
+    cards.append(SimpleNamespace(name="flat", answer=SimpleNamespace(scale=None)))
+    table = plan_rungs.hindsight(cards)
+    row = [cells(table, i)[0] for i in range(5)]
+    assert row == ["before", "4M", "3", "0.2000", "0.0000 (joint)"] and table.row_count == 1
+    assert plan_rungs.hindsight(cards[1:]) is None
