@@ -1,7 +1,7 @@
 """Laws: known parameters found again, honest deviations, weights that matter.
 
-The contract that every registered law keeps is in test_contracts.py; here is what each must get
-right on its own.
+The contract that every registered law keeps is in test_contracts_laws.py; here is what each must
+get right on its own.
 """
 
 import numpy as np
