@@ -28,10 +28,12 @@ from mixtures.history import History, RunResult, Stage, table
 from mixtures.laws.default import NAME
 from mixtures.methods import tails
 from mixtures.methods.anneal import FRESH, Anneal
+from mixtures.problem import Problem
 from mixtures.worlds import Learning, Noisy, Recency
 from proxies.allocator import keep_memory
 
 ROOT = Path(__file__).parent.parent
+AGAIN = 2000  # first seed of a second comparison
 RATES = {  # learning rate -> fields of the proxy
     "wsd": {"schedule": "wsd"},
     "cosine": {"schedule": "cosine"},
@@ -67,29 +69,36 @@ def _static(history: History) -> Stage:
     return next(spec.stages[0] for spec in fixed if spec.seed == FRESH)
 
 
-def rates(setting: Bench, found: dict[str, Any], history: History, seeds: int) -> dict[str, Any]:
-    """Objective of main mixture and schedule under each learning rate, paired by seed."""
-    problem, own = setting.problem, range(FRESH, FRESH + seeds)
+def levels(
+    setting: Bench, problem: Problem, found: dict[str, Any], history: History, seeds: range
+) -> tuple[list[float], list[float]]:
+    """Objective of main mixture and schedule under each seed, as a problem trains them."""
     main = _static(history).weights
     before, after = (np.array(list(found[part].values())) for part in ("main", "tail"))
     schedule = tails.stages(before, after, found["switch"])
-    levels: dict[str, tuple[list[float], list[float]]] = {}
+    specs = [problem.spec(main, s) for s in seeds] + [problem.staged(schedule, s) for s in seeds]
+    runs = [run for run in setting.train(specs) if isinstance(run, RunResult)]
+    if len(runs) < len(specs):
+        raise CuveeError(f"{len(specs) - len(runs)} runs of {problem.proxy} failed")
+    scores, half = table(tuple(runs), problem.targets)[1], len(seeds)
+    form = problem.objective.shape(problem.targets, scores[:half].mean(axis=0))
+    level = form.level(scores).tolist()
+    return level[:half], level[half:]
+
+
+def rates(setting: Bench, found: dict[str, Any], history: History, seeds: int) -> dict[str, Any]:
+    """Objective of main mixture and schedule under each learning rate, paired by seed."""
+    own, result = range(FRESH, FRESH + seeds), {}
+    base: list[float] = []
     for name, fields in RATES.items():
-        posed = dataclasses.replace(problem, proxy=dataclasses.replace(problem.proxy, **fields))
-        specs = [posed.spec(main, s) for s in own] + [posed.staged(schedule, s) for s in own]
-        runs = [run for run in setting.train(specs) if isinstance(run, RunResult)]
-        if len(runs) < len(specs):
-            raise CuveeError(f"{len(specs) - len(runs)} runs under {name} failed")
-        scores = table(tuple(runs), problem.targets)[1]
-        form = problem.objective.shape(problem.targets, scores[:seeds].mean(axis=0))
-        level = form.level(scores).tolist()
-        levels[name] = (level[:seeds], level[seeds:])
-    base = levels["wsd"][0]
-    result = {}
-    for name, (static, moved) in levels.items():
+        proxy = dataclasses.replace(setting.problem.proxy, **fields)
+        posed = dataclasses.replace(setting.problem, proxy=proxy)
+        static, moved = levels(setting, posed, found, history, own)
         row: dict[str, Any] = {"static": sum(static) / seeds, "schedule": sum(moved) / seeds}
         row["gain"] = _paired(static, moved)
-        if name != "wsd":
+        if name == "wsd":
+            base = static
+        else:
             row["over wsd"] = _paired(base, static)
         result[name] = row
         print(f"{name}: {json.dumps(row)}", flush=True)
@@ -151,9 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=5, help="fresh seeds of the comparison")
     parser.add_argument("--seeds", type=int, default=3, help="of each learning rate; 0: none")
+    parser.add_argument("--again", type=int, default=0, help="pairs of a second comparison")
     parser.add_argument("--worlds", type=int, default=0, help="worlds instead of real text")
     given = vars(parser.parse_args(arguments))
-    seeds, draws = given.pop("seeds"), given.pop("worlds")
+    seeds, draws, second = given.pop("seeds"), given.pop("worlds"), given.pop("again")
     if draws:
         print(json.dumps({"worlds": compared(draws)}))
         return
@@ -164,6 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"anneal against best static: {json.dumps(found)}", flush=True)
         if seeds and found["gain"] is not None:
             found["rates"] = rates(setting, found, history, seeds)
+        if second and found["gain"] is not None:
+            others = range(AGAIN, AGAIN + second)
+            found["again"] = _paired(*levels(setting, setting.problem, found, history, others))
     except CuveeError as error:
         sys.exit(str(error))
     print(json.dumps({"anneal_gain": found}))

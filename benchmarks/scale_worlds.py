@@ -1,5 +1,6 @@
 """Ladders on worlds whose best mixture moves with scale: recovered parameters, regret, splits."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,11 +45,13 @@ def ladder(split: Split, budget: float) -> Any:
     return build("method", {**method, "laws": ["power"], "refits": 10})
 
 
-def regrets(split: Split, budget: float, draws: int) -> tuple[list[float], list[str]]:
+def regrets(
+    split: Split, budget: float, draws: int, moves: float = 1.0
+) -> tuple[list[float], list[str]]:
     """Regret at full scale and the law used, for each draw of the world."""
     found, used = [], []
     for draw in range(draws):
-        world, problem = posed(draw)
+        world, problem = posed(draw, moves)
         answer, _ = loop.search(ladder(split, budget), problem, world, draw)
         found.append(world.regret(problem, answer.weights))
         used.append(answer.scale.chosen if answer.scale else "one size")
@@ -96,20 +99,23 @@ def measured(draws: int) -> dict[str, Any]:
     return found
 
 
-def table(draws: int) -> dict[str, tuple[float, float]]:
+def table(draws: int) -> dict[str, dict[str, tuple[float, float]]]:
     """What `mixtures.methods.splits.REGRET` should hold, printed as its source."""
-    found, rows = {}, {}
-    for split in splits.SPLITS:
-        row, used = regrets(split, BUDGETS[-1] * UNIT, draws)
-        error = float(np.std(row, ddof=1) / np.sqrt(draws)) if draws > 1 else 0.0
-        found[split.name], rows[split.name] = (round(float(np.mean(row)), 4), round(error, 4)), row
-        say(f"split {split.name}", row, used)
-    first, *others = rows
-    for name in others if draws > 1 else ():
-        gap = diagnostics.paired([a - b for a, b in zip(rows[first], rows[name], strict=True)])
-        told = f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
-        print(f"{name} is better than {first} by {told}", flush=True)
-    print(f"REGRET: dict[str, tuple[float, float]] = {found}", flush=True)
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for name, moves in splits.MOVES.items():
+        rows = {}
+        for split in splits.SPLITS:
+            row, used = regrets(split, BUDGETS[-1] * UNIT, draws, moves)
+            error = float(np.std(row, ddof=1) / np.sqrt(draws)) if draws > 1 else 0.0
+            figures = round(float(np.mean(row)), 4), round(error, 4)
+            found.setdefault(split.name, {})[name], rows[split.name] = figures, row
+            say(f"best mixture moves {name}, {split.name}", row, used)
+        first, *others = rows
+        for other in others if draws > 1 else ():
+            gap = diagnostics.paired([a - b for a, b in zip(rows[first], rows[other], strict=True)])
+            told = f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+            print(f"{other} is better than {first} by {told}", flush=True)
+    print(f"REGRET = {json.dumps(found, indent=4)}", flush=True)
     return found
 
 

@@ -66,13 +66,14 @@ def proposals(rungs: tuple[Rung, ...], spent: tuple[float, ...], extra: int) -> 
     each = [flops / n for flops, n in zip(spent, runs, strict=True)]
     found = Table(title=f"Splits of {sum(spent):.2e} FLOPs (regret: {splits.CONDITIONS})")
     found.add_column("split", no_wrap=True)
-    for heading in ("runs per rung", "regret"):
+    moves = tuple(f"best mixture moves {name}" for name in splits.MOVES)
+    for heading in ("runs per rung", *moves):
         found.add_column(heading, justify="right", no_wrap=True)
     for split in splits.SPLITS:
         counts = splits.allocation(split, sum(spent), each)
-        left = splits.REGRET.get(split.name)
-        shown = "not measured" if left is None else f"{left[0]:.4f} +- {left[1]:.4f}"
-        found.add_row(split.name, " / ".join(map(str, counts)), shown)
+        left = splits.REGRET[split.name]
+        shown = (f"{left[name][0]:.3f} +- {left[name][1]:.3f}" for name in splits.MOVES)
+        found.add_row(split.name, " / ".join(map(str, counts)), *shown)
     return found
 
 

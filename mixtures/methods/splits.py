@@ -11,6 +11,7 @@ from mixtures.errors import RecipeError
 
 LEAST = 6  # runs of a rung that is used at all: below that it tells neither shape nor order
 CONDITIONS = "bits per byte lost at full scale, mean and standard error on worlds"
+MOVES = {"little": 0.3, "far": 1.0}  # how far the best mixture of a world moves with scale
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ SPLITS = (
     Split("half at the smallest", 0.5),
     Split("a quarter at the smallest", 0.25),
 )
-REGRET: dict[str, tuple[float, float]] = {}
+REGRET: dict[str, dict[str, tuple[float, float]]] = {}
 
 
 def allocation(split: Split, budget: float, each: Sequence[float]) -> tuple[int, ...]:
