@@ -1,4 +1,4 @@
-"""Answers of methods on a real corpus, trained fresh at a larger size: resumable, in one process.
+"""Answers of methods on a real corpus, trained fresh at a larger size: resumable, a run per core.
 
 Every run is kept in a home's store as soon as it is there, and one under way in its checkpoints, so
 that a comparison that was stopped goes on where it was. Nothing but the trainer and the scorer of a
@@ -7,8 +7,11 @@ domain's held-out text.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -70,28 +73,34 @@ class Bench:
 
 
 class Keeper:
-    """Trains one run after the other and keeps each: the `evaluate` of this comparison."""
+    """Trains runs, one process per core, and keeps each: the `evaluate` of this comparison."""
 
     def __init__(self, prepared: Prepared, home: Home) -> None:
         self._prepared, self._store, self._home = prepared, Store(home.store), home
+        self._cores = len(os.sched_getaffinity(0))
+        self._pool: ProcessPoolExecutor | None = None
         self.trained = 0
 
     def __call__(self, specs: Sequence[RunSpec]) -> tuple[Outcome, ...]:
         missing = [s for s in dict.fromkeys(specs) if self._store.get(s.fingerprint) is None]
         trunks = self._home.checkpoints / "trunks"
         waiting = trunk.batches(missing, trunks)
-        while waiting:
-            coming = {name for batch in waiting for name in batch.route.keep}
-            batch = next(b for b in waiting if not coming & set(b.route.needs))
-            waiting.remove(batch)
-            self._one(batch)
+        running: dict[Future[list[Outcome]], trunk.Batch] = {}
+        while waiting or running:
+            coming = {n for batch in (*waiting, *running.values()) for n in batch.route.keep}
+            ready = [batch for batch in waiting if not coming & set(batch.route.needs)]
+            for batch in ready[: self._cores - len(running)]:
+                waiting.remove(batch)
+                running[self._submit(self._job(batch))] = batch
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                self._keep(running.pop(done), done.result())
         disk.remove(trunks)
         found = [self._store.get(spec.fingerprint) for spec in specs]
         return tuple(run for run in found if run is not None)
 
-    def _one(self, batch: trunk.Batch) -> None:
+    def _job(self, batch: trunk.Batch) -> PackJob:
         wanted = [self._store.get(name) for spec in batch.specs for name in needed(spec)]
-        job = PackJob(
+        return PackJob(
             specs=batch.specs,
             corpus=str(self._prepared.corpus.root),
             suite=self._prepared.suite,
@@ -101,10 +110,26 @@ class Keeper:
             models=str(self._home.checkpoints / "references"),
             route=batch.route,
         ).at(self._home.checkpoints)
-        for outcome in run_pack(job, lambda _: None):
+
+    def _submit(self, job: PackJob) -> "Future[list[Outcome]]":
+        """In a process of its own where there are cores for several."""
+        if self._cores == 1:
+            done: Future[list[Outcome]] = Future()
+            done.set_result(_train(job))
+            return done
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._cores, mp_context=get_context("spawn"))
+        return self._pool.submit(_train, job)
+
+    def _keep(self, batch: trunk.Batch, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
             self._store.put(outcome)
             self.trained += 1
-        disk.remove(Path(job.checkpoints))
+        disk.remove(Path(self._job(batch).checkpoints))
+
+
+def _train(job: PackJob) -> list[Outcome]:
+    return list(run_pack(job, lambda _: None))
 
 
 def bench(path: Path, home: Home, *, size: str, tokens: int, held_out: int) -> Bench:
