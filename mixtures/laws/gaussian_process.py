@@ -18,8 +18,10 @@ from mixtures.domains import Array
 from mixtures.errors import RecipeError
 from mixtures.laws import Prediction, calibration
 from mixtures.laws import gaussian_field as field
-from mixtures.laws.observations import Observations, observe
+from mixtures.laws.observations import Observations, observe, within
 from mixtures.registry import register
+
+MOST = 1_500  # runs: a fit of 512 takes most of a minute, one of these some twenty
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class GaussianProcess:
         length: prior mean of the log inverse lengths.
         noise: prior mean of the log noise variance, for scores of variance 1.
         folds: of the cross-validation of the deviations.
+        most: runs that are fitted; more are refused.
     """
 
     power: float = 0.5
@@ -128,6 +131,7 @@ class GaussianProcess:
     length: float = -1.2
     noise: float = -4.0
     folds: int = 5
+    most: int = MOST
 
     def __post_init__(self) -> None:
         if not 0 < self.power <= 1 or self.folds < 2:
@@ -142,6 +146,7 @@ class GaussianProcess:
     def fit(
         self, W: Array, Y: Array, noise: Array, rng: np.random.Generator
     ) -> FittedGaussianProcess:
+        within(self, len(W))
         given = observe("gaussian_process", self.rows(np.shape(W)[1]), W, Y, noise)
         data, scale = scaled(given, self.logarithm)
         y, known = data.scaled.T, data.scaled_noise.T**2

@@ -27,8 +27,8 @@ from mixtures.domains import Array
 from mixtures.errors import RecipeError
 from mixtures.laws import Prediction, calibration, curves, least_squares, saturating_power
 from mixtures.laws import gaussian_field as field
-from mixtures.laws.gaussian_process import Scale, Surface, concentration, scaled, surface
-from mixtures.laws.observations import observe
+from mixtures.laws.gaussian_process import MOST, Scale, Surface, concentration, scaled, surface
+from mixtures.laws.observations import observe, within
 from mixtures.registry import register
 
 Tables = tuple[Array, Array, Array]  # shares (N, K), scaled scores and noise variances (M, N)
@@ -103,12 +103,14 @@ class Kriging:
         sway: how far a domain's log b moves its prior log inverse length.
         logarithm: whether positive scores are fitted by their logarithm.
         folds: of the cross-validation of the deviations.
+        most: runs that are fitted; more are refused.
     """
 
     power: float = 0.35
     sway: float = 0.2
     logarithm: bool = True
     folds: int = 5
+    most: int = MOST
 
     def __post_init__(self) -> None:
         if not 0 < self.power <= 1 or self.folds < 2 or self.sway < 0:
@@ -121,6 +123,7 @@ class Kriging:
         return domains + 5
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedKriging:
+        within(self, len(W))
         given = observe("kriging", self.rows(np.shape(W)[1]), W, Y, noise)
         data, scale = scaled(given, self.logarithm)
         y, known = data.scaled.T, data.scaled_noise.T**2

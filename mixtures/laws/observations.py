@@ -55,6 +55,21 @@ class Observations:
         return Observations(self.W, np.log(self.Y), self.noise / self.Y, self.shifted)
 
 
+def within(law: object, runs: int) -> None:
+    """Hold runs to the most that a law takes, if it says how many (`most`).
+
+    Raises:
+        EvidenceError: there are more.
+    """
+    most = getattr(law, "most", runs)
+    if runs > most:
+        raise EvidenceError(
+            f"{type(law).__name__} takes time that grows with the cube of the runs, and at most "
+            f"{most:,} of them; got {runs:,}. Use other laws, such as "
+            "`laws: [saturating_power, lightgbm]`, or raise its `most`"
+        )
+
+
 def observe(law: str, rows: int, W: ArrayLike, Y: ArrayLike, noise: ArrayLike) -> Observations:
     """Check what a law is given.
 

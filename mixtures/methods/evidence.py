@@ -15,6 +15,7 @@ from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 from mixtures.history import History, RunResult, table
 from mixtures.laws import Law
+from mixtures.laws.observations import within
 from mixtures.methods import swarm as swarms
 from mixtures.objectives import Shape
 from mixtures.problem import Problem
@@ -92,6 +93,7 @@ def compare(
     refused: list[str] = []
     for i, (law, child) in enumerate(zip(laws, children, strict=True)):
         try:
+            within(law, len(found.sample.W))
             held = diagnostics.held_out(law, found.sample, parts, child)
         except EvidenceError as error:
             refused.append(f"{_name(law)} was left out: {error}")
