@@ -37,7 +37,12 @@ SPLITS = (
     Split("half at the smallest", 0.5),
     Split("a quarter at the smallest", 0.25),
 )
-REGRET: dict[str, dict[str, tuple[float, float]]] = {}
+REGRET = {
+    "all at the smallest size": {"little": (0.0611, 0.0071), "far": (0.1322, 0.0311)},
+    "80 % at the smallest": {"little": (0.0957, 0.0203), "far": (0.2691, 0.1119)},
+    "half at the smallest": {"little": (0.1099, 0.0292), "far": (0.3358, 0.1085)},
+    "a quarter at the smallest": {"little": (0.0742, 0.0098), "far": (0.2794, 0.1084)},
+}
 
 
 def allocation(split: Split, budget: float, each: Sequence[float]) -> tuple[int, ...]:
