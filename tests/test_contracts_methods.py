@@ -79,7 +79,8 @@ def test_methods_answer_with_a_feasible_mixture_and_its_evidence(name):
 DIRECTED = [n for n in names("method") if getattr(lookup("method", n), "directed", True)]
 
 
-@pytest.mark.parametrize("name", spared(DIRECTED))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DIRECTED)
 def test_methods_beat_uniform_over_worlds(name):
     """One-sided, paired over 6 worlds; catches a search that maximises, or shuffled columns."""
     gains = []
