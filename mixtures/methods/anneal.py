@@ -34,8 +34,7 @@ from mixtures.domains import Array
 from mixtures.errors import EvidenceError, RecipeError
 from mixtures.history import Failed, History, RunSpec, canonical, finished, table
 from mixtures.laws import Law
-from mixtures.methods import choice, evidence, scheduled, swarm, tails
-from mixtures.methods import jointly as together
+from mixtures.methods import choice, evidence, jointly, scheduled, swarm, tails
 from mixtures.methods.later import Later
 from mixtures.methods.moving import lacking
 from mixtures.methods.tails import Ending
@@ -220,10 +219,10 @@ class Anneal:
         if len(tried.runs) < self._least(problem):
             return []
         known = {run.spec.fingerprint: run for run in finished(history)}
-        first = self._proposal(problem, history, tried, jointly=False)
+        first = self._proposal(problem, history, tried, both=False)
         found = [] if first is None else [first]
         for _ in range(self.trials):
-            another = self._proposal(problem, history, tried, jointly=True)
+            another = self._proposal(problem, history, tried, both=True)
             if another is None or any(another.ending.near(other.ending) for other in found):
                 break
             found.append(another)
@@ -239,21 +238,21 @@ class Anneal:
         history: History,
         tried: tails.Tried,
         *,
-        jointly: bool,
+        both: bool,
         refits: int = 0,
     ) -> "Proposal | None":
         """The best tail after the main mixture, or the best of both together."""
         static = self._static(problem, history, tried.main)
         law, how, rng = cast(Law, self.tail_law), swarm.parts(self)[2], _chance(problem, static)
         ending: Ending | None
-        if jointly:
+        if both:
             fixed, _ = swarm.evidence_of(problem, static)
-            ending = together.best(tried, tuple(fixed), law, how, refits, rng)
+            ending = jointly.best(tried, tuple(fixed), law, how, refits, rng)
         else:
             ending = tails.best(tried, law, how, refits, rng)
         if ending is None or not ending.promises:
             return None
-        return Proposal(ending, problem.staged(ending.stages, swarm.FIRST), tried, jointly)
+        return Proposal(ending, problem.staged(ending.stages, swarm.FIRST), tried, both)
 
     def _chosen(self, problem: Problem, history: History, main: Array) -> Ending | None:
         """The schedule that was compared, with refits; None where none promised anything."""
@@ -261,7 +260,7 @@ class Anneal:
         if best is None:
             return None
         count = self.refits or choice.SLOW_REFITS
-        again = self._proposal(problem, history, best.tried, jointly=best.jointly, refits=count)
+        again = self._proposal(problem, history, best.tried, both=best.both, refits=count)
         return again.ending if again else None
 
     def _pairs(self, problem: Problem, main: Array, ending: Ending) -> tuple[RunSpec, ...]:
@@ -298,13 +297,13 @@ class Proposal:
         ending: the schedule.
         spec: its trial.
         tried: the runs that it rests on.
-        jointly: whether main mixture and tail were chosen together.
+        both: whether main mixture and tail were chosen together.
     """
 
     ending: Ending
     spec: RunSpec
     tried: tails.Tried
-    jointly: bool
+    both: bool
 
 
 def _best(problem: Problem, history: History, proposals: list[Proposal]) -> Proposal | None:
