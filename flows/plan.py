@@ -63,7 +63,7 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     )
     extra = confirmation_runs(recipe.confirm)
     more = later.of(screened.method, problem)
-    for line in costs(store, ladder_plan, Runs(len(specs), len(missing), more, extra)):
+    for line in costs(store, ladder_plan, Runs(len(specs), len(missing), more, extra, climbing)):
         say(line)
     for line in looks(recipe, ladder_plan, len(problem.domains)):
         say(line)
@@ -198,12 +198,14 @@ class Runs:
         missing: of these, not in the store.
         more: what may be asked for after them.
         confirmation: of the confirmation.
+        climbing: FLOPs of a ladder's larger rungs.
     """
 
     design: int
     missing: int
     more: Later
     confirmation: int
+    climbing: float = 0.0
 
 
 def costs(store: Store, plan: ladder.Plan, runs: Runs) -> list[str]:
@@ -216,7 +218,8 @@ def costs(store: Store, plan: ladder.Plan, runs: Runs) -> list[str]:
         f"peak learning rate {plan.peak:.2g}, {plan.flops:.2e} FLOPs",
         f"Runs: {runs.design} for the design,{follow} {runs.confirmation} for the confirmation; "
         f"{runs.design - runs.missing} of the design are in the store",
-        f"In all: {most}{total * plan.tokens / 1e6:.1f}M tokens, {total * plan.flops:.2e} FLOPs",
+        f"In all: {most}{total * plan.tokens / 1e6:.1f}M tokens, {total * plan.flops:.2e} FLOPs"
+        + (f"; {runs.climbing:.2e} FLOPs more on the larger rungs" if runs.climbing else ""),
     ]
     known = [run for run in store.outcomes() if run.spec.size == plan.rung.size]
     rate = speed(known)

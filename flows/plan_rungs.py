@@ -85,7 +85,7 @@ def hindsight(cards: Iterable[Card]) -> Table | None:
     """
     found = Table(title="Earlier ladders: regret at their largest size, had it not been trained")
     found.add_column("study", no_wrap=True)
-    for heading in ("largest size", "mixtures", "by ranking", "by a law of scale"):
+    for heading in ("largest size", "mixtures", "by ranking", "by the best law of scale"):
         found.add_column(heading, justify="right", no_wrap=True)
     for card in cards:
         scale = card.answer.scale

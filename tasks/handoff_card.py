@@ -159,9 +159,9 @@ def latest(store: Store, name: str) -> Card | None:
 
 def every(store: Store) -> tuple[Card, ...]:
     """The latest cards of all studies that the store knows, by the studies' names."""
-    pointers = (store.recall(LATEST, key) for key in store.keys(LATEST))
-    names = {str(pointer["fingerprint"]) for pointer in pointers if pointer}
-    found = (get(store, name) for name in names)
+    cards = (get(store, key) for key in store.keys(CARDS))
+    names = {card.name for card in cards if card}
+    found = (latest(store, name) for name in names)
     return tuple(sorted((card for card in found if card), key=lambda card: card.name))
 
 

@@ -88,20 +88,21 @@ def test_a_slice_of_an_exponential_law_is_that_law() -> None:
     assert own.predict(W).mean == pytest.approx(law.predict(tails.lifted(W, 0.5)).mean)
 
 
-def ordered(seed: int, cap: float) -> tuple[Problem, tails.Tried, tuple[RunResult, ...]]:
-    """A problem whose scores follow the law over early and late shares; both rounds, no noise."""
+def ordered(
+    seed: int, cap: float
+) -> tuple[Problem, tails.Tried, tuple[RunResult, ...], np.ndarray]:
+    """A problem whose scores follow the law over early and late shares; both rounds, no noise, and
+    the law's rates (6,)."""
     domains = worlds.problem(Additive(size=3, count=1)).domains
     limits = constrain(domains, full_tokens=1, bounds={"a0": (0.0, cap)})
     problem = dataclasses.replace(worlds.problem(Additive(size=3, count=1)), constraints=limits)
     rng = np.random.default_rng(seed)
-    rates = rng.normal(size=(6, 1))
+    rates = rng.normal(size=6)
 
     def run(spec) -> RunResult:
         bare = RunResult(spec, {})
         score = 1.0 + np.exp(jointly.point(bare, 0.2) @ rates)
-        return dataclasses.replace(
-            bare, scores={problem.targets[0]: Score(float(score[0]), 0.0, 1)}
-        )
+        return dataclasses.replace(bare, scores={problem.targets[0]: Score(float(score), 0.0, 1)})
 
     fixed = tuple(run(problem.spec(w, 0)) for w in rng.dirichlet(np.ones(3), 12))
     main = np.array([0.2, 0.4, 0.4])
@@ -110,7 +111,7 @@ def ordered(seed: int, cap: float) -> tuple[Problem, tails.Tried, tuple[RunResul
         for t, s in zip(rng.dirichlet(np.ones(3), 12), [0.8, 0.9] * 6, strict=True)
     )
     reference = np.array([fixed[0].scores[problem.targets[0]].value])
-    return problem, tails.Tried(problem, runs, main, (0.8, 0.9), reference), fixed
+    return problem, tails.Tried(problem, runs, main, (0.8, 0.9), reference), fixed, rates
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -119,7 +120,7 @@ def test_main_mixture_and_tail_are_chosen_together(seed: int) -> None:
     the window follows the main mixture, limits put on the parts, a switch point not searched.
     """
     cap = 0.3
-    problem, tried, fixed = ordered(seed, cap)
+    problem, tried, fixed, rates = ordered(seed, cap)
     law = build("law", "log_linear")
     rng = np.random.default_rng(0)
     found = jointly.best(tried, fixed, law, build("search", "auto"), 2, rng)
@@ -127,8 +128,7 @@ def test_main_mixture_and_tail_are_chosen_together(seed: int) -> None:
 
     def true(ending_stages: tuple[Stage, ...]) -> float:
         bare = RunResult(problem.staged(ending_stages, 0), {})
-        u = jointly.point(bare, 0.2)
-        return float((u @ np.random.default_rng(seed).normal(size=(6, 1)))[0])
+        return float(jointly.point(bare, 0.2) @ rates)
 
     own = true(found.stages)
     average = found.switch * found.main + (1 - found.switch) * found.tail

@@ -251,6 +251,14 @@ def test_a_damaged_card_is_no_card(study):
         handoff.latest(recipe, home)
 
 
+def test_every_study_has_its_latest_card(study):
+    """Catches what a scheduled sweep keeps beside the pointers to cards taken for one."""
+    recipe, home, _ = study
+    store = Store(home.store)
+    store.remember(handoff_card.LATEST, "a" * 64, {"content": {"code": "b"}})
+    assert handoff_card.every(store) == (handoff_card.latest(store, recipe.name),)
+
+
 def test_a_card_goes_through_json_whole(study):
     """Catches a field that is lost on the way, such as stages or identities."""
     recipe, home, _ = study

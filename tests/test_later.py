@@ -16,6 +16,9 @@ METHODS = {
     "skill_it": {"seeds": 2, "trials": 2},
     "mixmin": {"seeds": 2, "trials": 2},
     "odm": {"seeds": 2, "trials": 2},
+    "ado": {"seeds": 2, "trials": 2},
+    "aioli": {"seeds": 2, "trials": 2},
+    "doge": {"seeds": 2, "trials": 2},
     "anneal": {"runs": 8, "candidates": 7, "pairs": 2, "trials": 1, "laws": ("log_linear",)},
 }
 

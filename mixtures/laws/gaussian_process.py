@@ -21,7 +21,7 @@ from mixtures.laws import gaussian_field as field
 from mixtures.laws.observations import Observations, observe, within
 from mixtures.registry import register
 
-MOST = 1_500  # runs: a fit of 512 takes most of a minute, one of these some twenty
+MOST = 1_500  # runs: a fit of 512 takes most of a minute, and one of these 25 times as much work
 
 
 @dataclass(frozen=True)

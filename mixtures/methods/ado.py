@@ -62,7 +62,7 @@ class Ado:
 
     def later(self, problem: Problem) -> Later:
         """See `mixtures.methods.later`."""
-        return Later(self.trials, f"{self.trials} runs of the answer")
+        return online.later(self)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -86,7 +86,7 @@ class Aioli:
 
     def later(self, problem: Problem) -> Later:
         """See `mixtures.methods.later`."""
-        return Later(self.trials, f"{self.trials} runs of the answer")
+        return online.later(self)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

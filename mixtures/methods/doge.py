@@ -81,7 +81,7 @@ class Doge:
 
     def later(self, problem: Problem) -> Later:
         """See `mixtures.methods.later`."""
-        return Later(self.trials, f"{self.trials} runs of the answer")
+        return online.later(self)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -10,6 +10,7 @@ import numpy as np
 from mixtures.controllers import Controller
 from mixtures.history import History, RunSpec
 from mixtures.methods import moving, trial
+from mixtures.methods.later import Later
 from mixtures.methods.moving import Answer
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
@@ -59,6 +60,11 @@ def ask(method: Online, problem: Problem, history: History) -> tuple[RunSpec, ..
         return needed
     stages = answer(method, problem, history).stages
     return moving.lacking(history, moving.trial(problem, stages, method.trials))
+
+
+def later(method: Online) -> Later:
+    """What follows the controlled runs; see `mixtures.methods.later`."""
+    return Later(method.trials, f"{method.trials} runs of the answer")
 
 
 def answer(method: Online, problem: Problem, history: History) -> Answer:
