@@ -212,6 +212,7 @@ def costs(store: Store, plan: ladder.Plan, runs: Runs) -> list[str]:
     """Sentences on tokens, FLOPs and time."""
     more, rest = runs.more.runs, runs.more.runs + runs.confirmation
     total, most = runs.design + rest, "at most " if runs.more.runs else ""
+    first = " of the first rung and the confirmation" if runs.climbing else ""
     follow = f" then {runs.more.words}: the tokens of at most {more:.1f} runs;" if more else ""
     lines = [
         f"Proxy {plan.rung.size}: {plan.steps} steps of {plan.batch} x {plan.rung.context} tokens, "
@@ -229,7 +230,7 @@ def costs(store: Store, plan: ladder.Plan, runs: Runs) -> list[str]:
     if rate:
         seconds = (runs.missing + rest) * plan.tokens / rate
         lines.append(
-            f"Training: {most}{clock(seconds)} on one core, {clock(seconds / 2)} on two "
+            f"Training{first}: {most}{clock(seconds)} on one core, {clock(seconds / 2)} on two "
             f"({rate:,.0f} tokens per second and core, {source}); scoring and fits come on top"
         )
     else:

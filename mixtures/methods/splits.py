@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mixtures.errors import RecipeError
 
 LEAST = 6  # runs of a rung that is used at all: below that it tells neither shape nor order
-CONDITIONS = "bits per byte lost at full scale, mean and standard error on worlds"
+CONDITIONS = "bits per byte lost at full scale by a ladder of worlds, mean and standard error"
 MOVES = {"little": 0.3, "far": 1.0}  # how far the best mixture of a world moves with scale
 
 
