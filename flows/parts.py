@@ -63,6 +63,7 @@ class HandoffPart(Part):
     """What happens once the recommendation is approved; secrets stand in the environment alone.
 
     It is exported to the fsspec URL `to`, then either `webhook` or `command` is called, once.
+    A webhook's URL with a secret in any part is named as a variable: `$CUVEE_WEBHOOK_URL`.
     """
 
     format: str
@@ -76,4 +77,4 @@ class HandoffPart(Part):
     def check(self, export: ExportPart) -> None:
         """Refuse an unknown format, and a call that cannot be made or holds a secret."""
         exports.build(self.format, export.formats.get(self.format))
-        handoff_call.check(self.webhook, self.command)
+        handoff_call.check(self.webhook, self.command, self.to)

@@ -4,20 +4,25 @@ Before a call a claim is created in the store, which of several handoffs one alo
 its outcome is kept. A handoff that is cut off in between leaves a claim without an outcome: whether
 the receiver was reached is not known, so nothing is repeated until a person says so. Every attempt
 carries one key (`Idempotency-Key`, `CUVEE_HANDOFF_KEY`), by which a receiver can drop a repeat.
+
+A recipe is copied into reports and records, so that no part of a webhook's URL that may be a secret
+stands in it: the URL is then in the environment, and the recipe names the variable.
 """
 
+import contextlib
 import datetime
 import http.client
 import json
 import os
+import re
 import signal
 import socket
-import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
 from mixtures.errors import HandoffError, RecipeError
@@ -26,9 +31,12 @@ from tasks.store import Store
 FOLDER = "handoffs"
 DONE, FAILED, UNSENT, UNKNOWN = "done", "failed", "unsent", "unknown"
 BEARER = "CUVEE_WEBHOOK_TOKEN"
+HOSTS = "CUVEE_HANDOFF_HOSTS"
 COMMANDS = "CUVEE_HANDOFF_COMMANDS"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-SHOWN = 300  # characters of an answer
+VARIABLE = re.compile(r"\$\{?(CUVEE_WEBHOOK_(?!TOKEN\b)[A-Z0-9_]+)\}?")  # that holds the URL
+PLAIN = re.compile(r"/?([a-z][a-z-]{0,11}/?)?")  # a path that is no secret: one short word at most
+SHOWN = 300  # characters of what a command says
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,9 @@ class Call:
     """What is called.
 
     Attributes:
-        webhook: an http or https URL, or "".
+        webhook: an http or https URL, a variable that holds one (`$CUVEE_WEBHOOK_URL`), or "".
         command: a program by its full path, and its arguments; or nothing.
-        timeout: seconds.
+        timeout: seconds for all of it.
     """
 
     webhook: str = ""
@@ -64,28 +72,58 @@ class Outcome:
     attempt: int = 0
 
 
-def check(webhook: str | None, command: Sequence[str]) -> None:
-    """Refuse what cannot be called, or holds a secret.
+def check(webhook: str | None, command: Sequence[str], to: str = "") -> None:
+    """Refuse what cannot be called, or may hold a secret; a secret is not repeated.
 
     Raises:
         RecipeError: says what is wrong with the recipe's `handoff`.
     """
     if webhook and command:
         raise RecipeError("handoff calls either `webhook` or `command`, not both")
-    if not webhook:
-        return
-    try:
-        parts = urlsplit(webhook)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or not webhook.isprintable() or " " in webhook:
-        raise RecipeError(f"handoff.webhook must be an http or https URL; got {webhook!r}")
-    if parts.username or parts.password:
+    if _credentials(to):
         raise RecipeError(
-            "handoff.webhook holds a user name or password: secrets do not stand in recipes; set "
-            f"{BEARER} in the environment, which is sent as a bearer token"
+            "handoff.to holds a password or a query: secrets do not stand in recipes; fsspec finds "
+            "credentials in the environment"
         )
+    if not webhook or VARIABLE.fullmatch(webhook):
+        return
+    parts = _parts(webhook)
+    if parts is None:
+        raise RecipeError(
+            "handoff.webhook must be an http or https URL, or name a variable of the environment "
+            "that holds one (`$CUVEE_WEBHOOK_URL`)"
+        )
+    secrets = {
+        "a user name or password": parts.username or parts.password,
+        "a query": parts.query,
+        "a fragment": parts.fragment,
+        "a path of more than one short word": not PLAIN.fullmatch(parts.path),
+    }
+    if any(secrets.values()):
+        raise RecipeError(
+            f"handoff.webhook, to {parts.hostname}, has "
+            f"{' and '.join(name for name, held in secrets.items() if held)}, which may be a "
+            "secret, and recipes are copied into reports and records: set the variable "
+            "CUVEE_WEBHOOK_URL in the environment to the whole URL, and write "
+            f"`webhook: $CUVEE_WEBHOOK_URL` ({BEARER} is sent as a bearer token)"
+        )
+
+
+def _parts(url: str) -> SplitResult | None:
+    """A URL that can be called, or None."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        return parts if named and url.isascii() and url.isprintable() and " " not in url else None
+    return None
+
+
+def _credentials(url: str) -> bool:
+    try:
+        links = [urlsplit(link) for link in url.split("::")]  # fsspec chains them
+    except ValueError:
+        return False
+    return any("://" in url and (link.password or link.query) for link in links)
 
 
 def last(store: Store, key: str) -> tuple[int, Outcome | None]:
@@ -163,33 +201,97 @@ def _now() -> str:
 
 
 def _send_webhook(call: Call, key: str, body: bytes) -> Outcome:
-    parts = urlsplit(call.webhook)
-    host = str(parts.hostname)
+    named = VARIABLE.fullmatch(call.webhook)
+    parts = _parts(os.environ.get(named[1], "").strip() if named else call.webhook)
+    if parts is None or parts.username or parts.password:
+        return Outcome(
+            UNSENT,
+            f"{named[1] if named else 'handoff.webhook'} in the environment is not set to an http "
+            "or https URL (without a user name)",
+        )
+    host, token, without = str(parts.hostname), os.environ.get(BEARER), ""
     headers = {"Content-Type": "application/json", "Idempotency-Key": key, "User-Agent": "cuvee"}
-    if token := os.environ.get(BEARER):
-        if parts.scheme != "https" and host not in LOOPBACK:
-            return Outcome(UNSENT, f"{BEARER} is set, and is not sent to {host} without https")
+    if token and parts.scheme != "https" and host not in LOOPBACK:
+        return Outcome(UNSENT, f"{BEARER} is set, and is not sent to {host} without https")
+    if token and _allowed(parts):
         headers["Authorization"] = f"Bearer {token}"
+    elif token:
+        without = f"; {BEARER} was not sent, since {HOSTS} in the environment does not name it"
     secure = parts.scheme == "https"
     kind: Callable[..., http.client.HTTPConnection] = (
         http.client.HTTPSConnection if secure else http.client.HTTPConnection
     )
     connection = kind(host, parts.port, timeout=call.timeout)
-    try:
-        connection.connect()
-    except (OSError, ssl.SSLError) as error:
-        return Outcome(UNSENT, f"{host} does not answer ({error})")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    try:
-        connection.request("POST", path, body=body, headers=headers)
-        answer = connection.getresponse()
-        text = answer.read(SHOWN).decode(errors="replace")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return Outcome(UNKNOWN, f"{host} was sent the call and gave no answer ({error!r})")
-    finally:
-        connection.close()
-    said = f"{host} answered {answer.status} {answer.reason}: {' '.join(text.split())}"
-    return Outcome(DONE if 200 <= answer.status < 300 else FAILED, said)  # no redirect is followed
+    post = ("POST", path, body, headers)
+    found = _Exchange(connection, post).outcome(call.timeout)
+    return Outcome(found.state, f"{host} {found.said}{without if found.state != UNSENT else ''}")
+
+
+def _allowed(parts: SplitResult) -> bool:
+    """Whether the operator lets a token go to a host, which is named with a port or without."""
+    for entry in os.environ.get(HOSTS, "").replace(",", " ").split():
+        with contextlib.suppress(ValueError):
+            named = urlsplit(f"//{entry}")
+            if named.hostname == parts.hostname and named.port in (None, _port(parts)):
+                return True
+    return False
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+class _Exchange:
+    """One request and the status of its answer, in a thread that may be left behind.
+
+    So one deadline holds for all of it: names that are not resolved and answers that come byte by
+    byte included. The answer's text is not read: it may be an internal service's.
+    """
+
+    def __init__(
+        self, connection: http.client.HTTPConnection, post: tuple[str, str, bytes, dict[str, str]]
+    ) -> None:
+        self._connection, self._post = connection, post
+        self._lock, self._found = threading.Lock(), Outcome(UNSENT, "")
+        self._over = False
+
+    def outcome(self, timeout: float) -> Outcome:
+        """What came of it within so many seconds."""
+        thread = threading.Thread(target=self._talk, name="webhook", daemon=True)
+        thread.start()
+        thread.join(timeout)
+        with self._lock:
+            self._over, found = True, self._found
+        with contextlib.suppress(OSError):
+            if self._connection.sock:
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
+        if found.said:
+            return found
+        if found.state == UNSENT:
+            return Outcome(UNSENT, f"does not answer within {timeout:g} s")
+        return Outcome(UNKNOWN, f"was sent the call and gave no answer within {timeout:g} s")
+
+    def _talk(self) -> None:
+        try:
+            self._connection.connect()
+        except (OSError, ValueError) as error:
+            self._found = Outcome(UNSENT, f"does not answer ({error})")
+            return
+        with self._lock:
+            if self._over:
+                return
+            self._found = Outcome(UNKNOWN, "")
+        try:
+            self._connection.request(*self._post)
+            status = self._connection.getresponse().status  # no redirect is followed
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            name = type(error).__name__  # its text may hold bytes of the answer
+            self._found = Outcome(UNKNOWN, f"was sent the call and gave no answer ({name})")
+            return
+        finally:
+            self._connection.close()
+        self._found = Outcome(DONE if 200 <= status < 300 else FAILED, f"answered {status}")
 
 
 def _send_command(call: Call, key: str, body: bytes) -> Outcome:

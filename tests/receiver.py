@@ -18,6 +18,7 @@ class Receiver:
     before: Callable[[dict[str, Any]], None] = lambda message: None
     messages: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -31,6 +32,7 @@ def receiving() -> Iterator[Receiver]:
             message = json.loads(body)
             kept.messages.append(message)
             kept.headers.append(dict(self.headers))
+            kept.paths.append(self.path)
             kept.before(message)
             self.send_response(kept.status)
             if kept.status == 302:

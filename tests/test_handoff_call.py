@@ -1,9 +1,11 @@
 """A call is made at most once, whatever is killed, and what is not known is said to be unknown."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 import receiver
 
-from mixtures.errors import HandoffError
+from mixtures.errors import HandoffError, RecipeError
 from tasks import handoff_call
 from tasks.handoff_call import Call, once
 from tasks.store import Store
@@ -149,11 +151,117 @@ def test_an_answer_that_does_not_come_is_unknown(store, server):
 def test_a_token_goes_out_of_the_environment_and_not_in_the_clear(store, server, monkeypatch):
     """Catches a secret in the store, and one sent without encryption to another machine."""
     monkeypatch.setenv("CUVEE_WEBHOOK_TOKEN", "s3cret")
+    monkeypatch.setenv("CUVEE_HANDOFF_HOSTS", "example.org, 127.0.0.1")
     once(Call(server.url), store, KEY, {})
     assert server.headers[0]["Authorization"] == "Bearer s3cret"
     with pytest.raises(HandoffError, match="not sent to example.org without https"):
         once(Call("http://example.org/"), store, "other", {})
     assert not any(b"s3cret" in p.read_bytes() for p in Path(store.url).rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("hosts", ["", "example.org", "127.0.0.1:1", "127.0.0.1.example.org"])
+def test_a_token_goes_to_no_host_that_the_operator_does_not_name(store, server, monkeypatch, hosts):
+    """Catches a token for whoever a recipe names, on this machine too, and a name that is alike."""
+    monkeypatch.setenv("CUVEE_WEBHOOK_TOKEN", "s3cret")
+    monkeypatch.setenv("CUVEE_HANDOFF_HOSTS", hosts)
+    said = once(Call(server.url), store, KEY, {}).said
+    assert "Authorization" not in server.headers[0] and "CUVEE_HANDOFF_HOSTS" in said
+
+
+def test_a_secret_url_is_read_from_the_environment_and_told_to_nobody(store, server, monkeypatch):
+    """Catches a variable that is kept by its value, and one that is not set called all the same."""
+    call = Call("$CUVEE_WEBHOOK_URL")
+    with pytest.raises(HandoffError, match="not reached: CUVEE_WEBHOOK_URL .* is not set"):
+        once(call, store, KEY, {})
+    monkeypatch.setenv("CUVEE_WEBHOOK_URL", f"{server.url}/services/T0/SECRET?token=SECRET")
+    server.status = 500
+    with pytest.raises(HandoffError, match="127.0.0.1 answered 500") as refused:
+        once(call, store, KEY, {})
+    assert "SECRET" not in str(refused.value) and "SECRET" in server.paths[0]
+    server.status = 200
+    assert "SECRET" not in once(call, store, KEY, {}, again=True).said
+    assert not any(b"SECRET" in p.read_bytes() for p in Path(store.url).rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize(
+    "webhook",
+    [
+        "https://hooks.example.com/services/T0000/B0000/SECRET",
+        "https://hooks.example.com/hook?token=SECRET",
+        "https://hooks.example.com/#SECRET",
+        "https://hooks.example.com/hook;SECRET",
+        "https://SECRET@hooks.example.com/",
+        "https://hooks.example.com/bot123:SECRET/sendMessage",
+        "https://hooks.example.com/hooks/opensesamesecret",
+        "https://hooks.example.com/9f8e7d6c5b4aSECRET",
+        "ftp://hooks.example.com/SECRET",
+        "https://hooks.example.com:port/SECRET",
+        "$OTHER_SECRET",
+        "$CUVEE_WEBHOOK_TOKEN",
+    ],
+)
+def test_a_recipe_holds_no_secret_of_a_webhook(webhook):
+    """Catches a look at user names alone; a refusal that repeats the secret; any variable read."""
+    with pytest.raises(RecipeError, match=r"\$CUVEE_WEBHOOK_URL") as refused:
+        handoff_call.check(webhook, ())
+    assert "SECRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "webhook", ["https://cluster", "http://h:80/hook", "$CUVEE_WEBHOOK_URL", "${CUVEE_WEBHOOK_A2}"]
+)
+def test_a_plain_webhook_stands_in_a_recipe(webhook):
+    """Catches a rule that leaves no address, or no name of a variable, to write."""
+    handoff_call.check(webhook, (), "abfs://container@account.example.org/mixtures")
+
+
+@pytest.mark.parametrize("to", ["s3://key:SECRET@bucket/x", "https://h/x?sig=SECRET"])
+def test_a_place_holds_no_secret_either(to):
+    """Catches credentials of a bucket that are written to manifests and records."""
+    with pytest.raises(RecipeError, match=r"handoff.to .*environment") as refused:
+        handoff_call.check(None, (), to)
+    assert "SECRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (b"", "unknown"),
+        (b"HTTP/1.1 200 OK\r\nX: ", "unknown"),
+        (b"220 internal-mail\r\n", "unknown"),
+    ],
+)
+def test_one_deadline_holds_for_the_whole_call(store, answer, state):
+    """Catches a timeout per read, which a byte now and then puts off, and an answer's text kept."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip():
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(answer)
+                while not over.wait(0.05):
+                    connection.sendall(b"x")
+
+        dripping = threading.Thread(target=drip, daemon=True)
+        dripping.start()
+        call = Call(f"http://127.0.0.1:{listening.getsockname()[1]}/", timeout=0.5)
+        with (
+            concurrent.futures.ThreadPoolExecutor(1) as pool,
+            pytest.raises(HandoffError, match=state) as told,
+        ):
+            try:
+                pool.submit(once, call, store, KEY, {}).result(timeout=60)
+            finally:
+                over.set()
+        dripping.join(60)
+    assert "gave no answer" in str(told.value) and "internal" not in str(told.value)
+
+
+def test_an_answer_is_kept_by_its_status_alone(store, server):
+    """Catches words of an internal service that are copied to store, log and record."""
+    assert once(Call(server.url), store, KEY, {}).said == "127.0.0.1 answered 200"
 
 
 def script(folder: Path, body: str) -> str:
