@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.packaged import SOURCES, Item, Source, Unusable
+from evaluation.suites import SUITES
 from mixtures.errors import CorruptError, DataError, StorageError, UnknownName
 
 VERSION = 1  # raised by hand whenever the same archive would give other items
@@ -78,7 +79,10 @@ def prepare(archives: Mapping[str, Path], out: Path, names: Iterable[str]) -> di
 
 
 def adopt(path: Path, out: Path, name: str) -> Path:
-    """A user's own benchmark, checked and copied to where the suites look for it.
+    """A user's own benchmark, checked and copied to a file that is named by what it holds.
+
+    Two studies of one home may give one name to different questions, at the same time; and workers
+    read the file that they were told of, whatever has become of the user's since.
 
     Args:
         path: JSONL (.gz allowed) with "query", "choices" and "gold", or with "text".
@@ -88,13 +92,15 @@ def adopt(path: Path, out: Path, name: str) -> Path:
     Raises:
         DataError: the file is missing, empty or mixed, or a row is malformed (file and line).
     """
-    if not name or name in SOURCES or not name.replace("_", "").replace("-", "").isalnum():
+    taken = name in SOURCES or name in SUITES
+    if not name or taken or not name.replace("_", "").replace("-", "").isalnum():
         raise DataError(
             f"{name!r} cannot name a benchmark: use letters, digits, - and _, and none of the "
-            "offline tasks' names"
+            "names of suites and offline tasks"
         )
-    target = out / f"{name}.jsonl"
-    _refresh(target, f"{VERSION}:{_hash(path)}", ((item, "") for item in read(path)))
+    source = f"{VERSION}:{_hash(path)}"
+    target = out / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:16]}.jsonl"
+    _refresh(target, source, ((item, "") for item in read(path)))
     return target
 
 

@@ -1,10 +1,10 @@
 """What proxies are asked: named suites of tasks, and what each task measures.
 
-A task is named in one of three ways. "piqa_offline" and the like are shipped here as lm-eval YAML
-and read local files that `benchmarks.prepare` makes. A name under which the data folder holds a
-file (`benchmarks.adopt`) is a user's own benchmark. Any other name is a task or group of lm-eval
-itself, which works where its data can be loaded. The target is "task/" and the name without
-"_offline".
+A task is one of three things. "piqa_offline" and the like are shipped here as lm-eval YAML and read
+local files that `benchmarks.prepare` makes. A user's own benchmark is given with its file
+(`benchmarks.adopt`), which no name alone ever finds: what one study calls `qa` is another's no
+longer. Any other name is a task or group of lm-eval itself, which works where its data can be
+loaded. The target is "task/" and the name without "_offline".
 
 Accuracy says nothing at proxy scale: it sits at chance, or at an artefact of answer lengths that
 an untrained model shows as well. So the value of every task is continuous, bits per byte of the
@@ -16,6 +16,8 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from mixtures.errors import DataError, RecipeError, UnknownName
 from mixtures.history import canonical
@@ -100,12 +102,14 @@ class Suite:
     Attributes:
         tasks: names of tasks, in the order of the report.
         limit: items asked of each task, the first in a fixed pseudo-random order; None asks all.
-        data: folder of the benchmark files.
+        data: folder of the offline tasks' files.
+        own: (task, file) pairs of a user's own benchmarks.
     """
 
     tasks: tuple[str, ...]
     limit: int | None
     data: Path
+    own: tuple[tuple[str, Path], ...] = ()
 
     def __post_init__(self) -> None:
         short = [short_name(task) for task in self.tasks]
@@ -124,18 +128,24 @@ class Suite:
         """The benchmark file of a task; None for a task of lm-eval itself.
 
         Raises:
-            DataError: an offline task whose file is not there.
+            DataError: a file of the suite is not there.
         """
-        path = self.data / f"{task}.jsonl"
-        if path.exists():
-            return path
-        if task in OFFLINE:
+        path = dict(self.own).get(task)
+        if path is None and task not in OFFLINE:
+            return None
+        path = path or self.data / f"{task}.jsonl"
+        if not path.exists():
             raise DataError(f"task {task!r} needs {path}, which is missing: prepare the benchmarks")
-        return None
+        return path
 
     @property
     def identity(self) -> str:
-        """sha256 over every task's definition and data, and the limit.
+        """sha256 of the contents."""
+        return _hash(canonical(self.contents).encode())
+
+    @property
+    def contents(self) -> list[Any]:
+        """The version, the limit, and hashes of every task's definition and data, read anew.
 
         Assumption: a task of lm-eval itself is identified by its name and lm-eval's version; data
         that it loads are not hashed.
@@ -147,28 +157,48 @@ class Suite:
                 parts[task] = importlib.metadata.version("lm_eval")
             else:
                 parts[task] = _hash(definition(task)) + _hash(path.read_bytes())
-        return _hash(canonical([VERSION, self.limit, parts]).encode())
+        return [VERSION, self.limit, parts]
 
 
-def suite(names: Sequence[str], data: Path, limit: int | None = None) -> Suite:
+def suite(
+    names: Sequence[str],
+    data: Path,
+    limit: int | None = None,
+    *,
+    own: Mapping[str, Path] = MappingProxyType({}),
+) -> Suite:
     """A suite from names of suites and tasks.
 
     Args:
         names: suites ("quickstart", "offline") and tasks, in any mixture.
-        data: folder of the benchmark files.
+        data: folder of the offline tasks' files.
         limit: items asked of each task; None takes the smallest limit of the named suites.
+        own: files of a user's own benchmarks by task; they are asked after the others.
 
     Raises:
         UnknownName: a name ends in "_offline" and no offline task is called so.
+        RecipeError: a path in place of a name, or a name for two benchmarks.
     """
     tasks: dict[str, None] = {}
     for name in names:
+        if "/" in name or "\\" in name or name.startswith("."):
+            raise RecipeError(
+                f"evaluation.tasks names tasks and no files, but {name!r} is a path: give your own "
+                "questions as `evaluation: {custom: {name: path}}`"
+            )
         if name.endswith(SUFFIX) and name not in OFFLINE:
             raise UnknownName("offline task", name, OFFLINE)
         tasks.update(dict.fromkeys(SUITES[name].tasks if name in SUITES else (name,)))
+    both = sorted(tasks.keys() & own.keys())
+    if both:
+        raise RecipeError(
+            f"{', '.join(both)}: both a task and a benchmark of your own (evaluation.custom); "
+            "give yours another name"
+        )
     limits = [SUITES[name].limit for name in names if name in SUITES]
     known = [value for value in limits if value is not None]
-    return Suite(tuple(tasks), limit or (min(known) if known else None), data)
+    asked = limit or (min(known) if known else None)
+    return Suite((*tasks, *own), asked, data, tuple(own.items()))
 
 
 def short_name(task: str) -> str:

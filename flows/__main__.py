@@ -227,6 +227,30 @@ def review(
         review_record(place.record, display.say, port=port)
 
 
+@app.command()
+def doctor(
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(help="stores to read and compare instead of the home's own", metavar="URL"),
+    ] = None,
+    store: Annotated[bool, typer.Option("--store", help="examine the store of results")] = False,
+    home: HomePath = DEFAULT_HOME,
+) -> None:
+    """Say what cannot be trusted, changing nothing; exits with 1 if there is anything."""
+    with _person() as display:
+        if not store:
+            raise RecipeError("say what the doctor is to look at: `cuvee doctor --store`")
+        place = settle(home)
+        from flows.doctor import examine
+
+        problems, said = examine(place, others or ())
+        for problem in problems:
+            display.say(problem)
+        display.say(said)
+        if problems:
+            raise typer.Exit(1)
+
+
 @contextlib.contextmanager
 def _workers(given: recipes.Recipe, place: Home) -> Iterator[None]:
     """Has workers import while this process does, where there is something to train for sure."""

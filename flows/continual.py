@@ -160,6 +160,7 @@ def measured(recipe: "Recipe", prepared: "Prepared", home: "Home") -> Start:
                 suite=prepared.suite,
                 checkpoints="",
                 limits=prepared.limits,
+                points=prepared.points,
                 route=Route(starts=str(folder)),
             )
         )

@@ -1,6 +1,5 @@
 """From a recipe's sources to a prepared corpus and the benchmarks that proxies are scored on."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from evaluation import benchmarks, suites
+from evaluation import benchmarks, limits, suites
 from evaluation.limits import Limits
 from evaluation.packaged import SOURCES
 from flows import continual
@@ -20,7 +19,6 @@ from flows.recipe import Recipe
 from mixtures import simplex
 from mixtures.domains import DomainSet
 from mixtures.errors import RecipeError
-from mixtures.history import canonical
 from mixtures.problem import Problem, Proxy
 from proxies import ladder
 from proxies.corpus import Files, Source
@@ -58,9 +56,12 @@ class Prepared:
     @property
     def scoring(self) -> str:
         """Hash of everything that decides a score beside the proxy itself; part of fingerprints."""
-        parts: list[Any] = [self.suite.identity, self.limits.identity]
-        parts += [self.points] if self.points else []
-        return hashlib.sha256(canonical(parts).encode()).hexdigest()
+        return limits.scoring(*self.scored)
+
+    @property
+    def scored(self) -> tuple[list[Any], str, int]:
+        """What the hash of scoring is of."""
+        return self.suite.contents, self.limits.identity, self.points
 
     @property
     def chance(self) -> dict[str, float]:
@@ -120,8 +121,8 @@ def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
     tests = {name: suite.file(name) for name in suite.tasks}
     texts = {name: benchmarks.texts(path) for name, path in tests.items() if path is not None}
     corpus = _corpus(recipe, home, found, texts, step)
-    limits = Limits(tokens=recipe.evaluation.heldout_tokens)
-    prepared = Prepared(corpus, suite, limits, points=recipe.evaluation.curve)
+    text = Limits(tokens=recipe.evaluation.heldout_tokens)
+    prepared = Prepared(corpus, suite, text, points=recipe.evaluation.curve)
     if recipe.proxy.start is None:
         return prepared
     with current().step("Checkpoint"):
@@ -166,7 +167,7 @@ def problem(recipe: Recipe, prepared: Prepared) -> Problem:
 
 
 def _fetch(recipe: Recipe, home: Home, step: Step) -> dict[str, Path]:
-    offline = [name for name in _tasks(recipe) if name in suites.OFFLINE]
+    offline = suites.suite(recipe.evaluation.names, Path()).archives
     wanted = {SOURCES[name].archive for name in offline}
     for name in _corpus_part(recipe).quickstart:
         wanted |= set(KINDS[name].archives if name in KINDS else ())
@@ -186,26 +187,28 @@ def _corpus_part(recipe: Recipe) -> RecipeCorpus:
     return recipe.corpus
 
 
-def _tasks(recipe: Recipe) -> tuple[str, ...]:
-    return _suite(recipe, Path()).tasks
-
-
-def _suite(recipe: Recipe, data: Path) -> suites.Suite:
-    part = recipe.evaluation
-    names = ([part.suite] if part.suite else []) + part.tasks + list(part.custom)
-    return suites.suite(names, data, part.limit)
-
-
 def _benchmarks(recipe: Recipe, home: Home, found: Mapping[str, Path], step: Step) -> suites.Suite:
-    suite = _suite(recipe, home.benchmarks)
+    part, folder = recipe.evaluation, home.benchmarks
     make = step("prepare-benchmarks", benchmarks.prepare)
     with current().step("Benchmarks"):
+        own = {n: benchmarks.adopt(Path(path), folder, n) for n, path in part.custom.items()}
+        suite = suites.suite(part.names, folder, part.limit, own=own)
         if suite.archives:
-            make(found, home.benchmarks, suite.archives)
-        for name, path in recipe.evaluation.custom.items():
-            benchmarks.adopt(Path(path), home.benchmarks, name)
+            make(found, folder, suite.archives)
         suites.check(suite)
     return suite
+
+
+def scored(recipe: Recipe, home: Home) -> tuple[list[Any], str, int]:
+    """What a recipe's hash of scoring is of, from the benchmark files that are there.
+
+    Raises:
+        DataError: one is missing.
+    """
+    part, folder = recipe.evaluation, home.benchmarks
+    own = {n: benchmarks.adopt(Path(path), folder, n) for n, path in part.custom.items()}
+    suite = suites.suite(part.names, folder, part.limit, own=own)
+    return suite.contents, Limits(tokens=part.heldout_tokens).identity, part.curve
 
 
 def _corpus(

@@ -85,6 +85,11 @@ class EvaluationPart(Part):
     heldout_tokens: Count = 16_384
     custom: dict[str, str] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """The suite and the tasks that are named; a user's own benchmarks come with their files."""
+        return ([self.suite] if self.suite else []) + self.tasks
+
 
 class TablesPart(Part):
     """Runs that were trained elsewhere: two CSV tables, joined by run id.

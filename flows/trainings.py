@@ -29,6 +29,7 @@ from proxies import disk, trunk
 from proxies.contract import Progress
 from proxies.trunk import WHOLE, Route
 from tasks.claims import Claims
+from tasks.doctor import SCORINGS
 from tasks.job import PackJob
 from tasks.recorder import Tracker
 from tasks.store import Store
@@ -350,6 +351,7 @@ def begin(
         failed_share=recipe.limits.failed_share,
     )
     trainings.budget = Budget(recipe.budget, training_flops(prepared.corpus.vocabulary))
+    store.remember(SCORINGS, prepared.scoring, prepared.scored)
     runner.listen(trainings.progress)
     return trainings
 

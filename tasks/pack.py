@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evaluation import limits
 from evaluation.scores import PackScores, score_pack, untrained
+from mixtures.errors import DataError
 from mixtures.history import Failed, Outcome, RunResult
 from proxies import ladder, reference
 from proxies.contract import NO_LOOKS, Looks
@@ -26,6 +28,7 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         One outcome per spec, in their order; none where a trunk was trained. Divergence is an
         outcome; anything else that goes wrong raises.
     """
+    check_scoring(job)
     corpus = Corpus.open(Path(job.corpus), again=False)
     references = {
         spec.fingerprint: reference.model(
@@ -56,12 +59,32 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         limits=job.limits,
     )
     corpus.check()
+    check_scoring(job)
     seconds = (time.perf_counter() - began) / len(scored)
     scores = iter(scored)
     return tuple(
         run if isinstance(run, Failed) else _outcome(run, next(scores), seconds)
         for run in trained.runs
     )
+
+
+def check_scoring(job: PackJob) -> None:
+    """Hold what a pack is scored on here and now against the scoring that its specs name.
+
+    Results are kept under fingerprints that hold the hash of scoring, so a proxy that was asked
+    anything else must not be kept. Specs without a hash claim nothing.
+
+    Raises:
+        DataError: a benchmark, a limit or lm-eval is not the one that the specs were made for.
+    """
+    found = limits.scoring(job.suite.contents, job.limits.identity, job.points)
+    for wanted in {spec.scoring for spec in job.specs} - {"", found}:
+        raise DataError(
+            f"pack {job.name} was to be scored as {wanted[:12]}, but what its worker finds is "
+            f"{found[:12]}: a file under {job.suite.data}, or the version of lm-eval, is not what "
+            "the run was planned with. Nothing was kept; run the same command again, and on "
+            "several nodes install the same versions"
+        )
 
 
 def _looks(job: PackJob, corpus: Corpus) -> Looks:
@@ -93,6 +116,7 @@ def _keep_sources(job: PackJob, trained: Trained) -> None:
 
 def untrained_scores(job: PackJob) -> dict[str, float]:
     """What proxies of this size and seed score before training: scores and details by name."""
+    check_scoring(job)
     corpus = Corpus.open(Path(job.corpus), again=False)
     begun = Training(job.specs, corpus, device=job.device, references={}, route=job.route)
     scored = score_pack(
@@ -103,6 +127,7 @@ def untrained_scores(job: PackJob) -> dict[str, float]:
         limits=job.limits,
     )
     corpus.check()
+    check_scoring(job)
     return {name: score.value for name, score in untrained(scored).items()}
 
 

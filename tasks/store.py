@@ -187,6 +187,16 @@ class Store:
         found = (n.removesuffix(".json") for n in self._names(name) if n.endswith(".json"))
         return tuple(sorted(found))
 
+    def records(self) -> Iterator[tuple[str, Any, str]]:
+        """(path in the store, content, what is wrong with it) of every record; moves nothing."""
+        with _plainly(self.root):
+            paths = _patiently(lambda: sorted(self.files.find(self.root)))
+        for path in paths:
+            if path.endswith(".json"):
+                with _plainly(path):
+                    content, problem = _unseal(_patiently(lambda at=path: self.files.cat_file(at)))
+                yield path.removeprefix(self.root).lstrip("/"), content, problem
+
     def _names(self, name: str) -> tuple[str, ...]:
         """Names of what lies in a folder of the store, in order; none where there is no folder."""
         folder = f"{self.root}/{name}"

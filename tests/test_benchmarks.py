@@ -136,7 +136,7 @@ def test_a_users_benchmark_is_a_task(tmp_path):
     good = {"query": "q", "choices": ["a", "b"], "gold": 1}
     source.write_bytes(b"\n".join(map(dump, [good, {**good, "gold": 0}])))
     path = benchmarks.adopt(source, tmp_path / "out", "mine")
-    own = suites.Suite(("mine",), None, tmp_path / "out")
+    own = suites.suite([], tmp_path / "out", own={"mine": path})
     suites.check(own)
     assert own.file("mine") == path
     assert list(benchmarks.texts(path)) == ["q b", "a", "q a", "b"]

@@ -110,9 +110,16 @@ def members(tokenizer_path):
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
-    benchmarks.adopt(write(data / "questions.src", QUESTIONS), data, "questions")
-    benchmarks.adopt(write(data / "texts.src", TEXTS), data, "texts")
-    return suites.Suite(("questions", "texts"), None, data)
+    given = {"questions": QUESTIONS, "texts": TEXTS}
+    own = {
+        n: benchmarks.adopt(write(data / f"{n}.src", rows), data, n) for n, rows in given.items()
+    }
+    return suites.suite([], data, own=own)
+
+
+def own(name: str, path: Path) -> suites.Suite:
+    """A suite of one benchmark file."""
+    return suites.suite([], path.parent, own={name: path})
 
 
 def hflm(suite: suites.Suite, member: LlamaForCausalLM, tokenizer_path: Path) -> dict:
@@ -164,8 +171,7 @@ def test_scores_equal_those_of_hflm(pack, reference, suite, members, tokenizer_p
 def test_all_models_are_judged_as_lm_eval_judges_each(tmp_path, tokenizer_path, metrics):
     """Catches models or items mixed up, choices that are missing but win, ties that go to the last
     choice, lengths with the blank, and bytes taken for characters."""
-    benchmarks.adopt(write(tmp_path / "questions.src", QUESTIONS), tmp_path, "questions")
-    suite = suites.Suite(("questions",), None, tmp_path)
+    suite = own("questions", write(tmp_path / "questions.jsonl", QUESTIONS))
     (exam,) = harness.exams(suite, tokenizer_path=tokenizer_path, eot=0, context=CONTEXT)
     items = [dataclasses.replace(item, averaged=frozenset(metrics)) for item in exam.items]
     for item in items:
@@ -260,13 +266,12 @@ def test_requests_are_built_once_per_process(suite, tokenizer_path, monkeypatch)
 def test_requests_are_built_again_when_a_benchmark_changes(tmp_path, tokenizer_path):
     """Catches stale requests: a cache that looks at the path only."""
     fixed = {"tokenizer_path": tokenizer_path, "eot": 0, "context": CONTEXT}
-    own = suites.Suite(("own",), None, tmp_path)
-    write(tmp_path / "own.jsonl", QUESTIONS[:5])
-    before = own.identity
-    assert len(harness.exams(own, **fixed)[0].items) == 5
+    suite = own("own", write(tmp_path / "own.jsonl", QUESTIONS[:5]))
+    before = suite.identity
+    assert len(harness.exams(suite, **fixed)[0].items) == 5
     write(tmp_path / "own.jsonl", QUESTIONS[:7])
-    assert len(harness.exams(own, **fixed)[0].items) == 7
-    assert own.identity != before
+    assert len(harness.exams(suite, **fixed)[0].items) == 7
+    assert suite.identity != before
 
 
 def test_a_limit_takes_a_fixed_spread_subset(suite, tokenizer_path):
@@ -274,7 +279,7 @@ def test_a_limit_takes_a_fixed_spread_subset(suite, tokenizer_path):
     fixed = {"tokenizer_path": tokenizer_path, "eot": 0, "context": CONTEXT}
 
     def asked(limit):
-        chosen = suites.Suite(("questions",), limit, suite.data)
+        chosen = dataclasses.replace(suite, tasks=("questions",), limit=limit)
         items = harness.exams(chosen, **fixed)[0].items
         return [QUESTIONS.index(item.instances[0].doc) for item in items]
 
@@ -287,9 +292,8 @@ def test_a_limit_takes_a_fixed_spread_subset(suite, tokenizer_path):
 def test_items_that_do_not_fit_are_counted(tmp_path, members, tokenizer_path):
     """Catches an answer cut to the context, a crash, and a row dropped in silence."""
     long = {"query": "q", "choices": ["x y z " * 40, "b"], "gold": 0}
-    write(tmp_path / "own.jsonl", [*QUESTIONS[:4], long])
-    own = suites.Suite(("own",), None, tmp_path)
-    scored = scores.score_pack(Stack(members), tokenizer_path=tokenizer_path, valid={}, suite=own)
+    suite = own("own", write(tmp_path / "own.jsonl", [*QUESTIONS[:4], long]))
+    scored = scores.score_pack(Stack(members), tokenizer_path=tokenizer_path, valid={}, suite=suite)
     assert [one.details["task/own/left_out"].value for one in scored] == [1, 1]
     assert scored[0].scores["task/own"].n == 4
 

@@ -1,0 +1,44 @@
+"""The doctor: what of a store cannot be trusted, by hashes that are computed anew."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import fsspec
+
+from evaluation.limits import scoring
+from flows.home import Home
+from flows.prepare import scored
+from flows.recipe import parse
+from mixtures.errors import CuveeError, StorageError
+from tasks import doctor
+from tasks.store import Store
+
+
+def examine(home: Home, urls: Sequence[str]) -> tuple[list[str], str]:
+    """What is wrong with stores, a sentence each, and a sentence on what was read.
+
+    Args:
+        home: whose studies say which benchmarks are known, and whose store is read by default.
+        urls: of the stores to read instead.
+
+    Raises:
+        StorageError: there is no store.
+    """
+    wanted = tuple(urls) or (home.store,)
+    for url in wanted:
+        files, root = fsspec.core.url_to_fs(url)
+        if not files.exists(root):
+            raise StorageError(f"there is no store at {url}: give its home (--home) or its URL")
+    known = {scoring(*found): found for found in _studies(home)}
+    problems, count = doctor.examine([Store(url) for url in wanted], known)
+    left = "cannot be trusted as it is" if problems else "nothing speaks against it"
+    return problems, f"{count} records of {', '.join(wanted)}: {left}; nothing was changed"
+
+
+def _studies(home: Home) -> Iterator[tuple[list[object], str, int]]:
+    """What the studies of a home are scored on, where their benchmarks are still there."""
+    for path in sorted(home.root.glob("studies/*/recipe.yaml")):
+        with contextlib.suppress(CuveeError):
+            recipe = parse(path.read_text(encoding="utf-8"))
+            if recipe.corpus:
+                yield scored(recipe, home)
