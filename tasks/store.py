@@ -8,6 +8,7 @@ in an object store.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -194,7 +195,8 @@ class Store:
         for path in paths:
             if path.endswith(".json"):
                 with _plainly(path):
-                    content, problem = _unseal(_patiently(lambda at=path: self.files.cat_file(at)))
+                    raw = _patiently(functools.partial(self.files.cat_file, path))
+                content, problem = _unseal(raw)
                 yield path.removeprefix(self.root).lstrip("/"), content, problem
 
     def _names(self, name: str) -> tuple[str, ...]:
