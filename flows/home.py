@@ -62,6 +62,11 @@ class Home:
         return self.root / "corpora"
 
     @property
+    def digests(self) -> Path:
+        """What the files of own corpora hold, by path, size and times."""
+        return self.root / "digests.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Checkpoints of packs that are being trained."""
         return self.root / "checkpoints"

@@ -125,7 +125,7 @@ def read_back(recipe: Recipe, past: Finished, prepared: Prepared, store: Store) 
         problem=problem,
         recommendation=answer,
         history=history,
-        corpus=preparing.corpus_parts(prepared.corpus),
+        corpus=preparing.corpus_parts(prepared),
         versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
         confirmation=_own(problem, past, shelf),
         chance=prepared.chance,

@@ -16,7 +16,6 @@ from typing import Any
 from flows.prepare import Prepared
 from flows.recipe import Recipe
 from mixtures.history import canonical
-from proxies.corpus import Files
 from tasks.provenance import study_version
 from tasks.store import Store
 
@@ -55,13 +54,11 @@ def picture(recipe: Recipe, prepared: Prepared, weights: Mapping[str, float]) ->
     settings = recipe.corpus.model_dump(mode="json", exclude={"domains"}) if recipe.corpus else {}
     domains = prepared.domains
     data = dict(zip(domains.names, domains.identities, strict=True))
-    named = recipe.corpus.domains if recipe.corpus else {}
-    texts = {name: Files(part.path, part.field).identity for name, part in named.items()}
     confirm = recipe.confirm.model_dump(mode="json") if recipe.confirm else None
     return Picture(
         recipe=_hash([values, settings, *([prepared.start.content] if prepared.start else [])]),
         confirm=_hash(confirm),
-        texts=texts or data,
+        texts=prepared.texts or data,
         data=data,
         scoring=prepared.scoring,
         code=study_version(),

@@ -1,7 +1,7 @@
 """From a recipe's sources to a prepared corpus and the benchmarks that proxies are scored on."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from flows.recipe import CorpusPart as RecipeCorpus
 from flows.recipe import Recipe
 from mixtures import simplex
 from mixtures.domains import DomainSet
-from mixtures.errors import RecipeError
+from mixtures.errors import DataError, RecipeError
 from mixtures.problem import Problem, Proxy
 from proxies import ladder
 from proxies.corpus import Files, Source
+from proxies.disk import Digests
 from proxies.quickstart import KINDS, quickstart
 from proxies.shards import Corpus
 from tasks import archives
@@ -40,6 +41,8 @@ class Prepared:
         limits: how much held-out text is scored.
         points: how often held-out text is scored on the way of a run.
         start: the checkpoint that every run goes on from; None where they start from nothing.
+        texts: hash of a user's own files by domain, and of how they are read.
+        unread: by domain, what its folders hold that is not read, in a sentence.
     """
 
     corpus: Corpus
@@ -47,6 +50,8 @@ class Prepared:
     limits: Limits
     start: Start | None = None
     points: int = 0
+    texts: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def domains(self) -> DomainSet:
@@ -116,13 +121,28 @@ def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
     Raises:
         CuveeError: what is wrong with a source, an archive or a benchmark, by name.
     """
+    digests = Digests(home.digests)
+    own = _files(recipe, digests)
+    _look(own, _corpus_part(recipe).min_tokens)
     found = _fetch(recipe, home, step)
     suite = _benchmarks(recipe, home, found, step)
     tests = {name: suite.file(name) for name in suite.tasks}
     texts = {name: benchmarks.texts(path) for name, path in tests.items() if path is not None}
-    corpus = _corpus(recipe, home, found, texts, step)
+    sources = own or quickstart(found, _corpus_part(recipe).quickstart)
+    corpus = _corpus(recipe, home, sources, texts, step)
     text = Limits(tokens=recipe.evaluation.heldout_tokens)
-    prepared = Prepared(corpus, suite, text, points=recipe.evaluation.curve)
+    prepared = Prepared(
+        corpus,
+        suite,
+        text,
+        points=recipe.evaluation.curve,
+        texts={name: source.identity for name, source in own.items()},
+        unread={name: source.notice for name, source in own.items() if source.notice},
+    )
+    digests.keep()
+    for part in corpus_parts(prepared).values():
+        for notice in part.notices:
+            current().say(f"Note: {notice}")
     if recipe.proxy.start is None:
         return prepared
     with current().step("Checkpoint"):
@@ -164,6 +184,44 @@ def problem(recipe: Recipe, prepared: Prepared) -> Problem:
             for name, rung in ladder.LADDER.items()
         ),
     )
+
+
+def _files(recipe: Recipe, digests: Digests) -> dict[str, Files]:
+    """A user's own files by domain; empty where a study uses the quickstart's text."""
+    part = _corpus_part(recipe)
+    return {
+        name: Files(
+            given.path if isinstance(given.path, str) else tuple(given.path),
+            given.field,
+            separator=given.separator,
+            skip=part.on_error == "skip",
+            digest=digests,
+        )
+        for name, given in part.domains.items()
+    }
+
+
+def _look(sources: Mapping[str, Files], least: int) -> None:
+    """See that every domain has files, and that they can hold enough, before anything is done.
+
+    Raises:
+        DataError: all that is missing or too small.
+    """
+    wrong = []
+    for name, source in sources.items():
+        try:
+            most = source.most_bytes  # of which a token takes at least one
+        except DataError as error:
+            wrong.append(f"domain {name!r}: {error}")
+            continue
+        if most < least:
+            wrong.append(
+                f"domain {name!r} has {most:,} bytes of text, too few for the {least:,} training "
+                "tokens that are needed: add text, merge it with another domain, or lower "
+                "corpus.min_tokens"
+            )
+    if wrong:
+        raise DataError("; ".join(wrong))
 
 
 def _fetch(recipe: Recipe, home: Home, step: Step) -> dict[str, Path]:
@@ -214,17 +272,14 @@ def scored(recipe: Recipe, home: Home) -> tuple[list[Any], str, int]:
 def _corpus(
     recipe: Recipe,
     home: Home,
-    found: Mapping[str, Path],
+    sources: Mapping[str, Source],
     texts: Mapping[str, Iterable[str]],
     step: Step,
 ) -> Corpus:
     part = _corpus_part(recipe)
-    sources: Mapping[str, Source] = (
-        quickstart(found, part.quickstart)
-        if part.quickstart
-        else {name: Files(given.path, given.field) for name, given in part.domains.items()}
+    settings = corpora.CorpusSettings(
+        vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes, min_tokens=part.min_tokens
     )
-    settings = corpora.CorpusSettings(vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes)
     given = continual.tokenizer(recipe)
     with current().step("Corpus") as bar:
         corpus: Corpus = step("prepare-corpus", corpora.prepare)(
@@ -238,7 +293,7 @@ def _corpus(
     return corpus
 
 
-def corpus_parts(corpus: Corpus) -> dict[str, CorpusPart]:
+def corpus_parts(prepared: Prepared) -> dict[str, CorpusPart]:
     """What became of each domain's text, for the report."""
     return {
         entry["name"]: CorpusPart(
@@ -247,6 +302,11 @@ def corpus_parts(corpus: Corpus) -> dict[str, CorpusPart]:
             tokens=entry["train"]["tokens"],
             duplicates=entry["counts"]["duplicates"] + entry["counts"]["duplicates_elsewhere"],
             contaminated=entry["contaminated_documents"],
+            skipped=entry["counts"].get("skipped", 0),
+            notices=(
+                *([prepared.unread[entry["name"]]] if entry["name"] in prepared.unread else []),
+                *entry.get("notices", ()),
+            ),
         )
-        for entry in corpus.manifest["domains"]
+        for entry in prepared.corpus.manifest["domains"]
     }

@@ -10,7 +10,7 @@ import hashlib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -39,19 +39,29 @@ FREE = (  # what no recommendation depends on: who trains, what tests it, what b
 
 
 class SourcePart(Part):
-    """One domain of a user's own corpus."""
+    """One domain of a user's own corpus: files, folders or globs.
 
-    path: str
+    `field` is the text in rows and tables; `separator` is what parts the documents of plain text.
+    """
+
+    path: str | Annotated[list[str], Field(min_length=1)]
     field: str = "text"
+    separator: str | None = Field(default=None, min_length=1)
 
 
 class CorpusPart(Part):
-    """Where the text comes from: named quickstart domains, or paths by domain."""
+    """Where the text comes from: named quickstart domains, or paths by domain.
+
+    A domain of less than `min_tokens` training tokens is refused. `on_error` says what becomes of
+    rows that hold no text: nulls, malformed JSON, bytes that are not UTF-8.
+    """
 
     quickstart: list[str] = []
     domains: dict[str, SourcePart] = {}
     vocabulary: Count = 4096
     heldout_bytes: Count = 400_000
+    min_tokens: Count = 16_384
+    on_error: Literal["refuse", "skip"] = "refuse"
 
 
 class ProxyPart(Part):

@@ -58,7 +58,7 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
         problem=problem,
         recommendation=answer,
         history=history,
-        corpus=preparing.corpus_parts(prepared.corpus) if prepared else {},
+        corpus=preparing.corpus_parts(prepared) if prepared else {},
         versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
         confirmation=confirmation,
         minutes=(time.monotonic() - begin) / 60,

@@ -145,7 +145,7 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
         problem=problem,
         recommendation=answer,
         history=history,
-        corpus=preparing.corpus_parts(prepared.corpus),
+        corpus=preparing.corpus_parts(prepared),
         versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
         confirmation=confirmation,
         untrained=began.scores if began else untrained,

@@ -1,26 +1,26 @@
-"""Readers of a user's own text: .txt, .jsonl (plain, .gz, .zst) and .parquet.
+"""A user's own text as documents: which files a domain's paths name, and what stands in them.
 
 A source yields documents. A document is what is kept whole when text is held out, so it should be
 an article, a file, a page; not a line, and not a whole dump.
 """
 
 import glob
-import gzip
 import hashlib
-import io
 import json
-import zlib
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from mixtures.errors import DataError
+from proxies import readers
+from proxies.disk import file_digest
+from proxies.readers import Document, Unusable
 
-from mixtures.errors import CorruptError, DataError
-
-SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+NAMED = 5  # files that were passed over, named in one sentence
 
 
 class Source(Protocol):
@@ -28,10 +28,10 @@ class Source(Protocol):
 
     @property
     def identity(self) -> str:
-        """Cheap to compute; changes whenever the documents may have changed."""
+        """Changes whenever the documents may have changed."""
         ...
 
-    def documents(self) -> Iterator[str]:
+    def documents(self) -> Iterator[Document]:
         """The documents, in the same order every time."""
         ...
 
@@ -61,187 +61,143 @@ class Files:
     """Documents in files.
 
     Attributes:
-        path: a file, a folder (searched for every readable kind), or a glob ("**" descends).
-        field: the name of the text in .jsonl rows and .parquet columns.
-        separator: what parts the documents of a .txt file; a file is one document if it is None.
+        path: a file, a folder (searched for what can be read), a glob ("**" descends), or several.
+        field: the name of the text in rows of JSON and columns of tables.
+        separator: what parts the documents of plain text; a file is one document if it is None.
+        skip: whether what cannot be used is yielded as `Unusable`, not refused.
+        digest: of a file's bytes; one that remembers makes `identity` cheap.
     """
 
-    path: str
+    path: str | tuple[str, ...]
     field: str = "text"
     separator: str | None = None
+    skip: bool = False
+    digest: Callable[[Path], str] = file_digest
 
     def __post_init__(self) -> None:
         if self.separator == "":
             raise DataError("an empty separator parts nothing; leave it out for one per file")
+        for path in self._paths:
+            if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+                raise DataError(
+                    f"{path} is a URL, and text is read from this machine's files only: copy or "
+                    "mount it, and give the path of the copy"
+                )
+
+    @property
+    def _paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else tuple(self.path)
+
+    @cached_property
+    def _found(self) -> tuple[tuple[list[Path], list[Path]], ...]:
+        return tuple(map(_files, self._paths))
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files, sorted by name.
+        """The files, of each path sorted by name, each once.
 
         Raises:
             DataError: nothing is there, or a file is of a kind that cannot be read.
         """
-        given = Path(self.path).expanduser()
-        if given.is_dir():
-            found = sorted(p for p in given.rglob("*") if p.is_file() and _suffix(p))
-            if not found:
-                raise DataError(
-                    f"folder {given} holds no file of a kind that can be read: {_KINDS}"
-                )
-            return tuple(found)
-        if given.is_file():
-            found = [given]
-        else:
-            names = glob.glob(str(given), recursive=True)
-            found = sorted(path for path in map(Path, names) if path.is_file())
-        if not found:
-            raise DataError(
-                f"no file at {given}; give a file, a folder or a glob such as data/*.jsonl"
-            )
-        for path in found:
-            if not _suffix(path):
-                raise DataError(f"{path} is of a kind that cannot be read; known: {_KINDS}")
-        return tuple(found)
+        return tuple(dict.fromkeys(path for found, _ in self._found for path in found))
+
+    @property
+    def passed_over(self) -> tuple[Path, ...]:
+        """What lies in the folders and is not read, hidden files aside."""
+        return tuple(path for _, left in self._found for path in left)
+
+    @property
+    def notice(self) -> str:
+        """What is passed over, in a sentence; empty where all is read."""
+        left = self.passed_over
+        if not left:
+            return ""
+        names = ", ".join(path.name for path in left[:NAMED])
+        more = ", ..." if len(left) > NAMED else ""
+        count = "1 file is" if len(left) == 1 else f"{len(left):,} files or folders are"
+        return f"{count} not read beside {len(self.files):,} that are: {names}{more}"
+
+    @property
+    def most_bytes(self) -> float:
+        """More text than this cannot be in the files; infinite where one of them is packed."""
+        plain = readers.TEXTS + readers.PROSE + readers.LINES + (".json",)
+        open_text = all(readers.kind(path) in {(end, "") for end in plain} for path in self.files)
+        return sum(path.stat().st_size for path in self.files) if open_text else float("inf")
 
     @property
     def identity(self) -> str:
-        """Hash of the files' names, sizes and times of change, and of how they are read.
-
-        Reading a corpus only to learn that it is unchanged would take as long as preparing it.
-        """
-        parts = [json.dumps([self.field, self.separator])]
+        """Hash of the files' content in their order, and of how they are read."""
+        parts: list[object] = [self.field, self.separator, self.skip]
         for path in self.files:
-            stat = path.stat()
-            parts.append(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}")
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+            try:
+                parts.append([*readers.kind(path), self.digest(path)])
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def documents(self) -> Iterator[str]:
+    def documents(self) -> Iterator[Document]:
         """The documents of all files.
 
         Raises:
-            DataError: an empty file, text that is not UTF-8, malformed JSON, a missing field. The
-                message names file and line.
-            CorruptError: a compressed file or a parquet file that breaks off.
+            DataError: text that is not UTF-8, malformed JSON, a missing field, ... unless these
+                are skipped. The message names file and line.
+            CorruptError: a file that breaks off.
         """
         for path in self.files:
-            try:
-                yield from self._read(path)
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-    def _read(self, path: Path) -> Iterator[str]:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty; remove it or fill it")
-        suffix = _suffix(path)
-        if suffix == ".parquet":
-            return _parquet(path, self.field)
-        if suffix == ".txt":
-            return _plain(path, self.separator)
-        return _json_lines(path, suffix, self.field)
+            for document in readers.documents(path, self.field, self.separator):
+                if isinstance(document, Unusable) and not self.skip:
+                    raise DataError(document.why)
+                yield document
 
 
-_KINDS = ", ".join(SUFFIXES)
+def _files(given: str) -> tuple[list[Path], list[Path]]:
+    """The files that a path names, sorted, and what a folder holds beside them."""
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return _folder(path)
+    found = [path] if path.is_file() else sorted({p for p in _expanded(path) if p.is_file()})
+    if not found:
+        raise DataError(f"no file at {path}; give a file, a folder or a glob such as data/*.jsonl")
+    for file in found:
+        if not readers.kind(file)[0]:
+            raise DataError(f"{file} is of a kind that cannot be read; known: {readers.KNOWN}")
+    return found, []
 
 
-def _suffix(path: Path) -> str:
-    """The longest known ending of a file's name, or ""."""
-    endings = [suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)]
-    return max(endings, key=len, default="")
+def _folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """What a folder is read for, and what is passed over.
+
+    Notes and settings beside rows are no text: where there are rows, prose is passed over, and
+    plain .json where there is anything else.
+    """
+    there = sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
+    kinds = {p: readers.kind(p) if p.is_file() else ("", "") for p in there}
+    weak = {(".json", ""), *((end, pack) for end in readers.PROSE for pack in readers.PACKINGS)}
+    prose = readers.TEXTS + readers.PROSE
+    chosen = {p for p, k in kinds.items() if k[0] and k not in weak}
+    if all(kinds[p][0] in prose for p in chosen):
+        chosen |= {p for p, k in kinds.items() if k[0] in prose}
+    chosen = chosen or {p for p, k in kinds.items() if k[0]}
+    if not chosen:
+        raise DataError(
+            f"folder {folder} holds no file of a kind that can be read: {readers.KNOWN}"
+        )
+    shown = (p for p in there if not any(x.startswith(".") for x in p.relative_to(folder).parts))
+    return [p for p in there if p in chosen], [p for p in shown if p not in chosen]
 
 
-def _plain(path: Path, separator: str | None) -> Iterator[str]:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(_not_utf8(path, line, data[error.start])) from None
-    if separator is None:
-        yield text
-    else:
-        yield from (part for part in text.split(separator) if part.strip())
-
-
-def _json_lines(path: Path, suffix: str, field: str) -> Iterator[str]:
-    for number, line in _lines(path, suffix):
-        try:
-            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            raise DataError(_not_utf8(path, number, line[error.start])) from None
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: malformed JSON: {error}") from None
-        yield _text(row, field, f"{path}, line {number}", line)
-
-
-def _text(row: Any, field: str, place: str, line: bytes) -> str:
-    """The text of a JSON row, checked."""
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: a row is a JSON object; found {type(row).__name__}")
-    if field not in row:
-        raise DataError(f"{place}: no field {field!r}; the row has: {', '.join(row) or 'nothing'}")
-    text = row[field]
-    if not isinstance(text, str):
-        raise DataError(f"{place}: field {field!r} is {type(text).__name__}, not text")
-    if b"\\u" in line:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{place}: half of a surrogate pair at character {error.start} of {field!r}; "
-                "such text has no UTF-8 form"
-            ) from None
-    return text
-
-
-def _lines(path: Path, suffix: str) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines of a file that may be compressed; blank lines are left out."""
-    try:
-        with _open(path, suffix) as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield number, line
-    except (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowException) as error:
-        raise _broken(path, error) from error
-    except OSError as error:
-        if suffix == ".jsonl.zst" and error.errno is None:  # how Arrow reports a broken stream
-            raise _broken(path, error) from error
-        raise
-
-
-def _open(path: Path, suffix: str) -> BinaryIO:
-    if suffix == ".jsonl.gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if suffix == ".jsonl.zst":
-        stream = pa.input_stream(str(path), compression="zstd")
-        return cast(BinaryIO, io.BufferedReader(stream))
-    return path.open("rb")
-
-
-def _parquet(path: Path, field: str) -> Iterator[str]:
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if field not in names:
-                raise DataError(f"{path}: no column {field!r}; it has: {', '.join(names)}")
-            kind = file.schema_arrow.field(field).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise DataError(f"{path}: column {field!r} holds {kind}, not text")
-            row = 0
-            for batch in file.iter_batches(batch_size=1024, columns=[field]):
-                for text in batch.column(0).to_pylist():
-                    row += 1
-                    if text is None:
-                        raise DataError(f"{path}, row {row}: column {field!r} is null")
-                    yield text
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: column {field!r} holds text that is not UTF-8") from error
-    except (pa.ArrowException, OSError) as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: Exception) -> CorruptError:
-    return CorruptError(f"{path} breaks off or is damaged ({error}); copy or download it again")
-
-
-def _not_utf8(path: Path, line: int, byte: int) -> str:
-    return f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8; convert the file (iconv) first"
+def _expanded(pattern: Path) -> Iterator[Path]:
+    """What matches a glob; "**" enters each folder once, however links lead to it."""
+    if "**" not in pattern.parts:
+        yield from map(Path, glob.glob(str(pattern)))
+        return
+    at = pattern.parts.index("**")
+    rest = pattern.parts[at + 1 :] or ("*",)
+    for base in glob.glob(str(Path(*pattern.parts[:at]))):
+        seen: set[str] = set()
+        for folder, inner, _ in os.walk(base, followlinks=True):
+            real = os.path.realpath(folder)
+            inner[:] = sorted(x for x in inner if not x.startswith(".") and real not in seen)
+            if real not in seen:
+                seen.add(real)
+                yield from _expanded(Path(glob.escape(folder), *rest))

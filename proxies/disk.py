@@ -1,8 +1,12 @@
 """Files that another process may be writing or that may be damaged: lock, digest, remove."""
 
+import contextlib
 import fcntl
 import hashlib
+import json
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +16,44 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Digests:
+    """Digests of files, each computed once for what the file system says of it.
+
+    A file that was touched or copied is hashed again; one that was changed with its size and time
+    kept shows by its inode or by the time of its change of status, which no program sets.
+
+    Args:
+        path: where they are kept; losing it costs time alone.
+    """
+
+    SETTLED = 2.0  # seconds after which a further write must show in a file's times
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, list[object]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._known = dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def __call__(self, path: Path) -> str:
+        seen = path.stat()
+        look = [seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
+        name = str(path.resolve())
+        known = self._known.get(name)
+        if known and known[:-1] == look:
+            return str(known[-1])
+        digest = file_digest(path)
+        if time.time() - max(seen.st_mtime, seen.st_ctime) > self.SETTLED:
+            self._known[name] = [*look, digest]
+        return digest
+
+    def keep(self) -> None:
+        """Write them down for the next process."""
+        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(self._known), encoding="utf-8")
+        draft.replace(self._path)
 
 
 @contextmanager

@@ -13,8 +13,11 @@ the tokenizer and both shards, so it is the content that evidence is tied to, no
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ FORMAT = 1
 Look = tuple[tuple[str, int, int, int, int], ...]  # what the file system says of every file
 _verified: dict[Path, Look] = {}  # corpora whose bytes this process has hashed, as they were then
 SPLITS = ("train", "valid")
+LONGEST_NAME = 200  # bytes of a folder's name, of the 255 that file systems allow
 Integers = NDArray[np.int64]
 
 
@@ -98,6 +102,31 @@ class ShardWriter:
         }
 
 
+def folder_names(domains: Iterable[str]) -> dict[str, str]:
+    """The folder of each domain: its name, with %XX for what no folder's name should hold.
+
+    Names that would be one on a file system that does not tell case, or the name of a corpus's own
+    file, are told apart by a number.
+    """
+    used = {"manifest.json", "tokenizer.json"}
+    folders = {}
+    for name in domains:
+        kept = re.sub(r"[^\w. -]", lambda c: "".join(f"%{b:02X}" for b in c[0].encode()), name)
+        plain = f"%2E{kept[1:]}" if name.startswith(".") else kept
+        if len(plain.encode()) > LONGEST_NAME:
+            short = plain.encode()[:LONGEST_NAME].decode(errors="ignore")
+            plain = f"{short}%-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        choices = itertools.chain([plain], (f"{plain}%-{count}" for count in itertools.count(2)))
+        folders[name] = next(folder for folder in choices if _folded(folder) not in used)
+        used.add(_folded(folders[name]))
+    return folders
+
+
+def _folded(folder: str) -> str:
+    """A folder's name as file systems compare it that tell neither case nor composition."""
+    return unicodedata.normalize("NFC", folder).casefold()
+
+
 def identity(tokenizer: str, splits: Mapping[str, Mapping[str, Any]]) -> str:
     """A domain's identity: sha256 over the hashes of its tokenizer and of its shards' files."""
     parts = [tokenizer]
@@ -158,6 +187,7 @@ class Corpus:
         eot: id of the end-of-text token.
         domains: in the order they were prepared; sizes are those of the training split.
         look: size and times of every file when it was opened, by which `check` sees a change.
+        folders: of each domain, under `root`.
     """
 
     root: Path
@@ -166,6 +196,7 @@ class Corpus:
     eot: int
     domains: tuple[Domain, ...]
     look: Look = field(default=(), compare=False, repr=False)
+    folders: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def open(cls, root: Path | str, *, verify: bool = True, again: bool = True) -> "Corpus":
@@ -199,7 +230,8 @@ class Corpus:
             for entry in body["domains"]
         )
         tokenizer = root / "tokenizer.json"
-        return cls(root, tokenizer, body["vocabulary"], body["eot"], domains, look)
+        folders = {entry["name"]: _folder(entry) for entry in body["domains"]}
+        return cls(root, tokenizer, body["vocabulary"], body["eot"], domains, look, folders)
 
     def check(self) -> None:
         """See that no file was touched since the corpus was opened.
@@ -240,7 +272,7 @@ class Corpus:
         known = [domain.name for domain in self.domains]
         if name not in known:
             raise DataError(f"no domain {name!r} in {self.root}; it has: {', '.join(known)}")
-        path = self.root / name / f"{split}.bin"
+        path = self.root / self.folders[name] / f"{split}.bin"
         try:
             with np.load(path.with_suffix(".idx.npz")) as index:
                 offsets, sizes = index["offsets"], index["bytes"]
@@ -260,7 +292,11 @@ def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for entry in body["domains"]:
         for split in SPLITS:
             for file, expected in entry[split]["files"].items():
-                yield f"{entry['name']}/{file}", expected
+                yield f"{_folder(entry)}/{file}", expected
+
+
+def _folder(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("folder", entry["name"]))  # earlier corpora have folders named so
 
 
 def _look(root: Path, body: Mapping[str, Any]) -> Look:

@@ -9,7 +9,6 @@ out is decided in `tasks.spool`; the tokenizer sees training documents only.
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,13 +21,14 @@ from mixtures.errors import CuveeError, DataError, StorageError
 from proxies import tokenizer as tokenizers
 from proxies.corpus import Source
 from proxies.disk import exclusive, file_digest
-from proxies.shards import Corpus, ShardWriter, identity, write_manifest
+from proxies.shards import Corpus, ShardWriter, folder_names, identity, write_manifest
 from tasks.progress import Report, ignore
 from tasks.spool import (
     COUNTS,
     CorpusSettings,
     Spooled,
     groups,
+    notices,
     read,
     sample,
     spooled,
@@ -69,7 +69,8 @@ def prepare(
     texts = {name: tuple(texts) for name, texts in benchmarks.items()}
     if tokenizer is not None:
         tokenizers.load(tokenizer)  # before the text is read, which takes minutes
-    key = _key(sources, texts, settings, tokenizer)
+    identities = {name: source.identity for name, source in sources.items()}
+    key = _key(identities, texts, settings, tokenizer)
     root = Path(out) / key[:16]
 
     def waiting() -> None:
@@ -82,7 +83,7 @@ def prepare(
             if found is None:
                 progress("reading the benchmarks", 0.0)
                 index = NGramIndex.build(texts)
-                work = _Work(root, key, settings, progress, tokenizer)
+                work = _Work(root, key, settings, progress, tokenizer, identities)
                 found = _build(work, sources, index)
     except CuveeError:
         raise
@@ -96,22 +97,19 @@ def prepare(
 
 
 def _check_names(sources: Mapping[str, Source]) -> None:
-    """Domain names become folder names."""
+    """Domain names stand in tables, records and exports, on one line."""
     if not sources:
         raise DataError("a corpus needs at least one domain; got none")
     for name in sources:
-        if not re.fullmatch(r"[\w-][\w. -]*", name) or name != name.strip():
+        if not name.isprintable() or not name or name != name.strip():
             raise DataError(
-                f"domain {name!r} cannot be a folder's name; use letters, digits, '_' and '-'"
+                f"domain {name!r} cannot be a name: use printable characters, and no blank at "
+                "either end"
             )
-    folded = [name.casefold() for name in sources]
-    doubled = sorted(name for name in sources if folded.count(name.casefold()) > 1)
-    if doubled:
-        raise DataError(f"domain names may not differ in case alone: {', '.join(doubled)}")
 
 
 def _key(
-    sources: Mapping[str, Source],
+    identities: Mapping[str, str],
     texts: Mapping[str, Sequence[str]],
     settings: CorpusSettings,
     tokenizer: Path | None,
@@ -119,7 +117,7 @@ def _key(
     """Hash of everything that determines a prepared corpus."""
     body = {
         "version": VERSION,
-        "sources": [[name, source.identity] for name, source in sources.items()],
+        "sources": [[name, identity] for name, identity in identities.items()],
         "benchmarks": fingerprint(texts),
         "settings": dataclasses.asdict(settings),
     }
@@ -142,13 +140,14 @@ def _existing(root: Path, progress: Report) -> Corpus | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """What is made where: the corpus's place and key, its settings, and a given tokenizer."""
+    """What is made where: the corpus's place and key, its settings, a given tokenizer, sources."""
 
     root: Path
     key: str
     settings: CorpusSettings
     progress: Report
     tokenizer: Path | None
+    identities: Mapping[str, str]
 
 
 def _build(task: _Work, sources: Mapping[str, Source], index: NGramIndex) -> Corpus:
@@ -164,6 +163,9 @@ def _build(task: _Work, sources: Mapping[str, Source], index: NGramIndex) -> Cor
         tokenizer = _tokenizer(task, domains, work / "tokenizer.json")
         entries = _encode(domains, work, tokenizer, settings, task.progress)
         spools.rmdir()
+        for name, source in sources.items():
+            if source.identity != task.identities[name]:
+                raise DataError(f"the text of domain {name!r} changed while it was read: run again")
         manifest = {
             "key": task.key,
             "version": VERSION,
@@ -206,10 +208,11 @@ def _encode(
     encoder = tokenizers.Encoder(tokenizer)
     vocabulary, eot = tokenizer.get_vocab_size(), tokenizers.end_of_text(tokenizer)
     total = sum(sum(domain.sizes) for domain in domains)
+    folders = folder_names([domain.name for domain in domains])
     done = 0
     entries = []
     for domain in domains:
-        folder = work / domain.name
+        folder = work / folders[domain.name]
         train = ShardWriter(folder, "train", vocabulary=vocabulary, eot=eot)
         valid = ShardWriter(folder, "valid", vocabulary=vocabulary, eot=eot)
         number = 0
@@ -221,7 +224,8 @@ def _encode(
                 number += 1
             progress(f"tokenizing {domain.name}", 0.45 + 0.54 * done / total)
         domain.spool.unlink()
-        entries.append(_entry(domain, train.close(), valid.close(), work, settings))
+        entry = _entry(domain, train.close(), valid.close(), work, settings)
+        entries.append({**entry, "folder": folder.name})
     return entries
 
 
@@ -242,7 +246,7 @@ def _entry(
             f"domain {domain.name!r} has {train['tokens']} training tokens in "
             f"{train['documents']} documents ({train['bytes']} bytes); at least "
             f"{settings.min_tokens} are needed. Add text, merge it with another domain, or lower "
-            "min_tokens"
+            "corpus.min_tokens"
         )
     return {
         "name": domain.name,
@@ -253,4 +257,5 @@ def _entry(
         "valid": valid,
         "counts": {count: domain.counts[count] for count in COUNTS},
         "contaminated_documents": dict(sorted(domain.hits.items())),
+        "notices": notices(domain),
     }

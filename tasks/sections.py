@@ -216,12 +216,13 @@ def _corpus(study: Study) -> Iterable[Block]:
             f"{part.bytes:,}",
             f"{part.tokens:,}",
             f"{part.duplicates:,}",
+            f"{part.skipped:,}",
             *(f"{part.contaminated.get(b, 0):,}" for b in benchmarks),
         )
         for name, part in parts.items()
     )
     against = (f"removed: {name}" for name in benchmarks)
-    yield Table(("domain", "documents", "bytes", "tokens", "duplicates", *against), rows)
+    yield Table(("domain", "documents", "bytes", "tokens", "duplicates", "skipped", *against), rows)
 
 
 def _failures(study: Study) -> Iterable[Block]:

@@ -19,9 +19,11 @@ import numpy as np
 from evaluation.decontaminate import NGramIndex
 from mixtures.errors import DataError
 from proxies.corpus import Source
+from proxies.readers import Document, Unusable
 from tasks.progress import Report
 
 GROUP = 4_000_000  # characters of text handled together
+NOTABLE = 0.05  # share of a domain's documents that another one holds, from which it is told
 SAMPLE_DOCUMENT = 50_000  # characters of one document that the tokenizer sees at most
 COUNTS = (
     "documents_read",
@@ -33,6 +35,7 @@ COUNTS = (
     "documents_cut",
     "blocks_dropped",
     "bytes_dropped",
+    "skipped",
 )
 
 
@@ -74,6 +77,8 @@ class Spooled:
     spool: Path
     counts: Counter[str] = field(default_factory=Counter)
     hits: Counter[str] = field(default_factory=Counter)
+    elsewhere: Counter[str] = field(default_factory=Counter)  # doubled documents by other domain
+    skipped: str = ""  # why the first row that was skipped holds no text
     sizes: list[int] = field(default_factory=list)  # bytes of each kept document
     keys: list[float] = field(default_factory=list)  # its place in [0, 1), by content
     held: frozenset[int] = frozenset()  # indices of the documents held out
@@ -93,7 +98,7 @@ def read(
         domain = Spooled(name, spools / f"{i}")
         start, width = 0.4 * i / len(sources), 0.4 / len(sources)
         with domain.spool.open("wb") as spool:
-            for group in groups(source.documents()):
+            for group in groups(_usable(source.documents(), domain)):
                 _keep(domain, group, seen, index, settings.seed, spool.write)
                 done = domain.counts["documents_read"]
                 progress(f"reading {name}: {done} documents", start + width / 2)
@@ -101,6 +106,16 @@ def read(
         domains.append(domain)
         progress(f"read {name}: {len(domain.sizes)} documents kept", start + width)
     return domains
+
+
+def _usable(documents: Iterable[Document], domain: Spooled) -> Iterator[str]:
+    """Documents without what holds no text, which is counted."""
+    for document in documents:
+        if isinstance(document, Unusable):
+            domain.counts["skipped"] += 1
+            domain.skipped = domain.skipped or document.why
+        else:
+            yield document
 
 
 def groups(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -138,6 +153,7 @@ def _keep(
         digest = hashlib.blake2b(data, digest_size=16, key=b"%d" % seed).digest()
         if digest in seen:
             counts["duplicates" if seen[digest] == domain.name else "duplicates_elsewhere"] += 1
+            domain.elsewhere.update([seen[digest]] * (seen[digest] != domain.name))
             continue
         seen[digest] = domain.name
         fresh.append((text, digest))
@@ -175,10 +191,15 @@ def hold_out(domain: Spooled, settings: CorpusSettings) -> frozenset[int]:
     """
     if len(domain.sizes) < 2:
         kept, read = len(domain.sizes), domain.counts["documents_read"]
+        why = (
+            f"{'; '.join(notices(domain))}. Give each domain text of its own"
+            if domain.elsewhere or domain.skipped
+            else "Add text, or, if one file of text holds many documents, say in `separator` what "
+            "parts them"
+        )
         raise DataError(
             f"domain {domain.name!r} has {kept} usable documents of {read} read; it takes at least "
-            "2, one to train on and one to hold out. Add text, or, if a .txt file holds many "
-            "documents, say what separates them"
+            f"2, one to train on and one to hold out. {why}"
         )
     wanted = min(settings.valid_share * sum(domain.sizes), settings.valid_bytes)
     held: list[int] = []
@@ -190,6 +211,23 @@ def hold_out(domain: Spooled, settings: CorpusSettings) -> frozenset[int]:
             held.append(i)
             size += domain.sizes[i]
     return frozenset(held or [int(np.argmin(domain.sizes))])
+
+
+def notices(domain: Spooled) -> list[str]:
+    """What a person must know of a domain's text that is not used, a sentence each."""
+    counts, found = domain.counts, []
+    read = counts["documents_read"]
+    for other, count in sorted(domain.elsewhere.items()):
+        if count >= NOTABLE * read:
+            which = f"all {count:,}" if count == read else f"{count:,} of {read:,}"
+            found.append(f"{which} documents of {domain.name} are also in {other}, and count there")
+    if domain.skipped:
+        total = counts["skipped"] + read
+        found.append(
+            f"{counts['skipped']:,} of {total:,} rows of {domain.name} were skipped, the first: "
+            f"{domain.skipped}"
+        )
+    return found
 
 
 def spooled(domain: Spooled) -> Iterator[str]:

@@ -40,6 +40,8 @@ class CorpusPart:
         tokens: training tokens.
         duplicates: documents removed because their text occurred before.
         contaminated: documents removed because they share a 13-gram with a benchmark, by benchmark.
+        skipped: rows without usable text that were left out.
+        notices: what a reader must know of text that is not used, a sentence each.
     """
 
     documents: int
@@ -47,6 +49,8 @@ class CorpusPart:
     tokens: int
     duplicates: int = 0
     contaminated: Mapping[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

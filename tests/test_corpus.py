@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from mixtures.errors import CorruptError, DataError, StorageError
 from proxies import tokenizer as tokenizers
 from proxies.corpus import Texts
-from proxies.shards import Corpus
+from proxies.shards import Corpus, folder_names, read_manifest, write_manifest
 from tasks.corpus import CorpusSettings, prepare
 
 SMALL = CorpusSettings(
@@ -260,11 +262,45 @@ def test_too_little_text_is_named_with_what_there_is(tmp_path):
         prepare({}, tmp_path, benchmarks={}, settings=SMALL)
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", " a", "a\n"])
-def test_names_that_cannot_be_folders_are_refused(tmp_path, name):
-    """Catches shards written outside the corpus."""
-    with pytest.raises(DataError, match="folder's name"):
+@pytest.mark.parametrize("name", ["", " a", "a\n", "a\u202eb"])
+def test_names_that_no_line_can_hold_are_refused(tmp_path, name):
+    """Catches a name that breaks tables and logs, or looks like another."""
+    with pytest.raises(DataError, match="cannot be a name"):
         prepare({name: Texts(("a", "b"))}, tmp_path, benchmarks={}, settings=SMALL)
+
+
+NAMES = (
+    "dclm:law", "stack-edu:C", "stack-edu:c", "C++", "C#", "a/b", "a%2Fb", "../up", ".hidden",
+    "tokenizer.json", "Manifest.json", "caf\u00e9", "cafe\u0301", "x" * 300, "x" * 299 + "y", "web",
+)  # fmt: skip
+
+
+def test_any_printable_name_has_a_folder_of_its_own(tmp_path):
+    """Catches names with a colon refused, two names in one folder, and shards outside it."""
+    folders = folder_names(NAMES)
+    assert folders["web"] == "web" and folders["dclm:law"] == "dclm%3Alaw"
+    folded = {unicodedata.normalize("NFC", name).casefold() for name in folders.values()}
+    assert len(folded) == len(NAMES) and not folded & {"tokenizer.json", "manifest.json"}
+    assert all(not re.search(r'^\.|[/\\:*?"<>|]', name) for name in folders.values())
+    assert all(len(name.encode()) <= 255 for name in folders.values())
+    given = {
+        name: Texts(tuple(document(100 * i + j) for j in range(4))) for i, name in enumerate(NAMES)
+    }
+    corpus = Corpus.open(prepare(given, tmp_path, benchmarks={}, settings=SMALL).root)
+    assert tuple(domain.name for domain in corpus.domains) == NAMES
+    for name, source in given.items():
+        kept = texts(corpus, name, "train") + texts(corpus, name, "valid")
+        assert sorted(kept) == sorted(source.texts)
+
+
+def test_a_corpus_of_earlier_days_is_opened(tmp_path):
+    """Catches folders looked for only where manifests name them."""
+    root = prepare(sources(), tmp_path, benchmarks={}, settings=SMALL).root
+    body = read_manifest(root)
+    for entry in body["domains"]:
+        del entry["folder"]
+    write_manifest(root, {key: value for key, value in body.items() if key != "digest"})
+    assert len(Corpus.open(root).train("weather")) > 0
 
 
 @pytest.mark.parametrize(

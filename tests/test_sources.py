@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixtures.errors import CorruptError, DataError, UnknownName
+from proxies import disk
 from proxies.corpus import Files
+from proxies.disk import file_digest
 from proxies.quickstart import CORE, KINDS, Quickstart, members, quickstart
 from tasks.archives import ALL
 
@@ -124,13 +126,44 @@ def test_parquet_mistakes_are_named(tmp_path):
 
 
 def test_identity_follows_content_and_reading(tmp_path):
-    """Catches a cache that does not see a changed file or another field."""
+    """Catches a touched, copied file taken for a new one, and a changed one taken for the old."""
     path = write(tmp_path / "a.jsonl")
     before = Files(str(path)).identity
+    os.utime(path, ns=(1, 1))
     assert Files(str(path)).identity == before
-    assert Files(str(path), field="id").identity != before
+    assert Files(str(write(tmp_path / "b.jsonl"))).identity == before
+    for other in (Files(str(path), field="id"), Files(str(path), separator="x")):
+        assert other.identity != before
+    path.write_text(ROWS.replace("third", "other"))
     os.utime(path, ns=(1, 1))
     assert Files(str(path)).identity != before
+
+
+def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
+    """Catches a corpus read whole at every command, and a change that keeps size and time."""
+    path = write(tmp_path / "a.jsonl")
+    hashed = []
+    monkeypatch.setattr(disk, "file_digest", lambda p: hashed.append(p) or file_digest(p))
+    monkeypatch.setattr(disk.Digests, "SETTLED", -1.0)
+    for _ in range(3):
+        digests = disk.Digests(tmp_path / "home" / "digests.json")
+        before = digests(path)
+        digests.keep()
+    assert before == file_digest(path) and hashed == [path]
+    seen = path.stat()
+    path.write_text(ROWS.replace("third", "other"))
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert path.stat().st_size == seen.st_size
+    assert disk.Digests(tmp_path / "home" / "digests.json")(path) == file_digest(path) != before
+
+
+def test_a_file_written_a_moment_ago_is_hashed_again(tmp_path):
+    """Catches a second change within the clock's tick that the times do not show."""
+    digests = disk.Digests(tmp_path / "digests.json")
+    path = write(tmp_path / "a.jsonl")
+    digests(path)
+    digests.keep()
+    assert json.loads((tmp_path / "digests.json").read_text()) == {}
 
 
 def archive(path, files):

@@ -1,0 +1,325 @@
+"""Documents out of one file: plain text, rows of JSON, or a column of a table; packed or not.
+
+What holds no text that could be used (a null, a malformed row, bytes that are not UTF-8) is yielded
+as `Unusable`, with its place, for the caller to refuse or to count. One line and one document are
+bounded, so that neither a damaged file nor one made to burst takes the machine's memory.
+"""
+
+import bz2
+import codecs
+import gzip
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from mixtures.errors import CorruptError, DataError
+
+LONGEST = 1 << 28  # bytes of one line or one document (assumption: what is longer is a dump)
+CHUNK = 1 << 20  # bytes of plain text decoded together
+ROWS_AT_ONCE = 64  # of a table
+TEXTS = (".txt", ".text")
+PROSE = (".md", ".rst", ".html", ".py")  # of a folder, read where there are no rows
+LINES = (".jsonl", ".ndjson")
+TABLES = (".parquet", ".arrow")
+PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
+KINDS = (*TEXTS, *PROSE, *LINES, ".json", *TABLES)
+KNOWN = f"{', '.join(KINDS)}; text and JSON also with {', '.join(PACKINGS[1:])}"
+MARK = "\ufeff"  # a byte order mark, which belongs to no text
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A row or a file that holds no text, and why, in a sentence."""
+
+    why: str
+
+
+Document = str | Unusable
+
+
+def kind(path: Path) -> tuple[str, str]:
+    """A file's kind and packing by its name, such as (".jsonl", ".gz"); ("", "") if unknown."""
+    name = path.name.lower()
+    packing = next((end for end in PACKINGS[1:] if name.endswith(end)), "")
+    ending = Path(name.removesuffix(packing)).suffix
+    known = ending in KINDS and not (packing and ending in TABLES)
+    return (ending, packing) if known else ("", "")
+
+
+def documents(path: Path, field: str, separator: str | None) -> Iterator[Document]:
+    """The documents of a file.
+
+    Args:
+        path: of a known kind.
+        field: the name of the text in rows and tables.
+        separator: what parts the documents of plain text; None: the file is one.
+
+    Raises:
+        DataError: the file cannot be read, or the table has no such column of text.
+        CorruptError: it breaks off or is damaged.
+    """
+    ending, packing = kind(path)
+    try:
+        if path.stat().st_size == 0:
+            yield Unusable(f"{path} is empty; remove it or fill it")
+        elif ending in TABLES:
+            yield from _table(path, field)
+        elif ending in LINES or ending == ".json":
+            yield from _rows(path, packing, field, whole=ending == ".json")
+        else:
+            yield from _plain(path, packing, separator)
+    except _DAMAGED as error:
+        raise _broken(path, error) from error
+    except OSError as error:
+        if error.errno is None:  # how Arrow and bz2 report a broken stream
+            raise _broken(path, error) from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+_DAMAGED = (
+    gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException
+)  # fmt: skip
+
+
+def _broken(path: Path, error: Exception) -> CorruptError:
+    return CorruptError(f"{path} breaks off or is damaged ({error}); copy or download it again")
+
+
+class _Frames(io.RawIOBase):
+    """The frames of a zstd file, one after the other, with windows of up to 2 GiB.
+
+    `zstandard`'s own reader takes a file that breaks off for one that ends.
+    """
+
+    STEP = 1024  # bytes unpacked together: at most 256 blocks of 128 KiB
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._packed, self._plain = file, b"", b""
+        self._make = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
+        self._frame = self._make()
+        self._within = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._plain:
+            self._packed = self._packed or self._file.read(self.STEP)
+            if not self._packed:
+                if self._within:
+                    raise EOFError("the last frame is not whole")
+                return 0
+            self._plain = self._frame.decompress(self._packed)
+            self._within = not self._frame.eof
+            self._packed = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = self._make()
+        size = min(len(buffer), len(self._plain))
+        buffer[:size], self._plain = self._plain[:size], self._plain[size:]
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+_OPENERS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": lambda path: _Frames(path.open("rb")),
+}
+
+
+@contextmanager
+def _open(path: Path, packing: str) -> Iterator[io.BufferedReader]:
+    raw = _OPENERS[packing](path) if packing else path.open("rb", buffering=0)
+    with io.BufferedReader(raw, CHUNK) as stream:
+        yield stream
+
+
+def _plain(path: Path, packing: str, separator: str | None) -> Iterator[Document]:
+    """Plain text, a chunk at a time: the whole as one document, or its parts."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, parts, size = 1, [""], 0
+    with _open(path, packing) as stream:
+        for data in iter(lambda: stream.read(CHUNK), None):
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                line += error.object.count(b"\n", 0, error.start)
+                yield _not_utf8(path, line, error)
+                return
+            line += text.count("\n")
+            if separator is None:
+                parts.append(text)
+            else:
+                *done, rest = (parts[0] + text).split(separator)
+                yield from (part for part in map(_unmarked, done) if part.strip())
+                parts = [rest]
+            size = size + len(data) if separator is None else len(parts[0])
+            if size > LONGEST:
+                yield Unusable(
+                    f"{path}, line {line}: a document of more than {LONGEST:,} bytes; give the "
+                    "domain the `separator` that parts its documents, or split the file"
+                )
+                return
+            if not data:
+                break
+    text = _unmarked("".join(parts))
+    if separator is None or text.strip():
+        yield text
+
+
+def _unmarked(text: str) -> str:
+    return text.lstrip(MARK)
+
+
+def _rows(path: Path, packing: str, field: str, *, whole: bool) -> Iterator[Document]:
+    """Rows of JSON, one a line; if `whole`, the file may also be one list of rows, or one row."""
+    with _open(path, packing) as stream:
+        if whole and not _starts_with_a_row(stream):
+            yield from _one_value(path, packing, field)
+            return
+    with _open(path, packing) as stream:
+        number = 0
+        while line := stream.readline(LONGEST + 1):
+            number += 1
+            place = f"{path}, line {number}"
+            if len(line) > LONGEST:
+                yield Unusable(f"{place}: more than {LONGEST:,} bytes; split its document")
+                while line and not line.endswith(b"\n"):
+                    line = stream.readline(CHUNK)
+                continue
+            try:
+                text = line.decode().strip(MARK + " \t\r\n")
+            except UnicodeDecodeError as error:
+                yield _not_utf8(path, number, error)
+                continue
+            escaped = b"\\u" in line
+            del line
+            if text:
+                yield _text(_parsed(text, place), field, place, escaped=escaped)
+
+
+def _starts_with_a_row(stream: BinaryIO) -> bool:
+    line = b""
+    while not line.strip(b"\xef\xbb\xbf \t\r\n"):
+        line = stream.readline(LONGEST)
+        if not line:
+            return True
+    return isinstance(_parsed(line.decode("utf-8-sig", "replace"), ""), dict)
+
+
+def _one_value(path: Path, packing: str, field: str) -> Iterator[Document]:
+    with _open(path, packing) as stream:
+        data = stream.read(LONGEST + 1)
+    if len(data) > LONGEST:
+        raise DataError(
+            f"{path} is one value of more than {LONGEST:,} bytes: write a row a line, for example "
+            f"with `jq -c '.[]'`"
+        )
+    try:
+        value = _parsed(data.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        yield _not_utf8(path, data.count(b"\n", 0, error.start) + 1, error)
+        return
+    for number, row in enumerate(value if isinstance(value, list) else [value], 1):
+        yield _text(row, field, f"{path}, row {number}", escaped=b"\\u" in data)
+
+
+def _parsed(text: str, place: str) -> Any:
+    """A value of JSON, or why it is none; whole numbers, which are not used, may have any length"""
+    try:
+        return json.loads(text, parse_int=len)
+    except RecursionError:
+        return Unusable(f"{place}: nested too deeply to be read")
+    except ValueError as error:
+        return Unusable(f"{place}: malformed JSON: {error}")
+
+
+def _text(row: Any, field: str, place: str, *, escaped: bool) -> Document:
+    """The text of a JSON row, checked."""
+    if isinstance(row, Unusable):
+        return row
+    if not isinstance(row, dict):
+        return Unusable(f"{place}: a row is a JSON object; found {type(row).__name__}")
+    if field not in row:
+        names = ", ".join(row)[:300] or "nothing"
+        return Unusable(f"{place}: no field {field!r}; the row has: {names}")
+    text = row[field]
+    if not isinstance(text, str):
+        what = "null" if text is None else f"{type(text).__name__}, not text"
+        return Unusable(f"{place}: field {field!r} is {what}")
+    if escaped:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return Unusable(
+                f"{place}: half of a surrogate pair at character {error.start} of {field!r}; "
+                "such text has no UTF-8 form"
+            )
+    return text
+
+
+def _table(path: Path, field: str) -> Iterator[Document]:
+    row = 0
+    with path.open("rb") as file:
+        schema, batches = _batches(path, file, field)
+        if field not in schema.names:
+            raise DataError(f"{path}: no column {field!r}; it has: {', '.join(schema.names)}")
+        holds = schema.field(field).type
+        inner = holds.value_type if pa.types.is_dictionary(holds) else holds
+        if not any(test(inner) for test in _TEXT):
+            raise DataError(f"{path}: column {field!r} holds {holds}, not text")
+        for batch in batches:
+            column = batch.column(field)
+            column = column.dictionary_decode() if pa.types.is_dictionary(holds) else column
+            for value in column:
+                row += 1
+                place = f"{path}, row {row}"
+                raw = value.as_buffer()
+                try:
+                    text = None if raw is None else str(memoryview(raw), "utf-8")
+                except UnicodeDecodeError:
+                    yield Unusable(f"{place}: column {field!r} holds text that is not UTF-8")
+                    continue
+                yield Unusable(f"{place}: column {field!r} is null") if text is None else text
+
+
+_TEXT: tuple[Callable[[Any], bool], ...] = (
+    pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
+    pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+)  # fmt: skip
+
+
+def _batches(path: Path, file: BinaryIO, field: str) -> tuple[Any, Iterator[Any]]:
+    """The schema of a table, and its rows a few at a time."""
+    if kind(path)[0] == ".parquet":
+        table = pq.ParquetFile(file)
+        names = [field] if field in table.schema_arrow.names else None
+        return table.schema_arrow, table.iter_batches(ROWS_AT_ONCE, columns=names)
+    try:
+        reader = pa.ipc.open_file(file)
+        return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
+    except pa.ArrowInvalid:  # not a file of Arrow's, so perhaps a stream, as `datasets` writes
+        file.seek(0)
+        stream = pa.ipc.open_stream(file)
+        return stream.schema, iter(stream)
+
+
+def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> Unusable:
+    byte = error.object[error.start]
+    return Unusable(
+        f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8; convert the file (iconv) first"
+    )
