@@ -4,6 +4,7 @@ Nothing here renormalises in silence: `check` refuses what is not a mixture, and
 move a vector say so in their names.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,10 +71,14 @@ def tilt(weights: Array, scores: ArrayLike) -> Array:
 
 
 def temper(weights: ArrayLike, temperature: float) -> Array:
-    """`w ** temperature`, renormalised: 1 keeps the weights, 0 makes those above zero equal."""
+    """`w ** temperature`, renormalised: 1 keeps the weights, 0 makes those above zero equal.
+
+    The C library's power, not numpy's, whose last bits depend on the processor: draws that start
+    from them would be other draws.
+    """
     w = np.asarray(weights, dtype=np.float64)
-    powered = np.where(w > 0, np.power(np.where(w > 0, w, 1.0), temperature), 0.0)
-    return normalized(powered)
+    powered = [math.pow(x, temperature) if x > 0 else 0.0 for x in w.ravel().tolist()]
+    return normalized(np.reshape(powered, w.shape))
 
 
 def kl(p: ArrayLike, q: ArrayLike) -> float:

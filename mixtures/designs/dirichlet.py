@@ -13,6 +13,7 @@ accept, draws are pulled into the feasible set (`mixtures.feasible`), and a draw
 push out of it is kept unrounded.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,10 +75,16 @@ class Dirichlet:
 
     def raw(self, prior: Array, count: int, rng: np.random.Generator) -> Array:
         """At least `count` draws (n, K) of the whole simplex, equally many at each strength."""
-        grid = np.geomspace(self.least_strength, self.most_strength, self.strengths)
+        grid = strengths(self.least_strength, self.most_strength, self.strengths)
         each = -(-count // self.strengths)
         draws = np.concatenate([dirichlet(prior * s, each, rng) for s in grid])
         return draws[rng.permutation(len(draws))]
+
+
+def strengths(least: float, most: float, n: int) -> list[float]:
+    """Concentrations, log-spaced; as `simplex.temper`, the same digits on every processor."""
+    inner = np.linspace(math.log10(least), math.log10(most), n).tolist()[1:-1]
+    return [least, *(math.pow(10.0, x) for x in inner), most][:n]
 
 
 def dirichlet(alpha: Array, n: int, rng: np.random.Generator) -> Array:

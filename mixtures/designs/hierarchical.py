@@ -13,7 +13,7 @@ import numpy as np
 
 from mixtures import feasible, simplex
 from mixtures.constraints import Constraints
-from mixtures.designs.dirichlet import dirichlet, rounded_to
+from mixtures.designs.dirichlet import dirichlet, rounded_to, strengths
 from mixtures.designs.distinct import distinct, enough
 from mixtures.domains import Array, DomainSet
 from mixtures.errors import RecipeError
@@ -64,7 +64,7 @@ class Hierarchical:
     def raw(self, domains: DomainSet, count: int, rng: np.random.Generator) -> Array:
         """At least `count` draws (n, K) of the whole simplex, equally many at each strength."""
         paths = [tuple(name.split(self.separator)) for name in domains.names]
-        grid = np.geomspace(self.least_strength, self.most_strength, self.strengths)
+        grid = strengths(self.least_strength, self.most_strength, self.strengths)
         each = -(-count // len(grid))
         rows = [self._level(paths, domains.natural, s, each, rng) for s in grid]
         drawn = np.concatenate(rows)

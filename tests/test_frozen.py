@@ -1,0 +1,107 @@
+"""What is frozen: fingerprints of runs, and what commit 2ad03ff left in a store and a home.
+
+A run's fingerprint is what its result is found by. A change to one voids everything that people
+have trained, so it is listed here with its reason, or it does not happen. The golden fingerprints
+are those of 2ad03ff without AVX-512. With it, 2ad03ff drew other designs for quickstart, anneal and
+ladder: a last bit of numpy's powers decided which draws were kept. Now both kinds draw the same.
+"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import old_study
+import pytest
+
+from flows import prepare as preparing
+from flows.home import Home
+from flows.recipe import load
+from flows.refit import refit
+from mixtures import loop
+from mixtures.domains import Domain, DomainSet
+from mixtures.history import RunResult
+from tasks.store import Store
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
+TARGETS = ("mmlu", "openbookqa", "arc_easy", "arc_challenge", "piqa", "boolq", "humaneval")
+CHANGED: dict[str, str] = {}  # recipe -> why its fingerprints are not those of 2ad03ff any more
+
+
+def asked(path: Path) -> list[str]:
+    """Fingerprints of a recipe's first round over stand-ins of its domains, in float32."""
+    recipe, _ = load(path)
+    proxy = recipe.proxy.model_copy(update={"precision": "float32"})  # auto asks the processor
+    recipe = recipe.model_copy(update={"proxy": proxy})
+    names = recipe.corpus.quickstart
+    domains = DomainSet(
+        tuple(
+            Domain(name, 1_000_000 + 377_777 * i, 3_900_000 + 1_400_000 * i, f"{i:064x}", 900 + i)
+            for i, name in enumerate(names)
+        )
+    )
+    tasks = {t for t in recipe.objective.get("weights", {}) if t.startswith("task/")}
+    targets = [f"domain/{name}" for name in names] + sorted(tasks | {f"task/{t}" for t in TARGETS})
+    start = SimpleNamespace(content="5" * 64, scores=dict.fromkeys(targets, 3.0))
+    prepared = SimpleNamespace(
+        domains=domains,
+        targets=tuple(targets),
+        scoring="5c0" * 16,
+        start=start if recipe.proxy.start else None,
+        corpus=SimpleNamespace(vocabulary=4096),
+    )
+    problem = preparing.problem(recipe, prepared)
+    specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
+    return [spec.fingerprint[:16] for spec in specs]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_runs_of_shipped_recipes_keep_their_fingerprints(path):
+    """Catches a refactoring that voids what people have trained: another draw of the design, a
+    field that enters the hash at its default, another rounding of shares."""
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    now, then = asked(path), golden[path.stem]
+    assert len(set(now)) == len(then) > 0
+    if path.stem in CHANGED:
+        assert CHANGED[path.stem] and now != then, "say why, or take it off the list"
+    else:
+        assert now == then
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch):
+    """The inputs and the home that 2ad03ff left, and the working directory there."""
+    home = old_study.unpack(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return Home(home)
+
+
+def test_trained_results_of_2ad03ff_are_found_again(old):
+    """Catches another identity of the same text, another hash of what is scored, and a record that
+    can no longer be read: each would train everything anew without a word."""
+    recipe, text = load(Path("proxies.yaml"))
+    prepared = preparing.prepare(recipe, old, preparing.plainly)
+    problem, store = preparing.problem(recipe, prepared), Store(old.store)
+    specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
+    assert len(specs) == 12
+    assert all(isinstance(store.get(spec.fingerprint), RunResult) for spec in specs)
+    assert store.damaged == [] and len(tuple(store.outcomes())) == 20
+    before = json.loads(Path("home/studies/proxies/summary.json").read_text())
+    folder = refit(recipe, text, old)
+    after = json.loads((folder / "summary.json").read_text())
+    assert after["weights"] == pytest.approx(before["weights"], abs=0.02)
+
+
+def test_tables_of_2ad03ff_give_the_same_answer(old):
+    """Catches a reader of tables, or a law, that answers otherwise than before."""
+    recipe, text = load(Path("tables.yaml"))
+    before = json.loads(Path("home/studies/tables/fit/summary.json").read_text())
+    folder = refit(recipe, text, old)
+    after = json.loads((folder / "summary.json").read_text())
+    assert after["weights"] == pytest.approx(before["weights"], abs=0.01)
+    assert after["rank_correlation"] == pytest.approx(before["rank_correlation"], abs=0.02)
+
+
+if __name__ == "__main__":  # how the golden file was made
+    found = {path.stem: asked(path) for path in sorted((ROOT / "recipes").glob("*.yaml"))}
+    GOLDEN.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
