@@ -58,6 +58,7 @@ class Servers:
     def __exit__(self, *_: object) -> None:
         for name in list(self._team.processes):
             self.kill(name)
+        self._team.__exit__()
 
     @property
     def settings(self) -> dict[str, str]:

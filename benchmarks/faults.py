@@ -106,6 +106,7 @@ def campaign(
 ) -> Iterator[tuple[str, collections.Counter[str]]]:
     """Run the trials; yields the kind of each, and what was found ("missed" alone: no trial)."""
     with tempfile.TemporaryDirectory(prefix="cuvee-faults-") as name:
+        Path(name).chmod(0o711)  # PostgreSQL's user passes to its data, where this is run by root
         folder = Path(name)
         with prepared(folder) as (servers, truths):
             for i in trials:

@@ -179,6 +179,7 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="cuvee-records-") as name:
         folder = Path(name)
+        folder.chmod(0o711)  # PostgreSQL's user passes to its data, where this is run by root
         write_corpus(folder)
         home = Home(folder / "home")
         home.root.mkdir()

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import getpass
 import glob
+import itertools
 import os
 import secrets
 import shlex
@@ -22,8 +23,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +36,17 @@ UNPRIVILEGED = "postgres"  # whom PostgreSQL runs as where this program is run b
 PATIENCE = 600.0  # seconds; first starts on a busy machine take minutes
 HOST = "127.0.0.1"
 SERVERS = ("postgres", "prefect", "mlflow", "ray")
-SECRETS = ("CUVEE_DB_PASSWORD", "CUVEE_MLFLOW_PASSWORD", "CUVEE_PREFECT_AUTH", "RAY_AUTH_TOKEN")
+SECRETS = (
+    "CUVEE_DB_PASSWORD",
+    "CUVEE_PREFECT_DB_PASSWORD",
+    "CUVEE_MLFLOW_DB_PASSWORD",
+    "CUVEE_MLFLOW_PASSWORD",
+    "CUVEE_MLFLOW_KEY",
+    "CUVEE_PREFECT_AUTH",
+    "RAY_AUTH_TOKEN",
+)
+ROLES = {"prefect": "prefect", "mlflow": "mlflow", "mlflow_auth": "mlflow"}  # who owns a database
+DATABASES = Path(__file__).parent / "kubernetes" / "databases.sql"
 
 
 def postgres_programs() -> Path | None:
@@ -59,9 +72,10 @@ class Topology:
     def __init__(self, folder: Path, *, nodes: int = 2, servers: Sequence[str] = SERVERS) -> None:
         self.folder, self._nodes = Path(folder).resolve(), nodes
         self._servers = tuple(servers)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._open_folder()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
+        self._sockets: str | None = None  # of Ray, whose sockets need a short path
         self._secrets = self._made_up()
         self.ports = {name: _free_port() for name in ("postgres", "prefect", "mlflow", "ray")}
         self.environment = {
@@ -91,6 +105,8 @@ class Topology:
     def __exit__(self, *_: object) -> None:
         for name in reversed(list(self.processes)):
             self.stop(name)
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
 
     def stop(self, name: str, *, kill: bool = False) -> None:
         """End a server and what it started; with `kill`, without a word."""
@@ -106,14 +122,19 @@ class Topology:
     def start(self, name: str) -> None:
         """Start a server again, as it was."""
         command, settings = self._commands[name]
-        with open(self.folder / f"{name}.log", "ab") as log:
+        path = self.folder / f"{name}.log"
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        inherited = {k: v for k, v in os.environ.items() if k not in SECRETS}
+        with open(path, "ab") as log:
             self.processes[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder if name != "postgres" else "/",
-                env={**os.environ, **settings},
+                env={**inherited, **settings},
+                umask=0o077,
                 start_new_session=True,
             )
 
@@ -121,30 +142,57 @@ class Topology:
         self._commands[name] = (command, dict(settings))
         self.start(name)
 
+    def _open_folder(self) -> None:
+        """Make the folder; its mode is set only where it is new, empty, or of an earlier start."""
+        above = next(path for path in self.folder.parents if path.exists())
+        root, new = os.getuid() == 0, not self.folder.exists()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if new or not any(self.folder.iterdir()) or (self.folder / "secrets").exists():
+            for path in itertools.takewhile(
+                lambda path: path != above, (self.folder, *self.folder.parents)
+            ):
+                path.chmod(0o711 if root else 0o700)  # PostgreSQL's user passes to its data
+            self._private(".gitignore", "*\n")
+        if root and "postgres" in self._servers and not _passes(self.folder):
+            raise SystemExit(
+                f"PostgreSQL does not run as root, and its user {UNPRIVILEGED!r} cannot pass to "
+                f"{self.folder}: take a folder where others can pass, such as /srv/cuvee"
+            )
+
     def _made_up(self) -> dict[str, str]:
         file = self.folder / "secrets"
         kept = {}
         if file.exists():
             kept = dict(line.split("=", 1) for line in file.read_text().splitlines())
         values = {
-            name: os.environ.get(name) or kept.get(name) or secrets.token_urlsafe(24)
+            name: os.environ.get(name, kept.get(name, secrets.token_urlsafe(24)))
             for name in SECRETS
         }
-        if ":" not in values["CUVEE_PREFECT_AUTH"]:
+        if values["CUVEE_PREFECT_AUTH"].strip() and ":" not in values["CUVEE_PREFECT_AUTH"]:
             values["CUVEE_PREFECT_AUTH"] = f"cuvee:{values['CUVEE_PREFECT_AUTH']}"
+        _check_secrets(values)
         self._private("secrets", "".join(f"{name}={value}\n" for name, value in values.items()))
         return values
 
     def _private(self, name: str, content: str) -> Path:
-        path = self.folder / name
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        """Write a file of mode 0600, also where one of another mode is there."""
+        path, new = self.folder / name, self.folder / f".{name}.new"
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(content)
-        return path
+        return new.replace(path)
+
+    def _password(self, database: str) -> str:
+        return self._secrets[f"CUVEE_{ROLES[database].upper()}_DB_PASSWORD"]
 
     def database(self, name: str, driver: str) -> str:
         """The URL of a database, for SQLAlchemy; holds its password."""
-        password = self._secrets["CUVEE_DB_PASSWORD"]
-        return f"postgresql+{driver}://cuvee:{password}@{HOST}:{self.ports['postgres']}/{name}"
+        password = urllib.parse.quote(self._password(name), safe="")
+        return self._place(name, driver).replace("@", f":{password}@")
+
+    def _place(self, name: str, driver: str) -> str:
+        """The URL of a database without its password, which servers find in PGPASSWORD."""
+        return f"postgresql+{driver}://{ROLES[name]}@{HOST}:{self.ports['postgres']}/{name}"
 
     def _start_postgres(self) -> None:
         programs = postgres_programs()
@@ -153,13 +201,11 @@ class Topology:
         data, root = self.folder / "postgres", os.getuid() == 0
         as_user = ["runuser", "-u", UNPRIVILEGED, "--"] if root else []
         if not (data / "PG_VERSION").exists():
-            data.mkdir(exist_ok=True)
+            data.mkdir(mode=0o700, exist_ok=True)
             words = self._private("database-password", self._secrets["CUVEE_DB_PASSWORD"])
             if root:
                 for path in (data, words):
                     shutil.chown(path, UNPRIVILEGED)
-                for parent in [self.folder, *self.folder.parents]:
-                    _let_through(parent)
             made = [str(programs / "initdb"), "-D", str(data), "-U", "cuvee", "-A", "scram-sha-256"]
             made += ["--pwfile", str(words), "--encoding=UTF8", "--locale=C"]
             subprocess.run([*as_user, *made], check=True, stdout=subprocess.DEVNULL, cwd="/")
@@ -168,21 +214,28 @@ class Topology:
         command = [str(programs / "postgres"), "-D", str(data), "-p", port, "-h", HOST, "-k", ""]
         self._run("postgres", [*as_user, *command], {})
         self._until("postgres", lambda: _listens(self.ports["postgres"]))
-        for name in ("prefect", "mlflow", "mlflow_auth"):
-            self._create(programs, name)
+        _until(lambda: self._make_databases(programs), f"the databases ({data})")
 
-    def _create(self, programs: Path, name: str) -> None:
-        command = [str(programs / "createdb"), "-h", HOST, "-p", str(self.ports["postgres"])]
-        environment = {**os.environ, "PGPASSWORD": self._secrets["CUVEE_DB_PASSWORD"]}
+    def _make_databases(self, programs: Path) -> bool:
+        owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'prefect'"
+        words = ("--quiet", "--tuples-only", "--set", "ON_ERROR_STOP=1", "--file", DATABASES)
+        done = self.administer(programs / "psql", *words, "--command", owner, "postgres")
+        if done.returncode == 0 and done.stdout.split() == ["cuvee"]:
+            raise SystemExit(
+                f"the databases in {self.folder} are of an earlier version, in which the servers "
+                "shared one password: take another folder, or restore a dump (infra/RUNBOOK.md)"
+            )
+        return done.returncode == 0
 
-        def made() -> bool:
-            done = subprocess.run(
-                [*command, "-U", "cuvee", name],
-                check=False, capture_output=True, text=True, env=environment, cwd="/",
-            )  # fmt: skip
-            return done.returncode == 0 or "already exists" in done.stderr
-
-        _until(made, f"the database {name}")
+    def administer(self, *command: Path | str) -> subprocess.CompletedProcess[str]:
+        """Run a program of PostgreSQL, as `infra/kubernetes/backup.sh`, as the superuser."""
+        settings = {"PGHOST": HOST, "PGPORT": str(self.ports["postgres"]), "PGUSER": "cuvee"}
+        settings |= {"PGPASSWORD": self._secrets["CUVEE_DB_PASSWORD"]}
+        return subprocess.run(
+            [str(word) for word in command],
+            check=False, capture_output=True, text=True, cwd="/",
+            env={**os.environ, **self._secrets, **settings},
+        )  # fmt: skip
 
     def _start_prefect(self) -> None:
         self._run(
@@ -193,10 +246,12 @@ class Topology:
             ],
             {
                 "PREFECT_HOME": str(self.folder / "prefect"),
-                "PREFECT_API_DATABASE_CONNECTION_URL": self.database("prefect", "asyncpg"),
+                "PREFECT_API_DATABASE_CONNECTION_URL": self._place("prefect", "asyncpg"),
+                "PGPASSWORD": self._password("prefect"),
                 "PREFECT_SERVER_API_AUTH_STRING": self._secrets["CUVEE_PREFECT_AUTH"],
                 "PREFECT_API_AUTH_STRING": self._secrets["CUVEE_PREFECT_AUTH"],
                 "PREFECT_API_URL": self.environment["PREFECT_API_URL"],
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{self.ports['prefect']}",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 # A busy database is slow, not broken: the server's 10 and 5 s end in an error 500.
                 "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
@@ -209,7 +264,7 @@ class Topology:
             "mlflow-auth.ini",
             "[mlflow]\ndefault_permission = EDIT\nadmin_username = cuvee\n"
             "auth_cache_ttl_seconds = 60\n"  # else each request pays for a hash of the password
-            f"database_uri = {self.database('mlflow_auth', 'psycopg2')}\n"
+            f"database_uri = {self._place('mlflow_auth', 'psycopg2')}\n"
             f"admin_password = {self._secrets['CUVEE_MLFLOW_PASSWORD']}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
         )
@@ -218,12 +273,13 @@ class Topology:
             [
                 *(str(BIN / "mlflow"), "server", "--app-name", "basic-auth", "--workers", "1"),
                 *("--host", HOST, "--port", str(self.ports["mlflow"])),
-                *("--backend-store-uri", self.database("mlflow", "psycopg2")),
+                *("--backend-store-uri", self._place("mlflow", "psycopg2")),
                 *("--artifacts-destination", str(self.folder / "artifacts")),
             ],
             {
                 "MLFLOW_AUTH_CONFIG_PATH": str(auth),
-                "MLFLOW_FLASK_SERVER_SECRET_KEY": self._secrets["CUVEE_DB_PASSWORD"],
+                "PGPASSWORD": self._password("mlflow"),
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": self._secrets["CUVEE_MLFLOW_KEY"],
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
                 "MLFLOW_DISABLE_TELEMETRY": "true",
             },
@@ -234,12 +290,12 @@ class Topology:
         settings |= {"RAY_USAGE_STATS_ENABLED": "0"}
         node = ["--num-cpus=1", "--disable-usage-stats", "--block"]
         node += ["--object-store-memory=100000000"]
-        sockets = f"/tmp/cuvee-ray-{self.ports['ray']}"  # noqa: S108 (sockets need a short path)
+        self._sockets = tempfile.mkdtemp(prefix="cuvee-ray-", dir="/tmp")
         for k in range(self._nodes):
             where = [f"--address={HOST}:{self.ports['ray']}"]
             if k == 0:
-                where = ["--head", f"--port={self.ports['ray']}", f"--temp-dir={sockets}"]
-                where += ["--include-dashboard=false", f"--node-ip-address={HOST}"]
+                where = ["--head", f"--port={self.ports['ray']}", f"--temp-dir={self._sockets}"]
+                where += ["--include-dashboard=false"]
             log = self.folder / f"ray-{k}.log"
             log.unlink(missing_ok=True)
             self._run(f"ray-{k}", [str(BIN / "ray"), "start", *where, *node], settings)
@@ -262,10 +318,26 @@ class Topology:
             self._until(name, lambda url=url: _answers(f"{self.environment[url]}/health"))
 
 
-def _let_through(folder: Path) -> None:
-    """Let other users pass through a folder of ours, as PostgreSQL's user must to its data."""
-    if folder.stat().st_uid == os.getuid() and folder != Path("/"):
-        folder.chmod(folder.stat().st_mode | 0o011)
+def _check_secrets(values: Mapping[str, str]) -> None:
+    """Refuse what is empty, in an auth string also half of it, and one secret of two servers."""
+    seen: dict[str, str] = {}
+    for name, value in values.items():
+        user, _, secret = value.partition(":") if name.endswith("_AUTH") else ("-", "", value)
+        if not user.strip() or not secret.strip():
+            form = ", or half of it is (it is user:secret)" if name.endswith("_AUTH") else ""
+            raise SystemExit(
+                f"{name} is empty{form}: unset it, and a secret is made up, or set it to one of "
+                "your own (openssl rand -hex 24)"
+            )
+        if secret in seen:
+            raise SystemExit(f"{name} and {seen[secret]} are the same: each server has its own")
+        seen[secret] = name
+
+
+def _passes(folder: Path) -> bool:
+    """Whether PostgreSQL's user can pass through a folder, and through all above it."""
+    asked = ["runuser", "-u", UNPRIVILEGED, "--", "test", "-x", str(folder)]
+    return subprocess.run(asked, check=False, cwd="/").returncode == 0
 
 
 def _free_port() -> int:

@@ -1,11 +1,15 @@
 #!/bin/sh
 # MLflow's server with PostgreSQL, artifact proxy and sign-in; secrets come from the environment.
+# None is an argument, for every user of a machine reads those: libpq takes PGPASSWORD.
 set -eu
 umask 077
-: "${CUVEE_DB_PASSWORD:?}" "${CUVEE_MLFLOW_PASSWORD:?}" "${MLFLOW_FLASK_SERVER_SECRET_KEY:?}"
-database="postgresql+psycopg2://cuvee:${CUVEE_DB_PASSWORD}@${CUVEE_DB_HOST:-postgres}:5432"
+sh "$(dirname "$0")/start.sh" CUVEE_DB_PASSWORD CUVEE_MLFLOW_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY
+PGPASSWORD=$CUVEE_DB_PASSWORD
+database="postgresql+psycopg2://${CUVEE_DB_USER:-mlflow}@${CUVEE_DB_HOST:-postgres}:5432"
 MLFLOW_AUTH_CONFIG_PATH="${TMPDIR:-/tmp}/mlflow-auth.ini"
-export MLFLOW_AUTH_CONFIG_PATH MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+export PGPASSWORD MLFLOW_AUTH_CONFIG_PATH
+export MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+rm -f "$MLFLOW_AUTH_CONFIG_PATH" # a file that is there keeps its mode
 cat > "$MLFLOW_AUTH_CONFIG_PATH" <<END
 [mlflow]
 default_permission = EDIT
