@@ -19,6 +19,7 @@ from flows.display import Display, use
 from flows.home import Home, settle
 from flows.server import PrefectApi
 from mixtures.errors import CuveeError, RecipeError
+from tasks.markdown import printable
 from tasks.review import PORT
 from tasks.review import review as review_record
 
@@ -87,17 +88,19 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
 def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     """Refit from the store, or from two tables, without training; also reads Olmix's fit files."""
     with _person() as display:
-        if olmix.detect(recipe):
-            given, text, notes = olmix.load(recipe)
-            for note in notes:
-                display.say(note)
-        else:
-            given, text = recipes.load(recipe)
-        place = settle(home)
-        from flows.present import present
-        from flows.refit import refit
+        foreign = olmix.detect(recipe)
+        with olmix.in_its_words() if foreign else contextlib.nullcontext():
+            if foreign:
+                given, text, notes = olmix.load(recipe)
+                for note in notes:
+                    display.say(note)
+            else:
+                given, text = recipes.load(recipe)
+            place = settle(home)
+            from flows.present import present
+            from flows.refit import refit
 
-        folder = refit(given, text, place)
+            folder = refit(given, text, place)
         display.close()
         present(display.console, folder, "")
 
@@ -274,7 +277,7 @@ def _person() -> Iterator[Display]:
             yield display
         except CuveeError as error:
             display.close()
-            print(f"cuvee: error: {error}", file=sys.stderr)
+            print(f"cuvee: error: {printable(str(error))}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             display.close()

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tasks.markdown import printable
+
 WIDTH = 110  # of tables where there is no terminal
 FIRST_ESTIMATE = 0.02  # of a step must be done before the time left is guessed
 LINE_SECONDS = 15.0  # between lines where there is no terminal
@@ -96,7 +98,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(text, markup=False, emoji=False)
+        self.console.print(printable(text), markup=False, emoji=False)
 
     def close(self) -> None:
         """Stop the live bars; the cursor returns to an ordinary line."""

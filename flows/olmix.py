@@ -28,8 +28,9 @@ Read otherwise than Olmix does, on purpose:
 * LightGBM does not stop early on its training rows.
 """
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ import yaml
 from pydantic import ValidationError
 
 from flows import recipe as recipes
+from flows import strict
 from flows.olmix_file import FitFile, PriorsPart
 from flows.recipe import Recipe
-from mixtures.errors import RecipeError
+from flows.refusal import explain
+from mixtures.errors import CuveeError, RecipeError
 from mixtures.laws import default
 from tasks import tables
 
@@ -51,16 +54,42 @@ LAWS: Mapping[str, dict[str, Any]] = {
     "bimix": {"name": "bimix"},
     "search": {"name": default.NAME},
 }
+FIELDS = {  # of a recipe, by what stands for them in a fit file
+    "tables.sizes or tables.token_counts": "priors.token_counts",
+    "tables.sizes": "priors.relative_sizes",
+    "tables.token_counts": "priors.token_counts",
+    "tables.targets": "eval.tasks",
+    "tables.only": "filtering.support_domains",
+    "Name it in tables.id": "Call it `run` in both",
+    "name one in tables.id": "call one `run` in both tables",
+    "constraints.epochs": "constraints.repetition_factor",
+    "constraints.bounds": "filtering.fixed_weight",
+    "full_scale.tokens": "constraints.target_tokens",
+    "objective.weights": "filtering.obj_weights",
+}
 AGREE = 0.01  # relative sizes and token counts that differ by less, as shares, are the same prior
 
 
 def detect(path: Path) -> bool:
     """Whether a file is a fit file of Olmix; False for whatever cannot be read."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        values = strict.load(recipes.text_of(path))
+    except (RecipeError, yaml.YAMLError):
         return False
     return isinstance(values, Mapping) and "swarm" in values
+
+
+@contextlib.contextmanager
+def in_its_words() -> Iterator[None]:
+    """Errors name the fields of a fit file and not those of the recipe that it becomes."""
+    try:
+        yield
+    except CuveeError as error:
+        text = str(error)
+        for ours, its in FIELDS.items():
+            text = text.replace(ours, its)
+        error.args = (text,)
+        raise
 
 
 def load(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
@@ -70,11 +99,11 @@ def load(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
         RecipeError: the file does not make sense; says where, with a suggestion.
         DataError: `metrics.csv` cannot be read.
     """
-    text = path.read_text(encoding="utf-8")
+    text = recipes.text_of(path)
     try:
-        given = FitFile.model_validate(yaml.safe_load(text))
+        given = FitFile.model_validate(strict.load(text))
     except ValidationError as error:
-        raise recipes.explain(error, str(path), FitFile) from None
+        raise explain(error, str(path), FitFile) from None
     _check(given, str(path))
     metrics = path.parent / given.swarm.metrics
     measured = tables.targets_of(metrics)
@@ -87,7 +116,7 @@ def load(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
         "tables": {
             "mixtures": str(path.parent / given.swarm.ratios),
             "scores": str(metrics),
-            "sizes": _kept(given, _sizes(given)),
+            "sizes": _kept(given, _relative(given)),
             "token_counts": _kept(given, given.priors.token_counts),
             "only": _only(given),
             "every": bool(given.filtering.keep_sources),
@@ -154,8 +183,11 @@ def _only(given: FitFile) -> list[str]:
 
 def _sizes(given: FitFile) -> dict[str, float]:
     """Sizes that make the mixture which the answer is compared with and held near."""
-    counts: dict[str, float] = {**given.priors.token_counts}
-    return counts if given.proposer.use_natural_kl else given.priors.relative_sizes or counts
+    return _relative(given) or {**given.priors.token_counts}
+
+
+def _relative(given: FitFile) -> dict[str, float]:
+    return {} if given.proposer.use_natural_kl else given.priors.relative_sizes
 
 
 def _kept(given: FitFile, sizes: Mapping[str, float]) -> dict[str, float]:

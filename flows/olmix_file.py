@@ -4,11 +4,12 @@ Source: allenai/olmix, `docs/cli/fit.md`, `README.md` and `olmix/fit/config.py`.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from flows.parts import Count, Part
+from flows.parts import Amount, Count, Part
 
 
 def _fraction(value: Any) -> Any:
@@ -22,26 +23,37 @@ def _fraction(value: Any) -> Any:
         return value
 
 
-Fraction = Annotated[float, BeforeValidator(_fraction), Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, BeforeValidator(_fraction), Field(gt=0)]
+Share = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)]
 
 
-class SwarmPart(Part):
+class FitPart(Part):
+    """A part of a fit file; null is what Olmix writes for a field that was not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class SwarmPart(FitPart):
     """The two tables."""
 
     ratios: str
     metrics: str
 
 
-class PriorsPart(Part):
+class PriorsPart(FitPart):
     """The natural mixture, and the text that exists."""
 
-    relative_sizes: dict[str, float] = Field(default_factory=dict)
+    relative_sizes: dict[str, Amount] = Field(default_factory=dict)
     token_counts: dict[str, Count] = Field(default_factory=dict)
     total_tokens: Count | None = None
 
 
-class EvalPart(Part):
+class EvalPart(FitPart):
     """Metrics by family: a list, or task -> metric as the in-loop evaluator has it."""
 
     type: Literal["offline", "inloop"] = "offline"
@@ -56,7 +68,7 @@ class EvalPart(Part):
         }
 
 
-class RegressionPart(Part):
+class RegressionPart(FitPart):
     """The law."""
 
     type: Literal["log_linear", "lightgbm", "gp", "autoscale", "bimix", "search"] = "log_linear"
@@ -66,7 +78,7 @@ class RegressionPart(Part):
     aggregate_task_families: bool = False
 
 
-class ProposerPart(Part):
+class ProposerPart(FitPart):
     """The search. `use_natural_kl` was a field of early versions."""
 
     type: Literal["exact", "simulation", "search"] = "exact"
@@ -77,7 +89,7 @@ class ProposerPart(Part):
     make_worst_mix: bool = False
 
 
-class ConstraintsPart(Part):
+class ConstraintsPart(FitPart):
     """Caps on repetition."""
 
     enabled: bool = False
@@ -85,7 +97,7 @@ class ConstraintsPart(Part):
     repetition_factor: float = Field(default=4.0, gt=0)
 
 
-class FilteringPart(Part):
+class FilteringPart(FitPart):
     """Which runs and metrics enter, with which weight, and shares that are given.
 
     `keep_sources`, `support_domains` and `fixed_weight` were fields of early versions.
@@ -98,7 +110,7 @@ class FilteringPart(Part):
     obj_weights: dict[str, Fraction] = Field(default_factory=dict)
 
 
-class FitFile(Part):
+class FitFile(FitPart):
     """A fit file, whole."""
 
     swarm: SwarmPart

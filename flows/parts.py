@@ -8,22 +8,38 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from mixtures.quantities import whole
 from tasks import exports, handoff_call
 
-Count = Annotated[int, BeforeValidator(whole), Field(gt=0)]
+Count = Annotated[int, BeforeValidator(whole), Field(gt=0, le=10**18)]
+Amount = Annotated[float, BeforeValidator(whole), Field(gt=0)]  # a count, or a size of no unit
+Share = Annotated[float, Field(ge=0, le=1)]
+DAY = 86_400.0  # seconds
 
 
 class Part(BaseModel):
     """A part of a recipe: unknown fields are refused, values are not coerced in silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _yes_is_no_number(cls, values: Any) -> Any:
         for name, value in values.items() if isinstance(values, Mapping) else ():
             field = cls.model_fields.get(name)
-            if isinstance(value, bool) and field is not None and field.annotation is not bool:
-                raise ValueError(f"{name!r} is neither true nor false: give a value")
+            kind = str(field.annotation) if field else ""
+            if field is None or field.annotation is bool or "Any" in kind or "Part" in kind:
+                continue
+            if isinstance(value, bool) or ("str]" not in kind and _flagged(value)):
+                raise ValueError(
+                    f"{name!r} is neither true nor false: give a value; YAML reads an unquoted no, "
+                    "off, yes or on so, write names in quotes"
+                )
         return values
+
+
+def _flagged(value: Any) -> bool:
+    """Whether true or false stands somewhere in lists and mappings."""
+    if isinstance(value, Mapping | list):
+        return any(map(_flagged, value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, bool)
 
 
 class ContinualPart(Part):
@@ -36,7 +52,7 @@ class ContinualPart(Part):
 
     old: list[str] = Field(min_length=1)
     replay: float = Field(default=0.0, ge=0, le=1)
-    forget: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    forget: float | None = Field(default=None, ge=0)
 
 
 class ExportPart(Part):
@@ -71,8 +87,8 @@ class HandoffPart(Part):
     stage: int | None = Field(default=None, ge=1)
     webhook: str | None = None
     command: list[str] = []
-    timeout: float = Field(default=60, gt=0, allow_inf_nan=False)
-    every: float = Field(default=30, gt=0, allow_inf_nan=False)
+    timeout: float = Field(default=60, gt=0, le=7 * DAY)
+    every: float = Field(default=30, gt=0, le=7 * DAY)
 
     def check(self, export: ExportPart) -> None:
         """Refuse an unknown format, and a call that cannot be made or holds a secret."""

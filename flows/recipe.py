@@ -5,18 +5,17 @@ methods, designs, laws and searches named in it are built by `mixtures.registry`
 needs no change here.
 """
 
-import difflib
 import hashlib
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from flows import continual, strict
-from flows.parts import ContinualPart, Count, ExportPart, HandoffPart, Part
+from flows.parts import Amount, ContinualPart, Count, ExportPart, HandoffPart, Part, Share
+from flows.refusal import bounded, explain
 from flows.standing import BudgetPart, SchedulePart
 from mixtures import registry
 from mixtures.constraints import Constraints, Group, constrain
@@ -76,10 +75,10 @@ class ProxyPart(Part):
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"
     average: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    rate: float = Field(default=1.0, gt=0)
+    rate: float = Field(default=1.0, gt=0, le=1000)
     match_repetition: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    pack: int | None = Field(default=None, ge=1)
+    pack: int | None = Field(default=None, ge=1, le=10_000)
 
 
 class EvaluationPart(Part):
@@ -111,7 +110,7 @@ class TablesPart(Part):
     mixtures: str
     scores: str
     id: str | None = None
-    sizes: dict[str, float] = {}
+    sizes: dict[str, Amount] = {}
     token_counts: dict[str, Count] = {}
     targets: list[str] = []
     higher_is_better: list[str] = []
@@ -138,16 +137,16 @@ class GroupPart(Part):
     """A sum of shares held between two values."""
 
     domains: list[str]
-    at_least: float = 0.0
-    at_most: float = 1.0
+    at_least: Share = 0.0
+    at_most: Share = 1.0
 
 
 class ConstraintsPart(Part):
     """What every candidate and the answer satisfy."""
 
-    bounds: dict[str, tuple[float, float]] = {}
+    bounds: dict[str, tuple[Share, Share]] = {}
     groups: list[GroupPart] = []
-    required: dict[str, float] = {}
+    required: dict[str, Share] = {}
     epochs: float | dict[str, float] | None = None
     most_domains: int | None = Field(default=None, ge=1)
     most_kl: float | None = Field(default=None, ge=0)
@@ -177,7 +176,7 @@ class ConfirmPart(Part):
     `cuvee run` trains them at the study's own size, `cuvee confirm` at each of `sizes`.
     """
 
-    seeds: int = Field(default=3, ge=2)
+    seeds: int = Field(default=3, ge=2, le=1000)
     sizes: list[SizePart] = []
     mixtures: dict[str, dict[str, float]] = {}
     best_observed: bool = True
@@ -210,14 +209,17 @@ class LimitsPart(Part):
     """
 
     failed_share: float = Field(default=0.2, ge=0, le=1)
-    least_signal: float = Field(default=RATIO, ge=0, allow_inf_nan=False)
+    least_signal: float = Field(default=RATIO, ge=0)
     drop_noisy: bool = False
 
 
 class Recipe(Part):
     """A study, whole."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="made of letters, digits, ., _ and -, the first a letter or a digit",
+    )
     seed: int = Field(default=42, ge=0)
     corpus: CorpusPart | None = None
     tables: TablesPart | None = None
@@ -291,23 +293,29 @@ def load(path: Path) -> tuple[Recipe, str]:
         RecipeError: the file is missing, is not YAML, or does not make sense; says where.
         UnknownName: an unknown field or name, with a suggestion.
     """
+    text = text_of(path)
+    return parse(text, str(path)), text
+
+
+def text_of(path: Path) -> str:
+    """The text of a recipe's file; errors as `load`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(strict.LARGEST + 1)  # which `strict` refuses
     except OSError as error:
         near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f"; recipes there: {', '.join(near)}" if near else ""
         raise RecipeError(f"cannot read the recipe {path} ({error.strerror}){hint}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"the recipe {path} is not UTF-8: {error.reason}") from error
-    return parse(text, str(path)), text
 
 
 def parse(text: str, where: str = "the recipe") -> Recipe:
     """A recipe from its text; see `load`."""
     try:
         values = strict.load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not YAML: {strict.said(error)}") from error
     if not isinstance(values, Mapping):
         raise RecipeError(f"{where} must be a mapping of fields; found {type(values).__name__}")
     if "swarm" in values:
@@ -345,35 +353,9 @@ def build(values: Mapping[str, Any], where: str) -> Recipe:
         if recipe.limits.drop_noisy:
             screening.check(objective)
         continual.check(recipe)
+        recipe.digest  # noqa: B018  what cannot be hashed is told now, and not after training
     except UnknownName:
         raise
-    except CuveeError as error:
-        raise RecipeError(f"{where}: {error}") from error
+    except (CuveeError, TypeError, ValueError) as error:
+        raise bounded(RecipeError(f"{where}: {error}")) from error
     return recipe
-
-
-def explain(error: ValidationError, where: str, root: type[BaseModel]) -> CuveeError:
-    """What pydantic refused of a root model's values, in one sentence."""
-    problems = []
-    for item in error.errors(include_url=False):
-        place = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            problems.append(f"unknown field {place!r}{_suggest(item['loc'], root)}")
-        elif item["type"] == "missing":
-            problems.append(f"field {place!r} is missing")
-        else:
-            problems.append(f"{place}: {item['msg']}; got {item['input']!r}")
-    return RecipeError(f"{where}: " + "; ".join(problems))
-
-
-def _suggest(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
-    model: Any = root
-    for part in location[:-1]:
-        field = model.model_fields.get(part)
-        if field is None:
-            continue  # a key of a mapping, such as a domain's name
-        nested = (field.annotation, *typing.get_args(field.annotation))
-        model = next((kind for kind in nested if hasattr(kind, "model_fields")), model)
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

@@ -1,29 +1,25 @@
 """What a sweep may cost and when it runs: the parts `budget` and `schedule` of a recipe."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from flows.parts import Amount, Part
 
 
-class StandingPart(BaseModel):
-    """A part of a recipe that decides nothing about what is trained or recommended."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MoneyPart(StandingPart):
+class MoneyPart(Part):
     """A ceiling on money, in whatever currency: wall time of the sweep, priced by the hour.
 
     `per_hour` is what an hour of everything that the sweep occupies costs, the whole cluster.
     """
 
-    per_hour: float = Field(gt=0, allow_inf_nan=False)
-    most: float = Field(gt=0, allow_inf_nan=False)
+    per_hour: float = Field(gt=0)
+    most: float = Field(gt=0)
 
 
-class BudgetPart(StandingPart):
+class BudgetPart(Part):
     """Ceilings on what one sweep newly spends; what the store holds is free."""
 
-    flops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    flops: Amount | None = None
+    minutes: float | None = Field(default=None, gt=0)
     money: MoneyPart | None = None
 
     @property
@@ -35,7 +31,7 @@ class BudgetPart(StandingPart):
         return min(limits) if limits else None
 
 
-class SchedulePart(StandingPart):
+class SchedulePart(Part):
     """When a scheduled sweep runs, where, and who is told when it fails.
 
     Attributes:
@@ -49,7 +45,11 @@ class SchedulePart(StandingPart):
 
     cron: str = ""
     timezone: str = "UTC"
-    notify: str = Field(default="", pattern=r"^$|^[a-z0-9-]+/[A-Za-z0-9-]+$")
+    notify: str = Field(
+        default="",
+        pattern=r"^$|^[a-z0-9-]+/[A-Za-z0-9-]+$",
+        description='a Prefect block, "type/name", such as slack-webhook/data-team',
+    )
     pool: str = ""
     limit: int = Field(default=1, ge=1)
     reuse: bool = True

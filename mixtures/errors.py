@@ -20,7 +20,12 @@ message alone; a traceback is for our own mistakes.
 """
 
 import difflib
+import math
 from collections.abc import Iterable
+
+from mixtures.quantities import whole
+
+LONGEST_NAME = 80  # characters of an unknown name that are shown
 
 
 class CuveeError(Exception):
@@ -41,10 +46,19 @@ class UnknownName(RecipeError):
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(known)
+        name, names = name[:LONGEST_NAME], sorted(known, key=_order)
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        size = _order(name)[0]
+        if size > 0 and all(_order(other)[0] > 0 for other in names):  # 300k is no misspelt 30M
+            close = [min(names, key=lambda other: abs(math.log(size / _order(other)[0])))]
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+
+def _order(name: str) -> tuple[float, str]:
+    """Sizes by their size (0.3M, 2M, 10M), other names by their letters."""
+    value = whole(name)
+    return (0.0 if isinstance(value, str) or not math.isfinite(value) else float(value), name)
 
 
 class ConstraintError(CuveeError):

@@ -1,6 +1,13 @@
-"""Text of other people's making, put into Markdown so that it reads as it is."""
+"""Text of other people's making, put into Markdown or on a terminal so that it reads as it is."""
 
 import re
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but line ends and tabs
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, which names and paths may hold, are written out."""
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def escape(text: str) -> str:
