@@ -10,8 +10,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
-
 from mixtures import registry
 from mixtures.errors import ExportError, StorageError
 from mixtures.history import canonical
@@ -19,7 +17,7 @@ from tasks import handoff_approval
 from tasks.exports import Blend, Format
 from tasks.handoff_approval import Approval
 from tasks.handoff_card import Card
-from tasks.store import Store
+from tasks.store import Store, opened
 
 FILE = "manifest.json"
 MANIFESTS = "manifests"  # folder of the store: every manifest that was written, by its hash
@@ -136,7 +134,7 @@ def verify(target: str, store: Store | None = None) -> tuple[dict[str, Any], lis
     plain = {name: value for name, value in content.items() if name != "sha256"}
     if stated != _sha256(canonical(plain).encode()):
         wrong.append("the manifest is not what was written: its hash does not match")
-    files, root = fsspec.core.url_to_fs(folder)
+    files, root = opened(folder)
     for name, digest in _mapping(content.get("files")).items():
         path = f"{root}/{name}"
         if "/" in name or not files.exists(path):
@@ -161,7 +159,7 @@ def _unknown(content: Mapping[str, Any], store: Store) -> list[str]:
 
 def _read(folder: str) -> dict[str, Any]:
     try:
-        files, root = fsspec.core.url_to_fs(folder)
+        files, root = opened(folder)
         raw = files.cat_file(f"{root}/{FILE}")
     except FileNotFoundError as error:
         raise ExportError(

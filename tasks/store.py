@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.files, self.root = fsspec.core.url_to_fs(url)
+        self.files, self.root = opened(url)
         self.damaged: list[str] = []
         self._known: dict[str, RunResult] = {}
         with _plainly(self.root):
@@ -254,6 +255,28 @@ class Store:
         self.damaged.append(f"{path}: {why}; moved to {aside}, it will be made again")
 
 
+def opened(url: str) -> tuple[Any, str]:
+    """The file system of a local path or an fsspec URL, and the place in it.
+
+    Raises:
+        StorageError: nothing here reads such URLs; says what would.
+    """
+    if re.match(r"[A-Za-z][\w+.-]+:/(?!/)", url):
+        raise StorageError(f"{url} is neither a path nor a URL: write {url.replace(':/', '://')}")
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        cure = "pip install 'cuvee[s3]'" if "s3fs" in str(error) else str(error)
+        raise StorageError(f"{url} needs a package that is not installed: {cure}") from error
+    except ValueError as error:
+        raise StorageError(
+            f"{url} cannot be opened ({error}): give a path, or a URL such as s3://bucket/folder"
+        ) from error
+    except Exception as error:  # whatever a file system finds wrong when it is made
+        raise StorageError(f"cannot use {url}: {error}") from error
+    return files, str(root)
+
+
 @contextmanager
 def _whole(path: str) -> Iterator[None]:
     """Removes a new file that could not be written."""
@@ -315,3 +338,7 @@ def _plainly(path: str) -> Iterator[None]:
                 "choose another folder with --home or change its permissions"
             ) from error
         raise StorageError(f"cannot use {path}: {error}") from error
+    except CuveeError:
+        raise
+    except Exception as error:  # a remote file system's own: no credentials, not writable, ...
+        raise StorageError(f"cannot use {path} ({type(error).__name__}): {error}") from error

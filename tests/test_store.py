@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import sys
 
 import fsspec
 import fsspec.implementations.memory
@@ -9,6 +11,7 @@ import pytest
 
 from mixtures.errors import StorageError
 from mixtures.history import Failed, RunResult, RunSpec, Score, Stage
+from tasks import handoff_manifest
 from tasks.store import Store
 
 
@@ -38,6 +41,32 @@ def result(seed: int = 0) -> RunResult:
 
 def record(store: Store, seed: int = 0) -> str:
     return f"{store.root}/runs/{spec(seed).fingerprint}/result.json"
+
+
+@pytest.mark.parametrize(
+    ("url", "cure"),
+    [
+        ("s3://bucket/x", "pip install 'cuvee[s3]'"),
+        ("zip://x::s3://bucket/y", "pip install 'cuvee[s3]'"),
+        ("gs://bucket/x", "gcsfs"),
+        ("foo://bucket/x", "s3://bucket/folder"),
+        ("s3:/bucket/x", "s3://bucket/x"),
+    ],
+)
+def test_a_place_that_nothing_here_opens_is_a_sentence(url, cure, monkeypatch):
+    """Catches fsspec's ImportError and ValueError, and a folder called "s3:"."""
+    for package in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, package, None)  # not installed
+    for use in (Store, handoff_manifest.verify):
+        with pytest.raises(StorageError, match=re.escape(cure)):
+            use(url)
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence():
+    """Catches what a file system raises that is no OSError: here NotImplementedError."""
+    store = Store("http://127.0.0.1:9/x")
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1"):
+        store.put(result())
 
 
 def test_an_outcome_comes_back_to_the_last_digit(tmp_path):
