@@ -12,7 +12,7 @@ chance that any two different runs share a hash is about 1e-6.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,18 +25,16 @@ from mixtures.errors import DataError
 N = 13
 BLOCK = 4096  # characters of a long document that are dropped together, about
 BATCH = 2_000_000  # bytes looked at in one sweep
+LONGEST_WORD = 100_000  # bytes of a word that are compared (assumption: no benchmark has longer)
 
 _TABLE_BITS = 27
 
 
-def blocks(text: str, size: int = BLOCK) -> list[str]:
+def blocks(text: str, size: int = BLOCK) -> Iterator[str]:
     """A text cut into blocks of about `size` characters, at a paragraph's end where there is one.
 
     The blocks joined are the text. A text of up to two blocks stays whole.
     """
-    if len(text) <= 2 * size:
-        return [text]
-    result = []
     start = 0
     while len(text) - start > 2 * size:
         cut = -1
@@ -46,10 +44,9 @@ def blocks(text: str, size: int = BLOCK) -> list[str]:
                 cut = found + len(mark)
                 break
         cut = cut if cut > 0 else start + 2 * size
-        result.append(text[start:cut])
+        yield text[start:cut]
         start = cut
-    result.append(text[start:])
-    return result
+    yield text[start:]
 
 
 @dataclass(frozen=True)
@@ -128,6 +125,10 @@ class NGramIndex:
         batch: list[str] = []
         size = 0
         for document in documents:
+            if len(document) > BATCH:
+                result += [*self._sweep(batch), self._stretched(document)]
+                batch, size = [], 0
+                continue
             batch.append(document)
             size += len(document)
             if size >= BATCH:
@@ -145,6 +146,8 @@ class NGramIndex:
 
     def _lookup(self, grams: Hashes) -> tuple[NDArray[np.int64], Hashes]:
         """Positions of the grams that are in the index, and their owners."""
+        if not len(self.hashes):
+            return np.zeros(0, dtype=np.int64), self.owners
         top = (grams >> np.uint64(64 - _TABLE_BITS)).astype(np.int64)
         maybe = np.flatnonzero(self._table[top >> 3] & (1 << (top & 7)).astype(np.uint8))
         places = np.searchsorted(self.hashes, grams[maybe])
@@ -154,13 +157,38 @@ class NGramIndex:
 
     def _sweep(self, documents: Sequence[str]) -> list[Cleaned]:
         """Documents whose blocks are laid end to end and looked up at once."""
-        cut = [blocks(document) for document in documents]
+        cut = [list(blocks(document)) for document in documents]
         firsts = np.cumsum([0, *map(len, cut)]).tolist()
         hit = self._hits(cut)
         return [
-            self._result(text, parts, first, hit)
+            self._result(text, [hit.get(first + i, 0) for i in range(len(parts))])
             for text, parts, first in zip(documents, cut, firsts[:-1], strict=True)
         ]
+
+    def _stretched(self, text: str) -> Cleaned:
+        """A long document, a stretch at a time: memory is that of a stretch, results are the same.
+
+        The last n words of a stretch go before the next one, so that a run may span two. The last
+        of them may itself go on there, and is looked up there.
+        """
+        hit: dict[int, int] = {}
+        carry, begun = b"", np.zeros(0, dtype=np.int64)  # last words, and the block each begins in
+        count = 0
+        for parts, last in _stretches(blocks(text)):
+            pieces = [normal(part) for part in parts]
+            data = b"".join([carry, *pieces])
+            words, starts = words_of(data, self._powers)
+            ends = len(carry) + np.cumsum([len(piece) for piece in pieces])
+            block = count + np.searchsorted(ends, starts, side="right")
+            block[: len(begun)] = begun
+            whole = words if last else words[:-1]
+            _mark(hit, block, self.n, *self._lookup(grams_of(whole, self.n)))
+            tail = data[starts[-self.n :][0] :].split(b"\0") if len(starts) else []
+            carry = b"\0".join([word[:LONGEST_WORD] for word in tail if word])
+            carry += b"\0" * data.endswith(b"\0")
+            begun = block[-self.n :]
+            count += len(parts)
+        return self._result(text, [hit.get(i, 0) for i in range(count)])
 
     def _hits(self, cut: Sequence[Sequence[str]]) -> dict[int, int]:
         """Bits of the benchmarks that each colliding block touches, by the block's number."""
@@ -186,18 +214,45 @@ class NGramIndex:
                 hit[block] = hit.get(block, 0) | mask
         return hit
 
-    def _result(self, text: str, parts: list[str], first: int, hit: Mapping[int, int]) -> Cleaned:
-        masks = [hit.get(first + i, 0) for i in range(len(parts))]
+    def _result(self, text: str, masks: Sequence[int]) -> Cleaned:
+        """What is left of a text, given the bits of the benchmarks that each block touches."""
         if not any(masks):
-            return Cleaned(text, {}, len(parts), 0)
+            return Cleaned(text, {}, len(masks), 0)
         hits = {
             name: count
             for i, name in enumerate(self.names)
             if (count := sum(mask >> i & 1 for mask in masks))
         }
-        kept = "".join(part for part, mask in zip(parts, masks, strict=True) if not mask)
+        kept = "".join(part for part, mask in zip(blocks(text), masks, strict=True) if not mask)
         dropped = sum(mask > 0 for mask in masks)
-        return Cleaned(kept if kept.strip() else None, hits, len(parts), dropped)
+        return Cleaned(kept if kept.strip() else None, hits, len(masks), dropped)
+
+
+def _stretches(parts: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
+    """Blocks together to BATCH characters, and whether they are the last."""
+    stretch: list[str] = []
+    size = 0
+    for part in parts:
+        if size >= BATCH:
+            yield stretch, False
+            stretch, size = [], 0
+        stretch.append(part)
+        size += len(part)
+    yield stretch, True
+
+
+def _mark(
+    hit: dict[int, int],
+    block: NDArray[np.int64],
+    n: int,
+    positions: NDArray[np.int64],
+    owners: Hashes,
+) -> None:
+    """Adds the owners of runs of n words to all blocks from a run's first word to its last."""
+    first, last = block[positions], block[positions + n - 1]
+    for a, b, mask in zip(first.tolist(), last.tolist(), owners.tolist(), strict=True):
+        for i in range(a, b + 1):
+            hit[i] = hit.get(i, 0) | mask
 
 
 def fingerprint(texts_by_benchmark: Mapping[str, Iterable[str]], n: int = N) -> str:

@@ -35,6 +35,7 @@ PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
 KINDS = (*TEXTS, *PROSE, *LINES, ".json", *TABLES)
 KNOWN = f"{', '.join(KINDS)}; text and JSON also with {', '.join(PACKINGS[1:])}"
 MARK = "\ufeff"  # a byte order mark, which belongs to no text
+_BLANK = MARK + " \t\r\n"
 
 
 @dataclass(frozen=True)
@@ -202,19 +203,22 @@ def _rows(path: Path, packing: str, field: str, *, whole: bool) -> Iterator[Docu
                     line = stream.readline(CHUNK)
                 continue
             try:
-                text = line.decode().strip(MARK + " \t\r\n")
+                text = line.decode()
             except UnicodeDecodeError as error:
                 yield _not_utf8(path, number, error)
                 continue
             escaped = b"\\u" in line
-            del line
+            line = b" "  # of a long row there is room for one copy
+            text = text.strip(_BLANK)
             if text:
-                yield _text(_parsed(text, place), field, place, escaped=escaped)
+                row = _parsed(text, place)
+                del text
+                yield _text(row, field, place, escaped=escaped)
 
 
 def _starts_with_a_row(stream: BinaryIO) -> bool:
     line = b""
-    while not line.strip(b"\xef\xbb\xbf \t\r\n"):
+    while not line.strip(_BLANK.encode()):
         line = stream.readline(LONGEST)
         if not line:
             return True

@@ -79,14 +79,20 @@ class ShardWriter:
         self._hash = hashlib.sha256()
         self._lengths: list[int] = []
         self._bytes: list[int] = []
+        self._open = 0  # bytes of the document that is being written
+
+    def extend(self, ids: bytes) -> None:
+        """Appends a part of a document: its token ids as bytes."""
+        self._file.write(ids)
+        self._hash.update(ids)
+        self._open += len(ids)
 
     def add(self, ids: bytes, size: int) -> None:
-        """Appends one document: its token ids as bytes, without the end; its UTF-8 bytes."""
-        data = ids + self._end
-        self._file.write(data)
-        self._hash.update(data)
-        self._lengths.append(len(data) // self._type.itemsize)
+        """Appends one document, or its last part: ids as bytes without the end; UTF-8 bytes."""
+        self.extend(ids + self._end)
+        self._lengths.append(self._open // self._type.itemsize)
         self._bytes.append(size)
+        self._open = 0
 
     def close(self) -> dict[str, Any]:
         """Writes the index; returns documents, tokens, bytes, and sha256 of both files."""

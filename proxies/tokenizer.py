@@ -24,7 +24,11 @@ from proxies.shards import token_type
 EOT = "<|endoftext|>"
 # White space in the sense of Unicode (Python's \s also counts \x1c-\x1f), then what is not.
 _PIECES = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+|[^\S\x1c-\x1f]+")
+# Where long text may be cut: before white space, or between a word and an ASCII mark that follows.
+_EDGE = re.compile(r"[\S\x1c-\x1f](?=[^\S\x1c-\x1f])|[^\W_](?=[!-/:-@\[-^`{-~])")
+STRETCH = 1_000_000  # characters of a long document that are encoded together, about
 _TABLE_LIMIT = 1_000_000  # pieces remembered, some 150 MB
+_PIECE_LIMIT = 256  # characters of a piece that is remembered
 
 
 def train(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:
@@ -97,11 +101,11 @@ class Encoder:
         self._tokenizer.encode_special_tokens = True
         self._type = token_type(tokenizer.get_vocab_size())
         self._table: dict[str, bytes] = {}
-        self._separable = _separable(tokenizer)
+        self.separable = _separable(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Token ids of each text, as the bytes of little-endian integers of `token_type`."""
-        if not self._separable:
+        if not self.separable:
             return self._whole(texts)
         if len(self._table) > _TABLE_LIMIT:
             self._table.clear()
@@ -109,7 +113,11 @@ class Encoder:
         pieces = [_PIECES.findall(text) for text in texts]
         fresh = sorted(set().union(*pieces).difference(table))
         table.update(zip(fresh, self._whole(fresh), strict=True))
-        return [b"".join([table[piece] for piece in row]) for row in pieces]
+        encoded = [b"".join([table[piece] for piece in row]) for row in pieces]
+        for piece in fresh:
+            if len(piece) > _PIECE_LIMIT:
+                del table[piece]
+        return encoded
 
     def _whole(self, texts: Sequence[str]) -> list[bytes]:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -118,6 +126,20 @@ class Encoder:
         data = np.array(ids, dtype=self._type).tobytes()
         ends = np.cumsum([0, *lengths]) * self._type.itemsize
         return [data[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
+
+
+def stretches(text: str, size: int = STRETCH) -> list[str]:
+    """A text cut where no token spans, so that the tokens of the parts are those of the text.
+
+    A part is a little longer than `size`, and much longer where nothing may be cut. Holds for a
+    tokenizer whose `Encoder` is separable.
+    """
+    parts = []
+    start = 0
+    while len(text) - start > size and (edge := _EDGE.search(text, start + size - 1)):
+        parts.append(text[start : edge.end()])
+        start = edge.end()
+    return [*parts, text[start:]]
 
 
 def _separable(tokenizer: Tokenizer) -> bool:

@@ -216,9 +216,13 @@ def _encode(
         train = ShardWriter(folder, "train", vocabulary=vocabulary, eot=eot)
         valid = ShardWriter(folder, "valid", vocabulary=vocabulary, eot=eot)
         number = 0
-        for group in groups(spooled(domain)):
-            for data in encoder.encode(group):
+        parts = spooled(domain, whole=not encoder.separable)
+        for group in groups(parts, lambda part: len(part[0])):
+            for data, (_, ends) in zip(encoder.encode([t for t, _ in group]), group, strict=True):
                 writer = valid if number in domain.held else train
+                if not ends:
+                    writer.extend(data)
+                    continue
                 writer.add(data, domain.sizes[number])
                 done += domain.sizes[number]
                 number += 1

@@ -7,12 +7,13 @@ looked for (a limit). Kept text passes through a spool file, so memory holds a f
 document and not the corpus.
 """
 
+import codecs
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,8 +21,10 @@ from evaluation.decontaminate import NGramIndex
 from mixtures.errors import DataError
 from proxies.corpus import Source
 from proxies.readers import Document, Unusable
+from proxies.tokenizer import STRETCH, stretches
 from tasks.progress import Report
 
+Item = TypeVar("Item")
 GROUP = 4_000_000  # characters of text handled together
 NOTABLE = 0.05  # share of a domain's documents that another one holds, from which it is told
 SAMPLE_DOCUMENT = 50_000  # characters of one document that the tokenizer sees at most
@@ -98,7 +101,7 @@ def read(
         domain = Spooled(name, spools / f"{i}")
         start, width = 0.4 * i / len(sources), 0.4 / len(sources)
         with domain.spool.open("wb") as spool:
-            for group in groups(_usable(source.documents(), domain)):
+            for group in groups(_usable(source.documents(), domain), len):
                 _keep(domain, group, seen, index, settings.seed, spool.write)
                 done = domain.counts["documents_read"]
                 progress(f"reading {name}: {done} documents", start + width / 2)
@@ -118,13 +121,13 @@ def _usable(documents: Iterable[Document], domain: Spooled) -> Iterator[str]:
             yield document
 
 
-def groups(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Documents in lists of about GROUP characters."""
-    group: list[str] = []
+def groups(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Documents, or parts of them, in lists of about GROUP characters."""
+    group: list[Item] = []
     size = 0
-    for document in documents:
-        group.append(document)
-        size += len(document)
+    for item in items:
+        group.append(item)
+        size += length(item)
         if size >= GROUP:
             yield group
             group, size = [], 0
@@ -145,12 +148,11 @@ def _keep(
     fresh: list[tuple[str, bytes]] = []
     for text in group:
         counts["documents_read"] += 1
-        data = text.encode("utf-8")
-        counts["bytes_read"] += len(data)
-        if not text.strip():
+        size, digest = _digest(text, seed)
+        counts["bytes_read"] += size
+        if not text or text.isspace():
             counts["blank"] += 1
             continue
-        digest = hashlib.blake2b(data, digest_size=16, key=b"%d" % seed).digest()
         if digest in seen:
             counts["duplicates" if seen[digest] == domain.name else "duplicates_elsewhere"] += 1
             domain.elsewhere.update([seen[digest]] * (seen[digest] != domain.name))
@@ -164,20 +166,30 @@ def _keep(
             counts["documents_dropped" if cleaned.text is None else "documents_cut"] += 1
             counts["blocks_dropped"] += cleaned.dropped
             domain.hits.update(dict.fromkeys(cleaned.hits, 1))
-        if cleaned.text is None:
-            counts["bytes_dropped"] += len(text.encode("utf-8"))
-            continue
-        data = cleaned.text.encode("utf-8")
+        size, rest = _digest(cleaned.text or "", seed)
         if cleaned.dropped:
-            counts["bytes_dropped"] += len(text.encode("utf-8")) - len(data)
-            rest = hashlib.blake2b(data, digest_size=16, key=b"%d" % seed).digest()
+            counts["bytes_dropped"] += _digest(text, seed)[0] - size
+        if cleaned.text is None:
+            continue
+        if cleaned.dropped:
             if rest in seen:
                 counts["duplicates"] += 1
                 continue
             seen[rest] = domain.name
-        write(data)
-        domain.sizes.append(len(data))
+        for start in range(0, len(cleaned.text), STRETCH):
+            write(cleaned.text[start : start + STRETCH].encode())
+        domain.sizes.append(size)
         domain.keys.append(int.from_bytes(digest[:8], "big") / 2**64)
+
+
+def _digest(text: str, seed: int) -> tuple[int, bytes]:
+    """The UTF-8 bytes of a text and their hash, a stretch at a time."""
+    digest, size = hashlib.blake2b(digest_size=16, key=b"%d" % seed), 0
+    for start in range(0, len(text), STRETCH):
+        data = text[start : start + STRETCH].encode()
+        digest.update(data)
+        size += len(data)
+    return size, digest.digest()
 
 
 def hold_out(domain: Spooled, settings: CorpusSettings) -> frozenset[int]:
@@ -230,11 +242,21 @@ def notices(domain: Spooled) -> list[str]:
     return found
 
 
-def spooled(domain: Spooled) -> Iterator[str]:
-    """The kept documents of a domain, in order."""
+def spooled(domain: Spooled, whole: bool) -> Iterator[tuple[str, bool]]:
+    """The kept text of a domain in order, and whether a document ends with it.
+
+    A long document comes in parts that no token spans, unless it must come `whole`.
+    """
     with domain.spool.open("rb") as spool:
         for size in domain.sizes:
-            yield spool.read(size).decode("utf-8")
+            step = size if whole else min(size, STRETCH)
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            text = ""
+            for start in range(0, size, step):
+                text += decoder.decode(spool.read(min(step, size - start)))
+                *done, text = [text] if whole else stretches(text, STRETCH)
+                yield from ((part, False) for part in done)
+            yield text, True
 
 
 def sample(domains: Iterable[Spooled], settings: CorpusSettings) -> Iterator[str]:
@@ -248,6 +270,9 @@ def sample(domains: Iterable[Spooled], settings: CorpusSettings) -> Iterator[str
             if i not in domain.held:
                 chosen.add(i)
                 size += min(domain.sizes[i], SAMPLE_DOCUMENT)
-        for i, text in enumerate(spooled(domain)):
-            if i in chosen:
-                yield text[:SAMPLE_DOCUMENT]
+        with domain.spool.open("rb") as spool:
+            for i, end in enumerate(np.cumsum(domain.sizes).tolist()):
+                if i in chosen:
+                    spool.seek(end - domain.sizes[i])
+                    start = spool.read(min(domain.sizes[i], 4 * SAMPLE_DOCUMENT))
+                    yield start.decode("utf-8", "ignore")[:SAMPLE_DOCUMENT]

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 import unicodedata
 
 import numpy as np
@@ -93,6 +95,63 @@ def test_two_preparations_agree_byte_for_byte(tmp_path):
     two = prepare(sources(), tmp_path / "two", benchmarks={"b": [QUESTION]}, settings=SMALL)
     assert files(one.root) == files(two.root)
     assert one.root.name == two.root.name
+
+
+def test_long_documents_in_stretches_give_the_same_shards(tmp_path, monkeypatch):
+    """Catches tokens, counts or hashes that depend on how much text is held in memory."""
+    long = "\n\n".join(
+        QUESTION + " 中文，字符é" if i % 20 == 7 else document(9000 + i, 100) for i in range(60)
+    )
+    given = sources()
+    given["weather"] = Texts((*given["weather"].texts, long, long[:20_000], "w" * 3000))
+    whole = prepare(given, tmp_path / "one", benchmarks={"b": [QUESTION]}, settings=SMALL)
+    monkeypatch.setattr("tasks.spool.STRETCH", 700)
+    monkeypatch.setattr("evaluation.decontaminate.BATCH", 3000)
+    monkeypatch.setattr("tasks.spool.GROUP", 2000)
+    parts = prepare(given, tmp_path / "two", benchmarks={"b": [QUESTION]}, settings=SMALL)
+    assert files(whole.root) == files(parts.root)
+    assert whole.manifest["domains"][0]["counts"]["documents_cut"] == 2
+
+
+GROWTH = """
+import random, resource, sys
+from pathlib import Path
+from proxies.corpus import Files
+from tasks.corpus import CorpusSettings, prepare
+
+settings = CorpusSettings(vocabulary=512, valid_bytes=20_000)
+prepare(
+    {"a": Files(sys.argv[1]), "b": Files(sys.argv[2])}, Path(sys.argv[3]),
+    benchmarks={"q": ["one two three four five six seven eight nine ten eleven twelve last"]},
+    settings=settings,
+)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jsonl", "txt"])
+def test_memory_hardly_grows_with_the_largest_document(tmp_path, kind):
+    """Catches lists and arrays over all words of a document: 28 bytes for each byte of it."""
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefghij"), 6)) for _ in range(5000)]
+    other = tmp_path / "b.jsonl"
+    other.write_text("".join(json.dumps({"text": document(i)}) + "\n" for i in range(400)))
+    most = []
+    for millions in (4, 24):
+        text = " ".join(rng.choice(words, millions * 1_000_000 // 7))
+        folder = tmp_path / f"{millions}"
+        folder.mkdir()
+        (folder / f"small.{kind}").write_text(
+            json.dumps({"text": document(1, 500)}) if kind == "jsonl" else document(1, 500)
+        )
+        (folder / f"large.{kind}").write_text(
+            json.dumps({"text": text}) if kind == "jsonl" else text
+        )
+        command = [sys.executable, "-c", GROWTH, str(folder), str(other), str(tmp_path / "out")]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        most.append(int(ran.stdout.split()[-1]))
+    assert (most[1] - most[0]) / 20_000_000 < 5
 
 
 def test_new_documents_do_not_move_the_old_ones(tmp_path):

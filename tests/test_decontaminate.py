@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation import decontaminate
 from evaluation.decontaminate import NGramIndex, blocks, fingerprint
 from evaluation.grams import normal
 from mixtures.errors import DataError
@@ -90,7 +91,7 @@ def test_only_the_touched_block_of_a_long_document_goes():
 def test_a_run_over_the_border_of_two_blocks_takes_both():
     """Catches looking blocks up one by one, which misses a run that spans two of them."""
     document = " ".join(words(3000, 1))
-    parts = blocks(document)
+    parts = list(blocks(document))
     left, right = parts[0].split(), parts[1].split()
     index = NGramIndex.build({"b": [" ".join(left[-7:] + right[:7])]})
     [cleaned] = index.clean_all([document])
@@ -143,6 +144,26 @@ def test_many_documents_at_once_give_what_one_at_a_time_gives(monkeypatch):
     together = index.clean_all(documents)
     assert together == [index.clean_all([d])[0] for d in documents]
     assert [i for i, cleaned in enumerate(together) if cleaned.dropped] == list(range(0, 60, 7))
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "dd", "f,", ". . -", "x" * 90, "\n\n"]), max_size=150),
+    st.lists(st.lists(st.sampled_from(["a", "b", "c", "dd", "f"]), min_size=3, max_size=9)),
+    st.integers(1, 200),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_long_document_a_stretch_at_a_time_gives_what_it_gives_whole(parts, texts, batch):
+    """Catches a run or a word lost, cut or counted twice where two stretches meet."""
+    document = " ".join(parts)
+    index = NGramIndex.build({"b": [" ".join(t) for t in texts]} if texts else {}, n=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decontaminate, "blocks", lambda text: blocks(text, 8))
+        patch.setattr(decontaminate, "LONGEST_WORD", 80)
+        whole = index._sweep([document])[0]
+        patch.setattr(decontaminate, "BATCH", batch)
+        assert index._stretched(document) == whole
+        if len(document) > batch:
+            assert index.clean_all(["a b", document, "c dd"])[1] == whole
 
 
 def test_the_fingerprint_follows_every_text_and_its_borders():

@@ -185,12 +185,36 @@ def test_encoding_by_pieces_equals_encoding_whole_documents():
     tokenizer = tokenizers.train(TEXTS * 3, 600)
     encoder = tokenizers.Encoder(tokenizer)
     plain = tokenizers.Encoder(tokenizer)
-    plain._separable = False
-    assert encoder._separable
+    plain.separable = False
+    assert encoder.separable
     rng = np.random.default_rng(0)
     characters = list(" \n\t\r\x1c\x85\u00a0'.!aZ9é中sdtrevml_\u2028\u200b")
     noise = ["".join(rng.choice(characters, 400)) for _ in range(300)]
     assert encoder.encode(TEXTS + noise) == plain.encode(TEXTS + noise)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_the_tokens_of_a_texts_stretches_are_those_of_the_text(size):
+    """Catches a cut inside a token: after a blank, before a contraction's mark, between digits."""
+    tokenizer = tokenizers.train(TEXTS * 3, 600)
+    plain = tokenizers.Encoder(tokenizer)
+    plain.separable = False
+    rng = np.random.default_rng(1)
+    characters = list(" \n\x1c\u00a0'.,!-(aZ90é中²½\u0301sdtrevml_\u2028\u200b😀")
+    noise = ["".join(rng.choice(characters, 300)) for _ in range(300)]
+    for text in [*TEXTS, *noise, "don't" * 40, "x1y22z,w" * 40, "中文字符" * 40]:
+        parts = tokenizers.stretches(text, size)
+        assert "".join(parts) == text
+        assert b"".join(plain.encode(parts)) == plain.encode([text])[0], repr(text)
+    assert len(tokenizers.stretches("one two, three(four)five " * 100, size)) > 40 / size
+
+
+def test_long_pieces_are_not_remembered():
+    """Catches a table that keeps every long word of a corpus in memory."""
+    encoder = tokenizers.Encoder(tokenizers.train(TEXTS, 400))
+    one = encoder.encode(["y" * 100_000 + " z"])
+    assert encoder.encode(["y" * 100_000 + " z"]) == one
+    assert max(map(len, encoder._table)) < 1000
 
 
 def test_text_decodes_to_itself_and_never_holds_the_end_token():
@@ -209,7 +233,7 @@ def test_a_tokenizer_of_another_kind_encodes_whole_documents():
     from tokenizers import normalizers
 
     tokenizer.normalizer = normalizers.Replace(" ", "_")
-    assert not tokenizers.Encoder(tokenizer)._separable
+    assert not tokenizers.Encoder(tokenizer).separable
 
 
 def test_tokenizer_mistakes_are_explained(tmp_path):
