@@ -206,12 +206,12 @@ def hold_out(domain: Spooled, settings: CorpusSettings) -> frozenset[int]:
         why = (
             f"{'; '.join(notices(domain))}. Give each domain text of its own"
             if domain.elsewhere or domain.skipped
-            else "Add text, or, if one file of text holds many documents, say in `separator` what "
+            else "add text, or, if one file of text holds many documents, say in `separator` what "
             "parts them"
         )
         raise DataError(
             f"domain {domain.name!r} has {kept} usable documents of {read} read; it takes at least "
-            f"2, one to train on and one to hold out. {why}"
+            f"2, one to train on and one to hold out: {why}"
         )
     wanted = min(settings.valid_share * sum(domain.sizes), settings.valid_bytes)
     held: list[int] = []

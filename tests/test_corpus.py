@@ -13,7 +13,7 @@ import pytest
 
 from mixtures.errors import CorruptError, DataError, StorageError
 from proxies import tokenizer as tokenizers
-from proxies.corpus import Texts
+from proxies.corpus import Files, Texts
 from proxies.shards import Corpus, folder_names, read_manifest, write_manifest
 from tasks.corpus import CorpusSettings, prepare
 
@@ -320,6 +320,51 @@ def test_too_little_text_is_named_with_what_there_is(tmp_path):
         prepare(given, tmp_path, benchmarks={}, settings=SMALL)
     with pytest.raises(DataError, match="at least one domain"):
         prepare({}, tmp_path, benchmarks={}, settings=SMALL)
+
+
+def test_text_that_another_domain_holds_is_named_as_such(tmp_path):
+    """Catches the wrong domain accused: "b has 0 usable documents; add text"."""
+    a = Texts(tuple(document(i) for i in range(23)))
+    with pytest.raises(DataError, match="all 23 documents of b are also in a"):
+        prepare({"a": a, "b": a}, tmp_path, benchmarks={}, settings=SMALL)
+    given = {"a": a, "b": Texts((*a.texts[:10], *(document(100 + i) for i in range(10))))}
+    corpus = prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+    notices = [entry["notices"] for entry in corpus.manifest["domains"]]
+    assert notices == [[], ["10 of 20 documents of b are also in a, and count there"]]
+
+
+def test_skipped_rows_are_counted_and_the_first_is_named(tmp_path):
+    """Catches rows that are dropped in silence, and a share of all that counts documents only."""
+    rows = [json.dumps({"text": document(i)}) for i in range(20)]
+    rows[3], rows[7] = '{"text": null}', "{"
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    source = Files(str(tmp_path / "a.jsonl"), skip=True)
+    given = {"a": source, "b": sources()["kitchen"]}
+    entry = prepare(given, tmp_path / "out", benchmarks={}, settings=SMALL).manifest["domains"][0]
+    assert entry["counts"]["skipped"] == 2 and entry["counts"]["documents_read"] == 18
+    assert entry["notices"] == [
+        f"2 of 20 rows of a were skipped, the first: {tmp_path}/a.jsonl, line 4: field 'text' is "
+        "null"
+    ]
+    refused = {**given, "a": Files(str(tmp_path / "a.jsonl"))}
+    with pytest.raises(DataError, match="line 4: field 'text' is null"):
+        prepare(refused, tmp_path / "out", benchmarks={}, settings=SMALL)
+
+
+class Changing(Counting):
+    """A source whose files change while they are read."""
+
+    def documents(self):
+        self.identity = "other"
+        return super().documents()
+
+
+def test_text_that_changes_while_it_is_read_is_refused(tmp_path):
+    """Catches text kept under the hash of what it was before."""
+    given = {**sources(), "moving": Changing(tuple(document(500 + i) for i in range(20)))}
+    with pytest.raises(DataError, match="'moving' changed while it was read"):
+        prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+    assert [p for p in tmp_path.iterdir() if p.is_dir()] == []
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\n", "a\u202eb"])

@@ -1,33 +1,42 @@
 """Reading a user's files and the quickstart archives; mistakes name file and line."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
+import re
 import tarfile
 import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from mixtures.errors import CorruptError, DataError, UnknownName
 from proxies import disk
 from proxies.corpus import Files
 from proxies.disk import file_digest
 from proxies.quickstart import CORE, KINDS, Quickstart, members, quickstart
+from proxies.readers import Unusable
 from tasks.archives import ALL
 
 TEXTS = ["first ünï", "second\nline", "third"]
 ROWS = "".join(json.dumps({"text": text, "id": 1}) + "\n" for text in TEXTS)
 
 
+PACKERS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda data: bytes(pa.Codec("zstd").compress(data, asbytes=True)),
+}
+
+
 def write(path, text=ROWS):
-    data = text.encode()
-    if path.suffix == ".gz":
-        data = gzip.compress(data)
-    if path.suffix == ".zst":
-        data = bytes(pa.Codec("zstd").compress(data, asbytes=True))
+    data = PACKERS.get(path.suffix.lower(), bytes)(text.encode())
     if path.suffix == ".parquet":
         pq.write_table(pa.table({"text": TEXTS, "n": [1, 2, 3]}), path)
     else:
@@ -35,7 +44,11 @@ def write(path, text=ROWS):
     return path
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+ENDINGS = ("jsonl", "ndjson", "json")
+PACKED = [f"a.{end}{pack}" for end in ENDINGS for pack in ("", ".gz", ".zst", ".bz2", ".xz")]
+
+
+@pytest.mark.parametrize("name", [*PACKED, "a.JSONL.GZ", "a.parquet"])
 def test_every_kind_of_file_yields_its_documents_in_order(tmp_path, name):
     """Catches a codec that is not undone and rows read out of order."""
     path = write(tmp_path / name)
@@ -63,12 +76,166 @@ def test_folders_and_globs_are_read_sorted_by_name(tmp_path):
         list(Files(str(tmp_path / "*.pdf")).documents())
 
 
+@pytest.mark.parametrize("pack", ["", ".gz", ".zst", ".bz2", ".xz"])
+def test_text_is_unpacked_and_parted_in_pieces_as_it_is_whole(tmp_path, monkeypatch, pack):
+    """Catches a separator or a character lost where two chunks meet, and marks between files."""
+    parts = [f"\ufeff{'ünï中' * i} {i}" for i in range(40)]
+    path = write(tmp_path / f"a.txt{pack}", "<|end|>".join([*parts, " \n"]))
+    monkeypatch.setattr("proxies.readers.CHUNK", 7)
+    wanted = [part.removeprefix("\ufeff") for part in parts]
+    assert list(Files(str(path), separator="<|end|>").documents()) == wanted
+    [whole] = Files(str(path)).documents()
+    assert whole == "<|end|>".join([*parts, " \n"]).removeprefix("\ufeff")
+
+
+ARROW = {
+    "string": pa.string(), "large": pa.large_string(), "view": pa.string_view(),
+    "binary": pa.binary(), "large_binary": pa.large_binary(), "binary_view": pa.binary_view(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*ARROW, "dictionary", "dictionary_of_large"])
+@pytest.mark.parametrize("form", ["parquet", "file", "stream"])
+def test_every_arrow_type_of_text_is_read(tmp_path, kind, form):
+    """Catches text refused, or turned into its own description, for the type it is stored as."""
+    texts = [*TEXTS, *TEXTS[:2]]
+    column = pa.array(texts, pa.large_string() if kind.endswith("of_large") else pa.string())
+    column = column.cast(ARROW[kind]) if kind in ARROW else column.dictionary_encode()
+    table = pa.table({"n": range(5), "text": column})
+    path = tmp_path / ("a.parquet" if form == "parquet" else "a.arrow")
+    if form == "parquet":
+        pq.write_table(table, path)
+    else:
+        make = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+        with make(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    assert list(Files(str(path)).documents()) == texts
+    with pytest.raises(DataError, match="no column 'body'; it has: n, text"):
+        list(Files(str(path), field="body").documents())
+
+
+def test_long_windows_and_many_frames_of_zstd_are_read(tmp_path):
+    """Catches a whole file with a window of 2 GiB called damaged, and frames after the first."""
+    options = zstandard.ZstdCompressionParameters.from_level(1, window_log=31)
+    packer = zstandard.ZstdCompressor(compression_params=options).compressobj()
+    skipped = bytes.fromhex("502a4d18") + (4).to_bytes(4, "little") + b"abcd"
+    path = tmp_path / "a.jsonl.zst"
+    frame = packer.compress(ROWS.encode()) + packer.flush()
+    path.write_bytes(skipped + frame + skipped + PACKERS[".zst"](ROWS.encode()))
+    assert list(Files(str(path)).documents()) == TEXTS * 2
+    path.write_bytes(frame[:-3])
+    with pytest.raises(CorruptError, match="not whole"):
+        list(Files(str(path)).documents())
+
+
+def test_byte_order_marks_are_no_text_wherever_they_stand(tmp_path):
+    """Catches marks stripped on line 1 alone: files joined by cat, a mark on its own line."""
+    mark = "\ufeff"
+    rows = ROWS.replace("\n", "\r\n")
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(f"{mark}\r\n{mark}{rows}{mark}{mark}{rows}  \n{mark}".encode())
+    assert list(Files(str(path)).documents()) == TEXTS * 2
+    other = tmp_path / "a.json"
+    other.write_bytes(f"{mark}{rows}".encode())
+    assert list(Files(str(other)).documents()) == TEXTS
+
+
+@pytest.mark.parametrize("text", ['[{"text": "a"},\n {"text": "b"}]', '{\n "text": "a"\n}'])
+def test_a_json_file_may_be_one_list_or_one_object(tmp_path, text):
+    """Catches a file of the commonest form refused for not being one row a line."""
+    (tmp_path / "a.json").write_text("\ufeff" + text)
+    documents = list(Files(str(tmp_path / "a.json")).documents())
+    assert documents == ["a", "b"][: len(documents)] and len(documents) == text.count("text")
+
+
+def test_what_a_folder_holds_and_is_not_read_is_named(tmp_path):
+    """Catches .json.gz passed over in silence, and notes beside rows taken for text."""
+    write(tmp_path / "part-0.json.gz")
+    write(tmp_path / "extra.jsonl")
+    for name in ("README.md", "make.py", "info.json", "photo.png", ".hidden.bin"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "linked").symlink_to(tmp_path, target_is_directory=True)
+    source = Files(str(tmp_path))
+    assert list(source.documents()) == TEXTS * 2
+    named = {path.name for path in source.passed_over}
+    assert named == {"README.md", "make.py", "info.json", "photo.png", "linked"}
+    assert source.notice.startswith("5 files or folders are not read beside 2 that are: README.md")
+    assert Files(str(tmp_path / "extra.jsonl")).notice == ""
+
+
+def test_prose_is_read_where_there_are_no_rows(tmp_path):
+    """Catches a folder of notes of which only the .txt files are read."""
+    for name in ("a.txt", "b.md", "c.rst", "d.py", "e.html", "info.json"):
+        (tmp_path / name).write_text(name)
+    source = Files(str(tmp_path))
+    assert list(source.documents()) == ["a.txt", "b.md", "c.rst", "d.py", "e.html"]
+    assert source.notice == "1 file is not read beside 5 that are: info.json"
+
+
+def test_links_that_lead_round_are_entered_once(tmp_path):
+    """Catches a glob that never ends over two links to their own folder."""
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.jsonl")
+    for name in ("x", "y"):
+        (tmp_path / name).symlink_to(".", target_is_directory=True)
+    (tmp_path / "z[1]").symlink_to("in", target_is_directory=True)
+    for pattern in ("**/*.jsonl", "**/**/*.jsonl", "**", "*/**/a.*"):
+        assert set(Files(str(tmp_path / pattern)).documents()) == set(TEXTS), pattern
+    assert [p.parent.name for p in Files(str(tmp_path / "**/a.jsonl")).files] == ["in"]
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x.jsonl", "hf://datasets/x", "https://x.org/a.txt"])
+def test_a_url_is_told_to_be_one(url):
+    """Catches "no file at s3:/bucket", which sends a person looking for a file."""
+    with pytest.raises(DataError, match=f"{url} is a URL.*this machine's files only"):
+        Files(url)
+
+
+def test_a_domain_takes_several_paths(tmp_path):
+    """Catches paths read in another order than given, or a file read for each path naming it."""
+    for name in ("b.txt", "a.txt", "c.txt"):
+        (tmp_path / name).write_text(name)
+    paths = (str(tmp_path / "b.txt"), str(tmp_path / "*.txt"))
+    assert list(Files(paths).documents()) == ["b.txt", "a.txt", "c.txt"]
+
+
+def test_rows_without_text_are_skipped_and_told(tmp_path):
+    """Catches a whole corpus refused for one bad row, and rows dropped without a word."""
+    rows = ['{"text": "a"}', '{"text": null}', "{broken", '{"text": 5}', '{"text": "b"}']
+    path = tmp_path / "a.jsonl"
+    path.write_bytes("\n".join(rows).encode() + b'\n{"text": "\xe9"}\n{"text": "c"}\n')
+    found = list(Files(str(path), skip=True).documents())
+    assert [x for x in found if isinstance(x, str)] == ["a", "b", "c"]
+    why = [x.why for x in found if isinstance(x, Unusable)]
+    assert [re.search(r"line (\d+)", w)[1] for w in why] == ["2", "3", "4", "6"]
+    assert "is null" in why[0] and "malformed" in why[1] and "0xe9" in why[3]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_line_without_end_is_named_and_passed(tmp_path, monkeypatch, skip):
+    """Catches one line, written to burst, that takes all memory; and the next row lost with it."""
+    monkeypatch.setattr("proxies.readers.LONGEST", 1000)
+    path = write(tmp_path / "a.jsonl.gz", '{"text": "a"}\n' + " " * 5000 + '\n{"text": "b"}\n')
+    if not skip:
+        with pytest.raises(DataError, match="line 2: more than 1,000 bytes"):
+            list(Files(str(path)).documents())
+        return
+    found = list(Files(str(path), skip=True).documents())
+    assert [x for x in found if isinstance(x, str)] == ["a", "b"] and len(found) == 3
+    (tmp_path / "a.txt").write_text("x" * 1001)
+    with pytest.raises(DataError, match=r"a\.txt, line 1: a document of more.*separator"):
+        list(Files(str(tmp_path / "a.txt")).documents())
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ('{"text": "cut off', "line 3: malformed JSON"),
         ('{"content": "x"}', "line 3: no field 'text'; the row has: content"),
         ('{"text": 5}', "line 3: field 'text' is int, not text"),
+        ('{"text": null}', "line 3: field 'text' is null"),
+        ('{"m": ' + "[" * 200_000 + "]" * 200_000 + "}", "line 3: nested too deeply"),
+        ('{"m": ' + "1" * 5000 + "}", "line 3: no field 'text'; the row has: m"),
         ("[1, 2]", "line 3: a row is a JSON object; found list"),
         ('{"text": "\\ud800"}', "line 3: half of a surrogate pair"),
     ],
@@ -104,7 +271,9 @@ def test_what_is_missing_or_empty_is_named(tmp_path):
         Files("a.txt", separator="")
 
 
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+@pytest.mark.parametrize(
+    "name", ["a.jsonl.gz", "a.jsonl.zst", "a.json.bz2", "a.txt.xz", "a.txt.zst", "a.parquet"]
+)
 def test_a_file_that_breaks_off_is_refused(tmp_path, name):
     """Catches a truncated download read as if it were whole."""
     path = write(tmp_path / name, "".join(f'{{"text": "{i * 7919}"}}\n' for i in range(20_000)))
