@@ -1,39 +1,44 @@
 """Hugging Face datasets: `interleave_datasets` with probabilities.
 
 `mixture.py` builds the stream. Probabilities are of examples, which are documents, so that shares
-of tokens are converted by the mean document's tokens. Every source is repeated without end and the
-whole is cut after the documents of the run: a strategy that stops at the first or the last
-exhausted source would change how often sources repeat.
+of tokens are converted by the mean document's tokens. Every source is repeated as often as it
+needs, and cut after its own documents of the run, so that its number is exact and not drawn; the
+stream ends when every source has (`all_exhausted_without_replacement`, datasets 4.2 or later).
 
-Source: datasets' `interleave_datasets`, `IterableDataset.repeat`.
+Source: datasets' `interleave_datasets`, `IterableDataset.repeat`, packaged_modules/text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mixtures.registry import register
 from tasks.exports import DOCUMENTS, KIND, Blend
+from tasks.exports.documents import READ, check_field, documents
 from tasks.exports.literal import assigned, module
 
-BUILDERS = {"jsonl": "json", "json": "json", "parquet": "parquet", "txt": "text", "csv": "csv"}
-PACKINGS = ("gz", "zst", "bz2", "xz")
+BODY = (
+    """
+from datasets import Features, IterableDataset, Value, interleave_datasets, load_dataset
 
-BODY = '''
-from datasets import IterableDataset, interleave_datasets, load_dataset
-
+"""
+    + READ
+    + '''
 
 def build(buffer_size: int = 10_000) -> IterableDataset:
     """The training stream, in documents; `buffer_size` documents are shuffled at a time."""
     parts = []
-    for source in SOURCES:
-        part = load_dataset(**source, split="train", streaming=True).select_columns([FIELD])
-        parts.append(part.shuffle(seed=SEED, buffer_size=buffer_size).repeat(None))
-    mixed = interleave_datasets(
-        parts, probabilities=PROBABILITIES, seed=SEED, stopping_strategy="first_exhausted"
+    for source, field, separator, count in zip(SOURCES, FIELDS, SEPARATORS, COUNTS, strict=True):
+        part = _documents(source, field, separator)
+        parts.append(part.shuffle(seed=SEED, buffer_size=buffer_size).repeat(None).take(count))
+    return interleave_datasets(
+        parts,
+        probabilities=PROBABILITIES,
+        seed=SEED,
+        stopping_strategy="all_exhausted_without_replacement",
     )
-    return mixed.take(DOCUMENTS)
 '''
+)
 
 
 @register(KIND, "huggingface")
@@ -42,41 +47,36 @@ class HuggingFace:
     """A stream of `interleave_datasets`.
 
     Attributes:
-        field: the column with the text.
+        field: the column with the text, or columns by domain; by default those of the study.
     """
 
-    field: str = "text"
+    field: str | Mapping[str, str] = ""
     staged: ClassVar[bool] = False
     unit: ClassVar[str] = DOCUMENTS
     needs: ClassVar[frozenset[str]] = frozenset({"paths", "counts", "documents"})
 
+    def __post_init__(self) -> None:
+        check_field("huggingface", self.field)
+
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        return blend.document_tokens(blend.document_counts())
+
     def files(self, blend: Blend) -> dict[str, str]:
-        shares = blend.document_shares(blend.shares)
+        counts = blend.document_counts()
+        total = sum(counts.values())
+        read = [documents(blend, name, self.field) for name in counts]
         constants = {
-            "DOMAINS": list(shares),
-            "SOURCES": [source(blend.paths[name]) for name in shares],
-            "PROBABILITIES": list(shares.values()),
-            "DOCUMENTS": round(blend.documents),
-            "FIELD": self.field,
+            "DOMAINS": list(counts),
+            "SOURCES": [dict(part.source) for part in read],
+            "FIELDS": [part.field for part in read],
+            "SEPARATORS": [part.separator for part in read],
+            "COUNTS": list(counts.values()),
+            "PROBABILITIES": [count / total for count in counts.values()],
+            "DOCUMENTS": total,
             "SEED": blend.seed,
         }
         about = (
             f"The mixture of {blend.name}: `build()` gives its documents as a stream.\n\n"
-            "Probabilities are shares of documents."
+            "Probabilities are shares of documents, counts the documents of each domain."
         )
         return {"mixture.py": module(about, assigned(constants), BODY)}
-
-
-def source(paths: Sequence[str]) -> dict[str, object]:
-    """The keywords of `load_dataset` for files of one kind, or for a name or folder."""
-    builder = {_builder(path) for path in paths}
-    if len(builder) == 1 and (kind := builder.pop()):
-        return {"path": kind, "data_files": list(paths)}
-    return {"path": paths[0]} if len(paths) == 1 else {"path": paths[0], "data_files": list(paths)}
-
-
-def _builder(path: str) -> str:
-    parts = path.rsplit("/", 1)[-1].lower().split(".")
-    if len(parts) > 2 and parts[-1] in PACKINGS:
-        parts = parts[:-1]
-    return BUILDERS.get(parts[-1], "") if len(parts) > 1 else ""

@@ -3,29 +3,64 @@
 `mixture.py` builds it. Weights are of samples: packed sequences hold equal tokens; where samples
 are documents, shares are converted by the mean document's tokens. With weights the combined set
 ends when any of its parts does (`iterate_over_all` must be off), so a domain that is to repeat is
-listed as often as it repeats, its weight divided among the copies.
+listed as often as it repeats, its weight divided among the copies. LitData draws at random, in
+every worker alike, so that shares would be off and a part that is needed whole would end by chance
+before the run: here the domains are dealt out, so that none is ever off by a sample.
 
 Source: litdata/streaming/combined.py.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mixtures.registry import register
 from tasks.exports import DOCUMENTS, KIND, SEQUENCES, Blend, choice
-from tasks.exports.literal import assigned, module
+from tasks.exports.delivery import whole
+from tasks.exports.literal import DEALER, assigned, module
 
 PACKED = "packed"
-ROOM = 1.02  # parts are drawn at random: one that is needed whole must not end by chance before
 
-BODY = '''
+BODY = (
+    """
 from litdata import CombinedStreamingDataset, StreamingDataset
 
+"""
+    + DEALER
+    + '''
 
-def build(**options: object) -> CombinedStreamingDataset:
+class _Copies:
+    """Takes the place of the generator that draws a part: domains are dealt, copies in turn."""
+
+    def __init__(self, yielded: list) -> None:
+        self.yielded = yielded  # samples by part, which LitData counts and keeps in checkpoints
+
+    def choices(self, indexes: list, weights: list, k: int = 1) -> list:
+        shares, drawn = {}, {}
+        for index, weight in zip(indexes, weights):
+            domain = DOMAINS[index]
+            shares[domain] = shares.get(domain, 0.0) + weight
+            drawn[domain] = drawn.get(domain, 0) + self.yielded[index]
+        chosen = list(shares)[_dealt(list(shares.values()), list(drawn.values()))]
+        copies = [index for index in indexes if DOMAINS[index] == chosen]
+        return [min(copies, key=lambda index: self.yielded[index])]
+
+
+class DealtStreamingDataset(CombinedStreamingDataset):
+    """A combined set whose parts are dealt out by weight, not drawn."""
+
+    def __iter__(self):
+        iterator = super().__iter__()
+        if not hasattr(iterator, "_rng"):
+            raise RuntimeError("this LitData draws in a way that this file does not know; try 0.2")
+        iterator._rng = _Copies(iterator._num_samples_yielded)
+        return iterator
+
+
+def build(**options: object) -> DealtStreamingDataset:
     """The training stream; `options` go to every `StreamingDataset`."""
-    return CombinedStreamingDataset(
+    return DealtStreamingDataset(
         [
             StreamingDataset(path, shuffle=True, seed=SEED + i, **options)
             for i, path in enumerate(PATHS)
@@ -35,6 +70,7 @@ def build(**options: object) -> CombinedStreamingDataset:
         iterate_over_all=False,
     )
 '''
+)
 
 
 @register(KIND, "litdata")
@@ -58,15 +94,34 @@ class LitData:
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"path", "counts"} | ({"documents"} if self.unit == DOCUMENTS else set()))
+        special = {"documents"} if self.unit == DOCUMENTS else {"filled"}
+        return frozenset({"path", "counts"} | special)
+
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        if self.samples == DOCUMENTS:
+            shares = blend.document_shares(blend.shares)
+            return blend.document_tokens(whole(shares, sum(blend.document_counts().values())))
+        return (
+            blend.in_tokens(whole(blend.shares, blend.samples)) if blend.samples else blend.wanted
+        )
+
+    def _copies(self, blend: Blend) -> dict[str, int]:
+        """How often each domain is listed, so that none of its copies ends before the run."""
+        exist = {d.name: d.documents for d in blend.domains}
+        counts: Mapping[str, float] = blend.document_counts() if self.samples == DOCUMENTS else {}
+        if self.samples == PACKED:
+            exist = {d.name: d.tokens // (blend.sequence or 1) for d in blend.domains}
+            counts = {n: tokens / (blend.sequence or 1) for n, tokens in blend.wanted.items()}
+        return {n: max(1, math.ceil(math.ceil(count) / exist[n])) for n, count in counts.items()}
 
     def files(self, blend: Blend) -> dict[str, str]:
         shares = blend.shares
         if self.samples == DOCUMENTS:
             shares = blend.document_shares(shares)
+        repeats = self._copies(blend)
         paths, weights, domains = [], [], []
         for name, share in shares.items():
-            copies = max(1, math.ceil(blend.epochs[name] * ROOM))
+            copies = repeats[name]
             paths += [blend.path(name)] * copies
             weights += [share / copies] * copies
             domains += [name] * copies

@@ -6,6 +6,15 @@ from typing import Any
 
 import yaml
 
+DEALER = '''
+def _dealt(shares: list, drawn: list) -> int:
+    """Who is next: of those behind their share of what is drawn, the one that is due first."""
+    total = sum(drawn) + 1
+    behind = [i for i, share in enumerate(shares) if drawn[i] < share * total]
+    return min(behind, key=lambda i: (drawn[i] + 1) / shares[i])
+
+'''  # no share is ever off by a whole unit
+
 
 class _Plain(yaml.SafeDumper):
     """Writes what occurs twice twice, not as an alias, which not every reader knows."""

@@ -3,12 +3,16 @@
 `blend.txt` is read by `--data-args-path`: weights and prefixes in turn, divided by blanks; weights
 are normalized there, and one of zero is refused. `nemo.yaml` holds the same list for NeMo's
 `paths`. A blend counts samples, packed to one length, so that shares of samples are shares of
-tokens; a short prefix is repeated as often as is needed. Stages are phases: training ends at each
-of `--phase-transition-iterations` and is started again with the next blend.
+tokens; a short prefix is repeated as often as is needed. Every sample goes to the prefix that lags
+most. Stages are phases: training ends at each of `--phase-transition-iterations` and is started
+again with the next blend. All of every prefix is for training (`--split 100,0,0`): the usual splits
+would leave less of it, which then repeats more often. Give data for validation of its own.
 
-Source: megatron/training/arguments.py and core/datasets/utils.py (`get_blend_from_list`).
+Source: megatron/training/arguments.py, core/datasets/utils.py (`get_blend_from_list`),
+blended_megatron_dataset_builder.py, helpers.cpp (`build_blending_indices`).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +20,11 @@ from typing import ClassVar
 from mixtures.errors import ExportError
 from mixtures.registry import register
 from tasks.exports import KIND, SEQUENCES, Blend
+from tasks.exports.delivery import SIMULATED, WAYS_OUT, greedy
 from tasks.exports.literal import yaml_text
+
+SPLIT = "100,0,0"
+SURPLUS = 1.005  # samples that Megatron indexes of a prefix, over those it plans to draw
 
 
 @register(KIND, "megatron")
@@ -27,6 +35,16 @@ class Megatron:
     staged: ClassVar[bool] = True
     unit: ClassVar[str] = SEQUENCES
     needs: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        if not blend.samples:
+            return blend.wanted
+        drawn = dict.fromkeys(blend.shares, 0.0)
+        for shares, samples in _phases_drawn(blend):
+            _check_margin(shares, samples)
+            for name, count in greedy(shares, samples).items():
+                drawn[name] += count
+        return blend.in_tokens(drawn)
 
     def files(self, blend: Blend) -> dict[str, str]:
         if len(blend.stages) == 1:
@@ -65,15 +83,15 @@ def _text(pairs: list[str]) -> str:
 
 
 def _nemo(pairs: list[str]) -> str:
-    return yaml_text({"dataset": {"paths": pairs}})
+    return yaml_text({"dataset": {"paths": pairs, "split": SPLIT}})
 
 
 def _arguments(blend: Blend, file: str) -> str:
-    words = [f"--data-args-path {file}", f"--seed {blend.seed}"]
+    words = [f"--data-args-path {file}", f"--split {SPLIT}", f"--seed {blend.seed}"]
     if blend.sequence:
         words.append(f"--seq-length {blend.sequence}")
-    if blend.sequence and blend.tokens and len(blend.stages) == 1:
-        words.append(f"--train-samples {blend.tokens // blend.sequence}")
+    if blend.samples and len(blend.stages) == 1:
+        words.append(f"--train-samples {_run_samples(blend)}")
     if len(blend.stages) > 1:
         words += _phases(blend)
     return "\n".join(words) + "\n"
@@ -88,3 +106,34 @@ def _phases(blend: Blend) -> list[str]:
         f"--train-iters {iterations}",
         f"--phase-transition-iterations {','.join(map(str, ends))}",
     ]
+
+
+def _run_samples(blend: Blend) -> int:
+    """Samples of the run: whole batches where their size is known: Megatron ends with one."""
+    batch = blend.batch or 1
+    return batch * round(blend.tokens / ((blend.sequence or 1) * batch))
+
+
+def _phases_drawn(blend: Blend) -> list[tuple[dict[str, float], int]]:
+    """Shares and samples of each phase."""
+    if len(blend.stages) == 1:
+        return [(blend.shares, _run_samples(blend))]
+    begins = [step * (blend.batch or 1) for step in blend.steps()]
+    ends = [*begins[1:], blend.samples // (blend.batch or 1) * (blend.batch or 1)]
+    return [
+        (blend.stage_shares(i), end - begin)
+        for i, (begin, end) in enumerate(zip(begins, ends, strict=True))
+    ]
+
+
+def _check_margin(shares: Mapping[str, float], samples: int) -> None:
+    """Megatron rounds every prefix up, and stops where their sum then oversamples one."""
+    planned = {name: math.ceil(share * samples) for name, share in shares.items()}
+    total = sum(planned.values())
+    drawn = greedy(shares, total)
+    for name, most in planned.items():
+        if drawn[name] + (total > SIMULATED) > math.ceil(most * SURPLUS):
+            raise ExportError(
+                f"Megatron-LM would stop: it rounds {len(shares)} domains up to {total:,} samples, "
+                f"where {samples:,} are the run, and then has too few of {name} indexed. {WAYS_OUT}"
+            )

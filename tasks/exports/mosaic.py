@@ -4,7 +4,8 @@
 `streaming.Stream`. A proportion is a share of samples. Samples that were packed to one length when
 the shards were written hold equal tokens; where they are documents, shares are converted by the
 mean document's tokens. `epoch_size` is the run in samples, so that one epoch is the whole run and
-short streams are repeated within it. A proportion of zero is left out.
+short streams are repeated within it. A proportion of zero is left out. Each stream's samples are
+rounded down, and those that are missing go to streams drawn by the seed.
 
 Source: streaming/base/stream.py (`apply_weights`), llmfoundry/data/text_data.py (`build_streams`).
 """
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 
 from mixtures.registry import register
 from tasks.exports import DOCUMENTS, KIND, SEQUENCES, Blend, choice
+from tasks.exports.delivery import whole
 from tasks.exports.literal import yaml_text
 
 PACKED = "packed"
@@ -42,14 +44,23 @@ class Mosaic:
 
     @property
     def needs(self) -> frozenset[str]:
-        counting = {"sequence"} if self.samples == PACKED else {"documents", "counts"}
+        packed = self.samples == PACKED
+        counting = {"sequence", "filled"} if packed else {"documents", "counts"}
         return frozenset({"path", "tokens"} | counting)
 
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        samples = whole(*self._samples(blend))
+        packed = self.samples == PACKED
+        return blend.in_tokens(samples) if packed else blend.document_tokens(samples)
+
+    def _samples(self, blend: Blend) -> tuple[dict[str, float], int]:
+        """Shares of samples, and samples of the run."""
+        if self.samples == PACKED:
+            return blend.shares, blend.samples
+        return blend.document_shares(blend.shares), sum(blend.document_counts().values())
+
     def files(self, blend: Blend) -> dict[str, str]:
-        shares, size = blend.shares, blend.tokens // (blend.sequence or 1)
-        if self.samples == DOCUMENTS:
-            size = round(blend.documents)
-            shares = blend.document_shares(shares)
+        shares, size = self._samples(blend)
         streams = {
             name: {**self._place(blend.path(name)), "proportion": share}
             for name, share in shares.items()

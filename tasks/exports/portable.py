@@ -18,6 +18,7 @@ COLUMNS = (
     "stage", "start_token", "stage_tokens", "domain", "weight", "document_weight", "tokens",
     "available_tokens", "epochs", "paths",
 )  # fmt: skip
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell that is computed begins with
 
 
 def content(blend: Blend) -> dict[str, Any]:
@@ -72,6 +73,9 @@ class Whole:
     unit: ClassVar[str] = TOKENS
     needs: ClassVar[frozenset[str]] = frozenset()
 
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        return blend.wanted
+
 
 @register(KIND, "json")
 @dataclass(frozen=True)
@@ -94,7 +98,10 @@ class Yaml(Whole):
 @register(KIND, "csv")
 @dataclass(frozen=True)
 class Csv(Whole):
-    """A row per stage and domain; paths are a list in JSON."""
+    """A row per stage and domain; paths are a list in JSON.
+
+    A name that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
 
     def files(self, blend: Blend) -> dict[str, str]:
         text = io.StringIO()
@@ -104,6 +111,10 @@ class Csv(Whole):
             place = {"start_token": stage["start_token"], "stage_tokens": stage["tokens"]}
             for domain in stage["domains"]:
                 values = {k: v for k, v in domain.items() if k != "name"}
-                values |= {"domain": domain["name"], "paths": json.dumps(domain["paths"])}
+                values |= {"domain": _plain(domain["name"]), "paths": json.dumps(domain["paths"])}
                 rows.writerow({"stage": number, **place, **values})
         return {"mixture.csv": text.getvalue()}
+
+
+def _plain(name: str) -> str:
+    return f"'{name}" if name[:1] in FORMULAS else name

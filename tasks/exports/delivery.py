@@ -1,0 +1,119 @@
+"""What a trainer delivers of a blend over the whole budget, and whether it is what was recommended.
+
+Trainers round: to whole documents, sequences, blocks and batches. Each format computes what its
+trainer will deliver, by the trainer's own rule; here it is held to the recommendation. No domain is
+off by more than one in a hundred, or one sequence where that is more; none is lost; none repeats
+more often than its cap allows.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mixtures.errors import ExportError
+
+OFF = 0.01  # of a domain's tokens
+MORE = 1.001  # passes over a cap that are rounding
+SURE = 2.0  # standard deviations of what is drawn at random that must lie within OFF
+SIMULATED = 20_000  # samples up to which a greedy trainer is followed step by step
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a delivery is held to.
+
+    Attributes:
+        wanted: domain -> recommended tokens of the run; shares where its length is unknown.
+        slack: tokens of one sequence by domain: what rounding may cost beyond `OFF`.
+        limits: domain -> most tokens, its cap times what can be read; none: no cap.
+    """
+
+    wanted: Mapping[str, float]
+    slack: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    def allowed(self, name: str) -> float:
+        """By how many tokens a domain may be off."""
+        return max(OFF * self.wanted[name], self.slack.get(name, 0.0))
+
+
+def check(form: str, terms: Terms, delivered: Mapping[str, float]) -> None:
+    """Refuse a delivery that is not what was recommended.
+
+    Raises:
+        ExportError: names the worst domain, what it would get, and ways out.
+    """
+    share = sum(terms.wanted.values())
+    for name, want in terms.wanted.items():
+        got = delivered.get(name, 0.0)
+        if got > 0 and abs(got - want) <= terms.allowed(name) * (1 + 1e-9):
+            continue
+        raise ExportError(
+            f"{form} would deliver {_amount(got)} of {name} over the whole run, and "
+            f"{_amount(want)} are recommended (share {want / share:.3g}): its rounding loses too "
+            f"much. {WAYS_OUT}"
+        )
+    for name, most in terms.limits.items():
+        if delivered.get(name, 0.0) > MORE * most + terms.slack.get(name, 0.0):
+            raise ExportError(
+                f"{form} would repeat {name} more often than the recipe's constraints.epochs "
+                f"allows: it would deliver {_amount(delivered[name])}, and {_amount(most)} are the "
+                f"most. Lower export.tokens, or bound its share from above"
+            )
+
+
+def check_noise(form: str, terms: Terms, noise: Mapping[str, float]) -> None:
+    """Refuse what a trainer draws at random and may well miss.
+
+    Args:
+        form: name of the format.
+        terms: what the delivery is held to.
+        noise: standard deviations, in tokens by domain.
+
+    Raises:
+        ExportError: names the worst domain.
+    """
+    name = max(noise, key=lambda n: noise[n] / max(terms.allowed(n), 1e-300))
+    if SURE * noise[name] > terms.allowed(name):
+        raise ExportError(
+            f"{form} draws at random, and what it would deliver of {name} varies by "
+            f"{noise[name] / terms.wanted[name]:.1%} (one standard deviation), where "
+            f"{OFF:.0%} is allowed in all: the run is too short for it. {WAYS_OUT}"
+        )
+
+
+WAYS_OUT = (
+    "Raise export.tokens, lower export.sequence_length or export.batch, bound the share from below "
+    "or to zero in the recipe's constraints, or choose another format"
+)
+
+
+def _amount(tokens: float) -> str:
+    return f"{tokens:,.0f} tokens" if tokens >= 10 or tokens == 0 else f"{tokens:.3g} tokens"
+
+
+def whole(shares: Mapping[str, float], count: int) -> dict[str, float]:
+    """Units of each domain where a trainer rounds a share of `count` units down or up.
+
+    What may be rounded to none counts as none, whatever the seed would make of it.
+    """
+    return {n: w * count if math.floor(w * count * (1 + 1e-9)) else 0.0 for n, w in shares.items()}
+
+
+def greedy(shares: Mapping[str, float], count: int) -> dict[str, float]:
+    """Units of each domain where every sample goes to the domain that lags most, as in Megatron."""
+    if count > SIMULATED:
+        return whole(shares, count)
+    weights = np.array(list(shares.values())) / sum(shares.values())
+    drawn = np.zeros(len(weights))
+    for number in range(count):
+        drawn[np.argmax(weights * max(number, 1) - drawn)] += 1
+    return dict(zip(shares, drawn.tolist(), strict=True))
+
+
+def spread(share: float, drawn: float, of: float) -> float:
+    """Standard deviation of a share's units among `drawn` units that are picked from `of`."""
+    left = max(of - drawn, 0.0) / max(of - 1, 1.0)
+    return math.sqrt(max(drawn * share * (1 - share) * left, 0.0))
