@@ -17,8 +17,10 @@ from flows.recipe import Recipe
 from flows.refit import from_tables
 from mixtures.domains import DomainSet
 from mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
+from proxies.corpus import Files
 from tasks import exports, handoff_approval, handoff_card, handoff_manifest
 from tasks.exports import Blend
+from tasks.exports.documents import endings_of
 from tasks.handoff_approval import Approval, Grounds
 from tasks.handoff_card import Card
 from tasks.ledger import Version
@@ -200,8 +202,10 @@ def blend(recipe: Recipe, card: Card) -> Blend:
         batch=part.batch,
         counted=card.counted,
         documented=not card.tables,
+        caps=_caps(recipe.constraints.epochs, card.domains),
+        **_reading(recipe),
     )
-    caps = _caps(recipe.constraints.epochs, card.domains)
+    caps = made.caps
     over = [f"{n} {x:.2f}" for n, x in made.epochs.items() if x > MORE * caps.get(n, float("inf"))]
     if over:
         raise ExportError(
@@ -210,6 +214,17 @@ def blend(recipe: Recipe, card: Card) -> Blend:
             "budget and run the study again, or lower export.tokens"
         )
     return made
+
+
+def _reading(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
+    """How the study read its documents, by domain: for a `Blend`, whose trainer may read them."""
+    given = recipe.corpus.domains if recipe.corpus else {}
+    paths = {n: p.path if isinstance(p.path, str) else tuple(p.path) for n, p in given.items()}
+    return {
+        "fields": {name: part.field for name, part in given.items()},
+        "separators": {n: part.separator for n, part in given.items() if part.separator},
+        "endings": {name: endings_of(Files(path)) for name, path in paths.items()},
+    }
 
 
 def _caps(epochs: float | Mapping[str, float] | None, domains: DomainSet) -> dict[str, float]:

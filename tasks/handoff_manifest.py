@@ -60,7 +60,7 @@ def manifest(
         "stage": stage,
         "stages": len(blend.stages),
         "target_tokens": blend.tokens or None,
-        "domains": _domains(card, blend),
+        "domains": _domains(card, blend, form.delivered(blend) if blend.tokens else {}),
         "files": {name: _sha256(text.encode()) for name, text in sorted(files.items())},
     }
     return content | {"sha256": _sha256(canonical(content).encode())}
@@ -72,7 +72,7 @@ def _said(approval: Approval | None) -> dict[str, str] | None:
     return {"by": approval.by, "at": approval.at, "note": approval.note, "via": approval.via}
 
 
-def _domains(card: Card, blend: Blend) -> list[dict[str, Any]]:
+def _domains(card: Card, blend: Blend, delivered: Mapping[str, float]) -> list[dict[str, Any]]:
     shares, epochs = blend.shares, blend.epochs
     identity = {domain.name: domain.identity for domain in card.domains}
     return [
@@ -81,6 +81,7 @@ def _domains(card: Card, blend: Blend) -> list[dict[str, Any]]:
             "identity": identity[domain.name],
             "weight": shares.get(domain.name, 0.0),
             "tokens": round(shares.get(domain.name, 0.0) * blend.tokens) if blend.tokens else None,
+            "delivered_tokens": round(delivered.get(domain.name, 0.0)) if blend.tokens else None,
             "epochs": epochs.get(domain.name, 0.0) if epochs else None,
             "available_tokens": domain.tokens if blend.counted else None,
             "paths": list(blend.paths.get(domain.name, ())),

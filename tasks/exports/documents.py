@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from mixtures.errors import ExportError
+from proxies import readers
 from proxies.corpus import Files
 from tasks.exports.blend import Blend
 
-BUILDERS = {"jsonl": "json", "json": "json", "parquet": "parquet", "txt": "text", "csv": "csv"}
-PACKINGS = ("gz", "zst", "bz2", "xz")
+BUILDERS = {
+    **dict.fromkeys((*readers.TEXTS, *readers.PROSE), "text"),
+    **dict.fromkeys((*readers.LINES, ".json"), "json"),
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
 TEXT = "text"  # the builder of text files, and the column that it makes
 
 READ = """
@@ -115,7 +120,9 @@ def _patterns(path: str, endings: Sequence[str]) -> list[str]:
     if place.is_file():
         return [glob.escape(path)]
     if place.is_dir():
-        endings = sorted({_ending(file.name) for file in Files(path).files})
+        endings = endings_of(Files(path))
+    elif glob.has_magic(path) and not _builder(path) and glob.glob(path, recursive=True):
+        return [glob.escape(str(file)) for file in Files(path).files]
     elif _builder(path) or not endings:
         return [path]
     return [f"{glob.escape(path.rstrip('/'))}/**/*{ending}" for ending in endings]
@@ -127,12 +134,15 @@ def _named(path: str) -> bool:
     return bool(plain and path[-1] != "/" and not _builder(path) and not Path(path).exists())
 
 
-def _ending(file: str) -> str:
-    """The ending that tells a file's kind, with that of its packing."""
-    parts = file.rsplit("/", 1)[-1].split(".")[1:]
-    kept = parts[-2:] if parts and parts[-1].lower() in PACKINGS else parts[-1:]
-    return "".join(f".{part}" for part in kept)
+def endings_of(files: Files) -> tuple[str, ...]:
+    """The endings of files, as they are written, each with that of its packing."""
+    found: dict[str, None] = {}
+    for path in files.files:
+        length = sum(map(len, readers.kind(path)))
+        found[path.name[len(path.name) - length :]] = None
+    return tuple(sorted(found))
 
 
 def _builder(path: str) -> str:
-    return BUILDERS.get(_ending(path).lower().removeprefix(".").split(".")[0], "")
+    """What reads files of a name's ending; "" where it tells nothing."""
+    return BUILDERS.get(readers.kind(Path(path))[0], "")
