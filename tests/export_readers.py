@@ -1,13 +1,19 @@
-"""Readers of exports: a trainer's documented grammar each, no code shared with the writers."""
+"""Readers of exports: a trainer's documented grammar each, no code shared with the writers.
+
+Each gives the tokens of every domain that the trainer delivers over the whole budget, and fails
+where the trainer would: at a sum, a name or a length that it refuses, or where its stream ends.
+"""
 
 import ast
 import csv
 import dataclasses
+import functools
 import io
 import json
 import math
 import re
 
+import numpy as np
 import yaml
 
 from mixtures.domains import Domain, DomainSet
@@ -23,7 +29,6 @@ DOMAINS = DomainSet(
         Domain("chat: short", 4_096_000, 16_000_000, "id-chat", 81_920),  # 50
     )
 )
-LENGTH = {d.name: d.tokens / d.documents for d in DOMAINS}
 PATHS = {
     "web": ("/data/web.jsonl",),
     "code": ("s3://bucket/code.jsonl.gz",),
@@ -39,8 +44,21 @@ STAGED = dataclasses.replace(
 Counts = dict[str, float]
 
 
-def by_path(path: str) -> str:
-    return next(name for name, given in PATHS.items() if path in given)
+def once(blend: Blend) -> Blend:
+    """The blend at a budget at which no domain repeats."""
+    return dataclasses.replace(blend, tokens=blend.tokens // 4)
+
+
+def by_path(blend: Blend, path: str) -> str:
+    return next(name for name, given in blend.paths.items() if path in given)
+
+
+def length(blend: Blend) -> Counts:
+    return {d.name: d.tokens / d.documents for d in blend.domains}
+
+
+def exist(blend: Blend) -> Counts:
+    return {d.name: d.tokens for d in blend.domains}
 
 
 def constants(source: str) -> dict:
@@ -55,134 +73,227 @@ def constants(source: str) -> dict:
     return found
 
 
-def megatron(files: dict[str, str], tokens: int, suffix: str = "") -> Counts:
+def dealt_greedily(weights: list[float], samples: int) -> np.ndarray:
+    """How Megatron and nanotron deal out samples: each to the part that lags most."""
+    return _dealt_greedily(tuple(weights), samples)
+
+
+@functools.cache
+def _dealt_greedily(weights: tuple[float, ...], samples: int) -> np.ndarray:
+    shares, drawn = np.array(weights) / sum(weights), np.zeros(len(weights))
+    for i in range(samples):
+        drawn[np.argmax(shares * max(i, 1) - drawn)] += 1
+    return drawn
+
+
+def flags(text: str) -> dict[str, str]:
+    words = text.split()
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def megatron(files: dict[str, str], blend: Blend) -> Counts:
+    if len(blend.stages) == 1:
+        given = flags(files["arguments.txt"])
+        return megatron_phase(files, blend, "", int(given["--train-samples"]))
+    drawn: Counts = {}
+    given = flags(files["arguments-1.txt"])
+    ends = [
+        *map(int, given["--phase-transition-iterations"].split(",")),
+        int(given["--train-iters"]),
+    ]
+    batch = int(given["--global-batch-size"])
+    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False), start=1):
+        part = megatron_phase(files, blend, f"-{number}", (end - start) * batch)
+        drawn = {name: drawn.get(name, 0) + part.get(name, 0) for name in {**drawn, **part}}
+    return drawn
+
+
+def megatron_phase(files: dict[str, str], blend: Blend, suffix: str, samples: int) -> Counts:
     words = files[f"blend{suffix}.txt"].split()
     weights, prefixes = [float(w) for w in words[::2]], words[1::2]
     assert all(w > 0 for w in weights), "Megatron-LM asserts that every weight is above zero"
-    assert yaml.safe_load(files[f"nemo{suffix}.yaml"])["dataset"]["paths"] == words
-    return {by_path(p): tokens * w / sum(weights) for p, w in zip(prefixes, weights, strict=True)}
+    nemo = yaml.safe_load(files[f"nemo{suffix}.yaml"])["dataset"]
+    given = flags(files[f"arguments{suffix}.txt"])
+    for split in (given["--split"], nemo["split"]):
+        assert [float(x) > 0 for x in split.split(",")] == [True, False, False], "caps are broken"
+    assert nemo["paths"] == words
+    planned = [math.ceil(samples * w / sum(weights)) for w in weights]
+    drawn = np.array(weights) / sum(weights) * samples
+    if samples <= 20_000:
+        drawn = dealt_greedily(weights, samples)
+        indexed = [math.ceil(count * 1.005) for count in planned]
+        assert (dealt_greedily(weights, sum(planned)) <= indexed).all(), "the blend oversamples"
+    pairs = zip(prefixes, drawn, strict=True)
+    return {by_path(blend, prefix): count * (blend.sequence or 1) for prefix, count in pairs}
 
 
-def olmo_core(files: dict[str, str], tokens: int) -> Counts:
-    sources = yaml.safe_load(files["sources.yaml"])["sources"]
+def olmo_core(files: dict[str, str], blend: Blend) -> Counts:
+    config = yaml.safe_load(files["dataset.yaml"])
+    sources, requested = config["source_list"]["sources"], config["requested_tokens"]
+    assert yaml.safe_load(files["sources.yaml"])["sources"] == sources
     assert math.isclose(sum(s["target_ratio"] for s in sources), 1, abs_tol=1e-8)
-    drawn = {}
-    exist = {d.name: d.tokens for d in DOMAINS}
+    entries, size = [], blend.sequence or 1
     for source in sources:
-        name = source["source_name"]
-        assert by_path(source["paths"][0]) == name and source["target_ratio"] > 0
-        drawn[name] = int(tokens * source["target_ratio"])
+        name, ratio = source["source_name"], source["target_ratio"]
+        assert by_path(blend, source["paths"][0]) == name and ratio > 0
         assert source["max_repetition_ratio"] >= 1
-        assert drawn[name] <= int(exist[name] * source["max_repetition_ratio"]), "runs short"
+        there, paths = exist(blend)[name], len(source["paths"])
+        needed = int(requested * ratio)
+        assert needed <= int(there * source["max_repetition_ratio"]), "runs short"
+        left, each = needed / there, there // paths
+        while left > 0:
+            tokens = math.ceil(each * min(1.0, left))
+            left -= min(1.0, left)
+            entry = (name, min(tokens, each) // size, each // size, tokens % size)
+            entries += [list(entry) for _ in range(paths)]
+    total = math.ceil(requested / config["global_batch_size"]) * config["global_batch_size"] // size
+    short = total - sum(e[1] for e in entries)
+    open_ones = [e for e in entries if e[1] < e[2]]
+    if short > 0 and open_ones:
+        for entry in open_ones:
+            entry[1] += min(short // len(open_ones), entry[2] - entry[1])
+        short = total - sum(e[1] for e in entries)
+        for entry in sorted((e for e in open_ones if e[1] < e[2]), key=lambda e: -e[3])[:short]:
+            entry[1] += 1
+    drawn = dict.fromkeys(blend.shares, 0.0)
+    for name, count, _, _ in entries:
+        drawn[name] += count * size
     return drawn
 
 
-def mosaic(files: dict[str, str], tokens: int) -> Counts:
+def mosaic(files: dict[str, str], blend: Blend, documents: bool = False) -> Counts:
     data = yaml.safe_load(files["streams.yaml"])["train_loader"]["dataset"]
-    proportions = {name: stream["proportion"] for name, stream in data["streams"].items()}
+    names = list(data["streams"])
     for name, stream in data["streams"].items():
-        assert by_path(stream.get("remote") or stream["local"]) == name
-    size, total = data["epoch_size"], sum(proportions.values())
-    return {name: int(size * p / total) * SEQUENCE for name, p in proportions.items()}
+        assert by_path(blend, stream.get("remote") or stream["local"]) == name
+    proportions = np.array([data["streams"][name]["proportion"] for name in names])
+    chosen = (data["epoch_size"] * proportions / proportions.sum()).astype(np.int64)
+    short = data["epoch_size"] - chosen.sum()
+    chosen[np.random.default_rng(data["shuffle_seed"]).choice(len(names), short, False)] += 1
+    unit = length(blend) if documents else dict.fromkeys(names, blend.sequence or 1)
+    return {name: int(count) * unit[name] for name, count in zip(names, chosen, strict=True)}
 
 
-def huggingface(files: dict[str, str], tokens: int) -> Counts:
+def huggingface(files: dict[str, str], blend: Blend) -> Counts:
     given = constants(files["mixture.py"])
     assert math.isclose(sum(given["PROBABILITIES"]), 1, abs_tol=1e-9)
-    places = [by_path(source["data_files"][0]) for source in given["SOURCES"]]
-    assert [source["path"] for source in given["SOURCES"]] == ["json"] * len(places)
-    pairs = zip(places, given["PROBABILITIES"], strict=True)
-    return {name: given["DOCUMENTS"] * p * LENGTH[name] for name, p in pairs}
+    assert sum(given["COUNTS"]) == given["DOCUMENTS"]
+    places = [by_path(blend, source["data_files"][0]) for source in given["SOURCES"]]
+    assert places == given["DOMAINS"]
+    return {name: n * length(blend)[name] for name, n in zip(places, given["COUNTS"], strict=True)}
 
 
-def litdata(files: dict[str, str], tokens: int) -> Counts:
-    given = constants(files["mixture.py"])
-    exist = {d.name: d.tokens for d in DOMAINS}
+def litdata(files: dict[str, str], blend: Blend) -> Counts:
+    given, size = constants(files["mixture.py"]), blend.sequence or 1
+    samples = blend.tokens // size
     drawn: Counts = {}
     for path, weight in zip(given["PATHS"], given["WEIGHTS"], strict=True):
-        part = tokens * weight / sum(given["WEIGHTS"])
-        assert part <= exist[by_path(path)], "the stream would end before the run does"
-        drawn[by_path(path)] = drawn.get(by_path(path), 0) + part
-    return drawn
+        name = by_path(blend, path)
+        drawn[name] = drawn.get(name, 0) + samples * weight / sum(given["WEIGHTS"])
+    for name, count in drawn.items():
+        copies = given["DOMAINS"].count(name)
+        assert math.ceil(count - 1e-6) <= copies * (exist(blend)[name] // size), "it ends early"
+    return {name: round(count) * size for name, count in drawn.items()}
 
 
-def levanter(files: dict[str, str], tokens: int) -> Counts:
+def levanter(files: dict[str, str], blend: Blend) -> Counts:
     data = yaml.safe_load(files["data.yaml"])["data"]
     weights, block = data["train_weights"], data["mixture_block_size"]
+    assert block < 2**16 and data["stop_strategy"] == "restart"
     stages = [[0, weights]] if isinstance(weights, dict) else weights
-    assert stages[0][0] == 0 and block < 2**16 and data["stop_strategy"] == "restart"
-    ends = [start for start, _ in stages[1:]] + [tokens // SEQUENCE]
+    starts = [step * (blend.batch or 1) for step, _ in stages]  # the configuration counts steps
+    ends = [*starts[1:], blend.tokens // (blend.sequence or 1)]
     drawn: Counts = {}
-    for (start, shares), end in zip(stages, ends, strict=True):
+    for (_, shares), start, end in zip(stages, starts, ends, strict=True):
         assert start % block == 0 and start < end
         total = sum(shares.values())
-        parts = {name: int(block * share / total) for name, share in shares.items()}
+        parts = {name: int(block * (share / total)) for name, share in shares.items()}
         parts[max(parts, key=parts.__getitem__)] += block - sum(parts.values())
-        for name, count in parts.items():
+        ids = np.repeat(np.arange(len(parts)), list(parts.values()))
+        last = np.random.default_rng(blend.seed).permutation(ids)[: (end - start) % block]
+        for i, (name, count) in enumerate(parts.items()):
             assert name in data["components"] and count > 0
-            drawn[name] = drawn.get(name, 0) + count / block * (end - start) * SEQUENCE
+            seen = (end - start) // block * count + int((last == i).sum())
+            drawn[name] = drawn.get(name, 0) + seen * (blend.sequence or 1)
     return drawn
 
 
-def nanotron(files: dict[str, str], tokens: int) -> Counts:
+def nanotron(files: dict[str, str], blend: Blend, seed: int | None = None) -> Counts:
+    """Its own index where a seed is given; else what it draws on average."""
     stages = yaml.safe_load(files["data_stages.yaml"])["data_stages"]
+    step = (blend.sequence or 1) * (blend.batch or 1)
     starts = [stage["start_training_step"] for stage in stages]
     assert starts[0] == 1 and starts == sorted(set(starts))
-    ends = [*starts[1:], tokens // (SEQUENCE * BATCH) + 1]
+    ends = [*starts[1:], blend.tokens // step + 1]
     drawn: Counts = {}
     for stage, end in zip(stages, ends, strict=True):
         data = stage["data"]["dataset"]
-        total = sum(data["dataset_weights"])
-        seen = (end - stage["start_training_step"]) * SEQUENCE * BATCH
-        for folder, weight in zip(data["dataset_folder"], data["dataset_weights"], strict=True):
-            name = by_path(folder)
-            drawn[name] = drawn.get(name, 0) + seen * weight / total
+        names = [by_path(blend, folder) for folder in data["dataset_folder"]]
+        samples = (end - stage["start_training_step"]) * (blend.batch or 1)
+        indexed = sum(exist(blend)[name] // (blend.sequence or 1) for name in names)
+        weights = np.array(data["dataset_weights"]) / sum(data["dataset_weights"])
+        counts = weights * samples
+        if seed is not None:
+            index = np.repeat(
+                np.arange(len(names)), dealt_greedily(list(weights), indexed).astype(int)
+            )
+            np.random.RandomState(seed).shuffle(index)
+            read = np.concatenate([index] * (samples // indexed + 1))[:samples]
+            counts = np.bincount(read, minlength=len(names))
+        for name, count in zip(names, counts, strict=True):
+            drawn[name] = drawn.get(name, 0) + count * (blend.sequence or 1)
     return drawn
 
 
-def torchtitan(files: dict[str, str], tokens: int) -> Counts:
+def torchtitan(files: dict[str, str], blend: Blend) -> Counts:
     given = constants(files["data_config.py"])
     weights, sources = given["WEIGHTS"], given["SOURCES"]
-    assert list(weights) == list(sources) and all(name == name.lower() for name in weights)
+    assert list(weights) == list(sources) == list(given["FIELDS"])
+    assert all(name == name.lower() for name in weights)
     assert all(weight > 0 for weight in weights.values())
+    samples, size = blend.tokens // (blend.sequence or 1), blend.sequence or 1
+    names = {label: by_path(blend, source["data_files"][0]) for label, source in sources.items()}
     total = sum(weights.values())
-    return {by_path(sources[n]["data_files"][0]): tokens * w / total for n, w in weights.items()}
+    return {names[n]: round(samples * w / total) * size for n, w in weights.items()}
 
 
-def axolotl(files: dict[str, str], tokens: int) -> Counts:
+def axolotl(files: dict[str, str], blend: Blend) -> Counts:
     given = yaml.safe_load(files["datasets.yaml"])
-    assert given["num_epochs"] == 1
-    documents = {d.name: d.documents for d in DOMAINS}
+    assert given["num_epochs"] == 1 and given["val_set_size"] == 0
+    documents = {d.name: d.documents for d in blend.domains}
     drawn: Counts = {}
     for entry in given["datasets"]:
-        name = by_path(entry["path"])
-        part = re.fullmatch(r"train(?:\[:(\d+)\])?", entry["split"])
-        count = int(part[1]) if part[1] else documents[name]
-        assert count <= documents[name]
-        drawn[name] = drawn.get(name, 0) + count * LENGTH[name]
+        name = by_path(blend, entry["path"])
+        part = re.fullmatch(r"train\[:(\d+)\]", entry["split"])
+        assert 0 < int(part[1]) <= documents[name] and entry["ds_type"] != "text"
+        drawn[name] = drawn.get(name, 0) + int(part[1]) * length(blend)[name]
     return drawn
 
 
-def mixtera(files: dict[str, str], tokens: int) -> Counts:
+def mixtera(files: dict[str, str], blend: Blend) -> Counts:
     given = constants(files["mixture.py"])
-    chunk = given["CHUNK_SIZE"]
-    steps = [step for step, _ in given["STAGES"]]
-    ends = [*steps[1:], tokens // (SEQUENCE * BATCH)]
+    chunk, step = given["CHUNK_SIZE"], (blend.sequence or 1) * (blend.batch or 1)
+    starts = [begin * step for begin, _ in given["STAGES"]]
     drawn: Counts = {}
-    for (step, pairs), end in zip(given["STAGES"], ends, strict=True):
+    for (_, pairs), start, end in zip(
+        given["STAGES"], starts, [*starts[1:], blend.tokens], strict=True
+    ):
         assert math.isclose(sum(share for _, share in pairs), 1, rel_tol=1e-7)
-        ideal = {by_path(values[0]): chunk * share for values, share in pairs}
+        ideal = {by_path(blend, values[0]): chunk * share for values, share in pairs}
         parts = {name: int(count) for name, count in ideal.items()}
         for name in sorted(ideal, key=lambda n: parts[n] - ideal[n])[: chunk - sum(parts.values())]:
             parts[name] += 1
-        length = sum(parts[name] * LENGTH[name] for name in parts)
+        total = sum(parts[name] * length(blend)[name] for name in parts)
         for name, count in parts.items():
-            seen = (end - step) * SEQUENCE * BATCH * count * LENGTH[name] / length
+            seen = (end - start) * count * length(blend)[name] / total
             drawn[name] = drawn.get(name, 0) + seen
+    for name, tokens in drawn.items():
+        slack = max(blend.sequence or 0, length(blend)[name] / 2)
+        assert tokens <= 1.001 * exist(blend)[name] + slack, "the stream ends early"
     return drawn
 
 
-def portable(content: dict) -> Counts:
+def portable(content: dict, blend: Blend) -> Counts:
     drawn: Counts = {}
     for stage in content["stages"]:
         assert math.isclose(sum(d["weight"] for d in stage["domains"]), 1, abs_tol=1e-9)
@@ -190,16 +301,19 @@ def portable(content: dict) -> Counts:
             drawn[domain["name"]] = (
                 drawn.get(domain["name"], 0) + domain["weight"] * stage["tokens"]
             )
-            assert not domain["paths"] or by_path(domain["paths"][0]) == domain["name"]
+            assert not domain["paths"] or by_path(blend, domain["paths"][0]) == domain["name"]
     return {name: tokens for name, tokens in drawn.items() if tokens}
 
 
-def table(files: dict[str, str], tokens: int) -> Counts:
+def table(files: dict[str, str], blend: Blend) -> Counts:
     drawn: Counts = {}
-    for row in csv.DictReader(io.StringIO(files["mixture.csv"])):
+    for row in csv.DictReader(io.StringIO(files["mixture.csv"], newline="")):
         tokens_here = float(row["weight"]) * int(row["stage_tokens"])
         assert abs(tokens_here - int(row["tokens"])) <= 0.5
-        drawn[row["domain"]] = drawn.get(row["domain"], 0) + tokens_here
+        assert all(cell[:1] not in ("=", "+", "-", "@", "\t", "\r") for cell in row.values())
+        name = row["domain"].removeprefix("'") if row["domain"][1:2] in "=+-@\t\r\n" else None
+        name = name or row["domain"]
+        drawn[name] = drawn.get(name, 0) + tokens_here
     return {name: count for name, count in drawn.items() if count}
 
 
@@ -207,7 +321,7 @@ READERS = {
     "axolotl": axolotl,
     "csv": table,
     "huggingface": huggingface,
-    "json": lambda files, tokens: portable(json.loads(files["mixture.json"])),
+    "json": lambda files, blend: portable(json.loads(files["mixture.json"]), blend),
     "levanter": levanter,
     "litdata": litdata,
     "megatron": megatron,
@@ -216,5 +330,5 @@ READERS = {
     "nanotron": nanotron,
     "olmo_core": olmo_core,
     "torchtitan": torchtitan,
-    "yaml": lambda files, tokens: portable(yaml.safe_load(files["mixture.yaml"])),
+    "yaml": lambda files, blend: portable(yaml.safe_load(files["mixture.yaml"]), blend),
 }

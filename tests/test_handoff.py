@@ -25,6 +25,7 @@ from tasks.store import Store
 from tasks.track import open_ledger
 
 ROOT = Path(__file__).parent.parent
+SHORT = ("axolotl", "huggingface", "nanotron")  # 1,562 sequences are too few for them
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,11 @@ def test_every_format_is_exported_with_a_manifest_that_holds(study, tmp_path, fo
     recipe, home, _ = study
     card, _ = handoff.approve(recipe, home, by="ada")
     target = str(tmp_path / form)
+    if form in SHORT:
+        with pytest.raises(ExportError, match=r"rounds too coarsely|draws at random"):
+            handoff.export(recipe, home, form=form, to=target)
+        assert not Path(target).exists()
+        return
     place, content = handoff.export(recipe, home, form=form, to=target)
     assert place == f"{target}/manifest.json" and handoff.verify(target, home) == content
     assert set(content["files"]) == {p.name for p in Path(target).iterdir()} - {"manifest.json"}
@@ -91,6 +97,7 @@ def test_every_format_is_exported_with_a_manifest_that_holds(study, tmp_path, fo
         exist = card.domains.domains[card.domains.index(domain["name"])]
         assert domain["epochs"] == pytest.approx(share * 400_000 / exist.tokens)
         assert domain["identity"] == exist.identity
+        assert domain["delivered_tokens"] == pytest.approx(share * 400_000, abs=256)
     before = {p.name: p.read_bytes() for p in Path(target).iterdir()}
     handoff.export(recipe, home, form=form, to=target)
     assert {p.name: p.read_bytes() for p in Path(target).iterdir()} == before

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mixtures.domains import DomainSet
 from mixtures.errors import ExportError
@@ -55,7 +56,7 @@ class Blend:
         for name in self.paths:
             self.domains.index(name)  # an unknown name is refused, with those that exist
 
-    @property
+    @cached_property
     def shares(self) -> dict[str, float]:
         """Shares of tokens over the whole run, of the domains that are drawn from at all."""
         totals = {
@@ -91,13 +92,15 @@ class Blend:
         exist = {domain.name: domain.tokens for domain in self.domains}
         return {name: share * self.tokens / exist[name] for name, share in self.shares.items()}
 
-    def document_counts(self) -> dict[str, int]:
-        """Documents that are drawn of each domain, at its mean length, rounded; none are left out.
-
-        Those that would be rounded to none stay in with zero, for the delivery to be refused.
-        """
+    @property
+    def wanted_documents(self) -> dict[str, float]:
+        """Recommended documents by domain, at its mean length."""
         lengths = {d.name: d.tokens / d.documents for d in self.domains}
-        return {n: round(tokens / lengths[n]) for n, tokens in self.wanted.items()}
+        return {name: tokens / lengths[name] for name, tokens in self.wanted.items()}
+
+    def document_counts(self) -> dict[str, int]:
+        """Documents that are drawn of each domain, rounded; zero where that leaves none."""
+        return {name: round(documents) for name, documents in self.wanted_documents.items()}
 
     def document_tokens(self, counts: Mapping[str, float]) -> dict[str, float]:
         """Documents by domain as tokens, at each domain's mean length."""
@@ -118,6 +121,11 @@ class Blend:
     def batch_tokens(self) -> int:
         """Tokens of a step; of one sequence or token where sizes are not known."""
         return (self.sequence or 1) * (self.batch or 1)
+
+    @property
+    def wanted_samples(self) -> dict[str, float]:
+        """Recommended sequences by domain."""
+        return {name: tokens / (self.sequence or 1) for name, tokens in self.wanted.items()}
 
     def in_tokens(self, sequences: Mapping[str, float]) -> dict[str, float]:
         """Sequences by domain as tokens."""

@@ -38,6 +38,10 @@ class Terms:
         """By how many tokens a domain may be off."""
         return max(OFF * self.wanted[name], self.slack.get(name, 0.0))
 
+    def off(self, name: str, delivered: float) -> float:
+        """How far a delivery is off, in what is allowed; infinite where a domain is lost."""
+        return abs(delivered - self.wanted[name]) / self.allowed(name) if delivered else math.inf
+
 
 def check(form: str, terms: Terms, delivered: Mapping[str, float]) -> None:
     """Refuse a delivery that is not what was recommended.
@@ -45,15 +49,14 @@ def check(form: str, terms: Terms, delivered: Mapping[str, float]) -> None:
     Raises:
         ExportError: names the worst domain, what it would get, and ways out.
     """
-    share = sum(terms.wanted.values())
-    for name, want in terms.wanted.items():
-        got = delivered.get(name, 0.0)
-        if got > 0 and abs(got - want) <= terms.allowed(name) * (1 + 1e-9):
-            continue
+    off = {name: terms.off(name, delivered.get(name, 0.0)) for name in terms.wanted}
+    worst = max(off, key=lambda name: off[name])
+    if off[worst] > 1 + 1e-9:
+        want, whole_run = terms.wanted[worst], sum(terms.wanted.values())
         raise ExportError(
-            f"{form} would deliver {_amount(got)} of {name} over the whole run, and "
-            f"{_amount(want)} are recommended (share {want / share:.3g}): its rounding loses too "
-            f"much. {WAYS_OUT}"
+            f"{form} would deliver {_amount(delivered.get(worst, 0.0))} of {worst} over the whole "
+            f"run, and {_amount(want)} are recommended (share {want / whole_run:.3g}): it rounds "
+            f"too coarsely for that. {WAYS_OUT}"
         )
     for name, most in terms.limits.items():
         if delivered.get(name, 0.0) > MORE * most + terms.slack.get(name, 0.0):
@@ -94,18 +97,24 @@ def _amount(tokens: float) -> str:
     return f"{tokens:,.0f} tokens" if tokens >= 10 or tokens == 0 else f"{tokens:.3g} tokens"
 
 
-def whole(shares: Mapping[str, float], count: int) -> dict[str, float]:
+def whole(shares: Mapping[str, float], count: int, wanted: Mapping[str, float]) -> dict[str, float]:
     """Units of each domain where a trainer rounds a share of `count` units down or up.
 
-    What may be rounded to none counts as none, whatever the seed would make of it.
+    Which of the two is not known: what is farther from `wanted` is told, and what may be rounded to
+    none counts as none, whatever the seed would make of it.
     """
-    return {n: w * count if math.floor(w * count * (1 + 1e-9)) else 0.0 for n, w in shares.items()}
+    drawn = {}
+    for name, share in shares.items():
+        least = math.floor(share * count * (1 + 1e-9))
+        most = least + (share * count > least * (1 + 1e-9))
+        drawn[name] = float(max((least, most), key=lambda n: abs(n - wanted[name])) * (least > 0))
+    return drawn
 
 
 def greedy(shares: Mapping[str, float], count: int) -> dict[str, float]:
     """Units of each domain where every sample goes to the domain that lags most, as in Megatron."""
     if count > SIMULATED:
-        return whole(shares, count)
+        return {name: share * count * (share * count >= 1) for name, share in shares.items()}
     weights = np.array(list(shares.values())) / sum(shares.values())
     drawn = np.zeros(len(weights))
     for number in range(count):

@@ -3,7 +3,8 @@
 `data.yaml` is the `data` part of a training configuration. Weights are of packed sequences, so
 shares of tokens. A mixture is dealt out in blocks: of every `mixture_block_size` sequences each
 component gets a whole number, rounded down, the largest the rest; a block that the run breaks off
-is a random part of one. The block is chosen here so that the shares of the whole run are met. A
+is a random part of one. The block is chosen here so that the shares of the whole run are met, and
+weights are moved, where that is needed, to be rounded to the nearest number. A
 stage starts at a training step (Levanter multiplies by the batch) that must be at a block's start.
 A short component starts anew (`stop_strategy: restart`).
 
@@ -20,12 +21,14 @@ import numpy as np
 from mixtures.errors import ExportError
 from mixtures.registry import register
 from tasks.exports import KIND, SEQUENCES, Blend
-from tasks.exports.delivery import SURE, WAYS_OUT
+from tasks.exports.delivery import MORE, OFF, WAYS_OUT
 from tasks.exports.documents import check_field
 from tasks.exports.literal import yaml_text
 
 DEFAULT, LARGEST = 2048, 2**16 - 1  # sequences in a block
+NUDGE = 1e-4  # sequences over a whole number, so that rounding down gives that number
 AT_ONCE = 2048  # blocks that are tried together
+SURE = 4.0  # standard deviations of a block that breaks off: there are many blocks to choose from
 
 
 @register(KIND, "levanter")
@@ -58,10 +61,11 @@ class Levanter:
     def files(self, blend: Blend) -> dict[str, str]:
         shares = [blend.stage_shares(i) for i in range(len(blend.stages))]
         dealing = _dealing(blend)
-        weights: Any = shares[0]
+        given = [_weights(stage, dealing.block) for stage in shares]
+        weights: Any = given[0]
         if len(shares) > 1:
             steps = [start // (blend.batch or 1) for start in dealing.starts]
-            weights = [[step, stage] for step, stage in zip(steps, shares, strict=True)]
+            weights = [[step, stage] for step, stage in zip(steps, given, strict=True)]
         components = {name: _component(blend.paths[name]) for name in blend.shares}
         for name, component in components.items():
             key = self.field if isinstance(self.field, str) else self.field.get(name, "")
@@ -105,10 +109,12 @@ def _dealing(blend: Blend) -> _Dealing:
     blend.steps()  # refuses stages without the sizes that place them
     length = blend.samples // batch * batch
     want = np.array(list(blend.shares.values())) * (length or 1)
-    allowed = np.maximum(0.01 * want, 1.0 if length else 0.0)
+    allowed = np.maximum(OFF * want, 1.0 if length else 0.0)
+    most = _most(blend)
     best: tuple[float, _Dealing, str] | None = None
-    for blocks in _candidates(length):
+    for blocks in _candidates(length, max(1, len(want) // 40)):
         drawn, noise, starts, kept = _dealt(blend, blocks, batch, length)
+        kept &= drawn + SURE * noise <= most
         off = np.where(kept, (abs(drawn - want) + SURE * noise) / allowed, np.inf)
         worst = off.max(axis=1)
         met = np.flatnonzero(worst <= 1)
@@ -123,10 +129,19 @@ def _dealing(blend: Blend) -> _Dealing:
     raise ExportError(_refusal(blend, best))
 
 
-def _candidates(length: int) -> list[np.ndarray]:
+def _most(blend: Blend) -> np.ndarray:
+    """Sequences (K) of each domain that its cap allows."""
+    exist = {d.name: d.tokens // (blend.sequence or 1) for d in blend.domains}
+    known = blend.counted and blend.samples
+    caps = [blend.caps.get(name, np.inf) if known else np.inf for name in blend.shares]
+    most = [MORE * cap * exist[name] + 1 for cap, name in zip(caps, blend.shares, strict=True)]
+    return np.array(most)
+
+
+def _candidates(length: int, step: int) -> list[np.ndarray]:
     """Blocks in the order in which they are tried; one that holds a short run first."""
     first = [length] if 0 < length < DEFAULT else []
-    every = np.array(first + list(range(min(DEFAULT, length or DEFAULT), LARGEST + 1)))
+    every = np.array([*first, *range(DEFAULT, LARGEST + 1, step)])
     return [every[i : i + AT_ONCE] for i in range(0, len(every), AT_ONCE)]
 
 
@@ -147,10 +162,7 @@ def _dealt(
     for i in range(len(blend.stages)):
         given = blend.stage_shares(i)
         columns = [names.index(name) for name in given]
-        total = sum(given.values())  # as Levanter normalizes, to the last bit
-        weights = np.array([weight / total for weight in given.values()])
-        counts = np.trunc(weights * blocks[:, None])
-        counts[np.arange(len(blocks)), counts.argmax(axis=1)] += blocks - counts.sum(axis=1)
+        counts = _counts(np.array(list(given.values())), blocks)
         part = counts / blocks[:, None]
         samples = (ends[i] - starts[i])[:, None] if length else np.ones((len(blocks), 1))
         broken = samples % blocks[:, None] if length else np.zeros_like(samples)
@@ -159,6 +171,34 @@ def _dealt(
         noise[:, columns] += broken * part * (1 - part) * left
         kept[:, columns] &= (counts > 0) & (samples > 0)
     return drawn, np.sqrt(noise), starts, kept
+
+
+def _counts(shares: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Sequences of each domain in each block (B, K): rounded to the nearest number, if weights can.
+
+    Levanter rounds down and gives the rest to the largest, which must then be so by two.
+    """
+    rows = np.arange(len(blocks))
+    exact = (shares / sum(shares.tolist())) * blocks[:, None]
+    plain, nearest = np.trunc(exact), np.rint(exact)
+    plain[rows, plain.argmax(axis=1)] += blocks - plain.sum(axis=1)
+    top = int(np.argmax(shares))
+    nearest[:, top] += blocks - nearest.sum(axis=1)
+    others = np.delete(nearest, top, axis=1).max(axis=1, initial=0)
+    return np.asarray(np.where((nearest[:, top] >= others + 2)[:, None], nearest, plain))
+
+
+def _weights(shares: Mapping[str, float], block: int) -> dict[str, float]:
+    """Weights that Levanter rounds down to these numbers: the shares themselves, if they do."""
+    given, at = np.array(list(shares.values())), np.array([block])
+    [counts], [exact] = _counts(given, at), np.trunc(given / sum(given.tolist()) * block)[None]
+    exact[exact.argmax()] += block - exact.sum()
+    if (exact == counts).all():
+        return dict(shares)
+    moved = (counts + NUDGE) / block
+    top = int(np.argmax(given))
+    moved[top] = 1 - np.delete(moved, top).sum()
+    return dict(zip(shares, moved.tolist(), strict=True))
 
 
 def _refusal(blend: Blend, best: tuple[float, _Dealing, str] | None) -> str:

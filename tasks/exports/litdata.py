@@ -99,10 +99,13 @@ class LitData:
 
     def delivered(self, blend: Blend) -> dict[str, float]:
         if self.samples == DOCUMENTS:
-            shares = blend.document_shares(blend.shares)
-            return blend.document_tokens(whole(shares, sum(blend.document_counts().values())))
+            shares, wanted = blend.document_shares(blend.shares), blend.wanted_documents
+            drawn = whole(shares, sum(blend.document_counts().values()), wanted)
+            return blend.document_tokens(drawn)
         return (
-            blend.in_tokens(whole(blend.shares, blend.samples)) if blend.samples else blend.wanted
+            blend.in_tokens(whole(blend.shares, blend.samples, blend.wanted_samples))
+            if blend.samples
+            else blend.wanted
         )
 
     def _copies(self, blend: Blend) -> dict[str, int]:
@@ -111,7 +114,7 @@ class LitData:
         counts: Mapping[str, float] = blend.document_counts() if self.samples == DOCUMENTS else {}
         if self.samples == PACKED:
             exist = {d.name: d.tokens // (blend.sequence or 1) for d in blend.domains}
-            counts = {n: tokens / (blend.sequence or 1) for n, tokens in blend.wanted.items()}
+            counts = blend.wanted_samples
         return {n: max(1, math.ceil(math.ceil(count) / exist[n])) for n, count in counts.items()}
 
     def files(self, blend: Blend) -> dict[str, str]:

@@ -49,8 +49,9 @@ class Mosaic:
         return frozenset({"path", "tokens"} | counting)
 
     def delivered(self, blend: Blend) -> dict[str, float]:
-        samples = whole(*self._samples(blend))
         packed = self.samples == PACKED
+        wanted = blend.wanted_samples if packed else blend.wanted_documents
+        samples = whole(*self._samples(blend), wanted)
         return blend.in_tokens(samples) if packed else blend.document_tokens(samples)
 
     def _samples(self, blend: Blend) -> tuple[dict[str, float], int]:

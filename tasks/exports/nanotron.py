@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from mixtures.errors import ExportError
 from mixtures.registry import register
 from tasks.exports import KIND, SEQUENCES, Blend, terms
-from tasks.exports.delivery import MORE, check_noise, spread, whole
+from tasks.exports.delivery import MORE, check_noise, greedy, spread
 from tasks.exports.literal import yaml_text
 
 
@@ -40,11 +40,12 @@ class Nanotron:
         begins = [step * (blend.batch or 1) for step in blend.steps()]
         drawn = dict.fromkeys(blend.shares, 0.0)
         deviations = dict.fromkeys(blend.shares, 0.0)
-        for i, end in enumerate([*begins[1:], blend.samples]):
+        last = blend.samples // (blend.batch or 1) * (blend.batch or 1)
+        for i, end in enumerate([*begins[1:], last]):
             shares, samples = blend.stage_shares(i), end - begins[i]
             exist = {d.name: d.tokens // (blend.sequence or 1) for d in blend.domains}
             indexed = sum(exist[name] for name in shares)
-            for name, count in whole(shares, indexed).items():
+            for name, count in greedy(shares, indexed).items():
                 drawn[name] += samples * count / indexed
                 deviations[name] += spread(shares[name], samples % indexed, indexed) ** 2
                 self._check_readings(blend, name, samples / indexed * max(1, count / exist[name]))

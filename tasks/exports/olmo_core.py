@@ -42,21 +42,23 @@ class OlmoCore:
         return blend.in_tokens(drawn)
 
     def files(self, blend: Blend) -> dict[str, str]:
+        sized = blend.sequence and blend.batch
+        longer = _requested(blend) / blend.tokens if sized else 1.0
         sources = [
             {
                 "source_name": name,
                 "target_ratio": share,
                 "paths": list(blend.paths[name]),
-                "max_repetition_ratio": _repeats(blend.epochs[name]),
+                "max_repetition_ratio": _repeats(blend.epochs[name] * longer),
             }
             for name, share in blend.shares.items()
         ]
         files = {"sources.yaml": yaml_text({"sources": sources})}
-        if blend.sequence and blend.batch:
+        if sized:
             whole = {
                 "source_list": {"sources": sources},
                 "requested_tokens": _requested(blend),
-                "global_batch_size": blend.batch * blend.sequence,
+                "global_batch_size": blend.batch_tokens,
                 "seed": blend.seed,
             }
             files["dataset.yaml"] = yaml_text(whole)
@@ -65,7 +67,7 @@ class OlmoCore:
 
 def _requested(blend: Blend) -> int:
     """Tokens of the run in whole batches, which OLMo-core would round up to."""
-    step = (blend.batch or 1) * (blend.sequence or 1)
+    step = blend.batch_tokens
     return step * max(1, round(blend.tokens / step))
 
 

@@ -99,7 +99,9 @@ class TorchTitan:
 
     def delivered(self, blend: Blend) -> dict[str, float]:
         return (
-            blend.in_tokens(whole(blend.shares, blend.samples)) if blend.samples else blend.wanted
+            blend.in_tokens(whole(blend.shares, blend.samples, blend.wanted_samples))
+            if blend.samples
+            else blend.wanted
         )
 
     def files(self, blend: Blend) -> dict[str, str]:
