@@ -97,7 +97,7 @@ def test_every_format_is_exported_with_a_manifest_that_holds(study, tmp_path, fo
         exist = card.domains.domains[card.domains.index(domain["name"])]
         assert domain["epochs"] == pytest.approx(share * 400_000 / exist.tokens)
         assert domain["identity"] == exist.identity
-        assert domain["delivered_tokens"] == pytest.approx(share * 400_000, abs=256)
+        assert domain["delivered_tokens"] == pytest.approx(share * 400_000, rel=0.01, abs=256)
     before = {p.name: p.read_bytes() for p in Path(target).iterdir()}
     handoff.export(recipe, home, form=form, to=target)
     assert {p.name: p.read_bytes() for p in Path(target).iterdir()} == before
