@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import diagnostics
+from mixtures import diagnostics, simplex, ties
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 from mixtures.objectives import Shape
@@ -83,7 +83,7 @@ def held_out(runs: Runs) -> tuple[Runs, str]:
     """The largest size's runs at its most tokens, averaged by mixture, or why they are no test."""
     top = runs.take(runs.parameters == runs.sizes[-1])
     top = top.take(top.tokens == top.tokens.max())
-    membership = diagnostics.groups(top.W)
+    membership = simplex.groups(top.W)
     count = int(membership.max()) + 1
     if len(runs.sizes) < 2:
         return top, "all runs are of one size"
@@ -99,7 +99,7 @@ def _plain(rest: Runs, held: Runs, form: Shape) -> Array | None:
     near = rest.take(rest.parameters == rest.sizes[-1])
     scores = []
     for w in held.W:
-        own = np.abs(near.W - w).max(axis=1) < 1e-9
+        own = np.abs(near.W - w).max(axis=1) <= 2 * simplex.SAME
         if not own.any():
             return None
         scores.append(near.Y[own].mean(axis=0))
@@ -150,10 +150,10 @@ def judged(trials: tuple[Trial, ...]) -> BackTest:
         reasons = "; ".join(dict.fromkeys(t.refused for t in trials if t.refused))
         text = f"no scaling law could be tested on the largest size ({reasons})"
         return BackTest(trials, SINGLE, False, f"{text}; single-scale ranking is used")
-    best = max(laws, key=lambda t: (t.decision_accuracy, t.spearman, -t.error))
-    better = [t for t in laws if t.low > 0] if rivals else laws
+    best = _best(laws)
+    better = [t for t in laws if t.low > ties.ROUNDING] if rivals else laws
     if better:
-        used = max(better, key=lambda t: (t.decision_accuracy, t.spearman, -t.error))
+        used = _best(better)
         text = (
             f"{used.law} ordered {used.decision_accuracy:.0%} of the pairs at the largest size "
             f"rightly, {used.gain:+.0%} [{used.low:+.0%}, {used.high:+.0%}] over single-scale "
@@ -168,3 +168,8 @@ def judged(trials: tuple[Trial, ...]) -> BackTest:
         "single-scale ranking is used"
     )
     return BackTest(trials, SINGLE, False, text)
+
+
+def _best(trials: list[Trial]) -> Trial:
+    """The most accurate; of equal ones the one that ranks best, then the first."""
+    return max(trials, key=lambda t: (round(t.decision_accuracy, 9), t.spearman))

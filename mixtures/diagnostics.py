@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from mixtures import simplex, ties
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 from mixtures.laws import FittedLaw, Law
@@ -23,10 +24,10 @@ Z = float(stats.norm.ppf(0.5 + LEVEL / 2))  # half-width of an interval in stand
 
 def spearman(observed: Array, predicted: Array) -> float:
     """Rank correlation of two vectors (N,), ties sharing their mean rank; 0 if one is constant."""
-    a, b = stats.rankdata(observed), stats.rankdata(predicted)
+    a, b = (stats.rankdata(ties.leveled(values)) for values in (observed, predicted))
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
+    return round(float(np.corrcoef(a, b)[0, 1]), 12)
 
 
 def decision_accuracy(observed: Array, predicted: Array) -> float:
@@ -34,6 +35,7 @@ def decision_accuracy(observed: Array, predicted: Array) -> float:
 
     A predicted tie counts half. 0.5 if no pair differs.
     """
+    observed, predicted = ties.leveled(observed), ties.leveled(predicted)
     first, second = np.triu_indices(len(observed), k=1)
     truth = np.sign(observed[first] - observed[second])
     guess = np.sign(predicted[first] - predicted[second])
@@ -42,13 +44,6 @@ def decision_accuracy(observed: Array, predicted: Array) -> float:
         return 0.5
     agree = np.where(guess == 0, 0.5, (truth == guess).astype(float))
     return float(agree[counts].mean())
-
-
-def groups(W: Array) -> Rows:
-    """Numbers (N,) from 0 up, equal for rows of the same mixture, in order of first appearance."""
-    _, first, inverse = np.unique(np.round(W, 9), axis=0, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")
-    return np.asarray(rank[inverse.ravel()], dtype=np.int64)
 
 
 def folds(membership: Rows, count: int, rng: np.random.Generator) -> list[Rows]:
@@ -186,7 +181,7 @@ def noise_floor(W: Array, Y: Array, targets: Sequence[str], form: Shape) -> tupl
 
     The spread over mixtures is that of the groups' means.
     """
-    membership = groups(W)
+    membership = simplex.groups(W)
     values = np.column_stack([Y, form.level(Y)])
     seeds, degrees = pooled_deviation(values, membership)
     if degrees == 0:
@@ -212,7 +207,7 @@ def resampled(membership: Rows, least: int, rng: np.random.Generator) -> Rows:
 
 def refits(law: Law, sample: Sample, count: int, rng: np.random.Generator) -> list[FittedLaw]:
     """The law fitted to `count` bootstrap samples of the mixtures."""
-    membership, least = groups(sample.W), law.rows(sample.W.shape[1])
+    membership, least = simplex.groups(sample.W), law.rows(sample.W.shape[1])
     return [
         sample.fit(law, resampled(membership, least, child), child) for child in rng.spawn(count)
     ]

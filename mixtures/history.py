@@ -201,8 +201,8 @@ def table(history: History, targets: Sequence[str]) -> tuple[Array, Array, Array
     """A history as arrays.
 
     Returns:
-        W (N, K) shares of tokens, Y (N, M) values, E (N, M) sampling errors; one row per finished
-        run.
+        W (N, K) shares of tokens, equal in all runs of one mixture (see `simplex.canonical`),
+        Y (N, M) values, E (N, M) sampling errors; one row per finished run.
 
     Raises:
         EvidenceError: no run finished, or a run lacks a target, which is named.
@@ -217,7 +217,7 @@ def table(history: History, targets: Sequence[str]) -> tuple[Array, Array, Array
                 f"run {run.spec.fingerprint[:12]} has no score for {', '.join(missing)}; "
                 f"it has {', '.join(sorted(run.scores))}"
             )
-    w = np.stack([run.spec.weights for run in runs])
+    w = simplex.canonical([run.spec.weights for run in runs])
     y = np.array([[run.scores[t].value for t in targets] for run in runs], dtype=np.float64)
     e = np.array([[run.scores[t].stderr for t in targets] for run in runs], dtype=np.float64)
     return w, y, e

@@ -9,11 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from mixtures.domains import Array
 from mixtures.errors import ConstraintError
 
 TOLERANCE = 1e-6  # of a sum of shares: far below any share that a trainer can realise
+SAME = 1e-6  # in every share; rows that lie this near to one mixture are runs of it
 
 
 def check(weights: ArrayLike, names: Sequence[str] | None = None) -> Array:
@@ -37,6 +41,32 @@ def check(weights: ArrayLike, names: Sequence[str] | None = None) -> Array:
             f"weights sum to {w.sum():.6g} over {w.size} domains ({shown}); they must sum to 1"
         )
     return w
+
+
+def groups(W: ArrayLike) -> NDArray[np.int64]:
+    """Numbers (N,) from 0 up, equal for rows (N, K) of one mixture, in order of first appearance.
+
+    Rows are of one mixture where a chain of rows leads from one to the other, each step within
+    twice `SAME`. So the order of rows has no part in it, and neither has a grid, between whose
+    cells repeats that went through float32 would fall.
+    """
+    rows = np.asarray(W, dtype=np.float64)
+    if not len(rows):
+        return np.zeros(0, dtype=np.int64)
+    unique, inverse = np.unique(rows, axis=0, return_inverse=True)
+    pairs = cKDTree(unique).query_pairs(2 * SAME * (1 + 1e-9), p=np.inf, output_type="ndarray")
+    links = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(unique), len(unique)))
+    member = connected_components(links, directed=False)[1][inverse.ravel()]
+    _, first, numbers = np.unique(member, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")
+    return np.asarray(rank[numbers.ravel()], dtype=np.int64)
+
+
+def canonical(W: ArrayLike) -> Array:
+    """The same rows (N, K), where all rows of one mixture bear the shares of its first row."""
+    rows = np.asarray(W, dtype=np.float64)
+    member = groups(rows)
+    return np.asarray(rows[np.unique(member, return_index=True)[1]][member], dtype=np.float64)
 
 
 def normalized(values: ArrayLike) -> Array:

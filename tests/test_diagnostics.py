@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mixtures import diagnostics
+from mixtures import diagnostics, simplex
 from mixtures.diagnostics import Sample
 from mixtures.errors import EvidenceError
 from mixtures.laws import Prediction
@@ -62,7 +62,7 @@ def test_decision_accuracy_by_hand():
 def test_repeats_of_a_mixture_share_a_fold():
     """Catches folds over rows: a law judged by a repeat of what it was fitted to."""
     W = np.repeat(np.random.default_rng(0).dirichlet(np.ones(3), size=7), 3, axis=0)[::-1]
-    membership = diagnostics.groups(W)
+    membership = simplex.groups(W)
     assert membership.tolist() == [g for g in range(7) for _ in range(3)]
     parts = diagnostics.folds(membership, 4, np.random.default_rng(1))
     assert sorted(np.concatenate(parts).tolist()) == list(range(21))
@@ -81,13 +81,13 @@ def test_held_out_predictions_never_saw_their_row():
     rng = np.random.default_rng(3)
     W = rng.dirichlet(np.ones(12), size=24)
     noise = Sample(W, rng.standard_normal((24, 1)), np.zeros(1))
-    parts = diagnostics.folds(diagnostics.groups(W), 4, rng)
+    parts = diagnostics.folds(simplex.groups(W), 4, rng)
     found = diagnostics.evidence(
         "linear", noise, diagnostics.held_out(Linear(), noise, parts, rng), FORM
     )
     assert found.spearman < 0.4
     true = sample()
-    parts = diagnostics.folds(diagnostics.groups(true.W), 5, rng)
+    parts = diagnostics.folds(simplex.groups(true.W), 5, rng)
     found = diagnostics.evidence(
         "linear", true, diagnostics.held_out(Linear(), true, parts, rng), FORM
     )
@@ -99,7 +99,7 @@ def test_held_out_predictions_never_saw_their_row():
 def test_the_learning_curve_rises_to_the_rows_of_a_fold():
     noisy = sample(n=60, noise=0.3)
     rng = np.random.default_rng(0)
-    parts = diagnostics.folds(diagnostics.groups(noisy.W), 5, rng)
+    parts = diagnostics.folds(simplex.groups(noisy.W), 5, rng)
     curve = diagnostics.learning_curve(Linear(), noisy, FORM, parts, points=3, rng=rng)
     rows = [n for n, _ in curve]
     assert rows == sorted(rows) and rows[0] == 4 and rows[-1] < 48
@@ -129,7 +129,7 @@ def test_bootstrap_refits_draw_whole_mixtures_and_enough_rows():
     found = diagnostics.refits(Linear(), data, 20, np.random.default_rng(0))
     assert len(found) == 20
     for refit in found:
-        counts = np.bincount(diagnostics.groups(refit.seen))
+        counts = np.bincount(simplex.groups(refit.seen))
         assert len(refit.seen) >= 4 and np.all(counts % 2 == 0)
     again = diagnostics.refits(Linear(), data, 20, np.random.default_rng(0))
     assert all(np.array_equal(a.seen, b.seen) for a, b in zip(found, again, strict=False))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible
+from mixtures import feasible, ties
 from mixtures.constraints import Constraints
 from mixtures.designs.distinct import distinct, enough
 from mixtures.designs.vertices import vertex
@@ -70,7 +70,7 @@ class DOptimal:
         for _ in range(n):
             gain = self._gain(X, inverse, moments)
             gain[chosen] = -np.inf
-            chosen.append(int(np.argmax(gain)))
+            chosen.append(ties.highest(gain))
             inverse = _updated(inverse, X[chosen[-1]], 1.0)
         for _ in range(PASSES):
             moved = False
@@ -78,7 +78,7 @@ class DOptimal:
                 without = _updated(inverse, X[chosen[place]], -1.0)
                 gain = self._gain(X, without, moments)
                 gain[[c for c in chosen if c != chosen[place]]] = -np.inf
-                best = int(np.argmax(gain))
+                best = ties.highest(gain)
                 if gain[best] > gain[chosen[place]] * (1 + 1e-6):
                     chosen[place], moved = best, True
                 inverse = _updated(without, X[chosen[place]], 1.0)

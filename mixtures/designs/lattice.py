@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible
+from mixtures import feasible, ties
 from mixtures.constraints import Constraints
 from mixtures.designs.distinct import distinct, enough
 from mixtures.designs.max_min import spread
@@ -39,7 +39,7 @@ class Lattice:
             shape = feasible.region(constraints)
             moved = feasible.clamp(lattice(size, max(q - 1, 1)), shape)
             best = distinct(np.vstack([best, moved]))
-        start = int(np.argmin(((best - domains.natural) ** 2).sum(axis=1))) if len(best) else 0
+        start = ties.lowest(((best - domains.natural) ** 2).sum(axis=1)) if len(best) else 0
         return enough(spread(distinct(best), n, start), n, "lattice")
 
 

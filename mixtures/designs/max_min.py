@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible
+from mixtures import feasible, ties
 from mixtures.constraints import Constraints
 from mixtures.designs.distinct import distinct, enough
 from mixtures.domains import Array, DomainSet
@@ -46,7 +46,7 @@ class MaxMin:
                 lambda count: rng.dirichlet(alpha, count), constraints, n * self.oversample, rng
             )
         )
-        start = int(np.argmin(((pool - domains.natural) ** 2).sum(axis=1)))
+        start = ties.lowest(((pool - domains.natural) ** 2).sum(axis=1))
         return enough(spread(pool, n, start), n, "max_min")
 
 
@@ -57,6 +57,6 @@ def spread(pool: Array, n: int, start: int) -> Array:
     taken = [start]
     gap = ((pool - pool[start]) ** 2).sum(axis=1)
     while len(taken) < n:
-        taken.append(int(np.argmax(gap)))
+        taken.append(ties.highest(gap))
         gap = np.minimum(gap, ((pool - pool[taken[-1]]) ** 2).sum(axis=1))
     return np.asarray(pool[taken], dtype=np.float64)

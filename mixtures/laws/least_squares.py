@@ -29,6 +29,7 @@ Index = NDArray[np.intp]  # positions in a batch
 
 STEPS = 80
 TOLERANCE = 1e-10  # relative fall of the objective at which a problem is solved
+SETTLED = 1e-8  # relative difference of objectives that are one minimum
 LEVERAGE = 0.98  # a run's leverage is held below this, so that its left-out residual stays finite
 
 
@@ -154,7 +155,8 @@ def best_of(solution: Solution, cost: Array, groups: int) -> Solution:
         groups: number of groups.
     """
     table = np.where(np.isfinite(cost), cost, np.inf).reshape(-1, groups)
-    return solution.take(table.argmin(axis=0) * groups + np.arange(groups))
+    least = table.min(axis=0) * (1.0 + SETTLED)  # starts that ended in one minimum tie
+    return solution.take((table <= least).argmax(axis=0) * groups + np.arange(groups))
 
 
 def weights(residuals: Array, noise: Array) -> Array:

@@ -28,7 +28,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mixtures import diagnostics
+from mixtures import diagnostics, ties
 from mixtures.designs import Design
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError, RecipeError
@@ -43,7 +43,10 @@ from mixtures.recommendation import Estimate, Recommendation
 from mixtures.registry import build, describe, register
 
 FRESH = 1000  # first seed of the fourth round
-NONE = "no schedule: the laws over schedules predict none to be better than the main mixture"
+NONE = (
+    "no schedule: the laws over schedules predict none to be better than the main mixture by more "
+    "than the noise of a run"
+)
 
 
 @register("method", "anneal")
@@ -314,7 +317,7 @@ def _best(problem: Problem, history: History, proposals: list[Proposal]) -> Prop
         return proposals[0] if proposals else None
     _, Y, _ = table(tuple(known[one.spec.fingerprint] for one in ran), problem.objective.targets)
     form = problem.objective.shape(problem.objective.targets, ran[0].tried.reference)
-    return ran[int(np.argmin(form.level(Y)))]
+    return ran[ties.lowest(form.level(Y))]
 
 
 def _noted(base: Recommendation, note: str) -> Recommendation:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics
+from mixtures import diagnostics, ties
 from mixtures.designs.distinct import NEAR
 from mixtures.domains import Array
 from mixtures.errors import RecipeError
@@ -124,7 +124,7 @@ class Bayes:
         """Points in order of how much they are wanted, those near a tried or taken one left out."""
         taken = list(tried)
         rows = []
-        for i in np.argsort(-wanted, kind="stable"):
+        for i in ties.order(-wanted):
             if np.abs(np.array(taken) - points[i]).sum(axis=1).min() > 100 * NEAR:
                 rows.append(points[i])
                 taken.append(points[i])

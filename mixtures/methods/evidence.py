@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics
+from mixtures import diagnostics, simplex, ties
 from mixtures.diagnostics import Sample
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
@@ -60,7 +60,7 @@ def gather(problem: Problem, history: History) -> Evidence:
     rows = swarms.natural_row(problem, W)
     reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
     form = problem.objective.shape(problem.targets, reference)
-    sd, degrees = diagnostics.pooled_deviation(Y, diagnostics.groups(W))
+    sd, degrees = diagnostics.pooled_deviation(Y, simplex.groups(W))
     sample = Sample(W, Y, sd if degrees else np.zeros(Y.shape[1]))
     names = problem.objective.targets
     columns = [problem.targets.index(name) for name in names]
@@ -82,13 +82,14 @@ def compare(
 
     Returns:
         The number of the chosen law (highest rank correlation of the objective, then lowest
-        error), the evidence of each law that could be fitted, and warnings about the others.
+        error, then the first), the evidence of each law that could be fitted, and warnings about
+        the others.
 
     Raises:
         EvidenceError: no law can be fitted to so few runs.
     """
     split, *children = rng.spawn(1 + len(laws))
-    parts = diagnostics.folds(diagnostics.groups(found.sample.W), count, split)
+    parts = diagnostics.folds(simplex.groups(found.sample.W), count, split)
     results: dict[int, LawEvidence] = {}
     refused: list[str] = []
     for i, (law, child) in enumerate(zip(laws, children, strict=True)):
@@ -101,7 +102,9 @@ def compare(
         results[i] = diagnostics.evidence(_name(law), found.sample, held, found.form)
     if not results:
         raise EvidenceError("no law can be fitted. " + ". ".join(refused))
-    best = min(results, key=lambda i: (-round(results[i].spearman, 6), results[i].error, i))
+    top = max(round(result.spearman, 6) for result in results.values())
+    first = [i for i, result in results.items() if round(result.spearman, 6) == top]
+    best = first[ties.lowest(np.array([results[i].error for i in first]))]
     curve = diagnostics.learning_curve(
         score.coarser(laws[best]),
         found.narrow,
@@ -122,7 +125,7 @@ def enough(law: Law, found: Evidence, count: int, rng: np.random.Generator) -> N
     Raises:
         EvidenceError: a fold leaves too few runs for a fit.
     """
-    parts = diagnostics.folds(diagnostics.groups(found.sample.W), count, rng.spawn(1)[0])
+    parts = diagnostics.folds(simplex.groups(found.sample.W), count, rng.spawn(1)[0])
     left = len(found.sample.W) - max(len(part) for part in parts)
     least = law.rows(found.sample.W.shape[1])
     if left < least:
@@ -138,10 +141,10 @@ def _name(law: Any) -> str:
 
 def best_observed(problem: Problem, found: Evidence) -> Array:
     """The feasible mixture (K,) with the lowest observed objective, averaged over its seeds."""
-    membership = diagnostics.groups(found.sample.W)
+    membership = simplex.groups(found.sample.W)
     count = int(membership.max()) + 1
     W = np.array([found.sample.W[membership == g][0] for g in range(count)])
     Y = np.array([found.sample.Y[membership == g].mean(axis=0) for g in range(count)])
     value = np.where(problem.constraints.satisfied(W), found.form.value(Y), np.inf)
-    best = int(np.argmin(value if np.isfinite(value).any() else found.form.level(Y)))
+    best = ties.lowest(value if np.isfinite(value).any() else found.form.level(Y))
     return np.asarray(W[best] / W[best].sum(), dtype=np.float64)

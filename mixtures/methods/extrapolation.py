@@ -252,7 +252,7 @@ def _said(evidence: ScaleEvidence) -> tuple[str, ...]:
 def _curves(answer: Recommendation, scales: Scales) -> tuple[Curve, ...]:
     """Objective by scale of the mixtures that were trained at several scales."""
     runs, named = scales.narrow.ends, {c.name: np.array(c.weights) for c in answer.candidates}
-    membership, found = diagnostics.groups(runs.W), []
+    membership, found = simplex.groups(runs.W), []
     for group in range(int(membership.max()) + 1):
         own = runs.take(membership == group)
         scale_of = sorted(set(zip(own.parameters.tolist(), own.tokens.tolist(), strict=True)))

@@ -21,7 +21,7 @@ from typing import cast
 
 import numpy as np
 
-from mixtures import simplex
+from mixtures import simplex, ties
 from mixtures.constraints import Constraints, Limit
 from mixtures.diagnostics import Sample, refits
 from mixtures.domains import Array, DomainSet
@@ -149,13 +149,15 @@ def best(
         return _chosen(tried, model, switch, how, np.random.default_rng(seed))
 
     found = {switch: chosen(fitted, switch) for switch in tried.switches}
-    switch = max(found, key=lambda s: found[s][1])
+    switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
     d, gain = found[switch]
     main, tail = _split(d)
     models = refits(score.coarser(law), sample, count, boot_rng)
     others = np.array([_split(chosen(model, switch)[0]) for model in models])
     others = others.reshape(-1, 2, len(main))
-    return Ending(switch, tail, gain, others[:, 1], main, others[:, 0])
+    tails_law = tried.sample.fit(law, np.arange(len(tried.runs)), np.random.default_rng(seed))
+    noise = tried.noise(tails_law)  # this law's own deviation holds what it cannot fit as well
+    return Ending(switch, tail, gain, others[:, 1], main, others[:, 0], noise)
 
 
 def _sample(tried: Tried, fixed: tuple[RunResult, ...]) -> Sample:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics
+from mixtures import simplex, ties
 from mixtures.designs.anchors import Anchors
 from mixtures.domains import Array
 from mixtures.errors import RecipeError, UnknownName
@@ -109,7 +109,7 @@ class Ladder:
         if not runs:
             return ()
         W, Y, _ = table(runs, problem.targets)
-        membership = diagnostics.groups(W)
+        membership = simplex.groups(W)
         count = int(membership.max()) + 1
         points = np.array([W[membership == g][0] for g in range(count)])
         means = np.array([Y[membership == g].mean(axis=0) for g in range(count)])
@@ -128,17 +128,17 @@ def climbers(points: Array, levels: Array, count: int, forced: Array) -> list[in
         count: how many climb.
         forced: (A, K) mixtures that do, if they are there and there is room.
     """
-    order = [int(i) for i in np.argsort(levels, kind="stable")]
+    order = [int(i) for i in ties.order(levels)]
     taken = order[: max(1, count // BEST)]
     for row in forced:
-        near = np.flatnonzero(np.abs(points - row).max(axis=1) < 1e-9)
+        near = np.flatnonzero(np.abs(points - row).max(axis=1) <= 2 * simplex.SAME)
         taken += [int(i) for i in near[:1] if int(i) not in taken]
     taken = taken[:count]
     roots = np.sqrt(points)
     while len(taken) < min(count, len(points)):
         gaps = ((roots[:, None] - roots[taken][None]) ** 2).sum(axis=2).min(axis=1)
         gaps[taken] = -1.0
-        taken.append(int(np.argmax(gaps)))
+        taken.append(ties.highest(gaps))
     return taken
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import diagnostics
+from mixtures import diagnostics, simplex
 from mixtures.history import History, RunResult, RunSpec, finished, table
 from mixtures.problem import Problem
 from mixtures.scaling import Runs
@@ -64,7 +64,7 @@ def gathered(problem: Problem, history: History, rungs: Sequence[Rung]) -> Runs:
         rows = np.array([r is rung for r, _ in own])
         if not rows.any():
             continue
-        sd, degrees = diagnostics.pooled_deviation(Y[rows], diagnostics.groups(W[rows]))
+        sd, degrees = diagnostics.pooled_deviation(Y[rows], simplex.groups(W[rows]))
         relative = sd / Y[rows].mean(axis=0) if degrees else first
         first = relative if rung is rungs[0] else first
         noise[rows] = relative * Y[rows]

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from mixtures import ties
 from mixtures.domains import Array, DomainSet
 from mixtures.errors import RecipeError, UnknownName
 from mixtures.history import History, RunSpec, Stage, finished
@@ -109,7 +110,7 @@ class Static:
             runs = [known[s.fingerprint] for s in wanted if s.fingerprint in known]
             if runs:
                 means[name] = float(form.level(trial.scores(runs, problem)).mean())
-        return min(means, key=lambda name: means[name])
+        return list(means)[ties.lowest(np.array(list(means.values())))]
 
 
 def _feasible(problem: Problem, weights: Array) -> Array:

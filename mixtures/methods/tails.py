@@ -19,7 +19,7 @@ from typing import cast
 
 import numpy as np
 
-from mixtures import simplex
+from mixtures import simplex, ties
 from mixtures.constraints import Constraints, Limit
 from mixtures.designs import Design
 from mixtures.diagnostics import Sample, refits
@@ -122,6 +122,7 @@ class Ending:
         refit_tails: what refits of the law choose at the same switch point (B, K).
         main: the mixture before the tail (K,).
         refit_mains: what the same refits choose for it (B, K); empty where it was not chosen anew.
+        noise: deviation of one run's objective, as the law over tails has it.
     """
 
     switch: float
@@ -130,11 +131,16 @@ class Ending:
     refit_tails: Array
     main: Array
     refit_mains: Array
+    noise: float = 0.0
 
     @property
     def promises(self) -> bool:
-        """Whether it changes the mixture at all, and is predicted to be better."""
-        return self.gain > 0 and bool(np.abs(self.tail - self.main).max() > SAME)
+        """Whether it changes the mixture at all, and is better by more than the noise of a run.
+
+        Less is a tie, which the main mixture wins: the comparison under fresh seeds would hardly
+        show it, and which side of zero it falls on may hang on the last bits of a fit.
+        """
+        return self.gain > self.noise and bool(np.abs(self.tail - self.main).max() > SAME)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -180,6 +186,13 @@ class Tried:
         _, Y, _ = table(self.runs, self.problem.objective.targets)
         return Sample(np.array(rows), Y, np.zeros(Y.shape[1]))
 
+    def noise(self, law: FittedLaw) -> float:
+        """Deviation of the objective of one run of the main mixture, by a law over points v."""
+        targets = self.problem.objective.targets
+        rows = self.problem.objective.shape(targets, self.reference).rows
+        deviation = law.predict(np.eye(len(self.main) + 1)[:1]).sd[0]
+        return float(np.sqrt(rows**2 @ deviation**2).max())
+
     def chosen(
         self, law: FittedLaw, switch: float, how: Search, rng: np.random.Generator
     ) -> tuple[Array, float]:
@@ -218,14 +231,16 @@ def best(tried: Tried, law: Law, search: Search, count: int, rng: np.random.Gene
         switch: tried.chosen(fitted, switch, search, np.random.default_rng(seed))
         for switch in tried.switches
     }
-    switch = max(found, key=lambda s: found[s][1])
+    switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
     coarse = score.coarser(search)
     others = [
         tried.chosen(model, switch, coarse, np.random.default_rng(seed))[0]
         for model in refits(score.coarser(law), sample, count, boot_rng)
     ]
     refit_tails = np.array(others).reshape(-1, len(tried.main))
-    return Ending(switch, *found[switch], refit_tails, tried.main, np.empty((0, len(tried.main))))
+    none = np.empty((0, len(tried.main)))
+    noise = tried.noise(fitted)
+    return Ending(switch, *found[switch], refit_tails, tried.main, none, noise)
 
 
 def _point(spec: RunSpec, main: Array, longest: float) -> Array:

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixtures import diagnostics
+from mixtures import diagnostics, simplex, ties
 from mixtures.domains import Array
 from mixtures.problem import Problem
 from mixtures.recommendation import Noise, Recommendation
 
 RANK = 0.6  # held-out rank correlation of the objective below which a law is not believed
 MIXTURES = 2  # distinct mixtures per domain below which there are too few
+TOUCHING = 1e-6  # part by which an edge may be passed: by a run on it, after rounding
 RATIO = 2.0  # spread over mixtures to spread over seeds below which a target is mostly noise
 
 
@@ -57,7 +58,7 @@ def _law(draft: Recommendation) -> tuple[str, ...]:
 
 
 def _rows(draft: Recommendation, W: Array) -> tuple[str, ...]:
-    distinct = int(diagnostics.groups(W).max()) + 1
+    distinct = int(simplex.groups(W).max()) + 1
     needed = MIXTURES * len(draft.domains)
     if distinct >= needed:
         return ()
@@ -67,7 +68,7 @@ def _rows(draft: Recommendation, W: Array) -> tuple[str, ...]:
 def _gain(draft: Recommendation) -> tuple[str, ...]:
     gain = dict(draft.gains)["natural"]
     noise = next((n for n in draft.noise if n.target == "objective"), None)
-    if gain.low <= 0:
+    if gain.low <= ties.ROUNDING:
         return (
             f"the predicted gain over natural {gain.mean:.4f} [{gain.low:.4f}, {gain.high:.4f}] "
             "may be nothing",
@@ -89,12 +90,13 @@ def _warnings(draft: Recommendation, problem: Problem, W: Array, foreign: int) -
     if draft.failed:
         found.append(f"{draft.failed} runs failed and are not part of the evidence")
     point = draft.weights[None]
-    if float(diagnostics.leverage(W, point)[0]) > float(diagnostics.leverage(W, W).max()):
+    widest = float(diagnostics.leverage(W, W).max()) * (1 + TOUCHING)
+    if float(diagnostics.leverage(W, point)[0]) > widest:
         found.append("the recommended mixture lies beyond the mixtures tried: the law extrapolates")
     found += mostly_noise(draft.noise, problem.objective.targets, RATIO)
     if not bool(problem.constraints.satisfied(problem.domains.natural)):
         found.append("the natural mixture itself breaks a constraint; it is shown for comparison")
-    if dict(draft.gains)["best observed"].mean < 0:
+    if dict(draft.gains)["best observed"].mean < -ties.ROUNDING:
         found.append("the law predicts the best observed mixture to be better than this one")
     return tuple(found)
 

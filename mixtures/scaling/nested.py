@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from mixtures import diagnostics
+from mixtures import simplex, ties
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError, RecipeError
 from mixtures.laws import FittedLaw, Law, Prediction, least_squares
@@ -86,7 +86,7 @@ class Series:
 
 def _series(runs: Runs) -> list[Series]:
     """The mixtures that were trained at enough sizes; repeats of a point are averaged."""
-    membership, found = diagnostics.groups(runs.W), []
+    membership, found = simplex.groups(runs.W), []
     for group in range(int(membership.max()) + 1):
         own = runs.take(membership == group)
         if len(own.sizes) < POINTS:
@@ -224,7 +224,7 @@ def carried(ratio: Array, y: Array, there: Array) -> tuple[Array, float]:
             return float((v * ends(ratio, y, v, float(np.exp(log_rate)))[1] ** 2).sum())
 
         grid = np.linspace(np.log(RATES[0]), np.log(RATES[1]), 25)
-        best = int(np.argmin([cost(x) for x in grid]))
+        best = ties.lowest(np.array([cost(x) for x in grid]))
         near = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
         rate = float(np.exp(minimize_scalar(cost, bounds=near, method="bounded").x))
         residuals = ends(ratio, y, v, rate)[1][there]

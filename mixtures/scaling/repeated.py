@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from mixtures import ties
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError, RecipeError
 from mixtures.laws import Prediction
@@ -67,7 +68,7 @@ class Repeated:
         tried = (self.worth,) if self.worth else TRIED if repeats else (PUBLISHED,)
         seed = int(rng.integers(2**31))
         fits = [self._fit(runs, worth, seed) for worth in tried]
-        return fits[int(np.argmin([_error(f, runs.ends) for f in fits]))]
+        return fits[ties.lowest(np.array([_error(f, runs.ends) for f in fits]))]
 
     def _fit(self, runs: Runs, worth: float, seed: int) -> "FittedRepeated":
         available = np.asarray(runs.available, dtype=np.float64)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mixtures import diagnostics
+from mixtures import simplex
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 from mixtures.laws import FittedLaw, Law, Prediction, default
@@ -59,7 +59,7 @@ def chosen(runs: Runs, rows: int) -> Runs:
     most = 0
     for size, tokens in reversed(scales):
         own = runs.take((runs.parameters == size) & (runs.tokens == tokens))
-        count = int(diagnostics.groups(own.W).max()) + 1
+        count = int(simplex.groups(own.W).max()) + 1
         if count >= rows:
             return own
         most = max(most, count)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible, simplex
+from mixtures import feasible, simplex, ties
 from mixtures.constraints import Constraints
 from mixtures.domains import Array
 from mixtures.errors import ConstraintError, RecipeError
@@ -107,7 +107,7 @@ class Exact:
             except ConstraintError:
                 continue
             value = program.merit(found)
-            if best is None or value < best[0]:
+            if best is None or value < best[0] - ties.ROUNDING * abs(best[0]):
                 best = value, found
         if best is None:
             raise ConstraintError(
@@ -123,4 +123,5 @@ class Exact:
         inner = feasible.pull(np.array(starts), shape, rng)
         solved = [program.solve(constraints, start) for start in inner]
         points = feasible.clamp(np.array([*solved, *inner]), shape)
-        return np.asarray(min(points, key=program.merit), dtype=np.float64)
+        merits = np.array([program.merit(point) for point in points])
+        return np.asarray(points[ties.lowest(merits)], dtype=np.float64)

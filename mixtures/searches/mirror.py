@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import feasible, polytope, simplex
+from mixtures import feasible, polytope, simplex, ties
 from mixtures.constraints import Constraints
 from mixtures.domains import Array
 from mixtures.errors import RecipeError
@@ -64,7 +64,7 @@ class Mirror:
             lambda count: rng.dirichlet(np.ones(size), count), constraints, self.draws, rng
         )
         merit = _merit(law, pool, form)
-        best = pool[np.argsort(merit, kind="stable")[: self.starts]]
+        best = pool[ties.order(merit)[: self.starts]]
         fixed = [constraints.project(problem.domains.natural)]
         starts = np.vstack([*fixed, best])[: self.starts]
         found = [self._descend(law, start, constraints, form) for start in starts]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import feasible, simplex
+from mixtures import feasible, simplex, ties
 from mixtures.designs.dirichlet import dirichlet
 from mixtures.domains import Array
 from mixtures.errors import RecipeError
@@ -97,7 +97,7 @@ def _thinned(values: Array, rows: list[int], points: int) -> list[int]:
     steps = np.linalg.norm(np.diff(values[rows] / span, axis=0), axis=1)
     along = np.append(0.0, np.cumsum(steps))
     wanted = np.linspace(0.0, along[-1], points)
-    nearest = {int(np.argmin(np.abs(along - place))) for place in wanted}
+    nearest = {ties.lowest(np.abs(along - place), float(along[-1])) for place in wanted}
     return [rows[i] for i in sorted(nearest)]
 
 

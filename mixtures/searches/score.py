@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from mixtures import ties
 from mixtures.domains import Array
 from mixtures.errors import ConstraintError
 from mixtures.laws import Exponential, FittedLaw
@@ -29,7 +30,7 @@ def values(law: FittedLaw, points: Array, form: Shape) -> Array:
 
 
 def best_of(law: FittedLaw, points: Array, form: Shape) -> Array:
-    """The point (K,) with the lowest predicted objective.
+    """The point (K,) with the lowest predicted objective; of those that tie, the first.
 
     Raises:
         ConstraintError: every point breaks a floor; says by how much the nearest does.
@@ -42,7 +43,7 @@ def best_of(law: FittedLaw, points: Array, form: Shape) -> Array:
             "no feasible mixture is predicted to keep all floors: the best breaks one by "
             f"{short:.4g} bits per byte. Raise the tolerances or relax the constraints"
         )
-    return np.asarray(points[int(np.argmin(found))], dtype=np.float64)
+    return np.asarray(points[ties.lowest(found, float(np.abs(scores).max()))], dtype=np.float64)
 
 
 def settled(law: FittedLaw, found: Array, problem: Problem, form: Shape) -> Array:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import feasible, simplex
+from mixtures import feasible, simplex, ties
 from mixtures.designs.dirichlet import dirichlet
 from mixtures.domains import Array
 from mixtures.errors import RecipeError
@@ -70,7 +70,7 @@ class Simulate:
             found = np.concatenate([found, *(score.values(law, part, form) for part in parts)])
             if np.isfinite(found).sum() >= self.top:
                 break
-        order = np.argsort(found, kind="stable")[: self.top]
+        order = ties.order(found)[: self.top]
         order = order[np.isfinite(found[order])]
         if not order.size:
             return score.settled(law, points[0], problem, form)

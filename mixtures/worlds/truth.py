@@ -11,12 +11,13 @@ from scipy.optimize import minimize
 from mixtures import feasible, simplex
 from mixtures.constraints import Constraints, constrain
 from mixtures.domains import Array, Domain, DomainSet
-from mixtures.history import Outcome, RunResult, RunSpec, Score
+from mixtures.history import Outcome, RunResult, RunSpec, Score, Stage
 from mixtures.objectives import Objective, WeightedMean
 from mixtures.problem import Problem, Proxy
 from mixtures.worlds import training
 
 TOKENS = 1_000_000  # of the smallest domain
+MILLION = 10**6
 RUN_TOKENS = 500_000  # of a proxy
 
 
@@ -116,7 +117,7 @@ def _run(world: World, spec: RunSpec) -> RunResult:
     if hasattr(world, "exposure"):  # a world in which the order of training matters
         taught = world.exposure(spec.stages)[None]
     truth, sd = world.truth(taught, epochs)[0], world.noise(W)[0]
-    chance = np.random.default_rng(int(spec.fingerprint[:16], 16))
+    chance = np.random.default_rng(int(_rounded(spec).fingerprint[:16], 16))
     values = truth + sd * chance.standard_normal(truth.size)
     return RunResult(
         spec=spec,
@@ -128,6 +129,13 @@ def _run(world: World, spec: RunSpec) -> RunResult:
         tokens=tuple(map(int, simplex.counts(weights, spec.tokens))),
         epochs=tuple(map(float, epochs[0])),
     )
+
+
+def _rounded(spec: RunSpec) -> RunSpec:
+    """The spec in parts per million: runs that differ by a solver's rounding have equal luck."""
+    parts = (simplex.counts(np.asarray(s.weights), MILLION) / MILLION for s in spec.stages)
+    stages = (Stage(tuple(map(float, w)), s.share) for w, s in zip(parts, spec.stages, strict=True))
+    return replace(spec, stages=tuple(stages))
 
 
 def value_of(world: World, task: Problem, exposure: Array) -> float:
