@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale bench-faults clean
+.PHONY: demo test test-slow test-portable lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale bench-faults clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -23,6 +23,16 @@ test: $(READY)  ## the default test run
 
 test-slow: $(READY)  ## the long tests
 	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+
+# Fits, methods and recommendations once more without AVX-512: it may change digits, never an answer.
+OLDER := NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" OPENBLAS_CORETYPE=Haswell
+PORTABLE := anneal backtest constraints contracts_methods designs diagnostics ladder_method laws methods \
+	moving_methods noise objectives scaling_laws searches simplex trials
+
+test-portable: $(READY)  ## the tests of answers under an older instruction set, where there is a newer one
+	@! grep -qs avx512f /proc/cpuinfo || env $(OLDER) $(BIN)/python -m pytest -n 2 --dist loadfile \
+		$(PORTABLE:%=tests/test_%.py)
+	@! grep -qs avx512f /proc/cpuinfo || env $(OLDER) $(BIN)/python -m pytest -m slow tests/test_anneal.py
 
 lint: $(READY)  ## style, types, layout
 	@$(BIN)/ruff check .

@@ -15,7 +15,6 @@ from mixtures.domains import Array, DomainSet
 from mixtures.errors import ConstraintError
 
 SLACK = 1e-6  # a limit that is passed by less than this share is kept
-ROUNDING = 1e-12  # of a sum of shares; without it the last bits of a draw would accept or reject it
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,7 @@ class Constraints:
         """Whether mixtures (..., K) lie in the feasible set, shape (...)."""
         w = np.atleast_2d(weights)
         rows, bounds = self.matrix
-        ok = np.all(w >= -slack, axis=-1)
-        slack = max(slack, ROUNDING)
-        ok &= np.abs(w.sum(axis=-1) - 1) <= slack * w.shape[-1]
+        ok = np.all(w >= -slack, axis=-1) & (np.abs(w.sum(axis=-1) - 1) <= slack * w.shape[-1])
         ok &= np.all(w @ rows.T <= bounds + slack, axis=-1)
         if self.most_domains is not None:
             ok &= (w > slack).sum(axis=-1) <= self.most_domains

@@ -7,6 +7,7 @@ distribution on the simplex, which keeps the sequence's evenness. Source of the 
 rejection, then by pulling (`mixtures.feasible`), which costs some of the evenness.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,8 @@ class Sobol:
 def broken(cube: Array) -> Array:
     """Points (n, K - 1) of the cube as points (n, K) of the simplex; uniform stays uniform."""
     count, size = cube.shape
-    parts = 1.0 - cube ** (1.0 / np.arange(size, 0, -1))
+    exponents = (1.0 / np.arange(size, 0, -1)).tolist()  # the C library's power: see simplex.temper
+    roots = [math.pow(u, e) for row in cube.tolist() for u, e in zip(row, exponents, strict=True)]
+    parts = 1.0 - np.reshape(roots, cube.shape)
     left = np.cumprod(np.hstack([np.ones((count, 1)), 1.0 - parts]), axis=1)
     return np.asarray(np.hstack([left[:, :-1] * parts, left[:, -1:]]), dtype=np.float64)
