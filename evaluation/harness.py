@@ -17,6 +17,7 @@ import functools
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import datasets
 import numpy as np
 import yaml
+from huggingface_hub import constants
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
@@ -35,7 +37,7 @@ from evaluation import benchmarks
 from evaluation.exams import Encoder, Exam, Item, split
 from evaluation.judge import answer, verdict
 from evaluation.likelihood import Row
-from evaluation.suites import OFFLINE, TASKS, Suite, short_name
+from evaluation.suites import OFFLINE, SUITES, TASKS, Suite, short_name
 from mixtures.errors import CuveeError, DataError, UnknownName
 
 _built: dict[tuple[str, str, int, int], "tuple[Exam, ...]"] = {}
@@ -209,7 +211,7 @@ def _load(suite: Suite, name: str) -> list[Any]:
             manager = _manager()
             if name not in manager.all_tasks:
                 close = difflib.get_close_matches(name, [*OFFLINE, *manager.all_tasks], 1, 0.5)
-                raise UnknownName("task", name, close or OFFLINE)
+                raise UnknownName("task", name, close or [*SUITES, *OFFLINE])
             tasks = list(manager.load([name])["tasks"].values())
     for task in tasks:
         for method in ("doc_to_choice", "doc_to_target", "doc_to_text"):
@@ -264,6 +266,14 @@ def _explained(name: str, what: str) -> Iterator[None]:
     except Exception as error:
         raise DataError(
             f"task {name!r} cannot be {what} ({type(error).__name__}: {error}); a task of lm-eval "
-            "itself needs its data set on this machine or a network; shipped tasks that need "
-            f"neither: {', '.join(OFFLINE)}"
+            f"itself needs its data set in the cache of Hugging Face, here {constants.HF_HOME} "
+            f"(HF_HOME says where), or a network{_forbidden()}; shipped tasks that need neither: "
+            f"{', '.join(OFFLINE)}"
         ) from error
+
+
+def _forbidden() -> str:
+    """The variables that forbid the network, if any is set; named so that a user can unset them."""
+    names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+    found = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name, "0") != "0"]
+    return f", which {' and '.join(found)} in the environment forbid: set 0 instead" * bool(found)

@@ -44,7 +44,7 @@ def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing."""
     with _person() as display:
         given, _ = recipes.load(recipe)
-        place = settle(home)
+        place = settle(home, hub=given.evaluation.hub)
         from flows.plan import draw_up
 
         draw_up(given, place, display)
@@ -55,7 +55,7 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     """Run the whole study: train what is missing, recommend, confirm, report."""
     with _person() as display:
         given, text = recipes.load(recipe)
-        place = settle(home)
+        place = settle(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api") as api, _workers(given, place):
             from flows.present import present
             from flows.search import run as run_search
@@ -70,7 +70,7 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     """Test a finished study's recommendation at the larger sizes that the recipe names."""
     with _person() as display:
         given, text = recipes.load(recipe)
-        place = settle(home)
+        place = settle(home, hub=given.evaluation.hub)
         from flows.finished import read, sizes
 
         sizes(given)
@@ -96,7 +96,7 @@ def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
                     display.say(note)
             else:
                 given, text = recipes.load(recipe)
-            place = settle(home)
+            place = settle(home, hub=given.evaluation.hub)
             from flows.present import present
             from flows.refit import refit
 
@@ -117,7 +117,7 @@ def checkpoint(
     """Train one proxy of a recipe, and write it as a Hugging Face checkpoint with its tokenizer."""
     with _person() as display:
         given, _ = recipes.load(recipe)
-        place = settle(home)
+        place = settle(home, hub=given.evaluation.hub)
         from flows.checkpoint import write
 
         folder, spec = write(given, place, mixture, to)
@@ -137,7 +137,7 @@ def approve(
     """Approve the recipe's latest recommendation, if its evidence stands."""
     with _person() as display:
         given, _ = recipes.load(recipe)
-        place = settle(home)
+        place = settle(home, hub=given.evaluation.hub)
         from flows import handoff
 
         card, approval = handoff.approve(given, place, by=by, note=note)
@@ -162,7 +162,7 @@ def export(
     """Write the recommendation in a trainer's own syntax, with a manifest beside it."""
     with _person() as display:
         given = recipes.load(recipe)[0] if recipe else None
-        place = settle(home)
+        place = settle(home, hub=bool(given and given.evaluation.hub))
         from flows import handoff
 
         if verify:
@@ -188,7 +188,7 @@ def schedule(
     """Search again whenever the cron says so and something has changed, until Ctrl-C."""
     with _person() as display:
         given, text = recipes.load(recipe)
-        place = settle(home)
+        place = settle(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api", schedules=True) as api:
             from flows import serving
 
@@ -208,7 +208,7 @@ def handoff(
     """Export what is approved to the place that the recipe names, and call its webhook once."""
     with _person() as display:
         given, text = recipes.load(recipe)
-        place = settle(home)
+        place = settle(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api") as api:
             from flows import delivery
 

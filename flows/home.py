@@ -28,8 +28,6 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -38,6 +36,7 @@ QUIET = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,16 @@ class Home:
         return self.root / "studies" / name
 
 
-def settle(root: Path) -> Home:
+def settle(root: Path, *, hub: bool = False) -> Home:
     """Make the home, end what an earlier run left behind, and set quiet defaults.
 
     Must come before Prefect is imported, whose settings are read at import. A variable that the
-    user has set stays as it is.
+    user has set stays as it is. What is shipped needs nothing of Hugging Face and keeps away from
+    it; what a user names beside it is looked for as their environment says, in their own cache.
+
+    Args:
+        root: the directory.
+        hub: whether the user names tasks whose data may lie on Hugging Face.
 
     Raises:
         StorageError: the directory cannot be made or written.
@@ -111,10 +115,9 @@ def settle(root: Path) -> Home:
             f"cannot write {home.root} ({error.strerror}): choose another folder with --home, "
             "free some space, or change its permissions"
         ) from error
-    for name, value in QUIET.items():
+    alone = {} if hub else {**OFFLINE, "HF_HOME": str(home.root / "huggingface")}
+    for name, value in {**QUIET, **alone, "PREFECT_HOME": str(home.root / "prefect")}.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(home.root / "prefect"))
-    os.environ.setdefault("HF_HOME", str(home.root / "huggingface"))
     end_leftovers(home.root)
     os.environ[HOME_MARK] = str(home.root)
     os.environ[RUN_MARK] = str(os.getpid())

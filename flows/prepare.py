@@ -232,10 +232,18 @@ def _fetch(recipe: Recipe, home: Home, step: Step) -> dict[str, Path]:
     chosen = [archive for archive in archives.ALL if archive.name in wanted]
     if not chosen:
         return {}
-    with current().step("Archives") as bar:
-        paths: dict[str, Path] = step("fetch-archives", archives.fetch)(
-            home.archives, chosen, progress=bar.move
-        )
+    try:
+        with current().step("Archives") as bar:
+            paths: dict[str, Path] = step("fetch-archives", archives.fetch)(
+                home.archives, chosen, progress=bar.move
+            )
+    except DataError as error:
+        if _corpus_part(recipe).quickstart or not recipe.evaluation.suite:
+            raise
+        raise DataError(
+            f"{error} Or do without the benchmarks of suite {recipe.evaluation.suite!r} and score "
+            "held-out text of every domain alone: `evaluation: {suite: null}`"
+        ) from error
     return paths
 
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from flows import continual, strict
+from evaluation import suites
+from flows import continual, names, strict
 from flows.parts import Amount, ContinualPart, Count, ExportPart, HandoffPart, Part, Share
 from flows.refusal import bounded, explain
 from flows.standing import BudgetPart, SchedulePart
@@ -98,6 +99,11 @@ class EvaluationPart(Part):
     def names(self) -> list[str]:
         """The suite and the tasks that are named; a user's own benchmarks come with their files."""
         return ([self.suite] if self.suite else []) + self.tasks
+
+    @property
+    def hub(self) -> bool:
+        """Whether it names a task of lm-eval itself, whose data may have to be fetched."""
+        return any(n not in suites.SUITES and n not in suites.OFFLINE for n in self.names)
 
 
 class TablesPart(Part):
@@ -353,6 +359,7 @@ def build(values: Mapping[str, Any], where: str) -> Recipe:
         if recipe.limits.drop_noisy:
             screening.check(objective)
         continual.check(recipe)
+        names.check(recipe)
         recipe.digest  # noqa: B018  what cannot be hashed is told now, and not after training
     except UnknownName:
         raise

@@ -3,9 +3,9 @@
 import os
 import tempfile
 
-from flows.home import QUIET
+from flows.home import OFFLINE, QUIET
 
-for _name, _value in QUIET.items():
+for _name, _value in {**QUIET, **OFFLINE}.items():
     os.environ[_name] = _value
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="cuvee-tests-prefect-")
 for _name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "CUVEE_STORE", "CUVEE_HOME"):

@@ -95,9 +95,8 @@ def test_clashing_constraints_are_named():
 
 def test_an_unknown_domain_in_a_constraint_is_named():
     """Catches a bound on a domain that does not exist being ignored."""
-    given = recipes.parse(GOOD + "constraints: {bounds: {c: [0.5, 1]}}\n")
     with pytest.raises(CuveeError, match="'c'.*a, b"):
-        given.build_constraints(domains())
+        recipes.parse(GOOD + "constraints: {bounds: {c: [0.5, 1]}}\n")
 
 
 def test_unknown_names_carry_a_suggestion_as_an_error_of_their_own():
