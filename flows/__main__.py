@@ -254,6 +254,28 @@ def doctor(
             raise typer.Exit(1)
 
 
+@app.command()
+def clean(
+    kinds: Annotated[
+        list[str] | None, typer.Argument(help="what to remove; by default all but evidence")
+    ] = None,
+    older: Annotated[str, typer.Option(help="only what was not used for so long: 30d")] = "",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="remove it; else only say what would go")
+    ] = False,
+    home: HomePath = DEFAULT_HOME,
+) -> None:
+    """Show what the home holds, and remove what can be made again; evidence only by name."""
+    with _person() as display:
+        from flows.clean import clean as clean_home
+
+        place = Home(home.expanduser().resolve())
+        table, said = clean_home(place, kinds or [], older=older, remove=yes)
+        if table.row_count:
+            display.console.print(table)
+        display.say(f"{place.root}: {said}")
+
+
 @contextlib.contextmanager
 def _workers(given: recipes.Recipe, place: Home) -> Iterator[None]:
     """Has workers import while this process does, where there is something to train for sure."""

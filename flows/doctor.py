@@ -3,15 +3,13 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-import fsspec
-
 from evaluation.limits import scoring
 from flows.home import Home
 from flows.prepare import scored
 from flows.recipe import parse
 from mixtures.errors import CuveeError, StorageError
 from tasks import doctor
-from tasks.store import Store
+from tasks.store import Store, opened
 
 
 def examine(home: Home, urls: Sequence[str]) -> tuple[list[str], str]:
@@ -26,7 +24,7 @@ def examine(home: Home, urls: Sequence[str]) -> tuple[list[str], str]:
     """
     wanted = tuple(urls) or (home.store,)
     for url in wanted:
-        files, root = fsspec.core.url_to_fs(url)
+        files, root = opened(url)
         if not files.exists(root):
             raise StorageError(f"there is no store at {url}: give its home (--home) or its URL")
     known = {scoring(*found): found for found in _studies(home)}

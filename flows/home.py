@@ -5,14 +5,17 @@ process id. A run that was killed outright can leave servers and workers; the ne
 these marks and ends them.
 """
 
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
-from mixtures.errors import StorageError
+from mixtures.errors import ServiceError, StorageError
 
+IN_USE = ".in-use"  # locked, in a home, by every command that uses it
 HOME_MARK = "CUVEE_HOME_IN_USE"
 RUN_MARK = "CUVEE_RUN_PID"
 
@@ -115,6 +118,7 @@ def settle(root: Path, *, hub: bool = False) -> Home:
             f"cannot write {home.root} ({error.strerror}): choose another folder with --home, "
             "free some space, or change its permissions"
         ) from error
+    _hold(home.root)
     alone = {} if hub else {**OFFLINE, "HF_HOME": str(home.root / "huggingface")}
     for name, value in {**QUIET, **alone, "PREFECT_HOME": str(home.root / "prefect")}.items():
         os.environ.setdefault(name, value)
@@ -122,6 +126,24 @@ def settle(root: Path, *, hub: bool = False) -> Home:
     os.environ[HOME_MARK] = str(home.root)
     os.environ[RUN_MARK] = str(os.getpid())
     return home
+
+
+_held: dict[Path, IO[str]] = {}
+
+
+def _hold(root: Path) -> None:
+    """Says that this process uses a home, until it ends, to whoever would clean it.
+
+    Raises:
+        ServiceError: it is being cleaned.
+    """
+    _held[root] = (root / IN_USE).open("a")
+    try:
+        fcntl.flock(_held[root], fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ServiceError(f"{root} is being cleaned: run the same command in a moment") from None
+    except OSError:
+        return  # a file system without locks
 
 
 def end_leftovers(root: Path) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
         text,
         points=recipe.evaluation.curve,
         texts={name: source.identity for name, source in own.items()},
-        unread={name: source.notice for name, source in own.items() if source.notice},
+        unread={n: f"{n}: {source.notice}" for n, source in own.items() if source.notice},
     )
     digests.keep()
     for part in corpus_parts(prepared).values():

@@ -9,6 +9,7 @@ out is decided in `tasks.spool`; the tokenizer sees training documents only.
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -131,7 +132,9 @@ def _existing(root: Path, progress: Report) -> Corpus | None:
     if not root.exists():
         return None
     try:
-        return Corpus.open(root, verify=True)
+        found = Corpus.open(root, verify=True)
+        os.utime(root)  # so that its age is the time since it was used
+        return found
     except DataError as error:
         progress(f"{error}; doing so now", 0.0)
         shutil.rmtree(root)

@@ -75,7 +75,7 @@ def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
 def warnings(study: Study) -> tuple[str, ...]:
     """The recommendation's own warnings, then what the confirmation and the failures add."""
     found = list(study.recommendation.warnings)
-    found += [f"Of the text, {notice}." for p in study.corpus.values() for notice in p.notices]
+    found += [f"Text: {notice}." for p in study.corpus.values() for notice in p.notices]
     for name, estimate in study.recommendation.gains:
         if estimate.high < 0:
             said = "The trial measured" if study.measured else "The law predicts"

@@ -1,0 +1,171 @@
+"""`cuvee clean`: what a home holds, by kind, size and age; what can be made again may go.
+
+Evidence (results, approvals, record, studies) goes only when it is named. Nothing goes while a
+command uses the home, here or on another machine that shares it.
+"""
+
+import fcntl
+import itertools
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from flows.home import IN_USE, Home
+from mixtures.errors import RecipeError, ServiceError, StorageError, UnknownName
+
+UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
+BEATING = 600.0  # seconds within which a live sweep has written its heartbeat
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Things of one kind in a home.
+
+    Attributes:
+        places: globs under the home; what matches one is removed as a whole.
+        holds: what it is, for people.
+        evidence: whether it cannot be made again.
+    """
+
+    places: tuple[str, ...]
+    holds: str
+    evidence: bool = False
+
+
+KINDS = {
+    "corpora": Kind(("corpora/[!.]*", "corpora/.*.partial"), "tokenized text"),
+    "checkpoints": Kind(("checkpoints/*",), "trunks and packs in training"),
+    "benchmarks": Kind(("benchmarks/*",), "benchmarks as JSON lines"),
+    "archives": Kind(("archives/*", "archives/.partial"), "downloads"),
+    "hub": Kind(("huggingface",), "what was read from the Hub"),
+    "ray": Kind(("ray/*",), "logs and sockets of Ray's sessions"),
+    "prefect": Kind(("prefect", "prefect-api"), "Prefect's database and logs"),
+    "digests": Kind(("digests.json",), "hashes of text files"),
+    "sweeps": Kind(("store/sweeps/*", "store/**/*.draft"), "left by sweeps that were killed"),
+    "studies": Kind(("studies/*",), "reports and exports", evidence=True),
+    "approvals": Kind(("store/approvals", "store/handoffs"), "who approved what", evidence=True),
+    "store": Kind(("store",), "results of trainings", evidence=True),
+    "record": Kind(("mlflow",), "the record of all studies", evidence=True),
+}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something that may go: its kind, place, bytes on disk, and when it was last used."""
+
+    kind: str
+    path: Path
+    size: int
+    used: float
+
+
+def clean(home: Home, kinds: Sequence[str], *, older: str, remove: bool) -> tuple[Table, str]:
+    """A table of what may go, and a sentence on what became of it.
+
+    Args:
+        home: need not exist.
+        kinds: names in KINDS; empty for all that is no evidence.
+        older: only what was not used for so long, such as "30d"; "" for all.
+        remove: whether to remove it, or only to look.
+
+    Raises:
+        RecipeError: an unknown kind, or an age that is none.
+        ServiceError: a command uses the home.
+    """
+    for name in kinds:
+        if name not in KINDS:
+            raise UnknownName("kind", name, KINDS)
+    before = time.time() - seconds(older)
+    found = [thing for thing in _things(home.root) if thing.used <= before]
+    chosen = [thing for thing in found if _chosen(thing.kind, kinds)]
+    table = Table("kind", "what", "items", "size", "last used", "")
+    for name, kind in KINDS.items():
+        of = [thing for thing in found if thing.kind == name]
+        if of:
+            age = (time.time() - max(thing.used for thing in of)) / UNITS["d"]
+            note = "" if _chosen(name, kinds) else "stays: name it to remove it"
+            size = sum(thing.size for thing in of)
+            table.add_row(name, kind.holds, f"{len(of)}", _size(size), f"{age:.0f} days ago", note)
+    total = f"{len(chosen)} items, {_size(sum(thing.size for thing in chosen))}"
+    if not remove or not chosen:
+        return table, f"{total} would go; nothing was removed: --yes removes them"
+    with _alone(home):
+        for thing in chosen:
+            if thing.path.is_dir() and not thing.path.is_symlink():
+                shutil.rmtree(thing.path, ignore_errors=True)
+            else:
+                thing.path.unlink(missing_ok=True)
+    left = [str(thing.path) for thing in chosen if os.path.lexists(thing.path)]
+    if left:
+        raise StorageError(f"{len(left)} of {total} could not be removed: {', '.join(left[:5])}")
+    return table, f"{total} removed"
+
+
+def seconds(age: str) -> float:
+    """An age such as 12h, 30d or 2w, in seconds; "" is none.
+
+    Raises:
+        RecipeError: it is not an age.
+    """
+    match = re.fullmatch(r"(\d{1,5})\s*([hdw])", age.strip()) if age else None
+    if age and not match:
+        raise RecipeError(
+            f"--older takes hours, days or weeks, such as 12h, 30d or 2w; got {age!r}"
+        )
+    return int(match[1]) * UNITS[match[2]] if match else 0.0
+
+
+def _chosen(kind: str, kinds: Sequence[str]) -> bool:
+    return kind in kinds if kinds else not KINDS[kind].evidence
+
+
+def _things(root: Path) -> Iterator[Thing]:
+    for name, kind in KINDS.items():
+        for path in sorted({path for place in kind.places for path in root.glob(place)}):
+            seen = list(_stats(path))
+            size = sum(stat.st_blocks * 512 for stat in seen)
+            yield Thing(name, path, size, max((stat.st_mtime for stat in seen), default=0.0))
+
+
+def _stats(path: Path) -> Iterator[os.stat_result]:
+    """Of a file, or of a folder and all in it; what is gone meanwhile is left out."""
+    inner = (Path(at, name) for at, dirs, files in os.walk(path) for name in (*dirs, *files))
+    for each in itertools.chain([path], inner):
+        with suppress(FileNotFoundError):
+            yield each.lstat()
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Holds the home, so that no command can begin to use it.
+
+    Raises:
+        ServiceError: one uses it.
+    """
+    now = time.time()
+    beats = [now - path.stat().st_mtime for path in home.root.glob("store/sweeps/*")]
+    if any(age < BEATING for age in beats):
+        raise ServiceError(
+            f"a sweep wrote to the store in {home.root} less than {BEATING / 60:.0f} minutes ago: "
+            "wait until it has ended; one that was killed counts as ended after that time"
+        )
+    with (home.root / IN_USE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServiceError(
+                f"a command uses {home.root} (a run, a schedule, a review, ...): nothing was "
+                "removed; end it and clean again"
+            ) from None
+        yield
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
