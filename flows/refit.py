@@ -24,7 +24,7 @@ from mixtures.errors import EvidenceError, RecipeError
 from mixtures.history import History, Outcome, RunResult, Score
 from mixtures.problem import Problem, Proxy
 from mixtures.recommendation import Recommendation
-from tasks import handoff_card, tables
+from tasks import handoff_card, table_file, tables
 from tasks.confirmation import Confirmation
 from tasks.store import Store
 from tasks.study import Study
@@ -87,6 +87,11 @@ def read_tables(recipe: Recipe) -> tables.Tables:
     if part is None:
         raise RecipeError("the recipe has no `tables`")
     joined = tables.read(Path(part.mixtures), Path(part.scores), part.reading)
+    if joined.unread:
+        current().say(
+            f"Columns with no number in any row are not read: {table_file.some(joined.unread)} "
+            "(tables.targets and tables.only name what is to be read)"
+        )
     if joined.rescaled:
         current().say(
             f"{joined.rescaled} of {len(joined.ids)} rows of {part.mixtures} miss the sum 1 by "
@@ -103,7 +108,8 @@ def posed(recipe: Recipe, joined: tables.Tables) -> tuple[Problem, History]:
     part = recipe.tables
     if part is None:
         raise RecipeError("the recipe has no `tables`")
-    domains = _domains(joined.domains, part.sizes or part.token_counts)
+    given = (part.sizes, "sizes") if part.sizes else (part.token_counts, "token_counts")
+    domains = _domains(joined.domains, *given)
     problem = Problem(
         domains=domains,
         targets=joined.targets,
@@ -124,8 +130,8 @@ def posed(recipe: Recipe, joined: tables.Tables) -> tuple[Problem, History]:
     return problem, tuple(history)
 
 
-def _domains(names: Sequence[str], given: Mapping[str, float]) -> DomainSet:
-    sizes = tables.tokens(names, given)
+def _domains(names: Sequence[str], given: Mapping[str, float], field: str) -> DomainSet:
+    sizes = tables.tokens(names, given, field=f"tables.{field}")
     return DomainSet(tuple(Domain(n, sizes[n], 4 * sizes[n], f"table:{n}") for n in names))
 
 
@@ -137,15 +143,23 @@ def _available(recipe: Recipe) -> dict[str, int]:
     return {name: round(size) for name, size in (part.token_counts or part.sizes).items()}
 
 
+def _existing(recipe: Recipe, names: Sequence[str]) -> DomainSet | None:
+    """Domains with the tokens that exist of them; None where the recipe does not say."""
+    part, existing = recipe.tables, _available(recipe)
+    if part is None or not existing:
+        return None
+    return _domains(names, existing, "token_counts" if part.token_counts else "sizes")
+
+
 def _constraints(recipe: Recipe, domains: DomainSet) -> Constraints:
     """The feasible set: epoch caps by the tokens that exist, distances from the natural mixture."""
-    existing = _available(recipe)
+    existing = _existing(recipe, domains.names)
     if recipe.constraints.epochs is not None and not existing:
         raise RecipeError(
             "constraints.epochs needs the tokens that exist of every domain: give counts in "
             "tables.sizes or tables.token_counts"
         )
-    found = recipe.build_constraints(_domains(domains.names, existing) if existing else domains)
+    found = recipe.build_constraints(existing or domains)
     if found.most_kl is None:
         return found
     return dataclasses.replace(found, prior=tuple(map(float, domains.natural)))
@@ -155,11 +169,11 @@ def told(
     answer: Recommendation, problem: Problem, recipe: Recipe, joined: tables.Tables
 ) -> Recommendation:
     """The answer with what the tables leave unknown, so that nothing is shown as if measured."""
-    part, existing, full = recipe.tables, _available(recipe), recipe.full_scale.tokens
+    part, full = recipe.tables, recipe.full_scale.tokens
+    existing = _existing(recipe, problem.domains.names)
     epochs: tuple[float, ...] = ()
     if existing and full:
-        counted = _domains(problem.domains.names, existing)
-        epochs = tuple(map(float, counted.epochs(answer.weights, full)))
+        epochs = tuple(map(float, existing.epochs(answer.weights, full)))
     warnings = list(answer.warnings)
     if part and not (part.sizes or part.token_counts):
         warnings.append(
@@ -174,13 +188,19 @@ def told(
     if joined.left_out:
         warnings.append(
             f"{len(joined.left_out)} runs stand in one table only and were left out: "
-            f"{', '.join(joined.left_out[: tables.SHOWN])}"
-            f"{' and others' if len(joined.left_out) > tables.SHOWN else ''}."
+            f"{', '.join(joined.left_out[: table_file.SHOWN])}"
+            f"{' and others' if len(joined.left_out) > table_file.SHOWN else ''}."
+        )
+    if joined.missed > tables.ROUNDING + 1e-9:
+        warnings.append(
+            f"Rows of the table of mixtures miss the sum 1 by up to {joined.missed:.2%}, as the "
+            "few digits that they were written with allow; each was divided by its sum. If the "
+            "table lacks a domain, its share is lost."
         )
     if joined.aside:
         warnings.append(
             f"{len(joined.aside)} runs were set aside: they are not on "
-            f"{', '.join(joined.domains)} alone, as tables.only asks."
+            f"{', '.join(joined.domains)} alone."
         )
     return dataclasses.replace(answer, epochs=epochs, warnings=tuple(warnings))
 

@@ -12,7 +12,7 @@ from flows.display import Display, use
 from flows.home import settle
 from flows.present import present
 from flows.refit import posed, read_tables, refit, told
-from mixtures.errors import DataError, EvidenceError, RecipeError
+from mixtures.errors import CuveeError, DataError, EvidenceError, RecipeError
 from mixtures.objectives import WeightedMean
 
 DOMAINS = ("web:art:high", "web:law:low", "code:py:high")
@@ -329,3 +329,49 @@ def test_filters_without_a_meaning_are_named(tmp_path, field, words):
 def test_other_commands_say_which_one_reads_it():
     with pytest.raises(RecipeError, match="cuvee fit"):
         recipes.parse(FILE)
+
+
+def test_null_is_what_olmix_writes_for_a_field_that_was_not_given(tmp_path):
+    """Catches a dump of Olmix's own configuration that is refused: every default, None as null."""
+    nulls = "\nregression: null\nproposer: {type: exact, kl_reg: null}\nconstraints: null\n"
+    text = FILE[: FILE.index("eval:")] + "eval: null" + nulls + "filtering: {obj_weights: null}\n"
+    path, _, _ = swarm(tmp_path, text)
+    plain = FILE[: FILE.index("eval:")] + "proposer: {type: exact}\n"
+    given = olmix.load(path)[0]
+    path.write_text(plain)
+    assert given.determining() == olmix.load(path)[0].determining()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"web:art:high": 5_000_000, ', "", "priors.token_counts must be.*web:art:high"),
+        ('"web:art:high": 0.5, ', "", "priors.relative_sizes must be.*web:art:high"),
+        ("5_000_000,", "5_000_000, other: 3,", "priors.token_counts names other"),
+        ("  token_counts:", "token_counts:", "'token_counts'; it belongs into 'priors'"),
+        ("target_tokens: 20_000_000", "target_tokens: .inf", "constraints.target_tokens.*finite"),
+        ("metrics: metrics.csv", "metric: metrics.csv", "'swarm.metric', did you mean 'metrics'"),
+    ],
+)
+def test_errors_speak_of_the_fields_of_a_fit_file(tmp_path, old, new, words):
+    """Catches advice about `tables.sizes`, a field that no fit file has."""
+    assert old in FILE
+    path, _, _ = swarm(tmp_path, FILE.replace(old, new))
+    with pytest.raises(CuveeError, match=words) as caught, olmix.in_its_words():
+        given = olmix.load(path)[0]
+        posed(given, read_tables(given))
+    assert "tables." not in str(caught.value)
+
+
+def test_sizes_carry_suffixes_everywhere(tmp_path):
+    """Catches 40B that is read in one field and refused in the next."""
+    text = FILE.replace("5_000_000", "5M").replace("3_000_000", "3M").replace("2_000_000", "2e6")
+    path, _, _ = swarm(tmp_path, text.replace("20_000_000", "20M"))
+    given = olmix.load(path)[0]
+    assert given.full_scale.tokens == 20_000_000
+    assert given.tables.token_counts["code:py:high"] == 2_000_000
+    assert given.determining() == olmix.load(swarm(tmp_path)[0])[0].determining()
+    relative = FILE.replace("0.5, ", "50B, ").replace("0.3, ", "30B, ").replace("0.2}", "20B}")
+    sized = olmix.load(swarm(tmp_path, relative)[0])[0]
+    problem, _ = posed(sized, read_tables(sized))
+    np.testing.assert_allclose(problem.domains.natural, [0.5, 0.3, 0.2])
