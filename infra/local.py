@@ -94,7 +94,7 @@ class Topology:
         try:
             for name in self._servers:
                 getattr(self, f"_start_{name}")()
-            self._await()
+            self.wait()
         except BaseException:
             self.__exit__()
             raise
@@ -214,9 +214,10 @@ class Topology:
         command = [str(programs / "postgres"), "-D", str(data), "-p", port, "-h", HOST, "-k", ""]
         self._run("postgres", [*as_user, *command], {})
         self._until("postgres", lambda: _listens(self.ports["postgres"]))
-        _until(lambda: self._make_databases(programs), f"the databases ({data})")
+        _until(lambda: self.make_databases(programs), f"the databases ({data})")
 
-    def _make_databases(self, programs: Path) -> bool:
+    def make_databases(self, programs: Path) -> bool:
+        """Make a role and a database for each server, where they are not; False if it failed."""
         owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'prefect'"
         words = ("--quiet", "--tuples-only", "--set", "ON_ERROR_STOP=1", "--file", DATABASES)
         done = self.administer(programs / "psql", *words, "--command", owner, "postgres")
@@ -231,6 +232,7 @@ class Topology:
         """Run a program of PostgreSQL, as `infra/kubernetes/backup.sh`, as the superuser."""
         settings = {"PGHOST": HOST, "PGPORT": str(self.ports["postgres"]), "PGUSER": "cuvee"}
         settings |= {"PGPASSWORD": self._secrets["CUVEE_DB_PASSWORD"]}
+        settings |= {"CUVEE_STORE": self.environment["CUVEE_STORE"]}
         return subprocess.run(
             [str(word) for word in command],
             check=False, capture_output=True, text=True, cwd="/",
@@ -311,7 +313,8 @@ class Topology:
 
         _until(up, f"{name} ({self.folder / name}.log)")
 
-    def _await(self) -> None:
+    def wait(self) -> None:
+        """Wait until Prefect and MLflow answer."""
         for name, url in (("prefect", "PREFECT_API_URL"), ("mlflow", "MLFLOW_TRACKING_URI")):
             if name not in self.processes:
                 continue

@@ -53,11 +53,15 @@ def pods() -> list[tuple[str, dict]]:
     return [(name, pod["spec"]) for name, document in documents() for pod in templates(document)]
 
 
+def parts(pod: dict) -> list[dict]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
 def containers() -> list:
     return [
         pytest.param(pod, container, id=container["name"])
         for _, pod in pods()
-        for container in [*pod.get("initContainers", []), *pod["containers"]]
+        for container in parts(pod)
     ]
 
 
@@ -109,7 +113,7 @@ def test_everything_that_is_listed_is_there_and_nothing_else():
 def test_secrets_come_from_the_environment():
     """Catches a password that is written into a file of the repository."""
     for name, pod in pods():
-        for container in pod["containers"]:
+        for container in parts(pod):
             for variable in container.get("env", []):
                 if SECRET.search(variable["name"]):
                     assert "secretKeyRef" in variable.get("valueFrom", {}), (name, variable)
@@ -180,7 +184,7 @@ def test_ray_and_mlflow_ask_who_comes():
     for name in ("ray-head", "ray-worker", "worker"):
         assert services[name]["environment"]["RAY_AUTH_MODE"] == "token"
     for _, pod in pods():
-        for container in pod["containers"]:
+        for container in parts(pod):
             names = {v["name"]: v.get("value") for v in container.get("env", [])}
             if "RAY_AUTH_TOKEN" in names or container["name"].startswith("ray"):
                 assert names["RAY_AUTH_MODE"] == "token"
@@ -214,7 +218,8 @@ def test_a_container_is_bounded(pod, container):
 @pytest.mark.parametrize("pod, container", containers())
 def test_a_container_is_probed(pod, container):
     """Catches a server that hangs unseen, or takes requests before it can answer them."""
-    if pod.get("restartPolicy") == "Never":  # of a job, which ends by itself or at its deadline
+    if pod.get("restartPolicy") == "Never" or container in pod.get("initContainers", []):
+        # of a job, which ends by itself or at its deadline
         assert not any(name.endswith("Probe") for name in container)
         return
     ports = {port["containerPort"] for port in container["ports"]}
@@ -248,7 +253,7 @@ def test_images_are_exact_versions_named_in_one_place():
         assert re.fullmatch(r"[\w./-]+:\d+\.\d+[\w.-]*(@sha256:[0-9a-f]{64})?", image), image
     dockerfile = (INFRA / "Dockerfile").read_text()
     used = {re.search(r"(?m)^ARG BASE=(.+)$", dockerfile).group(1)}
-    used |= {container["image"] for _, pod in pods() for container in pod["containers"]}
+    used |= {container["image"] for _, pod in pods() for container in parts(pod)}
     for service in compose()["services"].values():
         used.add(re.sub(r"^\$\{\w+:-(.+)\}$", r"\1", service["image"]))
     assert used == images
@@ -327,6 +332,9 @@ def commands() -> list:
     for _, pod in pods():
         for container in pod["containers"]:
             words = [*container.get("command", []), *container.get("args", [])]
+            for first in pod.get("initContainers", []):  # KubeRay's own command comes after these
+                words = first["command"]
+                assert first["env"] == container["env"]
             variables = {v["name"] for v in container.get("env", [])}
             if container["image"].startswith("cuvee"):
                 found.append(pytest.param(words, variables, id=f"pod-{container['name']}"))

@@ -16,7 +16,9 @@ case "$1" in
             pg_dump --format custom --file "$to.part/$database.dump" "$database"
             pg_restore --list "$to.part/$database.dump" > "$to.part/$database.list"
         done
-        if [ -d "${CUVEE_STORE:-}" ]; then tar -C "$CUVEE_STORE" -cf "$to.part/store.tar" .; fi
+        if [ -d "${CUVEE_STORE:-}" ]; then # 1: a file changed meanwhile, as a sweep's drafts do
+            tar -C "$CUVEE_STORE" -cf "$to.part/store.tar" . || [ $? -eq 1 ]
+        fi
         mv "$to.part" "$to"
         find "$2" -mindepth 1 -maxdepth 1 -type d -name '20*Z' -mtime "+${CUVEE_BACKUP_DAYS:-14}" -exec rm -r {} +
         echo "saved $to" ;;
