@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from flows import continual, plan_rungs
+from flows import continual, earlier, plan_rungs
 from flows import prepare as preparing
 from flows.budget import forecast
 from flows.display import Display, clock
@@ -44,7 +44,12 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     store = Store(home.store)
     missing = store.missing(specs)
     say = display.say
-    say(f"Study {recipe.name}: {len(problem.domains)} domains, {len(problem.targets)} targets")
+    say(
+        f"Study {recipe.name}: {len(problem.domains)} domains; {len(problem.targets)} targets: "
+        f"{', '.join(problem.targets)}"
+    )
+    for line in earlier.sentences(store, problem, home.corpora):
+        say(line)
     display.console.print(design(problem, specs))
     for line in continual.sentences(recipe, prepared):
         say(line)

@@ -21,7 +21,7 @@ from prefect.exceptions import CancelledRun, Pause
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import continual, looking
+from flows import continual, earlier, looking
 from flows import prepare as preparing
 from flows.budget import Budget
 from flows.confirm import compared, confirm, fresh_seeds
@@ -118,6 +118,8 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
     prepared = preparing.prepare(recipe, place)
     problem = preparing.problem(recipe, prepared)
     store = Store(place.store)
+    for line in earlier.sentences(store, problem, place.corpora):
+        current().say(line)
     tracker = open_tracker(place.record, current().say)
     runner = take(place.root, device=recipe.proxy.device)
     trainings = begin_trainings(recipe, prepared, store, tracker, runner, place)
