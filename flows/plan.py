@@ -22,12 +22,13 @@ from mixtures.methods import later
 from mixtures.methods.ladder import Ladder
 from mixtures.methods.later import Later
 from mixtures.problem import Problem
-from proxies import ladder
+from proxies import device, ladder, pack
+from proxies.trunk import Route
 from tasks import handoff_card
+from tasks.job import PackJob
 from tasks.store import Store
 
-ASSUMED_SPEED = {"0.3M": 60_000, "0.6M": 35_000, "1M": 22_000, "2M": 12_000}
-# tokens per second on one core, used until the store knows better (assumption)
+OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
 
 
 def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
@@ -68,17 +69,44 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     )
     extra = confirmation_runs(recipe.confirm)
     more = later.of(screened.method, problem)
-    for line in costs(store, ladder_plan, Runs(len(specs), len(missing), more, extra, climbing)):
+    tried = trial(recipe, prepared, problem, home, store)
+    rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
+    planned = Runs(len(specs), len(missing), more, extra, climbing)
+    for line in costs(ladder_plan, planned, rate, source):
         say(line)
     for line in looks(recipe, ladder_plan, len(problem.domains)):
         say(line)
-    for line in larger(recipe, store, prepared.corpus.vocabulary):
+    for line in larger(recipe, store, prepared.corpus.vocabulary, tried):
         say(line)
-    rate, _ = expected_speed(store, ladder_plan, prepared.corpus.vocabulary)
     runs = len(missing) + more.runs + extra
-    seconds = runs * ladder_plan.tokens / rate / 2 if rate else None
+    seconds = runs * ladder_plan.tokens / rate / 2
     for line in forecast(recipe.budget, runs * ladder_plan.flops + climbing, seconds):
         say(line)
+
+
+def trial(
+    recipe: Recipe, prepared: preparing.Prepared, problem: Problem, home: Home, store: Store
+) -> float:
+    """Tokens per second and core of the recipe's proxies, by training a pack for a second here.
+
+    0 where the store holds runs of their size, whose speed is known.
+    """
+    if speed([run for run in store.outcomes() if run.spec.size == problem.proxy.size]):
+        return 0.0
+    from tasks.pack import training_speed  # torch, which nothing else in a plan needs
+
+    shares = tuple(map(float, problem.domains.uniform))
+    where = "cuda" if recipe.proxy.device != "cpu" and device.gpu() else "cpu"
+    count = recipe.proxy.pack or pack.most(problem.proxy.size, where)
+    job = PackJob(
+        specs=tuple(problem.spec(shares, recipe.seed + k) for k in range(count)),
+        corpus=str(prepared.corpus.root),
+        suite=prepared.suite,
+        checkpoints="",
+        device=where,
+        route=Route(starts=str(home.checkpoints / "starts")),
+    )
+    return training_speed(job)
 
 
 def looks(recipe: Recipe, plan: ladder.Plan, domains: int) -> list[str]:
@@ -108,7 +136,7 @@ def confirmation_runs(part: ConfirmPart | None) -> int:
     return part.seeds * (3 + part.best_observed + len(part.mixtures))
 
 
-def larger(recipe: Recipe, store: Store, vocabulary: int) -> list[str]:
+def larger(recipe: Recipe, store: Store, vocabulary: int, tried: float) -> list[str]:
     """A sentence for each size of `cuvee confirm`: runs, tokens, FLOPs and time."""
     part, lines = recipe.confirm, []
     total = 0.0
@@ -121,14 +149,12 @@ def larger(recipe: Recipe, store: Store, vocabulary: int) -> list[str]:
             rate=recipe.proxy.rate,
         )
         runs = confirmation_runs(part)
-        rate, source = expected_speed(store, plan, vocabulary)
-        seconds = runs * plan.tokens / rate if rate else 0.0
+        base = ladder.rung(recipe.proxy.size).flops(1, vocabulary)
+        scaled = tried * base / plan.rung.flops(1, vocabulary)
+        rate, source = expected_speed(store, plan, vocabulary, scaled)
+        seconds = runs * plan.tokens / rate
         total += runs * plan.flops
-        time = (
-            f"{clock(seconds)} on one core, {clock(seconds / 2)} on two ({source})"
-            if rate
-            else "time unknown until a first proxy has been trained"
-        )
+        time = f"{clock(seconds)} on one core, {clock(seconds / 2)} on two ({source})"
         lines.append(
             f"`cuvee confirm` at {step.size}: {runs} runs of {plan.tokens / 1e6:.1f}M tokens, "
             f"{runs * plan.flops:.2e} FLOPs; {time}"
@@ -138,24 +164,32 @@ def larger(recipe: Recipe, store: Store, vocabulary: int) -> list[str]:
     return lines
 
 
-def expected_speed(store: Store, plan: ladder.Plan, vocabulary: int) -> tuple[float, str]:
-    """Tokens per second and core at a size, and where that is from; 0 where nothing is known.
+def expected_speed(
+    store: Store, plan: ladder.Plan, vocabulary: int, tried: float
+) -> tuple[float, str]:
+    """Tokens per second and core at a size, and where that is from.
 
     A size that was never trained is taken to do as many FLOPs per second as the sizes that were,
     which larger matrices beat and more memory may not.
+
+    Args:
+        store: of results, whose speed goes before.
+        plan: of a training at the size.
+        vocabulary: tokens of the tokenizer.
+        tried: what a trial on this machine gave for the size; 0 where none was needed.
     """
     runs = list(store.outcomes())
     own = speed([run for run in runs if run.spec.size == plan.rung.size])
     if own:
-        return own, "measured on earlier runs of this size"
+        return own, OWN
+    if tried:
+        return tried, TRIED
     rates = []
     for size in {run.spec.size for run in runs if run.spec.size in ladder.LADDER}:
         found = speed([run for run in runs if run.spec.size == size])
         rates.append(found * ladder.rung(size).flops(1, vocabulary))
-    if any(rates):
-        guess = float(np.median([rate for rate in rates if rate]))
-        return guess / plan.rung.flops(1, vocabulary), "from the FLOPs of other sizes"
-    return ASSUMED_SPEED.get(plan.rung.size, 0.0), "assumed, nothing was measured yet"
+    guess = float(np.median([rate for rate in rates if rate]))
+    return guess / plan.rung.flops(1, vocabulary), "from the FLOPs of other sizes"
 
 
 def rungs(
@@ -213,8 +247,8 @@ class Runs:
     climbing: float = 0.0
 
 
-def costs(store: Store, plan: ladder.Plan, runs: Runs) -> list[str]:
-    """Sentences on tokens, FLOPs and time."""
+def costs(plan: ladder.Plan, runs: Runs, rate: float, source: str) -> list[str]:
+    """Sentences on tokens, FLOPs and time, at tokens per second and core from some source."""
     more, rest = runs.more.runs, runs.more.runs + runs.confirmation
     total, most = runs.design + rest, "at most " if runs.more.runs else ""
     first = " of the first rung and the confirmation" if runs.climbing else ""
@@ -227,17 +261,9 @@ def costs(store: Store, plan: ladder.Plan, runs: Runs) -> list[str]:
         f"In all: {most}{total * plan.tokens / 1e6:.1f}M tokens, {total * plan.flops:.2e} FLOPs"
         + (f"; {runs.climbing:.2e} FLOPs more on the larger rungs" if runs.climbing else ""),
     ]
-    known = [run for run in store.outcomes() if run.spec.size == plan.rung.size]
-    rate = speed(known)
-    source = "measured on earlier runs"
-    if not rate:
-        rate, source = ASSUMED_SPEED.get(plan.rung.size, 0.0), "assumed, nothing was measured yet"
-    if rate:
-        seconds = (runs.missing + rest) * plan.tokens / rate
-        lines.append(
-            f"Training{first}: {most}{clock(seconds)} on one core, {clock(seconds / 2)} on two "
-            f"({rate:,.0f} tokens per second and core, {source}); scoring and fits come on top"
-        )
-    else:
-        lines.append("Training time: unknown until a first proxy of this size has been trained")
+    seconds = (runs.missing + rest) * plan.tokens / rate
+    lines.append(
+        f"Training{first}: {most}{clock(seconds)} on one core, {clock(seconds / 2)} on two "
+        f"({rate:,.0f} tokens per second and core, {source}); scoring and fits come on top"
+    )
     return lines

@@ -20,12 +20,13 @@ def precision(device: str) -> str:
     Args:
         device: "cpu", "cuda" or "auto", which is the GPU of this machine where there is one.
     """
-    if device == "cuda" or (device == "auto" and _gpu()):
+    if device == "cuda" or (device == "auto" and gpu()):
         return "bfloat16"
     return "bfloat16" if _processor() else "float32"
 
 
-def _gpu() -> bool:
+def gpu() -> bool:
+    """Whether there is a GPU that torch can use."""
     if sys.platform == "linux" and not any(path.exists() for path in DRIVERS):
         return False
     import torch

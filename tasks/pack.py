@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from evaluation import limits
 from evaluation.scores import PackScores, score_pack, untrained
 from mixtures.errors import DataError
@@ -129,6 +131,26 @@ def untrained_scores(job: PackJob) -> dict[str, float]:
     corpus.check()
     check_scoring(job)
     return {name: score.value for name, score in untrained(scored).items()}
+
+
+def training_speed(job: PackJob, seconds: float = 1.0) -> float:
+    """Tokens per second that one core, or a device, trains a pack with, tried for a while here.
+
+    The first step allocates what the others use, so it is left out, unless it takes so long alone.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as workers do
+    try:
+        corpus = Corpus.open(Path(job.corpus), again=False)
+        tried = Training(job.specs, corpus, device=job.device, references={}, route=job.route)
+        tried.advance()
+        first, steps = (tried.seconds, 1) if tried.seconds < seconds else (0.0, 0)
+        while tried.seconds - first < seconds and tried.step < tried.plan.steps:
+            tried.advance()
+    finally:
+        torch.set_num_threads(threads)
+    done = (tried.step - steps) * tried.plan.batch * tried.plan.rung.context
+    return done * len(job.specs) / (tried.seconds - first)
 
 
 def held_out(corpus: Corpus) -> dict[str, tuple[Any, Any, Any]]:

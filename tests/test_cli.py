@@ -131,12 +131,15 @@ def test_bad_data_is_one_sentence_that_names_it(tmp_path, harm, words):
 
 
 def test_plan_trains_nothing_and_says_what_it_would_cost(tmp_path):
-    """Catches a plan that spends, and one that leaves out design, epochs, FLOPs or time."""
+    """Catches a plan that spends, one that leaves out design, targets, epochs, FLOPs or time, and
+    one that takes its speed from a table of another machine."""
     tiny_study.write_corpus(tmp_path)
     done = inside("plan", write(tmp_path, tiny_study.recipe(tmp_path)), home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     for word in ("12 runs", "prose", "epochs", "FLOPs", "tokens", "on one core"):
         assert word in done.stdout
+    assert "3 targets: domain/code, domain/prose, domain/tables" in done.stdout
+    assert "measured for a second on this machine" in done.stdout
     assert not list((tmp_path / "home" / "store").glob("runs/*"))
 
 
