@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import handoff
 from flows import prepare as preparing
@@ -19,7 +18,7 @@ from flows.display import current
 from flows.home import Home
 from flows.parts import HandoffPart
 from flows.recipe import Recipe, parse
-from flows.server import PrefectApi, reached
+from flows.server import PrefectApi
 from mixtures.errors import ApprovalError, CuveeError, EvidenceError, HandoffError, RecipeError
 from mixtures.history import canonical
 from tasks import handoff_call
@@ -97,8 +96,7 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
 
 def run(recipe_text: str, home: Home, api: PrefectApi, *, again: bool = False) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
-    url = api.wait()
-    with reached(url), temporary_settings(updates={PREFECT_API_URL: url}):
+    with api.session():
         result: dict[str, Any] = handoff_mixture(recipe_text, str(home.root), again)
     return result
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import continual, finished
@@ -26,7 +25,7 @@ from flows.prepare import Prepared
 from flows.recipe import Recipe, parse
 from flows.runner import Interrupted, Runner
 from flows.search import SHOWN_VERSIONS, conclude, told
-from flows.server import PrefectApi, reached
+from flows.server import PrefectApi
 from flows.shelf import Shelf
 from flows.trainings import begin as begin_trainings
 from flows.trainings import speed
@@ -155,7 +154,6 @@ def _own(problem: Problem, past: Finished, shelf: Shelf) -> Confirmation | None:
 
 def run(recipe_text: str, home: Home, api: PrefectApi) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
-    url = api.wait()
-    with reached(url), temporary_settings(updates={PREFECT_API_URL: url}):
+    with api.session():
         result: dict[str, Any] = confirm_mixture(recipe_text, str(home.root))
     return result

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from prefect import flow
 from prefect.exceptions import CancelledRun, Pause
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import continual, earlier, looking
@@ -30,7 +29,7 @@ from flows.home import Home
 from flows.prediction import remembered
 from flows.recipe import Recipe, parse
 from flows.runner import Interrupted, take
-from flows.server import PrefectApi, reached
+from flows.server import PrefectApi
 from flows.trainings import Trainings, speed
 from flows.trainings import begin as begin_trainings
 from flows.watch import KEPT, Watch
@@ -255,8 +254,7 @@ def write_files(study: Study, folder: Path) -> None:
 
 def run(recipe_text: str, home: Home, api: PrefectApi) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
-    url = api.wait()
-    with reached(url), temporary_settings(updates={PREFECT_API_URL: url}):
+    with api.session():
         try:
             result: dict[str, Any] = search_mixture(recipe_text, str(home.root))
         except (CancelledRun, Pause) as error:

@@ -3,12 +3,14 @@
 Prefect can start such a server by itself, but in the caller's process group: Ctrl-C then ends the
 server before the flow could say that it was cancelled, and the client waits minutes for it; a
 SIGKILL leaves it behind. So it is started here, in a session of its own, and asked of the kernel to
-end with its parent.
+end with its parent. Each server has a secret of its own, which stands in its environment and in the
+settings of its clients alone (`flows.guard`).
 """
 
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,10 +21,12 @@ from pathlib import Path
 
 import httpx
 
+from flows.guard import HOST, SECRET
 from mixtures.errors import ServiceError
 
 START_SECONDS = 120
 PR_SET_PDEATHSIG = 1
+CLIENT_SECRET = "PREFECT_API_AUTH_STRING"  # noqa: S105 (a name)
 EMBEDDED = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -46,17 +50,25 @@ class PrefectApi:
     Attributes:
         url: of the API. The server is started on construction; `wait` returns once it answers, so
             that a program can import its heavy parts in the meantime.
+        secret: of an embedded server, "user:password"; "" where the environment names a server,
+            for which it holds what clients need.
     """
 
     def __init__(self, folder: Path, *, schedules: bool = False) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self.secret = ""
         given = os.environ.get("PREFECT_API_URL")
         if given:
             self.url = given
             return
-        port = _free_port()
-        self.url = f"http://127.0.0.1:{port}/api"
-        self._process = _start(port, folder, SCHEDULING if schedules else EMBEDDED)
+        with socket.socket() as bound:
+            bound.bind((HOST, 0))
+            origin = f"http://{HOST}:{bound.getsockname()[1]}"
+            self.url, self.secret = f"{origin}/api", f"cuvee:{secrets.token_urlsafe(32)}"
+            own = {SECRET: self.secret, CLIENT_SECRET: self.secret}
+            own |= {"PREFECT_UI_API_URL": self.url, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin}
+            settings = SCHEDULING if schedules else EMBEDDED
+            self._process = _start(bound, folder, {**settings, **own})
 
     def __enter__(self) -> "PrefectApi":
         return self
@@ -94,6 +106,26 @@ class PrefectApi:
             "correct PREFECT_API_URL, or unset it to use the embedded one"
         )
 
+    @contextlib.contextmanager
+    def session(self) -> Iterator[str]:
+        """Makes this API the one that flows run against, once it answers; gives its URL.
+
+        Raises:
+            ServiceError: it does not answer, or goes away.
+        """
+        from prefect.settings import (  # here, because Prefect reads its settings on import
+            PREFECT_API_AUTH_STRING,
+            PREFECT_API_URL,
+            temporary_settings,
+        )
+
+        url = self.wait()
+        updates = {PREFECT_API_URL: url}
+        if self.secret:
+            updates[PREFECT_API_AUTH_STRING] = self.secret
+        with reached(url), temporary_settings(updates=updates):
+            yield url
+
 
 @contextlib.contextmanager
 def reached(url: str) -> Iterator[None]:
@@ -118,7 +150,9 @@ def reached(url: str) -> Iterator[None]:
         let_go(url)
 
 
-def _start(port: int, folder: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    bound: socket.socket, folder: Path, settings: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -126,17 +160,7 @@ def _start(port: int, folder: Path, settings: Mapping[str, str]) -> subprocess.P
         if libc is not None:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--log-level",
-        "error",
-        "--lifespan",
-        "on",
-    ]
+    command = [sys.executable, "-P", "-m", "flows.guard", str(bound.fileno())]
     with open(folder / "server.log", "ab") as log:
         return subprocess.Popen(
             command,
@@ -144,12 +168,7 @@ def _start(port: int, folder: Path, settings: Mapping[str, str]) -> subprocess.P
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            pass_fds=[bound.fileno()],
             start_new_session=True,
             preexec_fn=end_with_parent,  # noqa: PLW1509 (started before any thread)
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

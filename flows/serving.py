@@ -4,9 +4,11 @@
 repository.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from prefect import serve as prefect_serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.recipe import Recipe
 from flows.schedule import notifier, read
@@ -22,6 +23,7 @@ from flows.server import PrefectApi
 from flows.standing import SchedulePart
 from mixtures.errors import RecipeError
 
+SIGN_IN = "sign-in"  # the file that holds the secret while sweeps are served
 ENTRYPOINT = "flows.schedule.scheduled_sweep"
 
 
@@ -79,9 +81,8 @@ def serve(made: RunnerDeployment, api: PrefectApi, say: Callable[[str], None]) -
         RecipeError: the block that is to be told of failures cannot be loaded.
         ServiceError: the API does not answer.
     """
-    url = api.wait()
-    os.environ["PREFECT_API_URL"] = url  # for the processes that sweeps run in
-    with temporary_settings(updates={PREFECT_API_URL: url}):
+    with api.session() as url:
+        os.environ["PREFECT_API_URL"] = url  # for the processes that sweeps run in
         told = (read(made.parameters["recipe"], made.parameters["changes"])[0].schedule) or None
         if told and told.notify:
             notifier(told.notify)
@@ -95,5 +96,26 @@ def serve(made: RunnerDeployment, api: PrefectApi, say: Callable[[str], None]) -
             )
             return
         say(f"Serving scheduled-sweep/{made.name} ({cron}) at {where} until Ctrl-C")
-        say(f"Run it now: PREFECT_API_URL={url} prefect deployment run scheduled-sweep/{made.name}")
-        prefect_serve(made, print_starting_message=False)
+        with _signing_in(api, Path(made.parameters["home"])) as secret:
+            word = f"PREFECT_API_URL={url} {secret}prefect deployment run"
+            say(f"Run it now: {word} scheduled-sweep/{made.name}")
+            prefect_serve(made, print_starting_message=False)
+
+
+@contextlib.contextmanager
+def _signing_in(api: PrefectApi, home: Path) -> Iterator[str]:
+    """How a person's own shell gives an embedded server's secret: from a file only they can read.
+
+    It is neither printed, for output is kept in logs, nor an argument, which every user can see.
+    """
+    if not api.secret:
+        yield ""
+        return
+    file = home / "prefect-api" / SIGN_IN
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as private:
+        private.write(api.secret)
+    try:
+        yield f'PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(file))})" '
+    finally:
+        file.unlink(missing_ok=True)

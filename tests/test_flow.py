@@ -156,9 +156,7 @@ class Bench:
 
     def train(self, specs):
         from prefect import flow
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        with temporary_settings({PREFECT_API_URL: self.api.wait()}), self.runner:
+        with self.api.session(), self.runner:
             return flow(lambda: self.trainings(specs), name="bench", persist_result=False)()
 
 

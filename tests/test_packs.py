@@ -82,8 +82,6 @@ class Here:
 def trained(corpus, api, folder, specs, *, limit=None, store=None, runner=None):
     """What a study's trainings make of specs; returns outcomes and the runner."""
     from prefect import flow
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     recorder = Recorder(MemoryLedger())
     recorder.begin("packs", {}, {})
     runner = runner or Here()
@@ -95,7 +93,7 @@ def trained(corpus, api, folder, specs, *, limit=None, store=None, runner=None):
         checkpoints=folder / "checkpoints",
         pack_limit=limit,
     )
-    with temporary_settings({PREFECT_API_URL: api.wait()}):
+    with api.session():
         outcomes = flow(lambda: trainings(specs), name="packs", persist_result=False)()
     return outcomes, runner
 
