@@ -11,6 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+from flows import own_path
+
+_path = own_path.leave_working_folder()  # before anything of ours is imported
+from tasks import process
+
+process.impose({"PYTHONPATH": _path} if _path is not None else {})
+process.impose(process.SINGLE, over=False)  # before numpy is imported, which reads them once
 import typer
 
 from flows import olmix

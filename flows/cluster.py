@@ -5,30 +5,54 @@ import ctypes
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from mixtures.errors import ServiceError
 
 REACH_SECONDS = 10
+SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
+SETTINGS = b"\4"  # the kind of frame by which both sides of HTTP/2 begin, after its header's length
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + SETTINGS + bytes(5)
 SIGACTION_ROOM = 256  # bytes; the structure has 152 on Linux and fewer elsewhere
 
 
 def reach(address: str) -> None:
-    """Look whether anyone listens at a cluster's address: Ray itself would try for minutes.
+    """Look whether a cluster listens at an address: Ray itself would try for minutes, aloud.
 
     Raises:
-        ServiceError: nobody does.
+        ServiceError: nobody does, or something that does not speak HTTP/2, as Ray's servers do.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return  # "auto" and the like name no address
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        place = (host.strip("[]"), int(port))
+        with socket.create_connection(place, timeout=REACH_SECONDS) as asked:
+            asked.sendall(GREETING)
+            if asked.recv(16)[3:4] != SETTINGS:
+                raise OSError("something else listens there")
     except OSError as error:
         raise ServiceError(
             f"no Ray cluster answers at {address} ({error}): start it, correct RAY_ADDRESS, "
             "or unset it to use a local one"
         ) from error
+
+
+def sockets(home: Path) -> Path:
+    """A folder for a local cluster's files: in the home, or a new private one where it cannot be.
+
+    Sockets need a short path, and Ray one of plain characters. Nobody can have made the new one
+    before; whoever ends the cluster removes it.
+    """
+    folder = home / "ray"
+    if len(str(folder)) <= SOCKET_PATH_ROOM and str(folder).isascii():
+        return folder
+    shared = tempfile.gettempdir()
+    if len(shared) > SOCKET_PATH_ROOM - 15 or not shared.isascii():
+        shared = "/tmp"  # noqa: S108 (what is made in it is new and private)
+    return Path(tempfile.mkdtemp(prefix="cuvee-", dir=shared))
 
 
 @contextlib.contextmanager

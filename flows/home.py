@@ -1,23 +1,25 @@
 """The one directory of the embedded default, and what an earlier run left behind in it.
 
-Every process that a run starts inherits two marks in its environment: the home and the run's
-process id. A run that was killed outright can leave servers and workers; the next one finds them by
-these marks and ends them.
+Every process that a run starts inherits two marks in its environment: the home, and which process
+the run is. A run that was killed outright can leave servers and workers; the next one in the same
+place finds them by these marks and ends them.
 """
 
+import contextlib
 import fcntl
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import psutil
+import threadpoolctl
 
 from mixtures.errors import ServiceError, StorageError
+from tasks.process import HOME_MARK, RUN_MARK, SINGLE, abandoned, impose, run_mark
 
 IN_USE = ".in-use"  # locked, in a home, by every command that uses it
-HOME_MARK = "CUVEE_HOME_IN_USE"
-RUN_MARK = "CUVEE_RUN_PID"
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -35,9 +37,8 @@ QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "true",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
+    "PYTHONSAFEPATH": "1",  # no program that is started by `-m` looks into the working folder
+    **SINGLE,
 }
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
@@ -110,6 +111,7 @@ def settle(root: Path, *, hub: bool = False) -> Home:
     home = Home(root.expanduser().resolve())
     try:
         home.root.mkdir(parents=True, exist_ok=True)
+        _make_private(home.root)
         probe = home.root / f".write-{os.getpid()}"
         probe.touch()
         probe.unlink()
@@ -119,12 +121,12 @@ def settle(root: Path, *, hub: bool = False) -> Home:
             "free some space, or change its permissions"
         ) from error
     _hold(home.root)
-    alone = {} if hub else {**OFFLINE, "HF_HOME": str(home.root / "huggingface")}
-    for name, value in {**QUIET, **alone, "PREFECT_HOME": str(home.root / "prefect")}.items():
-        os.environ.setdefault(name, value)
+    quiet = {"PREFECT_HOME": str(home.root / "prefect")}
+    quiet |= {} if hub else {**OFFLINE, "HF_HOME": str(home.root / "huggingface")}
+    impose({**QUIET, **quiet}, over=False)
+    threadpoolctl.threadpool_limits(1)  # where numpy was imported before its variable was set
     end_leftovers(home.root)
-    os.environ[HOME_MARK] = str(home.root)
-    os.environ[RUN_MARK] = str(os.getpid())
+    impose({HOME_MARK: str(home.root), RUN_MARK: run_mark()})
     return home
 
 
@@ -146,18 +148,28 @@ def _hold(root: Path) -> None:
         return  # a file system without locks
 
 
+def _make_private(root: Path) -> None:
+    """Nobody else enters a home that is ours: it holds the record, sockets and secrets.
+
+    A shared folder that somebody names as a home, and what others own, stays as it is.
+    """
+    seen = root.stat()
+    if seen.st_uid == os.getuid() and seen.st_mode & 0o077 and not seen.st_mode & stat.S_ISVTX:
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            root.chmod(seen.st_mode & 0o700)
+
+
 def end_leftovers(root: Path) -> tuple[int, ...]:
-    """End processes that a dead run of this home left behind; returns their ids."""
+    """End processes that a dead run of this home left behind here; returns their ids."""
     ended = []
     for process in psutil.process_iter():
         try:
             marks = process.environ()
-            owner = marks.get(RUN_MARK, "")
-            if marks.get(HOME_MARK) != str(root) or not owner or process.pid == os.getpid():
+            if marks.get(HOME_MARK) != str(root) or process.pid == os.getpid():
                 continue
-            if not psutil.pid_exists(int(owner)):
+            if abandoned(marks.get(RUN_MARK, "")):
                 process.kill()
                 ended.append(process.pid)
-        except (psutil.Error, ValueError):
+        except psutil.Error:
             continue  # gone meanwhile, or another user's: not ours to end
     return tuple(ended)

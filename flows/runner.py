@@ -9,16 +9,21 @@ import contextlib
 import importlib
 import logging
 import os
-import tempfile
+import re
+import secrets
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
+import threadpoolctl
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config
 
 from flows.board import Board
-from flows.cluster import environment, own_signals, reach
+from flows.cluster import environment, own_signals, reach, sockets
 from mixtures.errors import CuveeError, ServiceError, TrainingError
 from mixtures.history import Outcome
 from proxies.allocator import WORKER_ENVIRONMENT
@@ -29,15 +34,9 @@ RETRIES = 2  # of a pack whose worker or node died; it goes on from its last che
 ATTEMPTS = 3  # to start or join Ray
 POLL_SECONDS = 0.5
 END_SECONDS = 10  # for a cluster to end before the program does
-SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
-INHERITED = (
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "HF_DATASETS_OFFLINE",
-    "CUVEE_HOME_IN_USE",
-    "CUVEE_RUN_PID",
-)
-
+INHERITED = ("HF_HOME", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")  # by workers on any node
+LOOPBACK = "127.0.0.1"
+IMPORT = re.compile(r"\b(ModuleNotFoundError|ImportError|No module named|cannot import)\b")
 
 _ending: list[threading.Thread] = []  # of clusters that were let go
 _early: "dict[tuple[Path, str], Runner]" = {}
@@ -68,6 +67,17 @@ def _load(modules: Sequence[str]) -> None:
     torch.set_num_threads(1)  # one process per core; sticks to a reused worker, so set in each task
     for name in modules:
         importlib.import_module(name)
+    threadpoolctl.threadpool_limits(1)
+
+
+class _Nothing(list[str]):
+    """Folders that Ray adds to its workers' path, before all others: none.
+
+    It would add the one that the user is in, and run a `tasks.py` there in place of ours.
+    """
+
+    def extend(self, _: Any) -> None:
+        """Add nothing."""
 
 
 class Runner:
@@ -97,6 +107,7 @@ class Runner:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._owned = False
+        self._sockets: Path | None = None
 
     def __enter__(self) -> "Runner":
         return self
@@ -194,8 +205,12 @@ class Runner:
             cause = error.cause if isinstance(error.cause, BaseException) else error
             if isinstance(cause, CuveeError):
                 raise cause from None
+            if isinstance(cause, ImportError | ray.exceptions.RaySystemError):
+                raise _unfit(cause) from error
             raise TrainingError(f"pack {job.name} failed in its worker: {cause!r}") from error
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.RaySystemError) as error:
+        except ray.exceptions.RaySystemError as error:
+            raise _unfit(error) from error
+        except ray.exceptions.WorkerCrashedError as error:
             raise TrainingError(
                 f"the worker of pack {job.name} died {RETRIES + 1} times (out of memory?): {error}"
             ) from error
@@ -223,27 +238,39 @@ class Runner:
             self._up.set()
         while self._error is None and not self._closed.wait(POLL_SECONDS):
             self._poll()
-        with contextlib.suppress(Exception):
-            ray.kill(self._board)
+        if self._board is not None:  # else Ray would begin anew, to find what it shall end
+            with contextlib.suppress(Exception):
+                ray.kill(self._board)
         if self._owned:
             ray.shutdown()
+        if self._sockets and not self._sockets.is_relative_to(self._home):
+            shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _start(self) -> None:
         address = os.environ.get("RAY_ADDRESS")
         if address:
             reach(address)
-        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        job = ray.job_config.JobConfig()
+        job._py_driver_sys_path = _Nothing()  # Ray has no public way
         settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+        variables: dict[str, str] = {}
         if address:
+            inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+            variables["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # our own sentence says what is wrong
             settings["runtime_env"] = {"env_vars": {**WORKER_ENVIRONMENT, **inherited}}
         else:
-            settings |= {"num_cpus": self._cores, "include_dashboard": False}
-            settings |= {"object_store_memory": 128 * 2**20, "_temp_dir": str(self._folder())}
+            # A local cluster's workers inherit the environment that they are started in. Whoever
+            # has the token runs code there, so it is new each time, and nowhere else.
+            variables = {**WORKER_ENVIRONMENT, "RAY_AUTH_MODE": "token"}
+            variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            self._sockets = sockets(self._home)
+            settings |= {"_temp_dir": str(self._sockets), "include_dashboard": False}
+            settings["num_cpus"] = self._cores or len(os.sched_getaffinity(0))
+            settings |= {"object_store_memory": 128 * 2**20, "_node_ip_address": LOOPBACK}
         for attempt in range(ATTEMPTS):
             try:
-                # A local cluster's workers inherit the environment that they are started in.
-                with environment({} if address else WORKER_ENVIRONMENT), own_signals():
-                    ray.init(address=address, **settings)
+                with environment(variables), own_signals(), _alone(not address):
+                    ray.init(address=address, job_config=job, **settings)
                 break
             except (Exception, SystemExit) as error:  # Ray raises both, of no common kind
                 ray.shutdown()
@@ -253,12 +280,6 @@ class Runner:
                 raise ServiceError(f"cannot start or join {where}: {error}") from error
         self._owned = True
 
-    def _folder(self) -> Path:
-        folder = self._home / "ray"
-        if len(str(folder)) <= SOCKET_PATH_ROOM:
-            return folder
-        return Path(tempfile.gettempdir()) / f"cuvee-ray-{os.getuid()}"
-
     def _poll(self) -> None:
         waiting: dict[str, list[Progress]] = {}
         # A courtesy; the results come by another way. Ray exits a thread whose cluster has ended.
@@ -266,6 +287,36 @@ class Runner:
             waiting = ray.get(self._board.drain.remote(), timeout=10)
         for pack, reports in waiting.items():
             self._progress(pack, reports)
+
+
+def _unfit(error: BaseException) -> ServiceError:
+    """What a worker that cannot import what it needs is worth to a person: no retry, one line."""
+    lines = [line.strip() for line in str(error).replace("\\n", "\n").splitlines() if line.strip()]
+    said = next(
+        (line for line in reversed(lines) if IMPORT.search(line)), lines[0] if lines else ""
+    )
+    return ServiceError(
+        f"a Ray worker cannot do its work: {said[:300] or repr(error)[:300]}. Every node needs "
+        "this Cuvee and what it depends on installed, and no other package of the same name "
+        "before it: look at PYTHONPATH there, and for a file or folder called tasks, flows, "
+        "evaluation, proxies or mixtures"
+    )
+
+
+@contextlib.contextmanager
+def _alone(local: bool) -> Iterator[None]:
+    """Has Ray read how it signs in anew, and a local cluster listen on this machine alone.
+
+    Ray takes 127.0.0.1 for another address of the machine, except where it cannot form clusters.
+    """
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not local
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @atexit.register  # after ray's own, so it runs before it

@@ -15,6 +15,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(KEPT),
     "OMP_NUM_THREADS": "1",  # one process per core beats one thread pool over all
     "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
 }
 _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -4, -1, -2  # names of glibc's malloc.h
 

@@ -18,16 +18,14 @@ of fsspec without an atomic create, two claims within the same instant can both 
 import contextlib
 import json
 import os
-import socket
 import threading
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
-
+from tasks.process import place as _place
+from tasks.process import runs, started
 from tasks.store import Store
 
 BEAT_SECONDS = 3.0
@@ -149,7 +147,7 @@ class Claims:
         except (ValueError, KeyError, TypeError):
             mark, sweep = {}, ""  # half written or damaged: it has no heart, and ages as it is
         here = mark.get("place") == _place()
-        if here and not _runs(mark.get("pid"), mark.get("started")):
+        if here and not runs(mark.get("pid"), mark.get("started")):
             return True
         beat = (self._read(self._beat_path(sweep)) or b"") if sweep else raw
         key, now = sweep or path, time.monotonic()
@@ -168,34 +166,4 @@ class Claims:
 
 def _process() -> dict[str, Any]:
     """Where this process runs and which one it is, as far as another one there can check."""
-    return {"place": _place(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def _place() -> str:
-    """The stretch of process ids: a boot of a machine, and its container if there is one."""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')} {socket.gethostname()}"
-    return f"{socket.gethostname()} {uuid.getnode()}"
-
-
-def _started(pid: int) -> str:
-    """When a process was started, by the kernel's count of ticks where that can be read.
-
-    Tells a process from a later one with the same id. Ticks since boot, not a time of day, which
-    moves when the clock is set.
-    """
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    with contextlib.suppress(psutil.Error):
-        return str(psutil.Process(pid).create_time())
-    return ""
-
-
-def _runs(pid: Any, started: Any) -> bool:
-    if not isinstance(pid, int) or not psutil.pid_exists(pid):
-        return False
-    with contextlib.suppress(psutil.Error):
-        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return False
-    return bool(_started(pid) == started)
+    return {"place": _place(), "pid": os.getpid(), "started": started(os.getpid())}

@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import threading
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
 from mixtures.errors import HandoffError, RecipeError
+from tasks.process import outer
 from tasks.store import Store
 
 FOLDER = "handoffs"
@@ -303,26 +305,30 @@ def _send_command(call: Call, key: str, body: bytes) -> Outcome:
             f"{program} may not be run: a recipe alone runs nothing. Whoever operates this sets "
             f"{COMMANDS} in the environment to the full paths of programs that may be",
         )
-    try:
-        process = subprocess.Popen(
-            list(call.command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "CUVEE_HANDOFF_KEY": key},
-            start_new_session=True,
-        )
-    except OSError as error:
-        return Outcome(UNSENT, f"{program} does not start ({error.strerror})")
-    try:
-        out, told = process.communicate(body, timeout=call.timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # and what it started
-        process.wait()
-        return Outcome(UNKNOWN, f"{program} was ended after {call.timeout:g} s")
-    text = " ".join((told or out).decode(errors="replace").split())[-SHOWN:]
-    if process.returncode < 0:
-        return Outcome(UNKNOWN, f"{program} was killed by signal {-process.returncode}: {text}")
-    return Outcome(
-        FAILED if process.returncode else DONE, f"{program} ended with {process.returncode}: {text}"
-    )
+    # Files, not pipes: a launcher is done when it exits, also where what it started holds its
+    # output, and that goes on writing when nobody reads any more.
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output:
+        given.write(body)
+        given.seek(0)
+        try:
+            process = subprocess.Popen(
+                list(call.command),
+                stdin=given,
+                stdout=output,
+                stderr=output,
+                env={**outer(), "CUVEE_HANDOFF_KEY": key},
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Outcome(UNSENT, f"{program} does not start ({error.strerror})")
+        try:
+            code = process.wait(timeout=call.timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # and what it started
+            process.wait()
+            return Outcome(UNKNOWN, f"{program} was ended after {call.timeout:g} s")
+        output.seek(max(0, output.seek(0, os.SEEK_END) - 4 * SHOWN))
+        text = " ".join(output.read(4 * SHOWN).decode(errors="replace").split())[-SHOWN:]
+    if code < 0:
+        return Outcome(UNKNOWN, f"{program} was killed by signal {-code}: {text}")
+    return Outcome(FAILED if code else DONE, f"{program} ended with {code}: {text}")

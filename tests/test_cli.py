@@ -17,7 +17,7 @@ import pytest
 import tiny_study
 from typer.testing import CliRunner
 
-from flows.home import HOME_MARK, end_leftovers
+from tasks.process import HOME_MARK
 
 CUVEE = [sys.executable, "-m", "flows"]
 ROOT = Path(__file__).parent.parent
@@ -170,27 +170,6 @@ def test_fit_reads_two_tables_without_training(tmp_path):
     assert summary["weights"]["a"] > 0.9 and summary["trained_now"] == 0
     (tmp_path / "s.csv").write_text("run,on_a,on_b\n" + "".join(losses[1:]))
     assert_said(inside("fit", write(tmp_path, text), home=tmp_path / "home"), "r0")
-
-
-def test_leftovers_of_a_dead_run_are_ended_and_others_are_not(tmp_path):
-    """Catches a sweep that kills what belongs to a living run or another home."""
-
-    def sleeper(home: Path, owner: int) -> subprocess.Popen[bytes]:
-        marks = {HOME_MARK: str(home), "CUVEE_RUN_PID": str(owner)}
-        return subprocess.Popen(["sleep", "60"], env={**os.environ, **marks})
-
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    dead, living = sleeper(tmp_path, gone.pid), sleeper(tmp_path, os.getpid())
-    other = sleeper(tmp_path / "other", gone.pid)
-    try:
-        assert end_leftovers(tmp_path) == (dead.pid,)
-        assert dead.wait(timeout=5) == -signal.SIGKILL
-        assert living.poll() is None and other.poll() is None
-    finally:
-        for process in (living, other):
-            process.kill()
-            process.wait()
 
 
 def ours(home: Path) -> list[psutil.Process]:

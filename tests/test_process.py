@@ -1,0 +1,182 @@
+"""Only our own leftovers are ended, and what we start listens to us alone and runs our code."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.home import end_leftovers, settle
+from flows.runner import INHERITED
+from tasks import handoff_call, process
+from tasks.handoff_call import Call
+from tasks.process import BEFORE, HOME_MARK, RUN_MARK
+
+
+def ended() -> tuple[int, str]:
+    """The id and the start of a process that has ended."""
+    gone = subprocess.Popen(["true"])
+    start = process.started(gone.pid)
+    gone.wait()
+    return gone.pid, start
+
+
+def sleeper(home: Path, *mark: object) -> subprocess.Popen[bytes]:
+    marks = {HOME_MARK: str(home), RUN_MARK: json.dumps(mark)}
+    return subprocess.Popen(["sleep", "60"], env={**os.environ, **marks})
+
+
+def test_only_what_a_dead_run_of_this_place_left_is_ended(tmp_path):
+    """Catches a look at the process id alone: on another host or in another container it names
+    another process or none, and the worker of a living sweep there would be killed."""
+    here, (pid, start) = process.place(), ended()
+    boot, space = here.split()[:2]
+    ours = {
+        "left": sleeper(tmp_path, here, pid, start),
+        "its id was given away": sleeper(tmp_path, here, os.getpid(), "1"),
+    }
+    others = {
+        "another boot": sleeper(tmp_path, here.replace(boot, "b" * 36), pid, start),
+        "another namespace": sleeper(tmp_path, here.replace(space, "pid:[1]"), pid, start),
+        "another home": sleeper(tmp_path / "other", here, pid, start),
+        "of a living run": sleeper(tmp_path, here, os.getpid(), process.started(os.getpid())),
+        "no mark that can be read": sleeper(tmp_path, pid),
+    }
+    try:
+        assert sorted(end_leftovers(tmp_path)) == sorted(p.pid for p in ours.values())
+        assert all(one.wait(timeout=5) == -signal.SIGKILL for one in ours.values())
+        assert [name for name, one in others.items() if one.poll() is not None] == []
+    finally:
+        for one in (*ours.values(), *others.values()):
+            one.kill()
+            one.wait()
+    assert not {HOME_MARK, RUN_MARK} & {*INHERITED}, "marks go to other nodes"
+
+
+@pytest.fixture
+def launcher(tmp_path, monkeypatch):
+    """Starts a training whose output it leaves to it, writes its environment, and returns."""
+    script = tmp_path / "launch"
+    script.write_text(
+        f"#!/bin/sh\ncat > {tmp_path}/body\nenv > {tmp_path}/env\n"
+        f"(while true; do echo step; sleep 0.1; done) &\necho $! > {tmp_path}/pid\necho started\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv(handoff_call.COMMANDS, str(script))
+    yield script
+    pid = tmp_path / "pid"
+    if pid.exists() and psutil.pid_exists(int(pid.read_text())):
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def test_a_launched_training_outlives_the_handoff_and_every_later_command(
+    launcher, tmp_path, monkeypatch
+):
+    """Catches a wait for the end of the output, which the training holds, and marks that it
+    inherits, by which the next command takes it for a leftover; and pipes that break under it."""
+    for name in (BEFORE, "PYTHONPATH", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv(HOME_MARK, str(tmp_path))
+    monkeypatch.setenv(RUN_MARK, json.dumps([process.place(), *ended()]))
+    process.impose({"HF_HOME": "ours", "OMP_NUM_THREADS": "1"})
+    told = handoff_call._send_command(Call(command=(str(launcher),), timeout=30), "k", b"{}")
+    assert told.state == "done" and "started" in told.said
+    training = psutil.Process(int((tmp_path / "pid").read_text()))
+    assert training.pid not in end_leftovers(tmp_path)
+    time.sleep(0.5)
+    assert training.is_running() and training.status() != psutil.STATUS_ZOMBIE
+    seen = dict(
+        line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line
+    )
+    assert seen["CUVEE_HANDOFF_KEY"] == "k" and (tmp_path / "body").read_text() == "{}"
+    assert seen["OMP_NUM_THREADS"] == "7" and not {HOME_MARK, RUN_MARK, BEFORE, "HF_HOME"} & {*seen}
+
+
+def test_a_home_of_ours_is_closed_to_others_and_a_shared_folder_is_left(tmp_path, monkeypatch):
+    """Catches a home that others can enter, also one made before; and /tmp made private."""
+    for name in (HOME_MARK, RUN_MARK, BEFORE):
+        monkeypatch.setenv(name, "{}")
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for name, before, after in (("home", 0o755, 0o700), ("shared", 0o1777, 0o1777)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(before)
+        settle(tmp_path / name)
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == after
+
+
+PROGRAM = """
+import json, os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from pathlib import Path
+from flows import own_path
+cleaned = own_path.leave_working_folder()
+os.environ["PYTHONPATH"] = cleaned or ""
+from flows.home import settle
+place = settle(Path(sys.argv[1]))
+import psutil, ray, numpy
+from flows.runner import Runner, _load
+def look():
+    _load(("tasks.pack", "lightgbm"))
+    import threadpoolctl, torch
+    import numpy
+    numpy.ones((300, 300)) @ numpy.ones((300, 300))
+    threads = [one["num_threads"] for one in threadpoolctl.threadpool_info()]
+    return sys.path, [*threads, torch.get_num_threads()], os.getcwd()
+with Runner(place.root, device="cpu") as runner:
+    slots = runner.slots
+    path, threads, cwd = ray.get(ray.remote(look).remote())
+    me = psutil.Process()
+    heard = [c.laddr.ip for p in [me, *me.children(recursive=True)]
+             for c in p.net_connections(kind="inet") if c.status == "LISTEN"]
+    import threadpoolctl
+    own = [one["num_threads"] for one in threadpoolctl.threadpool_info()]
+    temporary = str(runner._sockets)
+    mode = oct(os.stat(temporary).st_mode & 0o777)
+    print(json.dumps([slots, path, threads, cwd, heard, own, temporary, mode,
+                      "RAY_AUTH_TOKEN" in os.environ]))
+"""
+
+
+@pytest.mark.slow
+def test_a_local_cluster_listens_here_alone_and_runs_nothing_of_the_working_folder(tmp_path):
+    """Catches ports on other interfaces, Ray's token in a HOME (which cannot be written here), a
+    `tasks.py` of the user's run by workers, cores that affinity forbids, a home whose name Ray
+    cannot take, BLAS on all cores, and a folder in /tmp that somebody else may have made."""
+    work = tmp_path / "project"
+    work.mkdir()
+    for name in ("tasks", "evaluation", "proxies", "mixtures", "torch", "numpy"):
+        (work / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a')\n")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "home of bü")],
+        env={
+            **env,
+            "HOME": "/proc",
+            "PYTHONPATH": ".",
+            "RAY_AUTH_MODE": "disabled",
+            "OMP_NUM_THREADS": "2",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=work,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    slots, path, threads, cwd, heard, own, temporary, mode, left = json.loads(
+        done.stdout.splitlines()[-1]
+    )
+    assert slots == 1 and cwd == str(work)
+    assert not (tmp_path / "ran").exists()
+    assert not {str(work), "", "."} & {*path}
+    assert {*threads} == {*own} == {1}
+    assert heard and {ip.removeprefix("::ffff:") for ip in heard} == {"127.0.0.1"}
+    assert temporary.isascii() and mode == "0o700" and not Path(temporary).exists() and not left
