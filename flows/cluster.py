@@ -44,15 +44,16 @@ def sockets(home: Path) -> Path:
     """A folder for a local cluster's files: in the home, or a new private one where it cannot be.
 
     Sockets need a short path, and Ray one of plain characters. Nobody can have made the new one
-    before; whoever ends the cluster removes it.
+    before, or enter it (Ray opens its own folder to everybody, so that lies one deeper); whoever
+    ends the cluster removes it.
     """
     folder = home / "ray"
     if len(str(folder)) <= SOCKET_PATH_ROOM and str(folder).isascii():
         return folder
     shared = tempfile.gettempdir()
-    if len(shared) > SOCKET_PATH_ROOM - 15 or not shared.isascii():
+    if len(shared) > SOCKET_PATH_ROOM - 20 or not shared.isascii():
         shared = "/tmp"  # noqa: S108 (what is made in it is new and private)
-    return Path(tempfile.mkdtemp(prefix="cuvee-", dir=shared))
+    return Path(tempfile.mkdtemp(prefix="cuvee-", dir=shared)) / "ray"
 
 
 @contextlib.contextmanager

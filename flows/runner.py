@@ -19,8 +19,6 @@ from typing import Any
 
 import ray
 import threadpoolctl
-from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config
 
 from flows.board import Board
 from flows.cluster import environment, own_signals, reach, sockets
@@ -244,7 +242,7 @@ class Runner:
         if self._owned:
             ray.shutdown()
         if self._sockets and not self._sockets.is_relative_to(self._home):
-            shutil.rmtree(self._sockets, ignore_errors=True)
+            shutil.rmtree(self._sockets.parent, ignore_errors=True)
 
     def _start(self) -> None:
         address = os.environ.get("RAY_ADDRESS")
@@ -309,14 +307,15 @@ def _alone(local: bool) -> Iterator[None]:
 
     Ray takes 127.0.0.1 for another address of the machine, except where it cannot form clusters.
     """
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = before and not local
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = before and not local
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 @atexit.register  # after ray's own, so it runs before it

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from mixtures.errors import RecipeError, UnknownName
+from mixtures.threads import compute_alone
 
 FOLDERS = {
     "design": "mixtures.designs",
@@ -49,7 +50,7 @@ def register(kind: str, name: str) -> Callable[[C], C]:
     def enter(cls: C) -> C:
         if _registered[kind].get(name, cls).__qualname__ != cls.__qualname__:
             raise RecipeError(f"two classes claim the {kind} {name!r}")
-        _registered[kind][name] = cls
+        _registered[kind][name] = compute_alone(kind, cls)
         cls.name = name  # type: ignore[attr-defined]
         return cls
 

@@ -18,8 +18,8 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -97,4 +97,4 @@ def runs(pid: Any, start: Any) -> bool:
     with contextlib.suppress(psutil.Error):
         if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return False
-    return started(pid) == start
+    return bool(started(pid) == start)

@@ -156,6 +156,7 @@ class Bench:
 
     def train(self, specs):
         from prefect import flow
+
         with self.api.session(), self.runner:
             return flow(lambda: self.trainings(specs), name="bench", persist_result=False)()
 

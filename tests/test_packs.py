@@ -82,6 +82,7 @@ class Here:
 def trained(corpus, api, folder, specs, *, limit=None, store=None, runner=None):
     """What a study's trainings make of specs; returns outcomes and the runner."""
     from prefect import flow
+
     recorder = Recorder(MemoryLedger())
     recorder.begin("packs", {}, {})
     runner = runner or Here()

@@ -138,7 +138,7 @@ with Runner(place.root, device="cpu") as runner:
     import threadpoolctl
     own = [one["num_threads"] for one in threadpoolctl.threadpool_info()]
     temporary = str(runner._sockets)
-    mode = oct(os.stat(temporary).st_mode & 0o777)
+    mode = oct(os.stat(os.path.dirname(temporary)).st_mode & 0o777)
     print(json.dumps([slots, path, threads, cwd, heard, own, temporary, mode,
                       "RAY_AUTH_TOKEN" in os.environ]))
 """

@@ -1,0 +1,51 @@
+"""One thread for the linear algebra of a fit, whatever the process that asks for it has set.
+
+The matrices of a fit are small: many threads that wait for each other make it up to ten times as
+slow beside other work. So each fit is computed with one, and after it the caller's are as before.
+"""
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import threadpoolctl
+
+C = TypeVar("C", bound=type)
+ALONE = {"law": ("fit",), "scaling": ("fit",), "method": ("ask", "recommend")}  # by kind
+_lock = threading.Lock()
+_depth = 0
+_limits: Any = None
+
+
+def alone(work: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is computed with one thread of each library of linear algebra.
+
+    The limit is the process's, so that of several that overlap or call each other the first sets it
+    and the last lifts it.
+    """
+
+    @functools.wraps(work)
+    def computed(*args: Any, **options: Any) -> Any:
+        global _depth, _limits
+        with _lock:
+            if _depth == 0:
+                _limits = threadpoolctl.threadpool_limits(1)
+            _depth += 1
+        try:
+            return work(*args, **options)
+        finally:
+            with _lock:
+                _depth -= 1
+                if _depth == 0:
+                    _limits.restore_original_limits()
+
+    return computed
+
+
+def compute_alone(kind: str, cls: C) -> C:
+    """A registered class, whose fits are computed with one thread."""
+    for name in ALONE.get(kind, ()):
+        if name in vars(cls):
+            setattr(cls, name, alone(vars(cls)[name]))
+    return cls
