@@ -9,10 +9,12 @@ archive or the converter has changed. Nothing is installed or imported from an a
 import fnmatch
 import gzip
 import hashlib
+import io
 import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +26,7 @@ from evaluation.suites import SUITES
 from mixtures.errors import CorruptError, DataError, StorageError, UnknownName
 
 VERSION = 1  # raised by hand whenever the same archive would give other items
+MOST_BYTES = 1 << 28  # of a benchmark's text (assumption: what is larger is no benchmark)
 
 
 @dataclass(frozen=True)
@@ -197,18 +200,27 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parsed(name: str, data: bytes) -> Iterator[tuple[str, Any]]:
     """("file, line n", row) of every line that is not blank."""
-    try:
-        lines = (gzip.decompress(data) if name.endswith(".gz") else data).split(b"\n")
-    except (OSError, EOFError) as error:
-        raise CorruptError(f"{name} is no gzip file: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    if name.endswith(".gz"):
+        try:
+            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MOST_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise CorruptError(f"{name} is no whole gzip file: {error}") from error
+    if len(data) > MOST_BYTES:
+        raise DataError(f"{name} holds more than {MOST_BYTES:,} bytes, too many for a benchmark")
+    for number, line in enumerate(data.split(b"\n"), start=1):
         where = f"{name}, line {number}"
         try:
-            row = json.loads(line)
+            text = line.decode("utf-8").strip("\ufeff \t\r")
+            if not text:
+                continue
+            row = json.loads(text)
+            json.dumps(row, ensure_ascii=False).encode()
+        except RecursionError as error:
+            raise DataError(f"{where}: nested too deeply to be read") from error
+        except UnicodeEncodeError as error:
+            raise DataError(f"{where}: half of a surrogate pair, which has no UTF-8") from error
         except ValueError as error:
-            raise DataError(f"{where}: not JSON ({error})") from error
+            raise DataError(f"{where}: not JSON in UTF-8 ({error})") from error
         if not isinstance(row, dict):
             raise DataError(f"{where}: a JSON object was expected; found {type(row).__name__}")
         yield where, row

@@ -160,3 +160,29 @@ def test_mistakes_of_names_and_archives(tmp_path):
         benchmarks.adopt(tmp_path / "no.whl", tmp_path, "piqa_offline")
     with pytest.raises(DataError, match="cannot be read"):
         benchmarks.adopt(tmp_path / "absent.jsonl", tmp_path, "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("q.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 400)[:40] + b"\xff" * 40, "gzip"),
+        ("q.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 400)[:-9], "gzip"),
+        ("q.jsonl", b'{"text": "\\ud800"}\n', "line 1: half of a surrogate pair"),
+        ("q.jsonl", b'{"text": ' + b"[" * 200_000, "line 1: nested too deeply"),
+        ("q.jsonl", b'{"text": "\xe9"}\n', "line 1: not JSON in UTF-8"),
+        ("q.jsonl.gz", gzip.compress(b" " * 3000), "more than 2,000 bytes"),
+    ],
+)
+def test_a_damaged_benchmark_is_a_sentence(tmp_path, monkeypatch, name, data, message):
+    """Catches zlib's, the parser's and the encoder's own errors, and a file made to burst."""
+    if "bytes" in message:
+        monkeypatch.setattr(benchmarks, "MOST_BYTES", 2000)
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        benchmarks.read(tmp_path / name)
+
+
+def test_byte_order_marks_are_no_rows(tmp_path):
+    """Catches a benchmark saved by a spreadsheet refused for what no editor shows."""
+    (tmp_path / "q.jsonl").write_bytes(b'\xef\xbb\xbf\r\n\xef\xbb\xbf{"text": "a"}\r\n')
+    assert benchmarks.read(tmp_path / "q.jsonl") == [{"text": "a"}]
