@@ -210,15 +210,14 @@ def _look(sources: Mapping[str, Files], least: int) -> None:
     wrong = []
     for name, source in sources.items():
         try:
-            most = source.most_bytes  # of which a token takes at least one
+            most = source.most_tokens
         except DataError as error:
             wrong.append(f"domain {name!r}: {error}")
             continue
         if most < least:
             wrong.append(
-                f"domain {name!r} has {most:,} bytes of text, too few for the {least:,} training "
-                "tokens that are needed: add text, merge it with another domain, or lower "
-                "corpus.min_tokens"
+                f"domain {name!r} has at most {most:,.0f} tokens, and {least:,} are needed: add "
+                "text, merge it with another domain, or lower corpus.min_tokens"
             )
     if wrong:
         raise DataError("; ".join(wrong))

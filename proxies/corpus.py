@@ -118,11 +118,17 @@ class Files:
         return f"{count} not read beside {len(self.files):,} that are: {names}{more}"
 
     @property
-    def most_bytes(self) -> float:
-        """More text than this cannot be in the files; infinite where one of them is packed."""
-        plain = readers.TEXTS + readers.PROSE + readers.LINES + (".json",)
-        open_text = all(readers.kind(path) in {(end, "") for end in plain} for path in self.files)
-        return sum(path.stat().st_size for path in self.files) if open_text else float("inf")
+    def most_tokens(self) -> float:
+        """More tokens than this cannot be in the files: a byte each, and an end for every file.
+
+        Infinite where a file is packed or a table.
+        """
+        sizes = 0.0
+        for path in self.files:
+            ending, packing = readers.kind(path)
+            packed = bool(packing) or ending in readers.TABLES
+            sizes += float("inf") if packed else path.stat().st_size + 1
+        return sizes
 
     @property
     def identity(self) -> str:

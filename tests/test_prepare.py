@@ -89,7 +89,7 @@ def test_all_that_names_and_sizes_show_is_told_at_once_before_anything_is_read(t
         prepared(recipe(domains), tmp_path / "home")
     said = str(caught.value)
     assert "'gone'" in said and "'lost'" in said and "'fine'" not in said
-    assert "domain 'tiny' has" in said and "lower corpus.min_tokens" in said
+    assert "domain 'tiny' has at most" in said and "lower corpus.min_tokens" in said
     assert not (tmp_path / "home" / "corpora").exists()
 
 
