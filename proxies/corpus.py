@@ -90,7 +90,17 @@ class Files:
 
     @cached_property
     def _found(self) -> tuple[tuple[list[Path], list[Path]], ...]:
-        return tuple(map(_files, self._paths))
+        try:
+            found = tuple(map(_files, self._paths))
+        except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long, ...
+            raise DataError(f"{self.path} cannot be looked for: {error}") from error
+        kinds = {readers.kind(path)[0] for files, _ in found for path in files}
+        if self.separator is not None and not kinds & {*readers.TEXTS, *readers.PROSE}:
+            raise DataError(
+                f"{self.path} holds no plain text that the separator {self.separator!r} could "
+                "part: leave it out"
+            )
+        return found
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -185,8 +195,10 @@ def _folder(folder: Path) -> tuple[list[Path], list[Path]]:
         chosen |= {p for p, k in kinds.items() if k[0] in prose}
     chosen = chosen or {p for p, k in kinds.items() if k[0]}
     if not chosen:
+        names = ", ".join(path.name for path in there[:NAMED]) or "nothing"
         raise DataError(
-            f"folder {folder} holds no file of a kind that can be read: {readers.KNOWN}"
+            f"folder {folder} holds no file of a kind that is read ({readers.KNOWN}); it holds: "
+            f"{names}"
         )
     shown = (p for p in there if not any(x.startswith(".") for x in p.relative_to(folder).parts))
     return [p for p in there if p in chosen], [p for p in shown if p not in chosen]

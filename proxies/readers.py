@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,7 +94,10 @@ _DAMAGED = (
 
 
 def _broken(path: Path, error: Exception) -> CorruptError:
-    return CorruptError(f"{path} breaks off or is damaged ({error}); copy or download it again")
+    return CorruptError(
+        f"{path} breaks off, is damaged or is not what its name says ({error}); copy or "
+        "download it again, or rename it"
+    )
 
 
 class _Frames(io.RawIOBase):
@@ -153,6 +157,9 @@ def _plain(path: Path, packing: str, separator: str | None) -> Iterator[Document
     """Plain text, a chunk at a time: the whole as one document, or its parts."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, parts, size = 1, [""], 0
+    parting = re.compile(
+        re.escape(separator or "").replace("\\\n", "\r?\n")
+    )  # Windows ends lines so
     with _open(path, packing) as stream:
         for data in iter(lambda: stream.read(CHUNK), None):
             try:
@@ -165,7 +172,7 @@ def _plain(path: Path, packing: str, separator: str | None) -> Iterator[Document
             if separator is None:
                 parts.append(text)
             else:
-                *done, rest = (parts[0] + text).split(separator)
+                *done, rest = parting.split(parts[0] + text)
                 yield from (part for part in map(_unmarked, done) if part.strip())
                 parts = [rest]
             size = size + len(data) if separator is None else len(parts[0])
@@ -293,6 +300,9 @@ def _table(path: Path, field: str) -> Iterator[Document]:
                 row += 1
                 place = f"{path}, row {row}"
                 raw = value.as_buffer()
+                if raw is not None and raw.size > LONGEST:
+                    yield Unusable(f"{place}: more than {LONGEST:,} bytes; split its document")
+                    continue
                 try:
                     text = None if raw is None else str(memoryview(raw), "utf-8")
                 except UnicodeDecodeError:

@@ -269,6 +269,31 @@ def test_what_is_missing_or_empty_is_named(tmp_path):
         list(Files(str(tmp_path / "folder")).documents())
     with pytest.raises(DataError, match="separator"):
         Files("a.txt", separator="")
+    write(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match="no plain text that the separator '%%' could part"):
+        list(Files(str(tmp_path / "rows.jsonl"), separator="%%").documents())
+    (tmp_path / "folder" / "shard.tar").touch()
+    with pytest.raises(DataError, match=r"holds no file.*it holds: shard\.tar"):
+        list(Files(str(tmp_path / "folder")).documents())
+    for odd in ("~nobody-of-this-name/a.txt", "a" * 5000, "a\0b"):
+        with pytest.raises(DataError):
+            list(Files(odd).documents())
+
+
+def test_a_separator_of_lines_parts_text_from_windows(tmp_path):
+    """Catches one document made of many because lines end in two characters."""
+    (tmp_path / "a.txt").write_bytes(b"one\r\n%\r\ntwo\n%\nth%ree")
+    parted = Files(str(tmp_path / "a.txt"), separator="\n%\n")
+    assert list(parted.documents()) == ["one", "two", "th%ree"]
+    assert parted.identity != Files(str(tmp_path / "a.txt")).identity
+
+
+def test_a_value_without_end_in_a_table_is_named(tmp_path, monkeypatch):
+    """Catches a bound on lines that tables go round."""
+    monkeypatch.setattr("proxies.readers.LONGEST", 10)
+    pq.write_table(pa.table({"text": ["a", "b" * 11, "c"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="row 2: more than 10 bytes"):
+        list(Files(str(tmp_path / "a.parquet")).documents())
 
 
 @pytest.mark.parametrize(
@@ -301,8 +326,7 @@ def test_identity_follows_content_and_reading(tmp_path):
     os.utime(path, ns=(1, 1))
     assert Files(str(path)).identity == before
     assert Files(str(write(tmp_path / "b.jsonl"))).identity == before
-    for other in (Files(str(path), field="id"), Files(str(path), separator="x")):
-        assert other.identity != before
+    assert Files(str(path), field="id").identity != before
     path.write_text(ROWS.replace("third", "other"))
     os.utime(path, ns=(1, 1))
     assert Files(str(path)).identity != before
