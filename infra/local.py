@@ -292,11 +292,12 @@ class Topology:
         settings |= {"RAY_USAGE_STATS_ENABLED": "0"}
         node = ["--num-cpus=1", "--disable-usage-stats", "--block"]
         node += ["--object-store-memory=100000000"]
+        # Ray opens its folder to all, so that it needs one around it that is closed.
         self._sockets = tempfile.mkdtemp(prefix="cuvee-ray-", dir="/tmp")
         for k in range(self._nodes):
             where = [f"--address={HOST}:{self.ports['ray']}"]
             if k == 0:
-                where = ["--head", f"--port={self.ports['ray']}", f"--temp-dir={self._sockets}"]
+                where = ["--head", f"--port={self.ports['ray']}", f"--temp-dir={self._sockets}/ray"]
                 where += ["--include-dashboard=false"]
             log = self.folder / f"ray-{k}.log"
             log.unlink(missing_ok=True)

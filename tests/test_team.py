@@ -10,6 +10,7 @@ import http.server
 import importlib.util
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -162,15 +163,20 @@ def test_the_servers_ask_who_comes(team):
     assert Prefect(team).ask("POST", "/flows/count", {}) >= 0
     for file in team.folder.iterdir():
         assert file.stat().st_mode & 0o066 == 0, file
+    (head,) = (w for w in team.processes["ray-0"].args if w.startswith("--temp-dir="))
+    assert Path(head.split("=")[1]).parent.stat().st_mode & 0o077 == 0
+    assert str(team.ports["ray"]) not in head, "the name of a folder in /tmp can be guessed"
 
 
 def test_no_server_knows_the_secret_of_another_and_none_is_an_argument(team):
-    """Catches a password in `ps`, and a server whose password opens another server's database."""
+    """Catches a password in `ps` or a log, and one that opens another server's database."""
     kept = dict(line.split("=", 1) for line in (team.folder / "secrets").read_text().splitlines())
     words = [value.split(":")[-1] for value in kept.values()]
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
         assert not any(word in line for word in words), line[:60]
+    for log in team.folder.glob("*.log"):
+        assert not any(word in log.read_text(errors="replace") for word in words), log
     for name, other in (("mlflow", "prefect"), ("prefect", "mlflow"), ("prefect", "mlflow_auth")):
         mine = team.database(name, "psycopg2").replace("+psycopg2", "")
         psycopg2.connect(mine).close()
@@ -392,7 +398,9 @@ class Machine:
 
     def variables(self, name: str) -> dict[str, str]:
         """The variables of a container; PATH and HOME are the image's."""
-        found = {"PATH": f"{local.BIN}:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/tmp"}
+        image = (ROOT / "infra/Dockerfile").read_text()
+        found = dict([re.search(r"HOME=(\S+)", image).group().split("=")])
+        found["PATH"] = f"{local.BIN}:/usr/bin:/bin:/usr/sbin:/sbin"
         for variable in self._templates[name][0].get("env", []):
             value = variable.get("value")
             if value is None:
