@@ -26,7 +26,7 @@ FRESH = 1_000_003  # added to the study's seed: no run that the recommendation r
 Schedules = Mapping[str, tuple[Stage, ...]]
 Runs = Mapping[tuple[str, int], RunSpec]  # by name of the mixture and seed
 Sized = tuple[tuple[Problem, Runs], ...]  # the problem at a size, and the runs of that size
-Trainings = Callable[[Sequence[RunSpec], str, str], Sequence[Outcome]]
+Trainings = Callable[[Sequence[RunSpec], str, Mapping[str, str]], Sequence[Outcome]]
 
 
 def fresh_seeds(seed: int, count: int) -> tuple[int, ...]:
@@ -82,6 +82,11 @@ def planned(
     }
 
 
+def names(runs: Runs) -> dict[str, str]:
+    """The mixture of every run, by fingerprint, for the record."""
+    return {spec.fingerprint: name for (name, _), spec in runs.items()}
+
+
 def confirm(
     problem: Problem, schedules: Schedules, trainings: Trainings, *, seeds: Sequence[int]
 ) -> Confirmation:
@@ -99,7 +104,7 @@ def confirm(
     """
     specs = planned(problem, schedules, seeds)
     wanted = tuple(specs.values())
-    outcomes = dict(zip(specs, trainings(wanted, "Confirmation", "confirmation"), strict=True))
+    outcomes = dict(zip(specs, trainings(wanted, "Confirmation", names(specs)), strict=True))
     return concluded(problem, outcomes)
 
 
@@ -123,9 +128,8 @@ def enlarge(runs: Sized, trainings: Trainings) -> tuple[tuple[Confirmation, ...]
         EvidenceError: nothing can be said of any size.
     """
     every = tuple(spec for _, specs in runs for spec in specs.values())
-    outcomes = {
-        run.spec.fingerprint: run for run in trainings(every, "Confirmation", "confirmation")
-    }
+    called = {mark: name for _, specs in runs for mark, name in names(specs).items()}
+    outcomes = {run.spec.fingerprint: run for run in trainings(every, "Confirmation", called)}
     steps: list[Confirmation] = []
     lost: list[str] = []
     for place, specs in runs:

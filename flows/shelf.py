@@ -14,7 +14,7 @@ class Shelf:
         self.found = 0
 
     def __call__(
-        self, specs: Sequence[RunSpec], _title: str = "", _role: str = ""
+        self, specs: Sequence[RunSpec], _title: str = "", _confirmed: object = None
     ) -> tuple[Outcome, ...]:
         outcomes = []
         for spec in specs:

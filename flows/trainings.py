@@ -9,8 +9,9 @@ import dataclasses
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from proxies.trunk import WHOLE, Route
 from tasks.claims import Claims
 from tasks.doctor import SCORINGS
 from tasks.job import PackJob
+from tasks.record import Mixtures
 from tasks.recorder import Tracker
 from tasks.store import Store
 from tasks.train import train_pack
@@ -67,6 +69,8 @@ class Trainings:
         self._failed_share = failed_share
         self._claims = Claims(store)
         self.budget = Budget(None, training_flops(prepared.corpus.vocabulary))
+        self._mixtures = Mixtures(prepared.domains)
+        self._confirmed: dict[str, str] = {}
         self._withheld: dict[str, Failed] = {}
         self._lock = threading.Lock()
         self._bar: Bar | None = None
@@ -78,20 +82,27 @@ class Trainings:
         self.reused = 0
 
     def __call__(
-        self, specs: Sequence[RunSpec], title: str = "Proxies", role: str = "design"
+        self,
+        specs: Sequence[RunSpec],
+        title: str = "Proxies",
+        confirmed: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[Outcome, ...]:
         """One outcome per spec, in their order.
 
         Args:
             specs: what is wanted.
             title: shown while it is trained.
-            role: why it is trained, for the record.
+            confirmed: by fingerprint, the mixture that a run of a confirmation has; the others are
+                of the design.
 
         Raises:
             TrainingError: more than the allowed share failed.
             CuveeError: what a worker found wrong with its input.
         """
         missing = []
+        self._confirmed |= confirmed
+        for spec in specs:
+            self._tags(spec)  # so that designs are numbered in their order, found or not
         for spec in {spec.fingerprint: spec for spec in specs}.values():
             if spec.fingerprint in self._done:
                 continue
@@ -104,7 +115,7 @@ class Trainings:
             if not self.trained and not self.budget.reached:
                 self.budget.check(missing)
             with current().step(title) as self._bar:
-                self._train(missing, role)
+                self._train(missing)
         self._clear(specs)
         self._check_failures(len(specs))
         known = {**self._withheld, **self._done}
@@ -134,14 +145,14 @@ class Trainings:
             points = [(report.tokens, report.losses[k]) for report in reports]
             self._tracker.curve(spec.fingerprint, points)
 
-    def _train(self, missing: Sequence[RunSpec], role: str) -> None:
+    def _train(self, missing: Sequence[RunSpec]) -> None:
         device = self._runner.device
         batches = trunk.batches(missing, self._trunks, device, self._pack_limit)
         jobs = [self._job(batch.specs, device, batch.route) for batch in batches]
         self._packs = {job.name: job for job in jobs}
         self._seen, self._ended = {}, set()
         for spec in missing:
-            self._tracker.child(spec, {"role": role})
+            self._tracker.child(spec, self._tags(spec))
         with self._claims:
             try:
                 for job, future in self._launch(jobs, len(missing)):
@@ -235,8 +246,13 @@ class Trainings:
             return False
         self._done[spec.fingerprint] = outcome
         self.reused += 1
-        self._tracker.finish(outcome)
+        self._tracker.finish(outcome, tags=self._tags(spec))
         return True
+
+    def _tags(self, spec: RunSpec) -> dict[str, str]:
+        """Which mixture a run has, and why it is trained, for the record."""
+        name = self._confirmed.get(spec.fingerprint)
+        return {"role": "confirmation", "mixture": name} if name else self._mixtures.tags(spec)
 
     @property
     def _trunks(self) -> Path:

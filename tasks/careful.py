@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from mixtures.history import Outcome, RunSpec
 from tasks.predictions import Card
@@ -38,8 +39,13 @@ class Careful:
     def curve(self, fingerprint: str, points: Iterable[tuple[int, float]]) -> None:
         self._try(lambda: self._tracker.curve(fingerprint, points))
 
-    def finish(self, outcome: Outcome, objective: float | None = None) -> None:
-        self._try(lambda: self._tracker.finish(outcome, objective))
+    def finish(
+        self,
+        outcome: Outcome,
+        objective: float | None = None,
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._try(lambda: self._tracker.finish(outcome, objective, tags))
 
     def promise(self, card: Card, copy: Path) -> None:
         self._try(lambda: self._tracker.promise(card, copy))

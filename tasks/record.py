@@ -11,10 +11,12 @@ import dataclasses
 import hashlib
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import yaml
+
+from mixtures.domains import DomainSet
 from mixtures.history import Outcome, RunResult, RunSpec, canonical
 from mixtures.problem import Problem
 from tasks import headline
@@ -76,11 +78,22 @@ def study_params(recipe_text: str, problem: Problem, seed: int) -> dict[str, str
         "tokens": str(problem.proxy.tokens),
         "full_tokens": str(problem.full_tokens),
         "domains": str(len(problem.domains)),
-        "objective": repr(problem.objective)[:2000],
+        "objective": _objective(recipe_text, problem),
         "seed": str(seed),
         "recipe": hashlib.sha256(recipe_text.encode()).hexdigest(),
         "data": hashlib.sha256(canonical(problem.domains.identities).encode()).hexdigest(),
     }
+
+
+def _objective(recipe_text: str, problem: Problem) -> str:
+    """The objective as the recipe has it, on one line."""
+    values = yaml.safe_load(recipe_text)
+    if not isinstance(values, Mapping) or "objective" not in values:  # a fit file of Olmix
+        return repr(problem.objective)[:2000]
+    text = yaml.safe_dump(
+        values["objective"], default_flow_style=True, sort_keys=False, width=10**6
+    )
+    return text.strip()[:2000]
 
 
 def key(name: str, params: Mapping[str, str]) -> str:
@@ -107,9 +120,36 @@ def spec_entry(spec: RunSpec, tags: Mapping[str, str]) -> Entry:
 
 
 def run_name(spec: RunSpec, tags: Mapping[str, str]) -> str:
-    """What people see of a proxy first, such as `confirmation natural seed 2 (3f9a1c)`."""
-    words = [tags.get("role", "proxy"), tags.get("mixture", ""), f"seed {spec.seed}"]
+    """What people see of a proxy first, such as `confirmation natural 0.6M seed 2 (3f9a1c)`."""
+    role, mixture = tags.get("role", "proxy"), tags.get("mixture", "")
+    size = spec.size if role == "confirmation" else ""
+    words = ["" if mixture.startswith(role) else role, mixture, size, f"seed {spec.seed}"]
     return f"{' '.join(word for word in words if word)} ({spec.fingerprint[:6]})"
+
+
+class Mixtures:
+    """Names of the mixtures of a study, as they come: natural, uniform, `design 1` and so on.
+
+    Args:
+        domains: of the study.
+    """
+
+    def __init__(self, domains: DomainSet) -> None:
+        self._names = {_shares(domains.uniform): "uniform", _shares(domains.natural): "natural"}
+        self._designs = 0
+
+    def tags(self, spec: RunSpec) -> dict[str, str]:
+        """The role and the name of a run that is no confirmation."""
+        shares = _shares(spec.weights)
+        if shares not in self._names:
+            self._designs += 1
+            self._names[shares] = f"design {self._designs}"
+        name = self._names[shares]
+        return {"role": "design" if name.startswith("design") else "anchor", "mixture": name}
+
+
+def _shares(weights: Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(float(weight), 6) for weight in weights)
 
 
 def prefixed(tags: Mapping[str, str]) -> dict[str, str]:
@@ -230,14 +270,9 @@ def _gain(name: str, mean: float, low: float, high: float) -> dict[str, float]:
 
 def outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:
     """Every outcome of a study with its tags: the role it played, and in which mixture."""
-    seen = Counter(tuple(outcome.spec.weights.tolist()) for outcome in study.history)
-    named = {tuple(c.weights): c.name for c in study.recommendation.candidates}
+    mixtures = Mixtures(study.problem.domains)
     for outcome in study.history:
-        weights = tuple(outcome.spec.weights.tolist())
-        if seen[weights] == 1:
-            yield outcome, {"role": "design"}
-        else:
-            yield outcome, {"role": "anchor", "mixture": named.get(weights, "")}
+        yield outcome, mixtures.tags(outcome.spec)
     for found in study.confirmations:
         for run in found.runs:
             yield run.result, {"role": "confirmation", "mixture": run.mixture}

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from mixtures.errors import ServiceError
@@ -57,8 +58,16 @@ class Tracker(Protocol):
         """Progress: (tokens seen, training loss in nats per token) pairs, in any batches."""
         ...
 
-    def finish(self, outcome: Outcome, objective: float | None = None) -> None:
-        """What came of a proxy; the objective in bits per byte where it is known already."""
+    def finish(
+        self,
+        outcome: Outcome,
+        objective: float | None = None,
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """What came of a proxy; the objective in bits per byte where it is known already.
+
+        Tags are those of `child`, for one that was found finished and not announced.
+        """
         ...
 
     def promise(self, card: Card, copy: Path) -> None:
@@ -187,13 +196,18 @@ class Recorder:
         child.steps |= {point.step for point in fresh}
         return fresh
 
-    def finish(self, outcome: Outcome, objective: float | None = None) -> None:
+    def finish(
+        self,
+        outcome: Outcome,
+        objective: float | None = None,
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         with self._lock:
             if not self._loaded:
                 return  # it was found in the store; `conclude` sees whether the record has it
             known = self._children.get(outcome.spec.fingerprint)
             if known is None or known.status != FINISHED:
-                self.child(outcome.spec, {})
+                self.child(outcome.spec, tags)
                 self._finish(self._children[outcome.spec.fingerprint], outcome, objective)
 
     def _finish(self, child: _Child, outcome: Outcome, objective: float | None) -> None:

@@ -45,7 +45,7 @@ def test_what_is_left_out_has_no_say_in_the_confirmation_either():
     """From the recipe to the confirmed gain: catches a confirmation by the full objective, whose
     noise is a thousand times that of what the answer is for, and a target that it forgets."""
     text = (
-        "name: noisy\ncorpus: {quickstart: [code]}\nproxy: {size: 0.3M, tokens: 60000}\n"
+        "name: noisy\ntables: {mixtures: m.csv, scores: s.csv}\n"  # whose names are not known yet
         "objective: {name: mean, weights: {target/0: 1, target/1: 3}}\nfull_scale: {tokens: 1M}\n"
         "method: {name: mixing_laws, runs: 16, refits: 12, seeds: 3}\nconfirm: {seeds: 4}\n"
         "limits: {drop_noisy: true}\n"

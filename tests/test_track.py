@@ -374,3 +374,23 @@ def test_the_registered_version_holds_the_card(place, study, tmp_path):
     run = client.get_model_version("held", "1").run_id
     path = Path(client.download_artifacts(run, "recommendation/card.json", str(tmp_path)))
     assert handoff_card.from_json(json.loads(path.read_text())).fingerprint == study.fingerprint
+
+
+def test_children_say_which_mixture_they_are(study):
+    """Catches confirmations of all mixtures and sizes under one name, designs without a number, and
+    an objective written as Python would print it."""
+    ledger = MemoryLedger()
+    _live(Recorder(ledger), study)
+    ours = [run for run in ledger.runs.values() if run.parent]
+    for run in ours:
+        role, mixture = run.tags["cuvee.role"], run.tags["cuvee.mixture"]
+        assert mixture in run.name
+        assert (role == "confirmation") == (f" {run.params['size']} " in run.name)
+    named = {run.tags["cuvee.mixture"] for run in ours if run.tags["cuvee.role"] == "confirmation"}
+    assert {"recommended", "natural", "uniform"} <= named
+    designs = {run.tags["cuvee.mixture"] for run in ours if run.tags["cuvee.role"] == "design"}
+    assert designs == {f"design {i + 1}" for i in range(len(designs))}
+    assert len(designs) > 1
+    text = "name: x\nobjective: {name: mean, weights: {domain/a: 1}}\n"
+    said = record.study_params(text, study.problem, 1)["objective"]
+    assert said == "{name: mean, weights: {domain/a: 1}}"
