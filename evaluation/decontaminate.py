@@ -182,7 +182,8 @@ class NGramIndex:
             block = count + np.searchsorted(ends, starts, side="right")
             block[: len(begun)] = begun
             whole = words if last else words[:-1]
-            _mark(hit, block, self.n, *self._lookup(grams_of(whole, self.n)))
+            positions, owners = self._lookup(grams_of(whole, self.n))
+            _mark(hit, block[positions], block[positions + self.n - 1], owners)
             tail = data[starts[-self.n :][0] :].split(b"\0") if len(starts) else []
             carry = b"\0".join([word[:LONGEST_WORD] for word in tail if word])
             carry += b"\0" * data.endswith(b"\0")
@@ -206,12 +207,9 @@ class NGramIndex:
         positions, owners = self._lookup(grams_of(words, self.n))
         first = np.searchsorted(ends, starts[positions], side="right")
         last = np.searchsorted(ends, starts[positions + self.n - 1], side="right")
+        same = document[first] == document[last]
         hit: dict[int, int] = {}
-        for a, b, mask in zip(first.tolist(), last.tolist(), owners.tolist(), strict=True):
-            if document[a] != document[b]:
-                continue
-            for block in range(a, b + 1):
-                hit[block] = hit.get(block, 0) | mask
+        _mark(hit, first[same], last[same], owners[same])
         return hit
 
     def _result(self, text: str, masks: Sequence[int]) -> Cleaned:
@@ -242,14 +240,9 @@ def _stretches(parts: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
 
 
 def _mark(
-    hit: dict[int, int],
-    block: NDArray[np.int64],
-    n: int,
-    positions: NDArray[np.int64],
-    owners: Hashes,
+    hit: dict[int, int], first: NDArray[np.int64], last: NDArray[np.int64], owners: Hashes
 ) -> None:
-    """Adds the owners of runs of n words to all blocks from a run's first word to its last."""
-    first, last = block[positions], block[positions + n - 1]
+    """Adds the owners of runs of words to all blocks from a run's first word to its last."""
     for a, b, mask in zip(first.tolist(), last.tolist(), owners.tolist(), strict=True):
         for i in range(a, b + 1):
             hit[i] = hit.get(i, 0) | mask

@@ -203,11 +203,9 @@ def hold_out(domain: Spooled, settings: CorpusSettings) -> frozenset[int]:
     """
     if len(domain.sizes) < 2:
         kept, read = len(domain.sizes), domain.counts["documents_read"]
-        why = (
-            f"{'; '.join(notices(domain))}. Give each domain text of its own"
-            if domain.elsewhere or domain.skipped
-            else "add text, or, if one file of text holds many documents, say in `separator` what "
-            "parts them"
+        why = "; ".join(notices(domain)) or (
+            "add text, or, if one file of text holds many documents, say in `separator` what parts "
+            "them"
         )
         raise DataError(
             f"domain {domain.name!r} has {kept} usable documents of {read} read; it takes at least "

@@ -346,6 +346,9 @@ def test_skipped_rows_are_counted_and_the_first_is_named(tmp_path):
         f"2 of 20 rows of a were skipped, the first: {tmp_path}/a.jsonl, line 4: field 'text' is "
         "null"
     ]
+    with pytest.raises(DataError, match=r"0 usable documents of 0 read.*20 of 20 rows of x were"):
+        wrong = {"x": Files(str(tmp_path / "a.jsonl"), field="body", skip=True)}
+        prepare(wrong, tmp_path / "out", benchmarks={}, settings=SMALL)
     refused = {**given, "a": Files(str(tmp_path / "a.jsonl"))}
     with pytest.raises(DataError, match="line 4: field 'text' is null"):
         prepare(refused, tmp_path / "out", benchmarks={}, settings=SMALL)
