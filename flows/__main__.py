@@ -5,7 +5,6 @@ imported after it.
 """
 
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -96,14 +95,8 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
 def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     """Refit from the store, or from two tables, without training; also reads Olmix's fit files."""
     with _person() as display:
-        foreign = olmix.detect(recipe)
-        with olmix.in_its_words() if foreign else contextlib.nullcontext():
-            if foreign:
-                given, text, notes = olmix.load(recipe)
-                for note in notes:
-                    display.say(note)
-            else:
-                given, text = recipes.load(recipe)
+        with olmix.in_its_words() if olmix.detect(recipe) else contextlib.nullcontext():
+            given, text = _loaded(recipe, display)
             place = settle(home, hub=given.evaluation.hub)
             from flows.present import present
             from flows.refit import refit
@@ -140,18 +133,28 @@ def approve(
     recipe: RecipePath,
     by: Annotated[str, typer.Option(help="who approves; by default the user")] = "",
     note: Annotated[str, typer.Option(help="why")] = "",
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="take the approval back")] = False,
     home: HomePath = DEFAULT_HOME,
 ) -> None:
-    """Approve the recipe's latest recommendation, if its evidence stands."""
+    """Approve the recipe's latest recommendation for its budget, if the evidence stands."""
     with _person() as display:
-        given, _ = recipes.load(recipe)
+        given, _ = _loaded(recipe, display)
         place = settle(home, hub=given.evaluation.hub)
         from flows import handoff
+        from flows.present import shares
 
+        if withdraw:
+            for taken in handoff.withdraw(given, place, by=by, note=note):
+                display.say(f"{taken.study}: the approval by {taken.by} is {taken.withdrawn}")
+            return
         card, approval = handoff.approve(given, place, by=by, note=note)
+        display.console.print(shares(card.answer))
+        display.say(f"Verdict: {card.verdict}")
+        for warning in handoff.warnings(card):
+            display.say(f"Warning: {warning}")
         display.say(
-            f"{card.name}: recommendation {card.fingerprint[:12]} approved by {approval.by} "
-            f"at {approval.at}"
+            f"{card.name}: recommendation {card.fingerprint[:12]} approved for "
+            f"{approval.purpose.budget} by {approval.by} at {approval.at}"
         )
 
 
@@ -169,7 +172,7 @@ def export(
 ) -> None:
     """Write the recommendation in a trainer's own syntax, with a manifest beside it."""
     with _person() as display:
-        given = recipes.load(recipe)[0] if recipe else None
+        given = _loaded(recipe, display)[0] if recipe else None
         place = settle(home, hub=bool(given and given.evaluation.hub))
         from flows import handoff
 
@@ -215,7 +218,8 @@ def handoff(
 ) -> None:
     """Export what is approved to the place that the recipe names, and call its webhook once."""
     with _person() as display:
-        given, text = recipes.load(recipe)
+        given, text = _loaded(recipe, display)
+        text = olmix.as_recipe(given) if olmix.detect(recipe) else text
         place = settle(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api") as api:
             from flows import delivery
@@ -284,6 +288,16 @@ def clean(
         display.say(f"{place.root}: {said}")
 
 
+def _loaded(path: Path, display: Display) -> tuple[recipes.Recipe, str]:
+    """A recipe, or one made of a fit file of Olmix, and its text."""
+    if not olmix.detect(path):
+        return recipes.load(path)
+    given, text, notes = olmix.load(path)
+    for note in notes:
+        display.say(note)
+    return given, text
+
+
 @contextlib.contextmanager
 def _workers(given: recipes.Recipe, place: Home) -> Iterator[None]:
     """Has workers import while this process does, where there is something to train for sure."""
@@ -301,7 +315,7 @@ def _workers(given: recipes.Recipe, place: Home) -> Iterator[None]:
 def _person() -> Iterator[Display]:
     """What a person meets: progress, errors in a sentence, and a way on after Ctrl-C."""
     signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, _terminate)  # which shells ignore in background jobs
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
     with use(Display()) as display:
         try:
             yield display
@@ -319,7 +333,6 @@ def _person() -> Iterator[Display]:
 
 
 def _terminate(_number: int, _frame: Any) -> None:
-    os.write(2, b"\ncuvee: stopping ...\n")  # at once: to end workers takes seconds
     raise KeyboardInterrupt
 
 

@@ -7,12 +7,13 @@ looks for approvals, in the store and in the record, and runs the flow for each.
 
 import hashlib
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
-from flows import handoff
+from flows import handoff, recorded
 from flows import prepare as preparing
 from flows.display import current
 from flows.home import Home
@@ -23,7 +24,7 @@ from mixtures.errors import ApprovalError, CuveeError, EvidenceError, HandoffErr
 from mixtures.history import canonical
 from tasks import handoff_call
 from tasks.handoff_call import Call, Outcome
-from tasks.handoff_card import Card
+from tasks.handoff_card import Card, Purpose
 from tasks.store import Store
 
 EXPORTED = "exported"  # the state of a handoff that calls nothing
@@ -44,9 +45,10 @@ def part(recipe: Recipe) -> HandoffPart:
     return recipe.handoff
 
 
-def key(card: Card, given: HandoffPart) -> str:
-    """What a handoff is known by: a recommendation, a format and a target."""
-    content = [card.fingerprint, given.format, given.to, given.stage]
+def key(card: Card, purpose: Purpose, given: HandoffPart) -> str:
+    """What a handoff is known by: a recommendation for a purpose, a format and a place."""
+    place = given.to if "://" in given.to else str(Path(given.to).expanduser().absolute())
+    content = [card.identity, asdict(purpose), given.format, place, given.stage]
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
@@ -69,22 +71,23 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
     """
     recipe, place = parse(recipe_text), Home(Path(home))
     given, card = part(recipe), handoff.latest(recipe, place)
-    preparing.as_task("approval", handoff.adopt)(recipe, place, card)
+    call = bool(given.webhook or given.command)
+    preparing.as_task("approval", handoff.adopt)(recipe, place, card, call=call)
     export = preparing.as_task("export", handoff.export)
     where, manifest = export(recipe, place, form=given.format, to=given.to, stage=given.stage)
-    mark = key(card, given)
+    mark = key(card, card.whole(recipe.purpose), given)
     outcome = Outcome(EXPORTED, "the recipe names neither webhook nor command")
-    if given.webhook or given.command:
+    if call:
         message = {"event": "mixture.approved", "key": mark, "place": where, "manifest": manifest}
-        call = Call(given.webhook or "", tuple(given.command), given.timeout)
+        receiver = Call(given.webhook or "", tuple(given.command), given.timeout)
         try:
             outcome = preparing.as_task("call", handoff_call.once)(
-                call, Store(place.store), mark, message, again=again
+                receiver, Store(place.store), mark, message, again=again
             )
         except HandoffError as error:
-            handoff.remark(place, card, {"handoff": f"not done: {error}"})
+            recorded.remark(place, card, {"handoff": f"not done: {error}"})
             raise
-    handoff.remark(place, card, {"handoff": f"{outcome.state}: {where}"})
+    recorded.remark(place, card, {"handoff": f"{outcome.state}: {where}"})
     return {
         "state": outcome.state,
         "said": outcome.said,
@@ -107,20 +110,21 @@ def watch(recipe: Recipe, recipe_text: str, home: Home, api: PrefectApi) -> None
     A failure is told once for each recommendation and reason; the watch goes on.
     """
     given, handled, told = part(recipe), set[str](), set[tuple[str, str]]()
+    call = bool(given.webhook or given.command)
     current().say(f"watching for approvals of {recipe.name}, every {given.every:g} s")
     while True:
         fingerprint = ""
         try:
             card = handoff.latest(recipe, home)
-            fingerprint = card.fingerprint
-            if fingerprint not in handled and handoff.adopt(recipe, home, card):
+            fingerprint = card.identity
+            if fingerprint not in handled and handoff.adopt(recipe, home, card, call=call):
                 result = run(recipe_text, home, api)
                 handled.add(fingerprint)
                 current().say(
-                    f"{card.name}: {fingerprint[:12]} {result['state']}, {result['said']}"
+                    f"{card.name}: {card.fingerprint[:12]} {result['state']}, {result['said']}"
                 )
         except (ApprovalError, EvidenceError) as error:
-            _tell(told, fingerprint, error, quiet="not approved" in str(error))
+            _tell(told, fingerprint, error, quiet="is not approved" in str(error))
         except CuveeError as error:
             _tell(told, fingerprint, error)
         time.sleep(given.every)

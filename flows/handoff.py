@@ -5,48 +5,66 @@ in the store and in the record; a person can also give it in the record, as the 
 What an approval sets off is in `flows.delivery`.
 """
 
+import dataclasses
 import getpass
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flows import prepare as preparing
+from flows import recorded
 from flows.display import current
 from flows.home import Home
 from flows.recipe import Recipe
 from flows.refit import from_tables
 from mixtures.domains import DomainSet
-from mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
+from mixtures.errors import (
+    ApprovalError,
+    EvidenceError,
+    ExportError,
+    RecipeError,
+    ServiceError,
+)
 from proxies.corpus import Files
 from tasks import exports, handoff_approval, handoff_card, handoff_manifest
 from tasks.exports import Blend
 from tasks.exports.documents import endings_of
 from tasks.handoff_approval import Approval, Grounds
-from tasks.handoff_card import Card
-from tasks.ledger import Version
+from tasks.handoff_card import Card, Purpose
 from tasks.provenance import code_version
-from tasks.record import PREFIX, prefixed
 from tasks.store import Store
-from tasks.track import open_ledger
 
-ALIAS = "approved"
-YES, NO = ("true", "yes", "1"), ("", "false", "no", "0")
+COMMAND = "command line"
 MORE = 1.001  # passes that exceed the recipe's cap by rounding alone
 
 
 def latest(recipe: Recipe, home: Home) -> Card:
-    """The card of a recipe's latest recommendation.
+    """The card of a recipe's latest recommendation; of several states of its data, today's.
 
     Raises:
-        EvidenceError: the recipe has not been run.
+        EvidenceError: nothing has been run under its name.
+        ApprovalError: something has, and the recipe has changed since.
     """
-    card = handoff_card.latest(Store(home.store), recipe.name)
-    if card is None:
+    store = Store(home.store)
+    found = handoff_card.answers(store, recipe.digest)
+    if len(found) > 1:
+        now = grounds(recipe, home)
+        return next((card for card in found if card.data == now.data), found[0])
+    if found:
+        return found[0]
+    other = handoff_card.latest(store, recipe.name)
+    if other is None:
         raise EvidenceError(
             f"the store {home.store} holds no recommendation of the study {recipe.name!r}: "
             "`cuvee run` makes one (or `cuvee fit`)"
         )
-    return card
+    if other.recipe == recipe.digest:
+        return other  # of an older version
+    raise ApprovalError(
+        f"the store {home.store} holds recommendations of the study {recipe.name!r}, but none of "
+        "this recipe: the recipe has changed since. `cuvee run` makes one (or `cuvee fit`), and "
+        "keeps the others"
+    )
 
 
 def grounds(recipe: Recipe, home: Home) -> Grounds:
@@ -56,8 +74,9 @@ def grounds(recipe: Recipe, home: Home) -> Grounds:
         found = handoff_card.data(problem.domains, problem.scoring, history)
     else:
         prepared = preparing.prepare(recipe, home, preparing.plainly)
-        found = handoff_card.data(prepared.domains, prepared.scoring)
-    return Grounds(recipe.digest, found, code_version())
+        start = prepared.start.content if prepared.start else ""
+        found = handoff_card.data(prepared.domains, prepared.scoring, start=start)
+    return Grounds(recipe.digest, found, code_version(), recipe.purpose)
 
 
 def approve(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> tuple[Card, Approval]:
@@ -72,72 +91,112 @@ def approve(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> tupl
         card, now, Store(home.store), by=by or getpass.getuser(), note=note
     )
     tags = {"approved_by": approval.by, "approved_at": approval.at, "approval_note": approval.note}
-    remark(home, card, tags, alias=ALIAS)
+    recorded.remark(home, card, tags, approval.purpose, recorded.ALIAS)
     return card, approval
 
 
-def adopt(recipe: Recipe, home: Home, card: Card) -> Approval:
+def withdraw(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> list[Approval]:
+    """Withdraw every approval of a recipe's recommendations; the record is told.
+
+    Raises:
+        ApprovalError: there is none.
+    """
+    store, taken = Store(home.store), []
+    for card in handoff_card.answers(store, recipe.digest):
+        for given in handoff_approval.every(store, card.identity):
+            if not given.withdrawn:
+                who = by or getpass.getuser()
+                taken.append(
+                    handoff_approval.withdraw(store, given, by=who, note=note, via=COMMAND)
+                )
+                tags = {"withdrawn": taken[-1].withdrawn}
+                recorded.remark(home, card, tags, given.purpose, alias="")
+    if not taken:
+        raise ApprovalError(f"no approval of {recipe.name} stands that could be withdrawn")
+    return taken
+
+
+def warnings(card: Card) -> list[str]:
+    """What whoever approves a recommendation must know first."""
+    found = []
+    if card.confirmed is None:
+        found.append(
+            "no fresh run has confirmed this recommendation: `confirm` in a recipe has them trained"
+        )
+    elif not card.confirmed:
+        found.append("fresh runs did not confirm what this recommendation claims")
+    return found
+
+
+def adopt(recipe: Recipe, home: Home, card: Card, *, call: bool = False) -> Approval:
     """The approval of a recommendation: the store's, else one given in the record, adopted.
 
     In the record a version is approved by the alias `approved`, or by a tag of that name. Tags
-    `approved_by` and `approval_note` say who and why; MLflow itself does not.
+    `approved_by` and `approval_note` say who and why; MLflow itself does not. What was approved
+    there is withdrawn when both are gone; what was withdrawn at the command line is approved anew
+    at the command line alone.
+
+    Args:
+        recipe: says what for.
+        home: of the study.
+        card: of the recommendation.
+        call: whether it must be approved for the call of the recipe's handoff as well.
 
     Raises:
-        ApprovalError: nobody approved it, or its evidence is void.
+        ApprovalError: nobody approved it for this, or its evidence is void.
     """
-    store = Store(home.store)
-    known = handoff_approval.get(store, card.fingerprint)
-    if known is not None:
+    store, purpose = Store(home.store), card.whole(recipe.purpose)
+    known = handoff_approval.get(store, card.identity, purpose, call=call)
+    if known is not None and known.via != handoff_approval.RECORD:
         return known
-    version = _version(home, card)
-    said = _said(version) if version else None
-    if version is None or said is None:
-        raise ApprovalError(unapproved(card))
-    by, note = said
-    now = grounds(recipe, home)
     try:
-        approval = handoff_approval.approve(card, now, store, by=by, note=note, via="MLflow")
+        version, alias = recorded.version(home, card, purpose, call=call)
+    except ServiceError as error:
+        if known is None:
+            raise
+        current().say(f"the record was not asked whether the approval stands: {error}")
+        return known
+    said = recorded.said(version) if version else None
+    if known is not None and (version is None or said or not recorded.taken_back(version, alias)):
+        return known
+    if known is not None:
+        handoff_approval.withdraw(store, known, by="the record", via=handoff_approval.RECORD)
+    barred = any(
+        given.withdrawn_via == COMMAND and given.serves(purpose, call=call)
+        for given in handoff_approval.every(store, card.identity)
+    )
+    if version is None or said is None or barred:
+        raise ApprovalError(unapproved(card, purpose, store))
+    by, note = said
+    now = dataclasses.replace(grounds(recipe, home), purpose=recorded.purpose(version))
+    try:
+        approval = handoff_approval.approve(
+            card, now, store, by=by, note=note, via=handoff_approval.RECORD
+        )
     except ApprovalError as error:
-        remark(home, card, {"refused": str(error)[:2000]})
+        recorded.remark(home, card, {"refused": str(error)[:2000]})
         raise
-    remark(home, card, {"approved_by": by, "approved_at": approval.at}, alias=ALIAS)
+    recorded.remark(home, card, {"approved_by": by, "approved_at": approval.at}, now.purpose)
     return approval
 
 
-def unapproved(card: Card) -> str:
-    """Why a recommendation may not go out, and what lets it."""
+def unapproved(card: Card, purpose: Purpose, store: Store) -> str:
+    """Why a recommendation may not go out for a purpose, and what lets it."""
+    why = ""
+    for given in handoff_approval.every(store, card.identity):
+        if given.withdrawn:
+            why = f" (the approval by {given.by} was {given.withdrawn})"
+        elif not given.serves(purpose, call=False):
+            why = f" ({given.by} approved it for {given.purpose.budget})"
+        else:
+            why = f" ({given.by} approved it for another place or receiver of the handoff, or none)"
+    if not why and (by := handoff_approval.unbound(store, card)):
+        why = f" ({by} did with an older version, which bound it to no recipe, data or budget)"
     return (
-        f"the recommendation {card.fingerprint[:12]} of {card.name} is not approved: "
-        f"`cuvee approve` it, or set the alias `{ALIAS}` in MLflow, or export it with --draft"
+        f"the recommendation {card.fingerprint[:12]} of {card.name} is not approved for "
+        f"{purpose.budget}{why}: `cuvee approve` it, or set the alias `{recorded.ALIAS}` in "
+        "MLflow, or export it with --draft"
     )
-
-
-def _version(home: Home, card: Card) -> Version | None:
-    mark = f"{PREFIX}recommendation"
-    for version in open_ledger(home.record).versions(card.name):
-        if version.tags.get(mark) == card.fingerprint:
-            return version
-    return None
-
-
-def _said(version: Version) -> tuple[str, str] | None:
-    """Who approved a version in the record, and why; None if nobody did."""
-    tags = {name.removeprefix(PREFIX): value.strip() for name, value in version.tags.items()}
-    word = tags.get(ALIAS, "")
-    if ALIAS not in version.aliases and word.lower() in NO:
-        return None
-    named = "" if word.lower() in (*YES, *NO) else word
-    return tags.get("approved_by") or named or "somebody in MLflow", tags.get("approval_note", "")
-
-
-def remark(home: Home, card: Card, tags: Mapping[str, str], alias: str | None = None) -> None:
-    """Tell the record what became of a recommendation; the store has it, so nothing is lost."""
-    try:
-        version = _version(home, card)
-        if version is not None:
-            open_ledger(home.record).mark(card.name, version.number, prefixed(tags), alias)
-    except CuveeError as error:
-        current().say(f"the record was not told: {error}")
 
 
 def export(
@@ -166,22 +225,27 @@ def export(
         ApprovalError: it is not approved, or no longer stands.
         ExportError: the trainer cannot express it.
     """
+    made = exports.build(_named(form), recipe.export.formats.get(form))
     card, store = latest(recipe, home), Store(home.store)
-    approval = handoff_approval.get(store, card.fingerprint)
-    if approval is None and not draft:
-        approval = adopt(recipe, home, card)
+    approval = None if draft else adopt(recipe, home, card)
     reasons = handoff_approval.objections(card, grounds(recipe, home), store, code=False)
     if not draft:
         handoff_approval.refuse_void(card, reasons)
     target = to or str(home.study(card.name) / "exports" / form)
-    made = exports.build(form, recipe.export.formats.get(form))
     whole = blend(recipe, card)
     part = whole.alone(stage) if stage else whole
     files = exports.render(made, part)
-    content = handoff_manifest.manifest(
-        card, made, part, files, approval=None if draft else approval, stage=stage
-    )
+    content = handoff_manifest.manifest(card, made, part, files, approval=approval, stage=stage)
     return handoff_manifest.write(target, files, content, store), content
+
+
+def _named(form: str) -> str:
+    if not form:
+        raise RecipeError(
+            "export needs a format: --format, or handoff.format in the recipe; known: "
+            f"{', '.join(exports.names())}"
+        )
+    return form
 
 
 def blend(recipe: Recipe, card: Card) -> Blend:
@@ -195,7 +259,7 @@ def blend(recipe: Recipe, card: Card) -> Blend:
         name=card.name,
         domains=card.domains,
         stages=card.answer.stages,
-        tokens=part.tokens or recipe.full_scale.tokens or card.full_tokens,
+        tokens=card.whole(recipe.purpose).tokens,
         paths={n: (p,) if isinstance(p, str) else tuple(p) for n, p in part.paths.items()},
         seed=part.seed,
         sequence=part.sequence_length,

@@ -99,7 +99,7 @@ def confirm_mixture(recipe_text: str, home: str) -> Any:
         reused=study.reused + trainings.reused,
         started=_time(started),
     )
-    handoff_card.reword(store, study)
+    handoff_card.reword(store, handoff_card.card(study, recipe.digest))
     return conclude(study, place.study(recipe.name), tracker)
 
 

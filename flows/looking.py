@@ -15,7 +15,7 @@ from typing import Any
 
 from flows.prepare import Prepared
 from flows.recipe import Recipe
-from mixtures.history import canonical
+from mixtures.history import canonical, revive
 from tasks.provenance import study_version
 from tasks.store import Store
 
@@ -75,7 +75,10 @@ def keep(store: Store, name: str, seen: Picture) -> None:
 def latest(store: Store, name: str) -> Picture | None:
     """The picture of the last study of this name that was completed, if any."""
     known = store.recall("latest", _hash(name))
-    return Picture(**known) if known else None
+    try:
+        return revive(Picture, known) if known else None
+    except TypeError:
+        return None  # of an older version: the study is looked at as if it were new
 
 
 def changes(before: Picture | None, now: Picture) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 Source: allenai/olmix, `docs/cli/fit.md` and `olmix/fit/config.py`. A file is known by its `swarm`
 mapping. It is translated into a recipe, so that everything after is what any other study gets:
-cross-validation, intervals, noise, a report. Paths are relative to the YAML file.
+cross-validation, intervals, noise, a report, an approval, an export. Paths are relative to the YAML
+file. What Olmix does not know, where the answer goes, are a recipe's `export` and `handoff`.
 
 Fields of early versions of Olmix are read too:
 
@@ -128,8 +129,15 @@ def load(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
         "constraints": _constraints(given),
         "full_scale": {"tokens": budget} if budget else {},
         "method": _method(given),
+        "export": given.export.model_dump(exclude_defaults=True),
+        "handoff": given.handoff and given.handoff.model_dump(exclude_defaults=True),
     }
     return recipes.build(values, str(path)), text, _notes(given, measured)
+
+
+def as_recipe(given: Recipe) -> str:
+    """A recipe's text, for those who read recipes alone."""
+    return yaml.safe_dump(given.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
 
 
 def _check(given: FitFile, where: str) -> None:

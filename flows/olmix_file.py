@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from flows.parts import Amount, Count, Part
+from flows.parts import Amount, Count, ExportPart, HandoffPart, Part
 
 
 def _fraction(value: Any) -> Any:
@@ -111,7 +111,7 @@ class FilteringPart(FitPart):
 
 
 class FitFile(FitPart):
-    """A fit file, whole."""
+    """A fit file, whole. `export` and `handoff` are ours: those of a recipe."""
 
     swarm: SwarmPart
     priors: PriorsPart
@@ -120,3 +120,5 @@ class FitFile(FitPart):
     proposer: ProposerPart = ProposerPart()
     constraints: ConstraintsPart = ConstraintsPart()
     filtering: FilteringPart = FilteringPart()
+    export: ExportPart = ExportPart()
+    handoff: HandoffPart | None = None

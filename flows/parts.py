@@ -1,10 +1,12 @@
 """What parts of a recipe are made of, and the parts that say what becomes of a recommendation."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from mixtures.history import canonical
 from mixtures.quantities import whole
 from tasks import exports, handoff_call
 
@@ -89,6 +91,14 @@ class HandoffPart(Part):
     command: list[str] = []
     timeout: float = Field(default=60, gt=0, le=7 * DAY)
     every: float = Field(default=30, gt=0, le=7 * DAY)
+
+    @property
+    def target(self) -> str:
+        """Hash of whom an approval lets be called, and with what; "" where nobody is."""
+        if not (self.webhook or self.command):
+            return ""
+        called = [self.webhook, self.command, self.format, self.to, self.stage]
+        return hashlib.sha256(canonical(called).encode()).hexdigest()
 
     def check(self, export: ExportPart) -> None:
         """Refuse an unknown format, and a call that cannot be made or holds a secret."""

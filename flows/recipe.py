@@ -31,11 +31,13 @@ from mixtures.objectives import Floors, Objective, Regret
 from mixtures.ratios import held
 from proxies import ladder
 from tasks.confirmation import AVERAGE, BASELINES, BEST, RECOMMENDED
+from tasks.handoff_card import Purpose
 from tasks.tables import Reading
 
 FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it
     "confirm", "export", "handoff", "schedule", "budget", "proxy.pack", "limits.failed_share",
 )  # fmt: skip
+LONGEST = 200  # characters of a study's name: files are named by it, and add to it
 
 
 class SourcePart(Part):
@@ -224,6 +226,7 @@ class Recipe(Part):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=LONGEST,
         description="made of letters, digits, ., _ and -, the first a letter or a digit",
     )
     seed: int = Field(default=42, ge=0)
@@ -247,6 +250,13 @@ class Recipe(Part):
     def digest(self) -> str:
         """Hash of all that a recommendation depends on; a default may be written out or not."""
         return hashlib.sha256(canonical(self.determining()).encode()).hexdigest()
+
+    @property
+    def purpose(self) -> Purpose:
+        """What a recommendation is approved for: the budget, and whom a handoff calls."""
+        tokens = self.export.tokens or self.full_scale.tokens
+        target = self.handoff.target if self.handoff else ""
+        return Purpose(tokens, self.full_scale.parameters, target)
 
     def determining(self) -> dict[str, Any]:
         """The values that a recommendation depends on, where they are not defaults."""
@@ -325,7 +335,10 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
     if not isinstance(values, Mapping):
         raise RecipeError(f"{where} must be a mapping of fields; found {type(values).__name__}")
     if "swarm" in values:
-        raise RecipeError(f"{where} is a fit configuration of Olmix, which `cuvee fit` alone reads")
+        raise RecipeError(
+            f"{where} is a fit file of Olmix, which `cuvee fit`, `approve`, `export` and `handoff` "
+            "read"
+        )
     return build(values, where)
 
 

@@ -70,7 +70,7 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
         available=available,
         continual=continual.told(recipe, prepared) if prepared else None,
     )
-    handoff_card.keep(Store(home.store), handoff_card.card(study, recipe.digest))
+    handoff_card.keep(Store(home.store), handoff_card.card(study, recipe.digest, recipe.purpose))
     folder = home.study(recipe.name) / "fit"
     write_files(study, folder)
     return folder

@@ -163,7 +163,7 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
     study = remembered(study, recipe.confirm, store)
     given = parse(asked) if asked else recipe
     folder = place.study(recipe.name)
-    handoff_card.keep(store, handoff_card.card(study, given.digest), folder)
+    handoff_card.keep(store, handoff_card.card(study, given.digest, given.purpose), folder)
     digest = conclude(study, folder, tracker)
     if not trainings.budget.reached:
         weights = problem.domains.mapping(answer.weights)

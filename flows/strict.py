@@ -93,8 +93,7 @@ def said(error: yaml.YAMLError) -> str:
     """What is wrong with a text and where, in one line."""
     mark = getattr(error, "problem_mark", None)
     place = f", in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    why = " ".join(str(getattr(error, "problem", None) or error).split())
-    return why.replace(' in "<unicode string>"', "") + place
+    return " ".join(str(getattr(error, "problem", None) or error).split()) + place
 
 
 def _measure(text: str) -> None:

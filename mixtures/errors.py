@@ -5,7 +5,8 @@ CuveeError
 │   └── UnknownName       a name that nothing is registered under; carries a suggestion
 ├── ConstraintError       constraints that no mixture satisfies
 ├── DataError             a corpus, table or benchmark that cannot be used as it is
-│   └── CorruptError      bytes that are not what they were when they were written
+│   ├── CorruptError      bytes that are not what they were when they were written
+│   └── NewerError        a record that a newer version wrote, in a format of its own
 ├── EvidenceError         too few runs, or runs that do not belong together
 ├── ExportError           a recommendation that a trainer's syntax cannot express
 ├── ApprovalError         a recommendation that may not be handed on as it is
@@ -71,6 +72,10 @@ class DataError(CuveeError):
 
 class CorruptError(DataError):
     """Bytes that are not what they were when they were written."""
+
+
+class NewerError(DataError):
+    """A record that a newer version wrote, in a format of its own."""
 
 
 class EvidenceError(CuveeError):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mixtures import simplex
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 
+Value = TypeVar("Value")
 VERSION = 1  # raised by hand whenever the same spec would train a different proxy
 LATER = {"average": 0.0, "start": ""}  # later fields: at these values a fingerprint is the old one
 
@@ -228,8 +229,18 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     return {"kind": type(outcome).__name__, **dataclasses.asdict(outcome)}
 
 
+def revive(kind: type[Value], values: Mapping[str, Any]) -> Value:
+    """A dataclass from its JSON values; fields that a later version added are left out.
+
+    Raises:
+        TypeError: a field is missing that has no default.
+    """
+    names = (part.name for part in dataclasses.fields(kind))  # type: ignore[arg-type]
+    return kind(**{name: values[name] for name in names if name in values})
+
+
 def from_json(data: Mapping[str, Any]) -> Outcome:
-    """An outcome from what `to_json` made of it.
+    """An outcome from what `to_json` made of it, or a later version of the same format did.
 
     Raises:
         EvidenceError: the values are not those of an outcome.
@@ -240,8 +251,8 @@ def from_json(data: Mapping[str, Any]) -> Outcome:
             return Failed(spec, str(data["reason"]))
         return RunResult(
             spec=spec,
-            scores={k: Score(**v) for k, v in data["scores"].items()},
-            details={k: Score(**v) for k, v in data["details"].items()},
+            scores={k: revive(Score, v) for k, v in data["scores"].items()},
+            details={k: revive(Score, v) for k, v in data["details"].items()},
             curve=tuple((int(t), float(x)) for t, x in data["curve"]),
             trajectory=tuple((int(t), tuple(map(float, w))) for t, w in data["trajectory"]),
             tokens=tuple(map(int, data["tokens"])),
@@ -260,11 +271,15 @@ def from_json(data: Mapping[str, Any]) -> Outcome:
 
 
 def spec_from_json(data: Mapping[str, Any]) -> RunSpec:
-    """A spec from its `dataclasses.asdict` form, as read back from JSON."""
+    """A spec from its `dataclasses.asdict` form, as read back from JSON.
+
+    A field that a later version added is left out: the fingerprint tells whether it was at its
+    default, where it changes nothing.
+    """
     values = dict(data)
     values["domains"] = tuple(values["domains"])
     values["identities"] = tuple(values["identities"])
     values["stages"] = tuple(
         Stage(tuple(map(float, s["weights"])), float(s["share"])) for s in values["stages"]
     )
-    return RunSpec(**values)
+    return revive(RunSpec, values)

@@ -10,7 +10,7 @@ import numpy as np
 from mixtures import simplex
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
-from mixtures.history import Stage
+from mixtures.history import Stage, revive
 from mixtures.scale_evidence import ScaleEvidence
 from mixtures.scale_evidence import from_json as scale_from_json
 from mixtures.skills import SkillGraph
@@ -225,20 +225,20 @@ def from_json(data: Mapping[str, Any]) -> Recommendation:
     """
     try:
         values = {key: _tuples(value) for key, value in data.items()}
-        values["stages"] = tuple(Stage(**stage) for stage in values["stages"])
+        values["stages"] = tuple(revive(Stage, stage) for stage in values["stages"])
         values["candidates"] = tuple(_candidate(value) for value in values["candidates"])
-        values["gains"] = tuple((name, Estimate(**gain)) for name, gain in values["gains"])
-        values["laws"] = tuple(LawEvidence(**law) for law in values["laws"])
-        values["noise"] = tuple(Noise(**noise) for noise in values["noise"])
+        values["gains"] = tuple((name, revive(Estimate, gain)) for name, gain in values["gains"])
+        values["laws"] = tuple(revive(LawEvidence, law) for law in values["laws"])
+        values["noise"] = tuple(revive(Noise, noise) for noise in values["noise"])
         if values.get("front") is not None:
             values["front"] = _front(values["front"])
         if values.get("surface") is not None:
-            values["surface"] = Surface(**values["surface"])
+            values["surface"] = revive(Surface, values["surface"])
         if values.get("scale") is not None:
             values["scale"] = scale_from_json(values["scale"])
         if values.get("skills") is not None:
-            values["skills"] = SkillGraph(**values["skills"])
-        return Recommendation(**values)
+            values["skills"] = revive(SkillGraph, values["skills"])
+        return revive(Recommendation, values)
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not a recommendation: {error!r}") from error
 
@@ -247,8 +247,8 @@ def _candidate(value: Mapping[str, Any]) -> Candidate:
     return Candidate(
         name=value["name"],
         weights=value["weights"],
-        objective=Estimate(**value["objective"]),
-        targets=tuple(Estimate(**target) for target in value["targets"]),
+        objective=revive(Estimate, value["objective"]),
+        targets=tuple(revive(Estimate, target) for target in value["targets"]),
     )
 
 
@@ -256,8 +256,8 @@ def _front(value: Mapping[str, Any]) -> Front:
     return Front(
         first=value["first"],
         second=value["second"],
-        points=tuple(Compromise(**point) for point in value["points"]),
-        marks=tuple(Compromise(**mark) for mark in value["marks"]),
+        points=tuple(revive(Compromise, point) for point in value["points"]),
+        marks=tuple(revive(Compromise, mark) for mark in value["marks"]),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixtures.errors import EvidenceError
+from mixtures.history import revive
 
 PLAIN = "observed"  # the trial that ranks mixtures by what they scored at the next smaller size
 SINGLE = "single_scale"
@@ -155,12 +156,12 @@ def from_json(data: Mapping[str, Any]) -> ScaleEvidence:
     """
     try:
         values = dict(data)
-        values["trials"] = tuple(Trial(**trial) for trial in values["trials"])
+        values["trials"] = tuple(revive(Trial, trial) for trial in values["trials"])
         values["curves"] = tuple(
-            Curve(c["name"], c["weights"], tuple(Point(**p) for p in c["points"]))
+            Curve(c["name"], c["weights"], tuple(revive(Point, p) for p in c["points"]))
             for c in values["curves"]
         )
-        values["forecasts"] = tuple(Forecast(**forecast) for forecast in values["forecasts"])
-        return ScaleEvidence(**values)
+        values["forecasts"] = tuple(revive(Forecast, forecast) for forecast in values["forecasts"])
+        return revive(ScaleEvidence, values)
     except (KeyError, TypeError) as error:
         raise EvidenceError(f"this is not scale evidence: {error!r}") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mixtures.history import revive
 from tasks.confirmation import Paired
 from tasks.predictions import Card, Promise, promise_from_json, read
 from tasks.store import Store
@@ -133,4 +134,4 @@ def _plain(one: Kept) -> dict[str, Any]:
 
 
 def _kept(values: Mapping[str, Any]) -> Kept:
-    return Kept(promise_from_json(values["promise"]), Paired(**values["observed"]))
+    return Kept(promise_from_json(values["promise"]), revive(Paired, values["observed"]))

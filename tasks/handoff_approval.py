@@ -1,21 +1,24 @@
 """Approval: a person's word that a recommendation may be handed on, and what it was given for.
 
-The store keeps it, under the recommendation's fingerprint: the record may be lost, an approval may
-not. Nothing is approved whose evidence is void; the reasons are told.
+It holds for one card (a study's answer to one recipe on its data) and one purpose: a budget, and
+whom a handoff calls. The store keeps it under these: the record may be lost, an approval may not.
+Nothing is approved whose evidence is void; the reasons are told. An approval can be withdrawn, and
+stays then as what was withdrawn.
 """
 
 import dataclasses
 import datetime
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mixtures.errors import ApprovalError
-from mixtures.history import RunResult
-from tasks.handoff_card import Card
+from mixtures.history import RunResult, canonical, revive
+from tasks.handoff_card import FORMAT, NOTHING, Card, Purpose
 from tasks.store import Store
 
 APPROVALS = "approvals"
+RECORD = "MLflow"  # where a person said it, if not at the command line
 SHOWN = 3  # of a long list
 
 
@@ -33,6 +36,12 @@ class Approval:
         data: what the evidence was tied to.
         code: hash of the code.
         runs: fingerprints of the runs that it rests on.
+        study: its name.
+        card: identity of the card.
+        purpose: what it was approved for.
+        format: of what it is bound to.
+        withdrawn: by whom, when and why it was withdrawn; "" while it stands.
+        withdrawn_via: where that was said.
     """
 
     fingerprint: str
@@ -44,6 +53,24 @@ class Approval:
     data: Mapping[str, str]
     code: str
     runs: tuple[str, ...]
+    study: str
+    card: str
+    purpose: Purpose
+    format: int
+    withdrawn: str = ""
+    withdrawn_via: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name in a store."""
+        bound = hashlib.sha256(canonical(dataclasses.asdict(self.purpose)).encode())
+        return f"{self.card}-{bound.hexdigest()[:16]}"
+
+    def serves(self, purpose: Purpose, *, call: bool) -> bool:
+        """Whether it is for a purpose; whom a handoff calls matters where there is a call."""
+        ours, theirs = self.purpose, purpose
+        same = (ours.tokens, ours.parameters) == (theirs.tokens, theirs.parameters)
+        return same and (not call or ours.target == theirs.target)
 
 
 @dataclass(frozen=True)
@@ -54,11 +81,13 @@ class Grounds:
         recipe: digest of the recipe as it is now.
         data: domain -> identity as it is now, or the tables' hash.
         code: hash of the code that runs now.
+        purpose: what the recipe asks a recommendation for now.
     """
 
     recipe: str
     data: Mapping[str, str]
     code: str
+    purpose: Purpose = NOTHING
 
 
 def objections(card: Card, now: Grounds, store: Store, *, code: bool = True) -> list[str]:
@@ -94,32 +123,49 @@ def objections(card: Card, now: Grounds, store: Store, *, code: bool = True) -> 
 def approve(
     card: Card, now: Grounds, store: Store, *, by: str, note: str = "", via: str = "command line"
 ) -> Approval:
-    """Approve a recommendation; who was first stays.
+    """Approve a recommendation for the purpose that its recipe has now; who was first stays.
 
     Raises:
         ApprovalError: its evidence is void, with the reasons; or nobody is named.
     """
     refuse_void(card, objections(card, now, store))
-    known = get(store, card.fingerprint)
-    if known is not None:
-        return known
     if not by.strip():
         raise ApprovalError("an approval needs a name: --by NAME")
-    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    runs = card.answer.evidence
     made = Approval(
-        card.fingerprint,
-        by.strip(),
-        at,
-        note.strip(),
-        via,
-        now.recipe,
-        dict(now.data),
-        now.code,
-        runs,
+        fingerprint=card.fingerprint,
+        by=by.strip(),
+        at=_now(),
+        note=note.strip(),
+        via=via,
+        recipe=now.recipe,
+        data=dict(now.data),
+        code=now.code,
+        runs=card.answer.evidence,
+        study=card.name,
+        card=card.identity,
+        purpose=card.whole(now.purpose),
+        format=FORMAT,
     )
-    store.remember(APPROVALS, card.fingerprint, dataclasses.asdict(made))
+    before = store.recall(APPROVALS, made.key) or {}
+    known = _read(before)
+    if known is not None and not known.withdrawn:
+        return known
+    earlier = [*before.pop("earlier", []), before] if before else []
+    store.remember(APPROVALS, made.key, {**dataclasses.asdict(made), "earlier": earlier})
     return made
+
+
+def withdraw(store: Store, given: Approval, *, by: str, note: str = "", via: str) -> Approval:
+    """Withdraw an approval, which then stands no more."""
+    why = f": {note.strip()}" if note.strip() else ""
+    said = f"withdrawn by {by.strip()} at {_now()}{why}"
+    taken = dataclasses.replace(given, withdrawn=said, withdrawn_via=via)
+    store.renew(APPROVALS, taken.key, dataclasses.asdict(taken), "purpose")
+    return taken
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def refuse_void(card: Card, reasons: list[str]) -> None:
@@ -136,12 +182,39 @@ def refuse_void(card: Card, reasons: list[str]) -> None:
         )
 
 
-def get(store: Store, fingerprint: str) -> Approval | None:
-    """The approval of a recommendation, if there is one."""
-    values: dict[str, Any] | None = store.recall(APPROVALS, fingerprint)
-    if values is None or values.get("fingerprint") != fingerprint:
+def every(store: Store, card: str) -> tuple[Approval, ...]:
+    """The approvals of a card by its identity, the newest first; withdrawn ones too."""
+    keys = [key for key in store.keys(APPROVALS) if key.startswith(card)]
+    found = (_read(store.recall(APPROVALS, key)) for key in keys)
+    mine = [approval for approval in found if approval and approval.card == card]
+    return tuple(sorted(mine, key=lambda approval: approval.at, reverse=True))
+
+
+def get(
+    store: Store, card: str, purpose: Purpose | None = None, *, call: bool = False
+) -> Approval | None:
+    """The approval of a card that stands, for a purpose if one is given; None if none does."""
+    for given in every(store, card):
+        if not given.withdrawn and (purpose is None or given.serves(purpose, call=call)):
+            return given
+    return None
+
+
+def unbound(store: Store, card: Card) -> str:
+    """Who approved a recommendation by an older version, which bound it to nothing more; or ""."""
+    values = store.recall(APPROVALS, card.fingerprint)
+    return str(values.get("by", "")) if isinstance(values, Mapping) else ""
+
+
+def _read(values: object) -> Approval | None:
+    """An approval; None for one of an older version, which does not say what it was given for."""
+    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
         return None
-    return Approval(**{**values, "runs": tuple(values["runs"])})
+    try:
+        parts = {"runs": tuple(values["runs"]), "purpose": revive(Purpose, values["purpose"])}
+        return revive(Approval, {**values, **parts})
+    except (KeyError, TypeError):
+        return None
 
 
 def _holds(store: Store, run: str) -> bool:

@@ -27,6 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
 from mixtures.errors import HandoffError, RecipeError
+from mixtures.history import revive
 from tasks.process import outer
 from tasks.store import Store
 
@@ -134,7 +135,10 @@ def last(store: Store, key: str) -> tuple[int, Outcome | None]:
     while store.files.exists(_claim(store, key, attempt + 1)):
         attempt += 1
     values = store.recall(f"{FOLDER}/{key}", f"{attempt}.outcome") if attempt else None
-    return attempt, Outcome(**values) if values else None
+    states = (DONE, FAILED, UNSENT, UNKNOWN)  # a later version may know others, which we do not
+    if not isinstance(values, Mapping) or values.get("state") not in states:
+        return attempt, None
+    return attempt, revive(Outcome, {"said": "", **values})
 
 
 def once(

@@ -48,6 +48,7 @@ def manifest(
         "manifest": 1,
         "study": card.name,
         "recommendation": card.fingerprint,
+        "card": card.identity,
         "status": APPROVED if approval else DRAFT,
         "approval": _said(approval),
         "verdict": card.verdict,
@@ -100,7 +101,7 @@ def write(target: str, files: Mapping[str, str], content: Mapping[str, Any], sto
         store: of results.
 
     Returns:
-        The manifest's place.
+        The manifest's place; of a path, the whole one.
 
     Raises:
         StorageError: the target cannot be written.
@@ -111,7 +112,7 @@ def write(target: str, files: Mapping[str, str], content: Mapping[str, Any], sto
     store.remember(MANIFESTS, str(content["sha256"]), dict(content))
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     place.replace(f"{place.root}/{FILE}", text.encode())
-    return f"{target.rstrip('/')}/{FILE}"
+    return f"{target.rstrip('/') if '://' in target else place.root}/{FILE}"
 
 
 def verify(target: str, store: Store | None = None) -> tuple[dict[str, Any], list[str]]:
@@ -152,10 +153,18 @@ def verify(target: str, store: Store | None = None) -> tuple[dict[str, Any], lis
 def _unknown(content: Mapping[str, Any], store: Store) -> list[str]:
     if store.recall(MANIFESTS, str(content.get("sha256"))) != dict(content):
         return ["no such export was written from this store: it was forged, or comes from another"]
-    known = handoff_approval.get(store, str(content.get("recommendation")))
-    if content.get("status") == APPROVED and _said(known) != content.get("approval"):
-        return ["the store holds no such approval"]
-    return []
+    if content.get("status") != APPROVED:
+        return []
+    if not content.get("card"):
+        return [
+            "it was approved by an older version, which bound no approval to recipe, data and "
+            "budget: `cuvee approve` and export it anew"
+        ]
+    given = handoff_approval.every(store, str(content["card"]))
+    same = [approval for approval in given if _said(approval) == content.get("approval")]
+    if any(not approval.withdrawn for approval in same):
+        return []
+    return [f"its approval was {same[0].withdrawn}" if same else "the store holds no such approval"]
 
 
 def _read(folder: str) -> dict[str, Any]:

@@ -85,6 +85,10 @@ class Ledger(Protocol):
         """Tag a version, and let an alias stand for it."""
         ...
 
+    def retract(self, name: str, alias: str) -> None:
+        """Let an alias stand for no version."""
+        ...
+
 
 @dataclass
 class MemoryRun:
@@ -174,3 +178,9 @@ class MemoryLedger:
             else:
                 marked.append(Version(known.number, known.tags, aliases))
         self.registered[name] = marked
+
+    def retract(self, name: str, alias: str) -> None:
+        self.registered[name] = [
+            Version(known.number, known.tags, known.aliases - {alias})
+            for known in self.registered[name]
+        ]

@@ -12,11 +12,11 @@ the runs that were there when it was written, and what had been trained before i
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mixtures.errors import CorruptError, EvidenceError
-from mixtures.history import Stage, canonical
+from mixtures.history import Stage, canonical, revive
 from mixtures.recommendation import Estimate
 from tasks.store import Store
 
@@ -67,6 +67,7 @@ class Card:
         code: version of the code that wrote it.
         written: ISO 8601 time.
         version: counts the cards of one recommendation, from 1.
+        stored: the content as it was read; empty for a card that was not.
     """
 
     study: str
@@ -83,11 +84,13 @@ class Card:
     code: str = ""
     written: str = ""
     version: int = 1
+    stored: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def content(self) -> dict[str, Any]:
-        """Plain JSON values: what is hashed."""
-        return dataclasses.asdict(self)
+        """Plain JSON values: what is hashed, with what a later version wrote beside."""
+        values = dict(self.stored) or dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name != "stored"}
 
     @property
     def sha256(self) -> str:
@@ -127,7 +130,7 @@ def from_json(values: Mapping[str, Any]) -> Card:
             for name, stages in values["schedules"].items()
         }
         parts["promises"] = tuple(promise_from_json(promise) for promise in values["promises"])
-        return Card(**parts)
+        return revive(Card, {**parts, "stored": dict(values)})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not a prediction card: {error!r}") from error
 
@@ -135,8 +138,8 @@ def from_json(values: Mapping[str, Any]) -> Card:
 def promise_from_json(values: Mapping[str, Any]) -> Promise:
     """A promise from its JSON values."""
     found = values["predicted"]
-    predicted = Estimate(**found) if found else None
-    return Promise(**{**values, "runs": tuple(values["runs"]), "predicted": predicted})
+    predicted = revive(Estimate, found) if found else None
+    return revive(Promise, {**values, "runs": tuple(values["runs"]), "predicted": predicted})
 
 
 def read(store: Store) -> tuple[tuple[Card, ...], dict[str, str]]:

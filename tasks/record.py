@@ -20,6 +20,8 @@ from mixtures.domains import DomainSet
 from mixtures.history import Outcome, RunResult, RunSpec, canonical
 from mixtures.problem import Problem
 from tasks import headline
+from tasks.handoff_card import Card as Approvable
+from tasks.handoff_card import Purpose
 from tasks.markdown import escape, fenced
 from tasks.predictions import Card
 from tasks.study import Study
@@ -247,8 +249,11 @@ def study_entry(study: Study) -> Entry:
     return Entry(metrics=points, tags=prefixed(tags) | promised)
 
 
-def version_tags(study: Study) -> dict[str, str]:
-    """Tags of a recommendation as a registered version: its study, and what it rests on."""
+def version_tags(study: Study, card: Approvable) -> dict[str, str]:
+    """Tags of a recommendation as a registered version: its study, and what it rests on.
+
+    An approval of the version is one of this card, for the budget and target that it names.
+    """
     law = study.law.law if study.law else "none"
     identities = study.problem.domains.identities
     tags = {
@@ -261,7 +266,13 @@ def version_tags(study: Study) -> dict[str, str]:
         "law": law,
         "verdict": study.verdict[:2000],
     }
-    return prefixed(tags)
+    return prefixed(tags) | bound_tags(card.identity, card.purpose)
+
+
+def bound_tags(card: str, purpose: Purpose) -> dict[str, str]:
+    """Tags by which a version is known that an approval can be given to: a card, for a purpose."""
+    budget = {"tokens": str(purpose.tokens), "parameters": str(purpose.parameters)}
+    return prefixed({"identity": card, **budget, "target": purpose.target or "none"})
 
 
 def _gain(name: str, mean: float, low: float, high: float) -> dict[str, float]:

@@ -7,6 +7,7 @@ concluding it again. Proxies are found by their fingerprint, so that nothing is 
 `Recorder` is the one life of a record; a `Ledger` is where it is kept.
 """
 
+import json
 import math
 import threading
 import time
@@ -253,13 +254,16 @@ class Recorder:
         return not now or now[0].tags.get(SWEEP) != self._sweep
 
     def _enroll(self, study: Study, card: Path) -> None:
-        """Register the recommendation, once; what a later test showed is told of it."""
+        """Register the recommendation, once for a purpose; what a later test showed is told."""
         if not card.is_file():
             return
-        tags = record.version_tags(study)
-        mark = f"{record.PREFIX}recommendation"
+        given = handoff_card.from_json(json.loads(card.read_text(encoding="utf-8")))
+        if given.fingerprint != study.fingerprint:
+            return  # an approval of the version would be one of another recommendation
+        tags = record.version_tags(study, given)
+        bound = record.bound_tags(given.identity, given.purpose)
         for known in self._ledger.versions(study.name):
-            if known.tags.get(mark) == study.fingerprint:
+            if bound.items() <= known.tags.items():
                 self._ledger.mark(study.name, known.number, tags)
                 return
         self._ledger.attach(self._parent, [card], RECOMMENDATION)

@@ -2,11 +2,14 @@
 
 One directory per fingerprint; `result.json` is written last and atomically, and carries the sha256
 of what it holds. A record that is not what was written is moved aside, named, and never used: its
-run is trained again. Paths are fsspec URLs, so that a store can lie on a disk, on shared storage or
+run is trained again. A store has a format number, in `format.json`: one of a newer format is
+refused, and nothing of it is moved; fields that a later version of the same format added are left
+where they are. Paths are fsspec URLs, so that a store can lie on a disk, on shared storage or
 in an object store.
 """
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -15,17 +18,19 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import fsspec
 
-from mixtures.errors import CorruptError, CuveeError, EvidenceError, StorageError
+from mixtures.errors import CorruptError, CuveeError, EvidenceError, NewerError, StorageError
 from mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical, from_json, to_json
 
 Result = TypeVar("Result")
+FORMAT = 1  # of a store; raised when an older version would misread what a newer one writes
 PAUSES = (0.1, 0.5, 2.0)  # seconds before a read or a write that failed is tried again
+MARKER = "format.json"  # at the root of a store
 LASTING = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR),
     *(errno.EISDIR, errno.EEXIST),
@@ -47,6 +52,7 @@ class Store:
         self.files, self.root = opened(url)
         self.damaged: list[str] = []
         self._known: dict[str, RunResult] = {}
+        self._format: int | None = None  # not looked at yet; 0 where there is no number
         with _plainly(self.root):
             self.files.makedirs(self.root, exist_ok=True)
 
@@ -65,6 +71,8 @@ class Store:
         try:
             outcome = from_json(record)
             if outcome.spec.fingerprint != fingerprint:
+                if record["spec"].keys() > dataclasses.asdict(outcome.spec).keys():
+                    return None  # a later version's, of a training that this one does not know
                 raise EvidenceError(f"it holds run {outcome.spec.fingerprint[:12]}")
         except CuveeError as error:
             self._set_aside(path, str(error))
@@ -79,7 +87,7 @@ class Store:
         Raises:
             StorageError: the disk is full or the place cannot be written.
         """
-        self._write(f"{self.root}/runs/{outcome.spec.fingerprint}/result.json", to_json(outcome))
+        self.renew(f"runs/{outcome.spec.fingerprint}", "result", to_json(outcome), "spec")
 
     def missing(self, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
         """The specs whose outcome is not here, each once, in their order."""
@@ -107,6 +115,16 @@ class Store:
     def remember(self, name: str, key: str, value: Any) -> None:
         """Keep a value that is costly to compute again, under a key of what determines it."""
         self._write(f"{self.root}/{name}/{key}.json", value)
+
+    def renew(self, name: str, key: str, value: Mapping[str, Any], part: str) -> None:
+        """Keep a value over an earlier one of its kind.
+
+        Fields that a later version added to the earlier one, or to a part of it, stay.
+        """
+        before = self.recall(name, key) or {}
+        if before.get("kind") == value.get("kind"):
+            value = {**before, **value, part: {**before.get(part, {}), **value[part]}}
+        self.remember(name, key, value)
 
     def create(self, path: str, raw: bytes) -> bool:
         """Make a small object unless it is there; of several who try, one succeeds.
@@ -145,6 +163,8 @@ class Store:
                 with open(path, "xb") as file, _whole(path):
                     file.write(raw)
                     file.flush()
+                    os.fsync(file.fileno())
+                _sync(path)
                 return
 
     def replace(self, path: str, raw: bytes) -> None:
@@ -191,13 +211,17 @@ class Store:
 
     def records(self) -> Iterator[tuple[str, Any, str]]:
         """(path in the store, content, what is wrong with it) of every record; moves nothing."""
+        self._check_format()
         with _plainly(self.root):
             paths = _patiently(lambda: sorted(self.files.find(self.root)))
         for path in paths:
             if path.endswith(".json"):
                 with _plainly(path):
                     raw = _patiently(functools.partial(self.files.cat_file, path))
-                content, problem = _unseal(raw)
+                try:
+                    content, problem = _unseal(raw)
+                except NewerError as error:
+                    content, problem = None, str(error)
                 yield path.removeprefix(self.root).lstrip("/"), content, problem
 
     def _names(self, name: str) -> tuple[str, ...]:
@@ -215,7 +239,24 @@ class Store:
         with _plainly(folder):
             return _patiently(listed)
 
+    def _check_format(self) -> None:
+        """Refuse a store of a newer format.
+
+        Raises:
+            NewerError: says to update.
+        """
+        if self._format is None:
+            known = self._read_record(f"{self.root}/{MARKER}")
+            found = int(known.get("format", 0)) if isinstance(known, dict) else 0
+            if found > FORMAT:
+                raise NewerError(_newer(f"the store {self.url}", found))
+            self._format = found
+
     def _read(self, path: str) -> Any:
+        self._check_format()
+        return self._read_record(path)
+
+    def _read_record(self, path: str) -> Any:
         for last in (False, True):  # a bad read of a good record must not condemn it
             with _plainly(path):
                 try:
@@ -230,6 +271,10 @@ class Store:
         return None
 
     def _write(self, path: str, content: Any) -> None:
+        self._check_format()
+        if not self._format:
+            self.replace(f"{self.root}/{MARKER}", _sealed({"format": FORMAT}))
+            self._format = FORMAT
         self.replace(path, _sealed(content))
 
     def _write_atomically(self, path: str, raw: bytes) -> None:
@@ -244,6 +289,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
+            _sync(path)
         finally:
             if os.path.exists(draft):
                 os.remove(draft)
@@ -287,6 +333,24 @@ def _whole(path: str) -> Iterator[None]:
         raise
 
 
+def _sync(path: str) -> None:
+    """Let a new name outlast a power cut, and its folder's own, where a file system can."""
+    for folder in (os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _newer(what: str, found: int) -> str:
+    return (
+        f"{what} is newer than this program: it has format {found}, and this version of Cuvee "
+        f"reads up to {FORMAT}. Update cuvee; nothing there was changed"
+    )
+
+
 def _sealed(content: Any) -> bytes:
     """A record: a content with its checksum."""
     text = canonical(content)
@@ -295,11 +359,17 @@ def _sealed(content: Any) -> bytes:
 
 
 def _unseal(raw: bytes) -> tuple[Any, str]:
-    """The content of a record, or what is wrong with it."""
+    """The content of a record, or what is wrong with it.
+
+    Raises:
+        NewerError: it has a newer format, which it says in `format`.
+    """
     try:
         record = json.loads(raw)
+        if isinstance(record.get("format"), int) and record["format"] > FORMAT:
+            raise NewerError(_newer("a record", record["format"]))
         content, digest = record["content"], record["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         return None, f"unreadable: {error!r}"
     if hashlib.sha256(canonical(content).encode()).hexdigest() != digest:
         return None, "its checksum does not match"

@@ -152,19 +152,22 @@ class Study:
     @property
     def verdict(self) -> str:
         """What may be said of the recommendation: first what its confirmation showed, if any."""
+        ours = self.recommendation.verdict.replace("ready to be confirmed; ", "")
         if self.confirmation is None:
             return " ".join([*self.larger, self.recommendation.verdict])
         found = {name: pair.judgment for name, pair in self.confirmation.objective.items()}
-        claimed = self.confirmation.claimed
-        good = self.confirmation.complete and all(found[name] == BETTER for name in claimed)
-        said = "; ".join(
-            f"against {', '.join(name for name in found if found[name] == judgment)} {judgment}"
-            for judgment in dict.fromkeys(found.values())
-        )
-        own = f"{'confirmed' if good else 'not confirmed'} at proxy scale: {said}."
-        kind, _, why = self.recommendation.verdict.partition(": ")
-        why = why.removeprefix("do not use this yet; ").removeprefix("ready to be confirmed; ")
-        return " ".join([*self.larger, own, f"The fit alone was {kind}: {why}"])
+        said = "; ".join(f"against {name} {judgment}" for name, judgment in found.items())
+        word = "confirmed" if self.confirmed else "not confirmed"
+        return " ".join([*self.larger, f"{word} at proxy scale: {said}. Before: {ours}"])
+
+    @property
+    def confirmed(self) -> bool | None:
+        """Whether fresh runs at proxy scale bore the claim out; None where none tested it."""
+        tested = self.confirmation
+        if tested is None:
+            return None
+        gains = tested.objective
+        return tested.complete and all(gains[name].judgment == BETTER for name in tested.claimed)
 
     @property
     def larger(self) -> tuple[str, ...]:

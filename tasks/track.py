@@ -204,6 +204,10 @@ class MlflowLedger:
             if alias:
                 client.set_registered_model_alias(name, alias, number)
 
+    def retract(self, name: str, alias: str) -> None:
+        with self._service() as (client, _):
+            client.delete_registered_model_alias(name, alias)
+
     @contextmanager
     def _service(self) -> Iterator[tuple[Any, str]]:
         try:

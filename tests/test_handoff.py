@@ -21,6 +21,7 @@ from flows.recipe import parse
 from flows.refit import refit
 from mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
 from tasks import exports, handoff_approval, handoff_card, handoff_manifest
+from tasks.record import bound_tags
 from tasks.store import Store
 from tasks.track import open_ledger
 
@@ -67,7 +68,7 @@ def test_an_approval_is_kept_with_its_grounds(study):
     """Catches an approval without who, when or what for, and a second one that hides it."""
     recipe, home, _ = study
     card, approval = handoff.approve(recipe, home, by="ada", note="as discussed")
-    kept = handoff_approval.get(Store(home.store), card.fingerprint)
+    kept = handoff_approval.get(Store(home.store), card.identity)
     assert kept == approval
     assert (kept.by, kept.note, kept.via) == ("ada", "as discussed", "command line")
     assert kept.at.endswith("+00:00") and kept.data == card.data and len(kept.data) == 4
@@ -272,6 +273,10 @@ def test_a_card_goes_through_json_whole(study):
     card = handoff.latest(recipe, home)
     again = handoff_card.from_json(json.loads(json.dumps(card.to_json())))
     assert again == card and again.answer.stages == card.answer.stages
+    later = card.to_json() | {"novel": 1}
+    later["answer"] = {**later["answer"], "novel": 1}
+    older = {k: v for k, v in card.to_json().items() if k not in ("tests", "purpose", "confirmed")}
+    assert handoff_card.from_json(later) == card and handoff_card.from_json(older).name == "tiny"
     with pytest.raises(EvidenceError, match="not the card"):
         handoff_card.from_json({"name": "x"})
 
@@ -293,11 +298,16 @@ def test_a_mistake_in_export_or_handoff_is_found_with_the_recipe(tmp_path, field
         parse(recommended_study.text(tmp_path, **fields))
 
 
-def registered(home: Home, fingerprint: str):
+def tagged(card, recipe=None) -> dict[str, str]:
+    """The tags by which a version stands for a card, for what its recipe asks."""
+    purpose = recipe.purpose if recipe else card.purpose
+    return {"cuvee.recommendation": card.fingerprint, **bound_tags(card.identity, purpose)}
+
+
+def registered(home: Home, card, recipe=None):
     """The record as a study leaves it: one version, which nobody has approved."""
     ledger = open_ledger(home.record)
-    run = ledger.create("tiny", {})
-    ledger.enroll("tiny", run, {"cuvee.recommendation": fingerprint}, "a recommendation")
+    ledger.enroll("tiny", ledger.create("tiny", {}), tagged(card, recipe), "a recommendation")
     return ledger
 
 
@@ -305,14 +315,14 @@ def test_an_alias_in_the_record_approves_what_it_stands_for(study, tmp_path):
     """Catches an alias of another version taken for this one's, and an approval not kept."""
     recipe, home, _ = study
     card = handoff.latest(recipe, home)
-    ledger = registered(home, card.fingerprint)
+    ledger = registered(home, card)
     ledger.enroll("tiny", ledger.create("tiny", {}), {"cuvee.recommendation": "other"}, "")
     ledger.mark("tiny", "2", {}, "approved")
     with pytest.raises(ApprovalError, match="not approved"):
         handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
     ledger.mark("tiny", "1", {"approved_by": "ada", "approval_note": "go"}, "approved")
     _, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
-    kept = handoff_approval.get(Store(home.store), card.fingerprint)
+    kept = handoff_approval.get(Store(home.store), card.identity)
     assert (kept.by, kept.note, kept.via) == ("ada", "go", "MLflow")
     assert content["approval"] == {"by": "ada", "at": kept.at, "note": "go", "via": "MLflow"}
     shutil.rmtree(home.record)  # the record is lost, the approval is not
@@ -333,7 +343,7 @@ def test_a_tag_in_the_record_approves_too(study, tags, by):
     """Catches a tag that says no, or names somebody alone, taken for an approval."""
     recipe, home, _ = study
     card = handoff.latest(recipe, home)
-    registered(home, card.fingerprint).mark("tiny", "1", tags)
+    registered(home, card).mark("tiny", "1", tags)
     if by is None:
         with pytest.raises(ApprovalError, match="not approved"):
             handoff.adopt(recipe, home, card)
@@ -345,12 +355,12 @@ def test_void_evidence_is_refused_though_the_record_approves_it(study):
     """Catches an alias that goes round the check, and a reviewer who is not told."""
     recipe, home, _ = study
     card = handoff.latest(recipe, home)
-    ledger = registered(home, card.fingerprint)
+    ledger = registered(home, card)
     ledger.mark("tiny", "1", {}, "approved")
     shutil.rmtree(min(Path(home.store, "runs").iterdir()))
     with pytest.raises(ApprovalError, match="void"):
         handoff.adopt(recipe, home, card)
-    assert handoff_approval.get(Store(home.store), card.fingerprint) is None
+    assert handoff_approval.get(Store(home.store), card.identity) is None
     assert "void" in ledger.versions("tiny")[0].tags["cuvee.refused"]
 
 
@@ -358,12 +368,12 @@ def test_an_approval_is_told_to_the_record_and_holds_without_it(study, monkeypat
     """Catches an approval that is lost with the record, or that the record does not show."""
     recipe, home, _ = study
     card = handoff.latest(recipe, home)
-    ledger = registered(home, card.fingerprint)
+    ledger = registered(home, card)
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         handoff.approve(recipe, home, by="ada")
-    assert handoff_approval.get(Store(home.store), card.fingerprint).by == "ada"
+    assert handoff_approval.get(Store(home.store), card.identity).by == "ada"
     handoff.approve(recipe, home, by="eve")  # says it again, now that the record answers
     [version] = ledger.versions("tiny")
     assert version.aliases == {"approved"} and version.tags["cuvee.approved_by"] == "ada"
@@ -379,7 +389,7 @@ def test_a_watch_hands_off_what_is_approved_in_the_record_and_calls_once(study, 
         path.write_text(recommended_study.text(corpus, handoff=given))
         recipe = parse(path.read_text())
         card = handoff.latest(recipe, home)
-        ledger = registered(home, card.fingerprint)
+        ledger = registered(home, card, recipe)
         words = [sys.executable, "-m", "flows", "handoff", str(path), "--home", str(home.root)]
         refused = subprocess.run(words, check=False, capture_output=True, text=True, cwd=ROOT)
         assert refused.returncode == 2 and "is not approved" in refused.stderr

@@ -316,6 +316,19 @@ def test_a_damaged_outcome_is_unknown(store, server):
     assert len(server.messages) == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [({"novel": 1}, "done"), ({"state": "queued"}, None), ({"state": None}, None)],
+)
+def test_an_outcome_of_another_version_is_read_or_unknown(store, server, changes, state):
+    """Catches a TypeError for a field more, and a state that is not known taken for a refusal."""
+    once(Call(server.url), store, KEY, {})
+    kept = store.recall(f"handoffs/{KEY}", "1.outcome")
+    store.remember(f"handoffs/{KEY}", "1.outcome", {**kept, **changes})
+    found = handoff_call.last(store, KEY)[1]
+    assert (found and found.state) == state
+
+
 def test_claims_hold_on_another_file_system(server):
     """Catches a claim by the file system of this machine alone."""
     store = Store("memory://handoff-calls")

@@ -41,6 +41,15 @@ def test_equal_pictures_are_no_work():
     assert looking.changes(BEFORE, dataclasses.replace(BEFORE, date="later", weights={})) == ()
 
 
+@pytest.mark.parametrize(("lacking", "more"), [("confirm", {}), ("", {"novel": 1})])
+def test_a_picture_of_another_version_ends_no_look(tmp_path, lacking, more):
+    """Catches a field more or less that ends every look in a TypeError until a person comes."""
+    store = Store(str(tmp_path))
+    values = {k: v for k, v in dataclasses.asdict(BEFORE).items() if k != lacking} | more
+    store.remember("latest", looking._hash("n"), values)
+    assert looking.latest(store, "n") == (None if lacking else BEFORE)
+
+
 @pytest.mark.parametrize("part", ["recipe", "confirm", "scoring", "code"])
 def test_each_part_of_a_picture_is_looked_at(part):
     """Catches a part that is kept and never compared."""
@@ -145,7 +154,7 @@ def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
     other = deployment(recipe, text, tmp_path, cron="0 3 * * 1", parameters="{}")
     assert other.schedules[0].schedule.cron == "0 3 * * 1"
     for cron, parameters, said in (
-        ("every day", "{}", r"'every day' in .* is none: give five fields[^:]*$"),
+        ("every day", "{}", "every day"),
         ("", "{", "JSON"),
         ("", "[1]", "JSON object"),
     ):

@@ -4,15 +4,16 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 
 import fsspec
 import fsspec.implementations.memory
 import pytest
 
-from mixtures.errors import StorageError
-from mixtures.history import Failed, RunResult, RunSpec, Score, Stage
+from mixtures.errors import NewerError, StorageError
+from mixtures.history import Failed, RunResult, RunSpec, Score, Stage, to_json
 from tasks import handoff_manifest
-from tasks.store import Store
+from tasks.store import FORMAT, Store, _sealed
 
 
 def spec(seed: int = 0) -> RunSpec:
@@ -239,3 +240,64 @@ def test_a_result_is_read_once_and_a_failure_until_it_is_one(tmp_path, monkeypat
     assert len(read) == 4
     Store(str(tmp_path)).put(result(1))
     assert store.get(spec(1).fingerprint) == result(1)
+
+
+def written_later(path: str, **spec) -> None:
+    """A record as a later version of the same format would write it, with fields of its own."""
+    content = json.loads(json.dumps(to_json(result())))
+    content["spec"] |= spec
+    content["scores"]["domain/a"]["novel"] = content["novel"] = 1
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(_sealed(content))
+
+
+def test_a_field_of_a_later_version_is_no_damage_and_is_not_lost(tmp_path):
+    """Catches an old client that quarantines what a newer one wrote, or writes it poorer."""
+    store = Store(str(tmp_path))
+    written_later(record(store), novel=0.0)
+    assert store.get(spec().fingerprint) == result() and store.damaged == []
+    Store(str(tmp_path)).put(result())
+    content = json.loads(Path(record(store)).read_text())["content"]
+    assert content["novel"] == 1 and content["spec"]["novel"] == 0.0
+    other = record(store).replace(spec().fingerprint, "f" * 64)  # of another value of the field
+    written_later(other, novel=1.0)
+    assert store.get("f" * 64) is None and Path(other).exists() and store.damaged == []
+
+
+@pytest.mark.parametrize("where", ["store", "record"])
+def test_what_a_newer_format_holds_is_refused_and_not_touched(tmp_path, where):
+    """Catches a newer record that is moved or trained again over, and a store without a number."""
+    Store(str(tmp_path)).put(result())
+    marker, path = tmp_path / "format.json", Path(record(Store(str(tmp_path))))
+    assert json.loads(marker.read_text())["content"] == {"format": FORMAT}
+    if where == "store":
+        marker.write_bytes(_sealed({"format": FORMAT + 1, "novel": 1}))
+    else:
+        path.write_text(json.dumps({"format": FORMAT + 1, "body": "of a kind unknown"}))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for attempt in (
+        lambda store: store.get(spec().fingerprint),
+        lambda store: store.put(result()),
+        lambda store: tuple(store.outcomes()),
+    ):
+        with pytest.raises(NewerError, match=r"is newer than this program.*Update cuvee"):
+            attempt(Store(str(tmp_path)))
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_claims_and_records_outlast_a_power_cut(tmp_path, monkeypatch):
+    """Catches a claim of a handoff that is not written through, or whose folder is not: after a
+    power cut the call would be made twice."""
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda handle: (synced.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle)),
+    )
+    store = Store(str(tmp_path))
+    store.create(f"{store.root}/handoffs/k/1.claim", b"x")
+    folder = f"{tmp_path}/handoffs"
+    assert {f"{folder}/k/1.claim", f"{folder}/k", folder} <= set(synced)
+    store.remember("things", "a", 1)
+    assert f"{tmp_path}/things" in synced and any(".draft" in path for path in synced)

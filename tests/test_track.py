@@ -352,6 +352,9 @@ def test_a_recommendation_is_registered_once_with_what_it_rests_on(kind, place, 
         named,
         recommendation=replace(named.recommendation, evidence=named.recommendation.evidence[1:]),
     )
+    rebuild(Recorder(ledger), other, tmp_path)  # the card there is not its own
+    assert len(ledger.versions(named.name)) == 1
+    handoff_card.keep(Store(str(tmp_path / "store")), handoff_card.card(other, "digest"), tmp_path)
     rebuild(Recorder(ledger), other, tmp_path)
     ledger.mark(named.name, "1", {"cuvee.note": "first"}, "approved")
     ledger.mark(named.name, "2", {}, "approved")
