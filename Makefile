@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-portable lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale bench-faults clean
+.PHONY: demo test test-slow test-portable test-trainers lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale bench-faults clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -33,6 +33,9 @@ test-portable: $(READY)  ## the tests of answers under an older instruction set,
 	@! grep -qs avx512f /proc/cpuinfo || env $(OLDER) $(BIN)/python -m pytest -n 2 --dist loadfile \
 		$(PORTABLE:%=tests/test_%.py)
 	@! grep -qs avx512f /proc/cpuinfo || env $(OLDER) $(BIN)/python -m pytest -m slow tests/test_anneal.py
+
+test-trainers: $(READY)  ## exports, read by the trainers' own libraries, each installed into a folder of its own
+	@$(BIN)/python tests/trainers.py
 
 lint: $(READY)  ## style, types, layout
 	@$(BIN)/ruff check .
