@@ -52,6 +52,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.count: collections.Counter[str] = collections.Counter()
+        self.kinds: dict[str, collections.Counter[str]] = collections.defaultdict(
+            collections.Counter
+        )
         self.seen: collections.Counter[tuple[str, str]] = collections.Counter()
         self.examples: list[str] = []
 
@@ -60,14 +63,14 @@ class Tally:
 
         `valid` is None where it is not known whether the input is.
         """
-        self.count["inputs_tried"] += 1
+        self.add("inputs_tried", kind)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         try:
             right = act()
         except Hang:
             self.note("hangs", kind, text)
         except CuveeError as error:
-            self.count["refused"] += 1
+            self.add("refused", kind)
             if valid:
                 self.note("wrong_refusals", kind, f"{error}\n{text}")
             elif "\n" in str(error) or not str(error):
@@ -76,9 +79,10 @@ class Tally:
             if isinstance(error, KeyboardInterrupt):
                 raise
             last = traceback.format_exception_only(error)[-1].strip()
-            self.note("tracebacks", kind, f"{last}\n{text}")
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            self.note("tracebacks", kind, f"{last} ({frame.filename}:{frame.lineno})\n{text}")
         else:
-            self.count["accepted"] += 1
+            self.add("accepted", kind)
             if valid is False:
                 self.note("wrong_acceptances", kind, text)
             elif not right:
@@ -86,9 +90,14 @@ class Tally:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
+    def add(self, what: str, kind: str) -> None:
+        """Count what became of an input."""
+        self.count[what] += 1
+        self.kinds[kind][what] += 1
+
     def note(self, what: str, kind: str, text: str) -> None:
         """Count a defect and keep an example."""
-        self.count[what] += 1
+        self.add(what, kind)
         self.seen[what, kind] += 1
         if self.seen[what, kind] <= SHOWN:
             self.examples.append(f"[{what}: {kind}]\n{text[:700]}")

@@ -1,7 +1,7 @@
-"""The whole campaign of faults: `faults.py`, `inputs.py` and `records.py`, one after the other.
+"""The whole campaign of faults: `inputs.py`, `fuzz.py`, `records.py` and `faults.py` in turn.
 
-Usage: python benchmarks/resilience.py [--trials 52] [--count 12000] [--sizes 100 1000 10000]. The
-last line is JSON with the figures of all three.
+Usage: python benchmarks/resilience.py [--trials 52] [--count 12000] [--fuzz 30000] [--sizes 100
+1000 10000]. The last line is JSON with the figures of all four.
 """
 
 import argparse
@@ -30,6 +30,11 @@ def run(program: str, *words: str) -> dict[str, Any]:
     return dict(json.loads(last))
 
 
+def both_kinds(generated: dict[str, Any], fuzzed: dict[str, Any]) -> dict[str, Any]:
+    """The figures of generated and of fuzzed inputs, added."""
+    return {name: value + fuzzed.get(name, 0) for name, value in generated.items()}
+
+
 def together(faults: dict[str, Any], tried: dict[str, Any], records: dict[str, Any]) -> Any:
     """The figures of the campaign; a traceback or a hang counts wherever it was met."""
     both = {name: faults[name] + tried[name] for name in ("tracebacks", "hangs")}
@@ -41,9 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=52)
     parser.add_argument("--count", type=int, default=12_000)
+    parser.add_argument("--fuzz", type=int, default=30_000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1_000, 10_000])
     given = parser.parse_args()
-    tried = run("inputs.py", "--count", str(given.count))
+    tried = both_kinds(
+        run("inputs.py", "--count", str(given.count)), run("fuzz.py", "--count", str(given.fuzz))
+    )
     records = run("records.py", "--sizes", *map(str, given.sizes))
     faults = run("faults.py", "--trials", str(given.trials))
     print(json.dumps(together(faults, tried, records)))

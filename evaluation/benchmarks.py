@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import reprlib
 import tempfile
 import zipfile
 import zlib
@@ -237,14 +238,17 @@ def _checked(row: Mapping[str, Any], where: str) -> Item:
         return {"text": text}
     query, choices, gold = row.get("query"), row.get("choices"), row.get("gold")
     if not isinstance(query, str):
-        raise DataError(f'{where}: "query" must be text; found {query!r}')
+        raise DataError(f'{where}: "query" must be text; found {reprlib.repr(query)}')
     listed = choices if isinstance(choices, list) else []
     good = all(isinstance(choice, str) and choice.strip() for choice in listed)
     if not good or len(set(listed)) < max(2, len(listed)):
-        raise DataError(f'{where}: "choices" must be at least 2 different texts; found {choices!r}')
-    if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(listed):
         raise DataError(
-            f'{where}: "gold" is the position of the answer, 0 to {len(listed) - 1}; found {gold!r}'
+            f'{where}: "choices" must be at least 2 different texts; found {reprlib.repr(choices)}'
+        )
+    if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(listed):
+        found = reprlib.repr(gold)
+        raise DataError(
+            f'{where}: "gold" is the position of the answer, 0 to {len(listed) - 1}; found {found}'
         )
     return {"query": query, "choices": listed, "gold": gold}
 

@@ -93,7 +93,8 @@ def said(error: yaml.YAMLError) -> str:
     """What is wrong with a text and where, in one line."""
     mark = getattr(error, "problem_mark", None)
     place = f", in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return " ".join(str(getattr(error, "problem", None) or error).split()) + place
+    why = " ".join(str(getattr(error, "problem", None) or error).split())
+    return why.replace(' in "<unicode string>"', "") + place
 
 
 def _measure(text: str) -> None:

@@ -91,10 +91,11 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     if hashlib.sha256(memoryview(data)[DIGEST:]).digest() != data[:DIGEST]:
         return None
-    state: dict[str, Any] = torch.load(
-        io.BytesIO(data[DIGEST:]), map_location="cpu", weights_only=True
-    )
-    return state
+    try:
+        state = torch.load(io.BytesIO(data[DIGEST:]), map_location="cpu", weights_only=True)
+    except Exception:  # torch raises of many kinds where an archive is not its own
+        return None
+    return state if isinstance(state, dict) and "identity" in state else None
 
 
 def export(

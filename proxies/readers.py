@@ -94,9 +94,10 @@ _DAMAGED = (
 
 
 def _broken(path: Path, error: Exception) -> CorruptError:
+    why = " ".join(str(error).split())[:300]
     return CorruptError(
-        f"{path} breaks off, is damaged or is not what its name says ({error}); copy or "
-        "download it again, or rename it"
+        f"{path} breaks off, is damaged or is not what its name says ({why}); copy or download it "
+        "again, or rename it"
     )
 
 
@@ -294,8 +295,7 @@ def _table(path: Path, field: str) -> Iterator[Document]:
         if not any(test(inner) for test in _TEXT):
             raise DataError(f"{path}: column {field!r} holds {holds}, not text")
         for batch in batches:
-            column = batch.column(field)
-            column = column.dictionary_decode() if pa.types.is_dictionary(holds) else column
+            column = _sound(batch.column(field))
             for value in column:
                 row += 1
                 place = f"{path}, row {row}"
@@ -311,6 +311,20 @@ def _table(path: Path, field: str) -> Iterator[Document]:
                 yield Unusable(f"{place}: column {field!r} is null") if text is None else text
 
 
+def _sound(column: Any) -> Any:
+    """Bytes of a column whose offsets lie within it: Arrow itself reads wherever they point."""
+    if pa.types.is_dictionary(column.type):
+        column.validate(full=True)
+        column = column.dictionary_decode()
+    column = column.view(_BYTES.get(column.type, column.type))  # text is checked row by row
+    column.validate(full=True)
+    return column
+
+
+_BYTES = {
+    pa.string(): pa.binary(), pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}  # fmt: skip
 _TEXT: tuple[Callable[[Any], bool], ...] = (
     pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
     pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,

@@ -8,6 +8,7 @@ checkpoint is known by the hash of its weights, and kept under that hash for the
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,31 @@ def read(source: Path, size: str, vocabulary: int) -> dict[str, Tensor]:
     try:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         found = load_file(source / FILE)
+    except RecursionError:
+        raise DataError(f"the checkpoint in {source} cannot be read: nested too deeply") from None
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"the checkpoint in {source} cannot be read: {error}") from error
+        why = " ".join(str(error).split())
+        raise DataError(f"the checkpoint in {source} cannot be read: {why}") from error
+    if not isinstance(config, dict):
+        raise DataError(
+            f"config.json of the checkpoint in {source} is no mapping; found "
+            f"{type(config).__name__}"
+        )
     _check(config, source, size, vocabulary)
     rung = ladder.rung(size)
+    for name, value in found.items():
+        wanted = 1 if name.endswith("norm.weight") else 2
+        if value.dim() != wanted:
+            raise DataError(
+                f"tensor {name!r} of the checkpoint in {source} has {value.dim()} dimensions, "
+                f"wanted {wanted}"
+            )
     try:
         values = _ours({name: value.float() for name, value in found.items()}, rung.layers)
     except KeyError as error:
         raise DataError(f"the checkpoint in {source} lacks the tensor {error}") from error
+    except RuntimeError as error:  # projections that cannot be joined
+        raise DataError(f"the checkpoint in {source} does not fit together: {error}") from error
     for name, shape in layout(rung, vocabulary):
         if tuple(values[name].shape) != shape or not bool(torch.isfinite(values[name]).all()):
             raise DataError(
@@ -109,7 +127,7 @@ def _check(config: Mapping[str, Any], source: Path, size: str, vocabulary: int) 
         "tie_word_embeddings": False,
     }
     wrong = [
-        f"{key} is {config.get(key)!r}, wanted {value!r}"
+        f"{key} is {reprlib.repr(config.get(key))}, wanted {value!r}"
         for key, value in wanted.items()
         if config.get(key) != value
     ]

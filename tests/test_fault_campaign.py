@@ -157,6 +157,8 @@ def test_figures_of_the_three_programs_are_added_where_they_mean_the_same():
     nothing = dict.fromkeys(faults.KEYS, 0) | {"kinds": {}}
     disturbed = nothing | {"trials": 52, "tracebacks": 1}
     tried = {"inputs_tried": 12_000, "tracebacks": 2, "hangs": 3, "wrong_acceptances": 0}
+    added = resilience.both_kinds(tried, {"inputs_tried": 30_000, "tracebacks": 1, "hangs": 0})
+    assert (added["inputs_tried"], added["tracebacks"], added["hangs"]) == (42_000, 3, 3)
     found = resilience.together(disturbed, tried, {"open_10000_seconds": 9.5})
     assert (found["tracebacks"], found["hangs"], found["trials"]) == (3, 3, 52)
     assert (found["inputs_tried"], found["open_10000_seconds"]) == (12_000, 9.5)
