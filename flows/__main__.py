@@ -5,6 +5,7 @@ imported after it.
 """
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -315,7 +316,7 @@ def _workers(given: recipes.Recipe, place: Home) -> Iterator[None]:
 def _person() -> Iterator[Display]:
     """What a person meets: progress, errors in a sentence, and a way on after Ctrl-C."""
     signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
+    signal.signal(signal.SIGINT, _terminate)  # which shells ignore in background jobs
     with use(Display()) as display:
         try:
             yield display
@@ -333,6 +334,7 @@ def _person() -> Iterator[Display]:
 
 
 def _terminate(_number: int, _frame: Any) -> None:
+    os.write(2, b"\ncuvee: stopping ...\n")  # at once: to end workers takes seconds
     raise KeyboardInterrupt
 
 

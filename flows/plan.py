@@ -4,6 +4,7 @@ Data are fetched and prepared if they are not there yet, since the design depend
 each domain has; no proxy is trained.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,8 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     for line in earlier.sentences(store, problem, home.corpora):
         say(line)
     display.console.print(design(problem, specs))
+    for line in repeated(specs):
+        say(line)
     for line in continual.sentences(recipe, prepared):
         say(line)
     climbing = 0.0
@@ -226,6 +229,18 @@ def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
             f"{most * problem.full_tokens / domain.tokens:.2f}",
         )
     return table
+
+
+def repeated(specs: tuple[RunSpec, ...]) -> list[str]:
+    """A sentence on the runs that repeat a mixture, which a recipe's `runs` does not count."""
+    seen = Counter(tuple(spec.weights.tolist()) for spec in specs)
+    often = [count for count in seen.values() if count > 1]
+    if not often:
+        return []
+    return [
+        f"Of the {len(specs)} runs, {sum(often)} repeat {len(often)} mixtures over seeds, to "
+        "measure the noise (method.anchors, method.seeds); method.runs counts the others"
+    ]
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,10 @@ def deployment(
     try:
         schedule = CronSchedule(cron=when, timezone=part.timezone)
     except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RecipeError(f"the schedule {when!r} in {part.timezone!r}: {reason}") from error
+        raise RecipeError(
+            f"the schedule {when!r} in {part.timezone!r} is none: give five fields (minute, hour, "
+            'day, month, weekday), such as "0 3 * * 1", and a zone such as Europe/Paris'
+        ) from error
     return RunnerDeployment.from_entrypoint(
         entrypoint=ENTRYPOINT,
         name=recipe.name,

@@ -39,6 +39,7 @@ __all__ = ["CorpusSettings", "prepare"]
 
 VERSION = 1  # raised by hand whenever the same sources would give other shards
 DEFAULT = CorpusSettings()
+PLENTY = 64  # bytes a token, beyond which no text is too small for its tokens
 
 
 def prepare(
@@ -207,14 +208,21 @@ def _encode(
     settings: CorpusSettings,
     progress: Report,
 ) -> list[dict[str, Any]]:
-    """Second pass: spools to shards; returns the manifest's entries."""
+    """Second pass: spools to shards; returns the manifest's entries.
+
+    The smallest domains come first, so that those which are too small are told before the large
+    ones are encoded, all of them at once.
+    """
     encoder = tokenizers.Encoder(tokenizer)
     vocabulary, eot = tokenizer.get_vocab_size(), tokenizers.end_of_text(tokenizer)
     total = sum(sum(domain.sizes) for domain in domains)
     folders = folder_names([domain.name for domain in domains])
     done = 0
-    entries = []
-    for domain in domains:
+    entries: dict[str, dict[str, Any]] = {}
+    small: list[str] = []
+    for domain in sorted(domains, key=lambda one: sum(one.sizes)):
+        if small and sum(domain.sizes) > PLENTY * settings.min_tokens:
+            break
         folder = work / folders[domain.name]
         train = ShardWriter(folder, "train", vocabulary=vocabulary, eot=eot)
         valid = ShardWriter(folder, "valid", vocabulary=vocabulary, eot=eot)
@@ -231,9 +239,15 @@ def _encode(
                 number += 1
             progress(f"tokenizing {domain.name}", 0.45 + 0.54 * done / total)
         domain.spool.unlink()
-        entry = _entry(domain, train.close(), valid.close(), work, settings)
-        entries.append({**entry, "folder": folder.name})
-    return entries
+        try:
+            entry = _entry(domain, train.close(), valid.close(), work, settings)
+        except DataError as error:
+            small.append(str(error))
+        else:
+            entries[domain.name] = {**entry, "folder": folder.name}
+    if small:
+        raise DataError("; ".join(small))
+    return [entries[domain.name] for domain in domains]
 
 
 def _entry(

@@ -67,9 +67,14 @@ def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
     if study.law:
         note = f"of the objective, held out, by {study.law.law}"
         found.append(("Rank correlation", f"{study.law.spearman:.2f}", note))
-    note = f"{study.trained_now} proxies trained now, {study.reused} reused"
-    found.append(("Minutes", f"{study.minutes:.1f}", note))
+    found.append(("Minutes", f"{study.minutes:.1f}", f"of the last command; {_trained(study)}"))
     return tuple(found)
+
+
+def _trained(study: Study) -> str:
+    """Who trained the proxies; the parts add up to all of them."""
+    now = min(study.trained_now, study.proxies)
+    return f"{now} trained by the last command, {study.proxies - now} before it"
 
 
 def warnings(study: Study) -> tuple[str, ...]:
@@ -199,7 +204,7 @@ def _cost(study: Study) -> str:
     ]
     return (
         f"{study.proxies} proxies of size {'; '.join(sizes)}: "
-        f"{study.trained_now} trained now, {study.reused} reused, {len(study.failed)} failed; "
-        f"{study.minutes:.1f} minutes, {flops:.2e} FLOPs in all, "
+        f"{_trained(study)}, {len(study.failed)} of them failed; {flops:.2e} FLOPs in all; the "
+        f"last command took {study.minutes:.1f} minutes, at "
         f"{study.tokens_per_second:,.0f} tokens per second and core."
     )

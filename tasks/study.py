@@ -152,13 +152,17 @@ class Study:
     @property
     def verdict(self) -> str:
         """What may be said of the recommendation: first what its confirmation showed, if any."""
-        ours = self.recommendation.verdict.replace("ready to be confirmed; ", "")
         if self.confirmation is None:
             return " ".join([*self.larger, self.recommendation.verdict])
         found = {name: pair.judgment for name, pair in self.confirmation.objective.items()}
-        said = "; ".join(f"against {name} {judgment}" for name, judgment in found.items())
-        word = "confirmed" if self.confirmed else "not confirmed"
-        return " ".join([*self.larger, f"{word} at proxy scale: {said}. Before: {ours}"])
+        said = "; ".join(
+            f"against {', '.join(name for name in found if found[name] == judgment)} {judgment}"
+            for judgment in dict.fromkeys(found.values())
+        )
+        own = f"{'confirmed' if self.confirmed else 'not confirmed'} at proxy scale: {said}."
+        kind, _, why = self.recommendation.verdict.partition(": ")
+        why = why.removeprefix("do not use this yet; ").removeprefix("ready to be confirmed; ")
+        return " ".join([*self.larger, own, f"The fit alone was {kind}: {why}"])
 
     @property
     def confirmed(self) -> bool | None:

@@ -322,6 +322,32 @@ def test_too_little_text_is_named_with_what_there_is(tmp_path):
         prepare({}, tmp_path, benchmarks={}, settings=SMALL)
 
 
+def test_domains_that_are_too_small_are_told_before_the_large_are_encoded(tmp_path):
+    """Catches hours of tokenizing that are thrown away for one small domain, and then once more for
+    the next: the small ones come first, and all of them are named."""
+    given = {**sources(), "tiny": Texts(("one two", "three four"))}
+    given["small"] = Texts(("five six", "seven"))
+    said = []
+    with pytest.raises(
+        DataError, match="'small' has .*; .*'tiny' has|'tiny' has .*; .*'small' has"
+    ):
+        prepare(
+            given,
+            tmp_path,
+            benchmarks={},
+            settings=SMALL,
+            progress=lambda text, _: said.append(text),
+        )
+    encoded = [text.removeprefix("tokenizing ") for text in said if text.startswith("tokenizing")]
+    assert set(encoded) == {"tiny", "small"}
+
+
+def test_the_order_of_encoding_changes_no_corpus(tmp_path):
+    """Catches domains that are written in the order of their size: runs are tied to the order."""
+    made = prepare(sources(), tmp_path, benchmarks={}, settings=SMALL)
+    assert [domain.name for domain in made.domains] == list(sources())
+
+
 def test_text_that_another_domain_holds_is_named_as_such(tmp_path):
     """Catches the wrong domain accused: "b has 0 usable documents; add text"."""
     a = Texts(tuple(document(i) for i in range(23)))

@@ -154,7 +154,7 @@ def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
     other = deployment(recipe, text, tmp_path, cron="0 3 * * 1", parameters="{}")
     assert other.schedules[0].schedule.cron == "0 3 * * 1"
     for cron, parameters, said in (
-        ("every day", "{}", "every day"),
+        ("every day", "{}", r"'every day' in .* is none: give five fields[^:]*$"),
         ("", "{", "JSON"),
         ("", "[1]", "JSON object"),
     ):
