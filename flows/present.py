@@ -1,6 +1,8 @@
 """What the command line prints of a finished study."""
 
 import json
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,16 @@ def present(console: Console, folder: Path, record: str) -> None:
     console.print(f"report:   {folder / 'report.html'}", markup=False)
     console.print(f"summary:  {folder / 'summary.json'}", markup=False)
     if record:
-        console.print(f"record:   {record} (open it with: cuvee review)", markup=False)
+        console.print(f"record:   {record}{opened(record)}", markup=False)
+
+
+def opened(record: str | Path) -> str:
+    """How a local record is opened from here; nothing for that of a server."""
+    if not Path(record).is_dir():
+        return ""
+    home, default = Path(record).parent, Path(os.environ.get("CUVEE_HOME") or ".cuvee")
+    option = "" if home == default.resolve() else f" --home {shlex.quote(str(home))}"
+    return f" (open it with: cuvee review{option})"
 
 
 def shares(answer: Recommendation) -> Table:

@@ -1,10 +1,12 @@
 """What a study says of itself: short, in one sense, and with counts that add up."""
 
 import re
+import shlex
 
 import synthetic_study
 
 from flows.plan import repeated
+from flows.present import opened
 from mixtures.history import RunSpec, Stage
 from tasks import headline
 
@@ -48,3 +50,15 @@ def test_a_plan_says_why_it_has_more_runs_than_were_asked_for():
     (line,) = repeated((spec(0.1, 0), spec(0.2, 0), *anchors))
     assert line.startswith("Of the 8 runs, 6 repeat 2 mixtures over seeds")
     assert repeated((spec(0.1, 0), spec(0.2, 0))) == []
+
+
+def test_the_hint_to_open_the_record_works_when_it_is_typed(tmp_path, monkeypatch):
+    """Catches `cuvee review` for a record that lies in another home, or on a server."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CUVEE_HOME", raising=False)
+    for home, options in ((".cuvee", []), ("my home", ["--home", str(tmp_path / "my home")])):
+        record = tmp_path / home / "mlflow"
+        record.mkdir(parents=True)
+        typed = opened(record).removeprefix(" (open it with: ").removesuffix(")")
+        assert shlex.split(typed) == ["cuvee", "review", *options]
+    assert opened("http://127.0.0.1:4998") == ""
