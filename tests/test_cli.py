@@ -90,7 +90,7 @@ def test_a_mistake_in_a_recipe_is_one_sentence(tmp_path):
         ("empty", ("prose",)),
         ("latin", ("prose.jsonl", "line 2", "UTF-8")),
         ("broken", ("prose.jsonl", "line 2")),
-        ("small", ("prose", "training tokens")),
+        ("small", ("prose", "16,384 are needed")),
         ("size", ("0.4M", "did you mean")),
         ("bounds", ("clash",)),
         ("weights", ("sum to 0.9",)),
