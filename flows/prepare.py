@@ -216,8 +216,8 @@ def _look(sources: Mapping[str, Files], least: int) -> None:
             continue
         if most < least:
             wrong.append(
-                f"domain {name!r} has at most {most:,.0f} tokens, and {least:,} are needed: add "
-                "text, merge it with another domain, or lower corpus.min_tokens"
+                f"domain {name!r} has at most {most:,.0f} training tokens, and {least:,} are "
+                "needed: add text, merge it with another domain, or lower corpus.min_tokens"
             )
     if wrong:
         raise DataError("; ".join(wrong))
