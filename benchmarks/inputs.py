@@ -64,6 +64,7 @@ class Tally:
         `valid` is None where it is not known whether the input is.
         """
         self.add("inputs_tried", kind)
+        began = time.process_time()
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         try:
             right = act()
@@ -89,6 +90,8 @@ class Tally:
                 self.note("misread", kind, text)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+        if time.process_time() - began > PATIENCE:  # where the alarm was lost, as in a callback
+            self.note("hangs", kind, text)
 
     def add(self, what: str, kind: str) -> None:
         """Count what became of an input."""

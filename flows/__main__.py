@@ -31,6 +31,7 @@ from tasks.markdown import printable
 from tasks.review import PORT
 from tasks.review import review as review_record
 
+LONGEST = 10_000  # characters of an error
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 app = typer.Typer(
@@ -322,7 +323,7 @@ def _person() -> Iterator[Display]:
             yield display
         except CuveeError as error:
             display.close()
-            print(f"cuvee: error: {printable(str(error))}", file=sys.stderr)
+            print(f"cuvee: error: {printable(str(error))[:LONGEST]}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             display.close()

@@ -188,8 +188,7 @@ def told(
     if joined.left_out:
         warnings.append(
             f"{len(joined.left_out)} runs stand in one table only and were left out: "
-            f"{', '.join(joined.left_out[: table_file.SHOWN])}"
-            f"{' and others' if len(joined.left_out) > table_file.SHOWN else ''}."
+            f"{table_file.some(joined.left_out)}."
         )
     if joined.missed > tables.ROUNDING + 1e-9:
         warnings.append(

@@ -54,8 +54,8 @@ def domains(table: Table, key: str, only: Sequence[str] = ()) -> tuple[list[str]
     if only:
         unknown = [name for name in only if name not in names]
         if unknown:
-            known = ", ".join(name for name in names if name not in silent)
-            raise DataError(f"{table.path} has no domain {some(unknown)}; it has: {known}")
+            known = [name for name in names if name not in mute]
+            raise DataError(f"{table.path} has no domain {some(unknown)}; it has: {some(known)}")
         whole = [name for name in plain if not np.any(np.isnan(values[name]))]
         return list(dict.fromkeys((*only, *whole, *_shares(table, names)))), []
     taken = _shares(table, names)

@@ -18,7 +18,7 @@ import numpy as np
 
 from mixtures.domains import Array
 from mixtures.errors import DataError
-from tasks.markdown import CONTROL
+from tasks.markdown import CONTROL, printable
 
 LARGEST = 2**30  # bytes of a table, unpacked
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -27,7 +27,7 @@ UNNAMED = "Unnamed:"  # how pandas calls a column without a name: a row's number
 NUMBER = re.compile(r"\s*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\s*$")
 COMMA = re.compile(r"\s*[-+]?[0-9]*,[0-9]+(?:[eE][-+]?[0-9]+)?\s*$")
 POINT = re.compile(r"\s*[-+]?[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]+)?\s*$")
-SHOWN = 5  # names that an error shows
+SHOWN, LONG = 5, 100  # names that an error shows, and characters of each
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def _table(path: Path, header: list[str], rows: list[list[str]], divider: str) -
 
 
 def some(names: Sequence[object]) -> str:
-    """The first names of a list, in one line."""
-    shown = ", ".join(" ".join(str(name).split()) for name in names[:SHOWN])
+    """The first names of a list, in one line and as a terminal may show them."""
+    shown = ", ".join(" ".join(printable(str(name)).split())[:LONG] for name in names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
 
 

@@ -264,7 +264,7 @@ def tokens(
     """
     unknown = sorted(set(given) - set(domains))
     if unknown:
-        raise DataError(f"{field} names {some(unknown)}; domains: {', '.join(domains)}")
+        raise DataError(f"{field} names {some(unknown)}; domains: {some(domains)}")
     if not given:
         return dict.fromkeys(domains, 10**9)
     lacking = [name for name in domains if not given.get(name, 0) > 0]
