@@ -42,6 +42,8 @@ def examine(stores: Sequence[Store], known: Mapping[str, Scored]) -> tuple[list[
             try:
                 if not wrong and folder == "runs":
                     run = from_json(content)
+                    if content["spec"].keys() > dataclasses.asdict(run.spec).keys():
+                        continue  # a later version's, of a training that this one does not know
                     if run.spec.fingerprint != name.split("/")[0]:
                         wrong = f"its spec has the fingerprint {run.spec.fingerprint[:12]}"
                     elif isinstance(run, RunResult):
