@@ -1,6 +1,9 @@
 """A finished study, read back: its recommendation, and whether its evidence still stands."""
 
+import contextlib
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from flows.display import current
 from flows.home import Home
 from flows.recipe import FREE, ConfirmPart, Recipe, parse
 from mixtures import recommendation
-from mixtures.errors import CuveeError, EvidenceError, RecipeError
+from mixtures.errors import CuveeError, EvidenceError, RecipeError, StorageError
 from mixtures.history import History, RunResult, RunSpec
 from mixtures.loop import Method
 from mixtures.problem import Problem
 from mixtures.recommendation import Recommendation
+from tasks.handoff_card import FILE
 from tasks.store import Store
 from tasks.study import fingerprint
 
 SHOWN = 3  # of what differs
+EARLIER = "earlier"  # folder of a study's: what other recipes of its name left
+SHARED = ("fit", "exports", "looks.jsonl")  # what each looks after itself
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,49 @@ def read(recipe: Recipe, home: Home) -> Finished:
             "`cuvee run` writes it anew from the store"
         )
     return Finished(texts["recipe.yaml"], answer, digest)
+
+
+def set_aside(folder: Path, digest: str) -> None:
+    """Keep what another recipe of the same name left in a study's folder, in a folder of its own.
+
+    Args:
+        folder: that a study is about to write to.
+        digest: of its recipe.
+
+    Raises:
+        StorageError: it cannot be moved.
+    """
+    before = _digest(folder)
+    if before in ("", digest):
+        return
+    place = folder / EARLIER / before[:12]
+    try:
+        if place.exists():
+            shutil.rmtree(place)  # what the same recipe left there before
+        place.mkdir(parents=True)
+        for entry in sorted(folder.iterdir()):
+            if entry.name not in (EARLIER, *SHARED):
+                entry.rename(place / entry.name)
+    except OSError as error:
+        raise StorageError(
+            f"cannot move the study of another recipe from {folder} to {place} ({error.strerror}): "
+            "change the permissions, or give this recipe another name"
+        ) from error
+    current().say(f"{folder} held the study of another recipe of this name; it is now in {place}")
+
+
+def _digest(folder: Path) -> str:
+    """Digest of the recipe whose study lies in a folder; "" if none does."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((folder / FILE).read_text(encoding="utf-8"))["recipe"])
+    try:
+        text = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+    try:
+        return parse(text).digest
+    except CuveeError:
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _unchanged(recipe: Recipe, text: str) -> None:

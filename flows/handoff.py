@@ -5,6 +5,7 @@ in the store and in the record; a person can also give it in the record, as the 
 What an approval sets off is in `flows.delivery`.
 """
 
+import contextlib
 import dataclasses
 import getpass
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from flows.refit import from_tables
 from mixtures.domains import DomainSet
 from mixtures.errors import (
     ApprovalError,
+    CuveeError,
     EvidenceError,
     ExportError,
     RecipeError,
@@ -231,12 +233,21 @@ def export(
     reasons = handoff_approval.objections(card, grounds(recipe, home), store, code=False)
     if not draft:
         handoff_approval.refuse_void(card, reasons)
-    target = to or str(home.study(card.name) / "exports" / form)
+    target = to or _target(home, card, form)
     whole = blend(recipe, card)
     part = whole.alone(stage) if stage else whole
     files = exports.render(made, part)
     content = handoff_manifest.manifest(card, made, part, files, approval=approval, stage=stage)
     return handoff_manifest.write(target, files, content, store), content
+
+
+def _target(home: Home, card: Card, form: str) -> str:
+    """Where an export goes if nobody says; not over that of another recipe of the same name."""
+    place = home.study(card.name) / "exports" / form
+    with contextlib.suppress(CuveeError):
+        if handoff_manifest.verify(str(place))[0].get("recipe") != card.recipe:
+            return f"{place}-{card.recipe[:8]}"
+    return str(place)
 
 
 def _named(form: str) -> str:

@@ -225,9 +225,9 @@ class Recipe(Part):
     """A study, whole."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
-        max_length=LONGEST,
-        description="made of letters, digits, ., _ and -, the first a letter or a digit",
+        pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{LONGEST - 1}}}$",
+        description=f"made of at most {LONGEST} letters, digits, ., _ and -, the first a letter or "
+        "a digit",
     )
     seed: int = Field(default=42, ge=0)
     corpus: CorpusPart | None = None

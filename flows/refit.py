@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows import continual
+from flows import continual, finished
 from flows import prepare as preparing
 from flows.confirm import compared, confirm, fresh_seeds
 from flows.display import current
@@ -70,8 +70,10 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
         available=available,
         continual=continual.told(recipe, prepared) if prepared else None,
     )
-    handoff_card.keep(Store(home.store), handoff_card.card(study, recipe.digest, recipe.purpose))
     folder = home.study(recipe.name) / "fit"
+    finished.set_aside(folder, recipe.digest)
+    card = handoff_card.card(study, recipe.digest, recipe.purpose)
+    handoff_card.keep(Store(home.store), card, folder)
     write_files(study, folder)
     return folder
 

@@ -20,7 +20,7 @@ from prefect import flow
 from prefect.exceptions import CancelledRun, Pause
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import continual, earlier, looking
+from flows import continual, earlier, finished, looking
 from flows import prepare as preparing
 from flows.budget import Budget
 from flows.confirm import compared, confirm, fresh_seeds
@@ -163,6 +163,7 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
     study = remembered(study, recipe.confirm, store)
     given = parse(asked) if asked else recipe
     folder = place.study(recipe.name)
+    finished.set_aside(folder, given.digest)
     handoff_card.keep(store, handoff_card.card(study, given.digest, given.purpose), folder)
     digest = conclude(study, folder, tracker)
     if not trainings.budget.reached:

@@ -11,11 +11,11 @@ import bound_study
 import old_study
 import pytest
 
-from flows import delivery, handoff
+from flows import delivery, finished, handoff
 from flows.home import Home
 from flows.recipe import load, parse
 from flows.refit import refit
-from mixtures.errors import ApprovalError, EvidenceError, ExportError
+from mixtures.errors import ApprovalError, EvidenceError, ExportError, RecipeError
 from tasks import handoff_approval, handoff_card
 from tasks.record import bound_tags
 from tasks.store import Store
@@ -265,6 +265,41 @@ def test_a_relative_place_is_sent_whole(approved, monkeypatch):
     monkeypatch.chdir(folder)
     where, _ = handoff.export(recipe, home, form="json", to="out/here")
     assert where == f"{folder}/out/here/manifest.json"
+
+
+def test_a_study_of_another_recipe_is_kept_when_its_folder_is_taken(tmp_path):
+    """Catches a report that another recipe of the same name overwrites without a word."""
+    folder = tmp_path / "given"
+    for name in ("report.html", "recipe.yaml", "fit/report.html", "exports/json/mixture.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(bound_study.text(tmp_path))
+    own = parse(bound_study.text(tmp_path)).digest
+    finished.set_aside(folder, own)
+    assert not (folder / "earlier").exists()
+    finished.set_aside(folder, "f" * 64)
+    assert sorted(p.name for p in folder.iterdir()) == ["earlier", "exports", "fit"]
+    assert (folder / "earlier" / own[:12] / "report.html").exists()
+    (folder / "card.json").write_text(json.dumps({"recipe": "f" * 64}))
+    finished.set_aside(folder, "f" * 64)
+    assert (folder / "card.json").exists()
+
+
+def test_an_export_goes_over_no_export_of_another_recipe(approved):
+    """Catches an approved export that a what-if of the same name overwrites."""
+    folder, home, recipe = approved
+    other = bound_study.fit(folder, home, full_scale="{tokens: 2B}")
+    first, _ = handoff.export(recipe, home, form="json")
+    second, _ = handoff.export(other, home, form="json", draft=True)
+    assert first != second and handoff.export(recipe, home, form="json")[0] == first
+    assert handoff.verify(first, home)["target_tokens"] == 10**9
+
+
+@pytest.mark.parametrize("name", ["n" * 201, "n" * 255])
+def test_a_name_that_no_file_can_bear_is_refused_with_the_recipe(tmp_path, name):
+    """Catches "File name too long" after all work is done."""
+    with pytest.raises(RecipeError, match="name: must be made of at most 200 letters"):
+        parse(bound_study.text(tmp_path, name=name))
+    parse(bound_study.text(tmp_path, name="n" * 200))
 
 
 @pytest.mark.slow

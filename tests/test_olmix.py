@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows import olmix
+from flows import handoff, olmix
 from flows import recipe as recipes
 from flows.display import Display, use
 from flows.home import settle
@@ -375,3 +375,21 @@ def test_sizes_carry_suffixes_everywhere(tmp_path):
     sized = olmix.load(swarm(tmp_path, relative)[0])[0]
     problem, _ = posed(sized, read_tables(sized))
     np.testing.assert_allclose(problem.domains.natural, [0.5, 0.3, 0.2])
+
+
+def test_what_a_fit_file_gave_is_approved_exported_and_handed_on(tmp_path):
+    """Catches a dead end after a fit: a file that approve, export and handoff refuse, or read as
+    another study than the fit did."""
+    hand = "handoff: {format: json, to: /x, webhook: 'https://cluster/hook'}\n"
+    path, _, _ = swarm(tmp_path, FILE + "export: {sequence_length: 4k}\n" + hand)
+    home = settle(tmp_path / "home")
+    given, text, _ = olmix.load(path)
+    refit(given, text, home)
+    again, _, _ = olmix.load(path)
+    handoff.approve(again, home, by="ada")
+    _, content = handoff.export(again, home, form="json", to=str(tmp_path / "out"))
+    assert content["approval"]["by"] == "ada" and content["target_tokens"] == 20_000_000
+    card = handoff.latest(again, home)
+    told = recipes.parse(olmix.as_recipe(again))  # what the flow of a handoff reads
+    assert told == again and told.digest == again.digest
+    assert handoff.adopt(told, home, card, call=True).by == "ada"
