@@ -123,7 +123,12 @@ def warnings(card: Card) -> list[str]:
     found = []
     if card.confirmed is None:
         found.append(
-            "no fresh run has confirmed this recommendation: `confirm` in a recipe has them trained"
+            "no fresh run has confirmed this recommendation: "
+            + (
+                "train it beside the natural mixture"
+                if card.tables
+                else "`confirm` has them trained"
+            )
         )
     elif not card.confirmed:
         found.append("fresh runs did not confirm what this recommendation claims")
