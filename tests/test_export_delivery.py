@@ -182,6 +182,21 @@ def test_a_cap_is_held_to_what_a_trainer_can_read():
         exports.render(exports.build("mosaic"), short)
 
 
+@pytest.mark.parametrize("name", ["megatron", "olmo_core"])
+def test_caps_hold_where_a_trainer_takes_all_of_the_data_in_whole_batches(name):
+    """Catches a split that sets data aside (4.13 passes for 4), and a batch more than the run."""
+    domains = DomainSet(
+        (Domain("web", 20 * 10**6, 8, "w", 1), Domain("code", 5 * 10**6, 8, "c", 1))
+    )
+    paths = {"web": ("/d/web",), "code": ("/d/code",)}
+    blend = Blend(
+        "s", domains, (Stage((0.5, 0.5)),), 40_000_000, paths, 3, 4096, 64, caps={"code": 4.0}
+    )
+    assert hold(name, blend)
+    drawn = READERS[name](exports.render(exports.build(name), blend), blend)
+    assert 3.96 < drawn["code"] / (5 * 10**6) <= 4.0
+
+
 def test_mixtera_reads_data_once_so_that_repeats_are_refused():
     """Catches a stream that ends at the first domain that runs out."""
     with pytest.raises(ExportError, match=r"code is to be read 1\.5\d times"):

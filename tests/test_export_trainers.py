@@ -132,6 +132,7 @@ def test_datasets_reads_documents_fields_and_folders_as_the_study_did(tmp_path):
         place.write_text("".join(f"docs {i} line {j}\n" for j in range(30)))
     table = pa.table({"content": pa.array([f"code {i}" for i in range(50)], pa.large_string())})
     pq.write_table(table, tmp_path / "[code] & C++.parquet")
+    (tmp_path / "docs" / "test-blank.txt").write_text(" \n")  # which no study counts
     (tmp_path / "fortunes.txt").write_text("\n%\n".join(f"chat {i}\n\nx" for i in range(400)))
     domains = DomainSet(
         (

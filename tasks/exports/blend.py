@@ -12,6 +12,7 @@ from functools import cached_property
 from mixtures.domains import DomainSet
 from mixtures.errors import ExportError
 from mixtures.history import Stage
+from tasks.exports.delivery import OFF
 
 DIGITS = 12  # significant ones of a weight: sums stay within 1e-11 of one
 
@@ -121,6 +122,16 @@ class Blend:
     def batch_tokens(self) -> int:
         """Tokens of a step; of one sequence or token where sizes are not known."""
         return (self.sequence or 1) * (self.batch or 1)
+
+    @property
+    def whole_steps(self) -> int:
+        """Steps of a run that a trainer does in whole steps: rounded down, so that caps hold.
+
+        To the nearest number where rounding down would lose much of what a delivery may be off.
+        """
+        least = self.tokens // self.batch_tokens
+        near = self.tokens - least * self.batch_tokens <= OFF / 2 * self.tokens
+        return least if near else max(1, round(self.tokens / self.batch_tokens))
 
     @property
     def wanted_samples(self) -> dict[str, float]:

@@ -110,8 +110,7 @@ def _phases(blend: Blend) -> list[str]:
 
 def _run_samples(blend: Blend) -> int:
     """Samples of the run: whole batches where their size is known: Megatron ends with one."""
-    batch = blend.batch or 1
-    return batch * round(blend.tokens / ((blend.sequence or 1) * batch))
+    return (blend.batch or 1) * blend.whole_steps
 
 
 def _phases_drawn(blend: Blend) -> list[tuple[dict[str, float], int]]:

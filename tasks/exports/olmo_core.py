@@ -67,8 +67,7 @@ class OlmoCore:
 
 def _requested(blend: Blend) -> int:
     """Tokens of the run in whole batches, which OLMo-core would round up to."""
-    step = blend.batch_tokens
-    return step * max(1, round(blend.tokens / step))
+    return blend.batch_tokens * blend.whole_steps
 
 
 @dataclass
