@@ -203,6 +203,13 @@ def test_mixtera_reads_data_once_so_that_repeats_are_refused():
         exports.render(exports.build("mixtera"), FIXED)
 
 
+def test_mixtera_s_chunk_grows_until_it_holds_every_domain():
+    """Catches a search that ends at the first chunk in which a domain gets no document."""
+    few = dataclasses.replace(once(FIXED), stages=(Stage((0.6, 0.015, 0.0, 0.385)),))
+    files = exports.render(exports.build("mixtera"), few)  # code: 1 document in 2,400
+    assert constants(files["mixture.py"])["CHUNK_SIZE"] > 1024 and hold("mixtera", few)
+
+
 def test_nanotron_s_random_last_reading_is_within_a_hundredth_nearly_always():
     """Catches a run too short for what nanotron draws at random, and one whose index repeats."""
     files = exports.render(exports.build("nanotron"), FIXED)

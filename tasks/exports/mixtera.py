@@ -19,7 +19,7 @@ from tasks.exports import DOCUMENTS, KIND, Blend, terms
 from tasks.exports.delivery import MORE
 from tasks.exports.literal import assigned, module
 
-CHUNKS = tuple(1 << k for k in range(10, 17))
+CHUNKS = range(1 << 10, (1 << 16) + 1, 1 << 9)
 
 BODY = '''
 from mixtera.core.query.mixture import (
@@ -86,8 +86,9 @@ class Mixtera:
         for i, end in enumerate([*begins[1:], blend.tokens or 1]):
             shares = blend.document_shares(blend.stage_shares(i))
             part = blend.document_tokens(_apportioned(shares, chunk))
+            total = sum(part.values())
             for name, tokens in part.items():
-                drawn[name] += (end - begins[i]) * tokens / sum(part.values())
+                drawn[name] += (end - begins[i]) * tokens / total
         return drawn
 
     def _chunk(self, blend: Blend) -> int:
@@ -95,7 +96,10 @@ class Mixtera:
             return self.chunk_size
         met = terms(blend, DOCUMENTS)
         for chunk in CHUNKS:
-            drawn = self._drawn(blend, chunk)
+            try:
+                drawn = self._drawn(blend, chunk)
+            except ExportError:
+                continue  # a domain gets none of so few
             if all(abs(drawn[n] - want) <= met.allowed(n) for n, want in met.wanted.items()):
                 return chunk
         return CHUNKS[-1]
