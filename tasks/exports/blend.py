@@ -154,25 +154,19 @@ class Blend:
         Raises:
             ExportError: a size that this needs is not given, or a stage is shorter than a step.
         """
-        return self._begins({"sequence_length": self.sequence, "batch": self.batch}, 1)
-
-    def sequences(self, multiple: int) -> tuple[int, ...]:
-        """Sequences before each stage begins, to the nearest multiple of a number; as `steps`."""
-        return self._begins({"sequence_length": self.sequence}, multiple)
-
-    def _begins(self, sizes: Mapping[str, int | None], multiple: int) -> tuple[int, ...]:
         if len(self.stages) == 1:
             return (0,)
-        missing = [name for name, n in {"tokens": self.tokens or None, **sizes}.items() if not n]
+        sizes = {"tokens": self.tokens, "sequence_length": self.sequence, "batch": self.batch}
+        missing = [name for name, size in sizes.items() if not size]
         if missing:
             raise ExportError(
                 "where stages begin is not counted in tokens by this trainer: set "
                 f"{' and '.join(f'export.{name}' for name in missing)}, or export one stage at a "
                 "time with --stage N"
             )
-        unit = math.prod(n for n in sizes.values() if n) * multiple
-        begins = [multiple * round(tokens / unit) for tokens in self.starts]
-        last = multiple * (self.tokens // unit)
+        unit = self.batch_tokens
+        begins = [round(tokens / unit) for tokens in self.starts]
+        last = self.tokens // unit
         if any(b <= a for a, b in zip(begins, [*begins[1:], last], strict=True)):
             raise ExportError(
                 f"a stage is shorter than {unit:,} tokens, the least after which this trainer can "
