@@ -102,7 +102,13 @@ class Mixtera:
                 continue  # a domain gets none of so few
             if all(abs(drawn[n] - want) <= met.allowed(n) for n, want in met.wanted.items()):
                 return chunk
-        return CHUNKS[-1]
+        shares = blend.document_shares(blend.shares)
+        name = min(shares, key=lambda n: shares[n])
+        raise ExportError(
+            f"no chunk of up to {CHUNKS[-1]} documents gives {name} its share of them, "
+            f"{shares[name]:.3g}, within a hundredth: set export.formats.mixtera.chunk_size above "
+            f"{int(50 / shares[name])}, or bound its share from below or to zero"
+        )
 
     def files(self, blend: Blend) -> dict[str, str]:
         stages = [(step, self._stage(blend, i)) for i, step in enumerate(blend.steps())]
