@@ -184,6 +184,7 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, divider, encoding)
         ("run,a,b\nr0,0.5,0.5\nr1,1\n", "row 3 has 2 cells"),
         ('run,a,b\nr0,"0,5",0.5\nr1,1,0\n', "found '0,5'.*decimal point"),
         ("run;a;b\nr0;1.000,5;0,5\nr1;1;0\n", "no number for run r0"),
+        ("run,a,b\nr0,\x1f0.5,0.5\nr1,1,0\n", "no number for run r0"),
         ("run,a,\nr0,0.5,0.5\nr1,1,0\n", "without a name holds shares"),
         ('run,"a\x1b[2J",b\nr0,0.5,0.5\nr1,1,0\n', "control characters"),
         (b"run,a,b\nr0,0.5,0.5\nr1,1,\xff0\n", "UTF-8"),
