@@ -39,13 +39,12 @@ import yaml
 from pydantic import ValidationError
 
 from flows import recipe as recipes
-from flows import strict
 from flows.olmix_file import FitFile, PriorsPart
 from flows.recipe import Recipe
 from flows.refusal import explain
 from mixtures.errors import CuveeError, RecipeError
 from mixtures.laws import default
-from tasks import tables
+from tasks import strict, tables
 
 LAWS: Mapping[str, dict[str, Any]] = {
     "log_linear": {"name": "log_linear", "offset": "positive"},

@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from evaluation import suites
-from flows import continual, names, strict
+from flows import continual, names
 from flows.parts import Amount, ContinualPart, Count, ExportPart, HandoffPart, Part, Share
 from flows.refusal import bounded, explain
 from flows.standing import BudgetPart, SchedulePart
@@ -30,6 +30,7 @@ from mixtures.methods.verdict import RATIO
 from mixtures.objectives import Floors, Objective, Regret
 from mixtures.ratios import held
 from proxies import ladder
+from tasks import strict
 from tasks.confirmation import AVERAGE, BASELINES, BEST, RECOMMENDED
 from tasks.handoff_card import Purpose
 from tasks.tables import Reading

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from prefect import flow
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import NotificationBlock
@@ -23,6 +22,7 @@ from flows.home import settle
 from flows.recipe import Recipe, build, parse
 from flows.standing import SchedulePart
 from mixtures.errors import CuveeError, RecipeError, ServiceError, StorageError, TrainingError
+from tasks import strict
 
 PASSING = (ServiceError, StorageError, TrainingError)  # what another try may overcome
 RETRIES, RETRY_SECONDS = 2, 60
@@ -139,7 +139,7 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
     if not runs or not hasattr(method, "design") or recipe.constraints.ratios:
         return text, ""
     less = looking.fewer(runs, len(names), len(names) - len(kept) + 1)
-    values = yaml.safe_load(text)
+    values = strict.load(text)
     before = recipe.method.get("design", "dirichlet")
     design = {"name": "reuse", "frozen": [dict(kept)], "design": before}
     values["method"] = {**recipe.method, "runs": less, "design": design}
@@ -151,7 +151,7 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
         f"{(runs - less) * plan.flops:.2e} FLOPs ({1 - less / runs:.0%} of the design). Not "
         "searched: other ratios among these domains."
     )
-    return yaml.safe_dump(values, sort_keys=False), note
+    return strict.dump(values), note
 
 
 def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
@@ -161,7 +161,7 @@ def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
     recipe, text = (parse(given), given) if "\n" in given else load(Path(given))
     if not changes:
         return recipe, text
-    values = yaml.safe_load(text)
+    values = strict.load(text)
     for name, value in changes.items():
         *path, last = name.split(".")
         place = values
@@ -170,7 +170,7 @@ def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
                 raise RecipeError(f"the change {name!r} goes through {part!r}, which is no mapping")
             place = place[part]
         place[last] = value
-    return build(values, "the recipe with its changes"), yaml.safe_dump(values, sort_keys=False)
+    return build(values, "the recipe with its changes"), strict.dump(values)
 
 
 def _log(folder: Path, date: str, message: str) -> None:

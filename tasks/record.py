@@ -19,7 +19,7 @@ import yaml
 from mixtures.domains import DomainSet
 from mixtures.history import Outcome, RunResult, RunSpec, canonical
 from mixtures.problem import Problem
-from tasks import headline
+from tasks import headline, strict
 from tasks.handoff_card import Card as Approvable
 from tasks.handoff_card import Purpose
 from tasks.markdown import escape, fenced
@@ -89,7 +89,7 @@ def study_params(recipe_text: str, problem: Problem, seed: int) -> dict[str, str
 
 def _objective(recipe_text: str, problem: Problem) -> str:
     """The objective as the recipe has it, on one line."""
-    values = yaml.safe_load(recipe_text)
+    values = strict.load(recipe_text)
     if not isinstance(values, Mapping) or "objective" not in values:  # a fit file of Olmix
         return repr(problem.objective)[:2000]
     text = yaml.safe_dump(

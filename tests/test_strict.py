@@ -5,10 +5,11 @@ import math
 import pytest
 import yaml
 
-from flows import olmix, strict
+from flows import olmix, schedule
 from flows import recipe as recipes
 from flows.display import printable
 from mixtures.errors import CuveeError, RecipeError
+from tasks import record, strict
 
 REST = """
 corpus: {domains: {a: {path: a.txt}, b: {path: b.txt}}}
@@ -154,3 +155,18 @@ def test_true_and_false_remain_where_they_are_meant():
 def test_names_cannot_command_the_terminal():
     """Catches a domain's name that colors, moves or clears what is shown."""
     assert printable("a\x1b[2Jb\x9b1mc\nd") == "a\\x1b[2Jb\\x9b1mc\nd"
+
+
+def test_a_schedules_changes_and_the_record_read_a_recipe_as_the_recipe_was_read():
+    """Catches a second reader: a date ends the record after all training, `no` becomes false."""
+    text = "name: 2026-02-30" + REST.replace(
+        "{a: {path: a.txt}", '{no: {path: "1e3"}, a: {path: a}'
+    )
+    _, changed = schedule.read(text + "\n", {"seed": 7})
+    given = recipes.parse(changed)
+    assert given.corpus is not None and given.seed == 7 and given.name == "2026-02-30"
+    assert list(given.corpus.domains) == ["no", "a", "b"]
+    assert given.corpus.domains["no"].path == "1e3"
+    assert record._objective(text, None) == "{name: mean, weights: {domain/a: 1}}"  # type: ignore
+    for value in ("1e3", "010", ".inf", "no", "2026-02-30", "1_0", "0x1F", "~", "-.5", "1:30"):
+        assert strict.load(strict.dump({"a": value})) == {"a": value}

@@ -89,6 +89,19 @@ def load(text: str) -> Any:
         loader.dispose()
 
 
+class Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes texts that `load` would read as numbers."""
+
+
+Dumper.add_implicit_resolver(f"{TAG}int", WHOLE, list("-+0123456789"))
+Dumper.add_implicit_resolver(f"{TAG}float", REAL, list("-+0123456789."))
+
+
+def dump(values: Any) -> str:
+    """A YAML text that `load` reads as these values."""
+    return str(yaml.dump(values, Dumper=Dumper, sort_keys=False))
+
+
 def said(error: yaml.YAMLError) -> str:
     """What is wrong with a text and where, in one line."""
     mark = getattr(error, "problem_mark", None)
