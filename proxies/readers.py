@@ -89,7 +89,8 @@ def documents(path: Path, field: str, separator: str | None) -> Iterator[Documen
 
 
 _DAMAGED = (
-    gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException
+    gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError,
+    pa.ArrowException, UnicodeDecodeError, MemoryError,  # names and sizes in damaged tables
 )  # fmt: skip
 
 

@@ -288,6 +288,27 @@ def test_a_separator_of_lines_parts_text_from_windows(tmp_path):
     assert parted.identity != Files(str(tmp_path / "a.txt")).identity
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_damaged_table_is_a_sentence_whichever_byte_is_wrong(tmp_path, form):
+    """Catches names that are no UTF-8 and sizes that no memory holds, which Arrow passes on."""
+    path = tmp_path / f"a.{form}"
+    table = pa.table({"text": [f"row {i}" for i in range(50)]})
+    if form == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(str(path), table.schema) as writer:
+            writer.write_table(table)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole), 5):
+        for byte in (0xC1, 0x7F):
+            path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+            try:
+                list(Files(str(path), skip=True).documents())
+            except DataError:
+                refused += 1
+    assert refused > len(whole) / 20
+
+
 def test_a_value_without_end_in_a_table_is_named(tmp_path, monkeypatch):
     """Catches a bound on lines that tables go round."""
     monkeypatch.setattr("proxies.readers.LONGEST", 10)
