@@ -53,7 +53,7 @@ METHODS: dict[str, dict[str, Any]] = {
     f"regmix, {default.NAME}": {"name": "regmix", "laws": [default.NAME]},
     "mixing_laws": {"name": "mixing_laws"},
     "olmix": {"name": "olmix"},
-    "bayes": {"name": "bayes"},
+    "bayes": {"name": "bayes", "laws": ["log_linear"]},
     f"bayes, {default.NAME}": {"name": "bayes", "laws": [default.NAME]},
 }
 SLOW = f"bayes, {default.NAME}"  # ten times the others' time; only if asked for by --methods

@@ -17,7 +17,7 @@ from flows.display import Display, clock
 from flows.home import Home
 from flows.recipe import ConfirmPart, Recipe
 from flows.trainings import speed
-from mixtures import loop
+from mixtures import loop, simplex
 from mixtures.history import RunSpec
 from mixtures.methods import later
 from mixtures.methods.ladder import Ladder
@@ -212,7 +212,9 @@ def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
     weights = np.stack([spec.weights for spec in specs])
     domains = problem.domains
     low, high = problem.constraints.bounds
-    table = Table(title=f"Design: {len(specs)} runs, {len(np.unique(weights, axis=0))} mixtures")
+    table = Table(
+        title=f"Design: {len(specs)} runs, {int(simplex.groups(weights).max()) + 1} mixtures"
+    )
     table.add_column("domain", no_wrap=True)
     headings = ("tokens", "natural", "design", "allowed", "epochs, proxy", "epochs, full")
     for heading in headings:

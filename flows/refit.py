@@ -17,11 +17,12 @@ from flows.recipe import Recipe
 from flows.search import SHOWN_VERSIONS, write_files
 from flows.shelf import Shelf
 from flows.trainings import speed
-from mixtures import loop
+from mixtures import loop, simplex
 from mixtures.constraints import Constraints
 from mixtures.domains import Domain, DomainSet
 from mixtures.errors import EvidenceError, RecipeError
 from mixtures.history import History, Outcome, RunResult, Score
+from mixtures.methods import verdict
 from mixtures.problem import Problem, Proxy
 from mixtures.recommendation import Recommendation
 from tasks import handoff_card, table_file, tables
@@ -122,9 +123,9 @@ def posed(recipe: Recipe, joined: tables.Tables) -> tuple[Problem, History]:
     )
     seen: dict[tuple[float, ...], int] = {}
     history: list[Outcome] = []
-    for row, values in zip(joined.W, joined.Y, strict=True):
+    for row, values in zip(simplex.canonical(joined.W), joined.Y, strict=True):
         weights = tuple(float(w) for w in row)
-        seen[weights] = seen.get(weights, -1) + 1  # equal mixtures are repeats over seeds
+        seen[weights] = seen.get(weights, -1) + 1  # runs of one mixture are repeats over seeds
         scores = {
             name: Score(float(y), 0.0, 1) for name, y in zip(joined.targets, values, strict=True)
         }
@@ -176,7 +177,10 @@ def told(
     epochs: tuple[float, ...] = ()
     if existing and full:
         epochs = tuple(map(float, existing.epochs(answer.weights, full)))
-    warnings = list(answer.warnings)
+    few = verdict.thin(problem, simplex.canonical(joined.W))
+    said = verdict.unmeasured(few, answer, answer.epochs)  # by relative sizes, maybe
+    warnings = [*verdict.unmeasured(few, answer, epochs)]
+    warnings += [line for line in answer.warnings if line not in said]
     if part and not (part.sizes or part.token_counts):
         warnings.append(
             "The tables give no sizes of domains, so that equal shares stand for the natural "

@@ -62,6 +62,13 @@ class Constraints:
                 )
         if self.most_domains is not None and self.most_domains < 1:
             raise ConstraintError(f"most_domains must be at least 1; got {self.most_domains}")
+        if self.most_kl is not None and not 0 <= self.most_kl < np.inf:
+            raise ConstraintError(
+                f"most_kl is a finite distance of at least 0; got {self.most_kl}. Leave it out "
+                "where there is no limit"
+            )
+        if not all(np.isfinite([limit.bound, *limit.coefficients]).all() for limit in self.limits):
+            raise ConstraintError("limits must be finite numbers; leave out what is no limit")
         clash = self.clash()
         if clash:
             raise ConstraintError(
@@ -283,7 +290,7 @@ def _epoch_caps(
     caps = epochs if isinstance(epochs, Mapping) else dict.fromkeys(domains.names, float(epochs))
     limits = []
     for name, passes in caps.items():
-        if passes <= 0:
+        if not passes > 0:
             raise ConstraintError(f"the epoch cap of {name!r} must be positive; got {passes}")
         tokens = domains.domains[domains.index(name)].tokens
         share = passes * tokens / full_tokens

@@ -19,6 +19,10 @@ from mixtures.objectives import Shape
 from mixtures.recommendation import LEVEL, LawEvidence, Noise
 
 Rows = np.ndarray
+Reach = tuple[Array, Array]
+"""The least and the most (M,) that scores can be."""
+
+REACH = 10.0  # times the range of the runs' scores, beyond which no prediction is believed
 Z = float(stats.norm.ppf(0.5 + LEVEL / 2))  # half-width of an interval in standard deviations
 
 
@@ -93,6 +97,16 @@ class Sample:
         """A law fitted to some of the rows."""
         return law.fit(self.W[rows], self.Y[rows], self.noise, rng)
 
+    @property
+    def reach(self) -> Reach:
+        """What scores can be: within `REACH` times the runs' range of it, positive where all are.
+
+        A convention (assumption, not studied), wide enough for any law that has seen the truth.
+        """
+        low, high = self.Y.min(axis=0), self.Y.max(axis=0)
+        span = REACH * (high - low)
+        return np.where(low > 0, np.maximum(low - span, 0.0), low - span), high + span
+
     def columns(self, columns: Sequence[int]) -> "Sample":
         """The sample with some of its targets."""
         chosen = list(columns)
@@ -105,7 +119,7 @@ def held_out(law: Law, sample: Sample, parts: list[Rows], rng: np.random.Generat
     for part in parts:
         rest = np.setdiff1d(np.arange(len(sample.W)), part)
         prediction = sample.fit(law, rest, rng).predict(sample.W[part])
-        mean[part], sd[part] = prediction.mean, prediction.sd
+        mean[part], sd[part] = np.clip(prediction.mean, *sample.reach), prediction.sd
     return HeldOut(mean, sd)
 
 

@@ -95,7 +95,13 @@ class Objective(Protocol):
 
 def _pairs(values: Mapping[str, float] | Sequence[tuple[str, float]]) -> Weights:
     pairs = values.items() if isinstance(values, Mapping) else values
-    return tuple((str(name), float(weight)) for name, weight in pairs)
+    found = tuple((str(name), float(weight)) for name, weight in pairs)
+    for name, weight in found:
+        if not np.isfinite(weight):
+            raise RecipeError(
+                f"the number of {name!r} in an objective must be finite; got {weight}"
+            )
+    return found
 
 
 def _families(values: Mapping[str, Sequence[str]] | Families) -> Families:
@@ -104,6 +110,9 @@ def _families(values: Mapping[str, Sequence[str]] | Families) -> Families:
     for name, members in families:
         if not members:
             raise RecipeError(f"family {name!r} has no members")
+    for name, given in pairs:
+        if isinstance(given, str):
+            raise RecipeError(f"family {name!r} needs a list of targets, [{given}]; got {given!r}")
     return families
 
 
@@ -215,6 +224,8 @@ class Worst:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "families", _families(self.families))
+        if isinstance(self.members, str):
+            raise RecipeError(f"`members` is a list of targets, [{self.members}]; got one name")
         if not self.members:
             raise RecipeError("a worst-case objective needs at least one target in `members`")
 

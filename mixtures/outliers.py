@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 from scipy.ndimage import median_filter
 
-from mixtures import diagnostics
+from mixtures import diagnostics, simplex
 from mixtures.domains import Array
 from mixtures.history import RunResult
 
@@ -89,7 +89,12 @@ def seeds(runs: Sequence[RunResult], targets: Sequence[str]) -> tuple[Outlier, .
     The deviation is pooled over all groups without the run itself; a run is named where its
     residual would be this large by chance in fewer than `ALARM` of such studies (Bonferroni).
     """
-    keys = [(r.spec.size, r.spec.tokens, r.spec.stages, r.spec.controller) for r in runs]
+    number = iter(simplex.groups([s.weights for r in runs for s in r.spec.stages]).tolist())
+    stages = [tuple((next(number), s.share) for s in r.spec.stages) for r in runs]
+    keys = [
+        (r.spec.size, r.spec.tokens, own, r.spec.controller)
+        for r, own in zip(runs, stages, strict=True)
+    ]
     index = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     member = np.array([index[key] for key in keys], dtype=np.int64)
     counts = np.bincount(member) if len(member) else np.zeros(0, dtype=np.int64)

@@ -34,6 +34,8 @@ FOLDERS = {
     "objective": "mixtures.objectives",
     "world": "mixtures.worlds",
 }
+LARGEST = 1e9  # that a number of a part may be, either way; counts lie in 0 to a thousandth of it
+_aliases: dict[tuple[str, str], str] = {}
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in FOLDERS}
 C = TypeVar("C", bound=type)
 
@@ -55,6 +57,11 @@ def register(kind: str, name: str) -> Callable[[C], C]:
         return cls
 
     return enter
+
+
+def alias(kind: str, name: str, meant: str) -> None:
+    """A second name by which recipes may call what is registered as `meant`."""
+    _aliases[kind, name] = meant
 
 
 def forget(kind: str, name: str) -> None:
@@ -82,6 +89,7 @@ def lookup(kind: str, name: str) -> type:
         UnknownName: there is none; the message suggests the nearest.
     """
     _load(kind)
+    name = _aliases.get((kind, name), name)
     if name not in _registered[kind]:
         raise UnknownName(kind, name, _registered[kind])
     return _registered[kind][name]
@@ -92,11 +100,12 @@ def build(kind: str, config: Any) -> Any:
 
     A field whose type is itself a registered class's protocol is built from a nested value by the
     class's own `__post_init__`; here lists become tuples so that the instance stays hashable. What
-    is already an instance of a registered class is returned as it is.
+    is already an instance of a registered class is returned as it is. Numbers are finite and within
+    `LARGEST`, unless a field's metadata say `unbounded`; counts are not negative.
 
     Raises:
         UnknownName: unknown name or field.
-        RecipeError: no name, or a value that the class refuses.
+        RecipeError: no name, a number without bounds, or a value that the class refuses.
     """
     if any(type(config) is cls for cls in _registered[kind].values()):
         return config
@@ -113,6 +122,8 @@ def build(kind: str, config: Any) -> Any:
             continue
         if key not in known:
             raise UnknownName(f"field of {kind} {config['name']!r}", key, known)
+        if not known[key].metadata.get("unbounded"):
+            _bounded(f"{kind} {config['name']}.{key}", value)
         values[key] = _coerce(f"{kind} {config['name']}.{key}", _frozen(value), hints[key])
     try:
         return cls(**values)
@@ -140,6 +151,20 @@ def _frozen(value: Any) -> Any:
     return value
 
 
+def _bounded(where: str, value: Any) -> None:
+    """Hold every number of a value, however nested, to what can be meant."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _bounded(f"{where}.{key}", item)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _bounded(f"{where}.{i}", item)
+    elif isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise RecipeError(
+            f"{where} must be a finite number of at most {LARGEST:.0e}; got {value:.6g}"
+        )
+
+
 def _coerce(where: str, value: Any, hint: Any) -> Any:
     """Hold numbers and strings to the field's type; anything richer is the class's business."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
@@ -151,4 +176,7 @@ def _coerce(where: str, value: Any, hint: Any) -> Any:
     if not isinstance(value, simple) or (isinstance(value, bool) and bool not in simple):
         wanted = " or ".join("null" if t is type(None) else t.__name__ for t in simple)
         raise RecipeError(f"{where} must be {wanted}; got {value!r}")
+    count = isinstance(value, int) and not isinstance(value, bool)
+    if count and int in simple and not 0 <= value <= LARGEST / 1000:
+        raise RecipeError(f"{where} counts from 0 to {LARGEST / 1000:,.0f}; got {value:,}")
     return value

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mixtures import simplex
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 from mixtures.history import Failed, History, RunResult, canonical, finished, table
@@ -26,8 +27,6 @@ from tasks.calibration import Scored
 from tasks.confirmation import BETTER, Confirmation
 from tasks.continual import MEAN, Change, Continual
 from tasks.transfer import Transfer
-
-SAME = 1e-6  # shares closer than this are one mixture: below what a trainer can realise
 
 
 @dataclass(frozen=True)
@@ -181,13 +180,15 @@ class Study:
 
     @cached_property
     def reference(self) -> Array:
-        """Scores of the natural mixture (M,): its observed mean, else its prediction."""
+        """Scores of the natural mixture (M,): seen, else predicted, else the mean of all runs."""
         natural = self.problem.domains.natural
         runs = tuple(run for run in self.runs if same(run.spec.weights, natural))
         if runs:
             return np.asarray(table(runs, self.problem.targets)[1].mean(axis=0), dtype=np.float64)
-        predicted = self.recommendation.candidate("natural").targets
-        return np.array([estimate.mean for estimate in predicted])
+        for candidate in self.recommendation.candidates:
+            if candidate.name == "natural":
+                return np.array([estimate.mean for estimate in candidate.targets])
+        return np.asarray(table(self.runs, self.problem.targets)[1].mean(axis=0))
 
     def objective(self, run: RunResult) -> float:
         """The objective of one run, bits per byte; lower is better.
@@ -232,7 +233,7 @@ def fingerprint(ours: Recommendation) -> str:
 
 def same(a: Array | Sequence[float], b: Array | Sequence[float]) -> bool:
     """Whether two weight vectors (K,) are one mixture."""
-    return bool(np.max(np.abs(np.asarray(a) - np.asarray(b))) <= SAME)
+    return bool(np.max(np.abs(np.asarray(a) - np.asarray(b))) <= simplex.SAME)
 
 
 def finite(value: float) -> float | None:

@@ -29,7 +29,7 @@ STUDIES = {
     "even": {"name": "regmix", "design": "sobol", "laws": ["linear"], "search": "auto"},
     "optimal": {"name": "mixing_laws", "design": "d_optimal"},
     "olmix": {"name": "olmix"},
-    "anneal": {"name": "anneal"},
+    "anneal": {"name": "anneal", "laws": ["log_linear"]},
     "table of ties": {"name": "regmix", "laws": ["log_linear", "linear"], "search": "auto"},
     "table of equals": {"name": "regmix", "laws": ["log_linear", "linear"], "search": "auto"},
 }

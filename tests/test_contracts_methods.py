@@ -13,6 +13,8 @@ from mixtures.history import Failed
 from mixtures.loop import generator, search
 from mixtures.registry import build, describe, lookup, names
 
+SLOW = ("anneal", "bayes", "ladder")  # methods of many fits, here of a law that takes no time
+
 
 def small(name):
     """A registered method, made cheap: few runs, refits and trees."""
@@ -23,11 +25,9 @@ def small(name):
         cheap = {"seeds": 2, "trials": 2}
     method = dataclasses.replace(method, **{k: v for k, v in cheap.items() if k in fields})
     if "laws" in fields:
-        method = dataclasses.replace(method, laws=tuple(map(quick, method.laws)))
+        laws = ("log_linear",) if name in SLOW else tuple(map(quick, method.laws))
+        method = dataclasses.replace(method, laws=laws)
     return method
-
-
-SLOW = ("anneal", "bayes", "ladder")  # methods of many fits
 
 
 def spared(methods):

@@ -172,7 +172,7 @@ def test_every_objective_goes_through_a_method(objective):
     assert all(np.isfinite(gain.mean) for _, gain in found.gains)
 
 
-BAYES = Bayes(runs=14, batch=4, rounds=2, ensemble=6, refits=10)
+BAYES = Bayes(laws=("log_linear",), runs=14, batch=4, rounds=2, ensemble=6, refits=10)
 FIRST = 20  # 14 mixtures and 6 repeats of anchors
 ODD = worlds.Noisy(worlds.Interacting(WORLD.world, strength=1.0), sd=0.0005)
 

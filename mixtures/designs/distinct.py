@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mixtures import simplex
 from mixtures.domains import Array
 from mixtures.errors import ConstraintError
 
@@ -17,20 +18,15 @@ def distinct(points: Array, near: float = NEAR, against: Array | None = None) ->
         against: (m, K) further rows that must not be copied, such as an earlier sweep's.
     """
     taken = np.zeros((0, points.shape[1])) if against is None else np.atleast_2d(against)
-    cells = {_cell(row, near) for row in taken}
+    member = simplex.groups(np.vstack([taken, points])).tolist()
+    seen = set(member[: len(taken)])
     kept: list[Array] = []
-    for row in points:
-        cell = _cell(row, near)
-        if cell in cells or (near > NEAR and _close(row, taken, kept, near)):
+    for row, group in zip(points, member[len(taken) :], strict=True):
+        if group in seen or (near > NEAR and _close(row, taken, kept, near)):
             continue
-        cells.add(cell)
+        seen.add(group)
         kept.append(row)
     return np.array(kept).reshape(-1, points.shape[1])
-
-
-def _cell(row: Array, near: float) -> bytes:
-    """A hash key that equal rows share; near ones almost always (fine for exact copies)."""
-    return bytes(np.round(row / min(near, NEAR)).astype(np.int64).data)
 
 
 def _close(row: Array, taken: Array, kept: list[Array], near: float) -> bool:

@@ -44,6 +44,11 @@ class Hierarchical:
     separator: str = ":"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.minimum < 0.5 or min(self.strengths, self.oversample) < 1:
+            raise RecipeError(
+                "hierarchical needs 0 <= minimum < 0.5, strengths >= 1 and oversample >= 1; "
+                f"got {self.minimum}, {self.strengths} and {self.oversample}"
+            )
         if not 0 < self.least_strength <= self.most_strength or not self.separator:
             raise RecipeError(
                 "hierarchical needs 0 < least_strength <= most_strength and a separator; "

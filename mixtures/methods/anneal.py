@@ -73,7 +73,7 @@ class Anneal:
     trials: int = 3
     pairs: int = 3
     design: Any = "dirichlet"
-    laws: tuple[Any, ...] = ("log_linear",)
+    laws: tuple[Any, ...] = ("default",)
     search: Any = "auto"
     anchors: tuple[Any, ...] = ("natural", "uniform")
     seeds: int = 3

@@ -46,7 +46,7 @@ class Bayes:
     rounds: int = 4
     ensemble: int = 16
     design: Any = "dirichlet"
-    laws: tuple[Any, ...] = ("log_linear",)
+    laws: tuple[Any, ...] = ("default",)
     search: Any = "auto"
     anchors: tuple[Any, ...] = ("natural", "uniform")
     seeds: int = 3

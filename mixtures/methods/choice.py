@@ -45,7 +45,8 @@ def choose(
     fast = score.exponential(fitted) is not None
     count = refits or (FAST_REFITS if fast else SLOW_REFITS)
     again = diagnostics.refits(score.coarser(law), found.narrow, count, boot_rng)
-    return decided((fitted, again), search, found.problem, baselines, rng=search_rng)
+    laws, reach = (fitted, again), found.narrow.reach
+    return decided(laws, search, (found.problem, reach), baselines, rng=search_rng)
 
 
 def recommend(
@@ -53,12 +54,10 @@ def recommend(
     problem: Problem,
     history: History,
     rng: np.random.Generator,
-    *,
-    instead: Search | None = None,
 ) -> Recommendation:
     """The mixture that the runs speak for, judged; arguments and errors as `draft`."""
     found = gather(problem, history)
-    unjudged = draft(swarm, problem, history, rng, instead=instead)
+    unjudged = draft(swarm, problem, history, rng)
     return judge(unjudged, problem, found.sample.W, found.foreign)
 
 
@@ -67,8 +66,6 @@ def draft(
     problem: Problem,
     history: History,
     rng: np.random.Generator,
-    *,
-    instead: Search | None = None,
 ) -> Recommendation:
     """The mixture that the runs speak for, without a verdict; see the module's docstring.
 
@@ -77,7 +74,6 @@ def draft(
         problem: what is to be chosen.
         history: outcomes of its runs.
         rng: the only source of chance.
-        instead: takes the place of the method's own search.
 
     Raises:
         EvidenceError: too few runs, or none that belongs to the problem.
@@ -85,7 +81,6 @@ def draft(
         RecipeError: the search cannot use the chosen law.
     """
     _, laws, search = swarms.parts(swarm)
-    search = instead or search
     compare_rng, choose_rng, fit_rng, front_rng, surface_rng = rng.spawn(5)
     found = gather(problem, history)
     best, tried, refused = compare(laws, found, swarm.folds, compare_rng)
@@ -106,7 +101,7 @@ def draft(
             (e.low, e.high)
             for e in (around(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights)))
         ),
-        candidates=candidates_of(names, chosen, fitted),
+        candidates=candidates_of(names, chosen, fitted, found.sample.reach),
         gains=gains_of(names, chosen),
         laws=tried,
         noise=noise,
@@ -114,7 +109,7 @@ def draft(
         epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
         evidence=found.fingerprints,
         failed=failed,
-        warnings=(*refused, *outliers.warnings(found.runs, problem.targets)),
+        warnings=(*chosen.cut, *refused, *outliers.warnings(found.runs, problem.targets)),
         method=canonical(describe(swarm)),
         front=tradeoff.front(
             laws[best],

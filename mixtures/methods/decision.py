@@ -10,11 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixtures import diagnostics
+from mixtures.diagnostics import REACH, Reach
 from mixtures.domains import Array
 from mixtures.laws import FittedLaw
 from mixtures.problem import Problem
 from mixtures.recommendation import LEVEL, Candidate, Estimate
 from mixtures.searches import Search, score
+
+BEYOND = "the law predicts scores that no run comes near"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,7 @@ class Chosen:
         refit_levels: (B, P) what each refit predicts of `points`.
         refit_gains: (B, B) what refit b predicts that the optimum of refit a gains over the
             recommended mixture.
+        cut: a warning where predictions left what scores can be, and were held there.
     """
 
     weights: Array
@@ -37,6 +41,7 @@ class Chosen:
     refit_weights: Array
     refit_levels: Array
     refit_gains: Array
+    cut: tuple[str, ...] = ()
 
 
 def decide(law: FittedLaw, search: Search, problem: Problem, seed: int) -> tuple[Array, Array]:
@@ -48,7 +53,7 @@ def decide(law: FittedLaw, search: Search, problem: Problem, seed: int) -> tuple
 def decided(
     laws: tuple[FittedLaw, Sequence[FittedLaw]],
     search: Search,
-    problem: Problem,
+    posed: tuple[Problem, Reach],
     baselines: Array,
     *,
     rng: np.random.Generator,
@@ -58,24 +63,24 @@ def decided(
     Args:
         laws: fitted to all runs, and to bootstrap samples of them.
         search: its cheaper variant searches the refits.
-        problem: with the targets that the laws predict.
+        posed: the problem with the targets that the laws predict, and what these scores can be.
         baselines: (P - 1, K) mixtures to compare with.
         rng: every search starts from the same state of it.
     """
     seed = int(rng.integers(2**31))
-    fitted, again = laws
+    (problem, reach), (fitted, again) = posed, laws
     weights, reference = decide(fitted, search, problem, seed)
     points = np.vstack([weights, baselines])
-    levels = _levels(fitted, points, problem, reference)
+    levels, beyond = _levels(fitted, points, (problem, reach), reference)
     coarse = score.coarser(search)
     found = [decide(refit, coarse, problem, seed) for refit in again]
     optima = np.array([w for w, _ in found])
-    every = np.array(
-        [
-            _levels(refit, np.vstack([points, optima]), problem, ref)
-            for refit, (_, ref) in zip(again, found, strict=True)
-        ]
-    )
+    said = [
+        _levels(refit, np.vstack([points, optima]), (problem, reach), ref)
+        for refit, (_, ref) in zip(again, found, strict=True)
+    ]
+    every = np.array([value for value, _ in said])
+    strayed = sum(bool(over[: len(points)].any()) for _, over in said)
     return Chosen(
         weights=weights,
         points=points,
@@ -83,11 +88,32 @@ def decided(
         refit_weights=optima,
         refit_levels=every[:, : len(points)],
         refit_gains=every[:, :1] - every[:, len(points) :],
+        cut=_cut(bool(beyond.any()), strayed, len(said)),
     )
 
 
-def _levels(law: FittedLaw, points: Array, problem: Problem, reference: Array) -> Array:
-    return score.shape(problem, reference).level(law.predict(points).mean)
+def _levels(
+    law: FittedLaw, points: Array, posed: tuple[Problem, Reach], reference: Array
+) -> tuple[Array, Array]:
+    """The objective (n,) that a law predicts within what scores can be, and what lay beyond."""
+    problem, (low, high) = posed
+    form, mean = score.shape(problem, np.clip(reference, low, high)), law.predict(points).mean
+    held = np.clip(mean, low, high)
+    return form.level(held), (held != mean).any(axis=1)
+
+
+def _cut(fitted: bool, strayed: int, refits: int) -> tuple[str, ...]:
+    if not fitted and not strayed:
+        return ()
+    who = (
+        BEYOND
+        if fitted
+        else f"{strayed} of {refits} refits of the law predict scores that no run comes near"
+    )
+    return (
+        f"{who}: as far as the law goes, intervals are unbounded; they are cut at {REACH:g} times "
+        "the range of the runs' scores",
+    )
 
 
 def around(mean: float, values: Array) -> Estimate:
@@ -104,19 +130,22 @@ def gains_of(names: tuple[str, ...], chosen: Chosen) -> tuple[tuple[str, Estimat
 
 
 def candidates_of(
-    names: tuple[str, ...], chosen: Chosen, fitted: FittedLaw
+    names: tuple[str, ...], chosen: Chosen, fitted: FittedLaw, reach: Reach
 ) -> tuple[Candidate, ...]:
-    """The mixtures compared, with intervals: of the objective by refits, of targets by the law."""
+    """The mixtures compared, with intervals: of the objective by refits, of targets by the law.
+
+    Both lie within what the targets' scores can be.
+    """
     prediction = fitted.predict(chosen.points)
-    half = diagnostics.Z * prediction.sd
+    mean, half = np.clip(prediction.mean, *reach), diagnostics.Z * prediction.sd
+    low, high = np.clip(mean - half, *reach), np.clip(mean + half, *reach)
     return tuple(
         Candidate(
             name=name,
             weights=tuple(map(float, chosen.points[p])),
             objective=around(chosen.levels[p], chosen.refit_levels[:, p]),
             targets=tuple(
-                Estimate(float(mean), float(mean - h), float(mean + h))
-                for mean, h in zip(prediction.mean[p], half[p], strict=True)
+                Estimate(*map(float, ends)) for ends in zip(mean[p], low[p], high[p], strict=True)
             ),
         )
         for p, name in enumerate(names)

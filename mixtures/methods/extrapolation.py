@@ -16,6 +16,7 @@ import numpy as np
 
 from mixtures import backtest, diagnostics, outliers, simplex
 from mixtures.backtest import BackTest
+from mixtures.diagnostics import Sample
 from mixtures.domains import Array
 from mixtures.errors import EvidenceError
 from mixtures.history import Failed, History, Stage, finished, table
@@ -120,7 +121,7 @@ def _ranked(ladder: Any, problem: Problem, history: History, steps: tuple[Rung, 
     needed = max(MIXTURES * k, rows + math.ceil(rows / (ladder.folds - 1)))  # a fold is held out
     for rung in sorted(steps, key=lambda r: _order(problem, r), reverse=True):
         found = rungs.runs_of(problem, history, rung)
-        if found and len({run.spec.stages for run in found}) >= needed:
+        if found and int(simplex.groups([r.spec.weights for r in found]).max()) + 1 >= needed:
             return rung
     return steps[0]
 
@@ -185,7 +186,9 @@ def _by_law(
         again.append(coarse.fit(sample, child).at(*scales.full))
     baselines = np.array([candidate.weights for candidate in base.candidates[1:]])
     search = cast(Search, ladder.search)
-    chosen = decided((fitted, again), search, scales.problem, baselines, rng=search_rng)
+    runs = scales.narrow
+    reach = Sample(runs.W, runs.Y, runs.noise).reach
+    chosen = decided((fitted, again), search, (scales.problem, reach), baselines, rng=search_rng)
     weights = simplex.normalized(np.where(chosen.weights > 1e-9, chosen.weights, 0.0))
     whole = law.fit(scales.runs, whole_rng).at(*scales.full)
     problem = scales.problem
@@ -196,7 +199,9 @@ def _by_law(
             (e.low, e.high)
             for e in (around(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights)))
         ),
-        candidates=candidates_of(NAMES, chosen, whole),
+        candidates=candidates_of(
+            NAMES, chosen, whole, Sample(scales.runs.W, scales.runs.Y, scales.runs.noise).reach
+        ),
         gains=gains_of(NAMES, chosen),
         laws=(_as_law(tested), *(replace(found, chosen=False) for found in base.laws)),
         active=problem.constraints.active(weights),
@@ -264,7 +269,7 @@ def _curves(answer: Recommendation, scales: Scales) -> tuple[Curve, ...]:
             level = float(scales.form.level(here.Y.mean(axis=0)[None])[0])
             points.append(Point(int(size), int(tokens), level, len(here)))
         weights = own.W[0]
-        known = [n for n, w in named.items() if np.abs(w - weights).max() < 1e-6]
+        known = [n for n, w in named.items() if np.abs(w - weights).max() <= 2 * simplex.SAME]
         name = known[0] if known else f"mixture {group + 1}"
         found.append(Curve(name, tuple(map(float, weights)), tuple(points)))
     return tuple(found)

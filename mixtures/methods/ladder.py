@@ -47,7 +47,7 @@ class Ladder:
     rungs: tuple[Any, ...] = ()
     scaling: tuple[Any, ...] = ("additive", "joint", "bimix")
     design: Any = "dirichlet"
-    laws: tuple[Any, ...] = ("log_linear",)
+    laws: tuple[Any, ...] = ("default",)
     search: Any = "auto"
     anchors: tuple[Any, ...] = ("natural", "uniform")
     seeds: int = 3

@@ -3,8 +3,8 @@
 Source: allenai/olmix: `generate/synthesize_mixture.py` (temperature 1, minimum weight 0.002, ten
 draws for each mixture kept), `fit/law.py` (`y = exp(c) + exp(x . t)`) and `fit/core.py` (`kl_reg`
 0.05 in the paper's configurations). Departures: repeated anchors, cross-validation and intervals,
-as in `regmix`; its proposer `search`, which looks the best row up, goes by the law's prediction of
-the rows, since the lowest score of many is low by luck.
+as in `regmix`; its proposer `search`, which looks the best row up, fits nothing here either, and
+the verdict says that the lowest score of many is low by luck.
 """
 
 from dataclasses import dataclass, field
@@ -12,43 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.domains import Array
+from mixtures import diagnostics, simplex
 from mixtures.errors import ConstraintError
-from mixtures.history import History, RunSpec
-from mixtures.laws import FittedLaw
-from mixtures.methods import choice, evidence, swarm
+from mixtures.history import Failed, History, RunSpec, Stage, canonical
+from mixtures.methods import choice, evidence, swarm, verdict
 from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import register
-from mixtures.searches import score
+from mixtures.recommendation import Candidate, Estimate, Recommendation
+from mixtures.registry import describe, register
 
 DESIGN = (("name", "dirichlet"), ("temperature", 1.0), ("minimum", 0.002), ("oversample", 10))
 LAW = (("name", "log_linear"), ("offset", "positive"))
 SEARCH = (("name", "exact"), ("kl_reg", 0.05))
-
-
-@dataclass(frozen=True, eq=False)
-class Tried:
-    """A search among given mixtures alone.
-
-    Attributes:
-        points: (n, K) mixtures that were run.
-    """
-
-    points: Array
-
-    def choose(
-        self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
-    ) -> Array:
-        feasible = self.points[problem.constraints.satisfied(self.points)]
-        if not len(feasible):
-            raise ConstraintError(
-                f"none of {len(self.points)} mixtures that were run meets the constraints; relax "
-                "them, or search beyond the runs"
-            )
-        found = score.best_of(law, feasible, score.shape(problem, reference))
-        return simplex.normalized(found)
 
 
 @register("method", "olmix")
@@ -81,7 +55,54 @@ class Olmix:
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
-        instead = None
         if self.only_tried:
-            instead = Tried(evidence.gather(problem, history).sample.W)
-        return choice.recommend(self, problem, history, rng, instead=instead)
+            return self._looked_up(problem, history)
+        return choice.recommend(self, problem, history, rng)
+
+    def _looked_up(self, problem: Problem, history: History) -> Recommendation:
+        """The best feasible mixture that was run, by its own scores."""
+        found = evidence.gather(problem, history)
+        W, form = found.sample.W, found.form
+        if not problem.constraints.satisfied(W).any():
+            raise ConstraintError(
+                f"none of {len(W)} mixtures that were run meets the constraints; relax them, or "
+                "search beyond the runs"
+            )
+        best = evidence.best_observed(problem, found)
+        member = simplex.groups([*W, best])
+        own = found.sample.Y[member[:-1] == member[-1]]
+        targets = own.mean(axis=0)
+        low, high = problem.constraints.bounds
+        runs = "one run" if len(own) == 1 else f"{len(own)} runs of one mixture"
+        answer = Recommendation(
+            domains=problem.domains.names,
+            targets=problem.targets,
+            stages=(Stage(tuple(map(float, best))),),
+            intervals=tuple(map(tuple, np.clip([low, high], 0.0, 1.0).T.tolist())),
+            candidates=(
+                Candidate(
+                    "recommended",
+                    tuple(map(float, best)),
+                    _measured(float(form.level(targets))),
+                    tuple(_measured(float(y)) for y in targets),
+                ),
+            ),
+            noise=diagnostics.noise_floor(W, found.sample.Y, problem.targets, form),
+            active=problem.constraints.active(best),
+            epochs=tuple(map(float, problem.domains.epochs(best, problem.full_tokens))),
+            evidence=found.fingerprints,
+            failed=sum(isinstance(run, Failed) for run in history),
+            verdict=f"weak: do not use this yet; the answer is {runs}, the best of {len(W)}: no "
+            "law was fitted, and the lowest score of many is low by luck. Repeat it under other "
+            "seeds, beside the natural mixture",
+            warnings=(
+                "no law was fitted: the scores are those that were measured and have no interval, "
+                "and the intervals of the shares are what the constraints allow",
+            ),
+            method=canonical(describe(self)),
+        )
+        return verdict.thin_first(answer, problem, W)
+
+
+def _measured(value: float) -> Estimate:
+    return Estimate(value, value, value)

@@ -60,7 +60,10 @@ class Screened:
         kept = tuple(line for line in answer.warnings if line not in usual)
         flagged = verdict.mostly_noise(answer.noise, targets, self.least_signal)
         dropped = _without(problem.objective.targets, targets)
-        return replace(answer, warnings=(*self._said(dropped, answer.noise), *flagged, *kept))
+        first = tuple(line for line in kept if line.startswith("not measured: "))
+        rest = tuple(line for line in kept if line not in first)
+        said = self._said(dropped, answer.noise)
+        return replace(answer, warnings=(*first, *said, *flagged, *rest))
 
     def problem(self, problem: Problem, history: History) -> Problem:
         """The problem without the targets that are left out; the same one if none is.

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from mixtures import simplex
 from mixtures.designs import Design
 from mixtures.designs.anchors import Anchors
 from mixtures.domains import Array
@@ -17,8 +18,9 @@ from mixtures.history import History, RunResult, RunSpec, finished
 from mixtures.laws import Law
 from mixtures.problem import Problem
 from mixtures.registry import build
-from mixtures.searches import Search
+from mixtures.searches import Search, score
 
+MOST = 20_000  # runs, seeds, folds or refits of a study
 FIRST = 0  # seed of every design run: equal seeds make mixtures comparable in pairs
 
 
@@ -80,13 +82,15 @@ def assemble(swarm: Swarm) -> None:
     object.__setattr__(swarm, "anchors", Anchors(tuple(swarm.anchors)).mixtures)
     if not swarm.laws:
         raise RecipeError("a method needs at least one law in `laws`")
-    if swarm.runs < 1 or swarm.seeds < 0 or swarm.folds < 2:
+    counts = (swarm.runs, swarm.seeds, swarm.folds)
+    if not (1 <= swarm.runs <= MOST and 0 <= swarm.seeds <= MOST and 2 <= swarm.folds <= MOST):
         raise RecipeError(
-            "a method needs runs >= 1, seeds >= 0 and folds >= 2; "
-            f"got {swarm.runs}, {swarm.seeds} and {swarm.folds}"
+            f"a method needs runs of 1 to {MOST:,}, seeds of 0 to {MOST:,} and folds of 2 to "
+            f"{MOST:,}; got {', '.join(f'{n:,}' for n in counts)}"
         )
-    if swarm.refits is not None and swarm.refits < 10:
-        raise RecipeError(f"intervals need at least 10 refits; got {swarm.refits}")
+    if swarm.refits is not None and not 10 <= swarm.refits <= MOST:
+        raise RecipeError(f"intervals need 10 to {MOST:,} refits; got {swarm.refits:,}")
+    score.usable(swarm.search, swarm.laws)
 
 
 def parts(swarm: Swarm) -> tuple[Design, tuple[Law, ...], Search]:
@@ -160,6 +164,6 @@ def evidence_of(problem: Problem, history: History) -> tuple[tuple[RunResult, ..
 def natural_row(problem: Problem, W: Array) -> Sequence[int]:
     """Rows of runs of the natural mixture (or the feasible one nearest to it)."""
     natural = problem.constraints.project(problem.domains.natural)
-    near = np.abs(W - natural).max(axis=1) < 1e-6
-    near |= np.abs(W - problem.domains.natural).max(axis=1) < 1e-6
+    near = np.abs(W - natural).max(axis=1) <= 2 * simplex.SAME
+    near |= np.abs(W - problem.domains.natural).max(axis=1) <= 2 * simplex.SAME
     return [int(i) for i in np.flatnonzero(near)]

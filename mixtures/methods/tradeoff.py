@@ -81,6 +81,7 @@ def front(
 
     def values(points: Array) -> Array:
         scores = shown.predict(points).mean
+        scores[:, :-1] = np.clip(scores[:, :-1], *narrow.reach)
         return np.column_stack([form.level(scores) for form in forms])
 
     try:

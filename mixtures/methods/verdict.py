@@ -4,19 +4,22 @@ The thresholds are a convention of this project (assumption, not studied); they 
 nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from mixtures import diagnostics, simplex, ties
 from mixtures.domains import Array
+from mixtures.methods.decision import BEYOND
 from mixtures.problem import Problem
 from mixtures.recommendation import Noise, Recommendation
 
 RANK = 0.6  # held-out rank correlation of the objective below which a law is not believed
 MIXTURES = 2  # distinct mixtures per domain below which there are too few
 TOUCHING = 1e-6  # part by which an edge may be passed: by a run on it, after rounding
+THIN = 3  # mixtures that must have drawn from a domain for its share to be called measured
+SHOWN = 10  # domains named one by one
 RATIO = 2.0  # spread over mixtures to spread over seeds below which a target is mostly noise
 
 
@@ -30,6 +33,7 @@ def judge(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> Re
         foreign: finished runs that were left out because they belong to another problem.
     """
     weak = (*_law(draft), *_rows(draft, W), *_gain(draft))
+    weak += (BEYOND,) if any(line.startswith(BEYOND) for line in draft.warnings) else ()
     warnings = (*draft.warnings, *_warnings(draft, problem, W, foreign))
     if weak:
         verdict = "weak: do not use this yet; " + "; ".join(weak)
@@ -44,7 +48,61 @@ def judge(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> Re
             f"strong: ready to be confirmed; predicted gain over natural {gain.mean:.4f} "
             f"[{gain.low:.4f}, {gain.high:.4f}] bits per byte"
         )
-    return replace(draft, verdict=verdict, warnings=warnings)
+    return thin_first(replace(draft, verdict=verdict, warnings=warnings), problem, W)
+
+
+def thin_first(answer: Recommendation, problem: Problem, W: Array) -> Recommendation:
+    """The recommendation with what was not measured first: domains that hardly any run drew from.
+
+    The interval of such a share is what the constraints allow: refits of a law to runs that do not
+    draw from a domain agree on its share, and know nothing of it.
+    """
+    few, (low, high), w = thin(problem, W), problem.constraints.bounds, answer.weights
+    intervals = list(answer.intervals)
+    for k in few:
+        intervals[k] = (float(min(low[k], w[k])), float(max(high[k], w[k])))
+    warnings = (*unmeasured(few, answer, answer.epochs), *answer.warnings)
+    return replace(answer, intervals=tuple(intervals), warnings=warnings)
+
+
+def thin(problem: Problem, W: Array) -> dict[int, tuple[int, int]]:
+    """Domains whose share is free and that fewer than `THIN` of the mixtures W (N, K) drew from.
+
+    Returns:
+        By position: the mixtures that did, and their runs.
+    """
+    low, high = problem.constraints.bounds
+    drawn, member = simplex.SAME < W, simplex.groups(W)
+    counts = {k: len(set(member[drawn[:, k]].tolist())) for k in np.flatnonzero(high - low > 1e-6)}
+    return {int(k): (count, int(drawn[:, k].sum())) for k, count in counts.items() if count < THIN}
+
+
+def unmeasured(
+    few: Mapping[int, tuple[int, int]], answer: Recommendation, epochs: Sequence[float]
+) -> tuple[str, ...]:
+    """A sentence for each domain that hardly any run drew from (see `thin`).
+
+    Args:
+        few: such domains.
+        answer: whose shares are spoken of.
+        epochs: passes over each domain at full scale (K,), or none where they are unknown.
+    """
+    lines = []
+    for k, (mixtures, runs) in list(few.items())[:SHOWN]:
+        share = f"its share of {answer.weights[k]:.1%}"
+        them = "it" if mixtures == 1 else "them"
+        who = f"{mixtures} mixture{'s' * (mixtures > 1)} in {runs} run{'s' * (runs > 1)}"
+        text = (
+            f"no run drew from it, so that {share} is the absence of evidence"
+            if not mixtures
+            else f"only {who} drew from it, and {share} rests on {them} alone"
+        )
+        if epochs and epochs[k] > 1:
+            text += f"; at full scale it would be repeated {epochs[k]:.3g} times"
+        lines.append(f"not measured: {answer.domains[k]!r}: {text}")
+    if len(few) > SHOWN:
+        lines.append(f"not measured: {len(few) - SHOWN} domains more, of which as few runs tell")
+    return tuple(lines)
 
 
 def _law(draft: Recommendation) -> tuple[str, ...]:

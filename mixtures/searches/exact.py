@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,6 +44,7 @@ class Exact:
 
     kl_reg: float = 0.0
     starts: int = 3
+    convex_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.kl_reg) and self.kl_reg >= 0) or self.starts < 1:

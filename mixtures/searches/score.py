@@ -1,12 +1,15 @@
 """What a fitted law says of mixtures, as one number each: shared by the searches."""
 
+import dataclasses
+import typing
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from mixtures import ties
 from mixtures.domains import Array
-from mixtures.errors import ConstraintError
+from mixtures.errors import ConstraintError, RecipeError
 from mixtures.laws import Exponential, FittedLaw
 from mixtures.objectives import Shape
 from mixtures.problem import Problem
@@ -53,6 +56,24 @@ def settled(law: FittedLaw, found: Array, problem: Problem, form: Shape) -> Arra
     """
     natural = problem.constraints.project(problem.domains.natural)
     return best_of(law, np.stack([found, natural]), form)
+
+
+def usable(search: Any, laws: Sequence[Any]) -> None:
+    """Hold laws to what a search takes, if it says so (`convex_only`), before anything is trained.
+
+    Raises:
+        RecipeError: a law that is known not to be a sum of exponentials, for a search of those.
+    """
+    for law in laws if getattr(search, "convex_only", False) else ():
+        fitted = typing.get_type_hints(type(law).fit).get("return")
+        names = (
+            {f.name for f in dataclasses.fields(fitted)} if dataclasses.is_dataclass(fitted) else ()
+        )
+        if names and not all(n in names or hasattr(fitted, n) for n in ("offsets", "exponents")):
+            raise RecipeError(
+                f"the search {search.name!r} needs laws of the form c + exp(A.w), and {law.name!r} "
+                "is none: use the search `auto` or `simulate`, or the law `log_linear`"
+            )
 
 
 def coarser(part: Any) -> Any:

@@ -1,0 +1,132 @@
+"""Every recipe that is shipped or printed in a README is read, and asked for its first runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import recipe as recipes
+from mixtures import registry
+from mixtures.domains import Domain, DomainSet
+from mixtures.errors import CuveeError, RecipeError
+from mixtures.loop import generator
+from mixtures.problem import Problem, Proxy
+
+ROOT = Path(__file__).parent.parent
+READMES = sorted(p for p in ROOT.glob("**/README.md") if not {".venv", "node_modules"} & {*p.parts})
+
+
+def printed() -> list[tuple[str, str]]:
+    """Whole recipes of all READMEs: blocks of YAML that have a name and a method."""
+    found = []
+    for path in READMES:
+        text = path.read_text(encoding="utf-8")
+        blocks = re.findall(r"((?:^ {4}.*\n|^\n)+)", text, re.MULTILINE)
+        blocks += re.findall(r"^```ya?ml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for block in blocks:
+            block = "\n".join(line.removeprefix("    ") for line in block.splitlines())
+            if re.search(r"^name:", block, re.MULTILINE) and "method:" in block:
+                found.append((str(path.relative_to(ROOT)), block))
+    return found
+
+
+SHIPPED = [(p.name, p.read_text("utf-8")) for p in sorted((ROOT / "recipes").glob("*.yaml"))]
+
+
+def test_readme_prints_a_recipe() -> None:
+    """Catches a pattern that finds nothing, so that the test below holds whatever is printed."""
+    assert any(name == "README.md" and "domains:" in text for name, text in printed())
+
+
+@pytest.mark.parametrize(("name", "text"), printed() + SHIPPED)
+def test_recipes_that_people_copy_are_read_and_planned(name: str, text: str) -> None:
+    """Catches a documented law, field or value that is refused, and a design that cannot be drawn
+    within the recipe's own constraints; domains of equal size stand in for the data."""
+    recipe = recipes.parse(text, name)
+    part = recipe.corpus or recipe.tables
+    names = [*getattr(part, "quickstart", []), *getattr(part, "domains", {})]
+    names = names or [*getattr(part, "sizes", {})]
+    assert len(names) >= 2
+    tokens = max(recipe.full_scale.tokens, 10**9)
+    domains = DomainSet(tuple(Domain(n, tokens, 4 * tokens, f"stand-in:{n}") for n in names))
+    objective = recipe.build_objective()
+    problem = Problem(
+        domains=domains,
+        targets=objective.targets,
+        objective=objective,
+        constraints=recipe.build_constraints(domains),
+        proxy=Proxy(recipe.proxy.size, recipe.proxy.tokens),
+        full_tokens=recipe.full_scale.tokens,
+    )
+    specs = recipe.build_method().ask(problem, (), generator(recipe.seed, 0))
+    assert specs and all(spec.domains == tuple(names) for spec in specs)
+
+
+def test_the_default_law_is_one_thing() -> None:
+    """Catches `default` that is no law, and methods whose default is another."""
+    meant = registry.build("law", "default")
+    assert meant.name == "kriging" and "default" not in registry.names("law")
+    for name in ("bayes", "ladder", "anneal"):
+        assert registry.build("method", name).laws == (meant,)
+    for name, law in (
+        ("regmix", "lightgbm"),
+        ("mixing_laws", "log_linear"),
+        ("olmix", "log_linear"),
+    ):
+        assert [one.name for one in registry.build("method", name).laws] == [law]
+
+
+BASE = {
+    "name": "x",
+    "corpus": {"domains": {"a": {"path": "x"}, "b": {"path": "y"}}},
+    "objective": {"name": "mean", "weights": {"domain/a": 1}},
+    "full_scale": {"tokens": 1000},
+    "method": {"name": "regmix"},
+}
+FLOORS = {"name": "floors", "weights": {"domain/a": 1}}
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("method", {"name": "regmix", "runs": 10**9}, "runs"),
+        ("method", {"name": "regmix", "seeds": 10**5}, "seeds"),
+        ("method", {"name": "regmix", "laws": [{"name": "kriging", "sway": NAN}]}, "finite"),
+        ("method", {"name": "regmix", "anchors": [{"a": NAN, "b": 1}]}, "finite"),
+        ("method", {"name": "mixing_laws", "laws": ["kriging"]}, "the search 'exact' needs laws"),
+        ("method", {"name": "olmix", "laws": ["log_linear", "lightgbm"]}, "'lightgbm' is none"),
+        ("objective", FLOORS | {"floors": {"domain/b": NAN}}, "finite"),
+        ("objective", FLOORS | {"floors": {"domain/b": INFINITE}}, "finite"),
+        ("objective", {"name": "worst", "members": "domain/a"}, "a list"),
+        ("objective", BASE["objective"] | {"families": {"f": "domain/a"}}, "a list"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_when_the_recipe_is_read(field, value, said) -> None:
+    """Catches a limit that is silently not there (NaN), a name that is read letter by letter, a
+    billion runs that are drawn, and a law that its search refuses after all training."""
+    with pytest.raises(RecipeError, match=said):
+        recipes.build(BASE | {field: value}, "test")
+
+
+@pytest.mark.parametrize("kind", ["method", "law", "search", "design", "controller", "objective"])
+def test_no_number_of_a_registered_part_is_without_bounds(kind: str) -> None:
+    """For every part that is registered now or later: catches NaN, infinities and counts that no
+    study can have, in fields that a class does not check itself."""
+    for name in registry.names(kind):
+        for field, hint in registry.lookup(kind, name).__annotations__.items():
+            words = str(hint)
+            values = [NAN, INFINITE, -INFINITE] * ("float" in words) + [10**12, -1] * (
+                words in ("int", "<class 'int'>")
+            )
+            for value in values:
+                with pytest.raises(CuveeError):
+                    registry.build(kind, {"name": name, field: value})
+
+
+def test_yaml_infinities_are_told_in_a_sentence() -> None:
+    """`epochs: .inf` is a usual way to say "no cap": catches a traceback and a cap that is gone."""
+    for text in ("{epochs: .inf}", "{epochs: .nan}", "{most_kl: .inf}"):
+        with pytest.raises(RecipeError, match="finite"):
+            recipes.build(BASE | {"constraints": yaml.safe_load(text)}, "test")
