@@ -34,6 +34,7 @@ from tasks.exports.documents import endings_of
 from tasks.handoff_approval import Approval, Grounds
 from tasks.handoff_card import Card, Purpose
 from tasks.provenance import code_version
+from tasks.review import open_to_others
 from tasks.store import Store
 
 COMMAND = "command line"
@@ -175,6 +176,11 @@ def adopt(recipe: Recipe, home: Home, card: Card, *, call: bool = False) -> Appr
     if version is None or said is None or barred:
         raise ApprovalError(unapproved(card, purpose, store))
     by, note = said
+    if doubt := open_to_others(home.record):
+        raise ApprovalError(
+            f"the record says that {by} approved {card.fingerprint[:12]} of {card.name}, which is "
+            f"not believed: {doubt}. Approve it with `cuvee approve`"
+        )
     now = dataclasses.replace(grounds(recipe, home), purpose=recorded.purpose(version))
     try:
         approval = handoff_approval.approve(

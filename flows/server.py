@@ -4,7 +4,7 @@ Prefect can start such a server by itself, but in the caller's process group: Ct
 server before the flow could say that it was cancelled, and the client waits minutes for it; a
 SIGKILL leaves it behind. So it is started here, in a session of its own, and asked of the kernel to
 end with its parent. Each server has a secret of its own, which stands in its environment and in the
-settings of its clients alone (`flows.guard`).
+settings of its clients alone (`tasks.guard`).
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from pathlib import Path
 
 import httpx
 
-from flows.guard import HOST, SECRET
 from mixtures.errors import ServiceError
+from tasks.guard import HOST, SECRET
 
 START_SECONDS = 120
 PR_SET_PDEATHSIG = 1
-CLIENT_SECRET = "PREFECT_API_AUTH_STRING"  # noqa: S105 (a name)
+PREFECT_SECRETS = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
 EMBEDDED = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -65,7 +65,7 @@ class PrefectApi:
             bound.bind((HOST, 0))
             origin = f"http://{HOST}:{bound.getsockname()[1]}"
             self.url, self.secret = f"{origin}/api", f"cuvee:{secrets.token_urlsafe(32)}"
-            own = {SECRET: self.secret, CLIENT_SECRET: self.secret}
+            own = dict.fromkeys((SECRET, *PREFECT_SECRETS), self.secret)
             own |= {"PREFECT_UI_API_URL": self.url, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin}
             settings = SCHEDULING if schedules else EMBEDDED
             self._process = _start(bound, folder, {**settings, **own})
@@ -160,7 +160,8 @@ def _start(
         if libc is not None:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    command = [sys.executable, "-P", "-m", "flows.guard", str(bound.fileno())]
+    command = [sys.executable, "-P", "-m", "tasks.guard", str(bound.fileno())]
+    command += ["prefect.server.api.server:create_app", "/api/health", "/api/ready"]
     with open(folder / "server.log", "ab") as log:
         return subprocess.Popen(
             command,

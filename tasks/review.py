@@ -1,10 +1,11 @@
 """Open the record of studies in a browser: MLflow's own server on 127.0.0.1, until Ctrl-C.
 
 The server is a child process in a group of its own, so that Ctrl-C ends all of it and nothing
-lingers; it serves one person, so it gets one worker.
+lingers. It serves one person, who signs in by the link that is printed.
 """
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,28 +13,69 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mixtures.errors import ServiceError
-from tasks.track import ARTIFACTS, DATABASE, SETTINGS, local_uri
+from tasks.guard import HOST, LINK, SECRET
+from tasks.track import ARTIFACTS, DATABASE, EXPERIMENT, SETTINGS, local_uri
 
-HOST = "127.0.0.1"
 PORT = 5000
 PATIENCE = 120.0  # seconds; a first start on a busy machine takes 10 to 20
 GRACE = 10.0  # seconds between asking a server to end and ending it
 
 
-def command(folder: Path, port: int = PORT) -> list[str]:
-    """The command that serves the record in a folder."""
-    return [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", local_uri(folder)),
-        *("--artifacts-destination", (Path(folder).resolve() / ARTIFACTS).as_uri()),
-        *("--host", HOST, "--port", str(port), "--workers", "1"),
-    ]
+def command(bound: socket.socket) -> list[str]:
+    """The command that serves the record, behind a guard, at a socket that it inherits."""
+    guarded = [str(bound.fileno()), "mlflow.server.fastapi_app:app", "/health"]
+    return [sys.executable, "-P", "-m", "tasks.guard", *guarded]
+
+
+def variables(folder: Path, secret: str) -> dict[str, str]:
+    """What the server of the record in a folder is told: as `mlflow server` tells its own."""
+    return {
+        **SETTINGS,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **os.environ,
+        "_MLFLOW_SERVER_FILE_STORE": local_uri(folder),
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": (Path(folder).resolve() / ARTIFACTS).as_uri(),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        SECRET: secret,
+    }
+
+
+def open_to_others(folder: Path) -> str:
+    """Why what the record says cannot be believed to come from whom it names; "" if it can.
+
+    The embedded record is a file: others must not reach it but by the pages that `review` serves.
+    A server must refuse who does not sign in.
+    """
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not server:
+        home = Path(folder).resolve().parent
+        seen = home.stat()
+        if seen.st_uid == os.getuid() and not seen.st_mode & 0o077:
+            return ""
+        return f"others can enter {home} (chmod 700 it, or use another --home)"
+    parts = urllib.parse.urlsplit(server)
+    if parts.scheme not in ("http", "https"):
+        return "whoever can write its database could have said so"
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    asked = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
+    try:
+        with urllib.request.urlopen(asked, timeout=20):  # noqa: S310 (checked above)
+            return f"the server at {address} answers without sign-in"
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return ""
+        return f"the server at {address} does not ask for sign-in (it answers {error.code})"
+    except OSError as error:
+        return f"whether the server at {address} asks for sign-in cannot be seen ({error})"
 
 
 def review(folder: Path, show: Callable[[str], None], *, port: int = PORT) -> None:
@@ -53,25 +95,28 @@ def review(folder: Path, show: Callable[[str], None], *, port: int = PORT) -> No
         return
     if not (Path(folder) / DATABASE).is_file():
         raise ServiceError(f"there is no record in {folder} yet; `cuvee run` a recipe first")
-    _check(port)
-    environment = {**SETTINGS, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
-    with _interruptible():
-        _serve(command(folder, port), environment, port, show)
+    secret = secrets.token_urlsafe(24)
+    with _bound(port) as bound, _interruptible():
+        _serve(bound, variables(folder, f"cuvee:{secret}"), secret, show)
 
 
 def _serve(
-    line: list[str], environment: dict[str, str], port: int, show: Callable[[str], None]
+    bound: socket.socket, environment: dict[str, str], secret: str, show: Callable[[str], None]
 ) -> None:
+    port = bound.getsockname()[1]
     process = subprocess.Popen(
-        line,
+        command(bound),
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        pass_fds=[bound.fileno()],
         start_new_session=True,
     )
+    bound.close()
     try:
         _wait(process, port)
-        show(f"The record is at http://{HOST}:{port} (Ctrl-C ends it)")
+        show(f"The record is at http://{HOST}:{port}/?{LINK}={secret} (Ctrl-C ends it)")
+        show("Whoever has this link can approve in your name: it is for your browser alone.")
         process.wait()
         raise ServiceError(f"MLflow's server ended by itself with code {process.returncode}")
     except KeyboardInterrupt:
@@ -95,16 +140,18 @@ def _interruptible() -> Iterator[None]:
             signal.signal(sign, handler)
 
 
-def _check(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextmanager
+def _bound(port: int) -> Iterator[socket.socket]:
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            bound.bind((HOST, port))
         except (OSError, OverflowError) as error:
             raise ServiceError(
                 f"port {port} on {HOST} cannot be used ({error}); "
                 f"choose another one, such as {port + 1 if port < 65535 else PORT}"
             ) from error
+        yield bound
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:

@@ -59,8 +59,8 @@ def ask(port: int, method: str, path: str, body: str = "{}", **headers: str) -> 
     return answer.status, {name.lower(): value for name, value in answer.getheaders()}
 
 
-def visit(folder: Path, page: str, host: str = "evil.example") -> str:
-    """What Chromium shows after a page of another site has run its script."""
+def visit(folder: Path, page: str, *, host: str = "evil.example", at: str = "") -> str:
+    """What Chromium shows after a page of another site has run its script, or of an address."""
     if CHROMIUM is None:
         missing("Chromium")
     (folder / "page.html").write_text(page)
@@ -68,7 +68,8 @@ def visit(folder: Path, page: str, host: str = "evil.example") -> str:
         command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"]
         command += ["--disable-background-networking", f"--user-data-dir={folder}/profile"]
         command += [f"--host-resolver-rules=MAP {host} 127.0.0.1", "--virtual-time-budget=15000"]
-        command += ["--timeout=15000", "--dump-dom", f"http://{host}:{port}/page.html"]
+        command += ["--timeout=15000", "--dump-dom"]
+        command += [at or f"http://{host}:{port}/page.html"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return done.stdout
 

@@ -1,6 +1,12 @@
 """The embedded Prefect API: its own processes get in, another user and a web page do not."""
 
+import http.server
 import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
 from urllib.parse import urlsplit
 
 import httpx
@@ -11,6 +17,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from flows.server import PrefectApi
+from tasks.review import open_to_others
 
 EVIL = "https://evil.example"
 SHUT = [
@@ -139,3 +146,139 @@ def test_the_working_folder_runs_nothing(tmp_path, monkeypatch):
     with PrefectApi(tmp_path / "api") as server:
         server.wait()
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_link_signs_a_browser_in_once_and_only_its_own():
+    """Catches a link that is taken without its password, and a cookie that any path can set."""
+    import asyncio
+
+    from tasks.guard import Guard
+
+    async def inner(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    def ask(query: bytes = b"", path: str = "/", **headers: str) -> tuple[int, dict]:
+        told = []
+
+        async def send(message):
+            told.append(message)
+
+        named = [(b"host", b"127.0.0.1:7")] + [(n.encode(), v.encode()) for n, v in headers.items()]
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": query}
+        asyncio.run(
+            Guard(inner, port=7, secret="cuvee:pass")({**scope, "headers": named}, None, send)
+        )
+        return told[0]["status"], dict(told[0]["headers"])
+
+    status, headers = ask(b"sign-in=pass")
+    cookie = headers[b"set-cookie"].decode()
+    assert status == 303 and headers[b"location"] == b"/"
+    assert cookie == "cuvee-7=pass; Path=/; HttpOnly; SameSite=Strict"
+    assert ask(cookie="a=b; cuvee-7=pass")[0] == 200
+    refused = [
+        ask(b"sign-in="),
+        ask(b"sign-in=x"),
+        ask(cookie="cuvee-7="),
+        ask(cookie="cuvee-8=pass"),
+    ]
+    assert [status for status, _ in refused] == [401] * 4
+    assert ask(b"sign-in=pass", origin="http://127.0.0.1:8")[0] == 403
+
+
+@pytest.fixture(scope="module")
+def review(tmp_path_factory):
+    """The record of one version, served by `cuvee review`'s own server: port and password."""
+    from tasks.track import local_uri, open_ledger
+
+    folder = tmp_path_factory.mktemp("home") / "mlflow"
+    ledger = open_ledger(folder)
+    run = ledger.create("study", {})
+    ledger.enroll("study", run, {"cuvee.recommendation": "f" * 64}, "a recommendation")
+    code = (
+        "import sys; from pathlib import Path; from tasks.review import review\n"
+        "review(Path(sys.argv[1]), lambda s: print(s, flush=True), port=int(sys.argv[2]))"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    line = [sys.executable, "-c", code, str(folder), str(port)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        said = process.stdout.readline()
+        assert local_uri(folder) and "The record is at" in said, said
+        yield port, said.split("sign-in=")[1].split()[0]
+        process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_another_user_can_neither_read_nor_approve_in_the_record(review):
+    """Catches pages without sign-in, through which anybody on the machine approves as anybody."""
+    port, password = review
+    alias = "/api/2.0/mlflow/registered-models/alias"
+    body = '{"name": "study", "alias": "approved", "version": "1"}'
+    paths = [
+        ("POST", alias, body),
+        ("GET", "/", ""),
+        ("GET", "/graphql", ""),
+        ("POST", "/graphql", "{}"),
+    ]
+    paths += [("GET", "/get-artifact?path=x&run_uuid=y", ""), ("GET", "/version", "")]
+    told = strangers.as_nobody(lambda: [strangers.ask(port, *one)[0] for one in paths])
+    assert told == [401] * len(paths)
+    assert strangers.ask(port, "POST", alias, body, Host="evil.example")[0] == 403
+    own = httpx.BasicAuth("cuvee", password)._auth_header
+    foreign = strangers.ask(port, "POST", alias, body, Authorization=own, Origin=EVIL)
+    assert foreign[0] == 403
+    assert strangers.ask(port, "POST", alias, body, Authorization=own)[0] == 200
+
+
+@pytest.mark.slow
+def test_the_printed_link_opens_the_pages_in_a_browser(review, tmp_path):
+    """Catches a sign-in that the pages' own requests do not carry."""
+    port, password = review
+    shown = strangers.visit(
+        tmp_path, "", at=f"http://127.0.0.1:{port}/?sign-in={password}#/experiments"
+    )
+    assert "<title>MLflow" in shown and ">cuvee<" in shown
+    without = strangers.visit(tmp_path, "", at=f"http://127.0.0.1:{port}/#/experiments")
+    assert "MLflow" not in without and ">cuvee<" not in without
+
+
+@pytest.mark.parametrize(
+    ("status", "believed"), [(401, True), (403, True), (200, False), (302, False), (404, False)]
+)
+def test_a_servers_word_counts_only_if_it_asks_who_speaks(status, believed, tmp_path, monkeypatch):
+    """Catches approvals adopted from a server where anybody can set an alias.
+
+    And one that is asked with our own credentials, to which every server answers.
+    """
+    heard = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            heard.append(dict(self.headers))
+            moved = status == 302 and self.path != "/login"
+            self.send_response(302 if moved else 200 if status == 302 else status)
+            self.send_header("Location", "/login")
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = f"me:pw@127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{where}")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        assert (open_to_others(tmp_path / "mlflow") == "") is believed
+        server.shutdown()
+    assert not any("Authorization" in one for one in heard)
+
+
+def test_a_file_counts_only_where_nobody_else_can_reach_it(tmp_path, monkeypatch):
+    """Catches a record in a folder that others enter, and a database that others may write."""
+    tmp_path.chmod(0o755)
+    assert "chmod 700" in open_to_others(tmp_path / "mlflow")
+    tmp_path.chmod(0o700)
+    assert open_to_others(tmp_path / "mlflow") == ""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://db/mlflow")
+    assert open_to_others(tmp_path / "mlflow")
