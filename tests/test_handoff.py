@@ -35,6 +35,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     recommended_study.make(root / "corpus", Home(root / "home"))
     open_ledger(Home(root / "home").record).versions("none")  # a new record takes seconds
+    (root / "home").chmod(0o700)  # as `settle` makes it
     return root
 
 
