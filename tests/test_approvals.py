@@ -38,6 +38,7 @@ def study(record, tmp_path):
     """Two tables and a home with an empty record: (folder, home)."""
     bound_study.write(tmp_path)
     shutil.copytree(record, tmp_path / "home" / record.name)
+    (tmp_path / "home").chmod(0o700)  # as `settle` makes it
     return tmp_path, Home(tmp_path / "home")
 
 
