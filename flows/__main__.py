@@ -46,6 +46,10 @@ HomePath = Annotated[
     typer.Option("--home", envvar="CUVEE_HOME", help="directory of data, results and records"),
 ]
 DEFAULT_HOME = Path(".cuvee")
+Cores = Annotated[
+    int | None,
+    typer.Option(min=1, help="most cores that trainings take; by default all that it may use"),
+]
 
 
 @app.command()
@@ -60,10 +64,11 @@ def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
 
 
 @app.command()
-def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
+def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) -> None:
     """Run the whole study: train what is missing, recommend, confirm, report."""
     with _person() as display:
         given, text = recipes.load(recipe)
+        _limit(cores)
         place = settle(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api") as api, _workers(given, place):
             from flows.present import present
@@ -75,10 +80,11 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
 
 
 @app.command()
-def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
+def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) -> None:
     """Test a finished study's recommendation at the larger sizes that the recipe names."""
     with _person() as display:
         given, text = recipes.load(recipe)
+        _limit(cores)
         place = settle(home, hub=given.evaluation.hub)
         from flows.finished import read, sizes
 
@@ -298,6 +304,18 @@ def _loaded(path: Path, display: Display) -> tuple[recipes.Recipe, str]:
     for note in notes:
         display.say(note)
     return given, text
+
+
+def _limit(cores: int | None) -> None:
+    """Keep this process, and all that it starts, to some of the cores that it may use."""
+    if cores is None:
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        raise RecipeError(
+            "--cores limits the cores of this machine, and RAY_ADDRESS names a cluster with cores "
+            "of its own: unset one of the two"
+        )
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
 
 @contextlib.contextmanager

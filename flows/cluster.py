@@ -40,6 +40,11 @@ def reach(address: str) -> None:
         ) from error
 
 
+def usable_cores() -> int | None:
+    """Cores that this process may use, where the system says so; Ray counts all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
 def sockets(home: Path) -> Path:
     """A folder for a local cluster's files: in the home, or a new private one where it cannot be.
 

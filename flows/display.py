@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from tasks.markdown import printable
 
@@ -60,6 +61,20 @@ class Bar:
         self._display.say(f"{self._title}{detail}: {done:.0%} in {clock(spent)}{left}")
 
 
+class _Times(ProgressColumn):
+    """How long a step has taken, of how long it should take in all."""
+
+    def render(self, task: Task) -> Text:
+        spent, done = task.finished_time or task.elapsed or 0.0, task.percentage / 100
+        known = FIRST_ESTIMATE < done < 1
+        return Text(f"{_minutes(spent)}{f' of about {_minutes(spent / done)}' if known else ''}")
+
+
+def _minutes(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{f'{hours}:' if hours else ''}{rest // 60:0{2 if hours else 1}}:{rest % 60:02}"
+
+
 class Display:
     """The console of a run.
 
@@ -77,9 +92,7 @@ class Display:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            _Times(),
             console=self.console,
         )
 

@@ -21,7 +21,7 @@ import ray
 import threadpoolctl
 
 from flows.board import Board
-from flows.cluster import environment, own_signals, reach, sockets
+from flows.cluster import environment, own_signals, reach, sockets, usable_cores
 from mixtures.errors import CuveeError, ServiceError, TrainingError
 from mixtures.history import Outcome
 from proxies.allocator import WORKER_ENVIRONMENT
@@ -263,7 +263,7 @@ class Runner:
             variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             self._sockets = sockets(self._home)
             settings |= {"_temp_dir": str(self._sockets), "include_dashboard": False}
-            settings["num_cpus"] = self._cores or len(os.sched_getaffinity(0))
+            settings["num_cpus"] = self._cores or usable_cores()
             settings |= {"object_store_memory": 128 * 2**20, "_node_ip_address": LOOPBACK}
         for attempt in range(ATTEMPTS):
             try:

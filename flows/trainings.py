@@ -346,10 +346,12 @@ class Trainings:
         failed = [run for run in self._done.values() if isinstance(run, Failed)]
         if len(failed) > max(1.0, self._failed_share * max(asked, len(self._done))):
             reasons = "; ".join(sorted({run.reason for run in failed})[:3])
+            diverged = any("diverged" in run.reason for run in failed)
+            advice = "Lower proxy.rate, or " if diverged else "Mend that and run again, or "
             raise TrainingError(
                 f"{len(failed)} of {max(asked, len(self._done))} trainings failed, more than the "
                 f"recipe's limits.failed_share of {self._failed_share:.0%} allows: {reasons}. "
-                "Lower proxy.rate, or raise the limit; finished runs are kept"
+                f"{advice}raise the limit if you can do without them; finished runs are kept"
             )
 
 

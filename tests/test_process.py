@@ -180,3 +180,30 @@ def test_a_local_cluster_listens_here_alone_and_runs_nothing_of_the_working_fold
     assert {*threads} == {*own} == {1}
     assert heard and {ip.removeprefix("::ffff:") for ip in heard} == {"127.0.0.1"}
     assert temporary.isascii() and mode == "0o700" and not Path(temporary).exists() and not left
+
+
+def test_a_bar_says_how_long_a_step_takes_in_all():
+    """Catches "0:59 left 1:40", which everybody reads as 59 seconds left."""
+    from rich.console import Console
+
+    from flows.display import Display
+
+    display = Display(Console(force_terminal=True, width=120))
+    now = [0.0]
+    display.bars.get_time = lambda: now[0]
+    task = display.bars.add_task("Proxies", total=1.0)
+    now[0] = 59.0
+    display.bars.update(task, completed=59 / 159)
+    shown = [column.render(display.bars.tasks[0]) for column in display.bars.columns[-1:]]
+    assert shown[0].plain == "0:59 of about 2:39"
+
+
+def test_a_limit_of_cores_holds_for_all_that_is_started():
+    """Catches `--cores` that is taken and forgotten: children have all cores."""
+    code = (
+        "import os; from flows.__main__ import _limit; from flows.cluster import usable_cores\n"
+        "_limit(1); import subprocess, sys\n"
+        "print(usable_cores(), subprocess.run(['nproc'], capture_output=True).stdout.decode())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1", "1"], done.stderr
