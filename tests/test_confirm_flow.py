@@ -22,6 +22,7 @@ from flows.runner import Runner
 from flows.search import run
 from flows.server import PrefectApi
 from mixtures.errors import CorruptError, EvidenceError, RecipeError
+from tasks import handoff_card
 from tasks.store import Store
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,8 @@ def test_a_confirmation_trains_the_larger_size_and_says_what_held(study):
     assert json.loads((home.study("tiny") / "summary.json").read_text()) == summary
     page = (home.study("tiny") / "report.html").read_text()
     assert "Larger sizes" in page and summary["card"]["sha256"] in page
+    card = handoff_card.latest(Store(home.store), "tiny")  # what whoever approves it reads
+    assert card.tests == 2 and card.verdict == summary["verdict"]
     before = folder / "before" / "studies" / "tiny" / "recommendation.json"
     assert before.read_text() == (home.study("tiny") / "recommendation.json").read_text()
 
