@@ -202,7 +202,8 @@ def _order(sizes: list[int]) -> list[tuple[int, int]]:
 
 def _load(suite: Suite, name: str) -> list[Any]:
     """lm-eval's task of this name, or all tasks of a group."""
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    for vendor in ("lm_eval", "huggingface_hub"):  # which tells of every attempt to be connected
+        logging.getLogger(vendor).setLevel(logging.ERROR)
     path = suite.file(name)
     with _explained(name, "loaded"):
         if path is not None:
