@@ -195,3 +195,13 @@ def test_intervals_stay_within_what_scores_can_be() -> None:
     assert all(law.error <= most for law in answer.laws)
     assert any("unbounded" in line for line in answer.warnings)
     assert answer.verdict.startswith("weak")
+
+
+def test_a_target_without_a_range_does_not_stray_by_rounding() -> None:
+    """A score that is equal in all runs has a range of 0: catches a law that is called astray for
+    predicting it but for rounding."""
+    W, Y = rare(24)
+    both = np.hstack([Y, np.full_like(Y, 0.3)])
+    _, _, answer = studied(W, both, NAMES, tables=SIZES, method={"laws": ["linear"]})
+    assert not any("unbounded" in line for line in answer.warnings)
+    assert "no run comes near" not in answer.verdict

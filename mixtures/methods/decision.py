@@ -99,7 +99,8 @@ def _levels(
     problem, (low, high) = posed
     form, mean = score.shape(problem, np.clip(reference, low, high)), law.predict(points).mean
     held = np.clip(mean, low, high)
-    return form.level(held), (held != mean).any(axis=1)
+    strayed = np.abs(held - mean) > 1e-9 + 1e-6 * np.abs(held)  # and not by rounding
+    return form.level(held), np.asarray(strayed.any(axis=1), dtype=np.float64)
 
 
 def _cut(fitted: bool, strayed: int, refits: int) -> tuple[str, ...]:
