@@ -203,10 +203,12 @@ def schedule(
     parameters: Annotated[
         str, typer.Option(help="fields of the recipe to change, by dotted name, as JSON")
     ] = "{}",
+    cores: Cores = None,
 ) -> None:
     """Search again whenever the cron says so and something has changed, until Ctrl-C."""
     with _person() as display:
         given, text = recipes.load(recipe)
+        _limit(cores)
         place = settle(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api", schedules=True) as api:
             from flows import serving
@@ -314,6 +316,10 @@ def _limit(cores: int | None) -> None:
         raise RecipeError(
             "--cores limits the cores of this machine, and RAY_ADDRESS names a cluster with cores "
             "of its own: unset one of the two"
+        )
+    if not hasattr(os, "sched_setaffinity"):
+        raise RecipeError(
+            "--cores binds processes to cores, which this system does not do: leave it out"
         )
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 

@@ -8,15 +8,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+import ray
 
 from flows.home import end_leftovers, settle
-from flows.runner import INHERITED
+from flows.runner import INHERITED, Runner
+from mixtures.errors import ServiceError
 from tasks import handoff_call, process
 from tasks.handoff_call import Call
 from tasks.process import BEFORE, HOME_MARK, RUN_MARK
+
+ROOT = Path(__file__).parent.parent
 
 
 def ended() -> tuple[int, str]:
@@ -207,3 +212,42 @@ def test_a_limit_of_cores_holds_for_all_that_is_started():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["1", "1"], done.stderr
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_import_is_one_sentence_and_no_word_on_rates(tmp_path):
+    """Catches an escaped traceback three times over, with the advice to lower the learning rate."""
+
+    def lacking(_job, _board):
+        import of_no_node
+
+        return of_no_node
+
+    try:
+        with (
+            Runner(tmp_path / "home", device="cpu", cores=1) as runner,
+            pytest.raises(ServiceError) as told,
+        ):
+            runner.place(lacking, SimpleNamespace(name="one", device="cpu"))
+    finally:
+        ray.shutdown()
+    said = str(told.value)
+    assert "No module named 'of_no_node'" in said and "Every node needs" in said
+    assert "Traceback" not in said and "\n" not in said and "rate" not in said and len(said) < 700
+
+
+def test_another_package_of_our_name_is_named_before_anything_of_it_runs(tmp_path):
+    """Catches a traceback, or a run with somebody else's `tasks`, where PYTHONPATH leads to one."""
+    (tmp_path / "theirs" / "tasks").mkdir(parents=True)
+    ran = tmp_path / "ran"
+    (tmp_path / "theirs" / "tasks" / "__init__.py").write_text(f"open({str(ran)!r}, 'w')")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "flows", "plan", "x.yaml"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path / 'theirs'}:{ROOT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and not ran.exists(), done.stderr
+    assert done.stderr.count("\n") == 1 and "another package 'tasks'" in done.stderr
