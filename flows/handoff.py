@@ -105,13 +105,12 @@ def withdraw(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> lis
         ApprovalError: there is none.
     """
     store, taken = Store(home.store), []
-    for card in handoff_card.answers(store, recipe.digest):
-        for given in handoff_approval.every(store, card.identity):
-            if not given.withdrawn:
-                who = by or getpass.getuser()
-                taken.append(
-                    handoff_approval.withdraw(store, given, by=who, note=note, via=COMMAND)
-                )
+    for given in handoff_approval.of_recipe(store, recipe.digest):
+        if not given.withdrawn:
+            who = by or getpass.getuser()
+            taken.append(handoff_approval.withdraw(store, given, by=who, note=note, via=COMMAND))
+            card = handoff_card.get(store, given.card)
+            if card is not None:
                 tags = {"withdrawn": taken[-1].withdrawn}
                 recorded.remark(home, card, tags, given.purpose, alias="")
     if not taken:

@@ -190,6 +190,12 @@ def every(store: Store, card: str) -> tuple[Approval, ...]:
     return tuple(sorted(mine, key=lambda approval: approval.at, reverse=True))
 
 
+def of_recipe(store: Store, recipe: str) -> tuple[Approval, ...]:
+    """The approvals of a recipe by its digest, whatever was recommended; withdrawn ones too."""
+    found = (_read(store.recall(APPROVALS, key)) for key in store.keys(APPROVALS))
+    return tuple(approval for approval in found if approval and approval.recipe == recipe)
+
+
 def get(
     store: Store, card: str, purpose: Purpose | None = None, *, call: bool = False
 ) -> Approval | None:

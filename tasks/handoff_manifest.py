@@ -7,6 +7,7 @@ writing and no place, so that the same export is the same bytes wherever and whe
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from tasks.store import Store, opened
 FILE = "manifest.json"
 MANIFESTS = "manifests"  # folder of the store: every manifest that was written, by its hash
 APPROVED, DRAFT = "approved", "draft"
+HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def manifest(
@@ -139,7 +141,7 @@ def verify(target: str, store: Store | None = None) -> tuple[dict[str, Any], lis
     files, root = opened(folder)
     for name, digest in _mapping(content.get("files")).items():
         path = f"{root}/{name}"
-        if "/" in name or not files.exists(path):
+        if "/" in name or not files.isfile(path):
             wrong.append(f"{name} is missing")
         elif _sha256(files.cat_file(path)) != digest:
             wrong.append(f"{name} is not what was written: its hash does not match")
@@ -151,7 +153,8 @@ def verify(target: str, store: Store | None = None) -> tuple[dict[str, Any], lis
 
 
 def _unknown(content: Mapping[str, Any], store: Store) -> list[str]:
-    if store.recall(MANIFESTS, str(content.get("sha256"))) != dict(content):
+    name = str(content.get("sha256"))  # names a file of the store: a stranger's may name any other
+    if not HASH.fullmatch(name) or store.recall(MANIFESTS, name) != dict(content):
         return ["no such export was written from this store: it was forged, or comes from another"]
     if content.get("status") != APPROVED:
         return []
@@ -178,8 +181,10 @@ def _read(folder: str) -> dict[str, Any]:
     except (OSError, ValueError, ImportError) as error:
         raise StorageError(f"cannot read {folder}: {error}") from error
     try:
-        return dict(json.loads(raw))
-    except (ValueError, TypeError) as error:
+        content = dict(json.loads(raw))
+        canonical(content)  # refuses NaN
+        return content
+    except (ValueError, TypeError, RecursionError) as error:
         raise ExportError(f"{folder}/{FILE} is not the manifest of an export: {error}") from error
 
 

@@ -146,6 +146,7 @@ def _bound(port: int) -> Iterator[socket.socket]:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((HOST, port))
+            bound.listen()  # until a socket listens, others can take its port from under it
         except (OSError, OverflowError) as error:
             raise ServiceError(
                 f"port {port} on {HOST} cannot be used ({error}); "

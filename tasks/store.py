@@ -369,7 +369,7 @@ def _unseal(raw: bytes) -> tuple[Any, str]:
         if isinstance(record.get("format"), int) and record["format"] > FORMAT:
             raise NewerError(_newer("a record", record["format"]))
         content, digest = record["content"], record["sha256"]
-    except (AttributeError, ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
         return None, f"unreadable: {error!r}"
     if hashlib.sha256(canonical(content).encode()).hexdigest() != digest:
         return None, "its checksum does not match"

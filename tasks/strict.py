@@ -41,7 +41,7 @@ def _scalar(kind: str, read: Callable[[Loader, Any], Any]) -> Callable[[Loader, 
     def construct(loader: Loader, node: yaml.Node) -> Any:
         try:
             return read(loader, node)
-        except (ValueError, KeyError, AttributeError, OverflowError):
+        except (ValueError, LookupError, AttributeError, OverflowError):
             raise _refuse(f"{str(node.value)[:DIGITS]!r} is no {kind}", node) from None
 
     return construct

@@ -79,6 +79,9 @@ def _shares(table: Table, names: Sequence[str]) -> tuple[str, ...]:
     values = {name: table.numbers(name) for name in names}
     within = [n for n in names if _label(n) and np.all((values[n] >= 0) & (values[n] <= 1))]
     whole = [name for name in within if np.all(values[name] == np.round(values[name]))]
+    mute = {n for n in whole if n.startswith(UNNAMED)}  # a row's number, or nothing; so that there
+    within = [n for n in within if n not in mute]
+    whole = [n for n in whole if n not in mute]  # are at most 2**len(LABELS) choices
     sums = np.zeros(table.rows)
     for name in names:
         if name in within or not _label(name):

@@ -9,6 +9,10 @@ set -eu
 umask 077
 case "$1" in
     save)
+        case "${CUVEE_STORE:-}" in
+            "" | *://*) ;; # none, or an object store, which keeps itself
+            *) [ -d "$CUVEE_STORE" ] || { echo "backup.sh: there is no store in $CUVEE_STORE" >&2; exit 2; } ;;
+        esac
         to="$2/$(date -u +%Y-%m-%dT%H%M%SZ)"
         rm -rf "$2"/*.part
         mkdir -p "$to.part"
