@@ -117,8 +117,10 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
     prepared = preparing.prepare(recipe, place)
     problem = preparing.problem(recipe, prepared)
     store = Store(place.store)
-    for line in earlier.sentences(store, problem, place.corpora):
-        current().say(line)
+    first = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
+    if store.missing(first):  # else nothing is trained that could have been there
+        for line in earlier.sentences(Store(place.store), problem, place.corpora):
+            current().say(line)
     tracker = open_tracker(place.record, current().say)
     runner = take(place.root, device=recipe.proxy.device)
     trainings = begin_trainings(recipe, prepared, store, tracker, runner, place)

@@ -133,7 +133,7 @@ def _existing(root: Path, progress: Report) -> Corpus | None:
     if not root.exists():
         return None
     try:
-        found = Corpus.open(root, verify=True)
+        found = Corpus.open(root, verify=True, again=False)
         os.utime(root)  # so that its age is the time since it was used
         return found
     except DataError as error:

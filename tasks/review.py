@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -18,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mixtures.errors import ServiceError
 from tasks.guard import HOST, LINK, SECRET
@@ -104,25 +106,26 @@ def _serve(
     bound: socket.socket, environment: dict[str, str], secret: str, show: Callable[[str], None]
 ) -> None:
     port = bound.getsockname()[1]
-    process = subprocess.Popen(
-        command(bound),
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=[bound.fileno()],
-        start_new_session=True,
-    )
-    bound.close()
-    try:
-        _wait(process, port)
-        show(f"The record is at http://{HOST}:{port}/?{LINK}={secret} (Ctrl-C ends it)")
-        show("Whoever has this link can approve in your name: it is for your browser alone.")
-        process.wait()
-        raise ServiceError(f"MLflow's server ended by itself with code {process.returncode}")
-    except KeyboardInterrupt:
-        show("The record is closed.")
-    finally:
-        _end(process)
+    with tempfile.TemporaryFile() as said:  # what the server says; told if it ends by itself
+        process = subprocess.Popen(
+            command(bound),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            pass_fds=[bound.fileno()],
+            start_new_session=True,
+        )
+        bound.close()
+        try:
+            _wait(process, port, said)
+            show(f"The record is at http://{HOST}:{port}/?{LINK}={secret} (Ctrl-C ends it)")
+            show("Whoever has this link can approve in your name: it is for your browser alone.")
+            process.wait()
+            raise ServiceError(f"MLflow's server ended by itself with code {process.returncode}")
+        except KeyboardInterrupt:
+            show("The record is closed.")
+        finally:
+            _end(process)
 
 
 @contextmanager
@@ -155,13 +158,15 @@ def _bound(port: int) -> Iterator[socket.socket]:
         yield bound
 
 
-def _wait(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait(process: subprocess.Popen[bytes], port: int, said: IO[bytes]) -> None:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if process.poll() is not None:
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip().splitlines()
             raise ServiceError(
-                f"MLflow's server ended at once with code {process.returncode}; to see why: "
-                + " ".join(map(str, process.args if isinstance(process.args, list) else []))
+                f"MLflow's server ended at once with code {process.returncode}; its last words: "
+                f"{words[-1][:500] if words else 'none'}"
             )
         try:
             with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2):

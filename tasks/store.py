@@ -158,13 +158,13 @@ class Store:
             self.files.pipe_file(path, raw, mode="create")
             return
         while True:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            fresh = _folder(path)
             with contextlib.suppress(FileNotFoundError):  # whoever gave a claim back removed it
                 with open(path, "xb") as file, _whole(path):
                     file.write(raw)
                     file.flush()
                     os.fsync(file.fileno())
-                _sync(path)
+                _sync(path, fresh)
                 return
 
     def replace(self, path: str, raw: bytes) -> None:
@@ -281,7 +281,7 @@ class Store:
         if "file" not in _protocols(self.files):
             self.files.pipe_file(path, raw)  # object stores publish an object whole
             return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        fresh = _folder(path)
         draft = f"{path}.{uuid.uuid4().hex}.draft"
         try:
             with open(draft, "wb") as file:
@@ -289,7 +289,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
-            _sync(path)
+            _sync(path, fresh)
         finally:
             if os.path.exists(draft):
                 os.remove(draft)
@@ -333,9 +333,18 @@ def _whole(path: str) -> Iterator[None]:
         raise
 
 
-def _sync(path: str) -> None:
-    """Let a new name outlast a power cut, and its folder's own, where a file system can."""
-    for folder in (os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
+def _folder(path: str) -> bool:
+    """Make the folder of a file; whether it was not there."""
+    folder = os.path.dirname(path)
+    fresh = not os.path.isdir(folder)
+    os.makedirs(folder, exist_ok=True)
+    return fresh
+
+
+def _sync(path: str, fresh: bool) -> None:
+    """Let a new name outlast a power cut, and that of a fresh folder, where a file system can."""
+    own = os.path.dirname(path)
+    for folder in (own, os.path.dirname(own)) if fresh else (own,):
         with contextlib.suppress(OSError):
             handle = os.open(folder, os.O_RDONLY)
             try:

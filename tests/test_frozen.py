@@ -20,7 +20,9 @@ from flows.refit import refit
 from mixtures import loop
 from mixtures.domains import Domain, DomainSet
 from mixtures.history import RunResult
+from tasks.record import key, prefixed, study_params
 from tasks.store import Store
+from tasks.track import open_ledger
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
@@ -90,6 +92,16 @@ def test_trained_results_of_2ad03ff_are_found_again(old):
     folder = refit(recipe, text, old)
     after = json.loads((folder / "summary.json").read_text())
     assert after["weights"] == pytest.approx(before["weights"], abs=0.02)
+
+
+def test_the_record_of_2ad03ff_is_gone_on_with(old):
+    """Catches a parameter that is worded anew and makes the study another one: its next run would
+    write all of it into the record a second time, thousands of children on a server."""
+    recipe, text = load(Path("proxies.yaml"))
+    prepared = preparing.prepare(recipe, old, preparing.plainly)
+    params = study_params(text, preparing.problem(recipe, prepared), recipe.seed)
+    found = open_ledger(old.record).find(prefixed({"study": key(recipe.name, params)}))
+    assert len(found) == 1 and params["objective"].startswith("{name: mean")
 
 
 def test_tables_of_2ad03ff_give_the_same_answer(old):

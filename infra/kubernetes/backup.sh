@@ -7,12 +7,8 @@
 # PGHOST, PGPORT, PGUSER and PGPASSWORD say where PostgreSQL is; CUVEE_STORE where the store is, if it is a folder.
 set -eu
 umask 077
-case "$1" in
+case "${1-}" in
     save)
-        case "${CUVEE_STORE:-}" in
-            "" | *://*) ;; # none, or an object store, which keeps itself
-            *) [ -d "$CUVEE_STORE" ] || { echo "backup.sh: there is no store in $CUVEE_STORE" >&2; exit 2; } ;;
-        esac
         to="$2/$(date -u +%Y-%m-%dT%H%M%SZ)"
         rm -rf "$2"/*.part
         mkdir -p "$to.part"
@@ -24,6 +20,11 @@ case "$1" in
             tar -C "$CUVEE_STORE" -cf "$to.part/store.tar" . || [ $? -eq 1 ]
         fi
         mv "$to.part" "$to"
+        case "${CUVEE_STORE:-}" in
+            "" | *://*) ;; # none, or an object store, which keeps itself
+            *) # the databases are saved; the older backups, which may hold the store, stay
+                [ -d "$CUVEE_STORE" ] || { echo "backup.sh: there is no store in $CUVEE_STORE" >&2; exit 2; } ;;
+        esac
         find "$2" -mindepth 1 -maxdepth 1 -type d -name '20*Z' -mtime "+${CUVEE_BACKUP_DAYS:-14}" -exec rm -r {} +
         echo "saved $to" ;;
     restore)
