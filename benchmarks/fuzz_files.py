@@ -29,10 +29,13 @@ from input_tables import read_pair, write_tables
 from evaluation import benchmarks
 from flows import olmix
 from flows.refit import posed, read_tables
+from mixtures.history import canonical
 from proxies import checkpoint, start, tokenizer
 from proxies.corpus import Files
 from proxies.ladder import rung
 from proxies.model import Model
+from tasks import handoff_manifest
+from tasks.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, VOCABULARY = "0.3M", 512
@@ -208,6 +211,13 @@ def papers(folder: Path) -> Iterator[Target]:
     fit = folder / "fit.yaml"
     fit.write_text(FIT)
     yield Target("fit file", fit, fit.read_bytes(), lambda: read_fit(fit))
+    store, listed = Store(str(folder / "store")), {"a.txt": hashlib.sha256(b"x").hexdigest()}
+    content = {"status": "approved", "approval": {"by": "x"}, "card": "c", "files": listed}
+    content["sha256"] = hashlib.sha256(canonical(content).encode()).hexdigest()
+    out = folder / "export"
+    sent = Path(handoff_manifest.write(str(out), {"a.txt": "x"}, content, store))
+    whole = sent.read_bytes()
+    yield Target("manifest", sent, whole, lambda: handoff_manifest.verify(str(out), store), "json")
 
 
 FIT = """swarm: {ratios: mixtures.csv, metrics: scores.csv}

@@ -14,7 +14,11 @@ from mixtures.loop import generator
 from mixtures.problem import Problem, Proxy
 
 ROOT = Path(__file__).parent.parent
-READMES = sorted(p for p in ROOT.glob("**/README.md") if not {".venv", "node_modules"} & {*p.parts})
+READMES = sorted(
+    path
+    for path in ROOT.glob("**/README.md")  # not what tools keep in the folder
+    if not re.search(r"(^|/)(\.|node_modules)", str(path.relative_to(ROOT)))
+)
 
 
 def printed() -> list[tuple[str, str]]:

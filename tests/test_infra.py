@@ -239,6 +239,31 @@ def test_jobs_end():
         assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 0
 
 
+def test_a_backup_without_its_store_fails(tmp_path):
+    """Catches a typo or an unmounted claim that is "saved", and found when the last good one is
+    gone; programs that do nothing stand in for PostgreSQL's."""
+    for name in ("pg_dump", "pg_restore"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+
+    def save(store: object) -> tuple[int, list[str]]:
+        paths = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        place = tmp_path / str(len(list(tmp_path.iterdir())))
+        place.mkdir()
+        done = subprocess.run(
+            ["sh", str(INFRA / "kubernetes/backup.sh"), "save", str(place)],
+            env={**os.environ, "PATH": paths, "CUVEE_STORE": str(store)},
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0 or f"no store in {store}" in done.stderr
+        return done.returncode, [path.name for path in place.glob("*Z/*.tar")]
+
+    assert save(tmp_path / "store") == (2, [])
+    (tmp_path / "store").mkdir()
+    assert save(tmp_path / "store") == (0, ["store.tar"])
+    assert save("s3://bucket/store") == (0, [])
+
+
 def test_the_namespace_admits_restricted_pods_alone():
     """Catches a namespace in which the next workload may be root again."""
     (space,) = [d for _, d in documents() if d["kind"] == "Namespace"]

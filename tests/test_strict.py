@@ -33,6 +33,7 @@ def refused(text: str) -> str:
         ("seed: " + "1" * 5000, "5,000 digits"),
         ("seed: !!int twelve", "'twelve' is no whole number"),
         ("seed: !!bool maybe", "'maybe'"),
+        ("seed: !!float", "'' is no number"),
         ("seed: !!timestamp x", "timestamp"),
         ("seed: !!binary x", "binary"),
         ("seed: !!float [1]", "not YAML"),

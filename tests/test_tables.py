@@ -117,6 +117,14 @@ def test_a_domain_called_index_is_no_key_and_row_numbers_are_no_domain(tmp_path)
     assert numbered.domains == ("a", "b") and numbered.targets == ("l",)
 
 
+def test_many_columns_without_a_name_cost_nothing(tmp_path):
+    """Catches every choice of them being tried, 2**18 here, and zeros that are taken for shares."""
+    head = "run,a,b" + "," * 18
+    rows = [f"r{i},{a},{1 - a}" + ",0" * 18 for i, a in enumerate((0.25, 0.5, 1))]
+    joined = pair(tmp_path, "\n".join([head, *rows]), "run,l\nr0,1\nr1,2\nr2,3\n")
+    assert joined.domains == ("a", "b")
+
+
 def test_a_lost_domain_is_not_taken_for_rounding(tmp_path):
     """Catches shares renormalized by 1.9 % in silence: written to the last digit, none may miss."""
     rows = [(0.9, 0.081), (0.6, 0.381), (0.2, 0.781)]
