@@ -134,7 +134,7 @@ def approve(
     made = Approval(
         fingerprint=card.fingerprint,
         by=by.strip(),
-        at=_now(),
+        at=stamp(),
         note=note.strip(),
         via=via,
         recipe=now.recipe,
@@ -158,13 +158,14 @@ def approve(
 def withdraw(store: Store, given: Approval, *, by: str, note: str = "", via: str) -> Approval:
     """Withdraw an approval, which then stands no more."""
     why = f": {note.strip()}" if note.strip() else ""
-    said = f"withdrawn by {by.strip()} at {_now()}{why}"
+    said = f"withdrawn by {by.strip()} at {stamp()}{why}"
     taken = dataclasses.replace(given, withdrawn=said, withdrawn_via=via)
     store.renew(APPROVALS, taken.key, dataclasses.asdict(taken), "purpose")
     return taken
 
 
-def _now() -> str:
+def stamp() -> str:
+    """The time, ISO 8601, UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
@@ -194,6 +195,14 @@ def of_recipe(store: Store, recipe: str) -> tuple[Approval, ...]:
     """The approvals of a recipe by its digest, whatever was recommended; withdrawn ones too."""
     found = (_read(store.recall(APPROVALS, key)) for key in store.keys(APPROVALS))
     return tuple(approval for approval in found if approval and approval.recipe == recipe)
+
+
+def replaced(store: Store, card: str) -> tuple[Approval, ...]:
+    """The approvals of a card that were withdrawn, and then given anew."""
+    kept = (store.recall(APPROVALS, key) for key in store.keys(APPROVALS) if key.startswith(card))
+    before = (one.get("earlier", []) for one in kept if isinstance(one, Mapping))
+    found = (_read(values) for earlier in before for values in earlier)
+    return tuple(approval for approval in found if approval)
 
 
 def get(

@@ -10,7 +10,6 @@ stands in it: the URL is then in the environment, and the recipe names the varia
 """
 
 import contextlib
-import datetime
 import http.client
 import json
 import os
@@ -28,6 +27,7 @@ from uuid import uuid4
 
 from mixtures.errors import HandoffError, RecipeError
 from mixtures.history import revive
+from tasks.handoff_approval import stamp
 from tasks.process import outer
 from tasks.store import Store
 
@@ -165,12 +165,12 @@ def once(
     if attempt and not again and (known is None or known.state != UNSENT):
         raise HandoffError(_held(store, key, attempt, known))
     attempt += 1
-    mark = {"host": socket.gethostname(), "process": os.getpid(), "at": _now(), "id": uuid4().hex}
+    mark = {"host": socket.gethostname(), "process": os.getpid(), "at": stamp(), "id": uuid4().hex}
     if not store.create(_claim(store, key, attempt), json.dumps(mark).encode()):
         raise HandoffError(_held(store, key, attempt, None))
     send = _send_command if call.command else _send_webhook
     found = send(call, key, json.dumps(dict(message), allow_nan=False).encode())
-    outcome = Outcome(found.state, found.said[: 2 * SHOWN], _now(), attempt)
+    outcome = Outcome(found.state, found.said[: 2 * SHOWN], stamp(), attempt)
     store.remember(f"{FOLDER}/{key}", f"{attempt}.outcome", asdict(outcome))
     if outcome.state != DONE:
         raise HandoffError(_held(store, key, attempt, outcome))
@@ -202,10 +202,6 @@ def _claim(store: Store, key: str, attempt: int) -> str:
     return f"{store.root}/{FOLDER}/{key}/{attempt}.claim"
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
 def _send_webhook(call: Call, key: str, body: bytes) -> Outcome:
     named = VARIABLE.fullmatch(call.webhook)
     parts = _parts(os.environ.get(named[1], "").strip() if named else call.webhook)
@@ -227,7 +223,7 @@ def _send_webhook(call: Call, key: str, body: bytes) -> Outcome:
     kind: Callable[..., http.client.HTTPConnection] = (
         http.client.HTTPSConnection if secure else http.client.HTTPConnection
     )
-    connection = kind(host, parts.port, timeout=call.timeout)
+    connection = kind(host, _port(parts), timeout=call.timeout)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     post = ("POST", path, body, headers)
     found = _Exchange(connection, post).outcome(call.timeout)

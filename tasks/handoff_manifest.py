@@ -4,6 +4,7 @@ It lies beside the exported files and is written last. It holds their hashes and
 writing and no place, so that the same export is the same bytes wherever and whenever it is made.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mixtures import registry
-from mixtures.errors import ExportError, StorageError
+from mixtures.errors import CuveeError, ExportError, StorageError
 from mixtures.history import canonical
 from tasks import handoff_approval
 from tasks.exports import Blend, Format
@@ -96,6 +97,8 @@ def _domains(card: Card, blend: Blend, delivered: Mapping[str, float]) -> list[d
 def write(target: str, files: Mapping[str, str], content: Mapping[str, Any], store: Store) -> str:
     """Write an export and, last, its manifest; the store remembers that it was written.
 
+    Of an export of the store that was there before, nothing is left beside it.
+
     Args:
         target: folder, a path or any fsspec URL; credentials come from the environment.
         files: name -> text.
@@ -111,6 +114,9 @@ def write(target: str, files: Mapping[str, str], content: Mapping[str, Any], sto
     place = Store(target)
     for name, text in files.items():
         place.replace(f"{place.root}/{name}", text.encode())
+    for name in _earlier(target, store).keys() - files.keys():
+        with contextlib.suppress(FileNotFoundError):
+            place.files.rm_file(f"{place.root}/{name}")
     store.remember(MANIFESTS, str(content["sha256"]), dict(content))
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     place.replace(f"{place.root}/{FILE}", text.encode())
@@ -152,9 +158,22 @@ def verify(target: str, store: Store | None = None) -> tuple[dict[str, Any], lis
     return content, wrong
 
 
-def _unknown(content: Mapping[str, Any], store: Store) -> list[str]:
+def _earlier(target: str, store: Store) -> dict[str, Any]:
+    """The files of an export in a folder, if it was written from the store, with their hashes."""
+    with contextlib.suppress(CuveeError):
+        content = _read(target)
+        if _written(content, store):
+            return _mapping(content.get("files"))
+    return {}
+
+
+def _written(content: Mapping[str, Any], store: Store) -> bool:
     name = str(content.get("sha256"))  # names a file of the store: a stranger's may name any other
-    if not HASH.fullmatch(name) or store.recall(MANIFESTS, name) != dict(content):
+    return bool(HASH.fullmatch(name)) and store.recall(MANIFESTS, name) == dict(content)
+
+
+def _unknown(content: Mapping[str, Any], store: Store) -> list[str]:
+    if not _written(content, store):
         return ["no such export was written from this store: it was forged, or comes from another"]
     if content.get("status") != APPROVED:
         return []
@@ -163,7 +182,8 @@ def _unknown(content: Mapping[str, Any], store: Store) -> list[str]:
             "it was approved by an older version, which bound no approval to recipe, data and "
             "budget: `cuvee approve` and export it anew"
         ]
-    given = handoff_approval.every(store, str(content["card"]))
+    card = str(content["card"])
+    given = (*handoff_approval.every(store, card), *handoff_approval.replaced(store, card))
     same = [approval for approval in given if _said(approval) == content.get("approval")]
     if any(not approval.withdrawn for approval in same):
         return []

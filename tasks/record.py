@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from mixtures import simplex
 from mixtures.domains import DomainSet
 from mixtures.history import Outcome, RunResult, RunSpec, canonical
 from mixtures.problem import Problem
@@ -142,21 +143,26 @@ class Mixtures:
     """
 
     def __init__(self, domains: DomainSet) -> None:
-        self._names = {_shares(domains.uniform): "uniform", _shares(domains.natural): "natural"}
+        self._names = {_shares(domains.natural): "natural"}
+        self._names.setdefault(_shares(domains.uniform), "uniform")
         self._designs = 0
 
     def tags(self, spec: RunSpec) -> dict[str, str]:
         """The role and the name of a run that is no confirmation."""
         shares = _shares(spec.weights)
         if shares not in self._names:
-            self._designs += 1
-            self._names[shares] = f"design {self._designs}"
+            *known, own = simplex.groups([*self._names, shares]).tolist()
+            same = [
+                name for name, one in zip(self._names.values(), known, strict=True) if one == own
+            ]
+            self._designs += not same
+            self._names[shares] = same[0] if same else f"design {self._designs}"
         name = self._names[shares]
         return {"role": "design" if name.startswith("design") else "anchor", "mixture": name}
 
 
 def _shares(weights: Iterable[float]) -> tuple[float, ...]:
-    return tuple(round(float(weight), 6) for weight in weights)
+    return tuple(float(weight) for weight in weights)
 
 
 def prefixed(tags: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ The server is a child process in a group of its own, so that Ctrl-C ends all of 
 lingers. It serves one person, who signs in by the link that is printed.
 """
 
+import http.client
 import os
 import secrets
 import signal
@@ -64,19 +65,20 @@ def open_to_others(folder: Path) -> str:
         if seen.st_uid == os.getuid() and not seen.st_mode & 0o077:
             return ""
         return f"others can enter {home} (chmod 700 it, or use another --home)"
-    parts = urllib.parse.urlsplit(server)
-    if parts.scheme not in ("http", "https"):
+    if not server.lower().startswith(("http://", "https://")):
         return "whoever can write its database could have said so"
-    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-    asked = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
+    address = "MLFLOW_TRACKING_URI"
     try:
+        parts = urllib.parse.urlsplit(server)
+        address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        asked = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
         with urllib.request.urlopen(asked, timeout=20):  # noqa: S310 (checked above)
             return f"the server at {address} answers without sign-in"
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             return ""
         return f"the server at {address} does not ask for sign-in (it answers {error.code})"
-    except OSError as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return f"whether the server at {address} asks for sign-in cannot be seen ({error})"
 
 

@@ -247,8 +247,10 @@ class Store:
         """
         if self._format is None:
             known = self._read_record(f"{self.root}/{MARKER}")
-            found = int(known.get("format", 0)) if isinstance(known, dict) else 0
-            if found > FORMAT:
+            found = (
+                0 if known is None else known.get("format") if isinstance(known, dict) else known
+            )
+            if not isinstance(found, int) or found > FORMAT:
                 raise NewerError(_newer(f"the store {self.url}", found))
             self._format = found
 
@@ -353,10 +355,10 @@ def _sync(path: str, fresh: bool) -> None:
                 os.close(handle)
 
 
-def _newer(what: str, found: int) -> str:
+def _newer(what: str, found: object) -> str:
     return (
-        f"{what} is newer than this program: it has format {found}, and this version of Cuvee "
-        f"reads up to {FORMAT}. Update cuvee; nothing there was changed"
+        f"{what} is newer than this program: it has format {found!r:.99}, and this version of "
+        f"Cuvee reads up to {FORMAT}. Update cuvee; nothing there was changed"
     )
 
 

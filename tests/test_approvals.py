@@ -167,10 +167,29 @@ def test_what_is_withdrawn_is_not_exported_and_its_exports_are_named(approved):
     with pytest.raises(ApprovalError, match="no approval of given stands"):
         handoff.withdraw(recipe, home)
     handoff.approve(recipe, home, by="bob")
+    with pytest.raises(ExportError, match="its approval was withdrawn by eve"):
+        handoff.verify(str(home.root / "out"), home)  # though another took its place
     assert export(recipe, home)["approval"]["by"] == "bob"
     [path] = Path(home.store, "approvals").glob(f"{handoff.latest(recipe, home).identity}*")
     [earlier] = json.loads(path.read_text())["content"]["earlier"]
     assert earlier["by"] == "ada" and "eve" in earlier["withdrawn"]
+
+
+def test_an_approval_of_an_earlier_answer_is_withdrawn_too(approved):
+    """Catches a withdrawal that looks at the latest answer alone: the earlier one comes back to
+    life when it is reached again."""
+    _, home, recipe = approved
+    store, card = Store(home.store), handoff.latest(recipe, home)
+    export(recipe, home)
+    handoff_card.keep(store, dataclasses.replace(card, fingerprint="f" * 64))
+    assert handoff.latest(recipe, home).identity != card.identity
+    [taken] = handoff.withdraw(recipe, home, by="eve")
+    assert taken.card == card.identity
+    with pytest.raises(ExportError, match="its approval was withdrawn by eve"):
+        handoff.verify(str(home.root / "out"), home)
+    handoff_card.keep(store, card)
+    with pytest.raises(ApprovalError, match="withdrawn by eve"):
+        export(recipe, home)
 
 
 def test_a_withdrawal_stands_against_an_alias_that_the_record_still_has(study):

@@ -136,6 +136,16 @@ def test_what_is_missing_is_named_with_the_field_that_gives_it():
         exports.build("levanter", {"tokeniser": "x"})
 
 
+def test_a_run_shorter_than_a_sequence_is_refused():
+    """Catches a run that is exported as if nobody had said how long it is."""
+    short = dataclasses.replace(FIXED, tokens=1000, sequence=4096)
+    forms = [form for form in map(exports.build, exports.names()) if form.unit == exports.SEQUENCES]
+    assert len(forms) > 4
+    for form in forms:
+        with pytest.raises(ExportError, match="1,000 tokens is shorter than one of 4,096"):
+            exports.render(form, short)
+
+
 def test_a_share_too_small_for_a_block_is_refused_not_dropped():
     """Catches a domain that Levanter or Mixtera would leave out with at most a warning."""
     thin = dataclasses.replace(FIXED, stages=(Stage((0.79999, 0.2, 0.0, 0.00001)),))

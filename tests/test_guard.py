@@ -275,6 +275,25 @@ def test_a_servers_word_counts_only_if_it_asks_who_speaks(status, believed, tmp_
     assert not any("Authorization" in one for one in heard)
 
 
+def test_a_server_that_speaks_no_http_is_told_in_a_sentence(tmp_path, monkeypatch):
+    """Catches BadStatusLine, and the ValueError of an address that is none."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with server.accept()[0] as reached:
+                reached.recv(1000)
+                reached.sendall(b"220 mail\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert "cannot be seen" in open_to_others(tmp_path / "mlflow")
+        thread.join()
+    for address in ("http://[::1", "http://127.0.0.1:x"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert "cannot be seen" in open_to_others(tmp_path / "mlflow")
+
+
 def test_a_file_counts_only_where_nobody_else_can_reach_it(tmp_path, monkeypatch):
     """Catches a record in a folder that others enter, and a database that others may write."""
     tmp_path.chmod(0o755)

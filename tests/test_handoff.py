@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -136,6 +137,60 @@ def test_a_manifest_that_was_forged_whole_is_not_known_to_the_store(study, tmp_p
     assert handoff_manifest.verify(str(target))[1] == []  # without the store it cannot be told
     with pytest.raises(ExportError, match="no such export was written from this store"):
         handoff.verify(str(target), home)
+
+
+def test_nothing_of_an_earlier_export_stays_beside_a_later_one(study, tmp_path):
+    """Catches files of stages that are gone, and of others taken for ours by a manifest."""
+    recipe, home, _ = study
+    card, store, target = handoff.latest(recipe, home), Store(home.store), tmp_path / "out"
+    form, blend = exports.build("json"), handoff.blend(recipe, card)
+
+    def written(*names: str, known: Store = store) -> set[str]:
+        files = dict.fromkeys(names, "x")
+        content = handoff_manifest.manifest(card, form, blend, files, approval=None)
+        handoff_manifest.write(str(target), files, content, known)
+        return {path.name for path in target.iterdir()}
+
+    assert written("a", "b") == {"a", "b", "manifest.json"}
+    (target / "mine").write_text("x")
+    assert written("a", "c") == {"a", "c", "mine", "manifest.json"}
+    written("c", "mine", known=Store(str(tmp_path / "a stranger's")))
+    assert written("d") == {"a", "c", "mine", "d", "manifest.json"}
+
+
+def test_a_strangers_manifest_reaches_nothing_outside_of_the_store(study, tmp_path):
+    """Catches a hash of the manifest that names a file of the user, which is then moved aside."""
+    recipe, home, _ = study
+    target = tmp_path / "out"
+    _, content = handoff.export(recipe, home, form="json", to=str(target), draft=True)
+    victim = home.root / "victim.json"
+    victim.write_text('{"precious": 1}')
+    forged = {**content, "sha256": os.path.relpath(victim, Path(home.store, "manifests"))[:-5]}
+    (target / "manifest.json").write_text(json.dumps(forged))
+    with pytest.raises(ExportError, match="no such export was written from this store"):
+        handoff.verify(str(target), home)
+    assert victim.read_text() == '{"precious": 1}'
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ('{"files": {"..": "x"}, "sha256": "x"}', ".. is missing"),
+        ('{"files": {"a.txt": "x"}, "status": NaN}', "is not the manifest"),
+        ("[" * 100_000, "is not the manifest"),
+    ],
+    ids=["folder", "nan", "deep"],
+)
+def test_a_damaged_manifest_is_a_sentence_and_stops_no_export(study, raw, words):
+    """Catches IsADirectoryError, ValueError and RecursionError, in `--verify` and in `export`."""
+    recipe, home, _ = study
+    where, content = handoff.export(recipe, home, form="json", draft=True)
+    Path(where).write_text(raw)
+    with pytest.raises(ExportError, match=words):
+        handoff.verify(where, home)
+    again, made = handoff.export(recipe, home, form="json", draft=True)
+    assert made == content
+    assert handoff.verify(again, home) == content
 
 
 def test_void_evidence_is_neither_approved_nor_handed_on(study, monkeypatch, tmp_path):

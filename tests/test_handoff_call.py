@@ -168,6 +168,21 @@ def test_a_token_goes_to_no_host_that_the_operator_does_not_name(store, server, 
     assert "Authorization" not in server.headers[0] and "CUVEE_HANDOFF_HOSTS" in said
 
 
+@pytest.mark.parametrize(("url", "port"), [("http://[::1]/hook", 80), ("https://[::1]/", 443)])
+def test_an_address_of_numbers_needs_no_port(store, monkeypatch, url, port):
+    """Catches a bare IPv6 address that is taken for a name and a port."""
+    asked = []
+
+    def refuse(address, *_words):
+        asked.append(address)
+        raise ConnectionRefusedError("refused")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(HandoffError, match="not reached"):
+        once(Call(url), store, KEY, {})
+    assert asked == [("::1", port)]
+
+
 def test_a_secret_url_is_read_from_the_environment_and_told_to_nobody(store, server, monkeypatch):
     """Catches a variable that is kept by its value, and one that is not set called all the same."""
     call = Call("$CUVEE_WEBHOOK_URL")

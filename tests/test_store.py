@@ -81,7 +81,7 @@ def test_an_outcome_comes_back_to_the_last_digit(tmp_path):
     assert again.get(spec(2).fingerprint) is None
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "other"])
+@pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "deep", "other"])
 def test_a_damaged_record_is_named_and_never_used(tmp_path, harm):
     """Catches a store that parses what it can: each harm leaves a plausible file."""
     store = Store(str(tmp_path))
@@ -94,6 +94,8 @@ def test_a_damaged_record_is_named_and_never_used(tmp_path, harm):
         raw = raw.replace(b"2.25", b"2.26")  # still valid JSON, still a plausible loss
     elif harm == "empty":
         raw = b""
+    elif harm == "deep":
+        raw = b"[" * 100_000  # RecursionError
     else:
         store.put(result(1))
         raw = open(record(store, 1), "rb").read()  # a sound record in the wrong place
@@ -264,14 +266,17 @@ def test_a_field_of_a_later_version_is_no_damage_and_is_not_lost(tmp_path):
     assert store.get("f" * 64) is None and Path(other).exists() and store.damaged == []
 
 
-@pytest.mark.parametrize("where", ["store", "record"])
+@pytest.mark.parametrize("where", ["store", "record", "x", None])
 def test_what_a_newer_format_holds_is_refused_and_not_touched(tmp_path, where):
-    """Catches a newer record that is moved or trained again over, and a store without a number."""
+    """Catches a newer record that is moved or trained again over, a store without a number, and a
+    number that is none (ValueError, TypeError)."""
     Store(str(tmp_path)).put(result())
     marker, path = tmp_path / "format.json", Path(record(Store(str(tmp_path))))
     assert json.loads(marker.read_text())["content"] == {"format": FORMAT}
     if where == "store":
         marker.write_bytes(_sealed({"format": FORMAT + 1, "novel": 1}))
+    elif where != "record":
+        marker.write_bytes(_sealed({"format": where}))
     else:
         path.write_text(json.dumps({"format": FORMAT + 1, "body": "of a kind unknown"}))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

@@ -12,7 +12,7 @@ import pytest
 from synthetic_study import synthetic_study
 
 from mixtures.errors import ServiceError
-from mixtures.history import Failed, RunResult
+from mixtures.history import Failed, RunResult, Stage
 from mixtures.skills import SkillGraph
 from tasks import handoff_card, record, report
 from tasks.careful import Careful
@@ -371,6 +371,21 @@ def test_the_registered_version_holds_the_card(place, study, tmp_path):
     run = client.get_model_version("held", "1").run_id
     path = Path(client.download_artifacts(run, "recommendation/card.json", str(tmp_path)))
     assert handoff_card.from_json(json.loads(path.read_text())).fingerprint == study.fingerprint
+
+
+def test_repeats_that_went_through_float32_are_one_design():
+    """Catches mixtures told apart on a grid, between whose cells repeats fall."""
+    names = record.Mixtures(synthetic_study().problem.domains)
+    count = len(synthetic_study().problem.domains)
+    shares = (0.3000004, *[0.6999996 / (count - 1)] * (count - 1))
+    again = (0.3000006, *[0.6999994 / (count - 1)] * (count - 1))
+    other = (0.31, *[0.69 / (count - 1)] * (count - 1))
+    assert round(shares[0], 6) != round(again[0], 6)
+    one = synthetic_study().history[0].spec
+    found = [
+        names.tags(replace(one, stages=(Stage(w),)))["mixture"] for w in (shares, again, other)
+    ]
+    assert found == ["design 1", "design 1", "design 2"]
 
 
 def test_children_say_which_mixture_they_are(study):

@@ -82,6 +82,11 @@ def render(form: Format, blend: Blend) -> dict[str, str]:
         )
     for need in sorted(form.needs):
         _CHECKS[need](form, blend)
+    if blend.tokens and blend.sequence and not blend.samples and form.unit == SEQUENCES:
+        raise ExportError(
+            f"{form.name} counts in sequences, and the run of {blend.tokens:,} tokens is shorter "
+            f"than one of {blend.sequence:,}: raise export.tokens, or lower export.sequence_length"
+        )
     held = terms(blend, form.unit, filled="filled" in form.needs)
     delivery.check(form.name, held, form.delivered(blend))
     return form.files(blend)
