@@ -241,7 +241,7 @@ def test_jobs_end():
 
 def test_a_backup_without_its_store_fails(tmp_path):
     """Catches a typo or an unmounted claim that is "saved", and found when the last good one is
-    gone; programs that do nothing stand in for PostgreSQL's."""
+    gone; programs that do nothing stand in for PostgreSQL's, and 1970 for long ago."""
     for name in ("pg_dump", "pg_restore"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
@@ -249,13 +249,15 @@ def test_a_backup_without_its_store_fails(tmp_path):
     def save(store: object) -> tuple[int, list[str]]:
         paths = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
         place = tmp_path / str(len(list(tmp_path.iterdir())))
-        place.mkdir()
+        (place / "2001-01-01T000000Z").mkdir(parents=True)
+        os.utime(place / "2001-01-01T000000Z", (1, 1))
         done = subprocess.run(
             ["sh", str(INFRA / "kubernetes/backup.sh"), "save", str(place)],
             env={**os.environ, "PATH": paths, "CUVEE_STORE": str(store)},
             check=False, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0 or f"no store in {store}" in done.stderr
+        assert (place / "2001-01-01T000000Z").exists() == bool(done.returncode)
         return done.returncode, [path.name for path in place.glob("*Z/*.tar")]
 
     assert save(tmp_path / "store") == (2, [])
