@@ -50,9 +50,10 @@ class UnknownName(RecipeError):
         name, names = name[:LONGEST_NAME], sorted(known, key=_order)
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         size = _order(name)[0]
-        if size > 0 and all(_order(other)[0] > 0 for other in names):  # 300k is no misspelt 30M
+        sizes = names and size > 0 and all(_order(other)[0] > 0 for other in names)
+        if sizes:  # 300k is no misspelt 30M
             close = [min(names, key=lambda other: abs(math.log(size / _order(other)[0])))]
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
 

@@ -183,16 +183,14 @@ def _files(given: str) -> tuple[list[Path], list[Path]]:
 def _folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """What a folder is read for, and what is passed over.
 
-    Notes and settings beside rows are no text: where there are rows, prose is passed over, and
-    plain .json where there is anything else.
+    Notes, programs and settings beside rows or .txt are no text: prose is read where there is
+    neither, and plain .json where there is nothing else.
     """
     there = sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
     kinds = {p: readers.kind(p) if p.is_file() else ("", "") for p in there}
     weak = {(".json", ""), *((end, pack) for end in readers.PROSE for pack in readers.PACKINGS)}
-    prose = readers.TEXTS + readers.PROSE
     chosen = {p for p, k in kinds.items() if k[0] and k not in weak}
-    if all(kinds[p][0] in prose for p in chosen):
-        chosen |= {p for p, k in kinds.items() if k[0] in prose}
+    chosen = chosen or {p for p, k in kinds.items() if k[0] in readers.PROSE}
     chosen = chosen or {p for p, k in kinds.items() if k[0]}
     if not chosen:
         names = ", ".join(path.name for path in there[:NAMED]) or "nothing"

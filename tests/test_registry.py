@@ -21,6 +21,12 @@ def test_an_unknown_name_suggests_the_nearest():
         build("design", "zzz")
 
 
+def test_a_number_among_no_names_is_unknown_like_any_name():
+    """Catches the nearest of no sizes, which is no sentence: "min() iterable argument is empty"."""
+    with pytest.raises(UnknownName, match="unknown field of design 'sobol' '5'; known: none"):
+        build("design", {"name": "sobol", "5": 1})
+
+
 def test_an_unknown_field_suggests_the_nearest():
     """Catches a recipe whose misspelt knob is ignored in silence."""
     with pytest.raises(UnknownName, match=r"field of design 'dirichlet' 'temprature'.*temperature"):

@@ -163,13 +163,20 @@ def test_what_a_folder_holds_and_is_not_read_is_named(tmp_path):
     assert Files(str(tmp_path / "extra.jsonl")).notice == ""
 
 
-def test_prose_is_read_where_there_are_no_rows(tmp_path):
-    """Catches a folder of notes of which only the .txt files are read."""
-    for name in ("a.txt", "b.md", "c.rst", "d.py", "e.html", "info.json"):
+def test_prose_is_read_where_there_are_neither_rows_nor_txt(tmp_path):
+    """Catches a folder of notes that is refused, a README and a script beside .txt that are trained
+    on, and those passed over without a word."""
+    for name in ("b.md", "c.rst", "d.py", "e.html", "info.json"):
         (tmp_path / name).write_text(name)
     source = Files(str(tmp_path))
-    assert list(source.documents()) == ["a.txt", "b.md", "c.rst", "d.py", "e.html"]
-    assert source.notice == "1 file is not read beside 5 that are: info.json"
+    assert list(source.documents()) == ["b.md", "c.rst", "d.py", "e.html"]
+    assert source.notice == "1 file is not read beside 4 that are: info.json"
+    (tmp_path / "a.txt").write_text("a.txt")
+    source = Files(str(tmp_path))
+    assert list(source.documents()) == ["a.txt"]
+    assert source.notice.startswith(
+        "5 files or folders are not read beside 1 that are: b.md, c.rst"
+    )
 
 
 def test_links_that_lead_round_are_entered_once(tmp_path):
@@ -307,6 +314,28 @@ def test_a_damaged_table_is_a_sentence_whichever_byte_is_wrong(tmp_path, form):
             except DataError:
                 refused += 1
     assert refused > len(whole) / 20
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path):
+    """Catches a KeyError of Arrow's about a column that does stand in the schema."""
+    columns = [pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.table(columns, names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="two columns are called 'text'"):
+        list(Files(str(tmp_path / "a.parquet")).documents())
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view"])
+def test_one_bad_row_of_a_table_costs_no_other(tmp_path, kind):
+    """Catches a batch that is dropped, or rows counted anew in each, for one that is not UTF-8."""
+    rows = [f"row {i}".encode() for i in range(1000)]
+    rows[700], rows[800] = b"\xe9", None
+    table = pa.table({"text": pa.array(rows, ARROW[kind])})
+    with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    found = list(Files(str(tmp_path / "a.arrow"), skip=True).documents())
+    assert [i for i, x in enumerate(found) if x != f"row {i}"] == [700, 800]
+    assert "row 701: column 'text' holds text that is not UTF-8" in found[700].why
+    assert "row 801: column 'text' is null" in found[800].why
 
 
 def test_a_value_without_end_in_a_table_is_named(tmp_path, monkeypatch):
