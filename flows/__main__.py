@@ -24,7 +24,7 @@ import typer
 from flows import olmix
 from flows import recipe as recipes
 from flows.display import Display, use
-from flows.home import Home, settle
+from flows.home import Home, located, settle
 from flows.server import PrefectApi
 from mixtures.errors import CuveeError, RecipeError
 from tasks.markdown import printable
@@ -265,7 +265,7 @@ def doctor(
     with _person() as display:
         if not store:
             raise RecipeError("say what the doctor is to look at: `cuvee doctor --store`")
-        place = settle(home)
+        place = located(home)
         from flows.doctor import examine
 
         problems, said = examine(place, others or ())
@@ -291,7 +291,7 @@ def clean(
     with _person() as display:
         from flows.clean import clean as clean_home
 
-        place = Home(home.expanduser().resolve())
+        place = located(home)
         table, said = clean_home(place, kinds or [], older=older, remove=yes)
         if table.row_count:
             display.console.print(table)

@@ -150,10 +150,11 @@ def _alone(home: Home) -> Iterator[None]:
         ServiceError: one uses it.
     """
     now = time.time()
-    beats = [now - path.stat().st_mtime for path in home.root.glob("store/sweeps/*")]
+    stores = {home.root / "store", Path(home.store.removeprefix("file://"))}
+    beats = [now - path.stat().st_mtime for store in stores for path in store.glob("sweeps/*")]
     if any(age < BEATING for age in beats):
         raise ServiceError(
-            f"a sweep wrote to the store in {home.root} less than {BEATING / 60:.0f} minutes ago: "
+            f"a sweep wrote to the store of {home.root} less than {BEATING / 60:.0f} minutes ago: "
             "wait until it has ended; one that was killed counts as ended after that time"
         )
     with (home.root / IN_USE).open("a") as file:

@@ -1,11 +1,13 @@
 """The doctor: what of a store cannot be trusted, by hashes that are computed anew."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from evaluation.limits import scoring
+from evaluation import benchmarks, suites
+from evaluation.limits import Limits, scoring
 from flows.home import Home
-from flows.prepare import scored
 from flows.recipe import parse
 from mixtures.errors import CuveeError, StorageError
 from tasks import doctor
@@ -36,7 +38,10 @@ def examine(home: Home, urls: Sequence[str]) -> tuple[list[str], str]:
 def _studies(home: Home) -> Iterator[tuple[list[object], str, int]]:
     """What the studies of a home are scored on, where their benchmarks are still there."""
     for path in sorted(home.root.glob("studies/*/recipe.yaml")):
-        with contextlib.suppress(CuveeError):
+        with contextlib.suppress(CuveeError), tempfile.TemporaryDirectory() as scratch:
             recipe = parse(path.read_text(encoding="utf-8"))
+            part, folder = recipe.evaluation, Path(scratch)  # nothing is written into the home
+            own = {n: benchmarks.adopt(Path(given), folder, n) for n, given in part.custom.items()}
+            suite = suites.suite(part.names, home.benchmarks, part.limit, own=own)
             if recipe.corpus:
-                yield scored(recipe, home)
+                yield suite.contents, Limits(tokens=part.heldout_tokens).identity, part.curve

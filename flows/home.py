@@ -16,6 +16,7 @@ from typing import IO
 import psutil
 import threadpoolctl
 
+from flows.display import current
 from mixtures.errors import ServiceError, StorageError
 from tasks.process import HOME_MARK, RUN_MARK, SINGLE, abandoned, impose, run_mark
 
@@ -94,6 +95,20 @@ class Home:
         return self.root / "studies" / name
 
 
+def located(root: Path) -> Home:
+    """The home at a path, of which nothing is made or changed.
+
+    Raises:
+        StorageError: there is no such path.
+    """
+    try:
+        return Home(root.expanduser().resolve())
+    except (OSError, RuntimeError) as error:  # a working folder that was deleted, no such user
+        raise StorageError(
+            f"there is no home at {root} ({error}): give --home a whole path"
+        ) from error
+
+
 def settle(root: Path, *, hub: bool = False) -> Home:
     """Make the home, end what an earlier run left behind, and set quiet defaults.
 
@@ -108,10 +123,11 @@ def settle(root: Path, *, hub: bool = False) -> Home:
     Raises:
         StorageError: the directory cannot be made or written.
     """
-    home = Home(root.expanduser().resolve())
+    home = located(root)
     try:
+        made = not home.root.exists()
         home.root.mkdir(parents=True, exist_ok=True)
-        _make_private(home.root)
+        _make_private(home.root, made=made)
         probe = home.root / f".write-{os.getpid()}"
         probe.touch()
         probe.unlink()
@@ -148,15 +164,19 @@ def _hold(root: Path) -> None:
         return  # a file system without locks
 
 
-def _make_private(root: Path) -> None:
+def _make_private(root: Path, *, made: bool) -> None:
     """Nobody else enters a home that is ours: it holds the record, sockets and secrets.
 
-    A shared folder that somebody names as a home, and what others own, stays as it is.
+    A folder that is shared on purpose (sticky, or its group's: setgid and writable by it) and named
+    as a home, and what others own, stays as it is. What is made in a group's folder is not.
     """
-    seen = root.stat()
-    if seen.st_uid == os.getuid() and seen.st_mode & 0o077 and not seen.st_mode & stat.S_ISVTX:
+    seen, group = root.stat(), stat.S_ISGID | stat.S_IWGRP
+    shared = seen.st_mode & stat.S_ISVTX or (not made and seen.st_mode & group == group)
+    if seen.st_uid == os.getuid() and seen.st_mode & 0o077 and not shared:
         with contextlib.suppress(OSError):  # some file systems have no modes
             root.chmod(seen.st_mode & 0o700)
+            if not made:
+                current().say(f"Note: closed {root} to other users (mode 0700), as every home is")
 
 
 def end_leftovers(root: Path) -> tuple[int, ...]:

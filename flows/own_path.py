@@ -4,6 +4,7 @@ Their names are ordinary words, and a `tasks.py` of the user's, found first, wou
 of ours. Imports the standard library alone, because it comes before all other imports.
 """
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -25,7 +26,9 @@ def leave_working_folder() -> str | None:
     Raises:
         SystemExit: another package stands in place of ours all the same; it is told which.
     """
-    here, cleaned = os.path.realpath("."), None
+    here, cleaned = str(ROOT), None
+    with contextlib.suppress(OSError):  # it was deleted: nothing is found in it
+        here = os.path.realpath(".")
     if here != str(ROOT):
         sys.path[:] = [one for one in sys.path if os.path.realpath(one or ".") != here]
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)

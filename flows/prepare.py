@@ -264,18 +264,6 @@ def _benchmarks(recipe: Recipe, home: Home, found: Mapping[str, Path], step: Ste
     return suite
 
 
-def scored(recipe: Recipe, home: Home) -> tuple[list[Any], str, int]:
-    """What a recipe's hash of scoring is of, from the benchmark files that are there.
-
-    Raises:
-        DataError: one is missing.
-    """
-    part, folder = recipe.evaluation, home.benchmarks
-    own = {n: benchmarks.adopt(Path(path), folder, n) for n, path in part.custom.items()}
-    suite = suites.suite(part.names, folder, part.limit, own=own)
-    return suite.contents, Limits(tokens=part.heldout_tokens).identity, part.curve
-
-
 def _corpus(
     recipe: Recipe,
     home: Home,

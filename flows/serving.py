@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from prefect import serve as prefect_serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -98,14 +99,14 @@ def serve(made: RunnerDeployment, api: PrefectApi, say: Callable[[str], None]) -
             )
             return
         say(f"Serving scheduled-sweep/{made.name} ({cron}) at {where} until Ctrl-C")
-        with _signing_in(api, Path(made.parameters["home"])) as secret:
+        with _signing_in(api, Path(made.parameters["home"]), url) as secret:
             word = f"PREFECT_API_URL={url} {secret}prefect deployment run"
             say(f"Run it now: {word} scheduled-sweep/{made.name}")
             prefect_serve(made, print_starting_message=False)
 
 
 @contextlib.contextmanager
-def _signing_in(api: PrefectApi, home: Path) -> Iterator[str]:
+def _signing_in(api: PrefectApi, home: Path, url: str) -> Iterator[str]:
     """How a person's own shell gives an embedded server's secret: from a file only they can read.
 
     It is neither printed, for output is kept in logs, nor an argument, which every user can see.
@@ -113,7 +114,7 @@ def _signing_in(api: PrefectApi, home: Path) -> Iterator[str]:
     if not api.secret:
         yield ""
         return
-    file = home / "prefect-api" / SIGN_IN
+    file = home / "prefect-api" / f"{SIGN_IN}-{urlsplit(url).port}"  # others may serve here too
     file.unlink(missing_ok=True)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as private:
         private.write(api.secret)

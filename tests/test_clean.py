@@ -108,6 +108,18 @@ def test_a_home_in_use_is_left_alone(home):
     assert left(home) == EVIDENCE | {"corpora/.aa.lock"}
 
 
+def test_a_sweep_into_a_store_elsewhere_keeps_the_home(home, tmp_path_factory, monkeypatch):
+    """Catches heartbeats looked for in the home alone, where CUVEE_STORE names another folder."""
+    store = tmp_path_factory.mktemp("store")
+    (store / "sweeps").mkdir()
+    (store / "sweeps" / "alive").write_text("3")
+    for url in (str(store), f"file://{store}"):
+        monkeypatch.setenv("CUVEE_STORE", url)
+        with pytest.raises(ServiceError, match="a sweep wrote to the store"):
+            clean(home, [], older="", remove=True)
+    assert left(home) == set(FILES)
+
+
 def test_a_link_is_removed_and_not_what_it_leads_to(home, tmp_path_factory):
     """Catches text elsewhere removed because a home links to it."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")

@@ -3,6 +3,8 @@
 import dataclasses
 import inspect
 import json
+import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from flows import looking, schedule
 from flows.looking import Picture
 from flows.recipe import parse
 from flows.schedule import read, reuse
-from flows.serving import deployment, fields
+from flows.serving import _signing_in, deployment, fields
 from mixtures.constraints import Constraints
 from mixtures.designs.reuse import Reuse
 from mixtures.domains import Domain, DomainSet
@@ -185,3 +187,19 @@ def test_wrong_input_is_not_tried_again_and_what_passes_is(monkeypatch):
     assert sweep(RecipeError("no such field")) == "no such field" and not waits and len(asked) == 1
     assert sweep(ServiceError("away")) == "away"
     assert waits == [schedule.RETRY_SECONDS] * schedule.RETRIES and len(asked) == 4
+
+
+def test_two_schedules_of_one_home_each_print_a_line_that_signs_in(tmp_path):
+    """Catches a file of one name, which the second schedule takes from the first."""
+    folder = tmp_path / "prefect-api"
+    folder.mkdir()
+    api = SimpleNamespace(secret="cuvee:one")  # all that is read of a server, which takes seconds
+    with _signing_in(api, tmp_path, "http://127.0.0.1:4301/api") as first:
+        with _signing_in(api, tmp_path, "http://127.0.0.1:4302/api"):
+            pass
+        done = subprocess.run(
+            ["sh", "-c", f'{first} sh -c \'echo "$PREFECT_API_AUTH_STRING"\''],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout == "cuvee:one\n"
+    assert not [*folder.iterdir()]

@@ -1,5 +1,6 @@
 """Only our own leftovers are ended, and what we start listens to us alone and runs our code."""
 
+import io
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import ray
+from rich.console import Console
 
+from flows.display import Display, use
 from flows.home import end_leftovers, settle
 from flows.runner import INHERITED, Runner
 from mixtures.errors import ServiceError
@@ -105,15 +108,39 @@ def test_a_launched_training_outlives_the_handoff_and_every_later_command(
 
 
 def test_a_home_of_ours_is_closed_to_others_and_a_shared_folder_is_left(tmp_path, monkeypatch):
-    """Catches a home that others can enter, also one made before; and /tmp made private."""
+    """Catches a home that others can enter, also one made before, or in a group's folder; /tmp or
+    a group's own home made private; and a folder that is closed without a word."""
     for name in (HOME_MARK, RUN_MARK, BEFORE):
         monkeypatch.setenv(name, "{}")
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    for name, before, after in (("home", 0o755, 0o700), ("shared", 0o1777, 0o1777)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name).chmod(before)
-        settle(tmp_path / name)
-        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == after
+    modes = {0o755: 0o700, 0o1777: 0o1777, 0o2770: 0o2770, 0o2755: 0o700}
+    for before, after in modes.items():
+        home = tmp_path / f"{before:o}"
+        home.mkdir()
+        home.chmod(before)
+        console = Console(file=io.StringIO(), width=200)
+        with use(Display(console)):
+            settle(home)
+        assert stat.S_IMODE(home.stat().st_mode) == after
+        said = console.file.getvalue()
+        assert said.startswith(f"Note: closed {home} to other") == (before != after)
+    settle(tmp_path / "2770" / "made")  # inherits setgid
+    assert stat.S_IMODE((tmp_path / "2770" / "made").stat().st_mode) == 0o700
+
+
+def test_a_folder_that_was_deleted_is_no_traceback(tmp_path):
+    """Catches an error about the working folder before anything could tell it."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    call = f"rmdir {gone} && exec {sys.executable} -m flows"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    for words, code in (("--help", 0), ("clean", 2), ("recommended x", 2)):
+        done = subprocess.run(
+            ["sh", "-c", f"{call} {words}"], cwd=gone, env=env, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        gone.mkdir()
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
 
 
 PROGRAM = """

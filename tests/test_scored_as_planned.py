@@ -127,6 +127,40 @@ def test_the_doctor_finds_nothing_in_a_sound_store(tmp_path):
     assert said.startswith("10 records")  # with the number of each store's format
 
 
+def test_the_doctor_allows_equal_scores_of_what_may_be_the_same_questions(tmp_path):
+    """Catches a doctor that takes another version of lm-eval, a limit above the questions that
+    there are, or more held-out tokens than there are for other questions."""
+    made = Store(str(tmp_path / "a"))
+    for limit, version, text in ((None, "0.4.9", "x"), (1000, "0.4.9", "x"), (None, "0.4.10", "y")):
+        content = [[1, limit, {"qa": "questions", "boolq": version}], text, 0]
+        made.remember(SCORINGS, scoring(*content), content)
+        one = run(SUITE, 4.0)
+        spec = dataclasses.replace(one.spec, scoring=scoring(*content))
+        made.put(RunResult(spec, {**one.scores, "task/boolq": Score(1.5, 0.1, 9)}))
+    assert examine(Home(tmp_path / "home"), [made.url])[0] == []
+
+
+def test_the_doctor_makes_nothing(studied, tmp_path):
+    """Catches a home made for a typo, a folder closed to others, leftovers ended, and a user's
+    benchmark copied into the home, all by a command that says that it changes nothing."""
+    text = studied[3]
+    home = tmp_path / "home"
+    store(home / "store", run(SUITE, 4.0))
+    (home / "studies" / "tiny").mkdir(parents=True)
+    (home / "studies" / "tiny" / "recipe.yaml").write_text(text)
+    home.chmod(0o755)
+    before = sorted(tmp_path.rglob("*")), home.stat().st_mode
+    for place, code in ((home, 0), (tmp_path / "typo", 2)):
+        found = subprocess.run(
+            [sys.executable, "-m", "flows", "doctor", "--store", "--home", str(place)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert found.returncode == code, found.stderr
+    assert (sorted(tmp_path.rglob("*")), home.stat().st_mode) == before
+    asked = RunResult(studied[2].specs[0], {"task/qa": Score(4.0, 0.1, 6)})
+    assert examine(Home(home), [store(tmp_path / "b", asked, known=())])[0] == []
+
+
 @pytest.mark.parametrize(
     ("runs", "beside", "known", "why"),
     [
