@@ -359,7 +359,8 @@ def _person() -> Iterator[Display]:
 
 
 def _terminate(_number: int, _frame: Any) -> None:
-    os.write(2, b"\ncuvee: stopping ...\n")  # at once: to end workers takes seconds
+    with contextlib.suppress(OSError):  # nobody may read it any more
+        os.write(2, b"\ncuvee: stopping ...\n")  # at once: to end workers takes seconds
     raise KeyboardInterrupt
 
 

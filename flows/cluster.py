@@ -15,6 +15,7 @@ REACH_SECONDS = 10
 SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
 SETTINGS = b"\4"  # the kind of frame by which both sides of HTTP/2 begin, after its header's length
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + SETTINGS + bytes(5)
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds in each of so many, or "max"
 SIGACTION_ROOM = 256  # bytes; the structure has 152 on Linux and fewer elsewhere
 
 
@@ -30,6 +31,8 @@ def reach(address: str) -> None:
     try:
         place = (host.strip("[]"), int(port))
         with socket.create_connection(place, timeout=REACH_SECONDS) as asked:
+            if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+                return  # it takes no greeting in the clear
             asked.sendall(GREETING)
             if asked.recv(16)[3:4] != SETTINGS:
                 raise OSError("something else listens there")
@@ -41,8 +44,17 @@ def reach(address: str) -> None:
 
 
 def usable_cores() -> int | None:
-    """Cores that this process may use, where the system says so; Ray counts all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    """Cores that this process may use, where the system says so; Ray counts all there are.
+
+    By its affinity, and by the quota of its container (cgroup v2), which affinity does not know.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):  # no quota: "max" is no number
+        quota, period = QUOTA.read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
 
 
 def sockets(home: Path) -> Path:

@@ -155,8 +155,11 @@ def _hold(root: Path) -> None:
     Raises:
         ServiceError: it is being cleaned.
     """
-    _held[root] = (root / IN_USE).open("a")
+    path = root / IN_USE
+    with contextlib.suppress(OSError):  # a shared home, in which somebody else has made it
+        path.touch(mode=0o666)
     try:
+        _held[root] = path.open("r")
         fcntl.flock(_held[root], fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ServiceError(f"{root} is being cleaned: run the same command in a moment") from None

@@ -129,7 +129,10 @@ def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
     tests = {name: suite.file(name) for name in suite.tasks}
     texts = {name: benchmarks.texts(path) for name, path in tests.items() if path is not None}
     sources = own or quickstart(found, _corpus_part(recipe).quickstart)
-    corpus = _corpus(recipe, home, sources, texts, step)
+    try:
+        corpus = _corpus(recipe, home, sources, texts, step)
+    finally:
+        digests.keep()  # of what was refused, too: it is hashed but once
     text = Limits(tokens=recipe.evaluation.heldout_tokens)
     prepared = Prepared(
         corpus,
@@ -139,7 +142,6 @@ def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
         texts={name: source.identity for name, source in own.items()},
         unread={n: f"{n}: {source.notice}" for n, source in own.items() if source.notice},
     )
-    digests.keep()
     for part in corpus_parts(prepared).values():
         for notice in part.notices:
             current().say(f"Note: {notice}")

@@ -203,12 +203,12 @@ class Runner:
             cause = error.cause if isinstance(error.cause, BaseException) else error
             if isinstance(cause, CuveeError):
                 raise cause from None
-            if isinstance(cause, ImportError | ray.exceptions.RaySystemError):
+            if isinstance(cause, ImportError) or _lacks(cause):
                 raise _unfit(cause) from error
             raise TrainingError(f"pack {job.name} failed in its worker: {cause!r}") from error
-        except ray.exceptions.RaySystemError as error:
-            raise _unfit(error) from error
-        except ray.exceptions.WorkerCrashedError as error:
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.RaySystemError) as error:
+            if _lacks(error):
+                raise _unfit(error) from error
             raise TrainingError(
                 f"the worker of pack {job.name} died {RETRIES + 1} times (out of memory?): {error}"
             ) from error
@@ -285,6 +285,11 @@ class Runner:
             waiting = ray.get(self._board.drain.remote(), timeout=10)
         for pack, reports in waiting.items():
             self._progress(pack, reports)
+
+
+def _lacks(error: BaseException) -> bool:
+    """Whether an error of Ray's own says that a worker could not import something."""
+    return isinstance(error, ray.exceptions.RaySystemError) and bool(IMPORT.search(str(error)))
 
 
 def _unfit(error: BaseException) -> ServiceError:

@@ -84,7 +84,7 @@ def scheduled_sweep(
     while True:
         try:
             given, text = read(recipe, changes)
-            return _sweep(given, text, settle(Path(home)).root)
+            return _sweep(given, text, settle(Path(home), hub=given.evaluation.hub).root)
         except PASSING as error:
             if not left:
                 return Failed(message=str(error))

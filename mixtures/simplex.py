@@ -18,6 +18,7 @@ from mixtures.errors import ConstraintError
 
 TOLERANCE = 1e-6  # of a sum of shares: far below any share that a trainer can realise
 SAME = 1e-6  # in every share; rows that lie this near to one mixture are runs of it
+STEP = 2 * SAME * (1 + 1e-9)  # between two rows of one mixture
 
 
 def check(weights: ArrayLike, names: Sequence[str] | None = None) -> Array:
@@ -49,17 +50,39 @@ def groups(W: ArrayLike) -> NDArray[np.int64]:
     Rows are of one mixture where a chain of rows leads from one to the other, each step within
     twice `SAME`. So the order of rows has no part in it, and neither has a grid, between whose
     cells repeats that went through float32 would fall.
+
+    A chain is one in every coordinate, so a gap in any parts rows for good; that parts nearly all.
     """
     rows = np.asarray(W, dtype=np.float64)
-    if not len(rows):
-        return np.zeros(0, dtype=np.int64)
-    unique, inverse = np.unique(rows, axis=0, return_inverse=True)
-    pairs = cKDTree(unique).query_pairs(2 * SAME * (1 + 1e-9), p=np.inf, output_type="ndarray")
-    links = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(unique), len(unique)))
-    member = connected_components(links, directed=False)[1][inverse.ravel()]
+    member = np.zeros(len(rows), dtype=np.int64)
+    left, before = np.arange(len(rows)), (0, 0)
+    while len(left):  # rows that are not alone yet
+        for column in rows.T:
+            order = left[np.lexsort((column[left], member[left]))]
+            apart = (np.diff(member[order]) != 0) | (np.diff(column[order]) > STEP)
+            member[order] = member.max() + 1 + np.concatenate([[0], np.cumsum(apart)])
+            left = left[np.bincount(member)[member[left]] > 1]
+            if not len(left):
+                break
+        now = (len(left), len(np.unique(member[left])))
+        if now == before:
+            break
+        before = now
+    for number in np.unique(member[left]):
+        block = np.flatnonzero(member == number)
+        if (np.ptp(rows[block], axis=0) > STEP).any():
+            member[block] = member.max() + 1 + _chained(rows[block])
     _, first, numbers = np.unique(member, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")
     return np.asarray(rank[numbers.ravel()], dtype=np.int64)
+
+
+def _chained(rows: Array) -> NDArray[np.int64]:
+    """Numbers (N,) of the chains of few rows (N, K), each looked at beside each."""
+    unique, inverse = np.unique(rows, axis=0, return_inverse=True)
+    pairs = cKDTree(unique).query_pairs(STEP, p=np.inf, output_type="ndarray")
+    links = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(unique), len(unique)))
+    return np.asarray(connected_components(links, directed=False)[1][inverse.ravel()])
 
 
 def canonical(W: ArrayLike) -> Array:

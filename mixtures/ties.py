@@ -18,7 +18,7 @@ def lowest(values: Array, size: float | None = None) -> int:
 
     Args:
         values: (n,) at least one.
-        size: what the values were computed from; by default the largest finite one of them.
+        size: what the values were computed from; by default their median size.
     """
     v = np.where(np.isnan(values), np.inf, np.asarray(values, dtype=np.float64))
     return int(np.argmax(v <= v.min() + ROUNDING * (_size(v) if size is None else size)))
@@ -30,7 +30,7 @@ def highest(values: Array) -> int:
 
 
 def leveled(values: Array) -> Array:
-    """Values (n,) rounded to `ROUNDING` of the largest, so that those that tie are equal."""
+    """Values (n,) rounded to `ROUNDING` of their median size, so that those that tie are equal."""
     v = np.asarray(values, dtype=np.float64)
     step = ROUNDING * _size(v)
     return np.asarray(np.round(v / step) * step if step > 0 else v, dtype=np.float64)
@@ -42,5 +42,7 @@ def order(values: Array) -> NDArray[np.intp]:
 
 
 def _size(values: Array) -> float:
+    """The median size of what is neither infinite nor 0: one value beyond measure is no measure."""
     finite = np.abs(values[np.isfinite(values)])
-    return float(finite.max()) if finite.size else 0.0
+    finite = finite[finite > 0]
+    return float(np.median(finite)) if finite.size else 0.0

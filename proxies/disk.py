@@ -33,8 +33,10 @@ class Digests:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, list[object]] = {}
-        with contextlib.suppress(OSError, ValueError):
-            self._known = dict(json.loads(path.read_text(encoding="utf-8")))
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(known, dict):
+                self._known = {name: v for name, v in known.items() if isinstance(v, list) and v}
 
     def __call__(self, path: Path) -> str:
         seen = path.stat()
@@ -49,11 +51,12 @@ class Digests:
         return digest
 
     def keep(self) -> None:
-        """Write them down for the next process."""
+        """Write them down for the next process, where that can be."""
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(self._known), encoding="utf-8")
-        draft.replace(self._path)
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(self._known), encoding="utf-8")
+            draft.replace(self._path)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import tiny_study
 import yaml
 
 from flows import looking, schedule
+from flows.home import Home
 from flows.looking import Picture
 from flows.recipe import parse
 from flows.schedule import read, reuse
@@ -203,3 +204,14 @@ def test_two_schedules_of_one_home_each_print_a_line_that_signs_in(tmp_path):
         )  # fmt: skip
         assert done.stdout == "cuvee:one\n"
     assert not [*folder.iterdir()]
+
+
+@pytest.mark.parametrize("tasks", ["[]", "[hellaswag]"])
+def test_a_scheduled_sweep_obeys_the_users_hub_as_a_run_does(tmp_path, monkeypatch, tasks):
+    """Catches a recipe that runs by hand and is put off line by its schedule."""
+    text = tiny_study.recipe(tmp_path, evaluation=f"{{suite: null, tasks: {tasks}}}")
+    asked = []
+    monkeypatch.setattr(schedule, "settle", lambda home, hub=False: asked.append(hub) or Home(home))
+    monkeypatch.setattr(schedule, "_sweep", lambda *given: None)
+    schedule.scheduled_sweep.fn(text, str(tmp_path))
+    assert asked == [bool(tasks != "[]")]

@@ -76,3 +76,13 @@ def test_a_share_of_repeats_is_one_mixture_however_it_is_cut() -> None:
     assert (simplex.canonical(rows)[:4] == rows[0]).all()
     apart = np.array([[0.5, 0.5], [0.50001, 0.49999], [0.5, 0.5]])
     assert simplex.groups(apart).tolist() == [0, 1, 0]
+
+
+def test_a_value_beyond_measure_makes_no_tie():
+    """Catches ties as wide as the largest value: a law that blows up in one corner makes all others
+    equal, and the first draw is recommended."""
+    values = np.array([3.5, 3.2, 3.0, 1e10, np.inf])
+    assert ties.lowest(values) == 2
+    assert ties.order(values).tolist() == [2, 1, 0, 3, 4]
+    assert ties.lowest(np.array([0.0, 0.0, 1.0])) == 0
+    assert ties.lowest(np.array([1.0 + 1e-13, 1.0, 2.0])) == 0

@@ -4,9 +4,11 @@ import io
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +16,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import ray
+import strangers
 from rich.console import Console
 
+from flows import home
+from flows.cluster import reach, usable_cores
 from flows.display import Display, use
 from flows.home import end_leftovers, settle
 from flows.runner import INHERITED, Runner
@@ -278,3 +283,35 @@ def test_another_package_of_our_name_is_named_before_anything_of_it_runs(tmp_pat
     )
     assert done.returncode == 2 and not ran.exists(), done.stderr
     assert done.stderr.count("\n") == 1 and "another package 'tasks'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("quota", "most"), [("50000 100000", 1), ("100000 100000", 1), ("max 1", 0)]
+)
+def test_a_containers_quota_is_a_limit_of_cores(tmp_path, monkeypatch, quota, most):
+    """Catches a worker for every core of the host, in a container that may use one."""
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr("flows.cluster.QUOTA", tmp_path / "cpu.max")
+    assert usable_cores() == (most or len(os.sched_getaffinity(0)))
+
+
+def test_a_cluster_with_tls_is_not_greeted_in_the_clear(monkeypatch):
+    """Catches a good cluster that is refused because it closes on a greeting it cannot read."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("RAY_USE_TLS", "1")
+        reach(address)
+        monkeypatch.delenv("RAY_USE_TLS")
+        answer = threading.Thread(target=lambda: [server.accept()[0].close() for _ in range(2)])
+        answer.start()
+        with pytest.raises(ServiceError, match="no Ray cluster answers"):
+            reach(address)
+        answer.join()
+
+
+def test_a_home_that_somebody_else_uses_can_be_used(tmp_path):
+    """Catches a lock file that only its first user can open."""
+    (tmp_path / ".in-use").touch(mode=0o444)
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    assert strangers.as_nobody(lambda: home._hold(tmp_path)) is None

@@ -546,3 +546,17 @@ def test_an_archive_that_breaks_off_is_refused(fakes, name):
     [domain] = [d for d in ("speeches", "code_python") if name in KINDS[d].archives]
     with pytest.raises(CorruptError, match=path.name):
         list(quickstart(fakes, [domain])[domain].documents())
+
+
+@pytest.mark.parametrize("content", ["5", "[1]", '{"PATH": 3}', "[" * 100_000, "{"])
+def test_kept_digests_cost_time_alone_whatever_has_become_of_them(tmp_path, content):
+    """Catches a command that ends with a traceback because of a cache that it could do without."""
+    text, kept = tmp_path / "a.txt", tmp_path / "kept" / "digests.json"
+    text.write_text("words")
+    kept.parent.mkdir()
+    kept.write_text(content.replace("PATH", str(text.resolve())))
+    digests = disk.Digests(kept)
+    assert digests(text) == file_digest(text)
+    kept.unlink()
+    kept.mkdir()  # nothing can be written over it
+    digests.keep()

@@ -11,7 +11,7 @@ The choice of the mixtures that climb is ours (assumption, not studied).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Ladder:
     """
 
     runs: int = 48
-    rungs: tuple[Any, ...] = ()
+    rungs: tuple[Any, ...] = field(default=(), metadata={"unbounded": True})  # tokens are counts
     scaling: tuple[Any, ...] = ("additive", "joint", "bimix")
     design: Any = "dirichlet"
     laws: tuple[Any, ...] = ("default",)

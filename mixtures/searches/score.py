@@ -46,7 +46,8 @@ def best_of(law: FittedLaw, points: Array, form: Shape) -> Array:
             "no feasible mixture is predicted to keep all floors: the best breaks one by "
             f"{short:.4g} bits per byte. Raise the tolerances or relax the constraints"
         )
-    return np.asarray(points[ties.lowest(found, float(np.abs(scores).max()))], dtype=np.float64)
+    size = float(np.abs(scores[int(np.argmin(found))]).max())  # of what the lowest is made of
+    return np.asarray(points[ties.lowest(found, size)], dtype=np.float64)
 
 
 def settled(law: FittedLaw, found: Array, problem: Problem, form: Shape) -> Array:
