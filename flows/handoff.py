@@ -132,7 +132,7 @@ def warnings(card: Card) -> list[str]:
         )
     elif not card.confirmed:
         found.append("fresh runs did not confirm what this recommendation claims")
-    return found
+    return found + list(card.answer.warnings)
 
 
 def adopt(recipe: Recipe, home: Home, card: Card, *, call: bool = False) -> Approval:

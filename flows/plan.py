@@ -38,12 +38,12 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     Raises:
         CuveeError: what is wrong with the recipe or its data.
     """
+    store = Store(home.store)  # before text is read: a store that cannot be opened is told at once
     prepared = preparing.prepare(recipe, home, preparing.plainly)
     display.close()
     problem = preparing.problem(recipe, prepared)
     screened = recipe.build_method()
     specs = screened.ask(problem, (), loop.generator(recipe.seed, 0))
-    store = Store(home.store)
     missing = store.missing(specs)
     say = display.say
     say(

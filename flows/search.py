@@ -114,9 +114,9 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
     recipe, place = parse(recipe_text), Home(Path(home))
+    store = Store(place.store)  # before text is read: a store that cannot be opened is told at once
     prepared = preparing.prepare(recipe, place)
     problem = preparing.problem(recipe, prepared)
-    store = Store(place.store)
     first = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
     if store.missing(first):  # else nothing is trained that could have been there
         for line in earlier.sentences(Store(place.store), problem, place.corpora):

@@ -1,7 +1,7 @@
 """What is trained and what came of it: RunSpec, RunResult, Failed, and the history of a search.
 
 A spec holds everything that determines one proxy training. Its fingerprint is the sha256 of its
-canonical JSON, so that a run is found again whoever asks for it and whatever it is called.
+canonical JSON, so that a run is found again whoever asks for it and whatever its study is called.
 """
 
 import dataclasses
