@@ -20,6 +20,8 @@ from flows.display import current
 from mixtures.errors import ServiceError, StorageError
 from tasks.process import HOME_MARK, RUN_MARK, SINGLE, abandoned, impose, run_mark
 
+OWN = ".home"  # stands in a folder that is a home and nothing else
+KNOWN = {"store", "studies", "mlflow", "prefect", "corpora"}  # two of them make a home of before
 IN_USE = ".in-use"  # locked, in a home, by every command that uses it
 
 QUIET = {
@@ -127,10 +129,10 @@ def settle(root: Path, *, hub: bool = False) -> Home:
     try:
         made = not home.root.exists()
         home.root.mkdir(parents=True, exist_ok=True)
-        _make_private(home.root, made=made)
         probe = home.root / f".write-{os.getpid()}"
         probe.touch()
         probe.unlink()
+        _make_private(home.root, made=made)
     except OSError as error:
         raise StorageError(
             f"cannot write {home.root} ({error.strerror}): choose another folder with --home, "
@@ -171,15 +173,30 @@ def _make_private(root: Path, *, made: bool) -> None:
     """Nobody else enters a home that is ours: it holds the record, sockets and secrets.
 
     A folder that is shared on purpose (sticky, or its group's: setgid and writable by it) and named
-    as a home, and what others own, stays as it is. What is made in a group's folder is not.
+    as a home, one that holds other things, and what others own, stays as it is. What is made in a
+    group's folder is not.
     """
     seen, group = root.stat(), stat.S_ISGID | stat.S_IWGRP
     shared = seen.st_mode & stat.S_ISVTX or (not made and seen.st_mode & group == group)
     if seen.st_uid == os.getuid() and seen.st_mode & 0o077 and not shared:
+        if _foreign(root):
+            current().say(
+                f"Note: other users can enter {root}, which holds more than a home; an approval in "
+                "the record does not count there. Give --home a folder of its own"
+            )
+            return
         with contextlib.suppress(OSError):  # some file systems have no modes
             root.chmod(seen.st_mode & 0o700)
+            (root / OWN).touch()
             if not made:
                 current().say(f"Note: closed {root} to other users (mode 0700), as every home is")
+
+
+def _foreign(root: Path) -> bool:
+    """Whether a folder held things of others before it was first named as a home."""
+    names = {path.name for path in root.iterdir()}
+    before = IN_USE not in names and len(names & KNOWN) >= 2  # a home of an earlier version
+    return bool(names) and OWN not in names and not before
 
 
 def end_leftovers(root: Path) -> tuple[int, ...]:

@@ -129,6 +129,14 @@ def test_a_home_of_ours_is_closed_to_others_and_a_shared_folder_is_left(tmp_path
         assert stat.S_IMODE(home.stat().st_mode) == after
         said = console.file.getvalue()
         assert said.startswith(f"Note: closed {home} to other") == (before != after)
+    for holds, after in ((["notes"], 0o755), (["store", "studies"], 0o700)):
+        home = tmp_path / holds[0]
+        for name in holds:
+            (home / name).mkdir(parents=True)
+        home.chmod(0o755)
+        settle(home)
+        settle(home)
+        assert stat.S_IMODE(home.stat().st_mode) == after
     settle(tmp_path / "2770" / "made")  # inherits setgid
     assert stat.S_IMODE((tmp_path / "2770" / "made").stat().st_mode) == 0o700
 
