@@ -53,7 +53,9 @@ class UnknownName(RecipeError):
         sizes = names and size > 0 and all(_order(other)[0] > 0 for other in names)
         if sizes:  # 300k is no misspelt 30M
             close = [min(names, key=lambda other: abs(math.log(size / _order(other)[0])))]
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"
+        hint = f"did you mean {close[0]!r}?" if close else ""
+        if sizes or not close:
+            hint = f"{hint} known: {', '.join(names) or 'none'}".strip()
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
 

@@ -162,7 +162,10 @@ class Files:
         for path in self.files:
             for document in readers.documents(path, self.field, self.separator):
                 if isinstance(document, Unusable) and not self.skip:
-                    raise DataError(document.why)
+                    raise DataError(
+                        f"{document.why}. Mend it, or leave out what holds no text with "
+                        "`corpus: {on_error: skip}`"
+                    )
                 yield document
 
 
