@@ -176,10 +176,10 @@ def refuse_void(card: Card, reasons: list[str]) -> None:
         ApprovalError: says why, and what to do.
     """
     if reasons:
+        again = "`cuvee fit`" if card.tables else "`cuvee run`, which trains only what is missing"
         raise ApprovalError(
             f"the recommendation {card.fingerprint[:12]} of {card.name} cannot be approved or "
-            f"handed on, its evidence is void: {'; '.join(reasons)}. Run the study again with "
-            "`cuvee run`, which trains only what is missing"
+            f"handed on, its evidence is void: {'; '.join(reasons)}. Make it again with {again}"
         )
 
 

@@ -259,7 +259,7 @@ def test_what_2ad03ff_approved_is_not_taken_over(tmp_path, monkeypatch):
         handoff.export(recipe, home, form="json", to="again")
     with pytest.raises(ExportError, match=r"older version.*`cuvee approve` and export it anew"):
         handoff.verify("home/out", home)
-    with pytest.raises(ApprovalError, match=r"the code .* has changed.*Run the study again"):
+    with pytest.raises(ApprovalError, match=r"the code .* has changed.*again with `cuvee fit`"):
         handoff.approve(recipe, home, by="bob")
     refit(recipe, Path("tables.yaml").read_text(), home)
     with pytest.raises(ApprovalError, match="is not approved"):
