@@ -18,6 +18,7 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
+import strangers
 import yaml
 from docker.utils.build import exclude_paths
 
@@ -506,7 +507,7 @@ def test_local_servers_open_no_folder_for_postgresql(bare, tmp_path):
     """Catches a start by root that lets everybody pass through /root, for good."""
     user = subprocess.run(["id", local.UNPRIVILEGED], check=False, capture_output=True)
     if user.returncode != 0:
-        pytest.skip("PostgreSQL is not installed")
+        strangers.missing("PostgreSQL")
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     with pytest.raises(SystemExit, match="cannot pass"):

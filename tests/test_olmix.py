@@ -393,3 +393,18 @@ def test_what_a_fit_file_gave_is_approved_exported_and_handed_on(tmp_path):
     told = recipes.parse(olmix.as_recipe(again))  # what the flow of a handoff reads
     assert told == again and told.digest == again.digest
     assert handoff.adopt(told, home, card, call=True).by == "ada"
+
+
+def test_a_search_of_few_runs_looks_up_the_best_and_fits_no_law(tmp_path):
+    """Catches a refusal for want of runs that no look-up needs, and an answer that was not run."""
+    text = FILE.replace("type: log_linear", "type: search").replace("type: exact", "type: search")
+    path, W, Y = swarm(tmp_path, text, rows=6)
+    given, made, _ = olmix.load(path)
+    folder = refit(given, made, settle(tmp_path / "home"))
+    found = json.loads((folder / "summary.json").read_text())
+    level = (7 * Y[:, 0] + 45 * Y[:, 2]) / 52  # of the metrics that are kept, by their weights
+    epochs = W * 20e6 / [5e6, 3e6, 2e6]
+    fits = (epochs <= 4).all(axis=1)
+    best = W[int(np.argmin(np.where(fits, level, np.inf)))]
+    assert list(found["weights"].values()) == pytest.approx(best.tolist(), abs=1e-9)
+    assert "one run" in found["verdict"] and found["law"] is None
