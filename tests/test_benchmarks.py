@@ -162,15 +162,22 @@ def test_mistakes_of_names_and_archives(tmp_path):
         benchmarks.adopt(tmp_path / "absent.jsonl", tmp_path, "mine")
 
 
+PACKED = gzip.compress(b'{"text": "a"}\n' * 400, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("q.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 400)[:40] + b"\xff" * 40, "gzip"),
-        ("q.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 400)[:-9], "gzip"),
+        (
+            "q.jsonl.gz",
+            gzip.compress(b'{"text": "a"}\n' * 400, mtime=0)[:40] + b"\xff" * 40,
+            "gzip",
+        ),
+        ("q.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 400, mtime=0)[:-9], "gzip"),
         ("q.jsonl", b'{"text": "\\ud800"}\n', "line 1: half of a surrogate pair"),
         ("q.jsonl", b'{"text": ' + b"[" * 200_000, "line 1: nested too deeply"),
         ("q.jsonl", b'{"text": "\xe9"}\n', "line 1: not JSON in UTF-8"),
-        ("q.jsonl.gz", gzip.compress(b" " * 3000), "more than 2,000 bytes"),
+        ("q.jsonl.gz", gzip.compress(b" " * 3000, mtime=0), "more than 2,000 bytes"),
     ],
 )
 def test_a_damaged_benchmark_is_a_sentence(tmp_path, monkeypatch, name, data, message):

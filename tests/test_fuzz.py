@@ -64,8 +64,8 @@ GOOD = json.dumps({"query": "1 + 1 =", "choices": [" 2", " 3"], "gold": 0}).enco
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("qa.jsonl.gz", gzip.compress(GOOD * 99)[:10] + b"\xff" * 30, "damaged"),
-        ("qa.jsonl.gz", gzip.compress(GOOD)[:-9], "damaged"),
+        ("qa.jsonl.gz", gzip.compress(GOOD * 99, mtime=0)[:10] + b"\xff" * 30, "damaged"),
+        ("qa.jsonl.gz", gzip.compress(GOOD, mtime=0)[:-9], "damaged"),
         ("qa.jsonl", b'{"text": "half \\ud800"}', "line 1: half of a surrogate"),
         ("qa.jsonl", b'{"query": "\\ud800", "choices": ["a", "b"], "gold": 0}', "surrogate"),
         ("qa.jsonl", b'{"text": ' + b"[" * 100_000 + b"}", "line 1: nested too deeply"),
