@@ -41,7 +41,7 @@ test-trainers: $(READY)  ## exports, read by the trainers' own libraries, each i
 lint: $(READY)  ## style, types, layout
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy mixtures proxies evaluation tasks flows
+	@$(BIN)/mypy -p cuvee
 	@$(BIN)/lint-imports
 
 bench: bench-trainer bench-scoring bench-sweep bench-laws bench-regret  ## all benchmarks

@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 from fresh import Bench, bench
 
-from flows.home import Home
-from mixtures import diagnostics, loop, worlds
-from mixtures.errors import CuveeError
-from mixtures.history import History, RunResult, Stage, table
-from mixtures.laws.default import NAME
-from mixtures.methods import tails
-from mixtures.methods.anneal import FRESH, Anneal
-from mixtures.problem import Problem
-from mixtures.worlds import Learning, Noisy, Recency
-from proxies.allocator import keep_memory
+from cuvee.flows.home import Home
+from cuvee.mixtures import diagnostics, loop, worlds
+from cuvee.mixtures.errors import CuveeError
+from cuvee.mixtures.history import History, RunResult, Stage, table
+from cuvee.mixtures.laws.default import NAME
+from cuvee.mixtures.methods import tails
+from cuvee.mixtures.methods.anneal import FRESH, Anneal
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.worlds import Learning, Noisy, Recency
+from cuvee.proxies.allocator import keep_memory
 
 ROOT = Path(__file__).parent.parent
 AGAIN = 2000  # first seed of a second comparison

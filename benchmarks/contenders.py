@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics
-from mixtures.domains import Array
-from mixtures.history import Stage
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import build
+from cuvee.mixtures import diagnostics
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.history import Stage
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import build
 
 BASELINES = ("natural", "uniform", "static")
 LAWS = ("kriging", "log_linear")  # of the methods that fit one: the quickstart's, without LightGBM

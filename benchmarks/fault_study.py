@@ -48,7 +48,7 @@ import sys
 sys.path.insert(0, {here!r})
 import flaky
 flaky.register({seed}, {log!r})
-from flows.__main__ import main
+from cuvee.flows.__main__ import main
 main()
 """
 
@@ -139,7 +139,7 @@ class Trial:
     ) -> subprocess.Popen[str]:
         """`cuvee run`, or another word, in a session of its own; what it says goes to a file."""
         place = home or self.home
-        module = ["-c", shim] if shim else ["-m", "flows"]
+        module = ["-c", shim] if shim else ["-m", "cuvee.flows"]
         command = [sys.executable, *module, word, str(self.recipe), "--home", str(place)]
         environment = {**os.environ, "CUVEE_STORE": str(place / "store"), **self.settings}
         paths = [str(ROOT), environment.get("PYTHONPATH", "")]

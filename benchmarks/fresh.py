@@ -17,19 +17,19 @@ from typing import Any
 
 from contenders import BASELINES, Answer, Budget, answer, baselines, configured
 
-from flows import prepare as preparing
-from flows.confirm import fresh_seeds
-from flows.home import Home
-from flows.prepare import Prepared
-from flows.recipe import Recipe, load
-from mixtures import loop
-from mixtures.controllers import needed
-from mixtures.history import Outcome, RunResult, RunSpec, table
-from mixtures.problem import Problem
-from proxies import disk, ladder, trunk
-from tasks.job import PackJob
-from tasks.pack import run_pack
-from tasks.store import Store
+from cuvee.flows import prepare as preparing
+from cuvee.flows.confirm import fresh_seeds
+from cuvee.flows.home import Home
+from cuvee.flows.prepare import Prepared
+from cuvee.flows.recipe import Recipe, load
+from cuvee.mixtures import loop
+from cuvee.mixtures.controllers import needed
+from cuvee.mixtures.history import Outcome, RunResult, RunSpec, table
+from cuvee.mixtures.problem import Problem
+from cuvee.proxies import disk, ladder, trunk
+from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack import run_pack
+from cuvee.tasks.store import Store
 
 Trained = Callable[[Sequence[RunSpec]], Sequence[Outcome]]
 Scores = dict[str, list[float]]

@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from input_recipes import read_file
 from inputs import Hang, Tally
 
-from flows import olmix_file
-from flows import recipe as recipes
-from flows.refit import posed, read_tables
+from cuvee.flows import olmix_file
+from cuvee.flows import recipe as recipes
+from cuvee.flows.refit import posed, read_tables
 
 DRAWN = 0.5  # of the inputs come from the schema, the others are damaged files
 RECIPE = {

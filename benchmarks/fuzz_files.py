@@ -26,16 +26,16 @@ import zstandard
 from input_recipes import mangled, pick, read_file
 from input_tables import read_pair, write_tables
 
-from evaluation import benchmarks
-from flows import olmix
-from flows.refit import posed, read_tables
-from mixtures.history import canonical
-from proxies import checkpoint, start, tokenizer
-from proxies.corpus import Files
-from proxies.ladder import rung
-from proxies.model import Model
-from tasks import handoff_manifest
-from tasks.store import Store
+from cuvee.evaluation import benchmarks
+from cuvee.flows import olmix
+from cuvee.flows.refit import posed, read_tables
+from cuvee.mixtures.history import canonical
+from cuvee.proxies import checkpoint, start, tokenizer
+from cuvee.proxies.corpus import Files
+from cuvee.proxies.ladder import rung
+from cuvee.proxies.model import Model
+from cuvee.tasks import handoff_manifest
+from cuvee.tasks.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, VOCABULARY = "0.3M", 512

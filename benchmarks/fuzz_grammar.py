@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from mixtures import registry
+from cuvee.mixtures import registry
 
 NAMES = (
     "a",

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from flows import recipe as recipes
-from mixtures import registry
-from mixtures.domains import Domain, DomainSet
-from proxies import ladder
+from cuvee.flows import recipe as recipes
+from cuvee.mixtures import registry
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.proxies import ladder
 
 Values = dict[str, Any]
 WORDS = (

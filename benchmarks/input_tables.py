@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from input_recipes import dump, pick
 
-from flows import recipe as recipes
-from flows.refit import posed, read_tables
+from cuvee.flows import recipe as recipes
+from cuvee.flows.refit import posed, read_tables
 
 Tables = tuple[list[list[str]], list[list[str]]]
 

@@ -37,7 +37,7 @@ from input_recipes import (
 )
 from input_tables import BREAK_TABLES, read_pair, same_numbers, valid_tables, write_tables
 
-from mixtures.errors import CuveeError
+from cuvee.mixtures.errors import CuveeError
 
 PATIENCE = 10.0
 SHOWN = 2  # examples of each kind of defect

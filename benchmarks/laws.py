@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mixtures import worlds
-from mixtures.diagnostics import spearman
-from mixtures.domains import Array
-from mixtures.errors import CuveeError, DataError
-from mixtures.laws import Law, calibration, default
-from mixtures.registry import build, names
+from cuvee.mixtures import worlds
+from cuvee.mixtures.diagnostics import spearman
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import CuveeError, DataError
+from cuvee.mixtures.laws import Law, calibration, default
+from cuvee.mixtures.registry import build, names
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data" / "regmix"

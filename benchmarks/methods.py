@@ -39,7 +39,7 @@ from contenders import (
 )
 from overheads import CONTROLLED, overhead
 
-from mixtures import loop, worlds
+from cuvee.mixtures import loop, worlds
 
 WORLD_RUNS = 24
 WORLD_DOMAINS = 6
@@ -76,13 +76,13 @@ def on_worlds(methods: Sequence[str], draws: int) -> Found:
 
 def on_corpus(given: argparse.Namespace) -> Found:
     """Gains of fresh runs at a larger size, by method."""
-    from flows.home import QUIET
+    from cuvee.flows.home import QUIET
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)  # before Prefect is imported
     import fresh
 
-    from flows.home import Home
+    from cuvee.flows.home import Home
 
     home = Home(given.home.resolve())
     setting = fresh.bench(

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from mixtures.controllers import serialize
-from mixtures.registry import build
-from proxies.synthetic import SyntheticCorpus
-from proxies.train import Training
+from cuvee.mixtures.controllers import serialize
+from cuvee.mixtures.registry import build
+from cuvee.proxies.synthetic import SyntheticCorpus
+from cuvee.proxies.train import Training
 
 RULES = {"doremi": "group_dro", "odm": "exp3"}  # controllers; others are named as their method
 CONTROLLED = ("skill_it", "odm", "ado", "doremi", "aioli", "doge", "grape")

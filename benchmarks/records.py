@@ -33,16 +33,16 @@ from typing import Any
 from fault_servers import local
 from sweep import synthetic, write_corpus
 
-from flows import prepare as preparing
-from flows import recipe as recipes
-from flows.home import Home
-from mixtures import loop
-from mixtures.history import RunResult
-from mixtures.problem import Problem
-from tasks.record import study_params
-from tasks.recorder import Recorder
-from tasks.store import Store
-from tasks.track import open_ledger
+from cuvee.flows import prepare as preparing
+from cuvee.flows import recipe as recipes
+from cuvee.flows.home import Home
+from cuvee.mixtures import loop
+from cuvee.mixtures.history import RunResult
+from cuvee.mixtures.problem import Problem
+from cuvee.tasks.record import study_params
+from cuvee.tasks.recorder import Recorder
+from cuvee.tasks.store import Store
+from cuvee.tasks.track import open_ledger
 
 SIZES = (100, 1_000, 10_000)
 RECORDED = 100  # proxies of a study that are recorded by the product itself
@@ -72,7 +72,7 @@ def command(word: str, recipe: Path, home: Home) -> float:
     """Wall seconds of a command of the product, a process of its own."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "flows", word, str(recipe), "--home", str(home.root)],
+        [sys.executable, "-m", "cuvee.flows", word, str(recipe), "--home", str(home.root)],
         capture_output=True,
         text=True,
         check=False,

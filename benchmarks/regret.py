@@ -32,17 +32,17 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import loop, worlds
-from mixtures.constraints import Group, constrain
-from mixtures.domains import Array
-from mixtures.errors import CuveeError
-from mixtures.history import History
-from mixtures.laws import default
-from mixtures.methods import choice, evidence
-from mixtures.methods.trial import student
-from mixtures.objectives import Floors
-from mixtures.problem import Problem
-from mixtures.registry import build
+from cuvee.mixtures import loop, worlds
+from cuvee.mixtures.constraints import Group, constrain
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import CuveeError
+from cuvee.mixtures.history import History
+from cuvee.mixtures.laws import default
+from cuvee.mixtures.methods import choice, evidence
+from cuvee.mixtures.methods.trial import student
+from cuvee.mixtures.objectives import Floors
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.registry import build
 
 SIZE, TARGETS, SD = 6, 3, 0.01
 REPEATS = 6  # runs of the two anchors under three seeds

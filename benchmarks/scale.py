@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 from laws import DATA, drawn, one_core, ranked, table
 
-from mixtures.diagnostics import decision_accuracy
-from mixtures.domains import Array
-from mixtures.errors import CuveeError
-from mixtures.laws import default
-from mixtures.registry import build
+from cuvee.mixtures.diagnostics import decision_accuracy
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import CuveeError
+from cuvee.mixtures.laws import default
+from cuvee.mixtures.registry import build
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("regmix", "worlds", "splits", "corpus", "anneal")

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import loop
-from mixtures.diagnostics import decision_accuracy, spearman
-from mixtures.errors import RecipeError
-from mixtures.history import History, RunResult, table
-from mixtures.methods.ladder import Ladder
-from mixtures.methods.rungs import Rung, runs_of
-from mixtures.problem import Problem
+from cuvee.mixtures import loop
+from cuvee.mixtures.diagnostics import decision_accuracy, spearman
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.history import History, RunResult, table
+from cuvee.mixtures.methods.ladder import Ladder
+from cuvee.mixtures.methods.rungs import Rung, runs_of
+from cuvee.mixtures.problem import Problem
 
 SEED = 0  # of the runs that are compared, the design's own
 
@@ -30,14 +30,14 @@ def measured(recipe: Path, home: Path) -> dict[str, Any]:
     Raises:
         RecipeError: the recipe is no ladder of at least two rungs.
     """
-    from flows.home import QUIET
+    from cuvee.flows.home import QUIET
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)  # before Prefect is imported
     import fresh
 
-    from flows.home import Home
-    from flows.recipe import load
+    from cuvee.flows.home import Home
+    from cuvee.flows.recipe import load
 
     given, _ = load(recipe)
     method = given.build_method().method

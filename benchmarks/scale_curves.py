@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics, worlds
-from mixtures.registry import build
-from mixtures.scaling import Runs
-from mixtures.worlds.scaled import SIZES
+from cuvee.mixtures import diagnostics, worlds
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.scaling import Runs
+from cuvee.mixtures.worlds.scaled import SIZES
 
 RUNGS = (("0.3M", 12_000_000, 30), ("0.6M", 16_000_000, 16), ("1M", 20_000_000, 12),
          ("2M", 24_000_000, 10))  # fmt: skip

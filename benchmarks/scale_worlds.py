@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics, loop, worlds
-from mixtures.methods import splits
-from mixtures.methods.rungs import Rung, gathered
-from mixtures.methods.splits import Split
-from mixtures.problem import Problem, Proxy
-from mixtures.registry import build
-from mixtures.worlds.scaled import SIZES
+from cuvee.mixtures import diagnostics, loop, worlds
+from cuvee.mixtures.methods import splits
+from cuvee.mixtures.methods.rungs import Rung, gathered
+from cuvee.mixtures.methods.splits import Split
+from cuvee.mixtures.problem import Problem, Proxy
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.worlds.scaled import SIZES
 
 RUNGS = (("0.3M", 12_000_000), ("0.6M", 16_000_000), ("1M", 20_000_000), ("2M", 24_000_000))
 FULL = (100_000_000, 4_000_000_000)

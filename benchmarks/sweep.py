@@ -28,14 +28,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import prepare as preparing
-from flows import recipe as recipes
-from flows.home import Home
-from mixtures import loop
-from mixtures.history import RunResult, RunSpec, Score
-from mixtures.problem import Problem
-from mixtures.worlds import Additive
-from tasks.store import Store
+from cuvee.flows import prepare as preparing
+from cuvee.flows import recipe as recipes
+from cuvee.flows.home import Home
+from cuvee.mixtures import loop
+from cuvee.mixtures.history import RunResult, RunSpec, Score
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.worlds import Additive
+from cuvee.tasks.store import Store
 
 STANDARD_LIBRARY = Path(pydoc_data.topics.__file__).parent.parent
 SIZE, TOKENS = "0.3M", 300_000
@@ -94,7 +94,7 @@ def write_recipe(folder: Path, name: str, runs: int, *, confirm: bool) -> Path:
 
 def run(recipe: Path, home: Path) -> float:
     """Wall seconds of `cuvee run`, a process of its own; prints where they went."""
-    command = [sys.executable, "-m", "flows", "run", str(recipe), "--home", str(home)]
+    command = [sys.executable, "-m", "cuvee.flows", "run", str(recipe), "--home", str(home)]
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began

@@ -20,11 +20,11 @@ from collections.abc import Callable
 
 import torch
 
-from proxies import ladder
-from proxies.allocator import WORKER_ENVIRONMENT, keep_memory
-from proxies.products import product
-from proxies.synthetic import SyntheticCorpus
-from proxies.train import Training
+from cuvee.proxies import ladder
+from cuvee.proxies.allocator import WORKER_ENVIRONMENT, keep_memory
+from cuvee.proxies.products import product
+from cuvee.proxies.synthetic import SyntheticCorpus
+from cuvee.proxies.train import Training
 
 VOCABULARY, BATCH = 4096, 8
 SIZES = ("0.6M", "2M")

@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.packaged import SOURCES, Item, Source, Unusable
-from evaluation.suites import SUITES
-from mixtures.errors import CorruptError, DataError, StorageError, UnknownName
+from cuvee.evaluation.packaged import SOURCES, Item, Source, Unusable
+from cuvee.evaluation.suites import SUITES
+from cuvee.mixtures.errors import CorruptError, DataError, StorageError, UnknownName
 
 VERSION = 1  # raised by hand whenever the same archive would give other items
 MOST_BYTES = 1 << 28  # of a benchmark's text (assumption: what is larger is no benchmark)

@@ -19,8 +19,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.grams import Hashes, Powers, grams_of, normal, text_grams, words_of
-from mixtures.errors import DataError
+from cuvee.evaluation.grams import Hashes, Powers, grams_of, normal, text_grams, words_of
+from cuvee.mixtures.errors import DataError
 
 N = 13
 BLOCK = 4096  # characters of a long document that are dropped together, about

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from evaluation.likelihood import Row
+from cuvee.evaluation.likelihood import Row
 
 Floats = NDArray[np.float64]
 

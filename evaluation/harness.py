@@ -33,12 +33,12 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tokenizers import Tokenizer
 
-from evaluation import benchmarks
-from evaluation.exams import Encoder, Exam, Item, split
-from evaluation.judge import answer, verdict
-from evaluation.likelihood import Row
-from evaluation.suites import OFFLINE, SUITES, TASKS, Suite, short_name
-from mixtures.errors import CuveeError, DataError, UnknownName
+from cuvee.evaluation import benchmarks
+from cuvee.evaluation.exams import Encoder, Exam, Item, split
+from cuvee.evaluation.judge import answer, verdict
+from cuvee.evaluation.likelihood import Row
+from cuvee.evaluation.suites import OFFLINE, SUITES, TASKS, Suite, short_name
+from cuvee.mixtures.errors import CuveeError, DataError, UnknownName
 
 _built: dict[tuple[str, str, int, int], "tuple[Exam, ...]"] = {}
 KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")

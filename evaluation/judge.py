@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.exams import Exam, Floats, Item
+from cuvee.evaluation.exams import Exam, Floats, Item
 
 SIZES: Mapping[str, Callable[[str], int]] = {
     "acc": lambda choice: 1,

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from evaluation.likelihood import Row
-from mixtures.errors import DataError
-from mixtures.history import Score
+from cuvee.evaluation.likelihood import Row
+from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.history import Score
 
 DOCUMENTS = 30  # from here on documents are the sampling units; fewer give no usable variance
 Floats = NDArray[np.float64]

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from evaluation import judge, perplexity
-from evaluation.exams import Exam
-from evaluation.likelihood import Likelihood, totals
-from evaluation.limits import Limits
-from evaluation.perplexity import Text
-from evaluation.suites import Suite
-from mixtures.errors import DataError, EvidenceError
-from mixtures.history import Score
+from cuvee.evaluation import judge, perplexity
+from cuvee.evaluation.exams import Exam
+from cuvee.evaluation.likelihood import Likelihood, totals
+from cuvee.evaluation.limits import Limits
+from cuvee.evaluation.perplexity import Text
+from cuvee.evaluation.suites import Suite
+from cuvee.mixtures.errors import DataError, EvidenceError
+from cuvee.mixtures.history import Score
 
 END_OF_TEXT = "<|endoftext|>"
 Floats = NDArray[np.float64]
@@ -82,7 +82,7 @@ def score_pack(
     context = likelihood.context
     exams: tuple[Exam, ...] = ()
     if suite.tasks:
-        from evaluation import harness  # lm-eval takes seconds to import
+        from cuvee.evaluation import harness  # lm-eval takes seconds to import
 
         exams = harness.exams(suite, tokenizer_path=tokenizer_path, eot=eot, context=context)
     samples = perplexity.samples(

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mixtures.errors import DataError, RecipeError, UnknownName
-from mixtures.history import canonical
+from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
+from cuvee.mixtures.history import canonical
 
 VERSION = 1  # raised by hand whenever the same tasks would give other scores
 TASKS = Path(__file__).with_name("tasks")
@@ -221,7 +221,9 @@ def check(chosen: Suite) -> None:
     """
     if not chosen.tasks:
         return
-    from evaluation import harness  # importing lm-eval takes seconds; most callers need no task
+    from cuvee.evaluation import (
+        harness,  # importing lm-eval takes seconds; most callers need no task
+    )
 
     harness.check(chosen)
 

@@ -12,24 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from flows import own_path
+from cuvee.flows import own_path
 
 _path = own_path.leave_working_folder()  # before anything of ours is imported
-from tasks import process
+from cuvee.tasks import process
 
 process.impose({"PYTHONPATH": _path} if _path is not None else {})
 process.impose(process.SINGLE, over=False)  # before numpy is imported, which reads them once
 import typer
 
-from flows import olmix
-from flows import recipe as recipes
-from flows.display import Display, use
-from flows.home import Home, located, settle
-from flows.server import PrefectApi
-from mixtures.errors import CuveeError, RecipeError
-from tasks.markdown import printable
-from tasks.review import PORT
-from tasks.review import review as review_record
+from cuvee.flows import olmix
+from cuvee.flows import recipe as recipes
+from cuvee.flows.display import Display, use
+from cuvee.flows.home import Home, located, settle
+from cuvee.flows.server import PrefectApi
+from cuvee.mixtures.errors import CuveeError, RecipeError
+from cuvee.tasks.markdown import printable
+from cuvee.tasks.review import PORT
+from cuvee.tasks.review import review as review_record
 
 LONGEST = 10_000  # characters of an error
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -58,7 +58,7 @@ def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     with _person() as display:
         given, _ = recipes.load(recipe)
         place = settle(home, hub=given.evaluation.hub)
-        from flows.plan import draw_up
+        from cuvee.flows.plan import draw_up
 
         draw_up(given, place, display)
 
@@ -71,8 +71,8 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) 
         _limit(cores)
         place = settle(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api") as api, _workers(given, place):
-            from flows.present import present
-            from flows.search import run as run_search
+            from cuvee.flows.present import present
+            from cuvee.flows.search import run as run_search
 
             digest = run_search(text, place, api)
             display.close()
@@ -86,13 +86,13 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = No
         given, text = recipes.load(recipe)
         _limit(cores)
         place = settle(home, hub=given.evaluation.hub)
-        from flows.finished import read, sizes
+        from cuvee.flows.finished import read, sizes
 
         sizes(given)
         read(given, place)  # before anything is started: most mistakes show here
         with PrefectApi(place.root / "prefect-api") as api:
-            from flows.larger import run as run_confirm
-            from flows.present import present
+            from cuvee.flows.larger import run as run_confirm
+            from cuvee.flows.present import present
 
             digest = run_confirm(text, place, api)
             display.close()
@@ -106,8 +106,8 @@ def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
         with olmix.in_its_words() if olmix.detect(recipe) else contextlib.nullcontext():
             given, text = _loaded(recipe, display)
             place = settle(home, hub=given.evaluation.hub)
-            from flows.present import present
-            from flows.refit import refit
+            from cuvee.flows.present import present
+            from cuvee.flows.refit import refit
 
             folder = refit(given, text, place)
         display.close()
@@ -127,7 +127,7 @@ def checkpoint(
     with _person() as display:
         given, _ = recipes.load(recipe)
         place = settle(home, hub=given.evaluation.hub)
-        from flows.checkpoint import write
+        from cuvee.flows.checkpoint import write
 
         folder, spec = write(given, place, mixture, to)
         display.say(
@@ -148,8 +148,8 @@ def approve(
     with _person() as display:
         given, _ = _loaded(recipe, display)
         place = settle(home, hub=given.evaluation.hub)
-        from flows import handoff
-        from flows.present import shares
+        from cuvee.flows import handoff
+        from cuvee.flows.present import shares
 
         if withdraw:
             for taken in handoff.withdraw(given, place, by=by, note=note):
@@ -182,7 +182,7 @@ def export(
     with _person() as display:
         given = _loaded(recipe, display)[0] if recipe else None
         place = settle(home, hub=bool(given and given.evaluation.hub))
-        from flows import handoff
+        from cuvee.flows import handoff
 
         if verify:
             content = handoff.verify(verify, place)
@@ -211,7 +211,7 @@ def schedule(
         _limit(cores)
         place = settle(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api", schedules=True) as api:
-            from flows import serving
+            from cuvee.flows import serving
 
             made = serving.deployment(given, text, place.root, cron=cron, parameters=parameters)
             serving.serve(made, api, display.say)
@@ -232,7 +232,7 @@ def handoff(
         text = olmix.as_recipe(given) if olmix.detect(recipe) else text
         place = settle(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api") as api:
-            from flows import delivery
+            from cuvee.flows import delivery
 
             delivery.part(given)
             if watch:
@@ -266,7 +266,7 @@ def doctor(
         if not store:
             raise RecipeError("say what the doctor is to look at: `cuvee doctor --store`")
         place = located(home)
-        from flows.doctor import examine
+        from cuvee.flows.doctor import examine
 
         problems, said = examine(place, others or ())
         for problem in problems:
@@ -289,7 +289,7 @@ def clean(
 ) -> None:
     """Show what the home holds, and remove what can be made again; evidence only by name."""
     with _person() as display:
-        from flows.clean import clean as clean_home
+        from cuvee.flows.clean import clean as clean_home
 
         place = located(home)
         table, said = clean_home(place, kinds or [], older=older, remove=yes)
@@ -330,9 +330,12 @@ def _workers(given: recipes.Recipe, place: Home) -> Iterator[None]:
     if (place.study(given.name) / "summary.json").exists():
         yield  # a concluded study seldom trains, and the workers would only be in the way
         return
-    from flows import runner
+    from cuvee.flows import runner
 
-    modules = ["tasks.pack", *(["evaluation.harness"] if given.evaluation.suite else [])]
+    modules = [
+        "cuvee.tasks.pack",
+        *(["cuvee.evaluation.harness"] if given.evaluation.suite else []),
+    ]
     with runner.ahead(place.root, device=given.proxy.device, modules=modules):
         yield
 

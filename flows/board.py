@@ -1,6 +1,6 @@
 """Where workers leave their progress and the flow picks it up: a Ray actor, without torch."""
 
-from proxies.contract import Progress
+from cuvee.proxies.contract import Progress
 
 
 class Board:

@@ -7,10 +7,10 @@ start. A pack that is under way when a ceiling is reached is finished and kept.
 import time
 from collections.abc import Callable, Sequence
 
-from flows.standing import BudgetPart
-from mixtures.errors import BudgetError
-from mixtures.history import RunSpec
-from proxies import ladder
+from cuvee.flows.standing import BudgetPart
+from cuvee.mixtures.errors import BudgetError
+from cuvee.mixtures.history import RunSpec
+from cuvee.proxies import ladder
 
 
 class Budget:

@@ -6,18 +6,18 @@ again here, on one core or the GPU of this process, and goes on where it was if 
 
 from pathlib import Path
 
-from flows import finished
-from flows import prepare as preparing
-from flows.display import current
-from flows.home import Home
-from flows.recipe import Recipe
-from mixtures.errors import StorageError, TrainingError, UnknownName
-from mixtures.history import Failed, RunSpec, Stage
-from mixtures.problem import Problem
-from proxies import disk
-from proxies.contract import Progress
-from proxies.trunk import Route
-from tasks.confirmation import BASELINES, RECOMMENDED
+from cuvee.flows import finished
+from cuvee.flows import prepare as preparing
+from cuvee.flows.display import current
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import Recipe
+from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
+from cuvee.mixtures.history import Failed, RunSpec, Stage
+from cuvee.mixtures.problem import Problem
+from cuvee.proxies import disk
+from cuvee.proxies.contract import Progress
+from cuvee.proxies.trunk import Route
+from cuvee.tasks.confirmation import BASELINES, RECOMMENDED
 
 
 def write(recipe: Recipe, home: Home, mixture: str, to: Path) -> tuple[Path, RunSpec]:
@@ -43,8 +43,8 @@ def write(recipe: Recipe, home: Home, mixture: str, to: Path) -> tuple[Path, Run
     prepared = preparing.prepare(recipe, home, preparing.plainly)
     problem = preparing.problem(recipe, prepared)
     spec = problem.staged(stages(recipe, problem, home, mixture), recipe.seed)
-    from proxies import checkpoint  # torch, which no flow needs before
-    from proxies.train import train
+    from cuvee.proxies import checkpoint  # torch, which no flow needs before
+    from cuvee.proxies.train import train
 
     corpus = prepared.corpus
     held = home.checkpoints / f"export-{spec.fingerprint[:16]}"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from flows.home import IN_USE, Home
-from mixtures.errors import RecipeError, ServiceError, StorageError, UnknownName
+from cuvee.flows.home import IN_USE, Home
+from cuvee.mixtures.errors import RecipeError, ServiceError, StorageError, UnknownName
 
 UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
 BEATING = 600.0  # seconds within which a live sweep has written its heartbeat

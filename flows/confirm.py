@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from flows.recipe import ConfirmPart
-from mixtures import simplex
-from mixtures.errors import EvidenceError
-from mixtures.history import Failed, Outcome, RunResult, RunSpec, Stage, table
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from tasks.confirmation import (
+from cuvee.flows.recipe import ConfirmPart
+from cuvee.mixtures import simplex
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import Failed, Outcome, RunResult, RunSpec, Stage, table
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.tasks.confirmation import (
     AVERAGE,
     BEST,
     RECOMMENDED,
@@ -19,7 +19,7 @@ from tasks.confirmation import (
     ConfirmedRun,
     confirmation,
 )
-from tasks.study import same
+from cuvee.tasks.study import same
 
 FRESH = 1_000_003  # added to the study's seed: no run that the recommendation rests on has these
 

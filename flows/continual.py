@@ -13,19 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixtures.errors import DataError, RecipeError, UnknownName
-from mixtures.history import RunSpec, Stage, canonical
-from mixtures.objectives import Floors, Objective, WeightedMean
-from proxies import device
-from proxies.trunk import Route
-from tasks.continual import Continual, Start
-from tasks.job import PackJob
-from tasks.store import Store
+from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
+from cuvee.mixtures.history import RunSpec, Stage, canonical
+from cuvee.mixtures.objectives import Floors, Objective, WeightedMean
+from cuvee.proxies import device
+from cuvee.proxies.trunk import Route
+from cuvee.tasks.continual import Continual, Start
+from cuvee.tasks.job import PackJob
+from cuvee.tasks.store import Store
 
 if TYPE_CHECKING:
-    from flows.home import Home
-    from flows.prepare import Prepared
-    from flows.recipe import Recipe
+    from cuvee.flows.home import Home
+    from cuvee.flows.prepare import Prepared
+    from cuvee.flows.recipe import Recipe
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 MAKE = "`cuvee checkpoint RECIPE --to FOLDER` trains a proxy and writes it so"
@@ -129,8 +129,8 @@ def measured(recipe: "Recipe", prepared: "Prepared", home: "Home") -> Start:
     Raises:
         DataError: it is not of the recipe's size, or not of the proxies' family; says in what.
     """
-    from proxies import start  # torch, which flows need not have for anything else
-    from tasks.pack import untrained_scores
+    from cuvee.proxies import start  # torch, which flows need not have for anything else
+    from cuvee.tasks.pack import untrained_scores
 
     corpus, source = prepared.corpus, str(recipe.proxy.start)
     folder = home.checkpoints / "starts"

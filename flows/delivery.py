@@ -13,19 +13,25 @@ from typing import Any
 
 from prefect import flow
 
-from flows import handoff, recorded
-from flows import prepare as preparing
-from flows.display import current
-from flows.home import Home
-from flows.parts import HandoffPart
-from flows.recipe import Recipe, parse
-from flows.server import PrefectApi
-from mixtures.errors import ApprovalError, CuveeError, EvidenceError, HandoffError, RecipeError
-from mixtures.history import canonical
-from tasks import handoff_call
-from tasks.handoff_call import Call, Outcome
-from tasks.handoff_card import Card, Purpose
-from tasks.store import Store
+from cuvee.flows import handoff, recorded
+from cuvee.flows import prepare as preparing
+from cuvee.flows.display import current
+from cuvee.flows.home import Home
+from cuvee.flows.parts import HandoffPart
+from cuvee.flows.recipe import Recipe, parse
+from cuvee.flows.server import PrefectApi
+from cuvee.mixtures.errors import (
+    ApprovalError,
+    CuveeError,
+    EvidenceError,
+    HandoffError,
+    RecipeError,
+)
+from cuvee.mixtures.history import canonical
+from cuvee.tasks import handoff_call
+from cuvee.tasks.handoff_call import Call, Outcome
+from cuvee.tasks.handoff_card import Card, Purpose
+from cuvee.tasks.store import Store
 
 EXPORTED = "exported"  # the state of a handoff that calls nothing
 

@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation import benchmarks, suites
-from evaluation.limits import Limits, scoring
-from flows.home import Home
-from flows.recipe import parse
-from mixtures.errors import CuveeError, StorageError
-from tasks import doctor
-from tasks.store import Store, opened
+from cuvee.evaluation import benchmarks, suites
+from cuvee.evaluation.limits import Limits, scoring
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import parse
+from cuvee.mixtures.errors import CuveeError, StorageError
+from cuvee.tasks import doctor
+from cuvee.tasks.store import Store, opened
 
 
 def examine(home: Home, urls: Sequence[str]) -> tuple[list[str], str]:

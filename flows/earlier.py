@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mixtures.history import RunResult, RunSpec
-from mixtures.problem import Problem
-from tasks.store import Store
+from cuvee.mixtures.history import RunResult, RunSpec
+from cuvee.mixtures.problem import Problem
+from cuvee.tasks.store import Store
 
 ALL = "the tokenizer is trained on all domains"
 

@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from flows.display import current
-from flows.home import Home
-from flows.recipe import FREE, ConfirmPart, Recipe, parse
-from mixtures import recommendation
-from mixtures.errors import CuveeError, EvidenceError, RecipeError, StorageError
-from mixtures.history import History, RunResult, RunSpec
-from mixtures.loop import Method
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from tasks.handoff_card import FILE
-from tasks.store import Store
-from tasks.study import fingerprint
+from cuvee.flows.display import current
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import FREE, ConfirmPart, Recipe, parse
+from cuvee.mixtures import recommendation
+from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, StorageError
+from cuvee.mixtures.history import History, RunResult, RunSpec
+from cuvee.mixtures.loop import Method
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.tasks.handoff_card import FILE
+from cuvee.tasks.store import Store
+from cuvee.tasks.study import fingerprint
 
 SHOWN = 3  # of what differs
 EARLIER = "earlier"  # folder of a study's: what other recipes of its name left

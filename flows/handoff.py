@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows import prepare as preparing
-from flows import recorded
-from flows.display import current
-from flows.home import Home
-from flows.recipe import Recipe
-from flows.refit import from_tables
-from mixtures.domains import DomainSet
-from mixtures.errors import (
+from cuvee.flows import prepare as preparing
+from cuvee.flows import recorded
+from cuvee.flows.display import current
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import Recipe
+from cuvee.flows.refit import from_tables
+from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.errors import (
     ApprovalError,
     CuveeError,
     EvidenceError,
@@ -27,15 +27,15 @@ from mixtures.errors import (
     RecipeError,
     ServiceError,
 )
-from proxies.corpus import Files
-from tasks import exports, handoff_approval, handoff_card, handoff_manifest
-from tasks.exports import Blend
-from tasks.exports.documents import endings_of
-from tasks.handoff_approval import Approval, Grounds
-from tasks.handoff_card import Card, Purpose
-from tasks.provenance import code_version
-from tasks.review import open_to_others
-from tasks.store import Store
+from cuvee.proxies.corpus import Files
+from cuvee.tasks import exports, handoff_approval, handoff_card, handoff_manifest
+from cuvee.tasks.exports import Blend
+from cuvee.tasks.exports.documents import endings_of
+from cuvee.tasks.handoff_approval import Approval, Grounds
+from cuvee.tasks.handoff_card import Card, Purpose
+from cuvee.tasks.provenance import code_version
+from cuvee.tasks.review import open_to_others
+from cuvee.tasks.store import Store
 
 COMMAND = "command line"
 MORE = 1.001  # passes that exceed the recipe's cap by rounding alone

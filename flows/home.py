@@ -16,9 +16,9 @@ from typing import IO
 import psutil
 import threadpoolctl
 
-from flows.display import current
-from mixtures.errors import ServiceError, StorageError
-from tasks.process import HOME_MARK, RUN_MARK, SINGLE, abandoned, impose, run_mark
+from cuvee.flows.display import current
+from cuvee.mixtures.errors import ServiceError, StorageError
+from cuvee.tasks.process import HOME_MARK, RUN_MARK, SINGLE, abandoned, impose, run_mark
 
 OWN = ".home"  # stands in a folder that is a home and nothing else
 KNOWN = {"store", "studies", "mlflow", "prefect", "corpora"}  # two of them make a home of before

@@ -14,34 +14,34 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import continual, finished
-from flows import prepare as preparing
-from flows.confirm import compared, confirm, enlarge, fresh_seeds, sized
-from flows.display import current
-from flows.finished import Finished, Settled
-from flows.home import Home
-from flows.prediction import draw_up, write_copy
-from flows.prepare import Prepared
-from flows.recipe import Recipe, parse
-from flows.runner import Interrupted, Runner
-from flows.search import SHOWN_VERSIONS, conclude, told
-from flows.server import PrefectApi
-from flows.shelf import Shelf
-from flows.trainings import begin as begin_trainings
-from flows.trainings import speed
-from flows.watch import Watch
-from mixtures import loop
-from mixtures.errors import EvidenceError
-from mixtures.problem import Problem
-from tasks import handoff_card
-from tasks.calibration import score
-from tasks.confirmation import Confirmation
-from tasks.predictions import keep
-from tasks.record import study_params
-from tasks.store import Store
-from tasks.study import Study
-from tasks.track import open_tracker
-from tasks.transfer import transfer
+from cuvee.flows import continual, finished
+from cuvee.flows import prepare as preparing
+from cuvee.flows.confirm import compared, confirm, enlarge, fresh_seeds, sized
+from cuvee.flows.display import current
+from cuvee.flows.finished import Finished, Settled
+from cuvee.flows.home import Home
+from cuvee.flows.prediction import draw_up, write_copy
+from cuvee.flows.prepare import Prepared
+from cuvee.flows.recipe import Recipe, parse
+from cuvee.flows.runner import Interrupted, Runner
+from cuvee.flows.search import SHOWN_VERSIONS, conclude, told
+from cuvee.flows.server import PrefectApi
+from cuvee.flows.shelf import Shelf
+from cuvee.flows.trainings import begin as begin_trainings
+from cuvee.flows.trainings import speed
+from cuvee.flows.watch import Watch
+from cuvee.mixtures import loop
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.problem import Problem
+from cuvee.tasks import handoff_card
+from cuvee.tasks.calibration import score
+from cuvee.tasks.confirmation import Confirmation
+from cuvee.tasks.predictions import keep
+from cuvee.tasks.record import study_params
+from cuvee.tasks.store import Store
+from cuvee.tasks.study import Study
+from cuvee.tasks.track import open_tracker
+from cuvee.tasks.transfer import transfer
 
 
 @flow(

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flows.prepare import Prepared
-from flows.recipe import Recipe
-from mixtures.history import canonical, revive
-from tasks.provenance import study_version
-from tasks.store import Store
+from cuvee.flows.prepare import Prepared
+from cuvee.flows.recipe import Recipe
+from cuvee.mixtures.history import canonical, revive
+from cuvee.tasks.provenance import study_version
+from cuvee.tasks.store import Store
 
 LEAST_RUNS = 8  # of a design over groups, unless the whole design has fewer (assumption)
 

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation import suites
-from mixtures import simplex
-from mixtures.constraints import Group, constrain
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import CuveeError, RecipeError, UnknownName
-from mixtures.ratios import held
-from proxies import ladder
+from cuvee.evaluation import suites
+from cuvee.mixtures import simplex
+from cuvee.mixtures.constraints import Group, constrain
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName
+from cuvee.mixtures.ratios import held
+from cuvee.proxies import ladder
 
 if TYPE_CHECKING:
-    from flows.recipe import Recipe
+    from cuvee.flows.recipe import Recipe
 
 PLENTY = 10**18  # tokens of a domain that no epoch cap holds back
 

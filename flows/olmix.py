@@ -37,12 +37,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from flows import recipe as recipes
-from flows.olmix_file import FitFile, PriorsPart
-from flows.recipe import Recipe
-from flows.refusal import explain
-from mixtures.errors import CuveeError, RecipeError
-from tasks import strict, tables
+from cuvee.flows import recipe as recipes
+from cuvee.flows.olmix_file import FitFile, PriorsPart
+from cuvee.flows.recipe import Recipe
+from cuvee.flows.refusal import explain
+from cuvee.mixtures.errors import CuveeError, RecipeError
+from cuvee.tasks import strict, tables
 
 LAWS: Mapping[str, dict[str, Any]] = {
     "log_linear": {"name": "log_linear", "offset": "positive"},

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from flows.parts import Amount, Count, ExportPart, HandoffPart, Part
+from cuvee.flows.parts import Amount, Count, ExportPart, HandoffPart, Part
 
 
 def _fraction(value: Any) -> Any:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mixtures.history import canonical
-from mixtures.quantities import whole
-from tasks import exports, handoff_call
+from cuvee.mixtures.history import canonical
+from cuvee.mixtures.quantities import whole
+from cuvee.tasks import exports, handoff_call
 
 Count = Annotated[int, BeforeValidator(whole), Field(gt=0, le=10**18)]
 Amount = Annotated[float, BeforeValidator(whole), Field(gt=0)]  # a count, or a size of no unit

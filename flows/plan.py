@@ -10,24 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from flows import continual, earlier, plan_rungs
-from flows import prepare as preparing
-from flows.budget import forecast
-from flows.display import Display, clock
-from flows.home import Home
-from flows.recipe import ConfirmPart, Recipe
-from flows.trainings import speed
-from mixtures import loop, simplex
-from mixtures.history import RunSpec
-from mixtures.methods import later
-from mixtures.methods.ladder import Ladder
-from mixtures.methods.later import Later
-from mixtures.problem import Problem
-from proxies import device, ladder, pack
-from proxies.trunk import Route
-from tasks import handoff_card
-from tasks.job import PackJob
-from tasks.store import Store
+from cuvee.flows import continual, earlier, plan_rungs
+from cuvee.flows import prepare as preparing
+from cuvee.flows.budget import forecast
+from cuvee.flows.display import Display, clock
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import ConfirmPart, Recipe
+from cuvee.flows.trainings import speed
+from cuvee.mixtures import loop, simplex
+from cuvee.mixtures.history import RunSpec
+from cuvee.mixtures.methods import later
+from cuvee.mixtures.methods.ladder import Ladder
+from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.problem import Problem
+from cuvee.proxies import device, ladder, pack
+from cuvee.proxies.trunk import Route
+from cuvee.tasks import handoff_card
+from cuvee.tasks.job import PackJob
+from cuvee.tasks.store import Store
 
 OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
 
@@ -96,7 +96,7 @@ def trial(
     """
     if speed([run for run in store.outcomes() if run.spec.size == problem.proxy.size]):
         return 0.0
-    from tasks.pack import training_speed  # torch, which nothing else in a plan needs
+    from cuvee.tasks.pack import training_speed  # torch, which nothing else in a plan needs
 
     shares = tuple(map(float, problem.domains.uniform))
     where = "cuda" if recipe.proxy.device != "cpu" and device.gpu() else "cpu"

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from mixtures.methods import splits
-from mixtures.methods.rungs import Rung
-from mixtures.scale_evidence import PLAIN, SINGLE
-from proxies import ladder
-from tasks.handoff_card import Card
+from cuvee.mixtures.methods import splits
+from cuvee.mixtures.methods.rungs import Rung
+from cuvee.mixtures.scale_evidence import PLAIN, SINGLE
+from cuvee.proxies import ladder
+from cuvee.tasks.handoff_card import Card
 
 HEADINGS = ("tokens per run", "steps", "mixtures", "runs", "FLOPs", "share")
 

@@ -9,22 +9,22 @@ from typing import cast
 
 import numpy as np
 
-from flows.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
-from flows.display import current
-from flows.recipe import ConfirmPart, parse
-from flows.shelf import Shelf
-from mixtures.errors import EvidenceError, StorageError
-from mixtures.loop import generator
-from mixtures.methods.forecast import gains_at
-from mixtures.methods.ladder import Ladder
-from mixtures.recommendation import LEVEL, Estimate
-from tasks.calibration import score
-from tasks.confirmation import AVERAGE, BEST, RECOMMENDED
-from tasks.predictions import Card, Promise, read
-from tasks.provenance import study_version
-from tasks.store import Store
-from tasks.study import Study, fingerprint
-from tasks.transfer import transfer
+from cuvee.flows.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
+from cuvee.flows.display import current
+from cuvee.flows.recipe import ConfirmPart, parse
+from cuvee.flows.shelf import Shelf
+from cuvee.mixtures.errors import EvidenceError, StorageError
+from cuvee.mixtures.loop import generator
+from cuvee.mixtures.methods.forecast import gains_at
+from cuvee.mixtures.methods.ladder import Ladder
+from cuvee.mixtures.recommendation import LEVEL, Estimate
+from cuvee.tasks.calibration import score
+from cuvee.tasks.confirmation import AVERAGE, BEST, RECOMMENDED
+from cuvee.tasks.predictions import Card, Promise, read
+from cuvee.tasks.provenance import study_version
+from cuvee.tasks.store import Store
+from cuvee.tasks.study import Study, fingerprint
+from cuvee.tasks.transfer import transfer
 
 FOLDER = "predictions"  # of a study, for copies that people and the record take
 OWN = "at the study's own size"

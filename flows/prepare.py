@@ -8,27 +8,27 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from evaluation import benchmarks, limits, suites
-from evaluation.limits import Limits
-from evaluation.packaged import SOURCES
-from flows import continual
-from flows.display import current
-from flows.home import Home
-from flows.recipe import CorpusPart as RecipeCorpus
-from flows.recipe import Recipe
-from mixtures import simplex
-from mixtures.domains import DomainSet
-from mixtures.errors import DataError, RecipeError
-from mixtures.problem import Problem, Proxy
-from proxies import ladder
-from proxies.corpus import Files, Source
-from proxies.disk import Digests
-from proxies.quickstart import KINDS, quickstart
-from proxies.shards import Corpus
-from tasks import archives
-from tasks import corpus as corpora
-from tasks.continual import Start
-from tasks.study import CorpusPart
+from cuvee.evaluation import benchmarks, limits, suites
+from cuvee.evaluation.limits import Limits
+from cuvee.evaluation.packaged import SOURCES
+from cuvee.flows import continual
+from cuvee.flows.display import current
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import CorpusPart as RecipeCorpus
+from cuvee.flows.recipe import Recipe
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.errors import DataError, RecipeError
+from cuvee.mixtures.problem import Problem, Proxy
+from cuvee.proxies import ladder
+from cuvee.proxies.corpus import Files, Source
+from cuvee.proxies.disk import Digests
+from cuvee.proxies.quickstart import KINDS, quickstart
+from cuvee.proxies.shards import Corpus
+from cuvee.tasks import archives
+from cuvee.tasks import corpus as corpora
+from cuvee.tasks.continual import Start
+from cuvee.tasks.study import CorpusPart
 
 
 @dataclass(frozen=True)

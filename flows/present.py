@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.display import clock
-from mixtures import recommendation
-from mixtures.recommendation import Recommendation
+from cuvee.flows.display import clock
+from cuvee.mixtures import recommendation
+from cuvee.mixtures.recommendation import Recommendation
 
 
 def present(console: Console, folder: Path, record: str) -> None:

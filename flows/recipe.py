@@ -13,27 +13,27 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from evaluation import suites
-from flows import continual, names
-from flows.parts import Amount, ContinualPart, Count, ExportPart, HandoffPart, Part, Share
-from flows.refusal import bounded, explain
-from flows.standing import BudgetPart, SchedulePart
-from mixtures import registry
-from mixtures.constraints import Constraints, Group, constrain
-from mixtures.domains import DomainSet
-from mixtures.errors import CuveeError, RecipeError, UnknownName
-from mixtures.history import canonical
-from mixtures.loop import Method
-from mixtures.methods import screening
-from mixtures.methods.screening import Screened
-from mixtures.methods.verdict import RATIO
-from mixtures.objectives import Floors, Objective, Regret
-from mixtures.ratios import held
-from proxies import ladder
-from tasks import strict
-from tasks.confirmation import AVERAGE, BASELINES, BEST, RECOMMENDED
-from tasks.handoff_card import Purpose
-from tasks.tables import Reading
+from cuvee.evaluation import suites
+from cuvee.flows import continual, names
+from cuvee.flows.parts import Amount, ContinualPart, Count, ExportPart, HandoffPart, Part, Share
+from cuvee.flows.refusal import bounded, explain
+from cuvee.flows.standing import BudgetPart, SchedulePart
+from cuvee.mixtures import registry
+from cuvee.mixtures.constraints import Constraints, Group, constrain
+from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName
+from cuvee.mixtures.history import canonical
+from cuvee.mixtures.loop import Method
+from cuvee.mixtures.methods import screening
+from cuvee.mixtures.methods.screening import Screened
+from cuvee.mixtures.methods.verdict import RATIO
+from cuvee.mixtures.objectives import Floors, Objective, Regret
+from cuvee.mixtures.ratios import held
+from cuvee.proxies import ladder
+from cuvee.tasks import strict
+from cuvee.tasks.confirmation import AVERAGE, BASELINES, BEST, RECOMMENDED
+from cuvee.tasks.handoff_card import Purpose
+from cuvee.tasks.tables import Reading
 
 FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it
     "confirm", "export", "handoff", "schedule", "budget", "proxy.pack", "limits.failed_share",

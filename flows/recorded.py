@@ -6,13 +6,13 @@ approved by the alias `approved`, or by a tag of that name that says a name or y
 
 from collections.abc import Mapping
 
-from flows.display import current
-from flows.home import Home
-from mixtures.errors import CuveeError
-from tasks.handoff_card import NOTHING, Card, Purpose
-from tasks.ledger import Version
-from tasks.record import PREFIX, bound_tags, prefixed
-from tasks.track import open_ledger
+from cuvee.flows.display import current
+from cuvee.flows.home import Home
+from cuvee.mixtures.errors import CuveeError
+from cuvee.tasks.handoff_card import NOTHING, Card, Purpose
+from cuvee.tasks.ledger import Version
+from cuvee.tasks.record import PREFIX, bound_tags, prefixed
+from cuvee.tasks.track import open_ledger
 
 ALIAS = "approved"
 BUDGET = ("tokens", "parameters")

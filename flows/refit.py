@@ -7,28 +7,28 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows import continual, finished
-from flows import prepare as preparing
-from flows.confirm import compared, confirm, fresh_seeds
-from flows.display import current
-from flows.home import Home
-from flows.prepare import Prepared
-from flows.recipe import Recipe
-from flows.search import SHOWN_VERSIONS, write_files
-from flows.shelf import Shelf
-from flows.trainings import speed
-from mixtures import loop, simplex
-from mixtures.constraints import Constraints
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import History, Outcome, RunResult, Score
-from mixtures.methods import verdict
-from mixtures.problem import Problem, Proxy
-from mixtures.recommendation import Recommendation
-from tasks import handoff_card, table_file, tables
-from tasks.confirmation import Confirmation
-from tasks.store import Store
-from tasks.study import Study
+from cuvee.flows import continual, finished
+from cuvee.flows import prepare as preparing
+from cuvee.flows.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.display import current
+from cuvee.flows.home import Home
+from cuvee.flows.prepare import Prepared
+from cuvee.flows.recipe import Recipe
+from cuvee.flows.search import SHOWN_VERSIONS, write_files
+from cuvee.flows.shelf import Shelf
+from cuvee.flows.trainings import speed
+from cuvee.mixtures import loop, simplex
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.history import History, Outcome, RunResult, Score
+from cuvee.mixtures.methods import verdict
+from cuvee.mixtures.problem import Problem, Proxy
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.tasks import handoff_card, table_file, tables
+from cuvee.tasks.confirmation import Confirmation
+from cuvee.tasks.store import Store
+from cuvee.tasks.study import Study
 
 
 def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:

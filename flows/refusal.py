@@ -10,9 +10,9 @@ from typing import Annotated, Any, Union
 
 from pydantic import BaseModel, ValidationError
 
-from mixtures import registry
-from mixtures.errors import RecipeError
-from mixtures.quantities import whole
+from cuvee.mixtures import registry
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.quantities import whole
 
 SHOWN = 6  # mistakes that one message names
 LONGEST = 2000  # characters of one message

@@ -20,13 +20,13 @@ from typing import Any
 import ray
 import threadpoolctl
 
-from flows.board import Board
-from flows.cluster import environment, own_signals, reach, sockets, usable_cores
-from mixtures.errors import CuveeError, ServiceError, TrainingError
-from mixtures.history import Outcome
-from proxies.allocator import WORKER_ENVIRONMENT
-from proxies.contract import Progress
-from tasks.job import PackJob
+from cuvee.flows.board import Board
+from cuvee.flows.cluster import environment, own_signals, reach, sockets, usable_cores
+from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
+from cuvee.mixtures.history import Outcome
+from cuvee.proxies.allocator import WORKER_ENVIRONMENT
+from cuvee.proxies.contract import Progress
+from cuvee.tasks.job import PackJob
 
 RETRIES = 2  # of a pack whose worker or node died; it goes on from its last checkpoint
 ATTEMPTS = 3  # to start or join Ray
@@ -45,15 +45,15 @@ class Interrupted(BaseException):
 
 
 def _work(job: PackJob, board: Any) -> tuple[Outcome, ...]:
-    _load(("tasks.pack",))
-    from tasks.pack import run_pack
+    _load(("cuvee.tasks.pack",))
+    from cuvee.tasks.pack import run_pack
 
     return run_pack(job, lambda progress: board.report.remote(job.name, progress))
 
 
 def _untrained(job: PackJob, _board: Any) -> dict[str, float]:
-    _load(("tasks.pack",))
-    from tasks.pack import untrained_scores
+    _load(("cuvee.tasks.pack",))
+    from cuvee.tasks.pack import untrained_scores
 
     return untrained_scores(job)
 

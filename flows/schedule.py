@@ -17,12 +17,12 @@ from prefect.blocks.webhook import Webhook
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.display import current
-from flows.home import settle
-from flows.recipe import Recipe, build, parse
-from flows.standing import SchedulePart
-from mixtures.errors import CuveeError, RecipeError, ServiceError, StorageError, TrainingError
-from tasks import strict
+from cuvee.flows.display import current
+from cuvee.flows.home import settle
+from cuvee.flows.recipe import Recipe, build, parse
+from cuvee.flows.standing import SchedulePart
+from cuvee.mixtures.errors import CuveeError, RecipeError, ServiceError, StorageError, TrainingError
+from cuvee.tasks import strict
 
 PASSING = (ServiceError, StorageError, TrainingError)  # what another try may overcome
 RETRIES, RETRY_SECONDS = 2, 60
@@ -96,11 +96,11 @@ def scheduled_sweep(
 
 
 def _sweep(recipe: Recipe, text: str, home: Path) -> Any:
-    from flows import looking
-    from flows import prepare as preparing
-    from flows.home import Home
-    from flows.search import conduct
-    from tasks.store import Store
+    from cuvee.flows import looking
+    from cuvee.flows import prepare as preparing
+    from cuvee.flows.home import Home
+    from cuvee.flows.search import conduct
+    from cuvee.tasks.store import Store
 
     place = Home(home)
     store = Store(place.store)
@@ -131,8 +131,8 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
 
     A method that draws no design of its own size is left as it is.
     """
-    from flows import looking
-    from proxies import ladder
+    from cuvee.flows import looking
+    from cuvee.proxies import ladder
 
     method = recipe.build_method().method
     runs, names = getattr(method, "runs", 0), recipe.corpus.domains if recipe.corpus else {}
@@ -156,7 +156,7 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
 
 def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
     """A recipe and its text, from its text or its path, with changes."""
-    from flows.recipe import load
+    from cuvee.flows.recipe import load
 
     recipe, text = (parse(given), given) if "\n" in given else load(Path(given))
     if not changes:

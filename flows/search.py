@@ -20,33 +20,33 @@ from prefect import flow
 from prefect.exceptions import CancelledRun, Pause
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import continual, earlier, finished, looking
-from flows import prepare as preparing
-from flows.budget import Budget
-from flows.confirm import compared, confirm, fresh_seeds
-from flows.display import current
-from flows.home import Home
-from flows.prediction import remembered
-from flows.recipe import Recipe, parse
-from flows.runner import Interrupted, take
-from flows.server import PrefectApi
-from flows.trainings import Trainings, speed
-from flows.trainings import begin as begin_trainings
-from flows.watch import KEPT, Watch
-from mixtures import loop, recommendation
-from mixtures.errors import BudgetError, EvidenceError, ServiceError, StorageError
-from mixtures.history import History, RunSpec, canonical, to_json
-from mixtures.loop import Method
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from tasks import handoff_card, report
-from tasks.confirmation import Confirmation
-from tasks.provenance import code_version
-from tasks.record import study_params
-from tasks.recorder import Tracker
-from tasks.store import Store
-from tasks.study import Study, summary
-from tasks.track import open_tracker
+from cuvee.flows import continual, earlier, finished, looking
+from cuvee.flows import prepare as preparing
+from cuvee.flows.budget import Budget
+from cuvee.flows.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.display import current
+from cuvee.flows.home import Home
+from cuvee.flows.prediction import remembered
+from cuvee.flows.recipe import Recipe, parse
+from cuvee.flows.runner import Interrupted, take
+from cuvee.flows.server import PrefectApi
+from cuvee.flows.trainings import Trainings, speed
+from cuvee.flows.trainings import begin as begin_trainings
+from cuvee.flows.watch import KEPT, Watch
+from cuvee.mixtures import loop, recommendation
+from cuvee.mixtures.errors import BudgetError, EvidenceError, ServiceError, StorageError
+from cuvee.mixtures.history import History, RunSpec, canonical, to_json
+from cuvee.mixtures.loop import Method
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.tasks import handoff_card, report
+from cuvee.tasks.confirmation import Confirmation
+from cuvee.tasks.provenance import code_version
+from cuvee.tasks.record import study_params
+from cuvee.tasks.recorder import Tracker
+from cuvee.tasks.store import Store
+from cuvee.tasks.study import Study, summary
+from cuvee.tasks.track import open_tracker
 
 SHOWN_VERSIONS = (
     "cuvee", "torch", "transformers", "lm_eval", "prefect", "ray", "mlflow", "lightgbm",

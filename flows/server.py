@@ -21,8 +21,8 @@ from pathlib import Path
 
 import httpx
 
-from mixtures.errors import ServiceError
-from tasks.guard import HOST, SECRET
+from cuvee.mixtures.errors import ServiceError
+from cuvee.tasks.guard import HOST, SECRET
 
 START_SECONDS = 120
 PR_SET_PDEATHSIG = 1
@@ -145,7 +145,7 @@ def reached(url: str) -> Iterator[None]:
             "kept: start the server, or unset PREFECT_API_URL to use an embedded one; run again"
         ) from error
     finally:
-        from flows.events import let_go  # here, because Prefect reads its settings on import
+        from cuvee.flows.events import let_go  # here, because Prefect reads its settings on import
 
         let_go(url)
 
@@ -160,7 +160,7 @@ def _start(
         if libc is not None:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    command = [sys.executable, "-P", "-m", "tasks.guard", str(bound.fileno())]
+    command = [sys.executable, "-P", "-m", "cuvee.tasks.guard", str(bound.fileno())]
     command += ["prefect.server.api.server:create_app", "/api/health", "/api/ready"]
     with open(folder / "server.log", "ab") as log:
         return subprocess.Popen(

@@ -18,14 +18,14 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 
-from flows.recipe import Recipe
-from flows.schedule import notifier, read
-from flows.server import PrefectApi
-from flows.standing import SchedulePart
-from mixtures.errors import RecipeError
+from cuvee.flows.recipe import Recipe
+from cuvee.flows.schedule import notifier, read
+from cuvee.flows.server import PrefectApi
+from cuvee.flows.standing import SchedulePart
+from cuvee.mixtures.errors import RecipeError
 
 SIGN_IN = "sign-in"  # the file that holds the secret while sweeps are served
-ENTRYPOINT = "flows.schedule.scheduled_sweep"
+ENTRYPOINT = "cuvee.flows.schedule.scheduled_sweep"
 
 
 def deployment(

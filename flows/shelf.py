@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from mixtures.history import Failed, Outcome, RunSpec
-from tasks.store import Store
+from cuvee.mixtures.history import Failed, Outcome, RunSpec
+from cuvee.tasks.store import Store
 
 
 class Shelf:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from flows.parts import Amount, Part
+from cuvee.flows.parts import Amount, Part
 
 
 class MoneyPart(Part):

@@ -17,25 +17,25 @@ from typing import Any
 import numpy as np
 from prefect.futures import PrefectConcurrentFuture
 
-from flows.budget import Budget, training_flops
-from flows.display import Bar, current
-from flows.home import Home
-from flows.prepare import Prepared
-from flows.recipe import Recipe
-from flows.runner import Runner
-from mixtures.controllers import needed
-from mixtures.errors import TrainingError
-from mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical
-from proxies import disk, trunk
-from proxies.contract import Progress
-from proxies.trunk import WHOLE, Route
-from tasks.claims import Claims
-from tasks.doctor import SCORINGS
-from tasks.job import PackJob
-from tasks.record import Mixtures
-from tasks.recorder import Tracker
-from tasks.store import Store
-from tasks.train import train_pack
+from cuvee.flows.budget import Budget, training_flops
+from cuvee.flows.display import Bar, current
+from cuvee.flows.home import Home
+from cuvee.flows.prepare import Prepared
+from cuvee.flows.recipe import Recipe
+from cuvee.flows.runner import Runner
+from cuvee.mixtures.controllers import needed
+from cuvee.mixtures.errors import TrainingError
+from cuvee.mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical
+from cuvee.proxies import disk, trunk
+from cuvee.proxies.contract import Progress
+from cuvee.proxies.trunk import WHOLE, Route
+from cuvee.tasks.claims import Claims
+from cuvee.tasks.doctor import SCORINGS
+from cuvee.tasks.job import PackJob
+from cuvee.tasks.record import Mixtures
+from cuvee.tasks.recorder import Tracker
+from cuvee.tasks.store import Store
+from cuvee.tasks.train import train_pack
 
 POLL_SECONDS = 0.05
 OTHERS_SECONDS = 1.0  # between two looks at what another sweep trains

@@ -16,7 +16,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.states import Cancelled
 
-from flows.runner import Interrupted
+from cuvee.flows.runner import Interrupted
 
 LOOK_SECONDS = 1.0
 KEPT = "Finished proxies are kept; a new run goes on from there."

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import diagnostics, simplex, ties
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
-from mixtures.objectives import Shape
-from mixtures.recommendation import LEVEL
-from mixtures.scale_evidence import PLAIN, SINGLE, Trial
-from mixtures.scaling import Runs, Scaling
+from cuvee.mixtures import diagnostics, simplex, ties
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.scale_evidence import PLAIN, SINGLE, Trial
+from cuvee.mixtures.scaling import Runs, Scaling
 
 LEAST = 4  # mixtures at the largest size below which pairs say nothing
 DRAWS = 400

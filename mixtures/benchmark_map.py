@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from mixtures.diagnostics import spearman
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
+from cuvee.mixtures.diagnostics import spearman
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
 
 Mask = NDArray[np.bool_]
 SURE = 2.0  # standard errors above chance from which a run counts as above it

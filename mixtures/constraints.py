@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import polytope, simplex
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import ConstraintError
+from cuvee.mixtures import polytope, simplex
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import ConstraintError
 
 SLACK = 1e-6  # a limit that is passed by less than this share is kept
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from mixtures import simplex, ties
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
-from mixtures.laws import FittedLaw, Law
-from mixtures.objectives import Shape
-from mixtures.recommendation import LEVEL, LawEvidence, Noise
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.laws import FittedLaw, Law
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.recommendation import LEVEL, LawEvidence, Noise
 
 Rows = np.ndarray
 Reach = tuple[Array, Array]

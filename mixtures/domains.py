@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixtures.errors import DataError
+from cuvee.mixtures.errors import DataError
 
 Array = NDArray[np.float64]
 

@@ -15,9 +15,9 @@ import numpy as np
 from scipy.linalg import null_space
 from scipy.optimize import linprog
 
-from mixtures.constraints import Constraints, Limit
-from mixtures.domains import Array
-from mixtures.errors import ConstraintError
+from cuvee.mixtures.constraints import Constraints, Limit
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import ConstraintError
 
 PATIENCE = 50  # draws per accepted point before rejection is given up
 EDGE = 1e-9  # share by which a pulled point stays clear of a limit

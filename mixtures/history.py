@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
 
 Value = TypeVar("Value")
 VERSION = 1  # raised by hand whenever the same spec would train a different proxy

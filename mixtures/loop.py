@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from mixtures.history import History, Outcome, RunSpec
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
+from cuvee.mixtures.history import History, Outcome, RunSpec
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
 
 Evaluate = Callable[[Sequence[RunSpec]], Sequence[Outcome]]
 

@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.registry import register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
 
 Weights = tuple[tuple[str, float], ...]
 Families = tuple[tuple[str, tuple[str, ...]], ...]

@@ -11,9 +11,9 @@ import numpy as np
 from scipy import stats
 from scipy.ndimage import median_filter
 
-from mixtures import diagnostics, simplex
-from mixtures.domains import Array
-from mixtures.history import RunResult
+from cuvee.mixtures import diagnostics, simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.history import RunResult
 
 WINDOW = 5  # points of the running median
 SPIKE = 8.0  # robust deviations above it

@@ -7,8 +7,8 @@ arrays: `rows w <= bounds` on the simplex of K domains.
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp, minimize
 
-from mixtures import simplex
-from mixtures.domains import Array
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
 
 
 def has_mixture(rows: Array, bounds: Array, most: int) -> bool:

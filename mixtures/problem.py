@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.constraints import Constraints
-from mixtures.domains import DomainSet
-from mixtures.errors import RecipeError
-from mixtures.history import RunSpec, Stage
-from mixtures.objectives import Objective
+from cuvee.mixtures import simplex
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.history import RunSpec, Stage
+from cuvee.mixtures.objectives import Objective
 
 
 @dataclass(frozen=True)

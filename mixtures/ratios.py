@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixtures.constraints import Constraints, Limit
-from mixtures.errors import ConstraintError
+from cuvee.mixtures.constraints import Constraints, Limit
+from cuvee.mixtures.errors import ConstraintError
 
 
 def held(constraints: Constraints, ratios: Mapping[str, float]) -> Constraints:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
-from mixtures.history import Stage, revive
-from mixtures.scale_evidence import ScaleEvidence
-from mixtures.scale_evidence import from_json as scale_from_json
-from mixtures.skills import SkillGraph
-from mixtures.surface import Surface
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import Stage, revive
+from cuvee.mixtures.scale_evidence import ScaleEvidence
+from cuvee.mixtures.scale_evidence import from_json as scale_from_json
+from cuvee.mixtures.skills import SkillGraph
+from cuvee.mixtures.surface import Surface
 
 LEVEL = 0.90  # of every interval in a recommendation
 DISTANCE = "distance from natural"  # KL(w || natural) in nats, as a quantity of a front

@@ -21,18 +21,18 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from mixtures.errors import RecipeError, UnknownName
-from mixtures.threads import compute_alone
+from cuvee.mixtures.errors import RecipeError, UnknownName
+from cuvee.mixtures.threads import compute_alone
 
 FOLDERS = {
-    "design": "mixtures.designs",
-    "law": "mixtures.laws",
-    "scaling": "mixtures.scaling",
-    "search": "mixtures.searches",
-    "controller": "mixtures.controllers",
-    "method": "mixtures.methods",
-    "objective": "mixtures.objectives",
-    "world": "mixtures.worlds",
+    "design": "cuvee.mixtures.designs",
+    "law": "cuvee.mixtures.laws",
+    "scaling": "cuvee.mixtures.scaling",
+    "search": "cuvee.mixtures.searches",
+    "controller": "cuvee.mixtures.controllers",
+    "method": "cuvee.mixtures.methods",
+    "objective": "cuvee.mixtures.objectives",
+    "world": "cuvee.mixtures.worlds",
 }
 LARGEST = 1e9  # that a number of a part may be, either way; counts lie in 0 to a thousandth of it
 _aliases: dict[tuple[str, str], str] = {}

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mixtures.errors import EvidenceError
-from mixtures.history import revive
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import revive
 
 PLAIN = "observed"  # the trial that ranks mixtures by what they scored at the next smaller size
 SINGLE = "single_scale"

@@ -13,8 +13,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from mixtures.domains import Array
-from mixtures.errors import ConstraintError
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import ConstraintError
 
 TOLERANCE = 1e-6  # of a sum of shares: far below any share that a trainer can realise
 SAME = 1e-6  # in every share; rows that lie this near to one mixture are runs of it

@@ -22,10 +22,10 @@ from itertools import combinations, permutations
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import History, RunResult, RunSpec, Stage, finished
-from mixtures.problem import Problem
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.history import History, RunResult, RunSpec, Stage, finished
+from cuvee.mixtures.problem import Problem
 
 KINDS = ("single", "pairwise", "continual")
 SHOWN = 0.25  # edges between skills below this part of the strongest are left out of a drawing

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible
-from mixtures.constraints import Constraints
-from mixtures.designs.dirichlet import dirichlet
-from mixtures.domains import Array
-from mixtures.errors import ConstraintError
-from mixtures.laws import FittedLaw, Prediction
+from cuvee.mixtures import feasible
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.dirichlet import dirichlet
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import ConstraintError
+from cuvee.mixtures.laws import FittedLaw, Prediction
 
 CENTERS, CHECKS = 360, 180  # mixtures interpolated, and mixtures that judge the interpolation
 POWERS = (1.0, 0.5)

@@ -8,7 +8,7 @@ next. Here what lies within `ROUNDING` of the values' size is equal, and the ear
 import numpy as np
 from numpy.typing import NDArray
 
-from mixtures.domains import Array
+from cuvee.mixtures.domains import Array
 
 ROUNDING = 1e-9  # part of the values' size: far above float64's rounding, far below any noise
 

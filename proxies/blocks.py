@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.history import RunSpec
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.history import RunSpec
 
 BLOCK = 64  # steps, over which the counts per domain are exact
 Counts = NDArray[np.int64]

@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mixtures.errors import StorageError
-from proxies.layers import EPSILON, Rotary
-from proxies.model import Model
+from cuvee.mixtures.errors import StorageError
+from cuvee.proxies.layers import EPSILON, Rotary
+from cuvee.proxies.model import Model
 
 KEPT = 2
 DIGEST = 32  # bytes of a sha256

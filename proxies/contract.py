@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from mixtures.domains import Domain
-from mixtures.history import Failed, RunSpec
+from cuvee.mixtures.domains import Domain
+from cuvee.mixtures.history import Failed, RunSpec
 
 if TYPE_CHECKING:
-    from proxies.likelihood import PackLikelihood  # torch, which readers of progress can do without
+    from cuvee.proxies.likelihood import (
+        PackLikelihood,  # torch, which readers of progress can do without
+    )
 
 
 class Split(Protocol):

@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixtures.controllers import Controller, Evidence, Mixes, State, deserialize
-from mixtures.errors import DataError, EvidenceError, RecipeError
-from mixtures.history import RunSpec
-from proxies import gradients
-from proxies.loss import token_losses
-from proxies.mixer import Stream
-from proxies.model import Model
+from cuvee.mixtures.controllers import Controller, Evidence, Mixes, State, deserialize
+from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError
+from cuvee.mixtures.history import RunSpec
+from cuvee.proxies import gradients
+from cuvee.proxies.loss import token_losses
+from cuvee.proxies.mixer import Stream
+from cuvee.proxies.model import Model
 
 WINDOWS = 4  # held-out sequences of a target, at every update that asks for them
 EXAMPLES = 32  # of a target, where they are read once

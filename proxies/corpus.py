@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from mixtures.errors import DataError
-from proxies import readers
-from proxies.disk import file_digest
-from proxies.readers import Document, Unusable
+from cuvee.mixtures.errors import DataError
+from cuvee.proxies import readers
+from cuvee.proxies.disk import file_digest
+from cuvee.proxies.readers import Document, Unusable
 
 NAMED = 5  # files that were passed over, named in one sentence
 

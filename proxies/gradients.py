@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxies.mixer import Windows, key
-from proxies.model import Model
+from cuvee.proxies.mixer import Windows, key
+from cuvee.proxies.model import Model
 
 WINDOWS = 2  # sequences of a domain or target in a probe
 

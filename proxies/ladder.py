@@ -30,7 +30,7 @@ numbered steps.
 import math
 from dataclasses import dataclass
 
-from mixtures.errors import RecipeError, UnknownName
+from cuvee.mixtures.errors import RecipeError, UnknownName
 
 LEAST_STEPS = 20  # below that a warm-up and a decay are no training
 LEAST_BATCH = 8  # sequences

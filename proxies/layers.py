@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from proxies.products import product
+from cuvee.proxies.products import product
 
 EPSILON = 1e-5  # of the norms; written into the exported configuration
 LONGEST = 512  # tokens up to which whole attention matrices are kept on a CPU

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from proxies.forest import Forest, Tokens, forests, grow
-from proxies.layers import Branches
-from proxies.loss import chunk
-from proxies.model import Model
-from proxies.products import product
+from cuvee.proxies.forest import Forest, Tokens, forests, grow
+from cuvee.proxies.layers import Branches
+from cuvee.proxies.loss import chunk
+from cuvee.proxies.model import Model
+from cuvee.proxies.products import product
 
 CPU_BATCH = 1024  # input tokens of one model at once
 BATCH = 1 << 18  # input tokens of all models at once, elsewhere

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from proxies.products import product
+from cuvee.proxies.products import product
 
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}  # of logits; CPU: within the shared cache
 TINY = 1e-30  # below this a probability has lost digits, and its logarithm is computed anew

@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixtures import simplex
-from mixtures.errors import DataError
-from mixtures.history import RunSpec
-from proxies.blocks import BLOCK, Block, Counts, Segments, Table
+from cuvee.mixtures import simplex
+from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.history import RunSpec
+from cuvee.proxies.blocks import BLOCK, Block, Counts, Segments, Table
 
 __all__ = ["BLOCK", "Stream", "Windows"]
 

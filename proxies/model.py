@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from proxies.ladder import Rung
-from proxies.layers import Branches, Embedding, Linear, RMSNorm, Rotary, SwiGLU, apply, attend
-from proxies.loss import linear_cross_entropy
+from cuvee.proxies.ladder import Rung
+from cuvee.proxies.layers import Branches, Embedding, Linear, RMSNorm, Rotary, SwiGLU, apply, attend
+from cuvee.proxies.loss import linear_cross_entropy
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 

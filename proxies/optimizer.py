@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from proxies.model import Parameters
+from cuvee.proxies.model import Parameters
 
 BETAS = (0.9, 0.95)
 EPSILON = 1e-8

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixtures.errors import CorruptError, DataError, UnknownName
+from cuvee.mixtures.errors import CorruptError, DataError, UnknownName
 
 READER = 1  # raised by hand whenever the same archive would yield other documents
 PAGE = 4096  # bytes of dictionary entries that make up one document, about

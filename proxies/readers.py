@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from mixtures.errors import CorruptError, DataError
+from cuvee.mixtures.errors import CorruptError, DataError
 
 LONGEST = 1 << 28  # bytes of one line or one document (assumption: what is longer is a dump)
 CHUNK = 1 << 20  # bytes of plain text decoded together

@@ -10,12 +10,12 @@ or damaged costs one training. Models of single domains, which a method may mix,
 from collections.abc import Callable
 from pathlib import Path
 
-from mixtures.errors import EvidenceError
-from mixtures.history import RunSpec
-from proxies import checkpoint, ladder
-from proxies.model import Model
-from proxies.train import Data, Progress, ignore, train
-from proxies.trunk import Route
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import RunSpec
+from cuvee.proxies import checkpoint, ladder
+from cuvee.proxies.model import Model
+from cuvee.proxies.train import Data, Progress, ignore, train
+from cuvee.proxies.trunk import Route
 
 
 def model(

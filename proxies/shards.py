@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import CorruptError, DataError
-from proxies.disk import file_digest
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies.disk import file_digest
 
 FORMAT = 1
 Look = tuple[tuple[str, int, int, int, int], ...]  # what the file system says of every file

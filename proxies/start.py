@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mixtures.errors import DataError
-from proxies import checkpoint, ladder
-from proxies.layers import EPSILON, Rotary
-from proxies.model import Model, layout
+from cuvee.mixtures.errors import DataError
+from cuvee.proxies import checkpoint, ladder
+from cuvee.proxies.layers import EPSILON, Rotary
+from cuvee.proxies.model import Model, layout
 
 FILE = "model.safetensors"
 

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from proxies import checkpoint, trunk
-from proxies.trunk import Route
+from cuvee.proxies import checkpoint, trunk
+from cuvee.proxies.trunk import Route
 
 if TYPE_CHECKING:
-    from proxies.train import Training
+    from cuvee.proxies.train import Training
 
 FORMAT = "state 2"  # a checkpoint of another format is not used: its pack begins anew
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixtures.domains import Domain
-from mixtures.history import RunSpec, Stage
+from cuvee.mixtures.domains import Domain
+from cuvee.mixtures.history import RunSpec, Stage
 
 
 @dataclass(frozen=True)

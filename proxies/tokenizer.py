@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mixtures.errors import CorruptError, DataError
-from proxies.shards import token_type
+from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies.shards import token_type
 
 EOT = "<|endoftext|>"
 # White space in the sense of Unicode (Python's \s also counts \x1c-\x1f), then what is not.

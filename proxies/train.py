@@ -14,16 +14,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixtures.errors import DataError
-from mixtures.history import Failed, RunSpec
-from proxies import allocator, checkpoint, ladder, pack, start, states
-from proxies.contract import NO_LOOKS, Data, Looks, Progress, Split, Trained, TrainedRun, ignore
-from proxies.control import Conductor
-from proxies.likelihood import PackLikelihood
-from proxies.mixer import Stream
-from proxies.model import Model
-from proxies.optimizer import AdamW, Average
-from proxies.trunk import WHOLE, Route
+from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.history import Failed, RunSpec
+from cuvee.proxies import allocator, checkpoint, ladder, pack, start, states
+from cuvee.proxies.contract import (
+    NO_LOOKS,
+    Data,
+    Looks,
+    Progress,
+    Split,
+    Trained,
+    TrainedRun,
+    ignore,
+)
+from cuvee.proxies.control import Conductor
+from cuvee.proxies.likelihood import PackLikelihood
+from cuvee.proxies.mixer import Stream
+from cuvee.proxies.model import Model
+from cuvee.proxies.optimizer import AdamW, Average
+from cuvee.proxies.trunk import WHOLE, Route
 
 __all__ = ["Data", "Progress", "Split", "Trained", "TrainedRun", "Training", "ignore", "train"]
 

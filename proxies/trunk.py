@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixtures.history import RunSpec, canonical
-from proxies import disk, ladder, pack
-from proxies.blocks import Table
+from cuvee.mixtures.history import RunSpec, canonical
+from cuvee.proxies import disk, ladder, pack
+from cuvee.proxies.blocks import Table
 
 LEAST = 16  # steps that a trunk must save in all; below that a pack of its own costs more
 

@@ -18,10 +18,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mixtures.errors import CorruptError, CuveeError, DataError, StorageError
-from proxies.disk import exclusive, file_digest
-from tasks.pins import ALL, QUICKSTART, Archive
-from tasks.progress import Report, ignore
+from cuvee.mixtures.errors import CorruptError, CuveeError, DataError, StorageError
+from cuvee.proxies.disk import exclusive, file_digest
+from cuvee.tasks.pins import ALL, QUICKSTART, Archive
+from cuvee.tasks.progress import Report, ignore
 
 __all__ = ["ALL", "QUICKSTART", "Archive", "fetch"]
 

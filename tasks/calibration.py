@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.history import revive
-from tasks.confirmation import Paired
-from tasks.predictions import Card, Promise, promise_from_json, read
-from tasks.store import Store
-from tasks.transfer import Claim
+from cuvee.mixtures.history import revive
+from cuvee.tasks.confirmation import Paired
+from cuvee.tasks.predictions import Card, Promise, promise_from_json, read
+from cuvee.tasks.store import Store
+from cuvee.tasks.transfer import Claim
 
 SCORES = "prediction-scores"
 

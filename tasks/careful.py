@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from mixtures.history import Outcome, RunSpec
-from tasks.predictions import Card
-from tasks.recorder import Tracker
-from tasks.study import Study
+from cuvee.mixtures.history import Outcome, RunSpec
+from cuvee.tasks.predictions import Card
+from cuvee.tasks.recorder import Tracker
+from cuvee.tasks.study import Study
 
 
 class Careful:

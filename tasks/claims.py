@@ -24,9 +24,9 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.process import place as _place
-from tasks.process import runs, started
-from tasks.store import Store
+from cuvee.tasks.process import place as _place
+from cuvee.tasks.process import runs, started
+from cuvee.tasks.store import Store
 
 BEAT_SECONDS = 3.0
 PATIENCE_SECONDS = 30.0

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mixtures.diagnostics import paired
-from mixtures.errors import EvidenceError
-from mixtures.history import Failed, RunResult
-from mixtures.recommendation import LEVEL
+from cuvee.mixtures.diagnostics import paired
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import Failed, RunResult
+from cuvee.mixtures.recommendation import LEVEL
 
 RECOMMENDED = "recommended"
 BASELINES = ("natural", "uniform")  # what there is without a search

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterable
 from functools import partial
 
-from tasks import plots
-from tasks.blocks import Block, Code, Picture, Table, Text
-from tasks.calibration import Kept
-from tasks.confirmation import BASELINES, RECOMMENDED, Confirmation
-from tasks.headline import NONE, UNIT, how, interval
-from tasks.study import Study
+from cuvee.tasks import plots
+from cuvee.tasks.blocks import Block, Code, Picture, Table, Text
+from cuvee.tasks.calibration import Kept
+from cuvee.tasks.confirmation import BASELINES, RECOMMENDED, Confirmation
+from cuvee.tasks.headline import NONE, UNIT, how, interval
+from cuvee.tasks.study import Study
 
 
 def scores(study: Study) -> Iterable[Block]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.diagnostics import paired
-from mixtures.recommendation import Recommendation
-from tasks.confirmation import RECOMMENDED, Confirmation
+from cuvee.mixtures.diagnostics import paired
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.tasks.confirmation import RECOMMENDED, Confirmation
 
 MEAN = "mean of the old domains"
 

@@ -17,14 +17,14 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from evaluation.decontaminate import NGramIndex, fingerprint
-from mixtures.errors import CuveeError, DataError, StorageError
-from proxies import tokenizer as tokenizers
-from proxies.corpus import Source
-from proxies.disk import exclusive, file_digest
-from proxies.shards import Corpus, ShardWriter, folder_names, identity, write_manifest
-from tasks.progress import Report, ignore
-from tasks.spool import (
+from cuvee.evaluation.decontaminate import NGramIndex, fingerprint
+from cuvee.mixtures.errors import CuveeError, DataError, StorageError
+from cuvee.proxies import tokenizer as tokenizers
+from cuvee.proxies.corpus import Source
+from cuvee.proxies.disk import exclusive, file_digest
+from cuvee.proxies.shards import Corpus, ShardWriter, folder_names, identity, write_manifest
+from cuvee.tasks.progress import Report, ignore
+from cuvee.tasks.spool import (
     COUNTS,
     CorpusSettings,
     Spooled,

@@ -11,11 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evaluation import limits
-from evaluation.suites import short_name
-from mixtures.errors import CuveeError
-from mixtures.history import RunResult, from_json
-from tasks.store import Store
+from cuvee.evaluation import limits
+from cuvee.evaluation.suites import short_name
+from cuvee.mixtures.errors import CuveeError
+from cuvee.mixtures.history import RunResult, from_json
+from cuvee.tasks.store import Store
 
 SCORINGS = "scorings"  # folder of a store: by hash of scoring, what it is the hash of
 TOLERANCE = 0.01  # of a score; rounding on another processor moves it by less (assumption)

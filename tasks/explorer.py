@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.diagnostics import Z
-from mixtures.recommendation import LEVEL
-from tasks.blocks import Block, Explorer, Text
-from tasks.study import Study
+from cuvee.mixtures.diagnostics import Z
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.tasks.blocks import Block, Explorer, Text
+from cuvee.tasks.study import Study
 
 MOST_TRIED = 600  # tried mixtures that the page holds, to say how far from them one is
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from tasks.blocks import Block, Table, Text
-from tasks.confirmation import RECOMMENDED
-from tasks.continual import MEAN, Change, Continual, broken
-from tasks.headline import NONE, UNIT
-from tasks.study import Study
+from cuvee.tasks.blocks import Block, Table, Text
+from cuvee.tasks.confirmation import RECOMMENDED
+from cuvee.tasks.continual import MEAN, Change, Continual, broken
+from cuvee.tasks.headline import NONE, UNIT
+from cuvee.tasks.study import Study
 
 
 def forgetting(study: Study) -> Iterable[Block]:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from functools import partial
 
-from tasks import plots
-from tasks.blocks import Block, Picture, Table, Text
-from tasks.headline import UNIT
-from tasks.study import Study
+from cuvee.tasks import plots
+from cuvee.tasks.blocks import Block, Picture, Table, Text
+from cuvee.tasks.headline import UNIT
+from cuvee.tasks.study import Study
 
 LARGEST = 3  # domains that the table names for each mixture
 SMALL = 0.0005  # shares below it would be shown as 0.0 %

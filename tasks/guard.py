@@ -3,9 +3,9 @@
 The servers of Prefect and MLflow ask for nothing, or on most of their paths; a guard before all of
 it asks on every one, and turns away what a web page of another origin sends, or what comes under
 another host's name (DNS rebinding). A program gives the secret as a user and a password; a browser
-by a link, once, that sets a cookie. Run as `python -P -m tasks.guard SOCKET MODULE:APP [OPEN ...]`,
-with the number of a bound socket, so that nobody else can take the port in between, and the secret
-in the environment.
+by a link, once, that sets a cookie. Run as `python -P -m cuvee.tasks.guard SOCKET MODULE:APP
+[OPEN ...]`, with the number of a bound socket, so that nobody else can take the port in between,
+and the secret in the environment.
 """
 
 import base64

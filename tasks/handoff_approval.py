@@ -12,10 +12,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mixtures.errors import ApprovalError
-from mixtures.history import RunResult, canonical, revive
-from tasks.handoff_card import FORMAT, NOTHING, Card, Purpose
-from tasks.store import Store
+from cuvee.mixtures.errors import ApprovalError
+from cuvee.mixtures.history import RunResult, canonical, revive
+from cuvee.tasks.handoff_card import FORMAT, NOTHING, Card, Purpose
+from cuvee.tasks.store import Store
 
 APPROVALS = "approvals"
 RECORD = "MLflow"  # where a person said it, if not at the command line

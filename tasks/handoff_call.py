@@ -25,11 +25,11 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
-from mixtures.errors import HandoffError, RecipeError
-from mixtures.history import revive
-from tasks.handoff_approval import stamp
-from tasks.process import outer
-from tasks.store import Store
+from cuvee.mixtures.errors import HandoffError, RecipeError
+from cuvee.mixtures.history import revive
+from cuvee.tasks.handoff_approval import stamp
+from cuvee.tasks.process import outer
+from cuvee.tasks.store import Store
 
 FOLDER = "handoffs"
 DONE, FAILED, UNSENT, UNKNOWN = "done", "failed", "unsent", "unknown"

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixtures import recommendation
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import CuveeError, EvidenceError
-from mixtures.history import History, canonical, finished, revive
-from mixtures.recommendation import Recommendation
-from tasks.provenance import code_version
-from tasks.store import Store
-from tasks.study import Study
+from cuvee.mixtures import recommendation
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import CuveeError, EvidenceError
+from cuvee.mixtures.history import History, canonical, finished, revive
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.tasks.provenance import code_version
+from cuvee.tasks.store import Store
+from cuvee.tasks.study import Study
 
 FILE = "card.json"
 FORMAT = 2  # of what cards and approvals are bound to; raised whenever that is more

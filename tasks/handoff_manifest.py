@@ -12,14 +12,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mixtures import registry
-from mixtures.errors import CuveeError, ExportError, StorageError
-from mixtures.history import canonical
-from tasks import handoff_approval
-from tasks.exports import Blend, Format
-from tasks.handoff_approval import Approval
-from tasks.handoff_card import Card
-from tasks.store import Store, opened
+from cuvee.mixtures import registry
+from cuvee.mixtures.errors import CuveeError, ExportError, StorageError
+from cuvee.mixtures.history import canonical
+from cuvee.tasks import handoff_approval
+from cuvee.tasks.exports import Blend, Format
+from cuvee.tasks.handoff_approval import Approval
+from cuvee.tasks.handoff_card import Card
+from cuvee.tasks.store import Store, opened
 
 FILE = "manifest.json"
 MANIFESTS = "manifests"  # folder of the store: every manifest that was written, by its hash

@@ -4,11 +4,11 @@ The report and the record open with the same sentences, so they are made here. W
 intervals: a gain whose interval includes zero is "within the noise", whatever its mean.
 """
 
-from mixtures.history import spent
-from mixtures.recommendation import Estimate
-from tasks.confirmation import RECOMMENDED, Paired
-from tasks.continual import broken, worst
-from tasks.study import Study
+from cuvee.mixtures.history import spent
+from cuvee.mixtures.recommendation import Estimate
+from cuvee.tasks.confirmation import RECOMMENDED, Paired
+from cuvee.tasks.continual import broken, worst
+from cuvee.tasks.study import Study
 
 UNIT = "bits per byte"
 NONE = "-"  # in a table, where there is no value

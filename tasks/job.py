@@ -4,10 +4,10 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evaluation.limits import Limits
-from evaluation.suites import Suite
-from mixtures.history import RunSpec
-from proxies.trunk import WHOLE, Route
+from cuvee.evaluation.limits import Limits
+from cuvee.evaluation.suites import Suite
+from cuvee.mixtures.history import RunSpec
+from cuvee.proxies.trunk import WHOLE, Route
 
 
 @dataclass(frozen=True)

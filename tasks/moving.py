@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from mixtures.recommendation import LEVEL
-from mixtures.skills import SHOWN
-from tasks import moving_plots
-from tasks.blocks import Block, Picture, Table, Text
-from tasks.headline import UNIT
-from tasks.plots import draw
-from tasks.study import Study
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.skills import SHOWN
+from cuvee.tasks import moving_plots
+from cuvee.tasks.blocks import Block, Picture, Table, Text
+from cuvee.tasks.headline import UNIT
+from cuvee.tasks.plots import draw
+from cuvee.tasks.study import Study
 
 FILES = ("skills.json", "skills.dot", "skills.svg")  # beside the report, if there is a graph
 

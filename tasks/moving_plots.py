@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from mixtures.recommendation import LEVEL, Estimate
-from mixtures.skills import SkillGraph
-from tasks.plots import INK, LONGEST, ROW, STYLE, WIDTH
+from cuvee.mixtures.recommendation import LEVEL, Estimate
+from cuvee.mixtures.skills import SkillGraph
+from cuvee.tasks.plots import INK, LONGEST, ROW, STYLE, WIDTH
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
 LINES = ("-", "--", ":", "-.")  # with the colors, 28 lines that differ

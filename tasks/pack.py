@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from evaluation import limits
-from evaluation.scores import PackScores, score_pack, untrained
-from mixtures.errors import DataError
-from mixtures.history import Failed, Outcome, RunResult
-from proxies import ladder, reference
-from proxies.contract import NO_LOOKS, Looks
-from proxies.likelihood import PackLikelihood
-from proxies.shards import Corpus
-from proxies.train import Progress, Trained, TrainedRun, Training, train
-from tasks.job import PackJob
+from cuvee.evaluation import limits
+from cuvee.evaluation.scores import PackScores, score_pack, untrained
+from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.history import Failed, Outcome, RunResult
+from cuvee.proxies import ladder, reference
+from cuvee.proxies.contract import NO_LOOKS, Looks
+from cuvee.proxies.likelihood import PackLikelihood
+from cuvee.proxies.shards import Corpus
+from cuvee.proxies.train import Progress, Trained, TrainedRun, Training, train
+from cuvee.tasks.job import PackJob
 
 
 def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome, ...]:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from mixtures.errors import DataError
+from cuvee.mixtures.errors import DataError
 
 
 @dataclass(frozen=True)

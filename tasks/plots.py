@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mixtures.history import RunResult
-from mixtures.recommendation import Estimate
-from tasks.confirmation import BASELINES, RECOMMENDED, Confirmation
-from tasks.study import Study, same
+from cuvee.mixtures.history import RunResult
+from cuvee.mixtures.recommendation import Estimate
+from cuvee.tasks.confirmation import BASELINES, RECOMMENDED, Confirmation
+from cuvee.tasks.study import Study, same
 
 INK = "#1b1e23"
 BEST = "best observed"

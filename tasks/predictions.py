@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixtures.errors import CorruptError, EvidenceError
-from mixtures.history import Stage, canonical, revive
-from mixtures.recommendation import Estimate
-from tasks.store import Store
+from cuvee.mixtures.errors import CorruptError, EvidenceError
+from cuvee.mixtures.history import Stage, canonical, revive
+from cuvee.mixtures.recommendation import Estimate
+from cuvee.tasks.store import Store
 
 SHELF = "predictions"
 CIRCUMSTANCE = ("written", "version", "code")  # of a card; what it promises is the rest

@@ -5,9 +5,7 @@ import importlib.metadata
 from pathlib import Path
 from types import ModuleType
 
-import evaluation
-import mixtures
-import proxies
+from cuvee import evaluation, mixtures, proxies
 
 FITTING = ("numpy", "scipy", "lightgbm", "scikit-learn")
 TRAINING = (*FITTING, "torch", "tokenizers", "lm_eval")

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from mixtures import simplex
-from mixtures.domains import DomainSet
-from mixtures.history import Outcome, RunResult, RunSpec, canonical
-from mixtures.problem import Problem
-from tasks import headline, strict
-from tasks.handoff_card import Card as Approvable
-from tasks.handoff_card import Purpose
-from tasks.markdown import escape, fenced
-from tasks.predictions import Card
-from tasks.study import Study
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.history import Outcome, RunResult, RunSpec, canonical
+from cuvee.mixtures.problem import Problem
+from cuvee.tasks import headline, strict
+from cuvee.tasks.handoff_card import Card as Approvable
+from cuvee.tasks.handoff_card import Purpose
+from cuvee.tasks.markdown import escape, fenced
+from cuvee.tasks.predictions import Card
+from cuvee.tasks.study import Study
 
 PREFIX = "cuvee."
 LOSS, OBJECTIVE = "curve/loss", "objective"  # the prefix puts the curve above all other charts

@@ -18,14 +18,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from mixtures.errors import ServiceError
-from mixtures.history import Failed, Outcome, RunSpec
-from tasks import handoff_card, record
-from tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
-from tasks.moving import FILES
-from tasks.predictions import Card
-from tasks.record import Entry, Point
-from tasks.study import Study
+from cuvee.mixtures.errors import ServiceError
+from cuvee.mixtures.history import Failed, Outcome, RunSpec
+from cuvee.tasks import handoff_card, record
+from cuvee.tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, Ledger
+from cuvee.tasks.moving import FILES
+from cuvee.tasks.predictions import Card
+from cuvee.tasks.record import Entry, Point
+from cuvee.tasks.study import Study
 
 RECOMMENDATION = "recommendation"  # folder of a run for its registered version
 CURVE_SECONDS = 5.0  # between two writes of a curve; a study trains many proxies at once

@@ -12,15 +12,15 @@ from typing import Any
 
 import jinja2
 
-from mixtures.errors import StorageError
-from tasks import headline, moving, plots
-from tasks.blocks import Picture, Section
-from tasks.markdown import escape, fenced
-from tasks.sections import sections
-from tasks.study import Study
+from cuvee.mixtures.errors import StorageError
+from cuvee.tasks import headline, moving, plots
+from cuvee.tasks.blocks import Picture, Section
+from cuvee.tasks.markdown import escape, fenced
+from cuvee.tasks.sections import sections
+from cuvee.tasks.study import Study
 
 PAGE, TWIN, PLOTS = "report.html", "report.md", "plots"
-TEMPLATES = jinja2.PackageLoader("tasks", "templates")
+TEMPLATES = jinja2.PackageLoader("cuvee.tasks", "templates")
 
 
 def write(study: Study, folder: Path | str) -> tuple[Path, Path]:

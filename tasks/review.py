@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mixtures.errors import ServiceError
-from tasks.guard import HOST, LINK, SECRET
-from tasks.track import ARTIFACTS, DATABASE, EXPERIMENT, SETTINGS, local_uri
+from cuvee.mixtures.errors import ServiceError
+from cuvee.tasks.guard import HOST, LINK, SECRET
+from cuvee.tasks.track import ARTIFACTS, DATABASE, EXPERIMENT, SETTINGS, local_uri
 
 PORT = 5000
 PATIENCE = 120.0  # seconds; a first start on a busy machine takes 10 to 20
@@ -34,7 +34,7 @@ GRACE = 10.0  # seconds between asking a server to end and ending it
 def command(bound: socket.socket) -> list[str]:
     """The command that serves the record, behind a guard, at a socket that it inherits."""
     guarded = [str(bound.fileno()), "mlflow.server.fastapi_app:app", "/health"]
-    return [sys.executable, "-P", "-m", "tasks.guard", *guarded]
+    return [sys.executable, "-P", "-m", "cuvee.tasks.guard", *guarded]
 
 
 def variables(folder: Path, secret: str) -> dict[str, str]:

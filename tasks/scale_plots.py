@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from tasks.plots import INK, STYLE, WIDTH
-from tasks.study import Study
+from cuvee.tasks.plots import INK, STYLE, WIDTH
+from cuvee.tasks.study import Study
 
 
 def scales(study: Study) -> Figure:

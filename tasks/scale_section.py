@@ -5,14 +5,14 @@ from functools import partial
 
 import numpy as np
 
-from mixtures import benchmark_map
-from mixtures.errors import EvidenceError
-from mixtures.scale_evidence import PLAIN, ScaleEvidence, Trial
-from tasks import scale_plots
-from tasks.blocks import Block, Picture, Table, Text
-from tasks.confirmation import RECOMMENDED
-from tasks.headline import NONE, UNIT
-from tasks.study import Study
+from cuvee.mixtures import benchmark_map
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.scale_evidence import PLAIN, ScaleEvidence, Trial
+from cuvee.tasks import scale_plots
+from cuvee.tasks.blocks import Block, Picture, Table, Text
+from cuvee.tasks.confirmation import RECOMMENDED
+from cuvee.tasks.headline import NONE, UNIT
+from cuvee.tasks.study import Study
 
 ACCURACY = "/accuracy"
 

@@ -7,18 +7,18 @@ other does not.
 from collections.abc import Iterable
 from functools import partial
 
-from mixtures.history import Failed
-from mixtures.recommendation import LEVEL
-from tasks import moving, plots
-from tasks.blocks import Block, Code, Picture, Section, Table, Text
-from tasks.confirmation import RECOMMENDED
-from tasks.confirmed import card, larger, scores
-from tasks.explorer import explorer
-from tasks.forgetting import forgetting
-from tasks.front import front
-from tasks.headline import NONE, UNIT, how
-from tasks.scale_section import scale
-from tasks.study import Study
+from cuvee.mixtures.history import Failed
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.tasks import moving, plots
+from cuvee.tasks.blocks import Block, Code, Picture, Section, Table, Text
+from cuvee.tasks.confirmation import RECOMMENDED
+from cuvee.tasks.confirmed import card, larger, scores
+from cuvee.tasks.explorer import explorer
+from cuvee.tasks.forgetting import forgetting
+from cuvee.tasks.front import front
+from cuvee.tasks.headline import NONE, UNIT, how
+from cuvee.tasks.scale_section import scale
+from cuvee.tasks.study import Study
 
 
 def sections(study: Study) -> tuple[Section, ...]:

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from evaluation.decontaminate import NGramIndex
-from mixtures.errors import DataError
-from proxies.corpus import Source
-from proxies.readers import Document, Unusable
-from proxies.tokenizer import STRETCH, stretches
-from tasks.progress import Report
+from cuvee.evaluation.decontaminate import NGramIndex
+from cuvee.mixtures.errors import DataError
+from cuvee.proxies.corpus import Source
+from cuvee.proxies.readers import Document, Unusable
+from cuvee.proxies.tokenizer import STRETCH, stretches
+from cuvee.tasks.progress import Report
 
 Item = TypeVar("Item")
 GROUP = 4_000_000  # characters of text handled together

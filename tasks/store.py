@@ -24,8 +24,16 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from mixtures.errors import CorruptError, CuveeError, EvidenceError, NewerError, StorageError
-from mixtures.history import Failed, Outcome, RunResult, RunSpec, canonical, from_json, to_json
+from cuvee.mixtures.errors import CorruptError, CuveeError, EvidenceError, NewerError, StorageError
+from cuvee.mixtures.history import (
+    Failed,
+    Outcome,
+    RunResult,
+    RunSpec,
+    canonical,
+    from_json,
+    to_json,
+)
 
 Result = TypeVar("Result")
 FORMAT = 1  # of a store; raised when an older version would misread what a newer one writes

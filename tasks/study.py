@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
-from mixtures.history import Failed, History, RunResult, canonical, finished, table
-from mixtures.methods.verdict import RATIO
-from mixtures.problem import Problem
-from mixtures.recommendation import LawEvidence, Recommendation
-from tasks import continual
-from tasks.calibration import Scored
-from tasks.confirmation import BETTER, Confirmation
-from tasks.continual import MEAN, Change, Continual
-from tasks.transfer import Transfer
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import Failed, History, RunResult, canonical, finished, table
+from cuvee.mixtures.methods.verdict import RATIO
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LawEvidence, Recommendation
+from cuvee.tasks import continual
+from cuvee.tasks.calibration import Scored
+from cuvee.tasks.confirmation import BETTER, Confirmation
+from cuvee.tasks.continual import MEAN, Change, Continual
+from cuvee.tasks.transfer import Transfer
 
 
 @dataclass(frozen=True)

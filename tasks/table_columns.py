@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import DataError
-from tasks import table_file
-from tasks.table_file import UNNAMED, Table, some
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import DataError
+from cuvee.tasks import table_file
+from cuvee.tasks.table_file import UNNAMED, Table, some
 
 IDS = ("run", "run_id", "index", "id")  # looked for in this order where no id column is named
 RUNS = ("run", "run_id")  # names of one column, as different programs write it

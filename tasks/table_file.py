@@ -16,9 +16,9 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import DataError
-from tasks.markdown import CONTROL, printable
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import DataError
+from cuvee.tasks.markdown import CONTROL, printable
 
 LARGEST = 2**30  # bytes of a table, unpacked
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import DataError, EvidenceError
-from tasks import table_columns, table_file
-from tasks.table_file import Table, some
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import DataError, EvidenceError
+from cuvee.tasks import table_columns, table_file
+from cuvee.tasks.table_file import Table, some
 
 ROUNDING = 1e-3  # a row of shares may miss 1 by this much without more being said
 MOST_ROUNDING = 0.02  # and by this much where so few digits were written that rounding explains it

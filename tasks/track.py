@@ -16,11 +16,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from mixtures.errors import CuveeError, ServiceError, StorageError
-from tasks.careful import Careful
-from tasks.ledger import RUNNING, Known, Version
-from tasks.record import Data, Entry
-from tasks.recorder import RECOMMENDATION, Recorder
+from cuvee.mixtures.errors import CuveeError, ServiceError, StorageError
+from cuvee.tasks.careful import Careful
+from cuvee.tasks.ledger import RUNNING, Known, Version
+from cuvee.tasks.record import Data, Entry
+from cuvee.tasks.recorder import RECOMMENDATION, Recorder
 
 EXPERIMENT = "cuvee"
 DATABASE, ARTIFACTS = "mlflow.db", "artifacts"

@@ -6,9 +6,9 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from mixtures.errors import CuveeError, TrainingError
-from mixtures.history import Outcome
-from tasks.job import PackJob
+from cuvee.mixtures.errors import CuveeError, TrainingError
+from cuvee.mixtures.history import Outcome
+from cuvee.tasks.job import PackJob
 
 
 def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.diagnostics import holm, paired
-from mixtures.errors import EvidenceError
-from mixtures.recommendation import LEVEL
-from tasks.confirmation import RECOMMENDED, Confirmation, Paired
+from cuvee.mixtures.diagnostics import holm, paired
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.tasks.confirmation import RECOMMENDED, Confirmation, Paired
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.home import Home
-from flows.recipe import Recipe, parse
-from flows.refit import from_tables
-from mixtures import loop
-from mixtures.recommendation import Recommendation
-from tasks import handoff_card
-from tasks.store import Store
-from tasks.study import Study
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import Recipe, parse
+from cuvee.flows.refit import from_tables
+from cuvee.mixtures import loop
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.tasks import handoff_card
+from cuvee.tasks.store import Store
+from cuvee.tasks.study import Study
 
 FIELDS = {
     "name": "given",

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from mixtures import worlds
-from mixtures.constraints import Group, constrain
+from cuvee.mixtures import worlds
+from cuvee.mixtures.constraints import Group, constrain
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=2), sd=0.005)
 PROBLEM = worlds.problem(WORLD)

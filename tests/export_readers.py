@@ -16,9 +16,9 @@ import re
 import numpy as np
 import yaml
 
-from mixtures.domains import Domain, DomainSet
-from mixtures.history import Stage
-from tasks.exports import Blend
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.history import Stage
+from cuvee.tasks.exports import Blend
 
 TOKENS, SEQUENCE, BATCH = 40_960_000, 512, 16
 DOMAINS = DomainSet(

@@ -12,10 +12,10 @@ import sys
 
 import numpy as np
 
-from mixtures import registry, worlds
-from mixtures.history import Score
-from mixtures.loop import generator, search
-from mixtures.worlds import Additive, Interacting, Noisy
+from cuvee.mixtures import registry, worlds
+from cuvee.mixtures.history import Score
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.worlds import Additive, Interacting, Noisy
 
 QUICK = {"runs": 18, "folds": 3, "refits": 10}
 TREES = {"laws": ["lightgbm"], "search": {"name": "simulate", "draws": 4000}}

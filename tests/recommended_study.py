@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import tiny_study
 
-from flows import prepare as preparing
-from flows.home import Home
-from flows.recipe import Recipe, parse
-from flows.refit import refit
-from mixtures import loop
-from mixtures.history import RunResult, Score
-from tasks.store import Store
+from cuvee.flows import prepare as preparing
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import Recipe, parse
+from cuvee.flows.refit import refit
+from cuvee.mixtures import loop
+from cuvee.mixtures.history import RunResult, Score
+from cuvee.tasks.store import Store
 
 EXPORT = """
   paths: {code: /d/code.jsonl, prose: "s3://b/prose.jsonl", tables: [/d/t.jsonl]}

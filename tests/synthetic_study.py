@@ -7,14 +7,14 @@ those of a real study; nothing is trained.
 import numpy as np
 from scipy import stats
 
-from mixtures.constraints import constrain
-from mixtures.domains import Domain, DomainSet
-from mixtures.history import Failed, RunResult, Score, Stage
-from mixtures.objectives import WeightedMean
-from mixtures.problem import Problem, Proxy
-from mixtures.recommendation import Candidate, Estimate, LawEvidence, Noise, Recommendation
-from tasks.confirmation import ConfirmedRun, confirmation
-from tasks.study import CorpusPart, Study
+from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.history import Failed, RunResult, Score, Stage
+from cuvee.mixtures.objectives import WeightedMean
+from cuvee.mixtures.problem import Problem, Proxy
+from cuvee.mixtures.recommendation import Candidate, Estimate, LawEvidence, Noise, Recommendation
+from cuvee.tasks.confirmation import ConfirmedRun, confirmation
+from cuvee.tasks.study import CorpusPart, Study
 
 NAMES = ("encyclopedia", "legal", "fiction", "news", "code", "manuals", "science", "dialogue")
 TOKENS = (4_200_000, 900_000, 2_600_000, 1_900_000, 3_100_000, 700_000, 1_200_000, 500_000)

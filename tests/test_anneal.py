@@ -6,16 +6,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mixtures import worlds
-from mixtures.constraints import constrain
-from mixtures.errors import RecipeError
-from mixtures.history import RunResult, Score, Stage
-from mixtures.loop import generator, search
-from mixtures.methods import anneal, jointly, tails
-from mixtures.methods.anneal import Anneal
-from mixtures.problem import Problem
-from mixtures.registry import build
-from mixtures.worlds import Additive, Learning, Noisy, Recency
+from cuvee.mixtures import worlds
+from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.history import RunResult, Score, Stage
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.methods import anneal, jointly, tails
+from cuvee.mixtures.methods.anneal import Anneal
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.worlds import Additive, Learning, Noisy, Recency
 
 QUICK = {"laws": ("log_linear",), "search": "exact", "runs": 16, "folds": 3, "refits": 10}
 

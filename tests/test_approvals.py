@@ -11,15 +11,15 @@ import bound_study
 import old_study
 import pytest
 
-from flows import delivery, finished, handoff
-from flows.home import Home
-from flows.recipe import load, parse
-from flows.refit import refit
-from mixtures.errors import ApprovalError, EvidenceError, ExportError, RecipeError
-from tasks import handoff_approval, handoff_card
-from tasks.record import bound_tags
-from tasks.store import Store
-from tasks.track import open_ledger
+from cuvee.flows import delivery, finished, handoff
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import load, parse
+from cuvee.flows.refit import refit
+from cuvee.mixtures.errors import ApprovalError, EvidenceError, ExportError, RecipeError
+from cuvee.tasks import handoff_approval, handoff_card
+from cuvee.tasks.record import bound_tags
+from cuvee.tasks.store import Store
+from cuvee.tasks.track import open_ledger
 
 ROOT = Path(__file__).parent.parent
 HOOK = "{format: json, to: /x, webhook: 'https://cluster/hook'}"
@@ -332,7 +332,7 @@ def test_the_command_line_says_what_is_approved(study):
     bound_study.fit(folder, home)
 
     def cuvee(*words: str) -> tuple[int, str]:
-        program = [sys.executable, "-m", "flows", *words, "--home", str(home.root)]
+        program = [sys.executable, "-m", "cuvee.flows", *words, "--home", str(home.root)]
         done = subprocess.run(program, check=False, capture_output=True, text=True, cwd=ROOT)
         return done.returncode, " ".join((done.stdout + done.stderr).split())
 

@@ -11,9 +11,9 @@ import zipfile
 
 import pytest
 
-from mixtures.errors import CorruptError, DataError, StorageError
-from tasks import archives, pins
-from tasks.archives import ALL, QUICKSTART, Archive, fetch
+from cuvee.mixtures.errors import CorruptError, DataError, StorageError
+from cuvee.tasks import archives, pins
+from cuvee.tasks.archives import ALL, QUICKSTART, Archive, fetch
 
 BACKEND = """
 import os, pathlib
@@ -210,7 +210,7 @@ def test_two_fetches_at_once_do_not_disturb_each_other(tmp_path):
     path = wheel(tmp_path / "index", "letters")
     wanted = pinned(path)
     code = (
-        "import sys; from pathlib import Path; from tasks.archives import Archive, fetch;"
+        "import sys; from pathlib import Path; from cuvee.tasks.archives import Archive, fetch;"
         f"fetch(Path({str(tmp_path / 'data')!r}), [Archive('letters', '1.0', {path.name!r},"
         f"{wanted.sha256!r}, {wanted.size}, 'wheel', 'MIT')], options={index(path.parent)!r})"
     )

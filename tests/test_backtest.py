@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from test_scaling_laws import ladder
 
-from mixtures.backtest import backtest
-from mixtures.objectives import WeightedMean
-from mixtures.registry import build
-from mixtures.scale_evidence import Trial
-from mixtures.worlds import Scaled
+from cuvee.mixtures.backtest import backtest
+from cuvee.mixtures.objectives import WeightedMean
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.scale_evidence import Trial
+from cuvee.mixtures.worlds import Scaled
 
 SINGLE = {"name": "single_scale", "law": "saturating_power"}
 SIZES = {300_000: 30, 600_000: 16, 1_000_000: 14, 30_000_000: 14}

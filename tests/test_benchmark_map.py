@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mixtures import benchmark_map
-from mixtures.errors import EvidenceError
+from cuvee.mixtures import benchmark_map
+from cuvee.mixtures.errors import EvidenceError
 
 
 def runs(n=40, items=2000, low=0.6, high=1.4, seed=0):

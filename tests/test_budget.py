@@ -2,12 +2,12 @@
 
 import pytest
 
-from flows.budget import Budget, forecast, training_flops
-from flows.recipe import parse
-from flows.standing import BudgetPart, MoneyPart
-from mixtures.errors import BudgetError, RecipeError
-from mixtures.history import RunSpec, Stage
-from proxies import ladder
+from cuvee.flows.budget import Budget, forecast, training_flops
+from cuvee.flows.recipe import parse
+from cuvee.flows.standing import BudgetPart, MoneyPart
+from cuvee.mixtures.errors import BudgetError, RecipeError
+from cuvee.mixtures.history import RunSpec, Stage
+from cuvee.proxies import ladder
 
 
 def spec(seed: int = 0) -> RunSpec:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixtures.errors import StorageError
-from proxies import checkpoint, disk
+from cuvee.mixtures.errors import StorageError
+from cuvee.proxies import checkpoint, disk
 
 
 def state(step: int) -> dict[str, object]:

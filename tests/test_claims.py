@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.claims import Claims
-from tasks.store import Store
+from cuvee.tasks.claims import Claims
+from cuvee.tasks.store import Store
 
 ROOT = Path(__file__).parent.parent
 PRINTS = [f"{i:064x}" for i in range(40)]
 TAKER = """
 import sys, time
-from tasks.claims import Claims
-from tasks.store import Store
+from cuvee.tasks.claims import Claims
+from cuvee.tasks.store import Store
 claims = Claims(Store(sys.argv[1]), beat=0.2)
 with claims:
     print("ready", flush=True)
@@ -80,7 +80,7 @@ def test_of_threads_that_race_for_an_outbid_claim_one_wins(tmp_path):
 
 
 def _here() -> str:
-    from tasks import claims
+    from cuvee.tasks import claims
 
     return claims._place()
 
@@ -107,7 +107,7 @@ def test_a_sweep_on_another_machine_counts_as_gone_only_without_a_heartbeat(
     """Catches leases that expire while their owner lives, and ones that never do."""
     store = Store(url.format(tmp_path))
     theirs = Claims(store, beat=0.05, patience=0.4)
-    monkeypatch.setattr("tasks.claims._place", lambda: "elsewhere")
+    monkeypatch.setattr("cuvee.tasks.claims._place", lambda: "elsewhere")
     theirs._mark = json.dumps({"sweep": theirs.sweep, "place": "there"}).encode()
     with Claims(store, beat=0.05, patience=0.4) as mine:
         with theirs:

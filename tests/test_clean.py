@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from flows.clean import KINDS, clean, seconds
-from flows.home import Home
-from mixtures.errors import RecipeError, ServiceError, UnknownName
+from cuvee.flows.clean import KINDS, clean, seconds
+from cuvee.flows.home import Home
+from cuvee.mixtures.errors import RecipeError, ServiceError, UnknownName
 
 DAY = 86_400
 FILES = {
@@ -86,7 +86,7 @@ def test_what_is_no_age_is_refused(age, home):
 USER = """
 import sys, time
 from pathlib import Path
-from flows.home import settle
+from cuvee.flows.home import settle
 settle(Path(sys.argv[1])); print("in use", flush=True); time.sleep(60)
 """
 

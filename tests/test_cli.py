@@ -17,9 +17,9 @@ import pytest
 import tiny_study
 from typer.testing import CliRunner
 
-from tasks.process import HOME_MARK
+from cuvee.tasks.process import HOME_MARK
 
-CUVEE = [sys.executable, "-m", "flows"]
+CUVEE = [sys.executable, "-m", "cuvee.flows"]
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,7 +37,7 @@ def call(*words: str, home: Path, **settings: str) -> subprocess.CompletedProces
 
 def inside(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
     """The same in this process, which has imported everything already."""
-    from flows.__main__ import app
+    from cuvee.flows.__main__ import app
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixtures import loop, worlds
-from mixtures.history import Stage
-from mixtures.registry import build
+from cuvee.mixtures import loop, worlds
+from cuvee.mixtures.history import Stage
+from cuvee.mixtures.registry import build
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from synthetic_study import NAMES, World, _problem, synthetic_study
 
-from flows.confirm import at, compared, concluded, enlarge, planned, sized
-from flows.recipe import ConfirmPart, SizePart
-from mixtures.diagnostics import holm
-from mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
-from mixtures.history import Failed, Stage
-from tasks.confirmation import AVERAGE, BEST, RECOMMENDED, Confirmation, ConfirmedRun, Paired
-from tasks.study import summary
-from tasks.transfer import Claim, transfer
+from cuvee.flows.confirm import at, compared, concluded, enlarge, planned, sized
+from cuvee.flows.recipe import ConfirmPart, SizePart
+from cuvee.mixtures.diagnostics import holm
+from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
+from cuvee.mixtures.history import Failed, Stage
+from cuvee.tasks.confirmation import AVERAGE, BEST, RECOMMENDED, Confirmation, ConfirmedRun, Paired
+from cuvee.tasks.study import summary
+from cuvee.tasks.transfer import Claim, transfer
 
 SEEDS = (101, 102, 103)
 

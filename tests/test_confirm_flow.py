@@ -12,18 +12,18 @@ import pytest
 import tiny_study
 from typer.testing import CliRunner
 
-from flows import finished
-from flows.__main__ import app
-from flows.home import Home
-from flows.larger import run as confirm
-from flows.plan import draw_up as plan
-from flows.recipe import parse
-from flows.runner import Runner
-from flows.search import run
-from flows.server import PrefectApi
-from mixtures.errors import CorruptError, EvidenceError, RecipeError
-from tasks import handoff_card
-from tasks.store import Store
+from cuvee.flows import finished
+from cuvee.flows.__main__ import app
+from cuvee.flows.home import Home
+from cuvee.flows.larger import run as confirm
+from cuvee.flows.plan import draw_up as plan
+from cuvee.flows.recipe import parse
+from cuvee.flows.runner import Runner
+from cuvee.flows.search import run
+from cuvee.flows.server import PrefectApi
+from cuvee.mixtures.errors import CorruptError, EvidenceError, RecipeError
+from cuvee.tasks import handoff_card
+from cuvee.tasks.store import Store
 
 pytestmark = pytest.mark.slow
 SIZES = (
@@ -220,7 +220,7 @@ def test_the_command_says_a_mistake_in_one_sentence(tmp_path, study):
 def test_the_plan_counts_the_confirmation_of_each_size(after, study, capsys):
     """Ten runs of 22 steps of 16 x 256 tokens: 0.1M each. Catches a plan that leaves out what
     `cuvee confirm` will cost."""
-    from flows.display import Display
+    from cuvee.flows.display import Display
 
     home, text = after
     plan(parse(text), home, Display())

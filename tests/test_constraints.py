@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mixtures import feasible, simplex
-from mixtures.constraints import Constraints, Group, Limit, constrain
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import ConstraintError, DataError
+from cuvee.mixtures import feasible, simplex
+from cuvee.mixtures.constraints import Constraints, Group, Limit, constrain
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import ConstraintError, DataError
 
 NAMES = ("code", "web", "books", "wiki")
 DOMAINS = DomainSet(tuple(Domain(n, 100 * (i + 1), 400, n) for i, n in enumerate(NAMES)))

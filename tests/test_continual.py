@@ -15,21 +15,21 @@ import pytest
 import tiny_study
 from safetensors.torch import load_file, save_file
 
-from evaluation.limits import Limits
-from evaluation.suites import suite
-from flows import checkpoint, continual
-from flows import prepare as preparing
-from flows.home import Home
-from flows.recipe import parse
-from mixtures import loop
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import DataError, RecipeError, StorageError, UnknownName
-from mixtures.history import RunResult
-from mixtures.objectives import Floors
-from tasks import corpus as corpora
-from tasks.job import PackJob
-from tasks.pack import run_pack
-from tasks.spool import CorpusSettings
+from cuvee.evaluation.limits import Limits
+from cuvee.evaluation.suites import suite
+from cuvee.flows import checkpoint, continual
+from cuvee.flows import prepare as preparing
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import parse
+from cuvee.mixtures import loop
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import DataError, RecipeError, StorageError, UnknownName
+from cuvee.mixtures.history import RunResult
+from cuvee.mixtures.objectives import Floors
+from cuvee.tasks import corpus as corpora
+from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack import run_pack
+from cuvee.tasks.spool import CorpusSettings
 
 GOOD = """
 name: tiny
@@ -111,7 +111,7 @@ def test_every_candidate_keeps_the_replay_share():
 
 
 def preparing_problem(recipe, constraints):
-    from mixtures.problem import Problem, Proxy
+    from cuvee.mixtures.problem import Problem, Proxy
 
     return Problem(
         DOMAINS,

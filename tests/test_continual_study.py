@@ -5,10 +5,10 @@ import sqlite3
 import pytest
 from test_continual import Trained
 
-from flows.runner import Runner, ended
-from flows.search import run
-from flows.server import PrefectApi
-from tasks.store import Store
+from cuvee.flows.runner import Runner, ended
+from cuvee.flows.search import run
+from cuvee.flows.server import PrefectApi
+from cuvee.tasks.store import Store
 
 
 @pytest.mark.slow

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from contract_parts import CONSTRAINTS, DOMAINS, PROBLEM, data, fitted, quick
 
-from mixtures import worlds
-from mixtures.constraints import constrain
-from mixtures.errors import ConstraintError, RecipeError
-from mixtures.history import from_json, to_json
-from mixtures.objectives import Floors, WeightedMean, Worst
-from mixtures.registry import build, names
+from cuvee.mixtures import worlds
+from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.errors import ConstraintError, RecipeError
+from cuvee.mixtures.history import from_json, to_json
+from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
+from cuvee.mixtures.registry import build, names
 
 
 def drawn(design, constraints, seed=0, n=6):

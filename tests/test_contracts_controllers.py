@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mixtures
-from mixtures import registry, simplex
-from mixtures.controllers import Evidence, Mixes, deserialize, serialize
-from mixtures.registry import build, describe, names
+from cuvee import mixtures
+from cuvee.mixtures import registry, simplex
+from cuvee.mixtures.controllers import Evidence, Mixes, deserialize, serialize
+from cuvee.mixtures.registry import build, describe, names
 
 SKILLS = ("red", "green", "blue", "black")
 STEPS = 60

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from contract_parts import data, fitted, quick
 
-from mixtures.diagnostics import spearman
-from mixtures.errors import EvidenceError
-from mixtures.registry import build, names
+from cuvee.mixtures.diagnostics import spearman
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.registry import build, names
 
 LAWS = [  # a stack fits many laws many times over
     pytest.param(name, marks=pytest.mark.slow) if name == "stack" else name for name in names("law")

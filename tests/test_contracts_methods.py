@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from contract_parts import DOMAINS, PROBLEM, WORLD, quick
 
-from mixtures import worlds
-from mixtures.constraints import constrain
-from mixtures.diagnostics import paired
-from mixtures.history import Failed
-from mixtures.loop import generator, search
-from mixtures.registry import build, describe, lookup, names
+from cuvee.mixtures import worlds
+from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.diagnostics import paired
+from cuvee.mixtures.history import Failed
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.registry import build, describe, lookup, names
 
 SLOW = ("anneal", "bayes", "ladder")  # methods of many fits, here of a law that takes no time
 

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from mixtures import controllers
-from mixtures.controllers import Evidence, State
-from mixtures.controllers.aioli import Aioli
-from mixtures.controllers.doge import Doge
-from mixtures.controllers.exp3 import Exp3
-from mixtures.controllers.grape import Grape
-from mixtures.controllers.group_dro import GroupDRO
-from mixtures.controllers.mixmin import MixMin
-from mixtures.controllers.skill_it import SkillIt
-from mixtures.errors import DataError, EvidenceError, RecipeError
-from proxies import control, gradients, reference
-from proxies import train as trainer
-from proxies.likelihood import PackLikelihood
-from proxies.synthetic import SyntheticCorpus
-from proxies.train import Progress, TrainedRun, train
+from cuvee.mixtures import controllers
+from cuvee.mixtures.controllers import Evidence, State
+from cuvee.mixtures.controllers.aioli import Aioli
+from cuvee.mixtures.controllers.doge import Doge
+from cuvee.mixtures.controllers.exp3 import Exp3
+from cuvee.mixtures.controllers.grape import Grape
+from cuvee.mixtures.controllers.group_dro import GroupDRO
+from cuvee.mixtures.controllers.mixmin import MixMin
+from cuvee.mixtures.controllers.skill_it import SkillIt
+from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError
+from cuvee.proxies import control, gradients, reference
+from cuvee.proxies import train as trainer
+from cuvee.proxies.likelihood import PackLikelihood
+from cuvee.proxies.synthetic import SyntheticCorpus
+from cuvee.proxies.train import Progress, TrainedRun, train
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 EVEN = dict.fromkeys(("code", "law", "web"), 1 / 3)

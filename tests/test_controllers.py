@@ -6,16 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from mixtures.controllers import Evidence, ado, moments
-from mixtures.controllers.ado import Ado
-from mixtures.controllers.aioli import Aioli, linear_dynamics
-from mixtures.controllers.doge import Doge
-from mixtures.controllers.exp3 import Exp3, exploration
-from mixtures.controllers.grape import Grape
-from mixtures.controllers.group_dro import GroupDRO
-from mixtures.controllers.mixmin import MixMin
-from mixtures.controllers.skill_it import SkillIt
-from mixtures.errors import RecipeError
+from cuvee.mixtures.controllers import Evidence, ado, moments
+from cuvee.mixtures.controllers.ado import Ado
+from cuvee.mixtures.controllers.aioli import Aioli, linear_dynamics
+from cuvee.mixtures.controllers.doge import Doge
+from cuvee.mixtures.controllers.exp3 import Exp3, exploration
+from cuvee.mixtures.controllers.grape import Grape
+from cuvee.mixtures.controllers.group_dro import GroupDRO
+from cuvee.mixtures.controllers.mixmin import MixMin
+from cuvee.mixtures.controllers.skill_it import SkillIt
+from cuvee.mixtures.errors import RecipeError
 
 TWO, EVEN = ("a", "b"), (0.5, 0.5)
 

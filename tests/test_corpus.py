@@ -11,11 +11,11 @@ import unicodedata
 import numpy as np
 import pytest
 
-from mixtures.errors import CorruptError, DataError, StorageError
-from proxies import tokenizer as tokenizers
-from proxies.corpus import Files, Texts
-from proxies.shards import Corpus, folder_names, read_manifest, write_manifest
-from tasks.corpus import CorpusSettings, prepare
+from cuvee.mixtures.errors import CorruptError, DataError, StorageError
+from cuvee.proxies import tokenizer as tokenizers
+from cuvee.proxies.corpus import Files, Texts
+from cuvee.proxies.shards import Corpus, folder_names, read_manifest, write_manifest
+from cuvee.tasks.corpus import CorpusSettings, prepare
 
 SMALL = CorpusSettings(
     vocabulary=300, valid_share=0.1, valid_bytes=20_000, min_tokens=50, tokenizer_bytes=20_000
@@ -105,9 +105,9 @@ def test_long_documents_in_stretches_give_the_same_shards(tmp_path, monkeypatch)
     given = sources()
     given["weather"] = Texts((*given["weather"].texts, long, long[:20_000], "w" * 3000))
     whole = prepare(given, tmp_path / "one", benchmarks={"b": [QUESTION]}, settings=SMALL)
-    monkeypatch.setattr("tasks.spool.STRETCH", 700)
-    monkeypatch.setattr("evaluation.decontaminate.BATCH", 3000)
-    monkeypatch.setattr("tasks.spool.GROUP", 2000)
+    monkeypatch.setattr("cuvee.tasks.spool.STRETCH", 700)
+    monkeypatch.setattr("cuvee.evaluation.decontaminate.BATCH", 3000)
+    monkeypatch.setattr("cuvee.tasks.spool.GROUP", 2000)
     parts = prepare(given, tmp_path / "two", benchmarks={"b": [QUESTION]}, settings=SMALL)
     assert files(whole.root) == files(parts.root)
     assert whole.manifest["domains"][0]["counts"]["documents_cut"] == 2
@@ -116,8 +116,8 @@ def test_long_documents_in_stretches_give_the_same_shards(tmp_path, monkeypatch)
 GROWTH = """
 import re, sys
 from pathlib import Path
-from proxies.corpus import Files
-from tasks.corpus import CorpusSettings, prepare
+from cuvee.proxies.corpus import Files
+from cuvee.tasks.corpus import CorpusSettings, prepare
 
 settings = CorpusSettings(vocabulary=512, valid_bytes=20_000)
 prepare(

@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from flows.plan import looks as cost_of_looks
-from flows.recipe import parse
-from mixtures import worlds
-from mixtures.backtest import backtest
-from mixtures.diagnostics import paired
-from mixtures.errors import RecipeError
-from mixtures.history import RunResult, Score, from_json, to_json
-from mixtures.methods.rungs import Rung, gathered
-from mixtures.objectives import WeightedMean
-from mixtures.registry import build
-from mixtures.scaling import Runs, equations
-from mixtures.worlds.scaled import SIZES, Scaled
-from proxies import ladder
-from proxies.contract import Looks
-from proxies.synthetic import SyntheticCorpus
-from proxies.train import TrainedRun, train
-from proxies.trunk import Route
+from cuvee.flows.plan import looks as cost_of_looks
+from cuvee.flows.recipe import parse
+from cuvee.mixtures import worlds
+from cuvee.mixtures.backtest import backtest
+from cuvee.mixtures.diagnostics import paired
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.history import RunResult, Score, from_json, to_json
+from cuvee.mixtures.methods.rungs import Rung, gathered
+from cuvee.mixtures.objectives import WeightedMean
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.scaling import Runs, equations
+from cuvee.mixtures.worlds.scaled import SIZES, Scaled
+from cuvee.proxies import ladder
+from cuvee.proxies.contract import Looks
+from cuvee.proxies.synthetic import SyntheticCorpus
+from cuvee.proxies.train import TrainedRun, train
+from cuvee.proxies.trunk import Route
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 SPEC = CORPUS.spec({"web": 1.0})

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import decontaminate
-from evaluation.decontaminate import NGramIndex, blocks, fingerprint
-from evaluation.grams import normal
-from mixtures.errors import DataError
+from cuvee.evaluation import decontaminate
+from cuvee.evaluation.decontaminate import NGramIndex, blocks, fingerprint
+from cuvee.evaluation.grams import normal
+from cuvee.mixtures.errors import DataError
 
 MARKED = ["a", "b", "c", "dd", "Ee", "f,", "9"]
 PLAIN = ["a", "b", "c", "dd", "ee", "f", "9"]
@@ -135,7 +135,7 @@ def test_agrees_with_sets_of_tuples(documents, texts):
 
 def test_many_documents_at_once_give_what_one_at_a_time_gives(monkeypatch):
     """Catches state that leaks between sweeps: block numbers, powers, batch borders."""
-    monkeypatch.setattr("evaluation.decontaminate.BATCH", 20_000)
+    monkeypatch.setattr("cuvee.evaluation.decontaminate.BATCH", 20_000)
     texts = [" ".join(words(15, seed)) for seed in range(20)]
     documents = [" ".join(words(50 + 40 * seed, 1000 + seed)) for seed in range(60)]
     for i in range(0, 60, 7):

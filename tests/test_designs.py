@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from mixtures import simplex
-from mixtures.constraints import constrain
-from mixtures.designs.additions import Additions
-from mixtures.designs.anchors import Anchors
-from mixtures.designs.d_optimal import DOptimal
-from mixtures.designs.dirichlet import Dirichlet, rounded_to
-from mixtures.designs.distinct import distinct
-from mixtures.designs.hierarchical import Hierarchical
-from mixtures.designs.lattice import Lattice, lattice
-from mixtures.designs.leave_one_out import LeaveOneOut
-from mixtures.designs.max_min import MaxMin
-from mixtures.designs.reuse import Reuse
-from mixtures.designs.sobol import Sobol
-from mixtures.designs.vertices import Vertices
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import ConstraintError, RecipeError
+from cuvee.mixtures import simplex
+from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.designs.additions import Additions
+from cuvee.mixtures.designs.anchors import Anchors
+from cuvee.mixtures.designs.d_optimal import DOptimal
+from cuvee.mixtures.designs.dirichlet import Dirichlet, rounded_to
+from cuvee.mixtures.designs.distinct import distinct
+from cuvee.mixtures.designs.hierarchical import Hierarchical
+from cuvee.mixtures.designs.lattice import Lattice, lattice
+from cuvee.mixtures.designs.leave_one_out import LeaveOneOut
+from cuvee.mixtures.designs.max_min import MaxMin
+from cuvee.mixtures.designs.reuse import Reuse
+from cuvee.mixtures.designs.sobol import Sobol
+from cuvee.mixtures.designs.vertices import Vertices
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import ConstraintError, RecipeError
 
 NAMES = ("a", "b", "c", "d", "e")
 DOMAINS = DomainSet(

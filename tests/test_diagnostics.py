@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mixtures import diagnostics, simplex
-from mixtures.diagnostics import Sample
-from mixtures.errors import EvidenceError
-from mixtures.laws import Prediction
-from mixtures.objectives import WeightedMean
+from cuvee.mixtures import diagnostics, simplex
+from cuvee.mixtures.diagnostics import Sample
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.laws import Prediction
+from cuvee.mixtures.objectives import WeightedMean
 
 FORM = WeightedMean({"t": 1.0}).shape(["t"], np.zeros(1))
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import recipe as recipes
-from mixtures import registry
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import CuveeError, RecipeError
-from mixtures.loop import generator
-from mixtures.problem import Problem, Proxy
+from cuvee.flows import recipe as recipes
+from cuvee.mixtures import registry
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import CuveeError, RecipeError
+from cuvee.mixtures.loop import generator
+from cuvee.mixtures.problem import Problem, Proxy
 
 ROOT = Path(__file__).parent.parent
 READMES = sorted(

@@ -3,12 +3,12 @@
 import pytest
 import tiny_study
 
-from flows import earlier
-from flows.home import Home
-from flows.prepare import plainly, prepare, problem
-from flows.recipe import parse
-from mixtures.history import RunResult, Score
-from tasks.store import Store
+from cuvee.flows import earlier
+from cuvee.flows.home import Home
+from cuvee.flows.prepare import plainly, prepare, problem
+from cuvee.flows.recipe import parse
+from cuvee.mixtures.history import RunResult, Score
+from cuvee.tasks.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows import recipe as recipes
-from flows.refit import posed, read_tables, told
-from mixtures import diagnostics, outliers, registry, simplex, worlds
-from mixtures.designs.distinct import distinct
-from mixtures.errors import EvidenceError
-from mixtures.history import RunResult, Score
-from mixtures.loop import generator
-from mixtures.methods import evidence
-from mixtures.worlds import Additive
+from cuvee.flows import recipe as recipes
+from cuvee.flows.refit import posed, read_tables, told
+from cuvee.mixtures import diagnostics, outliers, registry, simplex, worlds
+from cuvee.mixtures.designs.distinct import distinct
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import RunResult, Score
+from cuvee.mixtures.loop import generator
+from cuvee.mixtures.methods import evidence
+from cuvee.mixtures.worlds import Additive
 
 QUICK = {"folds": 3, "refits": 10, "laws": ["log_linear"], "search": "auto"}
 SMALL = settings(max_examples=6, deadline=None, derandomize=True)

@@ -12,14 +12,14 @@ import pytest
 from py_mini_racer import MiniRacer
 from synthetic_study import synthetic_study
 
-from mixtures import recommendation, surface, worlds
-from mixtures.constraints import Group, constrain
-from mixtures.history import table
-from mixtures.loop import search
-from mixtures.objectives import Floors, Worst
-from mixtures.registry import build
-from tasks.explorer import values
-from tasks.report import write
+from cuvee.mixtures import recommendation, surface, worlds
+from cuvee.mixtures.constraints import Group, constrain
+from cuvee.mixtures.history import table
+from cuvee.mixtures.loop import search
+from cuvee.mixtures.objectives import Floors, Worst
+from cuvee.mixtures.registry import build
+from cuvee.tasks.explorer import values
+from cuvee.tasks.report import write
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

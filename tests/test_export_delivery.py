@@ -12,11 +12,11 @@ from export_readers import FIXED, PATHS, READERS, STAGED, TOKENS, by_path, const
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import CuveeError, ExportError
-from mixtures.history import Stage
-from tasks import exports
-from tasks.exports import Blend
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import CuveeError, ExportError
+from cuvee.mixtures.history import Stage
+from cuvee.tasks import exports
+from cuvee.tasks.exports import Blend
 
 ODD = (
     "source:topic",

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import ExportError
-from mixtures.history import Stage
-from tasks import exports
-from tasks.exports import Blend
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.history import Stage
+from cuvee.tasks import exports
+from cuvee.tasks.exports import Blend
 
 SEEDS = range(6)
 WANT = {"web": 0.5, "code": 0.3, "chat": 0.2}

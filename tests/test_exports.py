@@ -25,10 +25,10 @@ from export_readers import (
 )
 from export_readers import megatron_phase as phase
 
-from mixtures.errors import CuveeError, DataError, ExportError, UnknownName
-from mixtures.history import Stage
-from tasks import exports
-from tasks.exports import Blend
+from cuvee.mixtures.errors import CuveeError, DataError, ExportError, UnknownName
+from cuvee.mixtures.history import Stage
+from cuvee.tasks import exports
+from cuvee.tasks.exports import Blend
 
 ROUGH = {"mixtera": 0.01, "levanter": 0.002}  # what dealing out in chunks and blocks costs
 

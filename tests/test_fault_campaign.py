@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mixtures.history import RunResult, RunSpec, Score, Stage
-from tasks.store import Store
+from cuvee.mixtures.history import RunResult, RunSpec, Score, Stage
+from cuvee.tasks.store import Store
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 

@@ -15,18 +15,18 @@ import psutil
 import pytest
 import tiny_study
 
-from flows import trainings as training
-from flows.home import Home
-from flows.prepare import plainly, prepare, problem
-from flows.recipe import parse
-from flows.runner import Runner, ended
-from flows.search import run
-from flows.server import PrefectApi
-from mixtures.errors import DataError, TrainingError
-from mixtures.history import Failed, RunResult
-from tasks.ledger import MemoryLedger
-from tasks.recorder import Recorder
-from tasks.store import Store
+from cuvee.flows import trainings as training
+from cuvee.flows.home import Home
+from cuvee.flows.prepare import plainly, prepare, problem
+from cuvee.flows.recipe import parse
+from cuvee.flows.runner import Runner, ended
+from cuvee.flows.search import run
+from cuvee.flows.server import PrefectApi
+from cuvee.mixtures.errors import DataError, TrainingError
+from cuvee.mixtures.history import Failed, RunResult
+from cuvee.tasks.ledger import MemoryLedger
+from cuvee.tasks.recorder import Recorder
+from cuvee.tasks.store import Store
 
 
 @pytest.fixture(scope="module")

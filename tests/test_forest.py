@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxies import forest
-from proxies.ladder import Rung
-from proxies.layers import Attention, Branches, apply, attend, fused_attention
-from proxies.likelihood import PackLikelihood
-from proxies.model import Model
+from cuvee.proxies import forest
+from cuvee.proxies.ladder import Rung
+from cuvee.proxies.layers import Attention, Branches, apply, attend, fused_attention
+from cuvee.proxies.likelihood import PackLikelihood
+from cuvee.proxies.model import Model
 
 RUNG = Rung("tiny", width=32, layers=2, heads=2, context=24)
 VOCABULARY = 50
@@ -59,8 +59,8 @@ def alone(likelihood, contexts, answers):
 def test_answers_equal_those_of_plain_sequences(monkeypatch, budget, keep, device):
     """Catches an answer that sees its neighbor or padding, positions that go on from the answer
     before, the wrong row of logits, answers out of order, and models mixed up."""
-    monkeypatch.setattr("proxies.likelihood.CPU_BATCH", budget)
-    monkeypatch.setattr("proxies.likelihood.BATCH", 3 * budget)
+    monkeypatch.setattr("cuvee.proxies.likelihood.CPU_BATCH", budget)
+    monkeypatch.setattr("cuvee.proxies.likelihood.BATCH", 3 * budget)
     likelihood = pack(keep=keep, device=device)
     contexts, answers = questions(0)
     contexts += [contexts[0]]
@@ -89,7 +89,7 @@ def test_what_would_be_decoded_is_greedy():
 def test_all_kernels_see_the_same_branches(monkeypatch):
     """Catches a mask or positions that one of the attention kernels ignores, and blocks of queries
     that miss a key or end early."""
-    monkeypatch.setattr("proxies.layers.BLOCK", 7)
+    monkeypatch.setattr("cuvee.proxies.layers.BLOCK", 7)
     contexts, answers = questions(1, count=6)
     planted = forest.plant(forest.grow(contexts, answers, longest=RUNG.context))
     model = pack(models=1).model

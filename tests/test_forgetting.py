@@ -6,12 +6,12 @@ import json
 import pytest
 from synthetic_study import NAMES, synthetic_study
 
-from tasks.confirmation import ConfirmedRun, confirmation
-from tasks.continual import MEAN, Continual, Start, broken, worst
-from tasks.forgetting import forgetting
-from tasks.headline import figures, warnings
-from tasks.record import study_entry
-from tasks.study import summary
+from cuvee.tasks.confirmation import ConfirmedRun, confirmation
+from cuvee.tasks.continual import MEAN, Continual, Start, broken, worst
+from cuvee.tasks.forgetting import forgetting
+from cuvee.tasks.headline import figures, warnings
+from cuvee.tasks.record import study_entry
+from cuvee.tasks.study import summary
 
 
 def hand_made():

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from synthetic_study import synthetic_study
 
-from flows import recipe as recipes
-from flows.refit import from_tables
-from mixtures import recommendation, worlds
-from mixtures.constraints import constrain
-from mixtures.diagnostics import Sample
-from mixtures.errors import DataError, RecipeError
-from mixtures.loop import generator, search
-from mixtures.methods import tradeoff
-from mixtures.objectives import Floors, Regret, WeightedMean, Worst
-from mixtures.recommendation import DISTANCE, Compromise, Front
-from mixtures.registry import build
-from tasks import tables
-from tasks.report import write
+from cuvee.flows import recipe as recipes
+from cuvee.flows.refit import from_tables
+from cuvee.mixtures import recommendation, worlds
+from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.diagnostics import Sample
+from cuvee.mixtures.errors import DataError, RecipeError
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.methods import tradeoff
+from cuvee.mixtures.objectives import Floors, Regret, WeightedMean, Worst
+from cuvee.mixtures.recommendation import DISTANCE, Compromise, Front
+from cuvee.mixtures.registry import build
+from cuvee.tasks import tables
+from cuvee.tasks.report import write
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=2), sd=0.002)
 PROBLEM = worlds.problem(WORLD)

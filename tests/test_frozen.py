@@ -13,16 +13,16 @@ from types import SimpleNamespace
 import old_study
 import pytest
 
-from flows import prepare as preparing
-from flows.home import Home
-from flows.recipe import load
-from flows.refit import refit
-from mixtures import loop
-from mixtures.domains import Domain, DomainSet
-from mixtures.history import RunResult
-from tasks.record import key, prefixed, study_params
-from tasks.store import Store
-from tasks.track import open_ledger
+from cuvee.flows import prepare as preparing
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import load
+from cuvee.flows.refit import refit
+from cuvee.mixtures import loop
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.history import RunResult
+from cuvee.tasks.record import key, prefixed, study_params
+from cuvee.tasks.store import Store
+from cuvee.tasks.track import open_ledger
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"

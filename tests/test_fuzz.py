@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluation import benchmarks
-from mixtures.errors import CorruptError, DataError
-from proxies import checkpoint, corpus, start
-from proxies.ladder import rung
-from proxies.model import Model
+from cuvee.evaluation import benchmarks
+from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies import checkpoint, corpus, start
+from cuvee.proxies.ladder import rung
+from cuvee.proxies.model import Model
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 

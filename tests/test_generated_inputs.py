@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixtures.errors import RecipeError
+from cuvee.mixtures.errors import RecipeError
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 

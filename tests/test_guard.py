@@ -16,8 +16,8 @@ import strangers
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from flows.server import PrefectApi
-from tasks.review import open_to_others
+from cuvee.flows.server import PrefectApi
+from cuvee.tasks.review import open_to_others
 
 EVIL = "https://evil.example"
 SHUT = [
@@ -153,7 +153,7 @@ def test_a_link_signs_a_browser_in_once_and_only_its_own():
     """Catches a link that is taken without its password, and a cookie that any path can set."""
     import asyncio
 
-    from tasks.guard import Guard
+    from cuvee.tasks.guard import Guard
 
     async def inner(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -189,14 +189,14 @@ def test_a_link_signs_a_browser_in_once_and_only_its_own():
 @pytest.fixture(scope="module")
 def review(tmp_path_factory):
     """The record of one version, served by `cuvee review`'s own server: port and password."""
-    from tasks.track import local_uri, open_ledger
+    from cuvee.tasks.track import local_uri, open_ledger
 
     folder = tmp_path_factory.mktemp("home") / "mlflow"
     ledger = open_ledger(folder)
     run = ledger.create("study", {})
     ledger.enroll("study", run, {"cuvee.recommendation": "f" * 64}, "a recommendation")
     code = (
-        "import sys; from pathlib import Path; from tasks.review import review\n"
+        "import sys; from pathlib import Path; from cuvee.tasks.review import review\n"
         "review(Path(sys.argv[1]), lambda s: print(s, flush=True), port=int(sys.argv[2]))"
     )
     with socket.socket() as probe:

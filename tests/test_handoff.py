@@ -16,15 +16,15 @@ import pytest
 import receiver
 import recommended_study
 
-from flows import handoff
-from flows.home import Home
-from flows.recipe import parse
-from flows.refit import refit
-from mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
-from tasks import exports, handoff_approval, handoff_card, handoff_manifest
-from tasks.record import bound_tags
-from tasks.store import Store
-from tasks.track import open_ledger
+from cuvee.flows import handoff
+from cuvee.flows.home import Home
+from cuvee.flows.recipe import parse
+from cuvee.flows.refit import refit
+from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
+from cuvee.tasks import exports, handoff_approval, handoff_card, handoff_manifest
+from cuvee.tasks.record import bound_tags
+from cuvee.tasks.store import Store
+from cuvee.tasks.track import open_ledger
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("axolotl", "huggingface", "nanotron")  # 1,562 sequences are too few for them
@@ -446,7 +446,15 @@ def test_a_watch_hands_off_what_is_approved_in_the_record_and_calls_once(study, 
         recipe = parse(path.read_text())
         card = handoff.latest(recipe, home)
         ledger = registered(home, card, recipe)
-        words = [sys.executable, "-m", "flows", "handoff", str(path), "--home", str(home.root)]
+        words = [
+            sys.executable,
+            "-m",
+            "cuvee.flows",
+            "handoff",
+            str(path),
+            "--home",
+            str(home.root),
+        ]
         refused = subprocess.run(words, check=False, capture_output=True, text=True, cwd=ROOT)
         assert refused.returncode == 2 and "is not approved" in refused.stderr
         with subprocess.Popen([*words, "--watch"], cwd=ROOT) as watching:

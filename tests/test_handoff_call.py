@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import receiver
 
-from mixtures.errors import HandoffError, RecipeError
-from tasks import handoff_call
-from tasks.handoff_call import Call, once
-from tasks.store import Store
+from cuvee.mixtures.errors import HandoffError, RecipeError
+from cuvee.tasks import handoff_call
+from cuvee.tasks.handoff_call import Call, once
+from cuvee.tasks.store import Store
 
 KEY = "k" * 64
 
@@ -39,8 +39,8 @@ def process(store: Store, url: str, before: str = "") -> subprocess.Popen[str]:
     """Another process that makes the call; `before` runs in it first."""
     program = (
         "import os, signal, sys\n"
-        "from tasks import handoff_call\n"
-        "from tasks.store import Store\n"
+        "from cuvee.tasks import handoff_call\n"
+        "from cuvee.tasks.store import Store\n"
         f"{before}\n"
         "try:\n"
         f"    found = handoff_call.once(handoff_call.Call({url!r}), Store({store.url!r}), {KEY!r},"

@@ -14,9 +14,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evaluation import benchmarks, harness, judge, scores, suites
-from evaluation.likelihood import Row, totals
-from mixtures.errors import DataError, EvidenceError, RecipeError, UnknownName
+from cuvee.evaluation import benchmarks, harness, judge, scores, suites
+from cuvee.evaluation.likelihood import Row, totals
+from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError, UnknownName
 
 CONTEXT = 48
 QUESTIONS = (
@@ -381,7 +381,7 @@ def test_every_offline_task_is_defined_once():
 
 def test_untrained_baseline_averages_the_pack():
     """Catches the first model taken for all, and an error over items where models vary."""
-    from mixtures.history import Score
+    from cuvee.mixtures.history import Score
 
     pack = [scores.PackScores({"task/a": Score(v, 0.5, 9)}) for v in (1.0, 3.0)]
     found = scores.untrained([*pack, scores.BROKEN])["task/a"]

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from mixtures import history
-from mixtures.errors import ConstraintError, EvidenceError
-from mixtures.history import Failed, RunResult, RunSpec, Score, Stage
+from cuvee.mixtures import history
+from cuvee.mixtures.errors import ConstraintError, EvidenceError
+from cuvee.mixtures.history import Failed, RunResult, RunSpec, Score, Stage
 
 SPEC = RunSpec(
     domains=("a", "b"),

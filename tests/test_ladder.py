@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from mixtures.errors import RecipeError, UnknownName
-from proxies import ladder
+from cuvee.mixtures.errors import RecipeError, UnknownName
+from cuvee.proxies import ladder
 
 
 @pytest.mark.parametrize("size", ladder.LADDER)

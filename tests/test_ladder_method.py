@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixtures import recommendation, worlds
-from mixtures.errors import RecipeError, UnknownName
-from mixtures.history import Failed
-from mixtures.loop import generator, search
-from mixtures.methods import splits
-from mixtures.methods.forecast import gains_at
-from mixtures.methods.ladder import climbers
-from mixtures.problem import Proxy
-from mixtures.registry import build, describe
-from mixtures.worlds.scaled import SIZES
+from cuvee.mixtures import recommendation, worlds
+from cuvee.mixtures.errors import RecipeError, UnknownName
+from cuvee.mixtures.history import Failed
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.methods import splits
+from cuvee.mixtures.methods.forecast import gains_at
+from cuvee.mixtures.methods.ladder import climbers
+from cuvee.mixtures.problem import Proxy
+from cuvee.mixtures.registry import build, describe
+from cuvee.mixtures.worlds.scaled import SIZES
 
 RUNGS = (
     {"size": "0.6M", "tokens": "12M", "runs": 14},

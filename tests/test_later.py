@@ -2,12 +2,12 @@
 
 import pytest
 
-from mixtures import worlds
-from mixtures.history import History, RunSpec
-from mixtures.loop import generator
-from mixtures.methods import later
-from mixtures.registry import build
-from mixtures.worlds import Learning, Noisy, Recency
+from cuvee.mixtures import worlds
+from cuvee.mixtures.history import History, RunSpec
+from cuvee.mixtures.loop import generator
+from cuvee.mixtures.methods import later
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.worlds import Learning, Noisy, Recency
 
 METHODS = {
     "regmix": {"runs": 8, "laws": ("log_linear",)},

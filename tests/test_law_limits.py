@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mixtures import worlds
-from mixtures.errors import EvidenceError
-from mixtures.history import RunResult, Score
-from mixtures.methods import evidence
-from mixtures.registry import build
+from cuvee.mixtures import worlds
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import RunResult, Score
+from cuvee.mixtures.methods import evidence
+from cuvee.mixtures.registry import build
 
 
 @pytest.mark.parametrize("name", ["kriging", "gaussian_process"])

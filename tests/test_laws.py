@@ -7,8 +7,8 @@ get right on its own.
 import numpy as np
 import pytest
 
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.laws import (
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.laws import (
     autoscale,
     bimix,
     calibration,
@@ -26,7 +26,7 @@ from mixtures.laws import (
     saturating_power,
     stack,
 )
-from mixtures.registry import build
+from cuvee.mixtures.registry import build
 
 CURVES = {
     "autoscale": (autoscale._curve, 10),

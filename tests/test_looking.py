@@ -11,18 +11,18 @@ import pytest
 import tiny_study
 import yaml
 
-from flows import looking, schedule
-from flows.home import Home
-from flows.looking import Picture
-from flows.recipe import parse
-from flows.schedule import read, reuse
-from flows.serving import _signing_in, deployment, fields
-from mixtures.constraints import Constraints
-from mixtures.designs.reuse import Reuse
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import ConstraintError, RecipeError, ServiceError
-from mixtures.ratios import held
-from tasks.store import Store
+from cuvee.flows import looking, schedule
+from cuvee.flows.home import Home
+from cuvee.flows.looking import Picture
+from cuvee.flows.recipe import parse
+from cuvee.flows.schedule import read, reuse
+from cuvee.flows.serving import _signing_in, deployment, fields
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.reuse import Reuse
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import ConstraintError, RecipeError, ServiceError
+from cuvee.mixtures.ratios import held
+from cuvee.tasks.store import Store
 
 BEFORE = Picture(
     recipe="r",
@@ -150,7 +150,7 @@ def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
     text = tiny_study.recipe(tmp_path, schedule="{cron: 0 5 * * 2, timezone: Europe/Paris}")
     recipe = parse(text)
     made = deployment(recipe, text, tmp_path, cron="", parameters='{"seed": 5}')
-    assert made.entrypoint == "flows.schedule.scheduled_sweep" and made.concurrency_limit == 1
+    assert made.entrypoint == "cuvee.flows.schedule.scheduled_sweep" and made.concurrency_limit == 1
     assert made.schedules[0].schedule.cron == "0 5 * * 2"
     assert made.schedules[0].schedule.timezone == "Europe/Paris"
     assert made.parameters == {"recipe": text, "home": str(tmp_path), "changes": {"seed": 5}}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from proxies import loss
-from proxies.loss import linear_cross_entropy
+from cuvee.proxies import loss
+from cuvee.proxies.loss import linear_cross_entropy
 
 torch.set_num_threads(1)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.server import reached
-from mixtures.errors import ServiceError
+from cuvee.flows.server import reached
+from cuvee.mixtures.errors import ServiceError
 
 ROOT = Path(__file__).parent.parent
 REQUEST = httpx.Request("POST", "http://127.0.0.1:1/api/task_runs/")
@@ -38,12 +38,12 @@ def test_what_a_client_meets_becomes_one_sentence(error):
 
 PROGRAM = """
 import sys, time
-from flows.home import QUIET
+from cuvee.flows.home import QUIET
 import os
 os.environ.update(QUIET)
 os.environ["PREFECT_HOME"] = sys.argv[1]
 os.environ["PREFECT_API_URL"] = sys.argv[2]
-from flows.server import reached
+from cuvee.flows.server import reached
 import prefect  # as it is when a flow has run
 from prefect.events import emit_event
 began = time.monotonic()

@@ -5,16 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mixtures import simplex, worlds
-from mixtures.errors import EvidenceError
-from mixtures.history import Failed
-from mixtures.loop import generator, search
-from mixtures.methods import choice
-from mixtures.methods.bayes import Bayes
-from mixtures.methods.mixing_laws import MixingLaws
-from mixtures.methods.olmix import Olmix
-from mixtures.methods.regmix import RegMix
-from mixtures.objectives import Floors, WeightedMean, Worst
+from cuvee.mixtures import simplex, worlds
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import Failed
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.methods import choice
+from cuvee.mixtures.methods.bayes import Bayes
+from cuvee.mixtures.methods.mixing_laws import MixingLaws
+from cuvee.mixtures.methods.olmix import Olmix
+from cuvee.mixtures.methods.regmix import RegMix
+from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=3), sd=0.004)
 TASK = worlds.problem(WORLD)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixtures.errors import DataError, RecipeError
-from mixtures.history import RunSpec, Stage
-from proxies.mixer import BLOCK, Stream
+from cuvee.mixtures.errors import DataError, RecipeError
+from cuvee.mixtures.history import RunSpec, Stage
+from cuvee.proxies.mixer import BLOCK, Stream
 
 CONTEXT, BATCH = 4, 3
 SIZES = {"code": 4001, "law": 1201, "web": 20001, "prose": 401}

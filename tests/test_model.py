@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxies import checkpoint, layers
-from proxies.ladder import rung
-from proxies.likelihood import PackLikelihood
-from proxies.model import Model, initial
-from proxies.optimizer import AdamW
-from proxies.products import product
+from cuvee.proxies import checkpoint, layers
+from cuvee.proxies.ladder import rung
+from cuvee.proxies.likelihood import PackLikelihood
+from cuvee.proxies.model import Model, initial
+from cuvee.proxies.optimizer import AdamW
+from cuvee.proxies.products import product
 
 VOCABULARY = 300
 

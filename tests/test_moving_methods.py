@@ -6,17 +6,17 @@ import json
 import numpy as np
 import pytest
 
-from mixtures import recommendation, skills, worlds
-from mixtures.diagnostics import paired
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import Failed, RunResult, Score
-from mixtures.loop import generator, search
-from mixtures.methods import moving
-from mixtures.methods.doremi import DoReMi
-from mixtures.methods.skill_it import SkillIt
-from mixtures.objectives import WeightedMean
-from mixtures.skills import SkillGraph
-from mixtures.worlds.training import losses
+from cuvee.mixtures import recommendation, skills, worlds
+from cuvee.mixtures.diagnostics import paired
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.history import Failed, RunResult, Score
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.methods import moving
+from cuvee.mixtures.methods.doremi import DoReMi
+from cuvee.mixtures.methods.skill_it import SkillIt
+from cuvee.mixtures.objectives import WeightedMean
+from cuvee.mixtures.skills import SkillGraph
+from cuvee.mixtures.worlds.training import losses
 
 WORLD = worlds.Noisy(world=worlds.Learning(size=4), sd=0.003)
 TASK = worlds.problem(WORLD)

@@ -10,9 +10,9 @@ import pytest
 import tiny_study
 import yaml
 
-from flows.home import settle
-from flows.recipe import parse
-from mixtures.errors import RecipeError
+from cuvee.flows.home import settle
+from cuvee.flows.recipe import parse
+from cuvee.mixtures.errors import RecipeError
 
 NOWHERE = Path("/nowhere")  # nothing is read from disk: the text need not be there
 
@@ -112,7 +112,8 @@ def test_the_message_names_what_forbids_the_network(tmp_path):
     environment = {n: v for n, v in os.environ.items() if not n.startswith("HF_")}
     environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path / "user")}
     found = subprocess.run(
-        [sys.executable, "-m", "flows", "plan", str(recipe), "--home", str(tmp_path / "home")],
+        [sys.executable, "-m", "cuvee.flows", "plan", str(recipe),
+         "--home", str(tmp_path / "home")],
         capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
     assert found.returncode == 2

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from flows import recipe as recipes
-from flows.confirm import compared, confirm, fresh_seeds
-from flows.refit import from_tables
-from mixtures import worlds
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.loop import generator, search
-from mixtures.methods.mixing_laws import MixingLaws
-from mixtures.methods.screening import Screened, without
-from mixtures.objectives import WeightedMean, Worst
+from cuvee.flows import recipe as recipes
+from cuvee.flows.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.refit import from_tables
+from cuvee.mixtures import worlds
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.methods.mixing_laws import MixingLaws
+from cuvee.mixtures.methods.screening import Screened, without
+from cuvee.mixtures.objectives import WeightedMean, Worst
 
 METHOD = MixingLaws(runs=16, refits=12, seeds=3)
 QUIET, LOUD = "target/0", "target/1"
@@ -152,9 +152,9 @@ def test_the_recipe_the_report_and_the_command_line_agree(tmp_path):
 
     from rich.console import Console
 
-    from flows.home import Home
-    from flows.present import present
-    from flows.refit import refit
+    from cuvee.flows.home import Home
+    from cuvee.flows.present import present
+    from cuvee.flows.refit import refit
 
     text = tables(tmp_path)
     seen = {}
@@ -176,8 +176,8 @@ def test_the_recipe_the_report_and_the_command_line_agree(tmp_path):
 
 def test_the_flag_of_the_report_follows_the_recipe(tmp_path):
     """Catches a table that flags by a ratio of its own."""
-    from flows.home import Home
-    from flows.refit import refit
+    from cuvee.flows.home import Home
+    from cuvee.flows.refit import refit
 
     text = tables(tmp_path)
     flags = {}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mixtures.errors import RecipeError
-from mixtures.objectives import Floors, Regret, WeightedMean, Worst
-from mixtures.registry import build
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.objectives import Floors, Regret, WeightedMean, Worst
+from cuvee.mixtures.registry import build
 
 TARGETS = ("a", "b", "c")
 SCORES = np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]])

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows import handoff, olmix
-from flows import recipe as recipes
-from flows.display import Display, use
-from flows.home import settle
-from flows.present import present
-from flows.refit import posed, read_tables, refit, told
-from mixtures.errors import CuveeError, DataError, EvidenceError, RecipeError
-from mixtures.objectives import WeightedMean
+from cuvee.flows import handoff, olmix
+from cuvee.flows import recipe as recipes
+from cuvee.flows.display import Display, use
+from cuvee.flows.home import settle
+from cuvee.flows.present import present
+from cuvee.flows.refit import posed, read_tables, refit, told
+from cuvee.mixtures.errors import CuveeError, DataError, EvidenceError, RecipeError
+from cuvee.mixtures.objectives import WeightedMean
 
 DOMAINS = ("web:art:high", "web:law:low", "code:py:high")
 METRICS = ("algebra::olmes", "geometry::olmes", "mbpp:3shot", "noisy_qa")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixtures import outliers, worlds
-from mixtures.history import Score
+from cuvee.mixtures import outliers, worlds
+from cuvee.mixtures.history import Score
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=3, count=2), sd=0.01)
 PROBLEM = worlds.problem(WORLD)

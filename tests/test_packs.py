@@ -12,19 +12,19 @@ import pytest
 import tiny_study
 import torch
 
-from flows.home import Home
-from flows.prepare import plainly, prepare, problem
-from flows.recipe import parse
-from flows.server import PrefectApi
-from flows.trainings import Trainings
-from mixtures.errors import StorageError
-from mixtures.history import RunResult, Stage, spent
-from proxies import device, pack, train
-from proxies.synthetic import SyntheticCorpus
-from tasks.ledger import MemoryLedger
-from tasks.pack import run_pack
-from tasks.recorder import Recorder
-from tasks.store import Store
+from cuvee.flows.home import Home
+from cuvee.flows.prepare import plainly, prepare, problem
+from cuvee.flows.recipe import parse
+from cuvee.flows.server import PrefectApi
+from cuvee.flows.trainings import Trainings
+from cuvee.mixtures.errors import StorageError
+from cuvee.mixtures.history import RunResult, Stage, spent
+from cuvee.proxies import device, pack, train
+from cuvee.proxies.synthetic import SyntheticCorpus
+from cuvee.tasks.ledger import MemoryLedger
+from cuvee.tasks.pack import run_pack
+from cuvee.tasks.recorder import Recorder
+from cuvee.tasks.store import Store
 
 MIXTURES = ((0.2, 0.3, 0.5), (0.6, 0.2, 0.2), (0.1, 0.8, 0.1))
 
@@ -287,9 +287,9 @@ def test_a_step_on_an_accelerator_never_waits_for_it(monkeypatch):
 def test_a_flow_that_scores_no_task_imports_neither_torch_nor_lm_eval():
     """Catches seconds of imports that only workers need, at the top of what every study imports."""
     program = (
-        "import sys; import flows.__main__, flows.search\n"
+        "import sys; import cuvee.flows.__main__, cuvee.flows.search\n"
         "from pathlib import Path\n"
-        "from evaluation import suites\n"
+        "from cuvee.evaluation import suites\n"
         "suites.check(suites.Suite((), None, Path('/none')))\n"
         "print(*{'torch', 'lm_eval', 'transformers'} & set(sys.modules))"
     )

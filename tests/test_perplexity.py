@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from evaluation import perplexity
-from evaluation.likelihood import Row, totals
-from mixtures.errors import DataError
+from cuvee.evaluation import perplexity
+from cuvee.evaluation.likelihood import Row, totals
+from cuvee.mixtures.errors import DataError
 
 EOT = 0
 WIDTHS = np.array([0.0, 1, 2, 3, 4, 5, 6, 7])

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows import plan_rungs
-from mixtures.errors import RecipeError
-from mixtures.methods import splits
-from mixtures.methods.rungs import Rung
-from mixtures.scale_evidence import ScaleEvidence, Trial
-from proxies import ladder
+from cuvee.flows import plan_rungs
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.methods import splits
+from cuvee.mixtures.methods.rungs import Rung
+from cuvee.mixtures.scale_evidence import ScaleEvidence, Trial
+from cuvee.proxies import ladder
 
 RUNGS = (Rung("0.3M", 400_000, 32), Rung("1M", 700_000, 10), Rung("4M", 1_000_000, 8))
 HOW = {"schedule": "wsd", "rate": 1.0}

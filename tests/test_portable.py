@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixtures import diagnostics, simplex, ties
+from cuvee.mixtures import diagnostics, simplex, ties
 
 HERE = Path(__file__).parent
 CPU = Path("/proc/cpuinfo")

@@ -12,24 +12,24 @@ from synthetic_study import synthetic_study
 from test_confirm import PART, SEEDS, Trainer
 from test_ladder_method import SMALL, ladder, posed
 
-from flows.confirm import compared, enlarge, fresh_seeds, sized
-from flows.prediction import draw_up, remembered, write_copy
-from flows.recipe import ConfirmPart, SizePart
-from mixtures.errors import CorruptError, StorageError
-from mixtures.history import RunResult, canonical
-from mixtures.loop import search
-from mixtures.recommendation import Estimate
-from tasks import record
-from tasks.calibration import calibration, score
-from tasks.careful import Careful
-from tasks.confirmed import card as card_section
-from tasks.ledger import MemoryLedger
-from tasks.predictions import from_json, keep, read
-from tasks.recorder import Recorder
-from tasks.report import write
-from tasks.store import Store
-from tasks.study import summary
-from tasks.transfer import transfer
+from cuvee.flows.confirm import compared, enlarge, fresh_seeds, sized
+from cuvee.flows.prediction import draw_up, remembered, write_copy
+from cuvee.flows.recipe import ConfirmPart, SizePart
+from cuvee.mixtures.errors import CorruptError, StorageError
+from cuvee.mixtures.history import RunResult, canonical
+from cuvee.mixtures.loop import search
+from cuvee.mixtures.recommendation import Estimate
+from cuvee.tasks import record
+from cuvee.tasks.calibration import calibration, score
+from cuvee.tasks.careful import Careful
+from cuvee.tasks.confirmed import card as card_section
+from cuvee.tasks.ledger import MemoryLedger
+from cuvee.tasks.predictions import from_json, keep, read
+from cuvee.tasks.recorder import Recorder
+from cuvee.tasks.report import write
+from cuvee.tasks.store import Store
+from cuvee.tasks.study import summary
+from cuvee.tasks.transfer import transfer
 
 NOW = "2026-03-04T05:06:07+00:00"
 

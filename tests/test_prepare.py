@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows.display import Display, use
-from flows.home import Home
-from flows.prepare import corpus_parts, plainly, prepare
-from flows.recipe import build
-from mixtures.errors import DataError, RecipeError
-from proxies import disk
+from cuvee.flows.display import Display, use
+from cuvee.flows.home import Home
+from cuvee.flows.prepare import corpus_parts, plainly, prepare
+from cuvee.flows.recipe import build
+from cuvee.mixtures.errors import DataError, RecipeError
+from cuvee.proxies import disk
 
 
 def text(path, seed, documents=60):

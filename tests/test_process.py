@@ -19,15 +19,15 @@ import ray
 import strangers
 from rich.console import Console
 
-from flows import home
-from flows.cluster import reach, usable_cores
-from flows.display import Display, use
-from flows.home import end_leftovers, settle
-from flows.runner import INHERITED, Runner
-from mixtures.errors import ServiceError
-from tasks import handoff_call, process
-from tasks.handoff_call import Call
-from tasks.process import BEFORE, HOME_MARK, RUN_MARK
+from cuvee.flows import home
+from cuvee.flows.cluster import reach, usable_cores
+from cuvee.flows.display import Display, use
+from cuvee.flows.home import end_leftovers, settle
+from cuvee.flows.runner import INHERITED, Runner
+from cuvee.mixtures.errors import ServiceError
+from cuvee.tasks import handoff_call, process
+from cuvee.tasks.handoff_call import Call
+from cuvee.tasks.process import BEFORE, HOME_MARK, RUN_MARK
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,7 +145,7 @@ def test_a_folder_that_was_deleted_is_no_traceback(tmp_path):
     """Catches an error about the working folder before anything could tell it."""
     gone = tmp_path / "gone"
     gone.mkdir()
-    call = f"rmdir {gone} && exec {sys.executable} -m flows"
+    call = f"rmdir {gone} && exec {sys.executable} -m cuvee.flows"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     for words, code in (("--help", 0), ("clean", 2), ("recommended x", 2)):
         done = subprocess.run(
@@ -160,15 +160,15 @@ PROGRAM = """
 import json, os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from pathlib import Path
-from flows import own_path
+from cuvee.flows import own_path
 cleaned = own_path.leave_working_folder()
 os.environ["PYTHONPATH"] = cleaned or ""
-from flows.home import settle
+from cuvee.flows.home import settle
 place = settle(Path(sys.argv[1]))
 import psutil, ray, numpy
-from flows.runner import Runner, _load
+from cuvee.flows.runner import Runner, _load
 def look():
-    _load(("tasks.pack", "lightgbm"))
+    _load(("cuvee.tasks.pack", "lightgbm"))
     import threadpoolctl, torch
     import numpy
     numpy.ones((300, 300)) @ numpy.ones((300, 300))
@@ -196,7 +196,7 @@ def test_a_local_cluster_listens_here_alone_and_runs_nothing_of_the_working_fold
     cannot take, BLAS on all cores, and a folder in /tmp that somebody else may have made."""
     work = tmp_path / "project"
     work.mkdir()
-    for name in ("tasks", "evaluation", "proxies", "mixtures", "torch", "numpy"):
+    for name in ("tasks", "evaluation", "mixtures", "cuvee", "torch", "numpy"):
         (work / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a')\n")
     (tmp_path / "program.py").write_text(PROGRAM)
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -231,7 +231,7 @@ def test_a_bar_says_how_long_a_step_takes_in_all():
     """Catches "0:59 left 1:40", which everybody reads as 59 seconds left."""
     from rich.console import Console
 
-    from flows.display import Display
+    from cuvee.flows.display import Display
 
     display = Display(Console(force_terminal=True, width=120))
     now = [0.0]
@@ -246,7 +246,8 @@ def test_a_bar_says_how_long_a_step_takes_in_all():
 def test_a_limit_of_cores_holds_for_all_that_is_started():
     """Catches `--cores` that is taken and forgotten: children have all cores."""
     code = (
-        "import os; from flows.__main__ import _limit; from flows.cluster import usable_cores\n"
+        "import os; from cuvee.flows.__main__ import _limit\n"
+        "from cuvee.flows.cluster import usable_cores\n"
         "_limit(1); import subprocess, sys\n"
         "print(usable_cores(), subprocess.run(['nproc'], capture_output=True).stdout.decode())"
     )
@@ -276,13 +277,14 @@ def test_a_worker_that_cannot_import_is_one_sentence_and_no_word_on_rates(tmp_pa
     assert "Traceback" not in said and "\n" not in said and "rate" not in said and len(said) < 700
 
 
-def test_another_package_of_our_name_is_named_before_anything_of_it_runs(tmp_path):
-    """Catches a traceback, or a run with somebody else's `tasks`, where PYTHONPATH leads to one."""
-    (tmp_path / "theirs" / "tasks").mkdir(parents=True)
+def test_packages_with_the_names_of_our_rooms_are_nothing_to_us(tmp_path):
+    """Catches a run with somebody else's `tasks`, where PYTHONPATH leads to one."""
     ran = tmp_path / "ran"
-    (tmp_path / "theirs" / "tasks" / "__init__.py").write_text(f"open({str(ran)!r}, 'w')")
+    for room in ("tasks", "flows", "mixtures"):
+        (tmp_path / "theirs" / room).mkdir(parents=True)
+        (tmp_path / "theirs" / room / "__init__.py").write_text(f"open({str(ran)!r}, 'w')")
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "flows", "plan", "x.yaml"],
+        [sys.executable, "-P", "-m", "cuvee.flows", "plan", "x.yaml"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path / 'theirs'}:{ROOT}"},
         cwd=tmp_path,
         capture_output=True,
@@ -290,7 +292,7 @@ def test_another_package_of_our_name_is_named_before_anything_of_it_runs(tmp_pat
         check=False,
     )
     assert done.returncode == 2 and not ran.exists(), done.stderr
-    assert done.stderr.count("\n") == 1 and "another package 'tasks'" in done.stderr
+    assert "x.yaml" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -299,7 +301,7 @@ def test_another_package_of_our_name_is_named_before_anything_of_it_runs(tmp_pat
 def test_a_containers_quota_is_a_limit_of_cores(tmp_path, monkeypatch, quota, most):
     """Catches a worker for every core of the host, in a container that may use one."""
     (tmp_path / "cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr("flows.cluster.QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("cuvee.flows.cluster.QUOTA", tmp_path / "cpu.max")
     assert usable_cores() == (most or len(os.sched_getaffinity(0)))
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import recipe as recipes
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import ConstraintError, CuveeError, RecipeError, UnknownName
+from cuvee.flows import recipe as recipes
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import ConstraintError, CuveeError, RecipeError, UnknownName
 
 GOOD = """
 name: tiny

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from synthetic_study import synthetic_study
 
-from mixtures.errors import ServiceError
-from tasks import record
-from tasks.careful import Careful
-from tasks.ledger import FINISHED, MemoryLedger
-from tasks.recorder import Recorder
-from tasks.track import MlflowLedger, local_uri
+from cuvee.mixtures.errors import ServiceError
+from cuvee.tasks import record
+from cuvee.tasks.careful import Careful
+from cuvee.tasks.ledger import FINISHED, MemoryLedger
+from cuvee.tasks.recorder import Recorder
+from cuvee.tasks.track import MlflowLedger, local_uri
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from mixtures import registry
-from mixtures.designs.dirichlet import Dirichlet
-from mixtures.errors import RecipeError, UnknownName
-from mixtures.methods.regmix import RegMix
-from mixtures.registry import build, describe, names, register
+from cuvee.mixtures import registry
+from cuvee.mixtures.designs.dirichlet import Dirichlet
+from cuvee.mixtures.errors import RecipeError, UnknownName
+from cuvee.mixtures.methods.regmix import RegMix
+from cuvee.mixtures.registry import build, describe, names, register
 
 
 def test_an_unknown_name_suggests_the_nearest():

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from synthetic_study import NAMES, synthetic_study
 
-from mixtures.errors import EvidenceError, StorageError
-from mixtures.recommendation import Estimate
-from mixtures.skills import SkillGraph
-from tasks import headline, moving
-from tasks.confirmation import Confirmation, Paired, differences
-from tasks.markdown import escape, fenced
-from tasks.record import study_entry
-from tasks.report import write
-from tasks.sections import sections
-from tasks.study import finite, summary
+from cuvee.mixtures.errors import EvidenceError, StorageError
+from cuvee.mixtures.recommendation import Estimate
+from cuvee.mixtures.skills import SkillGraph
+from cuvee.tasks import headline, moving
+from cuvee.tasks.confirmation import Confirmation, Paired, differences
+from cuvee.tasks.markdown import escape, fenced
+from cuvee.tasks.record import study_entry
+from cuvee.tasks.report import write
+from cuvee.tasks.sections import sections
+from cuvee.tasks.study import finite, summary
 
 HOSTILE = "<script>alert(1)</script>|$x_1$"
 

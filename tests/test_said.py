@@ -5,10 +5,10 @@ import shlex
 
 import synthetic_study
 
-from flows.plan import repeated
-from flows.present import opened
-from mixtures.history import RunSpec, Stage
-from tasks import headline
+from cuvee.flows.plan import repeated
+from cuvee.flows.present import opened
+from cuvee.mixtures.history import RunSpec, Stage
+from cuvee.tasks import headline
 
 
 def test_the_verdict_says_first_what_holds_now():

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 from synthetic_study import synthetic_study
 
-from mixtures.history import RunResult, Score
-from mixtures.scale_evidence import Curve, Forecast, Point, ScaleEvidence, Trial
-from tasks.blocks import Picture, Table, Text
-from tasks.scale_plots import scales
-from tasks.scale_section import scale
+from cuvee.mixtures.history import RunResult, Score
+from cuvee.mixtures.scale_evidence import Curve, Forecast, Point, ScaleEvidence, Trial
+from cuvee.tasks.blocks import Picture, Table, Text
+from cuvee.tasks.scale_plots import scales
+from cuvee.tasks.scale_section import scale
 
 SMALL = Point(300_000, 400_000, 2.5, 3)
 EVIDENCE = ScaleEvidence(

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixtures import worlds
-from mixtures.errors import RecipeError
+from cuvee.mixtures import worlds
+from cuvee.mixtures.errors import RecipeError
 
 WORLD = worlds.Scaled(size=4, count=2)
 

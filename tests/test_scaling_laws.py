@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixtures.diagnostics import spearman
-from mixtures.errors import EvidenceError
-from mixtures.registry import build, names
-from mixtures.scaling import Runs, repeated
-from mixtures.scaling.bimix import _curve as bimix_curve
-from mixtures.scaling.bimix import _equation as bimix_equation
-from mixtures.scaling.joint import _curve as joint_curve
-from mixtures.scaling.joint import _equation as joint_equation
-from mixtures.worlds import Scaled
+from cuvee.mixtures.diagnostics import spearman
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.registry import build, names
+from cuvee.mixtures.scaling import Runs, repeated
+from cuvee.mixtures.scaling.bimix import _curve as bimix_curve
+from cuvee.mixtures.scaling.bimix import _equation as bimix_equation
+from cuvee.mixtures.scaling.joint import _curve as joint_curve
+from cuvee.mixtures.scaling.joint import _equation as joint_equation
+from cuvee.mixtures.worlds import Scaled
 
 LAWS = tuple(name for name in names("scaling") if name != "single_scale")
 SIZES = {300_000: 30, 600_000: 16, 1_000_000: 12, 4_000_000: 10}  # parameters: mixtures

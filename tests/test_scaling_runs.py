@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixtures.errors import EvidenceError
-from mixtures.scaling import Runs
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.scaling import Runs
 
 
 def table(n=12, k=3, m=2):

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import tiny_study
 
-from evaluation import benchmarks, suites
-from evaluation.limits import scoring
-from flows.doctor import examine
-from flows.home import Home
-from flows.prepare import plainly, prepare, problem
-from flows.recipe import parse
-from mixtures.errors import DataError, RecipeError
-from mixtures.history import RunResult, RunSpec, Score, Stage, canonical
-from tasks.doctor import SCORINGS
-from tasks.job import PackJob
-from tasks.pack import run_pack, untrained_scores
-from tasks.store import Store
+from cuvee.evaluation import benchmarks, suites
+from cuvee.evaluation.limits import scoring
+from cuvee.flows.doctor import examine
+from cuvee.flows.home import Home
+from cuvee.flows.prepare import plainly, prepare, problem
+from cuvee.flows.recipe import parse
+from cuvee.mixtures.errors import DataError, RecipeError
+from cuvee.mixtures.history import RunResult, RunSpec, Score, Stage, canonical
+from cuvee.tasks.doctor import SCORINGS
+from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack import run_pack, untrained_scores
+from cuvee.tasks.store import Store
 
 
 def questions(path: Path, words: str) -> Path:
@@ -152,7 +152,7 @@ def test_the_doctor_makes_nothing(studied, tmp_path):
     before = sorted(tmp_path.rglob("*")), home.stat().st_mode
     for place, code in ((home, 0), (tmp_path / "typo", 2)):
         found = subprocess.run(
-            [sys.executable, "-m", "flows", "doctor", "--store", "--home", str(place)],
+            [sys.executable, "-m", "cuvee.flows", "doctor", "--store", "--home", str(place)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert found.returncode == code, found.stderr
@@ -199,7 +199,7 @@ def test_the_doctor_names_damage_and_touches_nothing(tmp_path):
     os.rename(kept, kept.with_name(f"{false[::-1]}.json"))
     before = {p: p.read_bytes() for p in Path(url).rglob("*") if p.is_file()}
     found = subprocess.run(
-        [sys.executable, "-m", "flows", "doctor", "--store", "--home", str(home)],
+        [sys.executable, "-m", "cuvee.flows", "doctor", "--store", "--home", str(home)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == 1, found.stderr

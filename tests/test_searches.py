@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from mixtures import worlds
-from mixtures.constraints import Group, constrain
-from mixtures.errors import ConstraintError, RecipeError
-from mixtures.laws import Prediction
-from mixtures.objectives import Floors, WeightedMean, Worst
-from mixtures.registry import build
-from mixtures.searches.exact import Exact
-from mixtures.searches.pareto import front, undominated
-from mixtures.searches.simulate import Simulate
+from cuvee.mixtures import worlds
+from cuvee.mixtures.constraints import Group, constrain
+from cuvee.mixtures.errors import ConstraintError, RecipeError
+from cuvee.mixtures.laws import Prediction
+from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.searches.exact import Exact
+from cuvee.mixtures.searches.pareto import front, undominated
+from cuvee.mixtures.searches.simulate import Simulate
 
 
 @dataclass(frozen=True, eq=False)

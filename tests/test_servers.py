@@ -134,7 +134,15 @@ def test_a_study_runs_through_a_teams_servers(servers, tmp_path):
     tiny_study.write_corpus(tmp_path)
     (tmp_path / "tiny.yaml").write_text(tiny_study.recipe(tmp_path))
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows", "run", str(tmp_path / "tiny.yaml"), "--home", str(home)],
+        [
+            sys.executable,
+            "-m",
+            "cuvee.flows",
+            "run",
+            str(tmp_path / "tiny.yaml"),
+            "--home",
+            str(home),
+        ],
         env={**os.environ, **urls},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -171,7 +179,7 @@ def test_a_server_that_is_gone_is_one_sentence(tmp_path):
     """Catches minutes of retries and a traceback when an address is wrong."""
     tiny_study.write_corpus(tmp_path)
     (tmp_path / "tiny.yaml").write_text(tiny_study.recipe(tmp_path))
-    command = [sys.executable, "-m", "flows", "run", str(tmp_path / "tiny.yaml")]
+    command = [sys.executable, "-m", "cuvee.flows", "run", str(tmp_path / "tiny.yaml")]
     for name, value in (
         ("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api"),
         ("RAY_ADDRESS", f"127.0.0.1:{free_port()}"),

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from mixtures.errors import CorruptError, DataError
-from proxies import tokenizer as tokenizers
-from proxies.disk import file_digest
-from proxies.shards import Corpus, ShardWriter, identity, token_type, write_manifest
+from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies import tokenizer as tokenizers
+from cuvee.proxies.disk import file_digest
+from cuvee.proxies.shards import Corpus, ShardWriter, identity, token_type, write_manifest
 
 DOCUMENTS = {
     "train": [[5, 6, 7], [], [9, 300]],
@@ -105,7 +105,7 @@ def test_what_this_process_hashed_is_hashed_again_only_if_it_was_touched(tmp_pat
         hashed.append(path.name)
         return file_digest(path)
 
-    monkeypatch.setattr("proxies.shards.file_digest", digest)
+    monkeypatch.setattr("cuvee.proxies.shards.file_digest", digest)
     root = make(tmp_path / "c")
     hashed.clear()
     Corpus.open(root, again=False)

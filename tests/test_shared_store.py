@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def launch(folder: Path, home: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "flows", "run", str(folder / "tiny.yaml"), "--home", home],
+        [sys.executable, "-m", "cuvee.flows", "run", str(folder / "tiny.yaml"), "--home", home],
         env={
             **os.environ,
             "CUVEE_STORE": str(folder / "shared"),

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mixtures import simplex
-from mixtures.errors import ConstraintError
+from cuvee.mixtures import simplex
+from cuvee.mixtures.errors import ConstraintError
 
 finite = st.floats(-5, 5, allow_nan=False)
 vectors = hnp.arrays(np.float64, st.integers(2, 12), elements=finite)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mixtures.errors import DataError
-from proxies import checkpoint, start
-from proxies.synthetic import SyntheticCorpus
-from proxies.train import TrainedRun, Training, train
-from proxies.trunk import Route
+from cuvee.mixtures.errors import DataError
+from cuvee.proxies import checkpoint, start
+from cuvee.proxies.synthetic import SyntheticCorpus
+from cuvee.proxies.train import TrainedRun, Training, train
+from cuvee.proxies.trunk import Route
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 EVEN = {"code": 0.5, "law": 0.25, "web": 0.25}

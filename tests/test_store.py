@@ -10,10 +10,10 @@ import fsspec
 import fsspec.implementations.memory
 import pytest
 
-from mixtures.errors import NewerError, StorageError
-from mixtures.history import Failed, RunResult, RunSpec, Score, Stage, to_json
-from tasks import handoff_manifest
-from tasks.store import FORMAT, Store, _sealed
+from cuvee.mixtures.errors import NewerError, StorageError
+from cuvee.mixtures.history import Failed, RunResult, RunSpec, Score, Stage, to_json
+from cuvee.tasks import handoff_manifest
+from cuvee.tasks.store import FORMAT, Store, _sealed
 
 
 def spec(seed: int = 0) -> RunSpec:
@@ -195,7 +195,7 @@ class Unsure(fsspec.implementations.memory.MemoryFileSystem):
 @pytest.fixture
 def unsure(monkeypatch):
     fsspec.register_implementation("unsure", Unsure, clobber=True)
-    monkeypatch.setattr("tasks.store.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("cuvee.tasks.store.PAUSES", (0.0, 0.0, 0.0))
     for name, value in (("plan", []), ("store", {}), ("pseudo_dirs", [""])):
         monkeypatch.setattr(Unsure, name, value)
     return Store("unsure://place")

@@ -5,11 +5,11 @@ import math
 import pytest
 import yaml
 
-from flows import olmix, schedule
-from flows import recipe as recipes
-from flows.display import printable
-from mixtures.errors import CuveeError, RecipeError
-from tasks import record, strict
+from cuvee.flows import olmix, schedule
+from cuvee.flows import recipe as recipes
+from cuvee.flows.display import printable
+from cuvee.mixtures.errors import CuveeError, RecipeError
+from cuvee.tasks import record, strict
 
 REST = """
 corpus: {domains: {a: {path: a.txt}, b: {path: b.txt}}}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mixtures.errors import DataError, EvidenceError
-from tasks import tables
+from cuvee.mixtures.errors import DataError, EvidenceError
+from cuvee.tasks import tables
 
 
 def write(folder, name, text):

@@ -62,7 +62,7 @@ def place(tmp_path_factory):
 
 def cuvee(team, place: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "flows", *words, "--home", str(place / "home")],
+        [sys.executable, "-m", "cuvee.flows", *words, "--home", str(place / "home")],
         env={**os.environ, **team.environment, "PREFECT_HOME": str(place / "prefect")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -317,7 +317,7 @@ def test_prefect_takes_the_deployments_file(team, place):
     assert done.returncode == 0, done.stdout + done.stderr
     (given,) = yaml.safe_load((ROOT / "infra/prefect.yaml").read_text())["deployments"]
     made = Prefect(team).ask("GET", f"/deployments/name/scheduled-sweep/{given['name']}")
-    assert made["entrypoint"] == "flows.schedule.scheduled_sweep"
+    assert made["entrypoint"] == "cuvee.flows.schedule.scheduled_sweep"
     assert made["parameters"]["home"] == str(place / "home")
     assert made["work_pool_name"] == "cuvee" and made["schedules"][0]["active"]
     assert made["global_concurrency_limit"]["limit"] == 1

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import threadpoolctl
 
-from mixtures import registry
-from mixtures.threads import ALONE
+from cuvee.mixtures import registry
+from cuvee.mixtures.threads import ALONE
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +56,7 @@ def test_a_fit_has_one_thread_and_its_caller_keeps_all():
 
 PROGRAM = """
 import os, sys
-from flows import __main__ as program
+from cuvee.flows import __main__ as program
 import threadpoolctl, numpy
 print(*sorted({one["num_threads"] for one in threadpoolctl.threadpool_info()}), numpy.__name__)
 """

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from synthetic_study import synthetic_study
 
-from mixtures.errors import ServiceError
-from mixtures.history import Failed, RunResult, Stage
-from mixtures.skills import SkillGraph
-from tasks import handoff_card, record, report
-from tasks.careful import Careful
-from tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, MemoryLedger
-from tasks.recorder import Recorder, rebuild
-from tasks.review import review
-from tasks.store import Store
-from tasks.track import MlflowLedger, local_uri, open_tracker
+from cuvee.mixtures.errors import ServiceError
+from cuvee.mixtures.history import Failed, RunResult, Stage
+from cuvee.mixtures.skills import SkillGraph
+from cuvee.tasks import handoff_card, record, report
+from cuvee.tasks.careful import Careful
+from cuvee.tasks.ledger import FAILED, FINISHED, KILLED, RUNNING, MemoryLedger
+from cuvee.tasks.recorder import Recorder, rebuild
+from cuvee.tasks.review import review
+from cuvee.tasks.store import Store
+from cuvee.tasks.track import MlflowLedger, local_uri, open_tracker
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ def test_review_ends_cleanly_on_an_interrupt(place, study):
     Recorder(_ledger("mlflow", place, "review")).begin(study.name, _params(study), {})
     port = _free()
     code = (
-        "import sys; from pathlib import Path; from tasks.review import review\n"
+        "import sys; from pathlib import Path; from cuvee.tasks.review import review\n"
         "review(Path(sys.argv[1]), lambda s: print(s, flush=True), port=int(sys.argv[2]))"
     )
     line = [sys.executable, "-c", code, str(place), str(port)]

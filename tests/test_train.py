@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from mixtures.errors import DataError, RecipeError
-from mixtures.history import Failed, Stage
-from proxies import train as trainer
-from proxies.pack import packs
-from proxies.synthetic import SyntheticCorpus
-from proxies.train import Progress, Trained, TrainedRun, train
+from cuvee.mixtures.errors import DataError, RecipeError
+from cuvee.mixtures.history import Failed, Stage
+from cuvee.proxies import train as trainer
+from cuvee.proxies.pack import packs
+from cuvee.proxies.synthetic import SyntheticCorpus
+from cuvee.proxies.train import Progress, Trained, TrainedRun, train
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 EVEN = {"code": 0.5, "law": 0.25, "web": 0.25}

@@ -5,19 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mixtures import simplex, worlds
-from mixtures.constraints import constrain
-from mixtures.domains import Domain, DomainSet
-from mixtures.errors import EvidenceError, RecipeError, UnknownName
-from mixtures.history import RunResult, Score
-from mixtures.loop import search
-from mixtures.methods import moving
-from mixtures.methods.alarms import alarms, converted, units
-from mixtures.methods.doremi import DoReMi
-from mixtures.methods.odm import Odm
-from mixtures.methods.static import Static, unimax
-from mixtures.methods.trial import student
-from mixtures.registry import build
+from cuvee.mixtures import simplex, worlds
+from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import EvidenceError, RecipeError, UnknownName
+from cuvee.mixtures.history import RunResult, Score
+from cuvee.mixtures.loop import search
+from cuvee.mixtures.methods import moving
+from cuvee.mixtures.methods.alarms import alarms, converted, units
+from cuvee.mixtures.methods.doremi import DoReMi
+from cuvee.mixtures.methods.odm import Odm
+from cuvee.mixtures.methods.static import Static, unimax
+from cuvee.mixtures.methods.trial import student
+from cuvee.mixtures.registry import build
 
 WORLD = worlds.Noisy(world=worlds.Learning(size=4), sd=0.003)
 TASK = worlds.problem(WORLD)

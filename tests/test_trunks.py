@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixtures.controllers import serialize
-from mixtures.controllers.exp3 import Exp3
-from mixtures.history import Failed, RunResult, Stage, spent
-from proxies import states, trunk
-from proxies import train as trainer
-from proxies.blocks import BLOCK
-from proxies.synthetic import SyntheticCorpus
-from proxies.train import TrainedRun, train
-from proxies.trunk import batches, beginnings
+from cuvee.mixtures.controllers import serialize
+from cuvee.mixtures.controllers.exp3 import Exp3
+from cuvee.mixtures.history import Failed, RunResult, Stage, spent
+from cuvee.proxies import states, trunk
+from cuvee.proxies import train as trainer
+from cuvee.proxies.blocks import BLOCK
+from cuvee.proxies.synthetic import SyntheticCorpus
+from cuvee.proxies.train import TrainedRun, train
+from cuvee.proxies.trunk import batches, beginnings
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 MAIN = (0.5, 0.25, 0.25)

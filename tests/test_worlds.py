@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from mixtures import worlds
-from mixtures.constraints import constrain
-from mixtures.errors import RecipeError
-from mixtures.registry import build
-from mixtures.worlds import Additive, Interacting, Noisy, Repeating
+from cuvee.mixtures import worlds
+from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.worlds import Additive, Interacting, Noisy, Repeating
 
 
 def test_the_optimum_of_an_additive_world_meets_the_first_order_conditions():

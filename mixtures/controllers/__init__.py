@@ -17,9 +17,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.history import RunSpec, canonical
-from mixtures.registry import build, describe
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.history import RunSpec, canonical
+from cuvee.mixtures.registry import build, describe
 
 State = dict[str, Any]
 HUGE = 1e9  # beyond it a score decides alone anyway; keeps sums of huge losses finite

@@ -24,11 +24,11 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import logsumexp
 
-from mixtures import simplex
-from mixtures.controllers import Evidence, State, bounded
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.registry import register
+from cuvee.mixtures import simplex
+from cuvee.mixtures.controllers import Evidence, State, bounded
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
 
 
 @register("controller", "mixmin")

@@ -23,11 +23,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.controllers import Evidence, State, after, bounded, moments
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.registry import register
+from cuvee.mixtures import simplex
+from cuvee.mixtures.controllers import Evidence, State, after, bounded, moments
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
 
 
 @register("controller", "skill_it")

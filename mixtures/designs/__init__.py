@@ -4,8 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mixtures.constraints import Constraints
-from mixtures.domains import Array, DomainSet
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.domains import Array, DomainSet
 
 
 class Design(Protocol):

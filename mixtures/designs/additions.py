@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.constraints import Constraints
-from mixtures.designs.distinct import enough
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import ConstraintError, RecipeError
-from mixtures.registry import build, register
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.distinct import enough
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import ConstraintError, RecipeError
+from cuvee.mixtures.registry import build, register
 
 
 @register("design", "additions")

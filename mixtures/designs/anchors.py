@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.constraints import Constraints
-from mixtures.designs.distinct import distinct, enough
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import RecipeError
-from mixtures.registry import register
+from cuvee.mixtures import simplex
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
 
 NAMED = ("natural", "uniform")
 

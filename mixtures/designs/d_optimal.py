@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible, ties
-from mixtures.constraints import Constraints
-from mixtures.designs.distinct import distinct, enough
-from mixtures.designs.vertices import vertex
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import RecipeError
-from mixtures.registry import register
+from cuvee.mixtures import feasible, ties
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.vertices import vertex
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
 
 RIDGE = 1e-4  # keeps the first few points' information invertible
 PASSES = 3

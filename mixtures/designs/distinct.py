@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import ConstraintError
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import ConstraintError
 
 NEAR = 1e-5  # L1 distance below which two mixtures are one, as in RegMix
 

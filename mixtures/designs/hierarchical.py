@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible, simplex
-from mixtures.constraints import Constraints
-from mixtures.designs.dirichlet import dirichlet, rounded_to, strengths
-from mixtures.designs.distinct import distinct, enough
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import RecipeError
-from mixtures.registry import register
+from cuvee.mixtures import feasible, simplex
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.dirichlet import dirichlet, rounded_to, strengths
+from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
 
 
 @register("design", "hierarchical")

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible, ties
-from mixtures.constraints import Constraints
-from mixtures.designs.distinct import distinct, enough
-from mixtures.designs.max_min import spread
-from mixtures.domains import Array, DomainSet
-from mixtures.registry import register
+from cuvee.mixtures import feasible, ties
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.max_min import spread
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.registry import register
 
 MOST = 20_000  # lattice points looked at
 

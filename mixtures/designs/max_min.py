@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import feasible, ties
-from mixtures.constraints import Constraints
-from mixtures.designs.distinct import distinct, enough
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import RecipeError
-from mixtures.registry import register
+from cuvee.mixtures import feasible, ties
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
 
 
 @register("design", "max_min")

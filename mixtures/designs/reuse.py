@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.constraints import Constraints, Limit
-from mixtures.designs.distinct import distinct, enough
-from mixtures.domains import Array, Domain, DomainSet
-from mixtures.errors import ConstraintError, RecipeError
-from mixtures.registry import build, register
+from cuvee.mixtures import simplex
+from cuvee.mixtures.constraints import Constraints, Limit
+from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.domains import Array, Domain, DomainSet
+from cuvee.mixtures.errors import ConstraintError, RecipeError
+from cuvee.mixtures.registry import build, register
 
 
 @register("design", "reuse")

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import qmc
 
-from mixtures import feasible
-from mixtures.constraints import Constraints
-from mixtures.designs.distinct import distinct, enough
-from mixtures.domains import Array, DomainSet
-from mixtures.registry import register
+from cuvee.mixtures import feasible
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.registry import register
 
 
 @register("design", "sobol")

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linprog
 
-from mixtures import feasible
-from mixtures.constraints import Constraints
-from mixtures.designs.distinct import distinct, enough
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import ConstraintError
-from mixtures.registry import register
+from cuvee.mixtures import feasible
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import ConstraintError
+from cuvee.mixtures.registry import register
 
 
 @register("design", "vertices")

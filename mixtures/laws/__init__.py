@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mixtures.domains import Array
+from cuvee.mixtures.domains import Array
 
 
 @dataclass(frozen=True)

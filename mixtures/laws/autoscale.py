@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.laws import curves
-from mixtures.laws.curves import FittedCurve, Form
-from mixtures.registry import register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.registry import register
 
 STARTS = ((0.3, 1e-1), (0.1, 1e-2), (1.0, 3e-1))  # of (g, n)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixtures.domains import Array
+from cuvee.mixtures.domains import Array
 
 Rows = NDArray[np.intp]  # positions of runs
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.laws import Prediction, calibration, least_squares
-from mixtures.laws.least_squares import Curve, Problem, Solution
-from mixtures.laws.observations import Observations, observe
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import Prediction, calibration, least_squares
+from cuvee.mixtures.laws.least_squares import Curve, Problem, Solution
+from cuvee.mixtures.laws.observations import Observations, observe
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-8)  # lambda, for scores of standard deviation 1
 HUBER = 3.0  # robust deviations beyond which a run's residual loses weight

@@ -6,8 +6,8 @@ stands here once, so that recipes, methods and the benchmark agree on it; recipe
 and `olmix` are published methods, with the laws of their papers.
 """
 
-from mixtures import registry
-from mixtures.laws.kriging import Kriging
+from cuvee.mixtures import registry
+from cuvee.mixtures.laws.kriging import Kriging
 
 NAME: str = Kriging.name  # type: ignore[attr-defined]
 registry.alias("law", "default", NAME)

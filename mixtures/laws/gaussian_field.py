@@ -24,7 +24,7 @@ import numpy as np
 from scipy.linalg import lapack
 from scipy.optimize import minimize
 
-from mixtures.domains import Array
+from cuvee.mixtures.domains import Array
 
 HEAD = 4  # log s, log trend amplitude, gamma, log a; then K log inverse lengths
 DEVIATIONS = (2.0, 2.0, 0.7, 2.0)  # prior deviations of the head

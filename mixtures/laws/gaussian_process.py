@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.laws import Prediction, calibration
-from mixtures.laws import gaussian_field as field
-from mixtures.laws.observations import Observations, observe, within
-from mixtures.registry import register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws import Prediction, calibration
+from cuvee.mixtures.laws import gaussian_field as field
+from cuvee.mixtures.laws.observations import Observations, observe, within
+from cuvee.mixtures.registry import register
 
 MOST = 1_500  # runs: a fit of 512 takes most of a minute, and one of these 25 times as much work
 

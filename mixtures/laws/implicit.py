@@ -16,12 +16,12 @@ from functools import partial
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.laws import curves
-from mixtures.laws.curves import FittedCurve, Form
-from mixtures.laws.log_linear import exponents_at
-from mixtures.registry import register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.laws.log_linear import exponents_at
+from cuvee.mixtures.registry import register
 
 STRETCHES = (1.0, 3.0, -1.0, 0.3, 6.0, -3.0)
 PARTS = (0.1, 0.5)  # starts: offsets below the lowest score, in ranges

@@ -23,13 +23,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.laws import Prediction, calibration, curves, least_squares, saturating_power
-from mixtures.laws import gaussian_field as field
-from mixtures.laws.gaussian_process import MOST, Scale, Surface, concentration, scaled, surface
-from mixtures.laws.observations import observe, within
-from mixtures.registry import register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws import Prediction, calibration, curves, least_squares, saturating_power
+from cuvee.mixtures.laws import gaussian_field as field
+from cuvee.mixtures.laws.gaussian_process import (
+    MOST,
+    Scale,
+    Surface,
+    concentration,
+    scaled,
+    surface,
+)
+from cuvee.mixtures.laws.observations import observe, within
+from cuvee.mixtures.registry import register
 
 Tables = tuple[Array, Array, Array]  # shares (N, K), scaled scores and noise variances (M, N)
 

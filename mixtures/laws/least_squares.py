@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixtures.domains import Array
+from cuvee.mixtures.domains import Array
 
 Curve = Callable[[Array, Array], tuple[Array, Array]]
 """(B, P) parameters and (n, K) shares -> (B, n) values and (B, n, P) derivatives."""

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.laws import Prediction, calibration
-from mixtures.laws.calibration import Rows
-from mixtures.laws.observations import Observations, observe
-from mixtures.registry import register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws import Prediction, calibration
+from cuvee.mixtures.laws.calibration import Rows
+from cuvee.mixtures.laws.observations import Observations, observe
+from cuvee.mixtures.registry import register
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.laws import Prediction, curves
-from mixtures.laws.curves import FittedCurve, Form
-from mixtures.laws.observations import observe
-from mixtures.registry import register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws import Prediction, curves
+from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.laws.observations import observe
+from cuvee.mixtures.registry import register
 
 PARTS = (0.02, 0.1, 0.3, 1.0, 3.0)  # starts: offsets below the lowest score, in ranges
 POSITIVE_PARTS = (0.3, 0.6, 0.9)  # starts: offsets as parts of the lowest score

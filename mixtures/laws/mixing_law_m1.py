@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.laws import curves
-from mixtures.laws.curves import FittedCurve, Form
-from mixtures.registry import register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.registry import register
 
 SLOPES = (-2.0, -8.0, 2.0)  # starts of t
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.laws import curves
-from mixtures.laws.curves import FittedCurve, Form
-from mixtures.laws.power import EXPONENT, LIMIT, STARTS, effective, powered
-from mixtures.registry import register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.laws.power import EXPONENT, LIMIT, STARTS, effective, powered
+from cuvee.mixtures.registry import register
 
 SATURATION = 0.6  # where p is drawn to
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-5)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.laws import FittedLaw, Law, Prediction, calibration
-from mixtures.laws.observations import observe
-from mixtures.registry import build, register
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws import FittedLaw, Law, Prediction, calibration
+from cuvee.mixtures.laws.observations import observe
+from cuvee.mixtures.registry import build, register
 
 PULL = 1e-2  # to equal weights, relative to the mean squared residual
 SUM = 1e3  # weight of the equation "the weights sum to one" in the least squares

@@ -8,10 +8,10 @@ convention of this project (assumption, not studied); they are named here and no
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.diagnostics import spearman
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import RecipeError
+from cuvee.mixtures import simplex
+from cuvee.mixtures.diagnostics import spearman
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import RecipeError
 
 ONE_HOT = 0.9  # share of one domain
 FEW = 0.25  # of K: effective domains (exp of the entropy) below which the entropy has collapsed

@@ -28,19 +28,19 @@ from typing import Any, cast
 
 import numpy as np
 
-from mixtures import diagnostics, ties
-from mixtures.designs import Design
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import Failed, History, RunSpec, canonical, finished, table
-from mixtures.laws import Law
-from mixtures.methods import choice, evidence, jointly, scheduled, swarm, tails
-from mixtures.methods.later import Later
-from mixtures.methods.moving import lacking
-from mixtures.methods.tails import Ending
-from mixtures.problem import Problem
-from mixtures.recommendation import Estimate, Recommendation
-from mixtures.registry import build, describe, register
+from cuvee.mixtures import diagnostics, ties
+from cuvee.mixtures.designs import Design
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.history import Failed, History, RunSpec, canonical, finished, table
+from cuvee.mixtures.laws import Law
+from cuvee.mixtures.methods import choice, evidence, jointly, scheduled, swarm, tails
+from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.methods.moving import lacking
+from cuvee.mixtures.methods.tails import Ending
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Estimate, Recommendation
+from cuvee.mixtures.registry import build, describe, register
 
 FRESH = 1000  # first seed of the fourth round
 NONE = (

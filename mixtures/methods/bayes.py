@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics, ties
-from mixtures.designs.distinct import NEAR
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.history import History, RunSpec
-from mixtures.methods import choice, evidence, swarm
-from mixtures.methods.later import Later
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import register
-from mixtures.searches import score
+from cuvee.mixtures import diagnostics, ties
+from cuvee.mixtures.designs.distinct import NEAR
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.history import History, RunSpec
+from cuvee.mixtures.methods import choice, evidence, swarm
+from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.searches import score
 
 
 @register("method", "bayes")

@@ -8,20 +8,20 @@ each gain. Intervals on the targets are for one new run: the law's own standard 
 
 import numpy as np
 
-from mixtures import diagnostics, outliers, simplex, surface
-from mixtures.domains import Array
-from mixtures.history import Failed, History, Stage, canonical
-from mixtures.laws import Law
-from mixtures.methods import swarm as swarms
-from mixtures.methods import tradeoff
-from mixtures.methods.decision import Chosen, around, candidates_of, decide, decided, gains_of
-from mixtures.methods.evidence import Evidence, best_observed, compare, enough, gather
-from mixtures.methods.swarm import Swarm
-from mixtures.methods.verdict import judge
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import describe
-from mixtures.searches import Search, score
+from cuvee.mixtures import diagnostics, outliers, simplex, surface
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.history import Failed, History, Stage, canonical
+from cuvee.mixtures.laws import Law
+from cuvee.mixtures.methods import swarm as swarms
+from cuvee.mixtures.methods import tradeoff
+from cuvee.mixtures.methods.decision import Chosen, around, candidates_of, decide, decided, gains_of
+from cuvee.mixtures.methods.evidence import Evidence, best_observed, compare, enough, gather
+from cuvee.mixtures.methods.swarm import Swarm
+from cuvee.mixtures.methods.verdict import judge
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import describe
+from cuvee.mixtures.searches import Search, score
 
 FAST_REFITS, SLOW_REFITS = 50, 10
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import diagnostics
-from mixtures.diagnostics import REACH, Reach
-from mixtures.domains import Array
-from mixtures.laws import FittedLaw
-from mixtures.problem import Problem
-from mixtures.recommendation import LEVEL, Candidate, Estimate
-from mixtures.searches import Search, score
+from cuvee.mixtures import diagnostics
+from cuvee.mixtures.diagnostics import REACH, Reach
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate
+from cuvee.mixtures.searches import Search, score
 
 BEYOND = "the law predicts scores that no run comes near"
 

@@ -11,17 +11,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixtures.controllers import Controller
-from mixtures.controllers.doge import Doge as Rule
-from mixtures.controllers.grape import Grape
-from mixtures.domains import Array
-from mixtures.errors import UnknownName
-from mixtures.history import History, RunSpec
-from mixtures.methods import moving, online
-from mixtures.methods.later import Later
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import register
+from cuvee.mixtures.controllers import Controller
+from cuvee.mixtures.controllers.doge import Doge as Rule
+from cuvee.mixtures.controllers.grape import Grape
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import UnknownName
+from cuvee.mixtures.history import History, RunSpec
+from cuvee.mixtures.methods import moving, online
+from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import register
 
 RULES = ("doge", "grape")
 

@@ -16,16 +16,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixtures.controllers.group_dro import GroupDRO
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import History, RunSpec
-from mixtures.methods import moving, trial
-from mixtures.methods.later import Later
-from mixtures.methods.moving import Answer
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import register
+from cuvee.mixtures.controllers.group_dro import GroupDRO
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.history import History, RunSpec
+from cuvee.mixtures.methods import moving, trial
+from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.methods.moving import Answer
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import register
 
 
 @register("method", "doremi")

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics, simplex, ties
-from mixtures.diagnostics import Sample
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
-from mixtures.history import History, RunResult, table
-from mixtures.laws import Law
-from mixtures.laws.observations import within
-from mixtures.methods import swarm as swarms
-from mixtures.objectives import Shape
-from mixtures.problem import Problem
-from mixtures.recommendation import LawEvidence
-from mixtures.searches import score
+from cuvee.mixtures import diagnostics, simplex, ties
+from cuvee.mixtures.diagnostics import Sample
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import History, RunResult, table
+from cuvee.mixtures.laws import Law
+from cuvee.mixtures.laws.observations import within
+from cuvee.mixtures.methods import swarm as swarms
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LawEvidence
+from cuvee.mixtures.searches import score
 
 CURVE = 2  # sizes of the learning curve below that of the cross-validation
 

@@ -14,24 +14,24 @@ from typing import Any, cast
 
 import numpy as np
 
-from mixtures import backtest, diagnostics, outliers, simplex
-from mixtures.backtest import BackTest
-from mixtures.diagnostics import Sample
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
-from mixtures.history import Failed, History, Stage, finished, table
-from mixtures.laws import Law
-from mixtures.methods import choice, rungs, swarm
-from mixtures.methods.decision import around, candidates_of, decided, gains_of
-from mixtures.methods.rungs import Rung
-from mixtures.methods.verdict import judge
-from mixtures.objectives import Shape
-from mixtures.problem import Problem
-from mixtures.recommendation import LawEvidence, Noise, Recommendation
-from mixtures.scale_evidence import Curve, Forecast, Point, ScaleEvidence
-from mixtures.scaling import Runs, Scaling
-from mixtures.scaling.single_scale import MIXTURES, SingleScale
-from mixtures.searches import Search, score
+from cuvee.mixtures import backtest, diagnostics, outliers, simplex
+from cuvee.mixtures.backtest import BackTest
+from cuvee.mixtures.diagnostics import Sample
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.history import Failed, History, Stage, finished, table
+from cuvee.mixtures.laws import Law
+from cuvee.mixtures.methods import choice, rungs, swarm
+from cuvee.mixtures.methods.decision import around, candidates_of, decided, gains_of
+from cuvee.mixtures.methods.rungs import Rung
+from cuvee.mixtures.methods.verdict import judge
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
+from cuvee.mixtures.scale_evidence import Curve, Forecast, Point, ScaleEvidence
+from cuvee.mixtures.scaling import Runs, Scaling
+from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
+from cuvee.mixtures.searches import Search, score
 
 REFITS = 20  # of a scaling law, behind the intervals on shares
 NAMES = ("recommended", "natural", "uniform", "best observed")

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.history import History
-from mixtures.methods import extrapolation
-from mixtures.methods.decision import around
-from mixtures.methods.ladder import Ladder
-from mixtures.problem import Problem
-from mixtures.recommendation import Estimate
-from mixtures.searches import score
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.history import History
+from cuvee.mixtures.methods import extrapolation
+from cuvee.mixtures.methods.decision import around
+from cuvee.mixtures.methods.ladder import Ladder
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Estimate
+from cuvee.mixtures.searches import score
 
 Gains = Mapping[str, Estimate]
 

@@ -21,16 +21,16 @@ from typing import cast
 
 import numpy as np
 
-from mixtures import simplex, ties
-from mixtures.constraints import Constraints, Limit
-from mixtures.diagnostics import Sample, refits
-from mixtures.domains import Array, DomainSet
-from mixtures.history import RunResult, table
-from mixtures.laws import Exponential, FittedLaw, Law, Prediction
-from mixtures.methods.tails import Ending, Tried
-from mixtures.problem import Problem
-from mixtures.searches import Search, score
-from mixtures.searches.exact import ZERO, Exact
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.constraints import Constraints, Limit
+from cuvee.mixtures.diagnostics import Sample, refits
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.history import RunResult, table
+from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
+from cuvee.mixtures.methods.tails import Ending, Tried
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.searches import Search, score
+from cuvee.mixtures.searches.exact import ZERO, Exact
 
 COUNT = 10**6  # tokens of a domain twice over are counted in this many parts of its own
 

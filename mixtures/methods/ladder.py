@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import simplex, ties
-from mixtures.designs.anchors import Anchors
-from mixtures.domains import Array
-from mixtures.errors import RecipeError, UnknownName
-from mixtures.history import History, RunSpec, table
-from mixtures.methods import extrapolation, swarm
-from mixtures.methods.rungs import Rung, runs_of
-from mixtures.problem import Problem
-from mixtures.quantities import whole
-from mixtures.recommendation import Recommendation
-from mixtures.registry import build, register
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.designs.anchors import Anchors
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError, UnknownName
+from cuvee.mixtures.history import History, RunSpec, table
+from cuvee.mixtures.methods import extrapolation, swarm
+from cuvee.mixtures.methods.rungs import Rung, runs_of
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.quantities import whole
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import build, register
 
 FIELDS = ("size", "tokens", "runs")
 BEST = 3  # one part in this many of a rung's mixtures are the best of the rung before

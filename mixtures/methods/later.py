@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from mixtures.problem import Problem
+from cuvee.mixtures.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.history import History, RunSpec
-from mixtures.methods import choice, swarm
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import register
+from cuvee.mixtures.history import History, RunSpec
+from cuvee.mixtures.methods import choice, swarm
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import register
 
 
 @register("method", "mixing_laws")

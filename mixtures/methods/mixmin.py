@@ -11,14 +11,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixtures.controllers.mixmin import MixMin as Controller
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import History, RunSpec, finished
-from mixtures.methods import moving, trial
-from mixtures.methods.later import Later
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import register
+from cuvee.mixtures.controllers.mixmin import MixMin as Controller
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.history import History, RunSpec, finished
+from cuvee.mixtures.methods import moving, trial
+from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import register
 
 
 @register("method", "mixmin")

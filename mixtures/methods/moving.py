@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.controllers import Controller, serialize
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import Failed, History, RunResult, RunSpec, Stage, finished
-from mixtures.methods.alarms import alarms, units
-from mixtures.problem import Problem
+from cuvee.mixtures import simplex
+from cuvee.mixtures.controllers import Controller, serialize
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.history import Failed, History, RunResult, RunSpec, Stage, finished
+from cuvee.mixtures.methods.alarms import alarms, units
+from cuvee.mixtures.problem import Problem
 
 FIRST = 0  # first seed; the same as a swarm's, so that their runs are shared in a store
 BASELINES = ("natural", "uniform")

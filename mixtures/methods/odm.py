@@ -11,14 +11,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixtures.controllers.exp3 import Exp3
-from mixtures.domains import Array
-from mixtures.history import History, RunSpec
-from mixtures.methods import moving, online
-from mixtures.methods.later import Later
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import register
+from cuvee.mixtures.controllers.exp3 import Exp3
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.history import History, RunSpec
+from cuvee.mixtures.methods import moving, online
+from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import register
 
 
 @register("method", "odm")

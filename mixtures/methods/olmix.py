@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from mixtures import diagnostics, simplex
-from mixtures.errors import ConstraintError
-from mixtures.history import Failed, History, RunSpec, Stage, canonical
-from mixtures.methods import choice, evidence, swarm, verdict
-from mixtures.problem import Problem
-from mixtures.recommendation import Candidate, Estimate, Recommendation
-from mixtures.registry import describe, register
+from cuvee.mixtures import diagnostics, simplex
+from cuvee.mixtures.errors import ConstraintError
+from cuvee.mixtures.history import Failed, History, RunSpec, Stage, canonical
+from cuvee.mixtures.methods import choice, evidence, swarm, verdict
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Candidate, Estimate, Recommendation
+from cuvee.mixtures.registry import describe, register
 
 DESIGN = (("name", "dirichlet"), ("temperature", 1.0), ("minimum", 0.002), ("oversample", 10))
 LAW = (("name", "log_linear"), ("offset", "positive"))

@@ -7,13 +7,13 @@ from typing import Protocol
 
 import numpy as np
 
-from mixtures.controllers import Controller
-from mixtures.history import History, RunSpec
-from mixtures.methods import moving, trial
-from mixtures.methods.later import Later
-from mixtures.methods.moving import Answer
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
+from cuvee.mixtures.controllers import Controller
+from cuvee.mixtures.history import History, RunSpec
+from cuvee.mixtures.methods import moving, trial
+from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.methods.moving import Answer
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
 
 
 class Online(Protocol):

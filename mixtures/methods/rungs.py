@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import diagnostics, simplex
-from mixtures.history import History, RunResult, RunSpec, finished, table
-from mixtures.problem import Problem
-from mixtures.scaling import Runs
+from cuvee.mixtures import diagnostics, simplex
+from cuvee.mixtures.history import History, RunResult, RunSpec, finished, table
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.scaling import Runs
 
 
 @dataclass(frozen=True)

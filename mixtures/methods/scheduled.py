@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.history import Stage
-from mixtures.methods.tails import Ending
-from mixtures.problem import Problem
-from mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.history import Stage
+from cuvee.mixtures.methods.tails import Ending
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
 
 STATIC, SCHEDULE = "best static", "best schedule"
 

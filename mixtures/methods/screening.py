@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import diagnostics
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import History, RunSpec, finished, table
-from mixtures.loop import Method
-from mixtures.methods import swarm, verdict
-from mixtures.objectives import Objective, WeightedMean
-from mixtures.problem import Problem
-from mixtures.recommendation import Noise, Recommendation
+from cuvee.mixtures import diagnostics
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.history import History, RunSpec, finished, table
+from cuvee.mixtures.loop import Method
+from cuvee.mixtures.methods import swarm, verdict
+from cuvee.mixtures.objectives import Objective, WeightedMean
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Noise, Recommendation
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixtures import skills
-from mixtures.controllers.skill_it import SkillIt as Controller
-from mixtures.domains import Array
-from mixtures.errors import UnknownName
-from mixtures.history import History, RunSpec
-from mixtures.methods import moving, trial
-from mixtures.methods.later import Later
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import register
-from mixtures.skills import SkillGraph
+from cuvee.mixtures import skills
+from cuvee.mixtures.controllers.skill_it import SkillIt as Controller
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import UnknownName
+from cuvee.mixtures.history import History, RunSpec
+from cuvee.mixtures.methods import moving, trial
+from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.skills import SkillGraph
 
 
 @register("method", "skill_it")

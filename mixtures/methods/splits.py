@@ -7,7 +7,7 @@ worlds, and tells splits apart rather than what a study will reach.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mixtures.errors import RecipeError
+from cuvee.mixtures.errors import RecipeError
 
 LEAST = 6  # runs of a rung that is used at all: below that it tells neither shape nor order
 CONDITIONS = "bits per byte lost at full scale by a ladder of worlds, mean and standard error"

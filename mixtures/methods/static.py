@@ -13,16 +13,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixtures import ties
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import RecipeError, UnknownName
-from mixtures.history import History, RunSpec, Stage, finished
-from mixtures.methods import moving, trial
-from mixtures.methods.alarms import units
-from mixtures.problem import Problem
-from mixtures.recommendation import Recommendation
-from mixtures.registry import register
-from mixtures.simplex import temper
+from cuvee.mixtures import ties
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import RecipeError, UnknownName
+from cuvee.mixtures.history import History, RunSpec, Stage, finished
+from cuvee.mixtures.methods import moving, trial
+from cuvee.mixtures.methods.alarms import units
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.simplex import temper
 
 KINDS = ("natural", "uniform", "temperature", "unimax")
 

@@ -9,16 +9,16 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.designs import Design
-from mixtures.designs.anchors import Anchors
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.history import History, RunResult, RunSpec, finished
-from mixtures.laws import Law
-from mixtures.problem import Problem
-from mixtures.registry import build
-from mixtures.searches import Search, score
+from cuvee.mixtures import simplex
+from cuvee.mixtures.designs import Design
+from cuvee.mixtures.designs.anchors import Anchors
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.history import History, RunResult, RunSpec, finished
+from cuvee.mixtures.laws import Law
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.searches import Search, score
 
 MOST = 20_000  # runs, seeds, folds or refits of a study
 FIRST = 0  # seed of every design run: equal seeds make mixtures comparable in pairs

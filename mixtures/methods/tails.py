@@ -19,15 +19,15 @@ from typing import cast
 
 import numpy as np
 
-from mixtures import simplex, ties
-from mixtures.constraints import Constraints, Limit
-from mixtures.designs import Design
-from mixtures.diagnostics import Sample, refits
-from mixtures.domains import Array
-from mixtures.history import RunResult, RunSpec, Stage, table
-from mixtures.laws import Exponential, FittedLaw, Law, Prediction
-from mixtures.problem import Problem
-from mixtures.searches import Search, score
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.constraints import Constraints, Limit
+from cuvee.mixtures.designs import Design
+from cuvee.mixtures.diagnostics import Sample, refits
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.history import RunResult, RunSpec, Stage, table
+from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.searches import Search, score
 
 SAME = 1e-3  # shares closer than this make no schedule
 

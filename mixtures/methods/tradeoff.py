@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.constraints import Constraints
-from mixtures.diagnostics import Sample
-from mixtures.domains import Array
-from mixtures.errors import ConstraintError
-from mixtures.laws import FittedLaw, Law, Prediction
-from mixtures.objectives import Objective, WeightedMean
-from mixtures.problem import Problem
-from mixtures.recommendation import DISTANCE, Compromise, Front
-from mixtures.searches import pareto, score
-from mixtures.searches.exact import Exact
+from cuvee.mixtures import simplex
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.diagnostics import Sample
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import ConstraintError
+from cuvee.mixtures.laws import FittedLaw, Law, Prediction
+from cuvee.mixtures.objectives import Objective, WeightedMean
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import DISTANCE, Compromise, Front
+from cuvee.mixtures.searches import pareto, score
+from cuvee.mixtures.searches.exact import Exact
 
 POINTS = 32  # of a front at most; of a path, each one exact solution
 WANTED = 48  # of a front between two scores: some coincide, and 20 are wanted to be left

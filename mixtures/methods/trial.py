@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mixtures import diagnostics
-from mixtures.domains import Array
-from mixtures.history import Failed, History, RunResult, RunSpec, canonical, finished
-from mixtures.methods import moving
-from mixtures.methods.moving import Answer
-from mixtures.objectives import Shape
-from mixtures.problem import Problem
-from mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
-from mixtures.registry import describe
+from cuvee.mixtures import diagnostics
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.history import Failed, History, RunResult, RunSpec, canonical, finished
+from cuvee.mixtures.methods import moving
+from cuvee.mixtures.methods.moving import Answer
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
+from cuvee.mixtures.registry import describe
 
 RECOMMENDED = "recommended"
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixtures import diagnostics, simplex, ties
-from mixtures.domains import Array
-from mixtures.methods.decision import BEYOND
-from mixtures.problem import Problem
-from mixtures.recommendation import Noise, Recommendation
+from cuvee.mixtures import diagnostics, simplex, ties
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.methods.decision import BEYOND
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Noise, Recommendation
 
 RANK = 0.6  # held-out rank correlation of the objective below which a law is not believed
 MIXTURES = 2  # distinct mixtures per domain below which there are too few

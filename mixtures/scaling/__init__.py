@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
-from mixtures.laws import FittedLaw, Prediction
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.laws import FittedLaw, Prediction
 
 
 @dataclass(frozen=True, eq=False)

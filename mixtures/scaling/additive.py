@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.registry import register
-from mixtures.scaling import Runs, equations
-from mixtures.scaling.equations import Equation, FittedEquation
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.scaling import Runs, equations
+from cuvee.mixtures.scaling.equations import Equation, FittedEquation
 
 RATE = 0.3  # where a and b are drawn to: 0.34 and 0.28 in Hoffmann et al. 2022
 PARTS = ((0.5, 0.2, 0.5), (0.2, 0.5, 0.5), (0.5, 0.3, 0.2), (0.7, 0.1, 1.0))

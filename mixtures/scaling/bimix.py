@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.registry import register
-from mixtures.scaling import Runs, additive, equations
-from mixtures.scaling.equations import Equation, FittedEquation
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.scaling import Runs, additive, equations
+from cuvee.mixtures.scaling.equations import Equation, FittedEquation
 
 STARTS = ((0.3, 1e-2), (0.1, 1e-2), (0.3, 1e-1))  # of (exponent of a share, e)
 

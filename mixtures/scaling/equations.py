@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.laws import Prediction, least_squares
-from mixtures.laws.least_squares import Curve, Problem, Solution
-from mixtures.scaling import Runs, Scaling, Slice, require
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import Prediction, least_squares
+from cuvee.mixtures.laws.least_squares import Curve, Problem, Solution
+from cuvee.mixtures.scaling import Runs, Scaling, Slice, require
 
 HUBER = 2.0  # robust deviations beyond which a row's residual loses weight
 ROUNDS = 3  # of weights and prior strength

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.registry import register
-from mixtures.scaling import Runs, additive, equations
-from mixtures.scaling.equations import Equation, FittedEquation
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.scaling import Runs, additive, equations
+from cuvee.mixtures.scaling.equations import Equation, FittedEquation
 
 APART = 0.7  # prior deviation of a domain's log A_i or log B_i
 

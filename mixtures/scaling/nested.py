@@ -20,12 +20,12 @@ from typing import Any, cast
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from mixtures import simplex, ties
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.laws import FittedLaw, Law, Prediction, least_squares
-from mixtures.registry import build, register
-from mixtures.scaling import Runs, require
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.laws import FittedLaw, Law, Prediction, least_squares
+from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.scaling import Runs, require
 
 POINTS = 3  # of a series, to which an asymptote, an amplitude and a tied exponent are fitted
 OFF_PATH = 2.0  # most by which wanted tokens may differ from the ladder's path without a step law

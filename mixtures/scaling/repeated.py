@@ -16,12 +16,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from mixtures import ties
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError, RecipeError
-from mixtures.laws import Prediction
-from mixtures.registry import build, register
-from mixtures.scaling import FittedScaling, Runs, Scaling, Slice, require
+from cuvee.mixtures import ties
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.laws import Prediction
+from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.scaling import FittedScaling, Runs, Scaling, Slice, require
 
 PUBLISHED = 15.39
 TRIED = (1.0, 2.0, 4.0, 8.0, PUBLISHED, 30.0)

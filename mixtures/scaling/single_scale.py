@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import EvidenceError
-from mixtures.laws import FittedLaw, Law, Prediction, default
-from mixtures.registry import build, register
-from mixtures.scaling import Runs, require
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.laws import FittedLaw, Law, Prediction, default
+from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.scaling import Runs, require
 
 MIXTURES = 2  # distinct mixtures per domain from which a size is ranked
 

@@ -4,9 +4,9 @@ from typing import Protocol
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.laws import FittedLaw
-from mixtures.problem import Problem
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.problem import Problem
 
 
 class Search(Protocol):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.laws import FittedLaw
-from mixtures.problem import Problem
-from mixtures.registry import build, register
-from mixtures.searches import score
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.searches import score
 
 
 @register("search", "auto")

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from mixtures.constraints import Constraints
-from mixtures.domains import Array
-from mixtures.objectives import Shape
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.objectives import Shape
 
 TINY = 1e-300
 BROKEN = 1e6  # merit of a broken floor, per bit per byte: far above any objective

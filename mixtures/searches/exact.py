@@ -18,15 +18,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixtures import feasible, simplex, ties
-from mixtures.constraints import Constraints
-from mixtures.domains import Array
-from mixtures.errors import ConstraintError, RecipeError
-from mixtures.laws import FittedLaw
-from mixtures.problem import Problem
-from mixtures.registry import register
-from mixtures.searches import score
-from mixtures.searches.convex import Program
+from cuvee.mixtures import feasible, simplex, ties
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import ConstraintError, RecipeError
+from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.searches import score
+from cuvee.mixtures.searches.convex import Program
 
 SUPPORTS = 200
 ZERO = 1e-9  # shares below it are a solver's rounding

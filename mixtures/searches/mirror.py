@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import feasible, polytope, simplex, ties
-from mixtures.constraints import Constraints
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.laws import FittedLaw
-from mixtures.objectives import Shape
-from mixtures.problem import Problem
-from mixtures.registry import register
-from mixtures.searches import score
+from cuvee.mixtures import feasible, polytope, simplex, ties
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.searches import score
 
 STEP = 1e-3  # h: small against any share that matters, large against rounding
 PRICE = 20.0  # of a broken floor while descending; the answer itself keeps the floors

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import feasible, simplex, ties
-from mixtures.designs.dirichlet import dirichlet
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.laws import FittedLaw
-from mixtures.objectives import Objective, Shape
-from mixtures.problem import Problem
-from mixtures.searches import score
-from mixtures.searches.convex import Program
+from cuvee.mixtures import feasible, simplex, ties
+from cuvee.mixtures.designs.dirichlet import dirichlet
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.objectives import Objective, Shape
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.searches import score
+from cuvee.mixtures.searches.convex import Program
 
 DRAWS = 10_000
 ROUNDS = 5  # of refinement for laws that are not solved exactly

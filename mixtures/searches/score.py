@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from mixtures import ties
-from mixtures.domains import Array
-from mixtures.errors import ConstraintError, RecipeError
-from mixtures.laws import Exponential, FittedLaw
-from mixtures.objectives import Shape
-from mixtures.problem import Problem
+from cuvee.mixtures import ties
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import ConstraintError, RecipeError
+from cuvee.mixtures.laws import Exponential, FittedLaw
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.problem import Problem
 
 
 def exponential(law: FittedLaw) -> Exponential | None:

@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures import feasible, simplex, ties
-from mixtures.designs.dirichlet import dirichlet
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.laws import FittedLaw
-from mixtures.problem import Problem
-from mixtures.registry import register
-from mixtures.searches import score
+from cuvee.mixtures import feasible, simplex, ties
+from cuvee.mixtures.designs.dirichlet import dirichlet
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.searches import score
 
 COARSE = 10  # times fewer draws for refits, of which there are many
 CHUNK = 20_000  # mixtures predicted at once: bounds the memory, not the result

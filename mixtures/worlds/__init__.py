@@ -14,12 +14,12 @@ matters. Optima are found by brute force and a local solver on the truth itself,
 searches that they are to judge.
 """
 
-from mixtures.worlds.additive import Additive
-from mixtures.worlds.learning import Learning
-from mixtures.worlds.recency import Recency
-from mixtures.worlds.scaled import Scaled
-from mixtures.worlds.truth import World, domains, evaluate, optimum, problem, regret, targets
-from mixtures.worlds.wrappers import Interacting, Noisy, Repeating
+from cuvee.mixtures.worlds.additive import Additive
+from cuvee.mixtures.worlds.learning import Learning
+from cuvee.mixtures.worlds.recency import Recency
+from cuvee.mixtures.worlds.scaled import Scaled
+from cuvee.mixtures.worlds.truth import World, domains, evaluate, optimum, problem, regret, targets
+from cuvee.mixtures.worlds.wrappers import Interacting, Noisy, Repeating
 
 __all__ = [
     "Additive",

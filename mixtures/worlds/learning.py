@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.registry import register
-from mixtures.worlds.truth import Answers
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.worlds.truth import Answers
 
 
 @functools.lru_cache(maxsize=64)

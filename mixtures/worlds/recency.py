@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from mixtures import simplex
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.history import Stage
-from mixtures.problem import Problem
-from mixtures.registry import build, register
-from mixtures.worlds import truth
-from mixtures.worlds.learning import Learning
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.history import Stage
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.worlds import truth
+from cuvee.mixtures.worlds.learning import Learning
 
 STARTS = 20  # of the search for the optimum
 

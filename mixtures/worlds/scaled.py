@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.registry import register
-from mixtures.worlds.truth import RUN_TOKENS, Answers
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import register
+from cuvee.mixtures.worlds.truth import RUN_TOKENS, Answers
 
 REFERENCE = (1_000_000.0, 10_000_000.0)  # parameters and tokens at which amplitudes are given
 SIZES = (

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixtures import simplex
-from mixtures.controllers import Controller, Evidence, Mixes, State, deserialize
-from mixtures.domains import Array, DomainSet
-from mixtures.errors import RecipeError
-from mixtures.history import RunSpec
+from cuvee.mixtures import simplex
+from cuvee.mixtures.controllers import Controller, Evidence, Mixes, State, deserialize
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.history import RunSpec
 
 STEPS = 100
 EXAMPLES, LENGTH, APART = 50, 20, 0.3  # of a target; tokens of one; nats per token between them

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.optimize import minimize
 
-from mixtures import feasible, simplex
-from mixtures.constraints import Constraints, constrain
-from mixtures.domains import Array, Domain, DomainSet
-from mixtures.history import Outcome, RunResult, RunSpec, Score, Stage
-from mixtures.objectives import Objective, WeightedMean
-from mixtures.problem import Problem, Proxy
-from mixtures.worlds import training
+from cuvee.mixtures import feasible, simplex
+from cuvee.mixtures.constraints import Constraints, constrain
+from cuvee.mixtures.domains import Array, Domain, DomainSet
+from cuvee.mixtures.history import Outcome, RunResult, RunSpec, Score, Stage
+from cuvee.mixtures.objectives import Objective, WeightedMean
+from cuvee.mixtures.problem import Problem, Proxy
+from cuvee.mixtures.worlds import training
 
 TOKENS = 1_000_000  # of the smallest domain
 MILLION = 10**6

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from mixtures.domains import Array
-from mixtures.errors import RecipeError
-from mixtures.registry import build, register
-from mixtures.worlds.additive import Additive
-from mixtures.worlds.truth import Around
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.worlds.additive import Additive
+from cuvee.mixtures.worlds.truth import Around
 
 
 @register("world", "interacting")

@@ -9,10 +9,10 @@ and converts; what its trainer cannot express it refuses, with the way out.
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from mixtures import registry
-from mixtures.errors import ExportError
-from tasks.exports import delivery
-from tasks.exports.blend import Blend as Blend
+from cuvee.mixtures import registry
+from cuvee.mixtures.errors import ExportError
+from cuvee.tasks.exports import delivery
+from cuvee.tasks.exports.blend import Blend as Blend
 
 KIND = "export"
 TOKENS, DOCUMENTS, SEQUENCES = "tokens", "documents", "sequences of equal length"

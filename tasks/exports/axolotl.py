@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mixtures.errors import ExportError
-from mixtures.registry import register
-from tasks.exports import DOCUMENTS, KIND, Blend
-from tasks.exports.documents import check_field, documents
-from tasks.exports.literal import yaml_text
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import DOCUMENTS, KIND, Blend
+from cuvee.tasks.exports.documents import check_field, documents
+from cuvee.tasks.exports.literal import yaml_text
 
 
 @register(KIND, "axolotl")

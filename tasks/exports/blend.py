@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from mixtures.domains import DomainSet
-from mixtures.errors import ExportError
-from mixtures.history import Stage
-from tasks.exports.delivery import OFF
+from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.history import Stage
+from cuvee.tasks.exports.delivery import OFF
 
 DIGITS = 12  # significant ones of a weight: sums stay within 1e-11 of one
 

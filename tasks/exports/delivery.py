@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mixtures.errors import ExportError
+from cuvee.mixtures.errors import ExportError
 
 OFF = 0.01  # of a domain's tokens
 MORE = 1.001  # passes over a cap that are rounding

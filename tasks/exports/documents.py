@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixtures.errors import ExportError
-from proxies import readers
-from proxies.corpus import Files
-from tasks.exports.blend import Blend
+from cuvee.mixtures.errors import ExportError
+from cuvee.proxies import readers
+from cuvee.proxies.corpus import Files
+from cuvee.tasks.exports.blend import Blend
 
 BUILDERS = {
     **dict.fromkeys((*readers.TEXTS, *readers.PROSE), "text"),

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mixtures.registry import register
-from tasks.exports import DOCUMENTS, KIND, Blend
-from tasks.exports.documents import READ, check_field, documents
-from tasks.exports.literal import assigned, module
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import DOCUMENTS, KIND, Blend
+from cuvee.tasks.exports.documents import READ, check_field, documents
+from cuvee.tasks.exports.literal import assigned, module
 
 BODY = (
     """

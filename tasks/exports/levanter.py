@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixtures.errors import ExportError
-from mixtures.registry import register
-from tasks.exports import KIND, SEQUENCES, Blend
-from tasks.exports.delivery import MORE, OFF, WAYS_OUT
-from tasks.exports.documents import check_field
-from tasks.exports.literal import yaml_text
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import KIND, SEQUENCES, Blend
+from cuvee.tasks.exports.delivery import MORE, OFF, WAYS_OUT
+from cuvee.tasks.exports.documents import check_field
+from cuvee.tasks.exports.literal import yaml_text
 
 DEFAULT, LARGEST = 2048, 2**16 - 1  # sequences in a block
 NUDGE = 1e-4  # sequences over a whole number, so that rounding down gives that number

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mixtures.registry import register
-from tasks.exports import DOCUMENTS, KIND, SEQUENCES, Blend, choice
-from tasks.exports.delivery import whole
-from tasks.exports.literal import DEALER, assigned, module
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import DOCUMENTS, KIND, SEQUENCES, Blend, choice
+from cuvee.tasks.exports.delivery import whole
+from cuvee.tasks.exports.literal import DEALER, assigned, module
 
 PACKED = "packed"
 

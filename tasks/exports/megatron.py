@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mixtures.errors import ExportError
-from mixtures.registry import register
-from tasks.exports import KIND, SEQUENCES, Blend
-from tasks.exports.delivery import SIMULATED, WAYS_OUT, greedy
-from tasks.exports.literal import yaml_text
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import KIND, SEQUENCES, Blend
+from cuvee.tasks.exports.delivery import SIMULATED, WAYS_OUT, greedy
+from cuvee.tasks.exports.literal import yaml_text
 
 SPLIT = "100,0,0"
 SURPLUS = 1.005  # samples that Megatron indexes of a prefix, over those it plans to draw

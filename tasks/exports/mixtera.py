@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mixtures.errors import ExportError
-from mixtures.registry import register
-from tasks.exports import DOCUMENTS, KIND, Blend, terms
-from tasks.exports.delivery import MORE
-from tasks.exports.literal import assigned, module
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import DOCUMENTS, KIND, Blend, terms
+from cuvee.tasks.exports.delivery import MORE
+from cuvee.tasks.exports.literal import assigned, module
 
 CHUNKS = range(1 << 10, (1 << 16) + 1, 1 << 9)
 

@@ -13,10 +13,10 @@ Source: streaming/base/stream.py (`apply_weights`), llmfoundry/data/text_data.py
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mixtures.registry import register
-from tasks.exports import DOCUMENTS, KIND, SEQUENCES, Blend, choice
-from tasks.exports.delivery import whole
-from tasks.exports.literal import yaml_text
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import DOCUMENTS, KIND, SEQUENCES, Blend, choice
+from cuvee.tasks.exports.delivery import whole
+from cuvee.tasks.exports.literal import yaml_text
 
 PACKED = "packed"
 

@@ -13,11 +13,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mixtures.errors import ExportError
-from mixtures.registry import register
-from tasks.exports import KIND, SEQUENCES, Blend, terms
-from tasks.exports.delivery import MORE, check_noise, greedy, spread
-from tasks.exports.literal import yaml_text
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import KIND, SEQUENCES, Blend, terms
+from cuvee.tasks.exports.delivery import MORE, check_noise, greedy, spread
+from cuvee.tasks.exports.literal import yaml_text
 
 
 @register(KIND, "nanotron")

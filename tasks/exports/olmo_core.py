@@ -15,9 +15,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mixtures.registry import register
-from tasks.exports import KIND, TOKENS, Blend
-from tasks.exports.literal import yaml_text
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import KIND, TOKENS, Blend
+from cuvee.tasks.exports.literal import yaml_text
 
 SLACK = 1.01  # whole sequences of every path, and the last batch, need a little more
 

@@ -10,9 +10,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mixtures.registry import register
-from tasks.exports import KIND, TOKENS, Blend
-from tasks.exports.literal import yaml_text
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import KIND, TOKENS, Blend
+from cuvee.tasks.exports.literal import yaml_text
 
 COLUMNS = (
     "stage", "start_token", "stage_tokens", "domain", "weight", "document_weight", "tokens",

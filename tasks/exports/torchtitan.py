@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mixtures.errors import ExportError
-from mixtures.registry import register
-from tasks.exports import KIND, SEQUENCES, Blend
-from tasks.exports.delivery import whole
-from tasks.exports.documents import READ, check_field, documents
-from tasks.exports.literal import DEALER, assigned, module
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.registry import register
+from cuvee.tasks.exports import KIND, SEQUENCES, Blend
+from cuvee.tasks.exports.delivery import whole
+from cuvee.tasks.exports.documents import READ, check_field, documents
+from cuvee.tasks.exports.literal import DEALER, assigned, module
 
 BODY = (
     """
