@@ -1,6 +1,6 @@
 """Takes the folder that Cuvée is called from out of the path where Python looks for modules.
 
-A `numpy.py` or `cuvee.py` of the user's, found there first, would be run in place of ours by every
+A `numpy.py` of the user's, found there first, would be run in place of ours by every
 worker. Imports the standard library alone, because it comes before all other imports.
 """
 

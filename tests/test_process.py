@@ -196,7 +196,7 @@ def test_a_local_cluster_listens_here_alone_and_runs_nothing_of_the_working_fold
     cannot take, BLAS on all cores, and a folder in /tmp that somebody else may have made."""
     work = tmp_path / "project"
     work.mkdir()
-    for name in ("tasks", "evaluation", "mixtures", "cuvee", "torch", "numpy"):
+    for name in ("tasks", "evaluation", "proxies", "mixtures", "torch", "numpy"):
         (work / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a')\n")
     (tmp_path / "program.py").write_text(PROGRAM)
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
