@@ -26,14 +26,11 @@ test-slow: $(READY)  ## the long tests
 
 # Fits, methods and recommendations once more without AVX-512: it may change digits, never an answer.
 OLDER := NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" OPENBLAS_CORETYPE=Haswell
-PORTABLE := anneal backtest constraints contracts_laws contracts_methods designs diagnostics evidence \
-	ladder_method law_limits laws methods moving_methods noise objectives olmix outliers scaling_laws \
-	searches simplex trials
 
 test-portable: $(READY)  ## the tests of answers under an older instruction set, where there is a newer one
 	@! grep -qs avx512f /proc/cpuinfo || env $(OLDER) $(BIN)/python -m pytest -n 2 --dist loadfile \
-		$(PORTABLE:%=tests/test_%.py)
-	@! grep -qs avx512f /proc/cpuinfo || env $(OLDER) $(BIN)/python -m pytest -m slow tests/test_anneal.py
+		tests/mixtures tests/flows/test_olmix.py
+	@! grep -qs avx512f /proc/cpuinfo || env $(OLDER) $(BIN)/python -m pytest -m slow tests/mixtures/test_anneal.py
 
 test-trainers: $(READY)  ## exports, read by the trainers' own libraries, each installed into a folder of its own
 	@$(BIN)/python tests/trainers.py

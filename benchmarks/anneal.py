@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 from fresh import Bench, bench
 
-from cuvee.flows.home import Home
-from cuvee.mixtures import diagnostics, loop, worlds
+from cuvee.flows.workspace import Home
+from cuvee.mixtures import loop, worlds
 from cuvee.mixtures.errors import CuveeError
-from cuvee.mixtures.history import History, RunResult, Stage, table
+from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.laws.default import NAME
-from cuvee.mixtures.methods import tails
 from cuvee.mixtures.methods.anneal import FRESH, Anneal
 from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.runs import History, RunResult, Stage, table
+from cuvee.mixtures.two_phase import candidates as tails
 from cuvee.mixtures.worlds import Learning, Noisy, Recency
-from cuvee.proxies.allocator import keep_memory
+from cuvee.proxies.train.allocator import keep_memory
 
 ROOT = Path(__file__).parent.parent
 AGAIN = 2000  # first seed of a second comparison

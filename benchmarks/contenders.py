@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.mixtures import diagnostics
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.history import Stage
+from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import build
+from cuvee.mixtures.runs import Stage
 
 BASELINES = ("natural", "uniform", "static")
 LAWS = ("kriging", "log_linear")  # of the methods that fit one: the quickstart's, without LightGBM

@@ -19,17 +19,19 @@ from contenders import BASELINES, Answer, Budget, answer, baselines, configured
 
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import fresh_seeds
-from cuvee.flows.home import Home
 from cuvee.flows.prepare import Prepared
-from cuvee.flows.recipe import Recipe, load
+from cuvee.flows.recipe.schema import Recipe, load
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import loop
 from cuvee.mixtures.controllers import needed
-from cuvee.mixtures.history import Outcome, RunResult, RunSpec, table
 from cuvee.mixtures.problem import Problem
-from cuvee.proxies import disk, ladder, trunk
+from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, table
+from cuvee.proxies import ladder
+from cuvee.proxies.data import files
+from cuvee.proxies.train import branching
 from cuvee.tasks.job import PackJob
-from cuvee.tasks.pack import run_pack
-from cuvee.tasks.store import Store
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.train_pack import run_pack
 
 Trained = Callable[[Sequence[RunSpec]], Sequence[Outcome]]
 Scores = dict[str, list[float]]
@@ -84,8 +86,8 @@ class Keeper:
     def __call__(self, specs: Sequence[RunSpec]) -> tuple[Outcome, ...]:
         missing = [s for s in dict.fromkeys(specs) if self._store.get(s.fingerprint) is None]
         trunks = self._home.checkpoints / "trunks"
-        waiting = trunk.batches(missing, trunks)
-        running: dict[Future[list[Outcome]], trunk.Batch] = {}
+        waiting = branching.batches(missing, trunks)
+        running: dict[Future[list[Outcome]], branching.Batch] = {}
         while waiting or running:
             coming = {n for batch in (*waiting, *running.values()) for n in batch.route.keep}
             ready = [batch for batch in waiting if not coming & set(batch.route.needs)]
@@ -94,11 +96,11 @@ class Keeper:
                 running[self._submit(self._job(batch))] = batch
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 self._keep(running.pop(done), done.result())
-        disk.remove(trunks)
+        files.remove(trunks)
         found = [self._store.get(spec.fingerprint) for spec in specs]
         return tuple(run for run in found if run is not None)
 
-    def _job(self, batch: trunk.Batch) -> PackJob:
+    def _job(self, batch: branching.Batch) -> PackJob:
         wanted = [self._store.get(name) for spec in batch.specs for name in needed(spec)]
         return PackJob(
             specs=batch.specs,
@@ -121,11 +123,11 @@ class Keeper:
             self._pool = ProcessPoolExecutor(self._cores, mp_context=get_context("spawn"))
         return self._pool.submit(_train, job)
 
-    def _keep(self, batch: trunk.Batch, outcomes: list[Outcome]) -> None:
+    def _keep(self, batch: branching.Batch, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             self._store.put(outcome)
             self.trained += 1
-        disk.remove(Path(self._job(batch).checkpoints))
+        files.remove(Path(self._job(batch).checkpoints))
 
 
 def _train(job: PackJob) -> list[Outcome]:

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from input_recipes import read_file
 from inputs import Hang, Tally
 
-from cuvee.flows import olmix_file
-from cuvee.flows import recipe as recipes
+from cuvee.flows.recipe import olmix_fields
+from cuvee.flows.recipe import schema as recipes
 from cuvee.flows.refit import posed, read_tables
 
 DRAWN = 0.5  # of the inputs come from the schema, the others are damaged files
@@ -80,7 +80,7 @@ def drawn(tally: Tally, count: int, seed: int, folder: Path) -> None:
 
     quiet = {"database": None, "deadline": None, "phases": [hypothesis.Phase.generate],
              "suppress_health_check": list(hypothesis.HealthCheck)}  # fmt: skip
-    for schema, act, share in ((recipes.Recipe, recipe, 0.75), (olmix_file.FitFile, fit, 0.25)):
+    for schema, act, share in ((recipes.Recipe, recipe, 0.75), (olmix_fields.FitFile, fit, 0.25)):
         run = hypothesis.given(model(schema), st.integers(0, 2**16 - 1))(act)
         run = hypothesis.settings(max_examples=max(1, round(count * share)), **quiet)(run)
         hypothesis.seed(seed)(run)()

@@ -27,15 +27,16 @@ from input_recipes import mangled, pick, read_file
 from input_tables import read_pair, write_tables
 
 from cuvee.evaluation import benchmarks
-from cuvee.flows import olmix
+from cuvee.flows.recipe import olmix
 from cuvee.flows.refit import posed, read_tables
-from cuvee.mixtures.history import canonical
-from cuvee.proxies import checkpoint, start, tokenizer
-from cuvee.proxies.corpus import Files
+from cuvee.mixtures.runs import canonical
+from cuvee.proxies.data import tokenizer
+from cuvee.proxies.data.documents import Files
 from cuvee.proxies.ladder import rung
-from cuvee.proxies.model import Model
-from cuvee.tasks import handoff_manifest
-from cuvee.tasks.store import Store
+from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.train import checkpoint, warm_start
+from cuvee.tasks.approval import manifest
+from cuvee.tasks.store.results import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, VOCABULARY = "0.3M", 512
@@ -177,10 +178,10 @@ def models(folder: Path) -> Iterator[Target]:
         return tokenizer.Encoder(tokenizer.load(words)).encode(["the fox", "x" * 30])
 
     def begin() -> object:
-        return start.read(place, SIZE, VOCABULARY)
+        return warm_start.read(place, SIZE, VOCABULARY)
 
     yield Target("tokenizer.json", words, words.read_bytes(), encode, "json")
-    for name, form in (("config.json", "json"), (start.FILE, "tensors")):
+    for name, form in (("config.json", "json"), (warm_start.FILE, "tensors")):
         yield Target(name, place / name, (place / name).read_bytes(), begin, form)
     kept = checkpoint.save(folder / "pack", 1, {"identity": ["x"], "values": {"a": torch.ones(3)}})
 
@@ -215,9 +216,9 @@ def papers(folder: Path) -> Iterator[Target]:
     content = {"status": "approved", "approval": {"by": "x"}, "card": "c", "files": listed}
     content["sha256"] = hashlib.sha256(canonical(content).encode()).hexdigest()
     out = folder / "export"
-    sent = Path(handoff_manifest.write(str(out), {"a.txt": "x"}, content, store))
+    sent = Path(manifest.write(str(out), {"a.txt": "x"}, content, store))
     whole = sent.read_bytes()
-    yield Target("manifest", sent, whole, lambda: handoff_manifest.verify(str(out), store), "json")
+    yield Target("manifest", sent, whole, lambda: manifest.verify(str(out), store), "json")
 
 
 FIT = """swarm: {ratios: mixtures.csv, metrics: scores.csv}

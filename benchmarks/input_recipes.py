@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cuvee.flows import recipe as recipes
+from cuvee.flows.recipe import schema as recipes
 from cuvee.mixtures import registry
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.proxies import ladder

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from input_recipes import dump, pick
 
-from cuvee.flows import recipe as recipes
+from cuvee.flows.recipe import schema as recipes
 from cuvee.flows.refit import posed, read_tables
 
 Tables = tuple[list[list[str]], list[list[str]]]

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from cuvee.mixtures import worlds
-from cuvee.mixtures.diagnostics import spearman
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import CuveeError, DataError
+from cuvee.mixtures.inference.diagnostics import spearman
 from cuvee.mixtures.laws import Law, calibration, default
 from cuvee.mixtures.registry import build, names
 

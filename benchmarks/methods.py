@@ -76,13 +76,13 @@ def on_worlds(methods: Sequence[str], draws: int) -> Found:
 
 def on_corpus(given: argparse.Namespace) -> Found:
     """Gains of fresh runs at a larger size, by method."""
-    from cuvee.flows.home import QUIET
+    from cuvee.flows.workspace import QUIET
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)  # before Prefect is imported
     import fresh
 
-    from cuvee.flows.home import Home
+    from cuvee.flows.workspace import Home
 
     home = Home(given.home.resolve())
     setting = fresh.bench(

@@ -19,8 +19,8 @@ import torch
 
 from cuvee.mixtures.controllers import serialize
 from cuvee.mixtures.registry import build
-from cuvee.proxies.synthetic import SyntheticCorpus
-from cuvee.proxies.train import Training
+from cuvee.proxies.data.synthetic import SyntheticCorpus
+from cuvee.proxies.train.trainer import Training
 
 RULES = {"doremi": "group_dro", "odm": "exp3"}  # controllers; others are named as their method
 CONTROLLED = ("skill_it", "odm", "ado", "doremi", "aioli", "doge", "grape")

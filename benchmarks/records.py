@@ -34,15 +34,15 @@ from fault_servers import local
 from sweep import synthetic, write_corpus
 
 from cuvee.flows import prepare as preparing
-from cuvee.flows import recipe as recipes
-from cuvee.flows.home import Home
+from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import loop
-from cuvee.mixtures.history import RunResult
 from cuvee.mixtures.problem import Problem
-from cuvee.tasks.record import study_params
-from cuvee.tasks.recorder import Recorder
-from cuvee.tasks.store import Store
-from cuvee.tasks.track import open_ledger
+from cuvee.mixtures.runs import RunResult
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.tracking.fields import study_params
+from cuvee.tasks.tracking.mlflow import open_ledger
+from cuvee.tasks.tracking.recorder import Recorder
 
 SIZES = (100, 1_000, 10_000)
 RECORDED = 100  # proxies of a study that are recorded by the product itself

@@ -36,13 +36,14 @@ from cuvee.mixtures import loop, worlds
 from cuvee.mixtures.constraints import Group, constrain
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import CuveeError
-from cuvee.mixtures.history import History
+from cuvee.mixtures.inference import dataset
+from cuvee.mixtures.inference import recommend as choice
+from cuvee.mixtures.inference.paired_trial import student
 from cuvee.mixtures.laws import default
-from cuvee.mixtures.methods import choice, evidence
-from cuvee.mixtures.methods.trial import student
 from cuvee.mixtures.objectives import Floors
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import build
+from cuvee.mixtures.runs import History
 
 SIZE, TARGETS, SD = 6, 3, 0.01
 REPEATS = 6  # runs of the two anchors under three seeds
@@ -114,7 +115,7 @@ def best_run(rows: int, problem: Problem, world: Any, draw: int) -> Array:
     """The best observed mixture (K,) of the runs that `regmix` and `mixing_laws` rest on."""
     method = method_of("mixing_laws", rows)
     history = tuple(world(method.ask(problem, (), loop.generator(draw, 0))))
-    return evidence.best_observed(problem, evidence.gather(problem, history))
+    return dataset.best_observed(problem, dataset.gather(problem, history))
 
 
 def figures(regrets: Sequence[float]) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from laws import DATA, drawn, one_core, ranked, table
 
-from cuvee.mixtures.diagnostics import decision_accuracy
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import CuveeError
+from cuvee.mixtures.inference.diagnostics import decision_accuracy
 from cuvee.mixtures.laws import default
 from cuvee.mixtures.registry import build
 

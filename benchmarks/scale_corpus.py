@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from cuvee.mixtures import loop
-from cuvee.mixtures.diagnostics import decision_accuracy, spearman
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.history import History, RunResult, table
+from cuvee.mixtures.inference.diagnostics import decision_accuracy, spearman
 from cuvee.mixtures.methods.ladder import Ladder
-from cuvee.mixtures.methods.rungs import Rung, runs_of
+from cuvee.mixtures.multiscale.steps import Rung, runs_of
 from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.runs import History, RunResult, table
 
 SEED = 0  # of the runs that are compared, the design's own
 
@@ -30,14 +30,14 @@ def measured(recipe: Path, home: Path) -> dict[str, Any]:
     Raises:
         RecipeError: the recipe is no ladder of at least two rungs.
     """
-    from cuvee.flows.home import QUIET
+    from cuvee.flows.workspace import QUIET
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)  # before Prefect is imported
     import fresh
 
-    from cuvee.flows.home import Home
-    from cuvee.flows.recipe import load
+    from cuvee.flows.recipe.schema import load
+    from cuvee.flows.workspace import Home
 
     given, _ = load(recipe)
     method = given.build_method().method

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.mixtures import diagnostics, worlds
+from cuvee.mixtures import worlds
+from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.scaling import Runs
 from cuvee.mixtures.worlds.scaled import SIZES

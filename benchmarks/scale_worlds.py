@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.mixtures import diagnostics, loop, worlds
-from cuvee.mixtures.methods import splits
-from cuvee.mixtures.methods.rungs import Rung, gathered
-from cuvee.mixtures.methods.splits import Split
+from cuvee.mixtures import loop, worlds
+from cuvee.mixtures.inference import diagnostics
+from cuvee.mixtures.multiscale import budget_splits
+from cuvee.mixtures.multiscale.budget_splits import Split
+from cuvee.mixtures.multiscale.steps import Rung, gathered
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.worlds.scaled import SIZES
@@ -35,7 +36,7 @@ def posed(draw: int, moves: float = 1.0) -> tuple[Any, Problem]:
 def ladder(split: Split, budget: float) -> Any:
     """The ladder that spends a budget by a split."""
     each = [6.0 * dict(SIZES)[size] * tokens for size, tokens in RUNGS]
-    runs = splits.allocation(split, budget, each)
+    runs = budget_splits.allocation(split, budget, each)
     rungs = [
         {"size": size, "tokens": tokens, "runs": count}
         for (size, tokens), count in zip(RUNGS[1:], runs[1:], strict=True)
@@ -102,9 +103,9 @@ def measured(draws: int) -> dict[str, Any]:
 def table(draws: int) -> dict[str, dict[str, tuple[float, float]]]:
     """What `mixtures.methods.splits.REGRET` should hold, printed as its source."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
-    for name, moves in splits.MOVES.items():
+    for name, moves in budget_splits.MOVES.items():
         rows = {}
-        for split in splits.SPLITS:
+        for split in budget_splits.SPLITS:
             row, used = regrets(split, BUDGETS[-1] * UNIT, draws, moves)
             error = float(np.std(row, ddof=1) / np.sqrt(draws)) if draws > 1 else 0.0
             figures = round(float(np.mean(row)), 4), round(error, 4)

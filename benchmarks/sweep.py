@@ -29,13 +29,13 @@ from pathlib import Path
 import numpy as np
 
 from cuvee.flows import prepare as preparing
-from cuvee.flows import recipe as recipes
-from cuvee.flows.home import Home
+from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import loop
-from cuvee.mixtures.history import RunResult, RunSpec, Score
 from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.runs import RunResult, RunSpec, Score
 from cuvee.mixtures.worlds import Additive
-from cuvee.tasks.store import Store
+from cuvee.tasks.store.results import Store
 
 STANDARD_LIBRARY = Path(pydoc_data.topics.__file__).parent.parent
 SIZE, TOKENS = "0.3M", 300_000

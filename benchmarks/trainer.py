@@ -21,10 +21,10 @@ from collections.abc import Callable
 import torch
 
 from cuvee.proxies import ladder
-from cuvee.proxies.allocator import WORKER_ENVIRONMENT, keep_memory
-from cuvee.proxies.products import product
-from cuvee.proxies.synthetic import SyntheticCorpus
-from cuvee.proxies.train import Training
+from cuvee.proxies.data.synthetic import SyntheticCorpus
+from cuvee.proxies.model.grouped_matmul import product
+from cuvee.proxies.train.allocator import WORKER_ENVIRONMENT, keep_memory
+from cuvee.proxies.train.trainer import Training
 
 VOCABULARY, BATCH = 4096, 8
 SIZES = ("0.6M", "2M")

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cuvee.evaluation.packaged import SOURCES, Item, Source, Unusable
+from cuvee.evaluation.datasets import SOURCES, Item, Source, Unusable
 from cuvee.evaluation.suites import SUITES
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError, UnknownName
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cuvee.mixtures.history import canonical
+from cuvee.mixtures.runs import canonical
 
 VERSION = 1  # raised by hand whenever the same text would be scored otherwise
 

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from cuvee.evaluation import judge, perplexity
-from cuvee.evaluation.exams import Exam
+from cuvee.evaluation import held_out, metrics
+from cuvee.evaluation.held_out import Text
 from cuvee.evaluation.likelihood import Likelihood, totals
 from cuvee.evaluation.limits import Limits
-from cuvee.evaluation.perplexity import Text
+from cuvee.evaluation.requests import Exam
 from cuvee.evaluation.suites import Suite
 from cuvee.mixtures.errors import DataError, EvidenceError
-from cuvee.mixtures.history import Score
+from cuvee.mixtures.runs import Score
 
 END_OF_TEXT = "<|endoftext|>"
 Floats = NDArray[np.float64]
@@ -82,10 +82,10 @@ def score_pack(
     context = likelihood.context
     exams: tuple[Exam, ...] = ()
     if suite.tasks:
-        from cuvee.evaluation import harness  # lm-eval takes seconds to import
+        from cuvee.evaluation import lm_eval_tasks  # lm-eval takes seconds to import
 
-        exams = harness.exams(suite, tokenizer_path=tokenizer_path, eot=eot, context=context)
-    samples = perplexity.samples(
+        exams = lm_eval_tasks.exams(suite, tokenizer_path=tokenizer_path, eot=eot, context=context)
+    samples = held_out.samples(
         valid, tokenizer_path=tokenizer_path, eot=eot, context=context, limit=limits.tokens
     )
     parts = [sample.rows for sample in samples.values()] + [exam.rows for exam in exams]
@@ -110,7 +110,7 @@ def score_pack(
 
 
 def _proxy(
-    samples: Mapping[str, perplexity.Sample],
+    samples: Mapping[str, held_out.Sample],
     exams: Sequence[Exam],
     nats: Sequence[Floats],
     grades: Sequence[Grade],
@@ -148,11 +148,11 @@ def _exam(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> list[Grade]:
         details["probability"], details["margin"] = _choices(nats, sizes, starts, choices, gold)
         details["chance"] = np.tile(1.0 / choices, (len(nats), 1))
     names = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
-    for name, values in judge.judged(exam, nats, greedy).items():
+    for name, values in metrics.judged(exam, nats, greedy).items():
         details[names.get(name, name)] = values
     grades = []
     for k, line in enumerate(nats):
-        value = perplexity.ratio(-line[gold] / np.log(2), sizes[gold])
+        value = held_out.ratio(-line[gold] / np.log(2), sizes[gold])
         scores = {name: average(values[k]) for name, values in details.items()}
         if "chance" in scores:
             scores["chance"] = Score(scores["chance"].value, 0.0, len(choices))

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
-from cuvee.mixtures.history import canonical
+from cuvee.mixtures.runs import canonical
 
 VERSION = 1  # raised by hand whenever the same tasks would give other scores
 TASKS = Path(__file__).with_name("tasks")
@@ -221,11 +221,9 @@ def check(chosen: Suite) -> None:
     """
     if not chosen.tasks:
         return
-    from cuvee.evaluation import (
-        harness,  # importing lm-eval takes seconds; most callers need no task
-    )
+    from cuvee.evaluation import lm_eval_tasks
 
-    harness.check(chosen)
+    lm_eval_tasks.check(chosen)
 
 
 def _hash(data: bytes) -> str:

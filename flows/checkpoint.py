@@ -8,16 +8,16 @@ from pathlib import Path
 
 from cuvee.flows import finished
 from cuvee.flows import prepare as preparing
-from cuvee.flows.display import current
-from cuvee.flows.home import Home
-from cuvee.flows.recipe import Recipe
+from cuvee.flows.progress_bars import current
+from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.workspace import Home
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
-from cuvee.mixtures.history import Failed, RunSpec, Stage
 from cuvee.mixtures.problem import Problem
-from cuvee.proxies import disk
-from cuvee.proxies.contract import Progress
-from cuvee.proxies.trunk import Route
-from cuvee.tasks.confirmation import BASELINES, RECOMMENDED
+from cuvee.mixtures.runs import Failed, RunSpec, Stage
+from cuvee.proxies.data import files
+from cuvee.proxies.interfaces import Progress
+from cuvee.proxies.train.branching import Route
+from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED
 
 
 def write(recipe: Recipe, home: Home, mixture: str, to: Path) -> tuple[Path, RunSpec]:
@@ -43,8 +43,8 @@ def write(recipe: Recipe, home: Home, mixture: str, to: Path) -> tuple[Path, Run
     prepared = preparing.prepare(recipe, home, preparing.plainly)
     problem = preparing.problem(recipe, prepared)
     spec = problem.staged(stages(recipe, problem, home, mixture), recipe.seed)
-    from cuvee.proxies import checkpoint  # torch, which no flow needs before
-    from cuvee.proxies.train import train
+    from cuvee.proxies.train import checkpoint  # torch, which no flow needs before
+    from cuvee.proxies.train.trainer import train
 
     corpus = prepared.corpus
     held = home.checkpoints / f"export-{spec.fingerprint[:16]}"
@@ -65,7 +65,7 @@ def write(recipe: Recipe, home: Home, mixture: str, to: Path) -> tuple[Path, Run
         raise TrainingError(f"no checkpoint: the run {getattr(run, 'reason', 'gave no model')}")
     model, path = trained.likelihood.model, corpus.tokenizer_path
     checkpoint.export(model, 0, to, tokenizer=path, eot=corpus.eot)
-    disk.remove(held)
+    files.remove(held)
     return to, spec
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cuvee.flows.home import IN_USE, Home
+from cuvee.flows.workspace import IN_USE, Home
 from cuvee.mixtures.errors import RecipeError, ServiceError, StorageError, UnknownName
 
 UNITS = {"h": 3600, "d": 86_400, "w": 604_800}

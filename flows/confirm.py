@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from cuvee.flows.recipe import ConfirmPart
+from cuvee.flows.recipe.schema import ConfirmPart
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.history import Failed, Outcome, RunResult, RunSpec, Stage, table
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.tasks.confirmation import (
+from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, Stage, table
+from cuvee.tasks.study.study import same
+from cuvee.tasks.validation.paired import (
     AVERAGE,
     BEST,
     RECOMMENDED,
@@ -19,7 +20,6 @@ from cuvee.tasks.confirmation import (
     ConfirmedRun,
     confirmation,
 )
-from cuvee.tasks.study import same
 
 FRESH = 1_000_003  # added to the study's seed: no run that the recommendation rests on has these
 

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
-from cuvee.mixtures.history import RunSpec, Stage, canonical
 from cuvee.mixtures.objectives import Floors, Objective, WeightedMean
-from cuvee.proxies import device
-from cuvee.proxies.trunk import Route
-from cuvee.tasks.continual import Continual, Start
+from cuvee.mixtures.runs import RunSpec, Stage, canonical
+from cuvee.proxies.train import device
+from cuvee.proxies.train.branching import Route
 from cuvee.tasks.job import PackJob
-from cuvee.tasks.store import Store
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.forgetting import Continual, Start
 
 if TYPE_CHECKING:
-    from cuvee.flows.home import Home
     from cuvee.flows.prepare import Prepared
-    from cuvee.flows.recipe import Recipe
+    from cuvee.flows.recipe.schema import Recipe
+    from cuvee.flows.workspace import Home
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 MAKE = "`cuvee checkpoint RECIPE --to FOLDER` trains a proxy and writes it so"
@@ -129,12 +129,12 @@ def measured(recipe: "Recipe", prepared: "Prepared", home: "Home") -> Start:
     Raises:
         DataError: it is not of the recipe's size, or not of the proxies' family; says in what.
     """
-    from cuvee.proxies import start  # torch, which flows need not have for anything else
-    from cuvee.tasks.pack import untrained_scores
+    from cuvee.proxies.train import warm_start  # torch, which flows need not have for anything else
+    from cuvee.tasks.train_pack import untrained_scores
 
     corpus, source = prepared.corpus, str(recipe.proxy.start)
     folder = home.checkpoints / "starts"
-    content = start.adopt(Path(source), folder, recipe.proxy.size, corpus.vocabulary)
+    content = warm_start.adopt(Path(source), folder, recipe.proxy.size, corpus.vocabulary)
     domains, names = prepared.domains, prepared.domains.names
     spec = RunSpec(
         domains=names,

@@ -13,13 +13,13 @@ from typing import Any
 
 from prefect import flow
 
-from cuvee.flows import handoff, recorded
+from cuvee.flows import handoff, recorded_approvals
 from cuvee.flows import prepare as preparing
-from cuvee.flows.display import current
-from cuvee.flows.home import Home
-from cuvee.flows.parts import HandoffPart
-from cuvee.flows.recipe import Recipe, parse
-from cuvee.flows.server import PrefectApi
+from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.progress_bars import current
+from cuvee.flows.recipe.parts import HandoffPart
+from cuvee.flows.recipe.schema import Recipe, parse
+from cuvee.flows.workspace import Home
 from cuvee.mixtures.errors import (
     ApprovalError,
     CuveeError,
@@ -27,11 +27,11 @@ from cuvee.mixtures.errors import (
     HandoffError,
     RecipeError,
 )
-from cuvee.mixtures.history import canonical
-from cuvee.tasks import handoff_call
-from cuvee.tasks.handoff_call import Call, Outcome
-from cuvee.tasks.handoff_card import Card, Purpose
-from cuvee.tasks.store import Store
+from cuvee.mixtures.runs import canonical
+from cuvee.tasks.approval import webhook
+from cuvee.tasks.approval.webhook import Call, Outcome
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.finished import Card, Purpose
 
 EXPORTED = "exported"  # the state of a handoff that calls nothing
 
@@ -87,13 +87,13 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
         message = {"event": "mixture.approved", "key": mark, "place": where, "manifest": manifest}
         receiver = Call(given.webhook or "", tuple(given.command), given.timeout)
         try:
-            outcome = preparing.as_task("call", handoff_call.once)(
+            outcome = preparing.as_task("call", webhook.once)(
                 receiver, Store(place.store), mark, message, again=again
             )
         except HandoffError as error:
-            recorded.remark(place, card, {"handoff": f"not done: {error}"})
+            recorded_approvals.remark(place, card, {"handoff": f"not done: {error}"})
             raise
-    recorded.remark(place, card, {"handoff": f"{outcome.state}: {where}"})
+    recorded_approvals.remark(place, card, {"handoff": f"{outcome.state}: {where}"})
     return {
         "state": outcome.state,
         "said": outcome.said,

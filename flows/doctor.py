@@ -7,11 +7,11 @@ from pathlib import Path
 
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.limits import Limits, scoring
-from cuvee.flows.home import Home
-from cuvee.flows.recipe import parse
+from cuvee.flows.recipe.schema import parse
+from cuvee.flows.workspace import Home
 from cuvee.mixtures.errors import CuveeError, StorageError
-from cuvee.tasks import doctor
-from cuvee.tasks.store import Store, opened
+from cuvee.tasks.store import doctor
+from cuvee.tasks.store.results import Store, opened
 
 
 def examine(home: Home, urls: Sequence[str]) -> tuple[list[str], str]:

@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.flows.display import current
-from cuvee.flows.home import Home
-from cuvee.flows.recipe import FREE, ConfirmPart, Recipe, parse
+from cuvee.flows.progress_bars import current
+from cuvee.flows.recipe.schema import FREE, ConfirmPart, Recipe, parse
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import recommendation
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, StorageError
-from cuvee.mixtures.history import History, RunResult, RunSpec
 from cuvee.mixtures.loop import Method
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.tasks.handoff_card import FILE
-from cuvee.tasks.store import Store
-from cuvee.tasks.study import fingerprint
+from cuvee.mixtures.runs import History, RunResult, RunSpec
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.finished import FILE
+from cuvee.tasks.study.study import fingerprint
 
 SHOWN = 3  # of what differs
 EARLIER = "earlier"  # folder of a study's: what other recipes of its name left

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.flows import prepare as preparing
-from cuvee.flows import recorded
-from cuvee.flows.display import current
-from cuvee.flows.home import Home
-from cuvee.flows.recipe import Recipe
+from cuvee.flows import recorded_approvals
+from cuvee.flows.progress_bars import current
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.refit import from_tables
+from cuvee.flows.workspace import Home
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import (
     ApprovalError,
@@ -27,15 +27,18 @@ from cuvee.mixtures.errors import (
     RecipeError,
     ServiceError,
 )
-from cuvee.proxies.corpus import Files
-from cuvee.tasks import exports, handoff_approval, handoff_card, handoff_manifest
-from cuvee.tasks.exports import Blend
-from cuvee.tasks.exports.documents import endings_of
-from cuvee.tasks.handoff_approval import Approval, Grounds
-from cuvee.tasks.handoff_card import Card, Purpose
-from cuvee.tasks.provenance import code_version
-from cuvee.tasks.review import open_to_others
-from cuvee.tasks.store import Store
+from cuvee.proxies.data.documents import Files
+from cuvee.tasks import export as exports
+from cuvee.tasks.approval import approve as handoff_approval
+from cuvee.tasks.approval import manifest
+from cuvee.tasks.approval.approve import Approval, Grounds
+from cuvee.tasks.export import Blend
+from cuvee.tasks.export.documents import endings_of
+from cuvee.tasks.store.provenance import code_version
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study import finished
+from cuvee.tasks.study.finished import Card, Purpose
+from cuvee.tasks.tracking.ui import open_to_others
 
 COMMAND = "command line"
 MORE = 1.001  # passes that exceed the recipe's cap by rounding alone
@@ -49,13 +52,13 @@ def latest(recipe: Recipe, home: Home) -> Card:
         ApprovalError: something has, and the recipe has changed since.
     """
     store = Store(home.store)
-    found = handoff_card.answers(store, recipe.digest)
+    found = finished.answers(store, recipe.digest)
     if len(found) > 1:
         now = grounds(recipe, home)
         return next((card for card in found if card.data == now.data), found[0])
     if found:
         return found[0]
-    other = handoff_card.latest(store, recipe.name)
+    other = finished.latest(store, recipe.name)
     if other is None:
         raise EvidenceError(
             f"the store {home.store} holds no recommendation of the study {recipe.name!r}: "
@@ -74,11 +77,11 @@ def grounds(recipe: Recipe, home: Home) -> Grounds:
     """How recipe, data and code stand now; reads the data, trains nothing."""
     if recipe.tables is not None:
         problem, history = from_tables(recipe)
-        found = handoff_card.data(problem.domains, problem.scoring, history)
+        found = finished.data(problem.domains, problem.scoring, history)
     else:
         prepared = preparing.prepare(recipe, home, preparing.plainly)
         start = prepared.start.content if prepared.start else ""
-        found = handoff_card.data(prepared.domains, prepared.scoring, start=start)
+        found = finished.data(prepared.domains, prepared.scoring, start=start)
     return Grounds(recipe.digest, found, code_version(), recipe.purpose)
 
 
@@ -94,7 +97,7 @@ def approve(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> tupl
         card, now, Store(home.store), by=by or getpass.getuser(), note=note
     )
     tags = {"approved_by": approval.by, "approved_at": approval.at, "approval_note": approval.note}
-    recorded.remark(home, card, tags, approval.purpose, recorded.ALIAS)
+    recorded_approvals.remark(home, card, tags, approval.purpose, recorded_approvals.ALIAS)
     return card, approval
 
 
@@ -109,10 +112,10 @@ def withdraw(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> lis
         if not given.withdrawn:
             who = by or getpass.getuser()
             taken.append(handoff_approval.withdraw(store, given, by=who, note=note, via=COMMAND))
-            card = handoff_card.get(store, given.card)
+            card = finished.get(store, given.card)
             if card is not None:
                 tags = {"withdrawn": taken[-1].withdrawn}
-                recorded.remark(home, card, tags, given.purpose, alias="")
+                recorded_approvals.remark(home, card, tags, given.purpose, alias="")
     if not taken:
         raise ApprovalError(f"no approval of {recipe.name} stands that could be withdrawn")
     return taken
@@ -157,14 +160,16 @@ def adopt(recipe: Recipe, home: Home, card: Card, *, call: bool = False) -> Appr
     if known is not None and known.via != handoff_approval.RECORD:
         return known
     try:
-        version, alias = recorded.version(home, card, purpose, call=call)
+        version, alias = recorded_approvals.version(home, card, purpose, call=call)
     except ServiceError as error:
         if known is None:
             raise
         current().say(f"the record was not asked whether the approval stands: {error}")
         return known
-    said = recorded.said(version) if version else None
-    if known is not None and (version is None or said or not recorded.taken_back(version, alias)):
+    said = recorded_approvals.said(version) if version else None
+    if known is not None and (
+        version is None or said or not recorded_approvals.taken_back(version, alias)
+    ):
         return known
     if known is not None:
         handoff_approval.withdraw(store, known, by="the record", via=handoff_approval.RECORD)
@@ -180,15 +185,17 @@ def adopt(recipe: Recipe, home: Home, card: Card, *, call: bool = False) -> Appr
             f"the record says that {by} approved {card.fingerprint[:12]} of {card.name}, which is "
             f"not believed: {doubt}. Approve it with `cuvee approve`"
         )
-    now = dataclasses.replace(grounds(recipe, home), purpose=recorded.purpose(version))
+    now = dataclasses.replace(grounds(recipe, home), purpose=recorded_approvals.purpose(version))
     try:
         approval = handoff_approval.approve(
             card, now, store, by=by, note=note, via=handoff_approval.RECORD
         )
     except ApprovalError as error:
-        recorded.remark(home, card, {"refused": str(error)[:2000]})
+        recorded_approvals.remark(home, card, {"refused": str(error)[:2000]})
         raise
-    recorded.remark(home, card, {"approved_by": by, "approved_at": approval.at}, now.purpose)
+    recorded_approvals.remark(
+        home, card, {"approved_by": by, "approved_at": approval.at}, now.purpose
+    )
     return approval
 
 
@@ -206,8 +213,8 @@ def unapproved(card: Card, purpose: Purpose, store: Store) -> str:
         why = f" ({by} did with an older version, which bound it to no recipe, data or budget)"
     return (
         f"the recommendation {card.fingerprint[:12]} of {card.name} is not approved for "
-        f"{purpose.budget}{why}: `cuvee approve` it, or set the alias `{recorded.ALIAS}` in "
-        "MLflow, or export it with --draft"
+        f"{purpose.budget}{why}: `cuvee approve` it, or set the alias "
+        f"`{recorded_approvals.ALIAS}` in MLflow, or export it with --draft"
     )
 
 
@@ -247,15 +254,15 @@ def export(
     whole = blend(recipe, card)
     part = whole.alone(stage) if stage else whole
     files = exports.render(made, part)
-    content = handoff_manifest.manifest(card, made, part, files, approval=approval, stage=stage)
-    return handoff_manifest.write(target, files, content, store), content
+    content = manifest.manifest(card, made, part, files, approval=approval, stage=stage)
+    return manifest.write(target, files, content, store), content
 
 
 def _target(home: Home, card: Card, form: str) -> str:
     """Where an export goes if nobody says; not over that of another recipe of the same name."""
     place = home.study(card.name) / "exports" / form
     with contextlib.suppress(CuveeError):
-        if handoff_manifest.verify(str(place))[0].get("recipe") != card.recipe:
+        if manifest.verify(str(place))[0].get("recipe") != card.recipe:
             return f"{place}-{card.recipe[:8]}"
     return str(place)
 
@@ -325,7 +332,7 @@ def verify(target: str, home: Home) -> dict[str, Any]:
         ExportError: something was changed; says what.
     """
     known = Store(home.store) if "://" in home.store or Path(home.store).is_dir() else None
-    content, wrong = handoff_manifest.verify(target, known)
+    content, wrong = manifest.verify(target, known)
     if wrong:
         raise ExportError(f"the export in {target} is not as it was written: {'; '.join(wrong)}")
     return content

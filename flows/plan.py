@@ -10,24 +10,25 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from cuvee.flows import continual, earlier, plan_rungs
+from cuvee.flows import continual, plan_ladder, superseded_runs
 from cuvee.flows import prepare as preparing
-from cuvee.flows.budget import forecast
-from cuvee.flows.display import Display, clock
-from cuvee.flows.home import Home
-from cuvee.flows.recipe import ConfirmPart, Recipe
-from cuvee.flows.trainings import speed
+from cuvee.flows.execution.budget import forecast
+from cuvee.flows.execution.evaluator import speed
+from cuvee.flows.progress_bars import Display, clock
+from cuvee.flows.recipe.schema import ConfirmPart, Recipe
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import loop, simplex
-from cuvee.mixtures.history import RunSpec
-from cuvee.mixtures.methods import later
+from cuvee.mixtures.inference import remaining_runs
+from cuvee.mixtures.inference.remaining_runs import Later
 from cuvee.mixtures.methods.ladder import Ladder
-from cuvee.mixtures.methods.later import Later
 from cuvee.mixtures.problem import Problem
-from cuvee.proxies import device, ladder, pack
-from cuvee.proxies.trunk import Route
-from cuvee.tasks import handoff_card
+from cuvee.mixtures.runs import RunSpec
+from cuvee.proxies import ladder
+from cuvee.proxies.train import batching, device
+from cuvee.proxies.train.branching import Route
 from cuvee.tasks.job import PackJob
-from cuvee.tasks.store import Store
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study import finished
 
 OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
 
@@ -50,7 +51,7 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
         f"Study {recipe.name}: {len(problem.domains)} domains; {len(problem.targets)} targets: "
         f"{', '.join(problem.targets)}"
     )
-    for line in earlier.sentences(store, problem, home.corpora):
+    for line in superseded_runs.sentences(store, problem, home.corpora):
         say(line)
     display.console.print(design(problem, specs))
     for line in repeated(specs):
@@ -60,7 +61,7 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     climbing = 0.0
     if isinstance(screened.method, Ladder):
         tables, climbing = rungs(recipe, screened.method, problem, prepared.corpus.vocabulary)
-        for table in (*tables, plan_rungs.hindsight(handoff_card.every(store))):
+        for table in (*tables, plan_ladder.hindsight(finished.every(store))):
             if table is not None:
                 display.console.print(table)
     ladder_plan = ladder.plan(
@@ -71,7 +72,7 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
         rate=recipe.proxy.rate,
     )
     extra = confirmation_runs(recipe.confirm)
-    more = later.of(screened.method, problem)
+    more = remaining_runs.of(screened.method, problem)
     tried = trial(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
@@ -96,11 +97,11 @@ def trial(
     """
     if speed([run for run in store.outcomes() if run.spec.size == problem.proxy.size]):
         return 0.0
-    from cuvee.tasks.pack import training_speed  # torch, which nothing else in a plan needs
+    from cuvee.tasks.train_pack import training_speed  # torch, which nothing else in a plan needs
 
     shares = tuple(map(float, problem.domains.uniform))
     where = "cuda" if recipe.proxy.device != "cpu" and device.gpu() else "cpu"
-    count = recipe.proxy.pack or pack.most(problem.proxy.size, where)
+    count = recipe.proxy.pack or batching.most(problem.proxy.size, where)
     job = PackJob(
         specs=tuple(problem.spec(shares, recipe.seed + k) for k in range(count)),
         corpus=str(prepared.corpus.root),
@@ -202,9 +203,9 @@ def rungs(
     steps = method.steps(problem)
     extra = len(method.anchors) * method.seeds
     how = {"schedule": recipe.proxy.schedule, "rate": recipe.proxy.rate}
-    spent = plan_rungs.costs(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
-    shown = plan_rungs.table(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
-    return (shown, plan_rungs.proposals(steps, spent, extra)), sum(spent[1:])
+    spent = plan_ladder.costs(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
+    shown = plan_ladder.table(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
+    return (shown, plan_ladder.proposals(steps, spent, extra)), sum(spent[1:])
 
 
 def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:

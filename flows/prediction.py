@@ -10,21 +10,21 @@ from typing import cast
 import numpy as np
 
 from cuvee.flows.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
-from cuvee.flows.display import current
-from cuvee.flows.recipe import ConfirmPart, parse
-from cuvee.flows.shelf import Shelf
+from cuvee.flows.execution.store_evaluator import Shelf
+from cuvee.flows.progress_bars import current
+from cuvee.flows.recipe.schema import ConfirmPart, parse
 from cuvee.mixtures.errors import EvidenceError, StorageError
 from cuvee.mixtures.loop import generator
-from cuvee.mixtures.methods.forecast import gains_at
 from cuvee.mixtures.methods.ladder import Ladder
+from cuvee.mixtures.multiscale.forecast import gains_at
 from cuvee.mixtures.recommendation import LEVEL, Estimate
-from cuvee.tasks.calibration import score
-from cuvee.tasks.confirmation import AVERAGE, BEST, RECOMMENDED
-from cuvee.tasks.predictions import Card, Promise, read
-from cuvee.tasks.provenance import study_version
-from cuvee.tasks.store import Store
-from cuvee.tasks.study import Study, fingerprint
-from cuvee.tasks.transfer import transfer
+from cuvee.tasks.store.provenance import study_version
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.study import Study, fingerprint
+from cuvee.tasks.validation.calibration import score
+from cuvee.tasks.validation.hypothesis_tests import transfer
+from cuvee.tasks.validation.paired import AVERAGE, BEST, RECOMMENDED
+from cuvee.tasks.validation.preregistration import Card, Promise, read
 
 FOLDER = "predictions"  # of a study, for copies that people and the record take
 OWN = "at the study's own size"

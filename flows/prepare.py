@@ -9,26 +9,26 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from cuvee.evaluation import benchmarks, limits, suites
+from cuvee.evaluation.datasets import SOURCES
 from cuvee.evaluation.limits import Limits
-from cuvee.evaluation.packaged import SOURCES
 from cuvee.flows import continual
-from cuvee.flows.display import current
-from cuvee.flows.home import Home
-from cuvee.flows.recipe import CorpusPart as RecipeCorpus
-from cuvee.flows.recipe import Recipe
+from cuvee.flows.progress_bars import current
+from cuvee.flows.recipe.schema import CorpusPart as RecipeCorpus
+from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.proxies import ladder
-from cuvee.proxies.corpus import Files, Source
-from cuvee.proxies.disk import Digests
-from cuvee.proxies.quickstart import KINDS, quickstart
-from cuvee.proxies.shards import Corpus
-from cuvee.tasks import archives
-from cuvee.tasks import corpus as corpora
-from cuvee.tasks.continual import Start
-from cuvee.tasks.study import CorpusPart
+from cuvee.proxies.data.documents import Files, Source
+from cuvee.proxies.data.files import Digests
+from cuvee.proxies.data.quickstart_text import KINDS, quickstart
+from cuvee.proxies.data.shards import Corpus
+from cuvee.tasks.corpus import download
+from cuvee.tasks.corpus import prepare as corpora
+from cuvee.tasks.study.forgetting import Start
+from cuvee.tasks.study.study import CorpusPart
 
 
 @dataclass(frozen=True)
@@ -230,12 +230,12 @@ def _fetch(recipe: Recipe, home: Home, step: Step) -> dict[str, Path]:
     wanted = {SOURCES[name].archive for name in offline}
     for name in _corpus_part(recipe).quickstart:
         wanted |= set(KINDS[name].archives if name in KINDS else ())
-    chosen = [archive for archive in archives.ALL if archive.name in wanted]
+    chosen = [archive for archive in download.ALL if archive.name in wanted]
     if not chosen:
         return {}
     try:
         with current().step("Archives") as bar:
-            paths: dict[str, Path] = step("fetch-archives", archives.fetch)(
+            paths: dict[str, Path] = step("fetch-archives", download.fetch)(
                 home.archives, chosen, progress=bar.move
             )
     except DataError as error:

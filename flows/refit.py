@@ -10,25 +10,26 @@ from pathlib import Path
 from cuvee.flows import continual, finished
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
-from cuvee.flows.display import current
-from cuvee.flows.home import Home
+from cuvee.flows.execution.evaluator import speed
+from cuvee.flows.execution.store_evaluator import Shelf
 from cuvee.flows.prepare import Prepared
-from cuvee.flows.recipe import Recipe
-from cuvee.flows.search import SHOWN_VERSIONS, write_files
-from cuvee.flows.shelf import Shelf
-from cuvee.flows.trainings import speed
+from cuvee.flows.progress_bars import current
+from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.study import SHOWN_VERSIONS, write_files
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import loop, simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.history import History, Outcome, RunResult, Score
-from cuvee.mixtures.methods import verdict
+from cuvee.mixtures.inference import evidence_grade
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.tasks import handoff_card, table_file, tables
-from cuvee.tasks.confirmation import Confirmation
-from cuvee.tasks.store import Store
-from cuvee.tasks.study import Study
+from cuvee.mixtures.runs import History, Outcome, RunResult, Score
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study import finished as handoff_card
+from cuvee.tasks.study import table_file, tables
+from cuvee.tasks.study.study import Study
+from cuvee.tasks.validation.paired import Confirmation
 
 
 def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
@@ -177,9 +178,9 @@ def told(
     epochs: tuple[float, ...] = ()
     if existing and full:
         epochs = tuple(map(float, existing.epochs(answer.weights, full)))
-    few = verdict.thin(problem, simplex.canonical(joined.W))
-    said = verdict.unmeasured(few, answer, answer.epochs)  # by relative sizes, maybe
-    warnings = [*verdict.unmeasured(few, answer, epochs)]
+    few = evidence_grade.thin(problem, simplex.canonical(joined.W))
+    said = evidence_grade.unmeasured(few, answer, answer.epochs)  # by relative sizes, maybe
+    warnings = [*evidence_grade.unmeasured(few, answer, epochs)]
     warnings += [line for line in answer.warnings if line not in said]
     if part and not (part.sizes or part.token_counts):
         warnings.append(

@@ -17,12 +17,12 @@ from prefect.blocks.webhook import Webhook
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from cuvee.flows.display import current
-from cuvee.flows.home import settle
-from cuvee.flows.recipe import Recipe, build, parse
-from cuvee.flows.standing import SchedulePart
+from cuvee.flows.progress_bars import current
+from cuvee.flows.recipe.schema import Recipe, build, parse
+from cuvee.flows.recipe.standing import SchedulePart
+from cuvee.flows.workspace import settle
 from cuvee.mixtures.errors import CuveeError, RecipeError, ServiceError, StorageError, TrainingError
-from cuvee.tasks import strict
+from cuvee.tasks import strict_yaml
 
 PASSING = (ServiceError, StorageError, TrainingError)  # what another try may overcome
 RETRIES, RETRY_SECONDS = 2, 60
@@ -96,23 +96,23 @@ def scheduled_sweep(
 
 
 def _sweep(recipe: Recipe, text: str, home: Path) -> Any:
-    from cuvee.flows import looking
+    from cuvee.flows import change_detection
     from cuvee.flows import prepare as preparing
-    from cuvee.flows.home import Home
-    from cuvee.flows.search import conduct
-    from cuvee.tasks.store import Store
+    from cuvee.flows.study import conduct
+    from cuvee.flows.workspace import Home
+    from cuvee.tasks.store.results import Store
 
     place = Home(home)
     store = Store(place.store)
-    now = looking.picture(recipe, preparing.prepare(recipe, place), {})
-    before = looking.latest(store, recipe.name)
-    found = looking.changes(before, now)
+    now = change_detection.picture(recipe, preparing.prepare(recipe, place), {})
+    before = change_detection.latest(store, recipe.name)
+    found = change_detection.changes(before, now)
     if before is not None and not found:
         message = f"Nothing changed since the study of {before.date}: no work."
         _log(place.study(recipe.name), now.date, message)
         return Completed(message=message, name="Unchanged")
     asked, note = text, ""
-    kept = looking.standing(before, now)
+    kept = change_detection.standing(before, now)
     if kept and before is not None and (recipe.schedule or SchedulePart()).reuse:
         text, note = reuse(recipe, text, kept, before.date)
     digest = conduct(text, str(home), asked=asked, note=note)
@@ -131,15 +131,15 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
 
     A method that draws no design of its own size is left as it is.
     """
-    from cuvee.flows import looking
+    from cuvee.flows import change_detection
     from cuvee.proxies import ladder
 
     method = recipe.build_method().method
     runs, names = getattr(method, "runs", 0), recipe.corpus.domains if recipe.corpus else {}
     if not runs or not hasattr(method, "design") or recipe.constraints.ratios:
         return text, ""
-    less = looking.fewer(runs, len(names), len(names) - len(kept) + 1)
-    values = strict.load(text)
+    less = change_detection.fewer(runs, len(names), len(names) - len(kept) + 1)
+    values = strict_yaml.load(text)
     before = recipe.method.get("design", "dirichlet")
     design = {"name": "reuse", "frozen": [dict(kept)], "design": before}
     values["method"] = {**recipe.method, "runs": less, "design": design}
@@ -151,17 +151,17 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
         f"{(runs - less) * plan.flops:.2e} FLOPs ({1 - less / runs:.0%} of the design). Not "
         "searched: other ratios among these domains."
     )
-    return strict.dump(values), note
+    return strict_yaml.dump(values), note
 
 
 def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
     """A recipe and its text, from its text or its path, with changes."""
-    from cuvee.flows.recipe import load
+    from cuvee.flows.recipe.schema import load
 
     recipe, text = (parse(given), given) if "\n" in given else load(Path(given))
     if not changes:
         return recipe, text
-    values = strict.load(text)
+    values = strict_yaml.load(text)
     for name, value in changes.items():
         *path, last = name.split(".")
         place = values
@@ -170,7 +170,7 @@ def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
                 raise RecipeError(f"the change {name!r} goes through {part!r}, which is no mapping")
             place = place[part]
         place[last] = value
-    return build(values, "the recipe with its changes"), strict.dump(values)
+    return build(values, "the recipe with its changes"), strict_yaml.dump(values)
 
 
 def _log(folder: Path, date: str, message: str) -> None:

@@ -24,7 +24,7 @@ import difflib
 import math
 from collections.abc import Iterable
 
-from cuvee.mixtures.quantities import whole
+from cuvee.mixtures.units import whole
 
 LONGEST_NAME = 80  # characters of an unknown name that are shown
 

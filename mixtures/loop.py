@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from cuvee.mixtures.history import History, Outcome, RunSpec
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.runs import History, Outcome, RunSpec
 
 Evaluate = Callable[[Sequence[RunSpec]], Sequence[Outcome]]
 

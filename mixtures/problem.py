@@ -9,8 +9,8 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.history import RunSpec, Stage
 from cuvee.mixtures.objectives import Objective
+from cuvee.mixtures.runs import RunSpec, Stage
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.history import Stage, revive
-from cuvee.mixtures.scale_evidence import ScaleEvidence
-from cuvee.mixtures.scale_evidence import from_json as scale_from_json
-from cuvee.mixtures.skills import SkillGraph
+from cuvee.mixtures.multiscale.scale_evidence import ScaleEvidence
+from cuvee.mixtures.multiscale.scale_evidence import from_json as scale_from_json
+from cuvee.mixtures.runs import Stage, revive
+from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.mixtures.surface import Surface
 
 LEVEL = 0.90  # of every interval in a recommendation

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvee.mixtures import feasible
-from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.constraints import Constraints, feasible
 from cuvee.mixtures.designs.dirichlet import dirichlet
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError

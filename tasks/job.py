@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cuvee.evaluation.limits import Limits
 from cuvee.evaluation.suites import Suite
-from cuvee.mixtures.history import RunSpec
-from cuvee.proxies.trunk import WHOLE, Route
+from cuvee.mixtures.runs import RunSpec
+from cuvee.proxies.train.branching import WHOLE, Route
 
 
 @dataclass(frozen=True)

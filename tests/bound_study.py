@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cuvee.flows.home import Home
-from cuvee.flows.recipe import Recipe, parse
+from cuvee.flows.recipe.schema import Recipe, parse
 from cuvee.flows.refit import from_tables
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import loop
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.tasks import handoff_card
-from cuvee.tasks.store import Store
-from cuvee.tasks.study import Study
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study import finished
+from cuvee.tasks.study.study import Study
 
 FIELDS = {
     "name": "given",
@@ -63,6 +63,6 @@ def fit(folder: Path, home: Home, **changes: str) -> Recipe:
         history,
         available={},
     )
-    card = handoff_card.card(study, recipe.digest, recipe.purpose)
-    handoff_card.keep(Store(home.store), card)
+    card = finished.card(study, recipe.digest, recipe.purpose)
+    finished.keep(Store(home.store), card)
     return recipe

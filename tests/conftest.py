@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-from cuvee.flows.home import OFFLINE, QUIET
+from cuvee.flows.workspace import OFFLINE, QUIET
 
 for _name, _value in {**QUIET, **OFFLINE}.items():
     os.environ[_name] = _value

@@ -17,8 +17,8 @@ import numpy as np
 import yaml
 
 from cuvee.mixtures.domains import Domain, DomainSet
-from cuvee.mixtures.history import Stage
-from cuvee.tasks.exports import Blend
+from cuvee.mixtures.runs import Stage
+from cuvee.tasks.export import Blend
 
 TOKENS, SEQUENCE, BATCH = 40_960_000, 512, 16
 DOMAINS = DomainSet(

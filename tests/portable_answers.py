@@ -13,8 +13,8 @@ import sys
 import numpy as np
 
 from cuvee.mixtures import registry, worlds
-from cuvee.mixtures.history import Score
 from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.runs import Score
 from cuvee.mixtures.worlds import Additive, Interacting, Noisy
 
 QUICK = {"runs": 18, "folds": 3, "refits": 10}

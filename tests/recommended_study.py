@@ -6,12 +6,12 @@ import numpy as np
 import tiny_study
 
 from cuvee.flows import prepare as preparing
-from cuvee.flows.home import Home
-from cuvee.flows.recipe import Recipe, parse
+from cuvee.flows.recipe.schema import Recipe, parse
 from cuvee.flows.refit import refit
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import loop
-from cuvee.mixtures.history import RunResult, Score
-from cuvee.tasks.store import Store
+from cuvee.mixtures.runs import RunResult, Score
+from cuvee.tasks.store.results import Store
 
 EXPORT = """
   paths: {code: /d/code.jsonl, prose: "s3://b/prose.jsonl", tables: [/d/t.jsonl]}

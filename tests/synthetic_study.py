@@ -9,12 +9,12 @@ from scipy import stats
 
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
-from cuvee.mixtures.history import Failed, RunResult, Score, Stage
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.recommendation import Candidate, Estimate, LawEvidence, Noise, Recommendation
-from cuvee.tasks.confirmation import ConfirmedRun, confirmation
-from cuvee.tasks.study import CorpusPart, Study
+from cuvee.mixtures.runs import Failed, RunResult, Score, Stage
+from cuvee.tasks.study.study import CorpusPart, Study
+from cuvee.tasks.validation.paired import ConfirmedRun, confirmation
 
 NAMES = ("encyclopedia", "legal", "fiction", "news", "code", "manuals", "science", "dialogue")
 TOKENS = (4_200_000, 900_000, 2_600_000, 1_900_000, 3_100_000, 700_000, 1_200_000, 500_000)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cuvee.flows import recipe as recipes
+from cuvee.flows.recipe import schema as recipes
 from cuvee.mixtures import registry
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, RecipeError

@@ -14,15 +14,15 @@ import old_study
 import pytest
 
 from cuvee.flows import prepare as preparing
-from cuvee.flows.home import Home
-from cuvee.flows.recipe import load
+from cuvee.flows.recipe.schema import load
 from cuvee.flows.refit import refit
+from cuvee.flows.workspace import Home
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
-from cuvee.mixtures.history import RunResult
-from cuvee.tasks.record import key, prefixed, study_params
-from cuvee.tasks.store import Store
-from cuvee.tasks.track import open_ledger
+from cuvee.mixtures.runs import RunResult
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.tracking.fields import key, prefixed, study_params
+from cuvee.tasks.tracking.mlflow import open_ledger
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"

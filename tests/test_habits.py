@@ -13,9 +13,9 @@ import yaml
 from export_readers import FIXED
 
 from cuvee.mixtures import registry
-from cuvee.mixtures.diagnostics import spearman
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.tasks import exports
+from cuvee.mixtures.inference.diagnostics import spearman
+from cuvee.tasks import export
 
 ROOT = Path(__file__).parent.parent
 CI = (ROOT / ".ci" / "run").read_text()
@@ -73,7 +73,7 @@ def examples(tmp_path, monkeypatch):
         importlib.import_module(name)
     yield
     registry.forget("law", "root")
-    registry.forget(exports.KIND, "weights")
+    registry.forget(export.KIND, "weights")
 
 
 def test_the_example_of_a_law_is_one(examples):
@@ -89,6 +89,6 @@ def test_the_example_of_a_law_is_one(examples):
 
 def test_the_example_of_an_exporter_is_one(examples):
     """Catches an example whose files do not carry the shares."""
-    (text,) = exports.render(exports.build("weights", {"separator": " = "}), FIXED).values()
+    (text,) = export.render(export.build("weights", {"separator": " = "}), FIXED).values()
     lines = dict(line.rsplit(" = ", 1) for line in text.splitlines())
     assert {name: float(share) for name, share in lines.items()} == FIXED.shares

@@ -48,9 +48,9 @@ def test_the_rooms_are_links_that_git_keeps():
     ("file", "line", "contract"),
     [
         ("mixtures/simplex.py", "import torch", "mixtures is pure"),
-        ("proxies/ladder.py", "from cuvee.tasks import store", "the arrows of the design"),
-        ("tasks/store.py", "import ray", "Ray lives in flows.runner"),
-        ("flows/home.py", "import mlflow", "MLflow lives in tasks.track"),
+        ("proxies/ladder.py", "from cuvee.tasks import process", "the arrows of the design"),
+        ("tasks/store/results.py", "import ray", "Ray lives in flows.execution"),
+        ("flows/workspace.py", "import mlflow", "MLflow lives in tasks.tracking"),
     ],
 )
 def test_lint_sees_a_forbidden_import(tmp_path, file, line, contract):

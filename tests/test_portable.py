@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuvee.mixtures import diagnostics, simplex, ties
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.inference import diagnostics
 
 HERE = Path(__file__).parent
 CPU = Path("/proc/cpuinfo")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cuvee.flows.recipe import parse
+from cuvee.flows.recipe.schema import parse
 
 FLOWS = {
     "static": "{name: static, trials: 2}",
@@ -40,9 +40,9 @@ def test_every_method_goes_through_a_study(tmp_path):
     import ray
     import tiny_study
 
-    from cuvee.flows.home import Home
-    from cuvee.flows.search import run
-    from cuvee.flows.server import PrefectApi
+    from cuvee.flows.execution.prefect_session import PrefectApi
+    from cuvee.flows.study import run
+    from cuvee.flows.workspace import Home
 
     tiny_study.write_corpus(tmp_path / "corpus")
     home = Home(tmp_path / "home")

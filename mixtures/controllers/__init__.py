@@ -18,8 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.history import RunSpec, canonical
 from cuvee.mixtures.registry import build, describe
+from cuvee.mixtures.runs import RunSpec, canonical
 
 State = dict[str, Any]
 HUGE = 1e9  # beyond it a score decides alone anyway; keeps sums of huge losses finite

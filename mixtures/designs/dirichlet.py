@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvee.mixtures import feasible, simplex
-from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures import simplex
+from cuvee.mixtures.constraints import Constraints, feasible
 from cuvee.mixtures.designs.distinct import distinct, enough
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linprog
 
-from cuvee.mixtures import feasible
-from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.constraints import Constraints, feasible
 from cuvee.mixtures.designs.distinct import distinct, enough
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError

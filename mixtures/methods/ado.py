@@ -12,12 +12,12 @@ import numpy as np
 
 from cuvee.mixtures.controllers.ado import Ado as Controller
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.history import History, RunSpec
-from cuvee.mixtures.methods import moving, online
-from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import controlled, online
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
+from cuvee.mixtures.runs import History, RunSpec
 
 
 @register("method", "ado")
@@ -44,7 +44,7 @@ class Ado:
     ignored: float = 0.1
 
     def __post_init__(self) -> None:
-        moving.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
+        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
         Controller(self.interval, self.refits, self.ignored)
 
     def start(self, problem: Problem) -> Array:

@@ -16,12 +16,12 @@ import numpy as np
 
 from cuvee.mixtures.controllers.aioli import Aioli as Controller
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.history import History, RunSpec
-from cuvee.mixtures.methods import moving, online
-from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import controlled, online
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
+from cuvee.mixtures.runs import History, RunSpec
 
 
 @register("method", "aioli")
@@ -56,7 +56,7 @@ class Aioli:
     normalized: bool = True
 
     def __post_init__(self) -> None:
-        moving.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
+        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
         self._made(())
 
     def start(self, problem: Problem) -> Array:
@@ -65,7 +65,7 @@ class Aioli:
 
     def controller(self, problem: Problem) -> Controller:
         """The estimator."""
-        return self._made(moving.measurable(problem))
+        return self._made(controlled.measurable(problem))
 
     def _made(self, evaluated: tuple[str, ...]) -> Controller:
         return Controller(

@@ -28,19 +28,23 @@ from typing import Any, cast
 
 import numpy as np
 
-from cuvee.mixtures import diagnostics, ties
+from cuvee.mixtures import ties
 from cuvee.mixtures.designs import Design
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.history import Failed, History, RunSpec, canonical, finished, table
+from cuvee.mixtures.inference import dataset, diagnostics
+from cuvee.mixtures.inference import recommend as choice
+from cuvee.mixtures.inference.remaining_runs import Later
 from cuvee.mixtures.laws import Law
-from cuvee.mixtures.methods import choice, evidence, jointly, scheduled, swarm, tails
-from cuvee.mixtures.methods.later import Later
-from cuvee.mixtures.methods.moving import lacking
-from cuvee.mixtures.methods.tails import Ending
+from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.methods.controlled import lacking
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Estimate, Recommendation
 from cuvee.mixtures.registry import build, describe, register
+from cuvee.mixtures.runs import Failed, History, RunSpec, canonical, finished, table
+from cuvee.mixtures.two_phase import candidates as tails
+from cuvee.mixtures.two_phase import decision, joint_law
+from cuvee.mixtures.two_phase.candidates import Ending
 
 FRESH = 1000  # first seed of the fourth round
 NONE = (
@@ -145,7 +149,7 @@ class Anneal:
             measured, targets = self._measured(problem, history, main, ending)
         except EvidenceError as error:
             return _noted(base, f"the schedule was not compared: {error}")
-        return scheduled.concluded(problem, base, ending, measured=measured, targets=targets)
+        return decision.concluded(problem, base, ending, measured=measured, targets=targets)
 
     def tried(self, problem: Problem, history: History) -> tuple[Ending, Estimate] | None:
         """The best schedule and its measured gain over the main mixture, if it was run."""
@@ -250,7 +254,7 @@ class Anneal:
         ending: Ending | None
         if both:
             fixed, _ = swarm.evidence_of(problem, static)
-            ending = jointly.best(tried, tuple(fixed), law, how, refits, rng)
+            ending = joint_law.best(tried, tuple(fixed), law, how, refits, rng)
         else:
             ending = tails.best(tried, law, how, refits, rng)
         if ending is None or not ending.promises:
@@ -287,7 +291,7 @@ class Anneal:
             raise EvidenceError(f"{len(done)} pairs of runs finished, wanted at least 2")
         _, ours, _ = table(tuple(one for one, _ in done), problem.targets)
         _, theirs, _ = table(tuple(other for _, other in done), problem.targets)
-        form = evidence.gather(problem, self._static(problem, history, main)).form
+        form = dataset.gather(problem, self._static(problem, history, main)).form
         found = diagnostics.paired((form.level(theirs) - form.level(ours)).tolist())
         return Estimate(found.mean, found.low, found.high), (theirs - ours).mean(axis=0)
 

@@ -16,16 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.mixtures import diagnostics, ties
+from cuvee.mixtures import ties
 from cuvee.mixtures.designs.distinct import NEAR
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.history import History, RunSpec
-from cuvee.mixtures.methods import choice, evidence, swarm
-from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.inference import dataset, diagnostics
+from cuvee.mixtures.inference import recommend as choice
+from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
+from cuvee.mixtures.runs import History, RunSpec
 from cuvee.mixtures.searches import score
 
 
@@ -100,10 +102,10 @@ class Bayes:
         """Mixtures (n, K) worth training, the most wanted first, and whether any is."""
         compare_rng, choose_rng = rng.spawn(2)
         _, laws, search = swarm.parts(self)
-        found = evidence.gather(problem, history)
+        found = dataset.gather(problem, history)
         best = 0
         if len(laws) > 1:
-            best, _, _ = evidence.compare(laws, found, self.folds, compare_rng)
+            best, _, _ = dataset.compare(laws, found, self.folds, compare_rng)
         chosen = choice.choose(
             laws[best],
             score.coarser(search),

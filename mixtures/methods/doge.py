@@ -16,12 +16,12 @@ from cuvee.mixtures.controllers.doge import Doge as Rule
 from cuvee.mixtures.controllers.grape import Grape
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import UnknownName
-from cuvee.mixtures.history import History, RunSpec
-from cuvee.mixtures.methods import moving, online
-from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import controlled, online
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
+from cuvee.mixtures.runs import History, RunSpec
 
 RULES = ("doge", "grape")
 
@@ -54,7 +54,7 @@ class Doge:
     interval: int = 20
 
     def __post_init__(self) -> None:
-        moving.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
+        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
         if self.rule not in RULES:
             raise UnknownName("rule of method 'doge'", self.rule, RULES)
         self._made(())
@@ -65,7 +65,7 @@ class Doge:
 
     def controller(self, problem: Problem) -> Controller:
         """The rule."""
-        return self._made(moving.measurable(problem))
+        return self._made(controlled.measurable(problem))
 
     def _made(self, evaluated: tuple[str, ...]) -> Controller:
         if self.rule == "doge":

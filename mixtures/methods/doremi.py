@@ -19,13 +19,14 @@ import numpy as np
 from cuvee.mixtures.controllers.group_dro import GroupDRO
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.history import History, RunSpec
-from cuvee.mixtures.methods import moving, trial
-from cuvee.mixtures.methods.later import Later
-from cuvee.mixtures.methods.moving import Answer
+from cuvee.mixtures.inference import paired_trial
+from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import controlled
+from cuvee.mixtures.methods.controlled import Answer
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
+from cuvee.mixtures.runs import History, RunSpec
 
 
 @register("method", "doremi")
@@ -56,9 +57,9 @@ class DoReMi:
     interval: int = 1
 
     def __post_init__(self) -> None:
-        moving.check(seeds=self.seeds, trials=self.trials)
+        controlled.check(seeds=self.seeds, trials=self.trials)
         self._controller(np.zeros(0))
-        if self.reference not in moving.BASELINES or self.rounds < 1 or self.tolerance < 0:
+        if self.reference not in controlled.BASELINES or self.rounds < 1 or self.tolerance < 0:
             raise RecipeError(
                 "doremi needs reference natural or uniform, rounds >= 1 and tolerance >= 0; "
                 f"got {self.reference!r}, {self.rounds} and {self.tolerance}"
@@ -68,13 +69,15 @@ class DoReMi:
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
         first = self._reference(problem, self._first(problem))
-        needed = moving.lacking(history, (first, *moving.baselines(problem, self.trials)))
+        needed = controlled.lacking(history, (first, *controlled.baselines(problem, self.trials)))
         if needed:
             return needed
         wanted, answers, _ = self._rounds(problem, history)
         if wanted:
             return wanted
-        return moving.lacking(history, moving.trial(problem, answers[-1].stages, self.trials))
+        return controlled.lacking(
+            history, controlled.trial(problem, answers[-1].stages, self.trials)
+        )
 
     def later(self, problem: Problem) -> Later:
         """See `mixtures.methods.later`; each round but the first has a reference run of its own."""
@@ -92,23 +95,23 @@ class DoReMi:
             raise EvidenceError(
                 f"the first round is not complete: {len(wanted)} of its runs are missing"
             )
-        return trial.conclude(self, problem, history, self._judged(answers, changes))
+        return paired_trial.conclude(self, problem, history, self._judged(answers, changes))
 
     def _first(self, problem: Problem) -> Array:
         domains = problem.domains
         return domains.natural if self.reference == "natural" else domains.uniform
 
     def _reference(self, problem: Problem, weights: Array) -> RunSpec:
-        return moving.fixed(problem, weights, moving.FIRST)
+        return controlled.fixed(problem, weights, controlled.FIRST)
 
     def _controlled(self, problem: Problem, reference: RunSpec) -> tuple[RunSpec, ...]:
         """A round's runs under the controller, one per seed."""
         return tuple(
-            moving.controlled(
+            controlled.controlled(
                 problem,
                 self._controller(reference.weights),
                 problem.domains.uniform,
-                moving.FIRST + seed,
+                controlled.FIRST + seed,
                 reference.fingerprint,
             )
             for seed in range(self.seeds)
@@ -127,14 +130,14 @@ class DoReMi:
         changes: list[float] = []
         for _ in range(self.rounds):
             reference = self._reference(problem, weights)
-            if needed := moving.lacking(history, (reference,)):
+            if needed := controlled.lacking(history, (reference,)):
                 return needed, answers, changes
-            moving.results(history, (reference,), "reference run")
+            controlled.results(history, (reference,), "reference run")
             specs = self._controlled(problem, reference)
-            if needed := moving.lacking(history, specs):
+            if needed := controlled.lacking(history, specs):
                 return needed, answers, changes
-            runs = moving.results(history, specs, "controlled run")
-            answers.append(moving.answered(problem, runs, 1))
+            runs = controlled.results(history, specs, "controlled run")
+            answers.append(controlled.answered(problem, runs, 1))
             changes.append(float(np.abs(answers[-1].weights - weights).max()))
             weights = answers[-1].weights
             if changes[-1] <= self.tolerance:

@@ -20,13 +20,14 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.designs.anchors import Anchors
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError, UnknownName
-from cuvee.mixtures.history import History, RunSpec, table
-from cuvee.mixtures.methods import extrapolation, swarm
-from cuvee.mixtures.methods.rungs import Rung, runs_of
+from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.multiscale import extrapolation
+from cuvee.mixtures.multiscale.steps import Rung, runs_of
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.quantities import whole
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.runs import History, RunSpec, table
+from cuvee.mixtures.units import whole
 
 FIELDS = ("size", "tokens", "runs")
 BEST = 3  # one part in this many of a rung's mixtures are the best of the rung before

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.mixtures.history import History, RunSpec
-from cuvee.mixtures.methods import choice, swarm
+from cuvee.mixtures.inference import recommend as choice
+from cuvee.mixtures.methods import swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
+from cuvee.mixtures.runs import History, RunSpec
 
 
 @register("method", "mixing_laws")

@@ -13,12 +13,13 @@ import numpy as np
 
 from cuvee.mixtures.controllers.mixmin import MixMin as Controller
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.history import History, RunSpec, finished
-from cuvee.mixtures.methods import moving, trial
-from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.inference import paired_trial
+from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import controlled
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
+from cuvee.mixtures.runs import History, RunSpec, finished
 
 
 @register("method", "mixmin")
@@ -43,7 +44,7 @@ class MixMin:
     tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
-        moving.check(seeds=max(2, self.seeds), trials=self.trials)
+        controlled.check(seeds=max(2, self.seeds), trials=self.trials)
         if self.seeds < 1:
             raise RecipeError(f"mixmin needs seeds >= 1; got {self.seeds}")
         self._controller((), ())
@@ -52,15 +53,17 @@ class MixMin:
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
         sources = [spec for seed in range(self.seeds) for spec in self._sources(problem, seed)]
-        needed = moving.lacking(history, (*sources, *moving.baselines(problem, self.trials)))
+        needed = controlled.lacking(
+            history, (*sources, *controlled.baselines(problem, self.trials))
+        )
         if needed:
             return needed
         specs = self._mixed(problem, history)
-        if needed := moving.lacking(history, specs):
+        if needed := controlled.lacking(history, specs):
             return needed
-        runs = moving.results(history, specs, "run on mixed sources")
-        stages = moving.answered(problem, runs, 1).stages
-        return moving.lacking(history, moving.trial(problem, stages, self.trials))
+        runs = controlled.results(history, specs, "run on mixed sources")
+        stages = controlled.answered(problem, runs, 1).stages
+        return controlled.lacking(history, controlled.trial(problem, stages, self.trials))
 
     def later(self, problem: Problem) -> Later:
         """See `mixtures.methods.later`."""
@@ -70,14 +73,16 @@ class MixMin:
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
-        runs = moving.results(history, self._mixed(problem, history), "run on mixed sources")
-        answer = moving.answered(problem, runs, 1)
-        return trial.conclude(self, problem, history, answer)
+        runs = controlled.results(history, self._mixed(problem, history), "run on mixed sources")
+        answer = controlled.answered(problem, runs, 1)
+        return paired_trial.conclude(self, problem, history, answer)
 
     def _sources(self, problem: Problem, seed: int) -> tuple[RunSpec, ...]:
         """A run on each domain alone."""
         corners = np.eye(len(problem.domains))
-        return tuple(moving.fixed(problem, corner, moving.FIRST + seed) for corner in corners)
+        return tuple(
+            controlled.fixed(problem, corner, controlled.FIRST + seed) for corner in corners
+        )
 
     def _mixed(self, problem: Problem, history: History) -> tuple[RunSpec, ...]:
         """A run per seed whose sources all finished.
@@ -86,13 +91,15 @@ class MixMin:
             EvidenceError: every seed lacks a source.
         """
         known = {run.spec.fingerprint for run in finished(history)}
-        targets, specs = moving.measurable(problem), []
+        targets, specs = controlled.measurable(problem), []
         for seed in range(self.seeds):
             names = tuple(spec.fingerprint for spec in self._sources(problem, seed))
             if known.issuperset(names):
                 controller = self._controller(names, targets)
                 start = problem.domains.uniform
-                specs.append(moving.controlled(problem, controller, start, moving.FIRST + seed))
+                specs.append(
+                    controlled.controlled(problem, controller, start, controlled.FIRST + seed)
+                )
         if not specs:
             raise EvidenceError(
                 f"each of {self.seeds} seeds lacks a finished run on a single domain; lower "

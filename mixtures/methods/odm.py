@@ -13,12 +13,12 @@ import numpy as np
 
 from cuvee.mixtures.controllers.exp3 import Exp3
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.history import History, RunSpec
-from cuvee.mixtures.methods import moving, online
-from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import controlled, online
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
+from cuvee.mixtures.runs import History, RunSpec
 
 
 @register("method", "odm")
@@ -45,7 +45,7 @@ class Odm:
     interval: int = 1
 
     def __post_init__(self) -> None:
-        moving.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
+        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
         Exp3(self.scale, self.warmup, self.interval)
 
     def start(self, problem: Problem) -> Array:

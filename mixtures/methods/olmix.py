@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.mixtures import diagnostics, simplex
+from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import ConstraintError
-from cuvee.mixtures.history import Failed, History, RunSpec, Stage, canonical
-from cuvee.mixtures.methods import choice, evidence, swarm, verdict
+from cuvee.mixtures.inference import dataset, diagnostics, evidence_grade
+from cuvee.mixtures.inference import recommend as choice
+from cuvee.mixtures.methods import swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Candidate, Estimate, Recommendation
 from cuvee.mixtures.registry import describe, register
+from cuvee.mixtures.runs import Failed, History, RunSpec, Stage, canonical
 
 DESIGN = (("name", "dirichlet"), ("temperature", 1.0), ("minimum", 0.002), ("oversample", 10))
 LAW = (("name", "log_linear"), ("offset", "positive"))
@@ -61,14 +63,14 @@ class Olmix:
 
     def _looked_up(self, problem: Problem, history: History) -> Recommendation:
         """The best feasible mixture that was run, by its own scores."""
-        found = evidence.gather(problem, history)
+        found = dataset.gather(problem, history)
         W, form = found.sample.W, found.form
         if not problem.constraints.satisfied(W).any():
             raise ConstraintError(
                 f"none of {len(W)} mixtures that were run meets the constraints; relax them, or "
                 "search beyond the runs"
             )
-        best = evidence.best_observed(problem, found)
+        best = dataset.best_observed(problem, found)
         member = simplex.groups([*W, best])
         own = found.sample.Y[member[:-1] == member[-1]]
         targets = own.mean(axis=0)
@@ -101,7 +103,7 @@ class Olmix:
             ),
             method=canonical(describe(self)),
         )
-        return verdict.thin_first(answer, problem, W)
+        return evidence_grade.thin_first(answer, problem, W)
 
 
 def _measured(value: float) -> Estimate:

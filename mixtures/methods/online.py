@@ -8,12 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from cuvee.mixtures.controllers import Controller
-from cuvee.mixtures.history import History, RunSpec
-from cuvee.mixtures.methods import moving, trial
-from cuvee.mixtures.methods.later import Later
-from cuvee.mixtures.methods.moving import Answer
+from cuvee.mixtures.inference import paired_trial
+from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import controlled as moving
+from cuvee.mixtures.methods.controlled import Answer
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.runs import History, RunSpec
 
 
 class Online(Protocol):
@@ -75,4 +76,4 @@ def answer(method: Online, problem: Problem, history: History) -> Answer:
 
 def recommend(method: Online, problem: Problem, history: History) -> Recommendation:
     """The mean over seeds of what the controller did."""
-    return trial.conclude(method, problem, history, answer(method, problem, history))
+    return paired_trial.conclude(method, problem, history, answer(method, problem, history))

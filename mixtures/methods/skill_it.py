@@ -15,17 +15,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from cuvee.mixtures import skills
+from cuvee.mixtures import skill_graph
 from cuvee.mixtures.controllers.skill_it import SkillIt as Controller
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import UnknownName
-from cuvee.mixtures.history import History, RunSpec
-from cuvee.mixtures.methods import moving, trial
-from cuvee.mixtures.methods.later import Later
+from cuvee.mixtures.inference import paired_trial
+from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import controlled
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.skills import SkillGraph
+from cuvee.mixtures.runs import History, RunSpec
+from cuvee.mixtures.skill_graph import SkillGraph
 
 
 @register("method", "skill_it")
@@ -60,24 +61,24 @@ class SkillIt:
     halved: bool = False
 
     def __post_init__(self) -> None:
-        moving.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
-        if self.graph not in skills.KINDS:
-            raise UnknownName("kind of skill graph", self.graph, skills.KINDS)
+        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
+        if self.graph not in skill_graph.KINDS:
+            raise UnknownName("kind of skill graph", self.graph, skill_graph.KINDS)
         self._controller((), (), averaged=False)
 
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
-        first = skills.specs(problem, self.graph, moving.FIRST)
-        needed = moving.lacking(history, (*first, *moving.baselines(problem, self.trials)))
+        first = skill_graph.specs(problem, self.graph, controlled.FIRST)
+        needed = controlled.lacking(history, (*first, *controlled.baselines(problem, self.trials)))
         if needed:
             return needed
         specs = self._controlled(problem, self.estimate(problem, history))
-        if needed := moving.lacking(history, specs):
+        if needed := controlled.lacking(history, specs):
             return needed
-        runs = moving.results(history, specs, "controlled run")
-        stages = moving.answered(problem, runs, self.stages).stages
-        return moving.lacking(history, moving.trial(problem, stages, self.trials))
+        runs = controlled.results(history, specs, "controlled run")
+        stages = controlled.answered(problem, runs, self.stages).stages
+        return controlled.lacking(history, controlled.trial(problem, stages, self.trials))
 
     def later(self, problem: Problem) -> Later:
         """See `mixtures.methods.later`."""
@@ -89,19 +90,19 @@ class SkillIt:
     ) -> Recommendation:
         graph = self.estimate(problem, history)
         specs = self._controlled(problem, graph)
-        answer = moving.answered(
-            problem, moving.results(history, specs, "controlled run"), self.stages
+        answer = controlled.answered(
+            problem, controlled.results(history, specs, "controlled run"), self.stages
         )
-        found = trial.conclude(self, problem, history, answer)
+        found = paired_trial.conclude(self, problem, history, answer)
         return dataclasses.replace(found, skills=graph)
 
     def estimate(self, problem: Problem, history: History) -> SkillGraph:
         """The skill graph that the history gives."""
-        targets = moving.measurable(problem)
+        targets = controlled.measurable(problem)
         if self.graph != "single":
             own = tuple(f"domain/{name}" for name in problem.domains.names)
             targets = own if set(own) <= set(problem.targets) else targets
-        return skills.estimate(problem, history, self.graph, targets, moving.FIRST)
+        return skill_graph.estimate(problem, history, self.graph, targets, controlled.FIRST)
 
     def _controlled(self, problem: Problem, graph: SkillGraph) -> tuple[RunSpec, ...]:
         table = np.array(graph.edges) * importance(problem, graph.columns)
@@ -110,7 +111,7 @@ class SkillIt:
         controller = self._controller(edges, graph.columns, averaged=not everything)
         start = problem.domains.uniform
         return tuple(
-            moving.controlled(problem, controller, start, moving.FIRST + seed)
+            controlled.controlled(problem, controller, start, controlled.FIRST + seed)
             for seed in range(self.seeds)
         )
 

@@ -16,12 +16,13 @@ import numpy as np
 from cuvee.mixtures import ties
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError, UnknownName
-from cuvee.mixtures.history import History, RunSpec, Stage, finished
-from cuvee.mixtures.methods import moving, trial
-from cuvee.mixtures.methods.alarms import units
+from cuvee.mixtures.inference import paired_trial
+from cuvee.mixtures.inference.weight_warnings import units
+from cuvee.mixtures.methods import controlled
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
+from cuvee.mixtures.runs import History, RunSpec, Stage, finished
 from cuvee.mixtures.simplex import temper
 
 KINDS = ("natural", "uniform", "temperature", "unimax")
@@ -47,7 +48,7 @@ class Static:
     trials: int = 3
 
     def __post_init__(self) -> None:
-        moving.check(seeds=2, trials=self.trials)
+        controlled.check(seeds=2, trials=self.trials)
         if self.choose not in (*KINDS, "best"):
             raise UnknownName("choice of method 'static'", self.choose, (*KINDS, "best"))
         if not 0 <= self.temperature <= 1 or self.epochs <= 0:
@@ -60,7 +61,7 @@ class Static:
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
         every = [spec for specs in self._specs(problem).values() for spec in specs]
-        return moving.lacking(history, (*moving.baselines(problem, self.trials), *every))
+        return controlled.lacking(history, (*controlled.baselines(problem, self.trials), *every))
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
@@ -75,9 +76,9 @@ class Static:
                 f"it is the best of {len(specs)} by the runs that its gains are measured on, "
                 "which flatters it a little; confirm it",
             )
-        answer = moving.Answer(samples=weights[None], stages=stages, notes=notes)
-        others = {k: v for k, v in specs.items() if k not in moving.BASELINES}
-        found = trial.conclude(self, problem, history, answer, others)
+        answer = controlled.Answer(samples=weights[None], stages=stages, notes=notes)
+        others = {k: v for k, v in specs.items() if k not in controlled.BASELINES}
+        found = paired_trial.conclude(self, problem, history, answer, others)
         kept = tuple(w for w in found.warnings if not w.startswith("one answer only"))
         return dataclasses.replace(found, warnings=kept)
 
@@ -91,7 +92,7 @@ class Static:
             "unimax": unimax(problem.domains, problem.full_tokens, self.epochs),
         }
         return {
-            name: moving.trial(
+            name: controlled.trial(
                 problem, (Stage(tuple(map(float, _feasible(problem, w)))),), self.trials
             )
             for name, w in mixtures.items()
@@ -101,15 +102,17 @@ class Static:
         self, problem: Problem, history: History, specs: dict[str, tuple[RunSpec, ...]]
     ) -> str:
         known = {run.spec.fingerprint: run for run in finished(history)}
-        natural = moving.results(
-            history, moving.baselines(problem, self.trials)[: self.trials], "natural run"
+        natural = controlled.results(
+            history, controlled.baselines(problem, self.trials)[: self.trials], "natural run"
         )
-        form = problem.objective.shape(problem.targets, trial.scores(natural, problem).mean(axis=0))
+        form = problem.objective.shape(
+            problem.targets, paired_trial.scores(natural, problem).mean(axis=0)
+        )
         means = {}
         for name, wanted in specs.items():
             runs = [known[s.fingerprint] for s in wanted if s.fingerprint in known]
             if runs:
-                means[name] = float(form.level(trial.scores(runs, problem)).mean())
+                means[name] = float(form.level(paired_trial.scores(runs, problem)).mean())
         return list(means)[ties.lowest(np.array(list(means.values())))]
 
 

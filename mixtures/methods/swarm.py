@@ -14,10 +14,10 @@ from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.anchors import Anchors
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.history import History, RunResult, RunSpec, finished
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import build
+from cuvee.mixtures.runs import History, RunResult, RunSpec, finished
 from cuvee.mixtures.searches import Search, score
 
 MOST = 20_000  # runs, seeds, folds or refits of a study

@@ -18,8 +18,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from cuvee.mixtures import feasible, simplex, ties
-from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.constraints import Constraints, feasible
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.laws import FittedLaw

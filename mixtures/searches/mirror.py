@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cuvee.mixtures import feasible, polytope, simplex, ties
-from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.constraints import Constraints, feasible, polytope
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import FittedLaw

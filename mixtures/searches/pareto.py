@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cuvee.mixtures import feasible, simplex, ties
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.constraints import feasible
 from cuvee.mixtures.designs.dirichlet import dirichlet
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError

@@ -20,9 +20,9 @@ from scipy.optimize import minimize
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.history import Stage
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.runs import Stage
 from cuvee.mixtures.worlds import truth
 from cuvee.mixtures.worlds.learning import Learning
 

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.optimize import minimize
 
-from cuvee.mixtures import feasible, simplex
-from cuvee.mixtures.constraints import Constraints, constrain
+from cuvee.mixtures import simplex
+from cuvee.mixtures.constraints import Constraints, constrain, feasible
 from cuvee.mixtures.domains import Array, Domain, DomainSet
-from cuvee.mixtures.history import Outcome, RunResult, RunSpec, Score, Stage
 from cuvee.mixtures.objectives import Objective, WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
+from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, Score, Stage
 from cuvee.mixtures.worlds import training
 
 TOKENS = 1_000_000  # of the smallest domain

@@ -1,0 +1,152 @@
+"""Held-out bits per byte of a pack, for every domain in one pass.
+
+A document is cut into windows of the proxies' context that do not overlap, so that every token is
+scored exactly once. A window sees the one token before it (the end-of-text token, before the first
+of a document), as lm-eval's rolling likelihood does. The end of text itself is not scored: it
+has no bytes. The value is the ratio of summed bits to summed bytes and its standard error is that
+of a ratio of means over documents (delta method): with units u of x_u bits and b_u bytes and R =
+sum x / sum b,
+
+    se(R) = sqrt(n / (n - 1) * sum (x_u - R b_u)^2) / sum b        (Cochran 1977, eq. 6.4)
+
+Where a sample has fewer than `DOCUMENTS` documents, its windows are the units. They are correlated
+within a document, so that error is then too small: it says how well the text at hand was measured,
+not how well its kind was.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from cuvee.evaluation.likelihood import Row
+from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.runs import Score
+
+DOCUMENTS = 30  # from here on documents are the sampling units; fewer give no usable variance
+Floats = NDArray[np.float64]
+Text = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The part of a domain's held-out text that is scored, the same for every proxy.
+
+    Attributes:
+        rows: what to score.
+        documents: (R,) the document of each row.
+        bytes: (R,) UTF-8 bytes of the scored tokens of each row.
+    """
+
+    rows: tuple[Row, ...]
+    documents: NDArray[np.int64]
+    bytes: Floats
+
+    def score(self, nats: Floats) -> Score:
+        """Bits per byte, from the log-likelihood of each row (R,) in nats."""
+        units = self.documents
+        if len(np.unique(units)) < DOCUMENTS:
+            units = np.arange(len(self.rows))
+        _, group = np.unique(units, return_inverse=True)
+        sizes = np.bincount(group, self.bytes).astype(np.float64)
+        return ratio(np.bincount(group, -nats / np.log(2)).astype(np.float64), sizes)
+
+
+def ratio(bits: Floats, sizes: Floats) -> Score:
+    """Bits per byte over sampling units, with its standard error by the delta method.
+
+    Args:
+        bits: (U,) bits of each unit.
+        sizes: (U,) bytes of each unit.
+
+    Raises:
+        DataError: fewer than two units, from which no error can be told.
+    """
+    n = len(bits)
+    if n < 2:
+        raise DataError(f"a score and its error need at least 2 documents or items; found {n}")
+    value = float(bits.sum() / sizes.sum())
+    spread = float(np.square(bits - value * sizes).sum()) * n / (n - 1)
+    return Score(value, float(np.sqrt(spread) / sizes.sum()), n)
+
+
+def sample(name: str, text: Text, *, eot: int, context: int, widths: Floats, limit: int) -> Sample:
+    """Choose what to score of one domain: windows in a fixed pseudo-random order, up to a limit.
+
+    Args:
+        name: of the domain, for messages.
+        text: tokens (n,), document starts (D+1,), UTF-8 bytes per document (D,).
+        eot: id of the end-of-text token.
+        context: longest input of the proxies, in tokens.
+        widths: (V,) UTF-8 bytes of each token, from `token_widths`. They only divide a document's
+            bytes among its windows.
+        limit: tokens to score; 0 scores them all. A higher limit adds windows and keeps the others.
+
+    Raises:
+        DataError: less held-out text than two windows.
+    """
+    tokens, offsets, sizes = text
+    windows = _windows(tokens, offsets, eot, context)
+    if len(windows) < 2:
+        raise DataError(
+            f"domain {name!r} has {len(windows)} windows of held-out text; its bits per byte need "
+            "at least 2: hold out more documents of it"
+        )
+    chosen = windows if limit <= 0 else _limited(windows, limit)
+    rows, shares = [], []
+    for document, start, stop in chosen:
+        begin, end = int(offsets[document]), int(offsets[document + 1])
+        before = eot if start == begin else int(tokens[start - 1])
+        rows.append(Row((before, *tokens[start:stop].tolist()), stop - start))
+        whole = float(widths[tokens[begin:end]].sum())
+        part = float(widths[tokens[start:stop]].sum())
+        shares.append(float(sizes[document]) * (part / whole if whole else 1.0))
+    return Sample(tuple(rows), np.array([d for d, _, _ in chosen]), np.array(shares))
+
+
+def _windows(
+    tokens: NDArray[np.integer], offsets: NDArray[np.integer], eot: int, context: int
+) -> list[tuple[int, int, int]]:
+    """(document, first token, past the last token) of every window of every document."""
+    windows: list[tuple[int, int, int]] = []
+    for document, (begin, end) in enumerate(pairwise(offsets.tolist())):
+        if end > begin and tokens[end - 1] == eot:
+            end -= 1
+        starts = range(begin, end, context)
+        windows.extend((document, start, min(start + context, end)) for start in starts)
+    return windows
+
+
+def _limited(windows: list[tuple[int, int, int]], limit: int) -> list[tuple[int, int, int]]:
+    """The first windows in hash order that hold `limit` tokens, and at least two of them."""
+    ordered = sorted(windows, key=lambda w: hashlib.sha256(f"{w[0]}/{w[1]}".encode()).digest())
+    seen = np.cumsum([stop - start for _, start, stop in ordered])
+    return sorted(ordered[: max(2, int(np.searchsorted(seen, limit)) + 1)])
+
+
+def token_widths(tokenizer_path: Path) -> Floats:
+    """UTF-8 bytes of each token, (V,); exact for byte-level tokenizers, 0 for special tokens."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    byte_level = "ByteLevel" in type(tokenizer.decoder).__name__
+    widths = np.zeros(max(tokenizer.get_vocab().values()) + 1)
+    special = {id_ for id_, added in tokenizer.get_added_tokens_decoder().items() if added.special}
+    for token, id_ in tokenizer.get_vocab().items():
+        if id_ not in special:
+            widths[id_] = len(token) if byte_level else len(tokenizer.decode([id_]).encode())
+    return widths
+
+
+def samples(
+    valid: Mapping[str, Text], *, tokenizer_path: Path, eot: int, context: int, limit: int
+) -> dict[str, Sample]:
+    """The sample of every domain, by its name."""
+    widths = token_widths(tokenizer_path)
+    return {
+        name: sample(name, text, eot=eot, context=context, widths=widths, limit=limit)
+        for name, text in valid.items()
+    }

@@ -1,0 +1,124 @@
+"""Serves a scheduled sweep: registers it with Prefect, and runs it here or leaves it to a pool.
+
+`prefect deploy` reads the same deployment from infra/prefect.yaml, for recipes that lie in a
+repository.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from prefect import serve as prefect_serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import RunnerDeployment
+
+from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.recipe.standing import SchedulePart
+from cuvee.flows.schedule import notifier, read
+from cuvee.mixtures.errors import RecipeError
+
+SIGN_IN = "sign-in"  # the file that holds the secret while sweeps are served
+ENTRYPOINT = "cuvee.flows.schedule.scheduled_sweep"
+
+
+def deployment(
+    recipe: Recipe, text: str, home: Path, *, cron: str, parameters: str
+) -> RunnerDeployment:
+    """The deployment of a recipe's scheduled sweep.
+
+    Raises:
+        RecipeError: no schedule, one that cannot be read, or changes that make no recipe.
+    """
+    changes = fields(parameters)
+    part = read(text, changes)[0].schedule or SchedulePart()
+    when = cron or part.cron
+    if not when:
+        raise RecipeError('no schedule: give --cron "0 3 * * 1" or `schedule: {cron: ...}`')
+    try:
+        schedule = CronSchedule(cron=when, timezone=part.timezone)
+    except ValueError as error:
+        raise RecipeError(
+            f"the schedule {when!r} in {part.timezone!r} is none: give five fields (minute, hour, "
+            'day, month, weekday), such as "0 3 * * 1", and a zone such as Europe/Paris'
+        ) from error
+    return RunnerDeployment.from_entrypoint(
+        entrypoint=ENTRYPOINT,
+        name=recipe.name,
+        schedule=schedule,
+        parameters={"recipe": text, "home": str(home), "changes": changes},
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=part.limit, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
+        ),
+        description="A mixture study that looks first whether anything changed.",
+        tags=["cuvee"],
+        work_pool_name=part.pool or None,
+    )
+
+
+def fields(text: str) -> dict[str, Any]:
+    """What `--parameters` says: a JSON object of recipe fields by dotted name.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    try:
+        values = json.loads(text or "{}")
+    except ValueError as error:
+        raise RecipeError(f"--parameters is not JSON ({error}); got {text!r}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"--parameters is a JSON object such as '{{\"seed\": 7}}'; got {text!r}")
+    return values
+
+
+def serve(made: RunnerDeployment, api: PrefectApi, say: Callable[[str], None]) -> None:
+    """Register a deployment; run its sweeps here until Ctrl-C, or leave them to its work pool.
+
+    Raises:
+        RecipeError: the block that is to be told of failures cannot be loaded.
+        ServiceError: the API does not answer.
+    """
+    with api.session() as url:
+        os.environ["PREFECT_API_URL"] = url  # for the processes that sweeps run in
+        told = (read(made.parameters["recipe"], made.parameters["changes"])[0].schedule) or None
+        if told and told.notify:
+            notifier(told.notify)
+        cron = made.schedules[0].schedule.cron if made.schedules else ""
+        where = url.removesuffix("/api")
+        if made.work_pool_name:
+            made.apply()
+            say(
+                f"Registered scheduled-sweep/{made.name} ({cron}) at {where}, for the workers of "
+                f"the pool {made.work_pool_name!r}"
+            )
+            return
+        say(f"Serving scheduled-sweep/{made.name} ({cron}) at {where} until Ctrl-C")
+        with _signing_in(api, Path(made.parameters["home"]), url) as secret:
+            word = f"PREFECT_API_URL={url} {secret}prefect deployment run"
+            say(f"Run it now: {word} scheduled-sweep/{made.name}")
+            prefect_serve(made, print_starting_message=False)
+
+
+@contextlib.contextmanager
+def _signing_in(api: PrefectApi, home: Path, url: str) -> Iterator[str]:
+    """How a person's own shell gives an embedded server's secret: from a file only they can read.
+
+    It is neither printed, for output is kept in logs, nor an argument, which every user can see.
+    """
+    if not api.secret:
+        yield ""
+        return
+    file = home / "prefect-api" / f"{SIGN_IN}-{urlsplit(url).port}"  # others may serve here too
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as private:
+        private.write(api.secret)
+    try:
+        yield f'PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(file))})" '
+    finally:
+        file.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Where trainings run: evaluator, budget, Ray, Prefect's session."""

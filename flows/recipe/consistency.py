@@ -1,0 +1,127 @@
+"""What a recipe's names and numbers give away: mistakes that show before anything is read.
+
+The targets, domains and sizes of a study follow from its recipe. So whatever names another one, or
+asks for what no mixture can be, is told when the recipe is read, all of it at once, and not after
+the text has been tokenized. Studies from tables know their domains from the tables, which are read
+in a moment: they are left to `flows.refit`.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cuvee.evaluation import suites
+from cuvee.mixtures import simplex
+from cuvee.mixtures.constraints import Group, constrain
+from cuvee.mixtures.constraints.kept_ratios import held
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName
+from cuvee.proxies import ladder
+
+if TYPE_CHECKING:
+    from cuvee.flows.recipe.schema import Recipe
+
+PLENTY = 10**18  # tokens of a domain that no epoch cap holds back
+
+
+def check(recipe: "Recipe") -> None:
+    """Hold all names of a recipe against each other.
+
+    Raises:
+        RecipeError: every mistake that shows without reading anything, in one message.
+    """
+    if recipe.corpus is None:
+        return
+    names = tuple(recipe.corpus.quickstart or recipe.corpus.domains)
+    problems = [*_suite(recipe), *_targets(recipe, names), *_plans(recipe)]
+    if len(names) < 2:
+        alone = f"corpus has one domain, {names[0]!r}, and nothing to mix it with"
+        raise RecipeError("; ".join([alone, *problems]))
+    domains = DomainSet(tuple(Domain(name, PLENTY, PLENTY, name) for name in names))
+    wrong = [*_constraints(recipe, domains), *_mixtures(recipe, domains)]
+    problems += wrong
+    if not wrong and recipe.constraints.most_kl is None:  # which needs the true sizes
+        problems += _told("constraints", recipe.build_constraints, domains)
+    if problems:
+        raise RecipeError("; ".join(dict.fromkeys(problems)))
+
+
+def _told(place: str, work: Callable[..., Any], *given: Any, **named: Any) -> list[str]:
+    """What something raises, as a list of one sentence; empty where it raises nothing."""
+    try:
+        work(*given, **named)
+    except CuveeError as error:
+        return [f"{place}: {error}"]
+    return []
+
+
+def _unknown(place: str, kind: str, given: Iterable[str], known: Sequence[str]) -> Iterator[str]:
+    for name in given:
+        if name not in known:
+            yield f"{place}: {UnknownName(kind, name, known)}"
+
+
+def _suite(recipe: "Recipe") -> Iterator[str]:
+    part = recipe.evaluation
+    if part.suite and part.suite not in suites.SUITES and part.suite not in suites.OFFLINE:
+        none = part.suite.lower() in ("none", "no", "off", "false", "nothing")
+        if none or difflib.get_close_matches(part.suite.lower(), suites.SUITES, 1, 0.6):
+            known = ", ".join(suites.SUITES)
+            yield f"unknown suite {part.suite!r}; suites: {known}; `suite: null` for none"
+    own = {name: Path() for name in part.custom}
+    yield from _told("evaluation", suites.suite, part.names, Path(), part.limit, own=own)
+
+
+def _targets(recipe: "Recipe", names: Sequence[str]) -> Iterator[str]:
+    """Targets of the objective that no run would measure."""
+    part = recipe.evaluation
+    known = [f"domain/{name}" for name in names]
+    for name in part.names:
+        tasks = suites.SUITES[name].tasks if name in suites.SUITES else (name,)
+        known += [f"task/{suites.short_name(task)}" for task in tasks]
+    known += [f"task/{name}" for name in part.custom]
+    wanted = recipe.build_objective().targets
+    yield from _unknown("objective", "target", wanted, list(dict.fromkeys(known)))
+
+
+def _plans(recipe: "Recipe") -> Iterator[str]:
+    """Sizes and tokens that make no training."""
+    proxy = recipe.proxy
+    rungs = getattr(recipe.build_method().method, "rungs", ())
+    sizes = [("method.rungs", size, tokens) for size, tokens, *_ in rungs]
+    for place, size, tokens in [("proxy", proxy.size, proxy.tokens), *sizes]:
+        yield from _told(place, ladder.plan, size, tokens, 1, schedule=proxy.schedule)
+
+
+def _constraints(recipe: "Recipe", domains: DomainSet) -> Iterator[str]:
+    """Names and ranges of each constraint by itself; whether they clash is another question."""
+    part, full = recipe.constraints, recipe.full_scale.tokens
+    caps = part.epochs if isinstance(part.epochs, Mapping) else {}
+    for field, values in (("bounds", part.bounds), ("required", part.required), ("epochs", caps)):
+        yield from _unknown(f"constraints.{field}", "domain", values, domains.names)
+        for name, value in values.items():
+            if name in domains.names:
+                one: Any = {"full_tokens": full, field: {name: value}}
+                yield from _told(f"constraints.{field}", constrain, domains, **one)
+    for group in part.groups:
+        place = "constraints.groups"
+        wrong = list(_unknown(place, "domain", group.domains, domains.names))
+        made = [Group(tuple(group.domains), group.at_least, group.at_most)]
+        yield from wrong or _told(place, constrain, domains, full_tokens=full, groups=made)
+    free = constrain(domains, full_tokens=full)
+    for ratios in part.ratios:
+        yield from _told("constraints.ratios", held, free, ratios)
+
+
+def _mixtures(recipe: "Recipe", domains: DomainSet) -> Iterator[str]:
+    """Mixtures to be confirmed, and paths of an export."""
+    given = recipe.confirm.mixtures if recipe.confirm else {}
+    for name, shares in given.items():
+        place = f"confirm.mixtures.{name}"
+        wrong = list(_unknown(place, "domain", shares, domains.names))
+        if wrong:
+            yield from wrong
+        else:
+            yield from _told(place, simplex.check, domains.vector(shares), domains.names)
+    yield from _unknown("export.paths", "domain", recipe.export.paths, domains.names)

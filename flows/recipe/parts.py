@@ -1,0 +1,107 @@
+"""What parts of a recipe are made of, and the parts that say what becomes of a recommendation."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from cuvee.mixtures.runs import canonical
+from cuvee.mixtures.units import whole
+from cuvee.tasks import export as exports
+from cuvee.tasks.approval import webhook as handoff_call
+
+Count = Annotated[int, BeforeValidator(whole), Field(gt=0, le=10**18)]
+Amount = Annotated[float, BeforeValidator(whole), Field(gt=0)]  # a count, or a size of no unit
+Share = Annotated[float, Field(ge=0, le=1)]
+DAY = 86_400.0  # seconds
+
+
+class Part(BaseModel):
+    """A part of a recipe: unknown fields are refused, values are not coerced in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            kind = str(field.annotation) if field else ""
+            if field is None or field.annotation is bool or "Any" in kind or "Part" in kind:
+                continue
+            if isinstance(value, bool) or ("str]" not in kind and _flagged(value)):
+                raise ValueError(
+                    f"{name!r} is neither true nor false: give a value; YAML reads an unquoted no, "
+                    "off, yes or on so, write names in quotes"
+                )
+        return values
+
+
+def _flagged(value: Any) -> bool:
+    """Whether true or false stands somewhere in lists and mappings."""
+    if isinstance(value, Mapping | list):
+        return any(map(_flagged, value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, bool)
+
+
+class ContinualPart(Part):
+    """Training that goes on from `proxy.start`: what it has seen, and how much of it must be kept.
+
+    `old` are the domains that the checkpoint was trained on and `replay` is their least share
+    together. With `forget`, no old domain may end worse than the checkpoint by more than so many
+    bits per byte.
+    """
+
+    old: list[str] = Field(min_length=1)
+    replay: float = Field(default=0.0, ge=0, le=1)
+    forget: float | None = Field(default=None, ge=0)
+
+
+class ExportPart(Part):
+    """What a trainer must know to take the recommendation; see `tasks/README.md`.
+
+    `tokens` are those of the run, by default `full_scale.tokens`; `sequence_length` is in tokens,
+    `batch` in sequences of a step; `formats` are options by format.
+    """
+
+    tokens: Count | None = None
+    paths: dict[str, str | list[str]] = {}
+    sequence_length: Count | None = None
+    batch: Count | None = None
+    seed: int = Field(default=42, ge=0)
+    formats: dict[str, dict[str, Any]] = {}
+
+    def check(self) -> None:
+        """Refuse an unknown format or option, with a suggestion."""
+        for name, options in self.formats.items():
+            exports.build(name, options)
+
+
+class HandoffPart(Part):
+    """What happens once the recommendation is approved; secrets stand in the environment alone.
+
+    It is exported to the fsspec URL `to`, then either `webhook` or `command` is called, once.
+    A webhook's URL with a secret in any part is named as a variable: `$CUVEE_WEBHOOK_URL`.
+    """
+
+    format: str
+    to: str = Field(min_length=1)
+    stage: int | None = Field(default=None, ge=1)
+    webhook: str | None = None
+    command: list[str] = []
+    timeout: float = Field(default=60, gt=0, le=7 * DAY)
+    every: float = Field(default=30, gt=0, le=7 * DAY)
+
+    @property
+    def target(self) -> str:
+        """Hash of whom an approval lets be called, and with what; "" where nobody is."""
+        if not (self.webhook or self.command):
+            return ""
+        called = [self.webhook, self.command, self.format, self.to, self.stage]
+        return hashlib.sha256(canonical(called).encode()).hexdigest()
+
+    def check(self, export: ExportPart) -> None:
+        """Refuse an unknown format, and a call that cannot be made or holds a secret."""
+        exports.build(self.format, export.formats.get(self.format))
+        handoff_call.check(self.webhook, self.command, self.to)

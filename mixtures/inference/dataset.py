@@ -1,0 +1,151 @@
+"""Evidence: the runs of a swarm as arrays, and which law they speak for.
+
+A law is chosen by cross-validation over mixtures: all runs of one mixture are held out together, so
+that no law is judged by a repeat of what it saw.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.inference import diagnostics
+from cuvee.mixtures.inference.diagnostics import Sample
+from cuvee.mixtures.laws import Law
+from cuvee.mixtures.laws.observations import within
+from cuvee.mixtures.methods import swarm as swarms
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LawEvidence
+from cuvee.mixtures.runs import History, RunResult, table
+from cuvee.mixtures.searches import score
+
+CURVE = 2  # sizes of the learning curve below that of the cross-validation
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A history as a law sees it.
+
+    Attributes:
+        sample: all targets.
+        narrow: the objective's targets alone.
+        problem: the problem with the objective's targets alone.
+        form: the objective over all targets.
+        narrow_form: the same over the objective's targets.
+        runs: the runs themselves.
+        foreign: finished runs that belong to another problem.
+    """
+
+    sample: Sample
+    narrow: Sample
+    problem: Problem
+    form: Shape
+    narrow_form: Shape
+    runs: tuple[RunResult, ...]
+    foreign: int
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the runs."""
+        return tuple(run.spec.fingerprint for run in self.runs)
+
+
+def gather(problem: Problem, history: History) -> Evidence:
+    """The runs that speak for a problem, as arrays."""
+    runs, foreign = swarms.evidence_of(problem, history)
+    W, Y, _ = table(runs, problem.targets)
+    rows = swarms.natural_row(problem, W)
+    reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
+    form = problem.objective.shape(problem.targets, reference)
+    sd, degrees = diagnostics.pooled_deviation(Y, simplex.groups(W))
+    sample = Sample(W, Y, sd if degrees else np.zeros(Y.shape[1]))
+    names = problem.objective.targets
+    columns = [problem.targets.index(name) for name in names]
+    return Evidence(
+        sample=sample,
+        narrow=sample.columns(columns),
+        problem=replace(problem, targets=names),
+        form=form,
+        narrow_form=problem.objective.shape(names, reference[columns]),
+        runs=runs,
+        foreign=foreign,
+    )
+
+
+def compare(
+    laws: tuple[Law, ...], found: Evidence, count: int, rng: np.random.Generator
+) -> tuple[int, tuple[LawEvidence, ...], tuple[str, ...]]:
+    """Cross-validate laws on the same folds.
+
+    Returns:
+        The number of the chosen law (highest rank correlation of the objective, then lowest
+        error, then the first), the evidence of each law that could be fitted, and warnings about
+        the others.
+
+    Raises:
+        EvidenceError: no law can be fitted to so few runs.
+    """
+    split, *children = rng.spawn(1 + len(laws))
+    parts = diagnostics.folds(simplex.groups(found.sample.W), count, split)
+    results: dict[int, LawEvidence] = {}
+    refused: list[str] = []
+    for i, (law, child) in enumerate(zip(laws, children, strict=True)):
+        try:
+            within(law, len(found.sample.W))
+            held = diagnostics.held_out(law, found.sample, parts, child)
+        except EvidenceError as error:
+            refused.append(f"{_name(law)} was left out: {error}")
+            continue
+        results[i] = diagnostics.evidence(_name(law), found.sample, held, found.form)
+    if not results:
+        raise EvidenceError("no law can be fitted. " + ". ".join(refused))
+    top = max(round(result.spearman, 6) for result in results.values())
+    first = [i for i, result in results.items() if round(result.spearman, 6) == top]
+    best = first[ties.lowest(np.array([results[i].error for i in first]))]
+    curve = diagnostics.learning_curve(
+        score.coarser(laws[best]),
+        found.narrow,
+        found.narrow_form,
+        parts,
+        points=CURVE,
+        rng=split,
+    )
+    most = len(found.sample.W) - max(len(part) for part in parts)
+    curve += ((most, results[best].spearman),)
+    results[best] = replace(results[best], chosen=True, learning_curve=curve)
+    return best, tuple(results.values()), tuple(refused)
+
+
+def enough(law: Law, found: Evidence, count: int, rng: np.random.Generator) -> None:
+    """Check that a law can be cross-validated, as `compare` would find.
+
+    Raises:
+        EvidenceError: a fold leaves too few runs for a fit.
+    """
+    parts = diagnostics.folds(simplex.groups(found.sample.W), count, rng.spawn(1)[0])
+    left = len(found.sample.W) - max(len(part) for part in parts)
+    least = law.rows(found.sample.W.shape[1])
+    if left < least:
+        raise EvidenceError(
+            f"no law can be fitted. {_name(law)} needs at least {least} runs; "
+            f"{count} folds leave it {left} of {len(found.sample.W)}"
+        )
+
+
+def _name(law: Any) -> str:
+    return str(getattr(law, "name", type(law).__name__))
+
+
+def best_observed(problem: Problem, found: Evidence) -> Array:
+    """The feasible mixture (K,) with the lowest observed objective, averaged over its seeds."""
+    membership = simplex.groups(found.sample.W)
+    count = int(membership.max()) + 1
+    W = np.array([found.sample.W[membership == g][0] for g in range(count)])
+    Y = np.array([found.sample.Y[membership == g].mean(axis=0) for g in range(count)])
+    value = np.where(problem.constraints.satisfied(W), found.form.value(Y), np.inf)
+    best = ties.lowest(value if np.isfinite(value).any() else found.form.level(Y))
+    return np.asarray(W[best] / W[best].sum(), dtype=np.float64)

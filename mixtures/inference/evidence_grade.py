@@ -1,0 +1,169 @@
+"""Verdict: whether the evidence behind a recommendation is strong enough, in words.
+
+The thresholds are a convention of this project (assumption, not studied); they are named here and
+nowhere else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference import diagnostics
+from cuvee.mixtures.inference.optimum import BEYOND
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Noise, Recommendation
+
+RANK = 0.6  # held-out rank correlation of the objective below which a law is not believed
+MIXTURES = 2  # distinct mixtures per domain below which there are too few
+TOUCHING = 1e-6  # part by which an edge may be passed: by a run on it, after rounding
+THIN = 3  # mixtures that must have drawn from a domain for its share to be called measured
+SHOWN = 10  # domains named one by one
+RATIO = 2.0  # spread over mixtures to spread over seeds below which a target is mostly noise
+
+
+def judge(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> Recommendation:
+    """The recommendation with its verdict and warnings.
+
+    Args:
+        draft: without a verdict.
+        problem: what was asked.
+        W: (N, K) mixtures of the runs that it rests on.
+        foreign: finished runs that were left out because they belong to another problem.
+    """
+    weak = (*_law(draft), *_rows(draft, W), *_gain(draft))
+    weak += (BEYOND,) if any(line.startswith(BEYOND) for line in draft.warnings) else ()
+    warnings = (*draft.warnings, *_warnings(draft, problem, W, foreign))
+    if weak:
+        verdict = "weak: do not use this yet; " + "; ".join(weak)
+    elif not draft.noise:
+        verdict = (
+            "draft: no mixture was run with two seeds, so the noise is unknown; "
+            "repeat the anchors with `seeds` of at least 2"
+        )
+    else:
+        gain = dict(draft.gains)["natural"]
+        verdict = (
+            f"strong: ready to be confirmed; predicted gain over natural {gain.mean:.4f} "
+            f"[{gain.low:.4f}, {gain.high:.4f}] bits per byte"
+        )
+    return thin_first(replace(draft, verdict=verdict, warnings=warnings), problem, W)
+
+
+def thin_first(answer: Recommendation, problem: Problem, W: Array) -> Recommendation:
+    """The recommendation with what was not measured first: domains that hardly any run drew from.
+
+    The interval of such a share is what the constraints allow: refits of a law to runs that do not
+    draw from a domain agree on its share, and know nothing of it.
+    """
+    few, (low, high), w = thin(problem, W), problem.constraints.bounds, answer.weights
+    intervals = list(answer.intervals)
+    for k in few:
+        intervals[k] = (float(min(low[k], w[k])), float(max(high[k], w[k])))
+    warnings = (*unmeasured(few, answer, answer.epochs), *answer.warnings)
+    return replace(answer, intervals=tuple(intervals), warnings=warnings)
+
+
+def thin(problem: Problem, W: Array) -> dict[int, tuple[int, int]]:
+    """Domains whose share is free and that fewer than `THIN` of the mixtures W (N, K) drew from.
+
+    Returns:
+        By position: the mixtures that did, and their runs.
+    """
+    low, high = problem.constraints.bounds
+    drawn, member = simplex.SAME < W, simplex.groups(W)
+    counts = {k: len(set(member[drawn[:, k]].tolist())) for k in np.flatnonzero(high - low > 1e-6)}
+    return {int(k): (count, int(drawn[:, k].sum())) for k, count in counts.items() if count < THIN}
+
+
+def unmeasured(
+    few: Mapping[int, tuple[int, int]], answer: Recommendation, epochs: Sequence[float]
+) -> tuple[str, ...]:
+    """A sentence for each domain that hardly any run drew from (see `thin`).
+
+    Args:
+        few: such domains.
+        answer: whose shares are spoken of.
+        epochs: passes over each domain at full scale (K,), or none where they are unknown.
+    """
+    lines = []
+    for k, (mixtures, runs) in list(few.items())[:SHOWN]:
+        share = f"its share of {answer.weights[k]:.1%}"
+        them = "it" if mixtures == 1 else "them"
+        who = f"{mixtures} mixture{'s' * (mixtures > 1)} in {runs} run{'s' * (runs > 1)}"
+        text = (
+            f"no run drew from it, so that {share} is the absence of evidence"
+            if not mixtures
+            else f"only {who} drew from it, and {share} rests on {them} alone"
+        )
+        if epochs and epochs[k] > 1:
+            text += f"; at full scale it would be repeated {epochs[k]:.3g} times"
+        lines.append(f"not measured: {answer.domains[k]!r}: {text}")
+    if len(few) > SHOWN:
+        lines.append(f"not measured: {len(few) - SHOWN} domains more, of which as few runs tell")
+    return tuple(lines)
+
+
+def _law(draft: Recommendation) -> tuple[str, ...]:
+    law = next(law for law in draft.laws if law.chosen)
+    if law.spearman >= RANK:
+        return ()
+    return (
+        f"the law ranks unseen mixtures poorly (rank correlation {law.spearman:.2f} by "
+        f"{law.law}, wanted {RANK}): train more mixtures or longer proxies",
+    )
+
+
+def _rows(draft: Recommendation, W: Array) -> tuple[str, ...]:
+    distinct = int(simplex.groups(W).max()) + 1
+    needed = MIXTURES * len(draft.domains)
+    if distinct >= needed:
+        return ()
+    return (f"{distinct} distinct mixtures for {len(draft.domains)} domains, wanted {needed}",)
+
+
+def _gain(draft: Recommendation) -> tuple[str, ...]:
+    gain = dict(draft.gains)["natural"]
+    noise = next((n for n in draft.noise if n.target == "objective"), None)
+    if gain.low <= ties.ROUNDING:
+        return (
+            f"the predicted gain over natural {gain.mean:.4f} [{gain.low:.4f}, {gain.high:.4f}] "
+            "may be nothing",
+        )
+    if noise is not None and gain.mean <= diagnostics.Z * np.sqrt(2) * noise.seeds:
+        return (
+            f"the predicted gain over natural {gain.mean:.4f} is within the noise of a pair of "
+            f"runs (standard deviation over seeds {noise.seeds:.4f})",
+        )
+    return ()
+
+
+def _warnings(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> tuple[str, ...]:
+    found = []
+    if foreign:
+        found.append(
+            f"{foreign} finished runs were left out: their data, proxy or scoring is another"
+        )
+    if draft.failed:
+        found.append(f"{draft.failed} runs failed and are not part of the evidence")
+    point = draft.weights[None]
+    widest = float(diagnostics.leverage(W, W).max()) * (1 + TOUCHING)
+    if float(diagnostics.leverage(W, point)[0]) > widest:
+        found.append("the recommended mixture lies beyond the mixtures tried: the law extrapolates")
+    found += mostly_noise(draft.noise, problem.objective.targets, RATIO)
+    if not bool(problem.constraints.satisfied(problem.domains.natural)):
+        found.append("the natural mixture itself breaks a constraint; it is shown for comparison")
+    if dict(draft.gains)["best observed"].mean < -ties.ROUNDING:
+        found.append("the law predicts the best observed mixture to be better than this one")
+    return tuple(found)
+
+
+def mostly_noise(noise: Sequence[Noise], targets: Sequence[str], ratio: float) -> tuple[str, ...]:
+    """The warning that names the targets whose signal to noise is below a ratio, if any is."""
+    noisy = [n.target for n in noise if n.target in targets and n.ratio < ratio]
+    if not noisy:
+        return ()
+    stated = f"mostly noise (spread over mixtures below {ratio:g} times that over seeds): "
+    return (stated + ", ".join(noisy),)

@@ -1,0 +1,153 @@
+"""Decision: what a fitted law and its refits choose, and what they predict of it.
+
+Each law is searched alike, so that what refits find differs by the data alone. Gains are compared
+in pairs, refit by refit; intervals on targets are for one new run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference import diagnostics
+from cuvee.mixtures.inference.diagnostics import REACH, Reach
+from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate
+from cuvee.mixtures.searches import Search, score
+
+BEYOND = "the law predicts scores that no run comes near"
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What a fitted law and its refits choose and predict.
+
+    Attributes:
+        weights: recommended shares (K,).
+        points: (P, K) the mixtures compared, the recommended one first.
+        levels: (P,) their predicted objective.
+        refit_weights: (B, K) what each refit recommends.
+        refit_levels: (B, P) what each refit predicts of `points`.
+        refit_gains: (B, B) what refit b predicts that the optimum of refit a gains over the
+            recommended mixture.
+        cut: a warning where predictions left what scores can be, and were held there.
+    """
+
+    weights: Array
+    points: Array
+    levels: Array
+    refit_weights: Array
+    refit_levels: Array
+    refit_gains: Array
+    cut: tuple[str, ...] = ()
+
+
+def decide(law: FittedLaw, search: Search, problem: Problem, seed: int) -> tuple[Array, Array]:
+    """What a fitted law chooses (K,), and what it predicts of the natural mixture (M,)."""
+    reference = law.predict(problem.domains.natural[None]).mean[0]
+    return search.choose(law, problem, reference, np.random.default_rng(seed)), reference
+
+
+def decided(
+    laws: tuple[FittedLaw, Sequence[FittedLaw]],
+    search: Search,
+    posed: tuple[Problem, Reach],
+    baselines: Array,
+    *,
+    rng: np.random.Generator,
+) -> Chosen:
+    """What a fitted law and its refits choose.
+
+    Args:
+        laws: fitted to all runs, and to bootstrap samples of them.
+        search: its cheaper variant searches the refits.
+        posed: the problem with the targets that the laws predict, and what these scores can be.
+        baselines: (P - 1, K) mixtures to compare with.
+        rng: every search starts from the same state of it.
+    """
+    seed = int(rng.integers(2**31))
+    (problem, reach), (fitted, again) = posed, laws
+    weights, reference = decide(fitted, search, problem, seed)
+    points = np.vstack([weights, baselines])
+    levels, beyond = _levels(fitted, points, (problem, reach), reference)
+    coarse = score.coarser(search)
+    found = [decide(refit, coarse, problem, seed) for refit in again]
+    optima = np.array([w for w, _ in found])
+    said = [
+        _levels(refit, np.vstack([points, optima]), (problem, reach), ref)
+        for refit, (_, ref) in zip(again, found, strict=True)
+    ]
+    every = np.array([value for value, _ in said])
+    strayed = sum(bool(over[: len(points)].any()) for _, over in said)
+    return Chosen(
+        weights=weights,
+        points=points,
+        levels=levels,
+        refit_weights=optima,
+        refit_levels=every[:, : len(points)],
+        refit_gains=every[:, :1] - every[:, len(points) :],
+        cut=_cut(bool(beyond.any()), strayed, len(said)),
+    )
+
+
+def _levels(
+    law: FittedLaw, points: Array, posed: tuple[Problem, Reach], reference: Array
+) -> tuple[Array, Array]:
+    """The objective (n,) that a law predicts within what scores can be, and what lay beyond."""
+    problem, (low, high) = posed
+    form, mean = score.shape(problem, np.clip(reference, low, high)), law.predict(points).mean
+    held = np.clip(mean, low, high)
+    strayed = np.abs(held - mean) > 1e-9 + 1e-6 * np.abs(held)  # and not by rounding
+    return form.level(held), np.asarray(strayed.any(axis=1), dtype=np.float64)
+
+
+def _cut(fitted: bool, strayed: int, refits: int) -> tuple[str, ...]:
+    if not fitted and not strayed:
+        return ()
+    who = (
+        BEYOND
+        if fitted
+        else f"{strayed} of {refits} refits of the law predict scores that no run comes near"
+    )
+    return (
+        f"{who}: as far as the law goes, intervals are unbounded; they are cut at {REACH:g} times "
+        "the range of the runs' scores",
+    )
+
+
+def around(mean: float, values: Array) -> Estimate:
+    """A value with the central interval of its refits, widened to hold the value itself."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(mean), float(min(low, mean)), float(max(high, mean)))
+
+
+def gains_of(names: tuple[str, ...], chosen: Chosen) -> tuple[tuple[str, Estimate], ...]:
+    """Predicted gain over each baseline, with the interval of the refits' paired differences."""
+    over = chosen.levels - chosen.levels[0]
+    refits = chosen.refit_levels - chosen.refit_levels[:, :1]
+    return tuple((names[p], around(over[p], refits[:, p])) for p in range(1, len(names)))
+
+
+def candidates_of(
+    names: tuple[str, ...], chosen: Chosen, fitted: FittedLaw, reach: Reach
+) -> tuple[Candidate, ...]:
+    """The mixtures compared, with intervals: of the objective by refits, of targets by the law.
+
+    Both lie within what the targets' scores can be.
+    """
+    prediction = fitted.predict(chosen.points)
+    mean, half = np.clip(prediction.mean, *reach), diagnostics.Z * prediction.sd
+    low, high = np.clip(mean - half, *reach), np.clip(mean + half, *reach)
+    return tuple(
+        Candidate(
+            name=name,
+            weights=tuple(map(float, chosen.points[p])),
+            objective=around(chosen.levels[p], chosen.refit_levels[:, p]),
+            targets=tuple(
+                Estimate(*map(float, ends)) for ends in zip(mean[p], low[p], high[p], strict=True)
+            ),
+        )
+        for p, name in enumerate(names)
+    )

@@ -1,0 +1,178 @@
+"""Trial: what the answer of a method without a law is worth, measured.
+
+Beside the runs that it is made of, such a method asks for runs of its answer and of the natural and
+uniform mixtures at the study's own size, under the same seeds; its gains are their paired
+differences. The intervals on the shares are those of the mean over the seeds of the controlled run
+(Student's t), not over refits of a law.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference import diagnostics
+from cuvee.mixtures.methods import controlled
+from cuvee.mixtures.methods.controlled import Answer
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
+from cuvee.mixtures.registry import describe
+from cuvee.mixtures.runs import Failed, History, RunResult, RunSpec, canonical, finished
+
+RECOMMENDED = "recommended"
+
+
+def conclude(
+    method: Any,
+    problem: Problem,
+    history: History,
+    answer: Answer,
+    others: Mapping[str, Sequence[RunSpec]] | None = None,
+) -> Recommendation:
+    """A recommendation from an answer and its trial.
+
+    Args:
+        method: whose answer it is; its field `trials` counts the seeds of the trial.
+        problem: what was asked.
+        history: holds the trial's runs.
+        answer: the method's.
+        others: further mixtures that were run under the same seeds, by name.
+
+    Raises:
+        EvidenceError: no run of the answer or of the natural mixture finished.
+    """
+    natural, uniform = (
+        controlled.baselines(problem, method.trials)[i * method.trials : (i + 1) * method.trials]
+        for i in range(2)
+    )
+    named = {
+        RECOMMENDED: controlled.trial(problem, answer.stages, method.trials),
+        "natural": natural,
+        "uniform": uniform,
+        **(others or {}),
+    }
+    known = {run.spec.fingerprint: run for run in finished(history)}
+    runs = {
+        name: [known[s.fingerprint] for s in specs if s.fingerprint in known]
+        for name, specs in named.items()
+    }
+    for name in (RECOMMENDED, "natural"):
+        controlled.results(history, named[name], f"run of the {name} mixture")
+    values = {name: scores(found, problem) for name, found in runs.items() if found}
+    form = problem.objective.shape(problem.targets, values["natural"].mean(axis=0))
+    gains, unpaired = _gains(runs, form, problem)
+    every = list({run.spec.fingerprint: run for found in runs.values() for run in found}.values())
+    fixed = [run for run in every if len(run.spec.stages) == 1]
+    W = np.array([run.spec.weights for run in fixed])
+    draft = Recommendation(
+        domains=problem.domains.names,
+        targets=problem.targets,
+        stages=answer.stages,
+        intervals=_intervals(answer),
+        candidates=tuple(
+            _candidate(name, np.asarray(named[name][0].weights), found, form)
+            for name, found in values.items()
+        ),
+        gains=gains,
+        noise=diagnostics.noise_floor(W, scores(fixed, problem), problem.targets, form),
+        active=problem.constraints.active(answer.weights),
+        epochs=tuple(map(float, problem.domains.epochs(answer.weights, problem.full_tokens))),
+        evidence=tuple(run.spec.fingerprint for run in finished(history)),
+        failed=sum(isinstance(run, Failed) for run in history),
+        method=canonical(describe(method)),
+        trajectory=answer.trajectory,
+    )
+    return _judged(draft, answer, unpaired)
+
+
+def scores(runs: Sequence[RunResult], problem: Problem) -> Array:
+    """Scores (n, M) of runs."""
+    return np.array([[run.scores[t].value for t in problem.targets] for run in runs])
+
+
+def _intervals(answer: Answer) -> tuple[tuple[float, float], ...]:
+    return tuple(
+        (max(0.0, min(e.low, w)), min(1.0, max(e.high, w)))
+        for e, w in (
+            (student(answer.samples[:, k]), float(answer.weights[k]))
+            for k in range(answer.samples.shape[1])
+        )
+    )
+
+
+def student(values: Array) -> Estimate:
+    """The mean of values with Student's interval at `LEVEL`; one value is its own interval."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Estimate(mean, mean, mean)
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, len(values) - 1) * stats.sem(values))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _candidate(name: str, weights: Array, values: Array, form: Shape) -> Candidate:
+    return Candidate(
+        name=name,
+        weights=tuple(map(float, weights)),
+        objective=student(form.level(values)),
+        targets=tuple(student(values[:, m]) for m in range(values.shape[1])),
+    )
+
+
+def _gains(
+    runs: Mapping[str, Sequence[RunResult]], form: Shape, problem: Problem
+) -> tuple[tuple[tuple[str, Estimate], ...], tuple[str, ...]]:
+    """Gains over every other mixture, paired by seed; and the names that had fewer than 2 pairs."""
+
+    def levels(name: str) -> dict[int, float]:
+        found = runs[name]
+        values: list[float] = form.level(scores(found, problem)).tolist() if found else []
+        return {run.spec.seed: float(v) for run, v in zip(found, values, strict=True)}
+
+    ours, gains, unpaired = levels(RECOMMENDED), [], []
+    for name in runs:
+        if name == RECOMMENDED:
+            continue
+        theirs = levels(name)
+        pairs = [theirs[seed] - ours[seed] for seed in sorted(ours.keys() & theirs.keys())]
+        if len(pairs) < 2:
+            unpaired.append(name)
+            continue
+        gain = diagnostics.paired(pairs)
+        gains.append((name, Estimate(gain.mean, gain.low, gain.high)))
+    return tuple(gains), tuple(unpaired)
+
+
+def _judged(draft: Recommendation, answer: Answer, unpaired: Sequence[str]) -> Recommendation:
+    """The recommendation with its verdict and warnings, alarms first."""
+    gain = dict(draft.gains).get("natural")
+    warnings = [*answer.alarms, *answer.notes]
+    warnings += [f"fewer than two pairs of runs against the {name} mixture" for name in unpaired]
+    if draft.failed:
+        warnings.append(f"{draft.failed} runs failed and are not part of the evidence")
+    if len(answer.samples) < 2:
+        warnings.append("one answer only: the shares have no interval")
+    warnings.append(
+        "no law was fitted: scores and gains are measured, by proxies under paired seeds, and the "
+        "intervals on shares are those of the mean over seeds"
+    )
+    if answer.alarms:
+        verdict = "weak: do not use this yet; " + "; ".join(answer.alarms)
+    elif gain is None:
+        verdict = "draft: the trial has fewer than two pairs of runs against natural"
+    elif gain.low == gain.high == 0:
+        verdict = "weak: the answer is the natural mixture itself; nothing is gained by it"
+    elif gain.low <= 0:
+        verdict = (
+            f"weak: do not use this yet; the measured gain over natural {gain.mean:.4f} "
+            f"[{gain.low:.4f}, {gain.high:.4f}] may be nothing"
+        )
+    else:
+        verdict = (
+            f"strong: ready to be confirmed; measured gain over natural {gain.mean:.4f} "
+            f"[{gain.low:.4f}, {gain.high:.4f}] bits per byte"
+        )
+    return dataclasses.replace(draft, verdict=verdict, warnings=tuple(warnings))

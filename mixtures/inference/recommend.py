@@ -1,0 +1,157 @@
+"""Choice: from the runs of a swarm to a recommendation with its uncertainty.
+
+The law is chosen by cross-validation, fitted to all runs, and searched. It is then fitted again to
+bootstrap samples of the mixtures, and each refit is searched again: the spread of what they find
+is the interval on each share, and the spread of what they predict, taken in pairs, the interval on
+each gain. Intervals on the targets are for one new run: the law's own standard deviation.
+"""
+
+import numpy as np
+
+from cuvee.mixtures import simplex, surface
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference import diagnostics, outliers, pareto
+from cuvee.mixtures.inference.dataset import Evidence, best_observed, compare, enough, gather
+from cuvee.mixtures.inference.evidence_grade import judge
+from cuvee.mixtures.inference.optimum import (
+    Chosen,
+    around,
+    candidates_of,
+    decide,
+    decided,
+    gains_of,
+)
+from cuvee.mixtures.laws import Law
+from cuvee.mixtures.methods import swarm as swarms
+from cuvee.mixtures.methods.swarm import Swarm
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.registry import describe
+from cuvee.mixtures.runs import Failed, History, Stage, canonical
+from cuvee.mixtures.searches import Search, score
+
+FAST_REFITS, SLOW_REFITS = 50, 10
+
+
+def choose(
+    law: Law,
+    search: Search,
+    found: Evidence,
+    baselines: Array,
+    *,
+    refits: int | None,
+    rng: np.random.Generator,
+) -> Chosen:
+    """Fit, search, and do both again on bootstrap samples.
+
+    The search's generator is the same for every refit, so that what they find differs by the data
+    alone. Laws and searches that have a cheaper variant (`coarse()`) use it for the refits.
+    """
+    fit_rng, boot_rng, search_rng = rng.spawn(3)
+    fitted = found.narrow.fit(law, np.arange(len(found.narrow.W)), fit_rng)
+    fast = score.exponential(fitted) is not None
+    count = refits or (FAST_REFITS if fast else SLOW_REFITS)
+    again = diagnostics.refits(score.coarser(law), found.narrow, count, boot_rng)
+    laws, reach = (fitted, again), found.narrow.reach
+    return decided(laws, search, (found.problem, reach), baselines, rng=search_rng)
+
+
+def recommend(
+    swarm: Swarm,
+    problem: Problem,
+    history: History,
+    rng: np.random.Generator,
+) -> Recommendation:
+    """The mixture that the runs speak for, judged; arguments and errors as `draft`."""
+    found = gather(problem, history)
+    unjudged = draft(swarm, problem, history, rng)
+    return judge(unjudged, problem, found.sample.W, found.foreign)
+
+
+def draft(
+    swarm: Swarm,
+    problem: Problem,
+    history: History,
+    rng: np.random.Generator,
+) -> Recommendation:
+    """The mixture that the runs speak for, without a verdict; see the module's docstring.
+
+    Args:
+        swarm: the method.
+        problem: what is to be chosen.
+        history: outcomes of its runs.
+        rng: the only source of chance.
+
+    Raises:
+        EvidenceError: too few runs, or none that belongs to the problem.
+        ConstraintError: no feasible mixture keeps the floors.
+        RecipeError: the search cannot use the chosen law.
+    """
+    _, laws, search = swarms.parts(swarm)
+    compare_rng, choose_rng, fit_rng, front_rng, surface_rng = rng.spawn(5)
+    found = gather(problem, history)
+    best, tried, refused = compare(laws, found, swarm.folds, compare_rng)
+    baselines = np.vstack(
+        [problem.domains.natural, problem.domains.uniform, best_observed(problem, found)]
+    )
+    chosen = choose(laws[best], search, found, baselines, refits=swarm.refits, rng=choose_rng)
+    fitted = found.sample.fit(laws[best], np.arange(len(found.sample.W)), fit_rng)
+    names = ("recommended", "natural", "uniform", "best observed")
+    noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.form)
+    weights = _clean(chosen.weights)
+    failed = sum(isinstance(run, Failed) for run in history)
+    return Recommendation(
+        domains=problem.domains.names,
+        targets=problem.targets,
+        stages=(Stage(tuple(map(float, weights))),),
+        intervals=tuple(
+            (e.low, e.high)
+            for e in (around(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights)))
+        ),
+        candidates=candidates_of(names, chosen, fitted, found.sample.reach),
+        gains=gains_of(names, chosen),
+        laws=tried,
+        noise=noise,
+        active=problem.constraints.active(weights),
+        epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
+        evidence=found.fingerprints,
+        failed=failed,
+        warnings=(*chosen.cut, *refused, *outliers.warnings(found.runs, problem.targets)),
+        method=canonical(describe(swarm)),
+        front=pareto.front(
+            laws[best],
+            problem,
+            found.sample,
+            tuple(zip(names, chosen.points, strict=True)),
+            front_rng,
+        ),
+        surface=surface.interpolate(fitted, problem.constraints, chosen.points, surface_rng),
+    )
+
+
+def pick(swarm: Swarm, problem: Problem, history: History, rng: np.random.Generator) -> Array:
+    """The shares (K,) that `recommend` would give, to the bit, without what it says of them.
+
+    For studies of many recommendations, where refits would be most of the work: they give
+    intervals and have no part in the choice.
+
+    Raises:
+        EvidenceError, ConstraintError, RecipeError: as `recommend`.
+    """
+    _, laws, search = swarms.parts(swarm)
+    compare_rng, choose_rng, *_ = rng.spawn(5)
+    found = gather(problem, history)
+    best = 0
+    if len(laws) > 1:
+        best, _, _ = compare(laws, found, swarm.folds, compare_rng)
+    else:
+        enough(laws[0], found, swarm.folds, compare_rng)
+    fit_rng, _, search_rng = choose_rng.spawn(3)
+    fitted = found.narrow.fit(laws[best], np.arange(len(found.narrow.W)), fit_rng)
+    weights, _ = decide(fitted, search, found.problem, int(search_rng.integers(2**31)))
+    return _clean(weights)
+
+
+def _clean(weights: Array) -> Array:
+    """Shares without a solver's rounding."""
+    return simplex.normalized(np.where(weights > 1e-9, weights, 0.0))

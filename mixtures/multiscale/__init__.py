@@ -1,0 +1,1 @@
+"""Runs of several sizes: steps of a ladder, the law across them, its back-test."""

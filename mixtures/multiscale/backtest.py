@@ -1,0 +1,176 @@
+"""Back-test: fit scaling laws to the smaller sizes, predict the largest, compare with ranking.
+
+Single-scale ranking is hard to beat (Magnusson et al. 2025, "DataDecide", arXiv 2504.11393), so
+that a scaling law is used only if it decides better here: the 90 % interval of its gain in decision
+accuracy, over resampled mixtures, lies above zero. The rival is the better of two: a law of
+mixtures fitted at one size, and the plain order of the mixtures' own scores at the next smaller
+size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.inference import diagnostics
+from cuvee.mixtures.multiscale.scale_evidence import PLAIN, SINGLE, Trial
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.scaling import Runs, Scaling
+
+LEAST = 4  # mixtures at the largest size below which pairs say nothing
+DRAWS = 400
+
+
+@dataclass(frozen=True)
+class BackTest:
+    """What came of a back-test.
+
+    Attributes:
+        trials: one per law, single-scale ranking and plain order among them.
+        chosen: the law that is to be used.
+        beats: whether that is a law that beat single-scale ranking.
+        verdict: why, in words.
+    """
+
+    trials: tuple[Trial, ...]
+    chosen: str
+    beats: bool
+    verdict: str
+
+
+def backtest(
+    laws: Mapping[str, Scaling], single: Scaling, runs: Runs, form: Shape, rng: np.random.Generator
+) -> BackTest:
+    """Compare laws by how they predict the largest size from the smaller ones.
+
+    Args:
+        laws: by name.
+        single: single-scale ranking.
+        runs: of several sizes, with the targets that the objective reads. Points of curves are
+            fitted; what is held out, and what ranks, are ends of runs.
+        form: the objective; taken at its level, so that floors do not enter.
+        rng: the only source of chance.
+    """
+    fit_rng, boot_rng = rng.spawn(2)
+    held, reason = held_out(runs.ends)
+    if reason:
+        trials = tuple(Trial(name, refused=reason) for name in (*laws, SINGLE))
+        return BackTest(trials, SINGLE, False, f"no back-test: {reason}; single-scale ranking used")
+    rest = runs.take(runs.parameters < runs.sizes[-1])
+    observed, found, refused = form.level(held.Y), {}, {}
+    inside: dict[str, float] = {}
+    candidates = {**laws, SINGLE: single}
+    for (name, law), child in zip(candidates.items(), fit_rng.spawn(len(candidates)), strict=True):
+        try:
+            said = law.fit(rest, child).predict(held.W, held.parameters, held.tokens)
+            found[name] = form.level(said.mean)
+            inside[name] = float((abs(held.Y - said.mean) <= diagnostics.Z * said.sd).mean())
+        except EvidenceError as error:
+            refused[name] = str(error)
+    plain = _plain(rest.ends, held, form)
+    if plain is not None:
+        found[PLAIN] = plain
+    trials = _trials(found, observed, boot_rng)
+    trials = tuple(replace(t, coverage=inside.get(t.law, 0.0)) for t in trials)
+    every = trials + tuple(Trial(name, refused=text) for name, text in refused.items())
+    return judged(every)
+
+
+def held_out(runs: Runs) -> tuple[Runs, str]:
+    """The largest size's runs at its most tokens, averaged by mixture, or why they are no test."""
+    top = runs.take(runs.parameters == runs.sizes[-1])
+    top = top.take(top.tokens == top.tokens.max())
+    membership = simplex.groups(top.W)
+    count = int(membership.max()) + 1
+    if len(runs.sizes) < 2:
+        return top, "all runs are of one size"
+    if count < LEAST:
+        return top, f"{count} mixtures were trained at the largest size, {LEAST} are needed"
+    first = np.array([int(np.argmax(membership == g)) for g in range(count)])
+    means = np.array([top.Y[membership == g].mean(axis=0) for g in range(count)])
+    return replace(top.take(first), Y=means), ""
+
+
+def _plain(rest: Runs, held: Runs, form: Shape) -> Array | None:
+    """Objective of the held-out mixtures at the next smaller size; None where one is missing."""
+    near = rest.take(rest.parameters == rest.sizes[-1])
+    scores = []
+    for w in held.W:
+        own = np.abs(near.W - w).max(axis=1) <= 2 * simplex.SAME
+        if not own.any():
+            return None
+        scores.append(near.Y[own].mean(axis=0))
+    return form.level(np.array(scores))
+
+
+def _trials(
+    found: Mapping[str, Array], observed: Array, rng: np.random.Generator
+) -> tuple[Trial, ...]:
+    accuracy = {n: diagnostics.decision_accuracy(observed, x) for n, x in found.items()}
+    rivals = [name for name in (SINGLE, PLAIN) if name in found]
+    rival = max(rivals, key=lambda name: accuracy[name]) if rivals else None
+    draws = [rng.integers(len(observed), size=len(observed)) for _ in range(DRAWS)]
+    trials = []
+    for name, predicted in found.items():
+        low = high = gain = 0.0
+        if rival is not None and name != rival:
+            other = found[rival]
+            gain = accuracy[name] - accuracy[rival]
+            differences = [
+                diagnostics.decision_accuracy(observed[r], predicted[r])
+                - diagnostics.decision_accuracy(observed[r], other[r])
+                for r in draws
+            ]
+            low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        trials.append(
+            Trial(
+                law=name,
+                error=float(np.abs(predicted - observed).mean()),
+                spearman=diagnostics.spearman(observed, predicted),
+                decision_accuracy=accuracy[name],
+                gain=float(gain),
+                low=float(low),
+                high=float(high),
+                held_out=tuple(
+                    (float(o), float(p)) for o, p in zip(observed, predicted, strict=True)
+                ),
+            )
+        )
+    return tuple(trials)
+
+
+def judged(trials: tuple[Trial, ...]) -> BackTest:
+    """The law to use: the most accurate of those that beat single-scale ranking, if any does."""
+    laws = [t for t in trials if t.law not in (SINGLE, PLAIN) and not t.refused]
+    rivals = [t for t in trials if t.law in (SINGLE, PLAIN) and not t.refused]
+    if not laws:
+        reasons = "; ".join(dict.fromkeys(t.refused for t in trials if t.refused))
+        text = f"no scaling law could be tested on the largest size ({reasons})"
+        return BackTest(trials, SINGLE, False, f"{text}; single-scale ranking is used")
+    best = _best(laws)
+    better = [t for t in laws if t.low > ties.ROUNDING] if rivals else laws
+    if better:
+        used = _best(better)
+        text = (
+            f"{used.law} ordered {used.decision_accuracy:.0%} of the pairs at the largest size "
+            f"rightly, {used.gain:+.0%} [{used.low:+.0%}, {used.high:+.0%}] over single-scale "
+            "ranking: it is used"
+        )
+        return BackTest(trials, used.law, True, text)
+    rival = max(rivals, key=lambda t: t.decision_accuracy)
+    text = (
+        f"no scaling law beat single-scale ranking at the largest size: the best, {best.law}, "
+        f"ordered {best.decision_accuracy:.0%} of the pairs rightly against "
+        f"{rival.decision_accuracy:.0%} ({best.gain:+.0%} [{best.low:+.0%}, {best.high:+.0%}]); "
+        "single-scale ranking is used"
+    )
+    return BackTest(trials, SINGLE, False, text)
+
+
+def _best(trials: list[Trial]) -> Trial:
+    """The most accurate; of equal ones the one that ranks best, then the first."""
+    return max(trials, key=lambda t: (round(t.decision_accuracy, 9), t.spearman))

@@ -1,0 +1,304 @@
+"""Extrapolation: from the runs of a ladder to a recommendation for full scale, with its test.
+
+Single-scale ranking drafts an answer at the largest rung that has enough mixtures. The scaling laws
+are fitted to all but the largest size and predict it (`mixtures.backtest`). A law that beat ranking
+is fitted to everything, searched at full scale, and fitted and searched again on resampled runs for
+the intervals; otherwise the draft stands, and its predicted scores are those of the rung that was
+ranked. What each law forecasts at full scale is told in both cases.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.inference import diagnostics, outliers
+from cuvee.mixtures.inference import recommend as choice
+from cuvee.mixtures.inference.diagnostics import Sample
+from cuvee.mixtures.inference.evidence_grade import judge
+from cuvee.mixtures.inference.optimum import around, candidates_of, decided, gains_of
+from cuvee.mixtures.laws import Law
+from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.multiscale import backtest
+from cuvee.mixtures.multiscale import steps as rungs
+from cuvee.mixtures.multiscale.backtest import BackTest
+from cuvee.mixtures.multiscale.scale_evidence import Curve, Forecast, Point, ScaleEvidence
+from cuvee.mixtures.multiscale.steps import Rung
+from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
+from cuvee.mixtures.runs import Failed, History, Stage, finished, table
+from cuvee.mixtures.scaling import Runs, Scaling
+from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
+from cuvee.mixtures.searches import Search, score
+
+REFITS = 20  # of a scaling law, behind the intervals on shares
+NAMES = ("recommended", "natural", "uniform", "best observed")
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """A study's evidence at all its sizes.
+
+    Attributes:
+        runs: all targets.
+        narrow: the objective's targets alone.
+        problem: the problem with the objective's targets alone.
+        form: the objective over those.
+        full: (parameters, tokens) that the answer is for.
+    """
+
+    runs: Runs
+    narrow: Runs
+    problem: Problem
+    form: Shape
+    full: tuple[int, int]
+
+
+def recommend(
+    ladder: Any,
+    problem: Problem,
+    history: History,
+    rng: np.random.Generator,
+    *,
+    steps: tuple[Rung, ...],
+) -> Recommendation:
+    """The mixture that a ladder's runs speak for at full scale; see the module's docstring.
+
+    Args:
+        ladder: the method.
+        problem: what is to be chosen.
+        history: outcomes of its runs.
+        rng: the only source of chance.
+        steps: its rungs, the smallest first.
+
+    Raises:
+        EvidenceError: too few runs, or none that belongs to the problem.
+        ConstraintError: no feasible mixture keeps the floors.
+    """
+    draft_rng, test_rng, law_rng, forecast_rng = rng.spawn(4)
+    ranked = _ranked(ladder, problem, history, steps)
+    here, foreign = rungs.at(problem, ranked), _foreign(problem, history, steps)
+    kept = tuple(
+        run
+        for run in history
+        if isinstance(run, Failed) or rungs.belongs(problem, run.spec, ranked)
+    )
+    base = choice.draft(ladder, here, kept, draft_rng)
+    base = replace(base, noise=base.noise or _noise(problem, history, steps[0]))
+    own = tuple(run for step in steps for run in rungs.runs_of(problem, history, step))
+    W = table(own, problem.targets)[0]
+    if len(steps) == 1:
+        return judge(base, problem, W, foreign)
+    scales = scales_of(problem, history, steps)
+    laws = {str(law.name): cast(Scaling, law) for law in ladder.scaling}
+    name = next(law.law for law in base.laws if law.chosen)
+    single = SingleScale(next(law for law in ladder.laws if law.name == name))
+    tested = backtest.backtest(laws, single, scales.narrow, scales.form, test_rng)
+    answer = replace(
+        base,
+        evidence=tuple(run.spec.fingerprint for run in own),
+        warnings=tuple(dict.fromkeys((*base.warnings, *outliers.warnings(own, problem.targets)))),
+    )
+    if tested.beats:
+        answer = _by_law(ladder, laws[tested.chosen], answer, tested, scales, rng=law_rng)
+    evidence = _evidence(tested, scales, problem, ranked)
+    evidence = replace(
+        evidence,
+        curves=_curves(answer, scales),
+        forecasts=_forecasts(laws, answer, scales, forecast_rng),
+    )
+    answer = replace(answer, scale=evidence, warnings=(*answer.warnings, *_said(evidence)))
+    return judge(answer, problem, W, foreign)
+
+
+def _ranked(ladder: Any, problem: Problem, history: History, steps: tuple[Rung, ...]) -> Rung:
+    """The largest rung with enough mixtures to be ranked by some law; the first if none has."""
+    k = len(problem.domains)
+    laws = cast(tuple[Law, ...], ladder.laws)
+    rows = min(law.rows(k) for law in laws)
+    needed = max(MIXTURES * k, rows + math.ceil(rows / (ladder.folds - 1)))  # a fold is held out
+    for rung in sorted(steps, key=lambda r: _order(problem, r), reverse=True):
+        found = rungs.runs_of(problem, history, rung)
+        if found and int(simplex.groups([r.spec.weights for r in found]).max()) + 1 >= needed:
+            return rung
+    return steps[0]
+
+
+def _order(problem: Problem, rung: Rung) -> tuple[int, int]:
+    return (problem.parameters(rung.size) if problem.sizes else 0, rung.tokens)
+
+
+def _foreign(problem: Problem, history: History, steps: tuple[Rung, ...]) -> int:
+    runs = finished(history)
+    return sum(not any(rungs.belongs(problem, r.spec, step) for step in steps) for r in runs)
+
+
+def _noise(problem: Problem, history: History, first: Rung) -> tuple[Noise, ...]:
+    """The noise floor at the first rung, where the anchors are repeated."""
+    runs = rungs.runs_of(problem, history, first)
+    if not runs:
+        return ()
+    W, Y, _ = table(runs, problem.targets)
+    form = problem.objective.shape(problem.targets, Y.mean(axis=0))
+    return diagnostics.noise_floor(W, Y, problem.targets, form)
+
+
+def scales_of(problem: Problem, history: History, steps: tuple[Rung, ...]) -> Scales:
+    """A study's evidence at all its sizes.
+
+    Raises:
+        EvidenceError: a run lacks a target, or nothing has finished.
+        RecipeError: the problem does not know the parameters of a size.
+    """
+    runs, names = rungs.gathered(problem, history, steps), problem.objective.targets
+    narrow = rungs.gathered(replace(problem, targets=names), history, steps)
+    top, ends = runs.sizes[-1], narrow.ends
+    rows = [i for i in swarm.natural_row(problem, ends.W) if ends.parameters[i] == top]
+    reference = ends.Y[rows].mean(axis=0) if rows else ends.Y.mean(axis=0)
+    largest = (int(top), int(runs.tokens[runs.parameters == top].max()))
+    return Scales(
+        runs=runs,
+        narrow=narrow,
+        problem=replace(problem, targets=names),
+        form=problem.objective.shape(names, reference),
+        full=(problem.full_parameters or largest[0], problem.full_tokens or largest[1]),
+    )
+
+
+def _by_law(
+    ladder: Any,
+    law: Scaling,
+    base: Recommendation,
+    tested: BackTest,
+    scales: Scales,
+    *,
+    rng: np.random.Generator,
+) -> Recommendation:
+    """The answer of a scaling law at full scale, in place of the single-scale draft."""
+    fit_rng, boot_rng, search_rng, whole_rng = rng.spawn(4)
+    coarse = cast(Scaling, score.coarser(law))
+    fitted = coarse.fit(scales.narrow, fit_rng).at(*scales.full)
+    again = []
+    for child in boot_rng.spawn(ladder.refits or REFITS):
+        sample = scales.narrow.resample(child)
+        again.append(coarse.fit(sample, child).at(*scales.full))
+    baselines = np.array([candidate.weights for candidate in base.candidates[1:]])
+    search = cast(Search, ladder.search)
+    runs = scales.narrow
+    reach = Sample(runs.W, runs.Y, runs.noise).reach
+    chosen = decided((fitted, again), search, (scales.problem, reach), baselines, rng=search_rng)
+    weights = simplex.normalized(np.where(chosen.weights > 1e-9, chosen.weights, 0.0))
+    whole = law.fit(scales.runs, whole_rng).at(*scales.full)
+    problem = scales.problem
+    return replace(
+        base,
+        stages=(Stage(tuple(map(float, weights))),),
+        intervals=tuple(
+            (e.low, e.high)
+            for e in (around(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights)))
+        ),
+        candidates=candidates_of(
+            NAMES, chosen, whole, Sample(scales.runs.W, scales.runs.Y, scales.runs.noise).reach
+        ),
+        gains=gains_of(NAMES, chosen),
+        laws=(_as_law(tested), *(replace(found, chosen=False) for found in base.laws)),
+        active=problem.constraints.active(weights),
+        epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
+        front=None,
+        surface=None,
+    )
+
+
+def _as_law(tested: BackTest) -> LawEvidence:
+    """The back-test of the chosen law as the evidence of a law: held out is the largest size."""
+    trial = next(t for t in tested.trials if t.law == tested.chosen)
+    return LawEvidence(
+        law=trial.law,
+        spearman=trial.spearman,
+        decision_accuracy=trial.decision_accuracy,
+        error=trial.error,
+        coverage=trial.coverage,
+        spearman_targets=(),
+        held_out=trial.held_out,
+        chosen=True,
+    )
+
+
+def _evidence(tested: BackTest, scales: Scales, problem: Problem, ranked: Rung) -> ScaleEvidence:
+    top = int(scales.runs.sizes[-1])
+    tokens = int(scales.runs.tokens[scales.runs.parameters == top].max())
+    at = scales.full if tested.beats else (problem.parameters(ranked.size), ranked.tokens)
+    return ScaleEvidence(
+        parameters=scales.full[0],
+        tokens=scales.full[1],
+        largest_parameters=top,
+        largest_tokens=tokens,
+        predicted_parameters=at[0],
+        predicted_tokens=at[1],
+        chosen=tested.chosen,
+        beats=tested.beats,
+        verdict=tested.verdict,
+        trials=tested.trials,
+    )
+
+
+def _said(evidence: ScaleEvidence) -> tuple[str, ...]:
+    lines = [evidence.statement]
+    if not evidence.beats:
+        lines.append(
+            f"{evidence.verdict}; predicted scores are those of models of "
+            f"{evidence.predicted_parameters:,} parameters at {evidence.predicted_tokens:,} tokens"
+        )
+    return tuple(lines)
+
+
+def _curves(answer: Recommendation, scales: Scales) -> tuple[Curve, ...]:
+    """Objective by scale of the mixtures that were trained at several scales."""
+    runs, named = scales.narrow.ends, {c.name: np.array(c.weights) for c in answer.candidates}
+    membership, found = simplex.groups(runs.W), []
+    for group in range(int(membership.max()) + 1):
+        own = runs.take(membership == group)
+        scale_of = sorted(set(zip(own.parameters.tolist(), own.tokens.tolist(), strict=True)))
+        if len(scale_of) < 2:
+            continue
+        points = []
+        for size, tokens in scale_of:
+            here = own.take((own.parameters == size) & (own.tokens == tokens))
+            level = float(scales.form.level(here.Y.mean(axis=0)[None])[0])
+            points.append(Point(int(size), int(tokens), level, len(here)))
+        weights = own.W[0]
+        known = [n for n, w in named.items() if np.abs(w - weights).max() <= 2 * simplex.SAME]
+        name = known[0] if known else f"mixture {group + 1}"
+        found.append(Curve(name, tuple(map(float, weights)), tuple(points)))
+    return tuple(found)
+
+
+def _forecasts(
+    laws: Mapping[str, Scaling], answer: Recommendation, scales: Scales, rng: np.random.Generator
+) -> tuple[Forecast, ...]:
+    """What each law that can be fitted says of the candidates at full scale."""
+    points = np.array([candidate.weights for candidate in answer.candidates])
+    found = []
+    for (name, law), child in zip(laws.items(), rng.spawn(len(laws)), strict=True):
+        try:
+            said = law.fit(scales.narrow, child).at(*scales.full).predict(points)
+        except EvidenceError:
+            continue  # the back-test's trial says why, or its own fit will
+        level, half = scales.form.level(said.mean), _half(scales.form, said.mean, said.sd)
+        found += [
+            Forecast(name, c.name, float(m), float(m - h), float(m + h))
+            for c, m, h in zip(answer.candidates, level, half, strict=True)
+        ]
+    return tuple(found)
+
+
+def _half(form: Shape, mean: Array, sd: Array) -> Array:
+    """Half-width (n,) of the objective's interval, targets erring together (the widest case)."""
+    shift = diagnostics.Z * sd
+    return np.asarray((form.level(mean + shift) - form.level(mean - shift)) / 2, dtype=np.float64)

@@ -1,0 +1,66 @@
+"""Forecast: what a ladder's runs say of gains at a scale that was not asked for.
+
+A recommendation states its gains at one scale. A confirmation tests it at others, and what is
+predicted there must come from the same law, fitted to the same runs, not from another scale.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference.optimum import around
+from cuvee.mixtures.methods.ladder import Ladder
+from cuvee.mixtures.multiscale import extrapolation
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Estimate
+from cuvee.mixtures.runs import History
+from cuvee.mixtures.searches import score
+
+Gains = Mapping[str, Estimate]
+
+
+def gains_at(
+    ladder: Ladder,
+    problem: Problem,
+    history: History,
+    law: str,
+    *,
+    points: Mapping[str, Array],
+    scales: Sequence[tuple[int, int]],
+    rng: np.random.Generator,
+) -> tuple[Gains, ...]:
+    """Predicted gain of the first mixture over each of the others, scale by scale.
+
+    Args:
+        ladder: the method that was used.
+        problem: what was to be chosen.
+        history: outcomes of its runs.
+        law: name of the scaling law that its answer rests on.
+        points: (K,) mixtures by name; the first is the one whose gain is told.
+        scales: (parameters, tokens) of each.
+        rng: of the resampled runs; the interval is that of their refits.
+
+    Returns:
+        For each scale the gains by name, in units of the objective.
+
+    Raises:
+        EvidenceError: the runs do not suffice for the law.
+    """
+    evidence = extrapolation.scales_of(problem, history, ladder.steps(problem))
+    form = next(found for found in ladder.scaling if found.name == law)
+    coarse = score.coarser(form)
+    fit_rng, boot_rng = rng.spawn(2)
+    fits = [coarse.fit(evidence.narrow, fit_rng)] + [
+        coarse.fit(evidence.narrow.resample(child), child)
+        for child in boot_rng.spawn(ladder.refits or extrapolation.REFITS)
+    ]
+    W = np.array(list(points.values()))
+    told = []
+    for scale in scales:
+        levels = np.array([evidence.form.level(fit.at(*scale).predict(W).mean) for fit in fits])
+        over = levels - levels[:, :1]
+        told.append(
+            {name: around(over[0, p], over[1:, p]) for p, name in enumerate(points) if p > 0}
+        )
+    return tuple(told)

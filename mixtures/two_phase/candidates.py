@@ -1,0 +1,268 @@
+"""Tails: which mixture a run should end with, from candidates that branched off one trunk.
+
+A candidate follows the main mixture up to a switch point s and a tail t from there. Beside the main
+mixture itself it is a point of a simplex with one corner more: with L the longest tail tried,
+
+    v = (1 - l, l t),   l = (1 - s) / L
+
+says which part of the last L of the run still follows the main mixture and how the rest is spent.
+One law over v is fitted to all candidates, whatever their switch point. A tail is short, so the
+log-linear law, which is nearly linear over small changes, needs few candidates for it; where the
+law has that form its slice at a switch point has it too, and is searched exactly.
+
+Constraints hold for the whole run: a tail is feasible if the run's average is. So a domain with an
+epoch cap may take more of the tail than of the run.
+"""
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from cuvee.mixtures import simplex, ties
+from cuvee.mixtures.constraints import Constraints, Limit
+from cuvee.mixtures.designs import Design
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference.diagnostics import Sample, refits
+from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.runs import RunResult, RunSpec, Stage, table
+from cuvee.mixtures.searches import Search, score
+
+SAME = 1e-3  # shares closer than this make no schedule
+
+
+def stages(main: Array, tail: Array, switch: float) -> tuple[Stage, ...]:
+    """The main mixture (K,) up to a switch point in (0, 1), then the tail (K,)."""
+    parts = ((main, switch), (tail, round(1.0 - switch, 12)))
+    return tuple(Stage(tuple(map(float, w)), share) for w, share in parts)
+
+
+def belongs(problem: Problem, spec: RunSpec) -> bool:
+    """Whether a run is a candidate of a problem: two stages, and else as `swarm.belongs`."""
+    if len(spec.stages) != 2 or spec.controller or spec.domains != problem.domains.names:
+        return False
+    return spec == problem.staged(spec.stages, spec.seed)
+
+
+def feasible(constraints: Constraints, main: Array, switch: float) -> Constraints:
+    """What a tail (K,) must satisfy for the run's average to satisfy the constraints.
+
+    Exact for limits. A ball around the prior is kept by the tail itself, which suffices, since it
+    is convex; so is sparsity by a tail of no other domains than the main mixture's.
+    """
+    limits = [
+        replace(
+            limit,
+            bound=(limit.bound - switch * float(np.dot(limit.coefficients, main))) / (1 - switch),
+        )
+        for limit in constraints.limits
+    ]
+    if constraints.most_domains is not None:
+        names = constraints.domains
+        limits += [
+            Limit(f"no {names[k]}", tuple(map(float, np.eye(len(names))[k])), 0.0)
+            for k in np.flatnonzero(main <= 1e-9)
+        ]
+    return replace(constraints, limits=tuple(limits))
+
+
+@dataclass(frozen=True, eq=False)
+class Sliced:
+    """A law over points v as a law over tails that begin at one switch point.
+
+    Attributes:
+        law: fitted to points (n, K + 1).
+        part: l, the part of the longest tail that is spent on t.
+    """
+
+    law: FittedLaw
+    part: float
+
+    def predict(self, W: Array) -> Prediction:
+        return self.law.predict(lifted(W, self.part))
+
+
+@dataclass(frozen=True, eq=False)
+class SlicedExponential(Sliced):
+    """The same for a law `c_m + exp(A_m . v)`: as shares sum to 1, the slice has that form too."""
+
+    @property
+    def offsets(self) -> Array:
+        """c (M,)."""
+        return cast(Exponential, self.law).offsets
+
+    @property
+    def exponents(self) -> Array:
+        """A (M, K)."""
+        own = cast(Exponential, self.law).exponents
+        return np.asarray((1.0 - self.part) * own[:, :1] + self.part * own[:, 1:])
+
+
+def sliced(law: FittedLaw, part: float) -> Sliced:
+    """A law over points v as a law over tails; see `Sliced`."""
+    kind = Sliced if score.exponential(law) is None else SlicedExponential
+    return kind(law, min(part, 1.0))
+
+
+def lifted(tails: Array, part: float) -> Array:
+    """Points (n, K + 1) of tails (n, K)."""
+    part = min(part, 1.0)  # the longest tail's, after rounding
+    return np.hstack([np.full((len(tails), 1), 1.0 - part), part * np.asarray(tails)])
+
+
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """How a run should end.
+
+    Attributes:
+        switch: where the tail begins, in (0, 1).
+        tail: its mixture (K,).
+        gain: how much better it is predicted to be than the best fixed mixture to the end.
+        refit_tails: what refits of the law choose at the same switch point (B, K).
+        main: the mixture before the tail (K,).
+        refit_mains: what the same refits choose for it (B, K); empty where it was not chosen anew.
+        noise: deviation of one run's objective, as the law over tails has it.
+    """
+
+    switch: float
+    tail: Array
+    gain: float
+    refit_tails: Array
+    main: Array
+    refit_mains: Array
+    noise: float = 0.0
+
+    @property
+    def promises(self) -> bool:
+        """Whether it changes the mixture at all, and is better by more than the noise of a run.
+
+        Less is a tie, which the main mixture wins: the comparison under fresh seeds would hardly
+        show it, and which side of zero it falls on may hang on the last bits of a fit.
+        """
+        return self.gain > self.noise and bool(np.abs(self.tail - self.main).max() > SAME)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Of a run that follows it."""
+        return stages(self.main, self.tail, self.switch)
+
+    def near(self, other: "Ending") -> bool:
+        """Whether another ending is the same schedule but for a solver's rounding."""
+        pairs = ((self.main, other.main), (self.tail, other.tail))
+        same = all(np.abs(a - b).max() <= SAME for a, b in pairs)
+        return same and self.switch == other.switch
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """The candidates of a problem and what they are judged by.
+
+    Attributes:
+        problem: what is to be chosen.
+        runs: candidates, and the main mixture to the end, under one seed.
+        main: mixture of the trunk (K,).
+        switches: points at which a tail may begin.
+        reference: scores of the natural mixture, of the objective's targets.
+        others: trials of schedules on other trunks, under the same seed.
+    """
+
+    problem: Problem
+    runs: tuple[RunResult, ...]
+    main: Array
+    switches: tuple[float, ...]
+    reference: Array
+    others: tuple[RunResult, ...] = ()
+
+    @property
+    def longest(self) -> float:
+        """L, the part of a run that the longest tail takes."""
+        return 1.0 - min(self.switches)
+
+    @property
+    def sample(self) -> Sample:
+        """Points v (N, K + 1) and scores; one seed, so noise shows in the residuals alone."""
+        rows = [_point(run.spec, self.main, self.longest) for run in self.runs]
+        _, Y, _ = table(self.runs, self.problem.objective.targets)
+        return Sample(np.array(rows), Y, np.zeros(Y.shape[1]))
+
+    def noise(self, law: FittedLaw) -> float:
+        """Deviation of the objective of one run of the main mixture, by a law over points v."""
+        targets = self.problem.objective.targets
+        rows = self.problem.objective.shape(targets, self.reference).rows
+        deviation = law.predict(np.eye(len(self.main) + 1)[:1]).sd[0]
+        return float(np.sqrt(rows**2 @ deviation**2).max())
+
+    def chosen(
+        self, law: FittedLaw, switch: float, how: Search, rng: np.random.Generator
+    ) -> tuple[Array, float]:
+        """The best tail (K,) from a switch point on, and its gain over the main mixture."""
+        own = sliced(law, (1.0 - switch) / self.longest)
+        narrow = replace(
+            self.problem,
+            targets=self.problem.objective.targets,
+            constraints=feasible(self.problem.constraints, self.main, switch),
+        )
+        form = score.shape(narrow, self.reference)
+        tail = how.choose(own, narrow, self.reference, rng)
+        corner = law.predict(np.eye(len(self.main) + 1)[:1]).mean
+        over = form.level(corner) - form.level(own.predict(tail[None]).mean)
+        return simplex.normalized(np.where(tail > 1e-9, tail, 0.0)), float(over[0])
+
+
+def best(tried: Tried, law: Law, search: Search, count: int, rng: np.random.Generator) -> Ending:
+    """The best tail over all switch points, by a law over the candidates.
+
+    Args:
+        tried: the candidates.
+        law: over points of K + 1 shares.
+        search: from the law to a tail.
+        count: bootstrap refits.
+        rng: the only source of chance.
+
+    Raises:
+        EvidenceError: too few candidates for the law.
+    """
+    sample = tried.sample
+    fit_rng, boot_rng, search_rng = rng.spawn(3)
+    seed = int(search_rng.integers(2**31))
+    fitted = sample.fit(law, np.arange(len(sample.W)), fit_rng)
+    found = {
+        switch: tried.chosen(fitted, switch, search, np.random.default_rng(seed))
+        for switch in tried.switches
+    }
+    switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
+    coarse = score.coarser(search)
+    others = [
+        tried.chosen(model, switch, coarse, np.random.default_rng(seed))[0]
+        for model in refits(score.coarser(law), sample, count, boot_rng)
+    ]
+    refit_tails = np.array(others).reshape(-1, len(tried.main))
+    none = np.empty((0, len(tried.main)))
+    noise = tried.noise(fitted)
+    return Ending(switch, *found[switch], refit_tails, tried.main, none, noise)
+
+
+def _point(spec: RunSpec, main: Array, longest: float) -> Array:
+    """v (K + 1,) of a candidate, or of the main mixture to the end."""
+    if len(spec.stages) == 1:
+        return np.asarray(np.eye(len(main) + 1)[0])
+    last = spec.stages[1]
+    return np.asarray(lifted(np.array([last.weights]), last.share / longest)[0])
+
+
+def draw(
+    problem: Problem,
+    main: Array,
+    switch: float,
+    n: int,
+    *,
+    design: Design,
+    rng: np.random.Generator,
+) -> Array:
+    """Tails (n, K) to try: half as the design draws them, half of those half way to the main."""
+    within = feasible(problem.constraints, main, switch)
+    drawn: Array = np.array(design.draw(problem.domains, within, n, rng), dtype=np.float64)
+    toward = within.project(main)
+    drawn[1::2] = 0.5 * (drawn[1::2] + toward)
+    return drawn

@@ -1,0 +1,129 @@
+"""Scheduled: from a schedule that was tried to a recommendation of it, or against it."""
+
+import dataclasses
+
+import numpy as np
+
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
+from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.two_phase.candidates import Ending
+
+STATIC, SCHEDULE = "best static", "best schedule"
+
+
+def concluded(
+    problem: Problem,
+    base: Recommendation,
+    ending: Ending,
+    *,
+    measured: Estimate,
+    targets: Array,
+) -> Recommendation:
+    """The recommendation of the schedule if its gain was measured to be one, else of no schedule.
+
+    Args:
+        problem: what was asked.
+        base: the recommendation of the main mixture.
+        ending: the schedule.
+        measured: paired gain of the schedule over the best fixed mixture.
+        targets: the same per target (M,).
+    """
+    told = f"{measured.mean:+.4f} [{measured.low:+.4f}, {measured.high:+.4f}] bits per byte"
+    ours = _moved(base.candidates[0], ending.stages, measured, targets)
+    if measured.low <= 0:
+        before = f"after {_shares(base, ending.main)} " if len(ending.refit_mains) else ""
+        return dataclasses.replace(
+            base,
+            candidates=(*base.candidates, dataclasses.replace(ours, name=SCHEDULE)),
+            warnings=(
+                "a schedule does not beat the best static mixture here: ending with "
+                f"{_shares(base, ending.tail)} from {ending.switch:.0%} of the run on {before}"
+                f"gained {told} on paired fresh seeds",
+                *base.warnings,
+            ),
+        )
+    weights = np.asarray(ours.weights)
+    gains = ((STATIC, measured), *((name, _sum(gain, measured)) for name, gain in base.gains))
+    return dataclasses.replace(
+        base,
+        stages=ending.stages,
+        intervals=_intervals(base, ending, weights),
+        candidates=(
+            ours,
+            *base.candidates[1:],
+            dataclasses.replace(base.candidates[0], name=STATIC),
+        ),
+        gains=gains,
+        active=problem.constraints.active(weights),
+        epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
+        front=None,  # this and the surface are of fixed mixtures
+        surface=None,
+        warnings=(
+            "scores of the schedule are those of its main mixture as predicted, less the gain "
+            "that was measured on paired fresh seeds",
+            *base.warnings,
+        ),
+        verdict=f"{base.verdict}; the schedule gained {told} over the best static mixture",
+    )
+
+
+def _moved(
+    base: Candidate, schedule: tuple[Stage, ...], measured: Estimate, targets: Array
+) -> Candidate:
+    """What a schedule is expected to score: its main mixture's scores less its measured gains."""
+    average = sum(np.asarray(stage.weights) * stage.share for stage in schedule)
+    zero = Estimate(0.0, 0.0, 0.0)
+    return Candidate(
+        name=base.name,
+        weights=tuple(map(float, np.asarray(average))),
+        objective=_difference(base.objective, measured),
+        targets=tuple(
+            _difference(own, dataclasses.replace(zero, mean=gain, low=gain, high=gain))
+            for own, gain in zip(base.targets, map(float, targets), strict=True)
+        ),
+    )
+
+
+def _shares(base: Recommendation, weights: Array) -> str:
+    pairs = zip(base.domains, weights, strict=True)
+    return ", ".join(f"{name} {share:.0%}" for name, share in pairs if share >= 0.01)
+
+
+def _sum(one: Estimate, other: Estimate) -> Estimate:
+    """The sum of two estimates whose errors are independent."""
+    low = np.hypot(one.mean - one.low, other.mean - other.low)
+    high = np.hypot(one.high - one.mean, other.high - other.mean)
+    mean = one.mean + other.mean
+    return Estimate(mean, float(mean - low), float(mean + high))
+
+
+def _difference(one: Estimate, other: Estimate) -> Estimate:
+    return _sum(one, Estimate(-other.mean, -other.high, -other.low))
+
+
+def _intervals(
+    base: Recommendation, ending: Ending, weights: Array
+) -> tuple[tuple[float, float], ...]:
+    """Of the run's average shares, by the refits of the schedule.
+
+    Where only the tail was chosen anew: the main mixture's interval and the tail's, by their parts.
+    """
+    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    if len(ending.refit_mains):
+        parts = ending.switch * ending.refit_mains + (1 - ending.switch) * ending.refit_tails
+        low, high = np.quantile(parts, edges, axis=0)
+    else:
+        low, high = (
+            ending.switch * mine + (1 - ending.switch) * theirs
+            for mine, theirs in zip(
+                np.asarray(base.intervals).T,
+                np.quantile(ending.refit_tails, edges, axis=0),
+                strict=True,
+            )
+        )
+    return tuple(
+        (min(a, w), max(b, w))
+        for a, b, w in zip(low.tolist(), high.tolist(), weights.tolist(), strict=True)
+    )

@@ -1,0 +1,1 @@
+"""What proxies read: documents, tokens in shards, the stream of a mixture."""

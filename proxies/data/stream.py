@@ -1,0 +1,218 @@
+"""The stream of training sequences of one proxy: a mixture in exact counts.
+
+Sampling domains at random makes the realised shares noisy (a share of 2 % of 1600 sequences is off
+by a sixth, one standard deviation), and that noise would be charged to the mixture. So every block
+of steps holds a whole number of sequences of each domain, by largest remainder on what is owed so
+far: after any block each domain is within one sequence of its share of the run.
+
+What a step yields is a function of spec and step alone, so a stream is its own bookmark. A
+domain's windows come in an order that depends on the seed and on the domain's *name*: neither
+mixture, nor number, nor order of the domains changes it. Two runs with equal seeds see the same
+windows of a domain in the same order, and at about the same points of a block: they are paired.
+
+Windows overlap by one token, so that each token but the first is predicted once per epoch.
+Documents are not masked from each other inside a window (the end-of-text token parts them).
+"""
+
+import bisect
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cuvee.mixtures import simplex
+from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.runs import RunSpec
+from cuvee.proxies.data.sampling_table import BLOCK, Block, Counts, Segments, Table
+
+__all__ = ["BLOCK", "Stream", "Windows"]
+
+
+class Stream:
+    """The sequences of one run.
+
+    Args:
+        spec: whose stages, seed and repetition count.
+        tokens: each domain's training tokens, documents concatenated.
+        context: tokens of a sequence.
+        batch: sequences of a step.
+        steps: of the run.
+
+    Raises:
+        DataError: a domain with a share above zero has fewer tokens than one window.
+        RecipeError: a stage is shorter than a step.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        tokens: Mapping[str, NDArray[np.integer]],
+        *,
+        context: int,
+        batch: int,
+        steps: int,
+    ) -> None:
+        self.names = tuple(sorted(spec.domains))
+        self.order = [spec.domains.index(name) for name in self.names]
+        self.position = [self.names.index(name) for name in spec.domains]
+        self.context, self.batch_size, self.steps = context, batch, steps
+        self.seed = spec.seed % (1 << 63)  # generators take no negative seeds
+        self.windows = [
+            Windows(name, tokens[name], context, seed=self.seed, repetition=spec.repetition)
+            for name in self.names
+        ]
+        for stage in spec.stages:
+            self._check(stage.weights)
+        self.table = Table(spec, batch=batch, steps=steps)
+        self._filled: tuple[Block, Counts, Counts] | None = None  # the last block, in order
+
+    @property
+    def segments(self) -> Segments:
+        """The weights, in the spec's order, and the steps they start at."""
+        return self.table.segments
+
+    def batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sequences (B, context + 1) of a step and the domain (B,) of each, in the spec's order."""
+        block = self.table.at(step)
+        if self._filled is None or self._filled[0] is not block:
+            self._filled = (block, *shuffled(block, self.names, self.seed))
+        _, domains, draws = self._filled
+        part = slice(
+            (step - block.start) * self.batch_size, (step - block.start + 1) * self.batch_size
+        )
+        rows = [
+            self.windows[domain].draw(int(draw))
+            for domain, draw in zip(domains[part], draws[part], strict=True)
+        ]
+        return np.stack(rows), np.asarray(self.order, dtype=np.int64)[domains[part]]
+
+    def reweight(self, step: int, weights: ArrayLike) -> None:
+        """Use other weights, in the spec's order, from a step on; later stages are dropped.
+
+        Raises:
+            ValueError: the step is not the start of a block, so its sequences are settled.
+        """
+        values = tuple(float(w) for w in simplex.check(weights, self._spec_names))
+        marked = any(start == step for start, _ in self.segments)
+        if (step % BLOCK and not marked) or not 0 <= step < self.steps:
+            raise ValueError(
+                f"weights change at multiples of {BLOCK} steps or where `mark` said so; "
+                f"got step {step}"
+            )
+        self._check(values)
+        self.table.change([s for s in self.segments if s[0] < step] + [(step, values)], step)
+
+    def mark(self, step: int) -> None:
+        """Begin a block at a step that is not filled yet, so that weights can change there."""
+        if step < self.steps and all(start != step for start, _ in self.segments):
+            after = bisect.bisect_right([start for start, _ in self.segments], step)
+            extra = (step, self.segments[after - 1][1])
+            self.table.change([*self.segments[:after], extra, *self.segments[after:]], step)
+
+    def weights(self, step: int) -> tuple[float, ...]:
+        """The weights that hold at a step, in the spec's order."""
+        return self.segments[bisect.bisect_right([s for s, _ in self.segments], step) - 1][1]
+
+    def state(self) -> Segments:
+        """All that the stream does not owe to its spec: the weights and the steps they start at."""
+        return list(self.segments)
+
+    def restore(self, state: Sequence[tuple[int, Sequence[float]]]) -> None:
+        """Go on as the stream that gave this state."""
+        self.table.change([(int(start), tuple(map(float, w))) for start, w in state], 0)
+
+    def drawn(self) -> tuple[int, ...]:
+        """Tokens of each domain over the whole run, in the spec's order."""
+        last = self.table.at(self.steps - 1)
+        sequences = last.given + last.counts
+        return tuple(int(sequences[p]) * self.context for p in self.position)
+
+    def epochs(self) -> tuple[float, ...]:
+        """Passes over each domain's usable windows in the whole run, in the spec's order."""
+        last = self.table.at(self.steps - 1)
+        sequences = last.given + last.counts
+        return tuple(
+            float(sequences[p]) / self.windows[p].usable if sequences[p] else 0.0
+            for p in self.position
+        )
+
+    @property
+    def _spec_names(self) -> tuple[str, ...]:
+        return tuple(self.names[p] for p in self.position)
+
+    def _check(self, weights: Sequence[float]) -> None:
+        for name, weight in zip(self._spec_names, weights, strict=True):
+            windows = self.windows[self.names.index(name)]
+            if weight > 0 and not windows.usable:
+                raise DataError(
+                    f"domain {name!r} has {windows.tokens.size:,} training tokens, less than one "
+                    f"window of {self.context + 1}; add text, use a size with a shorter context, "
+                    "or give it no share"
+                )
+
+
+class Windows:
+    """One domain's windows, in an order that is its own.
+
+    Attributes:
+        usable: windows that a run may use: all, or with `repetition` r < 1 the first ceil(r n) of a
+            permutation that does not depend on the seed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokens: NDArray[np.integer],
+        context: int,
+        *,
+        seed: int,
+        repetition: float = 1.0,
+    ) -> None:
+        self.name, self.tokens, self.context, self.seed = name, tokens, context, seed
+        self._epoch: tuple[int, NDArray[np.uint32]] | None = None  # the last one, in order
+        self.count = max(0, (tokens.size - 1) // context)
+        self.usable = math.ceil(repetition * self.count)
+
+    def draw(self, number: int) -> NDArray[np.int64]:
+        """Window (context + 1,) of the domain's draw with this number, counted over the run."""
+        epoch, place = divmod(number, self.usable)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = (epoch, self._ordered(epoch))
+        start = int(self._epoch[1][place]) * self.context
+        return np.asarray(self.tokens[start : start + self.context + 1], dtype=np.int64)
+
+    def _ordered(self, epoch: int) -> NDArray[np.uint32]:
+        rng = np.random.default_rng((self.seed, key(self.name), epoch))
+        indices = rng.permutation(self.usable)
+        if self.usable < self.count:
+            chosen = np.random.default_rng(key(self.name)).permutation(self.count)
+            indices = chosen[indices]
+        return indices.astype(np.uint32)
+
+
+def key(name: str) -> int:
+    """A domain's name as a seed."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def shuffled(block: Block, names: Sequence[str], seed: int) -> tuple[Counts, Counts]:
+    """Domain and number of draw for each sequence of a block: shuffled, but evenly spread.
+
+    The j-th of n sequences of a domain stands at (j + u) / n with u uniform: every stretch of the
+    block is close to the mixture, and runs that differ in their mixture stay paired.
+    """
+    domains = np.repeat(np.arange(len(names)), block.counts)
+    draws = np.concatenate(
+        [g + np.arange(c) for g, c in zip(block.given, block.counts, strict=True)]
+    )
+    places = np.concatenate(
+        [
+            (np.arange(c) + np.random.default_rng((seed, key(name), block.start)).random(c)) / c
+            for name, c in zip(names, block.counts, strict=True)
+            if c
+        ]
+    )
+    order = np.argsort(places, kind="stable")
+    return domains[order], draws[order]

@@ -1,0 +1,157 @@
+"""Log-likelihood of tokens under every model of a pack, in one pass.
+
+Batches are small on a CPU and each model answers them in turn: a thousand tokens of one model stay
+in a core's cache, and four thousand cost more than twice as much per token (README.md). Elsewhere
+all models answer at once.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cuvee.proxies.model.grouped_matmul import product
+from cuvee.proxies.model.layers import Branches
+from cuvee.proxies.model.loss import chunk
+from cuvee.proxies.model.prefix_tree import Forest, Tokens, forests, grow
+from cuvee.proxies.model.transformer import Model
+
+CPU_BATCH = 1024  # input tokens of one model at once
+BATCH = 1 << 18  # input tokens of all models at once, elsewhere
+
+
+class PackLikelihood:
+    """K trained models that score the same sequences.
+
+    The blocks run in the model's own precision. Logits are float32 always: scores are compared
+    across mixtures whose difference is small.
+
+    Args:
+        model: the pack.
+        keep: positions on the model axis that score; all when None.
+    """
+
+    def __init__(self, model: Model, keep: list[int] | None = None) -> None:
+        self.model = model
+        self.keep = list(range(model.models)) if keep is None else keep
+        self.models = len(self.keep)
+        self.context = model.rung.context
+
+    @torch.no_grad()
+    def answer(
+        self, contexts: Sequence[Tokens], answers: Sequence[Sequence[Tokens]]
+    ) -> tuple[Tensor, Tensor]:
+        """Log-likelihood of answers, each after its context.
+
+        Args:
+            contexts: C sequences of at least one token.
+            answers: for each context its answers, of at least one token; a context and an answer
+                are at most `context` + 1 tokens.
+
+        Returns:
+            log p(answer | context) in nats, (K, R) float64, for all answers in their order; and
+            whether each of its tokens was the most probable (K, R) bool. On the CPU.
+
+        Raises:
+            ValueError: something is empty or too long.
+        """
+        for context, some in zip(contexts, answers, strict=True):
+            longest = max((len(answer) for answer in some), default=1)
+            if not context or not all(some) or len(context) + longest > self.context + 1:
+                raise ValueError(
+                    f"a context of {len(context)} tokens and answers of up to {longest}; this pack "
+                    f"scores 2 to {self.context + 1} tokens, and answers of at least one"
+                )
+        total = sum(len(some) for some in answers)
+        nats = torch.zeros(self.models * total, dtype=torch.float64, device=self.model.device)
+        misses = torch.zeros_like(nats)
+        lines = torch.arange(self.models, device=self.model.device)[:, None] * total
+        for forest in forests(grow(contexts, answers, self.context), self._budget()):
+            logs, best = self._ask(forest)
+            # flat, because index_add_ over the columns of a matrix adds them one call at a time
+            places = (lines + forest.owners.to(self.model.device)).reshape(-1)
+            nats.index_add_(0, places, logs.double().reshape(-1))
+            misses.index_add_(0, places, (~best).double().reshape(-1))
+        shape = (self.models, total)
+        return nats.view(shape).cpu(), (misses == 0).view(shape).cpu()
+
+    @torch.no_grad()
+    def score(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the next tokens.
+
+        Args:
+            tokens: (B, T) int64, right-padded, T at most `context` + 1.
+            lengths: (B,) tokens of each sequence.
+
+        Returns:
+            log p(token[t+1] | tokens[..t]) in nats (K, B, T-1) float32, 0 where padded; and whether
+            token[t+1] was the most probable (K, B, T-1) bool, False where padded. On the CPU.
+
+        Raises:
+            ValueError: the sequences are longer than the context, or shorter than two tokens.
+        """
+        if not 2 <= tokens.shape[1] <= self.context + 1:
+            raise ValueError(
+                f"sequences of {tokens.shape[1]} tokens; this pack scores 2 to {self.context + 1}"
+            )
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        every = torch.arange(targets.numel())
+        plain = Forest(inputs, None, None, every, every, targets.reshape(-1), every)
+        logs, best = self._ask(plain)
+        kept = torch.arange(targets.shape[1]) + 1 < lengths[:, None].cpu()
+        shape = (self.models, *targets.shape)
+        return logs.view(shape).cpu().where(kept, 0.0), best.view(shape).cpu() & kept
+
+    def _ask(self, forest: Forest) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (K, S) and hits (K, S) of a batch's scored tokens."""
+        device = self.model.device
+        tokens_BT = forest.tokens.to(device)
+        sources, first = forest.sources.to(device), forest.first
+        head = self.model.parameters.named["head"]
+        groups = [slice(0, self.model.models)]
+        if device == "cpu":
+            groups = [slice(k, k + 1) for k in self.keep]
+        parts = []
+        branches = self._branches(forest, groups[0].stop - groups[0].start)
+        for members in groups:
+            tokens_KBT = tokens_BT.expand(members.stop - members.start, -1, -1)
+            hidden = self.model.hidden(
+                tokens_KBT, members=members, branches=branches, at=sources, first=first
+            )
+            parts.append(_predicted(hidden.float(), head[members].float(), forest))
+        logs, best = (torch.cat(values) for values in zip(*parts, strict=True))
+        return (logs, best) if device == "cpu" else (logs[self.keep], best[self.keep])
+
+    def _budget(self) -> int:
+        """Input tokens of one model that are computed at once."""
+        if self.model.device == "cpu":
+            return max(self.context, CPU_BATCH)
+        return max(self.context, BATCH // self.model.models)
+
+    def _branches(self, forest: Forest, models: int) -> Branches | None:
+        """What tokens see in a batch that branches, for so many models at once."""
+        if forest.positions is None or forest.ends is None:
+            return None
+        positions, ends = (
+            x.to(self.model.device).repeat(models, 1) for x in (forest.positions, forest.ends)
+        )
+        return Branches.build(self.model.rotary, positions, ends)
+
+
+def _predicted(hidden_KUD: Tensor, head_KDV: Tensor, forest: Forest) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target (K, S) and whether none was higher (K, S); in chunks of U."""
+    models, total, _ = hidden_KUD.shape
+    device, vocabulary = hidden_KUD.device, head_KDV.shape[-1]
+    logs = torch.empty(models, len(forest.rows), dtype=torch.float32, device=device)
+    best = torch.empty(models, len(forest.rows), dtype=torch.bool, device=device)
+    rows, targets = forest.rows.to(device), forest.targets.to(device)
+    size = chunk(hidden_KUD, vocabulary)
+    starts = range(0, total, size)
+    stops = torch.searchsorted(forest.rows, torch.tensor([*starts[1:], total])).tolist()
+    for start, begin, end in zip(starts, [0, *stops], stops, strict=False):
+        all_KuV = product(hidden_KUD[:, start : start + size], head_KDV)
+        torch.log_softmax(all_KuV, -1, out=all_KuV)
+        row, part = rows[begin:end] - start, slice(begin, end)
+        logs[:, part] = all_KuV[:, row, targets[part]]
+        best[:, part] = logs[:, part] >= all_KuV.amax(-1)[:, row]
+    return logs, best

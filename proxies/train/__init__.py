@@ -1,0 +1,1 @@
+"""The trainer of packs: optimizer, checkpoints, branches, warm starts, controllers."""

@@ -1,0 +1,69 @@
+"""Which runs can train together, and how many at once on a device."""
+
+from collections.abc import Iterable, Sequence
+
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.runs import RunSpec
+
+MOST_CPU = 1  # measured: batching a pack's products gains nothing on a core (README.md)
+MOST_CUDA = {"0.3M": 256, "0.6M": 256, "1M": 128, "2M": 64, "4M": 32, "10M": 16, "30M": 4}
+
+
+def shared(spec: RunSpec) -> tuple[str, int, str, str, float, float, tuple[str, ...]]:
+    """What the models of one pack have in common: they take the same steps at the same rates."""
+    return (
+        spec.size,
+        spec.tokens,
+        spec.schedule,
+        spec.precision,
+        spec.rate,
+        spec.average,
+        tuple(sorted(spec.domains)),
+    )
+
+
+def most(size: str, device: str) -> int:
+    """Models of a size that a device trains best at once. On GPUs an assumption, not measured."""
+    return MOST_CUDA.get(size, 1) if device.startswith("cuda") else MOST_CPU
+
+
+def packs(
+    specs: Iterable[RunSpec], device: str = "cpu", limit: int | None = None
+) -> list[list[RunSpec]]:
+    """Specs in packs, each of runs that can train together; order is kept within and between.
+
+    Args:
+        specs: what to train.
+        device: "cpu" or "cuda...".
+        limit: models of a pack; what suits device and size when None.
+
+    Raises:
+        RecipeError: the limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise RecipeError(f"a pack holds at least 1 model; got a limit of {limit}")
+    groups: dict[tuple[object, ...], list[RunSpec]] = {}
+    for spec in specs:
+        groups.setdefault(shared(spec), []).append(spec)
+    result = []
+    for members in groups.values():
+        size = limit or most(members[0].size, device)
+        result += [members[i : i + size] for i in range(0, len(members), size)]
+    return result
+
+
+def together(specs: Sequence[RunSpec]) -> None:
+    """Check that specs form a pack.
+
+    Raises:
+        RecipeError: there are none, or two differ in what a pack shares.
+    """
+    if not specs:
+        raise RecipeError("a pack needs at least one run")
+    for spec in specs[1:]:
+        if shared(spec) != shared(specs[0]):
+            raise RecipeError(
+                "runs of one pack share size, tokens, schedule, precision, rate, average and "
+                f"domains; got {shared(specs[0])[:6]} and {shared(spec)[:6]}: "
+                "group them with pack.packs"
+            )

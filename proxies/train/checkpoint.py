@@ -1,0 +1,206 @@
+"""Checkpoints of a pack, and export of one proxy to Hugging Face's Llama format.
+
+A checkpoint is one file: the sha256 of what follows, then a torch archive of tensors and plain
+values. It is written beside its place and moved there, so a file under its final name is whole; at
+most `KEPT` are kept. One that cannot be read is passed over for the one before it.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cuvee.mixtures.errors import StorageError
+from cuvee.proxies.model.layers import EPSILON, Rotary
+from cuvee.proxies.model.transformer import Model
+
+KEPT = 2
+DIGEST = 32  # bytes of a sha256
+
+log = logging.getLogger(__name__)
+
+
+def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Write a checkpoint atomically and drop the older ones.
+
+    Raises:
+        StorageError: the folder cannot be written or the disk is full.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    payload = buffer.getbuffer()
+    path = folder / f"step-{step:09d}.pt"
+    draft = folder / f".{path.name}.{os.getpid()}.draft"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            file.write(hashlib.sha256(payload).digest())
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        for old in _found(folder)[KEPT:]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise StorageError(
+            f"cannot write the checkpoint {path}: {error.strerror or error}; free some space or "
+            "choose another folder"
+        ) from error
+    return path
+
+
+def load(folder: Path, identity: Sequence[str]) -> dict[str, Any] | None:
+    """The latest checkpoint that is whole and belongs to this pack; None when there is none.
+
+    Args:
+        folder: of one pack.
+        identity: the fingerprints of its runs, in order.
+    """
+    for path in _found(folder):
+        state = _read(path)
+        if state is None:
+            log.warning("checkpoint %s is damaged; going on from the one before it", path)
+        elif list(state["identity"]) != list(identity):
+            log.warning("checkpoint %s belongs to another pack; it is not used", path)
+        else:
+            return state
+    return None
+
+
+def _found(folder: Path) -> list[Path]:
+    """Checkpoints, latest first."""
+    return sorted(folder.glob("step-*.pt"), reverse=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(memoryview(data)[DIGEST:]).digest() != data[:DIGEST]:
+        return None
+    try:
+        state = torch.load(io.BytesIO(data[DIGEST:]), map_location="cpu", weights_only=True)
+    except Exception:  # torch raises of many kinds where an archive is not its own
+        return None
+    return state if isinstance(state, dict) and "identity" in state else None
+
+
+def export(
+    model: Model, k: int, folder: Path, *, tokenizer: Path | None = None, eot: int = 0
+) -> Path:
+    """Write one model of a pack as a Hugging Face Llama: config, safetensors and tokenizer.
+
+    Args:
+        model: the pack.
+        k: position on the model axis.
+        folder: to write to; made if it is missing.
+        tokenizer: tokenizer.json to go with it.
+        eot: id of the end-of-text token.
+
+    Returns:
+        The folder, ready for `transformers.LlamaForCausalLM.from_pretrained`.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights(model, k), folder / "model.safetensors", metadata={"format": "pt"})
+        _write(folder / "config.json", configuration(model, eot))
+        _write(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": eot})
+        if tokenizer is not None:
+            shutil.copyfile(tokenizer, folder / "tokenizer.json")
+            text = _special(tokenizer, eot)
+            _write(
+                folder / "tokenizer_config.json",
+                {
+                    "tokenizer_class": "PreTrainedTokenizerFast",
+                    "bos_token": text,
+                    "eos_token": text,
+                    "pad_token": text,
+                    "clean_up_tokenization_spaces": False,
+                    "model_max_length": model.rung.context,
+                },
+            )
+    except OSError as error:
+        raise StorageError(f"cannot export to {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def weights(model: Model, k: int) -> dict[str, Tensor]:
+    """One model's parameters under Hugging Face's names, (out, in), float32 on the CPU."""
+    p = {
+        name: value.detach()[k].to("cpu", torch.float32)
+        for name, value in model.parameters.named.items()
+    }
+    result = {
+        "model.embed_tokens.weight": p["embedding"],
+        "model.norm.weight": p["norm"],
+        "lm_head.weight": p["head"].t(),
+    }
+    for i in range(model.rung.layers):
+        layer = f"model.layers.{i}"
+        q, key, value = p[f"{i}.qkv"].t().chunk(3)
+        gate, up = p[f"{i}.gate_up"].t().chunk(2)
+        result |= {
+            f"{layer}.input_layernorm.weight": p[f"{i}.attention_norm"],
+            f"{layer}.self_attn.q_proj.weight": q,
+            f"{layer}.self_attn.k_proj.weight": key,
+            f"{layer}.self_attn.v_proj.weight": value,
+            f"{layer}.self_attn.o_proj.weight": p[f"{i}.out"].t(),
+            f"{layer}.post_attention_layernorm.weight": p[f"{i}.mlp_norm"],
+            f"{layer}.mlp.gate_proj.weight": gate,
+            f"{layer}.mlp.up_proj.weight": up,
+            f"{layer}.mlp.down_proj.weight": p[f"{i}.down"].t(),
+        }
+    return {name: value.contiguous().clone() for name, value in result.items()}
+
+
+def configuration(model: Model, eot: int) -> dict[str, Any]:
+    """config.json of the proxy."""
+    rung = model.rung
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": model.vocabulary,
+        "hidden_size": rung.width,
+        "intermediate_size": rung.mlp,
+        "num_hidden_layers": rung.layers,
+        "num_attention_heads": rung.heads,
+        "num_key_value_heads": rung.heads,
+        "head_dim": rung.width // rung.heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": rung.context,
+        "rms_norm_eps": EPSILON,
+        "rope_theta": Rotary.BASE,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": False,
+        "bos_token_id": eot,
+        "eos_token_id": eot,
+        "pad_token_id": eot,
+        "torch_dtype": "float32",
+    }
+
+
+def _special(tokenizer: Path, eot: int) -> str:
+    """Text of the end-of-text token."""
+    added = json.loads(tokenizer.read_text(encoding="utf-8")).get("added_tokens", [])
+    return next((str(t["content"]) for t in added if t["id"] == eot), "<|endoftext|>")
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

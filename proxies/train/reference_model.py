@@ -1,0 +1,82 @@
+"""Reference models: what some controllers compare a run with, token by token.
+
+Excess losses are clipped per token, so a reference run's mean losses do not suffice: its model must
+score the very tokens that the run trains on. Parameters are not kept for every run of a study. A
+reference's are made again from its spec, which determines them, when a run first asks for them on a
+machine, and are kept in a folder from then on. So they are never a precious file: one that is lost
+or damaged costs one training. Models of single domains, which a method may mix, are kept at once.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.runs import RunSpec
+from cuvee.proxies import ladder
+from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.train import checkpoint
+from cuvee.proxies.train.branching import Route
+from cuvee.proxies.train.trainer import Data, Progress, ignore, train
+
+
+def model(
+    spec: RunSpec,
+    corpus: Data,
+    folder: Path,
+    *,
+    device: str,
+    report: Callable[[Progress], None] = ignore,
+    starts: str = "",
+) -> Model:
+    """The trained model of a run, a pack of one.
+
+    Args:
+        spec: of the run.
+        corpus: what it trained on.
+        folder: where reference models are kept, each in a folder of its own.
+        device: where the model shall be.
+        report: of the training, if one is needed.
+        starts: folder of the checkpoints that specs name as their start.
+
+    Raises:
+        EvidenceError: the run diverges, or is itself compared with a reference.
+        CuveeError: as `train`.
+    """
+    if spec.reference:
+        raise EvidenceError(
+            f"run {spec.fingerprint[:12]} cannot be a reference: it needs one itself"
+        )
+    place = folder / spec.fingerprint
+    kept = checkpoint.load(place, [spec.fingerprint])
+    if kept is None:
+        route = Route(starts=starts)
+        trained = train([spec], corpus, device=device, report=report, route=route)
+        if trained.likelihood is None:
+            raise EvidenceError(
+                f"the reference run {spec.fingerprint[:12]} diverges; lower proxy.rate"
+            )
+        keep(spec, trained.likelihood.model, 0, folder)
+        return trained.likelihood.model
+    plan = ladder.plan(spec.size, spec.tokens, corpus.vocabulary, schedule=spec.schedule)
+    found = Model(
+        plan.rung, corpus.vocabulary, [spec.seed], device=device, precision=spec.precision
+    )
+    for mine, theirs in zip(found.parameters.buffers, kept["buffers"], strict=True):
+        mine.copy_(theirs)
+    return found
+
+
+def keep(spec: RunSpec, pack: Model, k: int, folder: Path) -> None:
+    """Keep one model of a trained pack as the model of its run.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    buffers = [values[k : k + 1].cpu().clone() for values in pack.parameters.buffers]
+    state = {"identity": [spec.fingerprint], "buffers": buffers}
+    checkpoint.save(folder / spec.fingerprint, 0, state)
+
+
+def is_source(spec: RunSpec) -> bool:
+    """Whether a run is one on a single domain, at fixed shares."""
+    return not spec.controller and max(spec.weights) == 1.0

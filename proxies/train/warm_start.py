@@ -1,0 +1,162 @@
+"""Starting checkpoints: a run that goes on from a given Hugging Face model of the proxy family.
+
+Continual pretraining: the run begins at the checkpoint's weights instead of random ones, with a
+fresh optimizer and the schedule's own warm-up (re-warming; Ibrahim et al. 2024, arXiv 2403.08763).
+Its share of old text is a constraint like any other. Only safetensors are read, never a pickle. A
+checkpoint is known by the hash of its weights, and kept under that hash for the workers.
+"""
+
+import hashlib
+import json
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cuvee.mixtures.errors import DataError
+from cuvee.proxies import ladder
+from cuvee.proxies.model.layers import EPSILON, Rotary
+from cuvee.proxies.model.transformer import Model, layout
+from cuvee.proxies.train import checkpoint
+
+FILE = "model.safetensors"
+
+
+def adopt(source: Path, folder: Path, size: str, vocabulary: int) -> str:
+    """Keep a checkpoint for runs that start from it; returns the hash that names it in a spec.
+
+    Args:
+        source: a folder with config.json and model.safetensors, as `checkpoint.export` writes.
+        folder: where starting checkpoints are kept.
+        size: of the runs, a step of the ladder.
+        vocabulary: tokens of the corpus's tokenizer.
+
+    Raises:
+        DataError: no such checkpoint, or one of another shape; says in what.
+        StorageError: the folder cannot be written.
+    """
+    values = read(source, size, vocabulary)
+    total = hashlib.sha256()
+    for name in sorted(values):
+        total.update(f"{name} {tuple(values[name].shape)} ".encode())
+        total.update(values[name].contiguous().numpy().tobytes())
+    content = total.hexdigest()
+    checkpoint.save(folder / content, 0, {"identity": [content], "values": values})
+    return content
+
+
+def read(source: Path, size: str, vocabulary: int) -> dict[str, Tensor]:
+    """The parameters of a checkpoint by our names and in our layout, float32; errors as `adopt`."""
+    missing = [name for name in ("config.json", FILE) if not (source / name).is_file()]
+    if missing:
+        raise DataError(
+            f"no checkpoint in {source}: it needs config.json and {FILE} (other formats are not "
+            f"read); {' and '.join(missing)} is missing"
+        )
+    try:
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        found = load_file(source / FILE)
+    except RecursionError:
+        raise DataError(f"the checkpoint in {source} cannot be read: nested too deeply") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"the checkpoint in {source} cannot be read: {why}") from error
+    if not isinstance(config, dict):
+        raise DataError(
+            f"config.json of the checkpoint in {source} is no mapping; found "
+            f"{type(config).__name__}"
+        )
+    _check(config, source, size, vocabulary)
+    rung = ladder.rung(size)
+    for name, value in found.items():
+        wanted = 1 if name.endswith("norm.weight") else 2
+        if value.dim() != wanted:
+            raise DataError(
+                f"tensor {name!r} of the checkpoint in {source} has {value.dim()} dimensions, "
+                f"wanted {wanted}"
+            )
+    try:
+        values = _ours({name: value.float() for name, value in found.items()}, rung.layers)
+    except KeyError as error:
+        raise DataError(f"the checkpoint in {source} lacks the tensor {error}") from error
+    except RuntimeError as error:  # projections that cannot be joined
+        raise DataError(f"the checkpoint in {source} does not fit together: {error}") from error
+    for name, shape in layout(rung, vocabulary):
+        if tuple(values[name].shape) != shape or not bool(torch.isfinite(values[name]).all()):
+            raise DataError(
+                f"tensor {name!r} of the checkpoint in {source} has shape "
+                f"{tuple(values[name].shape)}, wanted {shape} of finite numbers"
+            )
+    return values
+
+
+def fill(model: Model, k: int, folder: str | Path, content: str) -> None:
+    """Give one model of a pack the values of a kept checkpoint.
+
+    Raises:
+        DataError: it is not there.
+    """
+    kept = checkpoint.load(Path(folder) / content, [content]) if folder else None
+    if kept is None:
+        raise DataError(
+            f"the starting checkpoint {content[:12]} is not among those kept "
+            f"{f'in {folder}' if folder else '(no folder was given)'}; adopt it again"
+        )
+    with torch.no_grad():
+        for name, value in kept["values"].items():
+            model.parameters.named[name][k].copy_(value)
+
+
+def _check(config: Mapping[str, Any], source: Path, size: str, vocabulary: int) -> None:
+    rung = ladder.rung(size)
+    wanted = {
+        "model_type": "llama",
+        "vocab_size": vocabulary,
+        "hidden_size": rung.width,
+        "intermediate_size": rung.mlp,
+        "num_hidden_layers": rung.layers,
+        "num_attention_heads": rung.heads,
+        "num_key_value_heads": rung.heads,
+        "hidden_act": "silu",
+        "rms_norm_eps": EPSILON,
+        "rope_theta": Rotary.BASE,
+        "tie_word_embeddings": False,
+    }
+    wrong = [
+        f"{key} is {reprlib.repr(config.get(key))}, wanted {value!r}"
+        for key, value in wanted.items()
+        if config.get(key) != value
+    ]
+    if wrong:
+        raise DataError(
+            f"the checkpoint in {source} is not of size {size!r} with a vocabulary of "
+            f"{vocabulary:,}: {'; '.join(wrong)}. Choose the size that it has, or another "
+            "checkpoint"
+        )
+
+
+def _ours(found: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """The inverse of `checkpoint.weights`."""
+    values = {
+        "embedding": found["model.embed_tokens.weight"],
+        "norm": found["model.norm.weight"],
+        "head": found["lm_head.weight"].t(),
+    }
+    for i in range(layers):
+        layer = f"model.layers.{i}"
+        attention = [found[f"{layer}.self_attn.{part}_proj.weight"] for part in ("q", "k", "v")]
+        gates = [found[f"{layer}.mlp.{part}_proj.weight"] for part in ("gate", "up")]
+        values |= {
+            f"{i}.attention_norm": found[f"{layer}.input_layernorm.weight"],
+            f"{i}.qkv": torch.cat(attention).t(),
+            f"{i}.out": found[f"{layer}.self_attn.o_proj.weight"].t(),
+            f"{i}.mlp_norm": found[f"{layer}.post_attention_layernorm.weight"],
+            f"{i}.gate_up": torch.cat(gates).t(),
+            f"{i}.down": found[f"{layer}.mlp.down_proj.weight"].t(),
+        }
+    return {name: value.contiguous().clone() for name, value in values.items()}

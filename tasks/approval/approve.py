@@ -1,0 +1,241 @@
+"""Approval: a person's word that a recommendation may be handed on, and what it was given for.
+
+It holds for one card (a study's answer to one recipe on its data) and one purpose: a budget, and
+whom a handoff calls. The store keeps it under these: the record may be lost, an approval may not.
+Nothing is approved whose evidence is void; the reasons are told. An approval can be withdrawn, and
+stays then as what was withdrawn.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cuvee.mixtures.errors import ApprovalError
+from cuvee.mixtures.runs import RunResult, canonical, revive
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.finished import FORMAT, NOTHING, Card, Purpose
+
+APPROVALS = "approvals"
+RECORD = "MLflow"  # where a person said it, if not at the command line
+SHOWN = 3  # of a long list
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who approved which recommendation, when, and on what grounds it stood.
+
+    Attributes:
+        fingerprint: of the recommendation.
+        by: who.
+        at: when, ISO 8601, UTC.
+        note: why, in their words.
+        via: where it was said: "command line" or "MLflow".
+        recipe: digest of the recipe.
+        data: what the evidence was tied to.
+        code: hash of the code.
+        runs: fingerprints of the runs that it rests on.
+        study: its name.
+        card: identity of the card.
+        purpose: what it was approved for.
+        format: of what it is bound to.
+        withdrawn: by whom, when and why it was withdrawn; "" while it stands.
+        withdrawn_via: where that was said.
+    """
+
+    fingerprint: str
+    by: str
+    at: str
+    note: str
+    via: str
+    recipe: str
+    data: Mapping[str, str]
+    code: str
+    runs: tuple[str, ...]
+    study: str
+    card: str
+    purpose: Purpose
+    format: int
+    withdrawn: str = ""
+    withdrawn_via: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name in a store."""
+        bound = hashlib.sha256(canonical(dataclasses.asdict(self.purpose)).encode())
+        return f"{self.card}-{bound.hexdigest()[:16]}"
+
+    def serves(self, purpose: Purpose, *, call: bool) -> bool:
+        """Whether it is for a purpose; whom a handoff calls matters where there is a call."""
+        ours, theirs = self.purpose, purpose
+        same = (ours.tokens, ours.parameters) == (theirs.tokens, theirs.parameters)
+        return same and (not call or ours.target == theirs.target)
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """How things stand now, for comparison with a card.
+
+    Attributes:
+        recipe: digest of the recipe as it is now.
+        data: domain -> identity as it is now, or the tables' hash.
+        code: hash of the code that runs now.
+        purpose: what the recipe asks a recommendation for now.
+    """
+
+    recipe: str
+    data: Mapping[str, str]
+    code: str
+    purpose: Purpose = NOTHING
+
+
+def objections(card: Card, now: Grounds, store: Store, *, code: bool = True) -> list[str]:
+    """Why a recommendation's evidence is void; empty if it stands.
+
+    Args:
+        card: of the recommendation.
+        now: how things stand.
+        store: holds the runs.
+        code: whether code that has changed makes it void: before an approval it does, after it the
+            recommendation is what was approved, whichever code writes it down.
+    """
+    found = []
+    if now.recipe != card.recipe:
+        found.append("the recipe has changed since the study")
+    if now.data != card.data:
+        found.append(f"the data has changed since the study: {_differing(card.data, now.data)}")
+    if code and now.code != card.code:
+        found.append("the code that fits and recommends has changed since the study")
+    if not card.tables:
+        missing = [run for run in card.answer.evidence if not _holds(store, run)]
+        if missing:
+            shown = ", ".join(run[:12] for run in missing[:SHOWN])
+            found.append(
+                f"{len(missing)} of the {len(card.answer.evidence)} runs that it rests on are "
+                f"missing in the store or damaged ({shown}{', ...' if missing[SHOWN:] else ''})"
+            )
+    if not card.answer.evidence:
+        found.append("it rests on no run at all")
+    return found
+
+
+def approve(
+    card: Card, now: Grounds, store: Store, *, by: str, note: str = "", via: str = "command line"
+) -> Approval:
+    """Approve a recommendation for the purpose that its recipe has now; who was first stays.
+
+    Raises:
+        ApprovalError: its evidence is void, with the reasons; or nobody is named.
+    """
+    refuse_void(card, objections(card, now, store))
+    if not by.strip():
+        raise ApprovalError("an approval needs a name: --by NAME")
+    made = Approval(
+        fingerprint=card.fingerprint,
+        by=by.strip(),
+        at=stamp(),
+        note=note.strip(),
+        via=via,
+        recipe=now.recipe,
+        data=dict(now.data),
+        code=now.code,
+        runs=card.answer.evidence,
+        study=card.name,
+        card=card.identity,
+        purpose=card.whole(now.purpose),
+        format=FORMAT,
+    )
+    before = store.recall(APPROVALS, made.key) or {}
+    known = _read(before)
+    if known is not None and not known.withdrawn:
+        return known
+    earlier = [*before.pop("earlier", []), before] if before else []
+    store.remember(APPROVALS, made.key, {**dataclasses.asdict(made), "earlier": earlier})
+    return made
+
+
+def withdraw(store: Store, given: Approval, *, by: str, note: str = "", via: str) -> Approval:
+    """Withdraw an approval, which then stands no more."""
+    why = f": {note.strip()}" if note.strip() else ""
+    said = f"withdrawn by {by.strip()} at {stamp()}{why}"
+    taken = dataclasses.replace(given, withdrawn=said, withdrawn_via=via)
+    store.renew(APPROVALS, taken.key, dataclasses.asdict(taken), "purpose")
+    return taken
+
+
+def stamp() -> str:
+    """The time, ISO 8601, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def refuse_void(card: Card, reasons: list[str]) -> None:
+    """Refuse a recommendation whose evidence is void.
+
+    Raises:
+        ApprovalError: says why, and what to do.
+    """
+    if reasons:
+        again = "`cuvee fit`" if card.tables else "`cuvee run`, which trains only what is missing"
+        raise ApprovalError(
+            f"the recommendation {card.fingerprint[:12]} of {card.name} cannot be approved or "
+            f"handed on, its evidence is void: {'; '.join(reasons)}. Make it again with {again}"
+        )
+
+
+def every(store: Store, card: str) -> tuple[Approval, ...]:
+    """The approvals of a card by its identity, the newest first; withdrawn ones too."""
+    keys = [key for key in store.keys(APPROVALS) if key.startswith(card)]
+    found = (_read(store.recall(APPROVALS, key)) for key in keys)
+    mine = [approval for approval in found if approval and approval.card == card]
+    return tuple(sorted(mine, key=lambda approval: approval.at, reverse=True))
+
+
+def of_recipe(store: Store, recipe: str) -> tuple[Approval, ...]:
+    """The approvals of a recipe by its digest, whatever was recommended; withdrawn ones too."""
+    found = (_read(store.recall(APPROVALS, key)) for key in store.keys(APPROVALS))
+    return tuple(approval for approval in found if approval and approval.recipe == recipe)
+
+
+def replaced(store: Store, card: str) -> tuple[Approval, ...]:
+    """The approvals of a card that were withdrawn, and then given anew."""
+    kept = (store.recall(APPROVALS, key) for key in store.keys(APPROVALS) if key.startswith(card))
+    before = (one.get("earlier", []) for one in kept if isinstance(one, Mapping))
+    found = (_read(values) for earlier in before for values in earlier)
+    return tuple(approval for approval in found if approval)
+
+
+def get(
+    store: Store, card: str, purpose: Purpose | None = None, *, call: bool = False
+) -> Approval | None:
+    """The approval of a card that stands, for a purpose if one is given; None if none does."""
+    for given in every(store, card):
+        if not given.withdrawn and (purpose is None or given.serves(purpose, call=call)):
+            return given
+    return None
+
+
+def unbound(store: Store, card: Card) -> str:
+    """Who approved a recommendation by an older version, which bound it to nothing more; or ""."""
+    values = store.recall(APPROVALS, card.fingerprint)
+    return str(values.get("by", "")) if isinstance(values, Mapping) else ""
+
+
+def _read(values: object) -> Approval | None:
+    """An approval; None for one of an older version, which does not say what it was given for."""
+    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+        return None
+    try:
+        parts = {"runs": tuple(values["runs"]), "purpose": revive(Purpose, values["purpose"])}
+        return revive(Approval, {**values, **parts})
+    except (KeyError, TypeError):
+        return None
+
+
+def _holds(store: Store, run: str) -> bool:
+    return isinstance(store.get(run), RunResult)
+
+
+def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+    return ", ".join(names[:SHOWN]) + (", ..." if names[SHOWN:] else "")

@@ -1,0 +1,1 @@
+"""From sources to a corpus: download, deduplicate and split, tokenize and write."""

@@ -1,0 +1,82 @@
+"""Axolotl: a list of data sets, each a slice.
+
+`datasets.yaml` is the `datasets` part of a configuration for one epoch. Axolotl 0.19 has no
+weights: its data sets are joined and shuffled. So a share becomes documents: an entry
+`train[:N]` for each pass over those that the study knew, and one for what is left. (Later versions
+have a `weight`, a random part of a data set; older ones ignore it without a word.) A slice takes
+the first documents: shuffle the files if their order means something. Nothing is set aside for
+evaluation. Axolotl cannot be told that a text file is one document: it would take its lines.
+
+Source: src/axolotl/utils/schemas/datasets.py (`SFTDataset`), utils/data/shared.py.
+"""
+
+import glob
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.registry import register
+from cuvee.tasks.export import DOCUMENTS, KIND, Blend
+from cuvee.tasks.export.documents import check_field, documents
+from cuvee.tasks.export.literal import yaml_text
+
+
+@register(KIND, "axolotl")
+@dataclass(frozen=True)
+class Axolotl:
+    """Data sets for Axolotl.
+
+    Attributes:
+        type: of the data sets; "completion" trains on plain text.
+        field: the column with the text, or columns by domain; by default those of the study.
+    """
+
+    type: str = "completion"
+    field: str | Mapping[str, str] = ""
+    staged: ClassVar[bool] = False
+    unit: ClassVar[str] = DOCUMENTS
+    needs: ClassVar[frozenset[str]] = frozenset({"path", "counts", "documents"})
+
+    def __post_init__(self) -> None:
+        check_field("axolotl", self.field)
+
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        return blend.document_tokens(blend.document_counts())
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        exist = {domain.name: domain.documents for domain in blend.domains}
+        entries: list[dict[str, Any]] = []
+        for name, count in blend.document_counts().items():
+            passes, rest = divmod(count, exist[name])
+            slices = [exist[name]] * passes + [rest] * (rest > 0)
+            entries += [self._entry(blend, name, f"train[:{number}]") for number in slices]
+        content = {
+            "datasets": entries,
+            "num_epochs": 1,
+            "shuffle_merged_datasets": True,
+            "val_set_size": 0.0,
+            "seed": blend.seed,
+        }
+        return {"datasets.yaml": yaml_text(content)}
+
+    def _entry(self, blend: Blend, name: str, split: str) -> dict[str, Any]:
+        read, path = documents(blend, name, self.field), blend.path(name)
+        if read.lines:
+            raise ExportError(
+                f"Axolotl takes the lines of {path} for documents, and the study of {name} took "
+                "whole files or what a separator parts: write its documents as .jsonl, and name "
+                "that in export.paths, or choose huggingface"
+            )
+        entry: dict[str, Any] = {"path": path, "type": self.type, "split": split}
+        if self.type == "completion":
+            entry["field"] = read.field
+        if "data_files" not in read.source:
+            return entry
+        entry["ds_type"] = read.source["path"]
+        [pattern, *_] = patterns = list(read.source["data_files"])
+        if glob.has_magic(pattern):  # is read only beside a folder that is there
+            entry["path"] = re.split(r"[*?[]", pattern)[0].rpartition("/")[0] or "."
+            entry["data_files"] = patterns
+        return entry

@@ -1,0 +1,204 @@
+"""What a trainer is told: domains, shares of tokens, places, and sizes of the run.
+
+Shares of a recommendation are shares of tokens; here they become documents, sequences and steps.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.runs import Stage
+from cuvee.tasks.export.delivery import OFF
+
+DIGITS = 12  # significant ones of a weight: sums stay within 1e-11 of one
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What a trainer is told: which domains, in which shares, from where, and for how long.
+
+    Attributes:
+        name: of the study.
+        domains: with the tokens, bytes and documents that exist, once.
+        stages: shares of tokens over time, in the order of `domains`.
+        tokens: of the whole run; 0 where unknown.
+        paths: domain -> where its data lies; a trainer may take one path or several.
+        seed: of the trainer's sampling.
+        sequence: tokens in a training sequence, or None.
+        batch: sequences in a step, or None.
+        counted: whether the domains' tokens are counts; else they are relative sizes only.
+        documented: whether the domains' documents and bytes are counts.
+        fields: domain -> the column of its text, where it is not "text".
+        separators: domain -> what parts the documents of its text files.
+        endings: domain -> endings of the files that the study read, such as ".jsonl".
+        caps: domain -> most passes over it.
+    """
+
+    name: str
+    domains: DomainSet
+    stages: tuple[Stage, ...]
+    tokens: int
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    seed: int = 42
+    sequence: int | None = None
+    batch: int | None = None
+    counted: bool = True
+    documented: bool = True
+    fields: Mapping[str, str] = field(default_factory=dict)
+    separators: Mapping[str, str] = field(default_factory=dict)
+    endings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    caps: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.paths:
+            self.domains.index(name)  # an unknown name is refused, with those that exist
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Shares of tokens over the whole run, of the domains that are drawn from at all."""
+        totals = {
+            name: math.fsum(stage.weights[i] * stage.share for stage in self.stages)
+            for i, name in enumerate(self.domains.names)
+        }
+        return _tidy({name: w for name, w in totals.items() if self._drawn(w)})
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Domains of which not one token is drawn: trainers refuse weights of zero."""
+        kept = self.shares
+        return tuple(name for name in self.domains.names if name not in kept)
+
+    def _drawn(self, share: float) -> bool:
+        return share > 0 and (not self.tokens or share * self.tokens >= 1)
+
+    def stage_shares(self, index: int) -> dict[str, float]:
+        """Shares of tokens in a stage (from 0), of the domains it draws from."""
+        weights = dict(zip(self.domains.names, self.stages[index].weights, strict=True))
+        return _tidy({n: w for n, w in weights.items() if w > 0 and n in self.shares})
+
+    def document_shares(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """Shares of documents that give shares of tokens: each over its mean document's length."""
+        lengths = {d.name: d.tokens / d.documents for d in self.domains}
+        return _tidy({name: share / lengths[name] for name, share in shares.items()})
+
+    @property
+    def epochs(self) -> dict[str, float]:
+        """Passes over each drawn domain; empty where tokens are not known."""
+        if not (self.counted and self.tokens):
+            return {}
+        exist = {domain.name: domain.tokens for domain in self.domains}
+        return {name: share * self.tokens / exist[name] for name, share in self.shares.items()}
+
+    @property
+    def wanted_documents(self) -> dict[str, float]:
+        """Recommended documents by domain, at its mean length."""
+        lengths = {d.name: d.tokens / d.documents for d in self.domains}
+        return {name: tokens / lengths[name] for name, tokens in self.wanted.items()}
+
+    def document_counts(self) -> dict[str, int]:
+        """Documents that are drawn of each domain, rounded; zero where that leaves none."""
+        return {name: round(documents) for name, documents in self.wanted_documents.items()}
+
+    def document_tokens(self, counts: Mapping[str, float]) -> dict[str, float]:
+        """Documents by domain as tokens, at each domain's mean length."""
+        lengths = {d.name: d.tokens / d.documents for d in self.domains}
+        return {name: count * lengths[name] for name, count in counts.items()}
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """Recommended tokens by domain; shares where the run's length is not known."""
+        return {name: share * (self.tokens or 1) for name, share in self.shares.items()}
+
+    @property
+    def samples(self) -> int:
+        """Sequences of the whole run; 0 where that is not known."""
+        return self.tokens // self.sequence if self.sequence else 0
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a step; of one sequence or token where sizes are not known."""
+        return (self.sequence or 1) * (self.batch or 1)
+
+    @property
+    def whole_steps(self) -> int:
+        """Steps of a run that a trainer does in whole steps: rounded down, so that caps hold.
+
+        To the nearest number where rounding down would lose much of what a delivery may be off.
+        """
+        least = self.tokens // self.batch_tokens
+        near = self.tokens - least * self.batch_tokens <= OFF / 2 * self.tokens
+        return least if near else max(1, round(self.tokens / self.batch_tokens))
+
+    @property
+    def wanted_samples(self) -> dict[str, float]:
+        """Recommended sequences by domain."""
+        return {name: tokens / (self.sequence or 1) for name, tokens in self.wanted.items()}
+
+    def in_tokens(self, sequences: Mapping[str, float]) -> dict[str, float]:
+        """Sequences by domain as tokens."""
+        return {name: count * (self.sequence or 1) for name, count in sequences.items()}
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Tokens seen before each stage begins."""
+        before = [math.fsum(s.share for s in self.stages[:i]) for i in range(len(self.stages))]
+        return tuple(round(part * self.tokens) for part in before)
+
+    def steps(self) -> tuple[int, ...]:
+        """Training steps before each stage begins.
+
+        Raises:
+            ExportError: a size that this needs is not given, or a stage is shorter than a step.
+        """
+        if len(self.stages) == 1:
+            return (0,)
+        sizes = {"tokens": self.tokens, "sequence_length": self.sequence, "batch": self.batch}
+        missing = [name for name, size in sizes.items() if not size]
+        if missing:
+            raise ExportError(
+                "where stages begin is not counted in tokens by this trainer: set "
+                f"{' and '.join(f'export.{name}' for name in missing)}, or export one stage at a "
+                "time with --stage N"
+            )
+        unit = self.batch_tokens
+        begins = [round(tokens / unit) for tokens in self.starts]
+        last = self.tokens // unit
+        if any(b <= a for a, b in zip(begins, [*begins[1:], last], strict=True)):
+            raise ExportError(
+                f"a stage is shorter than {unit:,} tokens, the least after which this trainer can "
+                "change the mixture: join stages, or lengthen the run"
+            )
+        return tuple(begins)
+
+    def alone(self, number: int) -> "Blend":
+        """One stage (from 1) as a run of its own.
+
+        Raises:
+            ExportError: there is no such stage.
+        """
+        if not 1 <= number <= len(self.stages):
+            raise ExportError(
+                f"there is no stage {number}: the recommendation has {len(self.stages)}, "
+                "counted from 1"
+            )
+        stage = self.stages[number - 1]
+        return dataclasses.replace(
+            self,
+            stages=(Stage(stage.weights),),
+            tokens=round(stage.share * self.tokens),
+        )
+
+    def path(self, name: str) -> str:
+        """The only path of a domain."""
+        return self.paths[name][0]
+
+
+def _tidy(shares: Mapping[str, float]) -> dict[str, float]:
+    total = math.fsum(shares.values())
+    if not total > 0:
+        raise ExportError("nothing is drawn: every share is below one token of the target budget")
+    return {name: float(f"{value / total:.{DIGITS}g}") for name, value in shares.items()}

@@ -1,0 +1,153 @@
+"""Documents of a domain as Hugging Face `datasets` reads them: the same ones that the study read.
+
+A text file is one document, or what a separator parts, and never its lines; the text stands in the
+column that the study read; a folder is written as patterns of its files, since `datasets` would
+guess splits from their names.
+"""
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuvee.mixtures.errors import ExportError
+from cuvee.proxies.data import readers
+from cuvee.proxies.data.documents import Files
+from cuvee.tasks.export.blend import Blend
+
+BUILDERS = {
+    **dict.fromkeys((*readers.TEXTS, *readers.PROSE), "text"),
+    **dict.fromkeys((*readers.LINES, ".json"), "json"),
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+TEXT = "text"  # the builder of text files, and the column that it makes
+
+READ = """
+def _divided(rows: dict, separator: str) -> dict:
+    parts = [part for text in rows["text"] for part in text.split(separator)]
+    return {"text": [part for part in parts if part.strip()]}
+
+
+def _filled(row: dict) -> bool:
+    return bool(row["text"] and row["text"].strip())
+
+
+def _documents(source: dict, field: str, separator: str | None) -> IterableDataset:
+    part = load_dataset(**source, split="train", streaming=True).select_columns([field])
+    if field != "text":
+        part = part.rename_column(field, "text")
+    if separator is not None:
+        part = part.map(_divided, batched=True, fn_kwargs={"separator": separator})
+    part = part.filter(_filled)
+    return part.cast(Features({"text": Value("string")}))
+"""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """How a domain's documents are read.
+
+    Attributes:
+        source: keywords of `load_dataset`.
+        field: the column with the text.
+        separator: what parts the documents of a text file; None: a file is one.
+    """
+
+    source: Mapping[str, Any]
+    field: str
+    separator: str | None
+
+    @property
+    def lines(self) -> bool:
+        """Whether a trainer that cannot be told otherwise would take lines for documents."""
+        return bool(self.source["path"] == TEXT)
+
+
+def documents(blend: Blend, name: str, field: str | Mapping[str, str] = "") -> Documents:
+    """How a domain's documents are read.
+
+    Args:
+        blend: with the domain's paths, its column and separator in the study.
+        name: of the domain.
+        field: a format's option: the column of all domains, or of those that it names.
+
+    Raises:
+        ExportError: its files are of several kinds, or cannot be told.
+    """
+    source = _source(blend, name)
+    given = field if isinstance(field, str) else field.get(name, "")
+    column = given or blend.fields.get(name, TEXT)
+    if source["path"] == TEXT:
+        return Documents(source, TEXT, blend.separators.get(name))
+    return Documents(source, column, None)
+
+
+def check_field(form: str, field: str | Mapping[str, str]) -> None:
+    """Refuse an option that is neither a column nor columns by domain.
+
+    Raises:
+        ExportError: says what it may be.
+    """
+    given = [field] if isinstance(field, str) else field
+    values = list(given.values()) if isinstance(given, Mapping) else given
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ExportError(f"{form}.field is a column's name, or names by domain; got {field!r}")
+
+
+def _source(blend: Blend, name: str) -> dict[str, Any]:
+    """The keywords of `load_dataset` for files of one kind, or for a name on the Hub."""
+    paths = blend.paths[name]
+    if len(paths) == 1 and _named(paths[0]):
+        return {"path": paths[0]}
+    files = [pattern for path in paths for pattern in _patterns(path, blend.endings.get(name, ()))]
+    builders = sorted({_builder(path) for path in files})
+    if len(builders) > 1:
+        raise ExportError(
+            f"the files of {name} are of several kinds ({', '.join(builders) or 'unknown'}), and "
+            f"a data set is of one: name one kind in export.paths, such as {name}/*.jsonl"
+        )
+    if builders == [
+        ""
+    ]:  # not here, and of a kind that is not known: at least no splits are guessed
+        return {"path": paths[0], "data_files": ["**"] if len(paths) == 1 else files}
+    found: dict[str, Any] = {"path": builders[0], "data_files": files}
+    return found | ({"sample_by": "document"} if builders == [TEXT] else {})
+
+
+def _patterns(path: str, endings: Sequence[str]) -> list[str]:
+    """A path as patterns of files: a folder as its files of each kind that the study reads.
+
+    A folder that is not on this machine holds files of the study's `endings`.
+    """
+    place = Path(path).expanduser()
+    if place.is_file():
+        return [glob.escape(path)]
+    if place.is_dir():
+        endings = endings_of(Files(path))
+    elif glob.has_magic(path) and not _builder(path) and glob.glob(path, recursive=True):
+        return [glob.escape(str(file)) for file in Files(path).files]
+    elif _builder(path) or not endings:
+        return [path]
+    return [f"{glob.escape(path.rstrip('/'))}/**/*{ending}" for ending in endings]
+
+
+def _named(path: str) -> bool:
+    """Whether a path can only be a data set's name: `owner/name`, and nothing here is called so."""
+    plain = "://" not in path and path[:1] not in ("", "/", ".", "~") and path.count("/") <= 1
+    return bool(plain and path[-1] != "/" and not _builder(path) and not Path(path).exists())
+
+
+def endings_of(files: Files) -> tuple[str, ...]:
+    """The endings of files, as they are written, each with that of its packing."""
+    found: dict[str, None] = {}
+    for path in files.files:
+        length = sum(map(len, readers.kind(path)))
+        found[path.name[len(path.name) - length :]] = None
+    return tuple(sorted(found))
+
+
+def _builder(path: str) -> str:
+    """What reads files of a name's ending; "" where it tells nothing."""
+    return BUILDERS.get(readers.kind(Path(path))[0], "")

@@ -1,0 +1,220 @@
+"""Levanter and Marin: components and train weights, with stages.
+
+`data.yaml` is the `data` part of a training configuration. Weights are of packed sequences, so
+shares of tokens. A mixture is dealt out in blocks: of every `mixture_block_size` sequences each
+component gets a whole number, rounded down, the largest the rest; a block that the run breaks off
+is a random part of one. The block is chosen here so that the shares of the whole run are met, and
+weights are moved, where that is needed, to be rounded to the nearest number. A
+stage starts at a training step (Levanter multiplies by the batch) that must be at a block's start.
+A short component starts anew (`stop_strategy: restart`).
+
+Source: marin-community/marin, lib/levanter: data/mixture.py, data/text (where
+`rescale_mixture_schedule_for_batch_schedule` turns steps into sequences), docs/guides.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.registry import register
+from cuvee.tasks.export import KIND, SEQUENCES, Blend
+from cuvee.tasks.export.delivery import MORE, OFF, WAYS_OUT
+from cuvee.tasks.export.documents import check_field
+from cuvee.tasks.export.literal import yaml_text
+
+DEFAULT, LARGEST = 2048, 2**16 - 1  # sequences in a block
+NUDGE = 1e-4  # sequences over a whole number, so that rounding down gives that number
+AT_ONCE = 2048  # blocks that are tried together
+SURE = 4.0  # standard deviations of a block that breaks off: there are many blocks to choose from
+
+
+@register(KIND, "levanter")
+@dataclass(frozen=True)
+class Levanter:
+    """The data part of a Levanter configuration.
+
+    Attributes:
+        tokenizer: of the run, or "" to leave it to the configuration around.
+        cache_dir: where Levanter keeps tokenized data, or "" likewise.
+        field: the key of the text, or keys by domain; by default those of the study.
+    """
+
+    tokenizer: str = ""
+    cache_dir: str = ""
+    field: str | Mapping[str, str] = ""
+    staged: ClassVar[bool] = True
+    unit: ClassVar[str] = SEQUENCES
+    needs: ClassVar[frozenset[str]] = frozenset({"paths", "filled"})
+
+    def __post_init__(self) -> None:
+        check_field("levanter", self.field)
+
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        dealing = _dealing(blend)
+        if not blend.samples:
+            return {name: drawn * (blend.tokens or 1) for name, drawn in dealing.drawn.items()}
+        return blend.in_tokens(dealing.drawn)
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        shares = [blend.stage_shares(i) for i in range(len(blend.stages))]
+        dealing = _dealing(blend)
+        given = [_weights(stage, dealing.block) for stage in shares]
+        weights: Any = given[0]
+        if len(shares) > 1:
+            steps = [start // (blend.batch or 1) for start in dealing.starts]
+            weights = [[step, stage] for step, stage in zip(steps, given, strict=True)]
+        components = {name: _component(blend.paths[name]) for name in blend.shares}
+        for name, component in components.items():
+            key = self.field if isinstance(self.field, str) else self.field.get(name, "")
+            if (key or blend.fields.get(name, "text")) != "text":
+                component["format"] = {"type": "text", "text_key": key or blend.fields[name]}
+        data: dict[str, Any] = {
+            "components": components,
+            "train_weights": weights,
+            "stop_strategy": "restart",
+            "mixture_block_size": dealing.block,
+        }
+        if self.tokenizer:
+            data["tokenizer"] = self.tokenizer
+        if self.cache_dir:
+            data["cache_dir"] = self.cache_dir
+        return {"data.yaml": yaml_text({"data": data})}
+
+
+def _component(paths: tuple[str, ...]) -> dict[str, Any]:
+    if len(paths) == 1 and paths[0].startswith("hf://"):
+        return {"source": {"type": "hf", "id": paths[0].removeprefix("hf://")}}
+    return {"source": {"type": "url", "train_urls": list(paths)}}
+
+
+@dataclass(frozen=True)
+class _Dealing:
+    """A block, where stages start, and what is drawn: sequences, or shares of an unknown length."""
+
+    block: int
+    starts: tuple[int, ...]
+    drawn: Mapping[str, float]
+
+
+def _dealing(blend: Blend) -> _Dealing:
+    """The smallest block, from the default, that meets every share over the whole run.
+
+    Raises:
+        ExportError: no block does; names the domain that the best one misses.
+    """
+    batch = (blend.batch or 1) if len(blend.stages) > 1 else 1
+    blend.steps()  # refuses stages without the sizes that place them
+    length = blend.samples // batch * batch
+    want = np.array(list(blend.shares.values())) * (length or 1)
+    allowed = np.maximum(OFF * want, 1.0 if length else 0.0)
+    most = _most(blend)
+    best: tuple[float, _Dealing, str] | None = None
+    for blocks in _candidates(length, max(1, len(want) // 40)):
+        drawn, noise, starts, kept = _dealt(blend, blocks, batch, length)
+        kept &= drawn + SURE * noise <= most
+        off = np.where(kept, (abs(drawn - want) + SURE * noise) / allowed, np.inf)
+        worst = off.max(axis=1)
+        met = np.flatnonzero(worst <= 1)
+        at = int(met[0]) if met.size else int(np.argmin(worst))
+        counts = dict(zip(blend.shares, drawn[at].tolist(), strict=True))
+        name = list(blend.shares)[int(np.argmax(off[at]))]
+        found = _Dealing(int(blocks[at]), tuple(int(x) for x in starts[:, at]), counts)
+        if met.size:
+            return found
+        if best is None or worst[at] < best[0]:
+            best = float(worst[at]), found, name
+    raise ExportError(_refusal(blend, best))
+
+
+def _most(blend: Blend) -> np.ndarray:
+    """Sequences (K) of each domain that its cap allows."""
+    exist = {d.name: d.tokens // (blend.sequence or 1) for d in blend.domains}
+    known = blend.counted and blend.samples
+    caps = [blend.caps.get(name, np.inf) if known else np.inf for name in blend.shares]
+    most = [MORE * cap * exist[name] + 1 for cap, name in zip(caps, blend.shares, strict=True)]
+    return np.array(most)
+
+
+def _candidates(length: int, step: int) -> list[np.ndarray]:
+    """Blocks in the order in which they are tried; one that holds a short run first."""
+    first = [length] if 0 < length < DEFAULT else []
+    every = np.array([*first, *range(DEFAULT, LARGEST + 1, step)])
+    return [every[i : i + AT_ONCE] for i in range(0, len(every), AT_ONCE)]
+
+
+def _dealt(
+    blend: Blend, blocks: np.ndarray, batch: int, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What each block draws: drawn, deviation (B, K), starts of stages (stages, B), kept (B, K).
+
+    Without a length, shares; `kept` is whether every stage gives each of its domains a sequence.
+    """
+    unit = np.lcm(blocks, batch)
+    places = [tokens // (blend.sequence or 1) for tokens in blend.starts]
+    starts = np.array([unit * np.round(place / unit).astype(int) for place in places])
+    ends = np.vstack([starts[1:], np.full_like(unit, length)])
+    names = list(blend.shares)
+    drawn = np.zeros((len(blocks), len(names)))
+    noise, kept = np.zeros_like(drawn), np.ones_like(drawn, dtype=bool)
+    for i in range(len(blend.stages)):
+        given = blend.stage_shares(i)
+        columns = [names.index(name) for name in given]
+        counts = _counts(np.array(list(given.values())), blocks)
+        part = counts / blocks[:, None]
+        samples = (ends[i] - starts[i])[:, None] if length else np.ones((len(blocks), 1))
+        broken = samples % blocks[:, None] if length else np.zeros_like(samples)
+        drawn[:, columns] += samples * part
+        left = 1 - broken / blocks[:, None]
+        noise[:, columns] += broken * part * (1 - part) * left
+        kept[:, columns] &= (counts > 0) & (samples > 0)
+    return drawn, np.sqrt(noise), starts, kept
+
+
+def _counts(shares: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Sequences of each domain in each block (B, K): rounded to the nearest number, if weights can.
+
+    Levanter rounds down and gives the rest to the largest, which must then be so by two.
+    """
+    rows = np.arange(len(blocks))
+    exact = (shares / sum(shares.tolist())) * blocks[:, None]
+    plain, nearest = np.trunc(exact), np.rint(exact)
+    plain[rows, plain.argmax(axis=1)] += blocks - plain.sum(axis=1)
+    top = int(np.argmax(shares))
+    nearest[:, top] += blocks - nearest.sum(axis=1)
+    others = np.delete(nearest, top, axis=1).max(axis=1, initial=0)
+    return np.asarray(np.where((nearest[:, top] >= others + 2)[:, None], nearest, plain))
+
+
+def _weights(shares: Mapping[str, float], block: int) -> dict[str, float]:
+    """Weights that Levanter rounds down to these numbers: the shares themselves, if they do."""
+    given, at = np.array(list(shares.values())), np.array([block])
+    [counts], [exact] = _counts(given, at), np.trunc(given / sum(given.tolist()) * block)[None]
+    exact[exact.argmax()] += block - exact.sum()
+    if (exact == counts).all():
+        return dict(shares)
+    moved = (counts + NUDGE) / block
+    top = int(np.argmax(given))
+    moved[top] = 1 - np.delete(moved, top).sum()
+    return dict(zip(shares, moved.tolist(), strict=True))
+
+
+def _refusal(blend: Blend, best: tuple[float, _Dealing, str] | None) -> str:
+    for i in range(len(blend.stages)):
+        for name, share in blend.stage_shares(i).items():
+            if share * LARGEST < 1:
+                return (
+                    f"{name} has a share of {share:.3g}, less than one sequence of Levanter's "
+                    f"largest block ({LARGEST}), which would drop it without a word: bound its "
+                    "share from below, or to zero, in the recipe's constraints"
+                )
+    _, dealing, name = best or (0.0, None, "a domain")
+    got, want = (dealing.drawn[name] if dealing else 0.0), blend.wanted[name]
+    got *= (blend.sequence or 1) if blend.samples else (blend.tokens or 1)
+    return (
+        f"Levanter deals out whole sequences of a block, and no block up to {LARGEST} meets every "
+        f"share: of {name} the best would deliver {got:,.6g} where {want:,.6g} are recommended. "
+        f"{WAYS_OUT}"
+    )

@@ -1,0 +1,136 @@
+"""LitData: `CombinedStreamingDataset` with weights.
+
+`mixture.py` builds it. Weights are of samples: packed sequences hold equal tokens; where samples
+are documents, shares are converted by the mean document's tokens. With weights the combined set
+ends when any of its parts does (`iterate_over_all` must be off), so a domain that is to repeat is
+listed as often as it repeats, its weight divided among the copies. LitData draws at random, in
+every worker alike, so that shares would be off and a part that is needed whole would end by chance
+before the run: here the domains are dealt out, so that none is ever off by a sample.
+
+Source: litdata/streaming/combined.py.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cuvee.mixtures.registry import register
+from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, Blend, choice
+from cuvee.tasks.export.delivery import whole
+from cuvee.tasks.export.literal import DEALER, assigned, module
+
+PACKED = "packed"
+
+BODY = (
+    """
+from litdata import CombinedStreamingDataset, StreamingDataset
+
+"""
+    + DEALER
+    + '''
+
+class _Copies:
+    """Takes the place of the generator that draws a part: domains are dealt, copies in turn."""
+
+    def __init__(self, yielded: list) -> None:
+        self.yielded = yielded  # samples by part, which LitData counts and keeps in checkpoints
+
+    def choices(self, indexes: list, weights: list, k: int = 1) -> list:
+        shares, drawn = {}, {}
+        for index, weight in zip(indexes, weights):
+            domain = DOMAINS[index]
+            shares[domain] = shares.get(domain, 0.0) + weight
+            drawn[domain] = drawn.get(domain, 0) + self.yielded[index]
+        chosen = list(shares)[_dealt(list(shares.values()), list(drawn.values()))]
+        copies = [index for index in indexes if DOMAINS[index] == chosen]
+        return [min(copies, key=lambda index: self.yielded[index])]
+
+
+class DealtStreamingDataset(CombinedStreamingDataset):
+    """A combined set whose parts are dealt out by weight, not drawn."""
+
+    def __iter__(self):
+        iterator = super().__iter__()
+        if not hasattr(iterator, "_rng"):
+            raise RuntimeError("this LitData draws in a way that this file does not know; try 0.2")
+        iterator._rng = _Copies(iterator._num_samples_yielded)
+        return iterator
+
+
+def build(**options: object) -> DealtStreamingDataset:
+    """The training stream; `options` go to every `StreamingDataset`."""
+    return DealtStreamingDataset(
+        [
+            StreamingDataset(path, shuffle=True, seed=SEED + i, **options)
+            for i, path in enumerate(PATHS)
+        ],
+        seed=SEED,
+        weights=WEIGHTS,
+        iterate_over_all=False,
+    )
+'''
+)
+
+
+@register(KIND, "litdata")
+@dataclass(frozen=True)
+class LitData:
+    """A combined stream of LitData.
+
+    Attributes:
+        samples: what a sample is: "packed" sequences, or "documents".
+    """
+
+    samples: str = PACKED
+    staged: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        choice("litdata", "samples", self.samples, (PACKED, DOCUMENTS))
+
+    @property
+    def unit(self) -> str:
+        return SEQUENCES if self.samples == PACKED else DOCUMENTS
+
+    @property
+    def needs(self) -> frozenset[str]:
+        special = {"documents"} if self.unit == DOCUMENTS else {"filled"}
+        return frozenset({"path", "counts"} | special)
+
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        if self.samples == DOCUMENTS:
+            shares, wanted = blend.document_shares(blend.shares), blend.wanted_documents
+            drawn = whole(shares, sum(blend.document_counts().values()), wanted)
+            return blend.document_tokens(drawn)
+        return (
+            blend.in_tokens(whole(blend.shares, blend.samples, blend.wanted_samples))
+            if blend.samples
+            else blend.wanted
+        )
+
+    def _copies(self, blend: Blend) -> dict[str, int]:
+        """How often each domain is listed, so that none of its copies ends before the run."""
+        exist = {d.name: d.documents for d in blend.domains}
+        counts: Mapping[str, float] = blend.document_counts() if self.samples == DOCUMENTS else {}
+        if self.samples == PACKED:
+            exist = {d.name: d.tokens // (blend.sequence or 1) for d in blend.domains}
+            counts = blend.wanted_samples
+        return {n: max(1, math.ceil(math.ceil(count) / exist[n])) for n, count in counts.items()}
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        shares = blend.shares
+        if self.samples == DOCUMENTS:
+            shares = blend.document_shares(shares)
+        repeats = self._copies(blend)
+        paths, weights, domains = [], [], []
+        for name, share in shares.items():
+            copies = repeats[name]
+            paths += [blend.path(name)] * copies
+            weights += [share / copies] * copies
+            domains += [name] * copies
+        constants = {"DOMAINS": domains, "PATHS": paths, "WEIGHTS": weights, "SEED": blend.seed}
+        about = (
+            f"The mixture of {blend.name}: `build()` gives it as a LitData stream.\n\n"
+            f"Weights are shares of {self.unit}; a domain that repeats is listed more than once."
+        )
+        return {"mixture.py": module(about, assigned(constants), BODY)}

@@ -1,0 +1,78 @@
+"""MosaicML Streaming and LLM Foundry: streams with proportions.
+
+`streams.yaml` is the data part of LLM Foundry's `train_loader`; each entry is the keywords of a
+`streaming.Stream`. A proportion is a share of samples. Samples that were packed to one length when
+the shards were written hold equal tokens; where they are documents, shares are converted by the
+mean document's tokens. `epoch_size` is the run in samples, so that one epoch is the whole run and
+short streams are repeated within it. A proportion of zero is left out. Each stream's samples are
+rounded down, and those that are missing go to streams drawn by the seed.
+
+Source: streaming/base/stream.py (`apply_weights`), llmfoundry/data/text_data.py (`build_streams`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from cuvee.mixtures.registry import register
+from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, Blend, choice
+from cuvee.tasks.export.delivery import whole
+from cuvee.tasks.export.literal import yaml_text
+
+PACKED = "packed"
+
+
+@register(KIND, "mosaic")
+@dataclass(frozen=True)
+class Mosaic:
+    """Streams for MosaicML Streaming and LLM Foundry.
+
+    Attributes:
+        samples: what a sample of the shards is: "packed" sequences, or "documents".
+        split: subfolder of every stream, or "".
+    """
+
+    samples: str = PACKED
+    split: str = ""
+    staged: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        choice("mosaic", "samples", self.samples, (PACKED, DOCUMENTS))
+
+    @property
+    def unit(self) -> str:
+        return SEQUENCES if self.samples == PACKED else DOCUMENTS
+
+    @property
+    def needs(self) -> frozenset[str]:
+        packed = self.samples == PACKED
+        counting = {"sequence", "filled"} if packed else {"documents", "counts"}
+        return frozenset({"path", "tokens"} | counting)
+
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        packed = self.samples == PACKED
+        wanted = blend.wanted_samples if packed else blend.wanted_documents
+        samples = whole(*self._samples(blend), wanted)
+        return blend.in_tokens(samples) if packed else blend.document_tokens(samples)
+
+    def _samples(self, blend: Blend) -> tuple[dict[str, float], int]:
+        """Shares of samples, and samples of the run."""
+        if self.samples == PACKED:
+            return blend.shares, blend.samples
+        return blend.document_shares(blend.shares), sum(blend.document_counts().values())
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        shares, size = self._samples(blend)
+        streams = {
+            name: {**self._place(blend.path(name)), "proportion": share}
+            for name, share in shares.items()
+        }
+        dataset: dict[str, Any] = {"streams": streams, "epoch_size": size}
+        dataset |= {"shuffle": True, "shuffle_seed": blend.seed}
+        if blend.sequence:
+            dataset["max_seq_len"] = blend.sequence
+        loader = {"train_loader": {"name": "text", "dataset": dataset}}
+        return {"streams.yaml": yaml_text(loader)}
+
+    def _place(self, path: str) -> dict[str, str]:
+        place = {"remote": path} if "://" in path else {"local": path}
+        return place | ({"split": self.split} if self.split else {})

@@ -1,0 +1,120 @@
+"""OLMo-core: a list of sources with target ratios of tokens.
+
+`sources.yaml` is a `SourceMixtureList`, `dataset.yaml` a `SourceMixtureDatasetConfig` around it.
+Ratios are shares of tokens, above zero, with the sum 1; a source that would run short is refused
+there unless `max_repetition_ratio` allows its repeats, so that this says how often each repeats.
+The mixture is drawn once for the whole run: there are no stages. Every file gives whole sequences;
+what is missing is dealt out evenly over all files first, whatever the ratios, so that many small
+files shift the shares, as would a run that is no whole number of batches.
+
+Source: olmo_core/data/source_mixture.py.
+"""
+
+import glob
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cuvee.mixtures.registry import register
+from cuvee.tasks.export import KIND, TOKENS, Blend
+from cuvee.tasks.export.literal import yaml_text
+
+SLACK = 1.01  # whole sequences of every path, and the last batch, need a little more
+
+
+@register(KIND, "olmo_core")
+@dataclass(frozen=True)
+class OlmoCore:
+    """Sources for OLMo-core; paths are `.npy` files or globs of them."""
+
+    staged: ClassVar[bool] = False
+    unit: ClassVar[str] = TOKENS
+    needs: ClassVar[frozenset[str]] = frozenset({"paths", "counts", "filled"})
+
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        if not (blend.sequence and blend.batch):
+            return blend.wanted
+        files = _files(blend)
+        _apportion(files, _requested(blend) // blend.sequence)
+        drawn = dict.fromkeys(blend.shares, 0.0)
+        for file in files:
+            drawn[file.name] += file.planned
+        return blend.in_tokens(drawn)
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        sized = blend.sequence and blend.batch
+        longer = _requested(blend) / blend.tokens if sized else 1.0
+        sources = [
+            {
+                "source_name": name,
+                "target_ratio": share,
+                "paths": list(blend.paths[name]),
+                "max_repetition_ratio": _repeats(blend.epochs[name] * longer),
+            }
+            for name, share in blend.shares.items()
+        ]
+        files = {"sources.yaml": yaml_text({"sources": sources})}
+        if sized:
+            whole = {
+                "source_list": {"sources": sources},
+                "requested_tokens": _requested(blend),
+                "global_batch_size": blend.batch_tokens,
+                "seed": blend.seed,
+            }
+            files["dataset.yaml"] = yaml_text(whole)
+        return files
+
+
+def _requested(blend: Blend) -> int:
+    """Tokens of the run in whole batches, which OLMo-core would round up to."""
+    return blend.batch_tokens * blend.whole_steps
+
+
+@dataclass
+class _File:
+    """A reading of a file: its domain, sequences planned and most, and what rounding lost."""
+
+    name: str
+    planned: int
+    most: int
+    lost: float
+
+
+def _files(blend: Blend) -> list[_File]:
+    """What OLMo-core plans to take of each reading of each file; files of a domain are taken alike.
+
+    The order and the roundings are those of `get_paths_and_tokens_for_source`.
+    """
+    length, exist = blend.sequence or 1, {d.name: d.tokens for d in blend.domains}
+    found = []
+    for name, share in blend.shares.items():
+        number = sum(_count(path) for path in blend.paths[name])
+        size, left = exist[name] // number, int(_requested(blend) * share) / exist[name]
+        while left > 0:
+            tokens = math.ceil(size * min(1.0, left))
+            planned = min(tokens // length, size // length)
+            lost = tokens % length / length if planned < size // length else 0.0
+            found += [_File(name, planned, size // length, lost) for _ in range(number)]
+            left -= min(1.0, left)
+    return found
+
+
+def _apportion(files: list[_File], sequences: int) -> None:
+    """Deal out the sequences that rounding left over: evenly first, then by what was lost."""
+    room = [file for file in files if file.planned < file.most]
+    each = max(0, sequences - sum(file.planned for file in files)) // max(1, len(room))
+    for file in room:
+        file.planned += min(each, file.most - file.planned)
+    missing = max(0, sequences - sum(file.planned for file in files))
+    room = [file for file in room if file.planned < file.most]
+    for file in sorted(room, key=lambda file: -file.lost)[:missing]:
+        file.planned += 1
+
+
+def _count(path: str) -> int:
+    """Files that a path names: those here that fit a pattern, else one."""
+    return max(1, len(glob.glob(path, recursive=True))) if glob.has_magic(path) else 1
+
+
+def _repeats(epochs: float) -> float:
+    return max(1.0, math.ceil(epochs * SLACK * 1000) / 1000) if epochs > 1 / SLACK else 1.0

@@ -1,0 +1,126 @@
+"""torchtitan: an interleaving data loader with weights.
+
+`data_config.py` registers the domains and gives the loader's configuration (torchtitan 0.3). Each
+source packs its documents to the sequence length before sources are interleaved, so that weights
+are shares of tokens; sources are endless and start anew. Registered names are lower case there.
+torchtitan draws at random, on every rank alike, so that shares are off by more than it seems; here
+sources are dealt out by weight, so that none is ever off by a sequence.
+Later versions configure data anew: give the weights of `data_config.py` to packed datasets.
+
+Source: torchtitan/hf_datasets/text_datasets.py, hf_datasets/interleaved.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.registry import register
+from cuvee.tasks.export import KIND, SEQUENCES, Blend
+from cuvee.tasks.export.delivery import whole
+from cuvee.tasks.export.documents import READ, check_field, documents
+from cuvee.tasks.export.literal import DEALER, assigned, module
+
+BODY = (
+    """
+from collections.abc import Iterator
+from functools import partial
+
+from datasets import Features, IterableDataset, Value, load_dataset
+from torchtitan.hf_datasets import DatasetConfig
+from torchtitan.hf_datasets.interleaved import InterleavedDataset
+from torchtitan.hf_datasets.text_datasets import (
+    DATASETS,
+    HFDataSource,
+    InterleavedHuggingFaceTextDataLoader,
+)
+
+"""
+    + READ
+    + DEALER
+    + """
+def _deal(self: InterleavedDataset) -> Iterator:
+    # takes the place of a random choice
+    iterators = [iter(part) for part in self._datasets]
+    drawn = [0] * len(iterators)
+    while True:
+        chosen = _dealt(self._probs, drawn)
+        drawn[chosen] += 1
+        yield next(iterators[chosen])
+
+
+InterleavedDataset.__iter__ = _deal
+
+
+def _load(_path: str, source: dict, field: str, separator: str | None) -> IterableDataset:
+    return _documents(source, field, separator)
+
+
+def _text(sample: dict) -> str:
+    return sample["text"]
+
+
+for _name, _source in SOURCES.items():
+    DATASETS[_name] = DatasetConfig(
+        path=_source["path"],
+        loader=partial(
+            _load, source=_source, field=FIELDS[_name], separator=SEPARATORS[_name]
+        ),
+        sample_processor=_text,
+    )
+
+DATALOADER = InterleavedHuggingFaceTextDataLoader.Config(
+    sources=[
+        HFDataSource(dataset=name, weight=weight, infinite=True)
+        for name, weight in WEIGHTS.items()
+    ],
+    seed=SEED,
+)
+"""
+)
+
+
+@register(KIND, "torchtitan")
+@dataclass(frozen=True)
+class TorchTitan:
+    """A data loader of torchtitan.
+
+    Attributes:
+        field: the column with the text, or columns by domain; by default those of the study.
+    """
+
+    field: str | Mapping[str, str] = ""
+    staged: ClassVar[bool] = False
+    unit: ClassVar[str] = SEQUENCES
+    needs: ClassVar[frozenset[str]] = frozenset({"paths"})
+
+    def __post_init__(self) -> None:
+        check_field("torchtitan", self.field)
+
+    def delivered(self, blend: Blend) -> dict[str, float]:
+        return (
+            blend.in_tokens(whole(blend.shares, blend.samples, blend.wanted_samples))
+            if blend.samples
+            else blend.wanted
+        )
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        labels = {name: f"{blend.name}/{name}".lower() for name in blend.shares}
+        if len(set(labels.values())) < len(labels):
+            raise ExportError(
+                "torchtitan knows data sets by lower-case names, and two domains differ in case "
+                f"alone: {', '.join(sorted(labels))}; rename one"
+            )
+        read = {labels[name]: documents(blend, name, self.field) for name in blend.shares}
+        constants = {
+            "SOURCES": {label: dict(part.source) for label, part in read.items()},
+            "FIELDS": {label: part.field for label, part in read.items()},
+            "SEPARATORS": {label: part.separator for label, part in read.items()},
+            "WEIGHTS": {labels[name]: share for name, share in blend.shares.items()},
+            "SEED": blend.seed,
+        }
+        about = (
+            f"The mixture of {blend.name}: use `DATALOADER` as `dataloader` of a trainer's "
+            "configuration.\n\nWeights are shares of packed sequences, that is of tokens."
+        )
+        return {"data_config.py": module(about, assigned(constants), BODY)}

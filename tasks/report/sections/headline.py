@@ -1,0 +1,210 @@
+"""What a reader must know first, in words: the four answers, and the warnings before them.
+
+The report and the record open with the same sentences, so they are made here. Wording follows the
+intervals: a gain whose interval includes zero is "within the noise", whatever its mean.
+"""
+
+from cuvee.mixtures.recommendation import Estimate
+from cuvee.mixtures.runs import spent
+from cuvee.tasks.study.forgetting import broken, worst
+from cuvee.tasks.study.study import Study
+from cuvee.tasks.validation.paired import RECOMMENDED, Paired
+
+UNIT = "bits per byte"
+NONE = "-"  # in a table, where there is no value
+
+
+def answers(study: Study) -> tuple[tuple[str, str], ...]:
+    """(question, answer) pairs: what, how sure, against what, at what cost."""
+    return (
+        ("What is recommended", _what(study)),
+        ("How sure", _sure(study)),
+        ("Against what", _against(study)),
+        ("At what cost", _cost(study)),
+    )
+
+
+def tone(study: Study) -> str:
+    """`good` if confirmed beyond the noise against all that it claims to beat, `bad` if worse than
+    any mixture beyond the noise, else `caution`; at every size that was trained."""
+    pairs = [pair for found in study.confirmations for pair in found.objective.values()]
+    if any(pair.high < 0 for pair in pairs):
+        return "bad"
+    held = [
+        found.complete and all(found.objective[name].low > 0 for name in found.claimed)
+        for found in ((study.confirmation,) if study.confirmation else ())
+    ]
+    if study.transfer:
+        held += [study.transfer.held(step) for step in study.transfer.steps]
+    return "good" if held and all(held) else "caution"
+
+
+def how(study: Study) -> str:
+    """Where the figures of mixtures come from, before any is confirmed: a law, or a trial."""
+    return "Measured" if study.measured else "Predicted"
+
+
+def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
+    """(label, value, note) of the numbers that sum the study up."""
+    found = []
+    if study.confirmation:
+        for name, pair in study.confirmation.objective.items():
+            note = f"{UNIT}, {pair.low:+.3f} to {pair.high:+.3f}: {pair.judgment}"
+            found.append((f"Confirmed gain over {name}", f"{pair.gain:+.3f}", note))
+    else:
+        for name, estimate in study.recommendation.gains:
+            note = f"{UNIT}, {estimate.low:+.3f} to {estimate.high:+.3f}: not confirmed"
+            found.append((f"{how(study)} gain over {name}", f"{estimate.mean:+.3f}", note))
+    for claim in study.transfer.claims if study.transfer else ():
+        note = f"{UNIT}, {claim.gain.low:+.3f} to {claim.gain.high:+.3f}: {claim.words}"
+        found.append(
+            (f"Gain over {claim.baseline} at {claim.size}", f"{claim.gain.gain:+.3f}", note)
+        )
+    most = worst(study.continual, study.changes) if study.continual else None
+    if most:
+        note = f"{UNIT}, {most.domain}, {most.low:+.3f} to {most.high:+.3f}: {most.judgment}"
+        found.append(("Worst change of an old domain", f"{most.change:+.3f}", note))
+    if study.law:
+        note = f"of the objective, held out, by {study.law.law}"
+        found.append(("Rank correlation", f"{study.law.spearman:.2f}", note))
+    found.append(("Minutes", f"{study.minutes:.1f}", f"of the last command; {_trained(study)}"))
+    return tuple(found)
+
+
+def _trained(study: Study) -> str:
+    """Who trained the proxies; the parts add up to all of them."""
+    now = min(study.trained_now, study.proxies)
+    return f"{now} trained by the last command, {study.proxies - now} before it"
+
+
+def warnings(study: Study) -> tuple[str, ...]:
+    """The recommendation's own warnings, then what the confirmation and the failures add."""
+    found = list(study.recommendation.warnings)
+    found += [f"Text: {notice}." for p in study.corpus.values() for notice in p.notices]
+    for name, estimate in study.recommendation.gains:
+        if estimate.high < 0:
+            said = "The trial measured" if study.measured else "The law predicts"
+            found.append(f"{said} that {_called(name)} is better than this one.")
+    if not study.confirmations:
+        found.append(
+            "The recommendation was not confirmed under fresh seeds: its gains are those of the "
+            "method's own trial."
+            if study.measured
+            else "The recommendation was not confirmed by training it: its gains are predicted."
+        )
+    elif study.confirmation:
+        for name, pair in study.confirmation.objective.items():
+            if pair.low <= 0:
+                found.append(f"Against {_called(name)}, the confirmed gain is {gain(pair)}.")
+        found += _surprise(study)
+    if study.transfer:
+        steps = study.transfer.steps
+        found += [study.transfer.said(step) for step in steps if not study.transfer.held(step)]
+        found += [f"Nothing can be said at {lost}" for lost in study.transfer.lost]
+    found += study.card.wrong if study.card else ()
+    if study.continual:
+        found += [
+            f"The floor on forgetting, {study.continual.forget:g} {UNIT}, is broken: {one.text}."
+            for one in broken(study.continual, study.changes)
+        ]
+    if study.failed:
+        found.append(
+            f"{len(study.failed)} of {study.proxies} proxies failed and are left out; "
+            "they are listed below."
+        )
+    return tuple(found)
+
+
+def _surprise(study: Study) -> list[str]:
+    confirmed = study.confirmation.values(RECOMMENDED) if study.confirmation else {}
+    if not confirmed:
+        return []
+    expected = study.recommendation.candidate(RECOMMENDED).objective
+    mean = sum(confirmed.values()) / len(confirmed)
+    if expected.low <= mean <= expected.high:
+        return []
+    told = "of the method's own trial" if study.measured else "that the law predicted"
+    return [
+        f"The confirmed objective of the recommended mixture, {mean:.4f}, lies outside the "
+        f"interval {told}, {expected.low:.4f} to {expected.high:.4f}."
+    ]
+
+
+def gain(pair: Paired, level: float | None = None) -> str:
+    """A paired gain in words, such as `+0.041 bits per byte (0.020 to 0.062): better ...`."""
+    sure = f"{level:.0%} interval " if level else ""
+    return (
+        f"{pair.gain:+.4f} {UNIT} ({sure}{pair.low:+.4f} to {pair.high:+.4f}, "
+        f"{pair.n} paired {'seed' if pair.n == 1 else 'seeds'}): {pair.judgment}"
+    )
+
+
+def interval(estimate: Estimate) -> str:
+    """An estimate in a table, such as `2.231 (2.214 to 2.248)`."""
+    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _called(name: str) -> str:
+    """A mixture in a sentence: `the natural mixture`, but `its average`, of a schedule."""
+    return name if name.startswith("its ") else f"the {name} mixture"
+
+
+def _what(study: Study) -> str:
+    ours = study.recommendation
+    order = sorted(range(len(ours.domains)), key=lambda i: -ours.weights[i])
+    shares = ", ".join(f"{ours.domains[i]} {ours.weights[i]:.1%}" for i in order)
+    stages = f" in {len(ours.stages)} stages, on average" if len(ours.stages) > 1 else ""
+    return f"Shares of training tokens{stages}: {shares}."
+
+
+def _sure(study: Study) -> str:
+    parts = []
+    if study.confirmation:
+        level = study.confirmation.level
+        for name, pair in study.confirmation.objective.items():
+            parts.append(f"Confirmed against {name}: {gain(pair, level)}.")
+    elif not study.transfer:
+        where = " in the method's own trial" if study.measured else ""
+        parts.append(f"{how(study)}{where} only; no fresh run has confirmed it.")
+    parts += study.larger
+    if study.law:
+        parts.append(
+            f"The law {study.law.law} ordered runs that it had not seen with a rank correlation "
+            f"of {study.law.spearman:.2f} in the objective."
+        )
+    return " ".join(parts)
+
+
+def _against(study: Study) -> str:
+    parts = [
+        f"{name} {estimate.mean:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
+        for name, estimate in study.recommendation.gains
+    ]
+    if not parts:
+        return "It is compared with no baseline."
+    said = "Gain measured in the trial," if study.measured else "Predicted gain"
+    return f"{said} in the objective, {UNIT}, positive is better: {'; '.join(parts)}."
+
+
+def _cost(study: Study) -> str:
+    proxy = study.problem.proxy
+    fresh = [run.result for found in study.confirmations for run in found.runs]
+    flops = spent([*study.runs, *fresh])
+    specs = [run.spec for run in study.runs] + [run.spec for run in study.failed]
+    trained = [(spec.size, spec.tokens) for spec in specs]
+    sizes = [f"{proxy.size}, {proxy.tokens:,} tokens each"]
+    sizes += [
+        f"{trained.count(other)} of them {other[0]}, {other[1]:,} tokens"
+        for other in dict.fromkeys(trained)
+        if other != (proxy.size, proxy.tokens)
+    ]
+    sizes += [
+        f"{len(step.runs) + len(step.failed)} of them {step.size}, {step.tokens:,} tokens"
+        for step in (study.transfer.steps if study.transfer else ())
+    ]
+    return (
+        f"{study.proxies} proxies of size {'; '.join(sizes)}: "
+        f"{_trained(study)}, {len(study.failed)} of them failed; {flops:.2e} FLOPs in all; the "
+        f"last command took {study.minutes:.1f} minutes, at "
+        f"{study.tokens_per_second:,.0f} tokens per second and core."
+    )

@@ -1,0 +1,174 @@
+"""What continual pretraining did to each domain: scores after it minus the checkpoint's own.
+
+Forgetting of a domain is what its score is worse by (bits per byte, positive is worse) than that of
+the checkpoint that every run went on from, on the same held-out text. With fresh runs under several
+seeds the interval is Student's over seeds; the checkpoint itself is one and has no spread. Without
+them it is the law's prediction.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cuvee.mixtures.inference.diagnostics import paired
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation
+
+MEAN = "mean of the old domains"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that runs go on from.
+
+    Attributes:
+        content: hash of its weights.
+        source: where the recipe found it.
+        scores: what it scores before any training, by name; bits per byte, and details.
+    """
+
+    content: str
+    source: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Continual:
+    """What a study knows of going on from a checkpoint.
+
+    Attributes:
+        start: the checkpoint.
+        old: domains that it was trained on.
+        replay: their least share together.
+        forget: by how much an old domain may become worse, bits per byte; None: no floor.
+    """
+
+    start: Start
+    old: tuple[str, ...]
+    replay: float = 0.0
+    forget: float | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a domain under a mixture, bits per byte; positive is worse.
+
+    Attributes:
+        mixture: its name.
+        domain: its name, or `MEAN`.
+        before: score of the checkpoint.
+        after: mean score of the runs, or the prediction.
+        low, high: interval of the change.
+        seeds: runs behind it; 0 where it is predicted.
+    """
+
+    mixture: str
+    domain: str
+    before: float
+    after: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def change(self) -> float:
+        """Score after minus score before."""
+        return self.after - self.before
+
+    @property
+    def judgment(self) -> str:
+        """What the interval allows one to say."""
+        if self.low > 0:
+            return "forgotten" if self.seeds else "predicted to be forgotten"
+        if self.high < 0:
+            return "improved" if self.seeds else "predicted to improve"
+        return "within the noise"
+
+    @property
+    def text(self) -> str:
+        """It in a sentence, such as `speeches +0.031 (+0.020 to +0.042)`."""
+        return f"{self.domain} {self.change:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+def changes(
+    found: Continual,
+    answer: Recommendation,
+    confirmation: Confirmation | None,
+    domains: Sequence[str],
+) -> tuple[Change, ...]:
+    """The change of domains under every mixture of a study, recommended first.
+
+    Args:
+        found: the checkpoint.
+        answer: its candidates carry predicted scores.
+        confirmation: fresh runs; a mixture with fewer than two is predicted.
+        domains: names; `MEAN` stands for the mean of the old domains, of fresh runs alone.
+    """
+    candidates = {candidate.name: candidate for candidate in answer.candidates}
+    fresh = confirmation.mixtures if confirmation else ()
+    names = tuple(dict.fromkeys((RECOMMENDED, *candidates, *fresh)))
+    result = []
+    for name in names:
+        for domain in domains:
+            members = found.old if domain == MEAN else (domain,)
+            targets = [f"domain/{member}" for member in members]
+            before = float(np.mean([found.start.scores[target] for target in targets]))
+            seeds = _seeds(confirmation, name, targets)
+            if len(seeds) > 1:
+                over = paired([value - before for value in seeds])
+                after, low, high = before + over.mean, over.low, over.high
+            elif name in candidates and len(targets) == 1:
+                estimate = candidates[name].targets[answer.targets.index(targets[0])]
+                after, low, high = estimate.mean, estimate.low - before, estimate.high - before
+                seeds = []
+            else:
+                continue
+            result.append(Change(name, domain, before, after, low, high, len(seeds)))
+    return tuple(result)
+
+
+def _seeds(confirmation: Confirmation | None, name: str, targets: Sequence[str]) -> list[float]:
+    """Mean score over some targets by seed."""
+    if confirmation is None:
+        return []
+    columns = [confirmation.values(name, target) for target in targets]
+    return [float(np.mean([column[seed] for column in columns])) for seed in sorted(columns[0])]
+
+
+def worst(found: Continual, every: Sequence[Change]) -> Change | None:
+    """The old domain that the recommended mixture made worse by most; None where none is known."""
+    own = [one for one in every if one.mixture == RECOMMENDED and one.domain in found.old]
+    return max(own, key=lambda one: one.change) if own else None
+
+
+def broken(found: Continual, every: Sequence[Change]) -> tuple[Change, ...]:
+    """Changes of the recommended mixture, in fresh runs, that are above the floor on forgetting."""
+    limit = found.forget
+    return tuple(
+        one
+        for one in every
+        if limit is not None
+        and one.mixture == RECOMMENDED
+        and one.domain in found.old
+        and one.seeds
+        and one.change > limit
+    )
+
+
+def digest(found: Continual, every: Sequence[Change]) -> dict[str, Any]:
+    """What programs read of forgetting: a part of `summary.json`."""
+    mixtures: dict[str, dict[str, Any]] = {}
+    for one in every:
+        values = asdict(one)
+        for name in ("mixture", "domain"):
+            del values[name]
+        mixtures.setdefault(one.mixture, {})[one.domain] = {**values, "change": one.change}
+    return {
+        "start": found.start.content,
+        "old": list(found.old),
+        "replay": found.replay,
+        "floor": found.forget,
+        "mixtures": mixtures,
+    }

@@ -1,0 +1,328 @@
+"""Study: everything that came of one study, as plain values.
+
+The report, the record and the summary are all made from this one value, so that none of them can
+say something that another does not know. It is filled by the flow, checks itself, and holds no
+path, clock or client.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.inference.evidence_grade import RATIO
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import LawEvidence, Recommendation
+from cuvee.mixtures.runs import Failed, History, RunResult, canonical, finished, table
+from cuvee.tasks.study import forgetting
+from cuvee.tasks.study.forgetting import MEAN, Change, Continual
+from cuvee.tasks.validation.calibration import Scored
+from cuvee.tasks.validation.hypothesis_tests import Transfer
+from cuvee.tasks.validation.paired import BETTER, Confirmation
+
+
+@dataclass(frozen=True)
+class CorpusPart:
+    """What became of one domain's text on its way to training.
+
+    Attributes:
+        documents: training documents kept.
+        bytes: UTF-8 bytes of their text.
+        tokens: training tokens.
+        duplicates: documents removed because their text occurred before.
+        contaminated: documents removed because they share a 13-gram with a benchmark, by benchmark.
+        skipped: rows without usable text that were left out.
+        notices: what a reader must know of text that is not used, a sentence each.
+    """
+
+    documents: int
+    bytes: int
+    tokens: int
+    duplicates: int = 0
+    contaminated: Mapping[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """One finished study.
+
+    Attributes:
+        name: of the recipe.
+        recipe_text: the exact YAML that was run.
+        problem: what was to be chosen.
+        recommendation: what was chosen.
+        history: outcomes of the design and its anchors.
+        corpus: by domain, what became of its text.
+        versions: package -> version.
+        confirmation: fresh runs of the answer, or None when it was not confirmed.
+        untrained: scores and details of a proxy before training, by name.
+        chance: what guessing scores, by the name of a detail ("task/piqa/accuracy").
+        minutes: wall time of this run of the study.
+        trained_now: proxies trained by it.
+        reused: proxies found finished in the store.
+        tokens_per_second: median over runs, per core.
+        seed: of every random choice.
+        least_signal: ratio of spreads below which a target is flagged as mostly noise.
+        started: ISO 8601 time.
+        available: tokens that exist by domain; empty where they are unknown, None where they are
+            those of the problem's domains.
+        transfer: fresh runs of the answer at larger sizes, or None when there are none.
+        card: what was predicted of them before they were trained, with its outcome.
+        continual: the checkpoint that every run went on from; None where there is none.
+    """
+
+    name: str
+    recipe_text: str
+    problem: Problem
+    recommendation: Recommendation
+    history: History
+    corpus: Mapping[str, CorpusPart] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    confirmation: Confirmation | None = None
+    untrained: Mapping[str, float] | None = None
+    chance: Mapping[str, float] = field(default_factory=dict)
+    minutes: float = 0.0
+    trained_now: int = 0
+    reused: int = 0
+    tokens_per_second: float = 0.0
+    seed: int = 0
+    least_signal: float = RATIO
+    started: str = ""
+    available: Mapping[str, int] | None = None
+    transfer: Transfer | None = None
+    card: Scored | None = None
+    continual: Continual | None = None
+
+    def __post_init__(self) -> None:
+        ours, theirs = self.recommendation, self.problem
+        if ours.domains != theirs.domains.names or ours.targets != theirs.targets:
+            raise EvidenceError(
+                "the recommendation and the problem differ in domains or targets: "
+                f"{ours.domains} and {ours.targets} against "
+                f"{theirs.domains.names} and {theirs.targets}"
+            )
+        unknown = sorted(set(self.corpus) - set(theirs.domains.names))
+        if unknown:
+            raise EvidenceError(f"the corpus table has unknown domains: {', '.join(unknown)}")
+
+    @property
+    def runs(self) -> tuple[RunResult, ...]:
+        """The finished runs of the history."""
+        return finished(self.history)
+
+    @property
+    def confirmations(self) -> tuple[Confirmation, ...]:
+        """At the study's own size, then at larger ones; those that there are."""
+        own = (self.confirmation,) if self.confirmation else ()
+        return own + (self.transfer.steps if self.transfer else ())
+
+    @property
+    def failed(self) -> tuple[Failed, ...]:
+        """Every run that gave no result, the confirmations' included."""
+        lost = tuple(run for run in self.history if isinstance(run, Failed))
+        return lost + tuple(run for found in self.confirmations for run in found.failed)
+
+    @property
+    def proxies(self) -> int:
+        """Proxies that belong to the study, failed ones included."""
+        extra = [run for found in self.confirmations for run in (*found.runs, *found.failed)]
+        return len(self.history) + len(extra)
+
+    @property
+    def law(self) -> LawEvidence | None:
+        """The law that the recommendation rests on."""
+        return next((law for law in self.recommendation.laws if law.chosen), None)
+
+    @property
+    def measured(self) -> bool:
+        """Whether what is said of mixtures was measured in a trial: the method fitted no law."""
+        return not self.recommendation.laws
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of the recommendation: first what its confirmation showed, if any."""
+        if self.confirmation is None:
+            return " ".join([*self.larger, self.recommendation.verdict])
+        found = {name: pair.judgment for name, pair in self.confirmation.objective.items()}
+        said = "; ".join(
+            f"against {', '.join(name for name in found if found[name] == judgment)} {judgment}"
+            for judgment in dict.fromkeys(found.values())
+        )
+        own = f"{'confirmed' if self.confirmed else 'not confirmed'} at proxy scale: {said}."
+        kind, _, why = self.recommendation.verdict.partition(": ")
+        why = why.removeprefix("do not use this yet; ").removeprefix("ready to be confirmed; ")
+        return " ".join([*self.larger, own, f"The fit alone was {kind}: {why}"])
+
+    @property
+    def confirmed(self) -> bool | None:
+        """Whether fresh runs at proxy scale bore the claim out; None where none tested it."""
+        tested = self.confirmation
+        if tested is None:
+            return None
+        gains = tested.objective
+        return tested.complete and all(gains[name].judgment == BETTER for name in tested.claimed)
+
+    @property
+    def larger(self) -> tuple[str, ...]:
+        """What larger sizes say of the claim, a sentence per size."""
+        found = self.transfer
+        return tuple(found.said(step) for step in found.steps) if found else ()
+
+    @cached_property
+    def reference(self) -> Array:
+        """Scores of the natural mixture (M,): seen, else predicted, else the mean of all runs."""
+        natural = self.problem.domains.natural
+        runs = tuple(run for run in self.runs if same(run.spec.weights, natural))
+        if runs:
+            return np.asarray(table(runs, self.problem.targets)[1].mean(axis=0), dtype=np.float64)
+        for candidate in self.recommendation.candidates:
+            if candidate.name == "natural":
+                return np.array([estimate.mean for estimate in candidate.targets])
+        return np.asarray(table(self.runs, self.problem.targets)[1].mean(axis=0))
+
+    def objective(self, run: RunResult) -> float:
+        """The objective of one run, bits per byte; lower is better.
+
+        A run of a larger size has the value that it had beside the natural mixture of that size.
+        """
+        known = self._larger.get(run.spec.fingerprint)
+        if known is not None:
+            return known
+        row = table((run,), self.problem.targets)[1][0]
+        return float(self.problem.objective.value(row, self.problem.targets, self.reference))
+
+    @cached_property
+    def changes(self) -> tuple[Change, ...]:
+        """What training made of the checkpoint's score on every domain, under every mixture."""
+        if self.continual is None:
+            return ()
+        domains = (*self.problem.domains.names, MEAN)
+        return forgetting.changes(self.continual, self.recommendation, self.confirmation, domains)
+
+    @cached_property
+    def _larger(self) -> dict[str, float]:
+        steps = self.transfer.steps if self.transfer else ()
+        return {r.result.spec.fingerprint: r.objective for step in steps for r in step.runs}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the recommendation; see `fingerprint`."""
+        return fingerprint(self.recommendation)
+
+
+def fingerprint(ours: Recommendation) -> str:
+    """sha256 of what is recommended, by which method, on which evidence."""
+    content = {
+        "domains": ours.domains,
+        "stages": [(stage.weights, stage.share) for stage in ours.stages],
+        "evidence": ours.evidence,
+        "method": ours.method,
+    }
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def same(a: Array | Sequence[float], b: Array | Sequence[float]) -> bool:
+    """Whether two weight vectors (K,) are one mixture."""
+    return bool(np.max(np.abs(np.asarray(a) - np.asarray(b))) <= simplex.SAME)
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON can hold it: None for NaN and infinities."""
+    return float(value) if math.isfinite(value) else None
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """What programs read of a study: the content of `summary.json`. Gains are bits per byte."""
+    law, ours = study.law, study.recommendation
+    confirmed = study.confirmation.objective if study.confirmation else {}
+    return {
+        "name": study.name,
+        "minutes": round(study.minutes, 3),
+        "proxies": study.proxies,
+        "trained_now": study.trained_now,
+        "reused": study.reused,
+        "failed": len(study.failed),
+        "tokens_per_second": round(study.tokens_per_second, 1),
+        "rank_correlation": finite(law.spearman) if law else None,
+        "confirmation": {
+            name: {"gain": pair.gain, "low": pair.low, "high": pair.high, "n": pair.n}
+            for name, pair in confirmed.items()
+        },
+        "larger_sizes": [_larger(study.transfer, step) for step in study.transfer.steps]
+        if study.transfer
+        else [],
+        "trends": {
+            trend.baseline: {
+                "change": trend.change.gain,
+                "low": trend.change.low,
+                "high": trend.change.high,
+                "n": trend.change.n,
+                "sizes": trend.sizes,
+            }
+            for trend in (study.transfer.trends if study.transfer else ())
+        },
+        "card": _card(study.card) if study.card else None,
+        "forgetting": forgetting.digest(study.continual, study.changes)
+        if study.continual
+        else None,
+        "weights": study.problem.domains.mapping(ours.weights),
+        "method": ours.method,
+        "law": law.law if law else None,
+        "verdict": study.verdict,
+        "recommendation": study.fingerprint,
+        "seed": study.seed,
+    }
+
+
+def _larger(found: Transfer, step: Confirmation) -> dict[str, Any]:
+    claims = {
+        claim.baseline: {
+            "gain": claim.gain.gain,
+            "low": claim.gain.low,
+            "high": claim.gain.high,
+            "n": claim.gain.n,
+            "p": claim.gain.p,
+            "corrected_p": claim.corrected,
+            "claim": claim.words,
+        }
+        for claim in found.at(step)
+    }
+    held, said = found.held(step), found.said(step)
+    return {"size": step.size, "tokens": step.tokens, "held": held, "said": said, "gains": claims}
+
+
+def _card(found: Scored) -> dict[str, Any]:
+    card, over = found.card, found.calibration
+    return {
+        "sha256": card.sha256,
+        "version": card.version,
+        "written": card.written,
+        "predictions": [
+            {
+                "size": one.promise.size,
+                "tokens": one.promise.tokens,
+                "baseline": one.promise.baseline,
+                "predicted": dataclasses.asdict(one.promise.predicted)
+                if one.promise.predicted
+                else None,
+                "observed": one.observed.gain,
+                "inside": one.inside,
+                "sign": one.sign,
+                "error": finite(one.error),
+                "trained_before": one.promise.before,
+            }
+            for one in found.kept
+        ],
+        "calibration": dataclasses.asdict(over) if over else None,
+        "changed_cards": list(found.wrong),
+    }

@@ -1,0 +1,274 @@
+"""Runs that were trained elsewhere: a table of mixtures and a table of scores, joined by run id.
+
+Rows are paired by their id, never by their position. An id that is missing from one table, or
+stands twice, is named; so is every cell without a number. Scores of which more is better are read
+with their sign turned, so that less is better in everything that comes after.
+
+Shares that were written with few digits are divided by their sum, as far as rounding explains it.
+"""
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import DataError, EvidenceError
+from cuvee.tasks.study import table_columns, table_file
+from cuvee.tasks.study.table_file import Table, some
+
+ROUNDING = 1e-3  # a row of shares may miss 1 by this much without more being said
+MOST_ROUNDING = 0.02  # and by this much where so few digits were written that rounding explains it
+NOTHING = 1e-5  # shares of other domains that sum to no more are a table's rounding
+COUNTS = 1000  # sizes that sum to more are counts of tokens, to less relative sizes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What to read of two tables.
+
+    Attributes:
+        key: name of the id column; the first of `table_columns.IDS` that both tables have if None.
+        targets: columns of scores to read; all if empty.
+        higher_is_better: columns whose scores are turned round.
+        families: (name, columns) pairs; the columns of each are replaced by their plain mean.
+        common: leave out runs that stand in one table only, instead of refusing them.
+        only: domains to read; runs on any other are set aside, and the others' columns left out.
+        every: of those, runs in which each of these domains has a share.
+    """
+
+    key: str | None = None
+    targets: tuple[str, ...] = ()
+    higher_is_better: tuple[str, ...] = ()
+    families: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    common: bool = False
+    only: tuple[str, ...] = ()
+    every: bool = False
+
+
+ALL = Reading()
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Two tables, joined.
+
+    Attributes:
+        ids: of the N runs, in the order of the mixtures.
+        domains: names of the K domains.
+        targets: names of the M targets.
+        W: (N, K) shares of tokens.
+        Y: (N, M) scores.
+        rescaled: rows of shares that did not sum to 1 to the last digit and were divided by their
+            sum.
+        left_out: ids of runs that stood in one table only.
+        aside: ids of runs on other domains than those to read.
+        unread: columns that hold no number in any row.
+        missed: by how much a row of shares missed the sum 1, at most.
+    """
+
+    ids: tuple[str, ...]
+    domains: tuple[str, ...]
+    targets: tuple[str, ...]
+    W: Array
+    Y: Array
+    rescaled: int
+    left_out: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    missed: float = 0.0
+
+
+def read(mixtures: Path, scores: Path, reading: Reading = ALL) -> Tables:
+    """Read and join.
+
+    Args:
+        mixtures: CSV with an id column and a column of shares per domain.
+        scores: CSV with the same id column and a column per target.
+        reading: what of them.
+
+    Raises:
+        DataError: a table that cannot be read, a cell that is no number (run and column named), or
+            a column that does not exist.
+        EvidenceError: ids that are doubled, or in one table only.
+    """
+    left, right = table_file.read(mixtures), table_file.read(scores)
+    keys = table_columns.ids(left, right, reading.key)
+    rows = [_rows(table, key) for table, key in zip((left, right), keys, strict=True)]
+    left_out = _alone(rows[0], rows[1], (mixtures, scores), reading.common)
+    ids = [run for run in rows[0] if run not in left_out]
+    at = [rows[0][run] for run in ids]
+    domains, unread = table_columns.domains(left, keys[0], reading.only)
+    W = np.stack([table_columns.numbers(left, name, ids, at) for name in domains], axis=1)
+    missed = _missed(left, domains, W, ids, reading)
+    columns = list(range(len(dict.fromkeys(reading.only)) or len(domains)))  # `only` come first
+    on = _on(W, columns, reading, mixtures)
+    kept = [run for run, stays in zip(ids, on, strict=True) if stays]
+    Y, targets, silent = _scores(
+        right, reading, kept, [rows[1][run] for run in kept],
+        skip={keys[1], *(domains[k] for k in columns if mixtures == scores)},
+    )  # fmt: skip
+    W = W[on][:, columns]
+    return Tables(
+        ids=tuple(kept),
+        domains=tuple(domains[k] for k in columns),
+        targets=targets,
+        W=np.asarray(W / W.sum(axis=1, keepdims=True)),
+        Y=Y,
+        rescaled=int(np.sum(missed[on] > 1e-9)),
+        left_out=left_out,
+        aside=tuple(run for run, stays in zip(ids, on, strict=True) if not stays),
+        unread=tuple(dict.fromkeys((*unread, *silent))),
+        missed=float(missed[on].max()),
+    )
+
+
+def _missed(
+    table: Table, domains: list[str], W: Array, ids: Sequence[str], reading: Reading
+) -> Array:
+    """By how much rows (N,) of shares miss the sum 1.
+
+    Raises:
+        DataError: shares below 0, or that miss 1 by more than rounding explains.
+    """
+    total = W.sum(axis=1)
+    if reading.only:  # what else the table holds counts where it makes up the rest of a mixture
+        W = W[:, : len(set(reading.only))]
+        total = np.where(np.abs(W.sum(axis=1) - 1) <= ROUNDING, W.sum(axis=1), total)
+    digits = max(
+        len(c.strip().partition(table.decimal)[2]) for n in domains for c in table.columns[n]
+    )
+    allowed = max(ROUNDING + 1e-9, min(MOST_ROUNDING, W.shape[1] * 0.5 * 10.0**-digits))
+    missed = np.abs(total - 1)
+    bad = [int(i) for i in np.flatnonzero((missed > allowed) | np.any(W < 0, axis=1))]
+    if bad:
+        shown = some([f"{ids[i]} ({total[i]:.4g})" for i in bad])
+        hint = "; are these percent? Divide by 100" if np.median(total) > 50 else ""
+        raise DataError(
+            f"{table.path}: shares must be >= 0 and sum to 1; they do not in {shown}. Read as "
+            f"domains: {some(domains)}; tables.only names those that are{hint}"
+        )
+    return np.asarray(missed)
+
+
+def _on(
+    W: Array, columns: list[int], reading: Reading, path: Path
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which runs (N,) are on the domains to read alone."""
+    own = W[:, columns].sum(axis=1)
+    others = W.sum(axis=1) - own
+    mixture = np.abs(W.sum(axis=1) - 1) <= MOST_ROUNDING
+    on = np.where(mixture, others <= NOTHING, np.abs(own - 1) <= ROUNDING)
+    if reading.every:
+        on &= np.all(W[:, columns] > 0, axis=1)
+    if not on.any():
+        each = "all of " if reading.every else ""
+        raise EvidenceError(
+            f"{path}: none of {len(W)} runs is on {each}{some(reading.only)} and no other domain"
+        )
+    return np.asarray(on)
+
+
+def targets_of(scores: Path) -> tuple[str, ...]:
+    """Names of the columns of a table that may hold scores.
+
+    Raises:
+        DataError: a table that cannot be read.
+    """
+    return table_columns.scores(table_file.read(scores))[0]
+
+
+def _rows(table: Table, key: str) -> dict[str, int]:
+    """Where each run stands."""
+    ids = [" ".join(cell.split()) for cell in table.columns[key]]
+    empty = [number for number, run in enumerate(ids, start=2) if not run]
+    if empty:
+        others = [name for name in table.columns if table_columns.tells(table, name)]
+        raise DataError(
+            f"{table.path}: the id column {key!r} is empty in "
+            f"{f'all {len(ids)} rows' if len(empty) == len(ids) else f'row {some(empty)}'}; fill "
+            f"it in, or name one in tables.id that is not ({some(others) or 'none'})"
+        )
+    doubled = sorted(run for run, times in Counter(ids).items() if times > 1)
+    if doubled:
+        raise EvidenceError(f"{table.path}: runs that stand more than once: {some(doubled)}")
+    return {run: row for row, run in enumerate(ids)}
+
+
+def _alone(
+    left: Mapping[str, int], right: Mapping[str, int], paths: tuple[Path, Path], allowed: bool
+) -> tuple[str, ...]:
+    """Ids in one table only, in order."""
+    found: list[str] = []
+    for path, ours, theirs in ((paths[1], left, right), (paths[0], right, left)):
+        missing = sorted(set(ours) - set(theirs))
+        if missing and not allowed:
+            raise EvidenceError(
+                f"{path} has no row for {len(missing)} runs of the other table: {some(missing)}; "
+                "add them there or remove them here"
+            )
+        found += missing
+    if len(found) == len(left) + len(right):
+        raise EvidenceError(
+            f"{paths[0]} and {paths[1]} have no run in common: {some(list(left))} against "
+            f"{some(list(right))}"
+        )
+    return tuple(found)
+
+
+def _scores(
+    table: Table, reading: Reading, ids: list[str], at: list[int], *, skip: set[str]
+) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
+    """Scores (N, M), lower is better, the names of the M targets, and what holds no number."""
+    known = [name for name in table.columns if name not in skip]
+    members = [name for _, names in reading.families for name in names]
+    for name in (*reading.targets, *reading.higher_is_better, *members):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has: {some(known)}"
+            raise DataError(f"{table.path} has no column of scores {name!r}; {hint}")
+    found, silent = table_columns.scores(table, skip)
+    names = list(dict.fromkeys((*(reading.targets or found), *members)))
+    if not names:
+        raise DataError(
+            f"{table.path} has no columns of numbers beside its ids; it has: {some(known)}"
+        )
+    values = {name: table_columns.numbers(table, name, ids, at) for name in names}
+    turned = {n: -v if n in reading.higher_is_better else v for n, v in values.items()}
+    columns = {name: column for name, column in turned.items() if name not in members}
+    for family, parts in reading.families:
+        columns[family] = np.mean([turned[part] for part in parts], axis=0)
+    unread = () if reading.targets else tuple(silent)
+    return np.stack(list(columns.values()), axis=1), tuple(columns), unread
+
+
+def counted(given: Mapping[str, float]) -> bool:
+    """Whether sizes are counts of tokens; relative sizes have no unit of their own."""
+    return sum(given.values()) > COUNTS
+
+
+def tokens(
+    domains: Sequence[str], given: Mapping[str, float], *, field: str = "tables.sizes"
+) -> dict[str, int]:
+    """Tokens by domain from counts or relative sizes; equal ones where nothing is given.
+
+    Only the ratios of the values mean anything unless the sizes are counts; see `counted`. `field`
+    is where they were given.
+
+    Raises:
+        DataError: a name that is no domain, or a domain without a positive size.
+    """
+    unknown = sorted(set(given) - set(domains))
+    if unknown:
+        raise DataError(f"{field} names {some(unknown)}; domains: {some(domains)}")
+    if not given:
+        return dict.fromkeys(domains, 10**9)
+    lacking = [name for name in domains if not given.get(name, 0) > 0]
+    if lacking:
+        raise DataError(f"{field} must be positive for every domain; not so: {some(lacking)}")
+    scale = 1.0 if counted(given) else 1e12
+    return {name: max(1, round(given[name] * scale)) for name in domains}

@@ -1,0 +1,1 @@
+"""The record for people, in MLflow: its fields, its faults, its pages."""

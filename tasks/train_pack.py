@@ -1,0 +1,183 @@
+"""One pack from specs to outcomes: what a worker process runs.
+
+Imports neither Prefect nor MLflow nor Ray: a worker starts fast and knows nothing of who called it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cuvee.evaluation import limits
+from cuvee.evaluation.scores import PackScores, score_pack, untrained
+from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.runs import Failed, Outcome, RunResult
+from cuvee.proxies import ladder
+from cuvee.proxies.data.shards import Corpus
+from cuvee.proxies.interfaces import NO_LOOKS, Looks
+from cuvee.proxies.model.likelihood import PackLikelihood
+from cuvee.proxies.train import reference_model
+from cuvee.proxies.train.trainer import Progress, Trained, TrainedRun, Training, train
+from cuvee.tasks.job import PackJob
+
+
+def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome, ...]:
+    """Train a pack and score it.
+
+    Returns:
+        One outcome per spec, in their order; none where a trunk was trained. Divergence is an
+        outcome; anything else that goes wrong raises.
+    """
+    check_scoring(job)
+    corpus = Corpus.open(Path(job.corpus), again=False)
+    references = {
+        spec.fingerprint: reference_model.model(
+            spec, corpus, Path(job.models), device=job.device, starts=job.route.starts
+        )
+        for spec in job.references
+    }
+    trained = train(
+        job.specs,
+        corpus,
+        device=job.device,
+        checkpoints=Path(job.checkpoints) if job.checkpoints else None,
+        report=report,
+        references=references,
+        route=job.route,
+        looks=_looks(job, corpus) if job.points else NO_LOOKS,
+    )
+    if job.models:
+        _keep_sources(job, trained)
+    if trained.likelihood is None:
+        return tuple(run for run in trained.runs if isinstance(run, Failed))
+    began = time.perf_counter()
+    scored = score_pack(
+        trained.likelihood,
+        tokenizer_path=corpus.tokenizer_path,
+        valid=held_out(corpus),
+        suite=job.suite,
+        limits=job.limits,
+    )
+    corpus.check()
+    check_scoring(job)
+    seconds = (time.perf_counter() - began) / len(scored)
+    scores = iter(scored)
+    return tuple(
+        run if isinstance(run, Failed) else _outcome(run, next(scores), seconds)
+        for run in trained.runs
+    )
+
+
+def check_scoring(job: PackJob) -> None:
+    """Hold what a pack is scored on here and now against the scoring that its specs name.
+
+    Results are kept under fingerprints that hold the hash of scoring, so a proxy that was asked
+    anything else must not be kept. Specs without a hash claim nothing.
+
+    Raises:
+        DataError: a benchmark, a limit or lm-eval is not the one that the specs were made for.
+    """
+    found = limits.scoring(job.suite.contents, job.limits.identity, job.points)
+    for wanted in {spec.scoring for spec in job.specs} - {"", found}:
+        raise DataError(
+            f"pack {job.name} was to be scored as {wanted[:12]}, but what its worker finds is "
+            f"{found[:12]}: a file under {job.suite.data}, or the version of lm-eval, is not what "
+            "the run was planned with. Nothing was kept; run the same command again, and on "
+            "several nodes install the same versions"
+        )
+
+
+def _looks(job: PackJob, corpus: Corpus) -> Looks:
+    """Held-out text of every domain, scored at the comparable steps of the pack's runs."""
+    first, texts, nothing = job.specs[0], held_out(corpus), replace(job.suite, tasks=())
+    plan = ladder.plan(
+        first.size, first.tokens, corpus.vocabulary, schedule=first.schedule, rate=first.rate
+    )
+
+    def measure(likelihood: PackLikelihood) -> list[dict[str, float]]:
+        scored = score_pack(
+            likelihood,
+            tokenizer_path=corpus.tokenizer_path,
+            valid=texts,
+            suite=nothing,
+            limits=job.limits,
+        )
+        return [{name: score.value for name, score in one.scores.items()} for one in scored]
+
+    return Looks(plan.comparable(job.points), measure)
+
+
+def _keep_sources(job: PackJob, trained: Trained) -> None:
+    """Keep the models of runs on single domains, which methods mix."""
+    for k, run in enumerate(trained.runs):
+        if (
+            isinstance(run, TrainedRun)
+            and reference_model.is_source(run.spec)
+            and trained.likelihood
+        ):
+            reference_model.keep(run.spec, trained.likelihood.model, k, Path(job.models))
+
+
+def untrained_scores(job: PackJob) -> dict[str, float]:
+    """What proxies of this size and seed score before training: scores and details by name."""
+    check_scoring(job)
+    corpus = Corpus.open(Path(job.corpus), again=False)
+    begun = Training(job.specs, corpus, device=job.device, references={}, route=job.route)
+    scored = score_pack(
+        PackLikelihood(begun.model),
+        tokenizer_path=corpus.tokenizer_path,
+        valid=held_out(corpus),
+        suite=job.suite,
+        limits=job.limits,
+    )
+    corpus.check()
+    check_scoring(job)
+    return {name: score.value for name, score in untrained(scored).items()}
+
+
+def training_speed(job: PackJob, seconds: float = 1.0) -> float:
+    """Tokens per second that one core, or a device, trains a pack with, tried for a while here.
+
+    The first step allocates what the others use, so it is left out, unless it takes so long alone.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as workers do
+    try:
+        corpus = Corpus.open(Path(job.corpus), again=False)
+        tried = Training(job.specs, corpus, device=job.device, references={}, route=job.route)
+        tried.advance()
+        first, steps = (tried.seconds, 1) if tried.seconds < seconds else (0.0, 0)
+        while tried.seconds - first < seconds and tried.step < tried.plan.steps:
+            tried.advance()
+    finally:
+        torch.set_num_threads(threads)
+    done = (tried.step - steps) * tried.plan.batch * tried.plan.rung.context
+    return done * len(job.specs) / (tried.seconds - first)
+
+
+def held_out(corpus: Corpus) -> dict[str, tuple[Any, Any, Any]]:
+    """Held-out text by domain as (tokens, document offsets, document bytes) arrays."""
+    shards = {domain.name: corpus.valid(domain.name) for domain in corpus.domains}
+    return {name: (shard.tokens, shard.offsets, shard.bytes) for name, shard in shards.items()}
+
+
+def _outcome(run: TrainedRun, scored: PackScores, seconds: float) -> Outcome:
+    if scored.problem:
+        return Failed(run.spec, scored.problem)
+    return RunResult(
+        spec=run.spec,
+        scores=scored.scores,
+        details=scored.details,
+        curve=run.curve,
+        trajectory=run.trajectory,
+        tokens=run.tokens,
+        epochs=run.epochs,
+        flops=run.flops,
+        seconds=run.seconds,
+        scoring_seconds=seconds,
+        trunks=run.trunks,
+        points=run.points,
+    )

@@ -1,0 +1,1 @@
+"""Whether a recommendation holds: paired gains, tests at larger sizes, predictions."""

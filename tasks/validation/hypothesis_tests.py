@@ -1,0 +1,190 @@
+"""Transfer: whether the claim of a study holds at larger sizes, test by test, and how it changes.
+
+A claim is "the recommended mixture is better than this baseline, at this size". Each has a
+one-sided paired test; since several are made at once, their probabilities are corrected after Holm
+(1979) before any is said to have held. Intervals are not corrected: they belong to one size and one
+baseline each.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.inference.diagnostics import holm, paired
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, Paired
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim at one size, and what its test said.
+
+    Attributes:
+        size: of the proxies.
+        tokens: of each training.
+        baseline: the mixture that the recommended one is compared with.
+        gain: baseline minus recommended, bits per byte, paired by seed.
+        corrected: one-sided probability after Holm's correction over its family.
+        family: tests that were corrected together.
+        level: coverage of the interval of the gain.
+    """
+
+    size: str
+    tokens: int
+    baseline: str
+    gain: Paired
+    corrected: float
+    family: int
+    level: float = LEVEL
+
+    @property
+    def held(self) -> bool:
+        """Whether the gain is above zero beyond chance, corrected for the other claims."""
+        return self.gain.gain > 0 and self.corrected <= self.alpha
+
+    @property
+    def alpha(self) -> float:
+        """Chance of a false claim that is accepted: one tail of the interval."""
+        return (1 - self.level) / 2
+
+    @property
+    def words(self) -> str:
+        """What may be said of the gain."""
+        if self.held:
+            return "better by more than the noise"
+        if self.gain.high < 0:
+            return "worse by more than the noise"
+        if self.gain.low > 0:
+            return f"better by itself, but not when corrected for {self.family} tests"
+        return "within the noise"
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How a gain changes with size.
+
+    Attributes:
+        baseline: the mixture that the gain is over.
+        change: of the gain for ten times the training FLOPs, bits per byte, one slope per seed.
+        sizes: how many sizes it runs over.
+    """
+
+    baseline: str
+    change: Paired
+    sizes: int
+
+    @property
+    def words(self) -> str:
+        """What may be said of the trend."""
+        if self.change.low > 0:
+            return "grows with size"
+        if self.change.high < 0:
+            return "shrinks with size"
+        return "no trend beyond the noise"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A confirmation at larger sizes.
+
+    Attributes:
+        steps: one confirmation per size, the cheapest first; the study's own is not among them.
+        claims: every claim at every one of these sizes, sizes first.
+        trends: of the gain over each baseline, the study's own size included where it is known.
+        lost: a sentence for each size of which nothing can be said.
+    """
+
+    steps: tuple[Confirmation, ...]
+    claims: tuple[Claim, ...]
+    trends: tuple[Trend, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    def at(self, step: Confirmation) -> tuple[Claim, ...]:
+        """The claims of one size."""
+        place = step.size, step.tokens
+        return tuple(claim for claim in self.claims if (claim.size, claim.tokens) == place)
+
+    def held(self, step: Confirmation) -> bool:
+        """Whether all that the recommended mixture claims to beat was beaten at one size."""
+        own = {claim.baseline: claim.held for claim in self.at(step)}
+        return step.complete and all(own[name] for name in step.claimed)
+
+    def said(self, step: Confirmation) -> str:
+        """What the runs of one size say of the claim, in words."""
+        parts = [
+            f"against {c.baseline} {c.words} ({c.gain.gain:+.4f}, {c.gain.low:+.4f} to "
+            f"{c.gain.high:+.4f}, corrected p {c.corrected:.2g})"
+            for c in self.at(step)
+        ]
+        parts += [f"against {name} nothing can be said, too few pairs" for name in step.unpaired]
+        judged = "the claim held" if self.held(step) else "the claim was not shown"
+        if any(c.gain.high < 0 for c in self.at(step) if c.baseline in step.claimed):
+            judged = "the claim failed"
+        return f"At {step.size} and {step.tokens:,} tokens {judged}: {'; '.join(parts)}."
+
+
+def transfer(
+    steps: Sequence[Confirmation], own: Confirmation | None = None, lost: Sequence[str] = ()
+) -> Transfer:
+    """Test every claim at every size, and follow the gains over sizes.
+
+    Args:
+        steps: one confirmation per larger size.
+        own: the confirmation at the study's own size, for the trends.
+        lost: sizes of which nothing can be said, a sentence each.
+
+    Raises:
+        EvidenceError: no size, or one size twice.
+    """
+    places = [(step.size, step.tokens) for step in steps]
+    if not places or len(set(places)) < len(places):
+        raise EvidenceError(f"a confirmation needs sizes, each once; got {places or 'none'}")
+    ordered = tuple(sorted(steps, key=lambda step: step.flops))
+    pairs = [(step, name) for step in ordered for name in step.objective]
+    corrected: dict[tuple[str, int, str], tuple[float, int]] = {}
+    for claimed in (True, False):  # what is claimed, and what only stands beside it
+        family = [(s, name) for s, name in pairs if (name in s.claimed) is claimed]
+        for (s, name), p in zip(
+            family, holm([s.objective[name].p for s, name in family]), strict=True
+        ):
+            corrected[s.size, s.tokens, name] = p, len(family)
+    claims = tuple(
+        Claim(
+            s.size, s.tokens, name, s.objective[name], *corrected[s.size, s.tokens, name], s.level
+        )
+        for s, name in pairs
+    )
+    every = ((own,) if own is not None else ()) + ordered
+    names = dict.fromkeys(name for step in ordered for name in step.objective)
+    found = (trend([step for step in every if name in step.objective], name) for name in names)
+    return Transfer(ordered, claims, tuple(t for t in found if t is not None), tuple(lost))
+
+
+def trend(steps: Sequence[Confirmation], baseline: str) -> Trend | None:
+    """The change of a gain over sizes: a slope per seed, and their mean with its interval.
+
+    Runs of one seed share their order of data at all sizes, so a seed is what is independent here:
+    each gives one least-squares slope of its gain on log10 of the training FLOPs.
+
+    Returns:
+        None with fewer than two sizes, or fewer than two seeds that finished at all of them.
+    """
+    sizes = np.array([math.log10(step.flops) for step in steps if step.flops > 0])
+    if len(sizes) < max(2, len(steps)) or np.ptp(sizes) == 0:
+        return None
+    gains = [
+        {s: v - step.values(RECOMMENDED)[s] for s, v in step.values(baseline).items()
+         if s in step.values(RECOMMENDED)}
+        for step in steps
+    ]  # fmt: skip
+    seeds = sorted(set.intersection(*(set(row) for row in gains)))
+    if len(seeds) < 2:
+        return None
+    x = sizes - sizes.mean()
+    slopes = [float(x @ np.array([row[s] for row in gains]) / (x @ x)) for s in seeds]
+    mean = paired(slopes)
+    change = Paired("change per tenfold FLOPs", mean.mean, mean.low, mean.high, mean.p, mean.n)
+    return Trend(baseline, change, len(steps))

@@ -1,0 +1,213 @@
+"""From the runs of a confirmation to its paired gains: the claim, with its interval."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.inference.diagnostics import paired
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.runs import Failed, RunResult
+
+RECOMMENDED = "recommended"
+BASELINES = ("natural", "uniform")  # what there is without a search
+BEST = "best observed"
+AVERAGE = "its average"  # a schedule's own shares, held fixed
+BETTER = "better by more than the noise"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How much better the recommended mixture is, from differences paired by seed.
+
+    Attributes:
+        name: the target, or "objective".
+        gain: mean of (baseline - recommended), bits per byte; positive is better.
+        low: lower end of the interval of the gain.
+        high: upper end.
+        p: one-sided probability of a gain this high if the true one were zero.
+        n: pairs of seeds.
+    """
+
+    name: str
+    gain: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or not self.low <= self.gain <= self.high:
+            raise EvidenceError(
+                f"a paired gain needs at least one pair and low <= gain <= high; got {self}"
+            )
+
+    @property
+    def judgment(self) -> str:
+        """What the interval allows one to say."""
+        if self.low > 0:
+            return BETTER
+        if self.high < 0:
+            return "worse by more than the noise"
+        return "within the noise"
+
+
+@dataclass(frozen=True)
+class ConfirmedRun:
+    """One run of a confirmation: which mixture was trained, what it scored."""
+
+    mixture: str
+    objective: float
+    result: RunResult
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Fresh runs of the recommended mixture and its baselines, paired by seed.
+
+    Attributes:
+        runs: every finished run, recommended and baselines.
+        objective: baseline -> paired gain in the objective.
+        targets: baseline -> paired gain per target, in the order of the problem's targets.
+        failed: runs that gave no result.
+        level: coverage of the intervals.
+        unpaired: baselines that share fewer than two seeds with the recommended mixture, so that
+            nothing can be said of them.
+    """
+
+    runs: tuple[ConfirmedRun, ...]
+    objective: Mapping[str, Paired]
+    targets: Mapping[str, tuple[Paired, ...]] = field(default_factory=dict)
+    failed: tuple[Failed, ...] = ()
+    level: float = LEVEL
+    unpaired: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        alone = sorted(set(self.targets) - set(self.objective))
+        if alone:
+            raise EvidenceError(
+                f"targets are compared with {', '.join(alone)}, but the objective is not; "
+                f"it is compared with {', '.join(self.objective) or 'nothing'}"
+            )
+        places = {(run.result.spec.size, run.result.spec.tokens) for run in self.runs}
+        if len(places) > 1:
+            raise EvidenceError(f"a confirmation is at one size; these runs have {sorted(places)}")
+
+    def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
+        """Seed -> value of a target, or of the objective, for one mixture."""
+        return {
+            run.result.spec.seed: run.objective
+            if target is None
+            else run.result.scores[target].value
+            for run in self.runs
+            if run.mixture == mixture
+        }
+
+    @property
+    def mixtures(self) -> tuple[str, ...]:
+        """Names of what finished, in the order in which it was planned."""
+        return tuple(dict.fromkeys(run.mixture for run in self.runs))
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of the recommended mixture."""
+        return len(self.values(RECOMMENDED))
+
+    @property
+    def claimed(self) -> tuple[str, ...]:
+        """Baselines that the recommended mixture claims to beat.
+
+        The best observed mixture and a schedule's own average stand beside it to show what the
+        search, and the schedule, added; to tie with them breaks no promise.
+        """
+        return tuple(name for name in self.objective if name not in (BEST, AVERAGE))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that is claimed could be tested."""
+        return bool(self.claimed) and not set(self.unpaired) - {BEST, AVERAGE}
+
+    @property
+    def size(self) -> str:
+        """Of the proxies; empty without runs."""
+        return self.runs[0].result.spec.size if self.runs else ""
+
+    @property
+    def tokens(self) -> int:
+        """Of each training."""
+        return self.runs[0].result.spec.tokens if self.runs else 0
+
+    @property
+    def flops(self) -> float:
+        """Of one training, on average."""
+        return sum(run.result.flops for run in self.runs) / max(1, len(self.runs))
+
+
+def differences(
+    runs: Sequence[ConfirmedRun], baseline: str, target: str | None = None
+) -> list[float]:
+    """Baseline minus recommended, one per seed that both were trained with, in order of seeds.
+
+    Args:
+        runs: of a confirmation.
+        baseline: name of the mixture compared with.
+        target: a target's name, or None for the objective.
+
+    Raises:
+        EvidenceError: no seed was trained with both mixtures.
+    """
+    together = Confirmation(tuple(runs), {})
+    ours, theirs = together.values(RECOMMENDED, target), together.values(baseline, target)
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        raise EvidenceError(
+            f"no seed has both a recommended and a {baseline} run: recommended has "
+            f"{sorted(ours) or 'none'}, {baseline} has {sorted(theirs) or 'none'}"
+        )
+    return [theirs[seed] - ours[seed] for seed in seeds]
+
+
+def confirmation(
+    runs: Sequence[ConfirmedRun],
+    targets: Sequence[str],
+    *,
+    failed: Sequence[Failed] = (),
+    baselines: Sequence[str] = BASELINES,
+    level: float = LEVEL,
+) -> Confirmation:
+    """Gains of the recommended mixture over each baseline, paired by seed.
+
+    Args:
+        runs: recommended and baselines, at the same seeds.
+        targets: names of the problem's targets, in their order.
+        failed: runs that gave no result; their seeds are left out of the pairs they miss.
+        baselines: names of the mixtures compared with.
+        level: coverage of the intervals.
+
+    Raises:
+        EvidenceError: no baseline shares two seeds with the recommended mixture.
+    """
+    ours = {run.result.spec.seed for run in runs if run.mixture == RECOMMENDED}
+    shared = {
+        name: ours & {run.result.spec.seed for run in runs if run.mixture == name}
+        for name in baselines
+    }
+    known = [name for name, seeds in shared.items() if len(seeds) > 1]
+    if not known:
+        counts = ", ".join(f"{name} {len(seeds)}" for name, seeds in shared.items())
+        raise EvidenceError(
+            "a confirmation needs two seeds with which the recommended mixture and a baseline "
+            f"finished; shared seeds: {counts or 'no baseline'}; {len(failed)} runs failed"
+        )
+
+    def gain(baseline: str, target: str | None) -> Paired:
+        found = paired(differences(runs, baseline, target), level)
+        return Paired(target or "objective", found.mean, found.low, found.high, found.p, found.n)
+
+    return Confirmation(
+        runs=tuple(runs),
+        objective={b: gain(b, None) for b in known},
+        targets={b: tuple(gain(b, target) for target in targets) for b in known},
+        failed=tuple(failed),
+        level=level,
+        unpaired=tuple(name for name in baselines if name not in known),
+    )

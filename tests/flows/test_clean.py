@@ -1,0 +1,129 @@
+"""`cuvee clean` removes what can be made again, by age, and nothing that is in use or evidence."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cuvee.flows.clean import KINDS, clean, seconds
+from cuvee.flows.workspace import Home
+from cuvee.mixtures.errors import RecipeError, ServiceError, UnknownName
+
+DAY = 86_400
+FILES = {
+    "corpora/aa/train.bin": 40, "corpora/bb/train.bin": 1, "corpora/.cc.partial/x": 40,
+    "corpora/.aa.lock": 40, "checkpoints/pack-1/state": 40, "checkpoints/starts/s/m": 1,
+    "archives/a.whl": 40, "benchmarks/q.jsonl": 40, "prefect/prefect.db": 40,
+    "ray/session_1/log": 40,
+    "store/runs/f/result.json": 40, "store/runs/f/result.json.1.draft": 40, "store/sweeps/dead": 40,
+    "store/approvals/a.json": 40, "mlflow/mlflow.db": 40, "studies/s/report.md": 40,
+}  # fmt: skip
+EVIDENCE = {
+    "store/runs/f/result.json", "store/approvals/a.json", "mlflow/mlflow.db", "studies/s/report.md"
+}  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path):
+    for name, days in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x" * 5000)
+        when = time.time() - days * DAY
+        os.utime(path, (when, when))
+    for folder in sorted((p for p in tmp_path.rglob("*") if p.is_dir()), reverse=True):
+        newest = max(p.stat().st_mtime for p in folder.iterdir())
+        os.utime(folder, (newest, newest))
+    return Home(tmp_path)
+
+
+def left(home):
+    paths = (p for p in home.root.rglob("*") if p.is_file() and p.name != ".in-use")
+    return {str(p.relative_to(home.root)) for p in paths}
+
+
+def test_nothing_goes_unless_it_is_told_to(home):
+    """Catches a first look that removes."""
+    table, said = clean(home, [], older="", remove=False)
+    assert left(home) == set(FILES)
+    assert said.startswith("11 items, ") and "nothing was removed" in said
+    assert table.row_count == len(KINDS) - 2  # neither what came from the Hub nor digests
+
+
+def test_evidence_goes_by_name_alone(home):
+    """Catches results, approvals or the record taken for what can be made again."""
+    clean(home, [], older="", remove=True)
+    assert left(home) == EVIDENCE | {"corpora/.aa.lock"}
+    clean(home, ["record"], older="", remove=True)
+    assert left(home) == EVIDENCE - {"mlflow/mlflow.db"} | {"corpora/.aa.lock"}
+
+
+def test_only_what_is_older_goes(home):
+    """Catches an age of a folder that is not that of what was used last in it."""
+    clean(home, ["corpora", "checkpoints"], older="30d", remove=True)
+    gone = {"corpora/aa/train.bin", "corpora/.cc.partial/x", "checkpoints/pack-1/state"}
+    assert left(home) == set(FILES) - gone
+
+
+@pytest.mark.parametrize(("age", "wanted"), [("12h", 43_200), ("30d", 30 * DAY), ("2w", 14 * DAY)])
+def test_ages_are_read(age, wanted):
+    """Catches days taken for hours."""
+    assert seconds(age) == wanted
+
+
+@pytest.mark.parametrize("age", ["30", "d", "-1d", "1.5d", "30 months"])
+def test_what_is_no_age_is_refused(age, home):
+    """Catches a limit that is silently not there."""
+    with pytest.raises(RecipeError, match="--older"):
+        clean(home, [], older=age, remove=True)
+    with pytest.raises(UnknownName, match="did you mean 'corpora'"):
+        clean(home, ["corpus"], older="", remove=True)
+    assert left(home) == set(FILES)
+
+
+USER = """
+import sys, time
+from pathlib import Path
+from cuvee.flows.workspace import settle
+settle(Path(sys.argv[1])); print("in use", flush=True); time.sleep(60)
+"""
+
+
+def test_a_home_in_use_is_left_alone(home):
+    """Catches a corpus removed under a run that trains on it, here or on another machine."""
+    command = [sys.executable, "-c", USER, str(home.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as user:
+        assert user.stdout.readline() == "in use\n"
+        with pytest.raises(ServiceError, match="a command uses"):
+            clean(home, [], older="", remove=True)
+        user.kill()
+    (home.root / "store/sweeps/alive").write_text("3")
+    with pytest.raises(ServiceError, match="a sweep wrote to the store"):
+        clean(home, [], older="", remove=True)
+    assert left(home) == set(FILES) | {"store/sweeps/alive"}
+    (home.root / "store/sweeps/alive").unlink()
+    clean(home, [], older="", remove=True)
+    assert left(home) == EVIDENCE | {"corpora/.aa.lock"}
+
+
+def test_a_sweep_into_a_store_elsewhere_keeps_the_home(home, tmp_path_factory, monkeypatch):
+    """Catches heartbeats looked for in the home alone, where CUVEE_STORE names another folder."""
+    store = tmp_path_factory.mktemp("store")
+    (store / "sweeps").mkdir()
+    (store / "sweeps" / "alive").write_text("3")
+    for url in (str(store), f"file://{store}"):
+        monkeypatch.setenv("CUVEE_STORE", url)
+        with pytest.raises(ServiceError, match="a sweep wrote to the store"):
+            clean(home, [], older="", remove=True)
+    assert left(home) == set(FILES)
+
+
+def test_a_link_is_removed_and_not_what_it_leads_to(home, tmp_path_factory):
+    """Catches text elsewhere removed because a home links to it."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "mine").write_text("x")
+    (home.root / "corpora" / "linked").symlink_to(elsewhere, target_is_directory=True)
+    clean(home, ["corpora"], older="", remove=True)
+    assert (elsewhere / "mine").exists() and not (home.root / "corpora" / "linked").is_symlink()

@@ -1,0 +1,232 @@
+"""`cuvee confirm` through the real parts: a finished tiny study, a larger size, card and record.
+
+The study is run once for the file; each test takes a copy of its home.
+"""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+import tiny_study
+from typer.testing import CliRunner
+
+from cuvee.flows import finished
+from cuvee.flows.cli import app
+from cuvee.flows.confirm_larger import run as confirm
+from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.execution.ray_executor import Runner
+from cuvee.flows.plan import draw_up as plan
+from cuvee.flows.recipe.schema import parse
+from cuvee.flows.study import run
+from cuvee.flows.workspace import Home
+from cuvee.mixtures.errors import CorruptError, EvidenceError, RecipeError
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study import finished as handoff_card
+
+pytestmark = pytest.mark.slow
+SIZES = (
+    "{seeds: 2, sizes: [{size: 0.3M, tokens: 90000}], mixtures: "
+    "{hand: {code: 0.2, prose: 0.6, tables: 0.2}}}"
+)
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    with PrefectApi(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """One local Ray for the file: runners join what is already initialized."""
+    with Runner(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
+        assert runner.slots == 2
+        yield
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, api, cluster):
+    """A finished study, confirmed at one larger size; and the time at which its runs were kept."""
+    folder = tmp_path_factory.mktemp("confirm")
+    tiny_study.write_corpus(folder / "corpus")
+    home = Home(folder / "home")
+    run(tiny_study.recipe(folder / "corpus"), home, api)
+    shutil.copytree(home.root, folder / "before")
+    text = tiny_study.recipe(folder / "corpus", confirm=SIZES)
+    return folder, text, confirm(text, home, api)
+
+
+@pytest.fixture
+def before(study, tmp_path):
+    """A home with the study finished and nothing confirmed."""
+    shutil.copytree(study[0] / "before", tmp_path / "home")
+    return Home(tmp_path / "home"), study[1]
+
+
+@pytest.fixture
+def after(study, tmp_path):
+    """A home with the study confirmed."""
+    shutil.copytree(study[0] / "home", tmp_path / "home")
+    return Home(tmp_path / "home"), study[1]
+
+
+def test_a_confirmation_trains_the_larger_size_and_says_what_held(study):
+    """Catches a step that is skipped: runs, tests, trend, card, report each come from another."""
+    folder, _, summary = study
+    home = Home(folder / "home")
+    assert summary["trained_now"] == 2 * 5 and summary["failed"] == 0
+    (step,) = summary["larger_sizes"]
+    assert (step["size"], step["tokens"]) == ("0.3M", 90_000)
+    assert set(step["gains"]) == {"natural", "uniform", "best observed", "hand"}
+    for pair in step["gains"].values():
+        assert pair["low"] <= pair["gain"] <= pair["high"] and pair["p"] <= pair["corrected_p"]
+    assert {t["sizes"] for t in summary["trends"].values()} == {2}
+    assert summary["card"]["calibration"]["predictions"] == 3
+    assert json.loads((home.study("tiny") / "summary.json").read_text()) == summary
+    page = (home.study("tiny") / "report.html").read_text()
+    assert "Larger sizes" in page and summary["card"]["sha256"] in page
+    card = handoff_card.latest(Store(home.store), "tiny")  # what whoever approves it reads
+    assert card.tests == 2 and card.verdict == summary["verdict"]
+    before = folder / "before" / "studies" / "tiny" / "recommendation.json"
+    assert before.read_text() == (home.study("tiny") / "recommendation.json").read_text()
+
+
+def test_the_card_was_kept_before_the_first_run(study):
+    """Catches a card that is written with the outcome at hand: by the clock of the files."""
+    folder, _, summary = study
+    store = folder / "home" / "store"
+    (card,) = (store / "predictions").glob("*.json")
+    old = {path.name for path in (folder / "before" / "store" / "runs").iterdir()}
+    fresh = [p for p in (store / "runs").iterdir() if p.name not in old]
+    assert len(fresh) == 10
+    assert all((p / "result.json").stat().st_mtime > card.stat().st_mtime for p in fresh)
+    assert all(p["trained_before"] == 0 for p in summary["card"]["predictions"])
+    kept = json.loads(card.read_text())
+    assert kept["sha256"] == summary["card"]["sha256"]
+    with sqlite3.connect(folder / "home" / "mlflow" / "mlflow.db") as base:
+        rows = dict(base.execute("select key, value from tags where key like 'cuvee.card%'"))
+        parents = base.execute(
+            "select count(*) from tags where key = 'cuvee.kind' and value = 'study'"
+        ).fetchone()
+    assert rows["cuvee.card"] == kept["sha256"] and parents == (1,)  # the study's own record
+    copies = list((folder / "home" / "mlflow").rglob(f"predictions/{card.name}"))
+    assert copies and json.loads(copies[0].read_text())["content"] == kept["content"]
+
+
+def test_confirming_again_trains_nothing_and_keeps_the_card(after, api):
+    """Catches a card that is dated anew, and trainings that are done twice."""
+    home, text = after
+    first = json.loads((home.study("tiny") / "summary.json").read_text())
+    again = confirm(text, home, api)
+    assert again["trained_now"] == 0
+    assert again["card"] == first["card"] and again["larger_sizes"] == first["larger_sizes"]
+    rerun = run(text, home, api)  # and the study itself does not forget what was confirmed
+    assert rerun["trained_now"] == 2  # the recipe now names a mixture: its two seeds at own size
+    assert rerun["card"] == first["card"]
+
+
+def test_a_lost_run_is_trained_again_and_nothing_else(after, api):
+    """Catches a confirmation that begins anew when it was interrupted: runs are found by name."""
+    home, text = after
+    first = json.loads((home.study("tiny") / "summary.json").read_text())
+    (card,) = Path(home.store, "predictions").glob("*.json")
+    lost = json.loads(card.read_text())["content"]["promises"][0]["runs"][0]
+    shutil.rmtree(Path(home.store, "runs", lost))
+    again = confirm(text, home, api)
+    assert again["trained_now"] == 1 and again["larger_sizes"] == first["larger_sizes"]
+    assert again["card"]["sha256"] == first["card"]["sha256"]
+
+
+def test_another_size_is_another_card_and_both_stay(after, api):
+    """Catches a second card that replaces the first, and known gains that count as predicted."""
+    home, text = after
+    more = text.replace("[{size: 0.3M", "[{size: 0.3M, tokens: 120000}, {size: 0.3M")
+    found = confirm(more, home, api)
+    assert found["trained_now"] == 10 and found["card"]["version"] == 2
+    assert len(list(Path(home.store, "predictions").glob("*.json"))) == 2
+    late = {p["tokens"]: p["trained_before"] for p in found["card"]["predictions"]}
+    assert late == {120_000: 0, 90_000: 4}
+    assert found["card"]["calibration"]["predictions"] == 6  # each once, by its first card
+
+
+def test_a_changed_card_stops_the_confirmation_and_is_said(after, api):
+    """Catches a prediction that can be moved to what was observed."""
+    home, text = after
+    (card,) = Path(home.store, "predictions").glob("*.json")
+    card.write_text(card.read_text().replace('"mean":', '"mean": 1', 1))
+    with pytest.raises(CorruptError, match="not what was written.*Restore it"):
+        confirm(text, home, api)
+
+
+def test_evidence_that_is_void_is_refused(before, api, tmp_path):
+    """Catches a claim that is tested although the study it came from no longer stands."""
+    home, text = before
+    for changed, word in (
+        (text.replace("tokens: 60000", "tokens: 70000", 1), "proxy.tokens: 60000 before, 70000"),
+        (text.replace("domain/prose: 1", "domain/code: 1"), "objective"),
+        (text.replace("name: tiny", "name: other"), "no finished study 'other'"),
+    ):
+        with pytest.raises(EvidenceError, match=word):
+            finished.read(parse(changed), home)
+    free = text.replace("proxy: {", "proxy: {pack: 2, ").replace(
+        "seeds: 2, sizes", "seeds: 4, sizes"
+    )
+    assert finished.read(parse(free), home).answer.domains  # no recommendation depends on these
+    with pytest.raises(RecipeError, match="names no sizes"):
+        finished.sizes(parse(text.replace("sizes: [{size: 0.3M, tokens: 90000}], ", "")))
+    answer = home.study("tiny") / "recommendation.json"
+    shutil.copy(answer, tmp_path / "kept")
+    values = json.loads(answer.read_text())
+    values["stages"][0]["weights"] = [0.2, 0.3, 0.5]
+    answer.write_text(json.dumps(values))
+    with pytest.raises(EvidenceError, match="changed after it was made"):
+        finished.read(parse(text), home)
+    shutil.copy(tmp_path / "kept", answer)
+    gone = values["evidence"][0]
+    shutil.rmtree(Path(home.store, "runs", gone))
+    with pytest.raises(EvidenceError, match=r"1 of \d+ runs .*not in the store"):
+        confirm(text, home, api)
+
+
+def test_text_that_changed_under_a_study_is_named(before, study, api, tmp_path):
+    """Catches evidence that is tied to the names of domains."""
+    home, text = before
+    shutil.copytree(study[0] / "corpus", tmp_path / "corpus")
+    prose = tmp_path / "corpus" / "prose.jsonl"
+    rows = prose.read_text().splitlines(keepends=True)
+    prose.write_text("".join(rows[:-3]))
+    moved = text.replace(str(study[0] / "corpus"), str(tmp_path / "corpus"))
+    recipe = home.study("tiny") / "recipe.yaml"  # the same study at another path
+    recipe.write_text(
+        recipe.read_text().replace(str(study[0] / "corpus"), str(tmp_path / "corpus"))
+    )
+    with pytest.raises(EvidenceError, match="the text has changed under it.*prose"):
+        confirm(moved, home, api)
+    assert not Path(home.store, "predictions").exists()
+
+
+def test_the_command_says_a_mistake_in_one_sentence(tmp_path, study):
+    """Catches a traceback for an unfinished study, and servers that are started for nothing."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(study[1])
+    done = CliRunner().invoke(app, ["confirm", str(path), "--home", str(tmp_path / "home")])
+    assert done.exit_code == 2
+    assert "cuvee: error: there is no finished study 'tiny'" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "home" / "prefect-api").exists()
+
+
+def test_the_plan_counts_the_confirmation_of_each_size(after, study, capsys):
+    """Ten runs of 22 steps of 16 x 256 tokens: 0.1M each. Catches a plan that leaves out what
+    `cuvee confirm` will cost."""
+    from cuvee.flows.progress_bars import Display
+
+    home, text = after
+    plan(parse(text), home, Display())
+    out = capsys.readouterr().out
+    assert "10 for the confirmation" in out
+    assert "`cuvee confirm` at 0.3M: 10 runs of 0.1M tokens" in out
+    assert "measured on earlier runs of this size" in out
+    runs = [o for o in Store(home.store).outcomes() if o.spec.tokens == 90_000]
+    assert f"{sum(run.flops for run in runs):.2e} FLOPs" in out

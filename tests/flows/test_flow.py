@@ -1,0 +1,241 @@
+"""A whole study through the real parts: corpus, proxies, Ray, Prefect, MLflow, report.
+
+The study is tiny (three domains of text that Python brings along, proxies of 0.3M parameters), and
+it is run once for the file; each test then looks at it, harms it, or runs it again.
+"""
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tiny_study
+
+from cuvee.flows.execution import evaluator as training
+from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.execution.ray_executor import Runner, ended
+from cuvee.flows.prepare import plainly, prepare, problem
+from cuvee.flows.recipe.schema import parse
+from cuvee.flows.study import run
+from cuvee.flows.workspace import Home
+from cuvee.mixtures.errors import DataError, TrainingError
+from cuvee.mixtures.runs import Failed, RunResult
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.tracking.recorder import Recorder
+from cuvee.tasks.tracking.tracker import MemoryLedger
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    with PrefectApi(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """One local Ray for the file: runners join what is already initialized."""
+    import ray
+
+    with Runner(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
+        assert runner.slots == 2
+        yield
+    ended()
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, api, cluster):
+    folder = tmp_path_factory.mktemp("study")
+    tiny_study.write_corpus(folder / "corpus")
+    home = Home(folder / "home")
+    text = tiny_study.recipe(folder / "corpus")
+    return home, text, run(text, home, api)
+
+
+def copied(study, tmp_path: Path) -> tuple[Home, str]:
+    home, text, _ = study
+    shutil.copytree(home.root, tmp_path / "home")
+    return Home(tmp_path / "home"), text
+
+
+def test_a_study_leaves_all_that_was_promised(study):
+    """Catches a step that is skipped: each file and figure comes from another step."""
+    home, _, summary = study
+    folder = home.study("tiny")
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert summary["failed"] == 0 and summary["reused"] == 0
+    assert summary["trained_now"] == summary["proxies"] == 8 + 4 + 8
+    assert summary["tokens_per_second"] > 100 and -1 <= summary["rank_correlation"] <= 1
+    assert sum(summary["weights"].values()) == pytest.approx(1)
+    for name in ("natural", "uniform"):
+        pair = summary["confirmation"][name]
+        assert pair["low"] <= pair["gain"] <= pair["high"] and pair["n"] == 2
+    assert summary["weights"]["prose"] > 0.5  # the objective is prose alone
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") >= 3 and "<script src" not in page and "<link" not in page
+    assert "prose" in (folder / "report.md").read_text()
+    assert (folder / "recipe.yaml").read_text() == study[1]
+
+
+def test_the_record_has_a_parent_and_a_child_per_proxy(study):
+    """Catches a record without curves, scores, or the link from child to parent."""
+    home, _, summary = study
+    with sqlite3.connect(home.record / "mlflow.db") as base:
+        parents = base.execute(
+            "select value, count(*) from tags where key='mlflow.parentRunId' group by value"
+        ).fetchall()
+        assert [count for _, count in parents] == [summary["proxies"]]
+        names = dict(base.execute("select key, count(distinct run_uuid) from metrics group by key"))
+        states = base.execute("select distinct status from runs").fetchall()
+    assert names["domain/prose"] == names["objective"] == summary["proxies"]
+    assert states == [("FINISHED",)]
+
+
+def test_the_same_study_again_trains_nothing_and_answers_the_same(study, api, tmp_path):
+    """Catches a fingerprint or a fit that depends on the clock, the process or the order."""
+    home, text = copied(study, tmp_path)
+    before = (home.study("tiny") / "recommendation.json").read_text()
+    again = run(text, home, api)
+    assert again["trained_now"] == 0 and again["reused"] == again["proxies"]
+    assert (home.study("tiny") / "recommendation.json").read_text() == before
+    shutil.rmtree(Path(home.store) / "recommendations")  # now it must be computed anew
+    run(text, home, api)
+    assert (home.study("tiny") / "recommendation.json").read_text() == before
+
+
+def test_a_damaged_result_is_trained_again_and_nothing_else(study, api, tmp_path):
+    """Catches damage that is used, and damage that costs more than itself."""
+    home, text = copied(study, tmp_path)
+    before = (home.study("tiny") / "recommendation.json").read_text()
+    record = min(Path(home.store).glob("runs/*/result.json"))
+    raw = bytearray(record.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    record.write_bytes(raw)
+    again = run(text, home, api)
+    assert again["trained_now"] == 1
+    assert (home.study("tiny") / "recommendation.json").read_text() == before
+    assert len(list(record.parent.glob("*corrupt*"))) == 1
+
+
+def test_a_damaged_shard_is_never_trained_on(study, api, tmp_path):
+    """Catches a corpus that is trusted because it is there: it must be made again."""
+    home, text = copied(study, tmp_path)
+    shard = next(home.corpora.glob("*/code/train.bin"))
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:100] + bytes([sound[100] ^ 1]) + sound[101:])
+    again = run(text, home, api)
+    assert shard.read_bytes() == sound and again["trained_now"] == 0
+
+
+class Bench:
+    """Trainings over the study's corpus, with a store of their own."""
+
+    def __init__(self, study, folder: Path, api: PrefectApi, failed_share: float = 0.2) -> None:
+        home, text, _ = study
+        self.recipe = parse(text)
+        prepared = prepare(self.recipe, home, plainly)
+        self.problem = problem(self.recipe, prepared)
+        self.store = Store(str(folder / "store"))
+        self.ledger = MemoryLedger()
+        recorder = Recorder(self.ledger)
+        recorder.begin("bench", {}, {})
+        self.runner = Runner(folder, device="cpu", cores=2)
+        self.trainings = training.Trainings(
+            prepared,
+            self.store,
+            recorder,
+            self.runner,
+            checkpoints=folder / "checkpoints",
+            failed_share=failed_share,
+        )
+        self.api = api
+
+    def train(self, specs):
+        from prefect import flow
+
+        with self.api.session(), self.runner:
+            return flow(lambda: self.trainings(specs), name="bench", persist_result=False)()
+
+
+def test_a_worker_killed_in_mid_training_costs_no_result(study, api, tmp_path):
+    """Catches a pack that is lost with its worker, and a retry that gives other losses."""
+    import threading
+    import time
+
+    bench = Bench(study, tmp_path, api)
+    spec = bench.problem.spec((0.2, 0.3, 0.5), 9)
+    (undisturbed,) = Bench(study, tmp_path / "calm", api).train((spec,))
+    killed: list[int] = []
+
+    def kill_once() -> None:
+        deadline = time.monotonic() + 60
+        while not killed and time.monotonic() < deadline:
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if any("ray::pack-" in word for word in process.cmdline()):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill_once)
+    thread.start()
+    (disturbed,) = bench.train((spec,))
+    thread.join()
+    assert killed
+    assert isinstance(disturbed, RunResult)
+    assert disturbed.scores == undisturbed.scores and disturbed.curve == undisturbed.curve
+
+
+def test_a_proxy_that_diverges_is_counted_and_the_others_go_on(study, api, tmp_path):
+    """Catches NaN turned into a number, and one failure that ends the study."""
+    import dataclasses
+
+    bench = Bench(study, tmp_path, api)
+    good = [bench.problem.spec((0.2, 0.3, 0.5), seed) for seed in range(5)]
+    bad = dataclasses.replace(good[0], rate=1e9)
+    outcomes = bench.train((*good[:2], bad, *good[2:]))
+    assert isinstance(outcomes[2], Failed) and "diverge" in outcomes[2].reason
+    assert all(isinstance(run, RunResult) for run in (*outcomes[:2], *outcomes[3:]))
+    assert isinstance(bench.store.get(bad.fingerprint), Failed)  # known, so not tried for ever
+    assert {run.status for run in bench.ledger.runs.values() if run.parent} == {
+        "FINISHED",
+        "FAILED",
+    }
+
+
+def test_too_many_failures_stop_the_study_and_keep_the_rest(study, api, tmp_path):
+    """Catches a study that goes on to fit what is left of a design."""
+    import dataclasses
+
+    bench = Bench(study, tmp_path, api)
+    good = [bench.problem.spec((0.2, 0.3, 0.5), seed) for seed in range(2)]
+    bad = [dataclasses.replace(spec, rate=1e9) for spec in good]
+    with pytest.raises(TrainingError, match=r"2 of 4 .*failed_share"):
+        bench.train((*good, *bad))
+    assert all(isinstance(bench.store.get(spec.fingerprint), RunResult) for spec in good)
+
+
+def test_a_run_planned_on_other_data_is_refused(study, api, tmp_path):
+    """Catches evidence that is tied to a domain's name alone."""
+    import dataclasses
+
+    bench = Bench(study, tmp_path, api)
+    spec = bench.problem.spec((0.2, 0.3, 0.5), 0)
+    other = dataclasses.replace(spec, identities=("0" * 64, *spec.identities[1:]))
+    with pytest.raises(DataError, match="code.*plan the study again"):
+        bench.train((other,))
+
+
+def test_order_of_specs_is_order_of_outcomes(study, api, tmp_path):
+    """Catches outcomes that come back in the order in which they finished."""
+    bench = Bench(study, tmp_path, api)
+    specs = [bench.problem.spec(w, 0) for w in ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0))]
+    outcomes = bench.train(specs)
+    assert [run.spec for run in outcomes] == specs
+    best = np.argmin([[run.scores[t].value for t in bench.problem.targets] for run in outcomes], 0)
+    assert list(best) == [0, 1, 2]  # each domain is learned best from itself

@@ -1,0 +1,478 @@
+"""Approval and export: what may go out, what is told of it, and how a change is found."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+import receiver
+import recommended_study
+
+from cuvee.flows import handoff
+from cuvee.flows.recipe.schema import parse
+from cuvee.flows.refit import refit
+from cuvee.flows.workspace import Home
+from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
+from cuvee.tasks import export
+from cuvee.tasks.approval import approve, manifest
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study import finished
+from cuvee.tasks.tracking.fields import bound_tags
+from cuvee.tasks.tracking.mlflow import open_ledger
+
+ROOT = Path(__file__).parent.parent.parent
+SHORT = ("axolotl", "huggingface", "nanotron")  # 1,562 sequences are too few for them
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A corpus and a home with a recommendation that nobody has approved."""
+    root = tmp_path_factory.mktemp("study")
+    recommended_study.make(root / "corpus", Home(root / "home"))
+    open_ledger(Home(root / "home").record).versions("none")  # a new record takes seconds
+    (root / "home").chmod(0o700)  # as `settle` makes it
+    return root
+
+
+@pytest.fixture
+def study(made, tmp_path):
+    """A copy of it: (recipe, home, corpus)."""
+    shutil.copytree(made / "home", tmp_path / "home")
+    recipe = parse(recommended_study.text(made / "corpus"))
+    return recipe, Home(tmp_path / "home"), made / "corpus"
+
+
+def changed(corpus: Path, **changes: str):
+    return parse(recommended_study.text(corpus, **changes))
+
+
+def test_what_nobody_approved_goes_out_as_a_draft_only(study, tmp_path):
+    """Catches an export that passes for approved, and a draft that does not say so."""
+    recipe, home, _ = study
+    with pytest.raises(ApprovalError, match=r"not approved.*cuvee approve.*--draft"):
+        handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    place, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"), draft=True)
+    assert json.loads(Path(place).read_text()) == content
+    assert content["status"] == "draft" and content["approval"] is None
+    handoff.approve(recipe, home, by="ada")
+    _, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"), draft=True)
+    assert content["status"] == "draft"  # asked for as a draft, it stays one
+
+
+def test_an_approval_is_kept_with_its_grounds(study):
+    """Catches an approval without who, when or what for, and a second one that hides it."""
+    recipe, home, _ = study
+    card, approval = handoff.approve(recipe, home, by="ada", note="as discussed")
+    kept = approve.get(Store(home.store), card.identity)
+    assert kept == approval
+    assert (kept.by, kept.note, kept.via) == ("ada", "as discussed", "command line")
+    assert kept.at.endswith("+00:00") and kept.data == card.data and len(kept.data) == 4
+    assert set(kept.runs) == {o.spec.fingerprint for o in Store(home.store).outcomes()}
+    assert handoff.approve(recipe, home, by="eve")[1] == approval
+
+
+@pytest.mark.parametrize("form", export.names())
+def test_every_format_is_exported_with_a_manifest_that_holds(study, tmp_path, form):
+    """Catches a manifest of other files, tokens or epochs than those that were exported."""
+    recipe, home, _ = study
+    card, _ = handoff.approve(recipe, home, by="ada")
+    target = str(tmp_path / form)
+    if form in SHORT:
+        with pytest.raises(ExportError, match=r"rounds too coarsely|draws at random"):
+            handoff.export(recipe, home, form=form, to=target)
+        assert not Path(target).exists()
+        return
+    place, content = handoff.export(recipe, home, form=form, to=target)
+    assert place == f"{target}/manifest.json" and handoff.verify(target, home) == content
+    assert set(content["files"]) == {p.name for p in Path(target).iterdir()} - {"manifest.json"}
+    assert content["recommendation"] == card.fingerprint and content["approval"]["by"] == "ada"
+    assert content["target_tokens"] == 400_000 and content["unit"]
+    for domain, share in zip(content["domains"], card.answer.weights, strict=True):
+        assert domain["weight"] == pytest.approx(share, abs=1e-9)
+        assert domain["tokens"] == pytest.approx(share * 400_000, abs=1)
+        exist = card.domains.domains[card.domains.index(domain["name"])]
+        assert domain["epochs"] == pytest.approx(share * 400_000 / exist.tokens)
+        assert domain["identity"] == exist.identity
+        assert domain["delivered_tokens"] == pytest.approx(share * 400_000, rel=0.01, abs=256)
+    before = {p.name: p.read_bytes() for p in Path(target).iterdir()}
+    handoff.export(recipe, home, form=form, to=target)
+    assert {p.name: p.read_bytes() for p in Path(target).iterdir()} == before
+
+
+def test_a_change_to_any_exported_byte_is_found(study, tmp_path):
+    """Catches a check that reads the hashes from the file that was changed."""
+    recipe, home, _ = study
+    handoff.approve(recipe, home, by="ada")
+    target = tmp_path / "out"
+    handoff.export(recipe, home, form="olmo_core", to=str(target))
+    for file in sorted(target.iterdir()):
+        raw = file.read_bytes()
+        file.write_bytes(raw[:-3] + bytes([raw[-3] ^ 1]) + raw[-2:])
+        with pytest.raises(ExportError):
+            handoff.verify(str(target), home)
+        file.unlink()
+        with pytest.raises(ExportError):
+            handoff.verify(str(target), home)
+        file.write_bytes(raw)
+    handoff.verify(str(target), home)
+
+
+def test_a_manifest_that_was_forged_whole_is_not_known_to_the_store(study, tmp_path):
+    """Catches a draft that is made an approved export by writing all hashes anew."""
+    recipe, home, _ = study
+    target = tmp_path / "out"
+    _, content = handoff.export(recipe, home, form="json", to=str(target), draft=True)
+    plain = {name: value for name, value in content.items() if name != "sha256"}
+    plain |= {"status": "approved", "approval": {"by": "eve", "at": "", "note": "", "via": ""}}
+    text = manifest.canonical(plain)
+    forged = plain | {"sha256": manifest._sha256(text.encode())}
+    (target / "manifest.json").write_text(json.dumps(forged))
+    assert manifest.verify(str(target))[1] == []  # without the store it cannot be told
+    with pytest.raises(ExportError, match="no such export was written from this store"):
+        handoff.verify(str(target), home)
+
+
+def test_nothing_of_an_earlier_export_stays_beside_a_later_one(study, tmp_path):
+    """Catches files of stages that are gone, and of others taken for ours by a manifest."""
+    recipe, home, _ = study
+    card, store, target = handoff.latest(recipe, home), Store(home.store), tmp_path / "out"
+    form, blend = export.build("json"), handoff.blend(recipe, card)
+
+    def written(*names: str, known: Store = store) -> set[str]:
+        files = dict.fromkeys(names, "x")
+        content = manifest.manifest(card, form, blend, files, approval=None)
+        manifest.write(str(target), files, content, known)
+        return {path.name for path in target.iterdir()}
+
+    assert written("a", "b") == {"a", "b", "manifest.json"}
+    (target / "mine").write_text("x")
+    assert written("a", "c") == {"a", "c", "mine", "manifest.json"}
+    written("c", "mine", known=Store(str(tmp_path / "a stranger's")))
+    assert written("d") == {"a", "c", "mine", "d", "manifest.json"}
+
+
+def test_a_strangers_manifest_reaches_nothing_outside_of_the_store(study, tmp_path):
+    """Catches a hash of the manifest that names a file of the user, which is then moved aside."""
+    recipe, home, _ = study
+    target = tmp_path / "out"
+    _, content = handoff.export(recipe, home, form="json", to=str(target), draft=True)
+    victim = home.root / "victim.json"
+    victim.write_text('{"precious": 1}')
+    forged = {**content, "sha256": os.path.relpath(victim, Path(home.store, "manifests"))[:-5]}
+    (target / "manifest.json").write_text(json.dumps(forged))
+    with pytest.raises(ExportError, match="no such export was written from this store"):
+        handoff.verify(str(target), home)
+    assert victim.read_text() == '{"precious": 1}'
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ('{"files": {"..": "x"}, "sha256": "x"}', ".. is missing"),
+        ('{"files": {"a.txt": "x"}, "status": NaN}', "is not the manifest"),
+        ("[" * 100_000, "is not the manifest"),
+    ],
+    ids=["folder", "nan", "deep"],
+)
+def test_a_damaged_manifest_is_a_sentence_and_stops_no_export(study, raw, words):
+    """Catches IsADirectoryError, ValueError and RecursionError, in `--verify` and in `export`."""
+    recipe, home, _ = study
+    where, content = handoff.export(recipe, home, form="json", draft=True)
+    Path(where).write_text(raw)
+    with pytest.raises(ExportError, match=words):
+        handoff.verify(where, home)
+    again, made = handoff.export(recipe, home, form="json", draft=True)
+    assert made == content
+    assert handoff.verify(again, home) == content
+
+
+def test_void_evidence_is_neither_approved_nor_handed_on(study, monkeypatch, tmp_path):
+    """Catches an approval of a recommendation whose recipe, code or runs are not those it had."""
+    recipe, home, corpus = study
+    other = changed(corpus, objective="{name: mean, weights: {domain/prose: 1}}")
+    with pytest.raises(ApprovalError, match="the recipe has changed"):
+        handoff.approve(other, home, by="ada")
+    with monkeypatch.context() as patch:
+        patch.setattr(handoff, "code_version", lambda: "other")
+        with pytest.raises(ApprovalError, match="the code that fits and recommends has changed"):
+            handoff.approve(recipe, home, by="ada")
+    runs = sorted(Path(home.store, "runs").iterdir())
+    result = runs[0] / "result.json"
+    raw = result.read_text()
+    result.write_text(raw.replace('"value": 1', '"value": 2', 1))
+    with pytest.raises(ApprovalError, match=r"1 of the \d+ runs.*missing.*or damaged"):
+        handoff.approve(recipe, home, by="ada")
+    result.write_text(raw)
+    handoff.approve(recipe, home, by="ada")
+    shutil.rmtree(runs[1])
+    with pytest.raises(ApprovalError, match=f"missing.*{runs[1].name[:12]}"):
+        handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_identity_of_a_domain_voids_an_approval(study):
+    """Catches a comparison of names, which stay when data is exchanged under them."""
+    recipe, home, _ = study
+    card, now = handoff.latest(recipe, home), handoff.grounds(recipe, home)
+    assert approve.objections(card, now, Store(home.store)) == []
+    other = dataclasses.replace(now, data={**now.data, "prose": "0" * 64})
+    [reason] = approve.objections(card, other, Store(home.store))
+    assert "the data has changed since the study: prose" in reason
+
+
+@pytest.mark.slow
+def test_data_that_changed_voids_an_approval(tmp_path):
+    """Catches a check of names or paths in place of content."""
+    corpus, home = tmp_path / "corpus", Home(tmp_path / "home")
+    recipe = recommended_study.make(corpus, home)
+    with (corpus / "code.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "def added():\n    return 'one more document'\n"}) + "\n")
+    with pytest.raises(ApprovalError, match="the data has changed since the study: .*code"):
+        handoff.approve(recipe, home, by="ada")
+
+
+def test_later_parts_of_a_recipe_change_nothing_that_was_approved(study, monkeypatch):
+    """Catches a digest of the whole text: a path for the trainer is no change of the study."""
+    recipe, home, corpus = study
+    other = changed(corpus, export="{tokens: 200k}")
+    assert other.digest == recipe.digest
+    handoff.approve(other, home, by="ada")
+    monkeypatch.setattr(handoff, "code_version", lambda: "upgraded")
+    handoff.export(other, home, form="csv")  # approved is approved, whichever code writes it
+    assert changed(corpus, seed="4").digest != recipe.digest
+
+
+def test_an_export_goes_to_any_fsspec_url(study):
+    """Catches files that are written by `open`."""
+    recipe, home, _ = study
+    handoff.approve(recipe, home, by="ada")
+    place, content = handoff.export(recipe, home, form="yaml", to="memory://bucket/tiny")
+    assert place == "memory://bucket/tiny/manifest.json"
+    assert fsspec.filesystem("memory").exists("/bucket/tiny/mixture.yaml")
+    assert handoff.verify("memory://bucket/tiny", home) == content
+
+
+def test_a_larger_budget_may_not_break_the_epoch_cap(study):
+    """Catches an export for more tokens than the constraints were held at."""
+    recipe, home, corpus = study
+    card = handoff.latest(recipe, home)
+    within = changed(corpus, constraints="{epochs: 4}", export="{tokens: 400k}")
+    assert max(handoff.blend(within, card).epochs.values()) < 4
+    for cap in ("4", "{code: 4, prose: 4, tables: 4}"):
+        more = changed(corpus, constraints=f"{{epochs: {cap}}}", export="{tokens: 40M}")
+        with pytest.raises(ExportError, match=r"more often than.*constraints.epochs.*code \d"):
+            handoff.blend(more, card)
+
+
+def test_runs_from_tables_are_approved_until_a_table_changes(tmp_path):
+    """Catches evidence that is tied to the names of tables alone, and lengths made up for them."""
+    rng = recommended_study.np.random.default_rng(0)
+    shares = rng.dirichlet([1, 1], 24)
+    for name, columns, rows in (
+        ("m", ("web", "code"), shares),
+        ("s", ("math", "qa"), 2 - shares**0.5),
+    ):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("run", *columns))
+            writer.writerows([f"r{i}", *row] for i, row in enumerate(rows))
+    text = f"""
+name: given
+tables: {{mixtures: {tmp_path}/m.csv, scores: {tmp_path}/s.csv, sizes: {{web: 0.7, code: 0.3}}}}
+objective: {{name: mean, weights: {{math: 1, qa: 1}}}}
+method: {{name: mixing_laws, runs: 8, folds: 2, refits: 10}}
+export: {{paths: {{web: /d/web, code: /d/code}}, tokens: 1B}}
+"""
+    recipe, home = parse(text), Home(tmp_path / "home")
+    with pytest.raises(EvidenceError, match="no recommendation of the study 'given'"):
+        handoff.export(recipe, home, form="json")
+    refit(recipe, text, home)
+    handoff.approve(recipe, home, by="ada")
+    _, content = handoff.export(recipe, home, form="megatron")
+    assert [d["epochs"] for d in content["domains"]] == [None, None]  # sizes are no counts
+    for form, words in (("huggingface", "token_counts"), ("mixtera", "weighs documents")):
+        with pytest.raises(ExportError, match=words):
+            handoff.export(recipe, home, form=form)
+    scores = tmp_path / "s.csv"
+    scores.write_text(scores.read_text().replace("r0,1", "r0,2"))
+    with pytest.raises(ApprovalError, match="the data has changed since the study: tables"):
+        handoff.approve(recipe, home, by="ada")
+
+
+def test_a_damaged_card_is_no_card(study):
+    """Catches a recommendation that is read from bytes that were changed."""
+    recipe, home, _ = study
+    [path] = Path(home.store, "cards").iterdir()
+    path.write_text(path.read_text().replace('"counted": true', '"counted": false'))
+    with pytest.raises(EvidenceError, match="holds no recommendation"):
+        handoff.latest(recipe, home)
+
+
+def test_every_study_has_its_latest_card(study):
+    """Catches what a scheduled sweep keeps beside the pointers to cards taken for one."""
+    recipe, home, _ = study
+    store = Store(home.store)
+    store.remember(finished.LATEST, "a" * 64, {"content": {"code": "b"}})
+    assert finished.every(store) == (finished.latest(store, recipe.name),)
+
+
+def test_a_card_goes_through_json_whole(study):
+    """Catches a field that is lost on the way, such as stages or identities."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    again = finished.from_json(json.loads(json.dumps(card.to_json())))
+    assert again == card and again.answer.stages == card.answer.stages
+    later = card.to_json() | {"novel": 1}
+    later["answer"] = {**later["answer"], "novel": 1}
+    older = {k: v for k, v in card.to_json().items() if k not in ("tests", "purpose", "confirmed")}
+    assert finished.from_json(later) == card and finished.from_json(older).name == "tiny"
+    with pytest.raises(EvidenceError, match="not the card"):
+        finished.from_json({"name": "x"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"handoff": "{format: megatrom, to: /x}"}, "did you mean 'megatron'"),
+        ({"export": "{formats: {mosaic: {sample: packed}}}"}, "did you mean 'samples'"),
+        ({"export": "{formats: {mosaic: {samples: rows}}}"}, "packed or documents"),
+        ({"handoff": "{format: json, to: /x, webhook: 'ftp://h/x'}"}, "http or https"),
+        ({"handoff": "{format: json, to: /x, webhook: 'https://me:pw@h/x'}"}, "CUVEE_WEBHOOK"),
+        ({"handoff": "{format: json, to: /x, webhook: 'https://h', command: [ls]}"}, "not both"),
+    ],
+)
+def test_a_mistake_in_export_or_handoff_is_found_with_the_recipe(tmp_path, fields, words):
+    """Catches a mistake that is found only when an approval sets off the handoff."""
+    with pytest.raises(CuveeError, match=words):
+        parse(recommended_study.text(tmp_path, **fields))
+
+
+def tagged(card, recipe=None) -> dict[str, str]:
+    """The tags by which a version stands for a card, for what its recipe asks."""
+    purpose = recipe.purpose if recipe else card.purpose
+    return {"cuvee.recommendation": card.fingerprint, **bound_tags(card.identity, purpose)}
+
+
+def registered(home: Home, card, recipe=None):
+    """The record as a study leaves it: one version, which nobody has approved."""
+    ledger = open_ledger(home.record)
+    ledger.enroll("tiny", ledger.create("tiny", {}), tagged(card, recipe), "a recommendation")
+    return ledger
+
+
+def test_an_alias_in_the_record_approves_what_it_stands_for(study, tmp_path):
+    """Catches an alias of another version taken for this one's, and an approval not kept."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    ledger = registered(home, card)
+    ledger.enroll("tiny", ledger.create("tiny", {}), {"cuvee.recommendation": "other"}, "")
+    ledger.mark("tiny", "2", {}, "approved")
+    with pytest.raises(ApprovalError, match="not approved"):
+        handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+    ledger.mark("tiny", "1", {"approved_by": "ada", "approval_note": "go"}, "approved")
+    _, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+    kept = approve.get(Store(home.store), card.identity)
+    assert (kept.by, kept.note, kept.via) == ("ada", "go", "MLflow")
+    assert content["approval"] == {"by": "ada", "at": kept.at, "note": "go", "via": "MLflow"}
+    shutil.rmtree(home.record)  # the record is lost, the approval is not
+    handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("tags", "by"),
+    [
+        ({"approved": "ada"}, "ada"),
+        ({"approved": "yes"}, "somebody in MLflow"),
+        ({"cuvee.approved": "True", "cuvee.approved_by": "ada"}, "ada"),
+        ({"approved": "no"}, None),
+        ({"approved_by": "ada"}, None),
+    ],
+)
+def test_a_tag_in_the_record_approves_too(study, tags, by):
+    """Catches a tag that says no, or names somebody alone, taken for an approval."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    registered(home, card).mark("tiny", "1", tags)
+    if by is None:
+        with pytest.raises(ApprovalError, match="not approved"):
+            handoff.adopt(recipe, home, card)
+    else:
+        assert handoff.adopt(recipe, home, card).by == by
+
+
+def test_void_evidence_is_refused_though_the_record_approves_it(study):
+    """Catches an alias that goes round the check, and a reviewer who is not told."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    ledger = registered(home, card)
+    ledger.mark("tiny", "1", {}, "approved")
+    shutil.rmtree(min(Path(home.store, "runs").iterdir()))
+    with pytest.raises(ApprovalError, match="void"):
+        handoff.adopt(recipe, home, card)
+    assert approve.get(Store(home.store), card.identity) is None
+    assert "void" in ledger.versions("tiny")[0].tags["cuvee.refused"]
+
+
+def test_an_approval_is_told_to_the_record_and_holds_without_it(study, monkeypatch):
+    """Catches an approval that is lost with the record, or that the record does not show."""
+    recipe, home, _ = study
+    card = handoff.latest(recipe, home)
+    ledger = registered(home, card)
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        handoff.approve(recipe, home, by="ada")
+    assert approve.get(Store(home.store), card.identity).by == "ada"
+    handoff.approve(recipe, home, by="eve")  # says it again, now that the record answers
+    [version] = ledger.versions("tiny")
+    assert version.aliases == {"approved"} and version.tags["cuvee.approved_by"] == "ada"
+
+
+@pytest.mark.slow
+def test_a_watch_hands_off_what_is_approved_in_the_record_and_calls_once(study, tmp_path):
+    """Catches a handoff before its approval, one that is made twice, and one that is not made."""
+    _, home, corpus = study
+    with receiver.receiving() as server:
+        given = f"{{format: olmo_core, to: {tmp_path}/out, webhook: {server.url}/hook, every: 0.5}}"
+        path = tmp_path / "recipe.yaml"
+        path.write_text(recommended_study.text(corpus, handoff=given))
+        recipe = parse(path.read_text())
+        card = handoff.latest(recipe, home)
+        ledger = registered(home, card, recipe)
+        words = [
+            sys.executable,
+            "-m",
+            "cuvee.flows",
+            "handoff",
+            str(path),
+            "--home",
+            str(home.root),
+        ]
+        refused = subprocess.run(words, check=False, capture_output=True, text=True, cwd=ROOT)
+        assert refused.returncode == 2 and "is not approved" in refused.stderr
+        with subprocess.Popen([*words, "--watch"], cwd=ROOT) as watching:
+            time.sleep(5)
+            assert server.messages == [] and not (tmp_path / "out").exists()
+            ledger.mark("tiny", "1", {"approved_by": "ada"}, "approved")
+            deadline = time.monotonic() + 200
+            while not server.messages and time.monotonic() < deadline:
+                time.sleep(0.2)
+            time.sleep(5)
+            watching.send_signal(signal.SIGINT)
+            watching.wait(60)
+        again = subprocess.run(words, check=False, capture_output=True, text=True, cwd=ROOT)
+        assert again.returncode == 0, again.stderr
+    [message] = server.messages
+    assert message["manifest"] == handoff.verify(str(tmp_path / "out"), home)
+    assert message["manifest"]["approval"]["by"] == "ada"
+    assert message["place"] == f"{tmp_path}/out/manifest.json"
+    assert ledger.versions("tiny")[0].tags["cuvee.handoff"].startswith("done: ")

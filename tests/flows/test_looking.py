@@ -1,0 +1,222 @@
+"""A scheduled sweep looks first: what changed, what stands, and what holding it saves."""
+
+import dataclasses
+import inspect
+import json
+import subprocess
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_study
+import yaml
+
+from cuvee.flows import change_detection, schedule
+from cuvee.flows.change_detection import Picture
+from cuvee.flows.deployment import _signing_in, deployment, fields
+from cuvee.flows.recipe.schema import parse
+from cuvee.flows.schedule import read, reuse
+from cuvee.flows.workspace import Home
+from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.constraints.kept_ratios import held
+from cuvee.mixtures.designs.reuse import Reuse
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import ConstraintError, RecipeError, ServiceError
+from cuvee.tasks.store.results import Store
+
+BEFORE = Picture(
+    recipe="r",
+    confirm="c",
+    texts={"a": "1", "b": "2", "c": "3", "d": "4"},
+    data={"a": "1t", "b": "2t", "c": "3t", "d": "4t"},
+    scoring="s",
+    code="v",
+    weights={"a": 0.1, "b": 0.3, "c": 0.4, "d": 0.2},
+)
+
+
+def moved(**changes) -> Picture:
+    return dataclasses.replace(BEFORE, data={k: f"{v}x" for k, v in BEFORE.data.items()}, **changes)
+
+
+def test_equal_pictures_are_no_work():
+    """Catches a look that always finds a change, such as the date."""
+    assert (
+        change_detection.changes(BEFORE, dataclasses.replace(BEFORE, date="later", weights={}))
+        == ()
+    )
+
+
+@pytest.mark.parametrize(("lacking", "more"), [("confirm", {}), ("", {"novel": 1})])
+def test_a_picture_of_another_version_ends_no_look(tmp_path, lacking, more):
+    """Catches a field more or less that ends every look in a TypeError until a person comes."""
+    store = Store(str(tmp_path))
+    values = {k: v for k, v in dataclasses.asdict(BEFORE).items() if k != lacking} | more
+    store.remember("latest", change_detection._hash("n"), values)
+    assert change_detection.latest(store, "n") == (None if lacking else BEFORE)
+
+
+@pytest.mark.parametrize("part", ["recipe", "confirm", "scoring", "code"])
+def test_each_part_of_a_picture_is_looked_at(part):
+    """Catches a part that is kept and never compared."""
+    assert (
+        len(change_detection.changes(BEFORE, dataclasses.replace(BEFORE, **{part: "other"}))) == 1
+    )
+
+
+def test_changed_new_and_removed_domains_are_named():
+    """Catches one changed domain that hides another, and a removal that goes unseen."""
+    now = moved(texts={"a": "1", "b": "2", "c": "9", "e": "5"})
+    assert change_detection.changes(BEFORE, now) == ("domain c", "domain e", "domain d (gone)")
+
+
+def test_files_that_were_touched_are_no_change():
+    """Catches texts compared by the times of their files where their tokens are the same."""
+    assert change_detection.changes(BEFORE, dataclasses.replace(BEFORE, texts={"a": "other"})) == ()
+
+
+def test_ratios_among_unchanged_domains_stand():
+    """Catches ratios over all domains, which the changed one's share would enter."""
+    kept = change_detection.standing(BEFORE, moved(texts={**BEFORE.texts, "c": "9"}))
+    assert kept == pytest.approx({"a": 1 / 6, "b": 1 / 2, "d": 1 / 3})
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        moved(texts={**BEFORE.texts, "c": "9"}, recipe="other"),
+        moved(texts={**BEFORE.texts, "c": "9"}, code="other"),
+        moved(texts={"a": "1", "b": "0", "c": "0", "d": "0"}),
+        moved(),
+        BEFORE,
+    ],
+)
+def test_nothing_stands_where_more_than_text_changed_or_too_little_is_left(now):
+    """Catches ratios kept although they were found for another aim, and a group of one."""
+    assert change_detection.standing(BEFORE, now) == {}
+
+
+def test_pictures_come_back_from_the_store(tmp_path):
+    """Catches a picture that is changed by being kept, which would be a change every week."""
+    store = Store(str(tmp_path))
+    assert change_detection.latest(store, "tiny") is None
+    change_detection.keep(store, "tiny", BEFORE)
+    assert change_detection.latest(store, "tiny") == BEFORE
+
+
+def test_a_design_shrinks_with_what_is_drawn():
+    """Catches runs that do not shrink, grow, or shrink to nothing."""
+    assert change_detection.fewer(64, 8, 4) == 32 and change_detection.fewer(64, 8, 8) == 64
+    assert change_detection.fewer(20, 10, 2) == 8 and change_detection.fewer(6, 10, 2) == 6
+
+
+def test_held_ratios_bind_candidates_and_projection():
+    """Catches limits with a sign missing: half of the candidates would drift from the ratio."""
+    domains = DomainSet(tuple(Domain(name, 10**6, 10**6, name) for name in "abcd"))
+    kept = {"a": 0.1, "b": 0.3, "d": 0.2}
+    constraints = held(Constraints(domains=domains.names), kept)
+    W = Reuse((kept,)).draw(domains, constraints, 12, np.random.default_rng(0))
+    assert np.allclose(W[:, 1], 3 * W[:, 0]) and np.allclose(W[:, 3], 2 * W[:, 0])
+    assert np.ptp(W[:, 2]) > 0.3
+    near = constraints.project(np.array([0.0, 0.5, 0.0, 0.5]))
+    assert near[1] == pytest.approx(3 * near[0], abs=1e-6)
+    assert not constraints.satisfied(np.array([0.25, 0.25, 0.25, 0.25]))
+    for wrong in ({"a": 1.0}, {"a": 1.0, "x": 1.0}, {"a": 1.0, "b": 0.0}):
+        with pytest.raises(ConstraintError, match="kept ratios"):
+            held(Constraints(domains=domains.names), wrong)
+
+
+def test_reuse_makes_a_recipe_that_holds_ratios_and_says_what_it_saves(tmp_path):
+    """Catches a saving that is claimed and not made, and a recipe that cannot be run again."""
+    text = tiny_study.recipe(tmp_path, method="{name: mixing_laws, runs: 24, seeds: 2}")
+    changed, note = reuse(parse(text), text, {"code": 0.25, "prose": 0.75}, "2026-01-05")
+    recipe = parse(changed)
+    assert recipe.method["runs"] == 16 and recipe.method["design"]["name"] == "reuse"
+    assert recipe.constraints.ratios == [{"code": 0.25, "prose": 0.75}]
+    assert "16 runs were drawn in place of 24" in note and "33%" in note and "FLOPs" in note
+    assert "code, prose" in note and "2026-01-05" in note
+    assert reuse(recipe, changed, {"code": 0.5, "tables": 0.5}, "") == (changed, "")
+
+
+def test_a_run_of_a_schedule_can_change_fields(tmp_path):
+    """Catches changes that are dropped, and ones that make a recipe of nonsense."""
+    text = tiny_study.recipe(tmp_path)
+    recipe, changed = read(text, {"seed": 7, "proxy.tokens": "90000", "method.runs": 9})
+    assert (recipe.seed, recipe.proxy.tokens, recipe.method["runs"]) == (7, 90000, 9)
+    assert parse(changed) == recipe and yaml.safe_load(changed)["proxy"]["size"] == "0.3M"
+    with pytest.raises(RecipeError, match="did you mean 'tokens'"):
+        read(text, {"proxy.token": 5})
+    with pytest.raises(RecipeError, match="no mapping"):
+        read(text, {"seed.x": 5})
+
+
+def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
+    """Catches an entrypoint that is a file, and a schedule that piles up sweeps."""
+    text = tiny_study.recipe(tmp_path, schedule="{cron: 0 5 * * 2, timezone: Europe/Paris}")
+    recipe = parse(text)
+    made = deployment(recipe, text, tmp_path, cron="", parameters='{"seed": 5}')
+    assert made.entrypoint == "cuvee.flows.schedule.scheduled_sweep" and made.concurrency_limit == 1
+    assert made.schedules[0].schedule.cron == "0 5 * * 2"
+    assert made.schedules[0].schedule.timezone == "Europe/Paris"
+    assert made.parameters == {"recipe": text, "home": str(tmp_path), "changes": {"seed": 5}}
+    other = deployment(recipe, text, tmp_path, cron="0 3 * * 1", parameters="{}")
+    assert other.schedules[0].schedule.cron == "0 3 * * 1"
+    for cron, parameters, said in (
+        ("every day", "{}", r"'every day' in .* is none: give five fields[^:]*$"),
+        ("", "{", "JSON"),
+        ("", "[1]", "JSON object"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            deployment(recipe, text, tmp_path, cron=cron, parameters=parameters)
+    plain = tiny_study.recipe(tmp_path)
+    with pytest.raises(RecipeError, match="no schedule"):
+        deployment(parse(plain), plain, tmp_path, cron="", parameters="{}")
+    assert fields(json.dumps({"a": 1})) == {"a": 1}
+
+
+def test_wrong_input_is_not_tried_again_and_what_passes_is(monkeypatch):
+    """Catches Prefect's own retries, which take a returned failure for one to be overcome, and a
+    hook that Prefect cannot call: it gives its arguments by name."""
+    assert list(inspect.signature(schedule.notify).parameters) == ["flow", "flow_run", "state"]
+    assert not schedule.scheduled_sweep.retries
+    waits, asked = [], []
+
+    def sweep(error):
+        def fail(*_):
+            asked.append(error)
+            raise error
+
+        monkeypatch.setattr(schedule, "read", fail)
+        return schedule.scheduled_sweep.fn("recipe").message
+
+    monkeypatch.setattr(schedule.time, "sleep", waits.append)
+    assert sweep(RecipeError("no such field")) == "no such field" and not waits and len(asked) == 1
+    assert sweep(ServiceError("away")) == "away"
+    assert waits == [schedule.RETRY_SECONDS] * schedule.RETRIES and len(asked) == 4
+
+
+def test_two_schedules_of_one_home_each_print_a_line_that_signs_in(tmp_path):
+    """Catches a file of one name, which the second schedule takes from the first."""
+    folder = tmp_path / "prefect-api"
+    folder.mkdir()
+    api = SimpleNamespace(secret="cuvee:one")  # all that is read of a server, which takes seconds
+    with _signing_in(api, tmp_path, "http://127.0.0.1:4301/api") as first:
+        with _signing_in(api, tmp_path, "http://127.0.0.1:4302/api"):
+            pass
+        done = subprocess.run(
+            ["sh", "-c", f'{first} sh -c \'echo "$PREFECT_API_AUTH_STRING"\''],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout == "cuvee:one\n"
+    assert not [*folder.iterdir()]
+
+
+@pytest.mark.parametrize("tasks", ["[]", "[hellaswag]"])
+def test_a_scheduled_sweep_obeys_the_users_hub_as_a_run_does(tmp_path, monkeypatch, tasks):
+    """Catches a recipe that runs by hand and is put off line by its schedule."""
+    text = tiny_study.recipe(tmp_path, evaluation=f"{{suite: null, tasks: {tasks}}}")
+    asked = []
+    monkeypatch.setattr(schedule, "settle", lambda home, hub=False: asked.append(hub) or Home(home))
+    monkeypatch.setattr(schedule, "_sweep", lambda *given: None)
+    schedule.scheduled_sweep.fn(text, str(tmp_path))
+    assert asked == [bool(tasks != "[]")]

@@ -1,0 +1,105 @@
+"""A recipe is refused in one sentence that says where and how to fix it."""
+
+from pathlib import Path
+
+import pytest
+
+from cuvee.flows.recipe import schema as recipes
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import ConstraintError, CuveeError, RecipeError, UnknownName
+
+GOOD = """
+name: tiny
+corpus: {domains: {a: {path: a.txt}, b: {path: b.txt}}}
+objective: {name: mean, weights: {domain/a: 1}}
+full_scale: {tokens: 20M}
+method: {name: regmix, runs: 4}
+"""
+RECIPES = sorted(Path(__file__).parent.parent.parent.glob("recipes/*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_accepted(path):
+    """Catches a recipe that was left behind when a field changed."""
+    given, text = recipes.load(path)
+    assert given.name == path.stem and text == path.read_text()
+
+
+def test_counts_may_carry_a_suffix():
+    """Catches 20M read as text, and 1.5B read as 1."""
+    assert recipes.parse(GOOD).full_scale.tokens == 20_000_000
+    assert recipes.parse(GOOD.replace("20M", "1.5B")).full_scale.tokens == 1_500_000_000
+    assert recipes.parse(GOOD.replace("20M", "2e7")).full_scale.tokens == 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("full_scale", "fullscale", "'fullscale'.*did you mean 'full_scale'"),
+        ("tokens: 20M", "token: 20M", "full_scale.token'.*did you mean 'tokens'"),
+        ("path: a.txt", "pth: a.txt", "did you mean 'path'"),
+        ("name: regmix", "name: regmx", "did you mean 'regmix'"),
+        ("runs: 4", "rums: 4", "did you mean 'runs'"),
+        ("name: mean", "name: maen", "did you mean 'mean'"),
+        ("tokens: 20M", "tokens: -5", "full_scale.tokens.*greater than 0"),
+        ("tokens: 20M", "tokens: many", "full_scale.tokens.*'many'"),
+        ("runs: 4", "runs: four", "runs must be int; got 'four'"),
+        ("name: tiny\n", "", "'name' is missing"),
+        ("name: tiny", "name: ../../etc", "name"),
+        ("domain/a: 1", "domain/a: -1", "positive weight"),
+        ("{domains: {a", "{quickstart: [legal], domains: {a", "either `quickstart` or `domains`"),
+        ("weights: {", "weights: {{", "not YAML"),
+        ("name: tiny", "- tiny", "YAML|mapping"),
+        ("name: tiny", "name: tiny\nname: small", "'name' stands twice"),
+        ("name: tiny", "name: tiny\nseed: true", "'seed' is neither true nor false"),
+        ("domain/a: 1", "domain/a: much", "could not convert"),
+        ("name: tiny", "name: !!python/name:os.system", "not YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_a_way_out(old, new, words):
+    """Catches a field that is ignored, a type that is coerced, a pydantic page as a message."""
+    assert old in GOOD
+    with pytest.raises(RecipeError, match=f"(?s){words}") as caught:
+        recipes.parse(GOOD.replace(old, new))
+    assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
+
+
+def test_yaml_cannot_build_objects():
+    """Catches an unsafe loader: a tag must be refused, not executed."""
+    with pytest.raises(RecipeError, match="not YAML"):
+        recipes.parse("!!python/object/apply:os.system ['true']")
+
+
+def test_a_missing_file_names_its_neighbors(tmp_path):
+    """Catches a bare FileNotFoundError."""
+    (tmp_path / "quick.yaml").write_text(GOOD)
+    with pytest.raises(RecipeError, match=r"quick\.yaml"):
+        recipes.load(tmp_path / "quik.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(RecipeError, match="UTF-8"):
+        recipes.load(tmp_path / "latin.yaml")
+
+
+def domains() -> DomainSet:
+    return DomainSet((Domain("a", 1_000_000, 4_000_000, "1"), Domain("b", 9_000_000, 3, "2")))
+
+
+def test_clashing_constraints_are_named():
+    """Catches a message that lists all constraints, or none: only two of them clash."""
+    text = GOOD + "constraints: {epochs: 4, bounds: {a: [0.5, 1], b: [0.1, 1]}}\n"
+    given = recipes.parse(text)
+    with pytest.raises(ConstraintError, match="a at least 0.5.*a at most 4 epochs") as caught:
+        given.build_constraints(domains())
+    assert "b at least" not in str(caught.value)
+
+
+def test_an_unknown_domain_in_a_constraint_is_named():
+    """Catches a bound on a domain that does not exist being ignored."""
+    with pytest.raises(CuveeError, match="'c'.*a, b"):
+        recipes.parse(GOOD + "constraints: {bounds: {c: [0.5, 1]}}\n")
+
+
+def test_unknown_names_carry_a_suggestion_as_an_error_of_their_own():
+    """Catches an unknown name reported as a generic recipe error, which loses the suggestion."""
+    with pytest.raises(UnknownName):
+        recipes.parse(GOOD.replace("regmix", "regmixx"))

@@ -1,0 +1,224 @@
+"""Noisy targets: flagged below the stated ratio, left out of the objective only when asked."""
+
+import numpy as np
+import pytest
+
+from cuvee.flows.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.refit import from_tables
+from cuvee.mixtures import worlds
+from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.inference.screening import Screened, without
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.methods.mixing_laws import MixingLaws
+from cuvee.mixtures.objectives import WeightedMean, Worst
+
+METHOD = MixingLaws(runs=16, refits=12, seeds=3)
+QUIET, LOUD = "target/0", "target/1"
+
+
+class OneLoud(worlds.Noisy):
+    """A world in which one target drowns in noise over seeds."""
+
+    def noise(self, W):
+        return np.tile([0.002, 2.0, 0.002], (len(W), 1))
+
+
+WORLD = OneLoud(world=worlds.Additive(size=4, count=3), sd=0.002)
+BOTH = worlds.problem(WORLD, objective=WeightedMean({QUIET: 1.0, LOUD: 3.0}))
+ALONE = worlds.problem(WORLD, objective=WeightedMean({QUIET: 1.0}))
+
+
+def test_a_dropped_target_has_no_say():
+    """The answer is that for the quiet target alone, to the bit: catches a target that is only
+    named, or one that is dropped from the search but not from the choice of the law."""
+    left, history = search(Screened(METHOD, drop=True), BOTH, WORLD, seed=0)
+    alone, same = search(METHOD, ALONE, WORLD, seed=0)
+    assert [run.spec for run in history] == [run.spec for run in same]
+    assert left.stages == alone.stages and left.gains == alone.gains
+    assert left.warnings[0].startswith("left out of the objective as mostly noise")
+    assert LOUD in left.warnings[0] and QUIET not in left.warnings[0]
+    assert {n.target for n in left.noise} == {*BOTH.targets, "objective"}  # still shown
+
+
+def test_what_is_left_out_has_no_say_in_the_confirmation_either():
+    """From the recipe to the confirmed gain: catches a confirmation by the full objective, whose
+    noise is a thousand times that of what the answer is for, and a target that it forgets."""
+    text = (
+        "name: noisy\ntables: {mixtures: m.csv, scores: s.csv}\n"  # whose names are not known yet
+        "objective: {name: mean, weights: {target/0: 1, target/1: 3}}\nfull_scale: {tokens: 1M}\n"
+        "method: {name: mixing_laws, runs: 16, refits: 12, seeds: 3}\nconfirm: {seeds: 4}\n"
+        "limits: {drop_noisy: true}\n"
+    )
+    recipe = recipes.parse(text)
+    method = recipe.build_method()
+    answer, history = search(method, BOTH, WORLD, seed=0)
+    problem = method.problem(BOTH, history)
+
+    def trainings(specs, _title, _role):
+        return WORLD(specs)
+
+    found = confirm(
+        problem,
+        compared(problem, answer, recipe.confirm),
+        trainings,
+        seeds=fresh_seeds(0, recipe.confirm.seeds),
+    )
+    quiet, loud = (BOTH.targets.index(name) for name in (QUIET, LOUD))
+    for name in ("natural", "uniform"):
+        gain = found.objective[name]
+        alone = found.targets[name][quiet]
+        assert (gain.gain, gain.low, gain.high) == pytest.approx(
+            (alone.gain, alone.low, alone.high)
+        )
+        assert gain.high - gain.low < 0.05
+        assert found.targets[name][loud].high - found.targets[name][loud].low > 1
+    assert found.objective["uniform"].low > 0  # and the quiet target alone was worth a mixture
+
+
+def test_nothing_is_dropped_unless_the_recipe_says_so():
+    """Catches dropping as the default: the flag must come without a change of the answer."""
+    flagged, history = search(Screened(METHOD), BOTH, WORLD, seed=0)
+    plain, _ = search(METHOD, BOTH, WORLD, seed=0)
+    assert flagged.stages == plain.stages and flagged.candidates == plain.candidates
+    assert [w for w in flagged.warnings if "mostly noise" in w and LOUD in w]
+    assert not [w for w in flagged.warnings if "left out" in w]
+    assert Screened(METHOD).problem(BOTH, history) is BOTH
+
+
+def test_the_stated_ratio_is_what_counts():
+    """Catches a threshold that is fixed: quiet targets fall below a high one, none below 0."""
+    _, history = search(METHOD, BOTH, WORLD, seed=0)
+    rng = generator(0, len(history))
+    strict = Screened(METHOD, least_signal=1e6).recommend(BOTH, history, rng)
+    (line,) = [w for w in strict.warnings if "mostly noise" in w]  # and not the usual one as well
+    assert "1e+06" in line and QUIET in line and LOUD in line
+    lax = Screened(METHOD, least_signal=0).recommend(BOTH, history, generator(0, len(history)))
+    assert not [w for w in lax.warnings if "mostly noise" in w]
+    names = [n.target for n in Screened(METHOD).noisy(BOTH, history)]
+    assert names == [LOUD]
+
+
+def test_an_objective_of_noise_alone_is_an_error_that_says_so():
+    """Catches an empty objective, or a silent return to the full one."""
+    with pytest.raises(EvidenceError, match="nothing is left of the objective.*least_signal"):
+        search(Screened(METHOD, least_signal=1e6, drop=True), BOTH, WORLD, seed=0)
+
+
+def test_without_a_repeated_seed_nothing_is_known_and_nothing_is_dropped():
+    """Catches noise of 0 or NaN taken for a ratio below the limit."""
+    single = MixingLaws(runs=16, refits=12, seeds=1)
+    answer, history = search(Screened(single, 1e6, drop=True), BOTH, WORLD, seed=0)
+    assert answer.noise == () and Screened(single, 1e6, True).problem(BOTH, history) is BOTH
+    assert Screened(single, 1e6, drop=True).noisy(BOTH, ()) == ()
+
+
+def test_a_family_keeps_its_weight_until_none_of_it_is_left():
+    """(a + b) / 2 x 2 + c without b is 2 a + c: catches a weight that shrinks with its family."""
+    mean = WeightedMean({"f": 2.0, "c": 1.0}, {"f": ("a", "b")})
+    assert list(without(mean, ("b",)).linear(["a", "b", "c"])) == pytest.approx([2 / 3, 0, 1 / 3])
+    assert list(without(mean, ("a", "b")).linear(["a", "b", "c"])) == [0, 0, 1]
+    assert without(mean, ("c",)).targets == ("a", "b")
+    with pytest.raises(RecipeError, match="Worst"):
+        without(Worst(("a", "b")), ("a",))
+
+
+RECIPE = """\
+name: tables
+tables: {mixtures: MIXTURES, scores: SCORES}
+objective: {name: mean, weights: {target/0: 1, target/1: 3}}
+full_scale: {tokens: 1M}
+method: {name: mixing_laws, runs: 16, refits: 12}
+"""
+
+
+def tables(folder):
+    """The world's runs as two tables; returns the recipe's text."""
+    _, history = search(METHOD, BOTH, WORLD, seed=0)
+    names = BOTH.domains.names
+    mixtures, scores = [",".join(("run", *names))], [",".join(("run", *BOTH.targets))]
+    for i, run in enumerate(history):
+        mixtures.append(",".join([str(i), *(repr(float(w)) for w in run.spec.weights)]))
+        scores.append(",".join([str(i), *(repr(run.scores[t].value) for t in BOTH.targets)]))
+    (folder / "mixtures.csv").write_text("\n".join(mixtures) + "\n")
+    (folder / "scores.csv").write_text("\n".join(scores) + "\n")
+    text = RECIPE.replace("MIXTURES", str(folder / "mixtures.csv"))
+    return text.replace("SCORES", str(folder / "scores.csv"))
+
+
+def test_the_recipe_the_report_and_the_command_line_agree(tmp_path):
+    """Catches a limit that stops at the recipe: the report and the terminal must say it first."""
+    import io
+
+    from rich.console import Console
+
+    from cuvee.flows.console import present
+    from cuvee.flows.refit import refit
+    from cuvee.flows.workspace import Home
+
+    text = tables(tmp_path)
+    seen = {}
+    for name, extra in (("plain", ""), ("dropped", "limits: {drop_noisy: true}\n")):
+        home = Home(tmp_path / name)
+        folder = refit(recipes.parse(text + extra), text + extra, home)
+        out = io.StringIO()
+        present(Console(file=out, width=200), folder, "")
+        seen[name] = (folder / "report.md").read_text(encoding="utf-8"), out.getvalue()
+    for page in seen["dropped"]:
+        assert "left out of the objective" in page
+        first = page.index("left out of the objective")
+        later = [page.find(text) for text in ("lies beyond", "was not confirmed", "mostly noise (")]
+        assert all(first < place for place in later if place >= 0)
+    assert not any("left out of the objective" in page for page in seen["plain"])
+    assert "The objective is 1 target/0." in seen["dropped"][0]
+    assert "0.75 target/1" in seen["plain"][0]
+
+
+def test_the_flag_of_the_report_follows_the_recipe(tmp_path):
+    """Catches a table that flags by a ratio of its own."""
+    from cuvee.flows.refit import refit
+    from cuvee.flows.workspace import Home
+
+    text = tables(tmp_path)
+    flags = {}
+    for ratio in (0, 2, 1000000):
+        given = f"{text}limits: {{least_signal: {ratio}}}\n"
+        folder = refit(recipes.parse(given), given, Home(tmp_path / str(ratio)))
+        page = (folder / "report.md").read_text(encoding="utf-8")
+        rows = [
+            line for line in page.splitlines() if line.startswith("|") and "mostly noise" in line
+        ]
+        flags[ratio] = sum("target/" in row for row in rows)
+    assert flags == {0: 0, 2: 1, 1000000: 3}
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ("{least_signal: -1}", "least_signal"),
+        ("{least_signal: .nan}", "least_signal"),
+        ("{least_signals: 2}", "least_signal"),
+        ("{drop_noisy: perhaps}", "drop_noisy"),
+    ],
+)
+def test_limits_are_checked_before_anything_is_spent(limits, words):
+    """Catches a ratio that can never be met or a misspelled field that is ignored."""
+    with pytest.raises(RecipeError, match=words):
+        recipes.parse(RECIPE + f"limits: {limits}\n")
+
+
+def test_only_a_mean_can_do_without_a_target():
+    """Catches the mistake found after hours of training: it must be found with the recipe."""
+    text = RECIPE.replace(
+        "name: mean, weights: {target/0: 1, target/1: 3}", "name: worst, members: [target/0]"
+    )
+    recipes.parse(text)
+    with pytest.raises(RecipeError, match="drop_noisy.*Worst"):
+        recipes.parse(text + "limits: {drop_noisy: true}\n")
+
+
+def test_tables_know_their_noise(tmp_path):
+    """Catches repeats of a mixture in a table that are not taken for seeds."""
+    given = recipes.parse(tables(tmp_path))
+    problem, history = from_tables(given)
+    assert [n.target for n in given.build_method().noisy(problem, history)] == [LOUD]

@@ -1,0 +1,333 @@
+"""Exports, read by the trainers' own libraries, over generated blends and real files.
+
+`datasets` is always here; the others are no dependency of the project: `make test-trainers`
+installs each into a folder of its own and runs its tests here (`trainers.py`).
+"""
+
+import importlib
+import importlib.util
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import ExportError
+from cuvee.mixtures.runs import Stage
+from cuvee.tasks import export
+from cuvee.tasks.export import Blend
+
+SEEDS = range(6)
+WANT = {"web": 0.5, "code": 0.3, "chat": 0.2}
+
+
+def library(name: str, module: str):
+    """A trainer's module; a failure where this run is meant for it, a skip elsewhere."""
+    try:
+        return importlib.import_module(module)
+    except (ImportError, RuntimeError, ValueError) as error:
+        if os.environ.get("CUVEE_TRAINER") == name:
+            raise
+        pytest.skip(f"{name} is not installed here ({error}): make test-trainers")
+
+
+def blend(paths: dict[str, str], **changes: object) -> Blend:
+    """Three drawn domains of 200, 50 and 400 documents, one that is not; code repeats 1.2 times."""
+    domains = DomainSet(
+        (
+            Domain("web", 20_000, 80_000, "w", 200),  # 100 tokens a document
+            Domain("code", 10_000, 40_000, "c", 50),  # 200
+            Domain("unused", 10_000, 40_000, "u", 50),
+            Domain("chat", 8_000, 32_000, "h", 400),  # 20
+        )
+    )
+    values = {"sequence": 100, "batch": 4, "seed": 3} | changes
+    given = {name: (path,) for name, path in paths.items()}
+    return Blend("s", domains, (Stage((0.5, 0.3, 0.0, 0.2)),), 40_000, given, **values)
+
+
+def generated(seed: int, place: Path, sequence: int = 64, times: int = 1) -> Blend:
+    """Two to twelve domains, some of a few sequences, repeated up to four times."""
+    rng = np.random.default_rng(seed)
+    number = int(rng.integers(2, 13))
+    weights = 10 ** (-rng.choice([0, 1.5, 2.5]) * rng.random(number))
+    weights /= weights.sum()
+    tokens = sequence * int(rng.integers(200, 3000)) * times
+    epochs = rng.choice([0.3, 1.0, 2.5, 4.0], number)
+    sizes = [max(sequence, math.ceil(w * tokens / e)) for w, e in zip(weights, epochs, strict=True)]
+    domains = DomainSet(
+        tuple(
+            Domain(f"d{i}", size, 4 * size, f"d{i}", max(1, size // int(rng.integers(20, 90))))
+            for i, size in enumerate(sizes)
+        )
+    )
+    paths = {d.name: (str(place / d.name),) for d in domains}
+    stage = Stage(tuple(weights.tolist()))
+    return Blend("s", domains, (stage,), tokens, paths, seed, sequence, int(rng.choice([1, 4, 16])))
+
+
+def exported(name: str, given: Blend, **options: object) -> dict[str, str] | None:
+    """The files, or None where the export is refused."""
+    try:
+        return export.render(export.build(name, options), given)
+    except ExportError:
+        return None
+
+
+def hold(drawn: dict[str, float], given: Blend) -> None:
+    """Tokens by domain are within a hundredth of those recommended, or one sequence."""
+    for name, want in given.wanted.items():
+        allowed = max(0.01 * want, given.sequence or 0)
+        assert drawn.get(name, 0) > 0, f"{name} is lost"
+        assert abs(drawn[name] - want) <= allowed + 1, (name, drawn[name], want)
+
+
+def load(source: str, folder: Path, name: str):
+    """A module from its text, as a trainer's configuration is loaded."""
+    file = folder / f"{name}.py"
+    file.write_text(source)
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def documents(tmp_path):
+    """A file of documents per domain, each document with its domain's name."""
+    paths = {}
+    for name, count in (("web", 200), ("code", 50), ("chat", 400)):
+        file = tmp_path / f"{name}.jsonl"
+        rows = [json.dumps({"text": f"{name} {i}", "extra": i}) for i in range(count)]
+        file.write_text("\n".join(rows) + "\n")
+        paths[name] = str(file)
+    return paths
+
+
+def test_datasets_draws_the_shares_and_repeats_short_domains(documents, tmp_path):
+    """Catches probabilities of tokens, numbers drawn at random, and a stream that ends early."""
+    files = export.render(export.build("huggingface"), blend(documents))
+    stream = load(files["mixture.py"], tmp_path, "hf_mixture").build(buffer_size=10)
+    rows = [row["text"] for row in stream]
+    drawn = Counter(row.split()[0] for row in rows)
+    assert drawn == {"web": 200, "code": 60, "chat": 400}  # 20,000, 12,000 and 8,000 tokens
+    assert max(Counter(r for r in rows if "code" in r).values()) == 2
+    assert len(set(rows[:200])) > 150 and {r.split()[0] for r in rows[:100]} == set(drawn)
+
+
+def test_datasets_reads_documents_fields_and_folders_as_the_study_did(tmp_path):
+    """Catches lines of text files for documents (2 % for 50 %), one column, and guessed splits."""
+    (tmp_path / "docs" / "sub").mkdir(parents=True)
+    for i in range(40):
+        place = tmp_path / "docs" / ("sub" if i % 2 else "") / f"test-{i}.txt"
+        place.write_text("".join(f"docs {i} line {j}\n" for j in range(30)))
+    table = pa.table({"content": pa.array([f"code {i}" for i in range(50)], pa.large_string())})
+    pq.write_table(table, tmp_path / "[code] & C++.parquet")
+    (tmp_path / "docs" / "test-blank.txt").write_text(" \n")  # which no study counts
+    (tmp_path / "fortunes.txt").write_text("\n%\n".join(f"chat {i}\n\nx" for i in range(400)))
+    domains = DomainSet(
+        (
+            Domain("docs", 40_000, 160_000, "d", 40),
+            Domain("code", 10_000, 40_000, "c", 50),
+            Domain("chat", 8_000, 32_000, "h", 400),
+        )
+    )
+    paths = {"docs": str(tmp_path / "docs"), "code": str(tmp_path / "[code] & C++.parquet")}
+    given = Blend(
+        "s", domains, (Stage((0.5, 0.3, 0.2)),), 40_000,
+        {n: (p,) for n, p in {**paths, "chat": str(tmp_path / "fortunes.txt")}.items()},
+        fields={"code": "content"}, separators={"chat": "\n%\n"},
+    )  # fmt: skip
+    files = export.render(export.build("huggingface"), given)
+    rows = [row["text"] for row in load(files["mixture.py"], tmp_path, "hf_read").build(50)]
+    assert Counter(row.split()[0] for row in rows) == {"docs": 20, "code": 60, "chat": 400}
+    assert all(row.count("\n") == 30 for row in rows if row.startswith("docs"))
+    assert {row.count("%") for row in rows} == {0}
+
+
+@pytest.mark.trainers
+@pytest.mark.parametrize("seed", SEEDS)
+def test_megatron_core_builds_and_draws_the_blend(tmp_path, seed):
+    """Catches a list of paths alone, a split that breaks caps, and a blend that oversamples."""
+    utils = library("megatron-core", "megatron.core.datasets.utils")
+    indexed = importlib.import_module("megatron.core.datasets.indexed_dataset")
+    gpt = importlib.import_module("megatron.core.datasets.gpt_dataset")
+    builder = importlib.import_module("megatron.core.datasets.blended_megatron_dataset_builder")
+    given = generated(seed, tmp_path)
+    if not (files := exported("megatron", given)):
+        pytest.skip("refused")
+    for domain in given.domains:
+        prefix = given.path(domain.name)
+        made = indexed.IndexedDatasetBuilder(f"{prefix}.bin", dtype=np.uint16)
+        parts = np.array_split(np.zeros(domain.tokens, np.uint16), domain.documents)
+        for part in parts:
+            made.add_document(part.tolist(), [len(part)])
+        made.finalize(f"{prefix}.idx")
+    words = files["arguments.txt"].split()
+    flags = dict(zip(words[::2], words[1::2], strict=True))
+    samples, prefixes = (
+        int(flags["--train-samples"]),
+        utils.get_blend_from_list(files["blend.txt"].split()),
+    )
+    config = gpt.GPTDatasetConfig(
+        random_seed=int(flags["--seed"]), sequence_length=int(flags["--seq-length"]),
+        blend=prefixes, split=flags["--split"], reset_position_ids=False,
+        reset_attention_mask=False, eod_mask_loss=False, mmap_bin_files=True,
+        tokenizer=type("Tokenizer", (), {"vocab_size": 512, "eod": 0, "unique_identifiers": {}})(),
+    )  # fmt: skip
+    build = builder.BlendedMegatronDatasetBuilder
+    train, *_ = build(gpt.GPTDataset, [samples, 0, 0], lambda: True, config).build()
+    drawn = np.bincount(train.dataset_index[:samples], minlength=len(prefixes[0]))
+    names = [Path(prefix).name for prefix in prefixes[0]]
+    hold({n: int(c) * given.sequence for n, c in zip(names, drawn, strict=True)}, given)
+
+
+@pytest.mark.trainers
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ai2_olmo_core_builds_the_mixture(tmp_path, seed):
+    """Catches ratios and repeats that OLMo-core refuses, and what many small files lose."""
+    source = library("ai2-olmo-core", "olmo_core.data.source_mixture")
+    data = importlib.import_module("olmo_core.data.types")
+    given, rng = generated(seed, tmp_path, times=20), np.random.default_rng(seed)
+    for domain in given.domains:
+        number = int(rng.integers(1, 6))
+        (tmp_path / domain.name).mkdir()
+        for i, part in enumerate(np.array_split(np.zeros(domain.tokens, np.uint16), number)):
+            file = tmp_path / domain.name / f"{i}.npy"
+            np.memmap(file, dtype=np.uint16, mode="w+", shape=part.shape).flush()
+        given.paths[domain.name] = (f"{tmp_path}/{domain.name}/*.npy",)
+    if not (files := exported("olmo_core", given)):
+        pytest.skip("refused")
+    (tmp_path / "sources.yaml").write_text(files["sources.yaml"])
+    (tmp_path / "dataset.yaml").write_text(files["dataset.yaml"])
+    alone = source.SourceMixtureList.from_yaml(str(tmp_path / "sources.yaml"))
+    alone.validate()
+    whole = source.SourceMixtureDatasetConfig.from_yaml(str(tmp_path / "dataset.yaml"))
+    assert whole.source_list == alone
+    whole.render_tables = False
+    kind = data.NumpyDatasetDType.uint16.as_np_dtype()
+    mixture = whole.build(npdtype=kind, sequence_length=given.sequence)
+    hold({s.name: sum(p.tokens for p in s.path_tokens) for s in mixture.sources}, given)
+
+
+@pytest.mark.trainers
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mosaicml_streaming_apportions_the_samples(tmp_path, seed):
+    """Catches streams of mixed kinds, an epoch that is not the run, samples lost by a seed."""
+    streaming = library("mosaicml-streaming", "streaming.base.stream")
+    given = generated(seed, tmp_path)
+    if not (files := exported("mosaic", given, split="train")):
+        pytest.skip("refused")
+    data = yaml.safe_load(files["streams.yaml"])["train_loader"]["dataset"]
+    streams = [streaming.Stream(**values) for values in data["streams"].values()]
+    there = np.array([d.tokens // given.sequence for d in given.domains])
+    total = streaming.Stream.apply_weights(streams, there, data["epoch_size"], data["shuffle_seed"])
+    assert total == given.tokens // given.sequence
+    chosen = zip(data["streams"], streams, strict=True)
+    hold({name: int(stream.choose) * given.sequence for name, stream in chosen}, given)
+
+
+@pytest.mark.trainers
+@pytest.mark.parametrize("seed", SEEDS)
+def test_litdata_streams_the_shares_to_the_end_of_the_run(tmp_path, seed):
+    """Catches weights that LitData refuses, random draws, and a stream that ends early."""
+    litdata = library("litdata", "litdata")
+    given = generated(seed, tmp_path)
+    if not (files := exported("litdata", given)):
+        pytest.skip("refused")
+    for domain in given.domains:
+        writer = litdata.streaming.writer.BinaryWriter(given.path(domain.name), chunk_size=50)
+        for i in range(domain.tokens // given.sequence):
+            writer.add_item(i, [domain.name, i])
+        writer.done()
+        writer.merge()
+    stream = load(files["mixture.py"], tmp_path, "lit_mixture").build()
+    samples = [name for name, _ in islice(iter(stream), given.tokens // given.sequence)]
+    assert len(samples) == given.tokens // given.sequence, "the stream ended early"
+    hold({name: n * given.sequence for name, n in Counter(samples).items()}, given)
+
+
+class Characters:
+    """A tokenizer of torchtitan's interface: a token a character, and two around."""
+
+    def encode(self, words, add_bos, add_eos):
+        return [1, *(ord(letter) for letter in words), 2]
+
+
+@pytest.mark.trainers
+def test_torchtitan_interleaves_the_sources(tmp_path):
+    """Catches names that torchtitan does not know, draws at random, and lines for documents."""
+    library("torchtitan", "torchtitan.hf_datasets.text_datasets")
+    (tmp_path / "docs").mkdir()
+    for i in range(50):
+        (tmp_path / "docs" / f"{i}.txt").write_text("ccc\nc" * 40)
+    for name, letter in (("web", "w"), ("chat", "h")):
+        rows = [json.dumps({"body": letter * 50}) for _ in range(200)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    paths = {"web": "web.jsonl", "code": "docs", "chat": "chat.jsonl"}
+    given = blend(
+        {name: str(tmp_path / path) for name, path in paths.items()},
+        fields={"web": "body", "chat": "body"},
+    )
+    files = export.render(export.build("torchtitan"), given)
+    config = load(files["data_config.py"], tmp_path, "titan_mixture").DATALOADER
+    assert [s.dataset for s in config.sources] == ["s/web", "s/code", "s/chat"]
+    assert [s.weight for s in config.sources] == [0.5, 0.3, 0.2]
+    loader = config.build(
+        dp_world_size=1, dp_rank=0, tokenizer=Characters(), seq_len=16, local_batch_size=1
+    )
+    letters = {"w": "web", "c": "code", "h": "chat"}
+    drawn: Counter[str] = Counter()
+    for inputs, _ in islice(_samples(loader), 400):
+        found = {letters[chr(i)] for i in inputs["input"].flatten().tolist() if chr(i) in letters}
+        drawn[found.pop()] += 1
+        assert not found, "sources are packed each alone"
+    assert drawn == {"web": 200, "code": 120, "chat": 80}  # code's documents were begun anew
+
+
+def _samples(loader) -> Iterator:
+    yield from loader
+
+
+@pytest.mark.trainers
+def test_axolotl_takes_every_entry_and_its_slice(documents):
+    """Catches fields that Axolotl's schema does not know and would drop in silence."""
+    schemas = library("axolotl", "axolotl.utils.schemas.datasets")
+    from datasets import load_dataset
+
+    files = export.render(export.build("axolotl"), blend(documents))
+    given = yaml.safe_load(files["datasets.yaml"])["datasets"]
+    drawn: Counter[str] = Counter()
+    for entry in given:
+        checked = schemas.SFTDataset.model_validate(entry)
+        kept = checked.model_dump(exclude_unset=True)
+        assert {name: kept[name] for name in entry} == entry
+        rows = load_dataset(checked.ds_type, data_files=checked.path, split=checked.split)
+        drawn[Path(checked.path).stem] += len(rows)
+    assert drawn == {"web": 200, "code": 60, "chat": 400}
+
+
+@pytest.mark.trainers
+def test_nanotron_s_own_dataclass_takes_the_lists():
+    """Catches a mapping of folders to weights, which older documentation shows."""
+    try:
+        config = importlib.import_module("nanotron.config")
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"nanotron cannot be imported ({error}): held to its grammar alone")
+    if not hasattr(config, "NanosetDatasetsArgs"):
+        pytest.skip("the nanotron of the package index is older than Nanosets: its grammar alone")
+    files = export.render(
+        export.build("nanotron"), blend({n: f"/none/{n}" for n in WANT}, sequence=None, batch=None)
+    )
+    stage = yaml.safe_load(files["data_stages.yaml"])["data_stages"][0]
+    made = config.NanosetDatasetsArgs(**stage["data"]["dataset"])
+    assert made.dataset_weights == [0.5, 0.3, 0.2]
