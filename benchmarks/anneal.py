@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from fresh import Bench, bench
 
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, worlds
 from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.inference import diagnostics
@@ -122,7 +122,7 @@ def _setting(
     recipe: Path, home: Path, *, size: str = "0.3M", tokens: int = 300_000, runs: int = 24,
     candidates: int = 20, pairs: int = 5,
 ) -> tuple[Bench, Anneal]:  # fmt: skip
-    setting = bench(recipe, Home(home), size=size, tokens=tokens, held_out=16_384)
+    setting = bench(recipe, Workspace(home), size=size, tokens=tokens, held_out=16_384)
     return setting, Anneal(runs=runs, candidates=candidates, pairs=pairs, laws=(NAME,))
 
 

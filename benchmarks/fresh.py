@@ -21,7 +21,7 @@ from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import fresh_seeds
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.recipe.schema import Recipe, load
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.controllers import needed
 from cuvee.mixtures.problem import Problem
@@ -77,7 +77,7 @@ class Bench:
 class Keeper:
     """Trains runs, one process per core, and keeps each: the `evaluate` of this comparison."""
 
-    def __init__(self, prepared: Prepared, home: Home) -> None:
+    def __init__(self, prepared: Prepared, home: Workspace) -> None:
         self._prepared, self._store, self._home = prepared, Store(home.store), home
         self._cores = len(os.sched_getaffinity(0))
         self._pool: ProcessPoolExecutor | None = None
@@ -134,7 +134,7 @@ def _train(job: PackJob) -> list[Outcome]:
     return list(run_pack(job, lambda _: None))
 
 
-def bench(path: Path, home: Home, *, size: str, tokens: int, held_out: int) -> Bench:
+def bench(path: Path, home: Workspace, *, size: str, tokens: int, held_out: int) -> Bench:
     """The problem of a recipe at a size and length, scored on what its objective names.
 
     The corpus is the recipe's own, decontaminated against all of its benchmarks.
@@ -155,7 +155,7 @@ def bench(path: Path, home: Home, *, size: str, tokens: int, held_out: int) -> B
     )
     prepared = preparing.prepare(recipe, home, preparing.plainly)
     prepared = dataclasses.replace(prepared, suite=_narrowed(recipe, prepared))
-    return Bench(preparing.problem(recipe, prepared), Keeper(prepared, home), recipe.seed)
+    return Bench(preparing.pose_problem(recipe, prepared), Keeper(prepared, home), recipe.seed)
 
 
 def _narrowed(recipe: Recipe, prepared: Prepared) -> Any:

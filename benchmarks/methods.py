@@ -82,9 +82,9 @@ def on_corpus(given: argparse.Namespace) -> Found:
         os.environ.setdefault(name, value)  # before Prefect is imported
     import fresh
 
-    from cuvee.flows.workspace import Home
+    from cuvee.flows.workspace import Workspace
 
-    home = Home(given.home.resolve())
+    home = Workspace(given.home.resolve())
     setting = fresh.bench(
         given.recipe, home, size=given.proxy, tokens=given.tokens, held_out=given.held_out
     )

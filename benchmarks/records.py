@@ -35,7 +35,7 @@ from sweep import synthetic, write_corpus
 
 from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe import schema as recipes
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunResult
@@ -68,7 +68,7 @@ ANCHORED = 6  # runs of the two anchors, three seeds each
 COPY = "create temporary table copies (source varchar(32), made varchar(32), print varchar(64))"
 
 
-def command(word: str, recipe: Path, home: Home) -> float:
+def command(word: str, recipe: Path, home: Workspace) -> float:
     """Wall seconds of a command of the product, a process of its own."""
     began = time.perf_counter()
     done = subprocess.run(
@@ -86,7 +86,7 @@ def command(word: str, recipe: Path, home: Home) -> float:
     return seconds
 
 
-def record(problem: Problem, recipe: Path, runs: Sequence[RunResult], home: Home) -> str:
+def record(problem: Problem, recipe: Path, runs: Sequence[RunResult], home: Workspace) -> str:
     """Begin the record of a study and record some of its proxies; returns the record's id."""
     given, text = recipes.load(recipe)
     recorder = Recorder(open_ledger(home.record))
@@ -134,12 +134,12 @@ def _expression(table: str, column: str) -> str:
     return f"t.{column}"
 
 
-def measure(count: int, folder: Path, home: Home, database: str) -> dict[str, float]:
+def measure(count: int, folder: Path, home: Workspace, database: str) -> dict[str, float]:
     """The seconds of each command on a study of so many proxies."""
     recipe = folder / f"records-{count}.yaml"
     recipe.write_text(RECIPE.format(count=count, folder=folder, runs=count - ANCHORED))
     given, _ = recipes.load(recipe)
-    problem = preparing.problem(given, preparing.prepare(given, home, preparing.plainly))
+    problem = preparing.pose_problem(given, preparing.prepare(given, home, preparing.plainly))
     began = time.perf_counter()
     specs = given.build_method().ask(problem, (), loop.generator(given.seed, 0))
     drawn = time.perf_counter() - began
@@ -181,7 +181,7 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o711)  # PostgreSQL's user passes to its data, where this is run by root
         write_corpus(folder)
-        home = Home(folder / "home")
+        home = Workspace(folder / "home")
         home.root.mkdir()
         with served(folder / "servers") as database:
             for count in given.sizes:

@@ -37,14 +37,14 @@ def measured(recipe: Path, home: Path) -> dict[str, Any]:
     import fresh
 
     from cuvee.flows.recipe.schema import load
-    from cuvee.flows.workspace import Home
+    from cuvee.flows.workspace import Workspace
 
     given, _ = load(recipe)
     method = given.build_method().method
     if not isinstance(method, Ladder) or len(method.rungs) < 2:
         raise RecipeError(f"{recipe} is no ladder of at least two rungs beside its first")
     setting = fresh.bench(
-        recipe, Home(home.resolve()), size=given.proxy.size, tokens=given.proxy.tokens,
+        recipe, Workspace(home.resolve()), size=given.proxy.size, tokens=given.proxy.tokens,
         held_out=given.evaluation.heldout_tokens,
     )  # fmt: skip
     steps = method.steps(setting.problem)

@@ -30,7 +30,7 @@ import numpy as np
 
 from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe import schema as recipes
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunResult, RunSpec, Score
@@ -130,10 +130,10 @@ def synthetic(problem: Problem, specs: Sequence[RunSpec]) -> list[RunResult]:
     ]
 
 
-def fill(recipe: Path, home: Home) -> int:
+def fill(recipe: Path, home: Workspace) -> int:
     """Put a result of every spec of a study's design into its store; returns how many."""
     given, _ = recipes.load(recipe)
-    problem = preparing.problem(given, preparing.prepare(given, home, preparing.plainly))
+    problem = preparing.pose_problem(given, preparing.prepare(given, home, preparing.plainly))
     specs = given.build_method().ask(problem, (), loop.generator(given.seed, 0))
     store = Store(home.store)
     for result in synthetic(problem, specs):
@@ -144,7 +144,7 @@ def fill(recipe: Path, home: Home) -> int:
 def sweep(folder: Path, proxies: int) -> dict[str, float]:
     """The share of a study's time that is neither training nor scoring."""
     runs = proxies - CONFIRMED - len(ANCHORS) * SEEDS
-    home, cores = Home(folder / "home"), os.cpu_count() or 1
+    home, cores = Workspace(folder / "home"), os.cpu_count() or 1
     wall = run(write_recipe(folder, "sweep", runs, confirm=True), home.root)
     done = [o for o in Store(home.store).outcomes() if isinstance(o, RunResult)]
     if len(done) not in (proxies - PAIRS, proxies):
@@ -164,7 +164,7 @@ def sweep(folder: Path, proxies: int) -> dict[str, float]:
 
 def finished(folder: Path, proxies: int) -> dict[str, float]:
     """Seconds of a study whose proxies are all in the store, the first time and again."""
-    home = Home(folder / "home")
+    home = Workspace(folder / "home")
     recipe = write_recipe(folder, "finished", proxies - len(ANCHORS) * SEEDS, confirm=False)
     count = fill(recipe, home)
     if count != proxies:

@@ -10,7 +10,7 @@ from cuvee.flows import finished
 from cuvee.flows import prepare as preparing
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import Failed, RunSpec, Stage
@@ -20,7 +20,7 @@ from cuvee.proxies.train.branching import Route
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED
 
 
-def write(recipe: Recipe, home: Home, mixture: str, to: Path) -> tuple[Path, RunSpec]:
+def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path, RunSpec]:
     """Train the proxy of a recipe on a mixture and write it with its tokenizer.
 
     Args:
@@ -41,7 +41,7 @@ def write(recipe: Recipe, home: Home, mixture: str, to: Path) -> tuple[Path, Run
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise StorageError(f"{to} is not an empty folder: a checkpoint replaces nothing")
     prepared = preparing.prepare(recipe, home, preparing.plainly)
-    problem = preparing.problem(recipe, prepared)
+    problem = preparing.pose_problem(recipe, prepared)
     spec = problem.staged(stages(recipe, problem, home, mixture), recipe.seed)
     from cuvee.proxies.train import checkpoint  # torch, which no flow needs before
     from cuvee.proxies.train.trainer import train
@@ -69,7 +69,7 @@ def write(recipe: Recipe, home: Home, mixture: str, to: Path) -> tuple[Path, Run
     return to, spec
 
 
-def stages(recipe: Recipe, problem: Problem, home: Home, mixture: str) -> tuple[Stage, ...]:
+def stages(recipe: Recipe, problem: Problem, home: Workspace, mixture: str) -> tuple[Stage, ...]:
     """The stages of a mixture by its name; see `write`."""
     domains = problem.domains
     named = recipe.confirm.mixtures if recipe.confirm else {}

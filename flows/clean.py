@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cuvee.flows.workspace import IN_USE, Home
+from cuvee.flows.workspace import IN_USE, Workspace
 from cuvee.mixtures.errors import RecipeError, ServiceError, StorageError, UnknownName
 
 UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
@@ -66,7 +66,7 @@ class Thing:
     used: float
 
 
-def clean(home: Home, kinds: Sequence[str], *, older: str, remove: bool) -> tuple[Table, str]:
+def clean(home: Workspace, kinds: Sequence[str], *, older: str, remove: bool) -> tuple[Table, str]:
     """A table of what may go, and a sentence on what became of it.
 
     Args:
@@ -143,7 +143,7 @@ def _stats(path: Path) -> Iterator[os.stat_result]:
 
 
 @contextmanager
-def _alone(home: Home) -> Iterator[None]:
+def _alone(home: Workspace) -> Iterator[None]:
     """Holds the home, so that no command can begin to use it.
 
     Raises:

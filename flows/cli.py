@@ -24,7 +24,7 @@ import typer
 from cuvee.flows.recipe import olmix
 from cuvee.flows.recipe import schema as recipes
 from cuvee.flows.progress_bars import Display, use
-from cuvee.flows.workspace import Home, located, settle
+from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
 from cuvee.flows.execution.prefect_session import PrefectApi
 from cuvee.mixtures.errors import CuveeError, RecipeError
 from cuvee.tasks.report.escape import printable
@@ -57,7 +57,7 @@ def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing."""
     with _person() as display:
         given, _ = recipes.load(recipe)
-        place = settle(home, hub=given.evaluation.hub)
+        place = open_workspace(home, hub=given.evaluation.hub)
         from cuvee.flows.plan import draw_up
 
         draw_up(given, place, display)
@@ -69,14 +69,14 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) 
     with _person() as display:
         given, text = recipes.load(recipe)
         _limit(cores)
-        place = settle(home, hub=given.evaluation.hub)
+        place = open_workspace(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api") as api, _workers(given, place):
-            from cuvee.flows.console import present
+            from cuvee.flows.console import print_study
             from cuvee.flows.study import run as run_search
 
             digest = run_search(text, place, api)
             display.close()
-            present(display.console, place.study(str(digest["name"])), place.where_recorded)
+            print_study(display.console, place.study(str(digest["name"])), place.where_recorded)
 
 
 @app.command()
@@ -85,18 +85,18 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = No
     with _person() as display:
         given, text = recipes.load(recipe)
         _limit(cores)
-        place = settle(home, hub=given.evaluation.hub)
+        place = open_workspace(home, hub=given.evaluation.hub)
         from cuvee.flows.finished import read, sizes
 
         sizes(given)
         read(given, place)  # before anything is started: most mistakes show here
         with PrefectApi(place.root / "prefect-api") as api:
             from cuvee.flows.confirm_larger import run as run_confirm
-            from cuvee.flows.console import present
+            from cuvee.flows.console import print_study
 
             digest = run_confirm(text, place, api)
             display.close()
-            present(display.console, place.study(str(digest["name"])), place.where_recorded)
+            print_study(display.console, place.study(str(digest["name"])), place.where_recorded)
 
 
 @app.command()
@@ -105,13 +105,13 @@ def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     with _person() as display:
         with olmix.in_its_words() if olmix.detect(recipe) else contextlib.nullcontext():
             given, text = _loaded(recipe, display)
-            place = settle(home, hub=given.evaluation.hub)
-            from cuvee.flows.console import present
+            place = open_workspace(home, hub=given.evaluation.hub)
+            from cuvee.flows.console import print_study
             from cuvee.flows.refit import refit
 
             folder = refit(given, text, place)
         display.close()
-        present(display.console, folder, "")
+        print_study(display.console, folder, "")
 
 
 @app.command()
@@ -126,7 +126,7 @@ def checkpoint(
     """Train one proxy of a recipe, and write it as a Hugging Face checkpoint with its tokenizer."""
     with _person() as display:
         given, _ = recipes.load(recipe)
-        place = settle(home, hub=given.evaluation.hub)
+        place = open_workspace(home, hub=given.evaluation.hub)
         from cuvee.flows.checkpoint import write
 
         folder, spec = write(given, place, mixture, to)
@@ -147,16 +147,16 @@ def approve(
     """Approve the recipe's latest recommendation for its budget, if the evidence stands."""
     with _person() as display:
         given, _ = _loaded(recipe, display)
-        place = settle(home, hub=given.evaluation.hub)
+        place = open_workspace(home, hub=given.evaluation.hub)
         from cuvee.flows import handoff
-        from cuvee.flows.console import shares
+        from cuvee.flows.console import shares_table
 
         if withdraw:
             for taken in handoff.withdraw(given, place, by=by, note=note):
                 display.say(f"{taken.study}: the approval by {taken.by} is {taken.withdrawn}")
             return
         card, approval = handoff.approve(given, place, by=by, note=note)
-        display.console.print(shares(card.answer))
+        display.console.print(shares_table(card.answer))
         display.say(f"Verdict: {card.verdict}")
         for warning in handoff.warnings(card):
             display.say(f"Warning: {warning}")
@@ -181,7 +181,7 @@ def export(
     """Write the recommendation in a trainer's own syntax, with a manifest beside it."""
     with _person() as display:
         given = _loaded(recipe, display)[0] if recipe else None
-        place = settle(home, hub=bool(given and given.evaluation.hub))
+        place = open_workspace(home, hub=bool(given and given.evaluation.hub))
         from cuvee.flows import handoff
 
         if verify:
@@ -209,7 +209,7 @@ def schedule(
     with _person() as display:
         given, text = recipes.load(recipe)
         _limit(cores)
-        place = settle(home, hub=given.evaluation.hub)
+        place = open_workspace(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api", schedules=True) as api:
             from cuvee.flows import deployment
 
@@ -230,7 +230,7 @@ def handoff(
     with _person() as display:
         given, text = _loaded(recipe, display)
         text = olmix.as_recipe(given) if olmix.detect(recipe) else text
-        place = settle(home, hub=given.evaluation.hub)
+        place = open_workspace(home, hub=given.evaluation.hub)
         with PrefectApi(place.root / "prefect-api") as api:
             from cuvee.flows import delivery
 
@@ -248,7 +248,7 @@ def review(
 ) -> None:
     """Open the record of all studies in the MLflow UI, on this machine only."""
     with _person() as display:
-        place = settle(home)
+        place = open_workspace(home)
         review_record(place.record, display.say, port=port)
 
 
@@ -265,7 +265,7 @@ def doctor(
     with _person() as display:
         if not store:
             raise RecipeError("say what the doctor is to look at: `cuvee doctor --store`")
-        place = located(home)
+        place = find_workspace(home)
         from cuvee.flows.doctor import examine
 
         problems, said = examine(place, others or ())
@@ -291,7 +291,7 @@ def clean(
     with _person() as display:
         from cuvee.flows.clean import clean as clean_home
 
-        place = located(home)
+        place = find_workspace(home)
         table, said = clean_home(place, kinds or [], older=older, remove=yes)
         if table.row_count:
             display.console.print(table)
@@ -325,7 +325,7 @@ def _limit(cores: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _workers(given: recipes.Recipe, place: Home) -> Iterator[None]:
+def _workers(given: recipes.Recipe, place: Workspace) -> Iterator[None]:
     """Has workers import while this process does, where there is something to train for sure."""
     if (place.study(given.name) / "summary.json").exists():
         yield  # a concluded study seldom trains, and the workers would only be in the way

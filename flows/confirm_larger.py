@@ -18,18 +18,18 @@ from cuvee.flows import continual, finished
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import compared, confirm, enlarge, fresh_seeds, sized
 from cuvee.flows.execution.evaluator import begin as begin_trainings
-from cuvee.flows.execution.evaluator import speed
+from cuvee.flows.execution.evaluator import tokens_per_second
 from cuvee.flows.execution.prefect_session import PrefectApi
 from cuvee.flows.execution.prefect_watch import Watch
-from cuvee.flows.execution.ray_executor import Interrupted, Runner
-from cuvee.flows.execution.store_evaluator import Shelf
+from cuvee.flows.execution.ray_executor import Interrupted, RayExecutor
+from cuvee.flows.execution.store_evaluator import StoreEvaluator
 from cuvee.flows.finished import Finished, Settled
 from cuvee.flows.prediction import draw_up, write_copy
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe, parse
 from cuvee.flows.study import SHOWN_VERSIONS, conclude, told
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.problem import Problem
@@ -62,7 +62,7 @@ def confirm_mixture(recipe_text: str, home: str) -> Any:
         the state that says so.
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
-    recipe, place = parse(recipe_text), Home(Path(home))
+    recipe, place = parse(recipe_text), Workspace(Path(home))
     part = finished.sizes(recipe)
     past = finished.read(recipe, place)
     prepared = preparing.prepare(recipe, place)
@@ -71,10 +71,10 @@ def confirm_mixture(recipe_text: str, home: str) -> Any:
     tracker = open_tracker(place.record, current().say)
     tracker.begin(
         recipe.name,
-        study_params(past.recipe_text, preparing.problem(recipe, prepared), recipe.seed),
+        study_params(past.recipe_text, preparing.pose_problem(recipe, prepared), recipe.seed),
         {"method": str(recipe.method["name"])},
     )
-    runner = Runner(place.root, device=recipe.proxy.device)
+    runner = RayExecutor(place.root, device=recipe.proxy.device)
     watch = Watch(runner.stop)
     try:
         with runner, told(tracker), watch:
@@ -113,9 +113,9 @@ def read_back(recipe: Recipe, past: Finished, prepared: Prepared, store: Store) 
     Raises:
         EvidenceError: its evidence is void.
     """
-    problem = preparing.problem(recipe, prepared)
+    problem = preparing.pose_problem(recipe, prepared)
     finished.check_evidence(past.answer, problem, store)
-    shelf, screened = Shelf(store), recipe.build_method()
+    shelf, screened = StoreEvaluator(store), recipe.build_method()
     answer, history = loop.search(Settled(screened, past.answer), problem, shelf, recipe.seed)
     problem = screened.problem(problem, history)  # what the answer is for is what is confirmed
     return Study(
@@ -129,14 +129,14 @@ def read_back(recipe: Recipe, past: Finished, prepared: Prepared, store: Store) 
         confirmation=_own(problem, past, shelf),
         chance=prepared.chance,
         reused=len(history),
-        tokens_per_second=speed(history),
+        tokens_per_second=tokens_per_second(history),
         seed=recipe.seed,
         least_signal=recipe.limits.least_signal,
         continual=continual.told(recipe, prepared),
     )
 
 
-def _own(problem: Problem, past: Finished, shelf: Shelf) -> Confirmation | None:
+def _own(problem: Problem, past: Finished, shelf: StoreEvaluator) -> Confirmation | None:
     """The confirmation at the study's own size, as the finished study had it; None if it had none.
 
     It is read with the recipe that was run: what is confirmed now may stand against others.
@@ -152,7 +152,7 @@ def _own(problem: Problem, past: Finished, shelf: Shelf) -> Confirmation | None:
         return None
 
 
-def run(recipe_text: str, home: Home, api: PrefectApi) -> dict[str, Any]:
+def run(recipe_text: str, home: Workspace, api: PrefectApi) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
     with api.session():
         result: dict[str, Any] = confirm_mixture(recipe_text, str(home.root))

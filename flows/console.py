@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cuvee.flows.progress_bars import clock
+from cuvee.flows.progress_bars import duration_text
 from cuvee.mixtures import recommendation
 from cuvee.mixtures.recommendation import Recommendation
 
 
-def present(console: Console, folder: Path, record: str) -> None:
+def print_study(console: Console, folder: Path, record: str) -> None:
     """Print the recommendation as a table, what is known of it, and where the rest is.
 
     Args:
@@ -28,17 +28,17 @@ def present(console: Console, folder: Path, record: str) -> None:
     )
     digest = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     console.print()
-    console.print(shares(answer))
+    console.print(shares_table(answer))
     for line in _findings(answer, digest):
         console.print(line, markup=False, emoji=False)
     console.print()
     console.print(f"report:   {folder / 'report.html'}", markup=False)
     console.print(f"summary:  {folder / 'summary.json'}", markup=False)
     if record:
-        console.print(f"record:   {record}{opened(record)}", markup=False)
+        console.print(f"record:   {record}{review_hint(record)}", markup=False)
 
 
-def opened(record: str | Path) -> str:
+def review_hint(record: str | Path) -> str:
     """How a local record is opened from here; nothing for that of a server."""
     if not Path(record).is_dir():
         return ""
@@ -47,7 +47,7 @@ def opened(record: str | Path) -> str:
     return f" (open it with: cuvee review{option})"
 
 
-def shares(answer: Recommendation) -> Table:
+def shares_table(answer: Recommendation) -> Table:
     """Shares of tokens: recommended with its interval, and what it stands beside."""
     table = Table(title="Recommended shares of tokens (90 % interval over refits)")
     table.add_column("domain", overflow="fold", min_width=min(24, max(map(len, answer.domains))))
@@ -83,7 +83,7 @@ def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
         )
     lines.append(
         f"{digest['proxies']} proxies ({digest['trained_now']} trained now, {digest['failed']} "
-        f"failed) in {clock(60 * digest['minutes'])}"
+        f"failed) in {duration_text(60 * digest['minutes'])}"
     )
     return lines
 

@@ -25,7 +25,7 @@ from cuvee.tasks.study.forgetting import Continual, Start
 if TYPE_CHECKING:
     from cuvee.flows.prepare import Prepared
     from cuvee.flows.recipe.schema import Recipe
-    from cuvee.flows.workspace import Home
+    from cuvee.flows.workspace import Workspace
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 MAKE = "`cuvee checkpoint RECIPE --to FOLDER` trains a proxy and writes it so"
@@ -123,7 +123,7 @@ def tokenizer(recipe: "Recipe") -> Path | None:
     return folder / "tokenizer.json"
 
 
-def measured(recipe: "Recipe", prepared: "Prepared", home: "Home") -> Start:
+def measured(recipe: "Recipe", prepared: "Prepared", home: "Workspace") -> Start:
     """Keep the checkpoint for the workers, and score it; the scores are computed once.
 
     Raises:

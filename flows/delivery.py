@@ -19,7 +19,7 @@ from cuvee.flows.execution.prefect_session import PrefectApi
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.parts import HandoffPart
 from cuvee.flows.recipe.schema import Recipe, parse
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import (
     ApprovalError,
     CuveeError,
@@ -75,7 +75,7 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
         ApprovalError: it is not approved, or no longer stands.
         HandoffError: the call failed, or its outcome is not known.
     """
-    recipe, place = parse(recipe_text), Home(Path(home))
+    recipe, place = parse(recipe_text), Workspace(Path(home))
     given, card = part(recipe), handoff.latest(recipe, place)
     call = bool(given.webhook or given.command)
     preparing.as_task("approval", handoff.adopt)(recipe, place, card, call=call)
@@ -103,14 +103,16 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
     }
 
 
-def run(recipe_text: str, home: Home, api: PrefectApi, *, again: bool = False) -> dict[str, Any]:
+def run(
+    recipe_text: str, home: Workspace, api: PrefectApi, *, again: bool = False
+) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
     with api.session():
         result: dict[str, Any] = handoff_mixture(recipe_text, str(home.root), again)
     return result
 
 
-def watch(recipe: Recipe, recipe_text: str, home: Home, api: PrefectApi) -> None:
+def watch(recipe: Recipe, recipe_text: str, home: Workspace, api: PrefectApi) -> None:
     """Hand off each recommendation of a recipe as it is approved, until the process is ended.
 
     A failure is told once for each recommendation and reason; the watch goes on.

@@ -8,13 +8,13 @@ from pathlib import Path
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.limits import Limits, scoring
 from cuvee.flows.recipe.schema import parse
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, StorageError
 from cuvee.tasks.store import doctor
 from cuvee.tasks.store.results import Store, opened
 
 
-def examine(home: Home, urls: Sequence[str]) -> tuple[list[str], str]:
+def examine(home: Workspace, urls: Sequence[str]) -> tuple[list[str], str]:
     """What is wrong with stores, a sentence each, and a sentence on what was read.
 
     Args:
@@ -35,7 +35,7 @@ def examine(home: Home, urls: Sequence[str]) -> tuple[list[str], str]:
     return problems, f"{count} records of {', '.join(wanted)}: {left}; nothing was changed"
 
 
-def _studies(home: Home) -> Iterator[tuple[list[object], str, int]]:
+def _studies(home: Workspace) -> Iterator[tuple[list[object], str, int]]:
     """What the studies of a home are scored on, where their benchmarks are still there."""
     for path in sorted(home.root.glob("studies/*/recipe.yaml")):
         with contextlib.suppress(CuveeError), tempfile.TemporaryDirectory() as scratch:

@@ -13,7 +13,7 @@ import numpy as np
 
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import FREE, ConfirmPart, Recipe, parse
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import recommendation
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, StorageError
 from cuvee.mixtures.loop import Method
@@ -79,7 +79,7 @@ def sizes(recipe: Recipe) -> ConfirmPart:
     return recipe.confirm
 
 
-def read(recipe: Recipe, home: Home) -> Finished:
+def read(recipe: Recipe, home: Workspace) -> Finished:
     """The finished study of a recipe.
 
     Raises:

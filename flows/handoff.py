@@ -17,7 +17,7 @@ from cuvee.flows import recorded_approvals
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.refit import from_tables
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import (
     ApprovalError,
@@ -44,7 +44,7 @@ COMMAND = "command line"
 MORE = 1.001  # passes that exceed the recipe's cap by rounding alone
 
 
-def latest(recipe: Recipe, home: Home) -> Card:
+def latest(recipe: Recipe, home: Workspace) -> Card:
     """The card of a recipe's latest recommendation; of several states of its data, today's.
 
     Raises:
@@ -73,7 +73,7 @@ def latest(recipe: Recipe, home: Home) -> Card:
     )
 
 
-def grounds(recipe: Recipe, home: Home) -> Grounds:
+def grounds(recipe: Recipe, home: Workspace) -> Grounds:
     """How recipe, data and code stand now; reads the data, trains nothing."""
     if recipe.tables is not None:
         problem, history = from_tables(recipe)
@@ -85,7 +85,9 @@ def grounds(recipe: Recipe, home: Home) -> Grounds:
     return Grounds(recipe.digest, found, code_version(), recipe.purpose)
 
 
-def approve(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> tuple[Card, Approval]:
+def approve(
+    recipe: Recipe, home: Workspace, *, by: str = "", note: str = ""
+) -> tuple[Card, Approval]:
     """Approve a recipe's latest recommendation; the record is told, as far as it answers.
 
     Raises:
@@ -101,7 +103,7 @@ def approve(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> tupl
     return card, approval
 
 
-def withdraw(recipe: Recipe, home: Home, *, by: str = "", note: str = "") -> list[Approval]:
+def withdraw(recipe: Recipe, home: Workspace, *, by: str = "", note: str = "") -> list[Approval]:
     """Withdraw every approval of a recipe's recommendations; the record is told.
 
     Raises:
@@ -138,7 +140,7 @@ def warnings(card: Card) -> list[str]:
     return found + list(card.answer.warnings)
 
 
-def adopt(recipe: Recipe, home: Home, card: Card, *, call: bool = False) -> Approval:
+def adopt(recipe: Recipe, home: Workspace, card: Card, *, call: bool = False) -> Approval:
     """The approval of a recommendation: the store's, else one given in the record, adopted.
 
     In the record a version is approved by the alias `approved`, or by a tag of that name. Tags
@@ -220,7 +222,7 @@ def unapproved(card: Card, purpose: Purpose, store: Store) -> str:
 
 def export(
     recipe: Recipe,
-    home: Home,
+    home: Workspace,
     *,
     form: str,
     to: str = "",
@@ -258,7 +260,7 @@ def export(
     return manifest.write(target, files, content, store), content
 
 
-def _target(home: Home, card: Card, form: str) -> str:
+def _target(home: Workspace, card: Card, form: str) -> str:
     """Where an export goes if nobody says; not over that of another recipe of the same name."""
     place = home.study(card.name) / "exports" / form
     with contextlib.suppress(CuveeError):
@@ -325,7 +327,7 @@ def _caps(epochs: float | Mapping[str, float] | None, domains: DomainSet) -> dic
     return dict(epochs) if isinstance(epochs, Mapping) else dict.fromkeys(domains.names, epochs)
 
 
-def verify(target: str, home: Home) -> dict[str, Any]:
+def verify(target: str, home: Workspace) -> dict[str, Any]:
     """Check an export against its manifest and the store; returns the manifest.
 
     Raises:

@@ -13,10 +13,10 @@ from rich.table import Table
 from cuvee.flows import continual, plan_ladder, superseded_runs
 from cuvee.flows import prepare as preparing
 from cuvee.flows.execution.budget import forecast
-from cuvee.flows.execution.evaluator import speed
-from cuvee.flows.progress_bars import Display, clock
+from cuvee.flows.execution.evaluator import tokens_per_second
+from cuvee.flows.progress_bars import Display, duration_text
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, simplex
 from cuvee.mixtures.inference import remaining_runs
 from cuvee.mixtures.inference.remaining_runs import Later
@@ -33,7 +33,7 @@ from cuvee.tasks.study import finished
 OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
 
 
-def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
+def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
     """Print the design, tokens, epochs, FLOPs and expected minutes of a study.
 
     Raises:
@@ -42,7 +42,7 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
     store = Store(home.store)  # before text is read: a store that cannot be opened is told at once
     prepared = preparing.prepare(recipe, home, preparing.plainly)
     display.close()
-    problem = preparing.problem(recipe, prepared)
+    problem = preparing.pose_problem(recipe, prepared)
     screened = recipe.build_method()
     specs = screened.ask(problem, (), loop.generator(recipe.seed, 0))
     missing = store.missing(specs)
@@ -51,7 +51,7 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
         f"Study {recipe.name}: {len(problem.domains)} domains; {len(problem.targets)} targets: "
         f"{', '.join(problem.targets)}"
     )
-    for line in superseded_runs.sentences(store, problem, home.corpora):
+    for line in superseded_runs.superseded_sentences(store, problem, home.corpora):
         say(line)
     display.console.print(design(problem, specs))
     for line in repeated(specs):
@@ -89,13 +89,13 @@ def draw_up(recipe: Recipe, home: Home, display: Display) -> None:
 
 
 def trial(
-    recipe: Recipe, prepared: preparing.Prepared, problem: Problem, home: Home, store: Store
+    recipe: Recipe, prepared: preparing.Prepared, problem: Problem, home: Workspace, store: Store
 ) -> float:
     """Tokens per second and core of the recipe's proxies, by training a pack for a second here.
 
     0 where the store holds runs of their size, whose speed is known.
     """
-    if speed([run for run in store.outcomes() if run.spec.size == problem.proxy.size]):
+    if tokens_per_second([run for run in store.outcomes() if run.spec.size == problem.proxy.size]):
         return 0.0
     from cuvee.tasks.train_pack import training_speed  # torch, which nothing else in a plan needs
 
@@ -158,7 +158,9 @@ def larger(recipe: Recipe, store: Store, vocabulary: int, tried: float) -> list[
         rate, source = expected_speed(store, plan, vocabulary, scaled)
         seconds = runs * plan.tokens / rate
         total += runs * plan.flops
-        time = f"{clock(seconds)} on one core, {clock(seconds / 2)} on two ({source})"
+        time = (
+            f"{duration_text(seconds)} on one core, {duration_text(seconds / 2)} on two ({source})"
+        )
         lines.append(
             f"`cuvee confirm` at {step.size}: {runs} runs of {plan.tokens / 1e6:.1f}M tokens, "
             f"{runs * plan.flops:.2e} FLOPs; {time}"
@@ -183,14 +185,14 @@ def expected_speed(
         tried: what a trial on this machine gave for the size; 0 where none was needed.
     """
     runs = list(store.outcomes())
-    own = speed([run for run in runs if run.spec.size == plan.rung.size])
+    own = tokens_per_second([run for run in runs if run.spec.size == plan.rung.size])
     if own:
         return own, OWN
     if tried:
         return tried, TRIED
     rates = []
     for size in {run.spec.size for run in runs if run.spec.size in ladder.LADDER}:
-        found = speed([run for run in runs if run.spec.size == size])
+        found = tokens_per_second([run for run in runs if run.spec.size == size])
         rates.append(found * ladder.rung(size).flops(1, vocabulary))
     guess = float(np.median([rate for rate in rates if rate]))
     return guess / plan.rung.flops(1, vocabulary), "from the FLOPs of other sizes"
@@ -281,7 +283,8 @@ def costs(plan: ladder.Plan, runs: Runs, rate: float, source: str) -> list[str]:
     ]
     seconds = (runs.missing + rest) * plan.tokens / rate
     lines.append(
-        f"Training{first}: {most}{clock(seconds)} on one core, {clock(seconds / 2)} on two "
-        f"({rate:,.0f} tokens per second and core, {source}); scoring and fits come on top"
+        f"Training{first}: {most}{duration_text(seconds)} on one core, "
+        f"{duration_text(seconds / 2)} on two ({rate:,.0f} tokens per second and core, "
+        f"{source}); scoring and fits come on top"
     )
     return lines

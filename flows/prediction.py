@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from cuvee.flows.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
-from cuvee.flows.execution.store_evaluator import Shelf
+from cuvee.flows.execution.store_evaluator import StoreEvaluator
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import ConfirmPart, parse
 from cuvee.mixtures.errors import EvidenceError, StorageError
@@ -166,7 +166,7 @@ def remembered(study: Study, part: ConfirmPart | None, store: Store) -> Study:
     if store.missing(every):
         return study
     try:
-        steps, lost = enlarge(runs, Shelf(store))
+        steps, lost = enlarge(runs, StoreEvaluator(store))
     except EvidenceError:
         return study
     found = transfer(steps, study.confirmation, lost)

@@ -15,7 +15,7 @@ from cuvee.flows import continual
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import CorpusPart as RecipeCorpus
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import DataError, RecipeError
@@ -110,7 +110,7 @@ def plainly(_name: str, work: Callable[..., Any]) -> Callable[..., Any]:
     return work
 
 
-def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
+def prepare(recipe: Recipe, home: Workspace, step: Step = as_task) -> Prepared:
     """Fetch, convert, tokenize; whatever is there already and intact is used as it is.
 
     Args:
@@ -152,7 +152,7 @@ def prepare(recipe: Recipe, home: Home, step: Step = as_task) -> Prepared:
     return replace(prepared, start=start)
 
 
-def problem(recipe: Recipe, prepared: Prepared) -> Problem:
+def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
     """The problem that a recipe poses on a prepared corpus.
 
     Raises:
@@ -225,7 +225,7 @@ def _look(sources: Mapping[str, Files], least: int) -> None:
         raise DataError("; ".join(wrong))
 
 
-def _fetch(recipe: Recipe, home: Home, step: Step) -> dict[str, Path]:
+def _fetch(recipe: Recipe, home: Workspace, step: Step) -> dict[str, Path]:
     offline = suites.suite(recipe.evaluation.names, Path()).archives
     wanted = {SOURCES[name].archive for name in offline}
     for name in _corpus_part(recipe).quickstart:
@@ -254,7 +254,9 @@ def _corpus_part(recipe: Recipe) -> RecipeCorpus:
     return recipe.corpus
 
 
-def _benchmarks(recipe: Recipe, home: Home, found: Mapping[str, Path], step: Step) -> suites.Suite:
+def _benchmarks(
+    recipe: Recipe, home: Workspace, found: Mapping[str, Path], step: Step
+) -> suites.Suite:
     part, folder = recipe.evaluation, home.benchmarks
     make = step("prepare-benchmarks", benchmarks.prepare)
     with current().step("Benchmarks"):
@@ -268,7 +270,7 @@ def _benchmarks(recipe: Recipe, home: Home, found: Mapping[str, Path], step: Ste
 
 def _corpus(
     recipe: Recipe,
-    home: Home,
+    home: Workspace,
     sources: Mapping[str, Source],
     texts: Mapping[str, Iterable[str]],
     step: Step,

@@ -55,10 +55,12 @@ class Bar:
 
     def _print(self, message: str, done: float, spent: float) -> None:
         left = (
-            f", about {clock(spent / done * (1 - done))} left" if FIRST_ESTIMATE < done < 1 else ""
+            f", about {duration_text(spent / done * (1 - done))} left"
+            if FIRST_ESTIMATE < done < 1
+            else ""
         )
         detail = f" ({message})" if message else ""
-        self._display.say(f"{self._title}{detail}: {done:.0%} in {clock(spent)}{left}")
+        self._display.say(f"{self._title}{detail}: {done:.0%} in {duration_text(spent)}{left}")
 
 
 class _Times(ProgressColumn):
@@ -121,7 +123,7 @@ class Display:
                 self.bars.remove_task(task.id)
 
 
-def clock(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A duration for people: "45 s", "3 min 20 s", "2 h 5 min"."""
     whole = round(seconds)
     if whole < 60:

@@ -7,7 +7,7 @@ approved by the alias `approved`, or by a tag of that name that says a name or y
 from collections.abc import Mapping
 
 from cuvee.flows.progress_bars import current
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
 from cuvee.tasks.study.finished import NOTHING, Card, Purpose
 from cuvee.tasks.tracking.fields import PREFIX, bound_tags, prefixed
@@ -20,7 +20,7 @@ YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
 def version(
-    home: Home, card: Card, meant: Purpose | None = None, *, call: bool = True
+    home: Workspace, card: Card, meant: Purpose | None = None, *, call: bool = True
 ) -> tuple[Version | None, bool]:
     """A card's version in the record, and whether the alias stands for any version of the study.
 
@@ -68,7 +68,7 @@ def said(found: Version) -> tuple[str, str] | None:
 
 
 def remark(
-    home: Home,
+    home: Workspace,
     card: Card,
     tags: Mapping[str, str],
     meant: Purpose | None = None,

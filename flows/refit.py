@@ -10,13 +10,13 @@ from pathlib import Path
 from cuvee.flows import continual, finished
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
-from cuvee.flows.execution.evaluator import speed
-from cuvee.flows.execution.store_evaluator import Shelf
+from cuvee.flows.execution.evaluator import tokens_per_second
+from cuvee.flows.execution.store_evaluator import StoreEvaluator
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import SHOWN_VERSIONS, write_files
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import Domain, DomainSet
@@ -32,7 +32,7 @@ from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import Confirmation
 
 
-def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
+def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
     """Fit and recommend anew; returns the folder of the report.
 
     Raises:
@@ -65,7 +65,7 @@ def refit(recipe: Recipe, recipe_text: str, home: Home) -> Path:
         confirmation=confirmation,
         minutes=(time.monotonic() - begin) / 60,
         reused=sum(isinstance(run, RunResult) for run in history),
-        tokens_per_second=speed(history),
+        tokens_per_second=tokens_per_second(history),
         seed=recipe.seed,
         least_signal=recipe.limits.least_signal,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -212,11 +212,11 @@ def told(
 
 
 def _from_store(
-    recipe: Recipe, home: Home
+    recipe: Recipe, home: Workspace
 ) -> tuple[Problem, Recommendation, History, Confirmation | None, Prepared]:
     prepared = preparing.prepare(recipe, home, preparing.plainly)
-    problem = preparing.problem(recipe, prepared)
-    shelf = Shelf(Store(home.store))
+    problem = preparing.pose_problem(recipe, prepared)
+    shelf = StoreEvaluator(Store(home.store))
     method = recipe.build_method()
     if not any(
         isinstance(run, RunResult)

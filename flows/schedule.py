@@ -20,7 +20,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe, build, parse
 from cuvee.flows.recipe.standing import SchedulePart
-from cuvee.flows.workspace import settle
+from cuvee.flows.workspace import open_workspace
 from cuvee.mixtures.errors import CuveeError, RecipeError, ServiceError, StorageError, TrainingError
 from cuvee.tasks import strict_yaml
 
@@ -84,7 +84,7 @@ def scheduled_sweep(
     while True:
         try:
             given, text = read(recipe, changes)
-            return _sweep(given, text, settle(Path(home), hub=given.evaluation.hub).root)
+            return _sweep(given, text, open_workspace(Path(home), hub=given.evaluation.hub).root)
         except PASSING as error:
             if not left:
                 return Failed(message=str(error))
@@ -99,10 +99,10 @@ def _sweep(recipe: Recipe, text: str, home: Path) -> Any:
     from cuvee.flows import change_detection
     from cuvee.flows import prepare as preparing
     from cuvee.flows.study import conduct
-    from cuvee.flows.workspace import Home
+    from cuvee.flows.workspace import Workspace
     from cuvee.tasks.store.results import Store
 
-    place = Home(home)
+    place = Workspace(home)
     store = Store(place.store)
     now = change_detection.picture(recipe, preparing.prepare(recipe, place), {})
     before = change_detection.latest(store, recipe.name)

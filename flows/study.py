@@ -24,7 +24,7 @@ from cuvee.flows import change_detection, continual, finished, superseded_runs
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
 from cuvee.flows.execution.budget import Budget
-from cuvee.flows.execution.evaluator import Trainings, speed
+from cuvee.flows.execution.evaluator import Evaluator, tokens_per_second
 from cuvee.flows.execution.evaluator import begin as begin_trainings
 from cuvee.flows.execution.prefect_session import PrefectApi
 from cuvee.flows.execution.prefect_watch import KEPT, Watch
@@ -32,7 +32,7 @@ from cuvee.flows.execution.ray_executor import Interrupted, take
 from cuvee.flows.prediction import remembered
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe, parse
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, recommendation
 from cuvee.mixtures.errors import BudgetError, EvidenceError, ServiceError, StorageError
 from cuvee.mixtures.loop import Method
@@ -114,13 +114,15 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
         the state that says so.
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
-    recipe, place = parse(recipe_text), Home(Path(home))
+    recipe, place = parse(recipe_text), Workspace(Path(home))
     store = Store(place.store)  # before text is read: a store that cannot be opened is told at once
     prepared = preparing.prepare(recipe, place)
-    problem = preparing.problem(recipe, prepared)
+    problem = preparing.pose_problem(recipe, prepared)
     first = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
     if store.missing(first):  # else nothing is trained that could have been there
-        for line in superseded_runs.sentences(Store(place.store), problem, place.corpora):
+        for line in superseded_runs.superseded_sentences(
+            Store(place.store), problem, place.corpora
+        ):
             current().say(line)
     tracker = open_tracker(place.record, current().say)
     runner = take(place.root, device=recipe.proxy.device)
@@ -157,7 +159,7 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
         minutes=(time.monotonic() - begin) / 60,
         trained_now=trainings.trained,
         reused=trainings.reused,
-        tokens_per_second=speed(history),
+        tokens_per_second=tokens_per_second(history),
         seed=recipe.seed,
         least_signal=recipe.limits.least_signal,
         started=started.isoformat(timespec="seconds"),
@@ -186,7 +188,7 @@ def _noted(answer: Recommendation, budget: Budget, note: str) -> Recommendation:
 
 
 def _confirmed(
-    recipe: Recipe, problem: Problem, answer: Recommendation, trainings: Trainings
+    recipe: Recipe, problem: Problem, answer: Recommendation, trainings: Evaluator
 ) -> Confirmation | None:
     """The confirmation that the recipe asks for, or None where the budget ended before it."""
     if recipe.confirm is None:
@@ -258,7 +260,7 @@ def write_files(study: Study, folder: Path) -> None:
         ) from error
 
 
-def run(recipe_text: str, home: Home, api: PrefectApi) -> dict[str, Any]:
+def run(recipe_text: str, home: Workspace, api: PrefectApi) -> dict[str, Any]:
     """Run the flow against an API: what the command line calls."""
     with api.session():
         try:

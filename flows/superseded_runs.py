@@ -20,7 +20,7 @@ from cuvee.tasks.store.results import Store
 ALL = "the tokenizer is trained on all domains"
 
 
-def sentences(store: Store, problem: Problem, corpora: Path) -> list[str]:
+def superseded_sentences(store: Store, problem: Problem, corpora: Path) -> list[str]:
     """A sentence for each reason for which runs of the store do not count, with their number.
 
     Args:

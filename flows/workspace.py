@@ -47,7 +47,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 @dataclass(frozen=True)
-class Home:
+class Workspace:
     """The directory of the embedded default and the places in it."""
 
     root: Path
@@ -97,21 +97,21 @@ class Home:
         return self.root / "studies" / name
 
 
-def located(root: Path) -> Home:
+def find_workspace(root: Path) -> Workspace:
     """The home at a path, of which nothing is made or changed.
 
     Raises:
         StorageError: there is no such path.
     """
     try:
-        return Home(root.expanduser().resolve())
+        return Workspace(root.expanduser().resolve())
     except (OSError, RuntimeError) as error:  # a working folder that was deleted, no such user
         raise StorageError(
             f"there is no home at {root} ({error}): give --home a whole path"
         ) from error
 
 
-def settle(root: Path, *, hub: bool = False) -> Home:
+def open_workspace(root: Path, *, hub: bool = False) -> Workspace:
     """Make the home, end what an earlier run left behind, and set quiet defaults.
 
     Must come before Prefect is imported, whose settings are read at import. A variable that the
@@ -125,7 +125,7 @@ def settle(root: Path, *, hub: bool = False) -> Home:
     Raises:
         StorageError: the directory cannot be made or written.
     """
-    home = located(root)
+    home = find_workspace(root)
     try:
         made = not home.root.exists()
         home.root.mkdir(parents=True, exist_ok=True)

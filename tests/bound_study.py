@@ -8,7 +8,7 @@ import numpy as np
 
 from cuvee.flows.recipe.schema import Recipe, parse
 from cuvee.flows.refit import from_tables
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.tasks.store.results import Store
@@ -50,7 +50,7 @@ def answer(objective: str) -> Recommendation:
         return recipe.build_method().recommend(problem, history, rng)
 
 
-def fit(folder: Path, home: Home, **changes: str) -> Recipe:
+def fit(folder: Path, home: Workspace, **changes: str) -> Recipe:
     """Keep the card of a fit, as `cuvee fit` does, without a report; returns the recipe."""
     written = text(folder, **changes)
     recipe = parse(written)

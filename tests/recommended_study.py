@@ -8,7 +8,7 @@ import tiny_study
 from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe.schema import Recipe, parse
 from cuvee.flows.refit import refit
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.runs import RunResult, Score
 from cuvee.tasks.store.results import Store
@@ -30,14 +30,14 @@ def text(corpus: Path, **changes: str) -> str:
 OBJECTIVE = "{name: mean, weights: {domain/prose: 1, domain/code: 1, domain/tables: 1}}"
 
 
-def make(corpus: Path, home: Home, **changes: str) -> Recipe:
+def make(corpus: Path, home: Workspace, **changes: str) -> Recipe:
     """Put results into the store as if they were trained, and recommend from them."""
     if not corpus.exists():
         tiny_study.write_corpus(corpus)
     recipe_text = text(corpus, **changes)
     recipe = parse(recipe_text)
     prepared = preparing.prepare(recipe, home, preparing.plainly)
-    problem = preparing.problem(recipe, prepared)
+    problem = preparing.pose_problem(recipe, prepared)
     store = Store(home.store)
     for spec in recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0)):
         noise = np.random.default_rng(spec.seed + int(1e6 * spec.weights[0])).normal(0, 0.01, 3)

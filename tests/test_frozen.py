@@ -16,7 +16,7 @@ import pytest
 from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe.schema import load
 from cuvee.flows.refit import refit
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.runs import RunResult
@@ -52,7 +52,7 @@ def asked(path: Path) -> list[str]:
         start=start if recipe.proxy.start else None,
         corpus=SimpleNamespace(vocabulary=4096),
     )
-    problem = preparing.problem(recipe, prepared)
+    problem = preparing.pose_problem(recipe, prepared)
     specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
     return [spec.fingerprint[:16] for spec in specs]
 
@@ -75,7 +75,7 @@ def old(tmp_path, monkeypatch):
     """The inputs and the home that 2ad03ff left, and the working directory there."""
     home = old_study.unpack(tmp_path)
     monkeypatch.chdir(tmp_path)
-    return Home(home)
+    return Workspace(home)
 
 
 def test_trained_results_of_2ad03ff_are_found_again(old):
@@ -83,7 +83,7 @@ def test_trained_results_of_2ad03ff_are_found_again(old):
     can no longer be read: each would train everything anew without a word."""
     recipe, text = load(Path("proxies.yaml"))
     prepared = preparing.prepare(recipe, old, preparing.plainly)
-    problem, store = preparing.problem(recipe, prepared), Store(old.store)
+    problem, store = preparing.pose_problem(recipe, prepared), Store(old.store)
     specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
     assert len(specs) == 12
     assert all(isinstance(store.get(spec.fingerprint), RunResult) for spec in specs)
@@ -99,7 +99,7 @@ def test_the_record_of_2ad03ff_is_gone_on_with(old):
     write all of it into the record a second time, thousands of children on a server."""
     recipe, text = load(Path("proxies.yaml"))
     prepared = preparing.prepare(recipe, old, preparing.plainly)
-    params = study_params(text, preparing.problem(recipe, prepared), recipe.seed)
+    params = study_params(text, preparing.pose_problem(recipe, prepared), recipe.seed)
     found = open_ledger(old.record).find(prefixed({"study": key(recipe.name, params)}))
     assert len(found) == 1 and params["objective"].startswith("{name: mean")
 

@@ -42,10 +42,10 @@ def test_every_method_goes_through_a_study(tmp_path):
 
     from cuvee.flows.execution.prefect_session import PrefectApi
     from cuvee.flows.study import run
-    from cuvee.flows.workspace import Home
+    from cuvee.flows.workspace import Workspace
 
     tiny_study.write_corpus(tmp_path / "corpus")
-    home = Home(tmp_path / "home")
+    home = Workspace(tmp_path / "home")
     trained = {}
     try:
         with PrefectApi(tmp_path / "prefect") as api:

@@ -18,11 +18,11 @@ import numpy as np
 from prefect.futures import PrefectConcurrentFuture
 
 from cuvee.flows.execution.budget import Budget, training_flops
-from cuvee.flows.execution.ray_executor import Runner
+from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import Bar, current
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.controllers import needed
 from cuvee.mixtures.errors import TrainingError
 from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, canonical
@@ -45,7 +45,7 @@ AHEAD = 1  # packs that wait for each slot, so that no core does while results a
 Launched = tuple[PackJob, "PrefectConcurrentFuture[Any]"]
 
 
-class Trainings:
+class Evaluator:
     """Trains what is missing and remembers what it did.
 
     Attributes:
@@ -59,7 +59,7 @@ class Trainings:
         prepared: Prepared,
         store: Store,
         tracker: Tracker,
-        runner: Runner,
+        runner: RayExecutor,
         *,
         checkpoints: Path,
         pack_limit: int | None = None,
@@ -357,10 +357,15 @@ class Trainings:
 
 
 def begin(
-    recipe: Recipe, prepared: Prepared, store: Store, tracker: Tracker, runner: Runner, home: Home
-) -> Trainings:
+    recipe: Recipe,
+    prepared: Prepared,
+    store: Store,
+    tracker: Tracker,
+    runner: RayExecutor,
+    home: Workspace,
+) -> Evaluator:
     """The trainings of a recipe, under its limits and its budget; the runner reports to them."""
-    trainings = Trainings(
+    trainings = Evaluator(
         prepared,
         store,
         tracker,
@@ -375,7 +380,7 @@ def begin(
     return trainings
 
 
-def speed(outcomes: Sequence[Outcome]) -> float:
+def tokens_per_second(outcomes: Sequence[Outcome]) -> float:
     """Median training speed, tokens per second per core (a pack's divided among its models)."""
     rates = [
         run.spec.tokens / run.seconds

@@ -19,7 +19,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds in each o
 SIGACTION_ROOM = 256  # bytes; the structure has 152 on Linux and fewer elsewhere
 
 
-def reach(address: str) -> None:
+def check_address(address: str) -> None:
     """Look whether a cluster listens at an address: Ray itself would try for minutes, aloud.
 
     Raises:
@@ -57,7 +57,7 @@ def usable_cores() -> int | None:
     return cores
 
 
-def sockets(home: Path) -> Path:
+def sockets_folder(home: Path) -> Path:
     """A folder for a local cluster's files: in the home, or a new private one where it cannot be.
 
     Sockets need a short path, and Ray one of plain characters. Nobody can have made the new one

@@ -21,7 +21,13 @@ import ray
 import threadpoolctl
 
 from cuvee.flows.execution.progress_queue import Board
-from cuvee.flows.execution.ray_cluster import environment, own_signals, reach, sockets, usable_cores
+from cuvee.flows.execution.ray_cluster import (
+    check_address,
+    environment,
+    own_signals,
+    sockets_folder,
+    usable_cores,
+)
 from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
@@ -37,7 +43,7 @@ LOOPBACK = "127.0.0.1"
 IMPORT = re.compile(r"\b(ModuleNotFoundError|ImportError|No module named|cannot import)\b")
 
 _ending: list[threading.Thread] = []  # of clusters that were let go
-_early: "dict[tuple[Path, str], Runner]" = {}
+_early: "dict[tuple[Path, str], RayExecutor]" = {}
 
 
 class Interrupted(BaseException):
@@ -78,7 +84,7 @@ class _Nothing(list[str]):
         """Add nothing."""
 
 
-class Runner:
+class RayExecutor:
     """A Ray cluster, started or joined by `begin` or when the first pack is submitted.
 
     All of its life is in one thread. The kernel ends Ray's processes with the thread that started
@@ -107,7 +113,7 @@ class Runner:
         self._owned = False
         self._sockets: Path | None = None
 
-    def __enter__(self) -> "Runner":
+    def __enter__(self) -> "RayExecutor":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -222,7 +228,7 @@ class Runner:
     def _serve(self, modules: Sequence[str]) -> None:
         for name in ("ray", "ray._private.worker"):  # it would tell of handlers that it cannot set
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        ended()  # what is ending must have ended before the next one starts
+        wait_for_clusters()  # what is ending must have ended before the next one starts
         try:
             if not ray.is_initialized():
                 self._start()
@@ -247,7 +253,7 @@ class Runner:
     def _start(self) -> None:
         address = os.environ.get("RAY_ADDRESS")
         if address:
-            reach(address)
+            check_address(address)
         job = ray.job_config.JobConfig()
         job._py_driver_sys_path = _Nothing()  # Ray has no public way
         settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
@@ -261,7 +267,7 @@ class Runner:
             # has the token runs code there, so it is new each time, and nowhere else.
             variables = {**WORKER_ENVIRONMENT, "RAY_AUTH_MODE": "token"}
             variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-            self._sockets = sockets(self._home)
+            self._sockets = sockets_folder(self._home)
             settings |= {"_temp_dir": str(self._sockets), "include_dashboard": False}
             settings["num_cpus"] = self._cores or usable_cores()
             settings |= {"object_store_memory": 128 * 2**20, "_node_ip_address": LOOPBACK}
@@ -324,7 +330,7 @@ def _alone(local: bool) -> Iterator[None]:
 
 
 @atexit.register  # after ray's own, so it runs before it
-def ended() -> None:
+def wait_for_clusters() -> None:
     """Wait for clusters that are ending: a process has one Ray."""
     while _ending:
         thread = _ending.pop()
@@ -335,7 +341,7 @@ def ended() -> None:
 @contextlib.contextmanager
 def ahead(home: Path, *, device: str, modules: Sequence[str]) -> Iterator[None]:
     """Have a cluster begin while the program that will `take` it is still being imported."""
-    runner = Runner(home, device=device)
+    runner = RayExecutor(home, device=device)
     _early[home, device] = runner
     runner.begin(modules)
     try:
@@ -345,6 +351,6 @@ def ahead(home: Path, *, device: str, modules: Sequence[str]) -> Iterator[None]:
         runner.__exit__()
 
 
-def take(home: Path, *, device: str) -> Runner:
+def take(home: Path, *, device: str) -> RayExecutor:
     """The cluster that was begun ahead for a home and a device, else one that begins when used."""
-    return _early.pop((home, device), None) or Runner(home, device=device)
+    return _early.pop((home, device), None) or RayExecutor(home, device=device)

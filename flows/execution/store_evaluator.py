@@ -6,7 +6,7 @@ from cuvee.mixtures.runs import Failed, Outcome, RunSpec
 from cuvee.tasks.store.results import Store
 
 
-class Shelf:
+class StoreEvaluator:
     """An `evaluate` that only looks into the store."""
 
     def __init__(self, store: Store) -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cuvee.flows.clean import KINDS, clean, seconds
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import RecipeError, ServiceError, UnknownName
 
 DAY = 86_400
@@ -36,7 +36,7 @@ def home(tmp_path):
     for folder in sorted((p for p in tmp_path.rglob("*") if p.is_dir()), reverse=True):
         newest = max(p.stat().st_mtime for p in folder.iterdir())
         os.utime(folder, (newest, newest))
-    return Home(tmp_path)
+    return Workspace(tmp_path)
 
 
 def left(home):
@@ -86,8 +86,8 @@ def test_what_is_no_age_is_refused(age, home):
 USER = """
 import sys, time
 from pathlib import Path
-from cuvee.flows.workspace import settle
-settle(Path(sys.argv[1])); print("in use", flush=True); time.sleep(60)
+from cuvee.flows.workspace import open_workspace
+open_workspace(Path(sys.argv[1])); print("in use", flush=True); time.sleep(60)
 """
 
 

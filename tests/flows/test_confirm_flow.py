@@ -16,11 +16,11 @@ from cuvee.flows import finished
 from cuvee.flows.cli import app
 from cuvee.flows.confirm_larger import run as confirm
 from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.flows.execution.ray_executor import Runner
+from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.plan import draw_up as plan
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.study import run
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CorruptError, EvidenceError, RecipeError
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished as handoff_card
@@ -41,7 +41,7 @@ def api(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """One local Ray for the file: runners join what is already initialized."""
-    with Runner(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
+    with RayExecutor(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
         assert runner.slots == 2
         yield
 
@@ -51,7 +51,7 @@ def study(tmp_path_factory, api, cluster):
     """A finished study, confirmed at one larger size; and the time at which its runs were kept."""
     folder = tmp_path_factory.mktemp("confirm")
     tiny_study.write_corpus(folder / "corpus")
-    home = Home(folder / "home")
+    home = Workspace(folder / "home")
     run(tiny_study.recipe(folder / "corpus"), home, api)
     shutil.copytree(home.root, folder / "before")
     text = tiny_study.recipe(folder / "corpus", confirm=SIZES)
@@ -62,20 +62,20 @@ def study(tmp_path_factory, api, cluster):
 def before(study, tmp_path):
     """A home with the study finished and nothing confirmed."""
     shutil.copytree(study[0] / "before", tmp_path / "home")
-    return Home(tmp_path / "home"), study[1]
+    return Workspace(tmp_path / "home"), study[1]
 
 
 @pytest.fixture
 def after(study, tmp_path):
     """A home with the study confirmed."""
     shutil.copytree(study[0] / "home", tmp_path / "home")
-    return Home(tmp_path / "home"), study[1]
+    return Workspace(tmp_path / "home"), study[1]
 
 
 def test_a_confirmation_trains_the_larger_size_and_says_what_held(study):
     """Catches a step that is skipped: runs, tests, trend, card, report each come from another."""
     folder, _, summary = study
-    home = Home(folder / "home")
+    home = Workspace(folder / "home")
     assert summary["trained_now"] == 2 * 5 and summary["failed"] == 0
     (step,) = summary["larger_sizes"]
     assert (step["size"], step["tokens"]) == ("0.3M", 90_000)

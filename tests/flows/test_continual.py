@@ -21,10 +21,10 @@ from cuvee.evaluation.suites import suite
 from cuvee.flows import checkpoint, continual
 from cuvee.flows import prepare as preparing
 from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.flows.execution.ray_executor import Runner, ended
+from cuvee.flows.execution.ray_executor import RayExecutor, wait_for_clusters
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.study import run
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import DataError, RecipeError, StorageError, UnknownName
@@ -161,7 +161,7 @@ class Trained:
     """A checkpoint of two domains and a recipe that goes on from it with a third."""
 
     def __init__(self, root: Path) -> None:
-        self.home = Home(root / "home")
+        self.home = Workspace(root / "home")
         tiny_study.write_corpus(root / "corpus")
         text = tiny_study.recipe(
             root / "corpus",
@@ -232,7 +232,7 @@ def test_the_scores_before_training_are_those_of_the_checkpoint(trained, prepare
 
 def test_every_run_names_the_weights_that_it_starts_from(trained, prepared, tmp_path):
     """Catches a start that is known by its path: other weights there are other evidence."""
-    problem = preparing.problem(trained.recipe, prepared)
+    problem = preparing.pose_problem(trained.recipe, prepared)
     spec = problem.spec((0.2, 0.3, 0.5), 1)
     assert spec.start == prepared.start.content and len(spec.start) == 64
     assert dict(problem.objective.most) == {
@@ -246,7 +246,7 @@ def test_every_run_names_the_weights_that_it_starts_from(trained, prepared, tmp_
     again = preparing.prepare(recipe, trained.home, preparing.plainly)
     assert again.corpus == prepared.corpus  # the same tokens are not made twice
     assert again.start.scores != prepared.start.scores
-    moved = preparing.problem(recipe, again).spec((0.2, 0.3, 0.5), 1)
+    moved = preparing.pose_problem(recipe, again).spec((0.2, 0.3, 0.5), 1)
     assert moved.fingerprint != spec.fingerprint
 
 
@@ -293,12 +293,12 @@ def test_a_study_goes_on_from_its_checkpoint_and_reports_what_was_forgotten(tmp_
     text = trained.text.replace("forget: 0.3", "forget: 2.0")  # kept by anything but random weights
     with (
         PrefectApi(tmp_path / "prefect") as api,
-        Runner(tmp_path / "ray", device="cpu", cores=2) as runner,
+        RayExecutor(tmp_path / "ray", device="cpu", cores=2) as runner,
     ):
         assert runner.slots == 2
         summary = run(text, trained.home, api)
         again = run(text, trained.home, api)
-    ended()
+    wait_for_clusters()
     assert not ray.is_initialized()
     assert again["trained_now"] == 0 and again["weights"] == summary["weights"]
     assert summary["weights"]["code"] + summary["weights"]["prose"] >= 0.25 - 1e-6

@@ -4,9 +4,9 @@ import pytest
 import tiny_study
 
 from cuvee.flows import superseded_runs
-from cuvee.flows.prepare import plainly, prepare, problem
+from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.runs import RunResult, Score
 from cuvee.tasks.store.results import Store
 
@@ -17,9 +17,9 @@ def before(tmp_path_factory):
     folder = tmp_path_factory.mktemp("earlier")
     tiny_study.write_corpus(folder / "corpus")
     text = tiny_study.recipe(folder / "corpus")
-    home = Home(folder / "home")
+    home = Workspace(folder / "home")
     store = Store(home.store)
-    posed = problem(parse(text), prepare(parse(text), home, plainly))
+    posed = pose_problem(parse(text), prepare(parse(text), home, plainly))
     for seed in range(3):
         scores = {name: Score(1.0, 0.1, 9) for name in posed.targets}
         store.put(RunResult(posed.spec((0.2, 0.3, 0.5), seed), scores))
@@ -29,8 +29,8 @@ def before(tmp_path_factory):
 def told(before, change=None, **fields):
     folder, text, home, store = before
     text = change(text) if change else tiny_study.recipe(folder, **fields)
-    posed = problem(parse(text), prepare(parse(text), home, plainly))
-    return superseded_runs.sentences(store, posed, home.corpora)
+    posed = pose_problem(parse(text), prepare(parse(text), home, plainly))
+    return superseded_runs.superseded_sentences(store, posed, home.corpora)
 
 
 def test_a_study_as_it_was_says_nothing(before):

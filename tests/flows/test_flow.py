@@ -17,11 +17,11 @@ import tiny_study
 
 from cuvee.flows.execution import evaluator as training
 from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.flows.execution.ray_executor import Runner, ended
-from cuvee.flows.prepare import plainly, prepare, problem
+from cuvee.flows.execution.ray_executor import RayExecutor, wait_for_clusters
+from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.study import run
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, TrainingError
 from cuvee.mixtures.runs import Failed, RunResult
 from cuvee.tasks.store.results import Store
@@ -40,10 +40,10 @@ def cluster(tmp_path_factory):
     """One local Ray for the file: runners join what is already initialized."""
     import ray
 
-    with Runner(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
+    with RayExecutor(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
         assert runner.slots == 2
         yield
-    ended()
+    wait_for_clusters()
     assert not ray.is_initialized()
 
 
@@ -51,15 +51,15 @@ def cluster(tmp_path_factory):
 def study(tmp_path_factory, api, cluster):
     folder = tmp_path_factory.mktemp("study")
     tiny_study.write_corpus(folder / "corpus")
-    home = Home(folder / "home")
+    home = Workspace(folder / "home")
     text = tiny_study.recipe(folder / "corpus")
     return home, text, run(text, home, api)
 
 
-def copied(study, tmp_path: Path) -> tuple[Home, str]:
+def copied(study, tmp_path: Path) -> tuple[Workspace, str]:
     home, text, _ = study
     shutil.copytree(home.root, tmp_path / "home")
-    return Home(tmp_path / "home"), text
+    return Workspace(tmp_path / "home"), text
 
 
 def test_a_study_leaves_all_that_was_promised(study):
@@ -138,13 +138,13 @@ class Bench:
         home, text, _ = study
         self.recipe = parse(text)
         prepared = prepare(self.recipe, home, plainly)
-        self.problem = problem(self.recipe, prepared)
+        self.problem = pose_problem(self.recipe, prepared)
         self.store = Store(str(folder / "store"))
         self.ledger = MemoryLedger()
         recorder = Recorder(self.ledger)
         recorder.begin("bench", {}, {})
-        self.runner = Runner(folder, device="cpu", cores=2)
-        self.trainings = training.Trainings(
+        self.runner = RayExecutor(folder, device="cpu", cores=2)
+        self.trainings = training.Evaluator(
             prepared,
             self.store,
             recorder,

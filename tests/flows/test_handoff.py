@@ -19,7 +19,7 @@ import recommended_study
 from cuvee.flows import handoff
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.refit import refit
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
 from cuvee.tasks import export
 from cuvee.tasks.approval import approve, manifest
@@ -36,8 +36,8 @@ SHORT = ("axolotl", "huggingface", "nanotron")  # 1,562 sequences are too few fo
 def made(tmp_path_factory):
     """A corpus and a home with a recommendation that nobody has approved."""
     root = tmp_path_factory.mktemp("study")
-    recommended_study.make(root / "corpus", Home(root / "home"))
-    open_ledger(Home(root / "home").record).versions("none")  # a new record takes seconds
+    recommended_study.make(root / "corpus", Workspace(root / "home"))
+    open_ledger(Workspace(root / "home").record).versions("none")  # a new record takes seconds
     (root / "home").chmod(0o700)  # as `settle` makes it
     return root
 
@@ -47,7 +47,7 @@ def study(made, tmp_path):
     """A copy of it: (recipe, home, corpus)."""
     shutil.copytree(made / "home", tmp_path / "home")
     recipe = parse(recommended_study.text(made / "corpus"))
-    return recipe, Home(tmp_path / "home"), made / "corpus"
+    return recipe, Workspace(tmp_path / "home"), made / "corpus"
 
 
 def changed(corpus: Path, **changes: str):
@@ -232,7 +232,7 @@ def test_another_identity_of_a_domain_voids_an_approval(study):
 @pytest.mark.slow
 def test_data_that_changed_voids_an_approval(tmp_path):
     """Catches a check of names or paths in place of content."""
-    corpus, home = tmp_path / "corpus", Home(tmp_path / "home")
+    corpus, home = tmp_path / "corpus", Workspace(tmp_path / "home")
     recipe = recommended_study.make(corpus, home)
     with (corpus / "code.jsonl").open("a") as file:
         file.write(json.dumps({"text": "def added():\n    return 'one more document'\n"}) + "\n")
@@ -292,7 +292,7 @@ objective: {{name: mean, weights: {{math: 1, qa: 1}}}}
 method: {{name: mixing_laws, runs: 8, folds: 2, refits: 10}}
 export: {{paths: {{web: /d/web, code: /d/code}}, tokens: 1B}}
 """
-    recipe, home = parse(text), Home(tmp_path / "home")
+    recipe, home = parse(text), Workspace(tmp_path / "home")
     with pytest.raises(EvidenceError, match="no recommendation of the study 'given'"):
         handoff.export(recipe, home, form="json")
     refit(recipe, text, home)
@@ -362,7 +362,7 @@ def tagged(card, recipe=None) -> dict[str, str]:
     return {"cuvee.recommendation": card.fingerprint, **bound_tags(card.identity, purpose)}
 
 
-def registered(home: Home, card, recipe=None):
+def registered(home: Workspace, card, recipe=None):
     """The record as a study leaves it: one version, which nobody has approved."""
     ledger = open_ledger(home.record)
     ledger.enroll("tiny", ledger.create("tiny", {}), tagged(card, recipe), "a recommendation")

@@ -16,7 +16,7 @@ from cuvee.flows.change_detection import Picture
 from cuvee.flows.deployment import _signing_in, deployment, fields
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.schedule import read, reuse
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.constraints.kept_ratios import held
 from cuvee.mixtures.designs.reuse import Reuse
@@ -216,7 +216,9 @@ def test_a_scheduled_sweep_obeys_the_users_hub_as_a_run_does(tmp_path, monkeypat
     """Catches a recipe that runs by hand and is put off line by its schedule."""
     text = tiny_study.recipe(tmp_path, evaluation=f"{{suite: null, tasks: {tasks}}}")
     asked = []
-    monkeypatch.setattr(schedule, "settle", lambda home, hub=False: asked.append(hub) or Home(home))
+    monkeypatch.setattr(
+        schedule, "open_workspace", lambda home, hub=False: asked.append(hub) or Workspace(home)
+    )
     monkeypatch.setattr(schedule, "_sweep", lambda *given: None)
     schedule.scheduled_sweep.fn(text, str(tmp_path))
     assert asked == [bool(tasks != "[]")]

@@ -11,7 +11,7 @@ import tiny_study
 import yaml
 
 from cuvee.flows.recipe.schema import parse
-from cuvee.flows.workspace import settle
+from cuvee.flows.workspace import open_workspace
 from cuvee.mixtures.errors import RecipeError
 
 NOWHERE = Path("/nowhere")  # nothing is read from disk: the text need not be there
@@ -91,7 +91,7 @@ def test_only_what_is_shipped_keeps_away_from_the_network(monkeypatch, tmp_path,
         monkeypatch.setenv(name, "x")  # so that it is put back, whatever becomes of it
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    settle(tmp_path / "home", hub=hub)
+    open_workspace(tmp_path / "home", hub=hub)
     home = None if hub else str(tmp_path / "home" / "huggingface")
     assert [os.environ.get(name) for name in names] == [offline, offline, home]
     recipe = tiny_study.recipe(

@@ -7,12 +7,12 @@ import pytest
 from rich.console import Console
 
 from cuvee.flows import handoff
-from cuvee.flows.console import present
+from cuvee.flows.console import print_study
 from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.recipe import olmix
 from cuvee.flows.recipe import schema as recipes
 from cuvee.flows.refit import posed, read_tables, refit, told
-from cuvee.flows.workspace import settle
+from cuvee.flows.workspace import open_workspace
 from cuvee.mixtures.errors import CuveeError, DataError, EvidenceError, RecipeError
 from cuvee.mixtures.objectives import WeightedMean
 
@@ -131,7 +131,7 @@ def test_the_whole_way_from_a_fit_file_to_a_report(tmp_path):
     path, _, _ = swarm(tmp_path, order=-1)
     given, text, _ = olmix.load(path)
     with use(Display()):
-        folder = refit(given, text, settle(tmp_path / "home"))
+        folder = refit(given, text, open_workspace(tmp_path / "home"))
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["weights"]["code:py:high"] == pytest.approx(0.4, abs=1e-3)
     assert summary["rank_correlation"] > 0.95
@@ -146,7 +146,7 @@ def test_domain_keys_are_printed_as_they_are(tmp_path):
     given, text, _ = olmix.load(path)
     out = Console(record=True, width=120)
     with use(Display()):
-        present(out, refit(given, text, settle(tmp_path / "home")), "")
+        print_study(out, refit(given, text, open_workspace(tmp_path / "home")), "")
     said = out.export_text()
     assert all(name in said for name in DOMAINS)
 
@@ -161,7 +161,7 @@ def test_without_counts_nothing_is_invented(tmp_path):
     given, text, notes = olmix.load(path)
     assert sum("epochs at full scale are unknown" in note for note in notes) == 2
     with use(Display()):
-        folder = refit(given, text, settle(tmp_path / "home"))
+        folder = refit(given, text, open_workspace(tmp_path / "home"))
     answer = json.loads((folder / "recommendation.json").read_text())
     assert answer["epochs"] == []
     report = (folder / "report.md").read_text()
@@ -383,7 +383,7 @@ def test_what_a_fit_file_gave_is_approved_exported_and_handed_on(tmp_path):
     another study than the fit did."""
     hand = "handoff: {format: json, to: /x, webhook: 'https://cluster/hook'}\n"
     path, _, _ = swarm(tmp_path, FILE + "export: {sequence_length: 4k}\n" + hand)
-    home = settle(tmp_path / "home")
+    home = open_workspace(tmp_path / "home")
     given, text, _ = olmix.load(path)
     refit(given, text, home)
     again, _, _ = olmix.load(path)
@@ -401,7 +401,7 @@ def test_a_search_of_few_runs_looks_up_the_best_and_fits_no_law(tmp_path):
     text = FILE.replace("type: log_linear", "type: search").replace("type: exact", "type: search")
     path, W, Y = swarm(tmp_path, text, rows=6)
     given, made, _ = olmix.load(path)
-    folder = refit(given, made, settle(tmp_path / "home"))
+    folder = refit(given, made, open_workspace(tmp_path / "home"))
     found = json.loads((folder / "summary.json").read_text())
     level = (7 * Y[:, 0] + 45 * Y[:, 2]) / 52  # of the metrics that are kept, by their weights
     epochs = W * 20e6 / [5e6, 3e6, 2e6]

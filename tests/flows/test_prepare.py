@@ -13,7 +13,7 @@ from rich.console import Console
 from cuvee.flows.prepare import corpus_parts, plainly, prepare
 from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.recipe.schema import build
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.proxies.data import files
 
@@ -44,7 +44,7 @@ def prepared(given, home):
     """What is prepared, and what a person reads meanwhile."""
     said = io.StringIO()
     with use(Display(Console(file=said, soft_wrap=True))), contextlib.redirect_stdout(said):
-        return prepare(given, Home(home), plainly), said.getvalue()
+        return prepare(given, Workspace(home), plainly), said.getvalue()
 
 
 def test_touched_and_copied_files_make_no_new_corpus(tmp_path, monkeypatch):

@@ -14,9 +14,9 @@ import tiny_study
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.limits import scoring
 from cuvee.flows.doctor import examine
-from cuvee.flows.prepare import plainly, prepare, problem
+from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage, canonical
 from cuvee.tasks.job import PackJob
@@ -42,9 +42,9 @@ def studied(tmp_path_factory):
         proxy="{size: 0.3M, tokens: 41000}",
         evaluation=f"{{suite: null, heldout_tokens: 2048, custom: {{qa: {path}}}}}",
     )
-    home = Home(folder / "home")
+    home = Workspace(folder / "home")
     prepared = prepare(parse(text), home, plainly)
-    spec = problem(parse(text), prepared).spec((0.2, 0.3, 0.5), 1)
+    spec = pose_problem(parse(text), prepared).spec((0.2, 0.3, 0.5), 1)
     job = PackJob((spec,), str(prepared.corpus.root), prepared.suite, "", limits=prepared.limits)
     return home, prepared, job, text
 
@@ -122,7 +122,7 @@ def test_the_doctor_finds_nothing_in_a_sound_store(tmp_path):
     """Catches a doctor that accuses rounding, other seeds, or other questions' other answers."""
     ours = store(tmp_path / "a", run(SUITE, 4.0), run(OTHER, 6.0), run(SUITE, 4.1, seed=2))
     theirs = store(tmp_path / "b", run(SUITE, 4.001))
-    problems, said = examine(Home(tmp_path / "home"), [ours, theirs])
+    problems, said = examine(Workspace(tmp_path / "home"), [ours, theirs])
     assert problems == []
     assert said.startswith("10 records")  # with the number of each store's format
 
@@ -137,7 +137,7 @@ def test_the_doctor_allows_equal_scores_of_what_may_be_the_same_questions(tmp_pa
         one = run(SUITE, 4.0)
         spec = dataclasses.replace(one.spec, scoring=scoring(*content))
         made.put(RunResult(spec, {**one.scores, "task/boolq": Score(1.5, 0.1, 9)}))
-    assert examine(Home(tmp_path / "home"), [made.url])[0] == []
+    assert examine(Workspace(tmp_path / "home"), [made.url])[0] == []
 
 
 def test_the_doctor_makes_nothing(studied, tmp_path):
@@ -158,7 +158,7 @@ def test_the_doctor_makes_nothing(studied, tmp_path):
         assert found.returncode == code, found.stderr
     assert (sorted(tmp_path.rglob("*")), home.stat().st_mode) == before
     asked = RunResult(studied[2].specs[0], {"task/qa": Score(4.0, 0.1, 6)})
-    assert examine(Home(home), [store(tmp_path / "b", asked, known=())])[0] == []
+    assert examine(Workspace(home), [store(tmp_path / "b", asked, known=())])[0] == []
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_the_doctor_names_runs_that_were_scored_otherwise(tmp_path, runs, beside
     fingerprint is sealed as well as anything."""
     urls = [store(tmp_path / "a", *runs, known=known)]
     urls += [store(tmp_path / "b", *beside, known=known)] if beside else []
-    (problem_found,), _ = examine(Home(tmp_path / "home"), urls)
+    (problem_found,), _ = examine(Workspace(tmp_path / "home"), urls)
     assert why in problem_found
 
 

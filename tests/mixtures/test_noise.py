@@ -152,17 +152,17 @@ def test_the_recipe_the_report_and_the_command_line_agree(tmp_path):
 
     from rich.console import Console
 
-    from cuvee.flows.console import present
+    from cuvee.flows.console import print_study
     from cuvee.flows.refit import refit
-    from cuvee.flows.workspace import Home
+    from cuvee.flows.workspace import Workspace
 
     text = tables(tmp_path)
     seen = {}
     for name, extra in (("plain", ""), ("dropped", "limits: {drop_noisy: true}\n")):
-        home = Home(tmp_path / name)
+        home = Workspace(tmp_path / name)
         folder = refit(recipes.parse(text + extra), text + extra, home)
         out = io.StringIO()
-        present(Console(file=out, width=200), folder, "")
+        print_study(Console(file=out, width=200), folder, "")
         seen[name] = (folder / "report.md").read_text(encoding="utf-8"), out.getvalue()
     for page in seen["dropped"]:
         assert "left out of the objective" in page
@@ -177,13 +177,13 @@ def test_the_recipe_the_report_and_the_command_line_agree(tmp_path):
 def test_the_flag_of_the_report_follows_the_recipe(tmp_path):
     """Catches a table that flags by a ratio of its own."""
     from cuvee.flows.refit import refit
-    from cuvee.flows.workspace import Home
+    from cuvee.flows.workspace import Workspace
 
     text = tables(tmp_path)
     flags = {}
     for ratio in (0, 2, 1000000):
         given = f"{text}limits: {{least_signal: {ratio}}}\n"
-        folder = refit(recipes.parse(given), given, Home(tmp_path / str(ratio)))
+        folder = refit(recipes.parse(given), given, Workspace(tmp_path / str(ratio)))
         page = (folder / "report.md").read_text(encoding="utf-8")
         rows = [
             line for line in page.splitlines() if line.startswith("|") and "mostly noise" in line

@@ -12,11 +12,11 @@ import pytest
 import tiny_study
 import torch
 
-from cuvee.flows.execution.evaluator import Trainings
+from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.flows.prepare import plainly, prepare, problem
+from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError
 from cuvee.mixtures.runs import RunResult, Stage, spent
 from cuvee.proxies.data.synthetic import SyntheticCorpus
@@ -40,8 +40,8 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs")
     tiny_study.write_corpus(folder / "corpus")
     text = tiny_study.recipe(folder / "corpus", proxy="{size: 0.3M, tokens: 41000}")
-    prepared = prepare(parse(text), Home(folder / "home"), plainly)
-    return prepared, problem(parse(text), prepared)
+    prepared = prepare(parse(text), Workspace(folder / "home"), plainly)
+    return prepared, pose_problem(parse(text), prepared)
 
 
 class Here:
@@ -86,7 +86,7 @@ def trained(corpus, api, folder, specs, *, limit=None, store=None, runner=None):
     recorder = Recorder(MemoryLedger())
     recorder.begin("packs", {}, {})
     runner = runner or Here()
-    trainings = Trainings(
+    trainings = Evaluator(
         corpus[0],
         store or Store(str(folder / "store")),
         recorder,

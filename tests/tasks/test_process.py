@@ -20,10 +20,10 @@ import strangers
 from rich.console import Console
 
 from cuvee.flows import workspace
-from cuvee.flows.execution.ray_cluster import reach, usable_cores
-from cuvee.flows.execution.ray_executor import INHERITED, Runner
+from cuvee.flows.execution.ray_cluster import check_address, usable_cores
+from cuvee.flows.execution.ray_executor import INHERITED, RayExecutor
 from cuvee.flows.progress_bars import Display, use
-from cuvee.flows.workspace import end_leftovers, settle
+from cuvee.flows.workspace import end_leftovers, open_workspace
 from cuvee.mixtures.errors import ServiceError
 from cuvee.tasks import process
 from cuvee.tasks.approval import webhook
@@ -126,7 +126,7 @@ def test_a_home_of_ours_is_closed_to_others_and_a_shared_folder_is_left(tmp_path
         home.chmod(before)
         console = Console(file=io.StringIO(), width=200)
         with use(Display(console)):
-            settle(home)
+            open_workspace(home)
         assert stat.S_IMODE(home.stat().st_mode) == after
         said = console.file.getvalue()
         assert said.startswith(f"Note: closed {home} to other") == (before != after)
@@ -135,10 +135,10 @@ def test_a_home_of_ours_is_closed_to_others_and_a_shared_folder_is_left(tmp_path
         for name in holds:
             (home / name).mkdir(parents=True)
         home.chmod(0o755)
-        settle(home)
-        settle(home)
+        open_workspace(home)
+        open_workspace(home)
         assert stat.S_IMODE(home.stat().st_mode) == after
-    settle(tmp_path / "2770" / "made")  # inherits setgid
+    open_workspace(tmp_path / "2770" / "made")  # inherits setgid
     assert stat.S_IMODE((tmp_path / "2770" / "made").stat().st_mode) == 0o700
 
 
@@ -161,13 +161,13 @@ PROGRAM = """
 import json, os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from pathlib import Path
-from cuvee.flows import own_path
-cleaned = own_path.leave_working_folder()
+from cuvee.flows import python_path
+cleaned = python_path.leave_working_folder()
 os.environ["PYTHONPATH"] = cleaned or ""
-from cuvee.flows.workspace import settle
-place = settle(Path(sys.argv[1]))
+from cuvee.flows.workspace import open_workspace
+place = open_workspace(Path(sys.argv[1]))
 import psutil, ray, numpy
-from cuvee.flows.execution.ray_executor import Runner, _load
+from cuvee.flows.execution.ray_executor import RayExecutor, _load
 def look():
     _load(("cuvee.tasks.train_pack", "lightgbm"))
     import threadpoolctl, torch
@@ -175,7 +175,7 @@ def look():
     numpy.ones((300, 300)) @ numpy.ones((300, 300))
     threads = [one["num_threads"] for one in threadpoolctl.threadpool_info()]
     return sys.path, [*threads, torch.get_num_threads()], os.getcwd()
-with Runner(place.root, device="cpu") as runner:
+with RayExecutor(place.root, device="cpu") as runner:
     slots = runner.slots
     path, threads, cwd = ray.get(ray.remote(look).remote())
     me = psutil.Process()
@@ -267,7 +267,7 @@ def test_a_worker_that_cannot_import_is_one_sentence_and_no_word_on_rates(tmp_pa
 
     try:
         with (
-            Runner(tmp_path / "home", device="cpu", cores=1) as runner,
+            RayExecutor(tmp_path / "home", device="cpu", cores=1) as runner,
             pytest.raises(ServiceError) as told,
         ):
             runner.place(lacking, SimpleNamespace(name="one", device="cpu"))
@@ -311,12 +311,12 @@ def test_a_cluster_with_tls_is_not_greeted_in_the_clear(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("RAY_USE_TLS", "1")
-        reach(address)
+        check_address(address)
         monkeypatch.delenv("RAY_USE_TLS")
         answer = threading.Thread(target=lambda: [server.accept()[0].close() for _ in range(2)])
         answer.start()
         with pytest.raises(ServiceError, match="no Ray cluster answers"):
-            reach(address)
+            check_address(address)
         answer.join()
 
 

@@ -14,7 +14,7 @@ import pytest
 from cuvee.flows import delivery, finished, handoff
 from cuvee.flows.recipe.schema import load, parse
 from cuvee.flows.refit import refit
-from cuvee.flows.workspace import Home
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, EvidenceError, ExportError, RecipeError
 from cuvee.tasks.approval import approve
 from cuvee.tasks.store.results import Store
@@ -29,7 +29,7 @@ HOOK = "{format: json, to: /x, webhook: 'https://cluster/hook'}"
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     """A record that nothing was written to; a new one takes seconds."""
-    home = Home(tmp_path_factory.mktemp("record"))
+    home = Workspace(tmp_path_factory.mktemp("record"))
     open_ledger(home.record).versions("none")
     return home.record
 
@@ -40,7 +40,7 @@ def study(record, tmp_path):
     bound_study.write(tmp_path)
     shutil.copytree(record, tmp_path / "home" / record.name)
     (tmp_path / "home").chmod(0o700)  # as `settle` makes it
-    return tmp_path, Home(tmp_path / "home")
+    return tmp_path, Workspace(tmp_path / "home")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def approved(study):
     return folder, home, recipe
 
 
-def export(recipe, home: Home, **changes):
+def export(recipe, home: Workspace, **changes):
     return handoff.export(recipe, home, form="json", to=str(home.root / "out"), **changes)[1]
 
 
@@ -229,7 +229,7 @@ def test_an_alias_that_is_removed_withdraws_what_it_gave(study):
     assert export(other, home)["status"] == "approved"  # given anew where it was taken
 
 
-def registered(home: Home, card: handoff_card.Card):
+def registered(home: Workspace, card: handoff_card.Card):
     ledger = open_ledger(home.record)
     ledger.enroll(card.name, ledger.create("x", {}), bound_tags(card.identity, card.purpose), "")
     return ledger
@@ -253,7 +253,7 @@ def test_a_version_is_approved_for_what_it_is_registered_for(study):
 
 def test_what_2ad03ff_approved_is_not_taken_over(tmp_path, monkeypatch):
     """Catches an approval that is bound to nothing but an answer, believed by a later version."""
-    home = Home(old_study.unpack(tmp_path))
+    home = Workspace(old_study.unpack(tmp_path))
     monkeypatch.chdir(tmp_path)
     recipe, _ = load(Path("tables.yaml"))
     with pytest.raises(ApprovalError, match=r"ada did with an older version.*`cuvee approve` it"):

@@ -5,7 +5,7 @@ import shlex
 
 import synthetic_study
 
-from cuvee.flows.console import opened
+from cuvee.flows.console import review_hint
 from cuvee.flows.plan import repeated
 from cuvee.mixtures.runs import RunSpec, Stage
 from cuvee.tasks.report.sections import headline
@@ -59,6 +59,6 @@ def test_the_hint_to_open_the_record_works_when_it_is_typed(tmp_path, monkeypatc
     for home, options in ((".cuvee", []), ("my home", ["--home", str(tmp_path / "my home")])):
         record = tmp_path / home / "mlflow"
         record.mkdir(parents=True)
-        typed = opened(record).removeprefix(" (open it with: ").removesuffix(")")
+        typed = review_hint(record).removeprefix(" (open it with: ").removesuffix(")")
         assert shlex.split(typed) == ["cuvee", "review", *options]
-    assert opened("http://127.0.0.1:4998") == ""
+    assert review_hint("http://127.0.0.1:4998") == ""
