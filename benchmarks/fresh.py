@@ -70,7 +70,7 @@ class Bench:
     def budget_steps(self) -> int:
         """Steps of a proxy."""
         proxy = self.problem.proxy
-        plan = ladder.plan(proxy.size, proxy.tokens, 1024, schedule=proxy.schedule)
+        plan = ladder.training_plan(proxy.size, proxy.tokens, 1024, schedule=proxy.schedule)
         return int(plan.steps)
 
 
@@ -86,21 +86,21 @@ class Keeper:
     def __call__(self, specs: Sequence[RunSpec]) -> tuple[Outcome, ...]:
         missing = [s for s in dict.fromkeys(specs) if self._store.get(s.fingerprint) is None]
         trunks = self._home.checkpoints / "trunks"
-        waiting = branching.batches(missing, trunks)
-        running: dict[Future[list[Outcome]], branching.Batch] = {}
+        waiting = branching.plan_packs(missing, trunks)
+        running: dict[Future[list[Outcome]], branching.PlannedPack] = {}
         while waiting or running:
-            coming = {n for batch in (*waiting, *running.values()) for n in batch.route.keep}
-            ready = [batch for batch in waiting if not coming & set(batch.route.needs)]
+            coming = {n for batch in (*waiting, *running.values()) for n in batch.branch.keep}
+            ready = [batch for batch in waiting if not coming & set(batch.branch.needs)]
             for batch in ready[: self._cores - len(running)]:
                 waiting.remove(batch)
                 running[self._submit(self._job(batch))] = batch
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 self._keep(running.pop(done), done.result())
-        files.remove(trunks)
+        files.remove_folder(trunks)
         found = [self._store.get(spec.fingerprint) for spec in specs]
         return tuple(run for run in found if run is not None)
 
-    def _job(self, batch: branching.Batch) -> PackJob:
+    def _job(self, batch: branching.PlannedPack) -> PackJob:
         wanted = [self._store.get(name) for spec in batch.specs for name in needed(spec)]
         return PackJob(
             specs=batch.specs,
@@ -110,7 +110,7 @@ class Keeper:
             limits=self._prepared.limits,
             references=tuple(run.spec for run in wanted if run is not None),
             models=str(self._home.checkpoints / "references"),
-            route=batch.route,
+            branch=batch.branch,
         ).at(self._home.checkpoints)
 
     def _submit(self, job: PackJob) -> "Future[list[Outcome]]":
@@ -123,11 +123,11 @@ class Keeper:
             self._pool = ProcessPoolExecutor(self._cores, mp_context=get_context("spawn"))
         return self._pool.submit(_train, job)
 
-    def _keep(self, batch: branching.Batch, outcomes: list[Outcome]) -> None:
+    def _keep(self, batch: branching.PlannedPack, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             self._store.put(outcome)
             self.trained += 1
-        files.remove(Path(self._job(batch).checkpoints))
+        files.remove_folder(Path(self._job(batch).checkpoints))
 
 
 def _train(job: PackJob) -> list[Outcome]:

@@ -32,8 +32,8 @@ from cuvee.flows.refit import posed, read_tables
 from cuvee.mixtures.runs import canonical
 from cuvee.proxies.data import tokenizer
 from cuvee.proxies.data.documents import Files
-from cuvee.proxies.ladder import rung
-from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.ladder import model_size
+from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import checkpoint, warm_start
 from cuvee.tasks.approval import manifest
 from cuvee.tasks.store.results import Store
@@ -161,32 +161,36 @@ def documents(path: Path) -> Callable[[], object]:
 
 def adopted(path: Path, out: Path) -> Callable[[], object]:
     """Reads a benchmark of one's own."""
-    return lambda: benchmarks.adopt(path, out, "qa")
+    return lambda: benchmarks.adopt_benchmark(path, out, "qa")
 
 
 def models(folder: Path) -> Iterator[Target]:
     """A tokenizer, a checkpoint to start from, and one to go on from."""
     rng = np.random.default_rng(0)
-    made = tokenizer.train([text(rng) for _ in range(200)], VOCABULARY)
+    made = tokenizer.train_tokenizer([text(rng) for _ in range(200)], VOCABULARY)
     place = folder / "start"
-    model = Model(rung(SIZE), VOCABULARY, [0])
-    checkpoint.export(model, 0, place)
+    model = PackModel(model_size(SIZE), VOCABULARY, [0])
+    checkpoint.export_huggingface(model, 0, place)
     words = folder / "tokenizer.json"
     made.save(str(words))
 
     def encode() -> object:
-        return tokenizer.Encoder(tokenizer.load(words)).encode(["the fox", "x" * 30])
+        return tokenizer.DocumentEncoder(tokenizer.load_tokenizer(words)).encode(
+            ["the fox", "x" * 30]
+        )
 
     def begin() -> object:
-        return warm_start.read(place, SIZE, VOCABULARY)
+        return warm_start.read_start_checkpoint(place, SIZE, VOCABULARY)
 
     yield Target("tokenizer.json", words, words.read_bytes(), encode, "json")
     for name, form in (("config.json", "json"), (warm_start.FILE, "tensors")):
         yield Target(name, place / name, (place / name).read_bytes(), begin, form)
-    kept = checkpoint.save(folder / "pack", 1, {"identity": ["x"], "values": {"a": torch.ones(3)}})
+    kept = checkpoint.save_checkpoint(
+        folder / "pack", 1, {"identity": ["x"], "values": {"a": torch.ones(3)}}
+    )
 
     def go_on() -> object:
-        return checkpoint.load(kept.parent, ["x"])
+        return checkpoint.load_checkpoint(kept.parent, ["x"])
 
     yield Target("checkpoint of a pack", kept, kept.read_bytes(), go_on, "digest")
 

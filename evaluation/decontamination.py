@@ -30,7 +30,7 @@ LONGEST_WORD = 100_000  # bytes of a word that are compared (assumption: no benc
 _TABLE_BITS = 27
 
 
-def blocks(text: str, size: int = BLOCK) -> Iterator[str]:
+def text_blocks(text: str, size: int = BLOCK) -> Iterator[str]:
     """A text cut into blocks of about `size` characters, at a paragraph's end where there is one.
 
     The blocks joined are the text. A text of up to two blocks stays whole.
@@ -157,7 +157,7 @@ class NGramIndex:
 
     def _sweep(self, documents: Sequence[str]) -> list[Cleaned]:
         """Documents whose blocks are laid end to end and looked up at once."""
-        cut = [list(blocks(document)) for document in documents]
+        cut = [list(text_blocks(document)) for document in documents]
         firsts = np.cumsum([0, *map(len, cut)]).tolist()
         hit = self._hits(cut)
         return [
@@ -174,7 +174,7 @@ class NGramIndex:
         hit: dict[int, int] = {}
         carry, begun = b"", np.zeros(0, dtype=np.int64)  # last words, and the block each begins in
         count = 0
-        for parts, last in _stretches(blocks(text)):
+        for parts, last in _stretches(text_blocks(text)):
             pieces = [normal(part) for part in parts]
             data = b"".join([carry, *pieces])
             words, starts = words_of(data, self._powers)
@@ -221,7 +221,9 @@ class NGramIndex:
             for i, name in enumerate(self.names)
             if (count := sum(mask >> i & 1 for mask in masks))
         }
-        kept = "".join(part for part, mask in zip(blocks(text), masks, strict=True) if not mask)
+        kept = "".join(
+            part for part, mask in zip(text_blocks(text), masks, strict=True) if not mask
+        )
         dropped = sum(mask > 0 for mask in masks)
         return Cleaned(kept if kept.strip() else None, hits, len(masks), dropped)
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from cuvee.evaluation.likelihood import Row
+from cuvee.evaluation.likelihood import AnswerRow
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import Score
 
@@ -34,7 +34,7 @@ Text = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
 
 
 @dataclass(frozen=True)
-class Sample:
+class HeldOutSample:
     """The part of a domain's held-out text that is scored, the same for every proxy.
 
     Attributes:
@@ -43,7 +43,7 @@ class Sample:
         bytes: (R,) UTF-8 bytes of the scored tokens of each row.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[AnswerRow, ...]
     documents: NDArray[np.int64]
     bytes: Floats
 
@@ -54,10 +54,10 @@ class Sample:
             units = np.arange(len(self.rows))
         _, group = np.unique(units, return_inverse=True)
         sizes = np.bincount(group, self.bytes).astype(np.float64)
-        return ratio(np.bincount(group, -nats / np.log(2)).astype(np.float64), sizes)
+        return bits_per_byte(np.bincount(group, -nats / np.log(2)).astype(np.float64), sizes)
 
 
-def ratio(bits: Floats, sizes: Floats) -> Score:
+def bits_per_byte(bits: Floats, sizes: Floats) -> Score:
     """Bits per byte over sampling units, with its standard error by the delta method.
 
     Args:
@@ -75,7 +75,9 @@ def ratio(bits: Floats, sizes: Floats) -> Score:
     return Score(value, float(np.sqrt(spread) / sizes.sum()), n)
 
 
-def sample(name: str, text: Text, *, eot: int, context: int, widths: Floats, limit: int) -> Sample:
+def held_out_sample(
+    name: str, text: Text, *, eot: int, context: int, widths: Floats, limit: int
+) -> HeldOutSample:
     """Choose what to score of one domain: windows in a fixed pseudo-random order, up to a limit.
 
     Args:
@@ -102,11 +104,11 @@ def sample(name: str, text: Text, *, eot: int, context: int, widths: Floats, lim
     for document, start, stop in chosen:
         begin, end = int(offsets[document]), int(offsets[document + 1])
         before = eot if start == begin else int(tokens[start - 1])
-        rows.append(Row((before, *tokens[start:stop].tolist()), stop - start))
+        rows.append(AnswerRow((before, *tokens[start:stop].tolist()), stop - start))
         whole = float(widths[tokens[begin:end]].sum())
         part = float(widths[tokens[start:stop]].sum())
         shares.append(float(sizes[document]) * (part / whole if whole else 1.0))
-    return Sample(tuple(rows), np.array([d for d, _, _ in chosen]), np.array(shares))
+    return HeldOutSample(tuple(rows), np.array([d for d, _, _ in chosen]), np.array(shares))
 
 
 def _windows(
@@ -141,12 +143,12 @@ def token_widths(tokenizer_path: Path) -> Floats:
     return widths
 
 
-def samples(
+def held_out_samples(
     valid: Mapping[str, Text], *, tokenizer_path: Path, eot: int, context: int, limit: int
-) -> dict[str, Sample]:
+) -> dict[str, HeldOutSample]:
     """The sample of every domain, by its name."""
     widths = token_widths(tokenizer_path)
     return {
-        name: sample(name, text, eot=eot, context=context, widths=widths, limit=limit)
+        name: held_out_sample(name, text, eot=eot, context=context, widths=widths, limit=limit)
         for name, text in valid.items()
     }

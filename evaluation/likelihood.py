@@ -45,7 +45,7 @@ class Likelihood(Protocol):
 
 
 @dataclass(frozen=True)
-class Row:
+class AnswerRow:
     """A sequence whose last tokens are scored.
 
     Attributes:
@@ -61,8 +61,8 @@ class Row:
             raise ValueError(f"cannot score {self.scored} of {len(self.tokens)} tokens")
 
 
-def totals(
-    likelihood: Likelihood, rows: Sequence[Row]
+def answer_totals(
+    likelihood: Likelihood, rows: Sequence[AnswerRow]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Log-likelihood of the scored part of every row under every model.
 

@@ -27,7 +27,7 @@ class Limits:
         return canonical([VERSION, importlib.metadata.version("lm_eval"), asdict(self)])
 
 
-def scoring(contents: Sequence[Any], limits: str, points: int = 0) -> str:
+def scoring_identity(contents: Sequence[Any], limits: str, points: int = 0) -> str:
     """Hash of everything that decides a score beside the proxy itself; part of fingerprints.
 
     Args:

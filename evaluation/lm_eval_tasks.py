@@ -34,17 +34,19 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tokenizers import Tokenizer
 
 from cuvee.evaluation import benchmarks
-from cuvee.evaluation.likelihood import Row
-from cuvee.evaluation.metrics import answer, verdict
-from cuvee.evaluation.requests import Encoder, Exam, Item, split
+from cuvee.evaluation.likelihood import AnswerRow
+from cuvee.evaluation.metrics import item_answer, item_metric
+from cuvee.evaluation.requests import Item, RequestEncoder, TaskRequests, split_context
 from cuvee.evaluation.suites import OFFLINE, SUITES, TASKS, Suite, short_name
 from cuvee.mixtures.errors import CuveeError, DataError, UnknownName
 
-_built: dict[tuple[str, str, int, int], "tuple[Exam, ...]"] = {}
+_built: dict[tuple[str, str, int, int], "tuple[TaskRequests, ...]"] = {}
 KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
-def exams(suite: Suite, *, tokenizer_path: Path, eot: int, context: int) -> tuple[Exam, ...]:
+def task_requests(
+    suite: Suite, *, tokenizer_path: Path, eot: int, context: int
+) -> tuple[TaskRequests, ...]:
     """The suite's tasks, built and encoded; kept for the next pack of this process.
 
     Raises:
@@ -53,32 +55,32 @@ def exams(suite: Suite, *, tokenizer_path: Path, eot: int, context: int) -> tupl
     definition = Path(tokenizer_path).read_text(encoding="utf-8")
     key = (suite.identity, hashlib.sha256(definition.encode()).hexdigest(), eot, context)
     if key not in _built:
-        encoder = Encoder(Tokenizer.from_str(definition), eot, context)
+        encoder = RequestEncoder(Tokenizer.from_str(definition), eot, context)
         _built.clear()  # a worker scores pack after pack on one suite; two would only hold memory
         _built[key] = tuple(_exam(suite, name, encoder) for name in suite.tasks)
     return _built[key]
 
 
-def forget() -> None:
+def forget_requests() -> None:
     """Drop the built requests, so that the next pack builds its own (for measurements)."""
     _built.clear()
 
 
-def chosen(suite: Suite, name: str) -> list[int]:
+def chosen_items(suite: Suite, name: str) -> list[int]:
     """Positions of the items that a suite asks of one task of its own, in their file's order."""
     path = suite.file(name)
     if path is None:
         raise DataError(f"task {name!r} is lm-eval's own: it has no benchmark file")
-    return _positions(len(benchmarks.read(path)), suite.limit)
+    return _positions(len(benchmarks.read_benchmark(path)), suite.limit)
 
 
 def _positions(items: int, limit: int | None) -> list[int]:
     return sorted(i for _, i in _order([items])[:limit])
 
 
-def _exam(suite: Suite, name: str, encoder: Encoder) -> Exam:
+def _exam(suite: Suite, name: str, encoder: RequestEncoder) -> TaskRequests:
     items: list[Item] = []
-    rows: list[Row] = []
+    rows: list[AnswerRow] = []
     starts: list[int] = []
     left_out = 0
     for task, instances in _asked(name, _load(suite, name), suite.limit):
@@ -95,13 +97,15 @@ def _exam(suite: Suite, name: str, encoder: Encoder) -> Exam:
             f"task {name!r} has {len(items)} items that fit into {encoder.context} tokens "
             f"({left_out} do not); it needs at least 2"
         )
-    return Exam(short_name(name), tuple(items), tuple(rows), np.array(starts), left_out)
+    return TaskRequests(short_name(name), tuple(items), tuple(rows), np.array(starts), left_out)
 
 
-def _item(task: Any, instances: tuple[Any, ...], encoder: Encoder) -> tuple[Item, list[list[Row]]]:
+def _item(
+    task: Any, instances: tuple[Any, ...], encoder: RequestEncoder
+) -> tuple[Item, list[list[AnswerRow]]]:
     """An item and the rows of each of its requests; no rows where one does not fit."""
     pairs = [_question(task, instance) for instance in instances]
-    parts: list[list[Row]] = []
+    parts: list[list[AnswerRow]] = []
     for context, continuation in pairs:
         if context is None:
             part = _rolling(encoder, continuation)
@@ -112,17 +116,17 @@ def _item(task: Any, instances: tuple[Any, ...], encoder: Encoder) -> tuple[Item
             parts = []
             break
         parts.append(part)
-    sizes = tuple(len((split(c or "")[1] + text).encode()) for c, text in pairs)
+    sizes = tuple(len((split_context(c or "")[1] + text).encode()) for c, text in pairs)
     choices, gold = _gold(task, instances)
     own = type(task).process_results is ConfigurableTask.process_results
     return Item(task, instances, choices, gold, sizes, _averaged(task), own), parts
 
 
-def _rolling(encoder: Encoder, text: str) -> list[Row]:
+def _rolling(encoder: RequestEncoder, text: str) -> list[AnswerRow]:
     """A whole text in windows; the first token is conditioned on the end-of-text token."""
     windows = get_rolling_token_windows(encoder.encode(text), encoder.eot, encoder.context, 1)
     pairs = map(make_disjoint_window, windows)
-    return [Row((*before, *after), len(after)) for before, after in pairs]
+    return [AnswerRow((*before, *after), len(after)) for before, after in pairs]
 
 
 def _question(task: Any, instance: Any) -> tuple[str | None, str]:
@@ -153,7 +157,7 @@ def _averaged(task: Any) -> frozenset[str]:
     return frozenset(name for name, how in task.aggregation().items() if how is mean)
 
 
-def check(suite: Suite) -> None:
+def check_tasks(suite: Suite) -> None:
     """Load every task and let it judge one item with made-up answers.
 
     Raises:
@@ -169,10 +173,12 @@ def check(suite: Suite) -> None:
                 continue
             with _explained(name, "judged"):
                 item = Item(task, instances, 1, 0, (), _averaged(task), True)
-                answer(item, np.full(len(instances), -1.0), np.zeros(len(instances), dtype=bool))
+                item_answer(
+                    item, np.full(len(instances), -1.0), np.zeros(len(instances), dtype=bool)
+                )
                 task._instances = list(instances)
                 task.apply_filters()
-                verdict(item)
+                item_metric(item)
 
 
 def _asked(name: str, tasks: list[Any], limit: int | None) -> Iterator[tuple[Any, tuple[Any, ...]]]:
@@ -225,7 +231,7 @@ def _local(name: str, path: Path, limit: int | None) -> Any:
 
     lm-eval gets the chosen items only: it walks over all that it has for every few that it asks.
     """
-    every = benchmarks.read(path)
+    every = benchmarks.read_benchmark(path)
     items = [every[i] for i in _positions(len(every), limit)]
     own = "asdiv_offline" if "text" in items[0] else "piqa_offline"
     config = yaml.safe_load((TASKS / f"{name if name in OFFLINE else own}.yaml").read_bytes())

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvee.evaluation.requests import Exam, Floats, Item
+from cuvee.evaluation.requests import Floats, Item, TaskRequests
 
 SIZES: Mapping[str, Callable[[str], int]] = {
     "acc": lambda choice: 1,
@@ -27,7 +27,7 @@ SIZES: Mapping[str, Callable[[str], int]] = {
 }
 
 
-def judged(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> dict[str, Floats]:
+def score_answers(exam: TaskRequests, nats: Floats, greedy: NDArray[np.bool_]) -> dict[str, Floats]:
     """lm-eval's metrics on the answers of K models.
 
     Args:
@@ -55,7 +55,7 @@ def judged(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> dict[str, Flo
     return {name: np.concatenate(values, axis=1) for name, values in parts.items()}
 
 
-def _by_task(exam: Exam) -> Iterator[list[tuple[Item, int]]]:
+def _by_task(exam: TaskRequests) -> Iterator[list[tuple[Item, int]]]:
     """The items of each of lm-eval's tasks (a group has several), with their first request."""
     tasks: dict[int, list[tuple[Item, int]]] = {}
     starts = accumulate((len(item.instances) for item in exam.items), initial=0)
@@ -99,19 +99,19 @@ def _asked(
 ) -> dict[str, list[float]]:
     """Metric -> values by item, from lm-eval itself, on one model's answers (requests,)."""
     for item, place in members:
-        answer(item, nats[place:], greedy[place:])
+        item_answer(item, nats[place:], greedy[place:])
     task = members[0][0].task
     task._instances = [instance for item, _ in members for instance in item.instances]
     task.apply_filters()
     values: dict[str, list[float]] = {}
     for item, _ in members:
-        for name, value in verdict(item).items():
+        for name, value in item_metric(item).items():
             if name in item.averaged:
                 values.setdefault(name, []).append(float(value))
     return values
 
 
-def answer(item: Item, nats: Floats, greedy: NDArray[np.bool_]) -> None:
+def item_answer(item: Item, nats: Floats, greedy: NDArray[np.bool_]) -> None:
     """Put one model's answers into an item's requests."""
     for instance, value, hit in zip(item.instances, nats, greedy, strict=False):
         whole = instance.request_type == "loglikelihood_rolling"
@@ -119,7 +119,7 @@ def answer(item: Item, nats: Floats, greedy: NDArray[np.bool_]) -> None:
         instance.filtered_resps = {}
 
 
-def verdict(item: Item) -> dict[str, Any]:
+def item_metric(item: Item) -> dict[str, Any]:
     """lm-eval's verdict on the answers of an item, under the task's first filter."""
     key = next(iter(item.instances[0].filtered_resps))
     results = [instance.filtered_resps[key] for instance in item.instances]

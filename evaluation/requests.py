@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from cuvee.evaluation.likelihood import Row
+from cuvee.evaluation.likelihood import AnswerRow
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Exam:
+class TaskRequests:
     """A task whose requests are built and encoded.
 
     Attributes:
@@ -55,7 +55,7 @@ class Exam:
 
     name: str
     items: tuple[Item, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[AnswerRow, ...]
     starts: NDArray[np.int64]
     left_out: int
 
@@ -66,7 +66,7 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class RequestEncoder:
     """Text to tokens, by the rules of lm-eval's HFLM.
 
     Attributes:
@@ -80,7 +80,7 @@ class Encoder:
     context: int
     _latest: dict[str, list[int]] = field(default_factory=dict, compare=False, repr=False)
 
-    def pair(self, context: str, continuation: str) -> Row | None:
+    def pair(self, context: str, continuation: str) -> AnswerRow | None:
         """A continuation after a context; None where it does not fit."""
         before: Sequence[int]
         if context == "":
@@ -90,7 +90,7 @@ class Encoder:
             else:
                 before = [self.eot]
         else:
-            text, moved = split(context)
+            text, moved = split_context(context)
             if text not in self._latest:  # the choices of an item share their context
                 self._latest.clear()
                 self._latest[text] = self.encode(text)
@@ -98,7 +98,7 @@ class Encoder:
             after = self.encode(text + moved + continuation)[len(before) :]
         if not before or not 0 < len(after) <= self.context:
             return None
-        return Row((*before, *after)[-(self.context + 1) :], len(after))
+        return AnswerRow((*before, *after)[-(self.context + 1) :], len(after))
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Tokens of a text, as its tokenizer begins it."""
@@ -106,7 +106,7 @@ class Encoder:
         return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
 
 
-def split(context: str) -> tuple[str, str]:
+def split_context(context: str) -> tuple[str, str]:
     """A context without the blanks at its end, and those blanks."""
     text = context.rstrip()
     return text, context[len(text) :]

@@ -23,9 +23,9 @@ from tokenizers import Tokenizer
 
 from cuvee.evaluation import held_out, metrics
 from cuvee.evaluation.held_out import Text
-from cuvee.evaluation.likelihood import Likelihood, totals
+from cuvee.evaluation.likelihood import Likelihood, answer_totals
 from cuvee.evaluation.limits import Limits
-from cuvee.evaluation.requests import Exam
+from cuvee.evaluation.requests import TaskRequests
 from cuvee.evaluation.suites import Suite
 from cuvee.mixtures.errors import DataError, EvidenceError
 from cuvee.mixtures.runs import Score
@@ -78,18 +78,20 @@ def score_pack(
     Raises:
         DataError: a task or a domain cannot be scored; `suites.check` finds most of it beforehand.
     """
-    eot = end_of_text(tokenizer_path)
+    eot = end_of_text_id(tokenizer_path)
     context = likelihood.context
-    exams: tuple[Exam, ...] = ()
+    exams: tuple[TaskRequests, ...] = ()
     if suite.tasks:
         from cuvee.evaluation import lm_eval_tasks  # lm-eval takes seconds to import
 
-        exams = lm_eval_tasks.exams(suite, tokenizer_path=tokenizer_path, eot=eot, context=context)
-    samples = held_out.samples(
+        exams = lm_eval_tasks.task_requests(
+            suite, tokenizer_path=tokenizer_path, eot=eot, context=context
+        )
+    samples = held_out.held_out_samples(
         valid, tokenizer_path=tokenizer_path, eot=eot, context=context, limit=limits.tokens
     )
     parts = [sample.rows for sample in samples.values()] + [exam.rows for exam in exams]
-    nats, greedy = totals(likelihood, [row for part in parts for row in part])
+    nats, greedy = answer_totals(likelihood, [row for part in parts for row in part])
     sound = [bool(np.isfinite(line).all()) for line in nats]
     if not any(sound):
         return [BROKEN] * likelihood.models
@@ -110,8 +112,8 @@ def score_pack(
 
 
 def _proxy(
-    samples: Mapping[str, held_out.Sample],
-    exams: Sequence[Exam],
+    samples: Mapping[str, held_out.HeldOutSample],
+    exams: Sequence[TaskRequests],
     nats: Sequence[Floats],
     grades: Sequence[Grade],
 ) -> PackScores:
@@ -125,7 +127,7 @@ def _proxy(
     return result
 
 
-def end_of_text(tokenizer_path: Path) -> int:
+def end_of_text_id(tokenizer_path: Path) -> int:
     """Id of the end-of-text token.
 
     Raises:
@@ -137,7 +139,7 @@ def end_of_text(tokenizer_path: Path) -> int:
     return int(eot)
 
 
-def _exam(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> list[Grade]:
+def _exam(exam: TaskRequests, nats: Floats, greedy: NDArray[np.bool_]) -> list[Grade]:
     """The value and the details of a task for each model, from all answers (K, requests)."""
     starts = np.cumsum([0] + [len(item.instances) for item in exam.items[:-1]])
     gold = starts + np.array([item.gold for item in exam.items])
@@ -148,12 +150,12 @@ def _exam(exam: Exam, nats: Floats, greedy: NDArray[np.bool_]) -> list[Grade]:
         details["probability"], details["margin"] = _choices(nats, sizes, starts, choices, gold)
         details["chance"] = np.tile(1.0 / choices, (len(nats), 1))
     names = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
-    for name, values in metrics.judged(exam, nats, greedy).items():
+    for name, values in metrics.score_answers(exam, nats, greedy).items():
         details[names.get(name, name)] = values
     grades = []
     for k, line in enumerate(nats):
-        value = held_out.ratio(-line[gold] / np.log(2), sizes[gold])
-        scores = {name: average(values[k]) for name, values in details.items()}
+        value = held_out.bits_per_byte(-line[gold] / np.log(2), sizes[gold])
+        scores = {name: mean_score(values[k]) for name, values in details.items()}
         if "chance" in scores:
             scores["chance"] = Score(scores["chance"].value, 0.0, len(choices))
         if exam.left_out:
@@ -182,13 +184,13 @@ def _choices(
     return probability, nats[:, gold] / sizes[gold] - best
 
 
-def average(values: Floats) -> Score:
+def mean_score(values: Floats) -> Score:
     """Mean over items with its standard error."""
     error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
     return Score(float(np.mean(values)), error, len(values))
 
 
-def untrained(scored: Sequence[PackScores]) -> dict[str, Score]:
+def untrained_baseline(scored: Sequence[PackScores]) -> dict[str, Score]:
     """What proxies score before training: the baseline beside every score.
 
     Args:
@@ -208,7 +210,7 @@ def untrained(scored: Sequence[PackScores]) -> dict[str, Score]:
         return kept[0]
     result = {}
     for name, first in kept[0].items():
-        over = average(np.array([one[name].value for one in kept]))
+        over = mean_score(np.array([one[name].value for one in kept]))
         result[name] = Score(over.value, over.stderr, first.n)
     return result
 

@@ -156,7 +156,7 @@ class Suite:
             if path is None:
                 parts[task] = importlib.metadata.version("lm_eval")
             else:
-                parts[task] = _hash(definition(task)) + _hash(path.read_bytes())
+                parts[task] = _hash(task_definition(task)) + _hash(path.read_bytes())
         return [VERSION, self.limit, parts]
 
 
@@ -206,13 +206,13 @@ def short_name(task: str) -> str:
     return task.removesuffix(SUFFIX)
 
 
-def definition(task: str) -> bytes:
+def task_definition(task: str) -> bytes:
     """The YAML of an offline task, or that of a user's own questions or texts."""
     path = TASKS / f"{task}.yaml"
     return path.read_bytes() if path.exists() else b"own"
 
 
-def check(chosen: Suite) -> None:
+def check_suite(chosen: Suite) -> None:
     """Load every task and ask one item of it, so that what is wrong is said before training.
 
     Raises:
@@ -223,7 +223,7 @@ def check(chosen: Suite) -> None:
         return
     from cuvee.evaluation import lm_eval_tasks
 
-    lm_eval_tasks.check(chosen)
+    lm_eval_tasks.check_tasks(chosen)
 
 
 def _hash(data: bytes) -> str:

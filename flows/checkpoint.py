@@ -16,7 +16,7 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import Failed, RunSpec, Stage
 from cuvee.proxies.data import files
 from cuvee.proxies.interfaces import Progress
-from cuvee.proxies.train.branching import Route
+from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED
 
 
@@ -44,7 +44,7 @@ def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path
     problem = preparing.pose_problem(recipe, prepared)
     spec = problem.staged(stages(recipe, problem, home, mixture), recipe.seed)
     from cuvee.proxies.train import checkpoint  # torch, which no flow needs before
-    from cuvee.proxies.train.trainer import train
+    from cuvee.proxies.train.trainer import train_pack
 
     corpus = prepared.corpus
     held = home.checkpoints / f"export-{spec.fingerprint[:16]}"
@@ -53,19 +53,19 @@ def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path
         def report(progress: Progress) -> None:
             bar.move(f"step {progress.step}", progress.step / progress.steps)
 
-        trained = train(
+        trained = train_pack(
             [spec],
             corpus,
             checkpoints=held,
             report=report,
-            route=Route(starts=str(home.checkpoints / "starts")),
+            branch=BranchPlan(starts=str(home.checkpoints / "starts")),
         )
     run = trained.runs[0]
     if isinstance(run, Failed) or trained.likelihood is None:
         raise TrainingError(f"no checkpoint: the run {getattr(run, 'reason', 'gave no model')}")
     model, path = trained.likelihood.model, corpus.tokenizer_path
-    checkpoint.export(model, 0, to, tokenizer=path, eot=corpus.eot)
-    files.remove(held)
+    checkpoint.export_huggingface(model, 0, to, tokenizer=path, eot=corpus.eot)
+    files.remove_folder(held)
     return to, spec
 
 

@@ -17,7 +17,7 @@ from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
 from cuvee.mixtures.objectives import Floors, Objective, WeightedMean
 from cuvee.mixtures.runs import RunSpec, Stage, canonical
 from cuvee.proxies.train import device
-from cuvee.proxies.train.branching import Route
+from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.forgetting import Continual, Start
@@ -134,7 +134,9 @@ def measured(recipe: "Recipe", prepared: "Prepared", home: "Workspace") -> Start
 
     corpus, source = prepared.corpus, str(recipe.proxy.start)
     folder = home.checkpoints / "starts"
-    content = warm_start.adopt(Path(source), folder, recipe.proxy.size, corpus.vocabulary)
+    content = warm_start.adopt_start_checkpoint(
+        Path(source), folder, recipe.proxy.size, corpus.vocabulary
+    )
     domains, names = prepared.domains, prepared.domains.names
     spec = RunSpec(
         domains=names,
@@ -161,7 +163,7 @@ def measured(recipe: "Recipe", prepared: "Prepared", home: "Workspace") -> Start
                 checkpoints="",
                 limits=prepared.limits,
                 points=prepared.points,
-                route=Route(starts=str(folder)),
+                branch=BranchPlan(starts=str(folder)),
             )
         )
         store.remember("beginnings", key, scores)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cuvee.evaluation import benchmarks, suites
-from cuvee.evaluation.limits import Limits, scoring
+from cuvee.evaluation.limits import Limits, scoring_identity
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, StorageError
@@ -29,7 +29,7 @@ def examine(home: Workspace, urls: Sequence[str]) -> tuple[list[str], str]:
         files, root = opened(url)
         if not files.exists(root):
             raise StorageError(f"there is no store at {url}: give its home (--home) or its URL")
-    known = {scoring(*found): found for found in _studies(home)}
+    known = {scoring_identity(*found): found for found in _studies(home)}
     problems, count = doctor.examine([Store(url) for url in wanted], known)
     left = "cannot be trusted as it is" if problems else "nothing speaks against it"
     return problems, f"{count} records of {', '.join(wanted)}: {left}; nothing was changed"
@@ -41,7 +41,10 @@ def _studies(home: Workspace) -> Iterator[tuple[list[object], str, int]]:
         with contextlib.suppress(CuveeError), tempfile.TemporaryDirectory() as scratch:
             recipe = parse(path.read_text(encoding="utf-8"))
             part, folder = recipe.evaluation, Path(scratch)  # nothing is written into the home
-            own = {n: benchmarks.adopt(Path(given), folder, n) for n, given in part.custom.items()}
+            own = {
+                n: benchmarks.adopt_benchmark(Path(given), folder, n)
+                for n, given in part.custom.items()
+            }
             suite = suites.suite(part.names, home.benchmarks, part.limit, own=own)
             if recipe.corpus:
                 yield suite.contents, Limits(tokens=part.heldout_tokens).identity, part.curve

@@ -25,7 +25,7 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies import ladder
 from cuvee.proxies.train import batching, device
-from cuvee.proxies.train.branching import Route
+from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
@@ -64,7 +64,7 @@ def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
         for table in (*tables, plan_ladder.hindsight(finished.every(store))):
             if table is not None:
                 display.console.print(table)
-    ladder_plan = ladder.plan(
+    ladder_plan = ladder.training_plan(
         recipe.proxy.size,
         recipe.proxy.tokens,
         prepared.corpus.vocabulary,
@@ -100,20 +100,20 @@ def trial(
     from cuvee.tasks.train_pack import training_speed  # torch, which nothing else in a plan needs
 
     shares = tuple(map(float, problem.domains.uniform))
-    where = "cuda" if recipe.proxy.device != "cpu" and device.gpu() else "cpu"
-    count = recipe.proxy.pack or batching.most(problem.proxy.size, where)
+    where = "cuda" if recipe.proxy.device != "cpu" and device.has_gpu() else "cpu"
+    count = recipe.proxy.pack or batching.pack_limit(problem.proxy.size, where)
     job = PackJob(
         specs=tuple(problem.spec(shares, recipe.seed + k) for k in range(count)),
         corpus=str(prepared.corpus.root),
         suite=prepared.suite,
         checkpoints="",
         device=where,
-        route=Route(starts=str(home.checkpoints / "starts")),
+        branch=BranchPlan(starts=str(home.checkpoints / "starts")),
     )
     return training_speed(job)
 
 
-def looks(recipe: Recipe, plan: ladder.Plan, domains: int) -> list[str]:
+def looks(recipe: Recipe, plan: ladder.TrainingPlan, domains: int) -> list[str]:
     """A sentence on what scoring runs on their way costs, if the recipe asks for it.
 
     A forward pass is a third of a training step's FLOPs per token.
@@ -145,7 +145,7 @@ def larger(recipe: Recipe, store: Store, vocabulary: int, tried: float) -> list[
     part, lines = recipe.confirm, []
     total = 0.0
     for step in part.sizes if part else ():
-        plan = ladder.plan(
+        plan = ladder.training_plan(
             step.size,
             step.tokens,
             vocabulary,
@@ -153,8 +153,8 @@ def larger(recipe: Recipe, store: Store, vocabulary: int, tried: float) -> list[
             rate=recipe.proxy.rate,
         )
         runs = confirmation_runs(part)
-        base = ladder.rung(recipe.proxy.size).flops(1, vocabulary)
-        scaled = tried * base / plan.rung.flops(1, vocabulary)
+        base = ladder.model_size(recipe.proxy.size).flops(1, vocabulary)
+        scaled = tried * base / plan.model_size.flops(1, vocabulary)
         rate, source = expected_speed(store, plan, vocabulary, scaled)
         seconds = runs * plan.tokens / rate
         total += runs * plan.flops
@@ -171,7 +171,7 @@ def larger(recipe: Recipe, store: Store, vocabulary: int, tried: float) -> list[
 
 
 def expected_speed(
-    store: Store, plan: ladder.Plan, vocabulary: int, tried: float
+    store: Store, plan: ladder.TrainingPlan, vocabulary: int, tried: float
 ) -> tuple[float, str]:
     """Tokens per second and core at a size, and where that is from.
 
@@ -185,7 +185,7 @@ def expected_speed(
         tried: what a trial on this machine gave for the size; 0 where none was needed.
     """
     runs = list(store.outcomes())
-    own = tokens_per_second([run for run in runs if run.spec.size == plan.rung.size])
+    own = tokens_per_second([run for run in runs if run.spec.size == plan.model_size.size])
     if own:
         return own, OWN
     if tried:
@@ -193,9 +193,9 @@ def expected_speed(
     rates = []
     for size in {run.spec.size for run in runs if run.spec.size in ladder.LADDER}:
         found = tokens_per_second([run for run in runs if run.spec.size == size])
-        rates.append(found * ladder.rung(size).flops(1, vocabulary))
+        rates.append(found * ladder.model_size(size).flops(1, vocabulary))
     guess = float(np.median([rate for rate in rates if rate]))
-    return guess / plan.rung.flops(1, vocabulary), "from the FLOPs of other sizes"
+    return guess / plan.model_size.flops(1, vocabulary), "from the FLOPs of other sizes"
 
 
 def rungs(
@@ -267,15 +267,16 @@ class Runs:
     climbing: float = 0.0
 
 
-def costs(plan: ladder.Plan, runs: Runs, rate: float, source: str) -> list[str]:
+def costs(plan: ladder.TrainingPlan, runs: Runs, rate: float, source: str) -> list[str]:
     """Sentences on tokens, FLOPs and time, at tokens per second and core from some source."""
     more, rest = runs.more.runs, runs.more.runs + runs.confirmation
     total, most = runs.design + rest, "at most " if runs.more.runs else ""
     first = " of the first rung and the confirmation" if runs.climbing else ""
     follow = f" then {runs.more.words}: the tokens of at most {more:.1f} runs;" if more else ""
     lines = [
-        f"Proxy {plan.rung.size}: {plan.steps} steps of {plan.batch} x {plan.rung.context} tokens, "
-        f"peak learning rate {plan.peak:.2g}, {plan.flops:.2e} FLOPs",
+        f"Proxy {plan.model_size.size}: {plan.steps} steps of {plan.batch} x "
+        f"{plan.model_size.context} tokens, peak learning rate {plan.peak:.2g}, "
+        f"{plan.flops:.2e} FLOPs",
         f"Runs: {runs.design} for the design,{follow} {runs.confirmation} for the confirmation; "
         f"{runs.design - runs.missing} of the design are in the store",
         f"In all: {most}{total * plan.tokens / 1e6:.1f}M tokens, {total * plan.flops:.2e} FLOPs"

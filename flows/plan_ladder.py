@@ -28,7 +28,10 @@ def costs(
     Raises:
         CuveeError: a size that is not on the ladder, or too few tokens for it.
     """
-    plans = [ladder.plan(r.size, r.tokens, vocabulary, schedule=schedule, rate=rate) for r in rungs]
+    plans = [
+        ladder.training_plan(r.size, r.tokens, vocabulary, schedule=schedule, rate=rate)
+        for r in rungs
+    ]
     return tuple(
         plan.flops * (rung.runs + (extra if i == 0 else 0))
         for i, (plan, rung) in enumerate(zip(plans, rungs, strict=True))
@@ -45,7 +48,9 @@ def table(
         found.add_column(heading, justify="right", no_wrap=True)
     spent = costs(rungs, vocabulary, extra, schedule=schedule, rate=rate)
     for i, rung in enumerate(rungs):
-        plan = ladder.plan(rung.size, rung.tokens, vocabulary, schedule=schedule, rate=rate)
+        plan = ladder.training_plan(
+            rung.size, rung.tokens, vocabulary, schedule=schedule, rate=rate
+        )
         runs = rung.runs + (extra if i == 0 else 0)
         found.add_row(
             rung.size, f"{plan.tokens:,}", str(plan.steps), str(rung.runs), str(runs),

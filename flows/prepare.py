@@ -21,7 +21,7 @@ from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.proxies import ladder
-from cuvee.proxies.data.documents import Files, Source
+from cuvee.proxies.data.documents import DocumentSource, Files
 from cuvee.proxies.data.files import Digests
 from cuvee.proxies.data.quickstart_text import KINDS, quickstart
 from cuvee.proxies.data.shards import Corpus
@@ -61,7 +61,7 @@ class Prepared:
     @property
     def scoring(self) -> str:
         """Hash of everything that decides a score beside the proxy itself; part of fingerprints."""
-        return limits.scoring(*self.scored)
+        return limits.scoring_identity(*self.scored)
 
     @property
     def scored(self) -> tuple[list[Any], str, int]:
@@ -127,7 +127,9 @@ def prepare(recipe: Recipe, home: Workspace, step: Step = as_task) -> Prepared:
     found = _fetch(recipe, home, step)
     suite = _benchmarks(recipe, home, found, step)
     tests = {name: suite.file(name) for name in suite.tasks}
-    texts = {name: benchmarks.texts(path) for name, path in tests.items() if path is not None}
+    texts = {
+        name: benchmarks.benchmark_texts(path) for name, path in tests.items() if path is not None
+    }
     sources = own or quickstart(found, _corpus_part(recipe).quickstart)
     try:
         corpus = _corpus(recipe, home, sources, texts, step)
@@ -258,20 +260,22 @@ def _benchmarks(
     recipe: Recipe, home: Workspace, found: Mapping[str, Path], step: Step
 ) -> suites.Suite:
     part, folder = recipe.evaluation, home.benchmarks
-    make = step("prepare-benchmarks", benchmarks.prepare)
+    make = step("prepare-benchmarks", benchmarks.prepare_benchmarks)
     with current().step("Benchmarks"):
-        own = {n: benchmarks.adopt(Path(path), folder, n) for n, path in part.custom.items()}
+        own = {
+            n: benchmarks.adopt_benchmark(Path(path), folder, n) for n, path in part.custom.items()
+        }
         suite = suites.suite(part.names, folder, part.limit, own=own)
         if suite.archives:
             make(found, folder, suite.archives)
-        suites.check(suite)
+        suites.check_suite(suite)
     return suite
 
 
 def _corpus(
     recipe: Recipe,
     home: Workspace,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, DocumentSource],
     texts: Mapping[str, Iterable[str]],
     step: Step,
 ) -> Corpus:

@@ -144,7 +144,7 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
     design = {"name": "reuse", "frozen": [dict(kept)], "design": before}
     values["method"] = {**recipe.method, "runs": less, "design": design}
     values["constraints"] = {**(values.get("constraints") or {}), "ratios": [dict(kept)]}
-    plan = ladder.plan(recipe.proxy.size, recipe.proxy.tokens, recipe.corpus.vocabulary)  # type: ignore[union-attr]
+    plan = ladder.training_plan(recipe.proxy.size, recipe.proxy.tokens, recipe.corpus.vocabulary)  # type: ignore[union-attr]
     note = (
         f"Reused from the study of {date}: the ratios among {', '.join(kept)}, whose text is "
         f"unchanged. {less} runs were drawn in place of {runs}, which saved "

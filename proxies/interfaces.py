@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     )
 
 
-class Split(Protocol):
+class TokenSplit(Protocol):
     """One split of a domain."""
 
     @property
     def tokens(self) -> NDArray[Any]: ...
 
 
-class Data(Protocol):
+class TrainingCorpus(Protocol):
     """What training asks of a corpus; `shards.Corpus` is one."""
 
     @property
     def vocabulary(self) -> int: ...
     @property
     def domains(self) -> tuple[Domain, ...]: ...
-    def train(self, name: str) -> Split: ...
+    def train(self, name: str) -> TokenSplit: ...
     def check(self) -> None:
         """Raise CorruptError if what was read may not be what was verified."""
 
@@ -51,8 +51,8 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Looks at the models of a pack on their way; a look changes nothing of a training.
+class IntermediateEvaluations:
+    """Evaluations of the models of a pack on their way; they change nothing of a training.
 
     Attributes:
         steps: after which there is one.
@@ -63,12 +63,12 @@ class Looks:
     measure: "Callable[[PackLikelihood], Sequence[Mapping[str, float]]]" = lambda _: ()
 
 
-NO_LOOKS = Looks()
+NO_EVALUATIONS = IntermediateEvaluations()
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What came of one training; the fields are those of `mixtures.history.RunResult`."""
+    """What came of one training; the fields are those of `mixtures.runs.RunResult`."""
 
     spec: RunSpec
     curve: tuple[tuple[int, float], ...]
@@ -94,5 +94,5 @@ class Trained:
     runs: tuple[TrainedRun | Failed, ...]
 
 
-def ignore(progress: Progress) -> None:
+def ignore_progress(progress: Progress) -> None:
     """Report to nobody."""

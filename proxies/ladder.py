@@ -40,7 +40,7 @@ SCHEDULES = ("wsd", "cosine", "constant")
 
 
 @dataclass(frozen=True)
-class Rung:
+class ModelSize:
     """The shape of a proxy.
 
     Attributes:
@@ -80,26 +80,26 @@ class Rung:
 
 
 LADDER = {
-    rung.size: rung
-    for rung in (
-        Rung("0.3M", width=32, layers=2, heads=1, context=256),
-        Rung("0.6M", width=64, layers=2, heads=2, context=256),
-        Rung("1M", width=96, layers=3, heads=3, context=256),
-        Rung("2M", width=128, layers=4, heads=4, context=256),
-        Rung("4M", width=192, layers=6, heads=6, context=256),
-        Rung("10M", width=320, layers=6, heads=5, context=512),
-        Rung("30M", width=512, layers=8, heads=8, context=1024),
-        Rung("100M", width=768, layers=13, heads=12, context=1024),
+    model_size.size: model_size
+    for model_size in (
+        ModelSize("0.3M", width=32, layers=2, heads=1, context=256),
+        ModelSize("0.6M", width=64, layers=2, heads=2, context=256),
+        ModelSize("1M", width=96, layers=3, heads=3, context=256),
+        ModelSize("2M", width=128, layers=4, heads=4, context=256),
+        ModelSize("4M", width=192, layers=6, heads=6, context=256),
+        ModelSize("10M", width=320, layers=6, heads=5, context=512),
+        ModelSize("30M", width=512, layers=8, heads=8, context=1024),
+        ModelSize("100M", width=768, layers=13, heads=12, context=1024),
     )
 }
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How a proxy is trained.
 
     Attributes:
-        rung: its shape.
+        model_size: its shape.
         batch: sequences of a step.
         steps: optimizer steps.
         peak: highest learning rate.
@@ -109,7 +109,7 @@ class Plan:
         flops: of the whole training.
     """
 
-    rung: Rung
+    model_size: ModelSize
     batch: int
     steps: int
     peak: float
@@ -121,7 +121,7 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Tokens that the steps consume; at most those asked for."""
-        return self.steps * self.batch * self.rung.context
+        return self.steps * self.batch * self.model_size.context
 
     def comparable(self, count: int) -> tuple[int, ...]:
         """Up to `count` steps on the way whose losses can be compared with each other, ascending.
@@ -153,7 +153,7 @@ class Plan:
         return self.peak * (1 - math.sqrt(1 - left / (self.decay + 1)))
 
 
-def rung(size: str) -> Rung:
+def model_size(size: str) -> ModelSize:
     """The shape that a size stands for.
 
     Raises:
@@ -164,9 +164,9 @@ def rung(size: str) -> Rung:
     return LADDER[size]
 
 
-def plan(
+def training_plan(
     size: str, tokens: int, vocabulary: int, *, schedule: str = "wsd", rate: float = 1.0
-) -> Plan:
+) -> TrainingPlan:
     """The training of a proxy (steps 3 to 8).
 
     Args:
@@ -180,7 +180,7 @@ def plan(
         UnknownName: no such size or schedule.
         RecipeError: fewer than `LEAST_STEPS` steps, or a rate that is not positive.
     """
-    shape = rung(size)
+    shape = model_size(size)
     if schedule not in SCHEDULES:
         raise UnknownName("learning-rate schedule", schedule, SCHEDULES)
     if not (math.isfinite(rate) and rate > 0):
@@ -192,8 +192,8 @@ def plan(
             f"{tokens:,} tokens are {max(steps, 0)} steps of {batch} x {shape.context} tokens at "
             f"size {size!r}; give at least {LEAST_STEPS * batch * shape.context:,} tokens"
         )
-    return Plan(
-        rung=shape,
+    return TrainingPlan(
+        model_size=shape,
         batch=batch,
         steps=steps,
         peak=rate * min(MOST_RATE, rate_law(shape.body, tokens) * correction(shape.body)),

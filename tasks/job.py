@@ -7,7 +7,7 @@ from pathlib import Path
 from cuvee.evaluation.limits import Limits
 from cuvee.evaluation.suites import Suite
 from cuvee.mixtures.runs import RunSpec
-from cuvee.proxies.train.branching import WHOLE, Route
+from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PackJob:
         limits: how much held-out text is scored.
         references: runs whose models the specs are compared with while they train.
         models: folder where reference models are kept.
-        route: the trunks that the runs begin with; or the trunk that is trained instead of them.
+        branch: the shared prefixes that the runs begin with; or the one that is trained instead.
         points: how often held-out text is scored on the way of a run.
     """
 
@@ -35,14 +35,14 @@ class PackJob:
     limits: Limits = Limits()  # noqa: RUF009 (frozen)
     references: tuple[RunSpec, ...] = ()
     models: str = ""
-    route: Route = WHOLE
+    branch: BranchPlan = WHOLE_RUN
     points: int = 0
 
     @property
     def name(self) -> str:
         """Short, and different for different packs."""
-        prints = self.route.keep or [spec.fingerprint for spec in self.specs]
-        kind = "trunk-" if self.route.keep else ""
+        prints = self.branch.keep or [spec.fingerprint for spec in self.specs]
+        kind = "trunk-" if self.branch.keep else ""
         if len(prints) == 1:
             return f"{kind}{prints[0][:12]}"
         return f"{kind}{hashlib.sha256(''.join(prints).encode()).hexdigest()[:12]}x{len(prints)}"

@@ -12,15 +12,21 @@ from typing import Any
 import torch
 
 from cuvee.evaluation import limits
-from cuvee.evaluation.scores import PackScores, score_pack, untrained
+from cuvee.evaluation.scores import PackScores, score_pack, untrained_baseline
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import Failed, Outcome, RunResult
 from cuvee.proxies import ladder
 from cuvee.proxies.data.shards import Corpus
-from cuvee.proxies.interfaces import NO_LOOKS, Looks
+from cuvee.proxies.interfaces import (
+    NO_EVALUATIONS,
+    IntermediateEvaluations,
+    Progress,
+    Trained,
+    TrainedRun,
+)
 from cuvee.proxies.model.likelihood import PackLikelihood
 from cuvee.proxies.train import reference_model
-from cuvee.proxies.train.trainer import Progress, Trained, TrainedRun, Training, train
+from cuvee.proxies.train.trainer import Training, train_pack
 from cuvee.tasks.job import PackJob
 
 
@@ -34,20 +40,20 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
     check_scoring(job)
     corpus = Corpus.open(Path(job.corpus), again=False)
     references = {
-        spec.fingerprint: reference_model.model(
-            spec, corpus, Path(job.models), device=job.device, starts=job.route.starts
+        spec.fingerprint: reference_model.train_reference_model(
+            spec, corpus, Path(job.models), device=job.device, starts=job.branch.starts
         )
         for spec in job.references
     }
-    trained = train(
+    trained = train_pack(
         job.specs,
         corpus,
         device=job.device,
         checkpoints=Path(job.checkpoints) if job.checkpoints else None,
         report=report,
         references=references,
-        route=job.route,
-        looks=_looks(job, corpus) if job.points else NO_LOOKS,
+        branch=job.branch,
+        evaluations=_evaluations(job, corpus) if job.points else NO_EVALUATIONS,
     )
     if job.models:
         _keep_sources(job, trained)
@@ -80,7 +86,7 @@ def check_scoring(job: PackJob) -> None:
     Raises:
         DataError: a benchmark, a limit or lm-eval is not the one that the specs were made for.
     """
-    found = limits.scoring(job.suite.contents, job.limits.identity, job.points)
+    found = limits.scoring_identity(job.suite.contents, job.limits.identity, job.points)
     for wanted in {spec.scoring for spec in job.specs} - {"", found}:
         raise DataError(
             f"pack {job.name} was to be scored as {wanted[:12]}, but what its worker finds is "
@@ -90,10 +96,10 @@ def check_scoring(job: PackJob) -> None:
         )
 
 
-def _looks(job: PackJob, corpus: Corpus) -> Looks:
+def _evaluations(job: PackJob, corpus: Corpus) -> IntermediateEvaluations:
     """Held-out text of every domain, scored at the comparable steps of the pack's runs."""
     first, texts, nothing = job.specs[0], held_out(corpus), replace(job.suite, tasks=())
-    plan = ladder.plan(
+    plan = ladder.training_plan(
         first.size, first.tokens, corpus.vocabulary, schedule=first.schedule, rate=first.rate
     )
 
@@ -107,7 +113,7 @@ def _looks(job: PackJob, corpus: Corpus) -> Looks:
         )
         return [{name: score.value for name, score in one.scores.items()} for one in scored]
 
-    return Looks(plan.comparable(job.points), measure)
+    return IntermediateEvaluations(plan.comparable(job.points), measure)
 
 
 def _keep_sources(job: PackJob, trained: Trained) -> None:
@@ -118,14 +124,16 @@ def _keep_sources(job: PackJob, trained: Trained) -> None:
             and reference_model.is_source(run.spec)
             and trained.likelihood
         ):
-            reference_model.keep(run.spec, trained.likelihood.model, k, Path(job.models))
+            reference_model.keep_source_model(
+                run.spec, trained.likelihood.model, k, Path(job.models)
+            )
 
 
 def untrained_scores(job: PackJob) -> dict[str, float]:
     """What proxies of this size and seed score before training: scores and details by name."""
     check_scoring(job)
     corpus = Corpus.open(Path(job.corpus), again=False)
-    begun = Training(job.specs, corpus, device=job.device, references={}, route=job.route)
+    begun = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
     scored = score_pack(
         PackLikelihood(begun.model),
         tokenizer_path=corpus.tokenizer_path,
@@ -135,7 +143,7 @@ def untrained_scores(job: PackJob) -> dict[str, float]:
     )
     corpus.check()
     check_scoring(job)
-    return {name: score.value for name, score in untrained(scored).items()}
+    return {name: score.value for name, score in untrained_baseline(scored).items()}
 
 
 def training_speed(job: PackJob, seconds: float = 1.0) -> float:
@@ -147,14 +155,14 @@ def training_speed(job: PackJob, seconds: float = 1.0) -> float:
     torch.set_num_threads(1)  # as workers do
     try:
         corpus = Corpus.open(Path(job.corpus), again=False)
-        tried = Training(job.specs, corpus, device=job.device, references={}, route=job.route)
+        tried = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
         tried.advance()
         first, steps = (tried.seconds, 1) if tried.seconds < seconds else (0.0, 0)
         while tried.seconds - first < seconds and tried.step < tried.plan.steps:
             tried.advance()
     finally:
         torch.set_num_threads(threads)
-    done = (tried.step - steps) * tried.plan.batch * tried.plan.rung.context
+    done = (tried.step - steps) * tried.plan.batch * tried.plan.model_size.context
     return done * len(job.specs) / (tried.seconds - first)
 
 

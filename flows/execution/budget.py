@@ -75,7 +75,7 @@ def training_flops(vocabulary: int) -> Callable[[RunSpec], float]:
     """FLOPs of training a spec on a corpus with a vocabulary of this size."""
 
     def cost(spec: RunSpec) -> float:
-        return float(ladder.plan(spec.size, spec.tokens, vocabulary, rate=spec.rate).flops)
+        return float(ladder.training_plan(spec.size, spec.tokens, vocabulary, rate=spec.rate).flops)
 
     return cost
 

@@ -29,7 +29,7 @@ from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, canonical
 from cuvee.proxies.data import files
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train import branching
-from cuvee.proxies.train.branching import WHOLE, Route
+from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.tasks.job import PackJob
 from cuvee.tasks.pack_task import train_pack
 from cuvee.tasks.store.doctor import SCORINGS
@@ -140,7 +140,7 @@ class Evaluator:
         with self._lock:
             self._seen[name] = reports[-1]
             self._move()
-        if job.route.keep:
+        if job.branch.keep:
             return  # the curves of the runs will hold it
         for k, spec in enumerate(job.specs):
             points = [(report.tokens, report.losses[k]) for report in reports]
@@ -148,8 +148,8 @@ class Evaluator:
 
     def _train(self, missing: Sequence[RunSpec]) -> None:
         device = self._runner.device
-        batches = branching.batches(missing, self._trunks, device, self._pack_limit)
-        jobs = [self._job(batch.specs, device, batch.route) for batch in batches]
+        batches = branching.plan_packs(missing, self._trunks, device, self._pack_limit)
+        jobs = [self._job(batch.specs, device, batch.branch) for batch in batches]
         self._packs = {job.name: job for job in jobs}
         self._seen, self._ended = {}, set()
         for spec in missing:
@@ -205,13 +205,13 @@ class Evaluator:
     def _give_back(self, launched: Sequence[Launched]) -> None:
         """Give back the claims on packs that failed: two sweeps must not wait for each other's."""
         for job, future in launched:
-            if future.wrapped_future.done() and not job.route.keep:
+            if future.wrapped_future.done() and not job.branch.keep:
                 for spec in job.specs:
                     self._claims.release(spec.fingerprint)
 
     def _divide(self, job: PackJob) -> tuple[PackJob | None, PackJob | None]:
         """What this sweep claims of a pack, and what another one has claimed."""
-        if job.route.keep:  # a trunk is no result: each sweep has its own
+        if job.branch.keep:  # a trunk is no result: each sweep has its own
             return job, None
         mine, theirs = [], []
         for spec in job.specs:
@@ -222,13 +222,13 @@ class Evaluator:
                 self._claims.release(spec.fingerprint)
             else:
                 mine.append(spec)
-        starts = dict(zip(job.specs, job.route.start, strict=False))
+        starts = dict(zip(job.specs, job.branch.start, strict=False))
         parts = [
             self._job(
                 part,
                 job.device,
                 dataclasses.replace(
-                    job.route, start=tuple(starts[spec] for spec in part if spec in starts)
+                    job.branch, start=tuple(starts[spec] for spec in part if spec in starts)
                 ),
             )
             if part
@@ -262,19 +262,21 @@ class Evaluator:
 
     def _next(self, waiting: Sequence[PackJob], launched: Sequence[Launched]) -> PackJob | None:
         """The first pack whose trunks have been trained (or have failed: then it does without)."""
-        coming = {name for job in waiting for name in job.route.keep}
+        coming = {name for job in waiting for name in job.branch.keep}
         for job, future in launched:
             if not future.wrapped_future.done():
-                coming |= set(job.route.keep)
-        return next((job for job in waiting if not coming & set(job.route.needs)), None)
+                coming |= set(job.branch.keep)
+        return next((job for job in waiting if not coming & set(job.branch.needs)), None)
 
     def _clear(self, specs: Sequence[RunSpec]) -> None:
         """Remove the trunks of runs that are all stored, a killed study's included."""
         if self._trunks.is_dir() and any(self._trunks.iterdir()):
-            for name in {t.name for spec in specs for t in branching.beginnings(spec)}:
-                branching.remove(self._trunks, name)
+            for name in {t.name for spec in specs for t in branching.shared_prefixes(spec)}:
+                branching.remove_branch_checkpoint(self._trunks, name)
 
-    def _job(self, specs: Sequence[RunSpec], device: str, route: Route = WHOLE) -> PackJob:
+    def _job(
+        self, specs: Sequence[RunSpec], device: str, branch: BranchPlan = WHOLE_RUN
+    ) -> PackJob:
         job = PackJob(
             specs=tuple(specs),
             corpus=str(self._prepared.corpus.root),
@@ -285,7 +287,7 @@ class Evaluator:
             points=self._prepared.points,
             references=self._references(specs),
             models=str(self._checkpoints / "references"),
-            route=dataclasses.replace(route, starts=str(self._checkpoints / "starts")),
+            branch=dataclasses.replace(branch, starts=str(self._checkpoints / "starts")),
         )
         return job.at(self._checkpoints)
 
@@ -299,7 +301,7 @@ class Evaluator:
         for outcome in outcomes:
             self._store.put(outcome)
             self._claims.release(outcome.spec.fingerprint)
-        files.remove(Path(job.checkpoints))
+        files.remove_folder(Path(job.checkpoints))
         with self._lock:
             for outcome in outcomes:
                 self._done[outcome.spec.fingerprint] = outcome
@@ -313,16 +315,16 @@ class Evaluator:
         """Remove the trunks that no pack needs any more; the lock is held."""
         self._ended.add(job.name)
         left = [other for name, other in self._packs.items() if name not in self._ended]
-        needed_still = {name for other in left for name in other.route.needs}
-        for name in {*job.route.needs} - needed_still:
-            branching.remove(self._trunks, name)
+        needed_still = {name for other in left for name in other.branch.needs}
+        for name in {*job.branch.needs} - needed_still:
+            branching.remove_branch_checkpoint(self._trunks, name)
 
     def _settle(self, job: PackJob, future: PrefectConcurrentFuture[Any]) -> None:
         """Count a pack whose worker died too often as failed; the next run tries it again."""
         try:
             future.result()
         except TrainingError as error:
-            if job.route.keep:
+            if job.branch.keep:
                 return  # of the runs that were to begin with it, each has been trained whole
             for spec in job.specs:
                 failed = Failed(spec, str(error))
@@ -333,7 +335,7 @@ class Evaluator:
         """Move the bar; the lock is held."""
         if self._bar is None or not self._packs:
             return
-        packs = {name: job for name, job in self._packs.items() if not job.route.keep}
+        packs = {name: job for name, job in self._packs.items() if not job.branch.keep}
         total = sum(len(job.specs) for job in packs.values())
         done = sum(1 for job in packs.values() for s in job.specs if s.fingerprint in self._done)
         under_way = sum(

@@ -91,7 +91,7 @@ def _plans(recipe: "Recipe") -> Iterator[str]:
     rungs = getattr(recipe.build_method().method, "rungs", ())
     sizes = [("method.rungs", size, tokens) for size, tokens, *_ in rungs]
     for place, size, tokens in [("proxy", proxy.size, proxy.tokens), *sizes]:
-        yield from _told(place, ladder.plan, size, tokens, 1, schedule=proxy.schedule)
+        yield from _told(place, ladder.training_plan, size, tokens, 1, schedule=proxy.schedule)
 
 
 def _constraints(recipe: "Recipe", domains: DomainSet) -> Iterator[str]:

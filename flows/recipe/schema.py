@@ -207,7 +207,7 @@ class ConfirmPart(Part):
         """
         places = [(part.size, part.tokens) for part in self.sizes]
         for size, tokens in places:
-            ladder.plan(size, tokens, vocabulary=1)  # which changes no step
+            ladder.training_plan(size, tokens, vocabulary=1)  # which changes no step
         twice = next((place for place in places if places.count(place) > 1), None)
         if twice:
             raise RecipeError(f"confirm.sizes names {twice[0]} with {twice[1]:,} tokens twice")
@@ -364,7 +364,7 @@ def build(values: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where}: field 'full_scale.tokens' is missing")
     if recipe.corpus and bool(recipe.corpus.quickstart) == bool(recipe.corpus.domains):
         raise RecipeError(f"{where}: corpus needs either `quickstart` or `domains`, and not both")
-    ladder.rung(recipe.proxy.size)
+    ladder.model_size(recipe.proxy.size)
     if recipe.evaluation.curve and recipe.proxy.schedule == "cosine":
         raise RecipeError(
             f"{where}: evaluation.curve scores runs on their way, but the rate of a cosine falls "

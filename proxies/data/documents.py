@@ -18,12 +18,12 @@ from typing import Protocol
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data import readers
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.readers import Document, Unusable
+from cuvee.proxies.data.readers import Document, UnusableDocument
 
 NAMED = 5  # files that were passed over, named in one sentence
 
 
-class Source(Protocol):
+class DocumentSource(Protocol):
     """Where the text of one domain comes from."""
 
     @property
@@ -94,7 +94,7 @@ class Files:
             found = tuple(map(_files, self._paths))
         except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long, ...
             raise DataError(f"{self.path} cannot be looked for: {error}") from error
-        kinds = {readers.kind(path)[0] for files, _ in found for path in files}
+        kinds = {readers.file_kind(path)[0] for files, _ in found for path in files}
         if self.separator is not None and not kinds & {*readers.TEXTS, *readers.PROSE}:
             raise DataError(
                 f"{self.path} holds no plain text that the separator {self.separator!r} could "
@@ -135,7 +135,7 @@ class Files:
         """
         sizes = 0.0
         for path in self.files:
-            ending, packing = readers.kind(path)
+            ending, packing = readers.file_kind(path)
             packed = bool(packing) or ending in readers.TABLES
             sizes += float("inf") if packed else path.stat().st_size + 1
         return sizes
@@ -146,7 +146,7 @@ class Files:
         parts: list[object] = [self.field, self.separator, self.skip]
         for path in self.files:
             try:
-                parts.append([*readers.kind(path), self.digest(path)])
+                parts.append([*readers.file_kind(path), self.digest(path)])
             except OSError as error:
                 raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -160,8 +160,8 @@ class Files:
             CorruptError: a file that breaks off.
         """
         for path in self.files:
-            for document in readers.documents(path, self.field, self.separator):
-                if isinstance(document, Unusable) and not self.skip:
+            for document in readers.read_documents(path, self.field, self.separator):
+                if isinstance(document, UnusableDocument) and not self.skip:
                     raise DataError(
                         f"{document.why}. Mend it, or leave out what holds no text with "
                         "`corpus: {on_error: skip}`"
@@ -178,7 +178,7 @@ def _files(given: str) -> tuple[list[Path], list[Path]]:
     if not found:
         raise DataError(f"no file at {path}; give a file, a folder or a glob such as data/*.jsonl")
     for file in found:
-        if not readers.kind(file)[0]:
+        if not readers.file_kind(file)[0]:
             raise DataError(f"{file} is of a kind that cannot be read; known: {readers.KNOWN}")
     return found, []
 
@@ -190,7 +190,7 @@ def _folder(folder: Path) -> tuple[list[Path], list[Path]]:
     neither, and plain .json where there is nothing else.
     """
     there = sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
-    kinds = {p: readers.kind(p) if p.is_file() else ("", "") for p in there}
+    kinds = {p: readers.file_kind(p) if p.is_file() else ("", "") for p in there}
     weak = {(".json", ""), *((end, pack) for end in readers.PROSE for pack in readers.PACKINGS)}
     chosen = {p for p, k in kinds.items() if k[0] and k not in weak}
     chosen = chosen or {p for p, k in kinds.items() if k[0] in readers.PROSE}

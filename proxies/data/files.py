@@ -60,7 +60,7 @@ class Digests:
 
 
 @contextmanager
-def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def exclusive_lock(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Holds a lock file, so that two processes do not write one folder; freed if the holder dies.
 
     Args:
@@ -76,6 +76,6 @@ def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterato
         yield
 
 
-def remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a pack's checkpoints, which the caller does once its results are stored."""
     shutil.rmtree(folder, ignore_errors=True)

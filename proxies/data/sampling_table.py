@@ -38,7 +38,7 @@ class Block:
     given: Counts
 
 
-class Table:
+class SamplingTable:
     """The blocks of one run, filled as they are asked for.
 
     Args:

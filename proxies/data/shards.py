@@ -133,7 +133,7 @@ def _folded(folder: str) -> str:
     return unicodedata.normalize("NFC", folder).casefold()
 
 
-def identity(tokenizer: str, splits: Mapping[str, Mapping[str, Any]]) -> str:
+def shards_identity(tokenizer: str, splits: Mapping[str, Mapping[str, Any]]) -> str:
     """A domain's identity: sha256 over the hashes of its tokenizer and of its shards' files."""
     parts = [tokenizer]
     for split in SPLITS:

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import RunSpec
-from cuvee.proxies.data.sampling_table import BLOCK, Block, Counts, Segments, Table
+from cuvee.proxies.data.sampling_table import BLOCK, Block, Counts, SamplingTable, Segments
 
 __all__ = ["BLOCK", "Stream", "Windows"]
 
@@ -65,7 +65,7 @@ class Stream:
         ]
         for stage in spec.stages:
             self._check(stage.weights)
-        self.table = Table(spec, batch=batch, steps=steps)
+        self.table = SamplingTable(spec, batch=batch, steps=steps)
         self._filled: tuple[Block, Counts, Counts] | None = None  # the last block, in order
 
     @property

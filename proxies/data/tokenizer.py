@@ -31,7 +31,7 @@ _TABLE_LIMIT = 1_000_000  # pieces remembered, some 150 MB
 _PIECE_LIMIT = 256  # characters of a piece that is remembered
 
 
-def train(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:
     """A byte-level BPE with the end-of-text token at id 0.
 
     Args:
@@ -58,7 +58,7 @@ def train(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:
     return tokenizer
 
 
-def load(path: Path | str) -> Tokenizer:
+def load_tokenizer(path: Path | str) -> Tokenizer:
     """A tokenizer from a `tokenizer.json`.
 
     Raises:
@@ -90,7 +90,7 @@ def end_of_text(tokenizer: Tokenizer) -> int:
     return token
 
 
-class Encoder:
+class DocumentEncoder:
     """Encodes documents in batches to token ids as bytes, ready to be written to a shard.
 
     Text that happens to read like the end-of-text token is encoded as the characters it is.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 
-def product(a_KNI: Tensor, b_KIO: Tensor) -> Tensor:
+def grouped_matmul(a_KNI: Tensor, b_KIO: Tensor) -> Tensor:
     """Products per model: (K, N, I) times (K, I, O) -> (K, N, O), in the dtype of the operands."""
     if a_KNI.device.type != "cpu":
         return torch.bmm(a_KNI, b_KIO)

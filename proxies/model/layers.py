@@ -17,20 +17,20 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from cuvee.proxies.model.grouped_matmul import product
+from cuvee.proxies.model.grouped_matmul import grouped_matmul
 
 EPSILON = 1e-5  # of the norms; written into the exported configuration
 LONGEST = 512  # tokens up to which whole attention matrices are kept on a CPU
 BLOCK = 64  # queries at once where nothing is kept; 256 tokens take a third less than whole
 
 
-def apply(function: type[Function], *inputs: Any) -> Tensor:
+def apply_function(function: type[Function], *inputs: Any) -> Tensor:
     """`function.apply` with a type."""
     result: Tensor = function.apply(*inputs)  # type: ignore[no-untyped-call]
     return result
 
 
-class Linear(Function):
+class GroupedLinear(Function):
     """`x @ w` per model, computed in `dtype`; gradients come back in the dtype of the inputs."""
 
     @staticmethod
@@ -38,14 +38,14 @@ class Linear(Function):
         ctx.kinds = x_KNI.dtype, w_KIO.dtype
         x_KNI, w_KIO = x_KNI.to(dtype), w_KIO.to(dtype)
         ctx.save_for_backward(x_KNI, w_KIO)
-        return product(x_KNI, w_KIO)
+        return grouped_matmul(x_KNI, w_KIO)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x_KNI, w_KIO = ctx.saved_tensors
         g_KNO = grads[0].to(x_KNI.dtype)
-        gx_KNI = product(g_KNO, w_KIO.transpose(1, 2))
-        gw_KIO = product(x_KNI.transpose(1, 2), g_KNO)
+        gx_KNI = grouped_matmul(g_KNO, w_KIO.transpose(1, 2))
+        gw_KIO = grouped_matmul(x_KNI.transpose(1, 2), g_KNO)
         return gx_KNI.to(ctx.kinds[0]), gw_KIO.to(ctx.kinds[1]), None
 
 
@@ -214,7 +214,7 @@ def attend(joint_KBTC: Tensor, rotary: Rotary | Branches, heads: int, *, first: 
     if joint_KBTC.device.type == "cpu" and joint_KBTC.shape[2] <= LONGEST:
         if not torch.is_grad_enabled():
             return blocked_attention(joint_KBTC, rotary, heads, first=first)
-        return apply(Attention, joint_KBTC, rotary, heads)
+        return apply_function(Attention, joint_KBTC, rotary, heads)
     return fused_attention(joint_KBTC, rotary, heads)
 
 

@@ -10,11 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cuvee.proxies.model.grouped_matmul import product
+from cuvee.proxies.model.grouped_matmul import grouped_matmul
 from cuvee.proxies.model.layers import Branches
-from cuvee.proxies.model.loss import chunk
-from cuvee.proxies.model.prefix_tree import Forest, Tokens, forests, grow
-from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.model.loss import chunk_tokens
+from cuvee.proxies.model.prefix_tree import (
+    PrefixTreeBatch,
+    Tokens,
+    grow_prefix_tree,
+    prefix_tree_batches,
+)
+from cuvee.proxies.model.transformer import PackModel
 
 CPU_BATCH = 1024  # input tokens of one model at once
 BATCH = 1 << 18  # input tokens of all models at once, elsewhere
@@ -31,11 +36,11 @@ class PackLikelihood:
         keep: positions on the model axis that score; all when None.
     """
 
-    def __init__(self, model: Model, keep: list[int] | None = None) -> None:
+    def __init__(self, model: PackModel, keep: list[int] | None = None) -> None:
         self.model = model
         self.keep = list(range(model.models)) if keep is None else keep
         self.models = len(self.keep)
-        self.context = model.rung.context
+        self.context = model.size.context
 
     @torch.no_grad()
     def answer(
@@ -66,7 +71,9 @@ class PackLikelihood:
         nats = torch.zeros(self.models * total, dtype=torch.float64, device=self.model.device)
         misses = torch.zeros_like(nats)
         lines = torch.arange(self.models, device=self.model.device)[:, None] * total
-        for forest in forests(grow(contexts, answers, self.context), self._budget()):
+        for forest in prefix_tree_batches(
+            grow_prefix_tree(contexts, answers, self.context), self._budget()
+        ):
             logs, best = self._ask(forest)
             # flat, because index_add_ over the columns of a matrix adds them one call at a time
             places = (lines + forest.owners.to(self.model.device)).reshape(-1)
@@ -96,13 +103,13 @@ class PackLikelihood:
             )
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         every = torch.arange(targets.numel())
-        plain = Forest(inputs, None, None, every, every, targets.reshape(-1), every)
+        plain = PrefixTreeBatch(inputs, None, None, every, every, targets.reshape(-1), every)
         logs, best = self._ask(plain)
         kept = torch.arange(targets.shape[1]) + 1 < lengths[:, None].cpu()
         shape = (self.models, *targets.shape)
         return logs.view(shape).cpu().where(kept, 0.0), best.view(shape).cpu() & kept
 
-    def _ask(self, forest: Forest) -> tuple[Tensor, Tensor]:
+    def _ask(self, forest: PrefixTreeBatch) -> tuple[Tensor, Tensor]:
         """Log-probabilities (K, S) and hits (K, S) of a batch's scored tokens."""
         device = self.model.device
         tokens_BT = forest.tokens.to(device)
@@ -128,7 +135,7 @@ class PackLikelihood:
             return max(self.context, CPU_BATCH)
         return max(self.context, BATCH // self.model.models)
 
-    def _branches(self, forest: Forest, models: int) -> Branches | None:
+    def _branches(self, forest: PrefixTreeBatch, models: int) -> Branches | None:
         """What tokens see in a batch that branches, for so many models at once."""
         if forest.positions is None or forest.ends is None:
             return None
@@ -138,18 +145,20 @@ class PackLikelihood:
         return Branches.build(self.model.rotary, positions, ends)
 
 
-def _predicted(hidden_KUD: Tensor, head_KDV: Tensor, forest: Forest) -> tuple[Tensor, Tensor]:
+def _predicted(
+    hidden_KUD: Tensor, head_KDV: Tensor, forest: PrefixTreeBatch
+) -> tuple[Tensor, Tensor]:
     """Log-probability of each target (K, S) and whether none was higher (K, S); in chunks of U."""
     models, total, _ = hidden_KUD.shape
     device, vocabulary = hidden_KUD.device, head_KDV.shape[-1]
     logs = torch.empty(models, len(forest.rows), dtype=torch.float32, device=device)
     best = torch.empty(models, len(forest.rows), dtype=torch.bool, device=device)
     rows, targets = forest.rows.to(device), forest.targets.to(device)
-    size = chunk(hidden_KUD, vocabulary)
+    size = chunk_tokens(hidden_KUD, vocabulary)
     starts = range(0, total, size)
     stops = torch.searchsorted(forest.rows, torch.tensor([*starts[1:], total])).tolist()
     for start, begin, end in zip(starts, [0, *stops], stops, strict=False):
-        all_KuV = product(hidden_KUD[:, start : start + size], head_KDV)
+        all_KuV = grouped_matmul(hidden_KUD[:, start : start + size], head_KDV)
         torch.log_softmax(all_KuV, -1, out=all_KuV)
         row, part = rows[begin:end] - start, slice(begin, end)
         logs[:, part] = all_KuV[:, row, targets[part]]

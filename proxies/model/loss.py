@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from cuvee.proxies.model.grouped_matmul import product
+from cuvee.proxies.model.grouped_matmul import grouped_matmul
 
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}  # of logits; CPU: within the shared cache
 TINY = 1e-30  # below this a probability has lost digits, and its logarithm is computed anew
@@ -53,15 +53,15 @@ def token_losses(hidden_KND: Tensor, head_KDV: Tensor, targets_KN: Tensor) -> Te
     Products are computed in the dtype of the operands, a chunk of tokens at a time.
     """
     tokens = hidden_KND.shape[1]
-    kind = accurate(hidden_KND.dtype)
+    kind = loss_dtype(hidden_KND.dtype)
     losses_KN = torch.empty(targets_KN.shape, dtype=kind, device=hidden_KND.device)
     on_cpu = hidden_KND.device.type == "cpu"
     to_probabilities = probabilities if on_cpu else probabilities_unbranched
-    size = chunk(hidden_KND, head_KDV.shape[-1])
+    size = chunk_tokens(hidden_KND, head_KDV.shape[-1])
     for start in range(0, tokens, size):
         part = slice(start, min(start + size, tokens))
         hidden, target = hidden_KND[:, part], targets_KN[:, part, None]
-        logits = product(hidden, head_KDV)
+        logits = grouped_matmul(hidden, head_KDV)
         losses_KN[:, part] = to_probabilities(logits, target, hidden, head_KDV)
     return losses_KN
 
@@ -84,7 +84,7 @@ class LinearCrossEntropy(Function):
                 hidden_KND[k : k + wide].to(dtype),
                 head_KDV[k : k + wide].to(dtype),
                 targets_KN[k : k + wide],
-                kind=accurate(dtype),
+                kind=loss_dtype(dtype),
                 factors_KN=None if factors_KN is None else factors_KN[k : k + wide],
             )
             for k in range(0, len(hidden_KND), wide)
@@ -117,21 +117,21 @@ def _chunked(
     losses_KN = torch.empty(targets_KN.shape, dtype=kind, device=hidden_KND.device)
     gh_KND = torch.empty(hidden_KND.shape, dtype=kind, device=hidden_KND.device)
     gw_KDV = torch.zeros(head_KDV.shape, dtype=kind, device=hidden_KND.device)
-    size = chunk(hidden_KND, head_KDV.shape[-1])
+    size = chunk_tokens(hidden_KND, head_KDV.shape[-1])
     on_cpu = hidden_KND.device.type == "cpu"
     to_probabilities = probabilities if on_cpu else probabilities_unbranched
     for start in range(0, tokens, size):
         part = slice(start, min(start + size, tokens))
         hidden, target = hidden_KND[:, part], targets_KN[:, part, None]
-        logits = product(hidden, head_KDV)
+        logits = grouped_matmul(hidden, head_KDV)
         losses_KN[:, part] = to_probabilities(logits, target, hidden, head_KDV)
         _take_one(logits, target)
-        gh_KND[:, part] = product(logits, head_KDV.transpose(1, 2))
+        gh_KND[:, part] = grouped_matmul(logits, head_KDV.transpose(1, 2))
         if factors_KN is not None:  # on states, not on logits, which are V / D times as many
             factor = factors_KN[:, part, None]
             gh_KND[:, part] *= factor
             hidden = (hidden * factor).to(hidden.dtype)
-        gw_KDV += product(hidden.transpose(1, 2), logits)
+        gw_KDV += grouped_matmul(hidden.transpose(1, 2), logits)
     return losses_KN, gh_KND.div_(tokens), gw_KDV.div_(tokens)
 
 
@@ -149,7 +149,7 @@ def probabilities(logits: Tensor, target: Tensor, hidden: Tensor, head: Tensor) 
     One pass over the logits. The few losses whose probability has underflowed are computed anew.
     """
     torch.softmax(logits, -1, out=logits)
-    chosen = logits.gather(-1, target)[..., 0].to(accurate(logits.dtype))
+    chosen = logits.gather(-1, target)[..., 0].to(loss_dtype(logits.dtype))
     losses = -chosen.log()
     lost = chosen < TINY
     if lost.any():
@@ -164,17 +164,17 @@ def probabilities_unbranched(
 ) -> Tensor:
     """The same without a branch on values, which would make the host wait for an accelerator."""
     total = logits.logsumexp(-1, keepdim=True)
-    losses = (total - logits.gather(-1, target)).to(accurate(logits.dtype))[..., 0]
+    losses = (total - logits.gather(-1, target)).to(loss_dtype(logits.dtype))[..., 0]
     logits.sub_(total).exp_()
     return losses
 
 
-def accurate(dtype: torch.dtype) -> torch.dtype:
+def loss_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of losses: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def chunk(hidden_KND: Tensor, vocabulary: int) -> int:
+def chunk_tokens(hidden_KND: Tensor, vocabulary: int) -> int:
     """Tokens whose logits are held at once."""
     budget = CHUNK_BYTES.get(hidden_KND.device.type, CHUNK_BYTES["cuda"])
     row = hidden_KND.shape[0] * vocabulary * hidden_KND.element_size()

@@ -21,7 +21,7 @@ Tokens = Sequence[int]
 
 
 @dataclass(frozen=True)
-class Tree:
+class PrefixTree:
     """A context with some of its answers.
 
     Attributes:
@@ -42,7 +42,9 @@ class Tree:
     branching: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        shared = [0] + [alike(a, b) for a, b in zip(self.answers, self.answers[1:], strict=False)]
+        shared = [0] + [
+            common_prefix(a, b) for a, b in zip(self.answers, self.answers[1:], strict=False)
+        ]
         new = sum(len(a) - 1 - s for a, s in zip(self.answers, shared, strict=True))
         object.__setattr__(self, "shared", tuple(shared))
         object.__setattr__(self, "size", len(self.context) + new)
@@ -50,7 +52,7 @@ class Tree:
 
 
 @dataclass(frozen=True, eq=False)
-class Forest:
+class PrefixTreeBatch:
     """A batch of trees.
 
     Attributes:
@@ -77,15 +79,15 @@ class Forest:
         return int((self.sources % self.tokens.shape[1]).min())
 
 
-def alike(before: Tokens, after: Tokens) -> int:
+def common_prefix(before: Tokens, after: Tokens) -> int:
     """How many inputs two answers have in common at their start; last tokens are no inputs."""
     most = min(len(before), len(after)) - 1
     return next((i for i in range(most) if before[i] != after[i]), most)
 
 
-def grow(
+def grow_prefix_tree(
     contexts: Sequence[Tokens], answers: Sequence[Sequence[Tokens]], longest: int
-) -> list[Tree]:
+) -> list[PrefixTree]:
     """Trees of at most `longest` inputs, unless one answer alone makes more."""
     trees = []
     firsts = accumulate((len(some) for some in answers), initial=0)
@@ -93,7 +95,7 @@ def grow(
         kept: list[int] = []
         size = 0
         for place in sorted(range(len(some)), key=lambda i: tuple(some[i])):
-            new = len(some[place]) - 1 - (alike(some[kept[-1]], some[place]) if kept else 0)
+            new = len(some[place]) - 1 - (common_prefix(some[kept[-1]], some[place]) if kept else 0)
             if kept and size + new > longest:
                 trees.append(_tree(context, some, first, kept))
                 kept, new = [], len(some[place]) - 1
@@ -104,11 +106,11 @@ def grow(
     return trees
 
 
-def _tree(context: Tokens, answers: Sequence[Tokens], first: int, kept: list[int]) -> Tree:
-    return Tree(context, tuple(answers[i] for i in kept), tuple(first + i for i in kept))
+def _tree(context: Tokens, answers: Sequence[Tokens], first: int, kept: list[int]) -> PrefixTree:
+    return PrefixTree(context, tuple(answers[i] for i in kept), tuple(first + i for i in kept))
 
 
-def forests(trees: Sequence[Tree], budget: int) -> Iterator[Forest]:
+def prefix_tree_batches(trees: Sequence[PrefixTree], budget: int) -> Iterator[PrefixTreeBatch]:
     """Batches of at most `budget` inputs with padding (but one tree at least), longest first.
 
     Trees that branch and trees that do not stand in different batches: the latter need no mask.
@@ -121,11 +123,11 @@ def forests(trees: Sequence[Tree], budget: int) -> Iterator[Forest]:
         start = 0
         while start < len(some):
             stop = start + max(1, budget // some[start].size)
-            yield plant(some[start:stop])
+            yield build_prefix_trees(some[start:stop])
             start = stop
 
 
-def plant(trees: Sequence[Tree]) -> Forest:
+def build_prefix_trees(trees: Sequence[PrefixTree]) -> PrefixTreeBatch:
     """Lay trees out, one to a sequence."""
     width = max(tree.size for tree in trees)
     tokens, positions = np.zeros((2, len(trees), width), dtype=np.int64)
@@ -151,7 +153,7 @@ def plant(trees: Sequence[Tree]) -> Forest:
     unique, rows = np.unique(np.array(sources), return_inverse=True)
     order = np.argsort(rows, kind="stable")
     bent = any(tree.branching for tree in trees)
-    return Forest(
+    return PrefixTreeBatch(
         torch.from_numpy(tokens),
         torch.from_numpy(positions) if bent else None,
         torch.from_numpy(ends) if bent else None,

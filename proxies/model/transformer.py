@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cuvee.proxies.ladder import Rung
+from cuvee.proxies.ladder import ModelSize
 from cuvee.proxies.model.layers import (
     Branches,
     Embedding,
-    Linear,
+    GroupedLinear,
     RMSNorm,
     Rotary,
     SwiGLU,
-    apply,
+    apply_function,
     attend,
 )
 from cuvee.proxies.model.loss import linear_cross_entropy
@@ -41,9 +41,9 @@ class Parameters:
     """
 
     def __init__(
-        self, rung: Rung, vocabulary: int, models: int, *, device: str, dtype: torch.dtype
+        self, size: ModelSize, vocabulary: int, models: int, *, device: str, dtype: torch.dtype
     ) -> None:
-        shapes = tuple(layout(rung, vocabulary))
+        shapes = tuple(parameter_layout(size, vocabulary))
         self.named: dict[str, Tensor] = {}
         self.buffers: list[Tensor] = []
         self.gradients: list[Tensor] = []
@@ -76,11 +76,11 @@ class Parameters:
             gradient.zero_()
 
 
-class Model:
+class PackModel:
     """K proxies of one shape.
 
     Args:
-        rung: the shape.
+        size: the shape.
         vocabulary: tokens of the tokenizer.
         seeds: one per model. A model's initial values depend on its own seed alone.
         device: where it lives.
@@ -89,22 +89,22 @@ class Model:
 
     def __init__(
         self,
-        rung: Rung,
+        size: ModelSize,
         vocabulary: int,
         seeds: Sequence[int],
         *,
         device: str = "cpu",
         precision: str = "float32",
     ) -> None:
-        self.rung, self.vocabulary, self.models, self.device = rung, vocabulary, len(seeds), device
+        self.size, self.vocabulary, self.models, self.device = size, vocabulary, len(seeds), device
         self.compute = PRECISIONS[precision]
         self.dtype = torch.float64 if precision == "float64" else torch.float32
-        self.parameters = Parameters(rung, vocabulary, self.models, device=device, dtype=self.dtype)
+        self.parameters = Parameters(size, vocabulary, self.models, device=device, dtype=self.dtype)
         self.rotary = Rotary(
-            rung.context, rung.width // rung.heads, dtype=self.compute, device=device
+            size.context, size.width // size.heads, dtype=self.compute, device=device
         )
         for model, seed in enumerate(seeds):
-            for name, value in initial(rung, vocabulary, seed).items():
+            for name, value in initial_values(size, vocabulary, seed).items():
                 with torch.no_grad():
                     self.parameters.named[name][model].copy_(value)
 
@@ -131,21 +131,23 @@ class Model:
             p = {name: value[members] for name, value in p.items()}
         rotary = branches or self.rotary
         models, batch, length = tokens_KBT.shape
-        x_KND = apply(Embedding, p["embedding"], tokens_KBT.reshape(models, -1))
-        for i in range(self.rung.layers):
-            a_KND = apply(RMSNorm, x_KND, p[f"{i}.attention_norm"])
-            joint_KNC = apply(Linear, a_KND, p[f"{i}.qkv"], self.compute)
+        x_KND = apply_function(Embedding, p["embedding"], tokens_KBT.reshape(models, -1))
+        for i in range(self.size.layers):
+            a_KND = apply_function(RMSNorm, x_KND, p[f"{i}.attention_norm"])
+            joint_KNC = apply_function(GroupedLinear, a_KND, p[f"{i}.qkv"], self.compute)
             joint_KBTC = joint_KNC.view(models, batch, length, -1)
-            last = at is not None and i == self.rung.layers - 1
-            mixed = attend(joint_KBTC, rotary, self.rung.heads, first=first if last else 0)
+            last = at is not None and i == self.size.layers - 1
+            mixed = attend(joint_KBTC, rotary, self.size.heads, first=first if last else 0)
             mixed = mixed.reshape(x_KND.shape)
             if last:
                 mixed, x_KND = mixed[:, at], x_KND[:, at]
-            x_KND = x_KND + apply(Linear, mixed, p[f"{i}.out"], self.compute)
-            m_KND = apply(RMSNorm, x_KND, p[f"{i}.mlp_norm"])
-            active = apply(SwiGLU, apply(Linear, m_KND, p[f"{i}.gate_up"], self.compute))
-            x_KND = x_KND + apply(Linear, active, p[f"{i}.down"], self.compute)
-        return apply(RMSNorm, x_KND, p["norm"])
+            x_KND = x_KND + apply_function(GroupedLinear, mixed, p[f"{i}.out"], self.compute)
+            m_KND = apply_function(RMSNorm, x_KND, p[f"{i}.mlp_norm"])
+            active = apply_function(
+                SwiGLU, apply_function(GroupedLinear, m_KND, p[f"{i}.gate_up"], self.compute)
+            )
+            x_KND = x_KND + apply_function(GroupedLinear, active, p[f"{i}.down"], self.compute)
+        return apply_function(RMSNorm, x_KND, p["norm"])
 
     @staticmethod
     def backward(mean_K: Tensor) -> None:
@@ -176,18 +178,18 @@ class Model:
         return mean_K, losses_KN.view(targets_KBT.shape)
 
 
-def layout(rung: Rung, vocabulary: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+def parameter_layout(size: ModelSize, vocabulary: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of one model's parameters; matrices are (in, out)."""
-    yield "embedding", (vocabulary, rung.width)
-    for i in range(rung.layers):
-        yield f"{i}.attention_norm", (rung.width,)
-        yield f"{i}.qkv", (rung.width, 3 * rung.width)
-        yield f"{i}.out", (rung.width, rung.width)
-        yield f"{i}.mlp_norm", (rung.width,)
-        yield f"{i}.gate_up", (rung.width, 2 * rung.mlp)
-        yield f"{i}.down", (rung.mlp, rung.width)
-    yield "norm", (rung.width,)
-    yield "head", (rung.width, vocabulary)
+    yield "embedding", (vocabulary, size.width)
+    for i in range(size.layers):
+        yield f"{i}.attention_norm", (size.width,)
+        yield f"{i}.qkv", (size.width, 3 * size.width)
+        yield f"{i}.out", (size.width, size.width)
+        yield f"{i}.mlp_norm", (size.width,)
+        yield f"{i}.gate_up", (size.width, 2 * size.mlp)
+        yield f"{i}.down", (size.mlp, size.width)
+    yield "norm", (size.width,)
+    yield "head", (size.width, vocabulary)
 
 
 def is_gain(name: str) -> bool:
@@ -195,7 +197,7 @@ def is_gain(name: str) -> bool:
     return name.endswith("norm")
 
 
-def initial(rung: Rung, vocabulary: int, seed: int) -> dict[str, Tensor]:
+def initial_values(size: ModelSize, vocabulary: int, seed: int) -> dict[str, Tensor]:
     """One model's initial values, float32 on the CPU.
 
     Normal with variance 2 / (5 D) (Nguyen and Salazar 2019, arXiv 1910.05895, section 2.2); outputs
@@ -203,14 +205,14 @@ def initial(rung: Rung, vocabulary: int, seed: int) -> dict[str, Tensor]:
     parameter has a generator of its own, so no value depends on the order of the others.
     """
     values = {}
-    for name, shape in layout(rung, vocabulary):
+    for name, shape in parameter_layout(size, vocabulary):
         if is_gain(name):
             values[name] = torch.ones(shape)
             continue
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        scale = math.sqrt(2 / (5 * rung.width))
+        scale = math.sqrt(2 / (5 * size.width))
         if name.endswith((".out", ".down")):
-            scale /= math.sqrt(2 * rung.layers)
+            scale /= math.sqrt(2 * size.layers)
         values[name] = torch.randn(shape, generator=generator) * scale
     return values

@@ -9,7 +9,7 @@ MOST_CPU = 1  # measured: batching a pack's products gains nothing on a core (RE
 MOST_CUDA = {"0.3M": 256, "0.6M": 256, "1M": 128, "2M": 64, "4M": 32, "10M": 16, "30M": 4}
 
 
-def shared(spec: RunSpec) -> tuple[str, int, str, str, float, float, tuple[str, ...]]:
+def pack_key(spec: RunSpec) -> tuple[str, int, str, str, float, float, tuple[str, ...]]:
     """What the models of one pack have in common: they take the same steps at the same rates."""
     return (
         spec.size,
@@ -22,12 +22,12 @@ def shared(spec: RunSpec) -> tuple[str, int, str, str, float, float, tuple[str, 
     )
 
 
-def most(size: str, device: str) -> int:
+def pack_limit(size: str, device: str) -> int:
     """Models of a size that a device trains best at once. On GPUs an assumption, not measured."""
     return MOST_CUDA.get(size, 1) if device.startswith("cuda") else MOST_CPU
 
 
-def packs(
+def group_into_packs(
     specs: Iterable[RunSpec], device: str = "cpu", limit: int | None = None
 ) -> list[list[RunSpec]]:
     """Specs in packs, each of runs that can train together; order is kept within and between.
@@ -44,15 +44,15 @@ def packs(
         raise RecipeError(f"a pack holds at least 1 model; got a limit of {limit}")
     groups: dict[tuple[object, ...], list[RunSpec]] = {}
     for spec in specs:
-        groups.setdefault(shared(spec), []).append(spec)
+        groups.setdefault(pack_key(spec), []).append(spec)
     result = []
     for members in groups.values():
-        size = limit or most(members[0].size, device)
+        size = limit or pack_limit(members[0].size, device)
         result += [members[i : i + size] for i in range(0, len(members), size)]
     return result
 
 
-def together(specs: Sequence[RunSpec]) -> None:
+def require_one_pack(specs: Sequence[RunSpec]) -> None:
     """Check that specs form a pack.
 
     Raises:
@@ -61,9 +61,9 @@ def together(specs: Sequence[RunSpec]) -> None:
     if not specs:
         raise RecipeError("a pack needs at least one run")
     for spec in specs[1:]:
-        if shared(spec) != shared(specs[0]):
+        if pack_key(spec) != pack_key(specs[0]):
             raise RecipeError(
                 "runs of one pack share size, tokens, schedule, precision, rate, average and "
-                f"domains; got {shared(specs[0])[:6]} and {shared(spec)[:6]}: "
-                "group them with pack.packs"
+                f"domains; got {pack_key(specs[0])[:6]} and {pack_key(spec)[:6]}: "
+                "group them with group_into_packs"
             )

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cuvee.mixtures.errors import StorageError
 from cuvee.proxies.model.layers import EPSILON, Rotary
-from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.model.transformer import PackModel
 
 KEPT = 2
 DIGEST = 32  # bytes of a sha256
@@ -30,7 +30,7 @@ DIGEST = 32  # bytes of a sha256
 log = logging.getLogger(__name__)
 
 
-def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Write a checkpoint atomically and drop the older ones.
 
     Raises:
@@ -61,7 +61,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     return path
 
 
-def load(folder: Path, identity: Sequence[str]) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, identity: Sequence[str]) -> dict[str, Any] | None:
     """The latest checkpoint that is whole and belongs to this pack; None when there is none.
 
     Args:
@@ -98,8 +98,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     return state if isinstance(state, dict) and "identity" in state else None
 
 
-def export(
-    model: Model, k: int, folder: Path, *, tokenizer: Path | None = None, eot: int = 0
+def export_huggingface(
+    model: PackModel, k: int, folder: Path, *, tokenizer: Path | None = None, eot: int = 0
 ) -> Path:
     """Write one model of a pack as a Hugging Face Llama: config, safetensors and tokenizer.
 
@@ -118,8 +118,10 @@ def export(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(weights(model, k), folder / "model.safetensors", metadata={"format": "pt"})
-        _write(folder / "config.json", configuration(model, eot))
+        save_file(
+            huggingface_weights(model, k), folder / "model.safetensors", metadata={"format": "pt"}
+        )
+        _write(folder / "config.json", huggingface_config(model, eot))
         _write(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": eot})
         if tokenizer is not None:
             shutil.copyfile(tokenizer, folder / "tokenizer.json")
@@ -132,7 +134,7 @@ def export(
                     "eos_token": text,
                     "pad_token": text,
                     "clean_up_tokenization_spaces": False,
-                    "model_max_length": model.rung.context,
+                    "model_max_length": model.size.context,
                 },
             )
     except OSError as error:
@@ -140,7 +142,7 @@ def export(
     return folder
 
 
-def weights(model: Model, k: int) -> dict[str, Tensor]:
+def huggingface_weights(model: PackModel, k: int) -> dict[str, Tensor]:
     """One model's parameters under Hugging Face's names, (out, in), float32 on the CPU."""
     p = {
         name: value.detach()[k].to("cpu", torch.float32)
@@ -151,7 +153,7 @@ def weights(model: Model, k: int) -> dict[str, Tensor]:
         "model.norm.weight": p["norm"],
         "lm_head.weight": p["head"].t(),
     }
-    for i in range(model.rung.layers):
+    for i in range(model.size.layers):
         layer = f"model.layers.{i}"
         q, key, value = p[f"{i}.qkv"].t().chunk(3)
         gate, up = p[f"{i}.gate_up"].t().chunk(2)
@@ -169,21 +171,21 @@ def weights(model: Model, k: int) -> dict[str, Tensor]:
     return {name: value.contiguous().clone() for name, value in result.items()}
 
 
-def configuration(model: Model, eot: int) -> dict[str, Any]:
+def huggingface_config(model: PackModel, eot: int) -> dict[str, Any]:
     """config.json of the proxy."""
-    rung = model.rung
+    size = model.size
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": model.vocabulary,
-        "hidden_size": rung.width,
-        "intermediate_size": rung.mlp,
-        "num_hidden_layers": rung.layers,
-        "num_attention_heads": rung.heads,
-        "num_key_value_heads": rung.heads,
-        "head_dim": rung.width // rung.heads,
+        "hidden_size": size.width,
+        "intermediate_size": size.mlp,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.heads,
+        "head_dim": size.width // size.heads,
         "hidden_act": "silu",
-        "max_position_embeddings": rung.context,
+        "max_position_embeddings": size.context,
         "rms_norm_eps": EPSILON,
         "rope_theta": Rotary.BASE,
         "attention_bias": False,

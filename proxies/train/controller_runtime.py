@@ -1,4 +1,4 @@
-"""Control: what a pack's controllers see of the training, and what they do to it.
+"""Controller runtime: what a pack's controllers see of the training, and what they do to it.
 
 Controllers are pure (`mixtures.controllers`). Here their evidence is gathered: losses by domain, by
 how much they exceed a reference model's on the same tokens, losses on held-out windows, products of
@@ -24,7 +24,7 @@ from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError
 from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies.data.stream import Stream
 from cuvee.proxies.model.loss import token_losses
-from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import gradients
 
 WINDOWS = 4  # held-out sequences of a target, at every update that asks for them
@@ -32,13 +32,13 @@ EXAMPLES = 32  # of a target, where they are read once
 MOST_POINTS = 256  # of a run's trajectory
 
 
-class HeldOut(Protocol):
+class HeldOutCorpus(Protocol):
     """What control asks of a corpus beside its training text."""
 
     def valid(self, name: str) -> Any: ...
 
 
-class Conductor:
+class ControllerRuntime:
     """The controllers of a pack, none or one per run.
 
     Args:
@@ -63,13 +63,14 @@ class Conductor:
         *,
         steps: int,
         device: str,
-        references: Mapping[str, Model],
+        references: Mapping[str, PackModel],
     ) -> None:
         self.models = references
         self.specs, self.streams, self.steps, self.device = specs, streams, steps, device
-        self.controllers = [controller(spec) for spec in specs]
+        self.controllers = [controller_of(spec) for spec in specs]
         self.references = [
-            reference(spec, c, references) for spec, c in zip(specs, self.controllers, strict=True)
+            reference_model_of(spec, c, references)
+            for spec, c in zip(specs, self.controllers, strict=True)
         ]
         size, context = len(specs[0].domains), streams[0].context
         self.sums = torch.zeros(3, len(specs), size, device=device)  # losses, excess, sequences
@@ -83,7 +84,7 @@ class Conductor:
             self.states.append(state)
             self.moved.append([])
             count = EXAMPLES if isinstance(c, Mixes) else WINDOWS
-            self.windows.append(held_out(corpus, names, context, count) if names else None)
+            self.windows.append(held_out_windows(corpus, names, context, count) if names else None)
             if state is not None:
                 self._apply(len(self.moved) - 1, 0, stream)
 
@@ -104,7 +105,7 @@ class Conductor:
                 rows[k] /= max(float(rows[k].mean()), 1e-12)
         return torch.from_numpy(rows).to(self.device, torch.float32)
 
-    def account(
+    def after_step(
         self, tokens_KBT: Tensor, losses_KBT: Tensor, domains_KB: NDArray[np.int64]
     ) -> None:
         """Add a step's losses to the sums by domain."""
@@ -114,11 +115,11 @@ class Conductor:
         self.sums[2].scatter_add_(1, index, torch.ones_like(values))
         for k, model in enumerate(self.references):
             if model is not None:
-                known = losses(model, 0, tokens_KBT[k], model.compute).to(self.device)
+                known = model_losses(model, 0, tokens_KBT[k], model.compute).to(self.device)
                 excess = (losses_KBT[k] - known).clamp_min(0).mean(1)
                 self.sums[1, k].scatter_add_(0, index[k], excess.to(self.sums.dtype))
 
-    def act(self, step: int, model: Model, active: Sequence[int], rate: float) -> None:
+    def before_step(self, step: int, model: PackModel, active: Sequence[int], rate: float) -> None:
         """Give evidence to the controllers that are due before a step, and do what they say."""
         due = [k for k in active if (s := self.states[k]) is not None and s["due"] == step]
         if not due:
@@ -135,8 +136,8 @@ class Conductor:
             found = Evidence(
                 step=step,
                 counts=tuple(drawn),
-                losses=means(total[k], drawn),
-                excess=means(over[k], drawn) if self.references[k] is not None else (),
+                losses=mean_losses(total[k], drawn),
+                excess=mean_losses(over[k], drawn) if self.references[k] is not None else (),
                 held_out=compared.losses if unmeasured else self._measured(model, k),
                 products=compared.products,
                 norms=compared.norms,
@@ -150,7 +151,7 @@ class Conductor:
 
     def trajectory(self, k: int, tokens: int) -> tuple[tuple[int, tuple[float, ...]], ...]:
         """(tokens seen, weights until the next point) of a run with `tokens` per step."""
-        return tuple((step * tokens, w) for step, w in thinned(self.moved[k], self.steps))
+        return tuple((step * tokens, w) for step, w in thin_trajectory(self.moved[k], self.steps))
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed training needs, as tensors and plain values."""
@@ -161,7 +162,7 @@ class Conductor:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on as the conductor that gave this state."""
+        """Go on as the runtime that gave this state."""
         self.states = list(state["states"])
         self.sums.copy_(state["sums"])
         self.moved = [[(int(s), list(w)) for s, w in moved] for moved in state["moved"]]
@@ -178,13 +179,13 @@ class Conductor:
             before = [point for point in self.moved[k] if point[0] < step]
             self.moved[k] = [*before, (step, list(state["weights"]))]
 
-    def _compared(self, model: Model, k: int, step: int) -> gradients.Compared:
+    def _compared(self, model: PackModel, k: int, step: int) -> gradients.Compared:
         """Gradients of domains and targets, compared; the targets' losses are of the same pass."""
         windows, stream = self.windows[k], self.streams[k]
         if windows is None:
             return gradients.NOTHING
         of_domains = [stream.windows[p] for p in stream.position]
-        texts = gradients.drawn(of_domains, seed=stream.seed, step=step)
+        texts = gradients.draw_windows(of_domains, seed=stream.seed, step=step)
         size = len(texts) + len(windows)
         if size not in self.probes:
             self.probes[size] = gradients.Probe(model, size)
@@ -203,19 +204,19 @@ class Conductor:
                     f"the model of source run {name[:12]} is not there: train one run on each "
                     "domain alone first"
                 )
-            own = [losses(self.models[name], 0, target).sum(1) for target in windows]
+            own = [model_losses(self.models[name], 0, target).sum(1) for target in windows]
             columns.append(-torch.cat(own).cpu())
         table: list[list[float]] = torch.stack(columns, dim=1).tolist() if columns else []
         return tuple(tuple(row) for row in table)
 
-    def _measured(self, model: Model, k: int) -> tuple[float, ...]:
+    def _measured(self, model: PackModel, k: int) -> tuple[float, ...]:
         windows = self.windows[k]
         if windows is None:
             return ()
-        return tuple(float(losses(model, k, target).mean()) for target in windows)
+        return tuple(float(model_losses(model, k, target).mean()) for target in windows)
 
 
-def controller(spec: RunSpec) -> Controller | None:
+def controller_of(spec: RunSpec) -> Controller | None:
     """The controller of a run; None for one at fixed shares.
 
     Raises:
@@ -230,7 +231,9 @@ def controller(spec: RunSpec) -> Controller | None:
     return deserialize(json.loads(spec.controller))
 
 
-def reference(spec: RunSpec, c: Controller | None, references: Mapping[str, Model]) -> Model | None:
+def reference_model_of(
+    spec: RunSpec, c: Controller | None, references: Mapping[str, PackModel]
+) -> PackModel | None:
     """The reference model of a run; None where none is needed.
 
     Raises:
@@ -247,8 +250,8 @@ def reference(spec: RunSpec, c: Controller | None, references: Mapping[str, Mode
     return references[spec.reference]
 
 
-def held_out(
-    corpus: HeldOut, targets: Sequence[str], context: int, windows: int = WINDOWS
+def held_out_windows(
+    corpus: HeldOutCorpus, targets: Sequence[str], context: int, windows: int = WINDOWS
 ) -> Tensor:
     """Held-out windows of each target, (M, windows, context + 1).
 
@@ -279,7 +282,9 @@ def held_out(
 
 
 @torch.no_grad()
-def losses(model: Model, k: int, tokens_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def model_losses(
+    model: PackModel, k: int, tokens_BT: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Loss of one model of a pack on each token but the first of sequences, (B, T - 1), nats.
 
     Args:
@@ -297,12 +302,12 @@ def losses(model: Model, k: int, tokens_BT: Tensor, dtype: torch.dtype = torch.f
     return found.view(targets_1BT.shape)[0]
 
 
-def means(totals: Sequence[float], counts: Sequence[int]) -> tuple[float | None, ...]:
+def mean_losses(totals: Sequence[float], counts: Sequence[int]) -> tuple[float | None, ...]:
     """Totals by domain over counts; None for a domain without any."""
     return tuple(t / n if n else None for t, n in zip(totals, counts, strict=True))
 
 
-def thinned(
+def thin_trajectory(
     moved: Sequence[tuple[int, Sequence[float]]], steps: int
 ) -> list[tuple[int, tuple[float, ...]]]:
     """A trajectory in at most `MOST_POINTS` stretches, each with its mean weights over steps.

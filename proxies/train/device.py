@@ -20,12 +20,12 @@ def precision(device: str) -> str:
     Args:
         device: "cpu", "cuda" or "auto", which is the GPU of this machine where there is one.
     """
-    if device == "cuda" or (device == "auto" and gpu()):
+    if device == "cuda" or (device == "auto" and has_gpu()):
         return "bfloat16"
     return "bfloat16" if _processor() else "float32"
 
 
-def gpu() -> bool:
+def has_gpu() -> bool:
     """Whether there is a GPU that torch can use."""
     if sys.platform == "linux" and not any(path.exists() for path in DRIVERS):
         return False

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cuvee.proxies.data.stream import Windows, key
-from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.model.transformer import PackModel
 
 WINDOWS = 2  # sequences of a domain or target in a probe
 
@@ -44,13 +44,13 @@ class Probe:
         size: K + M.
     """
 
-    def __init__(self, model: Model, size: int) -> None:
+    def __init__(self, model: PackModel, size: int) -> None:
         precision = "bfloat16" if model.compute == torch.bfloat16 else "float32"
-        self.pack = Model(
-            model.rung, model.vocabulary, [0] * size, device=model.device, precision=precision
+        self.pack = PackModel(
+            model.size, model.vocabulary, [0] * size, device=model.device, precision=precision
         )
 
-    def compare(self, model: Model, k: int, domains: Tensor, targets: Tensor) -> Compared:
+    def compare(self, model: PackModel, k: int, domains: Tensor, targets: Tensor) -> Compared:
         """Gradients of domains against those of targets, under one model.
 
         Args:
@@ -79,7 +79,7 @@ class Probe:
         )
 
 
-def drawn(windows: Sequence[Windows], *, seed: int, step: int) -> Tensor:
+def draw_windows(windows: Sequence[Windows], *, seed: int, step: int) -> Tensor:
     """Training sequences of each domain for a probe, (K, WINDOWS, context + 1).
 
     They depend on seed, step and the domain's name alone, and not on what the stream has drawn.

@@ -13,21 +13,22 @@ from pathlib import Path
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies import ladder
-from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.interfaces import Progress, TrainingCorpus, ignore_progress
+from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import checkpoint
-from cuvee.proxies.train.branching import Route
-from cuvee.proxies.train.trainer import Data, Progress, ignore, train
+from cuvee.proxies.train.branching import BranchPlan
+from cuvee.proxies.train.trainer import train_pack
 
 
-def model(
+def train_reference_model(
     spec: RunSpec,
-    corpus: Data,
+    corpus: TrainingCorpus,
     folder: Path,
     *,
     device: str,
-    report: Callable[[Progress], None] = ignore,
+    report: Callable[[Progress], None] = ignore_progress,
     starts: str = "",
-) -> Model:
+) -> PackModel:
     """The trained model of a run, a pack of one.
 
     Args:
@@ -47,26 +48,26 @@ def model(
             f"run {spec.fingerprint[:12]} cannot be a reference: it needs one itself"
         )
     place = folder / spec.fingerprint
-    kept = checkpoint.load(place, [spec.fingerprint])
+    kept = checkpoint.load_checkpoint(place, [spec.fingerprint])
     if kept is None:
-        route = Route(starts=starts)
-        trained = train([spec], corpus, device=device, report=report, route=route)
+        branch = BranchPlan(starts=starts)
+        trained = train_pack([spec], corpus, device=device, report=report, branch=branch)
         if trained.likelihood is None:
             raise EvidenceError(
                 f"the reference run {spec.fingerprint[:12]} diverges; lower proxy.rate"
             )
-        keep(spec, trained.likelihood.model, 0, folder)
+        keep_source_model(spec, trained.likelihood.model, 0, folder)
         return trained.likelihood.model
-    plan = ladder.plan(spec.size, spec.tokens, corpus.vocabulary, schedule=spec.schedule)
-    found = Model(
-        plan.rung, corpus.vocabulary, [spec.seed], device=device, precision=spec.precision
+    plan = ladder.training_plan(spec.size, spec.tokens, corpus.vocabulary, schedule=spec.schedule)
+    found = PackModel(
+        plan.model_size, corpus.vocabulary, [spec.seed], device=device, precision=spec.precision
     )
     for mine, theirs in zip(found.parameters.buffers, kept["buffers"], strict=True):
         mine.copy_(theirs)
     return found
 
 
-def keep(spec: RunSpec, pack: Model, k: int, folder: Path) -> None:
+def keep_source_model(spec: RunSpec, pack: PackModel, k: int, folder: Path) -> None:
     """Keep one model of a trained pack as the model of its run.
 
     Raises:
@@ -74,7 +75,7 @@ def keep(spec: RunSpec, pack: Model, k: int, folder: Path) -> None:
     """
     buffers = [values[k : k + 1].cpu().clone() for values in pack.parameters.buffers]
     state = {"identity": [spec.fingerprint], "buffers": buffers}
-    checkpoint.save(folder / spec.fingerprint, 0, state)
+    checkpoint.save_checkpoint(folder / spec.fingerprint, 0, state)
 
 
 def is_source(spec: RunSpec) -> bool:

@@ -19,87 +19,90 @@ from cuvee.mixtures.runs import Failed, RunSpec
 from cuvee.proxies import ladder
 from cuvee.proxies.data.stream import Stream
 from cuvee.proxies.interfaces import (
-    NO_LOOKS,
-    Data,
-    Looks,
+    NO_EVALUATIONS,
+    IntermediateEvaluations,
     Progress,
-    Split,
     Trained,
     TrainedRun,
-    ignore,
+    TrainingCorpus,
+    ignore_progress,
 )
 from cuvee.proxies.model.likelihood import PackLikelihood
-from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import allocator, batching, checkpoint, training_state, warm_start
-from cuvee.proxies.train.branching import WHOLE, Route
-from cuvee.proxies.train.controller_runtime import Conductor
+from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
+from cuvee.proxies.train.controller_runtime import ControllerRuntime
 from cuvee.proxies.train.optimizer import AdamW, Average
-
-__all__ = ["Data", "Progress", "Split", "Trained", "TrainedRun", "Training", "ignore", "train"]
 
 SAVE_SECONDS = 15.0  # between checkpoints: what a kill may cost
 REPORTS = 64  # per run, which is also the number of points of its curve
 
 
-def train(
+def train_pack(
     specs: Sequence[RunSpec],
-    corpus: Data,
+    corpus: TrainingCorpus,
     *,
     device: str = "cpu",
     checkpoints: Path | None = None,
-    report: Callable[[Progress], None] = ignore,
-    references: Mapping[str, Model] | None = None,
-    route: Route = WHOLE,
-    looks: Looks = NO_LOOKS,
+    report: Callable[[Progress], None] = ignore_progress,
+    references: Mapping[str, PackModel] | None = None,
+    branch: BranchPlan = WHOLE_RUN,
+    evaluations: IntermediateEvaluations = NO_EVALUATIONS,
 ) -> Trained:
     """Train one proxy per spec, each under its controller if it names one.
 
     Args:
-        specs: runs that can train together (`pack.packs` groups them).
+        specs: runs that can train together (`group_into_packs` groups them).
         corpus: what they train on.
         device: "cpu" or "cuda".
         checkpoints: folder of this pack's checkpoints. A run that finds one goes on from there; the
-            caller removes the folder (`disk.remove`) once the results are stored.
+            caller removes the folder (`remove_folder`) once the results are stored.
         report: called every one or two percent of the steps.
         references: trained models (packs of one) that controllers compare with, by the fingerprint
             of their run.
-        route: the trunks that the runs begin with, and whether one is to be kept.
-        looks: at the models on their way; what was seen becomes the points of their runs.
+        branch: the shared prefixes that the runs begin with, and whether one is to be kept.
+        evaluations: at the models on their way; what was seen becomes the points of their runs.
 
     Returns:
-        What came of the runs; nothing where the route ends with a trunk.
+        What came of the runs; nothing where the branch ends with a shared prefix.
 
     Raises:
-        CuveeError: a size, schedule, mixture or corpus that cannot be trained on (`ladder.plan`,
-            `pack.together`, `mixer.Stream`, `control.Conductor`), or a disk that cannot hold a
+        CuveeError: a size, schedule, mixture or corpus that cannot be trained on (`training_plan`,
+            `require_one_pack`, `Stream`, `ControllerRuntime`), or a disk that cannot hold a
             checkpoint.
     """
     if device == "cpu":
         allocator.keep_memory()
         torch.set_num_threads(1)  # one process per core; a shared thread pool waits for itself
-    training = Training(specs, corpus, device=device, references=references or {}, route=route)
-    state = checkpoint.load(checkpoints, training.identity) if checkpoints is not None else None
+    training = Training(specs, corpus, device=device, references=references or {}, branch=branch)
+    state = (
+        checkpoint.load_checkpoint(checkpoints, training.identity)
+        if checkpoints is not None
+        else None
+    )
     if state is not None:
-        training_state.restore(training, state)
-    elif route.start:
-        training_state.graft(training, route)
-    end = route.until or training.plan.steps
+        training_state.restore_training(training, state)
+    elif branch.start:
+        training_state.resume_branch(training, branch)
+    end = branch.until or training.plan.steps
     saved = time.monotonic()
     every = max(1, training.plan.steps // REPORTS)
     while training.step < end and training.alive:
         training.advance()
-        if training.step in looks.steps:
-            training.look(looks)
+        if training.step in evaluations.steps:
+            training.evaluate(evaluations)
         if training.step % every and training.step < end:
             continue
         report(training.progress(every))
         if checkpoints is not None and time.monotonic() - saved >= SAVE_SECONDS:
             corpus.check()  # before what it taught is kept, or goes on to another training
-            checkpoint.save(checkpoints, training.step, training_state.state(training))
+            checkpoint.save_checkpoint(
+                checkpoints, training.step, training_state.training_state(training)
+            )
             saved = time.monotonic()
     corpus.check()
-    if route.keep:
-        training_state.keep(training, route)
+    if branch.keep:
+        training_state.save_branch_checkpoints(training, branch)
         return Trained(None, ())
     return training.result(every)
 
@@ -110,26 +113,28 @@ class Training:
     def __init__(
         self,
         specs: Sequence[RunSpec],
-        corpus: Data,
+        corpus: TrainingCorpus,
         *,
         device: str,
-        references: Mapping[str, Model],
-        route: Route = WHOLE,
+        references: Mapping[str, PackModel],
+        branch: BranchPlan = WHOLE_RUN,
     ) -> None:
-        batching.together(specs)
+        batching.require_one_pack(specs)
         first = specs[0]
         self.specs, self.device = tuple(specs), device
-        self.plan = ladder.plan(
+        self.plan = ladder.training_plan(
             first.size,
             first.tokens,
             corpus.vocabulary,
             schedule=first.schedule,
             rate=first.rate,
         )
-        self.identity = training_state.identity(route.keep or [spec.fingerprint for spec in specs])
-        self.streams = streams(specs, corpus, self.plan)
-        self.model = Model(
-            self.plan.rung,
+        self.identity = training_state.checkpoint_identity(
+            branch.keep or [spec.fingerprint for spec in specs]
+        )
+        self.streams = pack_streams(specs, corpus, self.plan)
+        self.model = PackModel(
+            self.plan.model_size,
             corpus.vocabulary,
             [spec.seed for spec in specs],
             device=device,
@@ -137,7 +142,7 @@ class Training:
         )
         for k, spec in enumerate(specs):
             if spec.start:
-                warm_start.fill(self.model, k, route.starts, spec.start)
+                warm_start.fill_from_start(self.model, k, branch.starts, spec.start)
         self.optimizer = AdamW(self.model.parameters)
         averaged = round(first.average * self.plan.steps)
         self.average = Average(
@@ -150,7 +155,7 @@ class Training:
         self.losses = torch.full((self.plan.steps, len(specs)), math.nan, device=device)
         self.norms = torch.full_like(self.losses, math.nan)
         self.active = list(range(len(specs)))
-        self.conductor = Conductor(
+        self.controllers = ControllerRuntime(
             self.specs,
             self.streams,
             corpus,
@@ -167,16 +172,16 @@ class Training:
     def advance(self) -> None:
         """Take one step with every model."""
         began = time.perf_counter()
-        if not self.conductor.idle:
+        if not self.controllers.idle:
             rate = self.plan.rate(self.step)
-            self.conductor.act(self.step, self.model, self.active, rate)
+            self.controllers.before_step(self.step, self.model, self.active, rate)
         drawn, domains = zip(*(stream.batch(self.step) for stream in self.streams), strict=True)
         tokens_KBT = torch.from_numpy(np.stack(drawn))
         if self.device != "cpu":
             tokens_KBT = tokens_KBT.pin_memory().to(self.device, non_blocking=True)
         self.model.parameters.clear()
         domains_KB = np.stack(domains)
-        factors_KB = self.conductor.factors(domains_KB)
+        factors_KB = self.controllers.factors(domains_KB)
         mean_K, losses_KBT = self.model.loss(tokens_KBT[..., :-1], tokens_KBT[..., 1:], factors_KB)
         self.model.backward(mean_K)
         norms_K = self.optimizer.norms()
@@ -186,16 +191,16 @@ class Training:
             self._drop(self.step, self.step + 1)
         self.optimizer.step(self.plan.rate(self.step), norms_K, self.active)
         self.average.add(self.step)
-        if not self.conductor.idle:
-            self.conductor.account(tokens_KBT, losses_KBT, domains_KB)
+        if not self.controllers.idle:
+            self.controllers.after_step(tokens_KBT, losses_KBT, domains_KB)
         self.step += 1
         self.seconds += time.perf_counter() - began
 
-    def look(self, looks: Looks) -> None:
+    def evaluate(self, evaluations: IntermediateEvaluations) -> None:
         """Measure the models as they are; what is no finite number is left out."""
         self._drop(0, self.step)
-        tokens = self.step * self.plan.batch * self.plan.rung.context
-        seen = looks.measure(PackLikelihood(self.model, self.active)) if self.active else ()
+        tokens = self.step * self.plan.batch * self.plan.model_size.context
+        seen = evaluations.measure(PackLikelihood(self.model, self.active)) if self.active else ()
         for k, scores in zip(self.active, seen, strict=True):
             if scores and all(map(math.isfinite, scores.values())):
                 self.points[k].append((tokens, dict(scores)))
@@ -204,7 +209,7 @@ class Training:
         """Where the pack is; the only place where a GPU is waited for."""
         self._drop(max(0, self.step - every), self.step)
         losses = self._mean(self.step - every, self.step)
-        tokens = self.step * self.plan.batch * self.plan.rung.context
+        tokens = self.step * self.plan.batch * self.plan.model_size.context
         shown = tuple(
             loss if k in self.active else math.nan for k, loss in enumerate(losses.tolist())
         )
@@ -235,12 +240,12 @@ class Training:
         if k not in self.active:
             return Failed(spec, self._reason(k))
         ends = sorted({*range(every, self.plan.steps, every), self.plan.steps})
-        size = self.plan.batch * self.plan.rung.context
+        size = self.plan.batch * self.plan.model_size.context
         curve = [
             (stop * size, float(self._mean(start, stop)[k]))
             for start, stop in zip([0, *ends[:-1]], ends, strict=True)
         ]
-        trajectory = self.conductor.trajectory(k, size)
+        trajectory = self.controllers.trajectory(k, size)
         if not trajectory and len(spec.stages) > 1:
             trajectory = tuple((start * size, weights) for start, weights in stream.state())
         return TrainedRun(
@@ -274,7 +279,9 @@ class Training:
         return self.losses[max(0, start) : stop].cpu().mean(0)
 
 
-def streams(specs: Sequence[RunSpec], corpus: Data, plan: ladder.Plan) -> list[Stream]:
+def pack_streams(
+    specs: Sequence[RunSpec], corpus: TrainingCorpus, plan: ladder.TrainingPlan
+) -> list[Stream]:
     """One stream per spec.
 
     Raises:
@@ -292,6 +299,6 @@ def streams(specs: Sequence[RunSpec], corpus: Data, plan: ladder.Plan) -> list[S
                 )
     tokens = {name: corpus.train(name).tokens for name in specs[0].domains}
     return [
-        Stream(spec, tokens, context=plan.rung.context, batch=plan.batch, steps=plan.steps)
+        Stream(spec, tokens, context=plan.model_size.context, batch=plan.batch, steps=plan.steps)
         for spec in specs
     ]

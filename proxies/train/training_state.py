@@ -1,6 +1,6 @@
-"""States of a training: saved and restored, kept as trunks, and gone on from.
+"""States of a training: saved and restored, kept as branch checkpoints, and gone on from.
 
-A checkpoint holds a whole pack; the state of a trunk holds one model, so that any pack can go on
+A checkpoint holds a whole pack; the branch checkpoint holds one model, so that any pack can go on
 from it whoever was beside it.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cuvee.proxies.train import branching, checkpoint
-from cuvee.proxies.train.branching import Route
+from cuvee.proxies.train.branching import BranchPlan
 
 if TYPE_CHECKING:
     from cuvee.proxies.train.trainer import Training
@@ -19,16 +19,16 @@ FORMAT = "state 2"  # a checkpoint of another format is not used: its pack begin
 log = logging.getLogger(__name__)
 
 
-def identity(names: Sequence[str]) -> list[str]:
+def checkpoint_identity(names: Sequence[str]) -> list[str]:
     """Whose state it is, as `checkpoint.load` compares it.
 
     Args:
-        names: fingerprints of runs, or names of trunks, in order.
+        names: fingerprints of runs, or names of shared prefixes, in order.
     """
     return [FORMAT, *names]
 
 
-def state(training: "Training") -> dict[str, Any]:
+def training_state(training: "Training") -> dict[str, Any]:
     """Everything that a resumed training needs, as tensors and plain values."""
     return {
         "identity": training.identity,
@@ -39,19 +39,19 @@ def state(training: "Training") -> dict[str, Any]:
         "trunks": [[list(part) for part in parts] for parts in training.trunks],
         "points": [[list(point) for point in points] for points in training.points],
         "streams": [stream.state() for stream in training.streams],
-        "conductor": training.conductor.state(),
+        "conductor": training.controllers.state(),
         **training.tensors,
     }
 
 
-def restore(training: "Training", saved: Mapping[str, Any]) -> None:
+def restore_training(training: "Training", saved: Mapping[str, Any]) -> None:
     """Go on as the training that gave this state."""
     training.step = training.optimizer.steps = saved["step"]
     training.seconds, training.active = saved["seconds"], list(saved["active"])
     training.average.count = saved["averaged"]
     training.trunks = [[(name, part) for name, part in parts] for parts in saved["trunks"]]
     training.points = [_points(points) for points in saved.get("points", ())] or training.points
-    training.conductor.restore(saved["conductor"])
+    training.controllers.restore(saved["conductor"])
     for name, mine in training.tensors.items():
         for own, other in zip(mine, saved[name], strict=True):
             own.copy_(other)
@@ -59,17 +59,17 @@ def restore(training: "Training", saved: Mapping[str, Any]) -> None:
         stream.restore(segments)
 
 
-def keep(training: "Training", route: Route) -> None:
-    """Keep the state of each model under the name of its trunk.
+def save_branch_checkpoints(training: "Training", branch: BranchPlan) -> None:
+    """Keep the state of each model under the name of its prefix.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    for k, name in enumerate(route.keep):
+    for k, name in enumerate(branch.keep):
         before = sum(part for _, part in training.trunks[k])
-        part = training.plan.flops * route.until / training.plan.steps - before
+        part = training.plan.flops * branch.until / training.plan.steps - before
         values = {
-            "identity": identity([name]),
+            "identity": checkpoint_identity([name]),
             "step": training.step,
             "seconds": training.seconds / len(training.specs),
             "alive": k in training.active,
@@ -78,18 +78,24 @@ def keep(training: "Training", route: Route) -> None:
             "points": [list(point) for point in training.points[k]],
         }
         rows = {key: [t[k].clone() for t in own] for key, own in training.tensors.items()}
-        checkpoint.save(branching.place(route.folder, name), route.until, values | rows)
+        checkpoint.save_checkpoint(
+            branching.branch_folder(branch.folder, name), branch.until, values | rows
+        )
 
 
-def graft(training: "Training", route: Route) -> None:
-    """Begin where the trunks of a route end; from the first step if one of them is lost."""
+def resume_branch(training: "Training", branch: BranchPlan) -> None:
+    """Begin where the shared prefixes of a branch end; from the first step if one is lost."""
     loaded = {
-        name: checkpoint.load(branching.place(route.folder, name), identity([name]))
-        for name in route.needs
+        name: checkpoint.load_checkpoint(
+            branching.branch_folder(branch.folder, name), checkpoint_identity([name])
+        )
+        for name in branch.needs
     }
-    found = [one for one in map(loaded.get, route.start) if one is not None]
+    found = [one for one in map(loaded.get, branch.start) if one is not None]
     if len(found) < len(training.specs):
-        log.warning("a trunk of %d runs is lost; they are trained whole", len(training.specs))
+        log.warning(
+            "the shared prefix of %d runs is lost; they are trained whole", len(training.specs)
+        )
         return
     training.step = training.optimizer.steps = max(one["step"] for one in found)
     training.seconds = sum(one["seconds"] for one in found)

@@ -21,13 +21,13 @@ from torch import Tensor
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies import ladder
 from cuvee.proxies.model.layers import EPSILON, Rotary
-from cuvee.proxies.model.transformer import Model, layout
+from cuvee.proxies.model.transformer import PackModel, parameter_layout
 from cuvee.proxies.train import checkpoint
 
 FILE = "model.safetensors"
 
 
-def adopt(source: Path, folder: Path, size: str, vocabulary: int) -> str:
+def adopt_start_checkpoint(source: Path, folder: Path, size: str, vocabulary: int) -> str:
     """Keep a checkpoint for runs that start from it; returns the hash that names it in a spec.
 
     Args:
@@ -40,17 +40,17 @@ def adopt(source: Path, folder: Path, size: str, vocabulary: int) -> str:
         DataError: no such checkpoint, or one of another shape; says in what.
         StorageError: the folder cannot be written.
     """
-    values = read(source, size, vocabulary)
+    values = read_start_checkpoint(source, size, vocabulary)
     total = hashlib.sha256()
     for name in sorted(values):
         total.update(f"{name} {tuple(values[name].shape)} ".encode())
         total.update(values[name].contiguous().numpy().tobytes())
     content = total.hexdigest()
-    checkpoint.save(folder / content, 0, {"identity": [content], "values": values})
+    checkpoint.save_checkpoint(folder / content, 0, {"identity": [content], "values": values})
     return content
 
 
-def read(source: Path, size: str, vocabulary: int) -> dict[str, Tensor]:
+def read_start_checkpoint(source: Path, size: str, vocabulary: int) -> dict[str, Tensor]:
     """The parameters of a checkpoint by our names and in our layout, float32; errors as `adopt`."""
     missing = [name for name in ("config.json", FILE) if not (source / name).is_file()]
     if missing:
@@ -72,7 +72,7 @@ def read(source: Path, size: str, vocabulary: int) -> dict[str, Tensor]:
             f"{type(config).__name__}"
         )
     _check(config, source, size, vocabulary)
-    rung = ladder.rung(size)
+    shape = ladder.model_size(size)
     for name, value in found.items():
         wanted = 1 if name.endswith("norm.weight") else 2
         if value.dim() != wanted:
@@ -81,27 +81,27 @@ def read(source: Path, size: str, vocabulary: int) -> dict[str, Tensor]:
                 f"wanted {wanted}"
             )
     try:
-        values = _ours({name: value.float() for name, value in found.items()}, rung.layers)
+        values = _ours({name: value.float() for name, value in found.items()}, shape.layers)
     except KeyError as error:
         raise DataError(f"the checkpoint in {source} lacks the tensor {error}") from error
     except RuntimeError as error:  # projections that cannot be joined
         raise DataError(f"the checkpoint in {source} does not fit together: {error}") from error
-    for name, shape in layout(rung, vocabulary):
-        if tuple(values[name].shape) != shape or not bool(torch.isfinite(values[name]).all()):
+    for name, dims in parameter_layout(shape, vocabulary):
+        if tuple(values[name].shape) != dims or not bool(torch.isfinite(values[name]).all()):
             raise DataError(
                 f"tensor {name!r} of the checkpoint in {source} has shape "
-                f"{tuple(values[name].shape)}, wanted {shape} of finite numbers"
+                f"{tuple(values[name].shape)}, wanted {dims} of finite numbers"
             )
     return values
 
 
-def fill(model: Model, k: int, folder: str | Path, content: str) -> None:
+def fill_from_start(model: PackModel, k: int, folder: str | Path, content: str) -> None:
     """Give one model of a pack the values of a kept checkpoint.
 
     Raises:
         DataError: it is not there.
     """
-    kept = checkpoint.load(Path(folder) / content, [content]) if folder else None
+    kept = checkpoint.load_checkpoint(Path(folder) / content, [content]) if folder else None
     if kept is None:
         raise DataError(
             f"the starting checkpoint {content[:12]} is not among those kept "
@@ -113,15 +113,15 @@ def fill(model: Model, k: int, folder: str | Path, content: str) -> None:
 
 
 def _check(config: Mapping[str, Any], source: Path, size: str, vocabulary: int) -> None:
-    rung = ladder.rung(size)
+    shape = ladder.model_size(size)
     wanted = {
         "model_type": "llama",
         "vocab_size": vocabulary,
-        "hidden_size": rung.width,
-        "intermediate_size": rung.mlp,
-        "num_hidden_layers": rung.layers,
-        "num_attention_heads": rung.heads,
-        "num_key_value_heads": rung.heads,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.mlp,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.heads,
         "hidden_act": "silu",
         "rms_norm_eps": EPSILON,
         "rope_theta": Rotary.BASE,

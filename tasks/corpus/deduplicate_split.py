@@ -19,8 +19,8 @@ import numpy as np
 
 from cuvee.evaluation.decontamination import NGramIndex
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data.documents import Source
-from cuvee.proxies.data.readers import Document, Unusable
+from cuvee.proxies.data.documents import DocumentSource
+from cuvee.proxies.data.readers import Document, UnusableDocument
 from cuvee.proxies.data.tokenizer import STRETCH, stretches
 from cuvee.tasks.progress import Report
 
@@ -88,7 +88,7 @@ class Spooled:
 
 
 def read(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, DocumentSource],
     spools: Path,
     index: NGramIndex,
     settings: CorpusSettings,
@@ -114,7 +114,7 @@ def read(
 def _usable(documents: Iterable[Document], domain: Spooled) -> Iterator[str]:
     """Documents without what holds no text, which is counted."""
     for document in documents:
-        if isinstance(document, Unusable):
+        if isinstance(document, UnusableDocument):
             domain.counts["skipped"] += 1
             domain.skipped = domain.skipped or document.why
         else:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cuvee.mixtures.errors import CorruptError, CuveeError, DataError, StorageError
-from cuvee.proxies.data.files import exclusive, file_digest
+from cuvee.proxies.data.files import exclusive_lock, file_digest
 from cuvee.tasks.corpus.quickstart_sources import ALL, QUICKSTART, Archive
 from cuvee.tasks.progress import Report, ignore
 
@@ -54,7 +54,7 @@ def fetch(
     paths: dict[str, Path] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder / ".lock"):
+        with exclusive_lock(folder / ".lock"):
             for archive in archives:
                 paths[archive.name] = _ensure(folder, archive, done / total, progress, options)
                 done += archive.size

@@ -20,9 +20,15 @@ from tokenizers import Tokenizer
 from cuvee.evaluation.decontamination import NGramIndex, fingerprint
 from cuvee.mixtures.errors import CuveeError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
-from cuvee.proxies.data.documents import Source
-from cuvee.proxies.data.files import exclusive, file_digest
-from cuvee.proxies.data.shards import Corpus, ShardWriter, folder_names, identity, write_manifest
+from cuvee.proxies.data.documents import DocumentSource
+from cuvee.proxies.data.files import exclusive_lock, file_digest
+from cuvee.proxies.data.shards import (
+    Corpus,
+    ShardWriter,
+    folder_names,
+    shards_identity,
+    write_manifest,
+)
 from cuvee.tasks.corpus.deduplicate_split import (
     COUNTS,
     CorpusSettings,
@@ -43,7 +49,7 @@ PLENTY = 64  # bytes a token, beyond which no text is too small for its tokens
 
 
 def prepare(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, DocumentSource],
     out: Path,
     *,
     benchmarks: Mapping[str, Iterable[str]],
@@ -70,7 +76,7 @@ def prepare(
     _check_names(sources)
     texts = {name: tuple(texts) for name, texts in benchmarks.items()}
     if tokenizer is not None:
-        tokenizers.load(tokenizer)  # before the text is read, which takes minutes
+        tokenizers.load_tokenizer(tokenizer)  # before the text is read, which takes minutes
     identities = {name: source.identity for name, source in sources.items()}
     key = _key(identities, texts, settings, tokenizer)
     root = Path(out) / key[:16]
@@ -80,7 +86,7 @@ def prepare(
 
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(root.parent / f".{root.name}.lock", waiting):
+        with exclusive_lock(root.parent / f".{root.name}.lock", waiting):
             found = _existing(root, progress)
             if found is None:
                 progress("reading the benchmarks", 0.0)
@@ -98,7 +104,7 @@ def prepare(
     return found
 
 
-def _check_names(sources: Mapping[str, Source]) -> None:
+def _check_names(sources: Mapping[str, DocumentSource]) -> None:
     """Domain names stand in tables, records and exports, on one line."""
     if not sources:
         raise DataError("a corpus needs at least one domain; got none")
@@ -154,7 +160,7 @@ class _Work:
     identities: Mapping[str, str]
 
 
-def _build(task: _Work, sources: Mapping[str, Source], index: NGramIndex) -> Corpus:
+def _build(task: _Work, sources: Mapping[str, DocumentSource], index: NGramIndex) -> Corpus:
     """Prepares in a temporary folder beside the corpus's place, which then takes its name."""
     root, settings = task.root, task.settings
     work = root.with_name(f".{root.name}.partial")
@@ -194,9 +200,9 @@ def _tokenizer(task: _Work, domains: list[Spooled], path: Path) -> Tokenizer:
     """The corpus's tokenizer, written to a path: the given one to the byte, or one trained now."""
     if task.tokenizer is not None:
         shutil.copyfile(task.tokenizer, path)
-        return tokenizers.load(path)
+        return tokenizers.load_tokenizer(path)
     task.progress("training the tokenizer", 0.40)
-    tokenizer = tokenizers.train(sample(domains, task.settings), task.settings.vocabulary)
+    tokenizer = tokenizers.train_tokenizer(sample(domains, task.settings), task.settings.vocabulary)
     tokenizer.save(str(path))
     return tokenizer
 
@@ -213,7 +219,7 @@ def _encode(
     The smallest domains come first, so that those which are too small are told before the large
     ones are encoded, all of them at once.
     """
-    encoder = tokenizers.Encoder(tokenizer)
+    encoder = tokenizers.DocumentEncoder(tokenizer)
     vocabulary, eot = tokenizer.get_vocab_size(), tokenizers.end_of_text(tokenizer)
     total = sum(sum(domain.sizes) for domain in domains)
     folders = folder_names([domain.name for domain in domains])
@@ -271,7 +277,7 @@ def _entry(
         )
     return {
         "name": domain.name,
-        "identity": identity(
+        "identity": shards_identity(
             file_digest(work / "tokenizer.json"), {"train": train, "valid": valid}
         ),
         "train": train,

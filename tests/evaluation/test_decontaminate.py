@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuvee.evaluation import decontamination
-from cuvee.evaluation.decontamination import NGramIndex, blocks, fingerprint
+from cuvee.evaluation.decontamination import NGramIndex, fingerprint, text_blocks
 from cuvee.evaluation.ngrams import normal
 from cuvee.mixtures.errors import DataError
 
@@ -91,7 +91,7 @@ def test_only_the_touched_block_of_a_long_document_goes():
 def test_a_run_over_the_border_of_two_blocks_takes_both():
     """Catches looking blocks up one by one, which misses a run that spans two of them."""
     document = " ".join(words(3000, 1))
-    parts = list(blocks(document))
+    parts = list(text_blocks(document))
     left, right = parts[0].split(), parts[1].split()
     index = NGramIndex.build({"b": [" ".join(left[-7:] + right[:7])]})
     [cleaned] = index.clean_all([document])
@@ -109,7 +109,7 @@ def test_each_benchmark_that_holds_a_run_is_named():
 @settings(max_examples=40, deadline=None)
 def test_blocks_join_to_the_text(text):
     """Catches a cut that loses or doubles characters."""
-    assert "".join(blocks(text, 512)) == text
+    assert "".join(text_blocks(text, 512)) == text
 
 
 @given(
@@ -157,7 +157,7 @@ def test_a_long_document_a_stretch_at_a_time_gives_what_it_gives_whole(parts, te
     document = " ".join(parts)
     index = NGramIndex.build({"b": [" ".join(t) for t in texts]} if texts else {}, n=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decontamination, "blocks", lambda text: blocks(text, 8))
+        patch.setattr(decontamination, "text_blocks", lambda text: text_blocks(text, 8))
         patch.setattr(decontamination, "LONGEST_WORD", 80)
         whole = index._sweep([document])[0]
         patch.setattr(decontamination, "BATCH", batch)

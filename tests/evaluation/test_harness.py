@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cuvee.evaluation import benchmarks, lm_eval_tasks, scores, suites
 from cuvee.evaluation import metrics as judge
-from cuvee.evaluation.likelihood import Row, totals
+from cuvee.evaluation.likelihood import AnswerRow, answer_totals
 from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError, UnknownName
 
 CONTEXT = 48
@@ -113,7 +113,8 @@ def suite(tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
     given = {"questions": QUESTIONS, "texts": TEXTS}
     own = {
-        n: benchmarks.adopt(write(data / f"{n}.src", rows), data, n) for n, rows in given.items()
+        n: benchmarks.adopt_benchmark(write(data / f"{n}.src", rows), data, n)
+        for n, rows in given.items()
     }
     return suites.suite([], data, own=own)
 
@@ -146,12 +147,14 @@ def test_scores_equal_those_of_hflm(pack, reference, suite, members, tokenizer_p
     """Catches a model axis mixed up, blanks not moved, a wrong prefix or truncation, and batches
     whose padding leaks into the answers."""
     likelihood = Stack([members[k] for k in pack])
-    exams = lm_eval_tasks.exams(suite, tokenizer_path=tokenizer_path, eot=0, context=CONTEXT)
+    exams = lm_eval_tasks.task_requests(
+        suite, tokenizer_path=tokenizer_path, eot=0, context=CONTEXT
+    )
     scored = scores.score_pack(likelihood, tokenizer_path=tokenizer_path, valid={}, suite=suite)
     for place, k in enumerate(pack):
         expected = reference[k]
         for exam in exams:
-            nats, greedy = totals(likelihood, exam.rows)
+            nats, greedy = answer_totals(likelihood, exam.rows)
             found, hits = exam.answers(nats[place], greedy[place])
             samples = sorted(expected["samples"][exam.name], key=lambda s: s["doc_id"])
             answers = [answer for sample in samples for answer in sample["filtered_resps"]]
@@ -173,7 +176,9 @@ def test_all_models_are_judged_as_lm_eval_judges_each(tmp_path, tokenizer_path, 
     """Catches models or items mixed up, choices that are missing but win, ties that go to the last
     choice, lengths with the blank, and bytes taken for characters."""
     suite = own("questions", write(tmp_path / "questions.jsonl", QUESTIONS))
-    (exam,) = lm_eval_tasks.exams(suite, tokenizer_path=tokenizer_path, eot=0, context=CONTEXT)
+    (exam,) = lm_eval_tasks.task_requests(
+        suite, tokenizer_path=tokenizer_path, eot=0, context=CONTEXT
+    )
     items = [dataclasses.replace(item, averaged=frozenset(metrics)) for item in exam.items]
     for item in items:
         item.task._metric_fn_list = dict.fromkeys(metrics)
@@ -185,8 +190,8 @@ def test_all_models_are_judged_as_lm_eval_judges_each(tmp_path, tokenizer_path, 
     )
     requests = sum(len(item.instances) for item in items)
     nats = np.random.default_rng(0).choice([-6.0, -4.0, -4.0, -2.0], (5, requests))
-    found = judge.judged(plain, nats, nats > -3)
-    expected = judge.judged(slow, nats, nats > -3)
+    found = judge.score_answers(plain, nats, nats > -3)
+    expected = judge.score_answers(slow, nats, nats > -3)
     assert found.keys() == expected.keys() == set(metrics)
     for name in metrics:
         assert found[name].shape == (5, len(items))
@@ -246,8 +251,13 @@ def test_a_proxy_with_broken_weights_fails_alone(suite, members, tokenizer_path)
 def test_equal_rows_are_asked_once(members):
     """Catches work done again for requests that are equal, and answers given to other rows."""
     likelihood = Stack(members)
-    rows = [Row((5, 6, 7, 8), 2), Row((9, 6), 1), Row((5, 6, 9), 1), Row((5, 6, 7, 8), 2)]
-    nats, _ = totals(likelihood, rows)
+    rows = [
+        AnswerRow((5, 6, 7, 8), 2),
+        AnswerRow((9, 6), 1),
+        AnswerRow((5, 6, 9), 1),
+        AnswerRow((5, 6, 7, 8), 2),
+    ]
+    nats, _ = answer_totals(likelihood, rows)
     assert likelihood.tokens == len(members) * (2 + 1 + 1)
     assert np.array_equal(nats[:, 0], nats[:, 3])
     logits = members[0](torch.tensor([[5, 6, 7]])).logits.detach()
@@ -259,9 +269,9 @@ def test_equal_rows_are_asked_once(members):
 def test_requests_are_built_once_per_process(suite, tokenizer_path, monkeypatch):
     """Catches requests built again for every pack."""
     fixed = {"tokenizer_path": tokenizer_path, "eot": 0, "context": CONTEXT}
-    first = lm_eval_tasks.exams(suite, **fixed)
+    first = lm_eval_tasks.task_requests(suite, **fixed)
     monkeypatch.setattr(lm_eval_tasks, "_load", None)
-    assert lm_eval_tasks.exams(suite, **fixed) is first
+    assert lm_eval_tasks.task_requests(suite, **fixed) is first
 
 
 def test_requests_are_built_again_when_a_benchmark_changes(tmp_path, tokenizer_path):
@@ -269,9 +279,9 @@ def test_requests_are_built_again_when_a_benchmark_changes(tmp_path, tokenizer_p
     fixed = {"tokenizer_path": tokenizer_path, "eot": 0, "context": CONTEXT}
     suite = own("own", write(tmp_path / "own.jsonl", QUESTIONS[:5]))
     before = suite.identity
-    assert len(lm_eval_tasks.exams(suite, **fixed)[0].items) == 5
+    assert len(lm_eval_tasks.task_requests(suite, **fixed)[0].items) == 5
     write(tmp_path / "own.jsonl", QUESTIONS[:7])
-    assert len(lm_eval_tasks.exams(suite, **fixed)[0].items) == 7
+    assert len(lm_eval_tasks.task_requests(suite, **fixed)[0].items) == 7
     assert suite.identity != before
 
 
@@ -281,7 +291,7 @@ def test_a_limit_takes_a_fixed_spread_subset(suite, tokenizer_path):
 
     def asked(limit):
         chosen = dataclasses.replace(suite, tasks=("questions",), limit=limit)
-        items = lm_eval_tasks.exams(chosen, **fixed)[0].items
+        items = lm_eval_tasks.task_requests(chosen, **fixed)[0].items
         return [QUESTIONS.index(item.instances[0].doc) for item in items]
 
     few, more = asked(6), asked(12)
@@ -332,7 +342,7 @@ def test_a_group_that_generates_is_scored_by_its_references(
     monkeypatch.setattr(lm_eval_tasks, "_load", lambda suite, name: tasks)
     likelihood = Stack(members)
     stock = suites.Suite(("stock",), None, tmp_path)
-    suites.check(stock)
+    suites.check_suite(stock)
     scored = scores.score_pack(likelihood, tokenizer_path=tokenizer_path, valid={}, suite=stock)
     encode = Tokenizer.from_file(str(tokenizer_path)).encode
     for k in range(2):
@@ -352,9 +362,9 @@ def test_a_group_that_generates_is_scored_by_its_references(
 def test_stock_tasks_are_reported_before_training(tmp_path):
     """Catches a traceback of lm-eval's, and a misspelled task that nobody explains."""
     with pytest.raises(DataError, match="'arc_easy' cannot be loaded"):
-        suites.check(suites.Suite(("arc_easy",), 2, tmp_path))
+        suites.check_suite(suites.Suite(("arc_easy",), 2, tmp_path))
     with pytest.raises(UnknownName, match="did you mean 'arc_easy'"):
-        suites.check(suites.Suite(("arc_eazy",), 2, tmp_path))
+        suites.check_suite(suites.Suite(("arc_eazy",), 2, tmp_path))
 
 
 def test_suites_refuse_what_makes_no_sense(tmp_path):
@@ -366,7 +376,7 @@ def test_suites_refuse_what_makes_no_sense(tmp_path):
     with pytest.raises(UnknownName, match="did you mean 'piqa_offline'"):
         suites.suite(["pika_offline"], tmp_path)
     with pytest.raises(DataError, match="prepare the benchmarks"):
-        suites.check(suites.suite(["quickstart"], tmp_path))
+        suites.check_suite(suites.suite(["quickstart"], tmp_path))
 
 
 def test_every_offline_task_is_defined_once():
@@ -385,11 +395,11 @@ def test_untrained_baseline_averages_the_pack():
     from cuvee.mixtures.runs import Score
 
     pack = [scores.PackScores({"task/a": Score(v, 0.5, 9)}) for v in (1.0, 3.0)]
-    found = scores.untrained([*pack, scores.BROKEN])["task/a"]
+    found = scores.untrained_baseline([*pack, scores.BROKEN])["task/a"]
     assert (found.value, found.n) == (2.0, 9)
     assert found.stderr == pytest.approx(1.0)  # sd sqrt(2) over sqrt(2) models
     with pytest.raises(EvidenceError):
-        scores.untrained([scores.BROKEN])
+        scores.untrained_baseline([scores.BROKEN])
 
 
 def test_signal_to_noise_by_hand():

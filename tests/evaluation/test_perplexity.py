@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cuvee.evaluation import held_out as perplexity
-from cuvee.evaluation.likelihood import Row, totals
+from cuvee.evaluation.likelihood import AnswerRow, answer_totals
 from cuvee.mixtures.errors import DataError
 
 EOT = 0
@@ -45,7 +45,9 @@ def text(documents, bytes_=None):
 
 
 def sample(held_out, context=4, limit=0):
-    return perplexity.sample("d", held_out, eot=EOT, context=context, widths=WIDTHS, limit=limit)
+    return perplexity.held_out_sample(
+        "d", held_out, eot=EOT, context=context, widths=WIDTHS, limit=limit
+    )
 
 
 def tables(seeds):
@@ -57,7 +59,7 @@ def test_bits_per_byte_by_hand():
     pack = Bigram(tables([1, 2]), context=4)
     documents = [[3, 1, 4, 1, 5, 2, 6], [2, 7], [1]]
     chosen = sample(text(documents))
-    nats, _ = totals(pack, chosen.rows)
+    nats, _ = answer_totals(pack, chosen.rows)
     for k in range(2):
         expected = 0.0
         for document in documents:
@@ -94,7 +96,7 @@ def test_bits_per_byte_agree_with_transformers():
     rng = np.random.default_rng(0)
     documents = [rng.integers(1, 8, size=n).tolist() for n in (1, 5, 6, 7, 12, 20)]
     chosen = sample(text(documents), context=6)
-    nats, _ = totals(One(), chosen.rows)
+    nats, _ = answer_totals(One(), chosen.rows)
     total = 0.0
     with torch.inference_mode():
         for document in documents:
@@ -144,8 +146,8 @@ def test_limited_sample_estimates_the_whole():
     rng = np.random.default_rng(2)
     held_out = text([rng.integers(1, 8, size=rng.integers(2, 60)).tolist() for _ in range(400)])
     whole, part = sample(held_out, 8), sample(held_out, 8, 2000)
-    truth = whole.score(totals(pack, whole.rows)[0][0])
-    found = part.score(totals(pack, part.rows)[0][0])
+    truth = whole.score(answer_totals(pack, whole.rows)[0][0])
+    found = part.score(answer_totals(pack, part.rows)[0][0])
     assert found.stderr > 0
     assert abs(found.value - truth.value) < 3 * found.stderr
     assert found.stderr < 0.1 * truth.value
@@ -158,11 +160,11 @@ def test_standard_error_is_that_of_the_ratio():
     for _ in range(400):
         sizes = rng.gamma(2.0, 50.0, size=40)
         bits = sizes * 2.0 + rng.normal(size=40) * sizes * 0.3
-        score = perplexity.ratio(bits, sizes)
+        score = perplexity.bits_per_byte(bits, sizes)
         values.append(score.value)
         errors.append(score.stderr)
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.12)
-    by_hand = perplexity.ratio(np.array([2.0, 6.0]), np.array([1.0, 1.0]))
+    by_hand = perplexity.bits_per_byte(np.array([2.0, 6.0]), np.array([1.0, 1.0]))
     assert (by_hand.value, by_hand.stderr, by_hand.n) == (4.0, 2.0, 2)
 
 
@@ -170,9 +172,9 @@ def test_documents_are_the_units_where_there_are_many():
     """Catches an error over windows where windows of one document are alike."""
     alike = [[1 + i % 7] * 32 for i in range(60)]
     chosen = sample(text(alike), context=4)
-    nats, _ = totals(Bigram(tables([4]), context=4), chosen.rows)
+    nats, _ = answer_totals(Bigram(tables([4]), context=4), chosen.rows)
     by_document = chosen.score(nats[0])
-    by_window = perplexity.ratio(-nats[0] / np.log(2), chosen.bytes)
+    by_window = perplexity.bits_per_byte(-nats[0] / np.log(2), chosen.bytes)
     assert by_document.n == 60
     assert by_document.stderr > 1.5 * by_window.stderr
 
@@ -200,4 +202,4 @@ def test_a_row_scores_something_after_something():
     """Catches rows that would be scored without a context or would score nothing."""
     for scored in (0, 2, 3):
         with pytest.raises(ValueError, match="cannot score"):
-            Row((1, 2), scored)
+            AnswerRow((1, 2), scored)

@@ -59,7 +59,7 @@ def test_wall_time_and_its_price_are_ceilings(ceilings, word):
 
 def test_flops_are_those_of_the_trainer():
     """Catches a budget that counts other operations than results report."""
-    plan = ladder.plan("0.3M", 100_000, 512)
+    plan = ladder.training_plan("0.3M", 100_000, 512)
     assert training_flops(512)(spec()) == plan.flops > 1e9
 
 

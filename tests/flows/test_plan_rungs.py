@@ -22,8 +22,8 @@ def cells(table, column):
 def test_rungs_are_shown_with_their_own_costs():
     """Catches every rung priced as the study's proxy, and repeats of the anchors forgotten."""
     spent = plan_ladder.costs(RUNGS, 4096, 6, **HOW)
-    assert spent[0] == pytest.approx(38 * ladder.plan("0.3M", 400_000, 4096).flops)
-    assert spent[2] == pytest.approx(8 * ladder.plan("4M", 1_000_000, 4096).flops)
+    assert spent[0] == pytest.approx(38 * ladder.training_plan("0.3M", 400_000, 4096).flops)
+    assert spent[2] == pytest.approx(8 * ladder.training_plan("4M", 1_000_000, 4096).flops)
     table = plan_ladder.table(RUNGS, 4096, 6, **HOW)
     assert cells(table, 0) == ["0.3M", "1M", "4M"] and cells(table, 4) == ["38", "10", "8"]
     shares = [int(cell.rstrip("%")) for cell in cells(table, 6)]

@@ -12,7 +12,7 @@ import pytest
 import tiny_study
 
 from cuvee.evaluation import benchmarks, suites
-from cuvee.evaluation.limits import scoring
+from cuvee.evaluation.limits import scoring_identity
 from cuvee.flows.doctor import examine
 from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
@@ -84,7 +84,7 @@ def test_a_users_benchmark_shadows_no_task(tmp_path):
     """Catches a task that is found by the name of a file: another study's `arc_easy` would be
     asked in place of lm-eval's, and a path would be read wherever it leads."""
     mine = questions(tmp_path / "mine.jsonl", "mine")
-    adopted = benchmarks.adopt(mine, tmp_path / "b", "arc_easy")
+    adopted = benchmarks.adopt_benchmark(mine, tmp_path / "b", "arc_easy")
     assert suites.suite(["arc_easy"], tmp_path / "b").file("arc_easy") is None
     assert suites.suite([], tmp_path / "b", own={"arc_easy": adopted}).file("arc_easy") == adopted
     with pytest.raises(RecipeError, match="give yours another name"):
@@ -94,7 +94,7 @@ def test_a_users_benchmark_shadows_no_task(tmp_path):
             suites.suite([name], tmp_path / "b")
     for name in ("quickstart", "offline", "piqa_offline"):
         with pytest.raises(DataError, match="cannot name a benchmark"):
-            benchmarks.adopt(mine, tmp_path / "b", name)
+            benchmarks.adopt_benchmark(mine, tmp_path / "b", name)
 
 
 SUITE = [1, None, {"qa": "questions"}]
@@ -104,7 +104,7 @@ OTHER = [1, None, {"qa": "other questions"}]
 def run(suite: list, qa: float, code: float = 2.0, n: int = 6, seed: int = 1) -> RunResult:
     spec = RunSpec(
         ("code", "law"), ("c", "l"), (Stage((0.5, 0.5)),), "0.3M", 41000, seed,
-        scoring(suite, "limits"),
+        scoring_identity(suite, "limits"),
     )  # fmt: skip
     return RunResult(spec, {"task/qa": Score(qa, 0.1, n), "domain/code": Score(code, 0.1, 9)})
 
@@ -112,7 +112,7 @@ def run(suite: list, qa: float, code: float = 2.0, n: int = 6, seed: int = 1) ->
 def store(folder: Path, *runs: RunResult, known=(SUITE, OTHER)) -> str:
     made = Store(str(folder))
     for suite in known:
-        made.remember(SCORINGS, scoring(suite, "limits"), [suite, "limits", 0])
+        made.remember(SCORINGS, scoring_identity(suite, "limits"), [suite, "limits", 0])
     for one in runs:
         made.put(one)
     return made.url
@@ -133,9 +133,9 @@ def test_the_doctor_allows_equal_scores_of_what_may_be_the_same_questions(tmp_pa
     made = Store(str(tmp_path / "a"))
     for limit, version, text in ((None, "0.4.9", "x"), (1000, "0.4.9", "x"), (None, "0.4.10", "y")):
         content = [[1, limit, {"qa": "questions", "boolq": version}], text, 0]
-        made.remember(SCORINGS, scoring(*content), content)
+        made.remember(SCORINGS, scoring_identity(*content), content)
         one = run(SUITE, 4.0)
-        spec = dataclasses.replace(one.spec, scoring=scoring(*content))
+        spec = dataclasses.replace(one.spec, scoring=scoring_identity(*content))
         made.put(RunResult(spec, {**one.scores, "task/boolq": Score(1.5, 0.1, 9)}))
     assert examine(Workspace(tmp_path / "home"), [made.url])[0] == []
 
@@ -194,7 +194,7 @@ def test_the_doctor_names_damage_and_touches_nothing(tmp_path):
     broken = folder / damaged.spec.fingerprint / "result.json"
     broken.write_bytes(broken.read_bytes().replace(b"4.0", b"3.0"))
     os.rename(folder / moved.spec.fingerprint, folder / ("0" * 64))
-    kept = Path(url) / SCORINGS / f"{scoring(OTHER, 'limits')}.json"
+    kept = Path(url) / SCORINGS / f"{scoring_identity(OTHER, 'limits')}.json"
     false = dataclasses.asdict(whole.spec)["scoring"]
     os.rename(kept, kept.with_name(f"{false[::-1]}.json"))
     before = {p: p.read_bytes() for p in Path(url).rglob("*") if p.is_file()}

@@ -21,9 +21,9 @@ from cuvee.mixtures.scaling import Runs, equations
 from cuvee.mixtures.worlds.scaled import SIZES, Scaled
 from cuvee.proxies import ladder
 from cuvee.proxies.data.synthetic import SyntheticCorpus
-from cuvee.proxies.interfaces import Looks
-from cuvee.proxies.train.branching import Route
-from cuvee.proxies.train.trainer import TrainedRun, train
+from cuvee.proxies.interfaces import IntermediateEvaluations
+from cuvee.proxies.train.branching import BranchPlan
+from cuvee.proxies.train.trainer import TrainedRun, train_pack
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 SPEC = CORPUS.spec({"web": 1.0})
@@ -42,21 +42,21 @@ method: {name: regmix, runs: 4}
 def test_only_steps_before_a_decay_are_looked_at():
     """200 steps: warm-up 10, decay 40. Four at equal factors from 20 to 160. Catches a point of the
     warm-up or of the decay, whose loss is of a rate that no shorter run would end with."""
-    plan = ladder.plan("0.3M", 200 * STEP, 256)
+    plan = ladder.training_plan("0.3M", 200 * STEP, 256)
     assert (plan.steps, plan.warmup, plan.decay) == (200, 10, 40)
     assert plan.comparable(4) == (20, 40, 80, 160)
     constant = dataclasses.replace(plan, schedule="constant")
     assert constant.comparable(2) == (20, 199)
     assert dataclasses.replace(plan, schedule="cosine").comparable(4) == ()
     assert plan.comparable(0) == () and plan.comparable(1) == (20,)
-    assert len(ladder.plan("0.3M", 20 * STEP, 256).comparable(32)) <= 16  # none twice
+    assert len(ladder.training_plan("0.3M", 20 * STEP, 256).comparable(32)) <= 16  # none twice
 
 
 def test_a_plan_says_what_looking_costs_and_a_cosine_is_refused():
     """4 looks of 2 domains of 1000 tokens: 8000 tokens forward, a third of a training step's work
     each, are 2667 of 409,600 tokens. Catches a cost that is forgotten."""
     recipe = parse(RECIPE)
-    plan = ladder.plan("0.3M", 200 * STEP, 256)
+    plan = ladder.training_plan("0.3M", 200 * STEP, 256)
     (line,) = cost_of_looks(recipe, plan, 2)
     assert "after 20, 40, 80, 160 steps" in line and "8,000 tokens" in line and "1% of" in line
     assert cost_of_looks(parse(RECIPE.replace(", curve: 4", "")), plan, 2) == []
@@ -70,16 +70,16 @@ def seen(likelihood):
     return [{"domain/web": abs(sums[k])} for k in likelihood.keep]
 
 
-LOOKS = Looks((5, 12), seen)
+LOOKS = IntermediateEvaluations((5, 12), seen)
 
 
 def test_looking_changes_nothing_and_sees_each_model_as_it_was():
     """To the bit. Catches a look that draws, that averages, or that sees the pack's first model."""
     pair = [SPEC, dataclasses.replace(SPEC, seed=9)]
-    plain, looked = train(pair, CORPUS), train(pair, CORPUS, looks=LOOKS)
+    plain, looked = train_pack(pair, CORPUS), train_pack(pair, CORPUS, evaluations=LOOKS)
     ours = looked.likelihood.model.parameters.matrices
     assert torch.equal(plain.likelihood.model.parameters.matrices, ours)
-    alone = train([pair[1]], CORPUS, looks=LOOKS).runs[0]
+    alone = train_pack([pair[1]], CORPUS, evaluations=LOOKS).runs[0]
     first, second = looked.runs
     assert isinstance(first, TrainedRun) and first.curve == plain.runs[0].curve
     assert [tokens for tokens, _ in second.points] == [5 * STEP, 12 * STEP]
@@ -89,10 +89,12 @@ def test_looking_changes_nothing_and_sees_each_model_as_it_was():
 
 def test_points_are_handed_on_with_a_trunk(tmp_path: Path):
     """Catches a branch whose curve begins where it left the trunk."""
-    whole = train([SPEC], CORPUS, looks=LOOKS).runs[0]
-    keep = Route(keep=("trunk",), until=8, folder=str(tmp_path))
-    train([SPEC], CORPUS, route=keep, looks=LOOKS)
-    branch = train([SPEC], CORPUS, route=Route(("trunk",), folder=str(tmp_path)), looks=LOOKS)
+    whole = train_pack([SPEC], CORPUS, evaluations=LOOKS).runs[0]
+    keep = BranchPlan(keep=("trunk",), until=8, folder=str(tmp_path))
+    train_pack([SPEC], CORPUS, branch=keep, evaluations=LOOKS)
+    branch = train_pack(
+        [SPEC], CORPUS, branch=BranchPlan(("trunk",), folder=str(tmp_path)), evaluations=LOOKS
+    )
     assert branch.runs[0].points == whole.points and len(whole.points) == 2
 
 

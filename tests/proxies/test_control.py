@@ -23,7 +23,7 @@ from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError
 from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.model.likelihood import PackLikelihood
 from cuvee.proxies.train import controller_runtime, gradients, reference_model, trainer
-from cuvee.proxies.train.trainer import Progress, TrainedRun, train
+from cuvee.proxies.train.trainer import Progress, TrainedRun, train_pack
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 EVEN = dict.fromkeys(("code", "law", "web"), 1 / 3)
@@ -43,7 +43,7 @@ class Interrupted(Exception):
 
 
 def run_of(specs: list[Any], **options: Any) -> TrainedRun:
-    run = train(specs, CORPUS, **options).runs[0]
+    run = train_pack(specs, CORPUS, **options).runs[0]
     assert isinstance(run, TrainedRun)
     return run
 
@@ -65,7 +65,11 @@ def seen(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[Evidence]:
 def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("references")
     plain = spec(seed=5)
-    return {plain.fingerprint: reference_model.model(plain, CORPUS, folder, device="cpu")}
+    return {
+        plain.fingerprint: reference_model.train_reference_model(
+            plain, CORPUS, folder, device="cpu"
+        )
+    }
 
 
 def test_training_losses_by_domain_are_those_of_the_curve(
@@ -110,8 +114,8 @@ def test_excess_is_clipped_per_token(
     expected = []
     for step in range(3):
         tokens, domains = training.streams[0].batch(step)
-        own = controller_runtime.losses(training.model, 0, torch.from_numpy(tokens))
-        known = controller_runtime.losses(model, 0, torch.from_numpy(tokens))
+        own = controller_runtime.model_losses(training.model, 0, torch.from_numpy(tokens))
+        known = controller_runtime.model_losses(model, 0, torch.from_numpy(tokens))
         if step < 2:
             clipped = (own - known).clamp_min(0).mean(1).numpy()
             expected.append((clipped, domains))
@@ -149,7 +153,7 @@ def test_group_dro_weighs_losses_and_leaves_the_stream(references: dict[str, Any
     start = {"code": 0.5, "law": 0.25, "web": 0.25}
     controlled = spec(GroupDRO(interval=2), start, reference=name)
     training = trainer.Training([controlled], CORPUS, device="cpu", references=references)
-    conductor = training.conductor
+    conductor = training.controllers
     conductor.states[0] = {**(conductor.states[0] or {}), "weights": [0.25, 0.5, 0.25]}
     domains = np.array([[0, 0, 0, 0, 1, 1, 2, 2]])
     factors = conductor.factors(domains)
@@ -193,8 +197,8 @@ def test_gradients_of_the_pack_axis_are_those_of_separate_passes(
         training.advance()
     stream, model = training.streams[1], training.model
     of_domains = [stream.windows[p] for p in stream.position]
-    texts = gradients.drawn(of_domains, seed=stream.seed, step=8)
-    held = training.conductor.windows[1]
+    texts = gradients.draw_windows(of_domains, seed=stream.seed, step=8)
+    held = training.controllers.windows[1]
     assert held is not None and texts.shape == (3, 2, 257)
     rows, values = [], []
     for text in [*texts, *held[:, :2]]:
@@ -234,15 +238,15 @@ def test_every_controller_resumes_to_the_bit(
     """In one pack, whose members change nothing for each other; killed at step 13 of 24."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = everything(next(iter(references)))
-    whole = train(specs, CORPUS, references=references)
+    whole = train_pack(specs, CORPUS, references=references)
 
     def kill(progress: Progress) -> None:
         if progress.step >= 13:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(specs, CORPUS, references=references, checkpoints=tmp_path, report=kill)
-    again = train(specs, CORPUS, references=references, checkpoints=tmp_path)
+        train_pack(specs, CORPUS, references=references, checkpoints=tmp_path, report=kill)
+    again = train_pack(specs, CORPUS, references=references, checkpoints=tmp_path)
     for one, two in zip(whole.runs, again.runs, strict=True):
         assert isinstance(one, TrainedRun) and isinstance(two, TrainedRun)
         assert one == dataclasses.replace(two, seconds=one.seconds)
@@ -259,20 +263,26 @@ def test_a_reference_is_made_once_and_again_when_it_is_lost(
 
     def count(*args: Any, **options: Any) -> Any:
         calls.append(1)
-        return train(*args, **options)
+        return train_pack(*args, **options)
 
-    monkeypatch.setattr(reference_model, "train", count)
+    monkeypatch.setattr(reference_model, "train_pack", count)
     plain = spec(seed=3)
-    first = reference_model.model(plain, CORPUS, tmp_path, device="cpu").parameters.matrices.clone()
-    second = reference_model.model(
+    first = reference_model.train_reference_model(
+        plain, CORPUS, tmp_path, device="cpu"
+    ).parameters.matrices.clone()
+    second = reference_model.train_reference_model(
         plain, CORPUS, tmp_path, device="cpu"
     ).parameters.matrices.clone()
     assert len(calls) == 1 and torch.equal(first, second)
     next(tmp_path.glob("*/step-*.pt")).write_bytes(b"x" * 100)
-    third = reference_model.model(plain, CORPUS, tmp_path, device="cpu").parameters.matrices
+    third = reference_model.train_reference_model(
+        plain, CORPUS, tmp_path, device="cpu"
+    ).parameters.matrices
     assert len(calls) == 2 and torch.equal(first, third)
     with pytest.raises(EvidenceError, match="cannot be a reference"):
-        reference_model.model(spec(reference="0" * 64), CORPUS, tmp_path, device="cpu")
+        reference_model.train_reference_model(
+            spec(reference="0" * 64), CORPUS, tmp_path, device="cpu"
+        )
 
 
 @pytest.mark.slow
@@ -285,7 +295,8 @@ def test_mixmin_reads_the_models_of_its_sources(
     names = ("code", "law", "web")
     alone = [spec(None, {name: 1.0}) for name in names]
     models = {
-        s.fingerprint: reference_model.model(s, CORPUS, tmp_path, device="cpu") for s in alone
+        s.fingerprint: reference_model.train_reference_model(s, CORPUS, tmp_path, device="cpu")
+        for s in alone
     }
     mixed = MixMin(tuple(s.fingerprint for s in alone), ("domain/law",))
     run = run_of([spec(mixed)], references=models)
@@ -295,29 +306,29 @@ def test_mixmin_reads_the_models_of_its_sources(
     assert run.trajectory == ((0, run.trajectory[0][1]),) and run.trajectory[0][1][1] > 0.9
     assert run.tokens[1] > 0.9 * sum(run.tokens)
     with pytest.raises(EvidenceError, match="source run .* is not there"):
-        train([spec(mixed)], CORPUS, references={})
+        train_pack([spec(mixed)], CORPUS, references={})
 
 
 def test_what_cannot_be_controlled_is_refused() -> None:
     """Each message names what is missing; catches a controller that is ignored in silence."""
     with pytest.raises(EvidenceError, match="none named"):
-        train([spec(GroupDRO())], CORPUS)
+        train_pack([spec(GroupDRO())], CORPUS)
     with pytest.raises(RecipeError, match="'task/piqa' is scored only afterwards"):
-        train([spec(Aioli(evaluated=("task/piqa",), rounds=2))], CORPUS)
+        train_pack([spec(Aioli(evaluated=("task/piqa",), rounds=2))], CORPUS)
     short = SyntheticCorpus(256, {"code": 30_000, "law": 1_000, "web": 60_000})
     lacking = short.spec(EVEN, controller=controllers.serialize(SkillIt()), tokens=STEPS * 2048)
     with pytest.raises(DataError, match="held-out text of 'law' has 100 tokens"):
-        train([lacking], short)
+        train_pack([lacking], short)
     config = json.dumps({"name": "exp3", "wamup": 0.1})
     with pytest.raises(RecipeError, match="warmup"):
-        train([dataclasses.replace(spec(), controller=config)], CORPUS)
+        train_pack([dataclasses.replace(spec(), controller=config)], CORPUS)
 
 
 def test_a_long_trajectory_keeps_its_mean() -> None:
     """Thinned to 256 stretches of a run of 1000 steps; catches points that are dropped."""
     rng = np.random.default_rng(0)
     moved = [(step, list(w)) for step, w in enumerate(rng.dirichlet(np.ones(3), 1000))]
-    kept = controller_runtime.thinned(moved, 1000)
+    kept = controller_runtime.thin_trajectory(moved, 1000)
     assert len(kept) == controller_runtime.MOST_POINTS and kept[0][0] == 0
     lengths = np.diff([*[step for step, _ in kept], 1000])
     mean = lengths @ np.array([w for _, w in kept]) / 1000

@@ -6,19 +6,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuvee.proxies.ladder import Rung
+from cuvee.proxies.ladder import ModelSize
 from cuvee.proxies.model import prefix_tree
-from cuvee.proxies.model.layers import Attention, Branches, apply, attend, fused_attention
+from cuvee.proxies.model.layers import Attention, Branches, apply_function, attend, fused_attention
 from cuvee.proxies.model.likelihood import PackLikelihood
-from cuvee.proxies.model.transformer import Model
+from cuvee.proxies.model.transformer import PackModel
 
-RUNG = Rung("tiny", width=32, layers=2, heads=2, context=24)
+RUNG = ModelSize("tiny", width=32, layers=2, heads=2, context=24)
 VOCABULARY = 50
 
 
 def pack(models=3, keep=None, device="cpu"):
     """A pack of random weights, large enough that what a token sees shows in its answer."""
-    model = Model(RUNG, VOCABULARY, list(range(models)), device=device)
+    model = PackModel(RUNG, VOCABULARY, list(range(models)), device=device)
     with torch.no_grad():
         model.parameters.matrices.mul_(6.0)
     return PackLikelihood(model, keep)
@@ -91,7 +91,9 @@ def test_all_kernels_see_the_same_branches(monkeypatch):
     that miss a key or end early."""
     monkeypatch.setattr("cuvee.proxies.model.layers.BLOCK", 7)
     contexts, answers = questions(1, count=6)
-    planted = prefix_tree.plant(prefix_tree.grow(contexts, answers, longest=RUNG.context))
+    planted = prefix_tree.build_prefix_trees(
+        prefix_tree.grow_prefix_tree(contexts, answers, longest=RUNG.context)
+    )
     model = pack(models=1).model
     branches = Branches.build(model.rotary, planted.positions, planted.ends)
     shape = (1, *planted.tokens.shape, 3 * RUNG.width)
@@ -99,7 +101,7 @@ def test_all_kernels_see_the_same_branches(monkeypatch):
     with torch.no_grad():
         one, other = (f(joint, branches, RUNG.heads) for f in (attend, fused_attention))
         plain = attend(joint, model.rotary, RUNG.heads)
-        whole = apply(Attention, joint, branches, RUNG.heads)
+        whole = apply_function(Attention, joint, branches, RUNG.heads)
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(one, whole, rtol=1e-4, atol=1e-5)
     assert (one - plain).abs().max() > 0.1
@@ -111,10 +113,10 @@ def test_every_answer_is_planted_exactly_once(seed, longest, budget):
     """Catches answers lost or doubled where trees are split, and batches over their budget."""
     contexts, answers = questions(seed, count=8)
     flat = [(c, a) for c, some in zip(contexts, answers, strict=True) for a in some]
-    trees = prefix_tree.grow(contexts, answers, longest)
+    trees = prefix_tree.grow_prefix_tree(contexts, answers, longest)
     assert all(tree.size <= longest or len(tree.answers) == 1 for tree in trees)
     found = {}
-    for batch in prefix_tree.forests(trees, budget):
+    for batch in prefix_tree.prefix_tree_batches(trees, budget):
         lines = len(batch.tokens)
         assert batch.tokens.numel() <= budget or lines == 1
         for owner in batch.owners.unique().tolist():
@@ -128,8 +130,10 @@ def test_every_answer_is_planted_exactly_once(seed, longest, budget):
 
 def test_a_context_is_computed_once():
     """Catches choices that bring their context along each."""
-    trees = prefix_tree.grow([tuple(range(1, 11))], [[(1, 2), (3, 4), (5,), (6, 7, 8)]], longest=24)
-    (batch,) = prefix_tree.forests(trees, 1000)
+    trees = prefix_tree.grow_prefix_tree(
+        [tuple(range(1, 11))], [[(1, 2), (3, 4), (5,), (6, 7, 8)]], longest=24
+    )
+    (batch,) = prefix_tree.prefix_tree_batches(trees, 1000)
     assert batch.tokens.shape == (1, 10 + 1 + 1 + 0 + 2)
     assert len(batch.sources) == len(set(batch.sources.tolist())) == 1 + 1 + 1 + 0 + 2
 
@@ -138,14 +142,16 @@ def test_how_answers_begin_is_computed_once():
     """Catches answers that bring a common beginning along each, a beginning that only the next
     answer finds, and logits of one prediction made twice."""
     answers = [(1, 2, 3, 4), (9,), (1, 2, 5), (1, 2, 3, 6), (1, 2)]
-    trees = prefix_tree.grow([(7, 8)], [answers], longest=24)
-    (batch,) = prefix_tree.forests(trees, 1000)
+    trees = prefix_tree.grow_prefix_tree([(7, 8)], [answers], longest=24)
+    (batch,) = prefix_tree.prefix_tree_batches(trees, 1000)
     assert batch.tokens.tolist() == [[7, 8, 1, 2, 3]]
     assert batch.positions is None  # the answers part at tokens that are predicted, never fed
     assert batch.sources.tolist() == [1, 2, 3, 4]
     assert batch.rows.tolist() == sorted([0, 1, 2, 3, 0, 0, 1, 2, 0, 1, 2, 3, 0, 1])
-    split = prefix_tree.grow([(7, 8)], [[(1, 2, 3, 4), (1, 5, 6, 7), (1, 2, 8, 9)]], longest=24)
-    (batch,) = prefix_tree.forests(split, 1000)
+    split = prefix_tree.grow_prefix_tree(
+        [(7, 8)], [[(1, 2, 3, 4), (1, 5, 6, 7), (1, 2, 8, 9)]], longest=24
+    )
+    (batch,) = prefix_tree.prefix_tree_batches(split, 1000)
     assert batch.tokens.tolist() == [[7, 8, 1, 2, 3, 8, 5, 6]]
     assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 4, 3, 4]]
     assert batch.ends.tolist() == [[8, 8, 8, 6, 5, 6, 8, 8]]

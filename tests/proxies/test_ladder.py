@@ -13,12 +13,12 @@ from cuvee.proxies import ladder
 def test_a_size_has_about_the_parameters_it_is_named_after(size: str) -> None:
     """Catches a width, depth or MLP that drifted from the name by a fifth."""
     named = float(size.removesuffix("M")) * 1e6
-    assert ladder.rung(size).parameters(4096) == pytest.approx(named, rel=0.2)
+    assert ladder.model_size(size).parameters(4096) == pytest.approx(named, rel=0.2)
 
 
 def test_parameters_are_counted_by_hand() -> None:
     """0.6M: 2 x 4096 x 64 + 2 x (4 x 64^2 + 3 x 64 x 192) + 5 x 64, MLP 8/3 x 64 rounded to 192."""
-    assert ladder.rung("0.6M").parameters(4096) == 524288 + 2 * (16384 + 36864) + 320
+    assert ladder.model_size("0.6M").parameters(4096) == 524288 + 2 * (16384 + 36864) + 320
 
 
 def test_step_law_at_a_published_point() -> None:
@@ -29,21 +29,23 @@ def test_step_law_at_a_published_point() -> None:
 
 def test_the_batch_follows_the_law_above_its_floor() -> None:
     """Catches a batch counted in tokens: 0.58 (2e9)^0.571 = 118 k, nearest 128 x 1024."""
-    assert ladder.plan("100M", 2 * 10**9, 4096).batch == 128
-    assert ladder.plan("0.6M", 400_000, 4096).batch == ladder.LEAST_BATCH
+    assert ladder.training_plan("100M", 2 * 10**9, 4096).batch == 128
+    assert ladder.training_plan("0.6M", 400_000, 4096).batch == ladder.LEAST_BATCH
 
 
 def test_the_rate_is_the_law_for_large_bodies_and_the_measured_one_for_small() -> None:
     """At 400k tokens sweeps found 6e-3 to 8e-3 best for 0.6M: catches a law taken as it is."""
-    plan = ladder.plan("100M", 2 * 10**9, 4096)
-    assert plan.peak == pytest.approx(ladder.rate_law(ladder.rung("100M").body, 2 * 10**9))
-    small = ladder.plan("0.6M", 400_000, 4096)
+    plan = ladder.training_plan("100M", 2 * 10**9, 4096)
+    assert plan.peak == pytest.approx(ladder.rate_law(ladder.model_size("100M").body, 2 * 10**9))
+    small = ladder.training_plan("0.6M", 400_000, 4096)
     assert 6e-3 <= small.peak <= 8e-3
-    assert ladder.plan("0.6M", 400_000, 4096, rate=0.5).peak == pytest.approx(small.peak / 2)
+    assert ladder.training_plan("0.6M", 400_000, 4096, rate=0.5).peak == pytest.approx(
+        small.peak / 2
+    )
 
 
 def test_steps_use_no_more_tokens_than_asked_for() -> None:
-    plan = ladder.plan("0.6M", 400_000, 4096)
+    plan = ladder.training_plan("0.6M", 400_000, 4096)
     assert plan.steps == 195  # 400,000 // 2048
     assert plan.tokens == 195 * 2048
 
@@ -51,7 +53,7 @@ def test_steps_use_no_more_tokens_than_asked_for() -> None:
 @pytest.mark.parametrize("schedule", ladder.SCHEDULES)
 def test_schedules_rise_to_the_peak_and_end_low(schedule: str) -> None:
     """Catches a first step at rate 0, a peak never reached, a decay that stops early."""
-    plan = ladder.plan("0.6M", 400_000, 4096, schedule=schedule)
+    plan = ladder.training_plan("0.6M", 400_000, 4096, schedule=schedule)
     rates = [plan.rate(step) for step in range(plan.steps)]
     assert min(rates) > 0
     assert max(rates) == pytest.approx(plan.peak)
@@ -63,7 +65,7 @@ def test_schedules_rise_to_the_peak_and_end_low(schedule: str) -> None:
 
 
 def test_wsd_is_stable_until_its_decay() -> None:
-    plan = ladder.plan("0.6M", 400_000, 4096)
+    plan = ladder.training_plan("0.6M", 400_000, 4096)
     assert plan.rate(plan.steps - plan.decay - 1) == plan.peak
     assert plan.rate(plan.steps - plan.decay // 2) < 0.5 * plan.peak
 
@@ -71,21 +73,21 @@ def test_wsd_is_stable_until_its_decay() -> None:
 def test_flops_by_hand() -> None:
     """6 x (body + head) + 12 x 2 layers x width 64 x context 256 / 2 per token."""
     per_token = 6 * (106496 + 262144) + 12 * 2 * 64 * 128
-    assert ladder.plan("0.6M", 400_000, 4096).flops == per_token * 195 * 2048
+    assert ladder.training_plan("0.6M", 400_000, 4096).flops == per_token * 195 * 2048
 
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UnknownName, match=r"did you mean '0\.6M'"):
-        ladder.rung("0.6m")
+        ladder.model_size("0.6m")
     with pytest.raises(UnknownName, match="did you mean 'cosine'"):
-        ladder.plan("0.6M", 400_000, 4096, schedule="cosin")
+        ladder.training_plan("0.6M", 400_000, 4096, schedule="cosin")
     with pytest.raises(RecipeError, match="at least 40,960 tokens"):
-        ladder.plan("0.6M", 30_000, 4096)
+        ladder.training_plan("0.6M", 30_000, 4096)
     with pytest.raises(RecipeError, match="must be positive"):
-        ladder.plan("0.6M", 400_000, 4096, rate=0.0)
+        ladder.training_plan("0.6M", 400_000, 4096, rate=0.0)
 
 
 def test_planning_needs_no_torch() -> None:
     """`cuvee plan` must stay quick: catches an import of torch on the way to a plan."""
-    code = "import sys, proxies.ladder, proxies.pack; sys.exit('torch' in sys.modules)"
+    code = "import sys, cuvee.proxies.ladder, cuvee.proxies.train.batching; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cuvee.proxies.ladder import rung
+from cuvee.proxies.ladder import model_size
 from cuvee.proxies.model import layers
-from cuvee.proxies.model.grouped_matmul import product
+from cuvee.proxies.model.grouped_matmul import grouped_matmul
 from cuvee.proxies.model.likelihood import PackLikelihood
-from cuvee.proxies.model.transformer import Model, initial
+from cuvee.proxies.model.transformer import PackModel, initial_values
 from cuvee.proxies.train import checkpoint
 from cuvee.proxies.train.optimizer import AdamW
 
@@ -23,17 +23,17 @@ def tokens(models: int, batch: int = 2, length: int = 65) -> torch.Tensor:
     return torch.randint(1, VOCABULARY, (models, batch, length), generator=generator)
 
 
-def trained(seeds: list[int], size: str = "0.6M") -> Model:
+def trained(seeds: list[int], size: str = "0.6M") -> PackModel:
     """A pack with gains away from one, so that a forgotten gain shows."""
-    model = Model(rung(size), VOCABULARY, seeds)
+    model = PackModel(model_size(size), VOCABULARY, seeds)
     model.parameters.gains.add_(torch.linspace(-0.3, 0.3, model.parameters.gains.shape[1]))
     return model
 
 
-def llama(model: Model, k: int, folder: Path) -> torch.nn.Module:
+def llama(model: PackModel, k: int, folder: Path) -> torch.nn.Module:
     from transformers import LlamaForCausalLM
 
-    return LlamaForCausalLM.from_pretrained(checkpoint.export(model, k, folder))
+    return LlamaForCausalLM.from_pretrained(checkpoint.export_huggingface(model, k, folder))
 
 
 def test_logits_and_gradients_equal_those_of_transformers(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_logits_and_gradients_equal_those_of_transformers(tmp_path: Path) -> Non
     for k in range(2):
         other = llama(model, k, tmp_path)
         answer = other(text[k], labels=text[k])
-        logits = product(model.hidden(text), model.parameters.named["head"])[k]
+        logits = grouped_matmul(model.hidden(text), model.parameters.named["head"])[k]
         torch.testing.assert_close(logits.view_as(answer.logits), answer.logits, atol=1e-4, rtol=0)
         assert mean[k].item() == pytest.approx(answer.loss.item(), abs=1e-5)
         answer.loss.backward()
@@ -75,7 +75,7 @@ def test_the_export_carries_a_tokenizer_that_loads(tmp_path: Path) -> None:
     tokenizer = Tokenizer(models.BPE({"<|endoftext|>": 0, "a": 1, "b": 2}, []))
     tokenizer.add_special_tokens(["<|endoftext|>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    folder = checkpoint.export(
+    folder = checkpoint.export_huggingface(
         trained([0]), 0, tmp_path / "out", tokenizer=tmp_path / "tokenizer.json"
     )
     loaded = AutoTokenizer.from_pretrained(folder)
@@ -89,7 +89,7 @@ def test_a_model_is_bit_for_bit_the_same_in_any_pack(precision: str) -> None:
     text = tokens(3)
 
     def run(members: list[int]) -> tuple[list[float], list[torch.Tensor]]:
-        model = Model(rung("0.3M"), VOCABULARY, members, precision=precision)
+        model = PackModel(model_size("0.3M"), VOCABULARY, members, precision=precision)
         optimizer = AdamW(model.parameters)
         for _ in range(3):
             model.parameters.clear()
@@ -107,9 +107,9 @@ def test_a_model_is_bit_for_bit_the_same_in_any_pack(precision: str) -> None:
 
 
 def test_seeds_decide_initial_values() -> None:
-    one, two = (initial(rung("0.3M"), VOCABULARY, seed) for seed in (1, 2))
+    one, two = (initial_values(model_size("0.3M"), VOCABULARY, seed) for seed in (1, 2))
     assert not torch.equal(one["head"], two["head"])
-    assert torch.equal(one["0.qkv"], initial(rung("0.3M"), VOCABULARY, 1)["0.qkv"])
+    assert torch.equal(one["0.qkv"], initial_values(model_size("0.3M"), VOCABULARY, 1)["0.qkv"])
     assert one["0.qkv"].std() == pytest.approx((2 / 5 / 32) ** 0.5, rel=0.1)
 
 
@@ -137,14 +137,14 @@ def test_hand_written_layers_have_the_gradients_of_finite_differences() -> None:
     check = torch.autograd.gradcheck
     assert check(layers.RMSNorm.apply, (draw(2, 3, 4), draw(2, 4)))
     assert check(layers.SwiGLU.apply, (draw(2, 3, 8),))
-    assert check(layers.Linear.apply, (draw(2, 3, 4), draw(2, 4, 5), torch.float64))
+    assert check(layers.GroupedLinear.apply, (draw(2, 3, 4), draw(2, 4, 5), torch.float64))
     rows = torch.tensor([[0, 2, 2], [1, 0, 1]])  # a doubled row: catches += without accumulation
     assert check(layers.Embedding.apply, (draw(2, 4, 3), rows))
 
 
 def test_clipping_acts_on_each_model_alone() -> None:
     """Catches one norm for the pack. Adam forgets scale, so the gradients are looked at."""
-    model = Model(rung("0.3M"), VOCABULARY, [0, 1])
+    model = PackModel(model_size("0.3M"), VOCABULARY, [0, 1])
     for gradient in model.parameters.gradients:
         gradient[0], gradient[1] = 1.0, 1e-5
     optimizer = AdamW(model.parameters)

@@ -222,16 +222,16 @@ def test_checkpoints_outlive_results_that_could_not_be_stored(corpus, api, tmp_p
 def test_the_device_and_the_size_say_how_many_models_make_a_pack():
     """Catches one size for all: small models leave a GPU idle, large ones do not fit together."""
     assert (
-        batching.most("0.3M", "cuda")
-        >= batching.most("2M", "cuda")
-        > batching.most("30M", "cuda")
+        batching.pack_limit("0.3M", "cuda")
+        >= batching.pack_limit("2M", "cuda")
+        > batching.pack_limit("30M", "cuda")
         >= 1
     )
-    assert batching.most("0.3M", "cpu") == 1  # measured: see the README of the proxies
+    assert batching.pack_limit("0.3M", "cpu") == 1  # measured: see the README of the proxies
     data = SyntheticCorpus(256, {"a": 30_000, "b": 30_000})
     specs = [data.spec({"a": 0.5, "b": 0.5}, seed=s) for s in range(4)]
-    assert [len(p) for p in batching.packs(specs, "cpu")] == [1] * 4
-    assert [len(p) for p in batching.packs(specs, "cuda")] == [4]
+    assert [len(p) for p in batching.group_into_packs(specs, "cpu")] == [1] * 4
+    assert [len(p) for p in batching.group_into_packs(specs, "cuda")] == [4]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_master_weights_are_float32_and_a_cpu_process_has_one_thread():
     """Catches updates that are rounded away in bfloat16, and processes that share their cores."""
     data = SyntheticCorpus(256, {"a": 30_000, "b": 30_000})
     torch.set_num_threads(2)
-    result = trainer.train([data.spec({"a": 0.5, "b": 0.5}, precision="bfloat16")], data)
+    result = trainer.train_pack([data.spec({"a": 0.5, "b": 0.5}, precision="bfloat16")], data)
     assert torch.get_num_threads() == 1
     assert {buffer.dtype for buffer in result.likelihood.model.parameters.buffers} == {
         torch.float32
@@ -295,7 +295,7 @@ def test_a_flow_that_scores_no_task_imports_neither_torch_nor_lm_eval():
         "import sys; import cuvee.flows.cli, cuvee.flows.study\n"
         "from pathlib import Path\n"
         "from cuvee.evaluation import suites\n"
-        "suites.check(suites.Suite((), None, Path('/none')))\n"
+        "suites.check_suite(suites.Suite((), None, Path('/none')))\n"
         "print(*{'torch', 'lm_eval', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run(

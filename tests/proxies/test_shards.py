@@ -8,7 +8,13 @@ import pytest
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.shards import Corpus, ShardWriter, identity, token_type, write_manifest
+from cuvee.proxies.data.shards import (
+    Corpus,
+    ShardWriter,
+    shards_identity,
+    token_type,
+    write_manifest,
+)
 
 DOCUMENTS = {
     "train": [[5, 6, 7], [], [9, 300]],
@@ -29,7 +35,7 @@ def make(root, names=("code", "prose"), vocabulary=4096):
                 writer.add(data.tobytes(), 10 * len(ids) + 1)
             splits[split] = writer.close()
         digest = file_digest(root / "tokenizer.json")
-        entries.append({"name": name, "identity": identity(digest, splits), **splits})
+        entries.append({"name": name, "identity": shards_identity(digest, splits), **splits})
     write_manifest(
         root, {"tokenizer": digest, "vocabulary": vocabulary, "eot": 0, "domains": entries}
     )
@@ -160,11 +166,11 @@ def test_identity_follows_tokenizer_and_both_shards(tmp_path):
         return {"train": {"files": {"train.bin": a}}, "valid": {"files": {"valid.bin": b}}}
 
     found = {
-        identity("t", split("a", "b")),
-        identity("u", split("a", "b")),
-        identity("t", split("x", "b")),
-        identity("t", split("a", "x")),
-        identity("t", split("b", "a")),
+        shards_identity("t", split("a", "b")),
+        shards_identity("u", split("a", "b")),
+        shards_identity("t", split("x", "b")),
+        shards_identity("t", split("a", "x")),
+        shards_identity("t", split("b", "a")),
     }
     assert len(found) == 5
 
@@ -182,9 +188,9 @@ TEXTS = [
 
 def test_encoding_by_pieces_equals_encoding_whole_documents():
     """Catches a cut inside a token: contractions, runs of blanks, odd white space, controls."""
-    tokenizer = tokenizers.train(TEXTS * 3, 600)
-    encoder = tokenizers.Encoder(tokenizer)
-    plain = tokenizers.Encoder(tokenizer)
+    tokenizer = tokenizers.train_tokenizer(TEXTS * 3, 600)
+    encoder = tokenizers.DocumentEncoder(tokenizer)
+    plain = tokenizers.DocumentEncoder(tokenizer)
     plain.separable = False
     assert encoder.separable
     rng = np.random.default_rng(0)
@@ -196,8 +202,8 @@ def test_encoding_by_pieces_equals_encoding_whole_documents():
 @pytest.mark.parametrize("size", [1, 7, 60])
 def test_the_tokens_of_a_texts_stretches_are_those_of_the_text(size):
     """Catches a cut inside a token: after a blank, before a contraction's mark, between digits."""
-    tokenizer = tokenizers.train(TEXTS * 3, 600)
-    plain = tokenizers.Encoder(tokenizer)
+    tokenizer = tokenizers.train_tokenizer(TEXTS * 3, 600)
+    plain = tokenizers.DocumentEncoder(tokenizer)
     plain.separable = False
     rng = np.random.default_rng(1)
     characters = list(" \n\x1c\u00a0'.,!-(aZ90é中²½\u0301sdtrevml_\u2028\u200b😀")
@@ -211,7 +217,7 @@ def test_the_tokens_of_a_texts_stretches_are_those_of_the_text(size):
 
 def test_long_pieces_are_not_remembered():
     """Catches a table that keeps every long word of a corpus in memory."""
-    encoder = tokenizers.Encoder(tokenizers.train(TEXTS, 400))
+    encoder = tokenizers.DocumentEncoder(tokenizers.train_tokenizer(TEXTS, 400))
     one = encoder.encode(["y" * 100_000 + " z"])
     assert encoder.encode(["y" * 100_000 + " z"]) == one
     assert max(map(len, encoder._table)) < 1000
@@ -219,9 +225,9 @@ def test_long_pieces_are_not_remembered():
 
 def test_text_decodes_to_itself_and_never_holds_the_end_token():
     """Catches a text that reads like the end-of-text token ending its document early."""
-    tokenizer = tokenizers.train(TEXTS, 400)
+    tokenizer = tokenizers.train_tokenizer(TEXTS, 400)
     assert tokenizers.end_of_text(tokenizer) == 0
-    for text, data in zip(TEXTS, tokenizers.Encoder(tokenizer).encode(TEXTS), strict=True):
+    for text, data in zip(TEXTS, tokenizers.DocumentEncoder(tokenizer).encode(TEXTS), strict=True):
         ids = np.frombuffer(data, dtype="<u2").tolist()
         assert 0 not in ids
         assert tokenizer.decode(ids, skip_special_tokens=False) == text
@@ -229,19 +235,19 @@ def test_text_decodes_to_itself_and_never_holds_the_end_token():
 
 def test_a_tokenizer_of_another_kind_encodes_whole_documents():
     """Catches cutting text for a tokenizer that joins words over white space."""
-    tokenizer = tokenizers.train(["a b c d " * 50], 400)
+    tokenizer = tokenizers.train_tokenizer(["a b c d " * 50], 400)
     from tokenizers import normalizers
 
     tokenizer.normalizer = normalizers.Replace(" ", "_")
-    assert not tokenizers.Encoder(tokenizer).separable
+    assert not tokenizers.DocumentEncoder(tokenizer).separable
 
 
 def test_tokenizer_mistakes_are_explained(tmp_path):
     """Catches the library's bare Exception reaching a person."""
     with pytest.raises(DataError, match="257"):
-        tokenizers.train(["a"], 100)
+        tokenizers.train_tokenizer(["a"], 100)
     with pytest.raises(DataError, match="prepare the corpus first"):
-        tokenizers.load(tmp_path / "none.json")
+        tokenizers.load_tokenizer(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(CorruptError, match=r"bad\.json"):
-        tokenizers.load(tmp_path / "bad.json")
+        tokenizers.load_tokenizer(tmp_path / "bad.json")

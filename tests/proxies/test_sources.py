@@ -20,7 +20,7 @@ from cuvee.proxies.data import files as disk
 from cuvee.proxies.data.documents import Files
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.quickstart_text import CORE, KINDS, Quickstart, members, quickstart
-from cuvee.proxies.data.readers import Unusable
+from cuvee.proxies.data.readers import UnusableDocument
 from cuvee.tasks.corpus.download import ALL
 
 TEXTS = ["first ünï", "second\nline", "third"]
@@ -213,7 +213,7 @@ def test_rows_without_text_are_skipped_and_told(tmp_path):
     path.write_bytes("\n".join(rows).encode() + b'\n{"text": "\xe9"}\n{"text": "c"}\n')
     found = list(Files(str(path), skip=True).documents())
     assert [x for x in found if isinstance(x, str)] == ["a", "b", "c"]
-    why = [x.why for x in found if isinstance(x, Unusable)]
+    why = [x.why for x in found if isinstance(x, UnusableDocument)]
     assert [re.search(r"line (\d+)", w)[1] for w in why] == ["2", "3", "4", "6"]
     assert "is null" in why[0] and "malformed" in why[1] and "0xe9" in why[3]
 

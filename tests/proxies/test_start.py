@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.train import checkpoint, warm_start
-from cuvee.proxies.train.branching import Route
-from cuvee.proxies.train.trainer import TrainedRun, Training, train
+from cuvee.proxies.train.branching import BranchPlan
+from cuvee.proxies.train.trainer import TrainedRun, Training, train_pack
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 EVEN = {"code": 0.5, "law": 0.25, "web": 0.25}
@@ -22,21 +22,23 @@ SPEC = CORPUS.spec(EVEN)
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A trained proxy in Hugging Face's format, and its parameters."""
-    trained = train([SPEC], CORPUS)
+    trained = train_pack([SPEC], CORPUS)
     assert trained.likelihood is not None
     model = trained.likelihood.model
-    folder = checkpoint.export(model, 0, tmp_path_factory.mktemp("old"))
+    folder = checkpoint.export_huggingface(model, 0, tmp_path_factory.mktemp("old"))
     return folder, [values.clone() for values in model.parameters.buffers]
 
 
 def begun(spec, starts: Path | str = "") -> Training:
-    return Training([spec], CORPUS, device="cpu", references={}, route=Route(starts=str(starts)))
+    return Training(
+        [spec], CORPUS, device="cpu", references={}, branch=BranchPlan(starts=str(starts))
+    )
 
 
 def test_a_run_begins_at_the_very_weights_of_its_checkpoint(exported, tmp_path: Path) -> None:
     """To the bit: catches a transposed or swapped matrix, and a start that is ignored."""
     folder, values = exported
-    content = warm_start.adopt(folder, tmp_path, "0.3M", 256)
+    content = warm_start.adopt_start_checkpoint(folder, tmp_path, "0.3M", 256)
     training = begun(dataclasses.replace(SPEC, start=content), tmp_path)
     for mine, theirs in zip(training.model.parameters.buffers, values, strict=True):
         assert torch.equal(mine, theirs)
@@ -50,10 +52,10 @@ def test_what_was_learned_is_there_from_the_first_step(exported, tmp_path: Path)
     Catches weights that are overwritten by an initialization, and moments that are taken over.
     """
     folder, _ = exported
-    content = warm_start.adopt(folder, tmp_path, "0.3M", 256)
-    first = train([SPEC], CORPUS).runs[0]
-    second = train(
-        [dataclasses.replace(SPEC, start=content)], CORPUS, route=Route(starts=str(tmp_path))
+    content = warm_start.adopt_start_checkpoint(folder, tmp_path, "0.3M", 256)
+    first = train_pack([SPEC], CORPUS).runs[0]
+    second = train_pack(
+        [dataclasses.replace(SPEC, start=content)], CORPUS, branch=BranchPlan(starts=str(tmp_path))
     ).runs[0]
     assert isinstance(first, TrainedRun) and isinstance(second, TrainedRun)
     assert (
@@ -66,39 +68,39 @@ def test_what_was_learned_is_there_from_the_first_step(exported, tmp_path: Path)
 def test_a_checkpoint_is_known_by_its_weights(exported, tmp_path: Path) -> None:
     """Catches a name by path or date: the same weights elsewhere are the same start."""
     folder, _ = exported
-    content = warm_start.adopt(folder, tmp_path / "a", "0.3M", 256)
+    content = warm_start.adopt_start_checkpoint(folder, tmp_path / "a", "0.3M", 256)
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "config.json").write_text((folder / "config.json").read_text())
     tensors = load_file(folder / warm_start.FILE)
     save_file(tensors, copy / warm_start.FILE)
-    assert warm_start.adopt(copy, tmp_path / "b", "0.3M", 256) == content
+    assert warm_start.adopt_start_checkpoint(copy, tmp_path / "b", "0.3M", 256) == content
     tensors["model.norm.weight"][0] += 1
     save_file(tensors, copy / warm_start.FILE)
-    assert warm_start.adopt(copy, tmp_path / "b", "0.3M", 256) != content
+    assert warm_start.adopt_start_checkpoint(copy, tmp_path / "b", "0.3M", 256) != content
 
 
 def test_what_is_no_checkpoint_of_the_size_is_refused(exported, tmp_path: Path) -> None:
     """Catches a shape that happens to load, a pickle, a missing tensor, and silence."""
     folder, _ = exported
     with pytest.raises(DataError, match="hidden_size is 32, wanted 64"):
-        warm_start.adopt(folder, tmp_path, "0.6M", 256)
+        warm_start.adopt_start_checkpoint(folder, tmp_path, "0.6M", 256)
     with pytest.raises(DataError, match="vocab_size is 256, wanted 4096"):
-        warm_start.adopt(folder, tmp_path, "0.3M", 4096)
+        warm_start.adopt_start_checkpoint(folder, tmp_path, "0.3M", 4096)
     with pytest.raises(DataError, match="needs config.json and model.safetensors"):
-        warm_start.adopt(tmp_path / "nowhere", tmp_path, "0.3M", 256)
+        warm_start.adopt_start_checkpoint(tmp_path / "nowhere", tmp_path, "0.3M", 256)
     broken = tmp_path / "broken"
     broken.mkdir()
     config = json.loads((folder / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config))
     torch.save({}, broken / "pytorch_model.bin")
     with pytest.raises(DataError, match="model.safetensors is missing"):
-        warm_start.adopt(broken, tmp_path, "0.3M", 256)
+        warm_start.adopt_start_checkpoint(broken, tmp_path, "0.3M", 256)
     tensors = load_file(folder / warm_start.FILE)
     del tensors["lm_head.weight"]
     save_file(tensors, broken / warm_start.FILE)
     with pytest.raises(DataError, match="lacks the tensor 'lm_head.weight'"):
-        warm_start.adopt(broken, tmp_path, "0.3M", 256)
+        warm_start.adopt_start_checkpoint(broken, tmp_path, "0.3M", 256)
 
 
 def test_a_start_that_is_not_there_is_an_error_not_a_random_model(tmp_path: Path) -> None:

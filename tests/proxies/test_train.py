@@ -13,8 +13,8 @@ from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.runs import Failed, Stage
 from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.train import trainer
-from cuvee.proxies.train.batching import packs
-from cuvee.proxies.train.trainer import Progress, Trained, TrainedRun, train
+from cuvee.proxies.train.batching import group_into_packs
+from cuvee.proxies.train.trainer import Progress, Trained, TrainedRun, train_pack
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 EVEN = {"code": 0.5, "law": 0.25, "web": 0.25}
@@ -50,7 +50,7 @@ def interrupted_at(step: int) -> Any:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_losses_of_twenty_steps_are_golden(precision: str) -> None:
     """Any change of what training means shows here: then raise `history.VERSION` too."""
-    run = train([CORPUS.spec(EVEN, precision=precision)], CORPUS)
+    run = train_pack([CORPUS.spec(EVEN, precision=precision)], CORPUS)
     tolerance = 1e-4 if precision == "float32" else 1e-2
     assert losses(run) == pytest.approx(json.loads(GOLDEN.read_text())[precision], abs=tolerance)
 
@@ -60,7 +60,7 @@ def test_a_proxy_learns() -> None:
 
     Initial logits have variance D x 2 / (5 D), which adds half of it to log 256 = 5.55.
     """
-    curve = losses(train([CORPUS.spec(EVEN, tokens=60 * 2048)], CORPUS))
+    curve = losses(train_pack([CORPUS.spec(EVEN, tokens=60 * 2048)], CORPUS))
     assert curve[0] == pytest.approx(math.log(256) + 0.2, abs=0.1)
     assert curve[-1] < 4.9
 
@@ -68,10 +68,10 @@ def test_a_proxy_learns() -> None:
 def test_neighbours_order_and_size_of_a_pack_change_no_loss() -> None:
     """To the bit, on a CPU: catches anything that is computed over the pack."""
     specs = [CORPUS.spec(EVEN), CORPUS.spec(SKEWED, seed=3), CORPUS.spec(SKEWED)]
-    together = train(specs, CORPUS)
-    turned = train(specs[::-1], CORPUS)
+    together = train_pack(specs, CORPUS)
+    turned = train_pack(specs[::-1], CORPUS)
     for k, spec in enumerate(specs):
-        alone = train([spec], CORPUS)
+        alone = train_pack([spec], CORPUS)
         assert losses(together, k) == losses(alone) == losses(turned, 2 - k)
         assert together.runs[k].spec.fingerprint == spec.fingerprint
         assert torch.equal(values(together)[k], values(alone)[0])
@@ -81,7 +81,7 @@ def test_neighbours_order_and_size_of_a_pack_change_no_loss() -> None:
 def test_a_model_driven_to_nan_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours are untouched to the bit; the failed one has a reason and no likelihood."""
     specs = [CORPUS.spec(EVEN, seed=s) for s in (0, 1, 2)]
-    clean = train(specs, CORPUS)
+    clean = train_pack(specs, CORPUS)
     advance = trainer.Training.advance
 
     def poison(self: trainer.Training) -> None:
@@ -91,7 +91,7 @@ def test_a_model_driven_to_nan_fails_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(trainer.Training, "advance", poison)
     seen: list[Progress] = []
-    result = train(specs, CORPUS, report=seen.append)
+    result = train_pack(specs, CORPUS, report=seen.append)
     failed = result.runs[1]
     assert isinstance(failed, Failed)
     assert "diverged at step 7 of 20: loss is nan" in failed.reason
@@ -111,7 +111,7 @@ def test_a_model_driven_to_nan_fails_alone(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_pack_that_fails_whole_stops_and_has_no_likelihood() -> None:
     """A rate of 1e30 overflows at once: catches a run to the end of dead models."""
     seen: list[Progress] = []
-    result = train([CORPUS.spec(EVEN, rate=1e30)], CORPUS, report=seen.append)
+    result = train_pack([CORPUS.spec(EVEN, rate=1e30)], CORPUS, report=seen.append)
     assert result.likelihood is None
     assert isinstance(result.runs[0], Failed)
     assert seen[-1].step < 20
@@ -124,12 +124,12 @@ def test_an_interrupted_pack_ends_like_an_undisturbed_one(
     """To the bit: catches moments, step, stream or history that a checkpoint forgets."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = [CORPUS.spec(EVEN), CORPUS.spec(SKEWED, seed=1)]
-    whole = train(specs, CORPUS)
+    whole = train_pack(specs, CORPUS)
     with pytest.raises(Interrupted):
-        train(specs, CORPUS, checkpoints=tmp_path, report=interrupted_at(step))
+        train_pack(specs, CORPUS, checkpoints=tmp_path, report=interrupted_at(step))
     assert len(list(tmp_path.iterdir())) == min(step - 1, 2)
     seen: list[Progress] = []
-    resumed = train(specs, CORPUS, checkpoints=tmp_path, report=seen.append)
+    resumed = train_pack(specs, CORPUS, checkpoints=tmp_path, report=seen.append)
     assert seen[0].step == max(1, step)
     assert torch.equal(values(resumed), values(whole))
     assert [losses(resumed, k) for k in (0, 1)] == [losses(whole, k) for k in (0, 1)]
@@ -140,26 +140,26 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     with pytest.raises(Interrupted):
-        train([CORPUS.spec(EVEN)], CORPUS, checkpoints=tmp_path, report=interrupted_at(9))
+        train_pack([CORPUS.spec(EVEN)], CORPUS, checkpoints=tmp_path, report=interrupted_at(9))
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-9])
     seen: list[Progress] = []
-    resumed = train([CORPUS.spec(EVEN)], CORPUS, checkpoints=tmp_path, report=seen.append)
+    resumed = train_pack([CORPUS.spec(EVEN)], CORPUS, checkpoints=tmp_path, report=seen.append)
     assert seen[0].step == 1
-    assert losses(resumed) == losses(train([CORPUS.spec(EVEN)], CORPUS))
+    assert losses(resumed) == losses(train_pack([CORPUS.spec(EVEN)], CORPUS))
 
 
 def test_stages_are_followed_and_recorded() -> None:
     first, second = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
     spec = CORPUS.spec(EVEN, stages=(Stage(first, 0.25), Stage(second, 0.75)))
-    run = train([spec], CORPUS).runs[0]
+    run = train_pack([spec], CORPUS).runs[0]
     assert isinstance(run, TrainedRun)
     assert run.tokens == (5 * 2048, 0, 15 * 2048)
     assert run.trajectory == ((0, first), (5 * 2048, second))
 
 
 def test_what_a_run_reports() -> None:
-    run = train([CORPUS.spec(EVEN)], CORPUS).runs[0]
+    run = train_pack([CORPUS.spec(EVEN)], CORPUS).runs[0]
     assert isinstance(run, TrainedRun)
     assert run.tokens == (20480, 10240, 10240)
     assert run.epochs == pytest.approx((80 / 117, 40 / 78, 40 / 234))
@@ -177,16 +177,16 @@ def test_a_controller_moves_the_weights_and_survives_a_restart(
     """Catches controller state or running sums that are lost when a pack is killed."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = [CORPUS.spec(EVEN, controller=EXP3), CORPUS.spec(SKEWED)]
-    whole = train(specs, CORPUS)
+    whole = train_pack(specs, CORPUS)
     run = whole.runs[0]
     assert isinstance(run, TrainedRun)
     # eps_t = sqrt(ln 3 / (3 t)) is above 1/3 until the third update: until then all are equal
     assert [tokens // 2048 for tokens, _ in run.trajectory] == [0, 2, 8, 10, 12, 14, 16, 18]
     assert run.trajectory[1][1] == pytest.approx((1 / 3, 1 / 3, 1 / 3))
-    assert losses(whole, 1) == losses(train(specs[1:], CORPUS))
+    assert losses(whole, 1) == losses(train_pack(specs[1:], CORPUS))
     with pytest.raises(Interrupted):
-        train(specs, CORPUS, checkpoints=tmp_path, report=interrupted_at(11))
-    resumed = train(specs, CORPUS, checkpoints=tmp_path)
+        train_pack(specs, CORPUS, checkpoints=tmp_path, report=interrupted_at(11))
+    resumed = train_pack(specs, CORPUS, checkpoints=tmp_path)
     assert resumed.runs[0] == dataclasses.replace(run, seconds=resumed.runs[0].seconds)
     assert torch.equal(values(resumed), values(whole))
 
@@ -194,22 +194,22 @@ def test_a_controller_moves_the_weights_and_survives_a_restart(
 def test_packs_hold_only_what_can_train_together() -> None:
     specs = [CORPUS.spec(EVEN, seed=s) for s in range(5)]
     specs.insert(2, CORPUS.spec(EVEN, precision="bfloat16"))
-    grouped = packs(specs, "cpu", 2)
+    grouped = group_into_packs(specs, "cpu", 2)
     assert [len(pack) for pack in grouped] == [2, 2, 1, 1]
     assert sorted(s.fingerprint for p in grouped for s in p) == sorted(s.fingerprint for s in specs)
-    assert [len(pack) for pack in packs(specs, "cuda")] == [5, 1]
+    assert [len(pack) for pack in group_into_packs(specs, "cuda")] == [5, 1]
     with pytest.raises(RecipeError, match="group them with"):
-        train(specs, CORPUS)
+        train_pack(specs, CORPUS)
     with pytest.raises(RecipeError, match="at least one run"):
-        train([], CORPUS)
+        train_pack([], CORPUS)
     with pytest.raises(RecipeError, match="at least 1 model"):
-        packs(specs, "cpu", 0)
+        group_into_packs(specs, "cpu", 0)
 
 
 def test_a_corpus_that_is_not_the_specs_is_refused() -> None:
     """Evidence is tied to content: catches training on other text under the same name."""
     other = SyntheticCorpus(256, {"code": 30_001, "law": 20_000, "web": 60_000})
     with pytest.raises(DataError, match="'code' of the corpus is not the one"):
-        train([CORPUS.spec(EVEN)], other)
+        train_pack([CORPUS.spec(EVEN)], other)
     with pytest.raises(DataError, match="no domain 'web'; it has: code, law"):
-        train([CORPUS.spec(EVEN)], SyntheticCorpus(256, {"code": 30_000, "law": 20_000}))
+        train_pack([CORPUS.spec(EVEN)], SyntheticCorpus(256, {"code": 30_000, "law": 20_000}))

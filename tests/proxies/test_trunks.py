@@ -13,8 +13,8 @@ from cuvee.mixtures.runs import Failed, RunResult, Stage, spent
 from cuvee.proxies.data.sampling_table import BLOCK
 from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.train import branching, trainer, training_state
-from cuvee.proxies.train.branching import batches, beginnings
-from cuvee.proxies.train.trainer import TrainedRun, train
+from cuvee.proxies.train.branching import plan_packs, shared_prefixes
+from cuvee.proxies.train.trainer import TrainedRun, train_pack
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 MAIN = (0.5, 0.25, 0.25)
@@ -28,17 +28,17 @@ def staged(tail, share=0.25, steps=20, **fields):
 
 
 def run(batch, **options):
-    return train(list(batch.specs), CORPUS, route=batch.route, **options)
+    return train_pack(list(batch.specs), CORPUS, branch=batch.branch, **options)
 
 
 def together(specs, folder, limit=None, **options):
     """Outcome and parameters of runs by fingerprint, trained batch by batch as a flow would."""
-    found, waiting = {}, batches(specs, folder, limit=limit)
+    found, waiting = {}, plan_packs(specs, folder, limit=limit)
     while waiting:
         ready = next(
             b
             for b in waiting
-            if not {n for o in waiting for n in o.route.keep} & set(b.route.needs)
+            if not {n for o in waiting for n in o.branch.keep} & set(b.branch.needs)
         )
         waiting.remove(ready)
         result = run(ready, **options)
@@ -53,11 +53,11 @@ def together(specs, folder, limit=None, **options):
 def test_branches_end_like_runs_trained_whole(tmp_path: Path, limit: int) -> None:
     """To the bit: catches moments, steps, losses or a stream that a trunk hands on wrongly."""
     specs = [staged(tail) for tail in TAILS]
-    plan = batches(specs, tmp_path, limit=limit)
-    assert [b.route.until for b in plan if b.route.keep] == [15]
+    plan = plan_packs(specs, tmp_path, limit=limit)
+    assert [b.branch.until for b in plan if b.branch.keep] == [15]
     branched = together(specs, tmp_path, limit)
     for spec in specs:
-        whole = train([spec], CORPUS)
+        whole = train_pack([spec], CORPUS)
         alone, own = whole.runs[0], branched[spec.fingerprint][0]
         assert isinstance(alone, TrainedRun) and isinstance(own, TrainedRun)
         assert (own.curve, own.trajectory, own.tokens, own.epochs, own.flops) == (
@@ -84,8 +84,8 @@ def test_runs_share_exactly_what_trains_alike() -> None:
     """Catches a name that forgets what training depends on, or knows what comes after."""
 
     def shared(one, two):
-        names = {t.name for t in beginnings(two)}
-        return max((t.step for t in beginnings(one) if t.name in names), default=0)
+        names = {t.name for t in shared_prefixes(two)}
+        return max((t.step for t in shared_prefixes(one) if t.name in names), default=0)
 
     first = staged(TAILS[0], 0.2, 200)
     assert shared(first, staged(TAILS[1], 0.2, 200)) == 160
@@ -100,16 +100,16 @@ def test_runs_share_exactly_what_trains_alike() -> None:
     ):  # fmt: skip
         assert shared(first, dataclasses.replace(first, **change)) == 0, change
     exp3 = '{"interval":2,"name":"exp3","warmup":0.0}'
-    assert beginnings(dataclasses.replace(staged(None), controller=exp3)) == ()
+    assert shared_prefixes(dataclasses.replace(staged(None), controller=exp3)) == ()
 
 
 def test_controlled_runs_are_planned_beside_branches(tmp_path: Path) -> None:
     """A run whose weights move shares no beginning; catches a plan that needs each to have one."""
     moved = CORPUS.spec({"web": 1.0}, tokens=20 * STEP, controller=serialize(Exp3()))
-    assert [b.specs for b in batches([moved], tmp_path)] == [(moved,)]
-    plan = batches([moved, *(staged(tail) for tail in TAILS)], tmp_path, limit=3)
+    assert [b.specs for b in plan_packs([moved], tmp_path)] == [(moved,)]
+    plan = plan_packs([moved, *(staged(tail) for tail in TAILS)], tmp_path, limit=3)
     (own,) = [b for b in plan if moved in b.specs]
-    assert own.specs == (moved,) and not own.route.start and not own.route.keep
+    assert own.specs == (moved,) and not own.branch.start and not own.branch.keep
 
 
 def test_trunks_of_trunks_are_planned() -> None:
@@ -119,29 +119,29 @@ def test_trunks_of_trunks_are_planned() -> None:
     """
     specs = [staged(tail, 0.2, 100) for tail in TAILS]
     specs += [staged(tail, 0.1, 100) for tail in TAILS[:2]] + [staged(None, steps=100)]
-    plan = batches(specs, "nowhere")
-    ends = [spec for b in plan if not b.route.keep for spec in b.specs]
+    plan = plan_packs(specs, "nowhere")
+    ends = [spec for b in plan if not b.branch.keep for spec in b.specs]
     assert sorted(s.fingerprint for s in ends) == sorted(s.fingerprint for s in specs)
-    made = {name: b.route.until for b in plan for name in b.route.keep}
+    made = {name: b.branch.until for b in plan for name in b.branch.keep}
     assert sorted(made.values()) == [64, 80, 90]
     steps = 0
     for b in plan:
-        begin = made[b.route.start[0]] if b.route.start else 0
-        steps += (b.route.until or 100) - begin
+        begin = made[b.branch.start[0]] if b.branch.start else 0
+        steps += (b.branch.until or 100) - begin
     assert steps == 64 + 16 + 26 + 3 * 20 + 2 * 10 + 36
     apart = [dataclasses.replace(spec, seed=i) for i, spec in enumerate(specs)]
-    assert all(not b.route.keep for b in batches(apart, "nowhere"))
+    assert all(not b.branch.keep for b in plan_packs(apart, "nowhere"))
 
 
 @pytest.mark.slow
 def test_a_pack_may_hold_branches_of_several_trunks(tmp_path: Path) -> None:
     """Two seeds in one pack on a device with room: catches the trunk of another seed."""
     specs = [staged(tail, seed=seed) for seed in (0, 1) for tail in TAILS]
-    plan = batches(specs, tmp_path, limit=8)
+    plan = plan_packs(specs, tmp_path, limit=8)
     assert [len(b.specs) for b in plan] == [6, 2]
     branched = together(specs, tmp_path, 8)
     for spec in specs:
-        alone = train([spec], CORPUS).runs[0]
+        alone = train_pack([spec], CORPUS).runs[0]
         own = branched[spec.fingerprint][0]
         assert isinstance(alone, TrainedRun) and isinstance(own, TrainedRun)
         assert own.curve == alone.curve and len(own.trunks) == 1
@@ -149,16 +149,16 @@ def test_a_pack_may_hold_branches_of_several_trunks(tmp_path: Path) -> None:
 
 def test_a_damaged_or_lost_trunk_costs_time_and_nothing_else(tmp_path: Path) -> None:
     specs = [staged(tail) for tail in TAILS]
-    *branches, stem = batches(specs, tmp_path)
+    *branches, stem = plan_packs(specs, tmp_path)
     run(stem)
     path = next(tmp_path.rglob("step-*.pt"))
     path.write_bytes(path.read_bytes()[:-9])
     (damaged,) = run(branches[0]).runs
-    branching.remove(tmp_path, stem.route.keep[0])
+    branching.remove_branch_checkpoint(tmp_path, stem.branch.keep[0])
     (lost,) = run(branches[1]).runs
     for own, spec in ((damaged, specs[0]), (lost, specs[1])):
         assert isinstance(own, TrainedRun) and own.trunks == ()
-        alone = train([spec], CORPUS).runs[0]
+        alone = train_pack([spec], CORPUS).runs[0]
         assert isinstance(alone, TrainedRun) and own.curve == alone.curve
 
 
@@ -175,9 +175,9 @@ def test_branches_of_a_trunk_that_diverged_fail_as_they_would_alone(
 
     monkeypatch.setattr(trainer.Training, "advance", poison)
     specs = [staged(tail) for tail in TAILS]
-    *branches, stem = batches(specs, tmp_path)
+    *branches, stem = plan_packs(specs, tmp_path)
     run(stem)
-    alone = train([specs[0]], CORPUS).runs[0]
+    alone = train_pack([specs[0]], CORPUS).runs[0]
     own = run(branches[0]).runs[0]
     assert isinstance(own, Failed) and own == alone
 
@@ -188,7 +188,7 @@ class Killed(Exception):
 
 def test_a_checkpoint_of_another_format_is_not_used(tmp_path: Path) -> None:
     """Catches a pack that goes on from a state whose fields mean something else."""
-    assert training_state.identity(["a"]) != ["a"]
+    assert training_state.checkpoint_identity(["a"]) != ["a"]
 
 
 def parameters(spec, steps):
@@ -208,7 +208,7 @@ def test_an_average_is_the_mean_of_the_last_steps(tmp_path: Path, monkeypatch) -
     fields = {"schedule": "constant", "average": 0.25}
     specs = [staged(tail, 0.1, **fields) for tail in TAILS]
     expected = torch.stack(parameters(specs[0], 20)[15:]).mean(0)
-    whole = train(specs[:1], CORPUS)
+    whole = train_pack(specs[:1], CORPUS)
     assert whole.likelihood is not None
     found = whole.likelihood.model.parameters.matrices[0]
     assert torch.allclose(found, expected, atol=1e-6)
@@ -219,8 +219,8 @@ def test_an_average_is_the_mean_of_the_last_steps(tmp_path: Path, monkeypatch) -
             raise Killed
 
     with pytest.raises(Killed):
-        train(specs[:1], CORPUS, checkpoints=tmp_path / "own", report=kill)
-    again = train(specs[:1], CORPUS, checkpoints=tmp_path / "own")
+        train_pack(specs[:1], CORPUS, checkpoints=tmp_path / "own", report=kill)
+    again = train_pack(specs[:1], CORPUS, checkpoints=tmp_path / "own")
     assert again.likelihood is not None
     assert torch.equal(again.likelihood.model.parameters.matrices[0], found)
     branched = together(specs, tmp_path / "trunks")

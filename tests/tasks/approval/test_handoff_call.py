@@ -39,7 +39,7 @@ def process(store: Store, url: str, before: str = "") -> subprocess.Popen[str]:
     """Another process that makes the call; `before` runs in it first."""
     program = (
         "import os, signal, sys\n"
-        "from cuvee.tasks import handoff_call\n"
+        "from cuvee.tasks.approval import webhook as handoff_call\n"
         "from cuvee.tasks.store.results import Store\n"
         f"{before}\n"
         "try:\n"

@@ -38,7 +38,7 @@ def sources(first=0, count=40):
 
 def texts(corpus, name, split):
     """Every document of a split, decoded."""
-    tokenizer = tokenizers.load(corpus.tokenizer_path)
+    tokenizer = tokenizers.load_tokenizer(corpus.tokenizer_path)
     shard = getattr(corpus, split)(name)
     ids = [shard.document(i).tolist() for i in range(len(shard))]
     assert all(row[-1] == corpus.eot for row in ids)
@@ -230,9 +230,9 @@ def test_the_tokenizer_never_sees_held_out_text(tmp_path):
     marked["b"] = sources()["kitchen"]
     corpus = prepare(marked, tmp_path, benchmarks={}, settings=SMALL)
     sample = texts(corpus, "a", "train") + texts(corpus, "b", "train")
-    expected = tokenizers.train(sample, 300).to_str()
+    expected = tokenizers.train_tokenizer(sample, 300).to_str()
     assert json.loads(corpus.tokenizer_path.read_text()) == json.loads(expected)
-    leaky = tokenizers.train([*sample, *texts(corpus, "a", "valid")], 300).to_str()
+    leaky = tokenizers.train_tokenizer([*sample, *texts(corpus, "a", "valid")], 300).to_str()
     assert json.loads(leaky) != json.loads(expected)
 
 
