@@ -89,5 +89,8 @@ def test_mistakes_are_named() -> None:
 
 def test_planning_needs_no_torch() -> None:
     """`cuvee plan` must stay quick: catches an import of torch on the way to a plan."""
-    code = "import sys, cuvee.proxies.ladder, cuvee.proxies.train.batching; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, cuvee.proxies.ladder, cuvee.proxies.train.batching;"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
