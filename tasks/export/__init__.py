@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import ExportError
 from cuvee.tasks.export import delivery
-from cuvee.tasks.export.blend import Blend as Blend
+from cuvee.tasks.export.specification import Blend as Blend
 
 KIND = "export"
 TOKENS, DOCUMENTS, SEQUENCES = "tokens", "documents", "sequences of equal length"

@@ -14,7 +14,7 @@ from typing import Any
 from cuvee.mixtures.errors import ExportError
 from cuvee.proxies.data import readers
 from cuvee.proxies.data.documents import Files
-from cuvee.tasks.export.blend import Blend
+from cuvee.tasks.export.specification import Blend
 
 BUILDERS = {
     **dict.fromkeys((*readers.TEXTS, *readers.PROSE), "text"),
