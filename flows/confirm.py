@@ -11,14 +11,14 @@ from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, Stage, table
-from cuvee.tasks.study.study import same
+from cuvee.tasks.study.study import same_mixture
 from cuvee.tasks.validation.paired import (
     AVERAGE,
     BEST,
     RECOMMENDED,
     Confirmation,
     ConfirmedRun,
-    confirmation,
+    paired_confirmation,
 )
 
 FRESH = 1_000_003  # added to the study's seed: no run that the recommendation rests on has these
@@ -52,11 +52,11 @@ def compared(problem: Problem, answer: Recommendation, part: ConfirmPart) -> Sch
 
     found = {RECOMMENDED: answer.stages}
     found |= {"natural": fixed(domains.natural), "uniform": fixed(domains.uniform)}
-    moves = any(not same(stage.weights, answer.weights) for stage in answer.stages)
+    moves = any(not same_mixture(stage.weights, answer.weights) for stage in answer.stages)
     if moves:
         found[AVERAGE] = fixed(answer.weights)
     observed = [c.weights for c in answer.candidates if c.name == BEST]
-    if part.best_observed and observed and (moves or not same(observed[0], answer.weights)):
+    if part.best_observed and observed and (moves or not same_mixture(observed[0], answer.weights)):
         found[BEST] = fixed(observed[0])
     return found | {name: fixed(domains.vector(w)) for name, w in part.mixtures.items()}
 
@@ -150,7 +150,7 @@ def concluded(problem: Problem, outcomes: Mapping[tuple[str, int], Outcome]) -> 
     if not natural:
         raise EvidenceError("no run of the natural mixture finished, so nothing can be confirmed")
     reference = table(tuple(natural), problem.targets)[1].mean(axis=0)
-    return confirmation(
+    return paired_confirmation(
         tuple(
             ConfirmedRun(name, _objective(problem, run, reference), run)
             for (name, _), run in done.items()

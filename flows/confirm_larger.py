@@ -38,8 +38,8 @@ from cuvee.tasks.study import finished as handoff_card
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker
-from cuvee.tasks.validation.calibration import score
-from cuvee.tasks.validation.hypothesis_tests import transfer
+from cuvee.tasks.validation.calibration import score_predictions
+from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
 from cuvee.tasks.validation.paired import Confirmation
 from cuvee.tasks.validation.preregistration import keep
 
@@ -89,11 +89,11 @@ def confirm_mixture(recipe_text: str, home: str) -> Any:
         return watch.ending()
     if trainings.budget.reached:
         lost = (*lost, f"stopped early: {trainings.budget.reached}")
-    found = transfer(steps, study.confirmation, lost)
+    found = larger_size_tests(steps, study.confirmation, lost)
     study = dataclasses.replace(
         study,
         transfer=found,
-        card=score(store, card, found.claims),
+        card=score_predictions(store, card, found.claims),
         minutes=(time.monotonic() - begin) / 60,
         trained_now=trainings.trained,
         reused=study.reused + trainings.reused,

@@ -20,7 +20,7 @@ from cuvee.proxies.train import device
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.job import PackJob
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.forgetting import Continual, Start
+from cuvee.tasks.study.forgetting import ContinualStart, StartCheckpoint
 
 if TYPE_CHECKING:
     from cuvee.flows.prepare import Prepared
@@ -123,7 +123,7 @@ def tokenizer(recipe: "Recipe") -> Path | None:
     return folder / "tokenizer.json"
 
 
-def measured(recipe: "Recipe", prepared: "Prepared", home: "Workspace") -> Start:
+def measured(recipe: "Recipe", prepared: "Prepared", home: "Workspace") -> StartCheckpoint:
     """Keep the checkpoint for the workers, and score it; the scores are computed once.
 
     Raises:
@@ -167,7 +167,7 @@ def measured(recipe: "Recipe", prepared: "Prepared", home: "Workspace") -> Start
             )
         )
         store.remember("beginnings", key, scores)
-    return Start(content, source, scores)
+    return StartCheckpoint(content, source, scores)
 
 
 def precision(recipe: "Recipe") -> str:
@@ -176,12 +176,12 @@ def precision(recipe: "Recipe") -> str:
     return device.precision(part.device) if part.precision == "auto" else part.precision
 
 
-def told(recipe: "Recipe", prepared: "Prepared") -> Continual | None:
+def told(recipe: "Recipe", prepared: "Prepared") -> ContinualStart | None:
     """What the report says of a continual study; None for a study that starts from nothing."""
     part = recipe.continual
     if part is None or prepared.start is None:
         return None
-    return Continual(prepared.start, tuple(part.old), part.replay, part.forget)
+    return ContinualStart(prepared.start, tuple(part.old), part.replay, part.forget)
 
 
 def sentences(recipe: "Recipe", prepared: "Prepared") -> list[str]:

@@ -22,7 +22,7 @@ from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import History, RunResult, RunSpec
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import FILE
-from cuvee.tasks.study.study import fingerprint
+from cuvee.tasks.study.study import recommendation_fingerprint
 
 SHOWN = 3  # of what differs
 EARLIER = "earlier"  # folder of a study's: what other recipes of its name left
@@ -106,11 +106,11 @@ def read(recipe: Recipe, home: Workspace) -> Finished:
             f"the files in {folder} are not those of a finished study ({error!r}); `cuvee run` "
             "writes them anew from the store"
         ) from error
-    if fingerprint(answer) != mark:
+    if recommendation_fingerprint(answer) != mark:
         raise EvidenceError(
             f"recommendation.json in {folder} is not the one that summary.json names "
-            f"({fingerprint(answer)[:12]} against {mark[:12]}): it was changed after it was made; "
-            "`cuvee run` writes it anew from the store"
+            f"({recommendation_fingerprint(answer)[:12]} against {mark[:12]}): it was changed "
+            "after it was made; `cuvee run` writes it anew from the store"
         )
     return Finished(texts["recipe.yaml"], answer, digest)
 

@@ -32,7 +32,7 @@ from cuvee.tasks import export as exports
 from cuvee.tasks.approval import approve as handoff_approval
 from cuvee.tasks.approval import manifest
 from cuvee.tasks.approval.approve import Approval, Grounds
-from cuvee.tasks.export import Blend
+from cuvee.tasks.export import ExportSpec
 from cuvee.tasks.export.documents import endings_of
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
@@ -246,7 +246,7 @@ def export(
         ApprovalError: it is not approved, or no longer stands.
         ExportError: the trainer cannot express it.
     """
-    made = exports.build(_named(form), recipe.export.formats.get(form))
+    made = exports.build_format(_named(form), recipe.export.formats.get(form))
     card, store = latest(recipe, home), Store(home.store)
     approval = None if draft else adopt(recipe, home, card)
     reasons = handoff_approval.objections(card, grounds(recipe, home), store, code=False)
@@ -255,7 +255,7 @@ def export(
     target = to or _target(home, card, form)
     whole = blend(recipe, card)
     part = whole.alone(stage) if stage else whole
-    files = exports.render(made, part)
+    files = exports.render_export(made, part)
     content = manifest.manifest(card, made, part, files, approval=approval, stage=stage)
     return manifest.write(target, files, content, store), content
 
@@ -273,19 +273,19 @@ def _named(form: str) -> str:
     if not form:
         raise RecipeError(
             "export needs a format: --format, or handoff.format in the recipe; known: "
-            f"{', '.join(exports.names())}"
+            f"{', '.join(exports.format_names())}"
         )
     return form
 
 
-def blend(recipe: Recipe, card: Card) -> Blend:
+def blend(recipe: Recipe, card: Card) -> ExportSpec:
     """What a trainer is told of a card, by a recipe's `export`.
 
     Raises:
         ExportError: at this budget a domain would repeat more often than the recipe allows.
     """
     part = recipe.export
-    made = Blend(
+    made = ExportSpec(
         name=card.name,
         domains=card.domains,
         stages=card.answer.stages,
@@ -311,7 +311,7 @@ def blend(recipe: Recipe, card: Card) -> Blend:
 
 
 def _reading(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
-    """How the study read its documents, by domain: for a `Blend`, whose trainer may read them."""
+    """How the study read its documents, by domain: for a trainer that may read them."""
     given = recipe.corpus.domains if recipe.corpus else {}
     paths = {n: p.path if isinstance(p.path, str) else tuple(p.path) for n, p in given.items()}
     return {

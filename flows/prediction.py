@@ -20,9 +20,9 @@ from cuvee.mixtures.multiscale.forecast import gains_at
 from cuvee.mixtures.recommendation import LEVEL, Estimate
 from cuvee.tasks.store.provenance import study_version
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.study import Study, fingerprint
-from cuvee.tasks.validation.calibration import score
-from cuvee.tasks.validation.hypothesis_tests import transfer
+from cuvee.tasks.study.study import Study, recommendation_fingerprint
+from cuvee.tasks.validation.calibration import score_predictions
+from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
 from cuvee.tasks.validation.paired import AVERAGE, BEST, RECOMMENDED
 from cuvee.tasks.validation.preregistration import Card, Promise, read
 
@@ -69,7 +69,7 @@ def draw_up(study: Study, schedules: Schedules, runs: Sized, store: Store, *, wr
             )
     return Card(
         study=study.name,
-        recommendation=fingerprint(answer),
+        recommendation=recommendation_fingerprint(answer),
         method=answer.method,
         claim=_claim(list(schedules), runs),
         objective=repr(study.problem.objective),
@@ -169,12 +169,12 @@ def remembered(study: Study, part: ConfirmPart | None, store: Store) -> Study:
         steps, lost = enlarge(runs, StoreEvaluator(store))
     except EvidenceError:
         return study
-    found = transfer(steps, study.confirmation, lost)
+    found = larger_size_tests(steps, study.confirmation, lost)
     promised = draw_up(study, schedules, runs, store, written="").identity
     cards, wrong = read(store)
     for sentence in wrong.values():
         current().say(f"changed: {sentence}")
-    scored = [score(store, c, found.claims) for c in cards if c.identity == promised]
+    scored = [score_predictions(store, c, found.claims) for c in cards if c.identity == promised]
     return dataclasses.replace(
         study,
         transfer=found,

@@ -27,8 +27,8 @@ from cuvee.proxies.data.quickstart_text import KINDS, quickstart
 from cuvee.proxies.data.shards import Corpus
 from cuvee.tasks.corpus import download
 from cuvee.tasks.corpus import prepare as corpora
-from cuvee.tasks.study.forgetting import Start
-from cuvee.tasks.study.study import CorpusPart
+from cuvee.tasks.study.forgetting import StartCheckpoint
+from cuvee.tasks.study.study import DomainText
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Prepared:
     corpus: Corpus
     suite: suites.Suite
     limits: Limits
-    start: Start | None = None
+    start: StartCheckpoint | None = None
     points: int = 0
     texts: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -296,10 +296,10 @@ def _corpus(
     return corpus
 
 
-def corpus_parts(prepared: Prepared) -> dict[str, CorpusPart]:
+def corpus_parts(prepared: Prepared) -> dict[str, DomainText]:
     """What became of each domain's text, for the report."""
     return {
-        entry["name"]: CorpusPart(
+        entry["name"]: DomainText(
             documents=entry["train"]["documents"],
             bytes=entry["train"]["bytes"],
             tokens=entry["train"]["tokens"],

@@ -85,15 +85,16 @@ def from_tables(recipe: Recipe) -> tuple[Problem, History]:
     return posed(recipe, read_tables(recipe))
 
 
-def read_tables(recipe: Recipe) -> tables.Tables:
+def read_tables(recipe: Recipe) -> tables.JoinedTables:
     """A recipe's two tables, joined."""
     part = recipe.tables
     if part is None:
         raise RecipeError("the recipe has no `tables`")
-    joined = tables.read(Path(part.mixtures), Path(part.scores), part.reading)
+    joined = tables.read_tables(Path(part.mixtures), Path(part.scores), part.reading)
     if joined.unread:
         current().say(
-            f"Columns with no number in any row are not read: {table_file.some(joined.unread)} "
+            "Columns with no number in any row are not read: "
+            f"{table_file.first_names(joined.unread)} "
             "(tables.targets and tables.only name what is to be read)"
         )
     if joined.rescaled:
@@ -104,7 +105,7 @@ def read_tables(recipe: Recipe) -> tables.Tables:
     return joined
 
 
-def posed(recipe: Recipe, joined: tables.Tables) -> tuple[Problem, History]:
+def posed(recipe: Recipe, joined: tables.JoinedTables) -> tuple[Problem, History]:
     """The problem that a recipe poses on its tables, and their runs.
 
     Domains are known by name and size alone, so the evidence is tied to the tables as they are.
@@ -135,14 +136,14 @@ def posed(recipe: Recipe, joined: tables.Tables) -> tuple[Problem, History]:
 
 
 def _domains(names: Sequence[str], given: Mapping[str, float], field: str) -> DomainSet:
-    sizes = tables.tokens(names, given, field=f"tables.{field}")
+    sizes = tables.domain_tokens(names, given, field=f"tables.{field}")
     return DomainSet(tuple(Domain(n, sizes[n], 4 * sizes[n], f"table:{n}") for n in names))
 
 
 def _available(recipe: Recipe) -> dict[str, int]:
     """Tokens that exist by domain; empty where the recipe does not say."""
     part = recipe.tables
-    if part is None or not (part.token_counts or tables.counted(part.sizes)):
+    if part is None or not (part.token_counts or tables.sizes_are_counts(part.sizes)):
         return {}
     return {name: round(size) for name, size in (part.token_counts or part.sizes).items()}
 
@@ -170,7 +171,7 @@ def _constraints(recipe: Recipe, domains: DomainSet) -> Constraints:
 
 
 def told(
-    answer: Recommendation, problem: Problem, recipe: Recipe, joined: tables.Tables
+    answer: Recommendation, problem: Problem, recipe: Recipe, joined: tables.JoinedTables
 ) -> Recommendation:
     """The answer with what the tables leave unknown, so that nothing is shown as if measured."""
     part, full = recipe.tables, recipe.full_scale.tokens
@@ -195,7 +196,7 @@ def told(
     if joined.left_out:
         warnings.append(
             f"{len(joined.left_out)} runs stand in one table only and were left out: "
-            f"{table_file.some(joined.left_out)}."
+            f"{table_file.first_names(joined.left_out)}."
         )
     if joined.missed > tables.ROUNDING + 1e-9:
         warnings.append(

@@ -43,7 +43,7 @@ from cuvee.tasks.report import page
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished as handoff_card
-from cuvee.tasks.study.study import Study, summary
+from cuvee.tasks.study.study import Study, study_summary
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker
 from cuvee.tasks.tracking.recorder import Tracker
@@ -234,7 +234,7 @@ def conclude(study: Study, folder: Path, tracker: Tracker) -> dict[str, Any]:
         preparing.as_task("report", write_files)(study, folder)
         bar.move("record", 0.6)
         preparing.as_task("record", tracker.conclude)(study, folder)
-    return summary(study)
+    return study_summary(study)
 
 
 def write_files(study: Study, folder: Path) -> None:
@@ -245,11 +245,11 @@ def write_files(study: Study, folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        page.write(study, folder)
+        page.write_report(study, folder)
         contents = {
             "recommendation.json": json.dumps(study.recommendation.to_json(), indent=1) + "\n",
             "recipe.yaml": study.recipe_text,
-            "summary.json": json.dumps(summary(study), indent=1) + "\n",
+            "summary.json": json.dumps(study_summary(study), indent=1) + "\n",
         }
         for name, content in contents.items():
             (folder / name).write_text(content, encoding="utf-8")

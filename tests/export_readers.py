@@ -18,7 +18,7 @@ import yaml
 
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.runs import Stage
-from cuvee.tasks.export import Blend
+from cuvee.tasks.export import ExportSpec
 
 TOKENS, SEQUENCE, BATCH = 40_960_000, 512, 16
 DOMAINS = DomainSet(
@@ -34,7 +34,7 @@ PATHS = {
     "code": ("s3://bucket/code.jsonl.gz",),
     "chat: short": ("/data/chat.jsonl",),
 }
-FIXED = Blend(
+FIXED = ExportSpec(
     "study", DOMAINS, (Stage((0.5, 0.3, 0.0, 0.2)),), TOKENS, PATHS, 7, SEQUENCE, BATCH
 )  # epochs 0.68, 1.54, 0, 2
 STAGED = dataclasses.replace(
@@ -44,20 +44,20 @@ STAGED = dataclasses.replace(
 Counts = dict[str, float]
 
 
-def once(blend: Blend) -> Blend:
+def once(blend: ExportSpec) -> ExportSpec:
     """The blend at a budget at which no domain repeats."""
     return dataclasses.replace(blend, tokens=blend.tokens // 4)
 
 
-def by_path(blend: Blend, path: str) -> str:
+def by_path(blend: ExportSpec, path: str) -> str:
     return next(name for name, given in blend.paths.items() if path in given)
 
 
-def length(blend: Blend) -> Counts:
+def length(blend: ExportSpec) -> Counts:
     return {d.name: d.tokens / d.documents for d in blend.domains}
 
 
-def exist(blend: Blend) -> Counts:
+def exist(blend: ExportSpec) -> Counts:
     return {d.name: d.tokens for d in blend.domains}
 
 
@@ -91,7 +91,7 @@ def flags(text: str) -> dict[str, str]:
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def megatron(files: dict[str, str], blend: Blend) -> Counts:
+def megatron(files: dict[str, str], blend: ExportSpec) -> Counts:
     if len(blend.stages) == 1:
         given = flags(files["arguments.txt"])
         return megatron_phase(files, blend, "", int(given["--train-samples"]))
@@ -108,7 +108,7 @@ def megatron(files: dict[str, str], blend: Blend) -> Counts:
     return drawn
 
 
-def megatron_phase(files: dict[str, str], blend: Blend, suffix: str, samples: int) -> Counts:
+def megatron_phase(files: dict[str, str], blend: ExportSpec, suffix: str, samples: int) -> Counts:
     words = files[f"blend{suffix}.txt"].split()
     weights, prefixes = [float(w) for w in words[::2]], words[1::2]
     assert all(w > 0 for w in weights), "Megatron-LM asserts that every weight is above zero"
@@ -127,7 +127,7 @@ def megatron_phase(files: dict[str, str], blend: Blend, suffix: str, samples: in
     return {by_path(blend, prefix): count * (blend.sequence or 1) for prefix, count in pairs}
 
 
-def olmo_core(files: dict[str, str], blend: Blend) -> Counts:
+def olmo_core(files: dict[str, str], blend: ExportSpec) -> Counts:
     config = yaml.safe_load(files["dataset.yaml"])
     sources, requested = config["source_list"]["sources"], config["requested_tokens"]
     assert yaml.safe_load(files["sources.yaml"])["sources"] == sources
@@ -161,7 +161,7 @@ def olmo_core(files: dict[str, str], blend: Blend) -> Counts:
     return drawn
 
 
-def mosaic(files: dict[str, str], blend: Blend, documents: bool = False) -> Counts:
+def mosaic(files: dict[str, str], blend: ExportSpec, documents: bool = False) -> Counts:
     data = yaml.safe_load(files["streams.yaml"])["train_loader"]["dataset"]
     names = list(data["streams"])
     for name, stream in data["streams"].items():
@@ -174,7 +174,7 @@ def mosaic(files: dict[str, str], blend: Blend, documents: bool = False) -> Coun
     return {name: int(count) * unit[name] for name, count in zip(names, chosen, strict=True)}
 
 
-def huggingface(files: dict[str, str], blend: Blend) -> Counts:
+def huggingface(files: dict[str, str], blend: ExportSpec) -> Counts:
     given = constants(files["mixture.py"])
     assert math.isclose(sum(given["PROBABILITIES"]), 1, abs_tol=1e-9)
     assert sum(given["COUNTS"]) == given["DOCUMENTS"]
@@ -183,7 +183,7 @@ def huggingface(files: dict[str, str], blend: Blend) -> Counts:
     return {name: n * length(blend)[name] for name, n in zip(places, given["COUNTS"], strict=True)}
 
 
-def litdata(files: dict[str, str], blend: Blend) -> Counts:
+def litdata(files: dict[str, str], blend: ExportSpec) -> Counts:
     given, size = constants(files["mixture.py"]), blend.sequence or 1
     samples = blend.tokens // size
     drawn: Counts = {}
@@ -196,7 +196,7 @@ def litdata(files: dict[str, str], blend: Blend) -> Counts:
     return {name: round(count) * size for name, count in drawn.items()}
 
 
-def levanter(files: dict[str, str], blend: Blend) -> Counts:
+def levanter(files: dict[str, str], blend: ExportSpec) -> Counts:
     data = yaml.safe_load(files["data.yaml"])["data"]
     weights, block = data["train_weights"], data["mixture_block_size"]
     assert block < 2**16 and data["stop_strategy"] == "restart"
@@ -218,7 +218,7 @@ def levanter(files: dict[str, str], blend: Blend) -> Counts:
     return drawn
 
 
-def nanotron(files: dict[str, str], blend: Blend, seed: int | None = None) -> Counts:
+def nanotron(files: dict[str, str], blend: ExportSpec, seed: int | None = None) -> Counts:
     """Its own index where a seed is given; else what it draws on average."""
     stages = yaml.safe_load(files["data_stages.yaml"])["data_stages"]
     step = (blend.sequence or 1) * (blend.batch or 1)
@@ -245,7 +245,7 @@ def nanotron(files: dict[str, str], blend: Blend, seed: int | None = None) -> Co
     return drawn
 
 
-def torchtitan(files: dict[str, str], blend: Blend) -> Counts:
+def torchtitan(files: dict[str, str], blend: ExportSpec) -> Counts:
     given = constants(files["data_config.py"])
     weights, sources = given["WEIGHTS"], given["SOURCES"]
     assert list(weights) == list(sources) == list(given["FIELDS"])
@@ -257,7 +257,7 @@ def torchtitan(files: dict[str, str], blend: Blend) -> Counts:
     return {names[n]: round(samples * w / total) * size for n, w in weights.items()}
 
 
-def axolotl(files: dict[str, str], blend: Blend) -> Counts:
+def axolotl(files: dict[str, str], blend: ExportSpec) -> Counts:
     given = yaml.safe_load(files["datasets.yaml"])
     assert given["num_epochs"] == 1 and given["val_set_size"] == 0
     documents = {d.name: d.documents for d in blend.domains}
@@ -270,7 +270,7 @@ def axolotl(files: dict[str, str], blend: Blend) -> Counts:
     return drawn
 
 
-def mixtera(files: dict[str, str], blend: Blend) -> Counts:
+def mixtera(files: dict[str, str], blend: ExportSpec) -> Counts:
     given = constants(files["mixture.py"])
     chunk, step = given["CHUNK_SIZE"], (blend.sequence or 1) * (blend.batch or 1)
     starts = [begin * step for begin, _ in given["STAGES"]]
@@ -293,7 +293,7 @@ def mixtera(files: dict[str, str], blend: Blend) -> Counts:
     return drawn
 
 
-def portable(content: dict, blend: Blend) -> Counts:
+def portable(content: dict, blend: ExportSpec) -> Counts:
     drawn: Counts = {}
     for stage in content["stages"]:
         assert math.isclose(sum(d["weight"] for d in stage["domains"]), 1, abs_tol=1e-9)
@@ -305,7 +305,7 @@ def portable(content: dict, blend: Blend) -> Counts:
     return {name: tokens for name, tokens in drawn.items() if tokens}
 
 
-def table(files: dict[str, str], blend: Blend) -> Counts:
+def table(files: dict[str, str], blend: ExportSpec) -> Counts:
     drawn: Counts = {}
     for row in csv.DictReader(io.StringIO(files["mixture.csv"], newline="")):
         tokens_here = float(row["weight"]) * int(row["stage_tokens"])

@@ -13,8 +13,8 @@ from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.recommendation import Candidate, Estimate, LawEvidence, Noise, Recommendation
 from cuvee.mixtures.runs import Failed, RunResult, Score, Stage
-from cuvee.tasks.study.study import CorpusPart, Study
-from cuvee.tasks.validation.paired import ConfirmedRun, confirmation
+from cuvee.tasks.study.study import DomainText, Study
+from cuvee.tasks.validation.paired import ConfirmedRun, paired_confirmation
 
 NAMES = ("encyclopedia", "legal", "fiction", "news", "code", "manuals", "science", "dialogue")
 TOKENS = (4_200_000, 900_000, 2_600_000, 1_900_000, 3_100_000, 700_000, 1_200_000, 500_000)
@@ -136,7 +136,7 @@ def _confirm(world, mixtures, seeds):
             value = float(problem.objective.value(row, problem.targets, row))
             runs.append(ConfirmedRun(name, value, result))
 
-    return confirmation(runs, problem.targets)
+    return paired_confirmation(runs, problem.targets)
 
 
 def synthetic_study(*, names=NAMES, confirmed=True, failures=1, seeds=(101, 102, 103)):
@@ -193,7 +193,7 @@ def synthetic_study(*, names=NAMES, confirmed=True, failures=1, seeds=(101, 102,
         recommendation=recommendation,
         history=tuple(history),
         corpus={
-            d.name: CorpusPart(
+            d.name: DomainText(
                 d.documents, d.bytes, d.tokens, 17 * i, {"reading": 3 * i, "clauses": i % 3}
             )
             for i, d in enumerate(problem.domains)

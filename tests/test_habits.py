@@ -89,6 +89,8 @@ def test_the_example_of_a_law_is_one(examples):
 
 def test_the_example_of_an_exporter_is_one(examples):
     """Catches an example whose files do not carry the shares."""
-    (text,) = export.render(export.build("weights", {"separator": " = "}), FIXED).values()
+    (text,) = export.render_export(
+        export.build_format("weights", {"separator": " = "}), FIXED
+    ).values()
     lines = dict(line.rsplit(" = ", 1) for line in text.splitlines())
     assert {name: float(share) for name, share in lines.items()} == FIXED.shares

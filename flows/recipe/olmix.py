@@ -105,7 +105,7 @@ def load(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
         raise explain(error, str(path), FitFile) from None
     _check(given, str(path))
     metrics = path.parent / given.swarm.metrics
-    measured = tables.targets_of(metrics)
+    measured = tables.score_names(metrics)
     families, weights = _objective(given, measured, str(path))
     budget = given.constraints.target_tokens
     members = [name for parts in families.values() for name in parts]

@@ -75,7 +75,7 @@ class ExportPart(Part):
     def check(self) -> None:
         """Refuse an unknown format or option, with a suggestion."""
         for name, options in self.formats.items():
-            exports.build(name, options)
+            exports.build_format(name, options)
 
 
 class HandoffPart(Part):
@@ -103,5 +103,5 @@ class HandoffPart(Part):
 
     def check(self, export: ExportPart) -> None:
         """Refuse an unknown format, and a call that cannot be made or holds a secret."""
-        exports.build(self.format, export.formats.get(self.format))
+        exports.build_format(self.format, export.formats.get(self.format))
         handoff_call.check(self.webhook, self.command, self.to)

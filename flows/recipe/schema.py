@@ -41,7 +41,7 @@ from cuvee.mixtures.runs import canonical
 from cuvee.proxies import ladder
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.study.finished import Purpose
-from cuvee.tasks.study.tables import Reading
+from cuvee.tasks.study.tables import TableReading
 from cuvee.tasks.validation.paired import AVERAGE, BASELINES, BEST, RECOMMENDED
 
 FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it
@@ -122,7 +122,7 @@ class TablesPart(Part):
     """Runs that were trained elsewhere: two CSV tables, joined by run id.
 
     `sizes` are tokens by domain, or relative sizes; they make the natural mixture. `token_counts`
-    say how much text exists where `sizes` do not. See `tasks.tables.Reading` for the others.
+    say how much text exists where `sizes` do not. See `TableReading` for the others.
     """
 
     mixtures: str
@@ -138,9 +138,9 @@ class TablesPart(Part):
     every: bool = False
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> TableReading:
         """What to read of the two tables."""
-        return Reading(
+        return TableReading(
             key=self.id,
             targets=tuple(self.targets),
             higher_is_better=tuple(self.higher_is_better),

@@ -17,7 +17,7 @@ from cuvee.mixtures.errors import CuveeError, ExportError, StorageError
 from cuvee.mixtures.runs import canonical
 from cuvee.tasks.approval import approve
 from cuvee.tasks.approval.approve import Approval
-from cuvee.tasks.export import Blend, Format
+from cuvee.tasks.export import ExportFormat, ExportSpec
 from cuvee.tasks.store.results import Store, opened
 from cuvee.tasks.study.finished import Card
 
@@ -29,8 +29,8 @@ HASH = re.compile(r"[0-9a-f]{64}")
 
 def manifest(
     card: Card,
-    form: Format,
-    blend: Blend,
+    form: ExportFormat,
+    blend: ExportSpec,
     files: Mapping[str, str],
     *,
     approval: Approval | None,
@@ -76,7 +76,7 @@ def _said(approval: Approval | None) -> dict[str, str] | None:
     return {"by": approval.by, "at": approval.at, "note": approval.note, "via": approval.via}
 
 
-def _domains(card: Card, blend: Blend, delivered: Mapping[str, float]) -> list[dict[str, Any]]:
+def _domains(card: Card, blend: ExportSpec, delivered: Mapping[str, float]) -> list[dict[str, Any]]:
     shares, epochs = blend.shares, blend.epochs
     identity = {domain.name: domain.identity for domain in card.domains}
     return [

@@ -1,7 +1,7 @@
 """Exports: a recommendation in the syntax of the trainer that will consume it.
 
 A format is one file here: a frozen dataclass under `@register("export", name)` whose fields are its
-options and whose `files` is a pure function from a `Blend` to file contents. Shares of a
+options and whose `files` is a pure function from an `ExportSpec` to file contents. Shares of a
 recommendation are shares of tokens. A format says in `unit` what its trainer takes a weight for,
 and converts; what its trainer cannot express it refuses, with the way out.
 """
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import ExportError
 from cuvee.tasks.export import delivery
-from cuvee.tasks.export.specification import Blend as Blend
+from cuvee.tasks.export.specification import ExportSpec as ExportSpec
 
 KIND = "export"
 TOKENS, DOCUMENTS, SEQUENCES = "tokens", "documents", "sequences of equal length"
@@ -20,7 +20,7 @@ TOKENS, DOCUMENTS, SEQUENCES = "tokens", "documents", "sequences of equal length
 registry.admit(KIND, __name__)
 
 
-class Format(Protocol):
+class ExportFormat(Protocol):
     """A trainer's syntax.
 
     Attributes:
@@ -41,78 +41,78 @@ class Format(Protocol):
     @property
     def needs(self) -> frozenset[str]: ...
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
         """Tokens that the trainer delivers of each domain over the whole run, by its own rounding.
 
-        Shares where the run's length is not known, as in `Blend.wanted`.
+        Shares where the run's length is not known, as in `ExportSpec.wanted`.
         """
         ...
 
-    def files(self, blend: Blend) -> dict[str, str]:
+    def files(self, spec: ExportSpec) -> dict[str, str]:
         """File name -> content."""
         ...
 
 
-def names() -> tuple[str, ...]:
+def format_names() -> tuple[str, ...]:
     """The formats that exist."""
     return registry.names(KIND)
 
 
-def build(name: str, options: Mapping[str, Any] | None = None) -> Format:
+def build_format(name: str, options: Mapping[str, Any] | None = None) -> ExportFormat:
     """A format with its options.
 
     Raises:
         UnknownName: unknown format or option, with a suggestion.
     """
-    made: Format = registry.build(KIND, {**(options or {}), "name": name})
+    made: ExportFormat = registry.build(KIND, {**(options or {}), "name": name})
     return made
 
 
-def render(form: Format, blend: Blend) -> dict[str, str]:
-    """A blend in a format: file name -> content.
+def render_export(form: ExportFormat, spec: ExportSpec) -> dict[str, str]:
+    """A specification in a format: file name -> content.
 
     Raises:
         ExportError: the trainer cannot express it or would deliver something else, or something
             that it must know is missing.
     """
-    if len(blend.stages) > 1 and not form.staged:
+    if len(spec.stages) > 1 and not form.staged:
         raise ExportError(
-            f"{form.name} has no stages, and the recommendation has {len(blend.stages)}: export "
+            f"{form.name} has no stages, and the recommendation has {len(spec.stages)}: export "
             "one at a time with --stage N, or choose a format that has them"
         )
     for need in sorted(form.needs):
-        _CHECKS[need](form, blend)
-    if blend.tokens and blend.sequence and not blend.samples and form.unit == SEQUENCES:
+        _CHECKS[need](form, spec)
+    if spec.tokens and spec.sequence and not spec.samples and form.unit == SEQUENCES:
         raise ExportError(
-            f"{form.name} counts in sequences, and the run of {blend.tokens:,} tokens is shorter "
-            f"than one of {blend.sequence:,}: raise export.tokens, or lower export.sequence_length"
+            f"{form.name} counts in sequences, and the run of {spec.tokens:,} tokens is shorter "
+            f"than one of {spec.sequence:,}: raise export.tokens, or lower export.sequence_length"
         )
-    held = terms(blend, form.unit, filled="filled" in form.needs)
-    delivery.check(form.name, held, form.delivered(blend))
-    return form.files(blend)
+    held = delivery_terms(spec, form.unit, filled="filled" in form.needs)
+    delivery.check_delivery(form.name, held, form.delivered(spec))
+    return form.files(spec)
 
 
-def terms(blend: Blend, unit: str, *, filled: bool = False) -> delivery.Terms:
-    """What the delivery of a blend is held to by a trainer that counts in a unit.
+def delivery_terms(spec: ExportSpec, unit: str, *, filled: bool = False) -> delivery.DeliveryTerms:
+    """What the delivery of a specification is held to by a trainer that counts in a unit.
 
     Rounding may cost one sequence; where its length is not known and documents are counted, half a
     document. Where each domain is packed alone (`filled`), what fills no sequence is not read.
     """
-    slack, exist = dict.fromkeys(blend.shares, float(blend.sequence or 0)), {}
-    for domain in blend.domains:
+    slack, exist = dict.fromkeys(spec.shares, float(spec.sequence or 0)), {}
+    for domain in spec.domains:
         exist[domain.name] = float(domain.tokens)
-        if blend.sequence and filled:
-            exist[domain.name] -= domain.tokens % blend.sequence
-        if not blend.sequence and unit == DOCUMENTS and domain.name in slack:
+        if spec.sequence and filled:
+            exist[domain.name] -= domain.tokens % spec.sequence
+        if not spec.sequence and unit == DOCUMENTS and domain.name in slack:
             slack[domain.name] = domain.tokens / domain.documents / 2
-    limits = {n: cap * exist[n] for n, cap in blend.caps.items()} if blend.counted else {}
-    if not blend.tokens:
-        return delivery.Terms(blend.wanted)
-    return delivery.Terms(blend.wanted, slack, limits)
+    limits = {n: cap * exist[n] for n, cap in spec.caps.items()} if spec.counted else {}
+    if not spec.tokens:
+        return delivery.DeliveryTerms(spec.wanted)
+    return delivery.DeliveryTerms(spec.wanted, slack, limits)
 
 
-def _check_paths(form: Format, blend: Blend) -> None:
-    missing = [name for name in blend.shares if not blend.paths.get(name)]
+def _check_paths(form: ExportFormat, spec: ExportSpec) -> None:
+    missing = [name for name in spec.shares if not spec.paths.get(name)]
     if missing:
         raise ExportError(
             f"{form.name} needs to know where the data lies, and export.paths names nothing for "
@@ -120,9 +120,9 @@ def _check_paths(form: Format, blend: Blend) -> None:
         )
 
 
-def _check_path(form: Format, blend: Blend) -> None:
-    _check_paths(form, blend)
-    several = [name for name in blend.shares if len(blend.paths[name]) > 1]
+def _check_path(form: ExportFormat, spec: ExportSpec) -> None:
+    _check_paths(form, spec)
+    several = [name for name in spec.shares if len(spec.paths[name]) > 1]
     if several:
         raise ExportError(
             f"{form.name} takes one path for a weight, and export.paths gives several for "
@@ -130,46 +130,46 @@ def _check_path(form: Format, blend: Blend) -> None:
         )
 
 
-def _check_tokens(form: Format, blend: Blend) -> None:
-    if not blend.tokens:
+def _check_tokens(form: ExportFormat, spec: ExportSpec) -> None:
+    if not spec.tokens:
         raise ExportError(
             f"{form.name} needs the tokens of the run: set export.tokens or full_scale.tokens"
         )
 
 
-def _check_sequence(form: Format, blend: Blend) -> None:
-    if not blend.sequence:
+def _check_sequence(form: ExportFormat, spec: ExportSpec) -> None:
+    if not spec.sequence:
         raise ExportError(
             f"{form.name} counts in sequences here: set export.sequence_length to the trainer's, "
             "in tokens"
         )
 
 
-def _check_counts(form: Format, blend: Blend) -> None:
-    _check_tokens(form, blend)
-    if not blend.counted:
+def _check_counts(form: ExportFormat, spec: ExportSpec) -> None:
+    _check_tokens(form, spec)
+    if not spec.counted:
         raise ExportError(
             f"{form.name} must know how often each domain repeats, and the tables give no tokens: "
             "set tables.token_counts"
         )
 
 
-def _check_documents(form: Format, blend: Blend) -> None:
-    if not blend.documented:
+def _check_documents(form: ExportFormat, spec: ExportSpec) -> None:
+    if not spec.documented:
         raise ExportError(
             f"{form.name} weighs documents, and of domains that come from tables their length is "
             "not known: use a format that weighs tokens"
         )
 
 
-def _check_filled(form: Format, blend: Blend) -> None:
-    if not (blend.sequence and blend.counted):
+def _check_filled(form: ExportFormat, spec: ExportSpec) -> None:
+    if not (spec.sequence and spec.counted):
         return
-    for domain in blend.domains:
-        if domain.name in blend.shares and domain.tokens < blend.sequence:
+    for domain in spec.domains:
+        if domain.name in spec.shares and domain.tokens < spec.sequence:
             raise ExportError(
                 f"{domain.name} has {domain.tokens:,} tokens, which fill no sequence of "
-                f"{blend.sequence:,}, and {form.name} packs each domain alone: lower "
+                f"{spec.sequence:,}, and {form.name} packs each domain alone: lower "
                 "export.sequence_length, or merge the domain with another"
             )
 
@@ -185,7 +185,7 @@ _CHECKS = {
 }
 
 
-def choice(form: str, option: str, value: str, allowed: Sequence[str]) -> None:
+def check_choice(form: str, option: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse an option that is none of those allowed.
 
     Raises:

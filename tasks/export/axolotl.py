@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, Blend
-from cuvee.tasks.export.documents import check_field, documents
+from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec
+from cuvee.tasks.export.documents import check_field, document_source
 from cuvee.tasks.export.literal import yaml_text
 
 
@@ -42,27 +42,27 @@ class Axolotl:
     def __post_init__(self) -> None:
         check_field("axolotl", self.field)
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
-        return blend.document_tokens(blend.document_counts())
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        return spec.document_tokens(spec.document_counts())
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        exist = {domain.name: domain.documents for domain in blend.domains}
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        exist = {domain.name: domain.documents for domain in spec.domains}
         entries: list[dict[str, Any]] = []
-        for name, count in blend.document_counts().items():
+        for name, count in spec.document_counts().items():
             passes, rest = divmod(count, exist[name])
             slices = [exist[name]] * passes + [rest] * (rest > 0)
-            entries += [self._entry(blend, name, f"train[:{number}]") for number in slices]
+            entries += [self._entry(spec, name, f"train[:{number}]") for number in slices]
         content = {
             "datasets": entries,
             "num_epochs": 1,
             "shuffle_merged_datasets": True,
             "val_set_size": 0.0,
-            "seed": blend.seed,
+            "seed": spec.seed,
         }
         return {"datasets.yaml": yaml_text(content)}
 
-    def _entry(self, blend: Blend, name: str, split: str) -> dict[str, Any]:
-        read, path = documents(blend, name, self.field), blend.path(name)
+    def _entry(self, spec: ExportSpec, name: str, split: str) -> dict[str, Any]:
+        read, path = document_source(spec, name, self.field), spec.path(name)
         if read.lines:
             raise ExportError(
                 f"Axolotl takes the lines of {path} for documents, and the study of {name} took "

@@ -1,4 +1,4 @@
-"""What a trainer delivers of a blend over the whole budget, and whether it is what was recommended.
+"""What a trainer delivers over the whole budget, and whether it is what was recommended.
 
 Trainers round: to whole documents, sequences, blocks and batches. Each format computes what its
 trainer will deliver, by the trainer's own rule; here it is held to the recommendation. No domain is
@@ -21,7 +21,7 @@ SIMULATED = 20_000  # samples up to which a greedy trainer is followed step by s
 
 
 @dataclass(frozen=True)
-class Terms:
+class DeliveryTerms:
     """What a delivery is held to.
 
     Attributes:
@@ -43,7 +43,7 @@ class Terms:
         return abs(delivered - self.wanted[name]) / self.allowed(name) if delivered else math.inf
 
 
-def check(form: str, terms: Terms, delivered: Mapping[str, float]) -> None:
+def check_delivery(form: str, terms: DeliveryTerms, delivered: Mapping[str, float]) -> None:
     """Refuse a delivery that is not what was recommended.
 
     Raises:
@@ -67,7 +67,7 @@ def check(form: str, terms: Terms, delivered: Mapping[str, float]) -> None:
             )
 
 
-def check_noise(form: str, terms: Terms, noise: Mapping[str, float]) -> None:
+def check_noise(form: str, terms: DeliveryTerms, noise: Mapping[str, float]) -> None:
     """Refuse what a trainer draws at random and may well miss.
 
     Args:
@@ -97,7 +97,9 @@ def _amount(tokens: float) -> str:
     return f"{tokens:,.0f} tokens" if tokens >= 10 or tokens == 0 else f"{tokens:.3g} tokens"
 
 
-def whole(shares: Mapping[str, float], count: int, wanted: Mapping[str, float]) -> dict[str, float]:
+def whole_units(
+    shares: Mapping[str, float], count: int, wanted: Mapping[str, float]
+) -> dict[str, float]:
     """Units of each domain where a trainer rounds a share of `count` units down or up.
 
     Which of the two is not known: what is farther from `wanted` is told, and what may be rounded to
@@ -111,7 +113,7 @@ def whole(shares: Mapping[str, float], count: int, wanted: Mapping[str, float]) 
     return drawn
 
 
-def greedy(shares: Mapping[str, float], count: int) -> dict[str, float]:
+def dealt_greedily(shares: Mapping[str, float], count: int) -> dict[str, float]:
     """Units of each domain where every sample goes to the domain that lags most, as in Megatron."""
     if count > SIMULATED:
         return {name: share * count * (share * count >= 1) for name, share in shares.items()}
@@ -122,7 +124,7 @@ def greedy(shares: Mapping[str, float], count: int) -> dict[str, float]:
     return dict(zip(shares, drawn.tolist(), strict=True))
 
 
-def spread(share: float, drawn: float, of: float) -> float:
+def sampling_deviation(share: float, drawn: float, of: float) -> float:
     """Standard deviation of a share's units among `drawn` units that are picked from `of`."""
     left = max(of - drawn, 0.0) / max(of - 1, 1.0)
     return math.sqrt(max(drawn * share * (1 - share) * left, 0.0))

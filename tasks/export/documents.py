@@ -14,7 +14,7 @@ from typing import Any
 from cuvee.mixtures.errors import ExportError
 from cuvee.proxies.data import readers
 from cuvee.proxies.data.documents import Files
-from cuvee.tasks.export.specification import Blend
+from cuvee.tasks.export.specification import ExportSpec
 
 BUILDERS = {
     **dict.fromkeys((*readers.TEXTS, *readers.PROSE), "text"),
@@ -46,7 +46,7 @@ def _documents(source: dict, field: str, separator: str | None) -> IterableDatas
 
 
 @dataclass(frozen=True)
-class Documents:
+class DocumentSource:
     """How a domain's documents are read.
 
     Attributes:
@@ -65,23 +65,25 @@ class Documents:
         return bool(self.source["path"] == TEXT)
 
 
-def documents(blend: Blend, name: str, field: str | Mapping[str, str] = "") -> Documents:
+def document_source(
+    spec: ExportSpec, name: str, field: str | Mapping[str, str] = ""
+) -> DocumentSource:
     """How a domain's documents are read.
 
     Args:
-        blend: with the domain's paths, its column and separator in the study.
+        spec: with the domain's paths, its column and separator in the study.
         name: of the domain.
         field: a format's option: the column of all domains, or of those that it names.
 
     Raises:
         ExportError: its files are of several kinds, or cannot be told.
     """
-    source = _source(blend, name)
+    source = _source(spec, name)
     given = field if isinstance(field, str) else field.get(name, "")
-    column = given or blend.fields.get(name, TEXT)
+    column = given or spec.fields.get(name, TEXT)
     if source["path"] == TEXT:
-        return Documents(source, TEXT, blend.separators.get(name))
-    return Documents(source, column, None)
+        return DocumentSource(source, TEXT, spec.separators.get(name))
+    return DocumentSource(source, column, None)
 
 
 def check_field(form: str, field: str | Mapping[str, str]) -> None:
@@ -96,12 +98,12 @@ def check_field(form: str, field: str | Mapping[str, str]) -> None:
         raise ExportError(f"{form}.field is a column's name, or names by domain; got {field!r}")
 
 
-def _source(blend: Blend, name: str) -> dict[str, Any]:
+def _source(spec: ExportSpec, name: str) -> dict[str, Any]:
     """The keywords of `load_dataset` for files of one kind, or for a name on the Hub."""
-    paths = blend.paths[name]
+    paths = spec.paths[name]
     if len(paths) == 1 and _named(paths[0]):
         return {"path": paths[0]}
-    files = [pattern for path in paths for pattern in _patterns(path, blend.endings.get(name, ()))]
+    files = [pattern for path in paths for pattern in _patterns(path, spec.endings.get(name, ()))]
     builders = sorted({_builder(path) for path in files})
     if len(builders) > 1:
         raise ExportError(

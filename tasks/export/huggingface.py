@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, Blend
-from cuvee.tasks.export.documents import READ, check_field, documents
-from cuvee.tasks.export.literal import assigned, module
+from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec
+from cuvee.tasks.export.documents import READ, check_field, document_source
+from cuvee.tasks.export.literal import python_assignments, python_module
 
 BODY = (
     """
@@ -58,13 +58,13 @@ class HuggingFace:
     def __post_init__(self) -> None:
         check_field("huggingface", self.field)
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
-        return blend.document_tokens(blend.document_counts())
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        return spec.document_tokens(spec.document_counts())
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        counts = blend.document_counts()
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        counts = spec.document_counts()
         total = sum(counts.values())
-        read = [documents(blend, name, self.field) for name in counts]
+        read = [document_source(spec, name, self.field) for name in counts]
         constants = {
             "DOMAINS": list(counts),
             "SOURCES": [dict(part.source) for part in read],
@@ -73,10 +73,10 @@ class HuggingFace:
             "COUNTS": list(counts.values()),
             "PROBABILITIES": [count / total for count in counts.values()],
             "DOCUMENTS": total,
-            "SEED": blend.seed,
+            "SEED": spec.seed,
         }
         about = (
-            f"The mixture of {blend.name}: `build()` gives its documents as a stream.\n\n"
+            f"The mixture of {spec.name}: `build()` gives its documents as a stream.\n\n"
             "Probabilities are shares of documents, counts the documents of each domain."
         )
-        return {"mixture.py": module(about, assigned(constants), BODY)}
+        return {"mixture.py": python_module(about, python_assignments(constants), BODY)}

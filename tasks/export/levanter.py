@@ -20,7 +20,7 @@ import numpy as np
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import KIND, SEQUENCES, Blend
+from cuvee.tasks.export import KIND, SEQUENCES, ExportSpec
 from cuvee.tasks.export.delivery import MORE, OFF, WAYS_OUT
 from cuvee.tasks.export.documents import check_field
 from cuvee.tasks.export.literal import yaml_text
@@ -52,25 +52,25 @@ class Levanter:
     def __post_init__(self) -> None:
         check_field("levanter", self.field)
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
-        dealing = _dealing(blend)
-        if not blend.samples:
-            return {name: drawn * (blend.tokens or 1) for name, drawn in dealing.drawn.items()}
-        return blend.in_tokens(dealing.drawn)
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        dealing = _dealing(spec)
+        if not spec.samples:
+            return {name: drawn * (spec.tokens or 1) for name, drawn in dealing.drawn.items()}
+        return spec.in_tokens(dealing.drawn)
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        shares = [blend.stage_shares(i) for i in range(len(blend.stages))]
-        dealing = _dealing(blend)
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        shares = [spec.stage_shares(i) for i in range(len(spec.stages))]
+        dealing = _dealing(spec)
         given = [_weights(stage, dealing.block) for stage in shares]
         weights: Any = given[0]
         if len(shares) > 1:
-            steps = [start // (blend.batch or 1) for start in dealing.starts]
+            steps = [start // (spec.batch or 1) for start in dealing.starts]
             weights = [[step, stage] for step, stage in zip(steps, given, strict=True)]
-        components = {name: _component(blend.paths[name]) for name in blend.shares}
+        components = {name: _component(spec.paths[name]) for name in spec.shares}
         for name, component in components.items():
             key = self.field if isinstance(self.field, str) else self.field.get(name, "")
-            if (key or blend.fields.get(name, "text")) != "text":
-                component["format"] = {"type": "text", "text_key": key or blend.fields[name]}
+            if (key or spec.fields.get(name, "text")) != "text":
+                component["format"] = {"type": "text", "text_key": key or spec.fields[name]}
         data: dict[str, Any] = {
             "components": components,
             "train_weights": weights,
@@ -99,42 +99,42 @@ class _Dealing:
     drawn: Mapping[str, float]
 
 
-def _dealing(blend: Blend) -> _Dealing:
+def _dealing(spec: ExportSpec) -> _Dealing:
     """The smallest block, from the default, that meets every share over the whole run.
 
     Raises:
         ExportError: no block does; names the domain that the best one misses.
     """
-    batch = (blend.batch or 1) if len(blend.stages) > 1 else 1
-    blend.steps()  # refuses stages without the sizes that place them
-    length = blend.samples // batch * batch
-    want = np.array(list(blend.shares.values())) * (length or 1)
+    batch = (spec.batch or 1) if len(spec.stages) > 1 else 1
+    spec.steps()  # refuses stages without the sizes that place them
+    length = spec.samples // batch * batch
+    want = np.array(list(spec.shares.values())) * (length or 1)
     allowed = np.maximum(OFF * want, 1.0 if length else 0.0)
-    most = _most(blend)
+    most = _most(spec)
     best: tuple[float, _Dealing, str] | None = None
     for blocks in _candidates(length, max(1, len(want) // 40)):
-        drawn, noise, starts, kept = _dealt(blend, blocks, batch, length)
+        drawn, noise, starts, kept = _dealt(spec, blocks, batch, length)
         kept &= drawn + SURE * noise <= most
         off = np.where(kept, (abs(drawn - want) + SURE * noise) / allowed, np.inf)
         worst = off.max(axis=1)
         met = np.flatnonzero(worst <= 1)
         at = int(met[0]) if met.size else int(np.argmin(worst))
-        counts = dict(zip(blend.shares, drawn[at].tolist(), strict=True))
-        name = list(blend.shares)[int(np.argmax(off[at]))]
+        counts = dict(zip(spec.shares, drawn[at].tolist(), strict=True))
+        name = list(spec.shares)[int(np.argmax(off[at]))]
         found = _Dealing(int(blocks[at]), tuple(int(x) for x in starts[:, at]), counts)
         if met.size:
             return found
         if best is None or worst[at] < best[0]:
             best = float(worst[at]), found, name
-    raise ExportError(_refusal(blend, best))
+    raise ExportError(_refusal(spec, best))
 
 
-def _most(blend: Blend) -> np.ndarray:
+def _most(spec: ExportSpec) -> np.ndarray:
     """Sequences (K) of each domain that its cap allows."""
-    exist = {d.name: d.tokens // (blend.sequence or 1) for d in blend.domains}
-    known = blend.counted and blend.samples
-    caps = [blend.caps.get(name, np.inf) if known else np.inf for name in blend.shares]
-    most = [MORE * cap * exist[name] + 1 for cap, name in zip(caps, blend.shares, strict=True)]
+    exist = {d.name: d.tokens // (spec.sequence or 1) for d in spec.domains}
+    known = spec.counted and spec.samples
+    caps = [spec.caps.get(name, np.inf) if known else np.inf for name in spec.shares]
+    most = [MORE * cap * exist[name] + 1 for cap, name in zip(caps, spec.shares, strict=True)]
     return np.array(most)
 
 
@@ -146,21 +146,21 @@ def _candidates(length: int, step: int) -> list[np.ndarray]:
 
 
 def _dealt(
-    blend: Blend, blocks: np.ndarray, batch: int, length: int
+    spec: ExportSpec, blocks: np.ndarray, batch: int, length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What each block draws: drawn, deviation (B, K), starts of stages (stages, B), kept (B, K).
 
     Without a length, shares; `kept` is whether every stage gives each of its domains a sequence.
     """
     unit = np.lcm(blocks, batch)
-    places = [tokens // (blend.sequence or 1) for tokens in blend.starts]
+    places = [tokens // (spec.sequence or 1) for tokens in spec.starts]
     starts = np.array([unit * np.round(place / unit).astype(int) for place in places])
     ends = np.vstack([starts[1:], np.full_like(unit, length)])
-    names = list(blend.shares)
+    names = list(spec.shares)
     drawn = np.zeros((len(blocks), len(names)))
     noise, kept = np.zeros_like(drawn), np.ones_like(drawn, dtype=bool)
-    for i in range(len(blend.stages)):
-        given = blend.stage_shares(i)
+    for i in range(len(spec.stages)):
+        given = spec.stage_shares(i)
         columns = [names.index(name) for name in given]
         counts = _counts(np.array(list(given.values())), blocks)
         part = counts / blocks[:, None]
@@ -201,9 +201,9 @@ def _weights(shares: Mapping[str, float], block: int) -> dict[str, float]:
     return dict(zip(shares, moved.tolist(), strict=True))
 
 
-def _refusal(blend: Blend, best: tuple[float, _Dealing, str] | None) -> str:
-    for i in range(len(blend.stages)):
-        for name, share in blend.stage_shares(i).items():
+def _refusal(spec: ExportSpec, best: tuple[float, _Dealing, str] | None) -> str:
+    for i in range(len(spec.stages)):
+        for name, share in spec.stage_shares(i).items():
             if share * LARGEST < 1:
                 return (
                     f"{name} has a share of {share:.3g}, less than one sequence of Levanter's "
@@ -211,8 +211,8 @@ def _refusal(blend: Blend, best: tuple[float, _Dealing, str] | None) -> str:
                     "share from below, or to zero, in the recipe's constraints"
                 )
     _, dealing, name = best or (0.0, None, "a domain")
-    got, want = (dealing.drawn[name] if dealing else 0.0), blend.wanted[name]
-    got *= (blend.sequence or 1) if blend.samples else (blend.tokens or 1)
+    got, want = (dealing.drawn[name] if dealing else 0.0), spec.wanted[name]
+    got *= (spec.sequence or 1) if spec.samples else (spec.tokens or 1)
     return (
         f"Levanter deals out whole sequences of a block, and no block up to {LARGEST} meets every "
         f"share: of {name} the best would deliver {got:,.6g} where {want:,.6g} are recommended. "

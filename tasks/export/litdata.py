@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, Blend, choice
-from cuvee.tasks.export.delivery import whole
-from cuvee.tasks.export.literal import DEALER, assigned, module
+from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, ExportSpec, check_choice
+from cuvee.tasks.export.delivery import whole_units
+from cuvee.tasks.export.literal import DEALER, python_assignments, python_module
 
 PACKED = "packed"
 
@@ -86,7 +86,7 @@ class LitData:
     staged: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        choice("litdata", "samples", self.samples, (PACKED, DOCUMENTS))
+        check_choice("litdata", "samples", self.samples, (PACKED, DOCUMENTS))
 
     @property
     def unit(self) -> str:
@@ -97,40 +97,40 @@ class LitData:
         special = {"documents"} if self.unit == DOCUMENTS else {"filled"}
         return frozenset({"path", "counts"} | special)
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
         if self.samples == DOCUMENTS:
-            shares, wanted = blend.document_shares(blend.shares), blend.wanted_documents
-            drawn = whole(shares, sum(blend.document_counts().values()), wanted)
-            return blend.document_tokens(drawn)
+            shares, wanted = spec.document_shares(spec.shares), spec.wanted_documents
+            drawn = whole_units(shares, sum(spec.document_counts().values()), wanted)
+            return spec.document_tokens(drawn)
         return (
-            blend.in_tokens(whole(blend.shares, blend.samples, blend.wanted_samples))
-            if blend.samples
-            else blend.wanted
+            spec.in_tokens(whole_units(spec.shares, spec.samples, spec.wanted_samples))
+            if spec.samples
+            else spec.wanted
         )
 
-    def _copies(self, blend: Blend) -> dict[str, int]:
+    def _copies(self, spec: ExportSpec) -> dict[str, int]:
         """How often each domain is listed, so that none of its copies ends before the run."""
-        exist = {d.name: d.documents for d in blend.domains}
-        counts: Mapping[str, float] = blend.document_counts() if self.samples == DOCUMENTS else {}
+        exist = {d.name: d.documents for d in spec.domains}
+        counts: Mapping[str, float] = spec.document_counts() if self.samples == DOCUMENTS else {}
         if self.samples == PACKED:
-            exist = {d.name: d.tokens // (blend.sequence or 1) for d in blend.domains}
-            counts = blend.wanted_samples
+            exist = {d.name: d.tokens // (spec.sequence or 1) for d in spec.domains}
+            counts = spec.wanted_samples
         return {n: max(1, math.ceil(math.ceil(count) / exist[n])) for n, count in counts.items()}
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        shares = blend.shares
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        shares = spec.shares
         if self.samples == DOCUMENTS:
-            shares = blend.document_shares(shares)
-        repeats = self._copies(blend)
+            shares = spec.document_shares(shares)
+        repeats = self._copies(spec)
         paths, weights, domains = [], [], []
         for name, share in shares.items():
             copies = repeats[name]
-            paths += [blend.path(name)] * copies
+            paths += [spec.path(name)] * copies
             weights += [share / copies] * copies
             domains += [name] * copies
-        constants = {"DOMAINS": domains, "PATHS": paths, "WEIGHTS": weights, "SEED": blend.seed}
+        constants = {"DOMAINS": domains, "PATHS": paths, "WEIGHTS": weights, "SEED": spec.seed}
         about = (
-            f"The mixture of {blend.name}: `build()` gives it as a LitData stream.\n\n"
+            f"The mixture of {spec.name}: `build()` gives it as a LitData stream.\n\n"
             f"Weights are shares of {self.unit}; a domain that repeats is listed more than once."
         )
-        return {"mixture.py": module(about, assigned(constants), BODY)}
+        return {"mixture.py": python_module(about, python_assignments(constants), BODY)}

@@ -28,7 +28,7 @@ def yaml_text(value: Any) -> str:
     return yaml.dump(value, Dumper=_Plain, sort_keys=False)
 
 
-def assigned(constants: Mapping[str, Any]) -> str:
+def python_assignments(constants: Mapping[str, Any]) -> str:
     """Constants as assignments. Values are plain, so that what is written is only data."""
     lines = []
     for name, value in constants.items():
@@ -36,7 +36,7 @@ def assigned(constants: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def module(about: str, constants: str, body: str) -> str:
+def python_module(about: str, constants: str, body: str) -> str:
     """A module: what it is, its constants, its code. `about` may hold any text."""
     safe = about.replace("\\", "\\\\").replace('"""', "'''")
     return f'"""{safe}\n"""\n\n{constants}\n{body.strip()}\n'

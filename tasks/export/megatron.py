@@ -19,8 +19,8 @@ from typing import ClassVar
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import KIND, SEQUENCES, Blend
-from cuvee.tasks.export.delivery import SIMULATED, WAYS_OUT, greedy
+from cuvee.tasks.export import KIND, SEQUENCES, ExportSpec
+from cuvee.tasks.export.delivery import SIMULATED, WAYS_OUT, dealt_greedily
 from cuvee.tasks.export.literal import yaml_text
 
 SPLIT = "100,0,0"
@@ -36,36 +36,36 @@ class Megatron:
     unit: ClassVar[str] = SEQUENCES
     needs: ClassVar[frozenset[str]] = frozenset({"path"})
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
-        if not blend.samples:
-            return blend.wanted
-        drawn = dict.fromkeys(blend.shares, 0.0)
-        for shares, samples in _phases_drawn(blend):
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        if not spec.samples:
+            return spec.wanted
+        drawn = dict.fromkeys(spec.shares, 0.0)
+        for shares, samples in _phases_drawn(spec):
             _check_margin(shares, samples)
-            for name, count in greedy(shares, samples).items():
+            for name, count in dealt_greedily(shares, samples).items():
                 drawn[name] += count
-        return blend.in_tokens(drawn)
+        return spec.in_tokens(drawn)
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        if len(blend.stages) == 1:
-            pairs = self._pairs(blend, blend.shares)
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        if len(spec.stages) == 1:
+            pairs = self._pairs(spec, spec.shares)
             return {
                 "blend.txt": _text(pairs),
                 "nemo.yaml": _nemo(pairs),
-                "arguments.txt": _arguments(blend, "blend.txt"),
+                "arguments.txt": _arguments(spec, "blend.txt"),
             }
         files = {}
-        for i in range(len(blend.stages)):
-            pairs = self._pairs(blend, blend.stage_shares(i))
+        for i in range(len(spec.stages)):
+            pairs = self._pairs(spec, spec.stage_shares(i))
             files[f"blend-{i + 1}.txt"] = _text(pairs)
             files[f"nemo-{i + 1}.yaml"] = _nemo(pairs)
-            files[f"arguments-{i + 1}.txt"] = _arguments(blend, f"blend-{i + 1}.txt")
+            files[f"arguments-{i + 1}.txt"] = _arguments(spec, f"blend-{i + 1}.txt")
         return files
 
-    def _pairs(self, blend: Blend, shares: Mapping[str, float]) -> list[str]:
+    def _pairs(self, spec: ExportSpec, shares: Mapping[str, float]) -> list[str]:
         pairs: list[str] = []
         for name, share in shares.items():
-            prefix = blend.path(name)
+            prefix = spec.path(name)
             for ending in (".bin", ".idx"):
                 prefix = prefix.removesuffix(ending)
             if not prefix or len(prefix.split()) != 1 or prefix != prefix.strip():
@@ -86,41 +86,41 @@ def _nemo(pairs: list[str]) -> str:
     return yaml_text({"dataset": {"paths": pairs, "split": SPLIT}})
 
 
-def _arguments(blend: Blend, file: str) -> str:
-    words = [f"--data-args-path {file}", f"--split {SPLIT}", f"--seed {blend.seed}"]
-    if blend.sequence:
-        words.append(f"--seq-length {blend.sequence}")
-    if blend.samples and len(blend.stages) == 1:
-        words.append(f"--train-samples {_run_samples(blend)}")
-    if len(blend.stages) > 1:
-        words += _phases(blend)
+def _arguments(spec: ExportSpec, file: str) -> str:
+    words = [f"--data-args-path {file}", f"--split {SPLIT}", f"--seed {spec.seed}"]
+    if spec.sequence:
+        words.append(f"--seq-length {spec.sequence}")
+    if spec.samples and len(spec.stages) == 1:
+        words.append(f"--train-samples {_run_samples(spec)}")
+    if len(spec.stages) > 1:
+        words += _phases(spec)
     return "\n".join(words) + "\n"
 
 
-def _phases(blend: Blend) -> list[str]:
+def _phases(spec: ExportSpec) -> list[str]:
     """Phases are counted in iterations of one global batch size."""
-    ends = blend.steps()[1:]
-    iterations = blend.tokens // ((blend.batch or 1) * (blend.sequence or 1))
+    ends = spec.steps()[1:]
+    iterations = spec.tokens // ((spec.batch or 1) * (spec.sequence or 1))
     return [
-        f"--global-batch-size {blend.batch}",
+        f"--global-batch-size {spec.batch}",
         f"--train-iters {iterations}",
         f"--phase-transition-iterations {','.join(map(str, ends))}",
     ]
 
 
-def _run_samples(blend: Blend) -> int:
+def _run_samples(spec: ExportSpec) -> int:
     """Samples of the run: whole batches where their size is known: Megatron ends with one."""
-    return (blend.batch or 1) * blend.whole_steps
+    return (spec.batch or 1) * spec.whole_steps
 
 
-def _phases_drawn(blend: Blend) -> list[tuple[dict[str, float], int]]:
+def _phases_drawn(spec: ExportSpec) -> list[tuple[dict[str, float], int]]:
     """Shares and samples of each phase."""
-    if len(blend.stages) == 1:
-        return [(blend.shares, _run_samples(blend))]
-    begins = [step * (blend.batch or 1) for step in blend.steps()]
-    ends = [*begins[1:], blend.samples // (blend.batch or 1) * (blend.batch or 1)]
+    if len(spec.stages) == 1:
+        return [(spec.shares, _run_samples(spec))]
+    begins = [step * (spec.batch or 1) for step in spec.steps()]
+    ends = [*begins[1:], spec.samples // (spec.batch or 1) * (spec.batch or 1)]
     return [
-        (blend.stage_shares(i), end - begin)
+        (spec.stage_shares(i), end - begin)
         for i, (begin, end) in enumerate(zip(begins, ends, strict=True))
     ]
 
@@ -129,7 +129,7 @@ def _check_margin(shares: Mapping[str, float], samples: int) -> None:
     """Megatron rounds every prefix up, and stops where their sum then oversamples one."""
     planned = {name: math.ceil(share * samples) for name, share in shares.items()}
     total = sum(planned.values())
-    drawn = greedy(shares, total)
+    drawn = dealt_greedily(shares, total)
     for name, most in planned.items():
         if drawn[name] + (total > SIMULATED) > math.ceil(most * SURPLUS):
             raise ExportError(

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, Blend, terms
+from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec, delivery_terms
 from cuvee.tasks.export.delivery import MORE
-from cuvee.tasks.export.literal import assigned, module
+from cuvee.tasks.export.literal import python_assignments, python_module
 
 CHUNKS = range(1 << 10, (1 << 16) + 1, 1 << 9)
 
@@ -66,12 +66,12 @@ class Mixtera:
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ExportError(f"mixtera.chunk_size is at least 1; got {self.chunk_size}")
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
-        drawn = self._drawn(blend, self._chunk(blend))
-        slack = terms(blend, DOCUMENTS).slack
-        for domain in blend.domains if blend.counted else ():
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        drawn = self._drawn(spec, self._chunk(spec))
+        slack = delivery_terms(spec, DOCUMENTS).slack
+        for domain in spec.domains if spec.counted else ():
             most = MORE * domain.tokens + slack.get(domain.name, 0.0)
-            if drawn.get(domain.name, 0.0) > most and blend.tokens:
+            if drawn.get(domain.name, 0.0) > most and spec.tokens:
                 raise ExportError(
                     f"Mixtera reads data once and ends where a domain runs out, and {domain.name} "
                     f"is to be read {drawn[domain.name] / domain.tokens:.2f} times: bound its "
@@ -79,30 +79,30 @@ class Mixtera:
                 )
         return drawn
 
-    def _drawn(self, blend: Blend, chunk: int) -> dict[str, float]:
+    def _drawn(self, spec: ExportSpec, chunk: int) -> dict[str, float]:
         """Tokens by domain, each chunk's documents in whole numbers."""
-        begins = [0] if len(blend.stages) == 1 else [blend.batch_tokens * s for s in blend.steps()]
-        drawn = dict.fromkeys(blend.shares, 0.0)
-        for i, end in enumerate([*begins[1:], blend.tokens or 1]):
-            shares = blend.document_shares(blend.stage_shares(i))
-            part = blend.document_tokens(_apportioned(shares, chunk))
+        begins = [0] if len(spec.stages) == 1 else [spec.batch_tokens * s for s in spec.steps()]
+        drawn = dict.fromkeys(spec.shares, 0.0)
+        for i, end in enumerate([*begins[1:], spec.tokens or 1]):
+            shares = spec.document_shares(spec.stage_shares(i))
+            part = spec.document_tokens(_apportioned(shares, chunk))
             total = sum(part.values())
             for name, tokens in part.items():
                 drawn[name] += (end - begins[i]) * tokens / total
         return drawn
 
-    def _chunk(self, blend: Blend) -> int:
+    def _chunk(self, spec: ExportSpec) -> int:
         if self.chunk_size is not None:
             return self.chunk_size
-        met = terms(blend, DOCUMENTS)
+        met = delivery_terms(spec, DOCUMENTS)
         for chunk in CHUNKS:
             try:
-                drawn = self._drawn(blend, chunk)
+                drawn = self._drawn(spec, chunk)
             except ExportError:
                 continue  # a domain gets none of so few
             if all(abs(drawn[n] - want) <= met.allowed(n) for n, want in met.wanted.items()):
                 return chunk
-        shares = blend.document_shares(blend.shares)
+        shares = spec.document_shares(spec.shares)
         name = min(shares, key=lambda n: shares[n])
         raise ExportError(
             f"no chunk of up to {CHUNKS[-1]} documents gives {name} its share of them, "
@@ -110,23 +110,23 @@ class Mixtera:
             f"{int(50 / shares[name])}, or bound its share from below or to zero"
         )
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        stages = [(step, self._stage(blend, i)) for i, step in enumerate(blend.steps())]
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        stages = [(step, self._stage(spec, i)) for i, step in enumerate(spec.steps())]
         constants: dict[str, Any] = {
             "STAGES": stages,
             "PROPERTY": self.property,
-            "CHUNK_SIZE": self._chunk(blend),
+            "CHUNK_SIZE": self._chunk(spec),
         }
         about = (
-            f"The mixture of {blend.name}: `build()` gives it for Mixtera.\n\n"
+            f"The mixture of {spec.name}: `build()` gives it for Mixtera.\n\n"
             "Stages are (first step, mixture) pairs, a mixture (values of the property, share of "
             "documents) pairs."
         )
-        return {"mixture.py": module(about, assigned(constants), BODY)}
+        return {"mixture.py": python_module(about, python_assignments(constants), BODY)}
 
-    def _stage(self, blend: Blend, index: int) -> list[tuple[list[str], float]]:
-        shares = blend.document_shares(blend.stage_shares(index))
-        return [(list(blend.paths.get(name) or (name,)), w) for name, w in shares.items()]
+    def _stage(self, spec: ExportSpec, index: int) -> list[tuple[list[str], float]]:
+        shares = spec.document_shares(spec.stage_shares(index))
+        return [(list(spec.paths.get(name) or (name,)), w) for name, w in shares.items()]
 
 
 def _apportioned(shares: Mapping[str, float], chunk: int) -> dict[str, int]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, Blend, choice
-from cuvee.tasks.export.delivery import whole
+from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, ExportSpec, check_choice
+from cuvee.tasks.export.delivery import whole_units
 from cuvee.tasks.export.literal import yaml_text
 
 PACKED = "packed"
@@ -36,7 +36,7 @@ class Mosaic:
     staged: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        choice("mosaic", "samples", self.samples, (PACKED, DOCUMENTS))
+        check_choice("mosaic", "samples", self.samples, (PACKED, DOCUMENTS))
 
     @property
     def unit(self) -> str:
@@ -48,28 +48,28 @@ class Mosaic:
         counting = {"sequence", "filled"} if packed else {"documents", "counts"}
         return frozenset({"path", "tokens"} | counting)
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
         packed = self.samples == PACKED
-        wanted = blend.wanted_samples if packed else blend.wanted_documents
-        samples = whole(*self._samples(blend), wanted)
-        return blend.in_tokens(samples) if packed else blend.document_tokens(samples)
+        wanted = spec.wanted_samples if packed else spec.wanted_documents
+        samples = whole_units(*self._samples(spec), wanted)
+        return spec.in_tokens(samples) if packed else spec.document_tokens(samples)
 
-    def _samples(self, blend: Blend) -> tuple[dict[str, float], int]:
+    def _samples(self, spec: ExportSpec) -> tuple[dict[str, float], int]:
         """Shares of samples, and samples of the run."""
         if self.samples == PACKED:
-            return blend.shares, blend.samples
-        return blend.document_shares(blend.shares), sum(blend.document_counts().values())
+            return spec.shares, spec.samples
+        return spec.document_shares(spec.shares), sum(spec.document_counts().values())
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        shares, size = self._samples(blend)
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        shares, size = self._samples(spec)
         streams = {
-            name: {**self._place(blend.path(name)), "proportion": share}
+            name: {**self._place(spec.path(name)), "proportion": share}
             for name, share in shares.items()
         }
         dataset: dict[str, Any] = {"streams": streams, "epoch_size": size}
-        dataset |= {"shuffle": True, "shuffle_seed": blend.seed}
-        if blend.sequence:
-            dataset["max_seq_len"] = blend.sequence
+        dataset |= {"shuffle": True, "shuffle_seed": spec.seed}
+        if spec.sequence:
+            dataset["max_seq_len"] = spec.sequence
         loader = {"train_loader": {"name": "text", "dataset": dataset}}
         return {"streams.yaml": yaml_text(loader)}
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import KIND, SEQUENCES, Blend, terms
-from cuvee.tasks.export.delivery import MORE, check_noise, greedy, spread
+from cuvee.tasks.export import KIND, SEQUENCES, ExportSpec, delivery_terms
+from cuvee.tasks.export.delivery import MORE, check_noise, dealt_greedily, sampling_deviation
 from cuvee.tasks.export.literal import yaml_text
 
 
@@ -34,28 +34,30 @@ class Nanotron:
     unit: ClassVar[str] = SEQUENCES
     needs: ClassVar[frozenset[str]] = frozenset({"path", "filled"})
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
-        if not (blend.samples and blend.counted):
-            return blend.wanted
-        begins = [step * (blend.batch or 1) for step in blend.steps()]
-        drawn = dict.fromkeys(blend.shares, 0.0)
-        deviations = dict.fromkeys(blend.shares, 0.0)
-        last = blend.samples // (blend.batch or 1) * (blend.batch or 1)
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        if not (spec.samples and spec.counted):
+            return spec.wanted
+        begins = [step * (spec.batch or 1) for step in spec.steps()]
+        drawn = dict.fromkeys(spec.shares, 0.0)
+        deviations = dict.fromkeys(spec.shares, 0.0)
+        last = spec.samples // (spec.batch or 1) * (spec.batch or 1)
         for i, end in enumerate([*begins[1:], last]):
-            shares, samples = blend.stage_shares(i), end - begins[i]
-            exist = {d.name: d.tokens // (blend.sequence or 1) for d in blend.domains}
+            shares, samples = spec.stage_shares(i), end - begins[i]
+            exist = {d.name: d.tokens // (spec.sequence or 1) for d in spec.domains}
             indexed = sum(exist[name] for name in shares)
-            for name, count in greedy(shares, indexed).items():
+            for name, count in dealt_greedily(shares, indexed).items():
                 drawn[name] += samples * count / indexed
-                deviations[name] += spread(shares[name], samples % indexed, indexed) ** 2
-                self._check_readings(blend, name, samples / indexed * max(1, count / exist[name]))
-        noise = {name: (blend.sequence or 1) * value**0.5 for name, value in deviations.items()}
-        check_noise("nanotron", terms(blend, SEQUENCES), noise)
-        return blend.in_tokens(drawn)
+                deviations[name] += (
+                    sampling_deviation(shares[name], samples % indexed, indexed) ** 2
+                )
+                self._check_readings(spec, name, samples / indexed * max(1, count / exist[name]))
+        noise = {name: (spec.sequence or 1) * value**0.5 for name, value in deviations.items()}
+        check_noise("nanotron", delivery_terms(spec, SEQUENCES), noise)
+        return spec.in_tokens(drawn)
 
-    def _check_readings(self, blend: Blend, name: str, readings: float) -> None:
+    def _check_readings(self, spec: ExportSpec, name: str, readings: float) -> None:
         """Each reading of the index takes the same samples again, not others of the folder."""
-        cap = blend.caps.get(name, math.inf)
+        cap = spec.caps.get(name, math.inf)
         if readings > max(1.0, cap * MORE):
             raise ExportError(
                 f"nanotron would read the same samples of {name} {readings:.2f} times, and "
@@ -64,21 +66,21 @@ class Nanotron:
                 "another format"
             )
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        stages = [self._stage(blend, i, step + 1) for i, step in enumerate(blend.steps())]
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        stages = [self._stage(spec, i, step + 1) for i, step in enumerate(spec.steps())]
         return {"data_stages.yaml": yaml_text({"data_stages": stages})}
 
-    def _stage(self, blend: Blend, index: int, step: int) -> dict[str, Any]:
-        shares = blend.stage_shares(index)
+    def _stage(self, spec: ExportSpec, index: int, step: int) -> dict[str, Any]:
+        shares = spec.stage_shares(index)
         return {
             "name": f"stage-{index + 1}",
             "start_training_step": step,
             "data": {
                 "dataset": {
-                    "dataset_folder": [blend.path(name) for name in shares],
+                    "dataset_folder": [spec.path(name) for name in shares],
                     "dataset_weights": list(shares.values()),
                 },
                 "num_loading_workers": self.workers,
-                "seed": blend.seed,
+                "seed": spec.seed,
             },
         }

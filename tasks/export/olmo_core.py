@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import KIND, TOKENS, Blend
+from cuvee.tasks.export import KIND, TOKENS, ExportSpec
 from cuvee.tasks.export.literal import yaml_text
 
 SLACK = 1.01  # whole sequences of every path, and the last batch, need a little more
@@ -31,43 +31,43 @@ class OlmoCore:
     unit: ClassVar[str] = TOKENS
     needs: ClassVar[frozenset[str]] = frozenset({"paths", "counts", "filled"})
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
-        if not (blend.sequence and blend.batch):
-            return blend.wanted
-        files = _files(blend)
-        _apportion(files, _requested(blend) // blend.sequence)
-        drawn = dict.fromkeys(blend.shares, 0.0)
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        if not (spec.sequence and spec.batch):
+            return spec.wanted
+        files = _files(spec)
+        _apportion(files, _requested(spec) // spec.sequence)
+        drawn = dict.fromkeys(spec.shares, 0.0)
         for file in files:
             drawn[file.name] += file.planned
-        return blend.in_tokens(drawn)
+        return spec.in_tokens(drawn)
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        sized = blend.sequence and blend.batch
-        longer = _requested(blend) / blend.tokens if sized else 1.0
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        sized = spec.sequence and spec.batch
+        longer = _requested(spec) / spec.tokens if sized else 1.0
         sources = [
             {
                 "source_name": name,
                 "target_ratio": share,
-                "paths": list(blend.paths[name]),
-                "max_repetition_ratio": _repeats(blend.epochs[name] * longer),
+                "paths": list(spec.paths[name]),
+                "max_repetition_ratio": _repeats(spec.epochs[name] * longer),
             }
-            for name, share in blend.shares.items()
+            for name, share in spec.shares.items()
         ]
         files = {"sources.yaml": yaml_text({"sources": sources})}
         if sized:
             whole = {
                 "source_list": {"sources": sources},
-                "requested_tokens": _requested(blend),
-                "global_batch_size": blend.batch_tokens,
-                "seed": blend.seed,
+                "requested_tokens": _requested(spec),
+                "global_batch_size": spec.batch_tokens,
+                "seed": spec.seed,
             }
             files["dataset.yaml"] = yaml_text(whole)
         return files
 
 
-def _requested(blend: Blend) -> int:
+def _requested(spec: ExportSpec) -> int:
     """Tokens of the run in whole batches, which OLMo-core would round up to."""
-    return blend.batch_tokens * blend.whole_steps
+    return spec.batch_tokens * spec.whole_steps
 
 
 @dataclass
@@ -80,16 +80,16 @@ class _File:
     lost: float
 
 
-def _files(blend: Blend) -> list[_File]:
+def _files(spec: ExportSpec) -> list[_File]:
     """What OLMo-core plans to take of each reading of each file; files of a domain are taken alike.
 
     The order and the roundings are those of `get_paths_and_tokens_for_source`.
     """
-    length, exist = blend.sequence or 1, {d.name: d.tokens for d in blend.domains}
+    length, exist = spec.sequence or 1, {d.name: d.tokens for d in spec.domains}
     found = []
-    for name, share in blend.shares.items():
-        number = sum(_count(path) for path in blend.paths[name])
-        size, left = exist[name] // number, int(_requested(blend) * share) / exist[name]
+    for name, share in spec.shares.items():
+        number = sum(_count(path) for path in spec.paths[name])
+        size, left = exist[name] // number, int(_requested(spec) * share) / exist[name]
         while left > 0:
             tokens = math.ceil(size * min(1.0, left))
             planned = min(tokens // length, size // length)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import KIND, TOKENS, Blend
+from cuvee.tasks.export import KIND, TOKENS, ExportSpec
 from cuvee.tasks.export.literal import yaml_text
 
 COLUMNS = (
@@ -21,46 +21,46 @@ COLUMNS = (
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell that is computed begins with
 
 
-def content(blend: Blend) -> dict[str, Any]:
-    """A blend as plain values."""
+def portable_content(spec: ExportSpec) -> dict[str, Any]:
+    """A specification as plain values."""
     return {
         "format": "cuvee-mixture",
         "version": 1,
-        "name": blend.name,
+        "name": spec.name,
         "unit": TOKENS,
-        "target_tokens": blend.tokens or None,
-        "seed": blend.seed,
-        "stages": [_stage(blend, i) for i in range(len(blend.stages))],
+        "target_tokens": spec.tokens or None,
+        "seed": spec.seed,
+        "stages": [_stage(spec, i) for i in range(len(spec.stages))],
     }
 
 
-def _stage(blend: Blend, index: int) -> dict[str, Any]:
-    stage, start = blend.stages[index], blend.starts[index]
-    end = blend.starts[index + 1] if index + 1 < len(blend.stages) else blend.tokens
+def _stage(spec: ExportSpec, index: int) -> dict[str, Any]:
+    stage, start = spec.stages[index], spec.starts[index]
+    end = spec.starts[index + 1] if index + 1 < len(spec.stages) else spec.tokens
     return {
         "start_token": start,
         "tokens": (end - start) or None,
         "share": stage.share,
-        "domains": _domains(blend, index, end - start),
+        "domains": _domains(spec, index, end - start),
     }
 
 
-def _domains(blend: Blend, index: int, tokens: int) -> list[dict[str, Any]]:
-    shares = blend.stage_shares(index)
-    documents = blend.document_shares(shares) if blend.documented else {}
+def _domains(spec: ExportSpec, index: int, tokens: int) -> list[dict[str, Any]]:
+    shares = spec.stage_shares(index)
+    documents = spec.document_shares(shares) if spec.documented else {}
     rows = []
-    for domain in blend.domains:
+    for domain in spec.domains:
         share = shares.get(domain.name, 0.0)
-        known = blend.counted and tokens
+        known = spec.counted and tokens
         rows.append(
             {
                 "name": domain.name,
                 "weight": share,
-                "document_weight": documents.get(domain.name, 0.0) if blend.documented else None,
+                "document_weight": documents.get(domain.name, 0.0) if spec.documented else None,
                 "tokens": round(share * tokens) if tokens else None,
-                "available_tokens": domain.tokens if blend.counted else None,
+                "available_tokens": domain.tokens if spec.counted else None,
                 "epochs": share * tokens / domain.tokens if known else None,
-                "paths": list(blend.paths.get(domain.name, ())),
+                "paths": list(spec.paths.get(domain.name, ())),
             }
         )
     return rows
@@ -73,8 +73,8 @@ class Whole:
     unit: ClassVar[str] = TOKENS
     needs: ClassVar[frozenset[str]] = frozenset()
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
-        return blend.wanted
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        return spec.wanted
 
 
 @register(KIND, "json")
@@ -82,8 +82,10 @@ class Whole:
 class Json(Whole):
     """The whole as JSON."""
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        return {"mixture.json": json.dumps(content(blend), indent=1, allow_nan=False) + "\n"}
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        return {
+            "mixture.json": json.dumps(portable_content(spec), indent=1, allow_nan=False) + "\n"
+        }
 
 
 @register(KIND, "yaml")
@@ -91,8 +93,8 @@ class Json(Whole):
 class Yaml(Whole):
     """The whole as YAML."""
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        return {"mixture.yaml": yaml_text(content(blend))}
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        return {"mixture.yaml": yaml_text(portable_content(spec))}
 
 
 @register(KIND, "csv")
@@ -103,11 +105,11 @@ class Csv(Whole):
     A name that a spreadsheet would take for a formula gets an apostrophe in front.
     """
 
-    def files(self, blend: Blend) -> dict[str, str]:
+    def files(self, spec: ExportSpec) -> dict[str, str]:
         text = io.StringIO()
         rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         rows.writeheader()
-        for number, stage in enumerate(content(blend)["stages"], start=1):
+        for number, stage in enumerate(portable_content(spec)["stages"], start=1):
             place = {"start_token": stage["start_token"], "stage_tokens": stage["tokens"]}
             for domain in stage["domains"]:
                 values = {k: v for k, v in domain.items() if k != "name"}

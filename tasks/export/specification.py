@@ -18,7 +18,7 @@ DIGITS = 12  # significant ones of a weight: sums stay within 1e-11 of one
 
 
 @dataclass(frozen=True)
-class Blend:
+class ExportSpec:
     """What a trainer is told: which domains, in which shares, from where, and for how long.
 
     Attributes:
@@ -174,7 +174,7 @@ class Blend:
             )
         return tuple(begins)
 
-    def alone(self, number: int) -> "Blend":
+    def alone(self, number: int) -> "ExportSpec":
         """One stage (from 1) as a run of its own.
 
         Raises:

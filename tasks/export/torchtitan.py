@@ -16,10 +16,10 @@ from typing import ClassVar
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import KIND, SEQUENCES, Blend
-from cuvee.tasks.export.delivery import whole
-from cuvee.tasks.export.documents import READ, check_field, documents
-from cuvee.tasks.export.literal import DEALER, assigned, module
+from cuvee.tasks.export import KIND, SEQUENCES, ExportSpec
+from cuvee.tasks.export.delivery import whole_units
+from cuvee.tasks.export.documents import READ, check_field, document_source
+from cuvee.tasks.export.literal import DEALER, python_assignments, python_module
 
 BODY = (
     """
@@ -97,30 +97,30 @@ class TorchTitan:
     def __post_init__(self) -> None:
         check_field("torchtitan", self.field)
 
-    def delivered(self, blend: Blend) -> dict[str, float]:
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
         return (
-            blend.in_tokens(whole(blend.shares, blend.samples, blend.wanted_samples))
-            if blend.samples
-            else blend.wanted
+            spec.in_tokens(whole_units(spec.shares, spec.samples, spec.wanted_samples))
+            if spec.samples
+            else spec.wanted
         )
 
-    def files(self, blend: Blend) -> dict[str, str]:
-        labels = {name: f"{blend.name}/{name}".lower() for name in blend.shares}
+    def files(self, spec: ExportSpec) -> dict[str, str]:
+        labels = {name: f"{spec.name}/{name}".lower() for name in spec.shares}
         if len(set(labels.values())) < len(labels):
             raise ExportError(
                 "torchtitan knows data sets by lower-case names, and two domains differ in case "
                 f"alone: {', '.join(sorted(labels))}; rename one"
             )
-        read = {labels[name]: documents(blend, name, self.field) for name in blend.shares}
+        read = {labels[name]: document_source(spec, name, self.field) for name in spec.shares}
         constants = {
             "SOURCES": {label: dict(part.source) for label, part in read.items()},
             "FIELDS": {label: part.field for label, part in read.items()},
             "SEPARATORS": {label: part.separator for label, part in read.items()},
-            "WEIGHTS": {labels[name]: share for name, share in blend.shares.items()},
-            "SEED": blend.seed,
+            "WEIGHTS": {labels[name]: share for name, share in spec.shares.items()},
+            "SEED": spec.seed,
         }
         about = (
-            f"The mixture of {blend.name}: use `DATALOADER` as `dataloader` of a trainer's "
+            f"The mixture of {spec.name}: use `DATALOADER` as `dataloader` of a trainer's "
             "configuration.\n\nWeights are shares of packed sequences, that is of tokens."
         )
-        return {"data_config.py": module(about, assigned(constants), BODY)}
+        return {"data_config.py": python_module(about, python_assignments(constants), BODY)}

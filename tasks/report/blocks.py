@@ -6,11 +6,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-HALF = 62  # characters that fit half the width of the page
+HALF_WIDTH = 62  # characters that fit half the width of the page
 
 
 @dataclass(frozen=True)
-class Text:
+class Paragraph:
     """A paragraph."""
 
     text: str
@@ -18,7 +18,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Rows under columns; the first column names its row, the others are aligned as numbers."""
 
     columns: tuple[str, ...]
@@ -30,7 +30,7 @@ class Table:
     def wide(self) -> bool:
         """Whether it needs the whole width of the page, judged by its longest cells."""
         cells = zip(self.columns, *self.rows, strict=True)
-        return sum(max(map(len, column)) + 2 for column in cells) > HALF
+        return sum(max(map(len, column)) + 2 for column in cells) > HALF_WIDTH
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Explorer:
     kind: str = "explorer"
 
 
-Block = Text | Table | Picture | Code | Explorer
+Block = Paragraph | ReportTable | Picture | Code | Explorer
 
 
 @dataclass(frozen=True)

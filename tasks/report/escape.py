@@ -10,13 +10,13 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, inside a paragraph or a table's cell."""
     flat = " ".join(text.split())
     return re.sub(r"([\\|<>*`\[\]&~$])", r"\\\1", flat)
 
 
-def fenced(text: str, language: str = "") -> str:
+def fenced_code(text: str, language: str = "") -> str:
     """A fenced code block whose fence is longer than any in the text."""
     runs = [len(run) for run in re.findall(r"`+", text)]
     fence = "`" * max(3, 1 + max(runs, default=0))

@@ -12,29 +12,29 @@ import numpy as np
 
 from cuvee.mixtures.inference.diagnostics import Z
 from cuvee.mixtures.recommendation import LEVEL
-from cuvee.tasks.report.blocks import Block, Explorer, Text
+from cuvee.tasks.report.blocks import Block, Explorer, Paragraph
 from cuvee.tasks.study.study import Study
 
 MOST_TRIED = 600  # tried mixtures that the page holds, to say how far from them one is
 
 
-def explorer(study: Study) -> Iterable[Block]:
+def explorer_blocks(study: Study) -> Iterable[Block]:
     """The explorer; a sentence where a recommendation has no law to explore."""
     surface = study.recommendation.surface
     if surface is None:
         return
     worst = max(surface.error)
-    yield Text(
+    yield Paragraph(
         "Move a share, or the weight of a target, and the prediction follows. Predictions are the "
         f"chosen law's, interpolated between {len(surface.centers)} mixtures: at mixtures not "
         f"interpolated it differs from the law by {worst:.4f} bits per byte (root mean square) for "
         f"the worst target, which is part of the {LEVEL:.0%} intervals. Intervals are for one new "
         "proxy of the study's size, and widen where nothing was tried."
     )
-    yield Explorer(values(study))
+    yield Explorer(explorer_values(study))
 
 
-def values(study: Study) -> dict[str, Any]:
+def explorer_values(study: Study) -> dict[str, Any]:
     """Everything that the page's program reads; shares of tokens, bits per byte, nats."""
     ours, problem = study.recommendation, study.problem
     surface = ours.surface

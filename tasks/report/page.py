@@ -14,17 +14,17 @@ import jinja2
 
 from cuvee.mixtures.errors import StorageError
 from cuvee.tasks.report.blocks import Picture, Section
-from cuvee.tasks.report.escape import escape, fenced
+from cuvee.tasks.report.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.plots import study as plots
 from cuvee.tasks.report.sections import headline, moving_weights
-from cuvee.tasks.report.sections.study import sections
+from cuvee.tasks.report.sections.study import report_sections
 from cuvee.tasks.study.study import Study
 
 PAGE, TWIN, PLOTS = "report.html", "report.md", "plots"
 TEMPLATES = jinja2.PackageLoader("cuvee.tasks.report", "templates")
 
 
-def write(study: Study, folder: Path | str) -> tuple[Path, Path]:
+def write_report(study: Study, folder: Path | str) -> tuple[Path, Path]:
     """Write the report into a folder, which is made if it is missing.
 
     Args:
@@ -38,14 +38,14 @@ def write(study: Study, folder: Path | str) -> tuple[Path, Path]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    root, parts = Path(folder), sections(study)
-    pictures = {p.name: plots.draw(p.plot, p.name) for p in _pictures(parts)}
+    root, parts = Path(folder), report_sections(study)
+    pictures = {p.name: plots.draw_picture(p.plot, p.name) for p in _pictures(parts)}
     content = {
         "study": study,
-        "tone": headline.tone(study),
-        "figures": headline.figures(study),
-        "answers": headline.answers(study),
-        "warnings": headline.warnings(study),
+        "tone": headline.headline_tone(study),
+        "figures": headline.headline_figures(study),
+        "answers": headline.headline_answers(study),
+        "warnings": headline.headline_warnings(study),
         "sections": parts,
         "pictures": {name: vector for name, (vector, _) in pictures.items()},
         "folder": PLOTS,
@@ -57,7 +57,7 @@ def write(study: Study, folder: Path | str) -> tuple[Path, Path]:
         page, twin = root / PAGE, root / TWIN
         page.write_text(_render("report.html.j2", content), encoding="utf-8")
         twin.write_text(_render("report.md.j2", content), encoding="utf-8")
-        for name, text in moving_weights.files(study).items():
+        for name, text in moving_weights.skill_graph_files(study).items():
             if text is None:
                 (root / name).unlink(missing_ok=True)  # of an earlier method
             else:
@@ -84,20 +84,20 @@ def _render(template: str, content: dict[str, object]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "markdown": escape,
-        "fenced": fenced,
-        "anchor": anchor,
-        "inline": inline,
+        "markdown": escape_markdown,
+        "fenced": fenced_code,
+        "anchor": section_anchor,
+        "inline": script_json,
     }
     return environment.get_template(template).render(content)
 
 
-def inline(values: Mapping[str, Any]) -> str:
+def script_json(values: Mapping[str, Any]) -> str:
     """Values as JSON that can stand inside a script element, whatever names are in them."""
     text = json.dumps(values, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def anchor(title: str) -> str:
+def section_anchor(title: str) -> str:
     """A title as the name of a place in the page."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

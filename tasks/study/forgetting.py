@@ -20,7 +20,7 @@ MEAN = "mean of the old domains"
 
 
 @dataclass(frozen=True)
-class Start:
+class StartCheckpoint:
     """The checkpoint that runs go on from.
 
     Attributes:
@@ -35,7 +35,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Continual:
+class ContinualStart:
     """What a study knows of going on from a checkpoint.
 
     Attributes:
@@ -45,14 +45,14 @@ class Continual:
         forget: by how much an old domain may become worse, bits per byte; None: no floor.
     """
 
-    start: Start
+    start: StartCheckpoint
     old: tuple[str, ...]
     replay: float = 0.0
     forget: float | None = None
 
 
 @dataclass(frozen=True)
-class Change:
+class DomainChange:
     """What became of a domain under a mixture, bits per byte; positive is worse.
 
     Attributes:
@@ -92,12 +92,12 @@ class Change:
         return f"{self.domain} {self.change:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 
 
-def changes(
-    found: Continual,
+def domain_changes(
+    found: ContinualStart,
     answer: Recommendation,
     confirmation: Confirmation | None,
     domains: Sequence[str],
-) -> tuple[Change, ...]:
+) -> tuple[DomainChange, ...]:
     """The change of domains under every mixture of a study, recommended first.
 
     Args:
@@ -125,7 +125,7 @@ def changes(
                 seeds = []
             else:
                 continue
-            result.append(Change(name, domain, before, after, low, high, len(seeds)))
+            result.append(DomainChange(name, domain, before, after, low, high, len(seeds)))
     return tuple(result)
 
 
@@ -137,13 +137,15 @@ def _seeds(confirmation: Confirmation | None, name: str, targets: Sequence[str])
     return [float(np.mean([column[seed] for column in columns])) for seed in sorted(columns[0])]
 
 
-def worst(found: Continual, every: Sequence[Change]) -> Change | None:
+def worst_change(found: ContinualStart, every: Sequence[DomainChange]) -> DomainChange | None:
     """The old domain that the recommended mixture made worse by most; None where none is known."""
     own = [one for one in every if one.mixture == RECOMMENDED and one.domain in found.old]
     return max(own, key=lambda one: one.change) if own else None
 
 
-def broken(found: Continual, every: Sequence[Change]) -> tuple[Change, ...]:
+def changes_above_floor(
+    found: ContinualStart, every: Sequence[DomainChange]
+) -> tuple[DomainChange, ...]:
     """Changes of the recommended mixture, in fresh runs, that are above the floor on forgetting."""
     limit = found.forget
     return tuple(
@@ -157,7 +159,7 @@ def broken(found: Continual, every: Sequence[Change]) -> tuple[Change, ...]:
     )
 
 
-def digest(found: Continual, every: Sequence[Change]) -> dict[str, Any]:
+def forgetting_summary(found: ContinualStart, every: Sequence[DomainChange]) -> dict[str, Any]:
     """What programs read of forgetting: a part of `summary.json`."""
     mixtures: dict[str, dict[str, Any]] = {}
     for one in every:

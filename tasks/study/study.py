@@ -23,14 +23,14 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Recommendation
 from cuvee.mixtures.runs import Failed, History, RunResult, canonical, finished, table
 from cuvee.tasks.study import forgetting
-from cuvee.tasks.study.forgetting import MEAN, Change, Continual
-from cuvee.tasks.validation.calibration import Scored
-from cuvee.tasks.validation.hypothesis_tests import Transfer
+from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
+from cuvee.tasks.validation.calibration import ScoredPredictions
+from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
 from cuvee.tasks.validation.paired import BETTER, Confirmation
 
 
 @dataclass(frozen=True)
-class CorpusPart:
+class DomainText:
     """What became of one domain's text on its way to training.
 
     Attributes:
@@ -86,7 +86,7 @@ class Study:
     problem: Problem
     recommendation: Recommendation
     history: History
-    corpus: Mapping[str, CorpusPart] = field(default_factory=dict)
+    corpus: Mapping[str, DomainText] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     confirmation: Confirmation | None = None
     untrained: Mapping[str, float] | None = None
@@ -99,9 +99,9 @@ class Study:
     least_signal: float = RATIO
     started: str = ""
     available: Mapping[str, int] | None = None
-    transfer: Transfer | None = None
-    card: Scored | None = None
-    continual: Continual | None = None
+    transfer: LargerSizeTests | None = None
+    card: ScoredPredictions | None = None
+    continual: ContinualStart | None = None
 
     def __post_init__(self) -> None:
         ours, theirs = self.recommendation, self.problem
@@ -182,7 +182,7 @@ class Study:
     def reference(self) -> Array:
         """Scores of the natural mixture (M,): seen, else predicted, else the mean of all runs."""
         natural = self.problem.domains.natural
-        runs = tuple(run for run in self.runs if same(run.spec.weights, natural))
+        runs = tuple(run for run in self.runs if same_mixture(run.spec.weights, natural))
         if runs:
             return np.asarray(table(runs, self.problem.targets)[1].mean(axis=0), dtype=np.float64)
         for candidate in self.recommendation.candidates:
@@ -202,12 +202,14 @@ class Study:
         return float(self.problem.objective.value(row, self.problem.targets, self.reference))
 
     @cached_property
-    def changes(self) -> tuple[Change, ...]:
+    def changes(self) -> tuple[DomainChange, ...]:
         """What training made of the checkpoint's score on every domain, under every mixture."""
         if self.continual is None:
             return ()
         domains = (*self.problem.domains.names, MEAN)
-        return forgetting.changes(self.continual, self.recommendation, self.confirmation, domains)
+        return forgetting.domain_changes(
+            self.continual, self.recommendation, self.confirmation, domains
+        )
 
     @cached_property
     def _larger(self) -> dict[str, float]:
@@ -217,10 +219,10 @@ class Study:
     @property
     def fingerprint(self) -> str:
         """Of the recommendation; see `fingerprint`."""
-        return fingerprint(self.recommendation)
+        return recommendation_fingerprint(self.recommendation)
 
 
-def fingerprint(ours: Recommendation) -> str:
+def recommendation_fingerprint(ours: Recommendation) -> str:
     """sha256 of what is recommended, by which method, on which evidence."""
     content = {
         "domains": ours.domains,
@@ -231,17 +233,17 @@ def fingerprint(ours: Recommendation) -> str:
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
-def same(a: Array | Sequence[float], b: Array | Sequence[float]) -> bool:
+def same_mixture(a: Array | Sequence[float], b: Array | Sequence[float]) -> bool:
     """Whether two weight vectors (K,) are one mixture."""
     return bool(np.max(np.abs(np.asarray(a) - np.asarray(b))) <= simplex.SAME)
 
 
-def finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """A number as JSON can hold it: None for NaN and infinities."""
     return float(value) if math.isfinite(value) else None
 
 
-def summary(study: Study) -> dict[str, Any]:
+def study_summary(study: Study) -> dict[str, Any]:
     """What programs read of a study: the content of `summary.json`. Gains are bits per byte."""
     law, ours = study.law, study.recommendation
     confirmed = study.confirmation.objective if study.confirmation else {}
@@ -253,7 +255,7 @@ def summary(study: Study) -> dict[str, Any]:
         "reused": study.reused,
         "failed": len(study.failed),
         "tokens_per_second": round(study.tokens_per_second, 1),
-        "rank_correlation": finite(law.spearman) if law else None,
+        "rank_correlation": finite_or_none(law.spearman) if law else None,
         "confirmation": {
             name: {"gain": pair.gain, "low": pair.low, "high": pair.high, "n": pair.n}
             for name, pair in confirmed.items()
@@ -272,7 +274,7 @@ def summary(study: Study) -> dict[str, Any]:
             for trend in (study.transfer.trends if study.transfer else ())
         },
         "card": _card(study.card) if study.card else None,
-        "forgetting": forgetting.digest(study.continual, study.changes)
+        "forgetting": forgetting.forgetting_summary(study.continual, study.changes)
         if study.continual
         else None,
         "weights": study.problem.domains.mapping(ours.weights),
@@ -284,7 +286,7 @@ def summary(study: Study) -> dict[str, Any]:
     }
 
 
-def _larger(found: Transfer, step: Confirmation) -> dict[str, Any]:
+def _larger(found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:
     claims = {
         claim.baseline: {
             "gain": claim.gain.gain,
@@ -301,7 +303,7 @@ def _larger(found: Transfer, step: Confirmation) -> dict[str, Any]:
     return {"size": step.size, "tokens": step.tokens, "held": held, "said": said, "gains": claims}
 
 
-def _card(found: Scored) -> dict[str, Any]:
+def _card(found: ScoredPredictions) -> dict[str, Any]:
     card, over = found.card, found.calibration
     return {
         "sha256": card.sha256,
@@ -318,7 +320,7 @@ def _card(found: Scored) -> dict[str, Any]:
                 "observed": one.observed.gain,
                 "inside": one.inside,
                 "sign": one.sign,
-                "error": finite(one.error),
+                "error": finite_or_none(one.error),
                 "trained_before": one.promise.before,
             }
             for one in found.kept

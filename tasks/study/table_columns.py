@@ -13,14 +13,14 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import DataError
 from cuvee.tasks.study import table_file
-from cuvee.tasks.study.table_file import UNNAMED, Table, some
+from cuvee.tasks.study.table_file import UNNAMED, CsvTable, first_names
 
 IDS = ("run", "run_id", "index", "id")  # looked for in this order where no id column is named
 RUNS = ("run", "run_id")  # names of one column, as different programs write it
 LABELS = ("name", "index", "run", "run_id", "id")  # of rows, unless they hold shares or scores
 
 
-def ids(left: Table, right: Table, key: str | None) -> tuple[str, str]:
+def id_columns(left: CsvTable, right: CsvTable, key: str | None) -> tuple[str, str]:
     """The id columns of both tables: the one that is named, or else one that is called so."""
     common = [name for name in left.columns if name in right.columns]
     pairs = [(key, key)] if key else [
@@ -37,14 +37,18 @@ def ids(left: Table, right: Table, key: str | None) -> tuple[str, str]:
                 return ours, theirs
             empty[ours] = blank[0]
     told = "".join(f"; {name} is empty in all rows of {path}" for name, path in empty.items())
-    could = [name for name in common if tells(left, name) and tells(right, name)]
+    could = [
+        name for name in common if identifies_runs(left, name) and identifies_runs(right, name)
+    ]
     raise DataError(
         f"{left.path} and {right.path} share no id column ({key or ', '.join(IDS)}){told}; columns "
-        f"of both: {some(could or common) or 'none'}. Name it in tables.id"
+        f"of both: {first_names(could or common) or 'none'}. Name it in tables.id"
     )
 
 
-def domains(table: Table, key: str, only: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+def share_columns(
+    table: CsvTable, key: str, only: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
     """The columns of shares, and those beside them that hold no number."""
     names = [name for name in table.columns if name != key]
     values = {name: table.numbers(name) for name in names}
@@ -55,7 +59,9 @@ def domains(table: Table, key: str, only: Sequence[str] = ()) -> tuple[list[str]
         unknown = [name for name in only if name not in names]
         if unknown:
             known = [name for name in names if name not in mute]
-            raise DataError(f"{table.path} has no domain {some(unknown)}; it has: {some(known)}")
+            raise DataError(
+                f"{table.path} has no domain {first_names(unknown)}; it has: {first_names(known)}"
+            )
         whole = [name for name in plain if not np.any(np.isnan(values[name]))]
         return list(dict.fromkeys((*only, *whole, *_shares(table, names)))), []
     taken = _shares(table, names)
@@ -65,12 +71,12 @@ def domains(table: Table, key: str, only: Sequence[str] = ()) -> tuple[list[str]
     found = [name for name in names if name in read]
     if not found:
         raise DataError(
-            f"{table.path} has no columns of numbers beside its ids; it has: {some(names)}"
+            f"{table.path} has no columns of numbers beside its ids; it has: {first_names(names)}"
         )
     return found, [name for name in silent if not _label(name)]
 
 
-def _shares(table: Table, names: Sequence[str]) -> tuple[str, ...]:
+def _shares(table: CsvTable, names: Sequence[str]) -> tuple[str, ...]:
     """The columns that are called as labels are, and yet hold shares: all within 0 and 1.
 
     Numbers that are all 0 or 1 can be a label's; they are shares if the rows then come no farther
@@ -94,7 +100,9 @@ def _shares(table: Table, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in within if name not in whole or name in best)
 
 
-def scores(table: Table, skip: set[str] | None = None) -> tuple[tuple[str, ...], list[str]]:
+def score_columns(
+    table: CsvTable, skip: set[str] | None = None
+) -> tuple[tuple[str, ...], list[str]]:
     """The columns of scores, and those that hold no number; a label's are whole and all differ."""
     found, silent = [], []
     for name, cells in table.columns.items():
@@ -113,7 +121,7 @@ def scores(table: Table, skip: set[str] | None = None) -> tuple[tuple[str, ...],
     return tuple(found), silent
 
 
-def numbers(table: Table, name: str, ids: Sequence[str], at: Sequence[int]) -> Array:
+def numbers_of_runs(table: CsvTable, name: str, ids: Sequence[str], at: Sequence[int]) -> Array:
     """A column's numbers in the given rows."""
     values = table.numbers(name)
     if np.all(np.isnan(values)):
@@ -127,13 +135,14 @@ def numbers(table: Table, name: str, ids: Sequence[str], at: Sequence[int]) -> A
         cell = table.columns[name][at[bad[0]]]
         hint = " with a decimal point" if table_file.COMMA.match(cell) else ""
         raise DataError(
-            f"{table.path}: column {name!r} has no number for run {some([ids[i] for i in bad])} "
-            f"(found {cell[:60]!r}); fill it in{hint} or remove the run from both tables"
+            f"{table.path}: column {name!r} has no number for run "
+            f"{first_names([ids[i] for i in bad])} (found {cell[:60]!r}); "
+            f"fill it in{hint} or remove the run from both tables"
         )
     return np.asarray(values)
 
 
-def tells(table: Table, name: str) -> bool:
+def identifies_runs(table: CsvTable, name: str) -> bool:
     """Whether a column can name the runs: no cell is empty or stands twice, and some are text."""
     cells = [cell.strip() for cell in table.columns[name]]
     different = all(cells) and len(set(cells)) == len(cells)

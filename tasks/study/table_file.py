@@ -31,7 +31,7 @@ SHOWN, LONG = 5, 100  # names that an error shows, and characters of each
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """A table's cells as they are written.
 
     Attributes:
@@ -56,7 +56,7 @@ class Table:
         return np.where(np.isfinite(values), values, np.nan)
 
 
-def read(path: Path) -> Table:
+def read_csv(path: Path) -> CsvTable:
     """A table from its file.
 
     Raises:
@@ -80,10 +80,10 @@ def read(path: Path) -> Table:
     return _table(path, header, rows[1:], divider)
 
 
-def _table(path: Path, header: list[str], rows: list[list[str]], divider: str) -> Table:
+def _table(path: Path, header: list[str], rows: list[list[str]], divider: str) -> CsvTable:
     doubled = sorted(name for name, times in Counter(header).items() if times > 1)
     if doubled:
-        raise DataError(f"{path}: columns that stand more than once: {some(doubled)}")
+        raise DataError(f"{path}: columns that stand more than once: {first_names(doubled)}")
     hostile = [name for name in header if CONTROL.search(name)]
     if hostile:
         raise DataError(f"{path}: names of columns hold control characters: {hostile[0]!r}")
@@ -101,10 +101,10 @@ def _table(path: Path, header: list[str], rows: list[list[str]], divider: str) -
     if not kept:
         raise DataError(f"{path} has a header but no rows")
     columns = dict(zip(header, zip(*kept, strict=True), strict=True))
-    return Table(path, columns, _decimal(divider, kept))
+    return CsvTable(path, columns, _decimal(divider, kept))
 
 
-def some(names: Sequence[object]) -> str:
+def first_names(names: Sequence[object]) -> str:
     """The first names of a list, in one line and as a terminal may show them."""
     shown = ", ".join(" ".join(printable(str(name)).split())[:LONG] for name in names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

@@ -19,7 +19,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import DataError, EvidenceError
 from cuvee.tasks.study import table_columns, table_file
-from cuvee.tasks.study.table_file import Table, some
+from cuvee.tasks.study.table_file import CsvTable, first_names
 
 ROUNDING = 1e-3  # a row of shares may miss 1 by this much without more being said
 MOST_ROUNDING = 0.02  # and by this much where so few digits were written that rounding explains it
@@ -28,7 +28,7 @@ COUNTS = 1000  # sizes that sum to more are counts of tokens, to less relative s
 
 
 @dataclass(frozen=True)
-class Reading:
+class TableReading:
     """What to read of two tables.
 
     Attributes:
@@ -50,11 +50,11 @@ class Reading:
     every: bool = False
 
 
-ALL = Reading()
+READ_ALL = TableReading()
 
 
 @dataclass(frozen=True)
-class Tables:
+class JoinedTables:
     """Two tables, joined.
 
     Attributes:
@@ -83,7 +83,7 @@ class Tables:
     missed: float = 0.0
 
 
-def read(mixtures: Path, scores: Path, reading: Reading = ALL) -> Tables:
+def read_tables(mixtures: Path, scores: Path, reading: TableReading = READ_ALL) -> JoinedTables:
     """Read and join.
 
     Args:
@@ -96,14 +96,14 @@ def read(mixtures: Path, scores: Path, reading: Reading = ALL) -> Tables:
             a column that does not exist.
         EvidenceError: ids that are doubled, or in one table only.
     """
-    left, right = table_file.read(mixtures), table_file.read(scores)
-    keys = table_columns.ids(left, right, reading.key)
+    left, right = table_file.read_csv(mixtures), table_file.read_csv(scores)
+    keys = table_columns.id_columns(left, right, reading.key)
     rows = [_rows(table, key) for table, key in zip((left, right), keys, strict=True)]
     left_out = _alone(rows[0], rows[1], (mixtures, scores), reading.common)
     ids = [run for run in rows[0] if run not in left_out]
     at = [rows[0][run] for run in ids]
-    domains, unread = table_columns.domains(left, keys[0], reading.only)
-    W = np.stack([table_columns.numbers(left, name, ids, at) for name in domains], axis=1)
+    domains, unread = table_columns.share_columns(left, keys[0], reading.only)
+    W = np.stack([table_columns.numbers_of_runs(left, name, ids, at) for name in domains], axis=1)
     missed = _missed(left, domains, W, ids, reading)
     columns = list(range(len(dict.fromkeys(reading.only)) or len(domains)))  # `only` come first
     on = _on(W, columns, reading, mixtures)
@@ -113,7 +113,7 @@ def read(mixtures: Path, scores: Path, reading: Reading = ALL) -> Tables:
         skip={keys[1], *(domains[k] for k in columns if mixtures == scores)},
     )  # fmt: skip
     W = W[on][:, columns]
-    return Tables(
+    return JoinedTables(
         ids=tuple(kept),
         domains=tuple(domains[k] for k in columns),
         targets=targets,
@@ -128,7 +128,7 @@ def read(mixtures: Path, scores: Path, reading: Reading = ALL) -> Tables:
 
 
 def _missed(
-    table: Table, domains: list[str], W: Array, ids: Sequence[str], reading: Reading
+    table: CsvTable, domains: list[str], W: Array, ids: Sequence[str], reading: TableReading
 ) -> Array:
     """By how much rows (N,) of shares miss the sum 1.
 
@@ -146,17 +146,17 @@ def _missed(
     missed = np.abs(total - 1)
     bad = [int(i) for i in np.flatnonzero((missed > allowed) | np.any(W < 0, axis=1))]
     if bad:
-        shown = some([f"{ids[i]} ({total[i]:.4g})" for i in bad])
+        shown = first_names([f"{ids[i]} ({total[i]:.4g})" for i in bad])
         hint = "; are these percent? Divide by 100" if np.median(total) > 50 else ""
         raise DataError(
             f"{table.path}: shares must be >= 0 and sum to 1; they do not in {shown}. Read as "
-            f"domains: {some(domains)}; tables.only names those that are{hint}"
+            f"domains: {first_names(domains)}; tables.only names those that are{hint}"
         )
     return np.asarray(missed)
 
 
 def _on(
-    W: Array, columns: list[int], reading: Reading, path: Path
+    W: Array, columns: list[int], reading: TableReading, path: Path
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which runs (N,) are on the domains to read alone."""
     own = W[:, columns].sum(axis=1)
@@ -168,34 +168,35 @@ def _on(
     if not on.any():
         each = "all of " if reading.every else ""
         raise EvidenceError(
-            f"{path}: none of {len(W)} runs is on {each}{some(reading.only)} and no other domain"
+            f"{path}: none of {len(W)} runs is on {each}{first_names(reading.only)} and no other "
+            "domain"
         )
     return np.asarray(on)
 
 
-def targets_of(scores: Path) -> tuple[str, ...]:
+def score_names(scores: Path) -> tuple[str, ...]:
     """Names of the columns of a table that may hold scores.
 
     Raises:
         DataError: a table that cannot be read.
     """
-    return table_columns.scores(table_file.read(scores))[0]
+    return table_columns.score_columns(table_file.read_csv(scores))[0]
 
 
-def _rows(table: Table, key: str) -> dict[str, int]:
+def _rows(table: CsvTable, key: str) -> dict[str, int]:
     """Where each run stands."""
     ids = [" ".join(cell.split()) for cell in table.columns[key]]
     empty = [number for number, run in enumerate(ids, start=2) if not run]
     if empty:
-        others = [name for name in table.columns if table_columns.tells(table, name)]
+        others = [name for name in table.columns if table_columns.identifies_runs(table, name)]
         raise DataError(
             f"{table.path}: the id column {key!r} is empty in "
-            f"{f'all {len(ids)} rows' if len(empty) == len(ids) else f'row {some(empty)}'}; fill "
-            f"it in, or name one in tables.id that is not ({some(others) or 'none'})"
+            f"{f'all {len(ids)} rows' if len(empty) == len(ids) else f'row {first_names(empty)}'}; "
+            f"fill it in, or name one in tables.id that is not ({first_names(others) or 'none'})"
         )
     doubled = sorted(run for run, times in Counter(ids).items() if times > 1)
     if doubled:
-        raise EvidenceError(f"{table.path}: runs that stand more than once: {some(doubled)}")
+        raise EvidenceError(f"{table.path}: runs that stand more than once: {first_names(doubled)}")
     return {run: row for row, run in enumerate(ids)}
 
 
@@ -208,20 +209,20 @@ def _alone(
         missing = sorted(set(ours) - set(theirs))
         if missing and not allowed:
             raise EvidenceError(
-                f"{path} has no row for {len(missing)} runs of the other table: {some(missing)}; "
-                "add them there or remove them here"
+                f"{path} has no row for {len(missing)} runs of the other table: "
+                f"{first_names(missing)}; add them there or remove them here"
             )
         found += missing
     if len(found) == len(left) + len(right):
         raise EvidenceError(
-            f"{paths[0]} and {paths[1]} have no run in common: {some(list(left))} against "
-            f"{some(list(right))}"
+            f"{paths[0]} and {paths[1]} have no run in common: {first_names(list(left))} against "
+            f"{first_names(list(right))}"
         )
     return tuple(found)
 
 
 def _scores(
-    table: Table, reading: Reading, ids: list[str], at: list[int], *, skip: set[str]
+    table: CsvTable, reading: TableReading, ids: list[str], at: list[int], *, skip: set[str]
 ) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
     """Scores (N, M), lower is better, the names of the M targets, and what holds no number."""
     known = [name for name in table.columns if name not in skip]
@@ -229,15 +230,15 @@ def _scores(
     for name in (*reading.targets, *reading.higher_is_better, *members):
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has: {some(known)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"it has: {first_names(known)}"
             raise DataError(f"{table.path} has no column of scores {name!r}; {hint}")
-    found, silent = table_columns.scores(table, skip)
+    found, silent = table_columns.score_columns(table, skip)
     names = list(dict.fromkeys((*(reading.targets or found), *members)))
     if not names:
         raise DataError(
-            f"{table.path} has no columns of numbers beside its ids; it has: {some(known)}"
+            f"{table.path} has no columns of numbers beside its ids; it has: {first_names(known)}"
         )
-    values = {name: table_columns.numbers(table, name, ids, at) for name in names}
+    values = {name: table_columns.numbers_of_runs(table, name, ids, at) for name in names}
     turned = {n: -v if n in reading.higher_is_better else v for n, v in values.items()}
     columns = {name: column for name, column in turned.items() if name not in members}
     for family, parts in reading.families:
@@ -246,12 +247,12 @@ def _scores(
     return np.stack(list(columns.values()), axis=1), tuple(columns), unread
 
 
-def counted(given: Mapping[str, float]) -> bool:
+def sizes_are_counts(given: Mapping[str, float]) -> bool:
     """Whether sizes are counts of tokens; relative sizes have no unit of their own."""
     return sum(given.values()) > COUNTS
 
 
-def tokens(
+def domain_tokens(
     domains: Sequence[str], given: Mapping[str, float], *, field: str = "tables.sizes"
 ) -> dict[str, int]:
     """Tokens by domain from counts or relative sizes; equal ones where nothing is given.
@@ -264,11 +265,13 @@ def tokens(
     """
     unknown = sorted(set(given) - set(domains))
     if unknown:
-        raise DataError(f"{field} names {some(unknown)}; domains: {some(domains)}")
+        raise DataError(f"{field} names {first_names(unknown)}; domains: {first_names(domains)}")
     if not given:
         return dict.fromkeys(domains, 10**9)
     lacking = [name for name in domains if not given.get(name, 0) > 0]
     if lacking:
-        raise DataError(f"{field} must be positive for every domain; not so: {some(lacking)}")
-    scale = 1.0 if counted(given) else 1e12
+        raise DataError(
+            f"{field} must be positive for every domain; not so: {first_names(lacking)}"
+        )
+    scale = 1.0 if sizes_are_counts(given) else 1e12
     return {name: max(1, round(given[name] * scale)) for name in domains}

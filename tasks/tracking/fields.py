@@ -21,7 +21,7 @@ from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, canonical
 from cuvee.tasks import strict_yaml
-from cuvee.tasks.report.escape import escape, fenced
+from cuvee.tasks.report.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.sections import headline
 from cuvee.tasks.study.finished import Card as Approvable
 from cuvee.tasks.study.finished import Purpose
@@ -216,7 +216,7 @@ def card_tags(card: Card) -> dict[str, str]:
 
 def study_entry(study: Study) -> Entry:
     """The headline figures of a study; gains are bits per byte, positive is better."""
-    ours, said = study.recommendation, headline.how(study).lower()
+    ours, said = study.recommendation, headline.predicted_or_measured(study).lower()
     values: dict[str, float] = {}
     for name, pair in (study.confirmation.objective if study.confirmation else {}).items():
         values |= _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
@@ -335,14 +335,14 @@ def datasets(study: Study) -> tuple[Data, ...]:
 
 def description(study: Study) -> str:
     """The record's page of a study, in Markdown: verdict, warnings, the four answers, shares."""
-    lines = [f"**Verdict: {escape(study.verdict)}**", ""]
-    lines += [f"- {escape(warning)}" for warning in headline.warnings(study)]
-    for question, answer in headline.answers(study):
-        lines += ["", f"**{question}.** {escape(answer)}"]
+    lines = [f"**Verdict: {escape_markdown(study.verdict)}**", ""]
+    lines += [f"- {escape_markdown(warning)}" for warning in headline.headline_warnings(study)]
+    for question, answer in headline.headline_answers(study):
+        lines += ["", f"**{question}.** {escape_markdown(answer)}"]
     lines += ["", *_share_rows(study), "", f"Recommendation `{study.fingerprint[:16]}`."]
     lines += ["The whole account is `report.html` under Artifacts."]
     text = "\n".join(lines)
-    recipe = "\n\n" + fenced(study.recipe_text, "yaml")
+    recipe = "\n\n" + fenced_code(study.recipe_text, "yaml")
     return text + recipe if len(text + recipe) <= 7500 else text[:7500]
 
 
@@ -352,5 +352,7 @@ def _share_rows(study: Study) -> Sequence[str]:
     rows = ["| domain | recommended | interval | natural |", "| :-- | --: | --: | --: |"]
     parts = zip(ours.domains, ours.weights, ours.intervals, natural, strict=True)
     for name, share, (low, high), before in parts:
-        rows.append(f"| {escape(name)} | {share:.1%} | {low:.1%} to {high:.1%} | {before:.1%} |")
+        rows.append(
+            f"| {escape_markdown(name)} | {share:.1%} | {low:.1%} to {high:.1%} | {before:.1%} |"
+        )
     return rows

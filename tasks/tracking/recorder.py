@@ -20,7 +20,7 @@ from typing import Protocol
 
 from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs import Failed, Outcome, RunSpec
-from cuvee.tasks.report.sections.moving_weights import FILES
+from cuvee.tasks.report.sections.moving_weights import SKILL_GRAPH_FILES
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.tracking import fields
@@ -38,7 +38,7 @@ ARTIFACTS = (
     "recommendation.json",
     "summary.json",
     "recipe.yaml",
-    *FILES,
+    *SKILL_GRAPH_FILES,
 )
 PREDICTIONS = (
     "predictions"  # folder of prediction cards, in a study's folder and among its artifacts

@@ -9,19 +9,19 @@ import numpy as np
 
 from cuvee.mixtures.runs import revive
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.validation.hypothesis_tests import Claim
-from cuvee.tasks.validation.paired import Paired
+from cuvee.tasks.validation.hypothesis_tests import TestedClaim
+from cuvee.tasks.validation.paired import PairedGain
 from cuvee.tasks.validation.preregistration import Card, Promise, promise_from_json, read
 
 SCORES = "prediction-scores"
 
 
 @dataclass(frozen=True)
-class Kept:
+class PredictionOutcome:
     """A promise, and what came of it."""
 
     promise: Promise
-    observed: Paired
+    observed: PairedGain
 
     @property
     def counts(self) -> bool:
@@ -69,7 +69,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredPredictions:
     """A card with its outcome.
 
     Attributes:
@@ -80,32 +80,32 @@ class Scored:
     """
 
     card: Card
-    kept: tuple[Kept, ...]
+    kept: tuple[PredictionOutcome, ...]
     calibration: Calibration | None = None
     wrong: tuple[str, ...] = ()
 
     @property
-    def predictions(self) -> tuple[Kept, ...]:
+    def predictions(self) -> tuple[PredictionOutcome, ...]:
         """The promises that were predictions."""
         return tuple(kept for kept in self.kept if kept.counts)
 
 
-def score(store: Store, card: Card, claims: Sequence[Claim]) -> Scored:
+def score_predictions(store: Store, card: Card, claims: Sequence[TestedClaim]) -> ScoredPredictions:
     """Hold a card against what was observed, keep the outcome, and sum up all cards of a store."""
     gains = {(c.size, c.tokens, c.baseline): c.gain for c in claims}
     kept = tuple(
-        Kept(promise, gains[place])
+        PredictionOutcome(promise, gains[place])
         for promise in card.promises
         if (place := (promise.size, promise.tokens, promise.baseline)) in gains
     )
     store.remember(SCORES, card.sha256, [_plain(one) for one in kept])
     cards, wrong = read(store)
-    return Scored(card, kept, calibration(store, cards), tuple(wrong.values()))
+    return ScoredPredictions(card, kept, calibration_of_cards(store, cards), tuple(wrong.values()))
 
 
-def calibration(store: Store, cards: Sequence[Card]) -> Calibration | None:
+def calibration_of_cards(store: Store, cards: Sequence[Card]) -> Calibration | None:
     """How the predictions of cards have fared, from the outcomes that a store keeps."""
-    first: dict[tuple[str, str, int, str], tuple[Card, Kept]] = {}
+    first: dict[tuple[str, str, int, str], tuple[Card, PredictionOutcome]] = {}
     for card in cards:
         for values in store.recall(SCORES, card.sha256) or ():
             one = _kept(values)
@@ -126,12 +126,14 @@ def calibration(store: Store, cards: Sequence[Card]) -> Calibration | None:
     )
 
 
-def _plain(one: Kept) -> dict[str, Any]:
+def _plain(one: PredictionOutcome) -> dict[str, Any]:
     return {
         "promise": dataclasses.asdict(one.promise),
         "observed": dataclasses.asdict(one.observed),
     }
 
 
-def _kept(values: Mapping[str, Any]) -> Kept:
-    return Kept(promise_from_json(values["promise"]), revive(Paired, values["observed"]))
+def _kept(values: Mapping[str, Any]) -> PredictionOutcome:
+    return PredictionOutcome(
+        promise_from_json(values["promise"]), revive(PairedGain, values["observed"])
+    )

@@ -15,11 +15,11 @@ import numpy as np
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import holm, paired
 from cuvee.mixtures.recommendation import LEVEL
-from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, Paired
+from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, PairedGain
 
 
 @dataclass(frozen=True)
-class Claim:
+class TestedClaim:
     """One claim at one size, and what its test said.
 
     Attributes:
@@ -35,7 +35,7 @@ class Claim:
     size: str
     tokens: int
     baseline: str
-    gain: Paired
+    gain: PairedGain
     corrected: float
     family: int
     level: float = LEVEL
@@ -63,7 +63,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Trend:
+class GainTrend:
     """How a gain changes with size.
 
     Attributes:
@@ -73,7 +73,7 @@ class Trend:
     """
 
     baseline: str
-    change: Paired
+    change: PairedGain
     sizes: int
 
     @property
@@ -87,7 +87,7 @@ class Trend:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class LargerSizeTests:
     """A confirmation at larger sizes.
 
     Attributes:
@@ -98,11 +98,11 @@ class Transfer:
     """
 
     steps: tuple[Confirmation, ...]
-    claims: tuple[Claim, ...]
-    trends: tuple[Trend, ...] = ()
+    claims: tuple[TestedClaim, ...]
+    trends: tuple[GainTrend, ...] = ()
     lost: tuple[str, ...] = ()
 
-    def at(self, step: Confirmation) -> tuple[Claim, ...]:
+    def at(self, step: Confirmation) -> tuple[TestedClaim, ...]:
         """The claims of one size."""
         place = step.size, step.tokens
         return tuple(claim for claim in self.claims if (claim.size, claim.tokens) == place)
@@ -126,9 +126,9 @@ class Transfer:
         return f"At {step.size} and {step.tokens:,} tokens {judged}: {'; '.join(parts)}."
 
 
-def transfer(
+def larger_size_tests(
     steps: Sequence[Confirmation], own: Confirmation | None = None, lost: Sequence[str] = ()
-) -> Transfer:
+) -> LargerSizeTests:
     """Test every claim at every size, and follow the gains over sizes.
 
     Args:
@@ -152,18 +152,18 @@ def transfer(
         ):
             corrected[s.size, s.tokens, name] = p, len(family)
     claims = tuple(
-        Claim(
+        TestedClaim(
             s.size, s.tokens, name, s.objective[name], *corrected[s.size, s.tokens, name], s.level
         )
         for s, name in pairs
     )
     every = ((own,) if own is not None else ()) + ordered
     names = dict.fromkeys(name for step in ordered for name in step.objective)
-    found = (trend([step for step in every if name in step.objective], name) for name in names)
-    return Transfer(ordered, claims, tuple(t for t in found if t is not None), tuple(lost))
+    found = (gain_trend([step for step in every if name in step.objective], name) for name in names)
+    return LargerSizeTests(ordered, claims, tuple(t for t in found if t is not None), tuple(lost))
 
 
-def trend(steps: Sequence[Confirmation], baseline: str) -> Trend | None:
+def gain_trend(steps: Sequence[Confirmation], baseline: str) -> GainTrend | None:
     """The change of a gain over sizes: a slope per seed, and their mean with its interval.
 
     Runs of one seed share their order of data at all sizes, so a seed is what is independent here:
@@ -186,5 +186,5 @@ def trend(steps: Sequence[Confirmation], baseline: str) -> Trend | None:
     x = sizes - sizes.mean()
     slopes = [float(x @ np.array([row[s] for row in gains]) / (x @ x)) for s in seeds]
     mean = paired(slopes)
-    change = Paired("change per tenfold FLOPs", mean.mean, mean.low, mean.high, mean.p, mean.n)
-    return Trend(baseline, change, len(steps))
+    change = PairedGain("change per tenfold FLOPs", mean.mean, mean.low, mean.high, mean.p, mean.n)
+    return GainTrend(baseline, change, len(steps))

@@ -16,7 +16,7 @@ BETTER = "better by more than the noise"
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedGain:
     """How much better the recommended mixture is, from differences paired by seed.
 
     Attributes:
@@ -75,8 +75,8 @@ class Confirmation:
     """
 
     runs: tuple[ConfirmedRun, ...]
-    objective: Mapping[str, Paired]
-    targets: Mapping[str, tuple[Paired, ...]] = field(default_factory=dict)
+    objective: Mapping[str, PairedGain]
+    targets: Mapping[str, tuple[PairedGain, ...]] = field(default_factory=dict)
     failed: tuple[Failed, ...] = ()
     level: float = LEVEL
     unpaired: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ class Confirmation:
         return sum(run.result.flops for run in self.runs) / max(1, len(self.runs))
 
 
-def differences(
+def paired_differences(
     runs: Sequence[ConfirmedRun], baseline: str, target: str | None = None
 ) -> list[float]:
     """Baseline minus recommended, one per seed that both were trained with, in order of seeds.
@@ -166,7 +166,7 @@ def differences(
     return [theirs[seed] - ours[seed] for seed in seeds]
 
 
-def confirmation(
+def paired_confirmation(
     runs: Sequence[ConfirmedRun],
     targets: Sequence[str],
     *,
@@ -199,9 +199,11 @@ def confirmation(
             f"finished; shared seeds: {counts or 'no baseline'}; {len(failed)} runs failed"
         )
 
-    def gain(baseline: str, target: str | None) -> Paired:
-        found = paired(differences(runs, baseline, target), level)
-        return Paired(target or "objective", found.mean, found.low, found.high, found.p, found.n)
+    def gain(baseline: str, target: str | None) -> PairedGain:
+        found = paired(paired_differences(runs, baseline, target), level)
+        return PairedGain(
+            target or "objective", found.mean, found.low, found.high, found.p, found.n
+        )
 
     return Confirmation(
         runs=tuple(runs),

@@ -80,7 +80,7 @@ def test_an_approval_is_kept_with_its_grounds(study):
     assert handoff.approve(recipe, home, by="eve")[1] == approval
 
 
-@pytest.mark.parametrize("form", export.names())
+@pytest.mark.parametrize("form", export.format_names())
 def test_every_format_is_exported_with_a_manifest_that_holds(study, tmp_path, form):
     """Catches a manifest of other files, tokens or epochs than those that were exported."""
     recipe, home, _ = study
@@ -145,7 +145,7 @@ def test_nothing_of_an_earlier_export_stays_beside_a_later_one(study, tmp_path):
     """Catches files of stages that are gone, and of others taken for ours by a manifest."""
     recipe, home, _ = study
     card, store, target = handoff.latest(recipe, home), Store(home.store), tmp_path / "out"
-    form, blend = export.build("json"), handoff.blend(recipe, card)
+    form, blend = export.build_format("json"), handoff.blend(recipe, card)
 
     def written(*names: str, known: Store = store) -> set[str]:
         files = dict.fromkeys(names, "x")

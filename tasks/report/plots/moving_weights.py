@@ -20,7 +20,7 @@ WIDEST = 4.0  # points, of the strongest edge
 CELLS = 12  # columns of a table up to which its cells hold their number
 
 
-def trial(gains: Sequence[tuple[str, Estimate]]) -> Figure:
+def trial_figure(gains: Sequence[tuple[str, Estimate]]) -> Figure:
     """Gain over each mixture of the trial with its interval."""
     figure = Figure(figsize=(WIDTH, ROW * len(gains) + 0.9), layout="constrained")
     axes = figure.add_subplot()
@@ -36,7 +36,9 @@ def trial(gains: Sequence[tuple[str, Estimate]]) -> Figure:
     return figure
 
 
-def weights(domains: Sequence[str], trajectory: Sequence[tuple[int, tuple[float, ...]]]) -> Figure:
+def trajectory_figure(
+    domains: Sequence[str], trajectory: Sequence[tuple[int, tuple[float, ...]]]
+) -> Figure:
     """Share of each domain over the tokens of a run."""
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.add_subplot()
@@ -54,7 +56,7 @@ def weights(domains: Sequence[str], trajectory: Sequence[tuple[int, tuple[float,
     return figure
 
 
-def graph(found: SkillGraph) -> Figure:
+def skill_graph_figure(found: SkillGraph) -> Figure:
     """Skills on a circle; an arrow from what is trained to what it helps, by its strength."""
     figure = Figure(figsize=(WIDTH, WIDTH * 0.86), layout="constrained")
     axes = figure.add_subplot()
@@ -93,7 +95,7 @@ def graph(found: SkillGraph) -> Figure:
     return figure
 
 
-def table(found: SkillGraph) -> Figure:
+def skill_table_figure(found: SkillGraph) -> Figure:
     """Every edge: training skills down, evaluated skills across, darker is stronger."""
     edges = np.array(found.edges)
     figure = Figure(figsize=(WIDTH, 0.32 * len(found.rows) + 1.5), layout="constrained")

@@ -7,7 +7,7 @@ from cuvee.tasks.report.plots.study import INK, STYLE, WIDTH
 from cuvee.tasks.study.study import Study
 
 
-def scales(study: Study) -> Figure:
+def scales_figure(study: Study) -> Figure:
     """Objective against parameters; named mixtures stand out, others are thin."""
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.add_subplot()

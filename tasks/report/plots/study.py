@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs import RunResult
-from cuvee.tasks.study.study import Study, same
+from cuvee.tasks.study.study import Study, same_mixture
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED, Confirmation
 
 INK = "#1b1e23"
@@ -52,7 +52,7 @@ SETTINGS: Any = {  # names of rcParams are a literal type that no dict of ours h
 }
 
 
-def draw(plot: Callable[[], Figure], name: str) -> tuple[str, bytes]:
+def draw_picture(plot: Callable[[], Figure], name: str) -> tuple[str, bytes]:
     """A picture as inline SVG and as PNG.
 
     Args:
@@ -61,10 +61,10 @@ def draw(plot: Callable[[], Figure], name: str) -> tuple[str, bytes]:
     """
     with matplotlib.rc_context(SETTINGS):
         figure = plot()
-        return svg(figure, name), png(figure)
+        return figure_svg(figure, name), figure_png(figure)
 
 
-def svg(figure: Figure, name: str) -> str:
+def figure_svg(figure: Figure, name: str) -> str:
     """A figure as an SVG element whose ink is `currentColor`."""
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -75,7 +75,7 @@ def svg(figure: Figure, name: str) -> str:
     return re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", text)
 
 
-def png(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     """A figure as PNG on white, 144 dots per inch."""
     FigureCanvasAgg(figure)
     out = io.BytesIO()
@@ -83,7 +83,7 @@ def png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def shares(study: Study) -> Figure:
+def shares_figure(study: Study) -> Figure:
     """Share of tokens per domain: recommended with its interval, beside the baselines."""
     ours = study.recommendation
     figure, axes = _rows([_short(name) for name in ours.domains], extra=1.1)
@@ -103,7 +103,7 @@ def shares(study: Study) -> Figure:
     return figure
 
 
-def gains(confirmation: Confirmation, targets: Sequence[str]) -> Figure:
+def gains_figure(confirmation: Confirmation, targets: Sequence[str]) -> Figure:
     """Confirmed gain over each baseline, for the objective and every target."""
     figure, axes = _rows(["objective", *(_short(t) for t in targets)], extra=1.1)
     for shift, name in zip((-0.14, 0.14), BASELINES, strict=True):
@@ -125,7 +125,7 @@ def gains(confirmation: Confirmation, targets: Sequence[str]) -> Figure:
     return figure
 
 
-def larger(study: Study) -> Figure:
+def larger_sizes_figure(study: Study) -> Figure:
     """Gain over each baseline against training FLOPs, the study's own size first."""
     figure, axes = _figure(3.2)
     steps = study.confirmations
@@ -147,7 +147,7 @@ def larger(study: Study) -> Figure:
     return figure
 
 
-def objectives(study: Study) -> Figure:
+def objectives_figure(study: Study) -> Figure:
     """Objective of every mixture: predicted with its interval, and each confirmed seed."""
     candidates = study.recommendation.candidates
     figure, axes = _rows([c.name for c in candidates], extra=0.9)
@@ -163,7 +163,7 @@ def objectives(study: Study) -> Figure:
     return figure
 
 
-def held_out(study: Study) -> Figure:
+def held_out_figure(study: Study) -> Figure:
     """Observed against predicted objective of runs that each law had not seen."""
     laws = study.recommendation.laws
     columns = min(2, len(laws))
@@ -185,7 +185,7 @@ def held_out(study: Study) -> Figure:
     return figure
 
 
-def front(study: Study) -> Figure:
+def pareto_figure(study: Study) -> Figure:
     """What the first two aims cost each other: the front, and where the candidates lie."""
     figure, axes = _figure(3.3)
     found = study.recommendation.front
@@ -203,7 +203,7 @@ def front(study: Study) -> Figure:
     return figure
 
 
-def learning_curve(study: Study) -> Figure:
+def learning_curve_figure(study: Study) -> Figure:
     """Held-out rank correlation against the number of runs that the law was fitted to."""
     figure, axes = _figure(2.6)
     for law in study.recommendation.laws:
@@ -218,12 +218,12 @@ def learning_curve(study: Study) -> Figure:
     return figure
 
 
-def curves(study: Study) -> Figure:
+def loss_curves_figure(study: Study) -> Figure:
     """Training loss of every run; the baselines, the best and the recommended one stand out."""
     figure, axes = _figure(3.4)
     extra = [run.result for run in study.confirmation.runs] if study.confirmation else []
     runs = [run for run in (*study.runs, *extra) if run.curve]
-    named = [(mixture(study, run), run) for run in runs]
+    named = [(mixture_name(study, run), run) for run in runs]
     for name, run in sorted(named, key=lambda pair: pair[0] != ""):
         tokens, loss = np.array(run.curve, dtype=float).T
         width, alpha = (1.1, 0.9) if name else (0.6, 0.25)
@@ -242,10 +242,10 @@ def curves(study: Study) -> Figure:
     return figure
 
 
-def mixture(study: Study, run: RunResult) -> str:
+def mixture_name(study: Study, run: RunResult) -> str:
     """The name of a run's mixture: recommended, natural, uniform, best observed, or empty."""
     for candidate in study.recommendation.candidates:
-        if candidate.name in STYLE and same(run.spec.weights, candidate.weights):
+        if candidate.name in STYLE and same_mixture(run.spec.weights, candidate.weights):
             return candidate.name
     return ""
 

@@ -4,37 +4,38 @@ import json
 from collections.abc import Iterable
 from functools import partial
 
-from cuvee.tasks.report.blocks import Block, Code, Picture, Table, Text
+from cuvee.tasks.report.blocks import Block, Code, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import study as plots
-from cuvee.tasks.report.sections.headline import NONE, UNIT, how, interval
+from cuvee.tasks.report.sections.headline import NONE, UNIT, interval_text, predicted_or_measured
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.calibration import Kept
+from cuvee.tasks.validation.calibration import PredictionOutcome
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED, Confirmation
 
 
-def scores(study: Study) -> Iterable[Block]:
+def score_blocks(study: Study) -> Iterable[Block]:
     """What the law (or the trial) says of every mixture, and what fresh runs of that size say."""
     ours, confirmation = study.recommendation, study.confirmation
     unit = f"Scores are {UNIT}; lower is better, and a positive gain is better."
     if confirmation is None:
-        yield Text(
-            f"{unit} No mixture was trained again, so everything here is {how(study).lower()}."
+        yield Paragraph(
+            f"{unit} No mixture was trained again, so everything here is "
+            f"{predicted_or_measured(study).lower()}."
         )
     else:
-        yield Text(
+        yield Paragraph(
             f"{unit} Confirmed scores come from {confirmation.seeds} fresh seeds; gains are paired "
             f"by seed, with {confirmation.level:.0%} intervals from the t distribution. "
             "Intervals of single targets are not corrected for their number."
         )
-    yield Text(f"The objective is {_objective(study)}.")
+    yield Paragraph(f"The objective is {_objective(study)}.")
     where = "the trial's mean" if study.measured else "the prediction"
     yield Picture(
         "objective",
         f"Objective of each mixture: dot and bar are {where}, ticks are confirmed seeds",
-        partial(plots.objectives, study),
+        partial(plots.objectives_figure, study),
     )
     if confirmation is not None:
-        picture = partial(plots.gains, confirmation, ours.targets)
+        picture = partial(plots.gains_figure, confirmation, ours.targets)
         yield Picture("gains", "Confirmed gain of the recommended mixture, paired by seed", picture)
     yield _objective_table(study)
     yield _target_table(study)
@@ -48,27 +49,36 @@ def _objective(study: Study) -> str:
     return " + ".join(f"{weight:.3g} {target}" for weight, target in terms if weight)
 
 
-def _objective_table(study: Study) -> Table:
+def _objective_table(study: Study) -> ReportTable:
     rows = []
     for candidate in study.recommendation.candidates:
         seen = _seeds(study.confirmation, candidate.name)
-        rows.append((candidate.name, interval(candidate.objective), *seen))
+        rows.append((candidate.name, interval_text(candidate.objective), *seen))
     known = {candidate.name for candidate in study.recommendation.candidates}
     extra = study.confirmation.mixtures if study.confirmation else ()
     rows += [(name, NONE, *_seeds(study.confirmation, name)) for name in extra if name not in known]
-    columns = ("mixture", f"{how(study).lower()} objective", "confirmed mean", "confirmed, by seed")
-    return Table(columns, tuple(rows))
+    columns = (
+        "mixture",
+        f"{predicted_or_measured(study).lower()} objective",
+        "confirmed mean",
+        "confirmed, by seed",
+    )
+    return ReportTable(columns, tuple(rows))
 
 
-def _target_table(study: Study) -> Table:
+def _target_table(study: Study) -> ReportTable:
     confirmation, ours = study.confirmation, study.recommendation.candidate(RECOMMENDED)
     compared = [b for b in BASELINES if confirmation and b in confirmation.targets]
-    head = ["target", how(study).lower(), *(["confirmed"] if confirmation else [])]
+    head = [
+        "target",
+        predicted_or_measured(study).lower(),
+        *(["confirmed"] if confirmation else []),
+    ]
     head += [text for b in compared for text in (f"gain over {b}", "verdict")]
     rows = []
     names = (None, *study.recommendation.targets)
     for m, (name, predicted) in enumerate(zip(names, (ours.objective, *ours.targets), strict=True)):
-        row = [name or "objective", interval(predicted)]
+        row = [name or "objective", interval_text(predicted)]
         if confirmation:
             seeds = confirmation.values(RECOMMENDED, name).values()
             row.append(f"{sum(seeds) / len(seeds):.3f}" if seeds else NONE)
@@ -77,7 +87,9 @@ def _target_table(study: Study) -> Table:
                 verdict = pair.judgment.replace(" by more than the noise", "")
                 row += [f"{pair.gain:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})", verdict]
         rows.append(tuple(row))
-    return Table(tuple(head), tuple(rows), words=tuple(4 + 2 * i for i in range(len(compared))))
+    return ReportTable(
+        tuple(head), tuple(rows), words=tuple(4 + 2 * i for i in range(len(compared)))
+    )
 
 
 def _seeds(found: Confirmation | None, mixture: str) -> tuple[str, str]:
@@ -88,13 +100,13 @@ def _seeds(found: Confirmation | None, mixture: str) -> tuple[str, str]:
     return mean, each or NONE
 
 
-def larger(study: Study) -> Iterable[Block]:
+def larger_size_blocks(study: Study) -> Iterable[Block]:
     """Whether the claim held at each larger size, and how the gains change with size."""
     found = study.transfer
     if found is None:
         return
     seeds = max(step.seeds for step in found.steps)
-    yield Text(
+    yield Paragraph(
         f"Every mixture was trained at each size with {seeds} fresh seeds, and gains are paired by "
         f"seed; intervals cover {found.steps[0].level:.0%}. A claim has held when its one-sided "
         f"test, corrected after Holm for all claims of this table, lies at or below "
@@ -102,9 +114,11 @@ def larger(study: Study) -> Iterable[Block]:
         "stand beside the claims and are corrected among themselves."
     )
     for sentence in (*study.larger, *(f"Nothing can be said at {lost}" for lost in found.lost)):
-        yield Text(sentence)
+        yield Paragraph(sentence)
     yield Picture(
-        "larger", "Gain of the recommended mixture over size", partial(plots.larger, study)
+        "larger",
+        "Gain of the recommended mixture over size",
+        partial(plots.larger_sizes_figure, study),
     )
     rows = tuple(
         (
@@ -119,10 +133,10 @@ def larger(study: Study) -> Iterable[Block]:
         for claim in found.claims
     )
     columns = ("size, tokens", "over", f"gain, {UNIT}", "pairs", "p", "corrected p", "claim")
-    yield Table(columns, rows, words=(1, 6))
+    yield ReportTable(columns, rows, words=(1, 6))
     yield _objectives(found.steps)
     if found.trends:
-        yield Text(
+        yield Paragraph(
             "How the gain changes when training takes ten times the FLOPs, from one slope per "
             "seed. Beyond the largest size trained this is no prediction."
         )
@@ -135,14 +149,16 @@ def larger(study: Study) -> Iterable[Block]:
             )
             for t in found.trends
         )
-        yield Table(("over", f"change of the gain, {UNIT}", "sizes", "trend"), changes, words=(3,))
+        yield ReportTable(
+            ("over", f"change of the gain, {UNIT}", "sizes", "trend"), changes, words=(3,)
+        )
 
 
-def _objectives(steps: tuple[Confirmation, ...]) -> Table:
+def _objectives(steps: tuple[Confirmation, ...]) -> ReportTable:
     names = dict.fromkeys(name for step in steps for name in step.mixtures)
     rows = tuple((name, *(_together(step, name) for step in steps)) for name in names)
     head = (f"objective at {step.size}, {step.tokens:,}: mean (seeds)" for step in steps)
-    return Table(("mixture", *head), rows)
+    return ReportTable(("mixture", *head), rows)
 
 
 def _together(step: Confirmation, name: str) -> str:
@@ -150,7 +166,7 @@ def _together(step: Confirmation, name: str) -> str:
     return f"{mean} ({each})"
 
 
-def card(study: Study) -> Iterable[Block]:
+def prediction_card_blocks(study: Study) -> Iterable[Block]:
     """What was predicted before the larger sizes were trained, and what came of it."""
     found = study.card
     if found is None:
@@ -162,34 +178,34 @@ def card(study: Study) -> Iterable[Block]:
         if late
         else "before any of its runs was trained"
     )
-    yield Text(
+    yield Paragraph(
         f"Written {written.written}, {when}, as version {written.version} of this "
         f"recommendation's card; sha256 {written.sha256}. {written.claim}"
     )
     for sentence in found.wrong:
-        yield Text(f"Changed: {sentence}.")
+        yield Paragraph(f"Changed: {sentence}.")
     rows = tuple(
         (
             f"{one.promise.size}, {one.promise.tokens:,}",
             one.promise.baseline,
-            interval(one.promise.predicted) if one.promise.predicted else NONE,
+            interval_text(one.promise.predicted) if one.promise.predicted else NONE,
             f"{one.observed.gain:.3f} ({one.observed.low:.3f} to {one.observed.high:.3f})",
             f"{one.error:+.3f}" if one.promise.predicted else NONE,
-            fate(one),
+            outcome_text(one),
         )
         for one in found.kept
     )
     columns = ("size, tokens", "gain over", "predicted", "observed", "error", "prediction")
-    yield Table(columns, rows, words=(1, 5))
+    yield ReportTable(columns, rows, words=(1, 5))
     sources = dict.fromkeys(one.promise.source for one in found.kept if one.promise.predicted)
-    yield Text(
+    yield Paragraph(
         f"The predicted intervals cover {written.level:.0%} and come from: {'; '.join(sources)}. "
         "An observed gain is itself a mean over few seeds, so that even a perfect prediction would "
         "be missed now and then beyond that."
     )
     over = found.calibration
     if over:
-        yield Text(
+        yield Paragraph(
             f"Over {over.cards} {'card' if over.cards == 1 else 'cards'} of this store with "
             f"{over.predictions} predictions: {over.inside:.0%} of the observed gains lie inside "
             f"their interval, {over.sign:.0%} have the predicted sign, the mean absolute error is "
@@ -198,7 +214,7 @@ def card(study: Study) -> Iterable[Block]:
     yield Code(json.dumps(written.record, indent=1, sort_keys=True), "json")
 
 
-def fate(one: Kept) -> str:
+def outcome_text(one: PredictionOutcome) -> str:
     """What became of a promise, in words."""
     if one.promise.predicted is None:
         return "no prediction"

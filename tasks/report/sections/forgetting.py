@@ -2,20 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 
-from cuvee.tasks.report.blocks import Block, Table, Text
+from cuvee.tasks.report.blocks import Block, Paragraph, ReportTable
 from cuvee.tasks.report.sections.headline import NONE, UNIT
-from cuvee.tasks.study.forgetting import MEAN, Change, Continual, broken
+from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange, changes_above_floor
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import RECOMMENDED
 
 
-def forgetting(study: Study) -> Iterable[Block]:
+def forgetting_blocks(study: Study) -> Iterable[Block]:
     """Old domains before and after under every mixture, then the new ones; nothing else has it."""
     found = study.continual
     if found is None:
         return
     every = study.changes
-    yield Text(
+    yield Paragraph(
         f"Every run went on from {found.start.source} (weights {found.start.content[:12]}), with "
         "a fresh optimizer and a warm-up of its own. A change is the score after training minus "
         f"that of the checkpoint on the same held-out text, {UNIT}; positive is forgotten. "
@@ -23,12 +23,12 @@ def forgetting(study: Study) -> Iterable[Block]:
         "together. If the checkpoint was trained on text that is held out here, its scores flatter "
         "it and forgetting is overstated."
     )
-    for sentence in judged(found, every):
-        yield Text(sentence)
+    for sentence in forgetting_sentences(found, every):
+        yield Paragraph(sentence)
     yield _table(every, (*found.old, MEAN), "old domain")
     new = [name for name in study.problem.domains.names if name not in found.old]
     if new:
-        yield Text("What the same runs learned of the domains that are new to the checkpoint:")
+        yield Paragraph("What the same runs learned of the domains that are new to the checkpoint:")
         yield _table(every, new, "new domain")
 
 
@@ -42,7 +42,7 @@ def _source(study: Study) -> str:
     )
 
 
-def judged(found: Continual, every: Sequence[Change]) -> tuple[str, ...]:
+def forgetting_sentences(found: ContinualStart, every: Sequence[DomainChange]) -> tuple[str, ...]:
     """Whether the recommended mixture kept what was asked for, in sentences."""
     own = [one for one in every if one.mixture == RECOMMENDED and one.domain in found.old]
     lost = [one for one in own if one.low > 0]
@@ -51,7 +51,7 @@ def judged(found: Continual, every: Sequence[Change]) -> tuple[str, ...]:
         f"the noise{': ' + ', '.join(one.domain for one in lost) if lost else ''}."
     ]
     if found.forget is not None:
-        above = broken(found, every)
+        above = changes_above_floor(found, every)
         kept = "not kept" if above else "kept"
         if not any(one.seeds for one in own):
             kept = (
@@ -66,7 +66,7 @@ def judged(found: Continual, every: Sequence[Change]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _table(every: Sequence[Change], domains: Sequence[str], title: str) -> Table:
+def _table(every: Sequence[DomainChange], domains: Sequence[str], title: str) -> ReportTable:
     mixtures = tuple(dict.fromkeys(one.mixture for one in every))
     cells = {(one.domain, one.mixture): one for one in every}
     rows = []
@@ -75,10 +75,10 @@ def _table(every: Sequence[Change], domains: Sequence[str], title: str) -> Table
         before = next((one.before for one in own if one), None)
         if before is not None:
             rows.append((domain, f"{before:.3f}", *map(_cell, own)))
-    return Table((title, "checkpoint", *mixtures), tuple(rows))
+    return ReportTable((title, "checkpoint", *mixtures), tuple(rows))
 
 
-def _cell(one: Change | None) -> str:
+def _cell(one: DomainChange | None) -> str:
     if one is None:
         return NONE
     mark = "" if one.seeds else " p"

@@ -6,15 +6,15 @@ intervals: a gain whose interval includes zero is "within the noise", whatever i
 
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs import spent
-from cuvee.tasks.study.forgetting import broken, worst
+from cuvee.tasks.study.forgetting import changes_above_floor, worst_change
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import RECOMMENDED, Paired
+from cuvee.tasks.validation.paired import RECOMMENDED, PairedGain
 
 UNIT = "bits per byte"
 NONE = "-"  # in a table, where there is no value
 
 
-def answers(study: Study) -> tuple[tuple[str, str], ...]:
+def headline_answers(study: Study) -> tuple[tuple[str, str], ...]:
     """(question, answer) pairs: what, how sure, against what, at what cost."""
     return (
         ("What is recommended", _what(study)),
@@ -24,7 +24,7 @@ def answers(study: Study) -> tuple[tuple[str, str], ...]:
     )
 
 
-def tone(study: Study) -> str:
+def headline_tone(study: Study) -> str:
     """`good` if confirmed beyond the noise against all that it claims to beat, `bad` if worse than
     any mixture beyond the noise, else `caution`; at every size that was trained."""
     pairs = [pair for found in study.confirmations for pair in found.objective.values()]
@@ -39,12 +39,12 @@ def tone(study: Study) -> str:
     return "good" if held and all(held) else "caution"
 
 
-def how(study: Study) -> str:
+def predicted_or_measured(study: Study) -> str:
     """Where the figures of mixtures come from, before any is confirmed: a law, or a trial."""
     return "Measured" if study.measured else "Predicted"
 
 
-def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
+def headline_figures(study: Study) -> tuple[tuple[str, str, str], ...]:
     """(label, value, note) of the numbers that sum the study up."""
     found = []
     if study.confirmation:
@@ -54,13 +54,15 @@ def figures(study: Study) -> tuple[tuple[str, str, str], ...]:
     else:
         for name, estimate in study.recommendation.gains:
             note = f"{UNIT}, {estimate.low:+.3f} to {estimate.high:+.3f}: not confirmed"
-            found.append((f"{how(study)} gain over {name}", f"{estimate.mean:+.3f}", note))
+            found.append(
+                (f"{predicted_or_measured(study)} gain over {name}", f"{estimate.mean:+.3f}", note)
+            )
     for claim in study.transfer.claims if study.transfer else ():
         note = f"{UNIT}, {claim.gain.low:+.3f} to {claim.gain.high:+.3f}: {claim.words}"
         found.append(
             (f"Gain over {claim.baseline} at {claim.size}", f"{claim.gain.gain:+.3f}", note)
         )
-    most = worst(study.continual, study.changes) if study.continual else None
+    most = worst_change(study.continual, study.changes) if study.continual else None
     if most:
         note = f"{UNIT}, {most.domain}, {most.low:+.3f} to {most.high:+.3f}: {most.judgment}"
         found.append(("Worst change of an old domain", f"{most.change:+.3f}", note))
@@ -77,7 +79,7 @@ def _trained(study: Study) -> str:
     return f"{now} trained by the last command, {study.proxies - now} before it"
 
 
-def warnings(study: Study) -> tuple[str, ...]:
+def headline_warnings(study: Study) -> tuple[str, ...]:
     """The recommendation's own warnings, then what the confirmation and the failures add."""
     found = list(study.recommendation.warnings)
     found += [f"Text: {notice}." for p in study.corpus.values() for notice in p.notices]
@@ -95,7 +97,7 @@ def warnings(study: Study) -> tuple[str, ...]:
     elif study.confirmation:
         for name, pair in study.confirmation.objective.items():
             if pair.low <= 0:
-                found.append(f"Against {_called(name)}, the confirmed gain is {gain(pair)}.")
+                found.append(f"Against {_called(name)}, the confirmed gain is {gain_text(pair)}.")
         found += _surprise(study)
     if study.transfer:
         steps = study.transfer.steps
@@ -105,7 +107,7 @@ def warnings(study: Study) -> tuple[str, ...]:
     if study.continual:
         found += [
             f"The floor on forgetting, {study.continual.forget:g} {UNIT}, is broken: {one.text}."
-            for one in broken(study.continual, study.changes)
+            for one in changes_above_floor(study.continual, study.changes)
         ]
     if study.failed:
         found.append(
@@ -130,7 +132,7 @@ def _surprise(study: Study) -> list[str]:
     ]
 
 
-def gain(pair: Paired, level: float | None = None) -> str:
+def gain_text(pair: PairedGain, level: float | None = None) -> str:
     """A paired gain in words, such as `+0.041 bits per byte (0.020 to 0.062): better ...`."""
     sure = f"{level:.0%} interval " if level else ""
     return (
@@ -139,7 +141,7 @@ def gain(pair: Paired, level: float | None = None) -> str:
     )
 
 
-def interval(estimate: Estimate) -> str:
+def interval_text(estimate: Estimate) -> str:
     """An estimate in a table, such as `2.231 (2.214 to 2.248)`."""
     return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
@@ -162,10 +164,10 @@ def _sure(study: Study) -> str:
     if study.confirmation:
         level = study.confirmation.level
         for name, pair in study.confirmation.objective.items():
-            parts.append(f"Confirmed against {name}: {gain(pair, level)}.")
+            parts.append(f"Confirmed against {name}: {gain_text(pair, level)}.")
     elif not study.transfer:
         where = " in the method's own trial" if study.measured else ""
-        parts.append(f"{how(study)}{where} only; no fresh run has confirmed it.")
+        parts.append(f"{predicted_or_measured(study)}{where} only; no fresh run has confirmed it.")
     parts += study.larger
     if study.law:
         parts.append(

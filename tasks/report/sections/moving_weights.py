@@ -5,74 +5,84 @@ from functools import partial
 
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.skill_graph import SHOWN
-from cuvee.tasks.report.blocks import Block, Picture, Table, Text
+from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import moving_weights
-from cuvee.tasks.report.plots.study import draw
+from cuvee.tasks.report.plots.study import draw_picture
 from cuvee.tasks.report.sections.headline import UNIT
 from cuvee.tasks.study.study import Study
 
-FILES = ("skills.json", "skills.dot", "skills.svg")  # beside the report, if there is a graph
+SKILL_GRAPH_FILES = (
+    "skills.json",
+    "skills.dot",
+    "skills.svg",
+)  # beside the report, if there is a graph
 
 
-def trial(study: Study) -> Iterable[Block]:
+def trial_blocks(study: Study) -> Iterable[Block]:
     """Gains that the method's own trial measured against every other mixture."""
     gains = study.recommendation.gains
     if not (study.measured and gains):
         return
-    yield Text(
+    yield Paragraph(
         "Runs of the answer and of the mixtures beside it at the study's own size, under the same "
         f"seeds: paired gains in the objective, {UNIT}, positive is better, with {LEVEL:.0%} "
         "intervals."
     )
     caption = "Gain of the recommended mixture that its trial measured, paired by seed"
-    yield Picture("trial", caption, partial(moving_weights.trial, gains))
+    yield Picture("trial", caption, partial(moving_weights.trial_figure, gains))
     rows = tuple(
         (name, f"{e.mean:+.4f}", f"{e.low:+.4f} to {e.high:+.4f}", _judged(e.low, e.high))
         for name, e in gains
     )
-    yield Table(("over", f"gain, {UNIT}", "interval", "verdict"), rows, words=(3,))
+    yield ReportTable(("over", f"gain, {UNIT}", "interval", "verdict"), rows, words=(3,))
 
 
-def weights(study: Study) -> Iterable[Block]:
+def trajectory_blocks(study: Study) -> Iterable[Block]:
     """The weights of the first controlled run while it trained."""
     ours = study.recommendation
     if len(ours.trajectory) < 2:
         return
-    yield Text(
+    yield Paragraph(
         "Weights of the first controlled run while it trained; the record has them of every run, "
         "as curves named trajectory."
     )
-    picture = partial(moving_weights.weights, ours.domains, ours.trajectory)
+    picture = partial(moving_weights.trajectory_figure, ours.domains, ours.trajectory)
     yield Picture("weights", "Weights of the first controlled run over its tokens", picture)
 
 
-def skills(study: Study) -> Iterable[Block]:
+def skill_graph_blocks(study: Study) -> Iterable[Block]:
     """The skill graph: as a picture, as a table, and the order of the skills."""
     graph = study.recommendation.skills
     if graph is None:
         return
-    yield Text(
+    yield Paragraph(
         "An edge is the part of a target's loss that training on a domain saves, against the "
         f"domain that helps it least. Drawn are edges of at least {SHOWN:.0%} of the strongest "
         "between different skills; a square is a target that is no domain. Skills from the one "
         f"that helps others most: {', '.join(graph.ordering)}."
     )
-    yield Picture("skills", "Skill graph: wider is stronger", partial(moving_weights.graph, graph))
-    yield Picture("skill-table", "Skill graph as a table", partial(moving_weights.table, graph))
+    yield Picture(
+        "skills",
+        "Skill graph: wider is stronger",
+        partial(moving_weights.skill_graph_figure, graph),
+    )
+    yield Picture(
+        "skill-table", "Skill graph as a table", partial(moving_weights.skill_table_figure, graph)
+    )
     rows = tuple(
         (name, *(f"{edge:.3f}" for edge in row))
         for name, row in zip(graph.rows, graph.edges, strict=True)
     )
-    yield Table(("training skill", *(c.removeprefix("domain/") for c in graph.columns)), rows)
+    yield ReportTable(("training skill", *(c.removeprefix("domain/") for c in graph.columns)), rows)
 
 
-def files(study: Study) -> Mapping[str, str | None]:
+def skill_graph_files(study: Study) -> Mapping[str, str | None]:
     """Content of each of `FILES`; None for one that a study does not have."""
     graph = study.recommendation.skills
     if graph is None:
-        return dict.fromkeys(FILES)
-    drawing, _ = draw(partial(moving_weights.graph, graph), "skills")
-    return dict(zip(FILES, (graph.text(), graph.dot(), drawing), strict=True))
+        return dict.fromkeys(SKILL_GRAPH_FILES)
+    drawing, _ = draw_picture(partial(moving_weights.skill_graph_figure, graph), "skills")
+    return dict(zip(SKILL_GRAPH_FILES, (graph.text(), graph.dot(), drawing), strict=True))
 
 
 def _judged(low: float, high: float) -> str:

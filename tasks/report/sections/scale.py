@@ -8,7 +8,7 @@ import numpy as np
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import benchmark_map
 from cuvee.mixtures.multiscale.scale_evidence import PLAIN, ScaleEvidence, Trial
-from cuvee.tasks.report.blocks import Block, Picture, Table, Text
+from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import scale as scale_plots
 from cuvee.tasks.report.sections.headline import NONE, UNIT
 from cuvee.tasks.study.study import Study
@@ -17,42 +17,42 @@ from cuvee.tasks.validation.paired import RECOMMENDED
 ACCURACY = "/accuracy"
 
 
-def scale(study: Study) -> Iterable[Block]:
+def scale_blocks(study: Study) -> Iterable[Block]:
     """Curves over sizes, the back-test of the laws, what they forecast; nothing without sizes."""
     found = study.recommendation.scale
     if found is None:
         return
-    yield Text(found.statement)
-    yield Text(f"By the back-test, {found.verdict}.")
+    yield Paragraph(found.statement)
+    yield Paragraph(f"By the back-test, {found.verdict}.")
     if not found.beats:
-        yield Text(
+        yield Paragraph(
             "So the order of mixtures is assumed to be that of models of "
             f"{found.predicted_parameters:,} parameters at {found.predicted_tokens:,} tokens, and "
             "every predicted score outside of this section is of such a model."
         )
     if found.curves:
         caption = "Objective of each mixture that was trained at several sizes"
-        yield Picture("scales", caption, partial(scale_plots.scales, study))
+        yield Picture("scales", caption, partial(scale_plots.scales_figure, study))
         yield _curves(found)
     yield from _trials(found)
     yield from _forecasts(found)
     yield from _accuracy(study)
 
 
-def _curves(found: ScaleEvidence) -> Table:
+def _curves(found: ScaleEvidence) -> ReportTable:
     scales = sorted({(p.parameters, p.tokens) for c in found.curves for p in c.points})
     rows = []
     for curve in found.curves:
         known = {(p.parameters, p.tokens): f"{p.objective:.4f}" for p in curve.points}
         rows.append((curve.name, *(known.get(at, NONE) for at in scales)))
     head = tuple(f"{_short(n)}, {_short(d)} tokens" for n, d in scales)
-    return Table(("mixture", *head), tuple(rows))
+    return ReportTable(("mixture", *head), tuple(rows))
 
 
 def _trials(found: ScaleEvidence) -> Iterable[Block]:
     if not found.trials:
         return
-    yield Text(
+    yield Paragraph(
         "Every law was fitted to all sizes but the largest and predicted that one. Decision "
         "accuracy is the share of pairs of mixtures in the right order; its gain is over the "
         "better of two rankings at one size: by a law of mixtures (single_scale), and by the "
@@ -63,11 +63,11 @@ def _trials(found: ScaleEvidence) -> Iterable[Block]:
     columns = ("law", "decision accuracy", "gain", "rank correlation", *units)
     tested = [t for t in found.trials if not t.refused]
     if tested:
-        yield Table(columns, tuple(_trial(t, t.law == found.chosen) for t in tested))
+        yield ReportTable(columns, tuple(_trial(t, t.law == found.chosen) for t in tested))
     refused = [t for t in found.trials if t.refused]
     if refused:
         rows = tuple((t.law, t.refused) for t in refused)
-        yield Table(("law", "why it was not tested"), rows, words=(1,))
+        yield ReportTable(("law", "why it was not tested"), rows, words=(1,))
 
 
 def _trial(trial: Trial, chosen: bool) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def _forecasts(found: ScaleEvidence) -> Iterable[Block]:
     if not found.forecasts:
         return
     sizes, tokens = found.factors
-    yield Text(
+    yield Paragraph(
         f"What each law, fitted to every size, forecasts of the objective ({UNIT}) at full scale, "
         f"{sizes:,.3g} times the largest model and {tokens:,.3g} times its tokens. Intervals are "
         "the law's own: they hold if its form does, which no run of this study can test."
@@ -98,7 +98,7 @@ def _forecasts(found: ScaleEvidence) -> Iterable[Block]:
         rows.append(
             (law, *(f"{f.mean:.3f} ({f.low:.3f} to {f.high:.3f})" if f else NONE for f in cells))
         )
-    yield Table(("law", *names), tuple(rows))
+    yield ReportTable(("law", *names), tuple(rows))
 
 
 def _accuracy(study: Study) -> Iterable[Block]:
@@ -121,14 +121,16 @@ def _accuracy(study: Study) -> Iterable[Block]:
             refused.append((target, str(reason)))
     if not rows and not refused:
         return
-    yield Text(
+    yield Paragraph(
         "Accuracy as a sigmoid of bits per byte, fitted to all runs of the study, and only where "
         "enough of them are above chance."
     )
     if rows:
-        yield Table(("task", f"predicted {UNIT}", "accuracy, with its deviation"), tuple(rows))
+        yield ReportTable(
+            ("task", f"predicted {UNIT}", "accuracy, with its deviation"), tuple(rows)
+        )
     if refused:
-        yield Table(("task", "why accuracy is not forecast"), tuple(refused), words=(1,))
+        yield ReportTable(("task", "why accuracy is not forecast"), tuple(refused), words=(1,))
 
 
 def _short(count: int) -> str:

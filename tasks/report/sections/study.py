@@ -9,34 +9,38 @@ from functools import partial
 
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.runs import Failed
-from cuvee.tasks.report.blocks import Block, Code, Picture, Section, Table, Text
-from cuvee.tasks.report.explorer import explorer
+from cuvee.tasks.report.blocks import Block, Code, Paragraph, Picture, ReportTable, Section
+from cuvee.tasks.report.explorer import explorer_blocks
 from cuvee.tasks.report.plots import study as plots
 from cuvee.tasks.report.sections import moving_weights
-from cuvee.tasks.report.sections.confirmed import card, larger, scores
-from cuvee.tasks.report.sections.forgetting import forgetting
-from cuvee.tasks.report.sections.headline import NONE, UNIT, how
-from cuvee.tasks.report.sections.pareto import front
-from cuvee.tasks.report.sections.scale import scale
+from cuvee.tasks.report.sections.confirmed import (
+    larger_size_blocks,
+    prediction_card_blocks,
+    score_blocks,
+)
+from cuvee.tasks.report.sections.forgetting import forgetting_blocks
+from cuvee.tasks.report.sections.headline import NONE, UNIT, predicted_or_measured
+from cuvee.tasks.report.sections.pareto import pareto_blocks
+from cuvee.tasks.report.sections.scale import scale_blocks
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import RECOMMENDED
 
 
-def sections(study: Study) -> tuple[Section, ...]:
+def report_sections(study: Study) -> tuple[Section, ...]:
     """Everything below the headline, in order."""
     made = (
         Section("Recommended shares", tuple(_shares(study))),
-        Section(f"{how(study)} and confirmed scores", tuple(scores(study))),
-        Section("Forgetting", tuple(forgetting(study))),
-        Section("Larger sizes", tuple(larger(study))),
-        Section("Prediction card", tuple(card(study))),
-        Section("From small to full scale", tuple(scale(study))),
-        Section("Explore", tuple(explorer(study))),
-        Section("What the trial measured", tuple(moving_weights.trial(study))),
-        Section("Weights while training", tuple(moving_weights.weights(study))),
-        Section("What helps what", tuple(moving_weights.skills(study))),
+        Section(f"{predicted_or_measured(study)} and confirmed scores", tuple(score_blocks(study))),
+        Section("Forgetting", tuple(forgetting_blocks(study))),
+        Section("Larger sizes", tuple(larger_size_blocks(study))),
+        Section("Prediction card", tuple(prediction_card_blocks(study))),
+        Section("From small to full scale", tuple(scale_blocks(study))),
+        Section("Explore", tuple(explorer_blocks(study))),
+        Section("What the trial measured", tuple(moving_weights.trial_blocks(study))),
+        Section("Weights while training", tuple(moving_weights.trajectory_blocks(study))),
+        Section("What helps what", tuple(moving_weights.skill_graph_blocks(study))),
         Section("How well the laws predict", tuple(_laws(study))),
-        Section("What one aim costs another", tuple(front(study))),
+        Section("What one aim costs another", tuple(pareto_blocks(study))),
         Section("Noise floor", tuple(_noise(study))),
         Section("Tasks: accuracy, chance and untrained", tuple(_tasks(study))),
         Section("Training", tuple(_training(study))),
@@ -56,9 +60,9 @@ def _shares(study: Study) -> Iterable[Block]:
         if study.measured
         else "says how far it moves when the law is fitted again to resampled evidence"
     )
-    yield Text(f"Shares of training tokens. The interval of a share {told} ({LEVEL:.0%}).")
+    yield Paragraph(f"Shares of training tokens. The interval of a share {told} ({LEVEL:.0%}).")
     yield Picture(
-        "shares", "Recommended shares against the baselines", partial(plots.shares, study)
+        "shares", "Recommended shares against the baselines", partial(plots.shares_figure, study)
     )
     rows: list[tuple[str, ...]] = []
     for i, name in enumerate(ours.domains):
@@ -67,22 +71,22 @@ def _shares(study: Study) -> Iterable[Block]:
         rows.append(
             (name, _percent(ours.weights[i]), f"{_percent(low)} to {_percent(high)}", *shown)
         )
-    yield Table(("domain", RECOMMENDED, "interval", *(c.name for c in others)), tuple(rows))
+    yield ReportTable(("domain", RECOMMENDED, "interval", *(c.name for c in others)), tuple(rows))
     if len(ours.stages) > 1:
-        yield Text("The shares above are averages over these stages of the run.")
+        yield Paragraph("The shares above are averages over these stages of the run.")
         stages = tuple(f"stage {i + 1}: {_percent(s.share)}" for i, s in enumerate(ours.stages))
         rows = [
             (name, *(_percent(s.weights[i]) for s in ours.stages))
             for i, name in enumerate(ours.domains)
         ]
-        yield Table(("domain", *stages), tuple(rows))
+        yield ReportTable(("domain", *stages), tuple(rows))
 
 
 def _laws(study: Study) -> Iterable[Block]:
     laws = study.recommendation.laws
     if not laws:
         return
-    yield Text(
+    yield Paragraph(
         "Every figure is of held-out runs, by cross-validation. Decision accuracy is the share of "
         "pairs of runs that the law put in the right order; coverage is the share of observations "
         f"inside its {LEVEL:.0%} intervals."
@@ -98,27 +102,27 @@ def _laws(study: Study) -> Iterable[Block]:
         for law in laws
     )
     columns = ("law", "rank correlation", "decision accuracy", f"mean error, {UNIT}", "coverage")
-    yield Table(columns, rows)
+    yield ReportTable(columns, rows)
     caption = "Objective of held-out runs, observed against predicted"
-    yield Picture("held-out", caption, partial(plots.held_out, study))
+    yield Picture("held-out", caption, partial(plots.held_out_figure, study))
     if any(law.learning_curve for law in laws):
         caption = "Held-out rank correlation as runs are added: does more evidence still help?"
-        yield Picture("learning-curve", caption, partial(plots.learning_curve, study))
+        yield Picture("learning-curve", caption, partial(plots.learning_curve_figure, study))
     each = [law for law in laws if law.spearman_targets]  # a law of scales is judged as a whole
     targets = tuple(
         (target, *(f"{law.spearman_targets[m]:.2f}" for law in each))
         for m, target in enumerate(study.recommendation.targets)
         if all(m < len(law.spearman_targets) for law in each)
     )
-    yield Text("Held-out rank correlation per target:")
-    yield Table(("target", *(law.law for law in each)), targets)
+    yield Paragraph("Held-out rank correlation per target:")
+    yield ReportTable(("target", *(law.law for law in each)), targets)
 
 
 def _noise(study: Study) -> Iterable[Block]:
     noise = study.recommendation.noise
     if not noise:
         return
-    yield Text(
+    yield Paragraph(
         "Standard deviations: over seeds of one mixture, and over the mixtures of the design. A "
         f"target whose ratio lies below {study.least_signal:g} is flagged: its differences are "
         "mostly noise."
@@ -135,7 +139,7 @@ def _noise(study: Study) -> Iterable[Block]:
         for item in noise
     )
     columns = ("target", "seeds", "mixtures", "signal to noise", "degrees of freedom", "flag")
-    yield Table(columns, rows, words=(5,))
+    yield ReportTable(columns, rows, words=(5,))
 
 
 def _tasks(study: Study) -> Iterable[Block]:
@@ -143,7 +147,7 @@ def _tasks(study: Study) -> Iterable[Block]:
     names = list(dict.fromkeys(name for run in runs for name in run.details))
     if not names:
         return
-    yield Text(
+    yield Paragraph(
         "Shown, not optimized. At proxy scale accuracy often stays at chance; the mixture is "
         "chosen by the bits per byte of the right answer instead."
     )
@@ -168,28 +172,30 @@ def _tasks(study: Study) -> Iterable[Block]:
         )
     begun = "checkpoint" if study.continual else "untrained"
     columns = ("detail", "chance", begun, "all proxies", "recommended, confirmed")
-    yield Table(columns, tuple(rows))
+    yield ReportTable(columns, tuple(rows))
     scores = [(t, untrained[t]) for t in study.problem.targets if t in untrained]
     if scores:
         listed = ", ".join(f"{target} {value:.3f}" for target, value in scores)
-        yield Text(f"{begun.capitalize()} proxy, {UNIT}: {listed}")
+        yield Paragraph(f"{begun.capitalize()} proxy, {UNIT}: {listed}")
 
 
 def _training(study: Study) -> Iterable[Block]:
     if any(run.curve for run in study.runs):
-        yield Picture("curves", "Training loss of every run", partial(plots.curves, study))
+        yield Picture(
+            "curves", "Training loss of every run", partial(plots.loss_curves_figure, study)
+        )
 
 
 def _epochs(study: Study) -> Iterable[Block]:
     ours = study.recommendation
     full = study.problem.full_tokens
     scale = f"At the full scale of {full:,} tokens." if full else "The full scale is not known."
-    yield Text(f"{scale} Constraints that bind: {'; '.join(ours.active) or 'none'}.")
+    yield Paragraph(f"{scale} Constraints that bind: {'; '.join(ours.active) or 'none'}.")
     known = {domain.name: domain.tokens for domain in study.problem.domains}
     if study.available is not None:
         known = dict(study.available)
     if not ours.epochs:
-        yield Text(
+        yield Paragraph(
             "Epochs at full scale are unknown: they need the tokens that exist of each domain and "
             "those of the full-scale run."
         )
@@ -198,7 +204,7 @@ def _epochs(study: Study) -> Iterable[Block]:
             (name, f"{known[name]:,}", f"{ours.epochs[i]:.2f}" if ours.epochs else NONE)
             for i, name in enumerate(ours.domains)
         )
-        yield Table(("domain", "tokens that exist", "epochs"), rows)
+        yield ReportTable(("domain", "tokens that exist", "epochs"), rows)
 
 
 def _corpus(study: Study) -> Iterable[Block]:
@@ -206,7 +212,7 @@ def _corpus(study: Study) -> Iterable[Block]:
     if not parts:
         return
     benchmarks = sorted({name for part in parts.values() for name in part.contaminated})
-    yield Text(
+    yield Paragraph(
         "Training text after duplicates were removed, and documents that share a 13-gram with a "
         "benchmark (counted per benchmark)."
     )
@@ -223,14 +229,16 @@ def _corpus(study: Study) -> Iterable[Block]:
         for name, part in parts.items()
     )
     against = (f"removed: {name}" for name in benchmarks)
-    yield Table(("domain", "documents", "bytes", "tokens", "duplicates", "skipped", *against), rows)
+    yield ReportTable(
+        ("domain", "documents", "bytes", "tokens", "duplicates", "skipped", *against), rows
+    )
 
 
 def _failures(study: Study) -> Iterable[Block]:
-    yield Text(f"{len(study.failed)} of {study.proxies} proxies failed.")
+    yield Paragraph(f"{len(study.failed)} of {study.proxies} proxies failed.")
     if study.failed:
         rows = tuple(_failure(run) for run in study.failed)
-        yield Table(("run", "seed", "reason"), rows, words=(2,))
+        yield ReportTable(("run", "seed", "reason"), rows, words=(2,))
 
 
 def _failure(run: Failed) -> tuple[str, ...]:
@@ -239,13 +247,13 @@ def _failure(run: Failed) -> tuple[str, ...]:
 
 def _exact(study: Study) -> Iterable[Block]:
     ours = study.recommendation
-    yield Text(
+    yield Paragraph(
         f"Recommendation {study.fingerprint}. Method {ours.method or 'unnamed'}. "
         f"Seed {study.seed}. Started {study.started or 'at an unknown time'}."
     )
     yield Code(study.recipe_text, "yaml")
-    yield Table(("package", "version"), tuple(sorted(study.versions.items())))
-    yield Text(f"It rests on {len(ours.evidence)} runs, by fingerprint:")
+    yield ReportTable(("package", "version"), tuple(sorted(study.versions.items())))
+    yield Paragraph(f"It rests on {len(ours.evidence)} runs, by fingerprint:")
     yield Code("\n".join(ours.evidence))
 
 

@@ -16,7 +16,7 @@ from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, ExportError
 from cuvee.mixtures.runs import Stage
 from cuvee.tasks import export
-from cuvee.tasks.export import Blend
+from cuvee.tasks.export import ExportSpec
 
 ODD = (
     "source:topic",
@@ -35,7 +35,7 @@ DEALT = 6_000  # sequences that the readers deal out one by one
 
 
 @st.composite
-def blends(draw, most: int = 8) -> Blend:
+def blends(draw, most: int = 8) -> ExportSpec:
     """Domains of all sizes, with shares from dust to nearly all, at budgets short and long."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     number = draw(st.integers(2, most))
@@ -50,11 +50,11 @@ def blends(draw, most: int = 8) -> Blend:
         weights[: draw(st.integers(0, 1))] = 0  # one domain alone, among others
         stages.append(Stage(tuple((weights / weights.sum()).tolist()), share))
     names = [*ODD, *(f"d{i}" for i in range(300))][:number]
-    shares = Blend("s", _sized(names, np.full(number, 1e9), rng), tuple(stages), tokens).shares
+    shares = ExportSpec("s", _sized(names, np.full(number, 1e9), rng), tuple(stages), tokens).shares
     epochs = rng.choice([0.02, 0.5, 1.0, 3.7, 4.0], number)
     sizes = [max(300.0, shares.get(n, 0) * tokens / e) for n, e in zip(names, epochs, strict=True)]
     folder = draw(st.sampled_from(["/d", "s3://bucket/x"]))
-    return Blend(
+    return ExportSpec(
         "s", _sized(names, np.array(sizes), rng), tuple(stages), tokens,
         {name: (f"{folder}/{i}.jsonl",) for i, name in enumerate(names)},
         seed=draw(st.integers(0, 99)), sequence=sequence, batch=batch,
@@ -72,10 +72,10 @@ def _sized(names, sizes, rng) -> DomainSet:
     )
 
 
-def hold(name: str, blend: Blend) -> bool:
+def hold(name: str, blend: ExportSpec) -> bool:
     """Whether a blend is exported, and then right; else that the refusal can be read."""
     try:
-        files = export.render(export.build(name), blend)
+        files = export.render_export(export.build_format(name), blend)
     except CuveeError as error:
         assert isinstance(error, ExportError) and len(str(error)) > 40
         return False
@@ -91,7 +91,7 @@ def hold(name: str, blend: Blend) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", export.names())
+@pytest.mark.parametrize("name", export.format_names())
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(blend=blends())
 def test_what_is_exported_is_delivered_within_a_hundredth_or_refused(name, blend):
@@ -99,7 +99,7 @@ def test_what_is_exported_is_delivered_within_a_hundredth_or_refused(name, blend
     hold(name, blend)
 
 
-@pytest.mark.parametrize("name", export.names())
+@pytest.mark.parametrize("name", export.format_names())
 def test_a_large_run_of_many_domains_is_exported(name):
     """Catches a check that refuses what is right, and a search for a block that never ends."""
     rng = np.random.default_rng(5)
@@ -113,7 +113,9 @@ def test_a_large_run_of_many_domains_is_exported(name):
         )
     )
     paths = {d.name: (f"/d/{d.name}.jsonl",) for d in domains}
-    blend = Blend("big", domains, (Stage(tuple(weights.tolist())),), tokens, paths, 1, 4096, 1024)
+    blend = ExportSpec(
+        "big", domains, (Stage(tuple(weights.tolist())),), tokens, paths, 1, 4096, 1024
+    )
     assert hold(name, blend)
 
 
@@ -127,7 +129,9 @@ LOST = DomainSet(
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", [n for n in export.names() if n not in ("csv", "json", "yaml")])
+@pytest.mark.parametrize(
+    "name", [n for n in export.format_names() if n not in ("csv", "json", "yaml")]
+)
 def test_a_share_that_rounds_to_nothing_is_refused_by_every_trainer(name, seed):
     """Catches 500 tokens, an eighth of a document and a quarter of a sequence, that vanish.
 
@@ -135,9 +139,9 @@ def test_a_share_that_rounds_to_nothing_is_refused_by_every_trainer(name, seed):
     """
     paths = {n: (f"/d/{n}.jsonl",) for n in LOST.names}
     stage = Stage((0.7, 0.2999995, 5e-7))
-    blend = Blend("s", LOST, (stage,), 10**9, paths, seed, sequence=2048, batch=64)
+    blend = ExportSpec("s", LOST, (stage,), 10**9, paths, seed, sequence=2048, batch=64)
     with pytest.raises(ExportError, match=r"rare"):
-        export.render(export.build(name), blend)
+        export.render_export(export.build_format(name), blend)
 
 
 def test_levanter_meets_small_shares_with_a_block_that_is_no_power_of_two():
@@ -150,17 +154,21 @@ def test_levanter_meets_small_shares_with_a_block_that_is_no_power_of_two():
     domains = _sized(names, np.full(39, 1e11), rng)
     paths = {name: (f"/d/{name}.jsonl",) for name in names}
     stage = Stage(tuple(weights.tolist()))
-    blend = Blend("s", domains, (stage,), 10**12, paths, 3, sequence=4096, batch=512)
+    blend = ExportSpec("s", domains, (stage,), 10**12, paths, 3, sequence=4096, batch=512)
     assert hold("levanter", blend)
     unknown = dataclasses.replace(blend, sequence=None)
-    data = yaml.safe_load(export.render(export.build("levanter"), unknown)["data.yaml"])["data"]
+    data = yaml.safe_load(
+        export.render_export(export.build_format("levanter"), unknown)["data.yaml"]
+    )["data"]
     block = data["mixture_block_size"]
     assert int(block * data["train_weights"]["d38"]) / block == pytest.approx(1.2e-4, rel=0.01)
 
 
 def test_levanter_s_stages_start_at_steps_of_the_trainer():
     """Catches a start in sequences, which Levanter multiplies by the batch: 16 times too late."""
-    data = yaml.safe_load(export.render(export.build("levanter"), STAGED)["data.yaml"])["data"]
+    data = yaml.safe_load(
+        export.render_export(export.build_format("levanter"), STAGED)["data.yaml"]
+    )["data"]
     [[first, _], [second, _]] = data["train_weights"]
     assert first == 0 and abs(second - 3750) <= 30  # of 5,000 steps of 16 sequences
     assert second * 16 % data["mixture_block_size"] == 0
@@ -172,14 +180,16 @@ def test_a_cap_is_held_to_what_a_trainer_can_read():
     paths = {"a": ("/d/a",), "b": ("/d/b",)}
     share = 4 * 3900 / 10**8
     stage = Stage((1 - share, share))
-    blend = Blend("s", domains, (stage,), 10**8, paths, 1, 1000, 1, caps={"b": 4.0})
-    export.render(export.build("megatron"), blend)  # joins the end of a reading to the next
+    blend = ExportSpec("s", domains, (stage,), 10**8, paths, 1, 1000, 1, caps={"b": 4.0})
+    export.render_export(
+        export.build_format("megatron"), blend
+    )  # joins the end of a reading to the next
     for name in ("mosaic", "litdata"):
         with pytest.raises(ExportError, match=r"repeat b more often.*constraints.epochs"):
-            export.render(export.build(name), blend)
+            export.render_export(export.build_format(name), blend)
     short = dataclasses.replace(blend, sequence=4096)
     with pytest.raises(ExportError, match=r"b has 3,900 tokens, which fill no sequence of 4,096"):
-        export.render(export.build("mosaic"), short)
+        export.render_export(export.build_format("mosaic"), short)
 
 
 @pytest.mark.parametrize("name", ["megatron", "olmo_core"])
@@ -189,38 +199,40 @@ def test_caps_hold_where_a_trainer_takes_all_of_the_data_in_whole_batches(name):
         (Domain("web", 20 * 10**6, 8, "w", 1), Domain("code", 5 * 10**6, 8, "c", 1))
     )
     paths = {"web": ("/d/web",), "code": ("/d/code",)}
-    blend = Blend(
+    blend = ExportSpec(
         "s", domains, (Stage((0.5, 0.5)),), 40_000_000, paths, 3, 4096, 64, caps={"code": 4.0}
     )
     assert hold(name, blend)
-    drawn = READERS[name](export.render(export.build(name), blend), blend)
+    drawn = READERS[name](export.render_export(export.build_format(name), blend), blend)
     assert 3.96 < drawn["code"] / (5 * 10**6) <= 4.0
 
 
 def test_mixtera_reads_data_once_so_that_repeats_are_refused():
     """Catches a stream that ends at the first domain that runs out."""
     with pytest.raises(ExportError, match=r"code is to be read 1\.5\d times"):
-        export.render(export.build("mixtera"), FIXED)
+        export.render_export(export.build_format("mixtera"), FIXED)
 
 
 def test_mixtera_s_chunk_grows_until_it_holds_every_domain():
     """Catches a search that ends at the first chunk in which a domain gets no document."""
     few = dataclasses.replace(once(FIXED), stages=(Stage((0.6, 0.015, 0.0, 0.385)),))
-    files = export.render(export.build("mixtera"), few)  # code: 1 document in 2,400
+    files = export.render_export(export.build_format("mixtera"), few)  # code: 1 document in 2,400
     assert constants(files["mixture.py"])["CHUNK_SIZE"] > 1024 and hold("mixtera", few)
 
 
 def test_nanotron_s_random_last_reading_is_within_a_hundredth_nearly_always():
     """Catches a run too short for what nanotron draws at random, and one whose index repeats."""
-    files = export.render(export.build("nanotron"), FIXED)
+    files = export.render_export(export.build_format("nanotron"), FIXED)
     drawn = [nanotron(files, FIXED, seed)["chat: short"] for seed in range(20)]
     assert np.mean(np.abs(np.array(drawn) / (0.2 * TOKENS) - 1) <= 0.01) >= 0.9
     with pytest.raises(ExportError, match="draws at random"):
-        export.render(export.build("nanotron"), dataclasses.replace(FIXED, tokens=2_048_000))
+        export.render_export(
+            export.build_format("nanotron"), dataclasses.replace(FIXED, tokens=2_048_000)
+        )
     capped = dataclasses.replace(FIXED, tokens=10 * TOKENS, caps={"web": 8.0})
     assert capped.epochs["web"] < 8  # but the part of it that is dealt out is read nine times
     with pytest.raises(ExportError, match=r"the same samples of web 9\.\d+ times"):
-        export.render(export.build("nanotron"), capped)
+        export.render_export(export.build_format("nanotron"), capped)
 
 
 def test_olmo_core_is_given_whole_batches_and_many_small_files_are_refused():
@@ -229,15 +241,17 @@ def test_olmo_core_is_given_whole_batches_and_many_small_files_are_refused():
     assert hold("olmo_core", blend)
     many = {**PATHS, "code": tuple(f"/d/code-{i}.npy" for i in range(20_000))}  # of 400 tokens
     with pytest.raises(ExportError, match=r"olmo_core would deliver 0 tokens of code"):
-        export.render(export.build("olmo_core"), dataclasses.replace(FIXED, paths=many))
+        export.render_export(
+            export.build_format("olmo_core"), dataclasses.replace(FIXED, paths=many)
+        )
 
 
 def test_a_name_is_no_formula_in_a_table():
     """Catches a domain that a spreadsheet would compute, and one that lost its name."""
     names = ('=HYPERLINK("http://x")', "+1", "-1", "@a", "C++")
     domains = DomainSet(tuple(Domain(name, 10**6, 10**6, name, 10) for name in names))
-    blend = Blend("s", domains, (Stage((0.2,) * 5),), 10**6)
-    text = export.render(export.build("csv"), blend)["mixture.csv"]
+    blend = ExportSpec("s", domains, (Stage((0.2,) * 5),), 10**6)
+    text = export.render_export(export.build_format("csv"), blend)["mixture.csv"]
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["domain"] for row in rows] == [f"'{name}" for name in names[:4]] + ["C++"]
 
@@ -255,49 +269,60 @@ def test_documents_are_read_as_the_study_read_them(tmp_path):
         fields={"code": "content", "chat: short": "body"},
         separators={"chat: short": "\n%\n"},
     )
-    given = constants(export.render(export.build("huggingface"), blend)["mixture.py"])
+    given = constants(export.render_export(export.build_format("huggingface"), blend)["mixture.py"])
     assert given["FIELDS"] == ["text", "content", "text"]  # a text file has the column "text"
     assert given["SEPARATORS"] == [None, None, "\n%\n"]
     assert given["SOURCES"][2] == {
         "path": "text", "data_files": [f"{folder}/**/*.txt"], "sample_by": "document"
     }  # fmt: skip
-    given = constants(export.render(export.build("torchtitan"), blend)["data_config.py"])
+    given = constants(
+        export.render_export(export.build_format("torchtitan"), blend)["data_config.py"]
+    )
     assert list(given["FIELDS"].values()) == ["text", "content", "text"]
     with pytest.raises(ExportError, match="takes the lines of"):
-        export.render(export.build("axolotl"), blend)
+        export.render_export(export.build_format("axolotl"), blend)
     rows = dataclasses.replace(blend, paths={**paths, "chat: short": ("/d/chat.jsonl",)})
-    entries = yaml.safe_load(export.render(export.build("axolotl"), rows)["datasets.yaml"])
+    entries = yaml.safe_load(
+        export.render_export(export.build_format("axolotl"), rows)["datasets.yaml"]
+    )
     fields = {by_path(rows, entry["path"]): entry["field"] for entry in entries["datasets"]}
     assert fields == {"web": "text", "code": "content", "chat: short": "body"}
-    form = export.build("axolotl", {"field": {"chat: short": "words"}})
-    entries = yaml.safe_load(export.render(form, rows)["datasets.yaml"])["datasets"]
+    form = export.build_format("axolotl", {"field": {"chat: short": "words"}})
+    entries = yaml.safe_load(export.render_export(form, rows)["datasets.yaml"])["datasets"]
     assert [e["field"] for e in entries if "chat" in e["path"]] == ["words"] * 2
-    data = yaml.safe_load(export.render(export.build("levanter"), rows)["data.yaml"])["data"]
+    data = yaml.safe_load(export.render_export(export.build_format("levanter"), rows)["data.yaml"])[
+        "data"
+    ]
     assert data["components"]["code"]["format"] == {"type": "text", "text_key": "content"}
     with pytest.raises(ExportError, match=r"column's name, or names by domain"):
-        export.build("huggingface", {"field": 3})
+        export.build_format("huggingface", {"field": 3})
 
 
 def test_a_folder_that_is_elsewhere_holds_what_the_study_read(tmp_path):
     """Catches a folder on a cluster whose files' names decide what is trained on."""
     paths = {**PATHS, "web": ("/far/away/",)}
     blend = dataclasses.replace(FIXED, paths=paths, endings={"web": (".jsonl.gz",)})
-    given = constants(export.render(export.build("huggingface"), blend)["mixture.py"])
+    given = constants(export.render_export(export.build_format("huggingface"), blend)["mixture.py"])
     assert given["SOURCES"][0] == {"path": "json", "data_files": ["/far/away/**/*.jsonl.gz"]}
-    entries = yaml.safe_load(export.render(export.build("axolotl"), blend)["datasets.yaml"])
+    entries = yaml.safe_load(
+        export.render_export(export.build_format("axolotl"), blend)["datasets.yaml"]
+    )
     assert entries["datasets"][0]["path"] == "/far/away"  # beside which patterns are read
     assert entries["datasets"][0]["data_files"] == ["/far/away/**/*.jsonl.gz"]
     (tmp_path / "x.jsonl").write_text("{}\n")
     (tmp_path / "y.parquet").write_bytes(b"")
     mixed = dataclasses.replace(FIXED, paths={**PATHS, "web": (str(tmp_path),)})
     with pytest.raises(ExportError, match=r"of web are of several kinds \(json, parquet\)"):
-        export.render(export.build("huggingface"), mixed)
+        export.render_export(export.build_format("huggingface"), mixed)
 
 
 def test_every_delivery_is_stated_and_short():
     """Catches a format whose delivery is not what its files make a trainer draw."""
-    for name in export.names():
+    for name in export.format_names():
         blend = once(FIXED) if name == "mixtera" else FIXED
-        form = export.build(name)
-        stated, drawn = form.delivered(blend), READERS[name](export.render(form, blend), blend)
+        form = export.build_format(name)
+        stated, drawn = (
+            form.delivered(blend),
+            READERS[name](export.render_export(form, blend), blend),
+        )
         assert stated == pytest.approx(drawn, rel=2e-3), name

@@ -24,7 +24,7 @@ from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.runs import Stage
 from cuvee.tasks import export
-from cuvee.tasks.export import Blend
+from cuvee.tasks.export import ExportSpec
 
 SEEDS = range(6)
 WANT = {"web": 0.5, "code": 0.3, "chat": 0.2}
@@ -40,7 +40,7 @@ def library(name: str, module: str):
         pytest.skip(f"{name} is not installed here ({error}): make test-trainers")
 
 
-def blend(paths: dict[str, str], **changes: object) -> Blend:
+def blend(paths: dict[str, str], **changes: object) -> ExportSpec:
     """Three drawn domains of 200, 50 and 400 documents, one that is not; code repeats 1.2 times."""
     domains = DomainSet(
         (
@@ -52,10 +52,10 @@ def blend(paths: dict[str, str], **changes: object) -> Blend:
     )
     values = {"sequence": 100, "batch": 4, "seed": 3} | changes
     given = {name: (path,) for name, path in paths.items()}
-    return Blend("s", domains, (Stage((0.5, 0.3, 0.0, 0.2)),), 40_000, given, **values)
+    return ExportSpec("s", domains, (Stage((0.5, 0.3, 0.0, 0.2)),), 40_000, given, **values)
 
 
-def generated(seed: int, place: Path, sequence: int = 64, times: int = 1) -> Blend:
+def generated(seed: int, place: Path, sequence: int = 64, times: int = 1) -> ExportSpec:
     """Two to twelve domains, some of a few sequences, repeated up to four times."""
     rng = np.random.default_rng(seed)
     number = int(rng.integers(2, 13))
@@ -72,18 +72,20 @@ def generated(seed: int, place: Path, sequence: int = 64, times: int = 1) -> Ble
     )
     paths = {d.name: (str(place / d.name),) for d in domains}
     stage = Stage(tuple(weights.tolist()))
-    return Blend("s", domains, (stage,), tokens, paths, seed, sequence, int(rng.choice([1, 4, 16])))
+    return ExportSpec(
+        "s", domains, (stage,), tokens, paths, seed, sequence, int(rng.choice([1, 4, 16]))
+    )
 
 
-def exported(name: str, given: Blend, **options: object) -> dict[str, str] | None:
+def exported(name: str, given: ExportSpec, **options: object) -> dict[str, str] | None:
     """The files, or None where the export is refused."""
     try:
-        return export.render(export.build(name, options), given)
+        return export.render_export(export.build_format(name, options), given)
     except ExportError:
         return None
 
 
-def hold(drawn: dict[str, float], given: Blend) -> None:
+def hold(drawn: dict[str, float], given: ExportSpec) -> None:
     """Tokens by domain are within a hundredth of those recommended, or one sequence."""
     for name, want in given.wanted.items():
         allowed = max(0.01 * want, given.sequence or 0)
@@ -115,7 +117,7 @@ def documents(tmp_path):
 
 def test_datasets_draws_the_shares_and_repeats_short_domains(documents, tmp_path):
     """Catches probabilities of tokens, numbers drawn at random, and a stream that ends early."""
-    files = export.render(export.build("huggingface"), blend(documents))
+    files = export.render_export(export.build_format("huggingface"), blend(documents))
     stream = load(files["mixture.py"], tmp_path, "hf_mixture").build(buffer_size=10)
     rows = [row["text"] for row in stream]
     drawn = Counter(row.split()[0] for row in rows)
@@ -142,12 +144,12 @@ def test_datasets_reads_documents_fields_and_folders_as_the_study_did(tmp_path):
         )
     )
     paths = {"docs": str(tmp_path / "docs"), "code": str(tmp_path / "[code] & C++.parquet")}
-    given = Blend(
+    given = ExportSpec(
         "s", domains, (Stage((0.5, 0.3, 0.2)),), 40_000,
         {n: (p,) for n, p in {**paths, "chat": str(tmp_path / "fortunes.txt")}.items()},
         fields={"code": "content"}, separators={"chat": "\n%\n"},
     )  # fmt: skip
-    files = export.render(export.build("huggingface"), given)
+    files = export.render_export(export.build_format("huggingface"), given)
     rows = [row["text"] for row in load(files["mixture.py"], tmp_path, "hf_read").build(50)]
     assert Counter(row.split()[0] for row in rows) == {"docs": 20, "code": 60, "chat": 400}
     assert all(row.count("\n") == 30 for row in rows if row.startswith("docs"))
@@ -278,7 +280,7 @@ def test_torchtitan_interleaves_the_sources(tmp_path):
         {name: str(tmp_path / path) for name, path in paths.items()},
         fields={"web": "body", "chat": "body"},
     )
-    files = export.render(export.build("torchtitan"), given)
+    files = export.render_export(export.build_format("torchtitan"), given)
     config = load(files["data_config.py"], tmp_path, "titan_mixture").DATALOADER
     assert [s.dataset for s in config.sources] == ["s/web", "s/code", "s/chat"]
     assert [s.weight for s in config.sources] == [0.5, 0.3, 0.2]
@@ -304,7 +306,7 @@ def test_axolotl_takes_every_entry_and_its_slice(documents):
     schemas = library("axolotl", "axolotl.utils.schemas.datasets")
     from datasets import load_dataset
 
-    files = export.render(export.build("axolotl"), blend(documents))
+    files = export.render_export(export.build_format("axolotl"), blend(documents))
     given = yaml.safe_load(files["datasets.yaml"])["datasets"]
     drawn: Counter[str] = Counter()
     for entry in given:
@@ -325,8 +327,9 @@ def test_nanotron_s_own_dataclass_takes_the_lists():
         pytest.skip(f"nanotron cannot be imported ({error}): held to its grammar alone")
     if not hasattr(config, "NanosetDatasetsArgs"):
         pytest.skip("the nanotron of the package index is older than Nanosets: its grammar alone")
-    files = export.render(
-        export.build("nanotron"), blend({n: f"/none/{n}" for n in WANT}, sequence=None, batch=None)
+    files = export.render_export(
+        export.build_format("nanotron"),
+        blend({n: f"/none/{n}" for n in WANT}, sequence=None, batch=None),
     )
     stage = yaml.safe_load(files["data_stages.yaml"])["data_stages"][0]
     made = config.NanosetDatasetsArgs(**stage["data"]["dataset"])

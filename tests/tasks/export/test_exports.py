@@ -28,16 +28,16 @@ from export_readers import megatron_phase as phase
 from cuvee.mixtures.errors import CuveeError, DataError, ExportError, UnknownName
 from cuvee.mixtures.runs import Stage
 from cuvee.tasks import export
-from cuvee.tasks.export import Blend
+from cuvee.tasks.export import ExportSpec
 
 ROUGH = {"mixtera": 0.01, "levanter": 0.002}  # what dealing out in chunks and blocks costs
 
 
-@pytest.mark.parametrize("name", export.names())
+@pytest.mark.parametrize("name", export.format_names())
 def test_a_trainer_draws_the_recommended_tokens(name):
     """Catches weights in the wrong unit, lost domains, kept zeros, sums and repeats gone wrong."""
     blend = once(FIXED) if name == "mixtera" else FIXED  # which reads data once
-    drawn = READERS[name](export.render(export.build(name), blend), blend)
+    drawn = READERS[name](export.render_export(export.build_format(name), blend), blend)
     want = {"web": 0.5, "code": 0.3, "chat: short": 0.2}
     assert set(drawn) == set(want)
     for domain, share in want.items():
@@ -48,11 +48,11 @@ def test_staged_formats_change_the_mixture_where_the_stage_begins():
     """Catches stages averaged away, or begun at a token where a step or a sequence is meant."""
     want = {"web": 0.6 * 0.75 + 0.2 * 0.25, "code": 0.3, "chat: short": 0.1 * 0.75 + 0.5 * 0.25}
     seen = []
-    for name in export.names():
-        if not export.build(name).staged or name == "megatron":
+    for name in export.format_names():
+        if not export.build_format(name).staged or name == "megatron":
             continue
         blend = once(STAGED) if name == "mixtera" else STAGED
-        drawn = READERS[name](export.render(export.build(name), blend), blend)
+        drawn = READERS[name](export.render_export(export.build_format(name), blend), blend)
         for domain, share in want.items():
             assert drawn[domain] == pytest.approx(share * blend.tokens, rel=0.01), (name, domain)
         seen.append(name)
@@ -61,7 +61,7 @@ def test_staged_formats_change_the_mixture_where_the_stage_begins():
 
 def test_megatron_has_a_blend_per_phase_and_the_iterations_between_them():
     """Catches phases at tokens, and an off-by-one in the iteration of the transition."""
-    files = export.render(export.build("megatron"), STAGED)
+    files = export.render_export(export.build_format("megatron"), STAGED)
     one = dataclasses.replace(STAGED, sequence=1)
     first, second = phase(files, one, "-1", 60_000), phase(files, one, "-2", 20_000)
     assert first == pytest.approx({"web": 36_000, "code": 18_000, "chat: short": 6_000})
@@ -74,13 +74,13 @@ def test_megatron_has_a_blend_per_phase_and_the_iterations_between_them():
 
 def test_formats_without_stages_refuse_them_and_take_one_at_a_time():
     """Catches stages that are averaged or cut off without a word."""
-    for name in export.names():
-        form = export.build(name)
+    for name in export.format_names():
+        form = export.build_format(name)
         if form.staged:
             continue
         with pytest.raises(ExportError, match=rf"{name} has no stages.*--stage N"):
-            export.render(form, STAGED)
-        drawn = READERS[name](export.render(form, STAGED.alone(2)), STAGED.alone(2))
+            export.render_export(form, STAGED)
+        drawn = READERS[name](export.render_export(form, STAGED.alone(2)), STAGED.alone(2))
         assert drawn["chat: short"] == pytest.approx(0.5 * TOKENS / 4, rel=1e-3)
     with pytest.raises(ExportError, match="no stage 3"):
         STAGED.alone(3)
@@ -89,7 +89,7 @@ def test_formats_without_stages_refuse_them_and_take_one_at_a_time():
 @pytest.mark.parametrize("name", ["mosaic", "litdata"])
 def test_streams_of_documents_are_weighed_by_documents(name):
     """Catches shares of tokens given to a loader whose samples are documents."""
-    files = export.render(export.build(name, {"samples": "documents"}), FIXED)
+    files = export.render_export(export.build_format(name, {"samples": "documents"}), FIXED)
     drawn = {"web": 0.5 / 500, "code": 0.3 / 4000, "chat: short": 0.2 / 50}
     want = {domain: share / sum(drawn.values()) for domain, share in drawn.items()}
     if name == "mosaic":
@@ -111,55 +111,67 @@ def test_what_is_missing_is_named_with_the_field_that_gives_it():
     """Catches a guess in place of a path, a length or a count that nobody gave."""
     bare = dataclasses.replace(FIXED, paths={"web": ("/data/web",)})
     with pytest.raises(ExportError, match=r"export.paths names nothing for code, chat: short"):
-        export.render(export.build("nanotron"), bare)
+        export.render_export(export.build_format("nanotron"), bare)
     with pytest.raises(ExportError, match=r"export.sequence_length"):
-        export.render(export.build("mosaic"), dataclasses.replace(FIXED, sequence=None))
+        export.render_export(
+            export.build_format("mosaic"), dataclasses.replace(FIXED, sequence=None)
+        )
     with pytest.raises(ExportError, match=r"export.sequence_length and export.batch"):
-        export.render(
-            export.build("nanotron"), dataclasses.replace(STAGED, sequence=None, batch=None)
+        export.render_export(
+            export.build_format("nanotron"), dataclasses.replace(STAGED, sequence=None, batch=None)
         )
     with pytest.raises(ExportError, match=r"tables.token_counts"):
-        export.render(export.build("olmo_core"), dataclasses.replace(FIXED, counted=False))
+        export.render_export(
+            export.build_format("olmo_core"), dataclasses.replace(FIXED, counted=False)
+        )
     with pytest.raises(ExportError, match="weighs documents"):
-        export.render(export.build("huggingface"), dataclasses.replace(FIXED, documented=False))
+        export.render_export(
+            export.build_format("huggingface"), dataclasses.replace(FIXED, documented=False)
+        )
     with pytest.raises(ExportError, match="several for web"):
         two = {**PATHS, "web": ("/data/a", "/data/b")}
-        export.render(export.build("megatron"), dataclasses.replace(FIXED, paths=two))
+        export.render_export(export.build_format("megatron"), dataclasses.replace(FIXED, paths=two))
     with pytest.raises(ExportError, match="holds a blank"):
         blank = {**PATHS, "web": ("/data/my web",)}
-        export.render(export.build("megatron"), dataclasses.replace(FIXED, paths=blank))
+        export.render_export(
+            export.build_format("megatron"), dataclasses.replace(FIXED, paths=blank)
+        )
     with pytest.raises(DataError, match="no domain 'wbe'"):
         dataclasses.replace(FIXED, paths={"wbe": ("/x",)})
     with pytest.raises(UnknownName, match="did you mean 'megatron'"):
-        export.build("megatrom")
+        export.build_format("megatrom")
     with pytest.raises(UnknownName, match="did you mean 'tokenizer'"):
-        export.build("levanter", {"tokeniser": "x"})
+        export.build_format("levanter", {"tokeniser": "x"})
 
 
 def test_a_run_shorter_than_a_sequence_is_refused():
     """Catches a run that is exported as if nobody had said how long it is."""
     short = dataclasses.replace(FIXED, tokens=1000, sequence=4096)
-    forms = [form for form in map(export.build, export.names()) if form.unit == export.SEQUENCES]
+    forms = [
+        form
+        for form in map(export.build_format, export.format_names())
+        if form.unit == export.SEQUENCES
+    ]
     assert len(forms) > 4
     for form in forms:
         with pytest.raises(ExportError, match="1,000 tokens is shorter than one of 4,096"):
-            export.render(form, short)
+            export.render_export(form, short)
 
 
 def test_a_share_too_small_for_a_block_is_refused_not_dropped():
     """Catches a domain that Levanter or Mixtera would leave out with at most a warning."""
     thin = dataclasses.replace(FIXED, stages=(Stage((0.79999, 0.2, 0.0, 0.00001)),))
     with pytest.raises(ExportError, match=r"less than one sequence of Levanter's largest block"):
-        export.render(export.build("levanter"), thin)
+        export.render_export(export.build_format("levanter"), thin)
     code = dataclasses.replace(FIXED, stages=(Stage((0.5, 0.0005, 0.0, 0.4995)),))
     with pytest.raises(ExportError, match=r"chunk_size above"):
-        export.render(export.build("mixtera"), code)
+        export.render_export(export.build_format("mixtera"), code)
 
 
 def test_levanter_s_block_grows_until_small_shares_are_met():
     """Catches the default block, in which 0.0014 of the sequences would be 0.00098."""
     small = dataclasses.replace(FIXED, stages=(Stage((0.5, 0.4986, 0.0, 0.0014)),))
-    drawn = levanter(export.render(export.build("levanter"), small), small)
+    drawn = levanter(export.render_export(export.build_format("levanter"), small), small)
     assert drawn["chat: short"] == pytest.approx(0.0014 * TOKENS, rel=0.01)
 
 
@@ -175,7 +187,7 @@ def test_paths_and_names_stay_data_in_python_files(path):
     """Catches a path that becomes code, or breaks the file, where a trainer is set up in Python."""
     odd = dataclasses.replace(once(FIXED), paths={**PATHS, "web": (path,)})
     for name in ("huggingface", "litdata", "torchtitan", "mixtera"):
-        [source] = export.render(export.build(name), odd).values()
+        [source] = export.render_export(export.build_format(name), odd).values()
         assert path in json.dumps(constants(source), ensure_ascii=False).replace(
             "\\\\", "\\"
         ).replace('\\"', '"')
@@ -190,25 +202,25 @@ def test_paths_and_names_stay_data_in_python_files(path):
 
 def test_every_format_has_a_reader_here():
     """Catches a format that was added without a check of what its trainer would draw."""
-    assert set(READERS) == set(export.names())
-    for name in export.names():
-        assert export.build(name).unit
+    assert set(READERS) == set(export.format_names())
+    for name in export.format_names():
+        assert export.build_format(name).unit
 
 
 def test_numbers_are_numbers_to_yaml():
     """Catches 1e-05, which YAML 1.1 reads as a word."""
     thin = dataclasses.replace(FIXED, stages=(Stage((0.5, 0.49998, 0.0, 0.00002)),))
-    files = export.render(export.build("olmo_core"), thin)
+    files = export.render_export(export.build_format("olmo_core"), thin)
     ratios = [s["target_ratio"] for s in yaml.safe_load(files["sources.yaml"])["sources"]]
     assert all(isinstance(ratio, float) for ratio in ratios)
 
 
 def test_every_refusal_is_one_that_a_person_can_read():
     """Catches a KeyError or ZeroDivisionError from a blend with little in it."""
-    poor = Blend("poor", DOMAINS, STAGED.stages, 0, {}, counted=False, documented=False)
-    for name in export.names():
+    poor = ExportSpec("poor", DOMAINS, STAGED.stages, 0, {}, counted=False, documented=False)
+    for name in export.format_names():
         for blend in (poor, dataclasses.replace(poor, paths=PATHS)):
             try:
-                assert export.render(export.build(name), blend)
+                assert export.render_export(export.build_format(name), blend)
             except CuveeError as error:
                 assert len(str(error)) > 40

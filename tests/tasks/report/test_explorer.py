@@ -18,13 +18,13 @@ from cuvee.mixtures.loop import search
 from cuvee.mixtures.objectives import Floors, Worst
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.runs import table
-from cuvee.tasks.report.explorer import values
-from cuvee.tasks.report.page import write
+from cuvee.tasks.report.explorer import explorer_values
+from cuvee.tasks.report.page import write_report
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
-PROGRAM = Path(write.__code__.co_filename).parent / "templates" / "explorer.js"
+PROGRAM = Path(write_report.__code__.co_filename).parent / "templates" / "explorer.js"
 
 
 def study(**changes):
@@ -47,7 +47,7 @@ def page(made):
     """The page's program with a study's values, ready to be asked."""
     engine = MiniRacer()
     engine.eval(PROGRAM.read_text(encoding="utf-8"))
-    engine.eval(f"var given = {json.dumps(values(made))}; var model = Explorer(given);")
+    engine.eval(f"var given = {json.dumps(explorer_values(made))}; var model = Explorer(given);")
 
     def ask(expression, **names):
         for name, value in names.items():
@@ -176,7 +176,9 @@ def test_names_cannot_break_out_of_the_page(tmp_path):
     made, _ = study()
     other = synthetic_study(names=(evil, *made.problem.domains.names[1:]))
     found = replace(other.recommendation, surface=made.recommendation.surface)
-    text = write(replace(other, recommendation=found), tmp_path)[0].read_text(encoding="utf-8")
+    text = write_report(replace(other, recommendation=found), tmp_path)[0].read_text(
+        encoding="utf-8"
+    )
     island = re.search(r'id="explorer-values">(.*?)</script>', text, re.DOTALL)
     assert island and json.loads(island.group(1))["domains"][0] == evil
 
@@ -185,7 +187,7 @@ def test_names_cannot_break_out_of_the_page(tmp_path):
 def test_the_sliders_work_in_a_browser_without_a_network(plain, tmp_path):
     """Catches a page that needs a server, throws, or does not follow its sliders."""
     made, _ = plain
-    source = write(made, tmp_path)[0]
+    source = write_report(made, tmp_path)[0]
     text = source.read_text(encoding="utf-8")
     assert not re.findall(r"""(?:src|href)=["'](?!#)""", text)
     script = """<script>

@@ -6,12 +6,18 @@ import json
 import pytest
 from synthetic_study import NAMES, synthetic_study
 
-from cuvee.tasks.report.sections.forgetting import forgetting
-from cuvee.tasks.report.sections.headline import figures, warnings
-from cuvee.tasks.study.forgetting import MEAN, Continual, Start, broken, worst
-from cuvee.tasks.study.study import summary
+from cuvee.tasks.report.sections.forgetting import forgetting_blocks
+from cuvee.tasks.report.sections.headline import headline_figures, headline_warnings
+from cuvee.tasks.study.forgetting import (
+    MEAN,
+    ContinualStart,
+    StartCheckpoint,
+    changes_above_floor,
+    worst_change,
+)
+from cuvee.tasks.study.study import study_summary
 from cuvee.tasks.tracking.fields import study_entry
-from cuvee.tasks.validation.paired import ConfirmedRun, confirmation
+from cuvee.tasks.validation.paired import ConfirmedRun, paired_confirmation
 
 
 def hand_made():
@@ -37,8 +43,10 @@ def hand_made():
     before = {**dict.fromkeys(targets, 5.0), targets[first]: 1.0, targets[second]: 2.0}
     return dataclasses.replace(
         study,
-        confirmation=confirmation(runs, targets),
-        continual=Continual(Start("c" * 64, "models/base", before), NAMES[:2], 0.1, 0.15),
+        confirmation=paired_confirmation(runs, targets),
+        continual=ContinualStart(
+            StartCheckpoint("c" * 64, "models/base", before), NAMES[:2], 0.1, 0.15
+        ),
     )
 
 
@@ -56,8 +64,8 @@ def test_forgetting_is_after_minus_before_with_its_spread_over_seeds():
     assert two.judgment == "improved"
     mean = found["recommended", MEAN]
     assert (mean.before, mean.change, mean.low) == pytest.approx((1.5, 0.05, -0.26569), abs=1e-4)
-    assert worst(study.continual, study.changes) is one
-    assert broken(study.continual, study.changes) == (one,)
+    assert worst_change(study.continual, study.changes) is one
+    assert changes_above_floor(study.continual, study.changes) == (one,)
 
 
 def test_a_mixture_without_fresh_runs_is_predicted_and_says_so():
@@ -72,28 +80,30 @@ def test_a_mixture_without_fresh_runs_is_predicted_and_says_so():
     assert ("best observed", MEAN) not in found
     alone = dataclasses.replace(study, confirmation=None)
     assert all(one.seeds == 0 for one in alone.changes)
-    assert broken(alone.continual, alone.changes) == ()
+    assert changes_above_floor(alone.continual, alone.changes) == ()
 
 
 def test_report_record_and_summary_tell_of_forgetting():
     """Catches a figure that one of them lacks; a study from nothing must have none of it."""
     study = hand_made()
-    texts = [block.text for block in forgetting(study) if block.kind == "text"]
-    old, new = (block for block in forgetting(study) if block.kind == "table")
+    texts = [block.text for block in forgetting_blocks(study) if block.kind == "text"]
+    old, new = (block for block in forgetting_blocks(study) if block.kind == "table")
     assert [row[0] for row in old.rows] == [*NAMES[:2], MEAN]
     assert [row[0] for row in new.rows] == list(NAMES[2:])
     assert old.columns[:3] == ("old domain", "checkpoint", "recommended")
     assert old.rows[0][1:3] == ("1.000", "1.200: +0.200 (-0.431 to +0.831)")
     assert old.rows[0][old.columns.index("best observed")].endswith(") p")
     assert any("0.15 bits per byte, is not kept: encyclopedia +0.200" in text for text in texts)
-    assert any("floor on forgetting, 0.15" in line for line in warnings(study))
-    assert ("Worst change of an old domain", "+0.200") in [each[:2] for each in figures(study)]
+    assert any("floor on forgetting, 0.15" in line for line in headline_warnings(study))
+    assert ("Worst change of an old domain", "+0.200") in [
+        each[:2] for each in headline_figures(study)
+    ]
     points = {point.name: point.value for point in study_entry(study).metrics}
     assert points[f"forgetting/recommended/{NAMES[0]}"] == pytest.approx(0.2)
     assert points[f"checkpoint/domain/{NAMES[1]}"] == 2.0
-    digest = summary(study)["forgetting"]
+    digest = study_summary(study)["forgetting"]
     assert digest["mixtures"]["recommended"][NAMES[1]]["change"] == pytest.approx(-0.1)
     assert json.loads(json.dumps(digest))["old"] == list(NAMES[:2])
     plain = synthetic_study()
-    assert summary(plain)["forgetting"] is None and not list(forgetting(plain))
+    assert study_summary(plain)["forgetting"] is None and not list(forgetting_blocks(plain))
     assert not any(p.name.startswith("forgetting") for p in study_entry(plain).metrics)

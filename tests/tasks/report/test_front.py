@@ -18,7 +18,7 @@ from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.objectives import Floors, Regret, WeightedMean, Worst
 from cuvee.mixtures.recommendation import DISTANCE, Compromise, Front
 from cuvee.mixtures.registry import build
-from cuvee.tasks.report.page import write
+from cuvee.tasks.report.page import write_report
 from cuvee.tasks.study import tables
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=2), sd=0.002)
@@ -99,7 +99,7 @@ def test_a_recommendation_carries_its_front_through_json():
 def shown(front_, folder, **changes):
     study = synthetic_study()
     study = replace(study, recommendation=replace(study.recommendation, front=front_, **changes))
-    page, twin = write(study, folder)
+    page, twin = write_report(study, folder)
     return page.read_text(), twin.read_text()
 
 
@@ -209,7 +209,7 @@ def test_epoch_caps_need_counts(tmp_path):
 def test_a_number_of_the_row_is_no_score(tmp_path):
     """Catches an unnamed index column that is fitted, and run against run_id refused."""
     recipe(tmp_path)
-    read = tables.read(tmp_path / "m.csv", tmp_path / "s.csv")
+    read = tables.read_tables(tmp_path / "m.csv", tmp_path / "s.csv")
     assert read.targets == ("acc", "loss") and read.ids[3] == "r3"
 
 

@@ -12,13 +12,13 @@ from synthetic_study import NAMES, synthetic_study
 from cuvee.mixtures.errors import EvidenceError, StorageError
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.skill_graph import SkillGraph
-from cuvee.tasks.report.escape import escape, fenced
-from cuvee.tasks.report.page import write
+from cuvee.tasks.report.escape import escape_markdown, fenced_code
+from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections import headline, moving_weights
-from cuvee.tasks.report.sections.study import sections
-from cuvee.tasks.study.study import finite, summary
+from cuvee.tasks.report.sections.study import report_sections
+from cuvee.tasks.study.study import finite_or_none, study_summary
 from cuvee.tasks.tracking.fields import study_entry
-from cuvee.tasks.validation.paired import Confirmation, Paired, differences
+from cuvee.tasks.validation.paired import Confirmation, PairedGain, paired_differences
 
 HOSTILE = "<script>alert(1)</script>|$x_1$"
 
@@ -30,7 +30,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def written(study, tmp_path_factory):
-    page, twin = write(study, tmp_path_factory.mktemp("report"))
+    page, twin = write_report(study, tmp_path_factory.mktemp("report"))
     return page, twin
 
 
@@ -79,14 +79,14 @@ def test_page_and_twin_have_the_same_tables(written, study):
     """Catches a section that was added to one rendering only."""
     page, twin = _parse(written[0]), written[1].read_text()
     text = " ".join(page.text)
-    for section in sections(study):
+    for section in report_sections(study):
         assert section.title in text
         assert f"## {section.title}" in twin
         for block in section.blocks:
             if block.kind == "table":
                 assert page.tags.count("table") >= 1
                 for row in block.rows:
-                    assert "| " + " | ".join(escape(cell) for cell in row) + " |" in twin
+                    assert "| " + " | ".join(escape_markdown(cell) for cell in row) + " |" in twin
                     assert all(cell in text for cell in row)
 
 
@@ -100,7 +100,7 @@ def test_the_twin_names_pictures_that_exist(written):
 
 def test_the_same_study_gives_the_same_bytes(written, study, tmp_path):
     """Catches a clock, a random identifier or an unordered set in page, twin or pictures."""
-    page, twin = write(study, tmp_path)
+    page, twin = write_report(study, tmp_path)
     assert page.read_bytes() == written[0].read_bytes()
     assert twin.read_bytes() == written[1].read_bytes()
     for picture in sorted(tmp_path.glob("plots/*.png")):
@@ -110,7 +110,7 @@ def test_the_same_study_gives_the_same_bytes(written, study, tmp_path):
 def test_names_and_recipe_cannot_inject(tmp_path):
     """Catches markup of a domain's name that runs in the page, in a picture or in the twin."""
     study = synthetic_study(names=(HOSTILE, *NAMES[1:]))
-    page, twin = write(replace(study, name=HOSTILE), tmp_path)
+    page, twin = write_report(replace(study, name=HOSTILE), tmp_path)
     parsed = _parse(page)
     assert "script" not in parsed.tags and "b" not in _unstyled(page)
     assert HOSTILE in " ".join(parsed.text)
@@ -125,33 +125,35 @@ def _unstyled(path):
 
 def test_a_gain_whose_interval_holds_zero_is_called_noise():
     """Catches a report that calls a positive mean a gain whatever its interval."""
-    assert Paired("objective", 0.05, -0.01, 0.11, 0.2, 3).judgment == "within the noise"
-    assert Paired("objective", 0.05, 0.01, 0.09, 0.04, 3).judgment.startswith("better")
-    assert Paired("objective", -0.05, -0.09, -0.01, 0.04, 3).judgment.startswith("worse")
+    assert PairedGain("objective", 0.05, -0.01, 0.11, 0.2, 3).judgment == "within the noise"
+    assert PairedGain("objective", 0.05, 0.01, 0.09, 0.04, 3).judgment.startswith("better")
+    assert PairedGain("objective", -0.05, -0.09, -0.01, 0.04, 3).judgment.startswith("worse")
 
 
 def test_noise_is_the_first_thing_said(study, tmp_path):
     """Catches a green verdict over a confirmation that shows nothing."""
-    noisy = {"natural": Paired("objective", 0.01, -0.02, 0.04, 0.4, 3)}
-    assert headline.tone(study) == "good" and study.verdict.startswith("confirmed at proxy scale")
+    noisy = {"natural": PairedGain("objective", 0.01, -0.02, 0.04, 0.4, 3)}
+    assert headline.headline_tone(study) == "good" and study.verdict.startswith(
+        "confirmed at proxy scale"
+    )
     study = replace(study, confirmation=replace(study.confirmation, objective=noisy, targets={}))
-    assert headline.tone(study) == "caution"
-    page, _ = write(study, tmp_path)
+    assert headline.headline_tone(study) == "caution"
+    page, _ = write_report(study, tmp_path)
     text = page.read_text()
     said = "Against the natural mixture, the confirmed gain is +0.0100"
     assert text.index(said) < text.index("Recommended shares")
     assert study.verdict.startswith("not confirmed at proxy scale: against natural within")
-    worse = {"natural": Paired("objective", -0.05, -0.09, -0.01, 0.04, 3)}
+    worse = {"natural": PairedGain("objective", -0.05, -0.09, -0.01, 0.04, 3)}
     bad = replace(study, confirmation=replace(study.confirmation, objective=worse, targets={}))
-    assert headline.tone(bad) == "bad"
+    assert headline.headline_tone(bad) == "bad"
 
 
 def test_the_average_of_a_schedule_is_called_so(study):
     """Catches `the its average mixture`."""
-    noisy = Paired("objective", 0.01, -0.02, 0.04, 0.4, 3)
+    noisy = PairedGain("objective", 0.01, -0.02, 0.04, 0.4, 3)
     found = {"natural": noisy, "its average": noisy}
     study = replace(study, confirmation=replace(study.confirmation, objective=found, targets={}))
-    warned = headline.warnings(study)
+    warned = headline.headline_warnings(study)
     for mixture in ("the natural mixture", "its average"):
         assert any(w.startswith(f"Against {mixture}, the confirmed gain is") for w in warned)
 
@@ -159,11 +161,11 @@ def test_the_average_of_a_schedule_is_called_so(study):
 def test_an_unconfirmed_study_says_so(tmp_path):
     """Catches a report that shows predictions as if they had been trained."""
     study = synthetic_study(confirmed=False)
-    page, twin = write(study, tmp_path)
+    page, twin = write_report(study, tmp_path)
     assert "was not confirmed" in page.read_text() and "was not confirmed" in twin.read_text()
-    assert headline.tone(study) == "caution"
+    assert headline.headline_tone(study) == "caution"
     assert "onfirmed gain" not in page.read_text()
-    assert summary(study)["confirmation"] == {}
+    assert study_summary(study)["confirmation"] == {}
 
 
 GRAPH = SkillGraph(
@@ -192,12 +194,12 @@ def test_a_method_without_a_law_claims_no_prediction(tmp_path):
     """Catches a trial's measured gains shown as the predictions of a law that was never fitted."""
     gains = (("natural", Estimate(-0.03, -0.04, -0.02)), ("uniform", Estimate(0.02, 0.01, 0.03)))
     study = lawless(gains=gains)
-    labels = [label for label, *_ in headline.figures(study)]
+    labels = [label for label, *_ in headline.headline_figures(study)]
     assert "Measured gain over natural" in labels
-    warned = " ".join(headline.warnings(study))
+    warned = " ".join(headline.headline_warnings(study))
     assert "The trial measured that the natural mixture is better" in warned
     assert "not confirmed under fresh seeds" in warned and "law" not in warned
-    page, twin = write(study, tmp_path)
+    page, twin = write_report(study, tmp_path)
     for text in (page.read_text(), twin.read_text()):
         assert "redicted" not in text and "predicts" not in text
         assert "What the trial measured" in text and "worse by more than the noise" in text
@@ -208,22 +210,22 @@ def test_a_method_without_a_law_claims_no_prediction(tmp_path):
 def test_a_method_with_a_law_predicts():
     """Catches wording for methods without a law where one was fitted."""
     study = synthetic_study(confirmed=False)
-    said = " ".join(answer for _, answer in headline.answers(study))
+    said = " ".join(answer for _, answer in headline.headline_answers(study))
     assert "Predicted gain in the objective" in said and "rial" not in said
-    assert not any(section.title == "What the trial measured" for section in sections(study))
+    assert not any(section.title == "What the trial measured" for section in report_sections(study))
 
 
 def test_a_skill_graph_is_drawn_and_kept_in_files(tmp_path):
     """Catches a graph in words only, and one that outlives the method that made it."""
-    write(lawless(), tmp_path)
+    write_report(lawless(), tmp_path)
     assert SkillGraph(**_tuples(json.loads((tmp_path / "skills.json").read_text()))) == GRAPH
     assert (tmp_path / "skills.dot").read_text() == GRAPH.dot()
     drawn = (tmp_path / "skills.svg").read_text()
     assert drawn.startswith("<svg") and "task/facts" in drawn and "legal" in drawn
     for name in ("skills", "skill-table", "weights", "trial"):
         assert (tmp_path / "plots" / f"{name}.png").stat().st_size > 1000
-    write(synthetic_study(), tmp_path)
-    assert not any((tmp_path / name).exists() for name in moving_weights.FILES)
+    write_report(synthetic_study(), tmp_path)
+    assert not any((tmp_path / name).exists() for name in moving_weights.SKILL_GRAPH_FILES)
 
 
 def _tuples(content):
@@ -238,9 +240,10 @@ def test_a_broken_prediction_is_told(study):
     first = replace(ours.candidates[0], objective=Estimate(1.0, 0.9, 1.1))
     shifted = replace(ours, candidates=(first, *ours.candidates[1:]))
     assert any(
-        "lies outside" in w for w in headline.warnings(replace(study, recommendation=shifted))
+        "lies outside" in w
+        for w in headline.headline_warnings(replace(study, recommendation=shifted))
     )
-    assert not any("lies outside" in w for w in headline.warnings(study))
+    assert not any("lies outside" in w for w in headline.headline_warnings(study))
 
 
 def test_failures_are_counted_and_listed(written):
@@ -253,20 +256,20 @@ def test_failures_are_counted_and_listed(written):
 def test_differences_pair_by_seed_not_by_position(study):
     """Catches rows that are paired in the order they came."""
     runs = study.confirmation.runs
-    expected = differences(runs, "natural")
-    assert differences(tuple(reversed(runs)), "natural") == expected
+    expected = paired_differences(runs, "natural")
+    assert paired_differences(tuple(reversed(runs)), "natural") == expected
     values = study.confirmation.values("natural"), study.confirmation.values("recommended")
     assert expected[0] == values[0][101] - values[1][101]
     dropped = [r for r in runs if (r.mixture, r.result.spec.seed) != ("natural", 101)]
-    assert differences(dropped, "natural") == expected[1:]
+    assert paired_differences(dropped, "natural") == expected[1:]
     with pytest.raises(EvidenceError, match="no seed has both"):
-        differences([r for r in runs if r.mixture != "natural"], "natural")
+        paired_differences([r for r in runs if r.mixture != "natural"], "natural")
 
 
 def test_gains_are_baseline_minus_recommended_with_their_interval(study):
     """Catches a sign turned round, and intervals of another level than the one stated."""
     pair = study.confirmation.objective["natural"]
-    gaps = np.array(differences(study.confirmation.runs, "natural"))
+    gaps = np.array(paired_differences(study.confirmation.runs, "natural"))
     assert pair.gain == pytest.approx(gaps.mean()) and pair.gain > 0
     half = 2.919986 * gaps.std(ddof=1) / np.sqrt(3)  # t(0.95, 2 degrees), from a printed table
     assert (pair.low, pair.high) == pytest.approx((pair.gain - half, pair.gain + half), abs=1e-6)
@@ -276,13 +279,13 @@ def test_gains_are_baseline_minus_recommended_with_their_interval(study):
 
 def test_summary_has_what_programs_read(study):
     """Catches a renamed key, a rank correlation of the wrong law, and numbers that JSON lacks."""
-    made = summary(study)
+    made = study_summary(study)
     assert made["rank_correlation"] == study.recommendation.laws[1].spearman
     assert (made["proxies"], made["trained_now"], made["failed"]) == (39, 30, 1)
     assert made["confirmation"]["uniform"]["gain"] == study.confirmation.objective["uniform"].gain
     assert list(made["weights"]) == list(NAMES)
     assert sum(made["weights"].values()) == pytest.approx(1.0)
-    assert finite(float("nan")) is None and finite(float("inf")) is None
+    assert finite_or_none(float("nan")) is None and finite_or_none(float("inf")) is None
 
 
 def test_the_fingerprint_follows_weights_and_evidence(study):
@@ -297,7 +300,7 @@ def test_a_folder_that_cannot_be_written_is_named(study, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(StorageError, match="cannot write the report"):
-        write(study, blocked)
+        write_report(study, blocked)
 
 
 def test_values_that_contradict_are_refused(study):
@@ -307,11 +310,11 @@ def test_values_that_contradict_are_refused(study):
     with pytest.raises(EvidenceError, match="differ in domains or targets"):
         replace(study, recommendation=other)
     with pytest.raises(EvidenceError, match="low <= gain <= high"):
-        Paired("objective", 0.5, 0.0, 0.1, 0.1, 3)
+        PairedGain("objective", 0.5, 0.0, 0.1, 0.1, 3)
     with pytest.raises(EvidenceError, match="compared with natural, but the objective is not"):
         Confirmation((), {}, {"natural": ()})
 
 
 def test_a_fence_is_longer_than_any_in_the_text():
     """Catches a recipe that ends its own code block."""
-    assert fenced("a\n````\nb").startswith("`````\n")
+    assert fenced_code("a\n````\nb").startswith("`````\n")

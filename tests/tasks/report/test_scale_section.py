@@ -7,9 +7,9 @@ from synthetic_study import synthetic_study
 
 from cuvee.mixtures.multiscale.scale_evidence import Curve, Forecast, Point, ScaleEvidence, Trial
 from cuvee.mixtures.runs import RunResult, Score
-from cuvee.tasks.report.blocks import Picture, Table, Text
-from cuvee.tasks.report.plots.scale import scales
-from cuvee.tasks.report.sections.scale import scale
+from cuvee.tasks.report.blocks import Paragraph, Picture, ReportTable
+from cuvee.tasks.report.plots.scale import scales_figure
+from cuvee.tasks.report.sections.scale import scale_blocks
 
 SMALL = Point(300_000, 400_000, 2.5, 3)
 EVIDENCE = ScaleEvidence(
@@ -41,9 +41,9 @@ def study(evidence=EVIDENCE):
 
 
 def told(given):
-    blocks = tuple(scale(given))
-    words = " ".join(b.text for b in blocks if isinstance(b, Text))
-    cells = [c for b in blocks if isinstance(b, Table) for row in b.rows for c in row]
+    blocks = tuple(scale_blocks(given))
+    words = " ".join(b.text for b in blocks if isinstance(b, Paragraph))
+    cells = [c for b in blocks if isinstance(b, ReportTable) for row in b.rows for c in row]
     return blocks, words, cells
 
 
@@ -65,12 +65,12 @@ def test_a_law_that_won_changes_what_is_said():
 
 
 def test_a_study_of_one_size_has_no_section():
-    assert not tuple(scale(study(None)))
+    assert not tuple(scale_blocks(study(None)))
 
 
 def test_every_mixture_of_the_curves_is_drawn():
     """Catches a picture of the named mixtures alone."""
-    axes = scales(study()).axes[0]
+    axes = scales_figure(study()).axes[0]
     assert len(axes.lines) == 2 and axes.get_xscale() == "log"
 
 
@@ -88,7 +88,7 @@ def test_accuracy_is_forecast_only_where_runs_are_above_chance():
         return replace(run, details={**run.details, detail: Score(float(value), 0.01, 1000)})
 
     moved = replace(given, history=tuple(able(run) for run in given.history))
-    tables = [b for b in scale(moved) if isinstance(b, Table)]
+    tables = [b for b in scale_blocks(moved) if isinstance(b, ReportTable)]
     known = next(t for t in tables if t.columns[0] == "task" and "accuracy" in t.columns[2])
     refused = next(t for t in tables if t.columns[-1] == "why accuracy is not forecast")
     assert [row[0] for row in known.rows] == [target]

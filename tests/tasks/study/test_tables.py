@@ -22,8 +22,8 @@ def test_row_order_does_not_matter(tmp_path):
     head, *rows = LOSS.strip().split("\n")
     shuffled = "\n".join([head, rows[2], rows[0], rows[1]]) + "\n"
     mixtures = write(tmp_path, "a.csv", MIX)
-    straight = tables.read(mixtures, write(tmp_path, "b.csv", LOSS))
-    turned = tables.read(mixtures, write(tmp_path, "c.csv", shuffled))
+    straight = tables.read_tables(mixtures, write(tmp_path, "b.csv", LOSS))
+    turned = tables.read_tables(mixtures, write(tmp_path, "c.csv", shuffled))
     assert turned.ids == ("r1", "r2", "r3")
     assert turned.domains == ("web", "code") and turned.targets == ("math", "qa")
     np.testing.assert_array_equal(straight.Y, turned.Y)
@@ -49,7 +49,7 @@ def test_row_order_does_not_matter(tmp_path):
 def test_what_does_not_fit_is_named(tmp_path, scores, error, words):
     """Catches rows that are dropped, filled or paired wrongly in silence."""
     with pytest.raises(error, match=words):
-        tables.read(write(tmp_path, "a.csv", MIX), write(tmp_path, "b.csv", scores))
+        tables.read_tables(write(tmp_path, "a.csv", MIX), write(tmp_path, "b.csv", scores))
 
 
 @pytest.mark.parametrize("row", ["r3,z,2,0.9,0.0", "r3,z,2,1.2,-0.2"])
@@ -57,27 +57,27 @@ def test_shares_that_are_no_mixture_are_named(tmp_path, row):
     """Catches a reader that renormalizes whatever it finds."""
     broken = MIX.replace("r3,z,2,1,0", row)
     with pytest.raises(DataError, match="r3"):
-        tables.read(write(tmp_path, "a.csv", broken), write(tmp_path, "b.csv", LOSS))
+        tables.read_tables(write(tmp_path, "a.csv", broken), write(tmp_path, "b.csv", LOSS))
 
 
 def test_rounded_shares_are_divided_by_their_sum_and_counted(tmp_path):
     """Catches shares that still miss 1, which every later check would refuse."""
     rounded = MIX.replace("0.25,0.75", "0.251,0.75")
-    joined = tables.read(write(tmp_path, "a.csv", rounded), write(tmp_path, "b.csv", LOSS))
+    joined = tables.read_tables(write(tmp_path, "a.csv", rounded), write(tmp_path, "b.csv", LOSS))
     assert joined.rescaled == 1
     np.testing.assert_allclose(joined.W.sum(axis=1), 1, atol=1e-12)
 
 
 def test_sizes_must_cover_the_domains(tmp_path):
     """Catches a domain whose size is silently taken as zero or one."""
-    assert tables.tokens(("web", "code"), {}) == {"web": 10**9, "code": 10**9}
-    assert tables.tokens(("web", "code"), {"web": 6e8, "code": 4e8})["web"] == 600_000_000
-    shares = tables.tokens(("web", "code"), {"web": 0.6, "code": 0.4})
+    assert tables.domain_tokens(("web", "code"), {}) == {"web": 10**9, "code": 10**9}
+    assert tables.domain_tokens(("web", "code"), {"web": 6e8, "code": 4e8})["web"] == 600_000_000
+    shares = tables.domain_tokens(("web", "code"), {"web": 0.6, "code": 0.4})
     assert shares["web"] / shares["code"] == pytest.approx(1.5)
     with pytest.raises(DataError, match="code"):
-        tables.tokens(("web", "code"), {"web": 1.0})
+        tables.domain_tokens(("web", "code"), {"web": 1.0})
     with pytest.raises(DataError, match="wob"):
-        tables.tokens(("web", "code"), {"wob": 1.0, "web": 1, "code": 1})
+        tables.domain_tokens(("web", "code"), {"wob": 1.0, "web": 1, "code": 1})
 
 
 def pair(folder, mixtures, scores, **reading):
@@ -85,7 +85,7 @@ def pair(folder, mixtures, scores, **reading):
     paths = [folder / "m.csv", folder / "s.csv"]
     for path, content in zip(paths, (mixtures, scores), strict=True):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return tables.read(*paths, tables.Reading(**reading))
+    return tables.read_tables(*paths, tables.TableReading(**reading))
 
 
 SMALL = "{key},en,{odd},de\nr1,0.9,0.01,0.09\nr2,0.6,0.019,0.381\nr3,0.2,0.002,0.798\n"
@@ -210,4 +210,4 @@ def test_what_no_reader_can_know_is_refused(tmp_path, mixtures, words):
 def test_errors_name_the_field_that_was_given():
     """Catches tables.sizes blamed for what stands in tables.token_counts."""
     with pytest.raises(DataError, match="^tables.token_counts names wob"):
-        tables.tokens(("web",), {"wob": 1.0, "web": 1}, field="tables.token_counts")
+        tables.domain_tokens(("web",), {"wob": 1.0, "web": 1}, field="tables.token_counts")

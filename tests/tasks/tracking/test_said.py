@@ -31,7 +31,7 @@ def test_the_verdict_says_first_what_holds_now():
 def test_counts_of_proxies_add_up():
     """Catches figures of the last command beside those of all, as if they were of one thing."""
     study = synthetic_study.synthetic_study()
-    text = " ".join(answer for _, answer in headline.answers(study))
+    text = " ".join(answer for _, answer in headline.headline_answers(study))
     now, before = map(
         int, re.search(r"(\d+) trained by the last command, (\d+) before", text).groups()
     )

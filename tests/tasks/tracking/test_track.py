@@ -146,7 +146,7 @@ def test_a_skill_graph_is_an_artifact(tmp_path, study):
     even, corner = tuple([0.125] * 8), (1.0, *[0.0] * 7)
     run = replace(run, trajectory=((0, even), (9_000, corner)))
     study = replace(study, recommendation=ours, history=(run,))
-    page.write(study, tmp_path)
+    page.write_report(study, tmp_path)
     ledger = MemoryLedger()
     rebuild(Recorder(ledger), study, tmp_path)
     kept = set(ledger.runs["run-0"].artifacts)

@@ -11,15 +11,15 @@ from cuvee.flows.recipe.schema import ConfirmPart, SizePart
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
 from cuvee.mixtures.inference.diagnostics import holm
 from cuvee.mixtures.runs import Failed, Stage
-from cuvee.tasks.study.study import summary
-from cuvee.tasks.validation.hypothesis_tests import Claim, transfer
+from cuvee.tasks.study.study import study_summary
+from cuvee.tasks.validation.hypothesis_tests import TestedClaim, larger_size_tests
 from cuvee.tasks.validation.paired import (
     AVERAGE,
     BEST,
     RECOMMENDED,
     Confirmation,
     ConfirmedRun,
-    Paired,
+    PairedGain,
 )
 
 
@@ -126,7 +126,7 @@ def test_a_baseline_without_pairs_is_left_open_and_no_claim_holds(study):
     step = concluded(study.problem, outcomes)
     assert step.unpaired == ("uniform",) and not step.complete
     assert step.objective["natural"].low > 0
-    found = transfer([step])
+    found = larger_size_tests([step])
     assert not found.held(step) and "against uniform nothing can be said" in found.said(step)
 
 
@@ -139,7 +139,7 @@ def _step(size, tokens, p, *, low=0.01, flops=1e12, gains=(0.1, 0.1, 0.1)):
             spec = replace(result.spec, size=size, tokens=tokens)
             value = 2.0 + seed / 1000 + (0.0 if name == RECOMMENDED else gain)
             runs.append(ConfirmedRun(name, value, replace(result, spec=spec, flops=flops)))
-    pairs = {name: Paired("objective", 0.1, low, 0.2, value, 3) for name, value in p.items()}
+    pairs = {name: PairedGain("objective", 0.1, low, 0.2, value, 3) for name, value in p.items()}
     return Confirmation(tuple(runs), pairs)
 
 
@@ -148,13 +148,13 @@ def test_a_claim_holds_only_after_all_claims_are_counted():
     are each taken by itself, and a control that takes part in the correction of the claims."""
     p = {"natural": 0.02, "uniform": 0.02, BEST: 0.001}
     steps = [_step("1M", 100, p), _step("2M", 100, p, flops=2e12)]
-    found = transfer(steps)
+    found = larger_size_tests(steps)
     claims = {(c.size, c.baseline): c for c in found.claims}
     assert claims["1M", "natural"].corrected == pytest.approx(0.08)
     assert claims["1M", BEST].corrected == pytest.approx(0.002)
     assert not claims["1M", "natural"].held and "4 tests" in claims["1M", "natural"].words
     assert not found.held(steps[0])
-    alone = transfer(steps[:1])
+    alone = larger_size_tests(steps[:1])
     assert alone.claims[0].corrected == pytest.approx(0.04) and alone.held(steps[0])
     assert "the claim held" in alone.said(steps[0])
 
@@ -162,11 +162,11 @@ def test_a_claim_holds_only_after_all_claims_are_counted():
 def test_a_tie_with_the_best_observed_breaks_no_claim_and_a_loss_is_a_failure():
     """Catches a claim that must beat what it was chosen from, and a loss that is called noise."""
     step = _step("1M", 100, {"natural": 0.001, "uniform": 0.001, BEST: 0.6})
-    assert transfer([step]).held(step)
-    worse = Paired("objective", -0.1, -0.2, -0.05, 0.99, 3)
+    assert larger_size_tests([step]).held(step)
+    worse = PairedGain("objective", -0.1, -0.2, -0.05, 0.99, 3)
     lost = replace(step, objective={**step.objective, "uniform": worse})
-    assert "the claim failed" in transfer([lost]).said(lost)
-    assert not Claim("1M", 1, "natural", worse, 0.01, 1).held  # whatever its probability
+    assert "the claim failed" in larger_size_tests([lost]).said(lost)
+    assert not TestedClaim("1M", 1, "natural", worse, 0.01, 1).held  # whatever its probability
 
 
 def test_a_trend_is_the_slope_of_each_seed_over_tenfold_compute():
@@ -176,27 +176,27 @@ def test_a_trend_is_the_slope_of_each_seed_over_tenfold_compute():
     p = {"natural": 0.01}
     small = _step("1M", 100, p, flops=1e12, gains=(0.10, 0.12, 0.14))
     large = _step("2M", 100, p, flops=1e14, gains=(0.06, 0.06, 0.06))
-    (trend,) = transfer([large], own=small).trends
+    (trend,) = larger_size_tests([large], own=small).trends
     assert trend.change.gain == pytest.approx(-0.03) and trend.sizes == 2
     half = 2.919986 * 0.01 / 3**0.5
     assert (trend.change.low, trend.change.high) == pytest.approx((-0.03 - half, -0.03 + half))
     assert trend.words == "shrinks with size"
-    assert transfer([large]).trends == ()  # one size has no trend
+    assert larger_size_tests([large]).trends == ()  # one size has no trend
     with pytest.raises(EvidenceError, match="each once"):
-        transfer([large, large])
+        larger_size_tests([large, large])
 
 
 def test_verdict_and_summary_open_with_the_larger_sizes(study):
     """Catches a study whose verdict stays that of its own size when the claim fails above it."""
     (steps, lost), _ = confirmed(study, PART)
-    larger = replace(study, transfer=transfer(steps, study.confirmation, lost))
+    larger = replace(study, transfer=larger_size_tests(steps, study.confirmation, lost))
     assert larger.verdict.startswith("At 1M and 5,000,000 tokens the claim held")
     assert larger.proxies == study.proxies + 12
-    made = summary(larger)
+    made = study_summary(larger)
     (step,) = made["larger_sizes"]
     assert step["held"] and set(step["gains"]) == {"natural", "uniform", BEST}
     assert set(made["trends"]) == {"natural", "uniform"}  # at both sizes
-    assert summary(study)["larger_sizes"] == [] and summary(study)["trends"] == {}
+    assert study_summary(study)["larger_sizes"] == [] and study_summary(study)["trends"] == {}
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,16 @@ from cuvee.mixtures.errors import CorruptError, StorageError
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs import RunResult, canonical
-from cuvee.tasks.report.page import write
-from cuvee.tasks.report.sections.confirmed import card as card_section
+from cuvee.tasks.report.page import write_report
+from cuvee.tasks.report.sections.confirmed import prediction_card_blocks as card_section
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.study import summary
+from cuvee.tasks.study.study import study_summary
 from cuvee.tasks.tracking import fields
 from cuvee.tasks.tracking.careful import Careful
 from cuvee.tasks.tracking.recorder import Recorder
 from cuvee.tasks.tracking.tracker import MemoryLedger
-from cuvee.tasks.validation.calibration import calibration, score
-from cuvee.tasks.validation.hypothesis_tests import transfer
+from cuvee.tasks.validation.calibration import calibration_of_cards, score_predictions
+from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
 from cuvee.tasks.validation.preregistration import from_json, keep, read
 
 NOW = "2026-03-04T05:06:07+00:00"
@@ -62,8 +62,8 @@ def confirmed(study, store, part=PART, trainer=None):
     for step in steps:
         for run in step.runs:
             store.put(run.result)
-    found = transfer(steps, study.confirmation, lost)
-    return replace(study, transfer=found, card=score(store, card, found.claims))
+    found = larger_size_tests(steps, study.confirmation, lost)
+    return replace(study, transfer=found, card=score_predictions(store, card, found.claims))
 
 
 def with_gain(study, gain):
@@ -153,8 +153,8 @@ def test_a_score_is_observed_against_predicted(study, store):
     near = with_gain(study, Estimate(o + 0.03, o - 0.02, o + 0.08))
     far = with_gain(study, Estimate(-o, -1.5 * o, -0.5 * o))
     claims = done.transfer.claims
-    good = score(store, drawn(near, store), claims).kept[0]
-    bad = score(store, drawn(far, store), claims).kept[0]
+    good = score_predictions(store, drawn(near, store), claims).kept[0]
+    bad = score_predictions(store, drawn(far, store), claims).kept[0]
     assert good.inside and good.sign and good.error == pytest.approx(-0.03)
     assert not bad.inside and not bad.sign and bad.error == pytest.approx(2 * o)
 
@@ -195,9 +195,9 @@ def test_calibration_takes_every_prediction_once_over_the_cards_of_a_store(study
     assert both.inside == pytest.approx(inside / 6)
     cards, _ = read(store)
     twice = replace(cards[0], version=7, written="2028-01-01T00:00:00+00:00")
-    score(store, twice, first.transfer.claims)
-    assert calibration(store, [*cards, twice]) == both
-    assert calibration(store, []) is None
+    score_predictions(store, twice, first.transfer.claims)
+    assert calibration_of_cards(store, [*cards, twice]) == both
+    assert calibration_of_cards(store, []) is None
 
 
 def test_a_study_that_is_run_again_still_knows_its_card(study, store):
@@ -223,11 +223,11 @@ def done(study, store):
 
 def test_report_and_summary_show_the_card(done, tmp_path):
     """Catches a card whose hash, time, or outcome does not reach the reader."""
-    page, twin = write(done, tmp_path)
+    page, twin = write_report(done, tmp_path)
     for text in (page.read_text(), twin.read_text()):
         assert done.card.card.sha256 in text and NOW in text
         assert "before any of its runs was trained" in text
-    made = summary(done)["card"]
+    made = study_summary(done)["card"]
     assert made["sha256"] == done.card.card.sha256 and len(made["predictions"]) == 3
     kept = done.card.kept[0]
     assert made["predictions"][0]["observed"] == kept.observed.gain
