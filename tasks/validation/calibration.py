@@ -9,7 +9,7 @@ import numpy as np
 
 from cuvee.mixtures.runs import revive
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.validation.hypothesis_tests import TestedClaim
+from cuvee.tasks.validation.hypothesis_tests import SizeClaim
 from cuvee.tasks.validation.paired import PairedGain
 from cuvee.tasks.validation.preregistration import Card, Promise, promise_from_json, read
 
@@ -90,7 +90,7 @@ class ScoredPredictions:
         return tuple(kept for kept in self.kept if kept.counts)
 
 
-def score_predictions(store: Store, card: Card, claims: Sequence[TestedClaim]) -> ScoredPredictions:
+def score_predictions(store: Store, card: Card, claims: Sequence[SizeClaim]) -> ScoredPredictions:
     """Hold a card against what was observed, keep the outcome, and sum up all cards of a store."""
     gains = {(c.size, c.tokens, c.baseline): c.gain for c in claims}
     kept = tuple(

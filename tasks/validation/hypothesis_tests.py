@@ -19,7 +19,7 @@ from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, PairedGain
 
 
 @dataclass(frozen=True)
-class TestedClaim:
+class SizeClaim:
     """One claim at one size, and what its test said.
 
     Attributes:
@@ -98,11 +98,11 @@ class LargerSizeTests:
     """
 
     steps: tuple[Confirmation, ...]
-    claims: tuple[TestedClaim, ...]
+    claims: tuple[SizeClaim, ...]
     trends: tuple[GainTrend, ...] = ()
     lost: tuple[str, ...] = ()
 
-    def at(self, step: Confirmation) -> tuple[TestedClaim, ...]:
+    def at(self, step: Confirmation) -> tuple[SizeClaim, ...]:
         """The claims of one size."""
         place = step.size, step.tokens
         return tuple(claim for claim in self.claims if (claim.size, claim.tokens) == place)
@@ -152,7 +152,7 @@ def larger_size_tests(
         ):
             corrected[s.size, s.tokens, name] = p, len(family)
     claims = tuple(
-        TestedClaim(
+        SizeClaim(
             s.size, s.tokens, name, s.objective[name], *corrected[s.size, s.tokens, name], s.level
         )
         for s, name in pairs

@@ -12,7 +12,7 @@ from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, Unknow
 from cuvee.mixtures.inference.diagnostics import holm
 from cuvee.mixtures.runs import Failed, Stage
 from cuvee.tasks.study.study import study_summary
-from cuvee.tasks.validation.hypothesis_tests import TestedClaim, larger_size_tests
+from cuvee.tasks.validation.hypothesis_tests import SizeClaim, larger_size_tests
 from cuvee.tasks.validation.paired import (
     AVERAGE,
     BEST,
@@ -166,7 +166,7 @@ def test_a_tie_with_the_best_observed_breaks_no_claim_and_a_loss_is_a_failure():
     worse = PairedGain("objective", -0.1, -0.2, -0.05, 0.99, 3)
     lost = replace(step, objective={**step.objective, "uniform": worse})
     assert "the claim failed" in larger_size_tests([lost]).said(lost)
-    assert not TestedClaim("1M", 1, "natural", worse, 0.01, 1).held  # whatever its probability
+    assert not SizeClaim("1M", 1, "natural", worse, 0.01, 1).held  # whatever its probability
 
 
 def test_a_trend_is_the_slope_of_each_seed_over_tenfold_compute():
