@@ -41,8 +41,8 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunResult
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.fields import study_params
-from cuvee.tasks.tracking.mlflow import open_ledger
-from cuvee.tasks.tracking.recorder import Recorder
+from cuvee.tasks.tracking.mlflow import open_backend
+from cuvee.tasks.tracking.study_tracker import StudyTracker
 
 SIZES = (100, 1_000, 10_000)
 RECORDED = 100  # proxies of a study that are recorded by the product itself
@@ -89,11 +89,11 @@ def command(word: str, recipe: Path, home: Workspace) -> float:
 def record(problem: Problem, recipe: Path, runs: Sequence[RunResult], home: Workspace) -> str:
     """Begin the record of a study and record some of its proxies; returns the record's id."""
     given, text = recipes.load(recipe)
-    recorder = Recorder(open_ledger(home.record))
-    parent = recorder.begin(given.name, study_params(text, problem, given.seed), {})
+    recorder = StudyTracker(open_backend(home.record))
+    parent = recorder.start_study(given.name, study_params(text, problem, given.seed), {})
     for run in runs:
-        recorder.child(run.spec, {"role": "design"})
-        recorder.finish(run, 2.0)
+        recorder.start_run(run.spec, {"role": "design"})
+        recorder.finish_run(run, 2.0)
     return parent
 
 

@@ -69,7 +69,7 @@ def confirm_mixture(recipe_text: str, home: str) -> Any:
     store = Store(place.store)
     study = read_back(recipe, past, prepared, store)
     tracker = open_tracker(place.record, current().say)
-    tracker.begin(
+    tracker.start_study(
         recipe.name,
         study_params(past.recipe_text, preparing.pose_problem(recipe, prepared), recipe.seed),
         {"method": str(recipe.method["name"])},
@@ -82,7 +82,7 @@ def confirm_mixture(recipe_text: str, home: str) -> Any:
             schedules = compared(study.problem, study.recommendation, part)
             runs = sized(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
             card = keep(store, draw_up(study, schedules, runs, store, written=_time(started)))
-            tracker.promise(card, write_copy(card, place.study(recipe.name)))
+            tracker.log_preregistration(card, write_copy(card, place.study(recipe.name)))
             current().say(f"Prediction card {card.sha256} (version {card.version}, {card.written})")
             steps, lost = enlarge(runs, trainings)
     except Interrupted:

@@ -10,9 +10,9 @@ from cuvee.flows.progress_bars import current
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
 from cuvee.tasks.study.finished import NOTHING, Card, Purpose
-from cuvee.tasks.tracking.fields import PREFIX, bound_tags, prefixed
-from cuvee.tasks.tracking.mlflow import open_ledger
-from cuvee.tasks.tracking.tracker import Version
+from cuvee.tasks.tracking.fields import PREFIX, approvable_tags, prefixed
+from cuvee.tasks.tracking.mlflow import open_backend
+from cuvee.tasks.tracking.tracker import RegisteredVersion
 
 ALIAS = "approved"
 BUDGET = ("tokens", "parameters")
@@ -21,7 +21,7 @@ YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
 def version(
     home: Workspace, card: Card, meant: Purpose | None = None, *, call: bool = True
-) -> tuple[Version | None, bool]:
+) -> tuple[RegisteredVersion | None, bool]:
     """A card's version in the record, and whether the alias stands for any version of the study.
 
     Args:
@@ -30,34 +30,34 @@ def version(
         meant: what it is registered for; anything if None.
         call: whether it must name the receiver as well.
     """
-    wanted = bound_tags(card.identity, meant or NOTHING)
+    wanted = approvable_tags(card.identity, meant or NOTHING)
     for name in () if meant and call else ("target",) if meant else ("target", *BUDGET):
         del wanted[f"{PREFIX}{name}"]
-    every = open_ledger(home.record).versions(card.name)
+    every = open_backend(home.record).versions(card.name)
     found = [one for one in every if wanted.items() <= one.tags.items()]
     approved = next((one for one in found if said(one)), found[0] if found else None)
     return approved, any(ALIAS in one.aliases for one in every)
 
 
-def purpose(found: Version) -> Purpose:
+def purpose(found: RegisteredVersion) -> Purpose:
     """What a version is registered for, which is what its approval is for."""
     tags = {name.removeprefix(PREFIX): value for name, value in found.tags.items()}
     target = "" if tags["target"] == "none" else tags["target"]
     return Purpose(int(tags["tokens"]), int(tags["parameters"]), target)
 
 
-def _word(found: Version) -> str:
+def _word(found: RegisteredVersion) -> str:
     """What a tag says of the approval: a name, yes or no; "" if there is none."""
     tags = (found.tags.get(name, "").strip() for name in (ALIAS, f"{PREFIX}{ALIAS}"))
     return next((word for word in tags if word), "")
 
 
-def taken_back(found: Version, alias: bool) -> bool:
+def taken_back(found: RegisteredVersion, alias: bool) -> bool:
     """Whether an approval that the record gave is gone from it; an alias that moved on is not."""
     return not alias or _word(found).lower() in NO
 
 
-def said(found: Version) -> tuple[str, str] | None:
+def said(found: RegisteredVersion) -> tuple[str, str] | None:
     """Who approved a version in the record, and why; None if nobody did, or a tag says no."""
     tags = {name.removeprefix(PREFIX): value.strip() for name, value in found.tags.items()}
     word = _word(found)
@@ -86,9 +86,9 @@ def remark(
     try:
         found, _ = version(home, card, meant)
         if found is not None:
-            ledger = open_ledger(home.record)
-            ledger.mark(card.name, found.number, prefixed(tags), alias or None)
+            backend = open_backend(home.record)
+            backend.tag_version(card.name, found.number, prefixed(tags), alias or None)
             if alias == "" and ALIAS in found.aliases:
-                ledger.retract(card.name, ALIAS)
+                backend.delete_alias(card.name, ALIAS)
     except CuveeError as error:
         current().say(f"the record was not told: {error}")

@@ -46,7 +46,7 @@ from cuvee.tasks.study import finished as handoff_card
 from cuvee.tasks.study.study import Study, study_summary
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker
-from cuvee.tasks.tracking.recorder import Tracker
+from cuvee.tasks.tracking.tracker import Tracker
 from cuvee.tasks.validation.paired import Confirmation
 
 SHOWN_VERSIONS = (
@@ -127,7 +127,7 @@ def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> 
     tracker = open_tracker(place.record, current().say)
     runner = take(place.root, device=recipe.proxy.device)
     trainings = begin_trainings(recipe, prepared, store, tracker, runner, place)
-    tracker.begin(
+    tracker.start_study(
         recipe.name,
         study_params(recipe_text, problem, recipe.seed),
         {"method": str(recipe.method["name"])},
@@ -224,7 +224,7 @@ def told(tracker: Tracker) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        tracker.abandon(str(error) or "stopped by the user")
+        tracker.fail_study(str(error) or "stopped by the user")
         raise
 
 
@@ -233,7 +233,7 @@ def conclude(study: Study, folder: Path, tracker: Tracker) -> dict[str, Any]:
     with current().step("Report") as bar:
         preparing.as_task("report", write_files)(study, folder)
         bar.move("record", 0.6)
-        preparing.as_task("record", tracker.conclude)(study, folder)
+        preparing.as_task("record", tracker.finish_study)(study, folder)
     return study_summary(study)
 
 

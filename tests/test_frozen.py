@@ -21,8 +21,8 @@ from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.runs import RunResult
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.tracking.fields import key, prefixed, study_params
-from cuvee.tasks.tracking.mlflow import open_ledger
+from cuvee.tasks.tracking.fields import prefixed, study_key, study_params
+from cuvee.tasks.tracking.mlflow import open_backend
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
@@ -100,7 +100,7 @@ def test_the_record_of_2ad03ff_is_gone_on_with(old):
     recipe, text = load(Path("proxies.yaml"))
     prepared = preparing.prepare(recipe, old, preparing.plainly)
     params = study_params(text, preparing.pose_problem(recipe, prepared), recipe.seed)
-    found = open_ledger(old.record).find(prefixed({"study": key(recipe.name, params)}))
+    found = open_backend(old.record).find_runs(prefixed({"study": study_key(recipe.name, params)}))
     assert len(found) == 1 and params["objective"].startswith("{name: mean")
 
 

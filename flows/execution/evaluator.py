@@ -35,8 +35,8 @@ from cuvee.tasks.pack_task import train_pack
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.leases import Claims
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.tracking.fields import Mixtures
-from cuvee.tasks.tracking.recorder import Tracker
+from cuvee.tasks.tracking.fields import MixtureNames
+from cuvee.tasks.tracking.tracker import Tracker
 
 POLL_SECONDS = 0.05
 OTHERS_SECONDS = 1.0  # between two looks at what another sweep trains
@@ -70,7 +70,7 @@ class Evaluator:
         self._failed_share = failed_share
         self._claims = Claims(store)
         self.budget = Budget(None, training_flops(prepared.corpus.vocabulary))
-        self._mixtures = Mixtures(prepared.domains)
+        self._mixtures = MixtureNames(prepared.domains)
         self._confirmed: dict[str, str] = {}
         self._withheld: dict[str, Failed] = {}
         self._lock = threading.Lock()
@@ -144,7 +144,7 @@ class Evaluator:
             return  # the curves of the runs will hold it
         for k, spec in enumerate(job.specs):
             points = [(report.tokens, report.losses[k]) for report in reports]
-            self._tracker.curve(spec.fingerprint, points)
+            self._tracker.log_curve(spec.fingerprint, points)
 
     def _train(self, missing: Sequence[RunSpec]) -> None:
         device = self._runner.device
@@ -153,7 +153,7 @@ class Evaluator:
         self._packs = {job.name: job for job in jobs}
         self._seen, self._ended = {}, set()
         for spec in missing:
-            self._tracker.child(spec, self._tags(spec))
+            self._tracker.start_run(spec, self._tags(spec))
         with self._claims:
             try:
                 for job, future in self._launch(jobs, len(missing)):
@@ -247,7 +247,7 @@ class Evaluator:
             return False
         self._done[spec.fingerprint] = outcome
         self.reused += 1
-        self._tracker.finish(outcome, tags=self._tags(spec))
+        self._tracker.finish_run(outcome, tags=self._tags(spec))
         return True
 
     def _tags(self, spec: RunSpec) -> dict[str, str]:
@@ -309,7 +309,7 @@ class Evaluator:
             self._move()
             self._release(job)
         for outcome in outcomes:
-            self._tracker.finish(outcome)
+            self._tracker.finish_run(outcome)
 
     def _release(self, job: PackJob) -> None:
         """Remove the trunks that no pack needs any more; the lock is held."""
@@ -329,7 +329,7 @@ class Evaluator:
             for spec in job.specs:
                 failed = Failed(spec, str(error))
                 self._done[spec.fingerprint] = failed
-                self._tracker.finish(failed)
+                self._tracker.finish_run(failed)
 
     def _move(self) -> None:
         """Move the bar; the lock is held."""

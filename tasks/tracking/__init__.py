@@ -1,1 +1,1 @@
-"""The record for people, in MLflow: its fields, its faults, its pages."""
+"""Studies and proxies as people see them: the tracker, its fields, MLflow and its pages."""

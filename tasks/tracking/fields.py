@@ -1,4 +1,4 @@
-"""What the record says of a study and of each of its proxies, as plain values.
+"""The params, metrics and tags of a study and of each of its proxies, as plain values.
 
 Names follow one scheme, so that pages of the record can be set up once: `weight/<domain>`,
 `epochs/<domain>`, the targets under their own names ("domain/legal", "task/piqa"), their sampling
@@ -26,16 +26,18 @@ from cuvee.tasks.report.sections import headline
 from cuvee.tasks.study.finished import Card as Approvable
 from cuvee.tasks.study.finished import Purpose
 from cuvee.tasks.study.study import Study
+from cuvee.tasks.validation.paired import Confirmation
 from cuvee.tasks.validation.preregistration import Card
 
 PREFIX = "cuvee."
 LOSS, OBJECTIVE = "curve/loss", "objective"  # the prefix puts the curve above all other charts
 BUILT = "objective as built"  # stands in the key as `objective`, as in the records of 2ad03ff
+WHOLE = f"{PREFIX}whole"  # tag: which proxies a record has, all of them told in full
 LONGEST = 200  # characters of a metric's name; MLflow takes 250
 
 
 @dataclass(frozen=True)
-class Point:
+class MetricPoint:
     """A value of a metric at a step."""
 
     name: str
@@ -44,16 +46,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is written to one run of the record at once."""
-
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: tuple[Point, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Data:
+class LoggedDataset:
     """A domain as the record's data set.
 
     Attributes:
@@ -67,13 +60,24 @@ class Data:
     profile: Mapping[str, int]
 
 
-def metric(name: str) -> str:
+@dataclass(frozen=True)
+class RunFields:
+    """What is written to one run of the record at once; an empty description changes none."""
+
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[MetricPoint, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    datasets: tuple[LoggedDataset, ...] = ()
+    description: str = ""  # Markdown
+
+
+def metric_name(name: str) -> str:
     """A name that every tracking server takes; a changed one ends in a hash, to stay unique."""
     allowed = re.sub(r"[^\w.\-/ ]", "_", name, flags=re.ASCII).strip("/. ")
     allowed = "/".join(part for part in allowed.split("/") if part.strip(". "))[:LONGEST]
     if name and allowed == name:
         return name
-    return f"{allowed or 'metric'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return f"{allowed or 'metric'}-{_sha256(name)[:6]}"
 
 
 def study_params(recipe_text: str, problem: Problem, seed: int) -> dict[str, str]:
@@ -86,9 +90,17 @@ def study_params(recipe_text: str, problem: Problem, seed: int) -> dict[str, str
         "objective": _objective(recipe_text, problem),
         BUILT: repr(problem.objective)[:2000],
         "seed": str(seed),
-        "recipe": hashlib.sha256(recipe_text.encode()).hexdigest(),
-        "data": hashlib.sha256(canonical(problem.domains.identities).encode()).hexdigest(),
+        **_input_digests(recipe_text, problem),
     }
+
+
+def _input_digests(recipe_text: str, problem: Problem) -> dict[str, str]:
+    data = canonical(problem.domains.identities)
+    return {"recipe": _sha256(recipe_text), "data": _sha256(data)}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _objective(recipe_text: str, problem: Problem) -> str:
@@ -102,15 +114,15 @@ def _objective(recipe_text: str, problem: Problem) -> str:
     return text.strip()[:2000]
 
 
-def key(name: str, params: Mapping[str, str]) -> str:
+def study_key(name: str, params: Mapping[str, str]) -> str:
     """What a study is found again by, 32 hexadecimal digits."""
     known = dict(params)
     if BUILT in known:
         known["objective"] = known.pop(BUILT)
-    return hashlib.sha256(canonical([name, known]).encode()).hexdigest()[:32]
+    return _sha256(canonical([name, known]))[:32]
 
 
-def spec_entry(spec: RunSpec, tags: Mapping[str, str]) -> Entry:
+def spec_fields(spec: RunSpec, tags: Mapping[str, str]) -> RunFields:
     """What is known of a proxy before it is trained."""
     params = {
         "size": spec.size,
@@ -124,8 +136,8 @@ def spec_entry(spec: RunSpec, tags: Mapping[str, str]) -> Entry:
         "controller": spec.controller[:2000] or "none",
     }
     weights = zip(spec.domains, spec.weights, strict=True)
-    points = tuple(Point(metric(f"weight/{name}"), float(w)) for name, w in weights)
-    return Entry(params, points, prefixed({**tags, "fingerprint": spec.fingerprint}))
+    points = tuple(MetricPoint(metric_name(f"weight/{name}"), float(w)) for name, w in weights)
+    return RunFields(params, points, prefixed({**tags, "fingerprint": spec.fingerprint}))
 
 
 def run_name(spec: RunSpec, tags: Mapping[str, str]) -> str:
@@ -136,7 +148,7 @@ def run_name(spec: RunSpec, tags: Mapping[str, str]) -> str:
     return f"{' '.join(word for word in words if word)} ({spec.fingerprint[:6]})"
 
 
-class Mixtures:
+class MixtureNames:
     """Names of the mixtures of a study, as they come: natural, uniform, `design 1` and so on.
 
     Args:
@@ -173,92 +185,111 @@ def prefixed(tags: Mapping[str, str]) -> dict[str, str]:
 
 def curve_points(
     curve: Iterable[tuple[int, float]], known: set[int] | frozenset[int] = frozenset()
-) -> tuple[Point, ...]:
+) -> tuple[MetricPoint, ...]:
     """A loss curve without the steps that are known, and without values that are no numbers."""
     return tuple(
-        Point(LOSS, float(loss), int(tokens))
+        MetricPoint(LOSS, float(loss), int(tokens))
         for tokens, loss in curve
         if int(tokens) not in known and math.isfinite(loss)
     )
 
 
-def result_entry(result: RunResult, objective: float | None) -> Entry:
+def result_points(result: RunResult, objective: float | None) -> Iterator[MetricPoint]:
     """What came of a proxy, its loss curve aside."""
-    return Entry(metrics=tuple(_result_points(result, objective)))
-
-
-def _result_points(result: RunResult, objective: float | None) -> Iterator[Point]:
     if objective is not None and math.isfinite(objective):
-        yield Point(OBJECTIVE, objective)
+        yield MetricPoint(OBJECTIVE, objective)
     for name, score in (*result.scores.items(), *result.details.items()):
-        yield Point(metric(name), score.value)
-        yield Point(metric(f"uncertainty/{name}"), score.stderr)
+        yield MetricPoint(metric_name(name), score.value)
+        yield MetricPoint(metric_name(f"uncertainty/{name}"), score.stderr)
     for tokens, scores in result.points:
         for name, value in scores.items():
-            yield Point(metric(f"along/{name}"), value, tokens)
+            yield MetricPoint(metric_name(f"along/{name}"), value, tokens)
     for name, epochs in zip(result.spec.domains, result.epochs, strict=False):
-        yield Point(metric(f"epochs/{name}"), epochs)
+        yield MetricPoint(metric_name(f"epochs/{name}"), epochs)
     for tokens, weights in result.trajectory:
         for name, weight in zip(result.spec.domains, weights, strict=True):
-            yield Point(metric(f"trajectory/{name}"), weight, tokens)
-    yield Point("flops", result.flops)
-    yield Point("seconds", result.seconds)
+            yield MetricPoint(metric_name(f"trajectory/{name}"), weight, tokens)
+    yield MetricPoint("flops", result.flops)
+    yield MetricPoint("seconds", result.seconds)
     if result.seconds > 0:
-        yield Point("tokens_per_second", result.spec.tokens / result.seconds)
+        yield MetricPoint("tokens_per_second", result.spec.tokens / result.seconds)
 
 
-def card_tags(card: Card) -> dict[str, str]:
+def preregistration_tags(card: Card) -> dict[str, str]:
     """Tags by which the latest prediction card of a study is known; the card is an artifact."""
     return prefixed(
         {"card": card.sha256, "card_written": card.written, "card_version": str(card.version)}
     )
 
 
-def study_entry(study: Study) -> Entry:
-    """The headline figures of a study; gains are bits per byte, positive is better."""
+def study_fields(study: Study) -> RunFields:
+    """What the record says of a finished study itself; gains in bits per byte, positive better."""
+    figures = dict(_headline_figures(study)).items()
+    points = (MetricPoint(metric_name(n), float(v)) for n, v in figures if math.isfinite(v))
+    promised = preregistration_tags(study.card.card) if study.card else {}
+    return RunFields(
+        metrics=tuple(points),
+        tags={**prefixed(_answer_tags(study)), **promised, WHOLE: _outcomes_digest(study)},
+        datasets=tuple(_datasets(study)),
+        description=study_description(study),
+    )
+
+
+def _headline_figures(study: Study) -> Iterator[tuple[str, float]]:
     ours, said = study.recommendation, headline.predicted_or_measured(study).lower()
-    values: dict[str, float] = {}
-    for name, pair in (study.confirmation.objective if study.confirmation else {}).items():
-        values |= _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
+    if study.confirmation:
+        yield from _confirmed_figures(study.confirmation)
     for claim in study.transfer.claims if study.transfer else ():
         where = f"confirmed_gain/{claim.size}/{claim.tokens}/{claim.baseline}"
-        values |= _gain(where, claim.gain.gain, claim.gain.low, claim.gain.high)
-        values[f"{where}/corrected_p"] = claim.corrected
+        yield from _gain(where, claim.gain.gain, claim.gain.low, claim.gain.high)
+        yield f"{where}/corrected_p", claim.corrected
     for trend in study.transfer.trends if study.transfer else ():
         change = trend.change
-        values |= _gain(f"trend/{trend.baseline}", change.gain, change.low, change.high)
+        yield from _gain(f"trend/{trend.baseline}", change.gain, change.low, change.high)
     over = study.card.calibration if study.card else None
     for name, value in (dataclasses.asdict(over) if over else {}).items():
-        values[f"calibration/{name}"] = value
+        yield f"calibration/{name}", value
     for name, estimate in ours.gains:
-        values |= _gain(f"{said}_gain/{name}", estimate.mean, estimate.low, estimate.high)
+        yield from _gain(f"{said}_gain/{name}", estimate.mean, estimate.low, estimate.high)
     for one in study.changes:
-        where = f"{one.mixture}/{one.domain}"
-        values |= _gain(f"forgetting/{where}", one.change, one.low, one.high)
+        where = f"forgetting/{one.mixture}/{one.domain}"
+        yield from _gain(where, one.change, one.low, one.high)
     for name, score in (study.continual.start.scores if study.continual else {}).items():
-        values[f"checkpoint/{name}"] = score
+        yield f"checkpoint/{name}", score
     if study.law:
-        values["rank_correlation"] = study.law.spearman
-        values["decision_accuracy"] = study.law.decision_accuracy
-    values |= {
-        "minutes": study.minutes,
-        "proxies": study.proxies,
-        "trained_now": study.trained_now,
-        "reused": study.reused,
-        "failed": len(study.failed),
-        "tokens_per_second": study.tokens_per_second,
-    }
+        yield "rank_correlation", study.law.spearman
+        yield "decision_accuracy", study.law.decision_accuracy
+    yield "minutes", study.minutes
+    yield "proxies", study.proxies
+    yield "trained_now", study.trained_now
+    yield "reused", study.reused
+    yield "failed", len(study.failed)
+    yield "tokens_per_second", study.tokens_per_second
     for candidate in ours.candidates:
-        values[f"{said}/{candidate.name}"] = candidate.objective.mean
-    for name, runs in _confirmed(study).items():
-        values[f"confirmed/{name}"] = sum(runs) / len(runs)
+        yield f"{said}/{candidate.name}", candidate.objective.mean
     for name, weight in zip(ours.domains, ours.weights, strict=True):
-        values[f"recommended/{name}"] = float(weight)
-    points = tuple(Point(metric(n), float(v)) for n, v in values.items() if math.isfinite(v))
+        yield f"recommended/{name}", float(weight)
+
+
+def _confirmed_figures(confirmation: Confirmation) -> Iterator[tuple[str, float]]:
+    for name, pair in confirmation.objective.items():
+        yield from _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
+    runs: dict[str, list[float]] = {}
+    for run in confirmation.runs:
+        runs.setdefault(run.mixture, []).append(run.objective)
+    for name, values in runs.items():
+        yield f"confirmed/{name}", sum(values) / len(values)
+
+
+def _gain(name: str, mean: float, low: float, high: float) -> Iterator[tuple[str, float]]:
+    yield name, mean
+    yield f"{name}/low", low
+    yield f"{name}/high", high
+
+
+def _answer_tags(study: Study) -> dict[str, str]:
     law = study.law.law if study.law else "none"
-    tags = {"recommendation": study.fingerprint, "law": law, "verdict": study.verdict[:2000]}
-    promised = card_tags(study.card.card) if study.card else {}
-    return Entry(metrics=points, tags=prefixed(tags) | promised)
+    return {"recommendation": study.fingerprint, "law": law, "verdict": study.verdict[:2000]}
 
 
 def version_tags(study: Study, card: Approvable) -> dict[str, str]:
@@ -266,34 +297,26 @@ def version_tags(study: Study, card: Approvable) -> dict[str, str]:
 
     An approval of the version is one of this card, for the budget and target that it names.
     """
-    law = study.law.law if study.law else "none"
-    identities = study.problem.domains.identities
+    evidence = study.recommendation.evidence
     tags = {
         "study": study.name,
-        "recommendation": study.fingerprint,
-        "evidence": hashlib.sha256(canonical(study.recommendation.evidence).encode()).hexdigest(),
-        "runs": str(len(study.recommendation.evidence)),
-        "data": hashlib.sha256(canonical(identities).encode()).hexdigest(),
-        "recipe": hashlib.sha256(study.recipe_text.encode()).hexdigest(),
-        "law": law,
-        "verdict": study.verdict[:2000],
+        "evidence": _sha256(canonical(evidence)),
+        "runs": str(len(evidence)),
+        **_answer_tags(study),
+        **_input_digests(study.recipe_text, study.problem),
     }
-    return prefixed(tags) | bound_tags(card.identity, card.purpose)
+    return prefixed(tags) | approvable_tags(card.identity, card.purpose)
 
 
-def bound_tags(card: str, purpose: Purpose) -> dict[str, str]:
+def approvable_tags(card: str, purpose: Purpose) -> dict[str, str]:
     """Tags by which a version is known that an approval can be given to: a card, for a purpose."""
     budget = {"tokens": str(purpose.tokens), "parameters": str(purpose.parameters)}
     return prefixed({"identity": card, **budget, "target": purpose.target or "none"})
 
 
-def _gain(name: str, mean: float, low: float, high: float) -> dict[str, float]:
-    return {name: mean, f"{name}/low": low, f"{name}/high": high}
-
-
-def outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:
+def study_outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:
     """Every outcome of a study with its tags: the role it played, and in which mixture."""
-    mixtures = Mixtures(study.problem.domains)
+    mixtures = MixtureNames(study.problem.domains)
     for outcome in study.history:
         yield outcome, mixtures.tags(outcome.spec)
     for found in study.confirmations:
@@ -303,37 +326,20 @@ def outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:
             yield failed, {"role": "confirmation"}
 
 
-def whole(study: Study) -> str:
+def _outcomes_digest(study: Study) -> str:
     """Hash of the outcomes that a record has when nothing is missing in it."""
-    names = sorted(f"{run.spec.fingerprint} {type(run).__name__}" for run, _ in outcomes(study))
-    return hashlib.sha256(" ".join(names).encode()).hexdigest()
+    runs = [run for run, _ in study_outcomes(study)]
+    names = sorted(f"{run.spec.fingerprint} {type(run).__name__}" for run in runs)
+    return _sha256(" ".join(names))
 
 
-def _confirmed(study: Study) -> dict[str, list[float]]:
-    runs = study.confirmation.runs if study.confirmation else ()
-    values: dict[str, list[float]] = {}
-    for run in runs:
-        values.setdefault(run.mixture, []).append(run.objective)
-    return values
+def _datasets(study: Study) -> Iterator[LoggedDataset]:
+    for one in study.problem.domains:
+        sizes = {"num_rows": one.documents, "num_tokens": one.tokens, "num_bytes": one.bytes}
+        yield LoggedDataset(one.name, one.identity, sizes)
 
 
-def datasets(study: Study) -> tuple[Data, ...]:
-    """The domains of a study."""
-    return tuple(
-        Data(
-            domain.name,
-            domain.identity,
-            {
-                "num_rows": domain.documents,
-                "num_tokens": domain.tokens,
-                "num_bytes": domain.bytes,
-            },
-        )
-        for domain in study.problem.domains
-    )
-
-
-def description(study: Study) -> str:
+def study_description(study: Study) -> str:
     """The record's page of a study, in Markdown: verdict, warnings, the four answers, shares."""
     lines = [f"**Verdict: {escape_markdown(study.verdict)}**", ""]
     lines += [f"- {escape_markdown(warning)}" for warning in headline.headline_warnings(study)]

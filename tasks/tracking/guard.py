@@ -94,6 +94,18 @@ class Guard:
         return SIGN_IN
 
 
+def guarded_command(bound: socket.socket, app: str, *free: str) -> list[str]:
+    """The command that serves `MODULE:APP` behind a guard at a socket that it inherits.
+
+    Args:
+        bound: the socket; pass it on, and the secret under `SECRET` in the environment.
+        app: what is guarded.
+        free: paths that anybody may GET.
+    """
+    module = "cuvee.tasks.tracking.guard"
+    return [sys.executable, "-P", "-m", module, str(bound.fileno()), app, *free]
+
+
 def main() -> None:
     """Serve an application at the inherited socket that is named, until told to end."""
     import uvicorn

@@ -1,4 +1,4 @@
-"""The record in MLflow: the one place that knows MLflow, and what opens it for a study.
+"""Studies in MLflow: the one module that imports MLflow, and what opens a tracker for a study.
 
 A study is a parent run, a proxy a child of it. Without `MLFLOW_TRACKING_URI` everything is kept in
 an SQLite file and a folder beside it, so that no server has to run. Only the flow's own process
@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.mixtures.errors import CuveeError, ServiceError, StorageError
-from cuvee.tasks.tracking.careful import Careful
-from cuvee.tasks.tracking.fields import Data, Entry
-from cuvee.tasks.tracking.recorder import RECOMMENDATION, Recorder
-from cuvee.tasks.tracking.tracker import RUNNING, Known, Version
+from cuvee.tasks.tracking.fields import RunFields
+from cuvee.tasks.tracking.study_tracker import RECOMMENDATION, StudyTracker
+from cuvee.tasks.tracking.tracker import (
+    RUNNING,
+    FaultTolerantTracker,
+    RegisteredVersion,
+    TrackedRun,
+)
 
 EXPERIMENT = "cuvee"
 DATABASE, ARTIFACTS = "mlflow.db", "artifacts"
@@ -43,30 +47,27 @@ def local_uri(folder: Path) -> str:
     return f"sqlite:///{Path(folder).resolve() / DATABASE}"
 
 
-def open_tracker(
-    folder: Path, warn: Callable[[str], None], experiment: str = EXPERIMENT
-) -> Careful:
+def open_tracker(folder: Path, warn: Callable[[str], None]) -> FaultTolerantTracker:
     """The tracker of a study: the server of `MLFLOW_TRACKING_URI`, else SQLite in `folder`.
 
     Args:
         folder: of the embedded record; not used with a server.
         warn: is given one sentence when the record fails; the study goes on.
-        experiment: MLflow's name for a group of studies.
     """
-    return Careful(Recorder(open_ledger(folder, experiment)), warn)
+    return FaultTolerantTracker(StudyTracker(open_backend(folder)), warn)
 
 
-def open_ledger(folder: Path, experiment: str = EXPERIMENT) -> "MlflowLedger":
-    """The ledger itself; arguments as `open_tracker`."""
+def open_backend(folder: Path) -> "MlflowBackend":
+    """The server of `MLFLOW_TRACKING_URI`, else SQLite in a folder."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri:
-        return MlflowLedger(uri, experiment)
-    root = Path(folder).resolve() / ARTIFACTS
-    return MlflowLedger(local_uri(folder), experiment, root.as_uri())
+        return MlflowBackend(uri)
+    files = (Path(folder).resolve() / ARTIFACTS).as_uri()
+    return MlflowBackend(local_uri(folder), artifacts=files)
 
 
-class MlflowLedger:
-    """A ledger in MLflow.
+class MlflowBackend:
+    """Runs and registered recommendations in MLflow.
 
     Args:
         uri: of a tracking server, or `sqlite:///<file>`.
@@ -80,7 +81,7 @@ class MlflowLedger:
         self._uri, self._experiment, self._artifacts = uri, experiment, artifacts
         self._connection: tuple[Any, str] | None = None
 
-    def find(self, tags: Mapping[str, str], parent: str | None = None) -> Sequence[Known]:
+    def find_runs(self, tags: Mapping[str, str], parent: str | None = None) -> Sequence[TrackedRun]:
         wanted = {**tags, **({PARENT: parent} if parent else {})}
         clauses = [f"tags.`{name}` = '{value}'" for name, value in wanted.items()]
         with self._service() as (client, experiment):
@@ -96,11 +97,11 @@ class MlflowLedger:
                 runs += page
                 token = page.token or ""
         return [
-            Known(r.info.run_id, dict(r.data.tags), r.info.status, frozenset(r.data.metrics))
+            TrackedRun(r.info.run_id, dict(r.data.tags), r.info.status, frozenset(r.data.metrics))
             for r in runs
         ]
 
-    def create(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+    def create_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         ours = {NAME: name, "mlflow.source.name": "cuvee", "mlflow.source.type": "LOCAL"}
         ours["mlflow.user"] = _user()
         if parent:
@@ -109,46 +110,20 @@ class MlflowLedger:
             run = client.create_run(experiment, run_name=name, tags={**tags, **ours})
             return str(run.info.run_id)
 
-    def write(self, run: str, entry: Entry) -> None:
-        from mlflow.entities import Metric, Param, RunTag
+    def log(self, run: str, fields: RunFields) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
         now = int(time.time() * 1000)
-        metrics = [Metric(p.name, p.value, now, p.step) for p in entry.metrics]
-        params = [Param(name, value) for name, value in entry.params.items()]
-        tags = [RunTag(name, value) for name, value in entry.tags.items()]
+        about = {NOTE: fields.description} if fields.description else {}
+        metrics = [Metric(p.name, p.value, now, p.step) for p in fields.metrics]
+        params = [Param(name, value) for name, value in fields.params.items()]
+        tags = [RunTag(name, value) for name, value in {**fields.tags, **about}.items()]
         batches = zip_longest(
             _batches(metrics, METRICS - 2 * LABELS),
             _batches(params, LABELS),
             _batches(tags, LABELS),
             fillvalue=(),
         )
-        with self._service() as (client, _):
-            for some_metrics, some_params, some_tags in batches:
-                client.log_batch(run, some_metrics, some_params, some_tags)
-
-    def steps(self, run: str, metric: str) -> frozenset[int]:
-        with self._service() as (client, _):
-            return frozenset(point.step for point in client.get_metric_history(run, metric))
-
-    def close(self, run: str, status: str) -> None:
-        with self._service() as (client, _):
-            if status == RUNNING:
-                client.update_run(run, status=status)
-            else:
-                client.set_terminated(run, status=status)
-
-    def drop(self, run: str) -> None:
-        with self._service() as (client, _):
-            client.delete_run(run)
-
-    def attach(self, run: str, files: Sequence[Path], folder: str = "") -> None:
-        with self._service() as (client, _):
-            for file in files:
-                client.log_artifact(run, str(file), folder or None)
-
-    def data(self, run: str, datasets: Sequence[Data]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         inputs = [
             DatasetInput(
                 Dataset(
@@ -160,16 +135,35 @@ class MlflowLedger:
                 ),
                 [InputTag("mlflow.data.context", "training")],
             )
-            for item in datasets
+            for item in fields.datasets
         ]
         with self._service() as (client, _):
-            client.log_inputs(run, datasets=inputs)
+            for some_metrics, some_params, some_tags in batches:
+                client.log_batch(run, some_metrics, some_params, some_tags)
+            if inputs:
+                client.log_inputs(run, datasets=inputs)
 
-    def describe(self, run: str, text: str) -> None:
+    def logged_steps(self, run: str, metric: str) -> frozenset[int]:
         with self._service() as (client, _):
-            client.set_tag(run, NOTE, text)
+            return frozenset(point.step for point in client.get_metric_history(run, metric))
 
-    def enroll(self, name: str, run: str, tags: Mapping[str, str], text: str) -> None:
+    def set_status(self, run: str, status: str) -> None:
+        with self._service() as (client, _):
+            if status == RUNNING:
+                client.update_run(run, status=status)
+            else:
+                client.set_terminated(run, status=status)
+
+    def delete_run(self, run: str) -> None:
+        with self._service() as (client, _):
+            client.delete_run(run)
+
+    def log_files(self, run: str, files: Sequence[Path], folder: str = "") -> None:
+        with self._service() as (client, _):
+            for file in files:
+                client.log_artifact(run, str(file), folder or None)
+
+    def register_version(self, name: str, run: str, tags: Mapping[str, str], text: str) -> None:
         from mlflow.exceptions import MlflowException
 
         with self._service() as (client, _):
@@ -181,7 +175,7 @@ class MlflowLedger:
             source = f"runs:/{run}/{RECOMMENDATION}"
             client.create_model_version(name, source, run, dict(tags), description=text)
 
-    def versions(self, name: str) -> Sequence[Version]:
+    def versions(self, name: str) -> Sequence[RegisteredVersion]:
         with self._service() as (client, _):
             found = client.search_model_versions(f"name='{name}'", max_results=PAGE)
             if not found:
@@ -191,11 +185,13 @@ class MlflowLedger:
                 aliases.setdefault(str(number), set()).add(alias)
         newest = sorted(found, key=lambda version: -int(version.version))
         return [
-            Version(str(v.version), dict(v.tags), frozenset(aliases.get(str(v.version), ())))
+            RegisteredVersion(
+                str(v.version), dict(v.tags), frozenset(aliases.get(str(v.version), ()))
+            )
             for v in newest
         ]
 
-    def mark(
+    def tag_version(
         self, name: str, number: str, tags: Mapping[str, str], alias: str | None = None
     ) -> None:
         with self._service() as (client, _):
@@ -204,7 +200,7 @@ class MlflowLedger:
             if alias:
                 client.set_registered_model_alias(name, alias, number)
 
-    def retract(self, name: str, alias: str) -> None:
+    def delete_alias(self, name: str, alias: str) -> None:
         with self._service() as (client, _):
             client.delete_registered_model_alias(name, alias)
 
@@ -233,7 +229,14 @@ class MlflowLedger:
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
         if self._uri.startswith("sqlite:///"):
-            _make(Path(self._uri.removeprefix("sqlite:///")).parent)
+            folder = Path(self._uri.removeprefix("sqlite:///")).parent
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot make the folder of the record {folder}: {error.strerror or error}; "
+                    "choose a folder that can be written"
+                ) from error
         client = MlflowClient(tracking_uri=self._uri)
         found = client.get_experiment_by_name(self._experiment)
         if found is None:
@@ -256,13 +259,3 @@ def _user() -> str:
 
 def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"cannot make the folder of the record {folder}: {error.strerror or error}; "
-            "choose a folder that can be written"
-        ) from error

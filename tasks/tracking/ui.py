@@ -1,16 +1,17 @@
-"""Open the record of studies in a browser: MLflow's own server on 127.0.0.1, until Ctrl-C.
+"""The record of studies in a browser: MLflow's own server on 127.0.0.1, until Ctrl-C.
 
 The server is a child process in a group of its own, so that Ctrl-C ends all of it and nothing
 lingers. It serves one person, who signs in by the link that is printed.
 """
 
+import base64
 import http.client
+import json
 import os
 import secrets
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,12 +19,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from cuvee.mixtures.errors import ServiceError
-from cuvee.tasks.tracking.guard import HOST, LINK, SECRET
+from cuvee.tasks.tracking.guard import HOST, LINK, SECRET, guarded_command
 from cuvee.tasks.tracking.mlflow import ARTIFACTS, DATABASE, EXPERIMENT, SETTINGS, local_uri
 
 PORT = 5000
@@ -31,13 +32,7 @@ PATIENCE = 120.0  # seconds; a first start on a busy machine takes 10 to 20
 GRACE = 10.0  # seconds between asking a server to end and ending it
 
 
-def command(bound: socket.socket) -> list[str]:
-    """The command that serves the record, behind a guard, at a socket that it inherits."""
-    guarded = [str(bound.fileno()), "mlflow.server.fastapi_app:app", "/health"]
-    return [sys.executable, "-P", "-m", "cuvee.tasks.tracking.guard", *guarded]
-
-
-def variables(folder: Path, secret: str) -> dict[str, str]:
+def server_environment(folder: Path, secret: str) -> dict[str, str]:
     """What the server of the record in a folder is told: as `mlflow server` tells its own."""
     return {
         **SETTINGS,
@@ -101,7 +96,7 @@ def review(folder: Path, show: Callable[[str], None], *, port: int = PORT) -> No
         raise ServiceError(f"there is no record in {folder} yet; `cuvee run` a recipe first")
     secret = secrets.token_urlsafe(24)
     with _bound(port) as bound, _interruptible():
-        _serve(bound, variables(folder, f"cuvee:{secret}"), secret, show)
+        _serve(bound, server_environment(folder, f"cuvee:{secret}"), secret, show)
 
 
 def _serve(
@@ -110,7 +105,7 @@ def _serve(
     port = bound.getsockname()[1]
     with tempfile.TemporaryFile() as said:  # what the server says; told if it ends by itself
         process = subprocess.Popen(
-            command(bound),
+            guarded_command(bound, "mlflow.server.fastapi_app:app", "/health"),
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=said,
@@ -120,7 +115,8 @@ def _serve(
         bound.close()
         try:
             _wait(process, port, said)
-            show(f"The record is at http://{HOST}:{port}/?{LINK}={secret} (Ctrl-C ends it)")
+            page = f"http://{HOST}:{port}/?{LINK}={secret}{_runs_page(port, secret)}"
+            show(f"The record is at {page} (Ctrl-C ends it)")
             show("Whoever has this link can approve in your name: it is for your browser alone.")
             process.wait()
             raise ServiceError(f"MLflow's server ended by itself with code {process.returncode}")
@@ -128,6 +124,18 @@ def _serve(
             show("The record is closed.")
         finally:
             _end(process)
+
+
+def _runs_page(port: int, secret: str) -> str:
+    """MLflow's list of the runs of all studies, as the end of an address; "" if it is not found."""
+    path = f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
+    signed = "Basic " + base64.b64encode(f"cuvee:{secret}".encode()).decode()
+    server = http.client.HTTPConnection(HOST, port, timeout=20)
+    with closing(server), suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+        server.request("GET", path, headers={"Authorization": signed})
+        experiment = json.load(server.getresponse())["experiment"]["experiment_id"]
+        return f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    return ""
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, TrainingError
 from cuvee.mixtures.runs import Failed, RunResult
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.tracking.recorder import Recorder
-from cuvee.tasks.tracking.tracker import MemoryLedger
+from cuvee.tasks.tracking.study_tracker import StudyTracker
+from cuvee.tasks.tracking.tracker import MemoryBackend
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +140,9 @@ class Bench:
         prepared = prepare(self.recipe, home, plainly)
         self.problem = pose_problem(self.recipe, prepared)
         self.store = Store(str(folder / "store"))
-        self.ledger = MemoryLedger()
-        recorder = Recorder(self.ledger)
-        recorder.begin("bench", {}, {})
+        self.backend = MemoryBackend()
+        recorder = StudyTracker(self.backend)
+        recorder.start_study("bench", {}, {})
         self.runner = RayExecutor(folder, device="cpu", cores=2)
         self.trainings = training.Evaluator(
             prepared,
@@ -202,7 +202,7 @@ def test_a_proxy_that_diverges_is_counted_and_the_others_go_on(study, api, tmp_p
     assert isinstance(outcomes[2], Failed) and "diverge" in outcomes[2].reason
     assert all(isinstance(run, RunResult) for run in (*outcomes[:2], *outcomes[3:]))
     assert isinstance(bench.store.get(bad.fingerprint), Failed)  # known, so not tried for ever
-    assert {run.status for run in bench.ledger.runs.values() if run.parent} == {
+    assert {run.status for run in bench.backend.runs.values() if run.parent} == {
         "FINISHED",
         "FAILED",
     }

@@ -25,8 +25,8 @@ from cuvee.tasks import export
 from cuvee.tasks.approval import approve, manifest
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
-from cuvee.tasks.tracking.fields import bound_tags
-from cuvee.tasks.tracking.mlflow import open_ledger
+from cuvee.tasks.tracking.fields import approvable_tags
+from cuvee.tasks.tracking.mlflow import open_backend
 
 ROOT = Path(__file__).parent.parent.parent
 SHORT = ("axolotl", "huggingface", "nanotron")  # 1,562 sequences are too few for them
@@ -37,7 +37,7 @@ def made(tmp_path_factory):
     """A corpus and a home with a recommendation that nobody has approved."""
     root = tmp_path_factory.mktemp("study")
     recommended_study.make(root / "corpus", Workspace(root / "home"))
-    open_ledger(Workspace(root / "home").record).versions("none")  # a new record takes seconds
+    open_backend(Workspace(root / "home").record).versions("none")  # a new record takes seconds
     (root / "home").chmod(0o700)  # as `settle` makes it
     return root
 
@@ -359,26 +359,30 @@ def test_a_mistake_in_export_or_handoff_is_found_with_the_recipe(tmp_path, field
 def tagged(card, recipe=None) -> dict[str, str]:
     """The tags by which a version stands for a card, for what its recipe asks."""
     purpose = recipe.purpose if recipe else card.purpose
-    return {"cuvee.recommendation": card.fingerprint, **bound_tags(card.identity, purpose)}
+    return {"cuvee.recommendation": card.fingerprint, **approvable_tags(card.identity, purpose)}
 
 
 def registered(home: Workspace, card, recipe=None):
     """The record as a study leaves it: one version, which nobody has approved."""
-    ledger = open_ledger(home.record)
-    ledger.enroll("tiny", ledger.create("tiny", {}), tagged(card, recipe), "a recommendation")
-    return ledger
+    backend = open_backend(home.record)
+    backend.register_version(
+        "tiny", backend.create_run("tiny", {}), tagged(card, recipe), "a recommendation"
+    )
+    return backend
 
 
 def test_an_alias_in_the_record_approves_what_it_stands_for(study, tmp_path):
     """Catches an alias of another version taken for this one's, and an approval not kept."""
     recipe, home, _ = study
     card = handoff.latest(recipe, home)
-    ledger = registered(home, card)
-    ledger.enroll("tiny", ledger.create("tiny", {}), {"cuvee.recommendation": "other"}, "")
-    ledger.mark("tiny", "2", {}, "approved")
+    backend = registered(home, card)
+    backend.register_version(
+        "tiny", backend.create_run("tiny", {}), {"cuvee.recommendation": "other"}, ""
+    )
+    backend.tag_version("tiny", "2", {}, "approved")
     with pytest.raises(ApprovalError, match="not approved"):
         handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
-    ledger.mark("tiny", "1", {"approved_by": "ada", "approval_note": "go"}, "approved")
+    backend.tag_version("tiny", "1", {"approved_by": "ada", "approval_note": "go"}, "approved")
     _, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
     kept = approve.get(Store(home.store), card.identity)
     assert (kept.by, kept.note, kept.via) == ("ada", "go", "MLflow")
@@ -401,7 +405,7 @@ def test_a_tag_in_the_record_approves_too(study, tags, by):
     """Catches a tag that says no, or names somebody alone, taken for an approval."""
     recipe, home, _ = study
     card = handoff.latest(recipe, home)
-    registered(home, card).mark("tiny", "1", tags)
+    registered(home, card).tag_version("tiny", "1", tags)
     if by is None:
         with pytest.raises(ApprovalError, match="not approved"):
             handoff.adopt(recipe, home, card)
@@ -413,27 +417,27 @@ def test_void_evidence_is_refused_though_the_record_approves_it(study):
     """Catches an alias that goes round the check, and a reviewer who is not told."""
     recipe, home, _ = study
     card = handoff.latest(recipe, home)
-    ledger = registered(home, card)
-    ledger.mark("tiny", "1", {}, "approved")
+    backend = registered(home, card)
+    backend.tag_version("tiny", "1", {}, "approved")
     shutil.rmtree(min(Path(home.store, "runs").iterdir()))
     with pytest.raises(ApprovalError, match="void"):
         handoff.adopt(recipe, home, card)
     assert approve.get(Store(home.store), card.identity) is None
-    assert "void" in ledger.versions("tiny")[0].tags["cuvee.refused"]
+    assert "void" in backend.versions("tiny")[0].tags["cuvee.refused"]
 
 
 def test_an_approval_is_told_to_the_record_and_holds_without_it(study, monkeypatch):
     """Catches an approval that is lost with the record, or that the record does not show."""
     recipe, home, _ = study
     card = handoff.latest(recipe, home)
-    ledger = registered(home, card)
+    backend = registered(home, card)
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         handoff.approve(recipe, home, by="ada")
     assert approve.get(Store(home.store), card.identity).by == "ada"
     handoff.approve(recipe, home, by="eve")  # says it again, now that the record answers
-    [version] = ledger.versions("tiny")
+    [version] = backend.versions("tiny")
     assert version.aliases == {"approved"} and version.tags["cuvee.approved_by"] == "ada"
 
 
@@ -447,7 +451,7 @@ def test_a_watch_hands_off_what_is_approved_in_the_record_and_calls_once(study, 
         path.write_text(recommended_study.text(corpus, handoff=given))
         recipe = parse(path.read_text())
         card = handoff.latest(recipe, home)
-        ledger = registered(home, card, recipe)
+        backend = registered(home, card, recipe)
         words = [
             sys.executable,
             "-m",
@@ -462,7 +466,7 @@ def test_a_watch_hands_off_what_is_approved_in_the_record_and_calls_once(study, 
         with subprocess.Popen([*words, "--watch"], cwd=ROOT) as watching:
             time.sleep(5)
             assert server.messages == [] and not (tmp_path / "out").exists()
-            ledger.mark("tiny", "1", {"approved_by": "ada"}, "approved")
+            backend.tag_version("tiny", "1", {"approved_by": "ada"}, "approved")
             deadline = time.monotonic() + 200
             while not server.messages and time.monotonic() < deadline:
                 time.sleep(0.2)
@@ -475,4 +479,4 @@ def test_a_watch_hands_off_what_is_approved_in_the_record_and_calls_once(study, 
     assert message["manifest"] == handoff.verify(str(tmp_path / "out"), home)
     assert message["manifest"]["approval"]["by"] == "ada"
     assert message["place"] == f"{tmp_path}/out/manifest.json"
-    assert ledger.versions("tiny")[0].tags["cuvee.handoff"].startswith("done: ")
+    assert backend.versions("tiny")[0].tags["cuvee.handoff"].startswith("done: ")

@@ -22,8 +22,8 @@ from cuvee.mixtures.runs import RunResult, Stage, spent
 from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.train import batching, device, trainer
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.tracking.recorder import Recorder
-from cuvee.tasks.tracking.tracker import MemoryLedger
+from cuvee.tasks.tracking.study_tracker import StudyTracker
+from cuvee.tasks.tracking.tracker import MemoryBackend
 from cuvee.tasks.train_pack import run_pack
 
 MIXTURES = ((0.2, 0.3, 0.5), (0.6, 0.2, 0.2), (0.1, 0.8, 0.1))
@@ -83,8 +83,8 @@ def trained(corpus, api, folder, specs, *, limit=None, store=None, runner=None):
     """What a study's trainings make of specs; returns outcomes and the runner."""
     from prefect import flow
 
-    recorder = Recorder(MemoryLedger())
-    recorder.begin("packs", {}, {})
+    recorder = StudyTracker(MemoryBackend())
+    recorder.start_study("packs", {}, {})
     runner = runner or Here()
     trainings = Evaluator(
         corpus[0],

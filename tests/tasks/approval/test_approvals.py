@@ -19,8 +19,8 @@ from cuvee.mixtures.errors import ApprovalError, EvidenceError, ExportError, Rec
 from cuvee.tasks.approval import approve
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished as handoff_card
-from cuvee.tasks.tracking.fields import bound_tags
-from cuvee.tasks.tracking.mlflow import open_ledger
+from cuvee.tasks.tracking.fields import approvable_tags
+from cuvee.tasks.tracking.mlflow import open_backend
 
 ROOT = Path(__file__).parent.parent.parent.parent
 HOOK = "{format: json, to: /x, webhook: 'https://cluster/hook'}"
@@ -30,7 +30,7 @@ HOOK = "{format: json, to: /x, webhook: 'https://cluster/hook'}"
 def record(tmp_path_factory):
     """A record that nothing was written to; a new one takes seconds."""
     home = Workspace(tmp_path_factory.mktemp("record"))
-    open_ledger(home.record).versions("none")
+    open_backend(home.record).versions("none")
     return home.record
 
 
@@ -197,12 +197,12 @@ def test_a_withdrawal_stands_against_an_alias_that_the_record_still_has(study):
     """Catches an approval that is adopted again from a record that was not told."""
     folder, home = study
     recipe = bound_study.fit(folder, home)
-    ledger = registered(home, handoff.latest(recipe, home))
-    ledger.mark("given", "1", {}, "approved")
+    backend = registered(home, handoff.latest(recipe, home))
+    backend.tag_version("given", "1", {}, "approved")
     assert export(recipe, home)["approval"]["via"] == "MLflow"
     handoff.withdraw(recipe, home, by="eve")
-    assert not ledger.versions("given")[0].aliases
-    ledger.mark("given", "1", {}, "approved")
+    assert not backend.versions("given")[0].aliases
+    backend.tag_version("given", "1", {}, "approved")
     with pytest.raises(ApprovalError, match="withdrawn by eve"):
         export(recipe, home)
 
@@ -213,26 +213,28 @@ def test_an_alias_that_is_removed_withdraws_what_it_gave(study):
     folder, home = study
     recipe = bound_study.fit(folder, home)
     other = bound_study.fit(folder, home, full_scale="{tokens: 2B}")
-    ledger = registered(home, handoff.latest(recipe, home))
+    backend = registered(home, handoff.latest(recipe, home))
     registered(home, handoff.latest(other, home))
-    ledger.mark("given", "1", {}, "approved")
+    backend.tag_version("given", "1", {}, "approved")
     assert export(recipe, home)["status"] == "approved"
-    ledger.mark("given", "2", {}, "approved")  # an alias stands for one version
+    backend.tag_version("given", "2", {}, "approved")  # an alias stands for one version
     assert export(other, home)["status"] == export(recipe, home)["status"] == "approved"
-    ledger.mark("given", "1", {"approved": "no"})
+    backend.tag_version("given", "1", {"approved": "no"})
     with pytest.raises(ApprovalError, match="withdrawn by the record"):
         export(recipe, home)
-    ledger.retract("given", "approved")
+    backend.delete_alias("given", "approved")
     with pytest.raises(ApprovalError, match="withdrawn by the record"):
         export(other, home)
-    ledger.mark("given", "2", {}, "approved")
+    backend.tag_version("given", "2", {}, "approved")
     assert export(other, home)["status"] == "approved"  # given anew where it was taken
 
 
 def registered(home: Workspace, card: handoff_card.Card):
-    ledger = open_ledger(home.record)
-    ledger.enroll(card.name, ledger.create("x", {}), bound_tags(card.identity, card.purpose), "")
-    return ledger
+    backend = open_backend(home.record)
+    backend.register_version(
+        card.name, backend.create_run("x", {}), approvable_tags(card.identity, card.purpose), ""
+    )
+    return backend
 
 
 def test_a_version_is_approved_for_what_it_is_registered_for(study):
@@ -240,7 +242,7 @@ def test_a_version_is_approved_for_what_it_is_registered_for(study):
     folder, home = study
     recipe = bound_study.fit(folder, home)
     card = handoff.latest(recipe, home)
-    registered(home, card).mark("given", "1", {}, "approved")
+    registered(home, card).tag_version("given", "1", {}, "approved")
     for changes in ({"export": "{tokens: 9T}"}, {"handoff": HOOK}):
         edited = parse(bound_study.text(folder, **changes))
         with pytest.raises(ApprovalError, match="is not approved"):

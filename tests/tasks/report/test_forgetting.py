@@ -16,7 +16,7 @@ from cuvee.tasks.study.forgetting import (
     worst_change,
 )
 from cuvee.tasks.study.study import study_summary
-from cuvee.tasks.tracking.fields import study_entry
+from cuvee.tasks.tracking.fields import study_fields
 from cuvee.tasks.validation.paired import ConfirmedRun, paired_confirmation
 
 
@@ -98,7 +98,7 @@ def test_report_record_and_summary_tell_of_forgetting():
     assert ("Worst change of an old domain", "+0.200") in [
         each[:2] for each in headline_figures(study)
     ]
-    points = {point.name: point.value for point in study_entry(study).metrics}
+    points = {point.name: point.value for point in study_fields(study).metrics}
     assert points[f"forgetting/recommended/{NAMES[0]}"] == pytest.approx(0.2)
     assert points[f"checkpoint/domain/{NAMES[1]}"] == 2.0
     digest = study_summary(study)["forgetting"]
@@ -106,4 +106,4 @@ def test_report_record_and_summary_tell_of_forgetting():
     assert json.loads(json.dumps(digest))["old"] == list(NAMES[:2])
     plain = synthetic_study()
     assert study_summary(plain)["forgetting"] is None and not list(forgetting_blocks(plain))
-    assert not any(p.name.startswith("forgetting") for p in study_entry(plain).metrics)
+    assert not any(p.name.startswith("forgetting") for p in study_fields(plain).metrics)

@@ -17,7 +17,7 @@ from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections import headline, moving_weights
 from cuvee.tasks.report.sections.study import report_sections
 from cuvee.tasks.study.study import finite_or_none, study_summary
-from cuvee.tasks.tracking.fields import study_entry
+from cuvee.tasks.tracking.fields import study_fields
 from cuvee.tasks.validation.paired import Confirmation, PairedGain, paired_differences
 
 HOSTILE = "<script>alert(1)</script>|$x_1$"
@@ -203,7 +203,7 @@ def test_a_method_without_a_law_claims_no_prediction(tmp_path):
     for text in (page.read_text(), twin.read_text()):
         assert "redicted" not in text and "predicts" not in text
         assert "What the trial measured" in text and "worse by more than the noise" in text
-    points = {point.name for point in study_entry(study).metrics}
+    points = {point.name for point in study_fields(study).metrics}
     assert {"measured_gain/natural", "measured/recommended"} <= points
 
 

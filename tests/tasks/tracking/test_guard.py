@@ -189,12 +189,12 @@ def test_a_link_signs_a_browser_in_once_and_only_its_own():
 @pytest.fixture(scope="module")
 def review(tmp_path_factory):
     """The record of one version, served by `cuvee review`'s own server: port and password."""
-    from cuvee.tasks.tracking.mlflow import local_uri, open_ledger
+    from cuvee.tasks.tracking.mlflow import local_uri, open_backend
 
     folder = tmp_path_factory.mktemp("home") / "mlflow"
-    ledger = open_ledger(folder)
-    run = ledger.create("study", {})
-    ledger.enroll("study", run, {"cuvee.recommendation": "f" * 64}, "a recommendation")
+    backend = open_backend(folder)
+    run = backend.create_run("study", {})
+    backend.register_version("study", run, {"cuvee.recommendation": "f" * 64}, "a recommendation")
     code = (
         "import sys; from pathlib import Path; from cuvee.tasks.tracking.ui import review\n"
         "review(Path(sys.argv[1]), lambda s: print(s, flush=True), port=int(sys.argv[2]))"
@@ -206,7 +206,7 @@ def review(tmp_path_factory):
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         said = process.stdout.readline()
         assert local_uri(folder) and "The record is at" in said, said
-        yield port, said.split("sign-in=")[1].split()[0]
+        yield port, said.split("sign-in=")[1].split("#")[0]
         process.send_signal(signal.SIGINT)
 
 

@@ -18,10 +18,16 @@ from cuvee.tasks.report import page
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.tracking import fields
-from cuvee.tasks.tracking.careful import Careful
-from cuvee.tasks.tracking.mlflow import MlflowLedger, local_uri, open_tracker
-from cuvee.tasks.tracking.recorder import Recorder, rebuild
-from cuvee.tasks.tracking.tracker import FAILED, FINISHED, KILLED, RUNNING, MemoryLedger
+from cuvee.tasks.tracking.mlflow import MlflowBackend, local_uri, open_tracker
+from cuvee.tasks.tracking.study_tracker import StudyTracker
+from cuvee.tasks.tracking.tracker import (
+    FAILED,
+    FINISHED,
+    KILLED,
+    RUNNING,
+    FaultTolerantTracker,
+    MemoryBackend,
+)
 from cuvee.tasks.tracking.ui import review
 
 
@@ -49,10 +55,10 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("record")
 
 
-def _ledger(kind, place, experiment):
+def _backend(kind, place, experiment):
     if kind == "memory":
-        return MemoryLedger()
-    return MlflowLedger(local_uri(place), experiment, (place / "files").as_uri())
+        return MemoryBackend()
+    return MlflowBackend(local_uri(place), experiment, (place / "files").as_uri())
 
 
 def _params(study):
@@ -61,36 +67,42 @@ def _params(study):
 
 def _live(tracker, study):
     """A study as a flow tells it: announced, progress in two batches, finished."""
-    tracker.begin(study.name, _params(study), {"method": "regmix"})
-    for outcome, tags in fields.outcomes(study):
-        tracker.child(outcome.spec, tags)
+    tracker.start_study(study.name, _params(study), {"method": "regmix"})
+    for outcome, tags in fields.study_outcomes(study):
+        tracker.start_run(outcome.spec, tags)
         if not isinstance(outcome, Failed):
-            tracker.curve(outcome.spec.fingerprint, outcome.curve[:20])
-            tracker.curve(outcome.spec.fingerprint, outcome.curve[10:30])
-        tracker.finish(outcome)
+            tracker.log_curve(outcome.spec.fingerprint, outcome.curve[:20])
+            tracker.log_curve(outcome.spec.fingerprint, outcome.curve[10:30])
+        tracker.finish_run(outcome)
 
 
-def _children(ledger, study):
-    parent = ledger.find({"cuvee.study": fields.key(study.name, _params(study))})
+def _rebuild(tracker, study, folder):
+    """A study that was run before, run again: its record is made from what the store gave."""
+    tracker.start_study(study.name, _params(study), {})
+    tracker.finish_study(study, folder)
+
+
+def _children(backend, study):
+    parent = backend.find_runs({"cuvee.study": fields.study_key(study.name, _params(study))})
     assert len(parent) == 1
-    return parent[0], ledger.find({}, parent[0].run)
+    return parent[0], backend.find_runs({}, parent[0].run)
 
 
 @pytest.mark.parametrize("kind", ["memory", "mlflow"])
 def test_a_study_is_recorded_once_however_often_it_is_run(kind, place, study, folder):
     """Catches doubled children, doubled points of a curve, and a second parent on a rerun."""
-    ledger = _ledger(kind, place, "once")
+    backend = _backend(kind, place, "once")
     for _ in range(2):
-        tracker = Recorder(ledger)
+        tracker = StudyTracker(backend)
         _live(tracker, study)
-        tracker.conclude(study, folder)
-    parent, children = _children(ledger, study)
+        tracker.finish_study(study, folder)
+    parent, children = _children(backend, study)
     assert parent.status == FINISHED
     assert len(children) == study.proxies == 12
     by_status = [child.status for child in children]
     assert (by_status.count(FINISHED), by_status.count(FAILED)) == (11, 1)
     best = next(c for c in children if c.status == FINISHED)
-    assert len(ledger.steps(best.run, fields.LOSS)) == 60
+    assert len(backend.logged_steps(best.run, fields.LOSS)) == 60
     wanted = {"objective", fields.LOSS, "weight/legal", "domain/legal", "task/facts/accuracy"}
     assert wanted | {"uncertainty/domain/legal", "epochs/legal"} <= best.metrics
     assert {"confirmed_gain/uniform/low", "rank_correlation", "recommended/legal"} <= parent.metrics
@@ -98,11 +110,11 @@ def test_a_study_is_recorded_once_however_often_it_is_run(kind, place, study, fo
 
 def test_mlflow_holds_what_memory_holds(place, study, folder):
     """Catches a metric, tag, param or artifact that only one of the two ledgers keeps."""
-    memory, mlflow = MemoryLedger(), _ledger("mlflow", place, "parity")
-    for ledger in (memory, mlflow):
-        tracker = Recorder(ledger, sweep="this")
+    memory, mlflow = MemoryBackend(), _backend("mlflow", place, "parity")
+    for backend in (memory, mlflow):
+        tracker = StudyTracker(backend, sweep="this")
         _live(tracker, study)
-        tracker.conclude(study, folder)
+        tracker.finish_study(study, folder)
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=local_uri(place))
@@ -122,16 +134,16 @@ def test_mlflow_holds_what_memory_holds(place, study, folder):
         assert run.data.tags.get("mlflow.note.content", "") == kept.description
 
 
-def _both(ledger, study):
-    parent, children = _children(ledger, study)
+def _both(backend, study):
+    parent, children = _children(backend, study)
     return [parent, *children]
 
 
 def test_only_the_files_of_a_report_are_kept(study, folder):
     """Catches a record that copies the whole folder, checkpoints and all."""
-    ledger = MemoryLedger()
-    rebuild(Recorder(ledger), study, folder)
-    assert set(ledger.runs["run-0"].artifacts) == {
+    backend = MemoryBackend()
+    _rebuild(StudyTracker(backend), study, folder)
+    assert set(backend.runs["run-0"].artifacts) == {
         "report.html",
         "summary.json",
         "plots/shares.png",
@@ -147,36 +159,36 @@ def test_a_skill_graph_is_an_artifact(tmp_path, study):
     run = replace(run, trajectory=((0, even), (9_000, corner)))
     study = replace(study, recommendation=ours, history=(run,))
     page.write_report(study, tmp_path)
-    ledger = MemoryLedger()
-    rebuild(Recorder(ledger), study, tmp_path)
-    kept = set(ledger.runs["run-0"].artifacts)
+    backend = MemoryBackend()
+    _rebuild(StudyTracker(backend), study, tmp_path)
+    kept = set(backend.runs["run-0"].artifacts)
     assert {"skills.json", "skills.dot", "skills.svg", "plots/skills.png"} <= kept
     names = [f"trajectory/{name}" for name in study.problem.domains.names]
-    (moved,) = [r for r in ledger.runs.values() if names[0] in r.metrics]
+    (moved,) = [r for r in backend.runs.values() if names[0] in r.metrics]
     assert sorted(moved.metrics[names[0]]) == [(0, 0.125), (9_000, 1.0)]
     assert all(len(moved.metrics[name]) == 2 for name in names)
 
 
 def test_the_description_answers_the_four_questions(study):
     """Catches a page of the record that shows numbers without what they mean."""
-    text = fields.description(study)
+    text = fields.study_description(study)
     for question in ("What is recommended", "How sure", "Against what", "At what cost"):
         assert f"**{question}.**" in text
     assert "better by more than the noise" in text
-    assert len(fields.description(replace(study, recipe_text="x" * 20_000))) <= 7500
+    assert len(fields.study_description(replace(study, recipe_text="x" * 20_000))) <= 7500
 
 
 def test_a_lost_record_is_rebuilt(study, folder):
     """Catches a record that can only be made while proxies train."""
-    live, later = MemoryLedger(), MemoryLedger()
-    tracker = Recorder(live)
+    live, later = MemoryBackend(), MemoryBackend()
+    tracker = StudyTracker(live)
     _live(tracker, study)
-    tracker.conclude(study, folder)
-    rebuild(Recorder(later), study, folder)
+    tracker.finish_study(study, folder)
+    _rebuild(StudyTracker(later), study, folder)
 
-    def told(ledger):
-        parent, children = _children(ledger, study)
-        runs = [ledger.runs[c.run] for c in (parent, *children)]
+    def told(backend):
+        parent, children = _children(backend, study)
+        runs = [backend.runs[c.run] for c in (parent, *children)]
         points = [{n: sorted(v) for n, v in r.metrics.items()} for r in runs]
         return [(r.name, r.status, r.params, p) for r, p in zip(runs, points, strict=True)]
 
@@ -185,18 +197,18 @@ def test_a_lost_record_is_rebuilt(study, folder):
 
 def test_a_killed_run_is_taken_up_where_its_curve_ended(place, study):
     """Catches a curve that is drawn twice after `kill -9` in mid-training."""
-    ledger = _ledger("mlflow", place, "killed")
+    backend = _backend("mlflow", place, "killed")
     run = study.runs[0]
-    first = Recorder(ledger)
-    first.begin(study.name, _params(study), {})
-    first.child(run.spec, {"role": "design"})
-    first.curve(run.spec.fingerprint, run.curve[:25])
-    again = Recorder(ledger)
-    again.begin(study.name, _params(study), {})
-    again.child(run.spec, {"role": "design"})
-    again.curve(run.spec.fingerprint, run.curve[:40])
-    again.finish(run)
-    _, children = _children(ledger, study)
+    first = StudyTracker(backend)
+    first.start_study(study.name, _params(study), {})
+    first.start_run(run.spec, {"role": "design"})
+    first.log_curve(run.spec.fingerprint, run.curve[:25])
+    again = StudyTracker(backend)
+    again.start_study(study.name, _params(study), {})
+    again.start_run(run.spec, {"role": "design"})
+    again.log_curve(run.spec.fingerprint, run.curve[:40])
+    again.finish_run(run)
+    _, children = _children(backend, study)
     assert [child.status for child in children] == [FINISHED]
     from mlflow import MlflowClient
 
@@ -208,41 +220,44 @@ def test_a_killed_run_is_taken_up_where_its_curve_ended(place, study):
 
 def test_ctrl_c_leaves_no_run_running(study):
     """Catches runs that look alive for ever after an interruption."""
-    ledger = MemoryLedger()
-    tracker = Recorder(ledger)
-    tracker.begin(study.name, _params(study), {})
-    tracker.child(study.runs[0].spec, {})
-    tracker.finish(study.runs[1])
-    tracker.abandon("interrupted")
-    assert [run.status for run in ledger.runs.values()] == [KILLED, KILLED, FINISHED]
-    assert Recorder(ledger).begin(study.name, _params(study), {}) == "run-0"
-    assert (ledger.runs["run-0"].status, ledger.runs["run-0"].tags["cuvee.reason"]) == (RUNNING, "")
+    backend = MemoryBackend()
+    tracker = StudyTracker(backend)
+    tracker.start_study(study.name, _params(study), {})
+    tracker.start_run(study.runs[0].spec, {})
+    tracker.finish_run(study.runs[1])
+    tracker.fail_study("interrupted")
+    assert [run.status for run in backend.runs.values()] == [KILLED, KILLED, FINISHED]
+    assert StudyTracker(backend).start_study(study.name, _params(study), {}) == "run-0"
+    assert (backend.runs["run-0"].status, backend.runs["run-0"].tags["cuvee.reason"]) == (
+        RUNNING,
+        "",
+    )
 
 
-class _Flaky(MemoryLedger):
-    """A ledger that is gone for some of its calls."""
+class _Flaky(MemoryBackend):
+    """A backend that is gone for some of its calls."""
 
     def __init__(self, broken):
         super().__init__()
         self.broken, self.asked = broken, 0
 
-    def create(self, name, tags, parent=None):
+    def create_run(self, name, tags, parent=None):
         self.asked += 1
         if self.asked in self.broken:
             raise ServiceError("gone")
-        return super().create(name, tags, parent)
+        return super().create_run(name, tags, parent)
 
 
 def test_a_failing_record_warns_once_and_is_filled_in_at_the_end(study, folder):
     """Catches a study that dies with its tracker, or keeps the gaps that it left."""
-    warnings, ledger = [], _Flaky(broken={1, 2, 3, 4})
-    tracker = Careful(Recorder(ledger), warnings.append)
+    warnings, backend = [], _Flaky(broken={1, 2, 3, 4})
+    tracker = FaultTolerantTracker(StudyTracker(backend), warnings.append)
     _live(tracker, study)
     assert len(warnings) == 1 and "No result is lost" in warnings[0]
-    assert ledger.asked == 1, "children of a study that has no parent must not reach the ledger"
-    ledger.broken = set()
-    tracker.conclude(study, folder)
-    parent, children = _children(ledger, study)
+    assert backend.asked == 1, "children of a study that has no parent must not reach the backend"
+    backend.broken = set()
+    tracker.finish_study(study, folder)
+    parent, children = _children(backend, study)
     assert parent.status == FINISHED and len(children) == study.proxies
     assert len(warnings) == 1
 
@@ -253,9 +268,9 @@ def test_a_server_that_is_gone_is_told_in_one_sentence(study, folder, monkeypatc
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     warnings = []
     tracker = open_tracker(folder, warnings.append)
-    assert tracker.begin(study.name, _params(study), {}) == ""
-    tracker.finish(study.runs[0])
-    tracker.conclude(study, folder)
+    assert tracker.start_study(study.name, _params(study), {}) == ""
+    tracker.finish_run(study.runs[0])
+    tracker.finish_study(study, folder)
     assert len(warnings) == 1
     assert "127.0.0.1" in warnings[0] and "\n" not in warnings[0]
 
@@ -263,24 +278,24 @@ def test_a_server_that_is_gone_is_told_in_one_sentence(study, folder, monkeypatc
 def test_names_of_metrics_are_valid_and_stay_apart(place):
     """Catches two domains whose names differ in one odd character and share one metric."""
     odd = ["a+b", "a&b", "wiki_en", "../up", "/abs", "täglich", "", "x" * 300]
-    names = [fields.metric(name) for name in odd]
+    names = [fields.metric_name(name) for name in odd]
     assert len(set(names)) == len(odd)
     assert names[2] == "wiki_en"
-    ledger = _ledger("mlflow", place, "names")
-    run = ledger.create("names", {})
-    points = tuple(fields.Point(name, float(i)) for i, name in enumerate(names))
-    ledger.write(run, fields.Entry(metrics=points))
-    assert ledger.find({})[0].metrics == frozenset(names)
+    backend = _backend("mlflow", place, "names")
+    run = backend.create_run("names", {})
+    points = tuple(fields.MetricPoint(name, float(i)) for i, name in enumerate(names))
+    backend.log(run, fields.RunFields(metrics=points))
+    assert backend.find_runs({})[0].metrics == frozenset(names)
 
 
 def test_a_batch_larger_than_a_servers_is_written_whole(place):
     """Catches points that are cut off at MLflow's limit of 1,000 in a batch."""
-    ledger = _ledger("mlflow", place, "batches")
-    run = ledger.create("long", {})
-    points = tuple(fields.Point("loss", 1.0, step) for step in range(1700))
+    backend = _backend("mlflow", place, "batches")
+    run = backend.create_run("long", {})
+    points = tuple(fields.MetricPoint("loss", 1.0, step) for step in range(1700))
     params = {f"p{i}": str(i) for i in range(150)}
-    ledger.write(run, fields.Entry(params=params, metrics=points))
-    assert ledger.steps(run, "loss") == frozenset(range(1700))
+    backend.log(run, fields.RunFields(params=params, metrics=points))
+    assert backend.logged_steps(run, "loss") == frozenset(range(1700))
 
 
 def test_a_taken_port_and_a_missing_record_are_told(tmp_path, monkeypatch):
@@ -308,7 +323,7 @@ def test_a_server_of_the_team_is_named_not_started(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_review_ends_cleanly_on_an_interrupt(place, study):
     """Catches a server that outlives the command that opened it."""
-    Recorder(_ledger("mlflow", place, "review")).begin(study.name, _params(study), {})
+    StudyTracker(_backend("mlflow", place, "review")).start_study(study.name, _params(study), {})
     port = _free()
     code = (
         "import sys; from pathlib import Path; from cuvee.tasks.tracking.ui import review\n"
@@ -333,14 +348,14 @@ def _free():
 @pytest.mark.parametrize("kind", ["memory", "mlflow"])
 def test_a_recommendation_is_registered_once_with_what_it_rests_on(kind, place, study, tmp_path):
     """Catches a version per run of the same study, and a version without its fingerprints."""
-    ledger = _ledger(kind, place, "registered")
+    backend = _backend(kind, place, "registered")
     named = replace(study, name=f"registered-{kind}")
     finished.keep(Store(str(tmp_path / "store")), finished.card(named, "digest"), tmp_path)
     for again in range(2):
         told = replace(named, least_signal=1.0 + again)
-        _live(Recorder(ledger), told)
-        rebuild(Recorder(ledger), told, tmp_path)
-    [version] = ledger.versions(named.name)
+        _live(StudyTracker(backend), told)
+        _rebuild(StudyTracker(backend), told, tmp_path)
+    [version] = backend.versions(named.name)
     assert version.number == "1" and not version.aliases
     assert version.tags["cuvee.recommendation"] == study.fingerprint
     assert version.tags["cuvee.study"] == named.name and version.tags["cuvee.verdict"]
@@ -348,27 +363,27 @@ def test_a_recommendation_is_registered_once_with_what_it_rests_on(kind, place, 
         named,
         recommendation=replace(named.recommendation, evidence=named.recommendation.evidence[1:]),
     )
-    rebuild(Recorder(ledger), other, tmp_path)  # the card there is not its own
-    assert len(ledger.versions(named.name)) == 1
+    _rebuild(StudyTracker(backend), other, tmp_path)  # the card there is not its own
+    assert len(backend.versions(named.name)) == 1
     finished.keep(Store(str(tmp_path / "store")), finished.card(other, "digest"), tmp_path)
-    rebuild(Recorder(ledger), other, tmp_path)
-    ledger.mark(named.name, "1", {"cuvee.note": "first"}, "approved")
-    ledger.mark(named.name, "2", {}, "approved")
-    second, first = ledger.versions(named.name)
+    _rebuild(StudyTracker(backend), other, tmp_path)
+    backend.tag_version(named.name, "1", {"cuvee.note": "first"}, "approved")
+    backend.tag_version(named.name, "2", {}, "approved")
+    second, first = backend.versions(named.name)
     assert (second.number, first.number) == ("2", "1")
     assert second.aliases == {"approved"} and first.aliases == frozenset()
     assert first.tags["cuvee.note"] == "first"
-    assert ledger.versions("nobody") == () or list(ledger.versions("nobody")) == []
+    assert backend.versions("nobody") == () or list(backend.versions("nobody")) == []
 
 
 def test_the_registered_version_holds_the_card(place, study, tmp_path):
     """Catches a version whose source is a folder without the recommendation."""
     from mlflow import MlflowClient
 
-    ledger = _ledger("mlflow", place, "held")
+    backend = _backend("mlflow", place, "held")
     named = replace(study, name="held")
     finished.keep(Store(str(tmp_path / "store")), finished.card(named, "digest"), tmp_path)
-    rebuild(Recorder(ledger), named, tmp_path)
+    _rebuild(StudyTracker(backend), named, tmp_path)
     client = MlflowClient(tracking_uri=local_uri(place))
     run = client.get_model_version("held", "1").run_id
     path = Path(client.download_artifacts(run, "recommendation/card.json", str(tmp_path)))
@@ -393,9 +408,9 @@ def test_repeats_that_went_through_float32_are_one_design():
 def test_children_say_which_mixture_they_are(study):
     """Catches confirmations of all mixtures and sizes under one name, designs without a number, and
     an objective written as Python would print it."""
-    ledger = MemoryLedger()
-    _live(Recorder(ledger), study)
-    ours = [run for run in ledger.runs.values() if run.parent]
+    backend = MemoryBackend()
+    _live(StudyTracker(backend), study)
+    ours = [run for run in backend.runs.values() if run.parent]
     for run in ours:
         role, mixture = run.tags["cuvee.role"], run.tags["cuvee.mixture"]
         assert mixture in run.name

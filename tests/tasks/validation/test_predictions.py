@@ -24,9 +24,8 @@ from cuvee.tasks.report.sections.confirmed import prediction_card_blocks as card
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.study import study_summary
 from cuvee.tasks.tracking import fields
-from cuvee.tasks.tracking.careful import Careful
-from cuvee.tasks.tracking.recorder import Recorder
-from cuvee.tasks.tracking.tracker import MemoryLedger
+from cuvee.tasks.tracking.study_tracker import StudyTracker
+from cuvee.tasks.tracking.tracker import FaultTolerantTracker, MemoryBackend
 from cuvee.tasks.validation.calibration import calibration_of_cards, score_predictions
 from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
 from cuvee.tasks.validation.preregistration import from_json, keep, read
@@ -239,20 +238,22 @@ def test_report_and_summary_show_the_card(done, tmp_path):
 
 def test_the_record_has_the_card_before_any_of_its_runs(done, tmp_path):
     """Catches a card that reaches the record with the results."""
-    ledger = MemoryLedger()
-    tracker = Careful(Recorder(ledger), print)
-    tracker.begin(done.name, fields.study_params(done.recipe_text, done.problem, done.seed), {})
+    backend = MemoryBackend()
+    tracker = FaultTolerantTracker(StudyTracker(backend), print)
+    tracker.start_study(
+        done.name, fields.study_params(done.recipe_text, done.problem, done.seed), {}
+    )
     card = done.card.card
     copy = write_copy(card, tmp_path)
-    tracker.promise(card, copy)
-    (parent,) = ledger.runs.values()  # no child yet
+    tracker.log_preregistration(card, copy)
+    (parent,) = backend.runs.values()  # no child yet
     assert parent.tags["cuvee.card"] == card.sha256 and parent.tags["cuvee.card_written"] == NOW
     assert json.loads(parent.artifacts[f"predictions/{card.key}.json"])["sha256"] == card.sha256
-    tracker.conclude(done, tmp_path)
-    assert len(ledger.runs) == 1 + done.proxies
+    tracker.finish_study(done, tmp_path)
+    assert len(backend.runs) == 1 + done.proxies
     names = set(parent.metrics)
     assert {"calibration/inside", "confirmed_gain/1M/5000000/natural/corrected_p"} <= names
-    children = [run for run in ledger.runs.values() if run.parent]
+    children = [run for run in backend.runs.values() if run.parent]
     assert sum(run.params["size"] == "1M" for run in children) == 12
     assert all("objective" in run.metrics for run in children if run.status == "FINISHED")
 
