@@ -31,7 +31,7 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import History, RunResult, Stage, table
 from cuvee.mixtures.two_phase import candidates as tails
 from cuvee.mixtures.worlds import Learning, Noisy, Recency
-from cuvee.proxies.train.allocator import keep_memory
+from cuvee.proxies.train.device import keep_memory
 
 ROOT = Path(__file__).parent.parent
 AGAIN = 2000  # first seed of a second comparison

@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures.controllers import serialize
 from cuvee.mixtures.registry import build
-from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.train.trainer import Training
 
 RULES = {"doremi": "group_dro", "odm": "exp3"}  # controllers; others are named as their method

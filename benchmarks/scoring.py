@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cuvee.proxies.train.allocator import WORKER_ENVIRONMENT
+from cuvee.proxies.train.device import WORKER_ENVIRONMENT
 
 SETTINGS = {
     **WORKER_ENVIRONMENT,

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable
 
 import torch
+from synthetic_corpus import SyntheticCorpus
 
 from cuvee.proxies import ladder
-from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.model.grouped_matmul import grouped_matmul
-from cuvee.proxies.train.allocator import WORKER_ENVIRONMENT, keep_memory
+from cuvee.proxies.train.device import WORKER_ENVIRONMENT, keep_memory
 from cuvee.proxies.train.trainer import Training
 
 VOCABULARY, BATCH = 4096, 8

@@ -24,9 +24,8 @@ from tokenizers import Tokenizer
 from cuvee.evaluation import held_out, metrics
 from cuvee.evaluation.held_out import Text
 from cuvee.evaluation.likelihood import Likelihood, answer_totals
-from cuvee.evaluation.limits import Limits
 from cuvee.evaluation.requests import TaskRequests
-from cuvee.evaluation.suites import Suite
+from cuvee.evaluation.suites import Limits, Suite
 from cuvee.mixtures.errors import DataError, EvidenceError
 from cuvee.mixtures.runs import Score
 
@@ -213,31 +212,3 @@ def untrained_baseline(scored: Sequence[PackScores]) -> dict[str, Score]:
         over = mean_score(np.array([one[name].value for one in kept]))
         result[name] = Score(over.value, over.stderr, first.n)
     return result
-
-
-def signal_to_noise(mixtures: Floats, anchors: Sequence[Floats]) -> Floats:
-    """How far mixtures move each target, against how far the seed alone moves it.
-
-    Args:
-        mixtures: (N, M) values of N different mixtures, one run each.
-        anchors: for each mixture that was trained with several seeds, its values (R, M).
-
-    Returns:
-        (M,) standard deviation over mixtures / pooled standard deviation over seeds. It holds the
-        noise of the runs too: 1 is no signal at all. Infinite where seeds change nothing.
-
-    Raises:
-        EvidenceError: fewer than two mixtures, or no anchor with two seeds.
-    """
-    repeated = [np.asarray(runs, dtype=np.float64) for runs in anchors if len(runs) > 1]
-    if len(mixtures) < 2 or not repeated:
-        raise EvidenceError(
-            f"signal to noise needs 2 mixtures and a mixture with 2 seeds; found {len(mixtures)} "
-            f"and {len(repeated)}"
-        )
-    freedom = sum(len(runs) - 1 for runs in repeated)
-    squares = sum(np.square(runs - runs.mean(axis=0)).sum(axis=0) for runs in repeated)
-    noise = np.sqrt(squares / freedom)
-    signal = np.std(np.asarray(mixtures, dtype=np.float64), axis=0, ddof=1)
-    infinite = np.full(signal.shape, np.inf)
-    return np.asarray(np.divide(signal, noise, out=infinite, where=noise > 0), dtype=np.float64)

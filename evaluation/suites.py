@@ -14,7 +14,7 @@ gold answer (lower is better), and accuracy stands beside it with its chance lev
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +23,7 @@ from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
 from cuvee.mixtures.runs import canonical
 
 VERSION = 1  # raised by hand whenever the same tasks would give other scores
+HELD_OUT_VERSION = 1  # the same of held-out text
 TASKS = Path(__file__).with_name("tasks")
 SUFFIX = "_offline"
 
@@ -228,3 +229,32 @@ def check_suite(chosen: Suite) -> None:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much held-out text is scored.
+
+    Attributes:
+        tokens: per domain; 0 scores all of it.
+    """
+
+    tokens: int = 16_384
+
+    @property
+    def identity(self) -> str:
+        """Canonical JSON of the limits and of the way of scoring."""
+        return canonical([HELD_OUT_VERSION, importlib.metadata.version("lm_eval"), asdict(self)])
+
+
+def scoring_identity(contents: Sequence[Any], limits: str, points: int = 0) -> str:
+    """Hash of everything that decides a score beside the proxy itself; part of fingerprints.
+
+    Args:
+        contents: of the suite; see `Suite`.
+        limits: identity of the limits.
+        points: how often held-out text is scored on the way of a run.
+    """
+    suite = hashlib.sha256(canonical(contents).encode()).hexdigest()
+    parts = [suite, limits, *([points] if points else [])]
+    return hashlib.sha256(canonical(parts).encode()).hexdigest()

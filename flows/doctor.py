@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cuvee.evaluation import benchmarks, suites
-from cuvee.evaluation.limits import Limits, scoring_identity
+from cuvee.evaluation.suites import Limits, scoring_identity
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, StorageError

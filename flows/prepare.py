@@ -8,9 +8,9 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from cuvee.evaluation import benchmarks, limits, suites
+from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
-from cuvee.evaluation.limits import Limits
+from cuvee.evaluation.suites import Limits
 from cuvee.flows import continual
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import CorpusPart as RecipeCorpus
@@ -61,7 +61,7 @@ class Prepared:
     @property
     def scoring(self) -> str:
         """Hash of everything that decides a score beside the proxy itself; part of fingerprints."""
-        return limits.scoring_identity(*self.scored)
+        return suites.scoring_identity(*self.scored)
 
     @property
     def scored(self) -> tuple[list[Any], str, int]:

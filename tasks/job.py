@@ -4,8 +4,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cuvee.evaluation.limits import Limits
-from cuvee.evaluation.suites import Suite
+from cuvee.evaluation.suites import Limits, Suite
 from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cuvee.evaluation import limits
+from cuvee.evaluation import suites
 from cuvee.evaluation.scores import PackScores, score_pack, untrained_baseline
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import Failed, Outcome, RunResult
@@ -86,7 +86,7 @@ def check_scoring(job: PackJob) -> None:
     Raises:
         DataError: a benchmark, a limit or lm-eval is not the one that the specs were made for.
     """
-    found = limits.scoring_identity(job.suite.contents, job.limits.identity, job.points)
+    found = suites.scoring_identity(job.suite.contents, job.limits.identity, job.points)
     for wanted in {spec.scoring for spec in job.specs} - {"", found}:
         raise DataError(
             f"pack {job.name} was to be scored as {wanted[:12]}, but what its worker finds is "

@@ -31,7 +31,7 @@ from cuvee.flows.execution.ray_cluster import (
 from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
-from cuvee.proxies.train.allocator import WORKER_ENVIRONMENT
+from cuvee.proxies.train.device import WORKER_ENVIRONMENT
 from cuvee.tasks.job import PackJob
 
 RETRIES = 2  # of a pack whose worker or node died; it goes on from its last checkpoint

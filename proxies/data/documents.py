@@ -37,26 +37,6 @@ class DocumentSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Texts:
-    """Documents given in memory; for tests and notebooks.
-
-    Attributes:
-        texts: the documents.
-    """
-
-    texts: tuple[str, ...]
-
-    @property
-    def identity(self) -> str:
-        """Hash of the documents."""
-        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
-
-    def documents(self) -> Iterator[str]:
-        """The documents, as given."""
-        return iter(self.texts)
-
-
-@dataclass(frozen=True)
 class Files:
     """Documents in files.
 

@@ -29,9 +29,10 @@ from cuvee.proxies.interfaces import (
 )
 from cuvee.proxies.model.likelihood import PackLikelihood
 from cuvee.proxies.model.transformer import PackModel
-from cuvee.proxies.train import allocator, batching, checkpoint, training_state, warm_start
+from cuvee.proxies.train import batching, checkpoint, training_state, warm_start
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.proxies.train.controller_runtime import ControllerRuntime
+from cuvee.proxies.train.device import keep_memory
 from cuvee.proxies.train.optimizer import AdamW, Average
 
 SAVE_SECONDS = 15.0  # between checkpoints: what a kill may cost
@@ -72,7 +73,7 @@ def train_pack(
             checkpoint.
     """
     if device == "cpu":
-        allocator.keep_memory()
+        keep_memory()
         torch.set_num_threads(1)  # one process per core; a shared thread pool waits for itself
     training = Training(specs, corpus, device=device, references=references or {}, branch=branch)
     state = (

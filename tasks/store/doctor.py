@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cuvee.evaluation import limits
+from cuvee.evaluation import suites
 from cuvee.evaluation.suites import short_name
 from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.runs import RunResult, from_json
@@ -21,7 +21,7 @@ SCORINGS = "scorings"  # folder of a store: by hash of scoring, what it is the h
 TOLERANCE = 0.01  # of a score; rounding on another processor moves it by less (assumption)
 SHOWN = 5  # names in a sentence
 
-Scored = Sequence[Any]  # the arguments of `limits.scoring`
+Scored = Sequence[Any]  # the arguments of `suites.scoring_identity`
 Found = tuple[str, RunResult]  # URL of the store, run
 
 
@@ -49,7 +49,7 @@ def examine(stores: Sequence[Store], known: Mapping[str, Scored]) -> tuple[list[
                     elif isinstance(run, RunResult):
                         runs.append((store.url, run))
                 elif not wrong and folder == SCORINGS:
-                    if limits.scoring_identity(*content) != name.removesuffix(".json"):
+                    if suites.scoring_identity(*content) != name.removesuffix(".json"):
                         wrong = "it is not what its name is the hash of"
                     else:
                         scored[name.removesuffix(".json")] = content

@@ -2,21 +2,17 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
-
-import pytest
-
-from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage
-from cuvee.tasks.store.results import Store
-
-sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
 
 import fault_judge
 import faults
 import flaky
+import pytest
 import resilience
 from fault_judge import Facts, judge
+
+from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage
+from cuvee.tasks.store.results import Store
 
 NAMES = ("code", "manual")
 

@@ -3,9 +3,9 @@
 import gzip
 import hashlib
 import json
-import sys
-from pathlib import Path
 
+import fuzz
+import fuzz_files
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -18,11 +18,6 @@ from cuvee.proxies.data import documents
 from cuvee.proxies.ladder import model_size
 from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import checkpoint, warm_start
-
-sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
-
-import fuzz
-import fuzz_files
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])

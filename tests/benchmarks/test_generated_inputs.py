@@ -1,17 +1,11 @@
 """The campaign of generated inputs counts by itself: what it calls a defect must be one."""
 
-import sys
-from pathlib import Path
-
+import input_recipes
+import inputs
 import numpy as np
 import pytest
 
 from cuvee.mixtures.errors import RecipeError
-
-sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
-
-import input_recipes
-import inputs
 
 
 def refuse():

@@ -400,22 +400,3 @@ def test_untrained_baseline_averages_the_pack():
     assert found.stderr == pytest.approx(1.0)  # sd sqrt(2) over sqrt(2) models
     with pytest.raises(EvidenceError):
         scores.untrained_baseline([scores.BROKEN])
-
-
-def test_signal_to_noise_by_hand():
-    """Catches variance for deviation, seeds pooled across anchors' means, and a swapped ratio."""
-    mixtures = np.array([[0.0, 1.0], [4.0, 1.0], [8.0, 1.0]])  # sd 4 and 0
-    anchors = [np.array([[0.0, 0.0], [2.0, 2.0]]), np.array([[10.0, 0.0], [12.0, 2.0]])]  # sd sqrt2
-    np.testing.assert_allclose(
-        scores.signal_to_noise(mixtures, anchors), [4 / np.sqrt(2), 0.0], atol=1e-12
-    )
-    with pytest.raises(EvidenceError):
-        scores.signal_to_noise(mixtures, [mixtures[:1]])
-
-
-def test_pure_noise_has_a_ratio_of_one():
-    """Catches a ratio that calls noise a signal."""
-    rng = np.random.default_rng(0)
-    mixtures = rng.normal(size=(400, 1))
-    anchors = [rng.normal(size=(5, 1)) for _ in range(100)]
-    assert scores.signal_to_noise(mixtures, anchors)[0] == pytest.approx(1.0, abs=0.12)

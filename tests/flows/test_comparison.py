@@ -1,20 +1,15 @@
 """The comparison of methods: equal budgets, schedules trained as schedules, paired gains."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
+import contenders
+import fresh
 import numpy as np
 import pytest
 
 from cuvee.mixtures import loop, worlds
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.runs import Stage
-
-sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
-
-import contenders
-import fresh
 
 WORLD = worlds.Noisy(worlds.Learning(size=6, seed=1), sd=0.01)
 PROBLEM = worlds.problem(WORLD)

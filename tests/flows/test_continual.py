@@ -16,8 +16,7 @@ import pytest
 import tiny_study
 from safetensors.torch import load_file, save_file
 
-from cuvee.evaluation.limits import Limits
-from cuvee.evaluation.suites import suite
+from cuvee.evaluation.suites import Limits, suite
 from cuvee.flows import checkpoint, continual
 from cuvee.flows import prepare as preparing
 from cuvee.flows.execution.prefect_session import PrefectApi

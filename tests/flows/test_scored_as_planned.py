@@ -12,7 +12,7 @@ import pytest
 import tiny_study
 
 from cuvee.evaluation import benchmarks, suites
-from cuvee.evaluation.limits import scoring_identity
+from cuvee.evaluation.suites import scoring_identity
 from cuvee.flows.doctor import examine
 from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse

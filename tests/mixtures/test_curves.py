@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.plan import looks as cost_of_looks
 from cuvee.flows.recipe.schema import parse
@@ -20,7 +21,6 @@ from cuvee.mixtures.runs import RunResult, Score, from_json, to_json
 from cuvee.mixtures.scaling import Runs, equations
 from cuvee.mixtures.worlds.scaled import SIZES, Scaled
 from cuvee.proxies import ladder
-from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.interfaces import IntermediateEvaluations
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.proxies.train.trainer import TrainedRun, train_pack

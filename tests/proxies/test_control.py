@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures import controllers
 from cuvee.mixtures.controllers import Evidence, State
@@ -20,7 +21,6 @@ from cuvee.mixtures.controllers.group_dro import GroupDRO
 from cuvee.mixtures.controllers.mixmin import MixMin
 from cuvee.mixtures.controllers.skill_it import SkillIt
 from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError
-from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.model.likelihood import PackLikelihood
 from cuvee.proxies.train import controller_runtime, gradients, reference_model, trainer
 from cuvee.proxies.train.trainer import Progress, TrainedRun, train_pack

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_study
 import torch
+from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.prefect_session import PrefectApi
@@ -19,7 +20,6 @@ from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError
 from cuvee.mixtures.runs import RunResult, Stage, spent
-from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.train import batching, device, trainer
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.study_tracker import StudyTracker

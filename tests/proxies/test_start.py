@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.train import checkpoint, warm_start
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.proxies.train.trainer import TrainedRun, Training, train_pack

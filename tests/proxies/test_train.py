@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.runs import Failed, Stage
-from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.train import trainer
 from cuvee.proxies.train.batching import group_into_packs
 from cuvee.proxies.train.trainer import Progress, Trained, TrainedRun, train_pack

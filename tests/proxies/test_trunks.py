@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures.controllers import serialize
 from cuvee.mixtures.controllers.exp3 import Exp3
 from cuvee.mixtures.runs import Failed, RunResult, Stage, spent
 from cuvee.proxies.data.sampling_table import BLOCK
-from cuvee.proxies.data.synthetic import SyntheticCorpus
 from cuvee.proxies.train import branching, trainer, training_state
 from cuvee.proxies.train.branching import plan_packs, shared_prefixes
 from cuvee.proxies.train.trainer import TrainedRun, train_pack

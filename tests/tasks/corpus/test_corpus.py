@@ -7,13 +7,15 @@ import re
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
-from cuvee.proxies.data.documents import Files, Texts
+from cuvee.proxies.data.documents import Files
 from cuvee.proxies.data.shards import Corpus, folder_names, read_manifest, write_manifest
 from cuvee.tasks.corpus.prepare import CorpusSettings, prepare
 
@@ -27,6 +29,22 @@ WORDS = ["sun", "rain", "code", "tree", "moon", "lamp", "river", "stone", "bread
 def document(seed, words=80):
     rng = np.random.default_rng(seed)
     return " ".join(rng.choice(WORDS, words)) + f" {seed}."
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Documents given in memory."""
+
+    texts: tuple[str, ...]
+
+    @property
+    def identity(self) -> str:
+        """Hash of the documents."""
+        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
+
+    def documents(self) -> Iterator[str]:
+        """The documents, as given."""
+        return iter(self.texts)
 
 
 def sources(first=0, count=40):
