@@ -28,7 +28,7 @@ from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.laws.default import NAME
 from cuvee.mixtures.methods.anneal import FRESH, Anneal
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import History, RunResult, Stage, table
+from cuvee.mixtures.runs import History, RunResult, Stage, score_table
 from cuvee.mixtures.two_phase import candidates as tails
 from cuvee.mixtures.worlds import Learning, Noisy, Recency
 from cuvee.proxies.train.device import keep_memory
@@ -76,12 +76,12 @@ def levels(
     """Objective of main mixture and schedule under each seed, as a problem trains them."""
     main = _static(history).weights
     before, after = (np.array(list(found[part].values())) for part in ("main", "tail"))
-    schedule = tails.stages(before, after, found["switch"])
+    schedule = tails.two_stages(before, after, found["switch"])
     specs = [problem.spec(main, s) for s in seeds] + [problem.staged(schedule, s) for s in seeds]
     runs = [run for run in setting.train(specs) if isinstance(run, RunResult)]
     if len(runs) < len(specs):
         raise CuveeError(f"{len(specs) - len(runs)} runs of {problem.proxy} failed")
-    scores, half = table(tuple(runs), problem.targets)[1], len(seeds)
+    scores, half = score_table(tuple(runs), problem.targets)[1], len(seeds)
     form = problem.objective.shape(problem.targets, scores[:half].mean(axis=0))
     level = form.level(scores).tolist()
     return level[:half], level[half:]
@@ -108,7 +108,7 @@ def rates(setting: Bench, found: dict[str, Any], history: History, seeds: int) -
 
 def _paired(worse: Sequence[float], better: Sequence[float]) -> list[float]:
     """Mean of the differences with its 90 % interval."""
-    found = diagnostics.paired([a - b for a, b in zip(worse, better, strict=True)])
+    found = diagnostics.paired_mean([a - b for a, b in zip(worse, better, strict=True)])
     return [found.mean, found.low, found.high]
 
 

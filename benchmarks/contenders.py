@@ -125,7 +125,7 @@ def figures(kept: Mapping[str, Any], every: Mapping[str, Any]) -> dict[str, Any]
     for baseline in BASELINES:
         for kind in kept:
             differences = np.array(every[baseline][kind]) - np.array(kept[kind])
-            gain = diagnostics.paired(differences.tolist())
+            gain = diagnostics.paired_mean(differences.tolist())
             label = baseline if kind == "mean" else f"{baseline}_in_{kind}"
             result[f"gain_over_{label}"] = gain.mean
             result[f"interval_over_{label}"] = [gain.low, gain.high]

@@ -23,9 +23,9 @@ from cuvee.flows.prepare import Prepared
 from cuvee.flows.recipe.schema import Recipe, load
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
-from cuvee.mixtures.controllers import needed
+from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, table
+from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, score_table
 from cuvee.proxies import ladder
 from cuvee.proxies.data import files
 from cuvee.proxies.train import branching
@@ -101,7 +101,7 @@ class Keeper:
         return tuple(run for run in found if run is not None)
 
     def _job(self, batch: branching.PlannedPack) -> PackJob:
-        wanted = [self._store.get(name) for spec in batch.specs for name in needed(spec)]
+        wanted = [self._store.get(name) for spec in batch.specs for name in required_runs(spec)]
         return PackJob(
             specs=batch.specs,
             corpus=str(self._prepared.corpus.root),
@@ -201,8 +201,8 @@ def _scores(
     problem: Problem, outcomes: Sequence[RunResult], natural: Sequence[RunResult]
 ) -> Scores:
     """By seed: the objective, the worst of its targets, and the mean of all held-out texts."""
-    scores = table(tuple(outcomes), problem.targets)[1]
-    reference = table(tuple(natural), problem.targets)[1].mean(axis=0)
+    scores = score_table(tuple(outcomes), problem.targets)[1]
+    reference = score_table(tuple(natural), problem.targets)[1].mean(axis=0)
     level = problem.objective.shape(problem.targets, reference).level(scores)
     own = [problem.targets.index(target) for target in problem.objective.targets]
     texts = [i for i, target in enumerate(problem.targets) if target.startswith("domain/")]

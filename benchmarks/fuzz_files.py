@@ -29,7 +29,7 @@ from input_tables import read_pair, write_tables
 from cuvee.evaluation import benchmarks
 from cuvee.flows.recipe import olmix
 from cuvee.flows.refit import posed, read_tables
-from cuvee.mixtures.runs import canonical
+from cuvee.mixtures.runs import canonical_json
 from cuvee.proxies.data import tokenizer
 from cuvee.proxies.data.documents import Files
 from cuvee.proxies.ladder import model_size
@@ -218,7 +218,7 @@ def papers(folder: Path) -> Iterator[Target]:
     yield Target("fit file", fit, fit.read_bytes(), lambda: read_fit(fit))
     store, listed = Store(str(folder / "store")), {"a.txt": hashlib.sha256(b"x").hexdigest()}
     content = {"status": "approved", "approval": {"by": "x"}, "card": "c", "files": listed}
-    content["sha256"] = hashlib.sha256(canonical(content).encode()).hexdigest()
+    content["sha256"] = hashlib.sha256(canonical_json(content).encode()).hexdigest()
     out = folder / "export"
     sent = Path(manifest.write(str(out), {"a.txt": "x"}, content, store))
     whole = sent.read_bytes()

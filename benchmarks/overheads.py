@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from synthetic_corpus import SyntheticCorpus
 
-from cuvee.mixtures.controllers import serialize
+from cuvee.mixtures.controllers import dump_controller
 from cuvee.mixtures.registry import build
 from cuvee.proxies.train.trainer import Training
 
@@ -52,7 +52,7 @@ def overhead(name: str, steps: int = 160, *, targets: int = 8, size: str = "0.6M
     if controller.compares:
         first = Training([plain], corpus, device="cpu", references={})
         models[plain.fingerprint] = first.model
-    named = {"controller": serialize(controller), "reference": next(iter(models), "")}
+    named = {"controller": dump_controller(controller), "reference": next(iter(models), "")}
     training = Training(
         [corpus.spec(even, **named, **fields)], corpus, device="cpu", references=models
     )

@@ -79,7 +79,7 @@ class Chooser:
 
     def recommend(self, problem: Problem, history: History, rng: np.random.Generator) -> Any:
         """The recommended shares (K,)."""
-        return choice.pick(self.method, problem, history, rng)
+        return choice.pick_shares(self.method, problem, history, rng)
 
 
 def world_of(kind: str, draw: int) -> Any:
@@ -115,7 +115,7 @@ def best_run(rows: int, problem: Problem, world: Any, draw: int) -> Array:
     """The best observed mixture (K,) of the runs that `regmix` and `mixing_laws` rest on."""
     method = method_of("mixing_laws", rows)
     history = tuple(world(method.ask(problem, (), loop.generator(draw, 0))))
-    return dataset.best_observed(problem, dataset.gather(problem, history))
+    return dataset.best_observed(problem, dataset.gather_runs(problem, history))
 
 
 def figures(regrets: Sequence[float]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from cuvee.mixtures import loop
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference.diagnostics import decision_accuracy, spearman
 from cuvee.mixtures.methods.ladder import Ladder
-from cuvee.mixtures.multiscale.steps import Rung, runs_of
+from cuvee.mixtures.multiscale.steps import LadderStep, step_runs
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import History, RunResult, table
+from cuvee.mixtures.runs import History, RunResult, score_table
 
 SEED = 0  # of the runs that are compared, the design's own
 
@@ -58,7 +58,7 @@ def measured(recipe: Path, home: Path) -> dict[str, Any]:
     return {**found, "regret": regret(problem, history, steps[-1], outcome)}
 
 
-def aimed(method: Ladder, problem: Problem, top: Rung) -> tuple[Ladder, Problem]:
+def aimed(method: Ladder, problem: Problem, top: LadderStep) -> tuple[Ladder, Problem]:
     """The ladder without its largest rung, for an answer at that rung's scale."""
     parameters = problem.parameters(top.size)
     task = replace(problem, full_parameters=parameters, full_tokens=top.tokens)
@@ -66,7 +66,7 @@ def aimed(method: Ladder, problem: Problem, top: Rung) -> tuple[Ladder, Problem]
 
 
 def figures(
-    problem: Problem, history: History, steps: tuple[Rung, ...], whole: Any
+    problem: Problem, history: History, steps: tuple[LadderStep, ...], whole: Any
 ) -> dict[str, Any]:
     """Rank transfer between sizes and the back-test of the laws on the largest."""
     transfer = {}
@@ -95,15 +95,15 @@ def figures(
     return {"rank_transfer": transfer, "decision_accuracy": accuracy}
 
 
-def levels(problem: Problem, history: History, rung: Rung) -> dict[tuple[float, ...], float]:
+def levels(problem: Problem, history: History, rung: LadderStep) -> dict[tuple[float, ...], float]:
     """Objective of each mixture of a rung under the design's seed."""
-    runs = [run for run in runs_of(problem, history, rung) if run.spec.seed == SEED]
-    _, Y, _ = table(tuple(runs), problem.targets)
+    runs = [run for run in step_runs(problem, history, rung) if run.spec.seed == SEED]
+    _, Y, _ = score_table(tuple(runs), problem.targets)
     found = problem.objective.shape(problem.targets, Y.mean(axis=0)).level(Y)
     return {run.spec.stages[0].weights: float(x) for run, x in zip(runs, found, strict=True)}
 
 
-def regret(problem: Problem, history: History, top: Rung, outcome: Any) -> float | None:
+def regret(problem: Problem, history: History, top: LadderStep, outcome: Any) -> float | None:
     """Objective of the recommended mixture at the largest size minus the best of its rung."""
     if not isinstance(outcome, RunResult):
         print(f"the recommended mixture failed at {top.size}: {outcome.reason}", flush=True)

@@ -20,7 +20,7 @@ import numpy as np
 from cuvee.mixtures import worlds
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.scaling import Runs
+from cuvee.mixtures.scaling import ScalingRuns
 from cuvee.mixtures.worlds.scaled import SIZES
 
 RUNGS = (("0.3M", 12_000_000, 30), ("0.6M", 16_000_000, 16), ("1M", 20_000_000, 12),
@@ -31,7 +31,7 @@ SD, SHARED, GAP, POINTS = 0.003, 0.8, 0.04, 6
 FIGURES = ("a", "b", "forecast", "order")
 
 
-def made(draw: int, uneven: float = 0.0) -> tuple[Any, Runs]:
+def made(draw: int, uneven: float = 0.0) -> tuple[Any, ScalingRuns]:
     """A world and its runs with points of their curves.
 
     Args:
@@ -56,11 +56,11 @@ def made(draw: int, uneven: float = 0.0) -> tuple[Any, Runs]:
                 factor = 1 + GAP * (1 + uneven * far) * before
                 rows.append((w, parameters, seen, truth * factor * (1 + SD * noise), group, before))
     W, n, d, Y, groups, stable = (np.array(column) for column in zip(*rows, strict=True))
-    runs = Runs(W, n.astype(float), d, Y, np.zeros_like(Y), groups, stable=stable)
+    runs = ScalingRuns(W, n.astype(float), d, Y, np.zeros_like(Y), groups, stable=stable)
     return world, runs
 
 
-def judged(world: Any, law: str, runs: Runs, seed: int) -> tuple[float, ...]:
+def judged(world: Any, law: str, runs: ScalingRuns, seed: int) -> tuple[float, ...]:
     """Errors of the exponents (log), of forecasts at full scale (relative), 1 - their rank
     correlation; over both targets and 200 mixtures."""
     fitted = build("scaling", {"name": law, "draws": 0}).fit(runs, np.random.default_rng(seed))
@@ -83,7 +83,7 @@ def compared(law: str, draws: int, uneven: float) -> dict[str, Mapping[str, floa
     values = np.array(table)
     found = {}
     for i, name in enumerate(FIGURES):
-        gain = diagnostics.paired((values[:, 0, i] - values[:, 1, i]).tolist())
+        gain = diagnostics.paired_mean((values[:, 0, i] - values[:, 1, i]).tolist())
         ends, curves = (float(x) for x in values[:, :, i].mean(axis=0))
         found[name] = {
             "ends": ends, "curves": curves, "gain": gain.mean, "low": gain.low, "high": gain.high

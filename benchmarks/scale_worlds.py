@@ -10,8 +10,8 @@ import numpy as np
 from cuvee.mixtures import loop, worlds
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.multiscale import budget_splits
-from cuvee.mixtures.multiscale.budget_splits import Split
-from cuvee.mixtures.multiscale.steps import Rung, gathered
+from cuvee.mixtures.multiscale.budget_splits import BudgetSplit
+from cuvee.mixtures.multiscale.steps import LadderStep, scaling_runs
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.worlds.scaled import SIZES
@@ -33,10 +33,10 @@ def posed(draw: int, moves: float = 1.0) -> tuple[Any, Problem]:
     return world, replace(problem, full_parameters=FULL[0], sizes=SIZES, proxy=proxy)
 
 
-def ladder(split: Split, budget: float) -> Any:
+def ladder(split: BudgetSplit, budget: float) -> Any:
     """The ladder that spends a budget by a split."""
     each = [6.0 * dict(SIZES)[size] * tokens for size, tokens in RUNGS]
-    runs = budget_splits.allocation(split, budget, each)
+    runs = budget_splits.step_counts(split, budget, each)
     rungs = [
         {"size": size, "tokens": tokens, "runs": count}
         for (size, tokens), count in zip(RUNGS[1:], runs[1:], strict=True)
@@ -47,7 +47,7 @@ def ladder(split: Split, budget: float) -> Any:
 
 
 def regrets(
-    split: Split, budget: float, draws: int, moves: float = 1.0
+    split: BudgetSplit, budget: float, draws: int, moves: float = 1.0
 ) -> tuple[list[float], list[str]]:
     """Regret at full scale and the law used, for each draw of the world."""
     found, used = [], []
@@ -68,10 +68,10 @@ def recovered(draw: int, noise: float) -> dict[str, float]:
     rungs = []
     for (size, tokens), count in zip(RUNGS, (30, 16, 12, 10), strict=True):
         for part in (1, 2, 4):
-            rungs.append(Rung(size, tokens * part, count))
+            rungs.append(LadderStep(size, tokens * part, count))
             specs = [problem.spec(w, 0, size, tokens * part) for w in design[:count]]
             history += list(world(specs))
-    runs = gathered(problem, tuple(history), rungs)
+    runs = scaling_runs(problem, tuple(history), rungs)
     fitted = build("scaling", "joint").fit(runs, rng)
     first, width = 1 + 2 * 4, 4 + 3
     rates = np.exp(fitted.p[:, [first + 1, first + width + 1]])
@@ -91,7 +91,7 @@ def measured(draws: int) -> dict[str, Any]:
     natural = [w.regret(p, p.domains.natural) for w, p in map(posed, range(draws))]
     found["regret"]["natural"] = float(np.mean(natural))
     say("natural shares", natural, ["no run"] * draws)
-    alone, mixed = Split("smallest size alone", 1.0), Split("ladder", 0.25)
+    alone, mixed = BudgetSplit("smallest size alone", 1.0), BudgetSplit("ladder", 0.25)
     for budget in BUDGETS:
         for split in (alone, mixed):
             row, used = regrets(split, budget * UNIT, draws)
@@ -113,7 +113,9 @@ def table(draws: int) -> dict[str, dict[str, tuple[float, float]]]:
             say(f"best mixture moves {name}, {split.name}", row, used)
         first, *others = rows
         for other in others if draws > 1 else ():
-            gap = diagnostics.paired([a - b for a, b in zip(rows[first], rows[other], strict=True)])
+            gap = diagnostics.paired_mean(
+                [a - b for a, b in zip(rows[first], rows[other], strict=True)]
+            )
             told = f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
             print(f"{other} is better than {first} by {told}", flush=True)
     print(f"REGRET = {json.dumps(found, indent=4)}", flush=True)

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
-from cuvee.mixtures.runs import canonical
+from cuvee.mixtures.runs import canonical_json
 
 VERSION = 1  # raised by hand whenever the same tasks would give other scores
 HELD_OUT_VERSION = 1  # the same of held-out text
@@ -142,7 +142,7 @@ class Suite:
     @property
     def identity(self) -> str:
         """sha256 of the contents."""
-        return _hash(canonical(self.contents).encode())
+        return _hash(canonical_json(self.contents).encode())
 
     @property
     def contents(self) -> list[Any]:
@@ -244,7 +244,9 @@ class Limits:
     @property
     def identity(self) -> str:
         """Canonical JSON of the limits and of the way of scoring."""
-        return canonical([HELD_OUT_VERSION, importlib.metadata.version("lm_eval"), asdict(self)])
+        return canonical_json(
+            [HELD_OUT_VERSION, importlib.metadata.version("lm_eval"), asdict(self)]
+        )
 
 
 def scoring_identity(contents: Sequence[Any], limits: str, points: int = 0) -> str:
@@ -255,6 +257,6 @@ def scoring_identity(contents: Sequence[Any], limits: str, points: int = 0) -> s
         limits: identity of the limits.
         points: how often held-out text is scored on the way of a run.
     """
-    suite = hashlib.sha256(canonical(contents).encode()).hexdigest()
+    suite = hashlib.sha256(canonical_json(contents).encode()).hexdigest()
     parts = [suite, limits, *([points] if points else [])]
-    return hashlib.sha256(canonical(parts).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()

@@ -15,7 +15,7 @@ from typing import Any
 
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.mixtures.runs import canonical, revive
+from cuvee.mixtures.runs import canonical_json, revive
 from cuvee.tasks.store.provenance import study_version
 from cuvee.tasks.store.results import Store
 
@@ -129,4 +129,4 @@ def fewer(runs: int, domains: int, groups: int) -> int:
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

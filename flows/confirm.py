@@ -10,7 +10,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, Stage, table
+from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, Stage, score_table
 from cuvee.tasks.study.study import same_mixture
 from cuvee.tasks.validation.paired import (
     AVERAGE,
@@ -47,7 +47,7 @@ def compared(problem: Problem, answer: Recommendation, part: ConfirmPart) -> Sch
     domains = problem.domains
 
     def fixed(weights: Sequence[float] | np.ndarray) -> tuple[Stage, ...]:
-        checked = simplex.check(np.asarray(weights), domains.names)
+        checked = simplex.check_mixture(np.asarray(weights), domains.names)
         return (Stage(tuple(float(w) for w in checked)),)
 
     found = {RECOMMENDED: answer.stages}
@@ -149,7 +149,7 @@ def concluded(problem: Problem, outcomes: Mapping[tuple[str, int], Outcome]) -> 
     natural = [run for (name, _), run in done.items() if name == "natural"]
     if not natural:
         raise EvidenceError("no run of the natural mixture finished, so nothing can be confirmed")
-    reference = table(tuple(natural), problem.targets)[1].mean(axis=0)
+    reference = score_table(tuple(natural), problem.targets)[1].mean(axis=0)
     return paired_confirmation(
         tuple(
             ConfirmedRun(name, _objective(problem, run, reference), run)
@@ -162,5 +162,5 @@ def concluded(problem: Problem, outcomes: Mapping[tuple[str, int], Outcome]) -> 
 
 
 def _objective(problem: Problem, run: RunResult, reference: np.ndarray) -> float:
-    row = table((run,), problem.targets)[1][0]
+    row = score_table((run,), problem.targets)[1][0]
     return float(problem.objective.value(row, problem.targets, reference))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
 from cuvee.mixtures.objectives import Floors, Objective, WeightedMean
-from cuvee.mixtures.runs import RunSpec, Stage, canonical
+from cuvee.mixtures.runs import RunSpec, Stage, canonical_json
 from cuvee.proxies.train import device
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.job import PackJob
@@ -150,7 +150,7 @@ def measured(recipe: "Recipe", prepared: "Prepared", home: "Workspace") -> Start
         start=content,
     )
     key = hashlib.sha256(
-        canonical([content, spec.identities, spec.scoring, spec.precision]).encode()
+        canonical_json([content, spec.identities, spec.scoring, spec.precision]).encode()
     ).hexdigest()
     store = Store(home.store)
     scores = store.recall("beginnings", key)

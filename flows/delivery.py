@@ -27,7 +27,7 @@ from cuvee.mixtures.errors import (
     HandoffError,
     RecipeError,
 )
-from cuvee.mixtures.runs import canonical
+from cuvee.mixtures.runs import canonical_json
 from cuvee.tasks.approval import webhook
 from cuvee.tasks.approval.webhook import Call, Outcome
 from cuvee.tasks.store.results import Store
@@ -55,7 +55,7 @@ def key(card: Card, purpose: Purpose, given: HandoffPart) -> str:
     """What a handoff is known by: a recommendation for a purpose, a format and a place."""
     place = given.to if "://" in given.to else str(Path(given.to).expanduser().absolute())
     content = [card.identity, asdict(purpose), given.format, place, given.stage]
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 @flow(name="handoff-mixture", persist_result=False, validate_parameters=False)

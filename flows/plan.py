@@ -216,7 +216,7 @@ def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
     domains = problem.domains
     low, high = problem.constraints.bounds
     table = Table(
-        title=f"Design: {len(specs)} runs, {int(simplex.groups(weights).max()) + 1} mixtures"
+        title=f"Design: {len(specs)} runs, {int(simplex.group_rows(weights).max()) + 1} mixtures"
     )
     table.add_column("domain", no_wrap=True)
     headings = ("tokens", "natural", "design", "allowed", "epochs, proxy", "epochs, full")

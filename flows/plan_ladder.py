@@ -6,7 +6,7 @@ from rich.table import Table
 
 from cuvee.mixtures.multiscale import budget_splits
 from cuvee.mixtures.multiscale.scale_evidence import PLAIN, SINGLE
-from cuvee.mixtures.multiscale.steps import Rung
+from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.proxies import ladder
 from cuvee.tasks.study.finished import Card
 
@@ -14,7 +14,7 @@ HEADINGS = ("tokens per run", "steps", "mixtures", "runs", "FLOPs", "share")
 
 
 def costs(
-    rungs: tuple[Rung, ...], vocabulary: int, extra: int, *, schedule: str, rate: float
+    rungs: tuple[LadderStep, ...], vocabulary: int, extra: int, *, schedule: str, rate: float
 ) -> tuple[float, ...]:
     """FLOPs of every rung.
 
@@ -39,7 +39,7 @@ def costs(
 
 
 def table(
-    rungs: tuple[Rung, ...], vocabulary: int, extra: int, *, schedule: str, rate: float
+    rungs: tuple[LadderStep, ...], vocabulary: int, extra: int, *, schedule: str, rate: float
 ) -> Table:
     """What every rung trains; arguments as `costs`."""
     found = Table(title=f"Ladder: {len(rungs)} rungs")
@@ -59,7 +59,7 @@ def table(
     return found
 
 
-def proposals(rungs: tuple[Rung, ...], spent: tuple[float, ...], extra: int) -> Table:
+def proposals(rungs: tuple[LadderStep, ...], spent: tuple[float, ...], extra: int) -> Table:
     """Splits of the same FLOPs over the same rungs, and the regret that each left on worlds.
 
     Args:
@@ -75,7 +75,7 @@ def proposals(rungs: tuple[Rung, ...], spent: tuple[float, ...], extra: int) -> 
     for heading in ("runs per rung", *moves):
         found.add_column(heading, justify="right", no_wrap=True)
     for split in budget_splits.SPLITS:
-        counts = budget_splits.allocation(split, sum(spent), each)
+        counts = budget_splits.step_counts(split, sum(spent), each)
         left = budget_splits.REGRET[split.name]
         shown = (f"{left[name][0]:.3f} +- {left[name][1]:.3f}" for name in budget_splits.MOVES)
         found.add_row(split.name, " / ".join(map(str, counts)), *shown)

@@ -162,7 +162,7 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
     """
     domains, proxy = prepared.domains, recipe.proxy
     for shares in recipe.confirm.mixtures.values() if recipe.confirm else ():
-        simplex.check(domains.vector(shares), domains.names)
+        simplex.check_mixture(domains.vector(shares), domains.names)
     before = prepared.start.scores if prepared.start else {}
     share = min(1.0, proxy.tokens / recipe.full_scale.tokens)
     return Problem(

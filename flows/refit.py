@@ -125,7 +125,7 @@ def posed(recipe: Recipe, joined: tables.JoinedTables) -> tuple[Problem, History
     )
     seen: dict[tuple[float, ...], int] = {}
     history: list[Outcome] = []
-    for row, values in zip(simplex.canonical(joined.W), joined.Y, strict=True):
+    for row, values in zip(simplex.canonical_rows(joined.W), joined.Y, strict=True):
         weights = tuple(float(w) for w in row)
         seen[weights] = seen.get(weights, -1) + 1  # runs of one mixture are repeats over seeds
         scores = {
@@ -179,9 +179,9 @@ def told(
     epochs: tuple[float, ...] = ()
     if existing and full:
         epochs = tuple(map(float, existing.epochs(answer.weights, full)))
-    few = evidence_grade.thin(problem, simplex.canonical(joined.W))
-    said = evidence_grade.unmeasured(few, answer, answer.epochs)  # by relative sizes, maybe
-    warnings = [*evidence_grade.unmeasured(few, answer, epochs)]
+    few = evidence_grade.rarely_drawn(problem, simplex.canonical_rows(joined.W))
+    said = evidence_grade.unmeasured_lines(few, answer, answer.epochs)  # by relative sizes, maybe
+    warnings = [*evidence_grade.unmeasured_lines(few, answer, epochs)]
     warnings += [line for line in answer.warnings if line not in said]
     if part and not (part.sizes or part.token_counts):
         warnings.append(

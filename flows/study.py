@@ -38,7 +38,7 @@ from cuvee.mixtures.errors import BudgetError, EvidenceError, ServiceError, Stor
 from cuvee.mixtures.loop import Method
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, RunSpec, canonical, to_json
+from cuvee.mixtures.runs import History, RunSpec, canonical_json, outcome_to_json
 from cuvee.tasks.report import page
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
@@ -276,6 +276,9 @@ def _key(method: Method, problem: Problem, history: History, rng: np.random.Gene
         repr(problem),
         repr(rng.bit_generator.state),
         code_version(),
-        *(canonical({**to_json(run), "seconds": 0, "scoring_seconds": 0}) for run in history),
+        *(
+            canonical_json({**outcome_to_json(run), "seconds": 0, "scoring_seconds": 0})
+            for run in history
+        ),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

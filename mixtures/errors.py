@@ -24,7 +24,7 @@ import difflib
 import math
 from collections.abc import Iterable
 
-from cuvee.mixtures.units import whole
+from cuvee.mixtures.units import whole_number
 
 LONGEST_NAME = 80  # characters of an unknown name that are shown
 
@@ -61,7 +61,7 @@ class UnknownName(RecipeError):
 
 def _order(name: str) -> tuple[float, str]:
     """Sizes by their size (0.3M, 2M, 10M), other names by their letters."""
-    value = whole(name)
+    value = whole_number(name)
     return (0.0 if isinstance(value, str) or not math.isfinite(value) else float(value), name)
 
 

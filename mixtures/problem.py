@@ -93,7 +93,9 @@ class Problem:
         tokens: int | None = None,
     ) -> RunSpec:
         """The spec of a proxy trained at fixed shares; arguments as `staged`, weights (K,)."""
-        shares = tuple(float(w) for w in simplex.check(np.asarray(weights), self.domains.names))
+        shares = tuple(
+            float(w) for w in simplex.check_mixture(np.asarray(weights), self.domains.names)
+        )
         return self.staged((Stage(shares),), seed, size, tokens)
 
     def staged(

@@ -188,7 +188,7 @@ class Recommendation:
 
     def __post_init__(self) -> None:
         for stage in self.stages:
-            simplex.check(stage.weights, self.domains)
+            simplex.check_mixture(stage.weights, self.domains)
         if len(self.intervals) != len(self.domains):
             raise EvidenceError(
                 f"{len(self.domains)} domains but {len(self.intervals)} intervals on their shares"

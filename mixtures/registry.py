@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from cuvee.mixtures.errors import RecipeError, UnknownName
-from cuvee.mixtures.threads import compute_alone
+from cuvee.mixtures.threads import fit_on_one_thread
 
 FOLDERS = {
     "design": "cuvee.mixtures.designs",
@@ -52,7 +52,7 @@ def register(kind: str, name: str) -> Callable[[C], C]:
     def enter(cls: C) -> C:
         if _registered[kind].get(name, cls).__qualname__ != cls.__qualname__:
             raise RecipeError(f"two classes claim the {kind} {name!r}")
-        _registered[kind][name] = compute_alone(kind, cls)
+        _registered[kind][name] = fit_on_one_thread(kind, cls)
         cls.name = name  # type: ignore[attr-defined]
         return cls
 

@@ -37,7 +37,7 @@ class Stage:
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        simplex.check(self.weights)
+        simplex.check_mixture(self.weights)
         if not 0 < self.share <= 1:
             raise EvidenceError(f"a stage's share of the tokens lies in (0, 1]; got {self.share}")
 
@@ -93,7 +93,7 @@ class RunSpec:
         ):
             raise EvidenceError("the stages' shares of the tokens must sum to 1")
         for stage in self.stages:
-            simplex.check(stage.weights, self.domains)
+            simplex.check_mixture(stage.weights, self.domains)
         if self.tokens <= 0:
             raise EvidenceError(f"a run needs a positive number of tokens; got {self.tokens}")
         if self.precision not in ("float32", "bfloat16"):
@@ -114,7 +114,7 @@ class RunSpec:
         """sha256 of the canonical JSON, 64 hexadecimal digits."""
         values = dataclasses.asdict(self)
         kept = {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
-        return hashlib.sha256(canonical(kept).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class RunResult:
         scoring_seconds: the same of the scoring; 0 in records that are older than the field.
         trunks: what of `flops` was trained once for several runs: (name of the trunk, FLOPs) pairs.
         points: (tokens seen, scores by target) pairs on the way, where they can be compared with
-            each other (`mixtures.scaling.Runs`); empty unless the recipe asks for them.
+            each other (`mixtures.scaling.ScalingRuns`); empty unless the recipe asks for them.
     """
 
     spec: RunSpec
@@ -182,33 +182,33 @@ Outcome = RunResult | Failed
 History = tuple[Outcome, ...]
 
 
-def canonical(value: Any) -> str:
+def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no blanks: equal values give equal text; NaN is refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def finished(history: History) -> tuple[RunResult, ...]:
+def finished_runs(history: History) -> tuple[RunResult, ...]:
     """The runs of a history that gave a result, in their order."""
     return tuple(run for run in history if isinstance(run, RunResult))
 
 
-def spent(runs: Sequence[RunResult]) -> float:
+def flops_spent(runs: Sequence[RunResult]) -> float:
     """FLOPs that runs cost together: each one's own, and every trunk that they share once."""
     own = sum(run.flops - sum(part for _, part in run.trunks) for run in runs)
     return own + sum(dict(pair for run in runs for pair in run.trunks).values())
 
 
-def table(history: History, targets: Sequence[str]) -> tuple[Array, Array, Array]:
+def score_table(history: History, targets: Sequence[str]) -> tuple[Array, Array, Array]:
     """A history as arrays.
 
     Returns:
-        W (N, K) shares of tokens, equal in all runs of one mixture (see `simplex.canonical`),
+        W (N, K) shares of tokens, equal in all runs of one mixture (see `simplex.canonical_rows`),
         Y (N, M) values, E (N, M) sampling errors; one row per finished run.
 
     Raises:
         EvidenceError: no run finished, or a run lacks a target, which is named.
     """
-    runs = finished(history)
+    runs = finished_runs(history)
     if not runs:
         raise EvidenceError("no run has finished, so there is nothing to fit")
     for run in runs:
@@ -218,13 +218,13 @@ def table(history: History, targets: Sequence[str]) -> tuple[Array, Array, Array
                 f"run {run.spec.fingerprint[:12]} has no score for {', '.join(missing)}; "
                 f"it has {', '.join(sorted(run.scores))}"
             )
-    w = simplex.canonical([run.spec.weights for run in runs])
+    w = simplex.canonical_rows([run.spec.weights for run in runs])
     y = np.array([[run.scores[t].value for t in targets] for run in runs], dtype=np.float64)
     e = np.array([[run.scores[t].stderr for t in targets] for run in runs], dtype=np.float64)
     return w, y, e
 
 
-def to_json(outcome: Outcome) -> dict[str, Any]:
+def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """An outcome as plain JSON values; `from_json` gives it back."""
     return {"kind": type(outcome).__name__, **dataclasses.asdict(outcome)}
 
@@ -239,7 +239,7 @@ def revive(kind: type[Value], values: Mapping[str, Any]) -> Value:
     return kind(**{name: values[name] for name in names if name in values})
 
 
-def from_json(data: Mapping[str, Any]) -> Outcome:
+def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
     """An outcome from what `to_json` made of it, or a later version of the same format did.
 
     Raises:

@@ -21,7 +21,7 @@ SAME = 1e-6  # in every share; rows that lie this near to one mixture are runs o
 STEP = 2 * SAME * (1 + 1e-9)  # between two rows of one mixture
 
 
-def check(weights: ArrayLike, names: Sequence[str] | None = None) -> Array:
+def check_mixture(weights: ArrayLike, names: Sequence[str] | None = None) -> Array:
     """The weights as a float64 vector (K,), if they are a mixture.
 
     Raises:
@@ -44,7 +44,7 @@ def check(weights: ArrayLike, names: Sequence[str] | None = None) -> Array:
     return w
 
 
-def groups(W: ArrayLike) -> NDArray[np.int64]:
+def group_rows(W: ArrayLike) -> NDArray[np.int64]:
     """Numbers (N,) from 0 up, equal for rows (N, K) of one mixture, in order of first appearance.
 
     Rows are of one mixture where a chain of rows leads from one to the other, each step within
@@ -85,10 +85,10 @@ def _chained(rows: Array) -> NDArray[np.int64]:
     return np.asarray(connected_components(links, directed=False)[1][inverse.ravel()])
 
 
-def canonical(W: ArrayLike) -> Array:
+def canonical_rows(W: ArrayLike) -> Array:
     """The same rows (N, K), where all rows of one mixture bear the shares of its first row."""
     rows = np.asarray(W, dtype=np.float64)
-    member = groups(rows)
+    member = group_rows(rows)
     return np.asarray(rows[np.unique(member, return_index=True)[1]][member], dtype=np.float64)
 
 
@@ -103,7 +103,7 @@ def normalized(values: ArrayLike) -> Array:
     return np.asarray(v / total, dtype=np.float64)
 
 
-def project(values: ArrayLike) -> Array:
+def project_simplex(values: ArrayLike) -> Array:
     """The mixture nearest to a vector in Euclidean distance, shape (K,).
 
     Source: Duchi et al. 2008, "Efficient projections onto the l1-ball", figure 1.
@@ -150,12 +150,12 @@ def entropy(weights: ArrayLike) -> float:
     return float(-np.sum(support * np.log(support)))
 
 
-def counts(weights: ArrayLike, total: int) -> NDArray[np.int64]:
+def whole_counts(weights: ArrayLike, total: int) -> NDArray[np.int64]:
     """Whole numbers (K,) that sum to `total`, in proportion to the weights, by largest remainder.
 
     Ties go to the earlier domain, so that the answer is unique.
     """
-    w = check(weights)
+    w = check_mixture(weights)
     exact = w / w.sum() * total
     whole: NDArray[np.int64] = np.floor(exact + 1e-9).astype(np.int64)
     remainder = exact - whole

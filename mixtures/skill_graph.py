@@ -25,7 +25,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import History, RunResult, RunSpec, Stage, finished
+from cuvee.mixtures.runs import History, RunResult, RunSpec, Stage, finished_runs
 
 KINDS = ("single", "pairwise", "continual")
 SHOWN = 0.25  # edges between skills below this part of the strongest are left out of a drawing
@@ -113,7 +113,7 @@ def _quoted(name: str) -> str:
     return f'"{escaped}"'
 
 
-def specs(problem: Problem, kind: str, seed: int) -> tuple[RunSpec, ...]:
+def graph_runs(problem: Problem, kind: str, seed: int) -> tuple[RunSpec, ...]:
     """The runs that a graph is estimated from.
 
     Raises:
@@ -137,7 +137,7 @@ def _one_then_other(problem: Problem, first: Array, then: Array, seed: int) -> R
     return dataclasses.replace(problem.spec(((first + then) / 2).tolist(), seed), stages=stages)
 
 
-def estimate(
+def estimate_graph(
     problem: Problem, history: History, kind: str, targets: Sequence[str], seed: int
 ) -> SkillGraph:
     """The graph over a study's domains and some of its targets.
@@ -146,8 +146,8 @@ def estimate(
         EvidenceError: a run that it needs did not finish.
         RecipeError: a kind that needs the domains' own targets got others.
     """
-    known = {run.spec.fingerprint: run for run in finished(history)}
-    wanted = specs(problem, kind, seed)
+    known = {run.spec.fingerprint: run for run in finished_runs(history)}
+    wanted = graph_runs(problem, kind, seed)
     size = len(problem.domains)
     absent = [s for s in wanted if s.fingerprint not in known]
     if absent:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs.dirichlet import dirichlet
+from cuvee.mixtures.designs.dirichlet import draw_dirichlet
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError
 from cuvee.mixtures.laws import FittedLaw, Prediction
@@ -56,7 +56,7 @@ class Surface:
         return Prediction(basis @ np.array(self.mean), np.hypot(law, np.array(self.error)))
 
 
-def interpolate(
+def law_surface(
     law: FittedLaw, constraints: Constraints, known: Array, rng: np.random.Generator
 ) -> Surface | None:
     """The surface of a fitted law, or None where too few feasible mixtures differ.
@@ -104,14 +104,14 @@ def _draws(constraints: Constraints, known: Array, rng: np.random.Generator) -> 
     def raw(count: int) -> Array:
         each = -(-count // (len(STRENGTHS) * len(middles)))
         drawn = [
-            dirichlet(size * strength * (middle + 0.02), each, rng)
+            draw_dirichlet(size * strength * (middle + 0.02), each, rng)
             for strength in STRENGTHS
             for middle in middles
         ]
         every = np.concatenate(drawn)
         return np.asarray(every[rng.permutation(len(every))], dtype=np.float64)
 
-    return _distinct(feasible.sample(raw, constraints, CENTERS + CHECKS, rng))
+    return _distinct(feasible.draw_inside(raw, constraints, CENTERS + CHECKS, rng))
 
 
 def _distinct(points: Array) -> Array:

@@ -18,7 +18,7 @@ _depth = 0
 _limits: Any = None
 
 
-def alone(work: Callable[..., Any]) -> Callable[..., Any]:
+def one_thread(work: Callable[..., Any]) -> Callable[..., Any]:
     """A function that is computed with one thread of each library of linear algebra.
 
     The limit is the process's, so that of several that overlap or call each other the first sets it
@@ -43,9 +43,9 @@ def alone(work: Callable[..., Any]) -> Callable[..., Any]:
     return computed
 
 
-def compute_alone(kind: str, cls: C) -> C:
+def fit_on_one_thread(kind: str, cls: C) -> C:
     """A registered class, whose fits are computed with one thread."""
     for name in ALONE.get(kind, ()):
         if name in vars(cls):
-            setattr(cls, name, alone(vars(cls)[name]))
+            setattr(cls, name, one_thread(vars(cls)[name]))
     return cls

@@ -36,7 +36,7 @@ def leveled(values: Array) -> Array:
     return np.asarray(np.round(v / step) * step if step > 0 else v, dtype=np.float64)
 
 
-def order(values: Array) -> NDArray[np.intp]:
+def sort_order(values: Array) -> NDArray[np.intp]:
     """Places (n,) from the lowest value to the highest; those that tie in their order."""
     return np.argsort(leveled(values), kind="stable")
 

@@ -5,7 +5,7 @@ from typing import Any
 SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
-def whole(value: Any) -> Any:
+def whole_number(value: Any) -> Any:
     """Reads 20M, 1.5B or 2e7 as a whole number; what is no number is returned as it is."""
     if isinstance(value, str) and value.strip():
         text, factor = value.strip().replace("_", ""), 1

@@ -7,7 +7,7 @@ import numpy as np
 from cuvee.mixtures import worlds
 from cuvee.mixtures.problem import Proxy
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.scaling import Runs
+from cuvee.mixtures.scaling import ScalingRuns
 from cuvee.mixtures.worlds.scaled import SIZES
 
 MIXTURES_AT = {300_000: 30, 600_000: 16, 1_000_000: 12, 4_000_000: 10}  # parameters: mixtures
@@ -36,7 +36,7 @@ def ladder_runs(world, noise=0.0, seed=0, sizes=MIXTURES_AT, points=3):
                 groups.append(1000 * len(W) // points)
     groups = np.unique(groups, return_inverse=True)[1]
     Y = np.array(Y)
-    return Runs(
+    return ScalingRuns(
         np.array(W), np.array(n, float), np.array(d, float), Y, noise * Y, groups,
         available=np.full(world.size, 1e12),
     )  # fmt: skip

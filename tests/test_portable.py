@@ -56,7 +56,7 @@ def test_what_differs_by_rounding_ties_and_the_first_wins() -> None:
     swallows the rest, and ranks of predictions that are equal but for rounding."""
     values = np.array([3.0, 1.0 + 1e-13, 1.0, 1.0 - 1e-13, np.inf])
     assert ties.lowest(values) == 1 and ties.highest(-values) == 1
-    assert ties.order(values).tolist() == [1, 2, 3, 0, 4]
+    assert ties.sort_order(values).tolist() == [1, 2, 3, 0, 4]
     assert ties.lowest(np.array([1.0, 1.0 - 1e-6])) == 1
     assert ties.lowest(np.array([np.inf, np.nan, 5.0])) == 2
     assert ties.lowest(np.array([0.0, 0.0])) == 0
@@ -72,11 +72,11 @@ def test_a_share_of_repeats_is_one_mixture_however_it_is_cut() -> None:
     rows[1] += [1e-6, -1e-6]
     rows[2] += [2e-6, -2e-6]
     rows[3] -= [4e-8, -4e-8]
-    assert simplex.groups(rows).tolist() == [0, 0, 0, 0, 1]
-    assert simplex.groups(rows[::-1]).tolist() == [0, 1, 1, 1, 1]
-    assert (simplex.canonical(rows)[:4] == rows[0]).all()
+    assert simplex.group_rows(rows).tolist() == [0, 0, 0, 0, 1]
+    assert simplex.group_rows(rows[::-1]).tolist() == [0, 1, 1, 1, 1]
+    assert (simplex.canonical_rows(rows)[:4] == rows[0]).all()
     apart = np.array([[0.5, 0.5], [0.50001, 0.49999], [0.5, 0.5]])
-    assert simplex.groups(apart).tolist() == [0, 1, 0]
+    assert simplex.group_rows(apart).tolist() == [0, 1, 0]
 
 
 def test_a_value_beyond_measure_makes_no_tie():
@@ -84,6 +84,6 @@ def test_a_value_beyond_measure_makes_no_tie():
     equal, and the first draw is recommended."""
     values = np.array([3.5, 3.2, 3.0, 1e10, np.inf])
     assert ties.lowest(values) == 2
-    assert ties.order(values).tolist() == [2, 1, 0, 3, 4]
+    assert ties.sort_order(values).tolist() == [2, 1, 0, 3, 4]
     assert ties.lowest(np.array([0.0, 0.0, 1.0])) == 0
     assert ties.lowest(np.array([1.0 + 1e-13, 1.0, 2.0])) == 0

@@ -23,9 +23,9 @@ from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import Bar, current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.controllers import needed
+from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.errors import TrainingError
-from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, canonical
+from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, canonical_json
 from cuvee.proxies.data import files
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train import branching
@@ -125,7 +125,7 @@ class Evaluator:
     def untrained(self, spec: RunSpec) -> dict[str, float]:
         """What a proxy of a spec's size scores before training; computed once."""
         parts = [spec.size, spec.seed, spec.scoring, *([spec.start] if spec.start else [])]
-        key = hashlib.sha256(canonical(parts).encode()).hexdigest()
+        key = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
         known: dict[str, float] | None = self._store.recall("untrained", key)
         if known is None:
             known = self._runner.untrained(self._job([spec], self._runner.device))
@@ -293,7 +293,7 @@ class Evaluator:
 
     def _references(self, specs: Sequence[RunSpec]) -> tuple[RunSpec, ...]:
         """The runs that specs are compared with; what is not known here, the worker will name."""
-        wanted = dict.fromkeys(name for spec in specs for name in needed(spec))
+        wanted = dict.fromkeys(name for spec in specs for name in required_runs(spec))
         known = [self._done.get(name) or self._store.get(name) for name in wanted]
         return tuple(run.spec for run in known if run is not None)
 

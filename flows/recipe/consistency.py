@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cuvee.evaluation import suites
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Group, constrain
-from cuvee.mixtures.constraints.kept_ratios import held
+from cuvee.mixtures.constraints.kept_ratios import keep_ratios
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName
 from cuvee.proxies import ladder
@@ -111,7 +111,7 @@ def _constraints(recipe: "Recipe", domains: DomainSet) -> Iterator[str]:
         yield from wrong or _told(place, constrain, domains, full_tokens=full, groups=made)
     free = constrain(domains, full_tokens=full)
     for ratios in part.ratios:
-        yield from _told("constraints.ratios", held, free, ratios)
+        yield from _told("constraints.ratios", keep_ratios, free, ratios)
 
 
 def _mixtures(recipe: "Recipe", domains: DomainSet) -> Iterator[str]:
@@ -123,5 +123,5 @@ def _mixtures(recipe: "Recipe", domains: DomainSet) -> Iterator[str]:
         if wrong:
             yield from wrong
         else:
-            yield from _told(place, simplex.check, domains.vector(shares), domains.names)
+            yield from _told(place, simplex.check_mixture, domains.vector(shares), domains.names)
     yield from _unknown("export.paths", "domain", recipe.export.paths, domains.names)

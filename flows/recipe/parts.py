@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from cuvee.mixtures.runs import canonical
-from cuvee.mixtures.units import whole
+from cuvee.mixtures.runs import canonical_json
+from cuvee.mixtures.units import whole_number
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import webhook as handoff_call
 
-Count = Annotated[int, BeforeValidator(whole), Field(gt=0, le=10**18)]
-Amount = Annotated[float, BeforeValidator(whole), Field(gt=0)]  # a count, or a size of no unit
+Count = Annotated[int, BeforeValidator(whole_number), Field(gt=0, le=10**18)]
+# A count, or a size of no unit.
+Amount = Annotated[float, BeforeValidator(whole_number), Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 DAY = 86_400.0  # seconds
 
@@ -99,7 +100,7 @@ class HandoffPart(Part):
         if not (self.webhook or self.command):
             return ""
         called = [self.webhook, self.command, self.format, self.to, self.stage]
-        return hashlib.sha256(canonical(called).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(called).encode()).hexdigest()
 
     def check(self, export: ExportPart) -> None:
         """Refuse an unknown format, and a call that cannot be made or holds a secret."""

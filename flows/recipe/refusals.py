@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.units import whole
+from cuvee.mixtures.units import whole_number
 
 SHOWN = 6  # mistakes that one message names
 LONGEST = 2000  # characters of one message
@@ -109,7 +109,7 @@ def _wanted(item: Mapping[str, Any], kind: Any, root: type[BaseModel]) -> str:
         field = typing.get_args(kind)
         return f"must be {next(part for part in field if isinstance(part, str) and part)}"
     if what == "int":
-        counted = any(getattr(part, "func", None) is whole for part in typing.get_args(kind))
+        counted = any(getattr(part, "func", None) is whole_number for part in typing.get_args(kind))
         return "must be a whole number" + (", such as 400k, 20M or 1.5B" if counted else "")
     if what == "float":
         percent = isinstance(given, str) and given.strip().endswith("%")

@@ -29,7 +29,7 @@ from cuvee.flows.recipe.refusals import bounded, explain
 from cuvee.flows.recipe.standing import BudgetPart, SchedulePart
 from cuvee.mixtures import registry
 from cuvee.mixtures.constraints import Constraints, Group, constrain
-from cuvee.mixtures.constraints.kept_ratios import held
+from cuvee.mixtures.constraints.kept_ratios import keep_ratios
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName
 from cuvee.mixtures.inference import screening
@@ -37,7 +37,7 @@ from cuvee.mixtures.inference.evidence_grade import RATIO
 from cuvee.mixtures.inference.screening import Screened
 from cuvee.mixtures.loop import Method
 from cuvee.mixtures.objectives import Floors, Objective, Regret
-from cuvee.mixtures.runs import canonical
+from cuvee.mixtures.runs import canonical_json
 from cuvee.proxies import ladder
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.study.finished import Purpose
@@ -259,7 +259,7 @@ class Recipe(Part):
     @property
     def digest(self) -> str:
         """Hash of all that a recommendation depends on; a default may be written out or not."""
-        return hashlib.sha256(canonical(self.determining()).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(self.determining()).encode()).hexdigest()
 
     @property
     def purpose(self) -> Purpose:
@@ -308,7 +308,7 @@ class Recipe(Part):
             most_kl=part.most_kl,
         )
         for ratios in part.ratios:
-            found = held(found, ratios)
+            found = keep_ratios(found, ratios)
         return found
 
 
@@ -380,7 +380,7 @@ def build(values: Mapping[str, Any], where: str) -> Recipe:
         recipe.build_method()
         objective = recipe.build_objective()
         if recipe.limits.drop_noisy:
-            screening.check(objective)
+            screening.require_mean(objective)
         continual.check(recipe)
         consistency.check(recipe)
         recipe.digest  # noqa: B018  what cannot be hashed is told now, and not after training

@@ -209,7 +209,7 @@ class Constraints:
     def _nearest(self, target: Array, ceiling: Array) -> Array:
         rows, bounds = self.matrix
         prior = np.asarray(self.prior)
-        return polytope.nearest(target, ceiling, rows, bounds, ball=(prior, self.most_kl))
+        return polytope.nearest_point(target, ceiling, rows, bounds, ball=(prior, self.most_kl))
 
 
 def constrain(

@@ -54,7 +54,7 @@ def on_support(constraints: Constraints, support: Sequence[int]) -> Constraints:
 
 
 @functools.lru_cache(maxsize=512)
-def region(constraints: Constraints) -> Region:
+def region_of(constraints: Constraints) -> Region:
     """Centre and directions of a convex feasible set (sparsity is ignored)."""
     rows, bounds = _inequalities(constraints)
     loose = _loose(rows, bounds)
@@ -121,7 +121,7 @@ def _towards_prior(center: Array, constraints: Constraints) -> Array:
     return np.asarray(path[int(np.argmax(inside))] if inside.any() else nearest, dtype=np.float64)
 
 
-def pull(points: Array, shape: Region, rng: np.random.Generator) -> Array:
+def pull_inside(points: Array, shape: Region, rng: np.random.Generator) -> Array:
     """Points (n, K) moved towards the centre until they are feasible; feasible ones stay.
 
     A point outside lands at a random depth between the limit and the centre, of which the volume
@@ -158,7 +158,7 @@ def _reach_in_ball(direction: Array, shape: Region, most: Array) -> Array:
     return np.where(free, np.inf, low)
 
 
-def sample(
+def draw_inside(
     draw: Callable[[int], Array], constraints: Constraints, n: int, rng: np.random.Generator
 ) -> Array:
     """Feasible points from a sampler of the whole simplex: rejection first, pulling after that.
@@ -175,7 +175,7 @@ def sample(
     kept: list[Array] = []
     have = tried = 0
     while have < n and tried < PATIENCE * n:
-        points = sparse(draw(max(n, 256)), constraints.most_domains)
+        points = keep_largest(draw(max(n, 256)), constraints.most_domains)
         tried += len(points)
         good = points[constraints.satisfied(points, slack=0.0)]
         kept.append(good)
@@ -185,7 +185,7 @@ def sample(
     return np.concatenate(kept)[:n]
 
 
-def sparse(points: Array, most: int | None) -> Array:
+def keep_largest(points: Array, most: int | None) -> Array:
     """Points with all but the `most` largest shares set to zero, renormalized."""
     if most is None or most >= points.shape[1]:
         return points
@@ -200,16 +200,18 @@ def _pulled(
 ) -> Array:
     points = draw(n)
     if constraints.most_domains is None:
-        return pull(points, region(constraints), rng)
+        return pull_inside(points, region_of(constraints), rng)
     rows = []
-    shapes = supports(constraints, rng)
+    shapes = sparse_regions(constraints, rng)
     for point in points:
         shape = shapes[int(rng.integers(len(shapes)))]
-        rows.append(pull(point[None], shape, rng)[0])
+        rows.append(pull_inside(point[None], shape, rng)[0])
     return np.array(rows)
 
 
-def supports(constraints: Constraints, rng: np.random.Generator, most: int = 64) -> list[Region]:
+def sparse_regions(
+    constraints: Constraints, rng: np.random.Generator, most: int = 64
+) -> list[Region]:
     """Regions of up to `most` random sets of domains that a sparse mixture can have.
 
     Raises:
@@ -222,7 +224,7 @@ def supports(constraints: Constraints, rng: np.random.Generator, most: int = 64)
         if support in found:
             continue
         try:
-            found[support] = region(on_support(constraints, support))
+            found[support] = region_of(on_support(constraints, support))
         except ConstraintError:
             continue
         if len(found) >= most:
@@ -235,7 +237,7 @@ def supports(constraints: Constraints, rng: np.random.Generator, most: int = 64)
     return [found[support] for support in sorted(found)]
 
 
-def clamp(points: Array, shape: Region) -> Array:
+def clamp_inside(points: Array, shape: Region) -> Array:
     """Points (n, K) moved the least way along the line to the centre that makes them feasible.
 
     For a solver's answers, which leave the set by rounding alone.

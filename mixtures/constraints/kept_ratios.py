@@ -13,7 +13,7 @@ from cuvee.mixtures.constraints import Constraints, Limit
 from cuvee.mixtures.errors import ConstraintError
 
 
-def held(constraints: Constraints, ratios: Mapping[str, float]) -> Constraints:
+def keep_ratios(constraints: Constraints, ratios: Mapping[str, float]) -> Constraints:
     """The constraints with the ratios among some domains held as they are.
 
     Args:

@@ -53,7 +53,7 @@ def least_kl(prior: Array, rows: Array, bounds: Array) -> Array:
     return simplex.normalized(np.clip(result.x, 0.0, None))
 
 
-def nearest(
+def nearest_point(
     target: Array,
     ceiling: Array,
     rows: Array,
@@ -82,7 +82,7 @@ def nearest(
         )
     result = minimize(
         lambda w: 0.5 * float(np.sum((w - target) ** 2)),
-        simplex.project(np.clip(target, 0, ceiling)) if ceiling.any() else target,
+        simplex.project_simplex(np.clip(target, 0, ceiling)) if ceiling.any() else target,
         jac=lambda w: w - target,
         bounds=[(0.0, float(c)) for c in ceiling],
         constraints=conditions,

@@ -19,14 +19,14 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.registry import build, describe
-from cuvee.mixtures.runs import RunSpec, canonical
+from cuvee.mixtures.runs import RunSpec, canonical_json
 
 State = dict[str, Any]
 HUGE = 1e9  # beyond it a score decides alone anyway; keeps sums of huge losses finite
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ControllerEvidence:
     """What a run has learned of itself since the last update. K domains, M held-out targets.
 
     Attributes:
@@ -84,7 +84,7 @@ class Controller(Protocol):
         """The state before training, of a run of so many steps at these weights (K,)."""
         ...
 
-    def update(self, state: State, evidence: Evidence) -> State:
+    def update(self, state: State, evidence: ControllerEvidence) -> State:
         """The state after evidence; a new value. A `due` beyond the run's steps is no more."""
         ...
 
@@ -99,21 +99,21 @@ class Mixes(Protocol):
         ...
 
 
-def needed(spec: RunSpec) -> tuple[str, ...]:
+def required_runs(spec: RunSpec) -> tuple[str, ...]:
     """Fingerprints of the runs whose models a run needs while it trains."""
     names = [spec.reference] if spec.reference else []
     if spec.controller:
-        controller = deserialize(json.loads(spec.controller))
+        controller = load_controller(json.loads(spec.controller))
         names += controller.sources if isinstance(controller, Mixes) else ()
     return tuple(dict.fromkeys(names))
 
 
-def serialize(controller: Any) -> str:
+def dump_controller(controller: Any) -> str:
     """A controller as the canonical JSON that a spec carries."""
-    return canonical(describe(controller))
+    return canonical_json(describe(controller))
 
 
-def deserialize(config: Any) -> Controller:
+def load_controller(config: Any) -> Controller:
     """A controller from a recipe's mapping or from the decoded JSON of a spec.
 
     Raises:
@@ -124,26 +124,27 @@ def deserialize(config: Any) -> Controller:
     return controller
 
 
-def bounded(values: Any) -> Array:
+def clip_scores(values: Any) -> Array:
     """Numbers within +-`HUGE`; NaN becomes 0, since it says nothing of any domain."""
     return np.nan_to_num(
         np.clip(np.asarray(values, dtype=np.float64), -HUGE, HUGE), nan=0.0, posinf=HUGE
     )
 
 
-def latest(values: Sequence[float | None], before: Sequence[float]) -> list[float]:
+def latest_losses(values: Sequence[float | None], before: Sequence[float]) -> list[float]:
     """Values, with what was there before in the place of a domain that was not drawn."""
     return [
-        float(b) if v is None else float(bounded(v)) for v, b in zip(values, before, strict=True)
+        float(b) if v is None else float(clip_scores(v))
+        for v, b in zip(values, before, strict=True)
     ]
 
 
-def moments(steps: int, updates: int) -> list[int]:
+def even_steps(steps: int, updates: int) -> list[int]:
     """Steps at which a run of `steps` is cut into `updates` + 1 even parts, each at least one."""
     found = sorted({round(steps * i / (updates + 1)) for i in range(1, updates + 1)})
     return [step for step in found if 0 < step < steps]
 
 
-def after(times: Sequence[int], step: int, steps: int) -> int:
+def next_time(times: Sequence[int], step: int, steps: int) -> int:
     """The first of the times that is later than a step, or `steps` if there is none."""
     return next((int(time) for time in times if time > step), steps)

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Evidence, State, bounded
+from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
@@ -84,14 +84,14 @@ class Ado:
             "due": self.interval,
         }
 
-    def update(self, state: State, evidence: Evidence) -> State:
+    def update(self, state: State, evidence: ControllerEvidence) -> State:
         drawn = max(1, sum(evidence.counts))
         share = np.array(evidence.counts, dtype=np.float64) / drawn
         history = KEEP * np.asarray(state["history"]) + (1 - KEEP) * share
         curves, last = self._grown(state, evidence)
         laws, fits = state["laws"], state["fits"]
         if fits and evidence.step >= fits[0]:
-            found = (fit(np.asarray(curve)) for curve in curves)
+            found = (fit_curve(np.asarray(curve)) for curve in curves)
             laws = [new or old for new, old in zip(found, laws, strict=True)]
             fits = [time for time in fits if time > evidence.step]
         after = {
@@ -103,10 +103,10 @@ class Ado:
             "fits": fits,
             "due": evidence.step + self.interval,
         }
-        slopes = slope(laws, last, evidence.step)
+        slopes = loss_slopes(laws, last, evidence.step)
         if slopes is None:
             return after
-        rho = floored(slopes * np.asarray(state["prior"]) * np.sqrt(history))
+        rho = floor_shares(slopes * np.asarray(state["prior"]) * np.sqrt(history))
         updates, average = state["updates"], np.asarray(state["average"])
         mean = average + (rho - average) / (updates + 1)
         return {
@@ -117,20 +117,20 @@ class Ado:
         }
 
     def _grown(
-        self, state: State, evidence: Evidence
+        self, state: State, evidence: ControllerEvidence
     ) -> tuple[list[list[list[float]]], list[float]]:
         """Curves with this interval's losses, and the last loss of each domain."""
         curves, last = [list(curve) for curve in state["curves"]], list(state["last"])
         for d, loss in enumerate(evidence.losses):
             if loss is None:
                 continue
-            last[d] = float(bounded(loss))
+            last[d] = float(clip_scores(loss))
             if evidence.step > state["ignored"] and last[d] > 0:
                 curves[d].append([float(evidence.step), last[d]])
         return curves, last
 
 
-def slope(laws: Sequence[Sequence[float]], last: Sequence[float], step: int) -> Array | None:
+def loss_slopes(laws: Sequence[Sequence[float]], last: Sequence[float], step: int) -> Array | None:
     """Fall of each domain's loss per step (K,); None before every domain has a law.
 
     A law that lies above the present loss says that nothing is left to learn: 0.
@@ -142,7 +142,7 @@ def slope(laws: Sequence[Sequence[float]], last: Sequence[float], step: int) -> 
     return np.asarray(np.maximum(found[:, 2], 0.05) * left / max(step, 1))
 
 
-def floored(values: Array) -> Array:
+def floor_shares(values: Array) -> Array:
     """Shares in proportion to values, none below `FLOOR` (or half an even share, if lower)."""
     least = min(FLOOR, 0.5 / len(values))
     if values.sum() <= 0:
@@ -150,7 +150,7 @@ def floored(values: Array) -> Array:
     return simplex.normalized(np.maximum(simplex.normalized(values), least))
 
 
-def fit(curve: Array) -> list[float]:
+def fit_curve(curve: Array) -> list[float]:
     """(e, a, alpha) of `exp(e) + exp(a) n^-alpha` for points (n, loss); empty for too few."""
     if len(curve) < LEAST_POINTS:
         return []

@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Evidence, State, bounded
+from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
@@ -101,8 +101,8 @@ class Aioli:
             "due": 0,
         }
 
-    def update(self, state: State, evidence: Evidence) -> State:
-        losses = bounded(evidence.held_out)
+    def update(self, state: State, evidence: ControllerEvidence) -> State:
+        losses = clip_scores(evidence.held_out)
         order = self._order(state)
         place, falls = state["place"], state["falls"]
         if place < 0:
@@ -115,7 +115,7 @@ class Aioli:
         place += 1
         if place == len(order):
             return self._conclude({**state, "falls": falls}, evidence.step)
-        probed = probes(len(state["weights"]), self.one_hot)[order[place]]
+        probed = probe_mixtures(len(state["weights"]), self.one_hot)[order[place]]
         return {
             **state,
             "weights": probed.tolist(),
@@ -133,7 +133,7 @@ class Aioli:
             start = np.full(len(start), 1.0 / len(start))
             if state["average"]:
                 average = (1 - self.ema) * dynamics + self.ema * np.asarray(state["average"])
-        moved = simplex.tilt(start, bounded(self.rate * average.sum(axis=0))).tolist()
+        moved = simplex.tilt(start, clip_scores(self.rate * average.sum(axis=0))).tolist()
         number = state["round"] + 1
         begin = round(number * state["steps"] / self.rounds)
         return {
@@ -162,7 +162,7 @@ class Aioli:
         ]
 
 
-def probes(size: int, one_hot: float) -> Array:
+def probe_mixtures(size: int, one_hot: float) -> Array:
     """P (K, K): row j is the mixture that probes domain j."""
     rest = (1.0 - one_hot) / (size - 1)
     return np.asarray(np.full((size, size), rest) + (one_hot - rest) * np.eye(size))
@@ -170,7 +170,7 @@ def probes(size: int, one_hot: float) -> Array:
 
 def linear_dynamics(falls: Array, one_hot: float, normalized: bool) -> Array:
     """A (M, K) from the falls G (M, K) of the losses under each probe."""
-    found = np.linalg.solve(probes(falls.shape[1], one_hot), falls.T).T
+    found = np.linalg.solve(probe_mixtures(falls.shape[1], one_hot), falls.T).T
     if not normalized:
         return np.asarray(found)
     shifted = found - min(0.0, float(found.min()))

@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Evidence, State, bounded
+from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
@@ -62,9 +62,9 @@ class Doge:
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         return {"weights": [float(w) for w in weights], "due": self.interval}
 
-    def update(self, state: State, evidence: Evidence) -> State:
-        agreement = bounded(evidence.products).mean(axis=1)
-        length = float(bounded(evidence.norms).mean())
+    def update(self, state: State, evidence: ControllerEvidence) -> State:
+        agreement = clip_scores(evidence.products).mean(axis=1)
+        length = float(clip_scores(evidence.norms).mean())
         rate = evidence.rate
         score = np.clip(rate * agreement / (length + 1e-6), 0.0, 5 * rate)
         moved = simplex.tilt(np.asarray(state["weights"]), score / self.strength)

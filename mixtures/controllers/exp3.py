@@ -25,7 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Evidence, State, bounded
+from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
@@ -67,15 +67,15 @@ class Exp3:
             "due": max(self.interval, math.ceil(self.warmup * steps)),
         }
 
-    def update(self, state: State, evidence: Evidence) -> State:
+    def update(self, state: State, evidence: ControllerEvidence) -> State:
         p, rewards = np.asarray(state["weights"]), np.asarray(state["rewards"])
         drawn = sum(evidence.counts)
         for d, (loss, count) in enumerate(zip(evidence.losses, evidence.counts, strict=True)):
             if loss is not None and count and p[d] > 0:
-                rewards[d] += float(bounded(loss)) / self.scale * (count / drawn) / p[d]
-        rewards = bounded(rewards)
+                rewards[d] += float(clip_scores(loss)) / self.scale * (count / drawn) / p[d]
+        rewards = clip_scores(rewards)
         time, size = state["updates"] + 1, len(p)
-        chance, before = exploration(size, time), exploration(size, max(1, time - 1))
+        chance, before = exploration_rate(size, time), exploration_rate(size, max(1, time - 1))
         greedy = simplex.tilt(np.full(size, 1.0 / size), before * rewards)
         moved = (1 - size * chance) * greedy + chance
         return {
@@ -86,6 +86,6 @@ class Exp3:
         }
 
 
-def exploration(size: int, time: int) -> float:
+def exploration_rate(size: int, time: int) -> float:
     """eps_t, the chance that every one of `size` domains keeps at update `time` (from 1)."""
     return min(1.0 / size, math.sqrt(math.log(size) / (size * time)))

@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Evidence, State, bounded
+from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
@@ -67,13 +67,13 @@ class Grape:
             "due": self.interval,
         }
 
-    def update(self, state: State, evidence: Evidence) -> State:
+    def update(self, state: State, evidence: ControllerEvidence) -> State:
         p, z = np.asarray(state["weights"]), np.asarray(state["importance"])
-        losses = bounded(evidence.held_out)
-        relative = bounded(evidence.products) / np.where(losses > 0, losses, 1.0)
-        z = simplex.tilt(z, bounded(-self.target * (p @ relative)))
+        losses = clip_scores(evidence.held_out)
+        relative = clip_scores(evidence.products) / np.where(losses > 0, losses, 1.0)
+        z = simplex.tilt(z, clip_scores(-self.target * (p @ relative)))
         z = (1 - self.smoothing) * z + self.smoothing / len(z)
-        p = simplex.tilt(p, bounded(self.train * (relative @ z)))
+        p = simplex.tilt(p, clip_scores(self.train * (relative @ z)))
         p = (1 - self.smoothing) * p + self.smoothing / len(p)
         return {
             "weights": p.tolist(),

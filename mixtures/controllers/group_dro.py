@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Evidence, State, latest
+from cuvee.mixtures.controllers import ControllerEvidence, State, latest_losses
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
@@ -66,8 +66,8 @@ class GroupDRO:
             "due": self.interval,
         }
 
-    def update(self, state: State, evidence: Evidence) -> State:
-        scores = latest(evidence.excess, state["scores"])
+    def update(self, state: State, evidence: ControllerEvidence) -> State:
+        scores = latest_losses(evidence.excess, state["scores"])
         moved = simplex.tilt(np.asarray(state["weights"]), self.rate * np.asarray(scores))
         smoothed = (1 - self.smoothing) * moved + self.smoothing / len(moved)
         return {

@@ -25,7 +25,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Evidence, State, bounded
+from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
@@ -72,10 +72,10 @@ class MixMin:
             )
         return {"weights": [float(w) for w in weights], "steps": steps, "due": 0}
 
-    def update(self, state: State, evidence: Evidence) -> State:
+    def update(self, state: State, evidence: ControllerEvidence) -> State:
         if not evidence.likelihoods:
             return {**state, "due": state["steps"]}
-        logs, lengths = bounded(evidence.likelihoods), np.asarray(evidence.lengths, dtype=float)
+        logs, lengths = clip_scores(evidence.likelihoods), np.asarray(evidence.lengths, dtype=float)
         found = self.solve(logs, lengths)
         return {**state, "weights": found.tolist(), "due": state["steps"]}
 
@@ -93,5 +93,5 @@ class MixMin:
             before = value
             # -gradient_k = mean of p_k(x) / sum_j w_j p_j(x) / |x|, lengths having a mean of 1
             ascent = (np.exp(np.minimum(logs - total, 700.0)) / lengths[:, None]).mean(axis=0)
-            weights = simplex.tilt(weights, bounded(self.rate * ascent))
+            weights = simplex.tilt(weights, clip_scores(self.rate * ascent))
         return weights

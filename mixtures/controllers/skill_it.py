@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Evidence, State, after, bounded, moments
+from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores, even_steps, next_time
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
@@ -83,8 +83,8 @@ class SkillIt:
             )
         prior = [float(w) for w in weights]
         graph = self._at(0, len(domains))
-        first = simplex.tilt(np.asarray(prior), bounded(self.rate * graph.sum(axis=1)))
-        times = moments(steps, self.updates)
+        first = simplex.tilt(np.asarray(prior), clip_scores(self.rate * graph.sum(axis=1)))
+        times = even_steps(steps, self.updates)
         return {
             "weights": first.tolist(),
             "prior": prior,
@@ -93,13 +93,13 @@ class SkillIt:
             "round": 0,
             "times": times,
             "steps": steps,
-            "due": 0 if self.scheduled or self.normalized else after(times, 0, steps),
+            "due": 0 if self.scheduled or self.normalized else next_time(times, 0, steps),
         }
 
-    def update(self, state: State, evidence: Evidence) -> State:
+    def update(self, state: State, evidence: ControllerEvidence) -> State:
         times, steps = state["times"], state["steps"]
-        losses = bounded(evidence.held_out)
-        due = after(times, evidence.step, steps)
+        losses = clip_scores(evidence.held_out)
+        due = next_time(times, evidence.step, steps)
         if evidence.step == 0:
             return {**state, "first": losses.tolist(), "due": due}
         first = np.asarray(state["first"]) if state["first"] else losses
@@ -112,7 +112,7 @@ class SkillIt:
             rate = self.rate * float(first.sum() / losses.sum())
         number = state["round"] + 1
         prior = np.asarray(state["prior"])
-        scores = bounded(rate * (self._at(number, len(prior)) @ total))
+        scores = clip_scores(rate * (self._at(number, len(prior)) @ total))
         return {
             **state,
             "weights": simplex.tilt(prior, scores).tolist(),

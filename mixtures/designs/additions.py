@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cuvee.mixtures.constraints import Constraints
-from cuvee.mixtures.designs.distinct import enough
+from cuvee.mixtures.designs.distinct import first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.registry import build, register
@@ -56,4 +56,4 @@ class Additions:
                     fresh.append(row)
             if len(fresh) >= n:
                 break
-        return enough(np.array(fresh).reshape(-1, len(domains)), n, "additions")
+        return first_rows(np.array(fresh).reshape(-1, len(domains)), n, "additions")

@@ -12,7 +12,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
-from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
@@ -45,16 +45,16 @@ class Anchors:
     def draw(
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
     ) -> Array:
-        return enough(self.all(domains, constraints), n, "anchors")
+        return first_rows(self.all(domains, constraints), n, "anchors")
 
     def all(self, domains: DomainSet, constraints: Constraints) -> Array:
         """Every distinct anchor, shape (A, K)."""
         rows = [constraints.project(self._shares(m, domains)) for m in self.mixtures]
-        return distinct(np.array(rows).reshape(-1, len(domains)))
+        return distinct_rows(np.array(rows).reshape(-1, len(domains)))
 
     def _shares(self, mixture: Any, domains: DomainSet) -> Array:
         if mixture == "natural":
             return domains.natural
         if mixture == "uniform":
             return domains.uniform
-        return simplex.check(domains.vector(dict(mixture)), domains.names)
+        return simplex.check_mixture(domains.vector(dict(mixture)), domains.names)

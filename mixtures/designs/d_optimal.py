@@ -15,7 +15,7 @@ import numpy as np
 
 from cuvee.mixtures import ties
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.designs.vertices import vertex
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
@@ -51,17 +51,17 @@ class DOptimal:
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
     ) -> Array:
         alpha = np.full(len(domains), 0.5)
-        draws = feasible.sample(
+        draws = feasible.draw_inside(
             lambda count: rng.dirichlet(alpha, count),
             constraints,
             min(n * self.oversample, 3000),
             rng,
         )
         corners = np.array([vertex(domains, constraints, k) for k in range(len(domains))])
-        pool = distinct(np.vstack([corners[constraints.satisfied(corners)], draws]))
+        pool = distinct_rows(np.vstack([corners[constraints.satisfied(corners)], draws]))
         if len(pool) <= n:
-            return enough(pool, n, "d_optimal")
-        return np.asarray(pool[self._select(features(pool, self.order), n)], dtype=np.float64)
+            return first_rows(pool, n, "d_optimal")
+        return np.asarray(pool[self._select(law_gradient(pool, self.order), n)], dtype=np.float64)
 
     def _select(self, X: Array, n: int) -> list[int]:
         moments = X.T @ X / len(X)
@@ -97,7 +97,7 @@ class DOptimal:
         )
 
 
-def features(W: Array, order: int) -> Array:
+def law_gradient(W: Array, order: int) -> Array:
     """The gradient of the law: shares, and for order 2 their products."""
     if order == 1:
         return W

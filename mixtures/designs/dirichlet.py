@@ -20,7 +20,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
@@ -63,31 +63,31 @@ class Dirichlet:
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
     ) -> Array:
         prior = simplex.temper(domains.natural, self.temperature)
-        pool = feasible.sample(
+        pool = feasible.draw_inside(
             lambda count: self.raw(prior, count, rng), constraints, n * self.oversample, rng
         )
-        rounded = rounded_to(pool, self.minimum)
+        rounded = round_shares(pool, self.minimum)
         fits = constraints.satisfied(rounded)
         # A wide set loses little by rejecting the rest, as published; a narrow one would be empty.
         pool = rounded[fits] if fits.mean() > 0.1 else np.where(fits[:, None], rounded, pool)
-        unique = distinct(pool)
-        return enough(unique[rng.permutation(len(unique))], n, "dirichlet")
+        unique = distinct_rows(pool)
+        return first_rows(unique[rng.permutation(len(unique))], n, "dirichlet")
 
     def raw(self, prior: Array, count: int, rng: np.random.Generator) -> Array:
         """At least `count` draws (n, K) of the whole simplex, equally many at each strength."""
-        grid = strengths(self.least_strength, self.most_strength, self.strengths)
+        grid = strength_grid(self.least_strength, self.most_strength, self.strengths)
         each = -(-count // self.strengths)
-        draws = np.concatenate([dirichlet(prior * s, each, rng) for s in grid])
+        draws = np.concatenate([draw_dirichlet(prior * s, each, rng) for s in grid])
         return draws[rng.permutation(len(draws))]
 
 
-def strengths(least: float, most: float, n: int) -> list[float]:
+def strength_grid(least: float, most: float, n: int) -> list[float]:
     """Concentrations, log-spaced; as `simplex.temper`, the same digits on every processor."""
     inner = np.linspace(math.log10(least), math.log10(most), n).tolist()[1:-1]
     return [least, *(math.pow(10.0, x) for x in inner), most][:n]
 
 
-def dirichlet(alpha: Array, n: int, rng: np.random.Generator) -> Array:
+def draw_dirichlet(alpha: Array, n: int, rng: np.random.Generator) -> Array:
     """Draws (n, K) of a Dirichlet; domains with a concentration of 0 get 0."""
     result = np.zeros((n, alpha.size))
     positive = alpha > 0
@@ -95,7 +95,7 @@ def dirichlet(alpha: Array, n: int, rng: np.random.Generator) -> Array:
     return result
 
 
-def rounded_to(points: Array, minimum: float) -> Array:
+def round_shares(points: Array, minimum: float) -> Array:
     """Shares below `minimum` to zero, the rest to multiples of it that sum to one exactly."""
     if minimum <= 0:
         return points

@@ -9,7 +9,7 @@ from cuvee.mixtures.errors import ConstraintError
 NEAR = 1e-5  # L1 distance below which two mixtures are one, as in RegMix
 
 
-def distinct(points: Array, near: float = NEAR, against: Array | None = None) -> Array:
+def distinct_rows(points: Array, near: float = NEAR, against: Array | None = None) -> Array:
     """The rows that are farther than `near` (L1) from every earlier row, in their order.
 
     Args:
@@ -18,7 +18,7 @@ def distinct(points: Array, near: float = NEAR, against: Array | None = None) ->
         against: (m, K) further rows that must not be copied, such as an earlier sweep's.
     """
     taken = np.zeros((0, points.shape[1])) if against is None else np.atleast_2d(against)
-    member = simplex.groups(np.vstack([taken, points])).tolist()
+    member = simplex.group_rows(np.vstack([taken, points])).tolist()
     seen = set(member[: len(taken)])
     kept: list[Array] = []
     for row, group in zip(points, member[len(taken) :], strict=True):
@@ -34,7 +34,7 @@ def _close(row: Array, taken: Array, kept: list[Array], near: float) -> bool:
     return any(len(o) > 0 and bool((np.abs(o - row).sum(axis=1) <= near).any()) for o in others)
 
 
-def enough(points: Array, n: int, design: str) -> Array:
+def first_rows(points: Array, n: int, design: str) -> Array:
     """The first n rows.
 
     Raises:

@@ -13,8 +13,8 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs.dirichlet import dirichlet, rounded_to, strengths
-from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.dirichlet import draw_dirichlet, round_shares, strength_grid
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
@@ -58,18 +58,18 @@ class Hierarchical:
     def draw(
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
     ) -> Array:
-        pool = feasible.sample(
+        pool = feasible.draw_inside(
             lambda count: self.raw(domains, count, rng), constraints, n * self.oversample, rng
         )
-        rounded = rounded_to(pool, self.minimum)
+        rounded = round_shares(pool, self.minimum)
         fits = constraints.satisfied(rounded)
-        unique = distinct(np.where(fits[:, None], rounded, pool))
-        return enough(unique[rng.permutation(len(unique))], n, "hierarchical")
+        unique = distinct_rows(np.where(fits[:, None], rounded, pool))
+        return first_rows(unique[rng.permutation(len(unique))], n, "hierarchical")
 
     def raw(self, domains: DomainSet, count: int, rng: np.random.Generator) -> Array:
         """At least `count` draws (n, K) of the whole simplex, equally many at each strength."""
         paths = [tuple(name.split(self.separator)) for name in domains.names]
-        grid = strengths(self.least_strength, self.most_strength, self.strengths)
+        grid = strength_grid(self.least_strength, self.most_strength, self.strengths)
         each = -(-count // len(grid))
         rows = [self._level(paths, domains.natural, s, each, rng) for s in grid]
         drawn = np.concatenate(rows)
@@ -87,7 +87,7 @@ class Hierarchical:
         heads = list(dict.fromkeys(path[0] for path in paths))
         members = {head: [i for i, path in enumerate(paths) if path[0] == head] for head in heads}
         prior = simplex.normalized([mass[members[head]].sum() for head in heads])
-        shares = dirichlet(simplex.temper(prior, self.temperature) * strength, count, rng)
+        shares = draw_dirichlet(simplex.temper(prior, self.temperature) * strength, count, rng)
         result = np.zeros((count, len(paths)))
         for column, head in enumerate(heads):
             leaves = members[head]

@@ -13,8 +13,8 @@ import numpy as np
 
 from cuvee.mixtures import ties
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs.distinct import distinct, enough
-from cuvee.mixtures.designs.max_min import spread
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
+from cuvee.mixtures.designs.max_min import farthest_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.registry import register
 
@@ -32,18 +32,18 @@ class Lattice:
         size, best = len(domains), np.zeros((0, len(domains)))
         q = 1
         while math.comb(q + size - 1, size - 1) <= MOST and len(best) < n:
-            points = lattice(size, q)
+            points = lattice_points(size, q)
             best = points[constraints.satisfied(points)]
             q += 1
         if len(best) < n and constraints.most_domains is None:
-            shape = feasible.region(constraints)
-            moved = feasible.clamp(lattice(size, max(q - 1, 1)), shape)
-            best = distinct(np.vstack([best, moved]))
+            shape = feasible.region_of(constraints)
+            moved = feasible.clamp_inside(lattice_points(size, max(q - 1, 1)), shape)
+            best = distinct_rows(np.vstack([best, moved]))
         start = ties.lowest(((best - domains.natural) ** 2).sum(axis=1)) if len(best) else 0
-        return enough(spread(distinct(best), n, start), n, "lattice")
+        return first_rows(farthest_rows(distinct_rows(best), n, start), n, "lattice")
 
 
-def lattice(size: int, q: int) -> Array:
+def lattice_points(size: int, q: int) -> Array:
     """All mixtures of `size` domains with shares in multiples of 1/q, shape (C(q+K-1, K-1), K)."""
     bars = np.array(list(itertools.combinations(range(q + size - 1), size - 1)), dtype=np.int64)
     edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), q + size - 1)])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.constraints import Constraints
-from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError
 from cuvee.mixtures.registry import register
@@ -32,4 +32,6 @@ class LeaveOneOut:
                 rows.append(constraints.project(shares / shares.sum()))
             except ConstraintError:
                 continue
-        return enough(distinct(np.array(rows).reshape(-1, len(domains))), n, "leave_one_out")
+        return first_rows(
+            distinct_rows(np.array(rows).reshape(-1, len(domains))), n, "leave_one_out"
+        )

@@ -11,7 +11,7 @@ import numpy as np
 
 from cuvee.mixtures import ties
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
@@ -41,16 +41,16 @@ class MaxMin:
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
     ) -> Array:
         alpha = np.full(len(domains), self.concentration)
-        pool = distinct(
-            feasible.sample(
+        pool = distinct_rows(
+            feasible.draw_inside(
                 lambda count: rng.dirichlet(alpha, count), constraints, n * self.oversample, rng
             )
         )
         start = ties.lowest(((pool - domains.natural) ** 2).sum(axis=1))
-        return enough(spread(pool, n, start), n, "max_min")
+        return first_rows(farthest_rows(pool, n, start), n, "max_min")
 
 
-def spread(pool: Array, n: int, start: int) -> Array:
+def farthest_rows(pool: Array, n: int, start: int) -> Array:
     """Up to n rows of a pool (P, K), each the farthest from those before, beginning at `start`."""
     if len(pool) <= n:
         return pool

@@ -13,7 +13,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints, Limit
-from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, Domain, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.registry import build, register
@@ -63,10 +63,10 @@ class Reuse:
                 drawn = self.design.draw(groups, folded, count, rng) @ expand.T
             except ConstraintError:
                 break
-            kept = distinct(np.vstack([kept, drawn[constraints.satisfied(drawn)]]))
+            kept = distinct_rows(np.vstack([kept, drawn[constraints.satisfied(drawn)]]))
             if len(kept) >= n:
                 break
-        return enough(kept, n, "reuse")
+        return first_rows(kept, n, "reuse")
 
     def _groups(self, domains: DomainSet) -> tuple[Array, DomainSet]:
         """How groups expand into domains (K, G), and the groups as domains."""

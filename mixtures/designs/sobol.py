@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.registry import register
 
@@ -29,12 +29,14 @@ class Sobol:
     ) -> Array:
         def points(count: int) -> Array:
             sequence = qmc.Sobol(len(domains) - 1, scramble=True, rng=rng)
-            return broken(sequence.random_base2(int(np.ceil(np.log2(count)))))
+            return break_sticks(sequence.random_base2(int(np.ceil(np.log2(count)))))
 
-        return enough(distinct(feasible.sample(points, constraints, n, rng)), n, "sobol")
+        return first_rows(
+            distinct_rows(feasible.draw_inside(points, constraints, n, rng)), n, "sobol"
+        )
 
 
-def broken(cube: Array) -> Array:
+def break_sticks(cube: Array) -> Array:
     """Points (n, K - 1) of the cube as points (n, K) of the simplex; uniform stays uniform."""
     count, size = cube.shape
     exponents = (1.0 / np.arange(size, 0, -1)).tolist()  # the C library's power: see simplex.temper

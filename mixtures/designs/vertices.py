@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs.distinct import distinct, enough
+from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError
 from cuvee.mixtures.registry import register
@@ -38,8 +38,8 @@ class Vertices:
         if self.pairs and n > len(corners):
             middles = [(a + b) / 2 for a, b in itertools.combinations(corners, 2)]
             rows.append(np.array([m for m in middles if bool(constraints.satisfied(m))]))
-        found = distinct(np.concatenate([r.reshape(-1, len(domains)) for r in rows]))
-        return enough(found, n, "vertices")
+        found = distinct_rows(np.concatenate([r.reshape(-1, len(domains)) for r in rows]))
+        return first_rows(found, n, "vertices")
 
 
 def vertex(domains: DomainSet, constraints: Constraints, k: int) -> Array:
@@ -50,7 +50,7 @@ def vertex(domains: DomainSet, constraints: Constraints, k: int) -> Array:
     try:
         return constraints.project(ideal)
     except ConstraintError:
-        return feasible.region(constraints).center
+        return feasible.region_of(constraints).center
 
 
 def _most(constraints: Constraints, k: int) -> float:

@@ -77,7 +77,7 @@ def _sigmoid(p: Array, x: Array, chance: float) -> Array:
     return np.asarray(chance + (top - chance) / (1.0 + np.exp(scaled)), dtype=np.float64)
 
 
-def fit(bits: Array, accuracy: Array, stderr: Array, chance: float) -> BenchmarkMap:
+def fit_map(bits: Array, accuracy: Array, stderr: Array, chance: float) -> BenchmarkMap:
     """Fit the map to runs.
 
     Args:

@@ -13,21 +13,21 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.inference.diagnostics import Sample
+from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.laws import Law
-from cuvee.mixtures.laws.observations import within
+from cuvee.mixtures.laws.observations import check_most
 from cuvee.mixtures.methods import swarm as swarms
 from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence
-from cuvee.mixtures.runs import History, RunResult, table
+from cuvee.mixtures.runs import History, RunResult, score_table
 from cuvee.mixtures.searches import score
 
 CURVE = 2  # sizes of the learning curve below that of the cross-validation
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class Dataset:
     """A history as a law sees it.
 
     Attributes:
@@ -40,8 +40,8 @@ class Evidence:
         foreign: finished runs that belong to another problem.
     """
 
-    sample: Sample
-    narrow: Sample
+    sample: RunTable
+    narrow: RunTable
     problem: Problem
     form: Shape
     narrow_form: Shape
@@ -54,18 +54,18 @@ class Evidence:
         return tuple(run.spec.fingerprint for run in self.runs)
 
 
-def gather(problem: Problem, history: History) -> Evidence:
+def gather_runs(problem: Problem, history: History) -> Dataset:
     """The runs that speak for a problem, as arrays."""
     runs, foreign = swarms.evidence_of(problem, history)
-    W, Y, _ = table(runs, problem.targets)
+    W, Y, _ = score_table(runs, problem.targets)
     rows = swarms.natural_row(problem, W)
     reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
     form = problem.objective.shape(problem.targets, reference)
-    sd, degrees = diagnostics.pooled_deviation(Y, simplex.groups(W))
-    sample = Sample(W, Y, sd if degrees else np.zeros(Y.shape[1]))
+    sd, degrees = diagnostics.pooled_deviation(Y, simplex.group_rows(W))
+    sample = RunTable(W, Y, sd if degrees else np.zeros(Y.shape[1]))
     names = problem.objective.targets
     columns = [problem.targets.index(name) for name in names]
-    return Evidence(
+    return Dataset(
         sample=sample,
         narrow=sample.columns(columns),
         problem=replace(problem, targets=names),
@@ -76,8 +76,8 @@ def gather(problem: Problem, history: History) -> Evidence:
     )
 
 
-def compare(
-    laws: tuple[Law, ...], found: Evidence, count: int, rng: np.random.Generator
+def compare_laws(
+    laws: tuple[Law, ...], found: Dataset, count: int, rng: np.random.Generator
 ) -> tuple[int, tuple[LawEvidence, ...], tuple[str, ...]]:
     """Cross-validate laws on the same folds.
 
@@ -90,24 +90,24 @@ def compare(
         EvidenceError: no law can be fitted to so few runs.
     """
     split, *children = rng.spawn(1 + len(laws))
-    parts = diagnostics.folds(simplex.groups(found.sample.W), count, split)
+    parts = diagnostics.grouped_folds(simplex.group_rows(found.sample.W), count, split)
     results: dict[int, LawEvidence] = {}
     refused: list[str] = []
     for i, (law, child) in enumerate(zip(laws, children, strict=True)):
         try:
-            within(law, len(found.sample.W))
-            held = diagnostics.held_out(law, found.sample, parts, child)
+            check_most(law, len(found.sample.W))
+            held = diagnostics.cross_validate(law, found.sample, parts, child)
         except EvidenceError as error:
             refused.append(f"{_name(law)} was left out: {error}")
             continue
-        results[i] = diagnostics.evidence(_name(law), found.sample, held, found.form)
+        results[i] = diagnostics.law_evidence(_name(law), found.sample, held, found.form)
     if not results:
         raise EvidenceError("no law can be fitted. " + ". ".join(refused))
     top = max(round(result.spearman, 6) for result in results.values())
     first = [i for i, result in results.items() if round(result.spearman, 6) == top]
     best = first[ties.lowest(np.array([results[i].error for i in first]))]
     curve = diagnostics.learning_curve(
-        score.coarser(laws[best]),
+        score.cheaper(laws[best]),
         found.narrow,
         found.narrow_form,
         parts,
@@ -120,13 +120,13 @@ def compare(
     return best, tuple(results.values()), tuple(refused)
 
 
-def enough(law: Law, found: Evidence, count: int, rng: np.random.Generator) -> None:
+def check_folds(law: Law, found: Dataset, count: int, rng: np.random.Generator) -> None:
     """Check that a law can be cross-validated, as `compare` would find.
 
     Raises:
         EvidenceError: a fold leaves too few runs for a fit.
     """
-    parts = diagnostics.folds(simplex.groups(found.sample.W), count, rng.spawn(1)[0])
+    parts = diagnostics.grouped_folds(simplex.group_rows(found.sample.W), count, rng.spawn(1)[0])
     left = len(found.sample.W) - max(len(part) for part in parts)
     least = law.rows(found.sample.W.shape[1])
     if left < least:
@@ -140,9 +140,9 @@ def _name(law: Any) -> str:
     return str(getattr(law, "name", type(law).__name__))
 
 
-def best_observed(problem: Problem, found: Evidence) -> Array:
+def best_observed(problem: Problem, found: Dataset) -> Array:
     """The feasible mixture (K,) with the lowest observed objective, averaged over its seeds."""
-    membership = simplex.groups(found.sample.W)
+    membership = simplex.group_rows(found.sample.W)
     count = int(membership.max()) + 1
     W = np.array([found.sample.W[membership == g][0] for g in range(count)])
     Y = np.array([found.sample.Y[membership == g].mean(axis=0) for g in range(count)])

@@ -50,7 +50,7 @@ def decision_accuracy(observed: Array, predicted: Array) -> float:
     return float(agree[counts].mean())
 
 
-def folds(membership: Rows, count: int, rng: np.random.Generator) -> list[Rows]:
+def grouped_folds(membership: Rows, count: int, rng: np.random.Generator) -> list[Rows]:
     """Row numbers of each fold; a group lies in one fold, folds hold equally many groups.
 
     Raises:
@@ -67,7 +67,7 @@ def folds(membership: Rows, count: int, rng: np.random.Generator) -> list[Rows]:
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class HeldOutScores:
     """Predictions for runs that the law had not seen.
 
     Attributes:
@@ -80,7 +80,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class RunTable:
     """Runs as arrays.
 
     Attributes:
@@ -107,23 +107,25 @@ class Sample:
         span = REACH * (high - low)
         return np.where(low > 0, np.maximum(low - span, 0.0), low - span), high + span
 
-    def columns(self, columns: Sequence[int]) -> "Sample":
+    def columns(self, columns: Sequence[int]) -> "RunTable":
         """The sample with some of its targets."""
         chosen = list(columns)
-        return Sample(self.W, self.Y[:, chosen], self.noise[chosen])
+        return RunTable(self.W, self.Y[:, chosen], self.noise[chosen])
 
 
-def held_out(law: Law, sample: Sample, parts: list[Rows], rng: np.random.Generator) -> HeldOut:
+def cross_validate(
+    law: Law, sample: RunTable, parts: list[Rows], rng: np.random.Generator
+) -> HeldOutScores:
     """Every row predicted by the law fitted to the folds that it is not in."""
     mean, sd = np.empty_like(sample.Y), np.empty_like(sample.Y)
     for part in parts:
         rest = np.setdiff1d(np.arange(len(sample.W)), part)
         prediction = sample.fit(law, rest, rng).predict(sample.W[part])
         mean[part], sd[part] = np.clip(prediction.mean, *sample.reach), prediction.sd
-    return HeldOut(mean, sd)
+    return HeldOutScores(mean, sd)
 
 
-def evidence(name: str, sample: Sample, found: HeldOut, form: Shape) -> LawEvidence:
+def law_evidence(name: str, sample: RunTable, found: HeldOutScores, form: Shape) -> LawEvidence:
     """What held-out predictions say of a law, for an objective of a given shape.
 
     Floors do not enter: the objective is taken at its level, which is always finite.
@@ -145,7 +147,7 @@ def evidence(name: str, sample: Sample, found: HeldOut, form: Shape) -> LawEvide
 
 def learning_curve(
     law: Law,
-    sample: Sample,
+    sample: RunTable,
     form: Shape,
     parts: list[Rows],
     *,
@@ -195,7 +197,7 @@ def noise_floor(W: Array, Y: Array, targets: Sequence[str], form: Shape) -> tupl
 
     The spread over mixtures is that of the groups' means.
     """
-    membership = simplex.groups(W)
+    membership = simplex.group_rows(W)
     values = np.column_stack([Y, form.level(Y)])
     seeds, degrees = pooled_deviation(values, membership)
     if degrees == 0:
@@ -209,7 +211,7 @@ def noise_floor(W: Array, Y: Array, targets: Sequence[str], form: Shape) -> tupl
     )
 
 
-def resampled(membership: Rows, least: int, rng: np.random.Generator) -> Rows:
+def bootstrap_rows(membership: Rows, least: int, rng: np.random.Generator) -> Rows:
     """Rows of a bootstrap sample: groups drawn with replacement, at least `least` rows in all."""
     count = int(membership.max()) + 1
     members = [np.flatnonzero(membership == group) for group in range(count)]
@@ -219,16 +221,19 @@ def resampled(membership: Rows, least: int, rng: np.random.Generator) -> Rows:
     return np.sort(np.concatenate(drawn))
 
 
-def refits(law: Law, sample: Sample, count: int, rng: np.random.Generator) -> list[FittedLaw]:
+def bootstrap_fits(
+    law: Law, sample: RunTable, count: int, rng: np.random.Generator
+) -> list[FittedLaw]:
     """The law fitted to `count` bootstrap samples of the mixtures."""
-    membership, least = simplex.groups(sample.W), law.rows(sample.W.shape[1])
+    membership, least = simplex.group_rows(sample.W), law.rows(sample.W.shape[1])
     return [
-        sample.fit(law, resampled(membership, least, child), child) for child in rng.spawn(count)
+        sample.fit(law, bootstrap_rows(membership, least, child), child)
+        for child in rng.spawn(count)
     ]
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedMean:
     """The mean of paired differences.
 
     Attributes:
@@ -246,7 +251,7 @@ class Paired:
     n: int
 
 
-def paired(differences: Sequence[float], level: float = LEVEL) -> Paired:
+def paired_mean(differences: Sequence[float], level: float = LEVEL) -> PairedMean:
     """Student's t interval and one-sided test of paired differences (positive is better).
 
     Raises:
@@ -263,7 +268,7 @@ def paired(differences: Sequence[float], level: float = LEVEL) -> Paired:
         p = float(stats.t.sf(mean / error, values.size - 1))
     else:
         p = 0.0 if mean > 0 else 1.0
-    return Paired(mean, mean - half, mean + half, p, int(values.size))
+    return PairedMean(mean, mean - half, mean + half, p, int(values.size))
 
 
 def holm(probabilities: Sequence[float]) -> tuple[float, ...]:

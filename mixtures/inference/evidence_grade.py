@@ -24,7 +24,9 @@ SHOWN = 10  # domains named one by one
 RATIO = 2.0  # spread over mixtures to spread over seeds below which a target is mostly noise
 
 
-def judge(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> Recommendation:
+def grade_evidence(
+    draft: Recommendation, problem: Problem, W: Array, foreign: int
+) -> Recommendation:
     """The recommendation with its verdict and warnings.
 
     Args:
@@ -49,36 +51,36 @@ def judge(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> Re
             f"strong: ready to be confirmed; predicted gain over natural {gain.mean:.4f} "
             f"[{gain.low:.4f}, {gain.high:.4f}] bits per byte"
         )
-    return thin_first(replace(draft, verdict=verdict, warnings=warnings), problem, W)
+    return mark_unmeasured(replace(draft, verdict=verdict, warnings=warnings), problem, W)
 
 
-def thin_first(answer: Recommendation, problem: Problem, W: Array) -> Recommendation:
+def mark_unmeasured(answer: Recommendation, problem: Problem, W: Array) -> Recommendation:
     """The recommendation with what was not measured first: domains that hardly any run drew from.
 
     The interval of such a share is what the constraints allow: refits of a law to runs that do not
     draw from a domain agree on its share, and know nothing of it.
     """
-    few, (low, high), w = thin(problem, W), problem.constraints.bounds, answer.weights
+    few, (low, high), w = rarely_drawn(problem, W), problem.constraints.bounds, answer.weights
     intervals = list(answer.intervals)
     for k in few:
         intervals[k] = (float(min(low[k], w[k])), float(max(high[k], w[k])))
-    warnings = (*unmeasured(few, answer, answer.epochs), *answer.warnings)
+    warnings = (*unmeasured_lines(few, answer, answer.epochs), *answer.warnings)
     return replace(answer, intervals=tuple(intervals), warnings=warnings)
 
 
-def thin(problem: Problem, W: Array) -> dict[int, tuple[int, int]]:
+def rarely_drawn(problem: Problem, W: Array) -> dict[int, tuple[int, int]]:
     """Domains whose share is free and that fewer than `THIN` of the mixtures W (N, K) drew from.
 
     Returns:
         By position: the mixtures that did, and their runs.
     """
     low, high = problem.constraints.bounds
-    drawn, member = simplex.SAME < W, simplex.groups(W)
+    drawn, member = simplex.SAME < W, simplex.group_rows(W)
     counts = {k: len(set(member[drawn[:, k]].tolist())) for k in np.flatnonzero(high - low > 1e-6)}
     return {int(k): (count, int(drawn[:, k].sum())) for k, count in counts.items() if count < THIN}
 
 
-def unmeasured(
+def unmeasured_lines(
     few: Mapping[int, tuple[int, int]], answer: Recommendation, epochs: Sequence[float]
 ) -> tuple[str, ...]:
     """A sentence for each domain that hardly any run drew from (see `thin`).
@@ -117,7 +119,7 @@ def _law(draft: Recommendation) -> tuple[str, ...]:
 
 
 def _rows(draft: Recommendation, W: Array) -> tuple[str, ...]:
-    distinct = int(simplex.groups(W).max()) + 1
+    distinct = int(simplex.group_rows(W).max()) + 1
     needed = MIXTURES * len(draft.domains)
     if distinct >= needed:
         return ()
@@ -152,7 +154,7 @@ def _warnings(draft: Recommendation, problem: Problem, W: Array, foreign: int) -
     widest = float(diagnostics.leverage(W, W).max()) * (1 + TOUCHING)
     if float(diagnostics.leverage(W, point)[0]) > widest:
         found.append("the recommended mixture lies beyond the mixtures tried: the law extrapolates")
-    found += mostly_noise(draft.noise, problem.objective.targets, RATIO)
+    found += noisy_targets(draft.noise, problem.objective.targets, RATIO)
     if not bool(problem.constraints.satisfied(problem.domains.natural)):
         found.append("the natural mixture itself breaks a constraint; it is shown for comparison")
     if dict(draft.gains)["best observed"].mean < -ties.ROUNDING:
@@ -160,7 +162,7 @@ def _warnings(draft: Recommendation, problem: Problem, W: Array, foreign: int) -
     return tuple(found)
 
 
-def mostly_noise(noise: Sequence[Noise], targets: Sequence[str], ratio: float) -> tuple[str, ...]:
+def noisy_targets(noise: Sequence[Noise], targets: Sequence[str], ratio: float) -> tuple[str, ...]:
     """The warning that names the targets whose signal to noise is below a ratio, if any is."""
     noisy = [n.target for n in noise if n.target in targets and n.ratio < ratio]
     if not noisy:

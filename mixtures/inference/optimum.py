@@ -21,7 +21,7 @@ BEYOND = "the law predicts scores that no run comes near"
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class Optimum:
     """What a fitted law and its refits choose and predict.
 
     Attributes:
@@ -44,20 +44,20 @@ class Chosen:
     cut: tuple[str, ...] = ()
 
 
-def decide(law: FittedLaw, search: Search, problem: Problem, seed: int) -> tuple[Array, Array]:
+def search_law(law: FittedLaw, search: Search, problem: Problem, seed: int) -> tuple[Array, Array]:
     """What a fitted law chooses (K,), and what it predicts of the natural mixture (M,)."""
     reference = law.predict(problem.domains.natural[None]).mean[0]
     return search.choose(law, problem, reference, np.random.default_rng(seed)), reference
 
 
-def decided(
+def search_refits(
     laws: tuple[FittedLaw, Sequence[FittedLaw]],
     search: Search,
     posed: tuple[Problem, Reach],
     baselines: Array,
     *,
     rng: np.random.Generator,
-) -> Chosen:
+) -> Optimum:
     """What a fitted law and its refits choose.
 
     Args:
@@ -69,11 +69,11 @@ def decided(
     """
     seed = int(rng.integers(2**31))
     (problem, reach), (fitted, again) = posed, laws
-    weights, reference = decide(fitted, search, problem, seed)
+    weights, reference = search_law(fitted, search, problem, seed)
     points = np.vstack([weights, baselines])
     levels, beyond = _levels(fitted, points, (problem, reach), reference)
-    coarse = score.coarser(search)
-    found = [decide(refit, coarse, problem, seed) for refit in again]
+    coarse = score.cheaper(search)
+    found = [search_law(refit, coarse, problem, seed) for refit in again]
     optima = np.array([w for w, _ in found])
     said = [
         _levels(refit, np.vstack([points, optima]), (problem, reach), ref)
@@ -81,7 +81,7 @@ def decided(
     ]
     every = np.array([value for value, _ in said])
     strayed = sum(bool(over[: len(points)].any()) for _, over in said)
-    return Chosen(
+    return Optimum(
         weights=weights,
         points=points,
         levels=levels,
@@ -117,21 +117,21 @@ def _cut(fitted: bool, strayed: int, refits: int) -> tuple[str, ...]:
     )
 
 
-def around(mean: float, values: Array) -> Estimate:
+def refit_interval(mean: float, values: Array) -> Estimate:
     """A value with the central interval of its refits, widened to hold the value itself."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(mean), float(min(low, mean)), float(max(high, mean)))
 
 
-def gains_of(names: tuple[str, ...], chosen: Chosen) -> tuple[tuple[str, Estimate], ...]:
+def baseline_gains(names: tuple[str, ...], chosen: Optimum) -> tuple[tuple[str, Estimate], ...]:
     """Predicted gain over each baseline, with the interval of the refits' paired differences."""
     over = chosen.levels - chosen.levels[0]
     refits = chosen.refit_levels - chosen.refit_levels[:, :1]
-    return tuple((names[p], around(over[p], refits[:, p])) for p in range(1, len(names)))
+    return tuple((names[p], refit_interval(over[p], refits[:, p])) for p in range(1, len(names)))
 
 
-def candidates_of(
-    names: tuple[str, ...], chosen: Chosen, fitted: FittedLaw, reach: Reach
+def predict_candidates(
+    names: tuple[str, ...], chosen: Optimum, fitted: FittedLaw, reach: Reach
 ) -> tuple[Candidate, ...]:
     """The mixtures compared, with intervals: of the objective by refits, of targets by the law.
 
@@ -144,7 +144,7 @@ def candidates_of(
         Candidate(
             name=name,
             weights=tuple(map(float, chosen.points[p])),
-            objective=around(chosen.levels[p], chosen.refit_levels[:, p]),
+            objective=refit_interval(chosen.levels[p], chosen.refit_levels[:, p]),
             targets=tuple(
                 Estimate(*map(float, ends)) for ends in zip(mean[p], low[p], high[p], strict=True)
             ),

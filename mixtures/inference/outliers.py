@@ -41,14 +41,14 @@ class Outlier:
     text: str
 
 
-def find(runs: Sequence[RunResult], targets: Sequence[str]) -> tuple[Outlier, ...]:
+def find_outliers(runs: Sequence[RunResult], targets: Sequence[str]) -> tuple[Outlier, ...]:
     """Every outlier among finished runs."""
-    return (*spikes(runs), *seeds(runs, targets))
+    return (*loss_spikes(runs), *far_seeds(runs, targets))
 
 
-def warnings(runs: Sequence[RunResult], targets: Sequence[str]) -> tuple[str, ...]:
+def outlier_warnings(runs: Sequence[RunResult], targets: Sequence[str]) -> tuple[str, ...]:
     """One sentence per kind that occurs."""
-    found = find(runs, targets)
+    found = find_outliers(runs, targets)
     texts = []
     for kind, title in (("spike", "loss spikes"), ("seed", "seeds far from their group")):
         own = [o for o in found if o.kind == kind]
@@ -58,7 +58,7 @@ def warnings(runs: Sequence[RunResult], targets: Sequence[str]) -> tuple[str, ..
     return tuple(texts)
 
 
-def spikes(runs: Sequence[RunResult]) -> tuple[Outlier, ...]:
+def loss_spikes(runs: Sequence[RunResult]) -> tuple[Outlier, ...]:
     """Runs whose training loss jumped above its running median."""
     found = []
     for run in runs:
@@ -84,13 +84,13 @@ def _jumps(losses: Array) -> tuple[Array, Array]:
     return off / max(typical, 1e-9), off / np.maximum(np.abs(middle), 1e-9)
 
 
-def seeds(runs: Sequence[RunResult], targets: Sequence[str]) -> tuple[Outlier, ...]:
+def far_seeds(runs: Sequence[RunResult], targets: Sequence[str]) -> tuple[Outlier, ...]:
     """Runs far from the other seeds of the same training, by externally studentized residuals.
 
     The deviation is pooled over all groups without the run itself; a run is named where its
     residual would be this large by chance in fewer than `ALARM` of such studies (Bonferroni).
     """
-    number = iter(simplex.groups([s.weights for r in runs for s in r.spec.stages]).tolist())
+    number = iter(simplex.group_rows([s.weights for r in runs for s in r.spec.stages]).tolist())
     stages = [tuple((next(number), s.share) for s in r.spec.stages) for r in runs]
     keys = [
         (r.spec.size, r.spec.tokens, own, r.spec.controller)

@@ -21,7 +21,7 @@ from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
 from cuvee.mixtures.registry import describe
-from cuvee.mixtures.runs import Failed, History, RunResult, RunSpec, canonical, finished
+from cuvee.mixtures.runs import Failed, History, RunResult, RunSpec, canonical_json, finished_runs
 
 RECOMMENDED = "recommended"
 
@@ -55,7 +55,7 @@ def conclude(
         "uniform": uniform,
         **(others or {}),
     }
-    known = {run.spec.fingerprint: run for run in finished(history)}
+    known = {run.spec.fingerprint: run for run in finished_runs(history)}
     runs = {
         name: [known[s.fingerprint] for s in specs if s.fingerprint in known]
         for name, specs in named.items()
@@ -81,9 +81,9 @@ def conclude(
         noise=diagnostics.noise_floor(W, scores(fixed, problem), problem.targets, form),
         active=problem.constraints.active(answer.weights),
         epochs=tuple(map(float, problem.domains.epochs(answer.weights, problem.full_tokens))),
-        evidence=tuple(run.spec.fingerprint for run in finished(history)),
+        evidence=tuple(run.spec.fingerprint for run in finished_runs(history)),
         failed=sum(isinstance(run, Failed) for run in history),
-        method=canonical(describe(method)),
+        method=canonical_json(describe(method)),
         trajectory=answer.trajectory,
     )
     return _judged(draft, answer, unpaired)
@@ -141,7 +141,7 @@ def _gains(
         if len(pairs) < 2:
             unpaired.append(name)
             continue
-        gain = diagnostics.paired(pairs)
+        gain = diagnostics.paired_mean(pairs)
         gains.append((name, Estimate(gain.mean, gain.low, gain.high)))
     return tuple(gains), tuple(unpaired)
 

@@ -14,7 +14,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError
-from cuvee.mixtures.inference.diagnostics import Sample
+from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction
 from cuvee.mixtures.objectives import Objective, WeightedMean
 from cuvee.mixtures.problem import Problem
@@ -52,10 +52,10 @@ def divergence(W: Array, natural: Array) -> Array:
     return np.array([simplex.kl(w, natural) for w in W], dtype=np.float64)
 
 
-def front(
+def report_front(
     law: Law,
     problem: Problem,
-    sample: Sample,
+    sample: RunTable,
     marks: tuple[tuple[str, Array], ...],
     rng: np.random.Generator,
 ) -> Front | None:
@@ -73,7 +73,7 @@ def front(
     narrow = sample.columns([problem.targets.index(name) for name in targets])
     fit_rng, draw_rng = rng.spawn(2)
     every = np.arange(len(narrow.W))[:: -(-len(narrow.W) // ROWS)]
-    fitted = narrow.fit(score.coarser(law), every, fit_rng)
+    fitted = narrow.fit(score.cheaper(law), every, fit_rng)
     shown = Distant(fitted, natural)
     reference = shown.predict(natural[None]).mean[0]
     posed = replace(problem, targets=(*targets, DISTANCE), objective=first)
@@ -131,7 +131,7 @@ def _rows(
     pair = (posed.objective, second)
     if apart:
         pair = (_tied(pair[0], pair[1]), _tied(pair[1], pair[0]))
-    found = pareto.front(law, problem, pair, reference=reference, rng=rng, points=WANTED)
+    found = pareto.pareto_front(law, problem, pair, reference=reference, rng=rng, points=WANTED)
     return np.array([point.weights for point in found])
 
 

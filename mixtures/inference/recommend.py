@@ -11,15 +11,21 @@ import numpy as np
 from cuvee.mixtures import simplex, surface
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics, outliers, pareto
-from cuvee.mixtures.inference.dataset import Evidence, best_observed, compare, enough, gather
-from cuvee.mixtures.inference.evidence_grade import judge
+from cuvee.mixtures.inference.dataset import (
+    Dataset,
+    best_observed,
+    check_folds,
+    compare_laws,
+    gather_runs,
+)
+from cuvee.mixtures.inference.evidence_grade import grade_evidence
 from cuvee.mixtures.inference.optimum import (
-    Chosen,
-    around,
-    candidates_of,
-    decide,
-    decided,
-    gains_of,
+    Optimum,
+    baseline_gains,
+    predict_candidates,
+    refit_interval,
+    search_law,
+    search_refits,
 )
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.methods import swarm as swarms
@@ -27,21 +33,21 @@ from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import describe
-from cuvee.mixtures.runs import Failed, History, Stage, canonical
+from cuvee.mixtures.runs import Failed, History, Stage, canonical_json
 from cuvee.mixtures.searches import Search, score
 
 FAST_REFITS, SLOW_REFITS = 50, 10
 
 
-def choose(
+def choose_mixture(
     law: Law,
     search: Search,
-    found: Evidence,
+    found: Dataset,
     baselines: Array,
     *,
     refits: int | None,
     rng: np.random.Generator,
-) -> Chosen:
+) -> Optimum:
     """Fit, search, and do both again on bootstrap samples.
 
     The search's generator is the same for every refit, so that what they find differs by the data
@@ -51,24 +57,24 @@ def choose(
     fitted = found.narrow.fit(law, np.arange(len(found.narrow.W)), fit_rng)
     fast = score.exponential(fitted) is not None
     count = refits or (FAST_REFITS if fast else SLOW_REFITS)
-    again = diagnostics.refits(score.coarser(law), found.narrow, count, boot_rng)
+    again = diagnostics.bootstrap_fits(score.cheaper(law), found.narrow, count, boot_rng)
     laws, reach = (fitted, again), found.narrow.reach
-    return decided(laws, search, (found.problem, reach), baselines, rng=search_rng)
+    return search_refits(laws, search, (found.problem, reach), baselines, rng=search_rng)
 
 
-def recommend(
+def recommend_mixture(
     swarm: Swarm,
     problem: Problem,
     history: History,
     rng: np.random.Generator,
 ) -> Recommendation:
     """The mixture that the runs speak for, judged; arguments and errors as `draft`."""
-    found = gather(problem, history)
-    unjudged = draft(swarm, problem, history, rng)
-    return judge(unjudged, problem, found.sample.W, found.foreign)
+    found = gather_runs(problem, history)
+    unjudged = draft_answer(swarm, problem, history, rng)
+    return grade_evidence(unjudged, problem, found.sample.W, found.foreign)
 
 
-def draft(
+def draft_answer(
     swarm: Swarm,
     problem: Problem,
     history: History,
@@ -89,12 +95,14 @@ def draft(
     """
     _, laws, search = swarms.parts(swarm)
     compare_rng, choose_rng, fit_rng, front_rng, surface_rng = rng.spawn(5)
-    found = gather(problem, history)
-    best, tried, refused = compare(laws, found, swarm.folds, compare_rng)
+    found = gather_runs(problem, history)
+    best, tried, refused = compare_laws(laws, found, swarm.folds, compare_rng)
     baselines = np.vstack(
         [problem.domains.natural, problem.domains.uniform, best_observed(problem, found)]
     )
-    chosen = choose(laws[best], search, found, baselines, refits=swarm.refits, rng=choose_rng)
+    chosen = choose_mixture(
+        laws[best], search, found, baselines, refits=swarm.refits, rng=choose_rng
+    )
     fitted = found.sample.fit(laws[best], np.arange(len(found.sample.W)), fit_rng)
     names = ("recommended", "natural", "uniform", "best observed")
     noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.form)
@@ -106,30 +114,34 @@ def draft(
         stages=(Stage(tuple(map(float, weights))),),
         intervals=tuple(
             (e.low, e.high)
-            for e in (around(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights)))
+            for e in (
+                refit_interval(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights))
+            )
         ),
-        candidates=candidates_of(names, chosen, fitted, found.sample.reach),
-        gains=gains_of(names, chosen),
+        candidates=predict_candidates(names, chosen, fitted, found.sample.reach),
+        gains=baseline_gains(names, chosen),
         laws=tried,
         noise=noise,
         active=problem.constraints.active(weights),
         epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
         evidence=found.fingerprints,
         failed=failed,
-        warnings=(*chosen.cut, *refused, *outliers.warnings(found.runs, problem.targets)),
-        method=canonical(describe(swarm)),
-        front=pareto.front(
+        warnings=(*chosen.cut, *refused, *outliers.outlier_warnings(found.runs, problem.targets)),
+        method=canonical_json(describe(swarm)),
+        front=pareto.report_front(
             laws[best],
             problem,
             found.sample,
             tuple(zip(names, chosen.points, strict=True)),
             front_rng,
         ),
-        surface=surface.interpolate(fitted, problem.constraints, chosen.points, surface_rng),
+        surface=surface.law_surface(fitted, problem.constraints, chosen.points, surface_rng),
     )
 
 
-def pick(swarm: Swarm, problem: Problem, history: History, rng: np.random.Generator) -> Array:
+def pick_shares(
+    swarm: Swarm, problem: Problem, history: History, rng: np.random.Generator
+) -> Array:
     """The shares (K,) that `recommend` would give, to the bit, without what it says of them.
 
     For studies of many recommendations, where refits would be most of the work: they give
@@ -140,15 +152,15 @@ def pick(swarm: Swarm, problem: Problem, history: History, rng: np.random.Genera
     """
     _, laws, search = swarms.parts(swarm)
     compare_rng, choose_rng, *_ = rng.spawn(5)
-    found = gather(problem, history)
+    found = gather_runs(problem, history)
     best = 0
     if len(laws) > 1:
-        best, _, _ = compare(laws, found, swarm.folds, compare_rng)
+        best, _, _ = compare_laws(laws, found, swarm.folds, compare_rng)
     else:
-        enough(laws[0], found, swarm.folds, compare_rng)
+        check_folds(laws[0], found, swarm.folds, compare_rng)
     fit_rng, _, search_rng = choose_rng.spawn(3)
     fitted = found.narrow.fit(laws[best], np.arange(len(found.narrow.W)), fit_rng)
-    weights, _ = decide(fitted, search, found.problem, int(search_rng.integers(2**31)))
+    weights, _ = search_law(fitted, search, found.problem, int(search_rng.integers(2**31)))
     return _clean(weights)
 
 

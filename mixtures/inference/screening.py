@@ -17,7 +17,7 @@ from cuvee.mixtures.methods import swarm
 from cuvee.mixtures.objectives import Objective, WeightedMean
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Noise, Recommendation
-from cuvee.mixtures.runs import History, RunSpec, finished, table
+from cuvee.mixtures.runs import History, RunSpec, finished_runs, score_table
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Screened:
         left = self.problem(problem, history)
         answer = self.method.recommend(left, history, rng)
         targets = left.objective.targets
-        usual = evidence_grade.mostly_noise(answer.noise, targets, evidence_grade.RATIO)
+        usual = evidence_grade.noisy_targets(answer.noise, targets, evidence_grade.RATIO)
         kept = tuple(line for line in answer.warnings if line not in usual)
-        flagged = evidence_grade.mostly_noise(answer.noise, targets, self.least_signal)
+        flagged = evidence_grade.noisy_targets(answer.noise, targets, self.least_signal)
         dropped = _without(problem.objective.targets, targets)
         first = tuple(line for line in kept if line.startswith("not measured: "))
         rest = tuple(line for line in kept if line not in first)
@@ -78,14 +78,14 @@ class Screened:
         noisy = tuple(n.target for n in self.noisy(problem, history) if n.target in targets)
         if not noisy:
             return problem
-        return replace(problem, objective=without(problem.objective, noisy))
+        return replace(problem, objective=drop_targets(problem.objective, noisy))
 
     def noisy(self, problem: Problem, history: History) -> tuple[Noise, ...]:
         """Targets below the ratio, of the objective or not; none where no seed was repeated."""
-        runs = tuple(r for r in finished(history) if swarm.belongs(problem, r.spec))
+        runs = tuple(r for r in finished_runs(history) if swarm.belongs(problem, r.spec))
         if not runs:
             return ()
-        W, Y, _ = table(runs, problem.targets)
+        W, Y, _ = score_table(runs, problem.targets)
         form = problem.objective.shape(problem.targets, Y.mean(axis=0))
         floor = diagnostics.noise_floor(W, Y, problem.targets, form)
         return tuple(
@@ -105,14 +105,14 @@ class Screened:
         )
 
 
-def without(objective: Objective, dropped: tuple[str, ...]) -> WeightedMean:
+def drop_targets(objective: Objective, dropped: tuple[str, ...]) -> WeightedMean:
     """A mean without some of its targets. What is left of a family keeps the family's weight.
 
     Raises:
         EvidenceError: nothing is left.
         RecipeError: the objective is not a mean.
     """
-    mean = check(objective)
+    mean = require_mean(objective)
     members = {name: _without(targets, dropped) for name, targets in mean.families}
     weights = tuple(
         (name, weight) for name, weight in mean.weights if members.get(name, name not in dropped)
@@ -126,7 +126,7 @@ def without(objective: Objective, dropped: tuple[str, ...]) -> WeightedMean:
     return WeightedMean(weights, tuple((name, left) for name, left in members.items() if left))
 
 
-def check(objective: Objective) -> WeightedMean:
+def require_mean(objective: Objective) -> WeightedMean:
     """The objective as a mean, of which targets can be left out.
 
     Raises:

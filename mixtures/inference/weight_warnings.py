@@ -21,7 +21,7 @@ ENOUGH = 5
 SHIFT = 0.05  # difference of a share between units that a reader must know of
 
 
-def converted(domains: DomainSet, weights: Array, unit: str) -> Array:
+def convert_shares(domains: DomainSet, weights: Array, unit: str) -> Array:
     """Shares of tokens (K,) as shares of another unit, "bytes" or "documents".
 
     Raises:
@@ -33,7 +33,9 @@ def converted(domains: DomainSet, weights: Array, unit: str) -> Array:
     return simplex.normalized(np.asarray(weights) * per_token)
 
 
-def alarms(domains: DomainSet, start: Array, samples: Array, last: Array) -> tuple[str, ...]:
+def weight_warnings(
+    domains: DomainSet, start: Array, samples: Array, last: Array
+) -> tuple[str, ...]:
     """What is wrong with weights that moved, worst first.
 
     Args:
@@ -51,11 +53,11 @@ def alarms(domains: DomainSet, start: Array, samples: Array, last: Array) -> tup
     )
 
 
-def units(domains: DomainSet, weights: Array) -> tuple[str, ...]:
+def unit_warnings(domains: DomainSet, weights: Array) -> tuple[str, ...]:
     """What the shares are in other units, where that is not nearly the same."""
     told = []
     for unit in ("bytes", "documents"):
-        other = converted(domains, weights, unit)
+        other = convert_shares(domains, weights, unit)
         if float(np.abs(other - weights).max()) > SHIFT:
             shares = ", ".join(f"{n} {w:.1%}" for n, w in domains.mapping(other).items())
             told.append(f"these shares of tokens are other shares of {unit}: {shares}")

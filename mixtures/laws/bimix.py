@@ -24,7 +24,7 @@ STARTS = ((0.3, 1e-2), (1.0, 1e-2), (0.3, 1e-1))  # of (alpha, e)
 
 @register("law", "bimix")
 @dataclass(frozen=True)
-class BiMix:
+class BiMixLaw:
     """The law without parameters."""
 
     def rows(self, domains: int) -> int:

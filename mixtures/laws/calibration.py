@@ -22,7 +22,7 @@ LEVEL = 0.90
 RATE = 0.3  # errors fall as N^-RATE: 0.3 to 0.5 on training rows of the RegMix tables
 
 
-def factor(residuals: Array, sd: Array) -> Array:
+def width_factor(residuals: Array, sd: Array) -> Array:
     """What to multiply the standard deviations with, per target (M,).
 
     The 90 % quantile of |residual| / sd over that of a normal distribution. The conformal
@@ -37,7 +37,7 @@ def factor(residuals: Array, sd: Array) -> Array:
     return np.asarray(np.maximum(ratios / NORMAL_90, 1e-12), dtype=np.float64)
 
 
-def folds(rows: int, count: int, rng: np.random.Generator) -> tuple[Rows, ...]:
+def random_folds(rows: int, count: int, rng: np.random.Generator) -> tuple[Rows, ...]:
     """Rows dealt at random to `count` folds of nearly equal size, as arrays of positions."""
     order = rng.permutation(rows)
     return tuple(np.sort(order[i::count]) for i in range(min(count, rows)))
@@ -62,7 +62,7 @@ class Width:
         return np.outer(self.factor, np.exp(self.slope * (covariate - self.level)))
 
 
-def refits(
+def fold_width(
     y: Array,
     covariate: Array,
     count: int,
@@ -85,7 +85,7 @@ def refits(
     """
     refit, rng = refit_rng
     residuals, sd = np.empty_like(y), np.empty_like(y)
-    for fold in folds(y.shape[1], count, rng):
+    for fold in random_folds(y.shape[1], count, rng):
         kept = np.setdiff1d(np.arange(y.shape[1]), fold)
         mean, variance = refit(kept, fold)
         residuals[:, fold] = y[:, fold] - mean
@@ -97,4 +97,4 @@ def refits(
     slope = float(h @ (logs - logs.mean()) / (h @ h + 1.0))
     sd = sd * np.exp(slope * h)
     fewer = (1.0 - 1.0 / count) ** RATE
-    return Width(factor(residuals.T, sd.T) * fewer, slope, level)
+    return Width(width_factor(residuals.T, sd.T) * fewer, slope, level)

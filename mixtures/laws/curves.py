@@ -12,7 +12,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.laws import Prediction, calibration, least_squares
-from cuvee.mixtures.laws.least_squares import Curve, Problem, Solution
+from cuvee.mixtures.laws.least_squares import Curve, FitProblem, Solution
 from cuvee.mixtures.laws.observations import Observations, observe
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-8)  # lambda, for scores of standard deviation 1
@@ -69,7 +69,7 @@ class FittedCurve:
         return Prediction(self.center + self.spread * values.T, self.spread * sd.T)
 
 
-def fit(
+def fit_form(
     data: Observations, form: Form, rng: np.random.Generator, huber: float = HUBER
 ) -> FittedCurve:
     """Fit a form to all targets, with weights from the noise and for outliers.
@@ -82,14 +82,14 @@ def fit(
     """
     y, noise = data.scaled.T, data.scaled_noise.T
     v = np.ones_like(y)
-    solution = solve(form, data.W, y, v)
+    solution = solve_form(form, data.W, y, v)
     for _ in range(2):
         r = solution.left_out * (1.0 - solution.leverage)
-        v = least_squares.weights(r, noise)
-        v = v * least_squares.robust(r, huber) if huber else v
+        v = least_squares.noise_weights(r, noise)
+        v = v * least_squares.huber_weights(r, huber) if huber else v
         if np.ptp(v) < 1e-9:
             break
-        solution = solve(form, data.W, y, v, start=solution.p)
+        solution = solve_form(form, data.W, y, v, start=solution.p)
     held_out = solution.left_out
     if len(form.center) > CROWDED * len(data.W):
         held_out = _refitted(form, data.W, (y, v), solution.p, rng)
@@ -102,9 +102,9 @@ def _refitted(
     """(M, N) residuals of runs under fits without them, by cross-validation."""
     y, v = y_v
     residuals = np.empty_like(y)
-    for fold in calibration.folds(len(W), FOLDS, rng):
+    for fold in calibration.random_folds(len(W), FOLDS, rng):
         kept = np.setdiff1d(np.arange(len(W)), fold)
-        part = solve(form, W[kept], y[:, kept], v[:, kept], start=start)
+        part = solve_form(form, W[kept], y[:, kept], v[:, kept], start=start)
         residuals[:, fold] = y[:, fold] - form.curve(part.p, W[fold])[0]
     return residuals
 
@@ -117,10 +117,10 @@ def fitted_form(
     Raises:
         EvidenceError: fewer than `rows` runs, or tables that cannot be used.
     """
-    return fit(observe(name, rows, *tables), form, rng)
+    return fit_form(observe(name, rows, *tables), form, rng)
 
 
-def solve(form: Form, W: Array, y: Array, v: Array, start: Array | None = None) -> Solution:
+def solve_form(form: Form, W: Array, y: Array, v: Array, start: Array | None = None) -> Solution:
     """The solution under each target's best strength, by weighted left-out error.
 
     Args:
@@ -131,19 +131,19 @@ def solve(form: Form, W: Array, y: Array, v: Array, start: Array | None = None) 
         start: (M, P); without it, the best of the form's starts under a middling prior.
     """
     m = len(y)
-    problem = Problem(form.curve, W, y, v, np.ones(m), form.prior, np.tile(form.center, (m, 1)))
+    problem = FitProblem(form.curve, W, y, v, np.ones(m), form.prior, np.tile(form.center, (m, 1)))
     if start is None:
         starts = form.starts(W, y)
         every = _repeated(problem, np.full(len(starts) * m, 1e-2))
-        first = least_squares.minimize(every, starts.reshape(-1, starts.shape[2]), steps=40)
-        start = least_squares.best_of(first, first.objective, m).p
+        first = least_squares.marquardt(every, starts.reshape(-1, starts.shape[2]), steps=40)
+        start = least_squares.cheapest(first, first.objective, m).p
     every = _repeated(problem, np.repeat(form.strengths, m))
-    solution = least_squares.minimize(every, np.tile(start, (len(form.strengths), 1)))
+    solution = least_squares.marquardt(every, np.tile(start, (len(form.strengths), 1)))
     error = np.einsum("bn,bn->b", every.v, solution.left_out**2)
-    return least_squares.best_of(solution, error, m)
+    return least_squares.cheapest(solution, error, m)
 
 
-def _repeated(problem: Problem, strength: Array) -> Problem:
+def _repeated(problem: FitProblem, strength: Array) -> FitProblem:
     """The problems once for every block of strengths."""
     index = np.tile(np.arange(len(problem.y)), len(strength) // len(problem.y))
     return replace(problem.take(index), strength=strength)
@@ -154,12 +154,12 @@ def _fitted(data: Observations, form: Form, solution: Solution, held_out: Array)
     inside = solution.left_out * (1.0 - solution.leverage)
     sigma = np.sqrt((inside**2).sum(axis=1) / degrees + 1e-24)
     raw = sigma[:, None] / np.sqrt(1.0 - solution.leverage)
-    sigma = sigma * calibration.factor(held_out.T, raw.T)
+    sigma = sigma * calibration.width_factor(held_out.T, raw.T)
     covariance = solution.inverse * (sigma**2)[:, None, None]
     return FittedCurve(form.curve, solution.p, covariance, sigma, data.center, data.spread)
 
 
-def centered(size: int, first: int, last: int) -> Array:
+def centering_prior(size: int, first: int, last: int) -> Array:
     """Prior (P, P) of `size` parameters on the differences among parameters first..last - 1."""
     prior = np.zeros((size, size))
     count = last - first
@@ -167,7 +167,7 @@ def centered(size: int, first: int, last: int) -> Array:
     return prior
 
 
-def offsets(y: Array, parts: tuple[float, ...]) -> Array:
+def start_offsets(y: Array, parts: tuple[float, ...]) -> Array:
     """(S, M) asymptotes below the lowest scores (M, N), by these parts of their range."""
     width = np.maximum(np.ptp(y, axis=1), 1e-6)
     return np.stack([y.min(axis=1) - part * width for part in parts])

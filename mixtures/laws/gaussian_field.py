@@ -36,7 +36,7 @@ CHUNK = 2048  # mixtures predicted at a time
 
 
 @dataclass(frozen=True)
-class Data:
+class FieldData:
     """What one batch of fields is fitted to.
 
     Attributes:
@@ -124,7 +124,7 @@ class Fields:
         return mean, variance
 
 
-def fit(data: Data, prior: Prior, start: Fields | None = None) -> Fields:
+def fit_fields(data: FieldData, prior: Prior, start: Fields | None = None) -> Fields:
     """Fields of all targets.
 
     Args:
@@ -173,7 +173,7 @@ def _surprise(solved: list[_Solved], freedom: float) -> Array:
     return np.asarray(np.log((freedom + squares.sum(axis=0)) / (freedom + m)), dtype=np.float64)
 
 
-def _jointly(data: Data, theta: Array, solved: list[_Solved], factors: Array) -> Fields:
+def _jointly(data: FieldData, theta: Array, solved: list[_Solved], factors: Array) -> Fields:
     """Solve all targets together, given that part of a run's noise is common to them.
 
     With e_mn = l_m sqrt(v_mn) u_n + rest, u_n of unit variance, Woodbury's identity leaves
@@ -219,7 +219,7 @@ def _loadings(residuals: Array) -> Array:
 class _Target:
     """The marginal likelihood of one target as a function of its hyper-parameters."""
 
-    def __init__(self, data: Data, factors: Array, m: int, mean: Array, width: float) -> None:
+    def __init__(self, data: FieldData, factors: Array, m: int, mean: Array, width: float) -> None:
         self.X, self.y, self.known = data.X, data.y[m], data.known[m]
         self.trend = data.trend[m] @ data.trend[m].T
         self.spread, self.factors = data.spread, factors

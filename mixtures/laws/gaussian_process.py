@@ -18,14 +18,14 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import Prediction, calibration
 from cuvee.mixtures.laws import gaussian_field as field
-from cuvee.mixtures.laws.observations import Observations, observe, within
+from cuvee.mixtures.laws.observations import Observations, check_most, observe
 from cuvee.mixtures.registry import register
 
 MOST = 1_500  # runs: a fit of 512 takes most of a minute, and one of these 25 times as much work
 
 
 @dataclass(frozen=True)
-class Scale:
+class ScoreScale:
     """From scores to what a field is fitted to, and back.
 
     Attributes:
@@ -48,11 +48,11 @@ class Scale:
         return Prediction(mean, sd * mean)
 
 
-def scaled(data: Observations, logarithm: bool) -> tuple[Observations, Scale]:
+def scale_scores(data: Observations, logarithm: bool) -> tuple[Observations, ScoreScale]:
     """The data that fields are fitted to; logarithms only where every score is positive."""
     logs = logarithm and bool(data.Y.min() > 0)
     data = data.logarithms() if logs else data
-    return data, Scale(data.center, data.spread, logs)
+    return data, ScoreScale(data.center, data.spread, logs)
 
 
 def concentration(W: Array) -> Array:
@@ -61,7 +61,7 @@ def concentration(W: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Surface:
+class TrendField:
     """Fitted fields with a linear trend, in scaled scores.
 
     Attributes:
@@ -81,15 +81,15 @@ class Surface:
         return self.fields.predict(X, trend, concentration(W) - self.level)
 
 
-def surface(
-    tables: tuple[Array, Array, Array], power: float, prior: field.Prior, start: Surface | None
-) -> Surface:
+def fit_trend(
+    tables: tuple[Array, Array, Array], power: float, prior: field.Prior, start: TrendField | None
+) -> TrendField:
     """Fit a surface to shares (N, K), scaled scores (M, N) and known noise variances (M, N)."""
     W, y, known = tables
     X, level = W**power, float(concentration(W).mean())
     trend = np.broadcast_to(X, (len(y), *X.shape))
-    data = field.Data(X, y, trend, concentration(W) - level, known)
-    return Surface(field.fit(data, prior, start.fields if start else None), power, level)
+    data = field.FieldData(X, y, trend, concentration(W) - level, known)
+    return TrendField(field.fit_fields(data, prior, start.fields if start else None), power, level)
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class FittedGaussianProcess:
         width: of the deviations, from cross-validation.
     """
 
-    surface: Surface
-    scale: Scale
+    surface: TrendField
+    scale: ScoreScale
     width: calibration.Width
 
     def predict(self, W: Array) -> Prediction:
@@ -146,18 +146,18 @@ class GaussianProcess:
     def fit(
         self, W: Array, Y: Array, noise: Array, rng: np.random.Generator
     ) -> FittedGaussianProcess:
-        within(self, len(W))
+        check_most(self, len(W))
         given = observe("gaussian_process", self.rows(np.shape(W)[1]), W, Y, noise)
-        data, scale = scaled(given, self.logarithm)
+        data, scale = scale_scores(given, self.logarithm)
         y, known = data.scaled.T, data.scaled_noise.T**2
         lengths = np.full((len(y), data.W.shape[1]), self.length)
         prior = field.Prior(lengths, noise=self.noise)
-        whole = surface((data.W, y, known), self.power, prior, None)
+        whole = fit_trend((data.W, y, known), self.power, prior, None)
         again = field.Prior(lengths, noise=self.noise, rounds=2, steps=8, more=8)
 
         def refit(kept: calibration.Rows, held: calibration.Rows) -> tuple[Array, Array]:
             tables = (data.W[kept], y[:, kept], known[:, kept])
-            return surface(tables, self.power, again, whole).predict(data.W[held])
+            return fit_trend(tables, self.power, again, whole).predict(data.W[held])
 
-        width = calibration.refits(y, concentration(data.W), self.folds, (refit, rng))
+        width = calibration.fold_width(y, concentration(data.W), self.folds, (refit, rng))
         return FittedGaussianProcess(whole, scale, width)

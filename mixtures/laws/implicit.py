@@ -53,7 +53,7 @@ class Implicit:
         prior = np.zeros((size, size))
         for i in range(self.components):
             first = 1 + i * k
-            prior += curves.centered(size, first, first + k)
+            prior += curves.centering_prior(size, first, first + k)
             prior[first : first + k, first : first + k] += 1e-3 / k  # a vanishing component
         form = Form(_curve, prior, np.zeros(size), partial(_starts, self.components))
         return curves.fitted_form("implicit", form, self.rows(k), (W, Y, noise), rng)
@@ -71,7 +71,7 @@ def _curve(p: Array, W: Array) -> tuple[Array, Array]:
 
 def _starts(components: int, W: Array, y: Array) -> Array:
     starts = []
-    for c in curves.offsets(y, PARTS):
+    for c in curves.start_offsets(y, PARTS):
         t = exponents_at(y, W, c)
         mean = t.mean(axis=1, keepdims=True)
         parts = [mean - np.log(components) + STRETCHES[i] * (t - mean) for i in range(components)]

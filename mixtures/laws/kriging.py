@@ -29,13 +29,13 @@ from cuvee.mixtures.laws import Prediction, calibration, curves, least_squares, 
 from cuvee.mixtures.laws import gaussian_field as field
 from cuvee.mixtures.laws.gaussian_process import (
     MOST,
-    Scale,
-    Surface,
+    ScoreScale,
+    TrendField,
     concentration,
-    scaled,
-    surface,
+    fit_trend,
+    scale_scores,
 )
-from cuvee.mixtures.laws.observations import observe, within
+from cuvee.mixtures.laws.observations import check_most, observe
 from cuvee.mixtures.registry import register
 
 Tables = tuple[Array, Array, Array]  # shares (N, K), scaled scores and noise variances (M, N)
@@ -50,7 +50,7 @@ POWER_NOISE, LINEAR_NOISE = -1.0, -4.0  # prior means of log noise, relative to 
 
 
 @dataclass(frozen=True)
-class Model:
+class PowerField:
     """Power law and fields, in scaled scores.
 
     Attributes:
@@ -67,7 +67,7 @@ class Model:
     basis: Array
     scale: Array
     fields: field.Fields
-    linear: Surface
+    linear: TrendField
 
     def predict(self, W: Array) -> tuple[Array, Array]:
         """Scaled means and variances (M, n)."""
@@ -90,8 +90,8 @@ class FittedKriging:
         width: of the deviations, from cross-validation.
     """
 
-    model: Model
-    scale: Scale
+    model: PowerField
+    scale: ScoreScale
     width: calibration.Width
 
     def predict(self, W: Array) -> Prediction:
@@ -130,9 +130,9 @@ class Kriging:
         return domains + 5
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedKriging:
-        within(self, len(W))
+        check_most(self, len(W))
         given = observe("kriging", self.rows(np.shape(W)[1]), W, Y, noise)
-        data, scale = scaled(given, self.logarithm)
+        data, scale = scale_scores(given, self.logarithm)
         y, known = data.scaled.T, data.scaled_noise.T**2
         whole = self._model((data.W, y, known), None)
 
@@ -141,16 +141,18 @@ class Kriging:
                 data.W[held]
             )
 
-        width = calibration.refits(y, concentration(data.W), self.folds, (refit, rng))
+        width = calibration.fold_width(y, concentration(data.W), self.folds, (refit, rng))
         return FittedKriging(whole, scale, width)
 
-    def _model(self, tables: Tables, start: Model | None) -> Model:
+    def _model(self, tables: Tables, start: PowerField | None) -> PowerField:
         """Fit to the tables, from nothing or from an earlier fit."""
         W, y, _ = tables
-        form = saturating_power.form(W.shape[1])
-        solution = curves.solve(form, W, y, np.ones_like(y), start.p if start else None)
+        form = saturating_power.saturating_form(W.shape[1])
+        solution = curves.solve_form(form, W, y, np.ones_like(y), start.p if start else None)
         linear = self._linear(tables, solution.p, AGAIN if start else FIRST, start)
-        solution = curves.solve(form, W, y, _weights(form, tables, linear, solution.p), solution.p)
+        solution = curves.solve_form(
+            form, W, y, _weights(form, tables, linear, solution.p), solution.p
+        )
         linear = self._linear(tables, solution.p, AGAIN, linear)
         prior = replace(AGAIN if start else FIRST, noise=POWER_NOISE)
         prior = replace(prior, lengths=POWER_LENGTH + self._swayed(solution.p))
@@ -162,20 +164,22 @@ class Kriging:
         return np.asarray(self.sway * (log_b - log_b.mean(axis=1, keepdims=True)))
 
     def _linear(
-        self, tables: Tables, p: Array, prior: field.Prior, start: Model | Surface | None
-    ) -> Surface:
+        self, tables: Tables, p: Array, prior: field.Prior, start: PowerField | TrendField | None
+    ) -> TrendField:
         lengths = LINEAR_LENGTH + self._swayed(p)
-        before = start.linear if isinstance(start, Model) else start
+        before = start.linear if isinstance(start, PowerField) else start
         prior = replace(prior, lengths=lengths, noise=LINEAR_NOISE)
-        return surface(tables, self.power, prior, before)
+        return fit_trend(tables, self.power, prior, before)
 
 
-def _weights(form: curves.Form, tables: Tables, linear: Surface, p: Array) -> Array:
+def _weights(form: curves.Form, tables: Tables, linear: TrendField, p: Array) -> Array:
     """(M, N) weights of the power law's fit, from known noise, run factors and residuals."""
     W, y, known = tables
     factors = linear.fields.factors
     r = (y - form.curve(p, W)[0]) * np.exp(-0.5 * factors)
-    v = least_squares.weights(r, np.sqrt(known)) * least_squares.robust(r, curves.HUBER)
+    v = least_squares.noise_weights(r, np.sqrt(known)) * least_squares.huber_weights(
+        r, curves.HUBER
+    )
     v = v * np.exp(-factors)
     return np.asarray(v / v.mean(axis=1, keepdims=True), dtype=np.float64)
 
@@ -183,21 +187,21 @@ def _weights(form: curves.Form, tables: Tables, linear: Surface, p: Array) -> Ar
 def _kriged(
     fitted: tuple[curves.Form, least_squares.Solution],
     tables: Tables,
-    linear: Surface,
+    linear: TrendField,
     prior: field.Prior,
     start: field.Fields | None,
-) -> Model:
+) -> PowerField:
     """Krige what a fitted power law leaves."""
     (form, solution), (W, y, known) = fitted, tables
     values, jacobian = form.curve(solution.p, W)
     precision = RIDGE[0] * form.prior + RIDGE[1] * np.eye(len(form.prior))
     basis = np.linalg.cholesky(np.linalg.inv(precision))
     scale = np.sqrt(np.mean(solution.left_out**2, axis=1)) + 1e-6
-    data = field.Data(
+    data = field.FieldData(
         X=W**linear.power,
         y=(y - values) / scale[:, None],
         trend=jacobian @ basis,
         spread=concentration(W) - linear.level,
         known=known / scale[:, None] ** 2,
     )
-    return Model(form, solution.p, basis, scale, field.fit(data, prior, start), linear)
+    return PowerField(form, solution.p, basis, scale, field.fit_fields(data, prior, start), linear)

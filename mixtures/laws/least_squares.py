@@ -34,7 +34,7 @@ LEVERAGE = 0.98  # a run's leverage is held below this, so that its left-out res
 
 
 @dataclass(frozen=True)
-class Problem:
+class FitProblem:
     """A batch of B least-squares problems that share runs and curve.
 
     Attributes:
@@ -55,7 +55,7 @@ class Problem:
     prior: Array
     center: Array
 
-    def take(self, index: Index) -> "Problem":
+    def take(self, index: Index) -> "FitProblem":
         """The problems at these positions of the batch."""
         parts = {n: getattr(self, n)[index] for n in ("y", "v", "strength", "center")}
         return replace(self, **parts)
@@ -97,7 +97,7 @@ class Solution:
         return Solution(*(getattr(self, n)[index] for n in self.__dataclass_fields__))
 
 
-def minimize(problem: Problem, start: Array, steps: int = STEPS) -> Solution:
+def marquardt(problem: FitProblem, start: Array, steps: int = STEPS) -> Solution:
     """Solve every problem of a batch from its start (B, P)."""
     p = np.array(start, dtype=np.float64)
     damping = np.full(len(p), 1e-2)
@@ -113,7 +113,7 @@ def minimize(problem: Problem, start: Array, steps: int = STEPS) -> Solution:
     return _linearized(problem, p, best)
 
 
-def _step(problem: Problem, p: Array, best: Array, damping: Array, active: Index) -> Array:
+def _step(problem: FitProblem, p: Array, best: Array, damping: Array, active: Index) -> Array:
     """One damped step of the active problems, in place; returns the fall, -1 where refused."""
     part = problem.take(active)
     values, jacobian = part.curve(p[active], part.W)
@@ -134,7 +134,7 @@ def _step(problem: Problem, p: Array, best: Array, damping: Array, active: Index
     return fall
 
 
-def _linearized(problem: Problem, p: Array, best: Array) -> Solution:
+def _linearized(problem: FitProblem, p: Array, best: Array) -> Solution:
     values, jacobian = problem.curve(p, problem.W)
     usable = np.isfinite(best)
     gram = np.where(usable[:, None, None], problem.normal(jacobian), np.eye(p.shape[1]))
@@ -146,7 +146,7 @@ def _linearized(problem: Problem, p: Array, best: Array) -> Solution:
     return Solution(p, best, (problem.y - values) / (1.0 - leverage), leverage, inverse)
 
 
-def best_of(solution: Solution, cost: Array, groups: int) -> Solution:
+def cheapest(solution: Solution, cost: Array, groups: int) -> Solution:
     """The cheapest solution of each group of a batch laid out as (alternatives, groups).
 
     Args:
@@ -159,7 +159,7 @@ def best_of(solution: Solution, cost: Array, groups: int) -> Solution:
     return solution.take((table <= least).argmax(axis=0) * groups + np.arange(groups))
 
 
-def weights(residuals: Array, noise: Array) -> Array:
+def noise_weights(residuals: Array, noise: Array) -> Array:
     """Weights (B, N), with mean 1, from residuals and the known noise of each score.
 
     A score's variance is its noise over seeds plus the law's own misfit; the misfit is what the
@@ -173,7 +173,7 @@ def weights(residuals: Array, noise: Array) -> Array:
     return np.asarray(v / v.mean(axis=1, keepdims=True), dtype=np.float64)
 
 
-def robust(residuals: Array, threshold: float) -> Array:
+def huber_weights(residuals: Array, threshold: float) -> Array:
     """Huber weights (B, N) in (0, 1]: 1 within `threshold` robust deviations, less beyond.
 
     The deviation is 1.4826 times the median absolute residual (Huber 1981, section 5).

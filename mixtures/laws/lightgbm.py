@@ -82,13 +82,13 @@ class LightGBM:
         data = observe("lightgbm", self.rows(np.shape(W)[1]), W, Y, noise)
         seed = int(rng.integers(2**31 - 1))
         held_out = np.empty_like(data.Y)
-        for fold in calibration.folds(len(data.W), self.folds, rng):
+        for fold in calibration.random_folds(len(data.W), self.folds, rng):
             kept = np.setdiff1d(np.arange(len(data.W)), fold)
             part = FittedTrees(self._train(data, kept, seed), np.ones(data.Y.shape[1]))
             held_out[fold] = part.predict(data.W[fold]).mean
         residuals = data.Y - held_out
         sd = np.sqrt(np.mean(residuals**2, axis=0) + 1e-24)
-        sd = sd * calibration.factor(residuals, np.broadcast_to(sd, residuals.shape))
+        sd = sd * calibration.width_factor(residuals, np.broadcast_to(sd, residuals.shape))
         return FittedTrees(self._train(data, np.arange(len(data.W)), seed), sd)
 
     def _train(self, data: Observations, rows: Rows, seed: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from cuvee.mixtures.registry import register
 
 @register("law", "linear")
 @dataclass(frozen=True)
-class Linear:
+class LinearLaw:
     """The linear law without parameters."""
 
     def rows(self, domains: int) -> int:
@@ -25,7 +25,7 @@ class Linear:
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
         k = np.shape(W)[1]
-        form = Form(_curve, curves.centered(k, 0, k), np.zeros(k), _starts)
+        form = Form(_curve, curves.centering_prior(k, 0, k), np.zeros(k), _starts)
         return curves.fitted_form("linear", form, self.rows(k), (W, Y, noise), rng)
 
 

@@ -81,10 +81,10 @@ class LogLinear:
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedLogLinear:
         size = np.shape(W)[1] + 1
         data = observe("log_linear", self.rows(size - 1), W, Y, noise)
-        prior = curves.centered(size, 1, size)
+        prior = curves.centering_prior(size, 1, size)
         if self.offset == "free":
             form = Form(_free, prior, np.zeros(size), _free_starts)
-            return FittedLogLinear(curves.fit(data, form, rng, self.huber))
+            return FittedLogLinear(curves.fit_form(data, form, rng, self.huber))
         if data.Y.min() <= 0:
             raise RecipeError(
                 "log_linear with a positive offset needs positive scores; the lowest is "
@@ -92,7 +92,7 @@ class LogLinear:
             )
         form = Form(_positive, prior, np.zeros(size), _positive_starts)
         return FittedLogLinear(
-            _unlogged(curves.fit(replace(data, shifted=False), form, rng, self.huber))
+            _unlogged(curves.fit_form(replace(data, shifted=False), form, rng, self.huber))
         )
 
 
@@ -124,7 +124,9 @@ def exponents_at(y: Array, W: Array, c: Array) -> Array:
 
 
 def _free_starts(W: Array, y: Array) -> Array:
-    return np.stack([np.column_stack([c, exponents_at(y, W, c)]) for c in curves.offsets(y, PARTS)])
+    return np.stack(
+        [np.column_stack([c, exponents_at(y, W, c)]) for c in curves.start_offsets(y, PARTS)]
+    )
 
 
 def _positive_starts(W: Array, y: Array) -> Array:

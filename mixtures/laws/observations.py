@@ -55,7 +55,7 @@ class Observations:
         return Observations(self.W, np.log(self.Y), self.noise / self.Y, self.shifted)
 
 
-def within(law: object, runs: int) -> None:
+def check_most(law: object, runs: int) -> None:
     """Hold runs to the most that a law takes, if it says how many (`most`).
 
     Raises:

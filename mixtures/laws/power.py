@@ -33,7 +33,7 @@ class Power:
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
         k = np.shape(W)[1]
-        prior = curves.centered(k + 2, 2, k + 2)
+        prior = curves.centering_prior(k + 2, 2, k + 2)
         prior[1, 1] = 3.0
         center = np.zeros(k + 2)
         center[1] = np.log(EXPONENT)
@@ -41,7 +41,7 @@ class Power:
         return curves.fitted_form("power", form, self.rows(k), (W, Y, noise), rng)
 
 
-def powered(total: Array, p: Array) -> tuple[Array, Array, Array]:
+def falling_power(total: Array, p: Array) -> tuple[Array, Array, Array]:
     """`c + total^(-g)` for parameters that begin with c, log g.
 
     Returns:
@@ -53,7 +53,7 @@ def powered(total: Array, p: Array) -> tuple[Array, Array, Array]:
     return p[:, :1] + e, -g * logs * e, -g * e
 
 
-def effective(W: Array, y: Array, c: Array, g: float) -> Array:
+def effective_data(W: Array, y: Array, c: Array, g: float) -> Array:
     """(M, K) mean of the effective data that the scores imply, over each domain's use."""
     implied = np.power(y - c[:, None], -1.0 / g)
     return np.asarray((implied @ W + 1e-9) / (W.sum(axis=0) + 1e-9), dtype=np.float64)
@@ -62,7 +62,7 @@ def effective(W: Array, y: Array, c: Array, g: float) -> Array:
 def _curve(p: Array, W: Array) -> tuple[Array, Array]:
     b = np.exp(np.clip(p[:, 2:], -LIMIT, LIMIT))
     total = b @ W.T
-    values, by_g, by_log = powered(total, p)
+    values, by_g, by_log = falling_power(total, p)
     parts = b[:, None, :] * W * (by_log / total)[:, :, None]
     return values, np.concatenate([np.ones_like(by_g)[:, :, None], by_g[:, :, None], parts], axis=2)
 
@@ -70,7 +70,7 @@ def _curve(p: Array, W: Array) -> tuple[Array, Array]:
 def _starts(W: Array, y: Array) -> Array:
     starts = []
     for part, g in STARTS:
-        c = curves.offsets(y, (part,))[0]
-        b = np.log(effective(W, y, c, g))
+        c = curves.start_offsets(y, (part,))[0]
+        b = np.log(effective_data(W, y, c, g))
         starts.append(np.column_stack([c, np.full(len(y), np.log(g)), b]))
     return np.stack(starts)

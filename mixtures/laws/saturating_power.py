@@ -18,7 +18,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.laws import curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
-from cuvee.mixtures.laws.power import EXPONENT, LIMIT, STARTS, effective, powered
+from cuvee.mixtures.laws.power import EXPONENT, LIMIT, STARTS, effective_data, falling_power
 from cuvee.mixtures.registry import register
 
 SATURATION = 0.6  # where p is drawn to
@@ -35,12 +35,14 @@ class SaturatingPower:
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
         k = np.shape(W)[1]
-        return curves.fitted_form("saturating_power", form(k), self.rows(k), (W, Y, noise), rng)
+        return curves.fitted_form(
+            "saturating_power", saturating_form(k), self.rows(k), (W, Y, noise), rng
+        )
 
 
-def form(k: int) -> Form:
+def saturating_form(k: int) -> Form:
     """The law over k domains; parameters c, log g, log p, log b_0, log b_1 .. log b_k."""
-    prior = curves.centered(k + 4, 3, k + 4)
+    prior = curves.centering_prior(k + 4, 3, k + 4)
     prior[1, 1], prior[2, 2] = 3.0, 30.0
     center = np.zeros(k + 4)
     center[1], center[2] = np.log(EXPONENT), np.log(SATURATION)
@@ -53,7 +55,7 @@ def _curve(p: Array, W: Array) -> tuple[Array, Array]:
     logs = np.log(np.maximum(W, 1e-300))
     terms = np.where(W > 0, np.exp(exponent * logs), 0.0) * b[:, :, 1:]
     total = b[:, :, 0] + terms.sum(axis=2)
-    values, by_g, by_log = powered(total, p)
+    values, by_g, by_log = falling_power(total, p)
     slope = (by_log / total)[:, :, None]
     jacobian = np.empty((len(p), len(W), p.shape[1]))
     jacobian[:, :, 0], jacobian[:, :, 1] = 1.0, by_g
@@ -65,8 +67,8 @@ def _curve(p: Array, W: Array) -> tuple[Array, Array]:
 def _starts(W: Array, y: Array) -> Array:
     starts = []
     for part, g in STARTS:
-        c = curves.offsets(y, (part,))[0]
-        b = np.log(effective(W**SATURATION, y, c, g))
+        c = curves.start_offsets(y, (part,))[0]
+        b = np.log(effective_data(W**SATURATION, y, c, g))
         exponents = np.tile(np.log([g, SATURATION]), (len(y), 1))
         starts.append(np.column_stack([c, exponents, b.mean(axis=1) - 3.0, b]))
     return np.stack(starts)

@@ -79,7 +79,7 @@ class Stack:
         data = observe("stack", self.rows(np.shape(W)[1]), W, Y, noise)
         shape = (len(self.members), *data.Y.shape)
         means, sds = np.empty(shape), np.empty(shape)
-        for fold in calibration.folds(len(data.W), self.folds, rng):
+        for fold in calibration.random_folds(len(data.W), self.folds, rng):
             kept = np.setdiff1d(np.arange(len(data.W)), fold)
             tables = (data.W[kept], data.Y[kept], data.noise[kept])
             fitted = tuple(law.fit(*tables, rng) for law in self.laws)
@@ -92,7 +92,7 @@ class Stack:
         mean = np.einsum("ml,lnm->nm", weights, means)
         sd = np.einsum("ml,lnm->nm", weights, sds)
         members = tuple(law.fit(data.W, data.Y, data.noise, rng) for law in self.laws)
-        return FittedStack(members, weights, calibration.factor(data.Y - mean, sd))
+        return FittedStack(members, weights, calibration.width_factor(data.Y - mean, sd))
 
 
 def _predictions(members: tuple[FittedLaw, ...], W: Array) -> tuple[Array, Array]:

@@ -41,10 +41,10 @@ from cuvee.mixtures.methods.controlled import lacking
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Estimate, Recommendation
 from cuvee.mixtures.registry import build, describe, register
-from cuvee.mixtures.runs import Failed, History, RunSpec, canonical, finished, table
+from cuvee.mixtures.runs import Failed, History, RunSpec, canonical_json, finished_runs, score_table
 from cuvee.mixtures.two_phase import candidates as tails
 from cuvee.mixtures.two_phase import decision, joint_law
-from cuvee.mixtures.two_phase.candidates import Ending
+from cuvee.mixtures.two_phase.candidates import TwoPhase
 
 FRESH = 1000  # first seed of the fourth round
 NONE = (
@@ -133,12 +133,12 @@ class Anneal:
     ) -> Recommendation:
         main = self._main(problem, history)
         static = self._static(problem, history, main)
-        base = choice.recommend(self, problem, static, _chance(problem, static))
+        base = choice.recommend_mixture(self, problem, static, _chance(problem, static))
         base = dataclasses.replace(
             base,
-            evidence=tuple(run.spec.fingerprint for run in finished(history)),
+            evidence=tuple(run.spec.fingerprint for run in finished_runs(history)),
             failed=sum(isinstance(run, Failed) for run in history),
-            method=canonical(describe(self)),
+            method=canonical_json(describe(self)),
         )
         if len(self._tried(problem, history, main).runs) < self._least(problem):
             return _noted(base, "too few candidates for a schedule have finished")
@@ -149,9 +149,9 @@ class Anneal:
             measured, targets = self._measured(problem, history, main, ending)
         except EvidenceError as error:
             return _noted(base, f"the schedule was not compared: {error}")
-        return decision.concluded(problem, base, ending, measured=measured, targets=targets)
+        return decision.conclude_schedule(problem, base, ending, measured=measured, targets=targets)
 
-    def tried(self, problem: Problem, history: History) -> tuple[Ending, Estimate] | None:
+    def tried(self, problem: Problem, history: History) -> tuple[TwoPhase, Estimate] | None:
         """The best schedule and its measured gain over the main mixture, if it was run."""
         main = self._main(problem, history)
         ending = self._chosen(problem, history, main)
@@ -177,12 +177,12 @@ class Anneal:
         trunks = Counter(
             run.spec.stages[0].weights
             for run in history
-            if tails.belongs(problem, run.spec) and run.spec.seed == swarm.FIRST
+            if tails.is_candidate(problem, run.spec) and run.spec.seed == swarm.FIRST
         )
         if trunks:
             return np.asarray(max(trunks, key=lambda w: (trunks[w], w)), dtype=np.float64)
         static = self._static(problem, history, None)
-        return choice.pick(self, problem, static, _chance(problem, static))
+        return choice.pick_shares(self, problem, static, _chance(problem, static))
 
     def _candidates(self, problem: Problem, history: History, main: Array) -> tuple[RunSpec, ...]:
         """The second round: tails at every switch point, and the main mixture to the end."""
@@ -190,7 +190,7 @@ class Anneal:
         wanted, count = self._wanted(problem), len(self.switches)
         specs = []
         for i, (switch, child) in enumerate(zip(self.switches, rng.spawn(count), strict=True)):
-            drawn = tails.draw(
+            drawn = tails.draw_decays(
                 problem,
                 main,
                 switch,
@@ -198,7 +198,7 @@ class Anneal:
                 design=cast(Design, self.tail_design),
                 rng=child,
             )
-            specs += [problem.staged(tails.stages(main, t, switch), swarm.FIRST) for t in drawn]
+            specs += [problem.staged(tails.two_stages(main, t, switch), swarm.FIRST) for t in drawn]
         return (*specs, problem.spec(tuple(main), swarm.FIRST))
 
     def _wanted(self, problem: Problem) -> int:
@@ -209,23 +209,23 @@ class Anneal:
         """Candidates that the law over tails needs."""
         return cast(Law, self.tail_law).rows(len(problem.domains) + 1)
 
-    def _tried(self, problem: Problem, history: History, main: Array) -> tails.Tried:
+    def _tried(self, problem: Problem, history: History, main: Array) -> tails.Candidates:
         """The candidates that finished."""
         specs = self._candidates(problem, history, main)
-        known = {run.spec.fingerprint: run for run in finished(history)}
+        known = {run.spec.fingerprint: run for run in finished_runs(history)}
         runs = tuple(known[s.fingerprint] for s in specs if s.fingerprint in known)
         found, _ = swarm.evidence_of(problem, self._static(problem, history, main))
-        W, Y, _ = table(found, problem.objective.targets)
+        W, Y, _ = score_table(found, problem.objective.targets)
         rows = swarm.natural_row(problem, W)
         reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
-        return tails.Tried(problem, runs, main, self.switches, reference)
+        return tails.Candidates(problem, runs, main, self.switches, reference)
 
     def _proposals(self, problem: Problem, history: History, main: Array) -> list["Proposal"]:
         """The third round so far: the best tail after the main mixture, then both together."""
         tried = self._tried(problem, history, main)
         if len(tried.runs) < self._least(problem):
             return []
-        known = {run.spec.fingerprint: run for run in finished(history)}
+        known = {run.spec.fingerprint: run for run in finished_runs(history)}
         first = self._proposal(problem, history, tried, both=False)
         found = [] if first is None else [first]
         for _ in range(self.trials):
@@ -243,7 +243,7 @@ class Anneal:
         self,
         problem: Problem,
         history: History,
-        tried: tails.Tried,
+        tried: tails.Candidates,
         *,
         both: bool,
         refits: int = 0,
@@ -251,17 +251,17 @@ class Anneal:
         """The best tail after the main mixture, or the best of both together."""
         static = self._static(problem, history, tried.main)
         law, how, rng = cast(Law, self.tail_law), swarm.parts(self)[2], _chance(problem, static)
-        ending: Ending | None
+        ending: TwoPhase | None
         if both:
             fixed, _ = swarm.evidence_of(problem, static)
-            ending = joint_law.best(tried, tuple(fixed), law, how, refits, rng)
+            ending = joint_law.best_joint(tried, tuple(fixed), law, how, refits, rng)
         else:
-            ending = tails.best(tried, law, how, refits, rng)
+            ending = tails.best_decay(tried, law, how, refits, rng)
         if ending is None or not ending.promises:
             return None
         return Proposal(ending, problem.staged(ending.stages, swarm.FIRST), tried, both)
 
-    def _chosen(self, problem: Problem, history: History, main: Array) -> Ending | None:
+    def _chosen(self, problem: Problem, history: History, main: Array) -> TwoPhase | None:
         """The schedule that was compared, with refits; None where none promised anything."""
         best = _best(problem, history, self._proposals(problem, history, main))
         if best is None:
@@ -270,18 +270,18 @@ class Anneal:
         again = self._proposal(problem, history, best.tried, both=best.both, refits=count)
         return again.ending if again else None
 
-    def _pairs(self, problem: Problem, main: Array, ending: Ending) -> tuple[RunSpec, ...]:
+    def _pairs(self, problem: Problem, main: Array, ending: TwoPhase) -> tuple[RunSpec, ...]:
         """The fourth round: schedule and main mixture under each fresh seed."""
         seeds = range(FRESH, FRESH + self.pairs)
         schedule = tuple(problem.staged(ending.stages, seed) for seed in seeds)
         return schedule + tuple(problem.spec(tuple(main), seed) for seed in seeds)
 
     def _measured(
-        self, problem: Problem, history: History, main: Array, ending: Ending
+        self, problem: Problem, history: History, main: Array, ending: TwoPhase
     ) -> tuple[Estimate, Array]:
         """Gain of the schedule over the main mixture in the objective, and per target (M,)."""
         specs = self._pairs(problem, main, ending)
-        known = {run.spec.fingerprint: run for run in finished(history)}
+        known = {run.spec.fingerprint: run for run in finished_runs(history)}
         done = [
             (known[ours.fingerprint], known[theirs.fingerprint])
             for ours, theirs in zip(specs[: self.pairs], specs[self.pairs :], strict=True)
@@ -289,10 +289,10 @@ class Anneal:
         ]
         if len(done) < 2:
             raise EvidenceError(f"{len(done)} pairs of runs finished, wanted at least 2")
-        _, ours, _ = table(tuple(one for one, _ in done), problem.targets)
-        _, theirs, _ = table(tuple(other for _, other in done), problem.targets)
-        form = dataset.gather(problem, self._static(problem, history, main)).form
-        found = diagnostics.paired((form.level(theirs) - form.level(ours)).tolist())
+        _, ours, _ = score_table(tuple(one for one, _ in done), problem.targets)
+        _, theirs, _ = score_table(tuple(other for _, other in done), problem.targets)
+        form = dataset.gather_runs(problem, self._static(problem, history, main)).form
+        found = diagnostics.paired_mean((form.level(theirs) - form.level(ours)).tolist())
         return Estimate(found.mean, found.low, found.high), (theirs - ours).mean(axis=0)
 
 
@@ -307,19 +307,21 @@ class Proposal:
         both: whether main mixture and tail were chosen together.
     """
 
-    ending: Ending
+    ending: TwoPhase
     spec: RunSpec
-    tried: tails.Tried
+    tried: tails.Candidates
     both: bool
 
 
 def _best(problem: Problem, history: History, proposals: list[Proposal]) -> Proposal | None:
     """The proposal whose trial scored best; the first one where none finished."""
-    known = {run.spec.fingerprint: run for run in finished(history)}
+    known = {run.spec.fingerprint: run for run in finished_runs(history)}
     ran = [one for one in proposals if one.spec.fingerprint in known]
     if not ran:
         return proposals[0] if proposals else None
-    _, Y, _ = table(tuple(known[one.spec.fingerprint] for one in ran), problem.objective.targets)
+    _, Y, _ = score_table(
+        tuple(known[one.spec.fingerprint] for one in ran), problem.objective.targets
+    )
     form = problem.objective.shape(problem.objective.targets, ran[0].tried.reference)
     return ran[ties.lowest(form.level(Y))]
 

@@ -88,7 +88,7 @@ class Bayes:
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
-        return choice.recommend(self, problem, history, rng)
+        return choice.recommend_mixture(self, problem, history, rng)
 
     def _added(self, problem: Problem, history: History) -> int:
         """Runs beyond the first round."""
@@ -102,13 +102,13 @@ class Bayes:
         """Mixtures (n, K) worth training, the most wanted first, and whether any is."""
         compare_rng, choose_rng = rng.spawn(2)
         _, laws, search = swarm.parts(self)
-        found = dataset.gather(problem, history)
+        found = dataset.gather_runs(problem, history)
         best = 0
         if len(laws) > 1:
-            best, _, _ = dataset.compare(laws, found, self.folds, compare_rng)
-        chosen = choice.choose(
+            best, _, _ = dataset.compare_laws(laws, found, self.folds, compare_rng)
+        chosen = choice.choose_mixture(
             laws[best],
-            score.coarser(search),
+            score.cheaper(search),
             found,
             problem.domains.natural[None],
             refits=self.ensemble,
@@ -126,7 +126,7 @@ class Bayes:
         """Points in order of how much they are wanted, those near a tried or taken one left out."""
         taken = list(tried)
         rows = []
-        for i in ties.order(-wanted):
+        for i in ties.sort_order(-wanted):
             if np.abs(np.array(taken) - points[i]).sum(axis=1).min() > 100 * NEAR:
                 rows.append(points[i])
                 taken.append(points[i])

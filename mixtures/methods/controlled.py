@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Controller, serialize
+from cuvee.mixtures.controllers import Controller, dump_controller
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.inference.weight_warnings import alarms, units
+from cuvee.mixtures.inference.weight_warnings import unit_warnings, weight_warnings
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import Failed, History, RunResult, RunSpec, Stage, finished
+from cuvee.mixtures.runs import Failed, History, RunResult, RunSpec, Stage, finished_runs
 
 FIRST = 0  # first seed; the same as a swarm's, so that their runs are shared in a store
 BASELINES = ("natural", "uniform")
@@ -63,7 +63,7 @@ def controlled(
 ) -> RunSpec:
     """The spec of a run under a controller."""
     return dataclasses.replace(
-        fixed(problem, start, seed), controller=serialize(controller), reference=reference
+        fixed(problem, start, seed), controller=dump_controller(controller), reference=reference
     )
 
 
@@ -86,7 +86,7 @@ def results(history: History, specs: Iterable[RunSpec], what: str) -> tuple[RunR
     Raises:
         EvidenceError: none finished; names `what` they were for.
     """
-    known = {run.spec.fingerprint: run for run in finished(history)}
+    known = {run.spec.fingerprint: run for run in finished_runs(history)}
     found = tuple(known[s.fingerprint] for s in specs if s.fingerprint in known)
     if not found:
         reasons = sorted({run.reason for run in history if isinstance(run, Failed)})
@@ -157,11 +157,11 @@ def answered(problem: Problem, runs: Sequence[RunResult], count: int) -> Answer:
     found = Answer(
         samples=samples,
         stages=stages,
-        alarms=alarms(problem.domains, start, samples, last),
+        alarms=weight_warnings(problem.domains, start, samples, last),
         trajectory=runs[0].trajectory,
     )
     moved = float(np.abs(found.weights - samples.mean(axis=0)).max())
-    notes = units(problem.domains, found.weights)
+    notes = unit_warnings(problem.domains, found.weights)
     if moved > 1e-6:
         notes += (
             f"the weights that the runs gave break a constraint; the nearest feasible ones are "

@@ -22,12 +22,12 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError, UnknownName
 from cuvee.mixtures.methods import swarm
 from cuvee.mixtures.multiscale import extrapolation
-from cuvee.mixtures.multiscale.steps import Rung, runs_of
+from cuvee.mixtures.multiscale.steps import LadderStep, step_runs
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.runs import History, RunSpec, table
-from cuvee.mixtures.units import whole
+from cuvee.mixtures.runs import History, RunSpec, score_table
+from cuvee.mixtures.units import whole_number
 
 FIELDS = ("size", "tokens", "runs")
 BEST = 3  # one part in this many of a rung's mixtures are the best of the rung before
@@ -61,14 +61,14 @@ class Ladder:
         object.__setattr__(self, "scaling", tuple(build("scaling", law) for law in scaling))
         object.__setattr__(self, "rungs", tuple(_rung(value) for value in self.rungs))
 
-    def steps(self, problem: Problem) -> tuple[Rung, ...]:
+    def steps(self, problem: Problem) -> tuple[LadderStep, ...]:
         """Every rung, the study's own proxy first.
 
         Raises:
             RecipeError: a rung that trains more mixtures than the one before, or one twice.
         """
-        first = Rung(problem.proxy.size, problem.proxy.tokens, self.runs)
-        found = (first, *(Rung(*values) for values in self.rungs))
+        first = LadderStep(problem.proxy.size, problem.proxy.tokens, self.runs)
+        found = (first, *(LadderStep(*values) for values in self.rungs))
         if len({(rung.size, rung.tokens) for rung in found}) < len(found):
             raise RecipeError("a ladder's rungs differ in size or tokens; one is there twice")
         most = self.runs + len(self.anchors)
@@ -100,17 +100,17 @@ class Ladder:
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
-        return extrapolation.recommend(self, problem, history, rng, steps=self.steps(problem))
+        return extrapolation.extrapolate(self, problem, history, rng, steps=self.steps(problem))
 
     def _climb(
-        self, problem: Problem, history: History, before: Rung, rung: Rung
+        self, problem: Problem, history: History, before: LadderStep, rung: LadderStep
     ) -> tuple[RunSpec, ...]:
         """The runs of a rung, by what the rung before found; none if all of that failed."""
-        runs = runs_of(problem, history, before)
+        runs = step_runs(problem, history, before)
         if not runs:
             return ()
-        W, Y, _ = table(runs, problem.targets)
-        membership = simplex.groups(W)
+        W, Y, _ = score_table(runs, problem.targets)
+        membership = simplex.group_rows(W)
         count = int(membership.max()) + 1
         points = np.array([W[membership == g][0] for g in range(count)])
         means = np.array([Y[membership == g].mean(axis=0) for g in range(count)])
@@ -129,7 +129,7 @@ def climbers(points: Array, levels: Array, count: int, forced: Array) -> list[in
         count: how many climb.
         forced: (A, K) mixtures that do, if they are there and there is room.
     """
-    order = [int(i) for i in ties.order(levels)]
+    order = [int(i) for i in ties.sort_order(levels)]
     taken = order[: max(1, count // BEST)]
     for row in forced:
         near = np.flatnonzero(np.abs(points - row).max(axis=1) <= 2 * simplex.SAME)
@@ -151,7 +151,7 @@ def _rung(value: Any) -> tuple[str, int, int]:
                 raise UnknownName("field of a rung", str(name), FIELDS)
         value = tuple(value.get(name) for name in FIELDS)
     size, tokens, runs = (*value, None, None, None)[:3]
-    tokens, runs = whole(tokens), whole(runs)
+    tokens, runs = whole_number(tokens), whole_number(runs)
     good = isinstance(size, str) and all(
         isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in (tokens, runs)
     )

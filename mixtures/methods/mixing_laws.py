@@ -44,4 +44,4 @@ class MixingLaws:
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
-        return choice.recommend(self, problem, history, rng)
+        return choice.recommend_mixture(self, problem, history, rng)

@@ -19,7 +19,7 @@ from cuvee.mixtures.methods import controlled
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec, finished
+from cuvee.mixtures.runs import History, RunSpec, finished_runs
 
 
 @register("method", "mixmin")
@@ -90,7 +90,7 @@ class MixMin:
         Raises:
             EvidenceError: every seed lacks a source.
         """
-        known = {run.spec.fingerprint for run in finished(history)}
+        known = {run.spec.fingerprint for run in finished_runs(history)}
         targets, specs = controlled.measurable(problem), []
         for seed in range(self.seeds):
             names = tuple(spec.fingerprint for spec in self._sources(problem, seed))

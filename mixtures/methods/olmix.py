@@ -20,7 +20,7 @@ from cuvee.mixtures.methods import swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Candidate, Estimate, Recommendation
 from cuvee.mixtures.registry import describe, register
-from cuvee.mixtures.runs import Failed, History, RunSpec, Stage, canonical
+from cuvee.mixtures.runs import Failed, History, RunSpec, Stage, canonical_json
 
 DESIGN = (("name", "dirichlet"), ("temperature", 1.0), ("minimum", 0.002), ("oversample", 10))
 LAW = (("name", "log_linear"), ("offset", "positive"))
@@ -59,11 +59,11 @@ class Olmix:
     ) -> Recommendation:
         if self.only_tried:
             return self._looked_up(problem, history)
-        return choice.recommend(self, problem, history, rng)
+        return choice.recommend_mixture(self, problem, history, rng)
 
     def _looked_up(self, problem: Problem, history: History) -> Recommendation:
         """The best feasible mixture that was run, by its own scores."""
-        found = dataset.gather(problem, history)
+        found = dataset.gather_runs(problem, history)
         W, form = found.sample.W, found.form
         if not problem.constraints.satisfied(W).any():
             raise ConstraintError(
@@ -71,7 +71,7 @@ class Olmix:
                 "search beyond the runs"
             )
         best = dataset.best_observed(problem, found)
-        member = simplex.groups([*W, best])
+        member = simplex.group_rows([*W, best])
         own = found.sample.Y[member[:-1] == member[-1]]
         targets = own.mean(axis=0)
         low, high = problem.constraints.bounds
@@ -101,9 +101,9 @@ class Olmix:
                 "no law was fitted: the scores are those that were measured and have no interval, "
                 "and the intervals of the shares are what the constraints allow",
             ),
-            method=canonical(describe(self)),
+            method=canonical_json(describe(self)),
         )
-        return evidence_grade.thin_first(answer, problem, W)
+        return evidence_grade.mark_unmeasured(answer, problem, W)
 
 
 def _measured(value: float) -> Estimate:

@@ -43,4 +43,4 @@ class RegMix:
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
-        return choice.recommend(self, problem, history, rng)
+        return choice.recommend_mixture(self, problem, history, rng)

@@ -69,7 +69,7 @@ class SkillIt:
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
-        first = skill_graph.specs(problem, self.graph, controlled.FIRST)
+        first = skill_graph.graph_runs(problem, self.graph, controlled.FIRST)
         needed = controlled.lacking(history, (*first, *controlled.baselines(problem, self.trials)))
         if needed:
             return needed
@@ -102,7 +102,7 @@ class SkillIt:
         if self.graph != "single":
             own = tuple(f"domain/{name}" for name in problem.domains.names)
             targets = own if set(own) <= set(problem.targets) else targets
-        return skill_graph.estimate(problem, history, self.graph, targets, controlled.FIRST)
+        return skill_graph.estimate_graph(problem, history, self.graph, targets, controlled.FIRST)
 
     def _controlled(self, problem: Problem, graph: SkillGraph) -> tuple[RunSpec, ...]:
         table = np.array(graph.edges) * importance(problem, graph.columns)

@@ -17,12 +17,12 @@ from cuvee.mixtures import ties
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError, UnknownName
 from cuvee.mixtures.inference import paired_trial
-from cuvee.mixtures.inference.weight_warnings import units
+from cuvee.mixtures.inference.weight_warnings import unit_warnings
 from cuvee.mixtures.methods import controlled
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec, Stage, finished
+from cuvee.mixtures.runs import History, RunSpec, Stage, finished_runs
 from cuvee.mixtures.simplex import temper
 
 KINDS = ("natural", "uniform", "temperature", "unimax")
@@ -70,7 +70,7 @@ class Static:
         name = self.choose if self.choose != "best" else self._best(problem, history, specs)
         weights = np.asarray(specs[name][0].weights)
         stages = (Stage(tuple(map(float, weights))),)
-        notes = (f"the {name} mixture was chosen", *units(problem.domains, weights))
+        notes = (f"the {name} mixture was chosen", *unit_warnings(problem.domains, weights))
         if self.choose == "best":
             notes += (
                 f"it is the best of {len(specs)} by the runs that its gains are measured on, "
@@ -101,7 +101,7 @@ class Static:
     def _best(
         self, problem: Problem, history: History, specs: dict[str, tuple[RunSpec, ...]]
     ) -> str:
-        known = {run.spec.fingerprint: run for run in finished(history)}
+        known = {run.spec.fingerprint: run for run in finished_runs(history)}
         natural = controlled.results(
             history, controlled.baselines(problem, self.trials)[: self.trials], "natural run"
         )

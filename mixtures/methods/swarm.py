@@ -17,7 +17,7 @@ from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import History, RunResult, RunSpec, finished
+from cuvee.mixtures.runs import History, RunResult, RunSpec, finished_runs
 from cuvee.mixtures.searches import Search, score
 
 MOST = 20_000  # runs, seeds, folds or refits of a study
@@ -90,7 +90,7 @@ def assemble(swarm: Swarm) -> None:
         )
     if swarm.refits is not None and not 10 <= swarm.refits <= MOST:
         raise RecipeError(f"intervals need 10 to {MOST:,} refits; got {swarm.refits:,}")
-    score.usable(swarm.search, swarm.laws)
+    score.check_laws(swarm.search, swarm.laws)
 
 
 def parts(swarm: Swarm) -> tuple[Design, tuple[Law, ...], Search]:
@@ -151,7 +151,7 @@ def evidence_of(problem: Problem, history: History) -> tuple[tuple[RunResult, ..
     Raises:
         EvidenceError: none belongs.
     """
-    runs = finished(history)
+    runs = finished_runs(history)
     own = tuple(run for run in runs if belongs(problem, run.spec))
     if not own:
         raise EvidenceError(

@@ -16,10 +16,10 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.multiscale.scale_evidence import PLAIN, SINGLE, Trial
+from cuvee.mixtures.multiscale.scale_evidence import PLAIN, SINGLE, LawTrial
 from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.recommendation import LEVEL
-from cuvee.mixtures.scaling import Runs, Scaling
+from cuvee.mixtures.scaling import Scaling, ScalingRuns
 
 LEAST = 4  # mixtures at the largest size below which pairs say nothing
 DRAWS = 400
@@ -36,14 +36,18 @@ class BackTest:
         verdict: why, in words.
     """
 
-    trials: tuple[Trial, ...]
+    trials: tuple[LawTrial, ...]
     chosen: str
     beats: bool
     verdict: str
 
 
 def backtest(
-    laws: Mapping[str, Scaling], single: Scaling, runs: Runs, form: Shape, rng: np.random.Generator
+    laws: Mapping[str, Scaling],
+    single: Scaling,
+    runs: ScalingRuns,
+    form: Shape,
+    rng: np.random.Generator,
 ) -> BackTest:
     """Compare laws by how they predict the largest size from the smaller ones.
 
@@ -56,9 +60,9 @@ def backtest(
         rng: the only source of chance.
     """
     fit_rng, boot_rng = rng.spawn(2)
-    held, reason = held_out(runs.ends)
+    held, reason = largest_runs(runs.ends)
     if reason:
-        trials = tuple(Trial(name, refused=reason) for name in (*laws, SINGLE))
+        trials = tuple(LawTrial(name, refused=reason) for name in (*laws, SINGLE))
         return BackTest(trials, SINGLE, False, f"no back-test: {reason}; single-scale ranking used")
     rest = runs.take(runs.parameters < runs.sizes[-1])
     observed, found, refused = form.level(held.Y), {}, {}
@@ -76,15 +80,15 @@ def backtest(
         found[PLAIN] = plain
     trials = _trials(found, observed, boot_rng)
     trials = tuple(replace(t, coverage=inside.get(t.law, 0.0)) for t in trials)
-    every = trials + tuple(Trial(name, refused=text) for name, text in refused.items())
-    return judged(every)
+    every = trials + tuple(LawTrial(name, refused=text) for name, text in refused.items())
+    return choose_law(every)
 
 
-def held_out(runs: Runs) -> tuple[Runs, str]:
+def largest_runs(runs: ScalingRuns) -> tuple[ScalingRuns, str]:
     """The largest size's runs at its most tokens, averaged by mixture, or why they are no test."""
     top = runs.take(runs.parameters == runs.sizes[-1])
     top = top.take(top.tokens == top.tokens.max())
-    membership = simplex.groups(top.W)
+    membership = simplex.group_rows(top.W)
     count = int(membership.max()) + 1
     if len(runs.sizes) < 2:
         return top, "all runs are of one size"
@@ -95,7 +99,7 @@ def held_out(runs: Runs) -> tuple[Runs, str]:
     return replace(top.take(first), Y=means), ""
 
 
-def _plain(rest: Runs, held: Runs, form: Shape) -> Array | None:
+def _plain(rest: ScalingRuns, held: ScalingRuns, form: Shape) -> Array | None:
     """Objective of the held-out mixtures at the next smaller size; None where one is missing."""
     near = rest.take(rest.parameters == rest.sizes[-1])
     scores = []
@@ -109,7 +113,7 @@ def _plain(rest: Runs, held: Runs, form: Shape) -> Array | None:
 
 def _trials(
     found: Mapping[str, Array], observed: Array, rng: np.random.Generator
-) -> tuple[Trial, ...]:
+) -> tuple[LawTrial, ...]:
     accuracy = {n: diagnostics.decision_accuracy(observed, x) for n, x in found.items()}
     rivals = [name for name in (SINGLE, PLAIN) if name in found]
     rival = max(rivals, key=lambda name: accuracy[name]) if rivals else None
@@ -127,7 +131,7 @@ def _trials(
             ]
             low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         trials.append(
-            Trial(
+            LawTrial(
                 law=name,
                 error=float(np.abs(predicted - observed).mean()),
                 spearman=diagnostics.spearman(observed, predicted),
@@ -143,7 +147,7 @@ def _trials(
     return tuple(trials)
 
 
-def judged(trials: tuple[Trial, ...]) -> BackTest:
+def choose_law(trials: tuple[LawTrial, ...]) -> BackTest:
     """The law to use: the most accurate of those that beat single-scale ranking, if any does."""
     laws = [t for t in trials if t.law not in (SINGLE, PLAIN) and not t.refused]
     rivals = [t for t in trials if t.law in (SINGLE, PLAIN) and not t.refused]
@@ -171,6 +175,6 @@ def judged(trials: tuple[Trial, ...]) -> BackTest:
     return BackTest(trials, SINGLE, False, text)
 
 
-def _best(trials: list[Trial]) -> Trial:
+def _best(trials: list[LawTrial]) -> LawTrial:
     """The most accurate; of equal ones the one that ranks best, then the first."""
     return max(trials, key=lambda t: (round(t.decision_accuracy, 9), t.spearman))

@@ -15,7 +15,7 @@ MOVES = {"little": 0.3, "far": 1.0}  # how far the best mixture of a world moves
 
 
 @dataclass(frozen=True)
-class Split:
+class BudgetSplit:
     """A way to spread a budget.
 
     Attributes:
@@ -32,10 +32,10 @@ class Split:
 
 
 SPLITS = (
-    Split("all at the smallest size", 1.0),
-    Split("80 % at the smallest", 0.8),
-    Split("half at the smallest", 0.5),
-    Split("a quarter at the smallest", 0.25),
+    BudgetSplit("all at the smallest size", 1.0),
+    BudgetSplit("80 % at the smallest", 0.8),
+    BudgetSplit("half at the smallest", 0.5),
+    BudgetSplit("a quarter at the smallest", 0.25),
 )
 REGRET = {
     "all at the smallest size": {"little": (0.0611, 0.0071), "far": (0.1322, 0.0311)},
@@ -45,7 +45,7 @@ REGRET = {
 }
 
 
-def allocation(split: Split, budget: float, each: Sequence[float]) -> tuple[int, ...]:
+def step_counts(split: BudgetSplit, budget: float, each: Sequence[float]) -> tuple[int, ...]:
     """Runs per rung.
 
     A rung that could not pay for `LEAST` runs gets none, and what it would have cost goes to the

@@ -19,21 +19,26 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics, outliers
 from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.inference.diagnostics import Sample
-from cuvee.mixtures.inference.evidence_grade import judge
-from cuvee.mixtures.inference.optimum import around, candidates_of, decided, gains_of
+from cuvee.mixtures.inference.diagnostics import RunTable
+from cuvee.mixtures.inference.evidence_grade import grade_evidence
+from cuvee.mixtures.inference.optimum import (
+    baseline_gains,
+    predict_candidates,
+    refit_interval,
+    search_refits,
+)
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.methods import swarm
 from cuvee.mixtures.multiscale import backtest
 from cuvee.mixtures.multiscale import steps as rungs
 from cuvee.mixtures.multiscale.backtest import BackTest
-from cuvee.mixtures.multiscale.scale_evidence import Curve, Forecast, Point, ScaleEvidence
-from cuvee.mixtures.multiscale.steps import Rung
+from cuvee.mixtures.multiscale.scale_evidence import Forecast, ScaleCurve, ScaleEvidence, ScalePoint
+from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
-from cuvee.mixtures.runs import Failed, History, Stage, finished, table
-from cuvee.mixtures.scaling import Runs, Scaling
+from cuvee.mixtures.runs import Failed, History, Stage, finished_runs, score_table
+from cuvee.mixtures.scaling import Scaling, ScalingRuns
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
 from cuvee.mixtures.searches import Search, score
 
@@ -42,7 +47,7 @@ NAMES = ("recommended", "natural", "uniform", "best observed")
 
 
 @dataclass(frozen=True, eq=False)
-class Scales:
+class ScaleData:
     """A study's evidence at all its sizes.
 
     Attributes:
@@ -53,20 +58,20 @@ class Scales:
         full: (parameters, tokens) that the answer is for.
     """
 
-    runs: Runs
-    narrow: Runs
+    runs: ScalingRuns
+    narrow: ScalingRuns
     problem: Problem
     form: Shape
     full: tuple[int, int]
 
 
-def recommend(
+def extrapolate(
     ladder: Any,
     problem: Problem,
     history: History,
     rng: np.random.Generator,
     *,
-    steps: tuple[Rung, ...],
+    steps: tuple[LadderStep, ...],
 ) -> Recommendation:
     """The mixture that a ladder's runs speak for at full scale; see the module's docstring.
 
@@ -83,19 +88,19 @@ def recommend(
     """
     draft_rng, test_rng, law_rng, forecast_rng = rng.spawn(4)
     ranked = _ranked(ladder, problem, history, steps)
-    here, foreign = rungs.at(problem, ranked), _foreign(problem, history, steps)
+    here, foreign = rungs.at_step(problem, ranked), _foreign(problem, history, steps)
     kept = tuple(
         run
         for run in history
-        if isinstance(run, Failed) or rungs.belongs(problem, run.spec, ranked)
+        if isinstance(run, Failed) or rungs.in_step(problem, run.spec, ranked)
     )
-    base = choice.draft(ladder, here, kept, draft_rng)
+    base = choice.draft_answer(ladder, here, kept, draft_rng)
     base = replace(base, noise=base.noise or _noise(problem, history, steps[0]))
-    own = tuple(run for step in steps for run in rungs.runs_of(problem, history, step))
-    W = table(own, problem.targets)[0]
+    own = tuple(run for step in steps for run in rungs.step_runs(problem, history, step))
+    W = score_table(own, problem.targets)[0]
     if len(steps) == 1:
-        return judge(base, problem, W, foreign)
-    scales = scales_of(problem, history, steps)
+        return grade_evidence(base, problem, W, foreign)
+    scales = scale_data(problem, history, steps)
     laws = {str(law.name): cast(Scaling, law) for law in ladder.scaling}
     name = next(law.law for law in base.laws if law.chosen)
     single = SingleScale(next(law for law in ladder.laws if law.name == name))
@@ -103,7 +108,9 @@ def recommend(
     answer = replace(
         base,
         evidence=tuple(run.spec.fingerprint for run in own),
-        warnings=tuple(dict.fromkeys((*base.warnings, *outliers.warnings(own, problem.targets)))),
+        warnings=tuple(
+            dict.fromkeys((*base.warnings, *outliers.outlier_warnings(own, problem.targets)))
+        ),
     )
     if tested.beats:
         answer = _by_law(ladder, laws[tested.chosen], answer, tested, scales, rng=law_rng)
@@ -114,55 +121,57 @@ def recommend(
         forecasts=_forecasts(laws, answer, scales, forecast_rng),
     )
     answer = replace(answer, scale=evidence, warnings=(*answer.warnings, *_said(evidence)))
-    return judge(answer, problem, W, foreign)
+    return grade_evidence(answer, problem, W, foreign)
 
 
-def _ranked(ladder: Any, problem: Problem, history: History, steps: tuple[Rung, ...]) -> Rung:
+def _ranked(
+    ladder: Any, problem: Problem, history: History, steps: tuple[LadderStep, ...]
+) -> LadderStep:
     """The largest rung with enough mixtures to be ranked by some law; the first if none has."""
     k = len(problem.domains)
     laws = cast(tuple[Law, ...], ladder.laws)
     rows = min(law.rows(k) for law in laws)
     needed = max(MIXTURES * k, rows + math.ceil(rows / (ladder.folds - 1)))  # a fold is held out
     for rung in sorted(steps, key=lambda r: _order(problem, r), reverse=True):
-        found = rungs.runs_of(problem, history, rung)
-        if found and int(simplex.groups([r.spec.weights for r in found]).max()) + 1 >= needed:
+        found = rungs.step_runs(problem, history, rung)
+        if found and int(simplex.group_rows([r.spec.weights for r in found]).max()) + 1 >= needed:
             return rung
     return steps[0]
 
 
-def _order(problem: Problem, rung: Rung) -> tuple[int, int]:
+def _order(problem: Problem, rung: LadderStep) -> tuple[int, int]:
     return (problem.parameters(rung.size) if problem.sizes else 0, rung.tokens)
 
 
-def _foreign(problem: Problem, history: History, steps: tuple[Rung, ...]) -> int:
-    runs = finished(history)
-    return sum(not any(rungs.belongs(problem, r.spec, step) for step in steps) for r in runs)
+def _foreign(problem: Problem, history: History, steps: tuple[LadderStep, ...]) -> int:
+    runs = finished_runs(history)
+    return sum(not any(rungs.in_step(problem, r.spec, step) for step in steps) for r in runs)
 
 
-def _noise(problem: Problem, history: History, first: Rung) -> tuple[Noise, ...]:
+def _noise(problem: Problem, history: History, first: LadderStep) -> tuple[Noise, ...]:
     """The noise floor at the first rung, where the anchors are repeated."""
-    runs = rungs.runs_of(problem, history, first)
+    runs = rungs.step_runs(problem, history, first)
     if not runs:
         return ()
-    W, Y, _ = table(runs, problem.targets)
+    W, Y, _ = score_table(runs, problem.targets)
     form = problem.objective.shape(problem.targets, Y.mean(axis=0))
     return diagnostics.noise_floor(W, Y, problem.targets, form)
 
 
-def scales_of(problem: Problem, history: History, steps: tuple[Rung, ...]) -> Scales:
+def scale_data(problem: Problem, history: History, steps: tuple[LadderStep, ...]) -> ScaleData:
     """A study's evidence at all its sizes.
 
     Raises:
         EvidenceError: a run lacks a target, or nothing has finished.
         RecipeError: the problem does not know the parameters of a size.
     """
-    runs, names = rungs.gathered(problem, history, steps), problem.objective.targets
-    narrow = rungs.gathered(replace(problem, targets=names), history, steps)
+    runs, names = rungs.scaling_runs(problem, history, steps), problem.objective.targets
+    narrow = rungs.scaling_runs(replace(problem, targets=names), history, steps)
     top, ends = runs.sizes[-1], narrow.ends
     rows = [i for i in swarm.natural_row(problem, ends.W) if ends.parameters[i] == top]
     reference = ends.Y[rows].mean(axis=0) if rows else ends.Y.mean(axis=0)
     largest = (int(top), int(runs.tokens[runs.parameters == top].max()))
-    return Scales(
+    return ScaleData(
         runs=runs,
         narrow=narrow,
         problem=replace(problem, targets=names),
@@ -176,13 +185,13 @@ def _by_law(
     law: Scaling,
     base: Recommendation,
     tested: BackTest,
-    scales: Scales,
+    scales: ScaleData,
     *,
     rng: np.random.Generator,
 ) -> Recommendation:
     """The answer of a scaling law at full scale, in place of the single-scale draft."""
     fit_rng, boot_rng, search_rng, whole_rng = rng.spawn(4)
-    coarse = cast(Scaling, score.coarser(law))
+    coarse = cast(Scaling, score.cheaper(law))
     fitted = coarse.fit(scales.narrow, fit_rng).at(*scales.full)
     again = []
     for child in boot_rng.spawn(ladder.refits or REFITS):
@@ -191,8 +200,10 @@ def _by_law(
     baselines = np.array([candidate.weights for candidate in base.candidates[1:]])
     search = cast(Search, ladder.search)
     runs = scales.narrow
-    reach = Sample(runs.W, runs.Y, runs.noise).reach
-    chosen = decided((fitted, again), search, (scales.problem, reach), baselines, rng=search_rng)
+    reach = RunTable(runs.W, runs.Y, runs.noise).reach
+    chosen = search_refits(
+        (fitted, again), search, (scales.problem, reach), baselines, rng=search_rng
+    )
     weights = simplex.normalized(np.where(chosen.weights > 1e-9, chosen.weights, 0.0))
     whole = law.fit(scales.runs, whole_rng).at(*scales.full)
     problem = scales.problem
@@ -201,12 +212,14 @@ def _by_law(
         stages=(Stage(tuple(map(float, weights))),),
         intervals=tuple(
             (e.low, e.high)
-            for e in (around(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights)))
+            for e in (
+                refit_interval(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights))
+            )
         ),
-        candidates=candidates_of(
-            NAMES, chosen, whole, Sample(scales.runs.W, scales.runs.Y, scales.runs.noise).reach
+        candidates=predict_candidates(
+            NAMES, chosen, whole, RunTable(scales.runs.W, scales.runs.Y, scales.runs.noise).reach
         ),
-        gains=gains_of(NAMES, chosen),
+        gains=baseline_gains(NAMES, chosen),
         laws=(_as_law(tested), *(replace(found, chosen=False) for found in base.laws)),
         active=problem.constraints.active(weights),
         epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
@@ -230,7 +243,9 @@ def _as_law(tested: BackTest) -> LawEvidence:
     )
 
 
-def _evidence(tested: BackTest, scales: Scales, problem: Problem, ranked: Rung) -> ScaleEvidence:
+def _evidence(
+    tested: BackTest, scales: ScaleData, problem: Problem, ranked: LadderStep
+) -> ScaleEvidence:
     top = int(scales.runs.sizes[-1])
     tokens = int(scales.runs.tokens[scales.runs.parameters == top].max())
     at = scales.full if tested.beats else (problem.parameters(ranked.size), ranked.tokens)
@@ -258,10 +273,10 @@ def _said(evidence: ScaleEvidence) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _curves(answer: Recommendation, scales: Scales) -> tuple[Curve, ...]:
+def _curves(answer: Recommendation, scales: ScaleData) -> tuple[ScaleCurve, ...]:
     """Objective by scale of the mixtures that were trained at several scales."""
     runs, named = scales.narrow.ends, {c.name: np.array(c.weights) for c in answer.candidates}
-    membership, found = simplex.groups(runs.W), []
+    membership, found = simplex.group_rows(runs.W), []
     for group in range(int(membership.max()) + 1):
         own = runs.take(membership == group)
         scale_of = sorted(set(zip(own.parameters.tolist(), own.tokens.tolist(), strict=True)))
@@ -271,16 +286,16 @@ def _curves(answer: Recommendation, scales: Scales) -> tuple[Curve, ...]:
         for size, tokens in scale_of:
             here = own.take((own.parameters == size) & (own.tokens == tokens))
             level = float(scales.form.level(here.Y.mean(axis=0)[None])[0])
-            points.append(Point(int(size), int(tokens), level, len(here)))
+            points.append(ScalePoint(int(size), int(tokens), level, len(here)))
         weights = own.W[0]
         known = [n for n, w in named.items() if np.abs(w - weights).max() <= 2 * simplex.SAME]
         name = known[0] if known else f"mixture {group + 1}"
-        found.append(Curve(name, tuple(map(float, weights)), tuple(points)))
+        found.append(ScaleCurve(name, tuple(map(float, weights)), tuple(points)))
     return tuple(found)
 
 
 def _forecasts(
-    laws: Mapping[str, Scaling], answer: Recommendation, scales: Scales, rng: np.random.Generator
+    laws: Mapping[str, Scaling], answer: Recommendation, scales: ScaleData, rng: np.random.Generator
 ) -> tuple[Forecast, ...]:
     """What each law that can be fitted says of the candidates at full scale."""
     points = np.array([candidate.weights for candidate in answer.candidates])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.inference.optimum import around
+from cuvee.mixtures.inference.optimum import refit_interval
 from cuvee.mixtures.methods.ladder import Ladder
 from cuvee.mixtures.multiscale import extrapolation
 from cuvee.mixtures.problem import Problem
@@ -47,9 +47,9 @@ def gains_at(
     Raises:
         EvidenceError: the runs do not suffice for the law.
     """
-    evidence = extrapolation.scales_of(problem, history, ladder.steps(problem))
+    evidence = extrapolation.scale_data(problem, history, ladder.steps(problem))
     form = next(found for found in ladder.scaling if found.name == law)
-    coarse = score.coarser(form)
+    coarse = score.cheaper(form)
     fit_rng, boot_rng = rng.spawn(2)
     fits = [coarse.fit(evidence.narrow, fit_rng)] + [
         coarse.fit(evidence.narrow.resample(child), child)
@@ -61,6 +61,10 @@ def gains_at(
         levels = np.array([evidence.form.level(fit.at(*scale).predict(W).mean) for fit in fits])
         over = levels - levels[:, :1]
         told.append(
-            {name: around(over[0, p], over[1:, p]) for p, name in enumerate(points) if p > 0}
+            {
+                name: refit_interval(over[0, p], over[1:, p])
+                for p, name in enumerate(points)
+                if p > 0
+            }
         )
     return tuple(told)

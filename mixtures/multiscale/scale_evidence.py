@@ -12,7 +12,7 @@ SINGLE = "single_scale"
 
 
 @dataclass(frozen=True)
-class Trial:
+class LawTrial:
     """How a scaling law, fitted to the smaller sizes, predicted the largest.
 
     Attributes:
@@ -49,7 +49,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Point:
+class ScalePoint:
     """The objective of one mixture at one scale.
 
     Attributes:
@@ -66,7 +66,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class ScaleCurve:
     """One mixture over the scales at which it was trained.
 
     Attributes:
@@ -77,7 +77,7 @@ class Curve:
 
     name: str
     weights: tuple[float, ...]
-    points: tuple[Point, ...]
+    points: tuple[ScalePoint, ...]
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class ScaleEvidence:
     chosen: str
     beats: bool
     verdict: str
-    trials: tuple[Trial, ...] = ()
-    curves: tuple[Curve, ...] = ()
+    trials: tuple[LawTrial, ...] = ()
+    curves: tuple[ScaleCurve, ...] = ()
     forecasts: tuple[Forecast, ...] = ()
 
     @property
@@ -156,9 +156,9 @@ def from_json(data: Mapping[str, Any]) -> ScaleEvidence:
     """
     try:
         values = dict(data)
-        values["trials"] = tuple(revive(Trial, trial) for trial in values["trials"])
+        values["trials"] = tuple(revive(LawTrial, trial) for trial in values["trials"])
         values["curves"] = tuple(
-            Curve(c["name"], c["weights"], tuple(revive(Point, p) for p in c["points"]))
+            ScaleCurve(c["name"], c["weights"], tuple(revive(ScalePoint, p) for p in c["points"]))
             for c in values["curves"]
         )
         values["forecasts"] = tuple(revive(Forecast, forecast) for forecast in values["forecasts"])

@@ -8,12 +8,12 @@ import numpy as np
 from cuvee.mixtures import simplex
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import History, RunResult, RunSpec, finished, table
-from cuvee.mixtures.scaling import Runs
+from cuvee.mixtures.runs import History, RunResult, RunSpec, finished_runs, score_table
+from cuvee.mixtures.scaling import ScalingRuns
 
 
 @dataclass(frozen=True)
-class Rung:
+class LadderStep:
     """A size, the tokens that its models are trained on, and how many mixtures are tried.
 
     Attributes:
@@ -27,28 +27,28 @@ class Rung:
     runs: int
 
 
-def at(problem: Problem, rung: Rung) -> Problem:
+def at_step(problem: Problem, rung: LadderStep) -> Problem:
     """The problem with a rung's size and tokens as its proxy."""
     return replace(problem, proxy=replace(problem.proxy, size=rung.size, tokens=rung.tokens))
 
 
-def belongs(problem: Problem, spec: RunSpec, rung: Rung) -> bool:
+def in_step(problem: Problem, spec: RunSpec, rung: LadderStep) -> bool:
     """Whether a run is one of a fixed mixture at a rung, on the problem's data."""
     if len(spec.stages) != 1 or spec.controller or spec.domains != problem.domains.names:
         return False
     return spec == problem.spec(spec.stages[0].weights, spec.seed, rung.size, rung.tokens)
 
 
-def runs_of(problem: Problem, history: History, rung: Rung) -> tuple[RunResult, ...]:
+def step_runs(problem: Problem, history: History, rung: LadderStep) -> tuple[RunResult, ...]:
     """The finished runs of a rung."""
-    return tuple(run for run in finished(history) if belongs(problem, run.spec, rung))
+    return tuple(run for run in finished_runs(history) if in_step(problem, run.spec, rung))
 
 
-def gathered(problem: Problem, history: History, rungs: Sequence[Rung]) -> Runs:
+def scaling_runs(problem: Problem, history: History, rungs: Sequence[LadderStep]) -> ScalingRuns:
     """The runs of all rungs as a scaling law sees them.
 
     The points of a run's curve are rows of its own group, where they hold every target. Before the
-    decay of a schedule, or before what is averaged, they are `stable` (`mixtures.scaling.Runs`).
+    decay of a schedule, or before what is averaged, they are `stable` (see `ScalingRuns`).
 
     A score's noise is the deviation over seeds of the rung itself, or of the first rung where the
     rung has no repeats, in proportion to the score.
@@ -57,15 +57,15 @@ def gathered(problem: Problem, history: History, rungs: Sequence[Rung]) -> Runs:
         EvidenceError: a run lacks a target, or nothing has finished.
         RecipeError: the problem does not know a size's parameters.
     """
-    own = [(rung, run) for rung in rungs for run in runs_of(problem, history, rung)]
-    W, Y, _ = table(tuple(run for _, run in own), problem.targets)
+    own = [(rung, run) for rung in rungs for run in step_runs(problem, history, rung)]
+    W, Y, _ = score_table(tuple(run for _, run in own), problem.targets)
     sizes = np.array([problem.parameters(rung.size) for rung, _ in own], dtype=np.float64)
     noise, first = np.zeros_like(Y), np.zeros(Y.shape[1])
     for rung in rungs:
         rows = np.array([r is rung for r, _ in own])
         if not rows.any():
             continue
-        sd, degrees = diagnostics.pooled_deviation(Y[rows], simplex.groups(W[rows]))
+        sd, degrees = diagnostics.pooled_deviation(Y[rows], simplex.group_rows(W[rows]))
         relative = sd / Y[rows].mean(axis=0) if degrees else first
         first = relative if rung is rungs[0] else first
         noise[rows] = relative * Y[rows]
@@ -81,7 +81,7 @@ def gathered(problem: Problem, history: History, rungs: Sequence[Rung]) -> Runs:
     on_the_way = np.arange(len(rows)) >= len(own)
     values = np.vstack([Y, *(np.array([scores]) for _, _, scores in along)])
     apart = problem.proxy.schedule != "constant" or problem.proxy.average > 0
-    return Runs(
+    return ScalingRuns(
         W=W[rows],
         parameters=sizes[rows],
         tokens=np.concatenate([tokens, [seen for _, seen, _ in along]]),

@@ -22,7 +22,7 @@ from cuvee.mixtures.laws import FittedLaw, Prediction
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
+class ScalingRuns:
     """Runs of several sizes as arrays: N rows, K domains, M targets.
 
     Several rows may belong to one run: points of its loss curve. They then share a group, and are
@@ -117,14 +117,14 @@ class Runs:
         group = int(self.groups[row])
         return self.names[group] if group < len(self.names) else f"run {group}"
 
-    def take(self, rows: Any) -> "Runs":
+    def take(self, rows: Any) -> "ScalingRuns":
         """The runs with some of their rows (positions or a mask)."""
         parts = {n: getattr(self, n)[rows] for n in ("W", "parameters", "tokens", "Y", "noise")}
         stable = None if self.stable is None else np.asarray(self.stable)[rows]
         return replace(self, groups=np.asarray(self.groups)[rows], stable=stable, **parts)
 
     @property
-    def ends(self) -> "Runs":
+    def ends(self) -> "ScalingRuns":
         """The runs by their ends alone: one row each, of the most tokens."""
         if self.count == len(self):
             return self
@@ -134,7 +134,7 @@ class Runs:
                 last[group] = row
         return replace(self.take(np.sort(list(last.values()))), stable=None)
 
-    def columns(self, columns: Sequence[int]) -> "Runs":
+    def columns(self, columns: Sequence[int]) -> "ScalingRuns":
         """The runs with some of their targets."""
         chosen = list(columns)
         return replace(self, Y=self.Y[:, chosen], noise=self.noise[:, chosen])
@@ -149,7 +149,7 @@ class Runs:
         """Runs, each counted once however many rows it has."""
         return len(np.unique(self.groups))
 
-    def resample(self, rng: np.random.Generator) -> "Runs":
+    def resample(self, rng: np.random.Generator) -> "ScalingRuns":
         """A bootstrap sample of the runs, drawn within each size so that every size stays.
 
         A run that is drawn twice counts as two.
@@ -199,7 +199,7 @@ class Scaling(Protocol):
         """Fewest runs from which it can be fitted to K domains."""
         ...
 
-    def fit(self, runs: Runs, rng: np.random.Generator) -> FittedScaling:
+    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedScaling:
         """Fit all targets.
 
         Raises:
@@ -227,7 +227,7 @@ class Slice:
         return self.whole.predict(np.asarray(W), self.parameters, self.tokens)
 
 
-def require(name: str, law: Scaling, runs: Runs) -> None:
+def require_runs(name: str, law: Scaling, runs: ScalingRuns) -> None:
     """Refuse evidence that a law cannot be fitted to.
 
     Raises:

@@ -16,7 +16,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.scaling import Runs, equations
+from cuvee.mixtures.scaling import ScalingRuns, equations
 from cuvee.mixtures.scaling.equations import Equation, FittedEquation
 
 RATE = 0.3  # where a and b are drawn to: 0.34 and 0.28 in Hoffmann et al. 2022
@@ -26,7 +26,7 @@ PARTS = ((0.5, 0.2, 0.5), (0.2, 0.5, 0.5), (0.5, 0.3, 0.2), (0.7, 0.1, 1.0))
 
 @register("scaling", "additive")
 @dataclass(frozen=True)
-class Additive:
+class AdditiveScaling:
     """The law without parameters.
 
     Attributes:
@@ -46,12 +46,12 @@ class Additive:
     def rows(self, domains: int) -> int:
         return 2 * domains + 5
 
-    def coarse(self) -> "Additive":
+    def coarse(self) -> "AdditiveScaling":
         """The same law without deviations of its own, for refits."""
-        return Additive(draws=0)
+        return AdditiveScaling(draws=0)
 
-    def fit(self, runs: Runs, rng: np.random.Generator) -> FittedEquation:
-        return equations.fit("additive", self, _equation, runs, draws=self.draws, rng=rng)
+    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
+        return equations.fit_scaling("additive", self, _equation, runs, draws=self.draws, rng=rng)
 
 
 def mixture_prior(k: int) -> tuple[Array, Array]:
@@ -91,7 +91,7 @@ def _curve(p: Array, X: Array) -> tuple[Array, Array]:
     parts = [jacobian]
     for j in range(2):
         first = at + 2 * j
-        term, by_rate = equations.power(
+        term, by_rate = equations.scale_term(
             p[:, first : first + 1], p[:, first + 1 : first + 2], X[:, k + j]
         )
         values = values + term

@@ -17,7 +17,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.scaling import Runs, additive, equations
+from cuvee.mixtures.scaling import ScalingRuns, additive, equations
 from cuvee.mixtures.scaling.equations import Equation, FittedEquation
 
 STARTS = ((0.3, 1e-2), (0.1, 1e-2), (0.3, 1e-1))  # of (exponent of a share, e)
@@ -25,7 +25,7 @@ STARTS = ((0.3, 1e-2), (0.1, 1e-2), (0.3, 1e-1))  # of (exponent of a share, e)
 
 @register("scaling", "bimix")
 @dataclass(frozen=True)
-class BiMix:
+class BiMixScaling:
     """The law without parameters.
 
     Attributes:
@@ -45,12 +45,12 @@ class BiMix:
     def rows(self, domains: int) -> int:
         return 2 * domains + 5
 
-    def coarse(self) -> "BiMix":
+    def coarse(self) -> "BiMixScaling":
         """The same law without deviations of its own, for refits."""
-        return BiMix(draws=0)
+        return BiMixScaling(draws=0)
 
-    def fit(self, runs: Runs, rng: np.random.Generator) -> FittedEquation:
-        return equations.fit("bimix", self, _equation, runs, draws=self.draws, rng=rng)
+    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
+        return equations.fit_scaling("bimix", self, _equation, runs, draws=self.draws, rng=rng)
 
 
 def _curve(p: Array, X: Array) -> tuple[Array, Array]:
@@ -69,7 +69,7 @@ def _curve(p: Array, X: Array) -> tuple[Array, Array]:
     bracket, parts = np.ones_like(total), []
     for j in range(2):
         q = p[:, 1 + 2 * k + 2 * j :]
-        term, by_rate = equations.power(q[:, :1], q[:, 1:2], X[:, k + j])
+        term, by_rate = equations.scale_term(q[:, :1], q[:, 1:2], X[:, k + j])
         bracket = bracket + term
         parts.append(np.stack([term, by_rate], axis=2))
     scale = np.concatenate(parts, axis=2) / bracket[:, :, None]

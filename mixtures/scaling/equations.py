@@ -24,8 +24,8 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.laws import Prediction, least_squares
-from cuvee.mixtures.laws.least_squares import Curve, Problem, Solution
-from cuvee.mixtures.scaling import Runs, Scaling, Slice, require
+from cuvee.mixtures.laws.least_squares import Curve, FitProblem, Solution
+from cuvee.mixtures.scaling import Scaling, ScalingRuns, Slice, require_runs
 
 HUBER = 2.0  # robust deviations beyond which a row's residual loses weight
 ROUNDS = 3  # of weights and prior strength
@@ -75,7 +75,7 @@ class FittedEquation:
     reference: tuple[float, float]
 
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
-        X = rows(W, parameters, tokens, self.reference)
+        X = scale_rows(W, parameters, tokens, self.reference)
         mean = _values(self.curve, self.p, X)
         variance = np.repeat(self.noise[:, None] ** 2, X.shape[0], axis=1)
         if len(self.draws):
@@ -95,18 +95,18 @@ def _values(curve: Curve, p: Array, X: Array) -> Array:
     return np.concatenate(parts, axis=1) if parts else np.empty((len(p), 0))
 
 
-def rows(W: Array, parameters: Any, tokens: Any, reference: tuple[float, float]) -> Array:
+def scale_rows(W: Array, parameters: Any, tokens: Any, reference: tuple[float, float]) -> Array:
     """(n, K + 2): shares, log N / N0, log D / D0."""
     w = np.asarray(W, dtype=np.float64)
     n, d = (np.broadcast_to(np.asarray(x, dtype=np.float64), len(w)) for x in (parameters, tokens))
     return np.column_stack([w, np.log(n / reference[0]), np.log(d / reference[1])])
 
 
-def fit(
+def fit_scaling(
     name: str,
     law: Scaling,
     equation: Callable[[int], Equation],
-    runs: Runs,
+    runs: ScalingRuns,
     *,
     draws: int,
     rng: np.random.Generator,
@@ -124,15 +124,15 @@ def fit(
     Raises:
         EvidenceError: too few sizes or runs.
     """
-    require(name, law, runs)
+    require_runs(name, law, runs)
     plain = form = equation(runs.W.shape[1])
-    middle = (geometric(runs.parameters), geometric(runs.tokens))
-    X, scale = rows(runs.W, runs.parameters, runs.tokens, middle), runs.Y.mean(axis=0)
+    middle = (geometric_mean(runs.parameters), geometric_mean(runs.tokens))
+    X, scale = scale_rows(runs.W, runs.parameters, runs.tokens, middle), runs.Y.mean(axis=0)
     if runs.stable is not None:
         form, X = with_gap(form), np.column_stack([X, np.asarray(runs.stable, dtype=np.float64)])
     y, noise = np.log(runs.Y / scale).T, (runs.noise / runs.Y).T
-    solution, v, sigma = _solve(form, X, y, noise, together(runs))
-    found = _bootstrap(form, X, y, (v, sigma), (solution.p, counts(runs, draws, rng)))
+    solution, v, sigma = _solve(form, X, y, noise, row_weights(runs))
+    found = _bootstrap(form, X, y, (v, sigma), (solution.p, draw_counts(runs, draws, rng)))
     size = len(plain.center)
     p, found = solution.p[:, :size], found[:, :, :size]
     return FittedEquation(plain.curve, p, found, sigma, scale, middle)
@@ -155,7 +155,7 @@ def with_gap(form: Equation) -> Equation:
     )
 
 
-def together(runs: Runs) -> Array:
+def row_weights(runs: ScalingRuns) -> Array:
     """(N,) how much each row counts: an end by 1, the points of one run together by as much."""
     groups = np.unique(np.asarray(runs.groups), return_inverse=True)[1]
     most = np.zeros(groups.max() + 1)
@@ -165,12 +165,12 @@ def together(runs: Runs) -> Array:
     return np.where(before, 1.0 / np.maximum(points, 1.0), 1.0)
 
 
-def geometric(values: Array) -> float:
+def geometric_mean(values: Array) -> float:
     """The geometric mean."""
     return float(np.exp(np.mean(np.log(values))))
 
 
-def counts(runs: Runs, draws: int, rng: np.random.Generator) -> Array:
+def draw_counts(runs: ScalingRuns, draws: int, rng: np.random.Generator) -> Array:
     """(B, N) how often each row is in a bootstrap sample of the runs, drawn within each size."""
     groups = np.asarray(runs.groups)
     table = np.zeros((draws, len(runs)))
@@ -183,9 +183,9 @@ def counts(runs: Runs, draws: int, rng: np.random.Generator) -> Array:
     return table
 
 
-def _problem(form: Equation, X: Array, y: Array, v: Array, strength: Array) -> Problem:
+def _problem(form: Equation, X: Array, y: Array, v: Array, strength: Array) -> FitProblem:
     prior, center = np.diag(form.deviation**-2.0), np.tile(form.center, (len(y), 1))
-    return Problem(form.curve, X, y, v, strength, prior, center)
+    return FitProblem(form.curve, X, y, v, strength, prior, center)
 
 
 def _solve(
@@ -195,17 +195,21 @@ def _solve(
     m, s = len(y), len(form.starts)
     v, sigma = np.tile(share, (m, 1)), np.full(m, FIRST)
     many = _problem(form, X, np.tile(y, (s, 1)), np.tile(v, (s, 1)), np.tile(sigma**2, s))
-    first = least_squares.minimize(many, np.repeat(form.starts, m, axis=0))
-    solution = least_squares.best_of(first, first.objective, m)
+    first = least_squares.marquardt(many, np.repeat(form.starts, m, axis=0))
+    solution = least_squares.cheapest(first, first.objective, m)
     for _ in range(ROUNDS):
         residuals = solution.left_out * (1.0 - solution.leverage)
-        v = least_squares.weights(residuals, noise) * least_squares.robust(residuals, HUBER) * share
-        sigma = deviation(solution, v)
-        solution = least_squares.minimize(_problem(form, X, y, v, sigma**2), solution.p)
-    return solution, v, deviation(solution, v)
+        v = (
+            least_squares.noise_weights(residuals, noise)
+            * least_squares.huber_weights(residuals, HUBER)
+            * share
+        )
+        sigma = residual_sd(solution, v)
+        solution = least_squares.marquardt(_problem(form, X, y, v, sigma**2), solution.p)
+    return solution, v, residual_sd(solution, v)
 
 
-def deviation(solution: Solution, v: Array) -> Array:
+def residual_sd(solution: Solution, v: Array) -> Array:
     """(M,) weighted residual deviation, by the rows that the parameters leave free."""
     residuals = solution.left_out * (1.0 - solution.leverage)
     free = np.maximum(v.sum(axis=1) - solution.leverage.sum(axis=1), 0.1 * v.sum(axis=1))
@@ -227,11 +231,11 @@ def _bootstrap(
         return np.empty((0, *start.shape))
     weights = (table[:, None, :] * v).reshape(b * m, -1)
     problem = _problem(form, X, np.tile(y, (b, 1)), weights, np.tile(sigma**2, b))
-    found = least_squares.minimize(problem, np.tile(start, (b, 1)), steps=40)
+    found = least_squares.marquardt(problem, np.tile(start, (b, 1)), steps=40)
     return found.p.reshape(b, m, -1)
 
 
-def power(p: Array, log_rate: Array, x: Array) -> tuple[Array, Array]:
+def scale_term(p: Array, log_rate: Array, x: Array) -> tuple[Array, Array]:
     """`exp(p - exp(log_rate) x)` and its derivative by log_rate, for (B, 1) parameters, (n,) x."""
     rate = np.exp(np.clip(log_rate, -6.0, 2.0))
     value = np.exp(np.clip(p - rate * x, -EXPONENT, EXPONENT))

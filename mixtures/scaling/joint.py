@@ -15,7 +15,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.scaling import Runs, additive, equations
+from cuvee.mixtures.scaling import ScalingRuns, additive, equations
 from cuvee.mixtures.scaling.equations import Equation, FittedEquation
 
 APART = 0.7  # prior deviation of a domain's log A_i or log B_i
@@ -23,7 +23,7 @@ APART = 0.7  # prior deviation of a domain's log A_i or log B_i
 
 @register("scaling", "joint")
 @dataclass(frozen=True)
-class Joint:
+class JointScaling:
     """The law without parameters.
 
     Attributes:
@@ -43,12 +43,12 @@ class Joint:
     def rows(self, domains: int) -> int:
         return 2 * domains + 7
 
-    def coarse(self) -> "Joint":
+    def coarse(self) -> "JointScaling":
         """The same law without deviations of its own, for refits."""
-        return Joint(draws=0)
+        return JointScaling(draws=0)
 
-    def fit(self, runs: Runs, rng: np.random.Generator) -> FittedEquation:
-        return equations.fit("joint", self, _equation, runs, draws=self.draws, rng=rng)
+    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
+        return equations.fit_scaling("joint", self, _equation, runs, draws=self.draws, rng=rng)
 
 
 def _curve(p: Array, X: Array) -> tuple[Array, Array]:
@@ -64,7 +64,7 @@ def _curve(p: Array, X: Array) -> tuple[Array, Array]:
         total = each @ W.T
         bend = np.exp(np.clip(q[:, 2:3], -4.0, 2.0))
         log_total = np.log(total)
-        term, by_rate = equations.power(q[:, :1] + bend * log_total, q[:, 1:2], X[:, k + j])
+        term, by_rate = equations.scale_term(q[:, :1] + bend * log_total, q[:, 1:2], X[:, k + j])
         by_each = (each[:, None, :] * W) * (term * bend / total)[:, :, None]
         values = values + term
         scalars = np.stack([term, by_rate, term * bend * log_total], axis=2)

@@ -25,7 +25,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, least_squares
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.scaling import Runs, require
+from cuvee.mixtures.scaling import ScalingRuns, require_runs
 
 POINTS = 3  # of a series, to which an asymptote, an amplitude and a tied exponent are fitted
 OFF_PATH = 2.0  # most by which wanted tokens may differ from the ladder's path without a step law
@@ -58,8 +58,8 @@ class Nested:
     def rows(self, domains: int) -> int:
         return POINTS * cast(Law, self.law).rows(domains)
 
-    def fit(self, runs: Runs, rng: np.random.Generator) -> "FittedNested":
-        require("nested", self, runs)
+    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> "FittedNested":
+        require_runs("nested", self, runs)
         runs = runs if runs.stable is None else runs.ends  # a step law knows no gap
         parts = _series(runs)
         needed = cast(Law, self.law).rows(runs.W.shape[1])
@@ -84,9 +84,9 @@ class Series:
     points: dict[float, tuple[Array, Array]] = field(default_factory=dict)
 
 
-def _series(runs: Runs) -> list[Series]:
+def _series(runs: ScalingRuns) -> list[Series]:
     """The mixtures that were trained at enough sizes; repeats of a point are averaged."""
-    membership, found = simplex.groups(runs.W), []
+    membership, found = simplex.group_rows(runs.W), []
     for group in range(int(membership.max()) + 1):
         own = runs.take(membership == group)
         if len(own.sizes) < POINTS:
@@ -107,7 +107,7 @@ class FittedNested:
 
     law: Any
     series: tuple[Series, ...]
-    runs: Runs
+    runs: ScalingRuns
     seed: int
     draws: int
 
@@ -141,12 +141,12 @@ class FittedNested:
         losses, spread = np.empty(y.shape[::2]), np.empty(y.shape[2])
         for m in range(y.shape[2]):
             ratio = parameters / np.where(np.isfinite(sizes), sizes, 1.0)
-            losses[:, m], _ = carried(ratio, y[:, :, m], np.isfinite(sizes))
+            losses[:, m], _ = carry_series(ratio, y[:, :, m], np.isfinite(sizes))
             drawn = []
             for _ in range(self.draws):
                 rows = rng.integers(len(y), size=len(y))
-                _, rate = carried(ratio[rows], y[rows, :, m], np.isfinite(sizes[rows]))
-                drawn.append(ends(ratio, y[:, :, m], np.isfinite(sizes) * 1.0, rate)[0])
+                _, rate = carry_series(ratio[rows], y[rows, :, m], np.isfinite(sizes[rows]))
+                drawn.append(series_ends(ratio, y[:, :, m], np.isfinite(sizes) * 1.0, rate)[0])
             off = np.array(drawn) / losses[:, m] - 1.0
             spread[m] = np.sqrt(np.mean(off**2))
         return losses, spread
@@ -201,11 +201,11 @@ def _stepped(points: list[tuple[Array, Array]], tokens: float) -> Array:
     for i, (d, scores) in enumerate(points):
         ratio[i, : len(d)], there[i, : len(d)], y[i, : len(d)] = tokens / d, True, scores
     for m in range(found.shape[1]):
-        found[:, m], _ = carried(ratio, y[:, :, m], there)
+        found[:, m], _ = carry_series(ratio, y[:, :, m], there)
     return found
 
 
-def carried(ratio: Array, y: Array, there: Array) -> tuple[Array, float]:
+def carry_series(ratio: Array, y: Array, there: Array) -> tuple[Array, float]:
     """Series `c + k x^-a` with one a, carried to the wanted x; x given as wanted / x.
 
     Args:
@@ -221,18 +221,18 @@ def carried(ratio: Array, y: Array, there: Array) -> tuple[Array, float]:
     for _ in range(3):
 
         def cost(log_rate: float, v: Array = v) -> float:
-            return float((v * ends(ratio, y, v, float(np.exp(log_rate)))[1] ** 2).sum())
+            return float((v * series_ends(ratio, y, v, float(np.exp(log_rate)))[1] ** 2).sum())
 
         grid = np.linspace(np.log(RATES[0]), np.log(RATES[1]), 25)
         best = ties.lowest(np.array([cost(x) for x in grid]))
         near = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
         rate = float(np.exp(minimize_scalar(cost, bounds=near, method="bounded").x))
-        residuals = ends(ratio, y, v, rate)[1][there]
-        v[there] = least_squares.robust(residuals[None], HUBER)[0]
-    return ends(ratio, y, v, rate)[0], rate
+        residuals = series_ends(ratio, y, v, rate)[1][there]
+        v[there] = least_squares.huber_weights(residuals[None], HUBER)[0]
+    return series_ends(ratio, y, v, rate)[0], rate
 
 
-def ends(ratio: Array, y: Array, v: Array, rate: float) -> tuple[Array, Array]:
+def series_ends(ratio: Array, y: Array, v: Array, rate: float) -> tuple[Array, Array]:
     """Losses (n,) at ratio 1 and relative residuals (n, S) of the best c, k >= 0 at a rate."""
     basis, v = ratio**rate, v / y**2
     total, one, two = v.sum(axis=1), (v * basis).sum(axis=1), (v * basis**2).sum(axis=1)

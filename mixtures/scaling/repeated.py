@@ -21,7 +21,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.scaling import FittedScaling, Runs, Scaling, Slice, require
+from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, Slice, require_runs
 
 PUBLISHED = 15.39
 TRIED = (1.0, 2.0, 4.0, 8.0, PUBLISHED, 30.0)
@@ -57,8 +57,8 @@ class Repeated:
         law = self.law.coarse() if hasattr(self.law, "coarse") else self.law
         return replace(self, law=law)
 
-    def fit(self, runs: Runs, rng: np.random.Generator) -> "FittedRepeated":
-        require("repeated", self, runs)
+    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> "FittedRepeated":
+        require_runs("repeated", self, runs)
         if runs.available is None:
             raise EvidenceError(
                 "scaling law 'repeated' needs the tokens that exist of each domain; they are not "
@@ -70,15 +70,15 @@ class Repeated:
         fits = [self._fit(runs, worth, seed) for worth in tried]
         return fits[ties.lowest(np.array([_error(f, runs.ends) for f in fits]))]
 
-    def _fit(self, runs: Runs, worth: float, seed: int) -> "FittedRepeated":
+    def _fit(self, runs: ScalingRuns, worth: float, seed: int) -> "FittedRepeated":
         available = np.asarray(runs.available, dtype=np.float64)
-        tokens = effective(runs.W, runs.tokens, available, worth)
+        tokens = effective_tokens(runs.W, runs.tokens, available, worth)
         rng = np.random.default_rng(seed)
         fitted = cast(Scaling, self.law).fit(replace(runs, tokens=tokens), rng)
         return FittedRepeated(fitted, available, worth)
 
 
-def effective(W: Array, tokens: Array, available: Array, worth: float) -> Array:
+def effective_tokens(W: Array, tokens: Array, available: Array, worth: float) -> Array:
     """Tokens (n,) after the discount of repeats, of shares (n, K) of tokens (n,)."""
     drawn = W * np.asarray(tokens, dtype=np.float64)[:, None]
     unique = np.minimum(drawn, available)
@@ -86,7 +86,7 @@ def effective(W: Array, tokens: Array, available: Array, worth: float) -> Array:
     return np.asarray((unique - unique * worth * np.expm1(-repeats / worth)).sum(axis=1))
 
 
-def _error(fitted: "FittedRepeated", runs: Runs) -> float:
+def _error(fitted: "FittedRepeated", runs: ScalingRuns) -> float:
     found = fitted.predict(runs.W, runs.parameters, runs.tokens).mean
     return float(np.mean(np.abs(np.log(found / runs.Y))))
 
@@ -108,7 +108,7 @@ class FittedRepeated:
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         w = np.asarray(W, dtype=np.float64)
         count = np.broadcast_to(np.asarray(tokens, dtype=np.float64), len(w))
-        total = effective(w, count, self.available, self.worth)
+        total = effective_tokens(w, count, self.available, self.worth)
         return self.law.predict(w, parameters, total)
 
     def at(self, parameters: float, tokens: float) -> Slice:

@@ -16,7 +16,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, default
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.scaling import Runs, require
+from cuvee.mixtures.scaling import ScalingRuns, require_runs
 
 MIXTURES = 2  # distinct mixtures per domain from which a size is ranked
 
@@ -42,14 +42,14 @@ class SingleScale:
     def rows(self, domains: int) -> int:
         return max(cast(Law, self.law).rows(domains), MIXTURES * domains)
 
-    def fit(self, runs: Runs, rng: np.random.Generator) -> "FittedSingleScale":
-        require("single_scale", self, runs)
-        own = chosen(runs.ends, self.rows(runs.W.shape[1]))
+    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> "FittedSingleScale":
+        require_runs("single_scale", self, runs)
+        own = ranked_size(runs.ends, self.rows(runs.W.shape[1]))
         fitted = cast(Law, self.law).fit(own.W, own.Y, own.noise, rng)
         return FittedSingleScale(fitted, own.sizes[0], float(own.tokens[0]))
 
 
-def chosen(runs: Runs, rows: int) -> Runs:
+def ranked_size(runs: ScalingRuns, rows: int) -> ScalingRuns:
     """The runs of the largest size, and of its most tokens, that has enough distinct mixtures.
 
     Raises:
@@ -59,7 +59,7 @@ def chosen(runs: Runs, rows: int) -> Runs:
     most = 0
     for size, tokens in reversed(scales):
         own = runs.take((runs.parameters == size) & (runs.tokens == tokens))
-        count = int(simplex.groups(own.W).max()) + 1
+        count = int(simplex.group_rows(own.W).max()) + 1
         if count >= rows:
             return own
         most = max(most, count)

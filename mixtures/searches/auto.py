@@ -35,7 +35,7 @@ class Auto:
     def coarse(self) -> "Auto":
         """The same choice with cheaper searches, for refits."""
         return replace(
-            self, convex=score.coarser(self.convex), otherwise=score.coarser(self.otherwise)
+            self, convex=score.cheaper(self.convex), otherwise=score.cheaper(self.otherwise)
         )
 
     def choose(

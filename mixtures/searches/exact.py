@@ -75,8 +75,8 @@ class Exact:
             found = self._sparse(program, constraints, found, rng)
         found = simplex.normalized(np.where(found > ZERO, found, 0.0))
         if self.kl_reg > 0:
-            return score.best_of(law, found[None], form)
-        return score.settled(law, found, problem, form)
+            return score.best_point(law, found[None], form)
+        return score.best_or_natural(law, found, problem, form)
 
     def _sparse(
         self, program: Program, constraints: Constraints, dense: Array, rng: np.random.Generator
@@ -119,11 +119,11 @@ class Exact:
 
     def _solve(self, program: Program, constraints: Constraints, rng: np.random.Generator) -> Array:
         """The best of a few solves, moved inside the limits by what rounding left outside."""
-        shape = feasible.region(constraints)
+        shape = feasible.region_of(constraints)
         draws = rng.dirichlet(np.ones(shape.center.size), size=self.starts)
         starts = [program.prior, shape.center, *draws][: self.starts]
-        inner = feasible.pull(np.array(starts), shape, rng)
+        inner = feasible.pull_inside(np.array(starts), shape, rng)
         solved = [program.solve(constraints, start) for start in inner]
-        points = feasible.clamp(np.array([*solved, *inner]), shape)
+        points = feasible.clamp_inside(np.array([*solved, *inner]), shape)
         merits = np.array([program.merit(point) for point in points])
         return np.asarray(points[ties.lowest(merits)], dtype=np.float64)

@@ -60,22 +60,24 @@ class Mirror:
         form = score.shape(problem, reference)
         constraints = problem.constraints
         size = len(problem.domains)
-        pool = feasible.sample(
+        pool = feasible.draw_inside(
             lambda count: rng.dirichlet(np.ones(size), count), constraints, self.draws, rng
         )
         merit = _merit(law, pool, form)
-        best = pool[ties.order(merit)[: self.starts]]
+        best = pool[ties.sort_order(merit)[: self.starts]]
         fixed = [constraints.project(problem.domains.natural)]
         starts = np.vstack([*fixed, best])[: self.starts]
         found = [self._descend(law, start, constraints, form) for start in starts]
-        return score.settled(law, score.best_of(law, np.vstack([found, pool]), form), problem, form)
+        return score.best_or_natural(
+            law, score.best_point(law, np.vstack([found, pool]), form), problem, form
+        )
 
     def _descend(
         self, law: FittedLaw, start: Array, constraints: Constraints, form: Shape
     ) -> Array:
         if constraints.most_domains is not None:
             constraints = feasible.on_support(constraints, tuple(np.flatnonzero(start > 0)))
-        region = feasible.region(constraints)
+        region = feasible.region_of(constraints)
         w = start
         value = float(_merit(law, w[None], form)[0])
         eta = 1.0
@@ -113,7 +115,7 @@ def _inside(w: Array, constraints: Constraints, region: feasible.Region) -> Arra
     rows, bounds = constraints.matrix
     near = _in_ball(w, constraints)
     near = polytope.least_kl(near, rows, bounds) if len(rows) else near
-    return np.asarray(feasible.clamp(near[None], region)[0], dtype=np.float64)
+    return np.asarray(feasible.clamp_inside(near[None], region)[0], dtype=np.float64)
 
 
 def _in_ball(w: Array, constraints: Constraints) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.constraints import feasible
-from cuvee.mixtures.designs.dirichlet import dirichlet
+from cuvee.mixtures.designs.dirichlet import draw_dirichlet
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import FittedLaw
@@ -42,7 +42,7 @@ class Point:
     second: float
 
 
-def front(
+def pareto_front(
     law: FittedLaw,
     problem: Problem,
     pair: tuple[Objective, Objective],
@@ -113,12 +113,12 @@ def _exact(law: FittedLaw, problem: Problem, forms: tuple[Shape, ...], points: i
         prior=problem.domains.natural,
         kl_reg=0.0,
     )
-    region = feasible.region(problem.constraints)
-    start = feasible.clamp(problem.domains.natural[None], region)[0]
+    region = feasible.region_of(problem.constraints)
+    start = feasible.clamp_inside(problem.domains.natural[None], region)[0]
 
     def solve(form: Shape, begin: Array) -> Array:
         solved = replace(program, form=form).solve(problem.constraints, begin)
-        return np.asarray(feasible.clamp(solved[None], region)[0], dtype=np.float64)
+        return np.asarray(feasible.clamp_inside(solved[None], region)[0], dtype=np.float64)
 
     ends = [solve(first, start), solve(second, start)]
     levels = [float(second.level(program.scores(w))) for w in ends]
@@ -144,10 +144,10 @@ def _drawn(
 
     def raw(count: int) -> Array:
         half = -(-count // 2)
-        wide = dirichlet(np.full(prior.size, 0.5), half, rng)
-        return rng.permutation(np.vstack([dirichlet(prior, half, rng), wide]))
+        wide = draw_dirichlet(np.full(prior.size, 0.5), half, rng)
+        return rng.permutation(np.vstack([draw_dirichlet(prior, half, rng), wide]))
 
-    found = feasible.sample(raw, problem.constraints, DRAWS, rng)
+    found = feasible.draw_inside(raw, problem.constraints, DRAWS, rng)
     for _ in range(ROUNDS):
         scores = law.predict(found).mean
         best = found[undominated(np.column_stack([form.level(scores) for form in forms]))]

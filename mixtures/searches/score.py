@@ -27,12 +27,12 @@ def shape(problem: Problem, reference: Array) -> Shape:
     return problem.objective.shape(problem.targets, reference)
 
 
-def values(law: FittedLaw, points: Array, form: Shape) -> Array:
+def predict_objective(law: FittedLaw, points: Array, form: Shape) -> Array:
     """Predicted objective (n,) of points (n, K); infinite where a floor is broken."""
     return form.value(law.predict(points).mean)
 
 
-def best_of(law: FittedLaw, points: Array, form: Shape) -> Array:
+def best_point(law: FittedLaw, points: Array, form: Shape) -> Array:
     """The point (K,) with the lowest predicted objective; of those that tie, the first.
 
     Raises:
@@ -50,16 +50,16 @@ def best_of(law: FittedLaw, points: Array, form: Shape) -> Array:
     return np.asarray(points[ties.lowest(found, size)], dtype=np.float64)
 
 
-def settled(law: FittedLaw, found: Array, problem: Problem, form: Shape) -> Array:
+def best_or_natural(law: FittedLaw, found: Array, problem: Problem, form: Shape) -> Array:
     """A search's answer, or the natural mixture if that is feasible and predicted to be better.
 
     A search may then never recommend what its own law holds for worse than doing nothing.
     """
     natural = problem.constraints.project(problem.domains.natural)
-    return best_of(law, np.stack([found, natural]), form)
+    return best_point(law, np.stack([found, natural]), form)
 
 
-def usable(search: Any, laws: Sequence[Any]) -> None:
+def check_laws(search: Any, laws: Sequence[Any]) -> None:
     """Hold laws to what a search takes, if it says so (`convex_only`), before anything is trained.
 
     Raises:
@@ -77,6 +77,6 @@ def usable(search: Any, laws: Sequence[Any]) -> None:
             )
 
 
-def coarser(part: Any) -> Any:
+def cheaper(part: Any) -> Any:
     """A search's or law's cheaper variant for refits, if it has one."""
     return part.coarse() if hasattr(part, "coarse") else part

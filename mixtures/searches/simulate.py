@@ -18,7 +18,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.constraints import feasible
-from cuvee.mixtures.designs.dirichlet import dirichlet
+from cuvee.mixtures.designs.dirichlet import draw_dirichlet
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import FittedLaw
@@ -68,24 +68,26 @@ class Simulate:
             drawn = self._points(problem, rng, factor)
             parts = np.array_split(drawn, -(-len(drawn) // CHUNK))
             points = np.vstack([points, drawn])
-            found = np.concatenate([found, *(score.values(law, part, form) for part in parts)])
+            found = np.concatenate(
+                [found, *(score.predict_objective(law, part, form) for part in parts)]
+            )
             if np.isfinite(found).sum() >= self.top:
                 break
-        order = ties.order(found)[: self.top]
+        order = ties.sort_order(found)[: self.top]
         order = order[np.isfinite(found[order])]
         if not order.size:
-            return score.settled(law, points[0], problem, form)
+            return score.best_or_natural(law, points[0], problem, form)
         best = points[order]
         same = ((best > 0) == (best[0] > 0)).all(axis=1)
         chosen = best[same] if problem.constraints.most_domains is not None else best
         mean = simplex.normalized(chosen.mean(axis=0))
-        if not np.isfinite(score.values(law, mean[None], form)[0]):
+        if not np.isfinite(score.predict_objective(law, mean[None], form)[0]):
             mean = best[0]
-        return score.settled(law, mean, problem, form)
+        return score.best_or_natural(law, mean, problem, form)
 
     def _points(self, problem: Problem, rng: np.random.Generator, factor: float) -> Array:
         strength = factor * self.strength
         prior = simplex.temper(problem.domains.natural, self.temperature) * strength
-        return feasible.sample(
-            lambda count: dirichlet(prior, count, rng), problem.constraints, self.draws, rng
+        return feasible.draw_inside(
+            lambda count: draw_dirichlet(prior, count, rng), problem.constraints, self.draws, rng
         )

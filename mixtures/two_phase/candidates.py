@@ -23,29 +23,29 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.constraints import Constraints, Limit
 from cuvee.mixtures.designs import Design
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.inference.diagnostics import Sample, refits
+from cuvee.mixtures.inference.diagnostics import RunTable, bootstrap_fits
 from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import RunResult, RunSpec, Stage, table
+from cuvee.mixtures.runs import RunResult, RunSpec, Stage, score_table
 from cuvee.mixtures.searches import Search, score
 
 SAME = 1e-3  # shares closer than this make no schedule
 
 
-def stages(main: Array, tail: Array, switch: float) -> tuple[Stage, ...]:
+def two_stages(main: Array, tail: Array, switch: float) -> tuple[Stage, ...]:
     """The main mixture (K,) up to a switch point in (0, 1), then the tail (K,)."""
     parts = ((main, switch), (tail, round(1.0 - switch, 12)))
     return tuple(Stage(tuple(map(float, w)), share) for w, share in parts)
 
 
-def belongs(problem: Problem, spec: RunSpec) -> bool:
+def is_candidate(problem: Problem, spec: RunSpec) -> bool:
     """Whether a run is a candidate of a problem: two stages, and else as `swarm.belongs`."""
     if len(spec.stages) != 2 or spec.controller or spec.domains != problem.domains.names:
         return False
     return spec == problem.staged(spec.stages, spec.seed)
 
 
-def feasible(constraints: Constraints, main: Array, switch: float) -> Constraints:
+def decay_limits(constraints: Constraints, main: Array, switch: float) -> Constraints:
     """What a tail (K,) must satisfy for the run's average to satisfy the constraints.
 
     Exact for limits. A ball around the prior is kept by the tail itself, which suffices, since it
@@ -68,7 +68,7 @@ def feasible(constraints: Constraints, main: Array, switch: float) -> Constraint
 
 
 @dataclass(frozen=True, eq=False)
-class Sliced:
+class DecayLaw:
     """A law over points v as a law over tails that begin at one switch point.
 
     Attributes:
@@ -80,11 +80,11 @@ class Sliced:
     part: float
 
     def predict(self, W: Array) -> Prediction:
-        return self.law.predict(lifted(W, self.part))
+        return self.law.predict(decay_points(W, self.part))
 
 
 @dataclass(frozen=True, eq=False)
-class SlicedExponential(Sliced):
+class ExpDecayLaw(DecayLaw):
     """The same for a law `c_m + exp(A_m . v)`: as shares sum to 1, the slice has that form too."""
 
     @property
@@ -99,20 +99,20 @@ class SlicedExponential(Sliced):
         return np.asarray((1.0 - self.part) * own[:, :1] + self.part * own[:, 1:])
 
 
-def sliced(law: FittedLaw, part: float) -> Sliced:
+def decay_law(law: FittedLaw, part: float) -> DecayLaw:
     """A law over points v as a law over tails; see `Sliced`."""
-    kind = Sliced if score.exponential(law) is None else SlicedExponential
+    kind = DecayLaw if score.exponential(law) is None else ExpDecayLaw
     return kind(law, min(part, 1.0))
 
 
-def lifted(tails: Array, part: float) -> Array:
+def decay_points(tails: Array, part: float) -> Array:
     """Points (n, K + 1) of tails (n, K)."""
     part = min(part, 1.0)  # the longest tail's, after rounding
     return np.hstack([np.full((len(tails), 1), 1.0 - part), part * np.asarray(tails)])
 
 
 @dataclass(frozen=True, eq=False)
-class Ending:
+class TwoPhase:
     """How a run should end.
 
     Attributes:
@@ -145,9 +145,9 @@ class Ending:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Of a run that follows it."""
-        return stages(self.main, self.tail, self.switch)
+        return two_stages(self.main, self.tail, self.switch)
 
-    def near(self, other: "Ending") -> bool:
+    def near(self, other: "TwoPhase") -> bool:
         """Whether another ending is the same schedule but for a solver's rounding."""
         pairs = ((self.main, other.main), (self.tail, other.tail))
         same = all(np.abs(a - b).max() <= SAME for a, b in pairs)
@@ -155,7 +155,7 @@ class Ending:
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
+class Candidates:
     """The candidates of a problem and what they are judged by.
 
     Attributes:
@@ -180,11 +180,11 @@ class Tried:
         return 1.0 - min(self.switches)
 
     @property
-    def sample(self) -> Sample:
+    def sample(self) -> RunTable:
         """Points v (N, K + 1) and scores; one seed, so noise shows in the residuals alone."""
         rows = [_point(run.spec, self.main, self.longest) for run in self.runs]
-        _, Y, _ = table(self.runs, self.problem.objective.targets)
-        return Sample(np.array(rows), Y, np.zeros(Y.shape[1]))
+        _, Y, _ = score_table(self.runs, self.problem.objective.targets)
+        return RunTable(np.array(rows), Y, np.zeros(Y.shape[1]))
 
     def noise(self, law: FittedLaw) -> float:
         """Deviation of the objective of one run of the main mixture, by a law over points v."""
@@ -197,11 +197,11 @@ class Tried:
         self, law: FittedLaw, switch: float, how: Search, rng: np.random.Generator
     ) -> tuple[Array, float]:
         """The best tail (K,) from a switch point on, and its gain over the main mixture."""
-        own = sliced(law, (1.0 - switch) / self.longest)
+        own = decay_law(law, (1.0 - switch) / self.longest)
         narrow = replace(
             self.problem,
             targets=self.problem.objective.targets,
-            constraints=feasible(self.problem.constraints, self.main, switch),
+            constraints=decay_limits(self.problem.constraints, self.main, switch),
         )
         form = score.shape(narrow, self.reference)
         tail = how.choose(own, narrow, self.reference, rng)
@@ -210,7 +210,9 @@ class Tried:
         return simplex.normalized(np.where(tail > 1e-9, tail, 0.0)), float(over[0])
 
 
-def best(tried: Tried, law: Law, search: Search, count: int, rng: np.random.Generator) -> Ending:
+def best_decay(
+    tried: Candidates, law: Law, search: Search, count: int, rng: np.random.Generator
+) -> TwoPhase:
     """The best tail over all switch points, by a law over the candidates.
 
     Args:
@@ -232,15 +234,15 @@ def best(tried: Tried, law: Law, search: Search, count: int, rng: np.random.Gene
         for switch in tried.switches
     }
     switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
-    coarse = score.coarser(search)
+    coarse = score.cheaper(search)
     others = [
         tried.chosen(model, switch, coarse, np.random.default_rng(seed))[0]
-        for model in refits(score.coarser(law), sample, count, boot_rng)
+        for model in bootstrap_fits(score.cheaper(law), sample, count, boot_rng)
     ]
     refit_tails = np.array(others).reshape(-1, len(tried.main))
     none = np.empty((0, len(tried.main)))
     noise = tried.noise(fitted)
-    return Ending(switch, *found[switch], refit_tails, tried.main, none, noise)
+    return TwoPhase(switch, *found[switch], refit_tails, tried.main, none, noise)
 
 
 def _point(spec: RunSpec, main: Array, longest: float) -> Array:
@@ -248,10 +250,10 @@ def _point(spec: RunSpec, main: Array, longest: float) -> Array:
     if len(spec.stages) == 1:
         return np.asarray(np.eye(len(main) + 1)[0])
     last = spec.stages[1]
-    return np.asarray(lifted(np.array([last.weights]), last.share / longest)[0])
+    return np.asarray(decay_points(np.array([last.weights]), last.share / longest)[0])
 
 
-def draw(
+def draw_decays(
     problem: Problem,
     main: Array,
     switch: float,
@@ -261,7 +263,7 @@ def draw(
     rng: np.random.Generator,
 ) -> Array:
     """Tails (n, K) to try: half as the design draws them, half of those half way to the main."""
-    within = feasible(problem.constraints, main, switch)
+    within = decay_limits(problem.constraints, main, switch)
     drawn: Array = np.array(design.draw(problem.domains, within, n, rng), dtype=np.float64)
     toward = within.project(main)
     drawn[1::2] = 0.5 * (drawn[1::2] + toward)

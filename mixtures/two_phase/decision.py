@@ -8,15 +8,15 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
 from cuvee.mixtures.runs import Stage
-from cuvee.mixtures.two_phase.candidates import Ending
+from cuvee.mixtures.two_phase.candidates import TwoPhase
 
 STATIC, SCHEDULE = "best static", "best schedule"
 
 
-def concluded(
+def conclude_schedule(
     problem: Problem,
     base: Recommendation,
-    ending: Ending,
+    ending: TwoPhase,
     *,
     measured: Estimate,
     targets: Array,
@@ -104,7 +104,7 @@ def _difference(one: Estimate, other: Estimate) -> Estimate:
 
 
 def _intervals(
-    base: Recommendation, ending: Ending, weights: Array
+    base: Recommendation, ending: TwoPhase, weights: Array
 ) -> tuple[tuple[float, float], ...]:
     """Of the run's average shares, by the refits of the schedule.
 

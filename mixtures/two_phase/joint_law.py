@@ -24,19 +24,19 @@ import numpy as np
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.constraints import Constraints, Limit
 from cuvee.mixtures.domains import Array, DomainSet
-from cuvee.mixtures.inference.diagnostics import Sample, refits
+from cuvee.mixtures.inference.diagnostics import RunTable, bootstrap_fits
 from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import RunResult, table
+from cuvee.mixtures.runs import RunResult, score_table
 from cuvee.mixtures.searches import Search, score
 from cuvee.mixtures.searches.exact import ZERO, Exact
-from cuvee.mixtures.two_phase.candidates import Ending, Tried
+from cuvee.mixtures.two_phase.candidates import Candidates, TwoPhase
 
 COUNT = 10**6  # tokens of a domain twice over are counted in this many parts of its own
 
 
 @dataclass(frozen=True, eq=False)
-class Spread:
+class JointSlice:
     """A law over points u as a law over d = (s m, (1 - s) t), if it is of the exponential form.
 
     Attributes:
@@ -70,7 +70,7 @@ class Spread:
         return self.law.predict(np.asarray(W) @ self.onto)
 
 
-def point(run: RunResult, longest: float) -> Array:
+def joint_point(run: RunResult, longest: float) -> Array:
     """u (2K,) of a run of a fixed mixture or of two stages."""
     first, last = (np.asarray(run.spec.stages[i].weights) for i in (0, -1))
     part = min(run.spec.stages[-1].share / longest, 1.0)
@@ -78,7 +78,7 @@ def point(run: RunResult, longest: float) -> Array:
     return np.concatenate([(1.0 - longest) * first, longest * late])
 
 
-def twice(problem: Problem, main: Array, switch: float) -> Problem:
+def double_problem(problem: Problem, main: Array, switch: float) -> Problem:
     """The problem of d: every domain before the switch point and after it.
 
     Limits hold for the run's average. A KL ball holds for both parts, which suffices, since it is
@@ -117,14 +117,14 @@ def twice(problem: Problem, main: Array, switch: float) -> Problem:
     )
 
 
-def best(
-    tried: Tried,
+def best_joint(
+    tried: Candidates,
     fixed: tuple[RunResult, ...],
     law: Law,
     search: Search,
     count: int,
     rng: np.random.Generator,
-) -> Ending | None:
+) -> TwoPhase | None:
     """The best main mixture, tail and switch point; None where the law or the runs do not allow it.
 
     Args:
@@ -152,29 +152,29 @@ def best(
     switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
     d, gain = found[switch]
     main, tail = _split(d)
-    models = refits(score.coarser(law), sample, count, boot_rng)
+    models = bootstrap_fits(score.cheaper(law), sample, count, boot_rng)
     others = np.array([_split(chosen(model, switch)[0]) for model in models])
     others = others.reshape(-1, 2, len(main))
     tails_law = tried.sample.fit(law, np.arange(len(tried.runs)), np.random.default_rng(seed))
     noise = tried.noise(tails_law)  # this law's own deviation holds what it cannot fit as well
-    return Ending(switch, tail, gain, others[:, 1], main, others[:, 0], noise)
+    return TwoPhase(switch, tail, gain, others[:, 1], main, others[:, 0], noise)
 
 
-def _sample(tried: Tried, fixed: tuple[RunResult, ...]) -> Sample:
+def _sample(tried: Candidates, fixed: tuple[RunResult, ...]) -> RunTable:
     """Points u (N, 2K) and scores of all rounds so far, in an order of their own."""
     every = {run.spec.fingerprint: run for run in (*fixed, *tried.runs, *tried.others)}
     runs = tuple(every[name] for name in sorted(every))
-    points = np.array([point(run, tried.longest) for run in runs])
-    _, Y, _ = table(runs, tried.problem.objective.targets)
-    return Sample(points, Y, np.zeros(Y.shape[1]))
+    points = np.array([joint_point(run, tried.longest) for run in runs])
+    _, Y, _ = score_table(runs, tried.problem.objective.targets)
+    return RunTable(points, Y, np.zeros(Y.shape[1]))
 
 
 def _chosen(
-    tried: Tried, law: FittedLaw, switch: float, how: Search, rng: np.random.Generator
+    tried: Candidates, law: FittedLaw, switch: float, how: Search, rng: np.random.Generator
 ) -> tuple[Array, float]:
     """The best d (2K,) with a switch point, and its gain over the fixed main mixture."""
-    own = Spread(law, tried.longest, switch)
-    task = twice(tried.problem, tried.main, switch)
+    own = JointSlice(law, tried.longest, switch)
+    task = double_problem(tried.problem, tried.main, switch)
     form = score.shape(task, tried.reference)
     d = how.choose(own, task, tried.reference, rng)
     kept = np.concatenate([switch * tried.main, (1.0 - switch) * tried.main])

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Controller, Evidence, Mixes, State, deserialize
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, Mixes, State, load_controller
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.runs import RunSpec
@@ -74,7 +74,7 @@ class _Run:
 
     def __init__(self, world: Any, corpus: DomainSet, spec: RunSpec) -> None:
         self.world, self.corpus, self.spec = world, corpus, spec
-        self.controller: Controller = deserialize(json.loads(spec.controller))
+        self.controller: Controller = load_controller(json.loads(spec.controller))
         known = [f"target/{m}" for m in range(world.count)]
         wanted = self.controller.targets(spec.domains)
         self.columns = [known.index(name) for name in wanted if name in known]
@@ -83,18 +83,18 @@ class _Run:
         self.chance = np.random.default_rng(int(spec.fingerprint[:15], 16))
         self.exposure = np.zeros(len(corpus))
 
-    def advance(self, state: State, ahead: int, step: int) -> Evidence:
+    def advance(self, state: State, ahead: int, step: int) -> ControllerEvidence:
         """Train so many steps up to a step, and tell what was seen."""
         weights = np.asarray(state["weights"], dtype=np.float64)
         self.exposure = self.exposure + weights * ahead / STEPS
         shares = weights if self.controller.moves == "sampling" else self._start
-        drawn = simplex.counts(shares, BATCH * ahead)
+        drawn = simplex.whole_counts(shares, BATCH * ahead)
         noise = NOISE * self.chance.standard_normal(len(weights))
         seen = losses(self.world, self.corpus, self.exposure, self.spec.tokens) + noise
         products = self._products() if self.controller.gradients else ()
         likelihoods = self._likelihoods() if isinstance(self.controller, Mixes) else ()
         over = np.maximum(seen - self._reference(), 0.0) if self.controller.compares else None
-        return Evidence(
+        return ControllerEvidence(
             step=step,
             counts=tuple(map(int, drawn)),
             losses=_where(seen, drawn),

@@ -126,14 +126,14 @@ def _run(world: World, spec: RunSpec) -> RunResult:
             for name, value, s in zip(targets(world), values, sd, strict=True)
         },
         trajectory=moved,
-        tokens=tuple(map(int, simplex.counts(weights, spec.tokens))),
+        tokens=tuple(map(int, simplex.whole_counts(weights, spec.tokens))),
         epochs=tuple(map(float, epochs[0])),
     )
 
 
 def _rounded(spec: RunSpec) -> RunSpec:
     """The spec in parts per million: runs that differ by a solver's rounding have equal luck."""
-    parts = (simplex.counts(np.asarray(s.weights), MILLION) / MILLION for s in spec.stages)
+    parts = (simplex.whole_counts(np.asarray(s.weights), MILLION) / MILLION for s in spec.stages)
     stages = (Stage(tuple(map(float, w)), s.share) for w, s in zip(parts, spec.stages, strict=True))
     return replace(spec, stages=tuple(stages))
 
@@ -156,7 +156,7 @@ def _value(world: World, task: Problem, W: Array) -> Array:
 def optimum(world: Any, task: Problem) -> Array:
     """The best feasible mixture (K,) of the truth: 20 000 draws, the 5 best polished by SLSQP."""
     rng = np.random.default_rng(0)
-    points = feasible.sample(
+    points = feasible.draw_inside(
         lambda n: np.concatenate(
             [rng.dirichlet(np.full(world.size, a), n // 3 + 1) for a in (0.3, 1.0, 3.0)]
         ),

@@ -116,4 +116,4 @@ def starts(shares: Sequence[float], steps: int) -> list[int]:
 
 def owed(due: Array, total: int) -> Counts:
     """Whole numbers that sum to `total`, nearest to what is due; overpaid domains get none."""
-    return simplex.counts(simplex.normalized(np.maximum(due, 0.0)), total)
+    return simplex.whole_counts(simplex.normalized(np.maximum(due, 0.0)), total)

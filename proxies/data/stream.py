@@ -94,7 +94,7 @@ class Stream:
         Raises:
             ValueError: the step is not the start of a block, so its sequences are settled.
         """
-        values = tuple(float(w) for w in simplex.check(weights, self._spec_names))
+        values = tuple(float(w) for w in simplex.check_mixture(weights, self._spec_names))
         marked = any(start == step for start, _ in self.segments)
         if (step % BLOCK and not marked) or not 0 <= step < self.steps:
             raise ValueError(

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuvee.mixtures.runs import RunSpec, canonical
+from cuvee.mixtures.runs import RunSpec, canonical_json
 from cuvee.proxies import ladder
 from cuvee.proxies.data import files
 from cuvee.proxies.data.sampling_table import SamplingTable
@@ -86,10 +86,10 @@ def shared_prefixes(spec: RunSpec) -> tuple[SharedPrefix, ...]:
     values = dataclasses.asdict(spec)
     for field in ("stages", "scoring"):  # what comes later, and what is done afterwards
         del values[field]
-    total = hashlib.sha256(canonical([values, sorted(spec.domains)]).encode())
+    total = hashlib.sha256(canonical_json([values, sorted(spec.domains)]).encode())
     found = []
     for block in SamplingTable(spec, batch=plan.batch, steps=plan.steps).every():
-        total.update(canonical([block.stop, block.counts.tolist()]).encode())
+        total.update(canonical_json([block.stop, block.counts.tolist()]).encode())
         found.append(SharedPrefix(total.copy().hexdigest(), block.stop))
     return tuple(found)
 

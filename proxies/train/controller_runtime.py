@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cuvee.mixtures.controllers import Controller, Evidence, Mixes, State, deserialize
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, Mixes, State, load_controller
 from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError
 from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies.data.stream import Stream
@@ -133,7 +133,7 @@ class ControllerRuntime:
             compared = self._compared(model, k, step) if c.gradients else gradients.NOTHING
             likelihoods = self._mixed(k, c) if isinstance(c, Mixes) else ()
             unmeasured = c.gradients or bool(likelihoods)
-            found = Evidence(
+            found = ControllerEvidence(
                 step=step,
                 counts=tuple(drawn),
                 losses=mean_losses(total[k], drawn),
@@ -228,7 +228,7 @@ def controller_of(spec: RunSpec) -> Controller | None:
         raise RecipeError(
             f"a run under a controller starts from one mixture; got {len(spec.stages)} stages"
         )
-    return deserialize(json.loads(spec.controller))
+    return load_controller(json.loads(spec.controller))
 
 
 def reference_model_of(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cuvee.mixtures.errors import ApprovalError
-from cuvee.mixtures.runs import RunResult, canonical, revive
+from cuvee.mixtures.runs import RunResult, canonical_json, revive
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import FORMAT, NOTHING, Card, Purpose
 
@@ -63,7 +63,7 @@ class Approval:
     @property
     def key(self) -> str:
         """Its name in a store."""
-        bound = hashlib.sha256(canonical(dataclasses.asdict(self.purpose)).encode())
+        bound = hashlib.sha256(canonical_json(dataclasses.asdict(self.purpose)).encode())
         return f"{self.card}-{bound.hexdigest()[:16]}"
 
     def serves(self, purpose: Purpose, *, call: bool) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError, ExportError, StorageError
-from cuvee.mixtures.runs import canonical
+from cuvee.mixtures.runs import canonical_json
 from cuvee.tasks.approval import approve
 from cuvee.tasks.approval.approve import Approval
 from cuvee.tasks.export import ExportFormat, ExportSpec
@@ -67,7 +67,7 @@ def manifest(
         "domains": _domains(card, blend, form.delivered(blend) if blend.tokens else {}),
         "files": {name: _sha256(text.encode()) for name, text in sorted(files.items())},
     }
-    return content | {"sha256": _sha256(canonical(content).encode())}
+    return content | {"sha256": _sha256(canonical_json(content).encode())}
 
 
 def _said(approval: Approval | None) -> dict[str, str] | None:
@@ -142,7 +142,7 @@ def verify(target: str, store: Store | None = None) -> tuple[dict[str, Any], lis
     wrong = []
     stated = content.get("sha256")
     plain = {name: value for name, value in content.items() if name != "sha256"}
-    if stated != _sha256(canonical(plain).encode()):
+    if stated != _sha256(canonical_json(plain).encode()):
         wrong.append("the manifest is not what was written: its hash does not match")
     files, root = opened(folder)
     for name, digest in _mapping(content.get("files")).items():
@@ -202,7 +202,7 @@ def _read(folder: str) -> dict[str, Any]:
         raise StorageError(f"cannot read {folder}: {error}") from error
     try:
         content = dict(json.loads(raw))
-        canonical(content)  # refuses NaN
+        canonical_json(content)  # refuses NaN
         return content
     except (ValueError, TypeError, RecursionError) as error:
         raise ExportError(f"{folder}/{FILE} is not the manifest of an export: {error}") from error

@@ -14,7 +14,7 @@ from typing import Any
 from cuvee.evaluation import suites
 from cuvee.evaluation.suites import short_name
 from cuvee.mixtures.errors import CuveeError
-from cuvee.mixtures.runs import RunResult, from_json
+from cuvee.mixtures.runs import RunResult, outcome_from_json
 from cuvee.tasks.store.results import Store
 
 SCORINGS = "scorings"  # folder of a store: by hash of scoring, what it is the hash of
@@ -41,7 +41,7 @@ def examine(stores: Sequence[Store], known: Mapping[str, Scored]) -> tuple[list[
             folder, _, name = path.partition("/")
             try:
                 if not wrong and folder == "runs":
-                    run = from_json(content)
+                    run = outcome_from_json(content)
                     if content["spec"].keys() > dataclasses.asdict(run.spec).keys():
                         continue  # a later version's, of a training that this one does not know
                     if run.spec.fingerprint != name.split("/")[0]:

@@ -30,9 +30,9 @@ from cuvee.mixtures.runs import (
     Outcome,
     RunResult,
     RunSpec,
-    canonical,
-    from_json,
-    to_json,
+    canonical_json,
+    outcome_from_json,
+    outcome_to_json,
 )
 
 Result = TypeVar("Result")
@@ -77,7 +77,7 @@ class Store:
         if record is None:
             return None
         try:
-            outcome = from_json(record)
+            outcome = outcome_from_json(record)
             if outcome.spec.fingerprint != fingerprint:
                 if record["spec"].keys() > dataclasses.asdict(outcome.spec).keys():
                     return None  # a later version's, of a training that this one does not know
@@ -95,7 +95,7 @@ class Store:
         Raises:
             StorageError: the disk is full or the place cannot be written.
         """
-        self.renew(f"runs/{outcome.spec.fingerprint}", "result", to_json(outcome), "spec")
+        self.renew(f"runs/{outcome.spec.fingerprint}", "result", outcome_to_json(outcome), "spec")
 
     def missing(self, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
         """The specs whose outcome is not here, each once, in their order."""
@@ -191,9 +191,9 @@ class Store:
             StorageError: another value is kept under the key, which is never replaced.
         """
         path = f"{self.root}/{name}/{key}.json"
-        if not self.create(path, _sealed(value)) and canonical(self.sealed(name, key)) != canonical(
-            value
-        ):
+        if not self.create(path, _sealed(value)) and canonical_json(
+            self.sealed(name, key)
+        ) != canonical_json(value):
             raise StorageError(f"{path} is kept for good and is not replaced by another value")
 
     def sealed(self, name: str, key: str) -> Any:
@@ -372,7 +372,7 @@ def _newer(what: str, found: object) -> str:
 
 def _sealed(content: Any) -> bytes:
     """A record: a content with its checksum."""
-    text = canonical(content)
+    text = canonical_json(content)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return json.dumps({"sha256": digest, "content": json.loads(text)}).encode()
 
@@ -390,7 +390,7 @@ def _unseal(raw: bytes) -> tuple[Any, str]:
         content, digest = record["content"], record["sha256"]
     except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
         return None, f"unreadable: {error!r}"
-    if hashlib.sha256(canonical(content).encode()).hexdigest() != digest:
+    if hashlib.sha256(canonical_json(content).encode()).hexdigest() != digest:
         return None, "its checksum does not match"
     return content, ""
 

@@ -20,7 +20,7 @@ from cuvee.mixtures import recommendation
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, EvidenceError
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, canonical, finished, revive
+from cuvee.mixtures.runs import History, canonical_json, finished_runs, revive
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.study import Study
@@ -98,7 +98,7 @@ class Card:
     def identity(self) -> str:
         """sha256 of study, recipe, data and answer: what an approval is given for."""
         bound = [self.name, self.recipe, dict(self.data), self.fingerprint, self.full_tokens]
-        return hashlib.sha256(canonical([FORMAT, *bound]).encode()).hexdigest()
+        return hashlib.sha256(canonical_json([FORMAT, *bound]).encode()).hexdigest()
 
     def whole(self, purpose: Purpose) -> Purpose:
         """A purpose with the study's own budget, where it names none."""
@@ -173,9 +173,9 @@ def data(
         return {**text, SCORING: scoring, **({START: start} if start else {})}
     rows = [
         [run.spec.domains, run.spec.stages[0].weights, {n: s.value for n, s in run.scores.items()}]
-        for run in finished(history)
+        for run in finished_runs(history)
     ]
-    return {"tables": hashlib.sha256(canonical(rows).encode()).hexdigest()}
+    return {"tables": hashlib.sha256(canonical_json(rows).encode()).hexdigest()}
 
 
 def keep(store: Store, found: Card, folder: Path | None = None) -> None:
@@ -197,7 +197,7 @@ def keep(store: Store, found: Card, folder: Path | None = None) -> None:
     store.renew(CARDS, found.identity, found.to_json(), "answer")
     at = datetime.datetime.now(datetime.UTC).isoformat()
     pointer = {"card": found.identity, "fingerprint": found.fingerprint, "at": at}
-    text = hashlib.sha256(canonical(dict(found.data)).encode()).hexdigest()
+    text = hashlib.sha256(canonical_json(dict(found.data)).encode()).hexdigest()
     store.remember(ANSWERS, f"{found.recipe}-{text}", pointer)
     store.remember(LATEST, found.name, pointer)
     if folder is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.mixtures.inference.diagnostics import paired
+from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation
 
@@ -117,7 +117,7 @@ def domain_changes(
             before = float(np.mean([found.start.scores[target] for target in targets]))
             seeds = _seeds(confirmation, name, targets)
             if len(seeds) > 1:
-                over = paired([value - before for value in seeds])
+                over = paired_mean([value - before for value in seeds])
                 after, low, high = before + over.mean, over.low, over.high
             elif name in candidates and len(targets) == 1:
                 estimate = candidates[name].targets[answer.targets.index(targets[0])]

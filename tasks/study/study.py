@@ -21,7 +21,14 @@ from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.evidence_grade import RATIO
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Recommendation
-from cuvee.mixtures.runs import Failed, History, RunResult, canonical, finished, table
+from cuvee.mixtures.runs import (
+    Failed,
+    History,
+    RunResult,
+    canonical_json,
+    finished_runs,
+    score_table,
+)
 from cuvee.tasks.study import forgetting
 from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
 from cuvee.tasks.validation.calibration import ScoredPredictions
@@ -118,7 +125,7 @@ class Study:
     @property
     def runs(self) -> tuple[RunResult, ...]:
         """The finished runs of the history."""
-        return finished(self.history)
+        return finished_runs(self.history)
 
     @property
     def confirmations(self) -> tuple[Confirmation, ...]:
@@ -184,11 +191,13 @@ class Study:
         natural = self.problem.domains.natural
         runs = tuple(run for run in self.runs if same_mixture(run.spec.weights, natural))
         if runs:
-            return np.asarray(table(runs, self.problem.targets)[1].mean(axis=0), dtype=np.float64)
+            return np.asarray(
+                score_table(runs, self.problem.targets)[1].mean(axis=0), dtype=np.float64
+            )
         for candidate in self.recommendation.candidates:
             if candidate.name == "natural":
                 return np.array([estimate.mean for estimate in candidate.targets])
-        return np.asarray(table(self.runs, self.problem.targets)[1].mean(axis=0))
+        return np.asarray(score_table(self.runs, self.problem.targets)[1].mean(axis=0))
 
     def objective(self, run: RunResult) -> float:
         """The objective of one run, bits per byte; lower is better.
@@ -198,7 +207,7 @@ class Study:
         known = self._larger.get(run.spec.fingerprint)
         if known is not None:
             return known
-        row = table((run,), self.problem.targets)[1][0]
+        row = score_table((run,), self.problem.targets)[1][0]
         return float(self.problem.objective.value(row, self.problem.targets, self.reference))
 
     @cached_property
@@ -230,7 +239,7 @@ def recommendation_fingerprint(ours: Recommendation) -> str:
         "evidence": ours.evidence,
         "method": ours.method,
     }
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def same_mixture(a: Array | Sequence[float], b: Array | Sequence[float]) -> bool:

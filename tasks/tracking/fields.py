@@ -19,7 +19,7 @@ import yaml
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, canonical
+from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, canonical_json
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.report.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.sections import headline
@@ -95,7 +95,7 @@ def study_params(recipe_text: str, problem: Problem, seed: int) -> dict[str, str
 
 
 def _input_digests(recipe_text: str, problem: Problem) -> dict[str, str]:
-    data = canonical(problem.domains.identities)
+    data = canonical_json(problem.domains.identities)
     return {"recipe": _sha256(recipe_text), "data": _sha256(data)}
 
 
@@ -119,7 +119,7 @@ def study_key(name: str, params: Mapping[str, str]) -> str:
     known = dict(params)
     if BUILT in known:
         known["objective"] = known.pop(BUILT)
-    return _sha256(canonical([name, known]))[:32]
+    return _sha256(canonical_json([name, known]))[:32]
 
 
 def spec_fields(spec: RunSpec, tags: Mapping[str, str]) -> RunFields:
@@ -164,7 +164,7 @@ class MixtureNames:
         """The role and the name of a run that is no confirmation."""
         shares = _shares(spec.weights)
         if shares not in self._names:
-            *known, own = simplex.groups([*self._names, shares]).tolist()
+            *known, own = simplex.group_rows([*self._names, shares]).tolist()
             same = [
                 name for name, one in zip(self._names.values(), known, strict=True) if one == own
             ]
@@ -300,7 +300,7 @@ def version_tags(study: Study, card: Approvable) -> dict[str, str]:
     evidence = study.recommendation.evidence
     tags = {
         "study": study.name,
-        "evidence": _sha256(canonical(evidence)),
+        "evidence": _sha256(canonical_json(evidence)),
         "runs": str(len(evidence)),
         **_answer_tags(study),
         **_input_digests(study.recipe_text, study.problem),

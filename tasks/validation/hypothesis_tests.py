@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.inference.diagnostics import holm, paired
+from cuvee.mixtures.inference.diagnostics import holm, paired_mean
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, PairedGain
 
@@ -185,6 +185,6 @@ def gain_trend(steps: Sequence[Confirmation], baseline: str) -> GainTrend | None
         return None
     x = sizes - sizes.mean()
     slopes = [float(x @ np.array([row[s] for row in gains]) / (x @ x)) for s in seeds]
-    mean = paired(slopes)
+    mean = paired_mean(slopes)
     change = PairedGain("change per tenfold FLOPs", mean.mean, mean.low, mean.high, mean.p, mean.n)
     return GainTrend(baseline, change, len(steps))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.inference.diagnostics import paired
+from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.runs import Failed, RunResult
 
@@ -200,7 +200,7 @@ def paired_confirmation(
         )
 
     def gain(baseline: str, target: str | None) -> PairedGain:
-        found = paired(paired_differences(runs, baseline, target), level)
+        found = paired_mean(paired_differences(runs, baseline, target), level)
         return PairedGain(
             target or "objective", found.mean, found.low, found.high, found.p, found.n
         )

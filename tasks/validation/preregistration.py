@@ -17,7 +17,7 @@ from typing import Any
 
 from cuvee.mixtures.errors import CorruptError, EvidenceError
 from cuvee.mixtures.recommendation import Estimate
-from cuvee.mixtures.runs import Stage, canonical, revive
+from cuvee.mixtures.runs import Stage, canonical_json, revive
 from cuvee.tasks.store.results import Store
 
 SHELF = "predictions"
@@ -95,14 +95,14 @@ class Card:
     @property
     def sha256(self) -> str:
         """Of the canonical JSON of the content."""
-        return hashlib.sha256(canonical(self.content).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(self.content).encode()).hexdigest()
 
     @property
     def identity(self) -> str:
         """sha256 of what is promised: equal for two writings of one card."""
         values = {name: v for name, v in self.content.items() if name not in CIRCUMSTANCE}
         values["promises"] = [{**p, "before": 0} for p in values["promises"]]
-        return hashlib.sha256(canonical(values).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 
     @property
     def key(self) -> str:

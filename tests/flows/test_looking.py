@@ -18,7 +18,7 @@ from cuvee.flows.recipe.schema import parse
 from cuvee.flows.schedule import read, reuse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.constraints import Constraints
-from cuvee.mixtures.constraints.kept_ratios import held
+from cuvee.mixtures.constraints.kept_ratios import keep_ratios
 from cuvee.mixtures.designs.reuse import Reuse
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError, ServiceError
@@ -114,7 +114,7 @@ def test_held_ratios_bind_candidates_and_projection():
     """Catches limits with a sign missing: half of the candidates would drift from the ratio."""
     domains = DomainSet(tuple(Domain(name, 10**6, 10**6, name) for name in "abcd"))
     kept = {"a": 0.1, "b": 0.3, "d": 0.2}
-    constraints = held(Constraints(domains=domains.names), kept)
+    constraints = keep_ratios(Constraints(domains=domains.names), kept)
     W = Reuse((kept,)).draw(domains, constraints, 12, np.random.default_rng(0))
     assert np.allclose(W[:, 1], 3 * W[:, 0]) and np.allclose(W[:, 3], 2 * W[:, 0])
     assert np.ptp(W[:, 2]) > 0.3
@@ -123,7 +123,7 @@ def test_held_ratios_bind_candidates_and_projection():
     assert not constraints.satisfied(np.array([0.25, 0.25, 0.25, 0.25]))
     for wrong in ({"a": 1.0}, {"a": 1.0, "x": 1.0}, {"a": 1.0, "b": 0.0}):
         with pytest.raises(ConstraintError, match="kept ratios"):
-            held(Constraints(domains=domains.names), wrong)
+            keep_ratios(Constraints(domains=domains.names), wrong)
 
 
 def test_reuse_makes_a_recipe_that_holds_ratios_and_says_what_it_saves(tmp_path):

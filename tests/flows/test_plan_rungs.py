@@ -7,11 +7,15 @@ import pytest
 from cuvee.flows import plan_ladder
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.multiscale import budget_splits
-from cuvee.mixtures.multiscale.scale_evidence import ScaleEvidence, Trial
-from cuvee.mixtures.multiscale.steps import Rung
+from cuvee.mixtures.multiscale.scale_evidence import LawTrial, ScaleEvidence
+from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.proxies import ladder
 
-RUNGS = (Rung("0.3M", 400_000, 32), Rung("1M", 700_000, 10), Rung("4M", 1_000_000, 8))
+RUNGS = (
+    LadderStep("0.3M", 400_000, 32),
+    LadderStep("1M", 700_000, 10),
+    LadderStep("4M", 1_000_000, 8),
+)
 HOW = {"schedule": "wsd", "rate": 1.0}
 
 
@@ -32,7 +36,7 @@ def test_rungs_are_shown_with_their_own_costs():
 
 def test_too_few_tokens_for_a_rung_are_refused_in_the_plan():
     with pytest.raises(RecipeError, match="give at least"):
-        plan_ladder.costs((*RUNGS, Rung("4M", 5_000, 8)), 4096, 6, **HOW)
+        plan_ladder.costs((*RUNGS, LadderStep("4M", 5_000, 8)), 4096, 6, **HOW)
 
 
 def test_proposals_spend_the_same_flops():
@@ -51,9 +55,11 @@ def test_earlier_ladders_say_what_their_largest_rung_was_worth():
     """Ranking would have picked the second best, 0.2 worse: catches regret of the wrong pick, a
     law that was refused, and a study without a ladder shown as one.
     """
-    ranked = Trial("single_scale", 0.1, held_out=((2.2, 1.0), (2.0, 1.1), (2.5, 1.4)))
-    law = Trial("joint", 0.1, decision_accuracy=0.9, held_out=((2.2, 2.3), (2.0, 2.1), (2.5, 2.6)))
-    refused = Trial("nested", refused="too few sizes")
+    ranked = LawTrial("single_scale", 0.1, held_out=((2.2, 1.0), (2.0, 1.1), (2.5, 1.4)))
+    law = LawTrial(
+        "joint", 0.1, decision_accuracy=0.9, held_out=((2.2, 2.3), (2.0, 2.1), (2.5, 2.6))
+    )
+    refused = LawTrial("nested", refused="too few sizes")
     scale = ScaleEvidence(10, 10, 4_000_000, 10, 10, 10, "joint", True, "", (ranked, law, refused))
     answer = SimpleNamespace(scale=scale)
     cards = [SimpleNamespace(name="before", answer=answer)]

@@ -18,7 +18,7 @@ from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
-from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage, canonical
+from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage, canonical_json
 from cuvee.tasks.job import PackJob
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.results import Store
@@ -214,6 +214,6 @@ def test_the_hash_of_scoring_is_the_one_that_stores_hold(studied):
     _, prepared, _, _ = studied
     suite, limits, points = prepared.scored
     assert points == 0
-    inner = hashlib.sha256(canonical(suite).encode()).hexdigest()
-    assert prepared.scoring == hashlib.sha256(canonical([inner, limits]).encode()).hexdigest()
+    inner = hashlib.sha256(canonical_json(suite).encode()).hexdigest()
+    assert prepared.scoring == hashlib.sha256(canonical_json([inner, limits]).encode()).hexdigest()
     assert list(suite[2]) == ["qa"]

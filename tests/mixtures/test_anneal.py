@@ -66,13 +66,13 @@ def test_a_tail_may_take_more_than_the_run_may() -> None:
     domains = worlds.problem(Additive(size=3, count=1)).domains
     limits = constrain(domains, full_tokens=1, bounds={"a0": (0.0, 0.3)}, groups=[])
     main = np.array([0.2, 0.4, 0.4])
-    within = tails.feasible(limits, main, 0.8)
+    within = tails.decay_limits(limits, main, 0.8)
     assert within.bounds[1][0] == pytest.approx(0.7)
     for w in np.random.default_rng(0).dirichlet(np.ones(3), 200):
         average = 0.8 * main + 0.2 * w
         assert bool(within.satisfied(w)) == bool(limits.satisfied(average))
     sparse = constrain(domains, full_tokens=1, most_domains=2)
-    kept = tails.feasible(sparse, np.array([0.5, 0.5, 0.0]), 0.8)
+    kept = tails.decay_limits(sparse, np.array([0.5, 0.5, 0.0]), 0.8)
     assert not kept.satisfied(np.array([0.0, 0.5, 0.5])) and kept.satisfied(np.eye(3)[0])
 
 
@@ -82,17 +82,17 @@ def test_a_slice_of_an_exponential_law_is_that_law() -> None:
     V = rng.dirichlet(np.ones(4), 30)
     truth = 1.0 + np.exp(V @ rng.normal(size=(4, 2)))
     law = build("law", "log_linear").fit(V, truth, np.zeros(2), rng)
-    own = tails.sliced(law, 0.5)
-    assert isinstance(own, tails.SlicedExponential)
+    own = tails.decay_law(law, 0.5)
+    assert isinstance(own, tails.ExpDecayLaw)
     W = rng.dirichlet(np.ones(3), 10)
     expected = own.offsets + np.exp(W @ own.exponents.T)
     assert own.predict(W).mean == pytest.approx(expected, rel=1e-6)
-    assert own.predict(W).mean == pytest.approx(law.predict(tails.lifted(W, 0.5)).mean)
+    assert own.predict(W).mean == pytest.approx(law.predict(tails.decay_points(W, 0.5)).mean)
 
 
 def ordered(
     seed: int, cap: float
-) -> tuple[Problem, tails.Tried, tuple[RunResult, ...], np.ndarray]:
+) -> tuple[Problem, tails.Candidates, tuple[RunResult, ...], np.ndarray]:
     """A problem whose scores follow the law over early and late shares; both rounds, no noise, and
     the law's rates (6,)."""
     domains = worlds.problem(Additive(size=3, count=1)).domains
@@ -103,17 +103,17 @@ def ordered(
 
     def run(spec) -> RunResult:
         bare = RunResult(spec, {})
-        score = 1.0 + np.exp(joint_law.point(bare, 0.2) @ rates)
+        score = 1.0 + np.exp(joint_law.joint_point(bare, 0.2) @ rates)
         return dataclasses.replace(bare, scores={problem.targets[0]: Score(float(score), 0.0, 1)})
 
     fixed = tuple(run(problem.spec(w, 0)) for w in rng.dirichlet(np.ones(3), 12))
     main = np.array([0.2, 0.4, 0.4])
     runs = tuple(
-        run(problem.staged(tails.stages(main, t, s), 0))
+        run(problem.staged(tails.two_stages(main, t, s), 0))
         for t, s in zip(rng.dirichlet(np.ones(3), 12), [0.8, 0.9] * 6, strict=True)
     )
     reference = np.array([fixed[0].scores[problem.targets[0]].value])
-    return problem, tails.Tried(problem, runs, main, (0.8, 0.9), reference), fixed, rates
+    return problem, tails.Candidates(problem, runs, main, (0.8, 0.9), reference), fixed, rates
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -125,12 +125,12 @@ def test_main_mixture_and_tail_are_chosen_together(seed: int) -> None:
     problem, tried, fixed, rates = ordered(seed, cap)
     law = build("law", "log_linear")
     rng = np.random.default_rng(0)
-    found = joint_law.best(tried, fixed, law, build("search", "auto"), 2, rng)
+    found = joint_law.best_joint(tried, fixed, law, build("search", "auto"), 2, rng)
     assert found is not None and len(found.refit_mains) == 2
 
     def true(ending_stages: tuple[Stage, ...]) -> float:
         bare = RunResult(problem.staged(ending_stages, 0), {})
-        return float(joint_law.point(bare, 0.2) @ rates)
+        return float(joint_law.joint_point(bare, 0.2) @ rates)
 
     own = true(found.stages)
     average = found.switch * found.main + (1 - found.switch) * found.tail
@@ -140,7 +140,7 @@ def test_main_mixture_and_tail_are_chosen_together(seed: int) -> None:
         for main in grid:
             for tail in grid:
                 if problem.constraints.satisfied(switch * main + (1 - switch) * tail):
-                    assert own <= true(tails.stages(main, tail, switch)) + 1e-3
+                    assert own <= true(tails.two_stages(main, tail, switch)) + 1e-3
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 from ladder_world import ladder_runs
 
 from cuvee.mixtures.multiscale.backtest import backtest
-from cuvee.mixtures.multiscale.scale_evidence import Trial
+from cuvee.mixtures.multiscale.scale_evidence import LawTrial
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.worlds import Scaled
@@ -54,7 +54,7 @@ def test_too_few_sizes_or_mixtures_mean_no_test_and_say_so():
     assert "at least 3 sizes; got 2" in trial(result, "joint").refused
     assert result.chosen == "single_scale" and "could be tested" in result.verdict
     result = compared(Scaled(size=4, count=1), ["joint"], 0.002, {**SIZES, 30_000_000: 3})
-    assert "3 mixtures" in result.verdict and isinstance(result.trials[0], Trial)
+    assert "3 mixtures" in result.verdict and isinstance(result.trials[0], LawTrial)
 
 
 def test_plain_order_is_the_mixtures_own_score_at_the_next_size():

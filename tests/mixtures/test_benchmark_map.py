@@ -22,7 +22,7 @@ def curve(bits):
 
 def test_a_known_sigmoid_is_recovered_with_its_error():
     """Catches a floor that is not chance, and a slope of the wrong sign."""
-    found = benchmark_map.fit(*runs(), chance=0.25)
+    found = benchmark_map.fit_map(*runs(), chance=0.25)
     x = np.linspace(0.65, 1.35, 20)
     mean, sd = found.predict(x)
     assert np.abs(mean - curve(x)).max() < 0.03
@@ -33,16 +33,16 @@ def test_guessing_is_not_mapped():
     """Proxies at chance: catches a forecast of accuracy from noise."""
     bits, accuracy, error = runs(low=1.8, high=2.4, items=200)
     with pytest.raises(EvidenceError, match="within the noise of chance"):
-        benchmark_map.fit(bits, accuracy, error, chance=0.25)
+        benchmark_map.fit_map(bits, accuracy, error, chance=0.25)
 
 
 def test_accuracy_that_rises_with_the_loss_is_refused():
     bits, accuracy, error = runs()
     with pytest.raises(EvidenceError, match="does not fall"):
-        benchmark_map.fit(-bits, accuracy, error, chance=0.25)
+        benchmark_map.fit_map(-bits, accuracy, error, chance=0.25)
 
 
 def test_losses_far_from_those_seen_are_refused():
-    found = benchmark_map.fit(*runs(low=0.8, high=1.0), chance=0.25)
+    found = benchmark_map.fit_map(*runs(low=0.8, high=1.0), chance=0.25)
     with pytest.raises(EvidenceError, match="too far"):
         found.predict(np.array([0.4]))

@@ -141,7 +141,7 @@ def test_samples_are_feasible_and_differ(case):
     """Catches a fallback that leaves the set, or collapses onto one point of it."""
     found = constrain(DOMAINS, **{"full_tokens": 1, **CASES[case]})
     rng = np.random.default_rng(0)
-    points = feasible.sample(lambda n: rng.dirichlet(np.full(4, 0.2), n), found, 200, rng)
+    points = feasible.draw_inside(lambda n: rng.dirichlet(np.full(4, 0.2), n), found, 200, rng)
     assert points.shape == (200, 4) and np.all(found.satisfied(points))
     assert len(np.unique(np.round(points, 6), axis=0)) > 50
 
@@ -149,6 +149,6 @@ def test_samples_are_feasible_and_differ(case):
 def test_the_centre_of_a_thin_set_lies_in_it():
     """A frozen share leaves no interior; catches a centre found by positive slack alone."""
     found = constrain(DOMAINS, full_tokens=1, bounds={"code": (0.25, 0.25)})
-    shape = feasible.region(found)
+    shape = feasible.region_of(found)
     assert found.satisfied(shape.center) and shape.basis.shape == (4, 2)
     assert np.all(shape.center > 0.05)

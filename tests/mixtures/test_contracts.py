@@ -15,7 +15,7 @@ from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
 from cuvee.mixtures.registry import build, names
-from cuvee.mixtures.runs import from_json, to_json
+from cuvee.mixtures.runs import outcome_from_json, outcome_to_json
 
 
 def drawn(design, constraints, seed=0, n=6):
@@ -110,7 +110,7 @@ def test_worlds_answer_specs_and_know_their_optimum(name):
     spec = problem.spec(problem.domains.uniform, 3)
     one, two = world([spec, spec])
     assert one.scores == two.scores and set(one.scores) == set(problem.targets)
-    assert from_json(to_json(one)) == one
+    assert outcome_from_json(outcome_to_json(one)) == one
     best = world.optimum(problem)
     assert problem.constraints.satisfied(best) and world.regret(problem, best) == 0
     rng = np.random.default_rng(5)

@@ -10,7 +10,7 @@ import pytest
 
 from cuvee import mixtures
 from cuvee.mixtures import registry, simplex
-from cuvee.mixtures.controllers import Evidence, Mixes, deserialize, serialize
+from cuvee.mixtures.controllers import ControllerEvidence, Mixes, dump_controller, load_controller
 from cuvee.mixtures.registry import build, describe, names
 
 SKILLS = ("red", "green", "blue", "black")
@@ -31,7 +31,7 @@ def evidence(controller, state, domains, size="usual", seed=0):
     counts = tuple(0 if name == "blue" and state["due"] % 2 else 3 for name in domains)
     seen = tuple(values[name] if n else None for name, n in zip(domains, counts, strict=True))
     examples = [[-x * min(values[n], 1e300) for n in domains] for x in (0.5, 1.0, 2.0)]
-    return Evidence(
+    return ControllerEvidence(
         step=state["due"],
         counts=counts,
         losses=seen,
@@ -74,7 +74,7 @@ def test_controllers_stay_on_the_simplex_and_finite(name, size):
     states = moved(build("controller", name), size=size)
     assert len(states) > 1
     for state in states:
-        simplex.check(state["weights"])
+        simplex.check_mixture(state["weights"])
 
 
 @pytest.mark.parametrize("name", names("controller"))
@@ -113,7 +113,7 @@ def test_controllers_resume_from_a_checkpoint(name):
 def test_controllers_come_back_from_a_spec(name):
     """Catches a field that a spec's JSON loses."""
     controller = build("controller", name)
-    assert deserialize(json.loads(serialize(controller))) == controller
+    assert load_controller(json.loads(dump_controller(controller))) == controller
     assert controller.moves in ("sampling", "loss")
 
 

@@ -8,7 +8,7 @@ from contract_parts import DOMAINS, PROBLEM, WORLD, quick
 
 from cuvee.mixtures import worlds
 from cuvee.mixtures.constraints import constrain
-from cuvee.mixtures.inference.diagnostics import paired
+from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.registry import build, describe, lookup, names
 from cuvee.mixtures.runs import Failed
@@ -90,4 +90,4 @@ def test_methods_beat_uniform_over_worlds(name):
         found, _ = search(small(name), problem, world, seed)
         uniform = world.regret(problem, problem.domains.uniform)
         gains.append(uniform - world.regret(problem, found.weights))
-    assert paired(gains).p < 0.05, gains
+    assert paired_mean(gains).p < 0.05, gains

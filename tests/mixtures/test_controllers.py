@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from cuvee.mixtures.controllers import Evidence, ado, moments
+from cuvee.mixtures.controllers import ControllerEvidence, ado, even_steps
 from cuvee.mixtures.controllers.ado import Ado
 from cuvee.mixtures.controllers.aioli import Aioli, linear_dynamics
 from cuvee.mixtures.controllers.doge import Doge
-from cuvee.mixtures.controllers.exp3 import Exp3, exploration
+from cuvee.mixtures.controllers.exp3 import Exp3, exploration_rate
 from cuvee.mixtures.controllers.grape import Grape
 from cuvee.mixtures.controllers.group_dro import GroupDRO
 from cuvee.mixtures.controllers.mixmin import MixMin
@@ -21,7 +21,7 @@ TWO, EVEN = ("a", "b"), (0.5, 0.5)
 
 
 def evidence(step, **fields):
-    plain = Evidence(step=step, counts=(1, 1), losses=(1.0, 1.0))
+    plain = ControllerEvidence(step=step, counts=(1, 1), losses=(1.0, 1.0))
     return dataclasses.replace(plain, **fields)
 
 
@@ -87,7 +87,7 @@ def test_skill_it_options_by_hand():
 
 def test_exp3_by_hand():
     """Catches eps of the same update in the exponent (eps_2 instead of eps_1: 0.51873)."""
-    assert exploration(2, 1) == 0.5  # sqrt(ln 2 / 2) = 0.589 is above 1 / 2
+    assert exploration_rate(2, 1) == 0.5  # sqrt(ln 2 / 2) = 0.589 is above 1 / 2
     controller = Exp3(warmup=0.1)
     state = controller.start(TWO, EVEN, 100)
     assert state["due"] == 10
@@ -171,19 +171,19 @@ def test_aioli_says_when_a_run_is_too_short():
 def test_ado_recovers_a_law():
     """L = 2 + 4.5 n^-0.4, exactly: catches a fit that stays at its grid."""
     n = np.arange(20, 400, 4.0)
-    e, a, alpha = ado.fit(np.column_stack([n, 2.0 + 4.5 * n**-0.4]))
+    e, a, alpha = ado.fit_curve(np.column_stack([n, 2.0 + 4.5 * n**-0.4]))
     assert (math.exp(e), alpha) == (pytest.approx(2.0, rel=0.05), pytest.approx(0.4, rel=0.1))
     assert math.exp(e) + math.exp(a) * 100**-alpha == pytest.approx(2 + 4.5 * 100**-0.4, rel=1e-3)
-    assert ado.fit(np.ones((5, 2))) == []
+    assert ado.fit_curve(np.ones((5, 2))) == []
 
 
 def test_ado_slopes_and_floor_by_hand():
     laws = [[math.log(2.0), 0.0, 0.4], [math.log(3.0), 0.0, 0.01], [math.log(5.0), 0.0, 0.5]]
     # 0.4 x (3 - 2) / 100; alpha of 0.01 counts as 0.05: 0.05 x (5 - 3) / 100; a floor above: 0
-    assert ado.slope(laws, [3.0, 5.0, 4.0], 100) == pytest.approx([0.004, 0.001, 0.0])
-    assert ado.slope([laws[0], [], laws[2]], [3.0, 5.0, 4.0], 100) is None
+    assert ado.loss_slopes(laws, [3.0, 5.0, 4.0], 100) == pytest.approx([0.004, 0.001, 0.0])
+    assert ado.loss_slopes([laws[0], [], laws[2]], [3.0, 5.0, 4.0], 100) is None
     # shares 0.8, 0.2, 0 -> at least 0.01 -> over 1.01
-    assert ado.floored(np.array([4.0, 1.0, 0.0])) == pytest.approx(np.array([80, 20, 1]) / 101)
+    assert ado.floor_shares(np.array([4.0, 1.0, 0.0])) == pytest.approx(np.array([80, 20, 1]) / 101)
 
 
 def test_ado_updates_by_hand():
@@ -277,8 +277,8 @@ def test_mixmin_finds_the_optimum():
 
 
 def test_moments_lie_within_a_run():
-    assert moments(60, 5) == [10, 20, 30, 40, 50]
-    assert moments(3, 8) == [1, 2]
+    assert even_steps(60, 5) == [10, 20, 30, 40, 50]
+    assert even_steps(3, 8) == [1, 2]
 
 
 @pytest.mark.parametrize(

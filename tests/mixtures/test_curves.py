@@ -12,13 +12,13 @@ from cuvee.flows.plan import looks as cost_of_looks
 from cuvee.flows.recipe.schema import parse
 from cuvee.mixtures import worlds
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.inference.diagnostics import paired
+from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.multiscale.backtest import backtest
-from cuvee.mixtures.multiscale.steps import Rung, gathered
+from cuvee.mixtures.multiscale.steps import LadderStep, scaling_runs
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import RunResult, Score, from_json, to_json
-from cuvee.mixtures.scaling import Runs, equations
+from cuvee.mixtures.runs import RunResult, Score, outcome_from_json, outcome_to_json
+from cuvee.mixtures.scaling import ScalingRuns, equations
 from cuvee.mixtures.worlds.scaled import SIZES, Scaled
 from cuvee.proxies import ladder
 from cuvee.proxies.interfaces import IntermediateEvaluations
@@ -101,10 +101,10 @@ def test_points_are_handed_on_with_a_trunk(tmp_path: Path):
 def test_points_go_through_the_store_and_old_records_have_none():
     """Catches tokens that come back as text, and a record of before that can no longer be read."""
     result = RunResult(SPEC, {"t": Score(1.0, 0.0, 1)}, points=((2048, {"t": 1.5}),))
-    assert from_json(to_json(result)) == result
-    old = to_json(result)
+    assert outcome_from_json(outcome_to_json(result)) == result
+    old = outcome_to_json(result)
     del old["points"]
-    assert from_json(old).points == ()
+    assert outcome_from_json(old).points == ()
 
 
 def history(schedule="wsd", average=0.0):
@@ -130,7 +130,7 @@ def history(schedule="wsd", average=0.0):
 def test_points_become_rows_of_their_run():
     """Catches points that count as runs, that stand for ends, or that lack a target."""
     problem, runs = history()
-    found = gathered(problem, runs, [Rung("0.3M", 100, 3)])
+    found = scaling_runs(problem, runs, [LadderStep("0.3M", 100, 3)])
     assert found.groups.tolist() == [0, 1, 2, 0, 0] and found.count == 3
     assert found.tokens.tolist() == [100, 100, 100, 10, 50]
     assert found.stable.tolist() == [False, False, False, True, True]
@@ -141,14 +141,14 @@ def test_points_become_rows_of_their_run():
     narrow = dataclasses.replace(
         problem, targets=("target/0",), objective=WeightedMean({"target/0": 1.0})
     )
-    assert len(gathered(narrow, runs, [Rung("0.3M", 100, 3)])) == 6
+    assert len(scaling_runs(narrow, runs, [LadderStep("0.3M", 100, 3)])) == 6
 
 
 def test_points_under_a_constant_rate_are_ends_unless_weights_are_averaged():
     """Catches a gap that is fitted where there is none, and none where there is one."""
-    rung = [Rung("0.3M", 100, 3)]
-    assert gathered(*history("constant"), rung).stable is None
-    assert gathered(*history("constant", 0.2), rung).stable is not None
+    rung = [LadderStep("0.3M", 100, 3)]
+    assert scaling_runs(*history("constant"), rung).stable is None
+    assert scaling_runs(*history("constant", 0.2), rung).stable is not None
 
 
 def curves(world, noise=0.0, seed=0, gap=0.05, counts=(30, 16, 12, 10)):
@@ -165,7 +165,7 @@ def curves(world, noise=0.0, seed=0, gap=0.05, counts=(30, 16, 12, 10)):
                 y = truth * (1 + gap * (d < tokens)) * (1 + noise * shared)
                 rows.append((w, parameters, d, y, group, d < tokens))
     W, n, d, Y, groups, stable = (np.array(column) for column in zip(*rows, strict=True))
-    return Runs(W, n.astype(float), d, Y, np.zeros_like(Y), groups, stable=stable)
+    return ScalingRuns(W, n.astype(float), d, Y, np.zeros_like(Y), groups, stable=stable)
 
 
 def test_the_gap_of_a_decay_is_found_and_forgotten():
@@ -187,9 +187,9 @@ def test_the_gap_of_a_decay_is_found_and_forgotten():
 def test_the_points_of_a_run_count_as_much_as_its_end():
     """Six points by 1/6 each. Catches a seed's luck that counts once for every point."""
     runs = curves(Scaled(size=3, count=1), counts=(3, 2, 2, 2))
-    share = equations.together(runs)
+    share = equations.row_weights(runs)
     assert share[:7].tolist() == pytest.approx([*[1 / 6] * 6, 1.0])
-    assert equations.together(runs.ends).tolist() == [1.0] * 9
+    assert equations.row_weights(runs.ends).tolist() == [1.0] * 9
 
 
 def test_a_back_test_ranks_and_judges_ends_alone():
@@ -218,4 +218,4 @@ def test_the_joint_law_is_recovered_better_with_curves():
             rates = fitted.p[:, 1 + 2 * 4 + (4 + 3) + 1]
             off.append(np.abs(rates - np.log(world.known.rates[:, 1])).mean())
         gains.append(off[0] - off[1])
-    assert paired(gains).low > 0, gains
+    assert paired_mean(gains).low > 0, gains

@@ -8,10 +8,10 @@ from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.designs.additions import Additions
 from cuvee.mixtures.designs.anchors import Anchors
 from cuvee.mixtures.designs.d_optimal import DOptimal
-from cuvee.mixtures.designs.dirichlet import Dirichlet, rounded_to
-from cuvee.mixtures.designs.distinct import distinct
+from cuvee.mixtures.designs.dirichlet import Dirichlet, round_shares
+from cuvee.mixtures.designs.distinct import distinct_rows
 from cuvee.mixtures.designs.hierarchical import Hierarchical
-from cuvee.mixtures.designs.lattice import Lattice, lattice
+from cuvee.mixtures.designs.lattice import Lattice, lattice_points
 from cuvee.mixtures.designs.leave_one_out import LeaveOneOut
 from cuvee.mixtures.designs.max_min import MaxMin
 from cuvee.mixtures.designs.reuse import Reuse
@@ -60,7 +60,7 @@ def test_dirichlet_shares_are_multiples_of_the_minimum(minimum):
 
 def test_rounding_by_hand():
     """0.004 is below 0.01 and goes; the rest, renormalized, is 0.3012 and 0.6988."""
-    assert np.allclose(rounded_to(np.array([[0.3, 0.696, 0.004]]), 0.01), [[0.3, 0.7, 0.0]])
+    assert np.allclose(round_shares(np.array([[0.3, 0.696, 0.004]]), 0.01), [[0.3, 0.7, 0.0]])
 
 
 def test_dirichlet_obeys_epoch_caps_after_rounding():
@@ -123,9 +123,9 @@ def test_anchors_are_natural_and_uniform_or_written_out():
 
 def test_distinct_keeps_the_first_of_near_copies_and_spares_earlier_sweeps():
     points = np.array([[0.5, 0.5], [0.5, 0.5], [0.505, 0.495], [0.9, 0.1]])
-    assert len(distinct(points)) == 3
-    assert distinct(points, near=0.02).tolist() == [[0.5, 0.5], [0.9, 0.1]]
-    assert distinct(points, near=0.02, against=np.array([[0.9, 0.1]])).tolist() == [[0.5, 0.5]]
+    assert len(distinct_rows(points)) == 3
+    assert distinct_rows(points, near=0.02).tolist() == [[0.5, 0.5], [0.9, 0.1]]
+    assert distinct_rows(points, near=0.02, against=np.array([[0.9, 0.1]])).tolist() == [[0.5, 0.5]]
 
 
 def gaps(W):
@@ -147,7 +147,7 @@ def test_sobol_covers_the_simplex_more_evenly_than_chance():
 
 def test_the_lattice_is_scheffes():
     """{3, 2}: C(4, 2) = 6 points: three corners and three midpoints."""
-    points = {tuple(row) for row in lattice(3, 2).tolist()}
+    points = {tuple(row) for row in lattice_points(3, 2).tolist()}
     assert points == {
         (1.0, 0.0, 0.0),
         (0.0, 1.0, 0.0),

@@ -9,7 +9,7 @@ from scipy import stats
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.inference.diagnostics import Sample
+from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.objectives import WeightedMean
 
@@ -43,7 +43,7 @@ def sample(n=30, noise=0.0, seed=0):
     rng = np.random.default_rng(seed)
     W = rng.dirichlet(np.ones(4), size=n)
     Y = W @ np.array([[1.0], [2.0], [3.0], [0.0]]) + noise * rng.standard_normal((n, 1))
-    return Sample(W, Y, np.array([noise]))
+    return RunTable(W, Y, np.array([noise]))
 
 
 def test_spearman_is_scipys_and_zero_for_a_constant():
@@ -63,9 +63,9 @@ def test_decision_accuracy_by_hand():
 def test_repeats_of_a_mixture_share_a_fold():
     """Catches folds over rows: a law judged by a repeat of what it was fitted to."""
     W = np.repeat(np.random.default_rng(0).dirichlet(np.ones(3), size=7), 3, axis=0)[::-1]
-    membership = simplex.groups(W)
+    membership = simplex.group_rows(W)
     assert membership.tolist() == [g for g in range(7) for _ in range(3)]
-    parts = diagnostics.folds(membership, 4, np.random.default_rng(1))
+    parts = diagnostics.grouped_folds(membership, 4, np.random.default_rng(1))
     assert sorted(np.concatenate(parts).tolist()) == list(range(21))
     for part in parts:
         rest = np.setdiff1d(np.arange(21), part)
@@ -74,23 +74,23 @@ def test_repeats_of_a_mixture_share_a_fold():
 
 def test_folds_need_two_mixtures():
     with pytest.raises(EvidenceError, match="at least 2 mixtures"):
-        diagnostics.folds(np.zeros(5, dtype=int), 3, np.random.default_rng(0))
+        diagnostics.grouped_folds(np.zeros(5, dtype=int), 3, np.random.default_rng(0))
 
 
 def test_held_out_predictions_never_saw_their_row():
     """Pure noise cannot be predicted; in-sample evaluation would rank it well."""
     rng = np.random.default_rng(3)
     W = rng.dirichlet(np.ones(12), size=24)
-    noise = Sample(W, rng.standard_normal((24, 1)), np.zeros(1))
-    parts = diagnostics.folds(simplex.groups(W), 4, rng)
-    found = diagnostics.evidence(
-        "linear", noise, diagnostics.held_out(Linear(), noise, parts, rng), FORM
+    noise = RunTable(W, rng.standard_normal((24, 1)), np.zeros(1))
+    parts = diagnostics.grouped_folds(simplex.group_rows(W), 4, rng)
+    found = diagnostics.law_evidence(
+        "linear", noise, diagnostics.cross_validate(Linear(), noise, parts, rng), FORM
     )
     assert found.spearman < 0.4
     true = sample()
-    parts = diagnostics.folds(simplex.groups(true.W), 5, rng)
-    found = diagnostics.evidence(
-        "linear", true, diagnostics.held_out(Linear(), true, parts, rng), FORM
+    parts = diagnostics.grouped_folds(simplex.group_rows(true.W), 5, rng)
+    found = diagnostics.law_evidence(
+        "linear", true, diagnostics.cross_validate(Linear(), true, parts, rng), FORM
     )
     assert found.spearman == pytest.approx(1.0) and found.error < 1e-9
     assert found.coverage == 1.0 and found.decision_accuracy == 1.0
@@ -100,7 +100,7 @@ def test_held_out_predictions_never_saw_their_row():
 def test_the_learning_curve_rises_to_the_rows_of_a_fold():
     noisy = sample(n=60, noise=0.3)
     rng = np.random.default_rng(0)
-    parts = diagnostics.folds(simplex.groups(noisy.W), 5, rng)
+    parts = diagnostics.grouped_folds(simplex.group_rows(noisy.W), 5, rng)
     curve = diagnostics.learning_curve(Linear(), noisy, FORM, parts, points=3, rng=rng)
     rows = [n for n, _ in curve]
     assert rows == sorted(rows) and rows[0] == 4 and rows[-1] < 48
@@ -126,13 +126,13 @@ def test_without_repeats_there_is_no_noise_floor():
 
 def test_bootstrap_refits_draw_whole_mixtures_and_enough_rows():
     W = np.repeat(np.random.default_rng(0).dirichlet(np.ones(4), size=5), 2, axis=0)
-    data = Sample(W, W[:, :1], np.zeros(1))
-    found = diagnostics.refits(Linear(), data, 20, np.random.default_rng(0))
+    data = RunTable(W, W[:, :1], np.zeros(1))
+    found = diagnostics.bootstrap_fits(Linear(), data, 20, np.random.default_rng(0))
     assert len(found) == 20
     for refit in found:
-        counts = np.bincount(simplex.groups(refit.seen))
+        counts = np.bincount(simplex.group_rows(refit.seen))
         assert len(refit.seen) >= 4 and np.all(counts % 2 == 0)
-    again = diagnostics.refits(Linear(), data, 20, np.random.default_rng(0))
+    again = diagnostics.bootstrap_fits(Linear(), data, 20, np.random.default_rng(0))
     assert all(np.array_equal(a.seen, b.seen) for a, b in zip(found, again, strict=False))
 
 
@@ -145,21 +145,21 @@ def test_bootstrap_spread_is_that_of_the_estimate():
         sample(40, 0.2, seed).fit(Linear(), rows, rng).predict(point).mean[0, 0]
         for seed in range(60)
     ]
-    refits = diagnostics.refits(Linear(), sample(40, 0.2, 99), 60, rng)
+    refits = diagnostics.bootstrap_fits(Linear(), sample(40, 0.2, 99), 60, rng)
     boot = [refit.predict(point).mean[0, 0] for refit in refits]
     assert 0.5 < np.std(boot) / np.std(fresh) < 2
 
 
 def test_paired_differences_by_hand():
     """(1, 2, 3): mean 2, standard error 1/sqrt 3, t(0.95, 2) = 2.920, p = P(t > 3.464) = 0.0371."""
-    found = diagnostics.paired([1.0, 2.0, 3.0])
+    found = diagnostics.paired_mean([1.0, 2.0, 3.0])
     assert found.mean == 2 and found.n == 3
     assert found.low == pytest.approx(2 - 2.91999 / np.sqrt(3), abs=1e-4)
     assert found.p == pytest.approx(0.0371, abs=1e-4)
-    assert diagnostics.paired([-1.0, -1.0]).p == 1.0
+    assert diagnostics.paired_mean([-1.0, -1.0]).p == 1.0
     for bad in ([1.0], [1.0, np.inf]):
         with pytest.raises(EvidenceError, match="at least 2 finite"):
-            diagnostics.paired(bad)
+            diagnostics.paired_mean(bad)
 
 
 def test_leverage_grows_beyond_the_rows():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cuvee.flows.recipe import schema as recipes
 from cuvee.flows.refit import posed, read_tables, told
 from cuvee.mixtures import registry, simplex, worlds
-from cuvee.mixtures.designs.distinct import distinct
+from cuvee.mixtures.designs.distinct import distinct_rows
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import dataset, diagnostics, outliers
 from cuvee.mixtures.loop import generator
@@ -57,7 +57,7 @@ def repeated(draw):
     grid = draw(st.sampled_from([20, 1000, 0]))
     points = rng.dirichlet(np.ones(K), groups)
     if grid:
-        points = np.array([simplex.counts(p, grid) / grid for p in points])
+        points = np.array([simplex.whole_counts(p, grid) / grid for p in points])
     order = rng.permutation(np.repeat(np.arange(groups), seeds))
     exact = points[order]
     scores = 2 + 0.3 * ((exact - 1 / K) ** 2).sum(axis=1, keepdims=True)
@@ -78,7 +78,7 @@ def test_repeats_that_differ_by_a_millionth_leave_the_evidence_as_it_was(tables)
     """Catches rows that are compared to the last digit or on a grid of digits: repeats then lie in
     two folds, the noise is unknown or that of other mixtures, and the verdict turns."""
     exact, near, scores = tables
-    assert (simplex.groups(exact) == simplex.groups(near)).all()
+    assert (simplex.group_rows(exact) == simplex.group_rows(near)).all()
     try:
         one = studied(exact, scores, [f"d{k}" for k in range(exact.shape[1])])
     except EvidenceError:
@@ -88,9 +88,10 @@ def test_repeats_that_differ_by_a_millionth_leave_the_evidence_as_it_was(tables)
     two = studied(near, scores, [f"d{k}" for k in range(exact.shape[1])])
     seeds = [[run.spec.seed for run in history] for _, history, _ in (one, two)]
     assert seeds[0] == seeds[1]
-    found = [dataset.gather(problem, history) for problem, history, _ in (one, two)]
+    found = [dataset.gather_runs(problem, history) for problem, history, _ in (one, two)]
     parts = [
-        diagnostics.folds(simplex.groups(f.sample.W), 3, np.random.default_rng(0)) for f in found
+        diagnostics.grouped_folds(simplex.group_rows(f.sample.W), 3, np.random.default_rng(0))
+        for f in found
     ]
     for a, b in zip(*parts, strict=True):
         assert (a == b).all()
@@ -112,15 +113,15 @@ def test_near_repeats_are_one_mixture_wherever_mixtures_are_told_apart() -> None
     W /= W.sum(axis=1, keepdims=True)
     scores = np.array([2.0, 2.4, 2.5] + [2.2, 2.2, 2.2] + [3.0] * 12)[:, None]
     problem, history, _ = _history(W, scores)
-    found = dataset.gather(problem, history)
+    found = dataset.gather_runs(problem, history)
     assert dataset.best_observed(problem, found) == pytest.approx([0.2, 0.3, 0.5], abs=1e-6)
-    assert len(distinct(W)) == 3 and len(distinct(W[:3], against=exact[:1])) == 0
+    assert len(distinct_rows(W)) == 3 and len(distinct_rows(W[:3], against=exact[:1])) == 0
     scores[6:] += np.random.default_rng(0).normal(0, 0.001, (12, 1))
     scores[:6] += np.random.default_rng(1).normal(0, 0.001, (6, 1))
     scores[:3] = 2.0 + np.array([[0.0], [0.001], [0.002]])
     scores[9] += 0.5
     _, history, _ = _history(W, scores)
-    assert any(o.kind == "seed" for o in outliers.find(history, ("t0",)))
+    assert any(o.kind == "seed" for o in outliers.find_outliers(history, ("t0",)))
 
 
 def _history(W, scores):

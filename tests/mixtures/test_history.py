@@ -57,7 +57,7 @@ def test_a_fingerprint_never_changes():
     """Gold: a changed value would orphan every finished run; raise VERSION instead."""
     assert SPEC.fingerprint == dataclasses.replace(SPEC).fingerprint
     assert SPEC.fingerprint.startswith("1a4c187da108b890")
-    text = runs.canonical(dataclasses.asdict(SPEC))
+    text = runs.canonical_json(dataclasses.asdict(SPEC))
     assert json.loads(text)["stages"][0] == {"share": 0.5, "weights": [0.25, 0.75]}
     assert " " not in text
 
@@ -69,23 +69,23 @@ def test_weights_are_those_of_the_whole_run():
 
 @pytest.mark.parametrize("outcome", [RESULT, Failed(SPEC, "diverged at step 3")])
 def test_records_come_back_from_json(outcome):
-    back = runs.from_json(json.loads(json.dumps(runs.to_json(outcome))))
+    back = runs.outcome_from_json(json.loads(json.dumps(runs.outcome_to_json(outcome))))
     assert back == outcome and back.spec.fingerprint == SPEC.fingerprint
 
 
 @pytest.mark.parametrize("broken", [{}, {"kind": "RunResult"}, {"spec": 3, "kind": "Failed"}])
 def test_what_is_no_record_is_refused(broken):
     with pytest.raises(EvidenceError, match="not the record"):
-        runs.from_json(broken)
+        runs.outcome_from_json(broken)
 
 
 def test_the_table_has_one_row_per_finished_run_in_order():
-    W, Y, E = runs.table((Failed(SPEC, "x"), RESULT), ["u", "t"])
+    W, Y, E = runs.score_table((Failed(SPEC, "x"), RESULT), ["u", "t"])
     assert W.shape == (1, 2) and Y.tolist() == [[2.5, 1.5]] and E.tolist() == [[0.0, 0.1]]
     with pytest.raises(EvidenceError, match="no score for v; it has t, u"):
-        runs.table((RESULT,), ["v"])
+        runs.score_table((RESULT,), ["v"])
     with pytest.raises(EvidenceError, match="no run has finished"):
-        runs.table((Failed(SPEC, "x"),), ["t"])
+        runs.score_table((Failed(SPEC, "x"),), ["t"])
 
 
 @pytest.mark.parametrize(

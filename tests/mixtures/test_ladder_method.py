@@ -139,8 +139,8 @@ def test_splits_spend_the_budget_and_no_more():
     """Catches a split that costs more than was asked for, or leaves a rung with two runs."""
     each = (1.0, 4.0, 30.0)
     for split in budget_splits.SPLITS:
-        runs = budget_splits.allocation(split, 600.0, each)
+        runs = budget_splits.step_counts(split, 600.0, each)
         cost = sum(n * c for n, c in zip(runs, each, strict=True))
         assert 590 <= cost <= 600 and all(n == 0 or n >= budget_splits.LEAST for n in runs)
         assert list(runs) == sorted(runs, reverse=True)
-    assert budget_splits.allocation(budget_splits.SPLITS[0], 600.0, each) == (600, 0, 0)
+    assert budget_splits.step_counts(budget_splits.SPLITS[0], 600.0, each) == (600, 0, 0)

@@ -25,8 +25,8 @@ def test_a_law_that_is_cubic_in_its_runs_refuses_too_many(name):
         RunResult(problem.spec(w, 0), dict(zip(problem.targets, map(score, y), strict=True)))
         for w, y in zip(W, Y, strict=True)
     )
-    found = dataset.gather(problem, runs)
-    chosen, _, left = dataset.compare((law, build("law", "linear")), found, 5, rng)
+    found = dataset.gather_runs(problem, runs)
+    chosen, _, left = dataset.compare_laws((law, build("law", "linear")), found, 5, rng)
     assert chosen == 1 and "left out" in left[0] and "at most 39" in left[0]
 
 

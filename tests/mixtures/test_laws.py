@@ -238,10 +238,10 @@ def test_a_target_that_never_moves_is_no_accident(name):
 def test_left_out_residuals_are_those_of_refits():
     """For a linear curve r / (1 - h) is exact; catches a leverage without the prior."""
     W, y = shares(12, 3), np.random.default_rng(0).normal(size=(1, 12))
-    prior = curves.centered(3, 0, 3)
+    prior = curves.centering_prior(3, 0, 3)
 
     def solve(rows):
-        problem = least_squares.Problem(
+        problem = least_squares.FitProblem(
             linear._curve,
             W[rows],
             y[:, rows],
@@ -250,7 +250,7 @@ def test_left_out_residuals_are_those_of_refits():
             prior,
             np.zeros((1, 3)),
         )
-        return least_squares.minimize(problem, np.zeros((1, 3)))
+        return least_squares.marquardt(problem, np.zeros((1, 3)))
 
     whole = solve(np.arange(12))
     for i in range(12):
@@ -262,21 +262,21 @@ def test_weights_do_not_trust_a_quiet_run_beyond_the_law():
     """Residuals of 1 say that the law errs by 1: noise of 0.001 against 0.01 changes no weight."""
     r = np.tile([1.0, -1.0], (1, 10))
     noise = np.where(np.arange(20) < 10, 1e-3, 1e-2)[None]
-    assert np.allclose(least_squares.weights(r, noise), 1.0, atol=1e-3)
+    assert np.allclose(least_squares.noise_weights(r, noise), 1.0, atol=1e-3)
     loud = np.where(np.arange(20) < 10, 0.1, 3.0)[None]
-    v = least_squares.weights(r, loud)[0]
+    v = least_squares.noise_weights(r, loud)[0]
     assert v[0] > 5 * v[-1]
 
 
 def test_the_factor_makes_the_interval_hold_nine_in_ten():
     """Residuals twice as wide as the deviations say; the factor must be 2, per target."""
     r = np.random.default_rng(0).standard_normal((4000, 2)) * [2.0, 0.5]
-    assert calibration.factor(r, np.ones((4000, 2))) == pytest.approx([2.0, 0.5], rel=0.05)
+    assert calibration.width_factor(r, np.ones((4000, 2))) == pytest.approx([2.0, 0.5], rel=0.05)
 
 
 def test_folds_deal_every_run_once():
     """Catches a run that is never held out, or judged by a fit that saw it."""
-    dealt = calibration.folds(23, 5, np.random.default_rng(0))
+    dealt = calibration.random_folds(23, 5, np.random.default_rng(0))
     assert sorted(np.concatenate(dealt)) == list(range(23))
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
 
@@ -285,7 +285,7 @@ def test_the_gradient_of_the_marginal_likelihood_is_right():
     """Against central differences; catches a wrong sign or factor in any hyper-parameter."""
     rng = np.random.default_rng(0)
     W = shares(15, 3)
-    data = gaussian_field.Data(
+    data = gaussian_field.FieldData(
         X=np.sqrt(W),
         y=rng.normal(size=(1, 15)),
         trend=rng.normal(size=(1, 15, 2)),

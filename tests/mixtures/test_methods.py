@@ -96,12 +96,12 @@ def test_a_pick_is_the_mixture_of_the_recommendation():
     for laws in (("log_linear",), ("linear", "log_linear")):
         method = MixingLaws(runs=12, refits=10, laws=laws, search="auto")
         found, history = search(method, TASK, WORLD, 2)
-        picked = recommend.pick(method, TASK, history, generator(2, len(history)))
+        picked = recommend.pick_shares(method, TASK, history, generator(2, len(history)))
         assert np.array_equal(picked, found.weights)
     few = MixingLaws(runs=3, seeds=1)
     history = tuple(WORLD(few.ask(TASK, (), generator(1, 0))))
     with pytest.raises(EvidenceError, match=r"no law can be fitted.*at least 6 runs"):
-        recommend.pick(few, TASK, history, generator(1, 3))
+        recommend.pick_shares(few, TASK, history, generator(1, 3))
 
 
 def test_without_repeats_a_recommendation_is_a_draft():

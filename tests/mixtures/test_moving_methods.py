@@ -8,7 +8,7 @@ import pytest
 
 from cuvee.mixtures import recommendation, skill_graph, worlds
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.inference.diagnostics import paired
+from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.methods import controlled as moving
 from cuvee.mixtures.methods.doremi import DoReMi
@@ -65,7 +65,7 @@ def test_doremi_lowers_the_worst_excess_over_the_reference():
         mixtures = (task.domains.natural, task.domains.uniform, found.weights)
         natural, uniform, ours = (losses(world, task.domains, w, 1.0) for w in mixtures)
         gains.append(float((uniform - natural).max() - (ours - natural).max()))
-    assert paired(gains).p < 0.05, gains
+    assert paired_mean(gains).p < 0.05, gains
 
 
 def test_a_failed_reference_ends_the_method_and_a_failed_seed_does_not():
@@ -90,8 +90,8 @@ def test_the_skill_graph_finds_what_teaches_what():
     """Against the transfer of the world: catches rows and columns that are exchanged."""
     world = worlds.Learning(size=5, transfer=0.9, seed=2)
     task = worlds.problem(world)
-    history = tuple(world(skill_graph.specs(task, "single", 0)))
-    graph = skill_graph.estimate(task, history, "single", task.targets, 0)
+    history = tuple(world(skill_graph.graph_runs(task, "single", 0)))
+    graph = skill_graph.estimate_graph(task, history, "single", task.targets, 0)
     edges, related = np.array(graph.edges), world.related
     for j in range(5):  # column j: what helps skill j, in the order of row j of the transfer
         others = [i for i in range(5) if i != j]
@@ -128,18 +128,18 @@ def test_a_skill_graph_by_hand():
         scores = {t: Score(v, 0.0, 1) for t, v in zip(targets, values, strict=True)}
         return RunResult(spec, scores)
 
-    first, second, both = skill_graph.specs(task, "pairwise", 0)
+    first, second, both = skill_graph.graph_runs(task, "pairwise", 0)
     alone = (result(first, (1.0, 4.0)), result(second, (2.0, 2.0)))
-    single = skill_graph.estimate(task, alone, "single", targets, 0)
+    single = skill_graph.estimate_graph(task, alone, "single", targets, 0)
     # the least help to skill 0 is 2.0, to skill 1 is 4.0: (2 - 1) / 2, 0; 0, (4 - 2) / 4
     assert single.edges == ((0.5, 0.0), (0.0, 0.5))
     history = (*alone, result(both, (0.9, 2.5)))
     # half of 1 with 0 takes 0's loss from 1.0 to 0.9; 1's own 2.0 is not reached: no edge
-    pairs = skill_graph.estimate(task, history, "pairwise", targets, 0)
+    pairs = skill_graph.estimate_graph(task, history, "pairwise", targets, 0)
     assert np.array(pairs.edges) == pytest.approx(np.array([[0.5, 0.0], [0.1, 0.5]]))
     with pytest.raises(EvidenceError, match="lacks 1 of 3 runs, the first on a0 and a1"):
-        skill_graph.estimate(task, alone, "pairwise", targets, 0)
-    ordered = skill_graph.specs(task, "continual", 0)
+        skill_graph.estimate_graph(task, alone, "pairwise", targets, 0)
+    ordered = skill_graph.graph_runs(task, "continual", 0)
     assert [s.weights.tolist() for s in ordered[2:]] == [[0.5, 0.5], [0.5, 0.5]]
     assert [s.stages[0].weights for s in ordered[2:]] == [(1.0, 0.0), (0.0, 1.0)]
 

@@ -8,7 +8,7 @@ from cuvee.flows.recipe import schema as recipes
 from cuvee.flows.refit import from_tables
 from cuvee.mixtures import worlds
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.inference.screening import Screened, without
+from cuvee.mixtures.inference.screening import Screened, drop_targets
 from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.methods.mixing_laws import MixingLaws
 from cuvee.mixtures.objectives import WeightedMean, Worst
@@ -116,11 +116,13 @@ def test_without_a_repeated_seed_nothing_is_known_and_nothing_is_dropped():
 def test_a_family_keeps_its_weight_until_none_of_it_is_left():
     """(a + b) / 2 x 2 + c without b is 2 a + c: catches a weight that shrinks with its family."""
     mean = WeightedMean({"f": 2.0, "c": 1.0}, {"f": ("a", "b")})
-    assert list(without(mean, ("b",)).linear(["a", "b", "c"])) == pytest.approx([2 / 3, 0, 1 / 3])
-    assert list(without(mean, ("a", "b")).linear(["a", "b", "c"])) == [0, 0, 1]
-    assert without(mean, ("c",)).targets == ("a", "b")
+    assert list(drop_targets(mean, ("b",)).linear(["a", "b", "c"])) == pytest.approx(
+        [2 / 3, 0, 1 / 3]
+    )
+    assert list(drop_targets(mean, ("a", "b")).linear(["a", "b", "c"])) == [0, 0, 1]
+    assert drop_targets(mean, ("c",)).targets == ("a", "b")
     with pytest.raises(RecipeError, match="Worst"):
-        without(Worst(("a", "b")), ("a",))
+        drop_targets(Worst(("a", "b")), ("a",))
 
 
 RECIPE = """\

@@ -29,10 +29,10 @@ def curved(run, jump=0.0):
 def test_a_loss_spike_is_found_where_it_is():
     """Catches a mean and deviation that the spike itself inflates."""
     runs = [curved(r, 1.5 if i == 2 else 0.0) for i, r in enumerate(anchors())]
-    found = outliers.spikes(runs)
+    found = outliers.loss_spikes(runs)
     assert [o.run for o in found] == [runs[2].spec.fingerprint]
     assert "410,000 tokens" in found[0].text
-    assert "kept in the evidence" in outliers.warnings(runs, PROBLEM.targets)[0]
+    assert "kept in the evidence" in outliers.outlier_warnings(runs, PROBLEM.targets)[0]
 
 
 def test_a_seed_far_from_its_group_is_found():
@@ -40,7 +40,7 @@ def test_a_seed_far_from_its_group_is_found():
     bad = dict(runs[5].scores)
     bad["target/1"] = Score(bad["target/1"].value + 0.5, 0.0, 100)
     runs[5] = replace(runs[5], scores=bad)
-    found = outliers.seeds(runs, PROBLEM.targets)
+    found = outliers.far_seeds(runs, PROBLEM.targets)
     assert [o.run for o in found] == [runs[5].spec.fingerprint] and "target/1" in found[0].text
 
 
@@ -50,7 +50,7 @@ def test_ordinary_noise_is_no_outlier():
     for seed in range(20):
         specs = [PROBLEM.spec(PROBLEM.domains.uniform, 100 * seed + s) for s in range(5)]
         runs = [curved(r) for r in WORLD(specs)]
-        alarms += len(outliers.find(runs, PROBLEM.targets))
+        alarms += len(outliers.find_outliers(runs, PROBLEM.targets))
     assert alarms <= 2
 
 
@@ -60,5 +60,5 @@ def test_runs_of_other_sizes_are_other_groups():
     problem = worlds.problem(world)
     specs = [problem.spec(problem.domains.uniform, s, size) for size in ("0.3M", "4M")
              for s in range(3)]  # fmt: skip
-    assert not outliers.find(list(world(specs)), problem.targets)
-    assert not outliers.find([], problem.targets)
+    assert not outliers.find_outliers(list(world(specs)), problem.targets)
+    assert not outliers.find_outliers([], problem.targets)

@@ -10,7 +10,7 @@ from ladder_world import ladder_runs
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import spearman
 from cuvee.mixtures.registry import build, names
-from cuvee.mixtures.scaling import Runs, repeated
+from cuvee.mixtures.scaling import ScalingRuns, repeated
 from cuvee.mixtures.scaling.bimix import _curve as bimix_curve
 from cuvee.mixtures.scaling.bimix import _equation as bimix_equation
 from cuvee.mixtures.scaling.joint import _curve as joint_curve
@@ -117,7 +117,7 @@ def test_deviations_cover_unseen_mixtures_at_the_scales_that_were_run():
 def test_the_bootstrap_draws_runs_and_not_rows():
     """Doubling every row within its run must not narrow the interval as twice the runs would."""
     runs = ladder_runs(WORLD, noise=0.01, points=1)
-    double = Runs(*(np.concatenate([getattr(runs, n)] * 2) for n in (
+    double = ScalingRuns(*(np.concatenate([getattr(runs, n)] * 2) for n in (
         "W", "parameters", "tokens", "Y", "noise", "groups")))  # fmt: skip
     law = build("scaling", {"name": "additive", "draws": 40})
     spread = []
@@ -146,7 +146,7 @@ def test_derivatives_are_those_of_the_values(curve, equation):
 def test_effective_tokens_follow_muennighoff():
     """By hand: 4 passes of 100 tokens, r = 15.39: 100 + 100 r (1 - exp(-3 / r)) = 372.9."""
     shares, available = np.array([[0.5, 0.5], [0.1, 0.9]]), np.array([100.0, 1000.0])
-    total = repeated.effective(shares, np.array([800.0, 1000.0]), available, 15.39)
+    total = repeated.effective_tokens(shares, np.array([800.0, 1000.0]), available, 15.39)
     assert total == pytest.approx([100 + 1539 * -np.expm1(-3 / 15.39) + 400, 1000])
     assert 372 < total[0] - 400 < 374
 

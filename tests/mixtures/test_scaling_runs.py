@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.scaling import Runs
+from cuvee.mixtures.scaling import ScalingRuns
 
 
 def table(n=12, k=3, m=2):
     rng = np.random.default_rng(0)
-    return Runs(
+    return ScalingRuns(
         W=rng.dirichlet(np.ones(k), n),
         parameters=np.repeat([1e6, 2e6, 4e6], n // 3),
         tokens=np.full(n, 1e7),

@@ -13,7 +13,7 @@ from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.searches.exact import Exact
-from cuvee.mixtures.searches.pareto import front, undominated
+from cuvee.mixtures.searches.pareto import pareto_front, undominated
 from cuvee.mixtures.searches.simulate import Simulate
 
 
@@ -232,7 +232,7 @@ def test_a_front_has_twenty_points_that_trade_one_for_the_other():
     law = known(1)
     pair = (WeightedMean({"target/0": 1}), WeightedMean({"target/1": 1, "target/2": 1}))
     reference = law.predict(TASK.domains.natural[None]).mean[0]
-    found = front(law, TASK, pair, reference=reference, rng=rng())
+    found = pareto_front(law, TASK, pair, reference=reference, rng=rng())
     first = np.array([p.first for p in found])
     second = np.array([p.second for p in found])
     assert len(found) >= 20 and np.all(np.diff(first) > 0) and np.all(np.diff(second) < 0)
@@ -247,8 +247,8 @@ def test_a_front_of_draws_comes_near_the_exact_one():
     law = known(1)
     pair = (WeightedMean({"target/0": 1}), Worst(("target/1", "target/2")))
     reference = law.predict(TASK.domains.natural[None]).mean[0]
-    exact = front(law, TASK, pair, reference=reference, rng=rng())
-    drawn = front(Opaque(law), TASK, pair, reference=reference, rng=rng())
+    exact = pareto_front(law, TASK, pair, reference=reference, rng=rng())
+    drawn = pareto_front(Opaque(law), TASK, pair, reference=reference, rng=rng())
     assert len(exact) >= 20 and len(drawn) >= 20
     first, second = (np.array([[p.first, p.second] for p in f]) for f in (exact, drawn))
     span = np.ptp(first, axis=0)

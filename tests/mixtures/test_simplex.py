@@ -22,21 +22,21 @@ mixtures = hnp.arrays(np.float64, st.integers(2, 12), elements=st.floats(0.01, 1
 @settings(max_examples=80, deadline=None)
 def test_counts_sum_exactly_and_stay_within_one(w, total):
     """Catches rounding each share by itself, which loses or gains tokens."""
-    counts = simplex.counts(w, total)
+    counts = simplex.whole_counts(w, total)
     assert counts.sum() == total
     assert np.all(np.abs(counts - w * total) < 1 + 1e-6 * total)
 
 
 def test_counts_give_ties_to_the_earlier_domain():
     """Catches an unstable sort: the same shares must always give the same tokens."""
-    assert simplex.counts([1 / 3, 1 / 3, 1 / 3], 4).tolist() == [2, 1, 1]
+    assert simplex.whole_counts([1 / 3, 1 / 3, 1 / 3], 4).tolist() == [2, 1, 1]
 
 
 @given(vectors)
 @settings(max_examples=80, deadline=None)
 def test_projection_is_nearest(v):
     """Catches clip-and-renormalize: no mixture may be nearer than the projection."""
-    p = simplex.project(v)
+    p = simplex.project_simplex(v)
     assert p.min() >= 0 and abs(p.sum() - 1) < 1e-9
     others = np.random.default_rng(0).dirichlet(np.full(v.size, 0.5), size=200)
     assert np.all(((others - v) ** 2).sum(axis=1) >= ((p - v) ** 2).sum() - 1e-9)
@@ -46,12 +46,12 @@ def test_projection_is_nearest(v):
 @settings(max_examples=40, deadline=None)
 def test_projection_keeps_a_mixture(w):
     """Catches a threshold off by one in the sorted cumulative sum."""
-    assert np.allclose(simplex.project(w), w, atol=1e-12)
+    assert np.allclose(simplex.project_simplex(w), w, atol=1e-12)
 
 
 def test_projection_by_hand():
     """(1, 0.5, 0): subtract t from the two largest until they sum to 1: t = 0.25."""
-    assert np.allclose(simplex.project([1.0, 0.5, 0.0]), [0.75, 0.25, 0.0])
+    assert np.allclose(simplex.project_simplex([1.0, 0.5, 0.0]), [0.75, 0.25, 0.0])
 
 
 @given(mixtures, st.floats(-500, 500))
@@ -82,10 +82,10 @@ def test_kl_and_entropy_by_hand():
 
 def test_check_names_the_sum_and_the_domains():
     with pytest.raises(ConstraintError, match=r"sum to 0\.9 .*code=0\.4"):
-        simplex.check([0.4, 0.5], ["code", "web"])
+        simplex.check_mixture([0.4, 0.5], ["code", "web"])
     for bad in ([0.5, np.nan], [1.5, -0.5], [[1.0]]):
         with pytest.raises(ConstraintError):
-            simplex.check(bad)
+            simplex.check_mixture(bad)
 
 
 def test_groups_of_many_rows_and_many_domains_need_no_look_at_every_pair():
@@ -95,8 +95,8 @@ def test_groups_of_many_rows_and_many_domains_need_no_look_at_every_pair():
     wide = rng.dirichlet(np.ones(200), 6000)
     twice = np.vstack([wide, wide + rng.uniform(-1e-8, 1e-8, wide.shape)])
     tracemalloc.start()
-    numbers = simplex.groups(twice)
-    near = simplex.groups(wide[:1].repeat(6000, axis=0) + rng.uniform(-1e-9, 1e-9, (6000, 200)))
+    numbers = simplex.group_rows(twice)
+    near = simplex.group_rows(wide[:1].repeat(6000, axis=0) + rng.uniform(-1e-9, 1e-9, (6000, 200)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert numbers.tolist() == 2 * list(range(6000)) and set(near.tolist()) == {0}
@@ -113,5 +113,5 @@ def test_groups_are_chains_whatever_the_order_of_rows():
         for _ in range(4):
             links = links @ links
         truth = np.argmax(links, axis=1)
-        numbers = simplex.groups(rows)
+        numbers = simplex.group_rows(rows)
         assert ((numbers[:, None] == numbers) == (truth[:, None] == truth)).all()

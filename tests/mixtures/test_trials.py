@@ -10,7 +10,7 @@ from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import EvidenceError, RecipeError, UnknownName
 from cuvee.mixtures.inference.paired_trial import student
-from cuvee.mixtures.inference.weight_warnings import alarms, converted, units
+from cuvee.mixtures.inference.weight_warnings import convert_shares, unit_warnings, weight_warnings
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.methods import controlled
 from cuvee.mixtures.methods.doremi import DoReMi
@@ -103,18 +103,18 @@ def test_alarms_by_hand():
     domains = domain_set()
     even = np.full(5, 0.2)
     calm = np.array([even, even])
-    assert alarms(domains, even, calm, calm) == ()
+    assert weight_warnings(domains, even, calm, calm) == ()
     hot = np.array([[0.92, 0.02, 0.02, 0.02, 0.02]] * 2)
-    assert [text.split(":")[0] for text in alarms(domains, even, hot, calm)] == [
+    assert [text.split(":")[0] for text in weight_warnings(domains, even, hot, calm)] == [
         "one-hot weights",
         "entropy collapse",
     ]
     fallen = np.array([even, [0.96, 0.01, 0.01, 0.01, 0.01]])
-    (collapse,) = alarms(domains, even, calm, fallen)
+    (collapse,) = weight_warnings(domains, even, calm, fallen)
     # 0.96 ln 0.96 + 4 x 0.01 ln 0.01 = -0.2234, of which exp is 1.2503
     assert collapse.startswith("entropy collapse") and "1.3 of 5" in collapse
     apart = np.array([[0.4, 0.15, 0.15, 0.15, 0.15], [0.1, 0.225, 0.225, 0.225, 0.225]])
-    (text,) = alarms(domains, even, apart, calm)
+    (text,) = weight_warnings(domains, even, apart, calm)
     assert text == "seeds disagree: the share of d0 is between 10.0% and 40.0%"
 
 
@@ -122,9 +122,9 @@ def test_weights_that_follow_the_tokenizer_alarm():
     """Shares that fall with bytes per token alarm; the same shares over even text do not."""
     falling = np.array([[0.4, 0.25, 0.15, 0.12, 0.08]] * 2)
     even = np.full(5, 0.2)
-    (text,) = alarms(domain_set((2, 3, 4, 5, 6)), even, falling, falling)
+    (text,) = weight_warnings(domain_set((2, 3, 4, 5, 6)), even, falling, falling)
     assert text.startswith("weights follow the tokenizer") and "-1.00" in text
-    assert alarms(domain_set(), even, falling, falling) == ()
+    assert weight_warnings(domain_set(), even, falling, falling) == ()
 
 
 def test_shares_are_converted_by_hand():
@@ -135,12 +135,12 @@ def test_shares_are_converted_by_hand():
             Domain("b", 1000, 12000, "y", documents=10),
         )
     )
-    assert converted(domains, np.array([0.5, 0.5]), "bytes") == pytest.approx([0.25, 0.75])
-    assert units(domains, np.array([0.5, 0.5])) == (
+    assert convert_shares(domains, np.array([0.5, 0.5]), "bytes") == pytest.approx([0.25, 0.75])
+    assert unit_warnings(domains, np.array([0.5, 0.5])) == (
         "these shares of tokens are other shares of bytes: a 25.0%, b 75.0%",
     )
     with pytest.raises(RecipeError, match="bytes or documents"):
-        converted(domains, np.array([0.5, 0.5]), "words")
+        convert_shares(domains, np.array([0.5, 0.5]), "words")
 
 
 def test_unimax_by_hand():

@@ -12,7 +12,7 @@ import torch
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures import controllers
-from cuvee.mixtures.controllers import Evidence, State
+from cuvee.mixtures.controllers import ControllerEvidence, State
 from cuvee.mixtures.controllers.aioli import Aioli
 from cuvee.mixtures.controllers.doge import Doge
 from cuvee.mixtures.controllers.exp3 import Exp3
@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 
 def spec(controller: Any = None, weights: dict[str, float] = EVEN, **fields: Any) -> Any:
     fields.setdefault("tokens", STEPS * 2048)
-    moved = controllers.serialize(controller) if controller else ""
+    moved = controllers.dump_controller(controller) if controller else ""
     return CORPUS.spec(weights, controller=moved, **fields)
 
 
@@ -48,12 +48,12 @@ def run_of(specs: list[Any], **options: Any) -> TrainedRun:
     return run
 
 
-def seen(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[Evidence]:
+def seen(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[ControllerEvidence]:
     """The evidence that every update of a controller is given from now on."""
-    found: list[Evidence] = []
+    found: list[ControllerEvidence] = []
     update = kind.update
 
-    def listen(self: Any, state: State, evidence: Evidence) -> State:
+    def listen(self: Any, state: State, evidence: ControllerEvidence) -> State:
         found.append(evidence)
         return update(self, state, evidence)
 
@@ -223,7 +223,7 @@ def everything(name: str) -> list[Any]:
         spec(GroupDRO(), reference=name),
         spec(SkillIt(updates=3, scheduled=True)),
         spec(Exp3()),
-        spec(controllers.deserialize({"name": "ado", "interval": 1})),
+        spec(controllers.load_controller({"name": "ado", "interval": 1})),
         spec(Aioli(rounds=2)),
         spec(Doge(interval=5)),
         spec(Grape(interval=5, evaluated=("domain/law",))),
@@ -316,7 +316,9 @@ def test_what_cannot_be_controlled_is_refused() -> None:
     with pytest.raises(RecipeError, match="'task/piqa' is scored only afterwards"):
         train_pack([spec(Aioli(evaluated=("task/piqa",), rounds=2))], CORPUS)
     short = SyntheticCorpus(256, {"code": 30_000, "law": 1_000, "web": 60_000})
-    lacking = short.spec(EVEN, controller=controllers.serialize(SkillIt()), tokens=STEPS * 2048)
+    lacking = short.spec(
+        EVEN, controller=controllers.dump_controller(SkillIt()), tokens=STEPS * 2048
+    )
     with pytest.raises(DataError, match="held-out text of 'law' has 100 tokens"):
         train_pack([lacking], short)
     config = json.dumps({"name": "exp3", "wamup": 0.1})

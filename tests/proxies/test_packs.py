@@ -19,7 +19,7 @@ from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError
-from cuvee.mixtures.runs import RunResult, Stage, spent
+from cuvee.mixtures.runs import RunResult, Stage, flops_spent
 from cuvee.proxies.train import batching, device, trainer
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.study_tracker import StudyTracker
@@ -198,7 +198,7 @@ def test_a_killed_study_of_schedules_ends_like_an_undisturbed_one(
     assert sum(name.startswith("trunk-") for name in again.names) == (1 if word else 0)
     assert outcomes[-1].curve == calm.curve and outcomes[-1].scores == calm.scores
     assert all(len(o.trunks) == 1 for o in outcomes)
-    assert spent(outcomes) == pytest.approx((0.8 + 3 * 0.2) * calm.flops)
+    assert flops_spent(outcomes) == pytest.approx((0.8 + 3 * 0.2) * calm.flops)
     assert not [path for path in folder.rglob("*") if path.is_file()]
     assert Store(str(tmp_path / "store")).get(specs[0].fingerprint) == outcomes[-1]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from synthetic_corpus import SyntheticCorpus
 
-from cuvee.mixtures.controllers import serialize
+from cuvee.mixtures.controllers import dump_controller
 from cuvee.mixtures.controllers.exp3 import Exp3
-from cuvee.mixtures.runs import Failed, RunResult, Stage, spent
+from cuvee.mixtures.runs import Failed, RunResult, Stage, flops_spent
 from cuvee.proxies.data.sampling_table import BLOCK
 from cuvee.proxies.train import branching, trainer, training_state
 from cuvee.proxies.train.branching import plan_packs, shared_prefixes
@@ -76,8 +76,8 @@ def test_a_study_pays_for_a_trunk_once() -> None:
     runs = [
         RunResult(staged(tail), {}, flops=20.0, trunks=(("a", 12.0), ("b", 3.0))) for tail in TAILS
     ]
-    assert spent(runs) == pytest.approx(30.0)
-    assert spent([*runs, RunResult(staged(None), {}, flops=20.0)]) == pytest.approx(50.0)
+    assert flops_spent(runs) == pytest.approx(30.0)
+    assert flops_spent([*runs, RunResult(staged(None), {}, flops=20.0)]) == pytest.approx(50.0)
 
 
 def test_runs_share_exactly_what_trains_alike() -> None:
@@ -105,7 +105,7 @@ def test_runs_share_exactly_what_trains_alike() -> None:
 
 def test_controlled_runs_are_planned_beside_branches(tmp_path: Path) -> None:
     """A run whose weights move shares no beginning; catches a plan that needs each to have one."""
-    moved = CORPUS.spec({"web": 1.0}, tokens=20 * STEP, controller=serialize(Exp3()))
+    moved = CORPUS.spec({"web": 1.0}, tokens=20 * STEP, controller=dump_controller(Exp3()))
     assert [b.specs for b in plan_packs([moved], tmp_path)] == [(moved,)]
     plan = plan_packs([moved, *(staged(tail) for tail in TAILS)], tmp_path, limit=3)
     (own,) = [b for b in plan if moved in b.specs]

@@ -5,7 +5,7 @@ intervals: a gain whose interval includes zero is "within the noise", whatever i
 """
 
 from cuvee.mixtures.recommendation import Estimate
-from cuvee.mixtures.runs import spent
+from cuvee.mixtures.runs import flops_spent
 from cuvee.tasks.study.forgetting import changes_above_floor, worst_change
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import RECOMMENDED, PairedGain
@@ -191,7 +191,7 @@ def _against(study: Study) -> str:
 def _cost(study: Study) -> str:
     proxy = study.problem.proxy
     fresh = [run.result for found in study.confirmations for run in found.runs]
-    flops = spent([*study.runs, *fresh])
+    flops = flops_spent([*study.runs, *fresh])
     specs = [run.spec for run in study.runs] + [run.spec for run in study.failed]
     trained = [(spec.size, spec.tokens) for spec in specs]
     sizes = [f"{proxy.size}, {proxy.tokens:,} tokens each"]

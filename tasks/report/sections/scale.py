@@ -7,7 +7,7 @@ import numpy as np
 
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import benchmark_map
-from cuvee.mixtures.multiscale.scale_evidence import PLAIN, ScaleEvidence, Trial
+from cuvee.mixtures.multiscale.scale_evidence import PLAIN, LawTrial, ScaleEvidence
 from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import scale as scale_plots
 from cuvee.tasks.report.sections.headline import NONE, UNIT
@@ -70,7 +70,7 @@ def _trials(found: ScaleEvidence) -> Iterable[Block]:
         yield ReportTable(("law", "why it was not tested"), rows, words=(1,))
 
 
-def _trial(trial: Trial, chosen: bool) -> tuple[str, ...]:
+def _trial(trial: LawTrial, chosen: bool) -> tuple[str, ...]:
     return (
         trial.law + (" (used)" if chosen else ""),
         f"{trial.decision_accuracy:.1%}",
@@ -114,7 +114,7 @@ def _accuracy(study: Study) -> Iterable[Block]:
         value = np.array([run.details[name].value for run in runs])
         error = np.array([r.details[name].stderr for r in runs])
         try:
-            found = benchmark_map.fit(bits, value, error, study.chance[name])
+            found = benchmark_map.fit_map(bits, value, error, study.chance[name])
             mean, sd = found.predict(np.array([predicted[m].mean]))
             rows.append((target, f"{predicted[m].mean:.3f}", f"{mean[0]:.3f} +- {sd[0]:.3f}"))
         except EvidenceError as reason:

@@ -17,7 +17,7 @@ from cuvee.mixtures.constraints import Group, constrain
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.objectives import Floors, Worst
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import table
+from cuvee.mixtures.runs import score_table
 from cuvee.tasks.report.explorer import explorer_values
 from cuvee.tasks.report.page import write_report
 
@@ -31,10 +31,10 @@ def study(**changes):
     """The synthetic study with the surface of a law fitted to its runs."""
     plain = synthetic_study()
     plain = replace(plain, problem=replace(plain.problem, **changes))
-    W, Y, _ = table(plain.runs, plain.problem.targets)
+    W, Y, _ = score_table(plain.runs, plain.problem.targets)
     law = build("law", "kriging").fit(W, Y, np.full(Y.shape[1], 0.01), np.random.default_rng(0))
     known = np.array([c.weights for c in plain.recommendation.candidates])
-    found = surface.interpolate(law, plain.problem.constraints, known, np.random.default_rng(1))
+    found = surface.law_surface(law, plain.problem.constraints, known, np.random.default_rng(1))
     return replace(plain, recommendation=replace(plain.recommendation, surface=found)), law
 
 

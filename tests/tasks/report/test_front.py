@@ -13,7 +13,7 @@ from cuvee.mixtures import recommendation, worlds
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.inference import pareto
-from cuvee.mixtures.inference.diagnostics import Sample
+from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.objectives import Floors, Regret, WeightedMean, Worst
 from cuvee.mixtures.recommendation import DISTANCE, Compromise, Front
@@ -31,12 +31,14 @@ def sample(count=40):
     W = np.random.default_rng(1).dirichlet(np.ones(4), count)
     runs = WORLD([PROBLEM.spec(w, 0) for w in W])
     Y = np.array([[run.scores[t].value for t in PROBLEM.targets] for run in runs])
-    return Sample(W, Y, np.zeros(2))
+    return RunTable(W, Y, np.zeros(2))
 
 
 def front(objective, law="log_linear", constraints=PROBLEM.constraints):
     problem = replace(PROBLEM, objective=objective, constraints=constraints)
-    return pareto.front(build("law", law), problem, sample(), NAMED, np.random.default_rng(0))
+    return pareto.report_front(
+        build("law", law), problem, sample(), NAMED, np.random.default_rng(0)
+    )
 
 
 @pytest.mark.parametrize("law", ["log_linear", "power", "linear"])
@@ -232,7 +234,7 @@ def test_an_end_of_the_front_is_not_beaten_by_a_tie():
     capped = constrain(PROBLEM.domains, full_tokens=1, bounds={"a1": (0.0, 0.4)})
     problem = replace(PROBLEM, objective=WeightedMean(((ONE, 1.0), (TWO, 1.0))), constraints=capped)
     law, rng = build("law", "log_linear"), np.random.default_rng(0)
-    found = pareto.front(law, problem, Sample(W, Y, np.zeros(2)), NAMED, rng)
+    found = pareto.report_front(law, problem, RunTable(W, Y, np.zeros(2)), NAMED, rng)
     last = found.points[-1]
     assert last.second == pytest.approx(1 + np.exp(-1.2), abs=0.01)
     assert last.first == pytest.approx(1 + np.exp(-1.2), abs=0.01)

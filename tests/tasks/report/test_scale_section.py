@@ -5,13 +5,19 @@ from dataclasses import replace
 import numpy as np
 from synthetic_study import synthetic_study
 
-from cuvee.mixtures.multiscale.scale_evidence import Curve, Forecast, Point, ScaleEvidence, Trial
+from cuvee.mixtures.multiscale.scale_evidence import (
+    Forecast,
+    LawTrial,
+    ScaleCurve,
+    ScaleEvidence,
+    ScalePoint,
+)
 from cuvee.mixtures.runs import RunResult, Score
 from cuvee.tasks.report.blocks import Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots.scale import scales_figure
 from cuvee.tasks.report.sections.scale import scale_blocks
 
-SMALL = Point(300_000, 400_000, 2.5, 3)
+SMALL = ScalePoint(300_000, 400_000, 2.5, 3)
 EVIDENCE = ScaleEvidence(
     parameters=7_000_000_000,
     tokens=300_000_000_000,
@@ -23,13 +29,13 @@ EVIDENCE = ScaleEvidence(
     beats=False,
     verdict="no scaling law beat single-scale ranking",
     trials=(
-        Trial("joint", 0.02, 0.8, 0.85, -0.01, -0.1, 0.05),
-        Trial("single_scale", 0.6, 0.82, 0.86),
-        Trial("nested", refused="needs at least 3 sizes; got 2"),
+        LawTrial("joint", 0.02, 0.8, 0.85, -0.01, -0.1, 0.05),
+        LawTrial("single_scale", 0.6, 0.82, 0.86),
+        LawTrial("nested", refused="needs at least 3 sizes; got 2"),
     ),
     curves=(
-        Curve("natural", (0.5, 0.5), (SMALL, Point(4_000_000, 10**6, 2.0, 1))),
-        Curve("mixture 4", (0.2, 0.8), (Point(300_000, 400_000, 2.4, 1),)),
+        ScaleCurve("natural", (0.5, 0.5), (SMALL, ScalePoint(4_000_000, 10**6, 2.0, 1))),
+        ScaleCurve("mixture 4", (0.2, 0.8), (ScalePoint(300_000, 400_000, 2.4, 1),)),
     ),
     forecasts=(Forecast("joint", "recommended", 1.21, 1.1, 1.32),),
 )  # fmt: skip

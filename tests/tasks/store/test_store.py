@@ -11,7 +11,7 @@ import fsspec.implementations.memory
 import pytest
 
 from cuvee.mixtures.errors import NewerError, StorageError
-from cuvee.mixtures.runs import Failed, RunResult, RunSpec, Score, Stage, to_json
+from cuvee.mixtures.runs import Failed, RunResult, RunSpec, Score, Stage, outcome_to_json
 from cuvee.tasks.approval import manifest
 from cuvee.tasks.store.results import FORMAT, Store, _sealed
 
@@ -246,7 +246,7 @@ def test_a_result_is_read_once_and_a_failure_until_it_is_one(tmp_path, monkeypat
 
 def written_later(path: str, **spec) -> None:
     """A record as a later version of the same format would write it, with fields of its own."""
-    content = json.loads(json.dumps(to_json(result())))
+    content = json.loads(json.dumps(outcome_to_json(result())))
     content["spec"] |= spec
     content["scores"]["domain/a"]["novel"] = content["novel"] = 1
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from cuvee.flows.recipe.schema import ConfirmPart, SizePart
 from cuvee.mixtures.errors import CorruptError, StorageError
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.recommendation import Estimate
-from cuvee.mixtures.runs import RunResult, canonical
+from cuvee.mixtures.runs import RunResult, canonical_json
 from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections.confirmed import prediction_card_blocks as card_section
 from cuvee.tasks.store.results import Store
@@ -95,7 +95,7 @@ def test_a_card_says_what_will_be_trained_and_what_is_predicted(study, store):
 def test_the_hash_is_of_the_canonical_json_and_of_every_promise(study, store):
     """Catches a hash of a part of the card, which leaves the rest to be changed unseen."""
     card = drawn(study, store)
-    text = canonical(json.loads(json.dumps(card.content)))
+    text = canonical_json(json.loads(json.dumps(card.content)))
     assert card.sha256 == hashlib.sha256(text.encode()).hexdigest()
     other = replace(card.promises[0], predicted=Estimate(0.5, 0.4, 0.6))
     for changed in (
