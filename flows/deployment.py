@@ -14,6 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prefect import serve as prefect_serve
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
@@ -26,6 +29,7 @@ from cuvee.mixtures.errors import RecipeError
 
 SIGN_IN = "sign-in"  # the file that holds the secret while sweeps are served
 ENTRYPOINT = "cuvee.flows.schedule.scheduled_sweep"
+OLD_ENTRYPOINTS = ("flows.schedule.scheduled_sweep",)  # before the package `cuvee`
 
 
 def deployment(
@@ -89,6 +93,8 @@ def serve(made: RunnerDeployment, api: PrefectApi, say: Callable[[str], None]) -
         told = (read(made.parameters["recipe"], made.parameters["changes"])[0].schedule) or None
         if told and told.notify:
             notifier(told.notify)
+        if renewed := replace_old_entrypoints():
+            say(f"Renewed for this version of Cuvee: {', '.join(renewed)}")
         cron = made.schedules[0].schedule.cron if made.schedules else ""
         where = url.removesuffix("/api")
         if made.work_pool_name:
@@ -103,6 +109,26 @@ def serve(made: RunnerDeployment, api: PrefectApi, say: Callable[[str], None]) -
             word = f"PREFECT_API_URL={url} {secret}prefect deployment run"
             say(f"Run it now: {word} scheduled-sweep/{made.name}")
             prefect_serve(made, print_starting_message=False)
+
+
+def replace_old_entrypoints() -> list[str]:
+    """Point deployments of earlier versions, whose module has moved, at the flow of this one.
+
+    Returns:
+        The names of those that were changed, sorted; their schedules and parameters stay.
+    """
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["cuvee"]))
+    renewed, page, size = [], 0, 200
+    with get_client(sync_client=True) as client:
+        while found := client.read_deployments(
+            deployment_filter=ours, limit=size, offset=page * size
+        ):
+            page += 1
+            for old in found:
+                if old.entrypoint in OLD_ENTRYPOINTS:
+                    client.update_deployment(old.id, DeploymentUpdate(entrypoint=ENTRYPOINT))
+                    renewed.append(f"scheduled-sweep/{old.name}")
+    return sorted(renewed)
 
 
 @contextlib.contextmanager

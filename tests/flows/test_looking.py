@@ -13,7 +13,14 @@ import yaml
 
 from cuvee.flows import change_detection, schedule
 from cuvee.flows.change_detection import Picture
-from cuvee.flows.deployment import _signing_in, deployment, fields
+from cuvee.flows.deployment import (
+    OLD_ENTRYPOINTS,
+    _signing_in,
+    deployment,
+    fields,
+    replace_old_entrypoints,
+)
+from cuvee.flows.execution.prefect_session import PrefectApi
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.schedule import read, reuse
 from cuvee.flows.workspace import Workspace
@@ -172,6 +179,36 @@ def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
     with pytest.raises(RecipeError, match="no schedule"):
         deployment(parse(plain), plain, tmp_path, cron="", parameters="{}")
     assert fields(json.dumps({"a": 1})) == {"a": 1}
+
+
+@pytest.mark.slow
+def test_deployments_of_earlier_versions_are_pointed_at_this_one(tmp_path, monkeypatch):
+    """Catches schedules that fail for good after an upgrade, because the module of their flow has
+    moved; and ones that lose their parameters by being renewed, or are not ours."""
+    from prefect.client.orchestration import get_client
+
+    text = tiny_study.recipe(tmp_path, schedule="{cron: 0 5 * * 2}")
+    with PrefectApi(tmp_path / "api").session() as url:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        ids = {}
+        for name, entrypoint, tags in (
+            ("old", OLD_ENTRYPOINTS[0], ["cuvee"]),
+            ("new", None, ["cuvee"]),
+            ("other", OLD_ENTRYPOINTS[0], ["theirs"]),
+        ):
+            made = deployment(parse(text), text, tmp_path, cron="", parameters='{"seed": 5}')
+            made.name, made.tags = name, tags
+            made.entrypoint = entrypoint or made.entrypoint
+            ids[name] = made.apply()
+        assert replace_old_entrypoints() == ["scheduled-sweep/old"]
+        assert replace_old_entrypoints() == []
+        with get_client(sync_client=True) as client:
+            found = {name: client.read_deployment(ids[name]) for name in ids}
+    new = "cuvee.flows.schedule.scheduled_sweep"
+    assert (found["old"].entrypoint, found["new"].entrypoint) == (new, new)
+    assert found["other"].entrypoint == OLD_ENTRYPOINTS[0]
+    assert found["old"].parameters["changes"] == {"seed": 5}
+    assert found["old"].schedules[0].schedule.cron == "0 5 * * 2"
 
 
 def test_wrong_input_is_not_tried_again_and_what_passes_is(monkeypatch):
