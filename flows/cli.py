@@ -27,7 +27,7 @@ from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
 from cuvee.flows.execution.prefect_session import PrefectApi
 from cuvee.mixtures.errors import CuveeError, RecipeError
-from cuvee.tasks.report.escape import printable
+from cuvee.tasks.escape import printable
 from cuvee.tasks.tracking.ui import PORT
 from cuvee.tasks.tracking.ui import review as review_record
 

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cuvee.tasks.report.escape import printable
+from cuvee.tasks.escape import printable
 
 WIDTH = 110  # of tables where there is no terminal
 FIRST_ESTIMATE = 0.02  # of a step must be done before the time left is guessed

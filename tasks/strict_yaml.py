@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cuvee.tasks.report.escape import CONTROL
+from cuvee.tasks.escape import CONTROL
 
 LARGEST = 2_000_000  # characters of a file, and of what its aliases stand for
 NODE = 16  # characters that a value counts beside its text

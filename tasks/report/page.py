@@ -13,8 +13,8 @@ from typing import Any
 import jinja2
 
 from cuvee.mixtures.errors import StorageError
+from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.blocks import Picture, Section
-from cuvee.tasks.report.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.plots import study as plots
 from cuvee.tasks.report.sections import headline, moving_weights
 from cuvee.tasks.report.sections.study import report_sections

@@ -18,7 +18,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import DataError
-from cuvee.tasks.report.escape import CONTROL, printable
+from cuvee.tasks.escape import CONTROL, printable
 
 LARGEST = 2**30  # bytes of a table, unpacked
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}

@@ -21,7 +21,7 @@ from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, canonical_json
 from cuvee.tasks import strict_yaml
-from cuvee.tasks.report.escape import escape_markdown, fenced_code
+from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.sections import headline
 from cuvee.tasks.study.finished import Card as Approvable
 from cuvee.tasks.study.finished import Purpose

@@ -12,7 +12,7 @@ from synthetic_study import NAMES, synthetic_study
 from cuvee.mixtures.errors import EvidenceError, StorageError
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.skill_graph import SkillGraph
-from cuvee.tasks.report.escape import escape_markdown, fenced_code
+from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections import headline, moving_weights
 from cuvee.tasks.report.sections.study import report_sections
