@@ -9,12 +9,11 @@ remembered in the store: forgetting is what is worse than they are afterwards.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
-from cuvee.mixtures.objectives import Floors, Objective, WeightedMean
+from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs import RunSpec, Stage, canonical_json
 from cuvee.proxies.train import device
 from cuvee.proxies.train.branching import BranchPlan
@@ -67,7 +66,7 @@ def _one_size(recipe: "Recipe") -> None:
         RecipeError: the method or the confirmation trains another size too.
     """
     sizes = [step.size for step in recipe.confirm.sizes] if recipe.confirm else []
-    sizes += [str(rung[0]) for rung in getattr(recipe.build_method().method, "rungs", ())]
+    sizes += [size for size, _ in recipe.build_method().method.sizes]
     other = next((size for size in sizes if size != recipe.proxy.size), None)
     if other:
         raise RecipeError(
@@ -91,14 +90,13 @@ def guarded(recipe: "Recipe", objective: Objective, before: Mapping[str, float])
     if part is None or part.forget is None:
         return objective
     most = tuple((name, before[name] + part.forget) for name in _targets(recipe))
-    if isinstance(objective, WeightedMean):
-        return Floors(objective.weights, families=objective.families, most=most)
-    if isinstance(objective, Floors):
-        return replace(objective, most=(*objective.most, *most))
-    raise RecipeError(
-        "continual.forget sets floors under the old domains, which objectives `mean` and `floors` "
-        f"can keep; {recipe.objective['name']!r} cannot: choose one of them, or leave forget out"
-    )
+    floored = objective.floored(most)
+    if floored is None:
+        raise RecipeError(
+            "continual.forget sets floors under the old domains, which objectives `mean` and "
+            f"`floors` can keep; {objective.name!r} cannot: choose one of them, or leave forget out"
+        )
+    return floored
 
 
 def _targets(recipe: "Recipe") -> tuple[str, ...]:

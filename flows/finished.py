@@ -16,7 +16,7 @@ from cuvee.flows.recipe.schema import FREE, ConfirmPart, Recipe, parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import recommendation
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, StorageError
-from cuvee.mixtures.loop import Method
+from cuvee.mixtures.loop import Strategy
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import History, RunResult, RunSpec
@@ -48,7 +48,7 @@ class Finished:
 class Settled:
     """A method whose recommendation is known: it asks as it did, and fits nothing."""
 
-    method: Method
+    method: Strategy
     answer: Recommendation
 
     def ask(

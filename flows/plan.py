@@ -18,9 +18,8 @@ from cuvee.flows.progress_bars import Display, duration_text
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, simplex
-from cuvee.mixtures.inference import remaining_runs
-from cuvee.mixtures.inference.remaining_runs import Later
-from cuvee.mixtures.methods.ladder import Ladder
+from cuvee.mixtures.methods import RemainingRuns
+from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies import ladder
@@ -59,8 +58,8 @@ def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
     for line in continual.sentences(recipe, prepared):
         say(line)
     climbing = 0.0
-    if isinstance(screened.method, Ladder):
-        tables, climbing = rungs(recipe, screened.method, problem, prepared.corpus.vocabulary)
+    if steps := screened.method.steps(problem):
+        tables, climbing = rungs(recipe, steps, prepared.corpus.vocabulary)
         for table in (*tables, plan_ladder.hindsight(finished.every(store))):
             if table is not None:
                 display.console.print(table)
@@ -72,7 +71,7 @@ def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
         rate=recipe.proxy.rate,
     )
     extra = confirmation_runs(recipe.confirm)
-    more = remaining_runs.of(screened.method, problem)
+    more = screened.method.remaining(problem)
     tried = trial(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
@@ -199,11 +198,10 @@ def expected_speed(
 
 
 def rungs(
-    recipe: Recipe, method: Ladder, problem: Problem, vocabulary: int
+    recipe: Recipe, steps: tuple[LadderStep, ...], vocabulary: int
 ) -> tuple[tuple[Table, Table], float]:
     """What every rung trains, other splits of its FLOPs, and the FLOPs above the first rung."""
-    steps = method.steps(problem)
-    extra = len(method.anchors) * method.seeds
+    extra = steps[0].repeats
     how = {"schedule": recipe.proxy.schedule, "rate": recipe.proxy.rate}
     spent = plan_ladder.costs(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
     shown = plan_ladder.table(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
@@ -262,7 +260,7 @@ class Runs:
 
     design: int
     missing: int
-    more: Later
+    more: RemainingRuns
     confirmation: int
     climbing: float = 0.0
 

@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import ConfirmPart, parse
 from cuvee.mixtures.errors import EvidenceError, StorageError
 from cuvee.mixtures.loop import generator
-from cuvee.mixtures.methods.ladder import Ladder
 from cuvee.mixtures.multiscale.forecast import gains_at
 from cuvee.mixtures.recommendation import LEVEL, Estimate
 from cuvee.tasks.store.provenance import study_version
@@ -107,13 +105,14 @@ def _told(study: Study, schedules: Schedules, runs: Sized) -> list[Told]:
         name: np.array(stages[0].weights) for name, stages in schedules.items() if len(stages) == 1
     }
     found = gains_at(
-        cast(Ladder, method),
+        next(law for law in method.scaling if law.name == scale.chosen),
+        method.steps(study.problem),
         study.problem,
         study.history,
-        scale.chosen,
         points={RECOMMENDED: fixed.pop(RECOMMENDED), **fixed},
         scales=[(place.parameters(place.proxy.size), place.proxy.tokens) for place, _ in runs],
         rng=generator(study.seed, len(study.history)),
+        refits=method.refits,
     )
     source = f"the law {scale.chosen}, fitted to {len(answer.evidence)} runs, at"
     return [

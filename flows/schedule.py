@@ -135,8 +135,8 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
     from cuvee.proxies import ladder
 
     method = recipe.build_method().method
-    runs, names = getattr(method, "runs", 0), recipe.corpus.domains if recipe.corpus else {}
-    if not runs or not hasattr(method, "design") or recipe.constraints.ratios:
+    runs, names = method.runs, recipe.corpus.domains if recipe.corpus else {}
+    if not runs or method.design is None or recipe.constraints.ratios:
         return text, ""
     less = change_detection.fewer(runs, len(names), len(names) - len(kept) + 1)
     values = strict_yaml.load(text)

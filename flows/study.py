@@ -35,7 +35,7 @@ from cuvee.flows.recipe.schema import Recipe, parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, recommendation
 from cuvee.mixtures.errors import BudgetError, EvidenceError, ServiceError, StorageError
-from cuvee.mixtures.loop import Method
+from cuvee.mixtures.loop import Strategy
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import History, RunSpec, canonical_json, outcome_to_json
@@ -63,7 +63,7 @@ class Remembering:
     it gives again.
     """
 
-    method: Method
+    method: Strategy
     store: Store
     budget: Budget
 
@@ -270,7 +270,7 @@ def run(recipe_text: str, home: Workspace, api: PrefectApi) -> dict[str, Any]:
     return result
 
 
-def _key(method: Method, problem: Problem, history: History, rng: np.random.Generator) -> str:
+def _key(method: Strategy, problem: Problem, history: History, rng: np.random.Generator) -> str:
     parts: Sequence[str] = (
         repr(method),
         repr(problem),

@@ -17,8 +17,8 @@ from cuvee.mixtures.runs import History, Outcome, RunSpec
 Evaluate = Callable[[Sequence[RunSpec]], Sequence[Outcome]]
 
 
-class Method(Protocol):
-    """A complete way of choosing a mixture. Its fields are its hyper-parameters."""
+class Strategy(Protocol):
+    """What the loop runs: a registered method, or one that is wrapped."""
 
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator
@@ -39,7 +39,7 @@ def generator(seed: int, *path: int) -> np.random.Generator:
 
 
 def search(
-    method: Method, problem: Problem, evaluate: Evaluate, seed: int
+    method: Strategy, problem: Problem, evaluate: Evaluate, seed: int
 ) -> tuple[Recommendation, History]:
     """Run a method to its end.
 

@@ -6,9 +6,10 @@ weighted sums of the scores, under floors. That is all that a search needs to kn
 keeps a convex law's problem convex.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -54,26 +55,31 @@ class Shape:
 
 
 class Objective(Protocol):
-    """What is minimised. Its fields are its hyper-parameters."""
+    """What is minimised. Its fields are its hyper-parameters.
+
+    A class that names this one as its base needs `name`, `families`, `parts` and `shape` only.
+
+    Attributes:
+        name: in recipes.
+        families: (family, targets) pairs that `parts` may name; a family counts as their mean.
+    """
+
+    name: ClassVar[str]
+    families: Families
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[str, ...]:
+        """The targets and families that it names, in the order of the recipe, each once."""
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The targets whose scores it reads."""
-        ...
+        return tuple(dict.fromkeys(m for name in self.parts for m in _members(name, self.families)))
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The targets and families that it names, in the order of the recipe, each once."""
-        ...
-
-    @property
-    def families(self) -> Families:
-        """(family, targets) pairs that `parts` may name."""
-        ...
-
+    @abstractmethod
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
         """The objective as numbers, for the given columns and reference (M,) scores."""
-        ...
 
     def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
         """The objective of rows of scores.
@@ -86,11 +92,23 @@ class Objective(Protocol):
         Returns:
             (...) values; lower is better, infinite where a floor is broken.
         """
-        ...
+        return self.shape(targets, reference).value(scores)
 
     def linear(self, targets: Sequence[str]) -> Array | None:
         """Weights (M,) if the value is their dot product with the scores, else None."""
-        ...
+        return None
+
+    def turned(self, names: Sequence[str]) -> "Objective":
+        """The same objective where the scores of these targets were read with their sign turned.
+
+        Raises:
+            RecipeError: a family of which only some members are turned has no one score.
+        """
+        return self
+
+    def floored(self, most: Weights) -> "Objective | None":
+        """The same objective where these targets score at most so much; None if it cannot be."""
+        return None
 
 
 def _pairs(values: Mapping[str, float] | Sequence[tuple[str, float]]) -> Weights:
@@ -137,8 +155,9 @@ def _row(targets: Sequence[str], weights: Weights, families: Families) -> Array:
     return np.asarray(row / row.sum(), dtype=np.float64)
 
 
-def _unique(names: Sequence[str], families: Families) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(m for name in names for m in _members(name, families)))
+def _rows(targets: Sequence[str], names: Iterable[str], families: Families) -> Array:
+    """Weights (P, M) of targets and families, one a row."""
+    return np.stack([_row(targets, ((name, 1.0),), families) for name in names])
 
 
 def _named(*pairs: Weights) -> tuple[str, ...]:
@@ -167,9 +186,9 @@ def _no_floors(size: int) -> tuple[Array, Array]:
     return np.zeros((0, size)), np.zeros(0)
 
 
-@register("objective", "mean")
+@register("objective")
 @dataclass(frozen=True)
-class WeightedMean:
+class WeightedMean(Objective):
     """Weighted mean of targets: `sum_m v_m y_m / sum_m v_m`.
 
     Attributes:
@@ -178,20 +197,18 @@ class WeightedMean:
         families: (family, targets) pairs or a mapping; a family counts as its members' mean.
     """
 
+    name = "mean"
+
     weights: Weights = field(default=())
     families: Families = field(default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", _pairs(self.weights))
         object.__setattr__(self, "families", _families(self.families))
-        if not self.weights or any(not np.isfinite(w) or w <= 0 for _, w in self.weights):
+        if not self.weights or any(w <= 0 for _, w in self.weights):
             raise RecipeError(
                 f"a mean needs at least one target, each with a positive weight; got {self.weights}"
             )
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return _unique(self.parts, self.families)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -206,10 +223,13 @@ class WeightedMean:
     def linear(self, targets: Sequence[str]) -> Array:
         return _row(targets, self.weights, self.families)
 
+    def floored(self, most: Weights) -> "Floors":
+        return Floors(self.weights, families=self.families, most=most)
 
-@register("objective", "worst")
+
+@register("objective")
 @dataclass(frozen=True)
-class Worst:
+class Worst(Objective):
     """The worst target or family, relative to the natural mixture: `max_m (y_m - reference_m)`.
 
     Differences are taken because bits per byte of unlike texts cannot be compared.
@@ -218,6 +238,8 @@ class Worst:
         members: targets or families.
         families: as in `WeightedMean`.
     """
+
+    name = "worst"
 
     members: tuple[str, ...] = ()
     families: Families = field(default=())
@@ -230,27 +252,17 @@ class Worst:
             raise RecipeError("a worst-case objective needs at least one target in `members`")
 
     @property
-    def targets(self) -> tuple[str, ...]:
-        return _unique(self.parts, self.families)
-
-    @property
     def parts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.members))
 
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
-        rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name in self.members])
+        rows = _rows(targets, self.members, self.families)
         return Shape(rows, rows @ reference, *_no_floors(len(targets)))
 
-    def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
-        return self.shape(targets, reference).value(scores)
 
-    def linear(self, targets: Sequence[str]) -> Array | None:
-        return None
-
-
-@register("objective", "regret")
+@register("objective")
 @dataclass(frozen=True)
-class Regret:
+class Regret(Objective):
     """The worst loss against each target's own best: `max_m (y_m - best_m)`.
 
     Attributes:
@@ -259,48 +271,33 @@ class Regret:
         families: as in `WeightedMean`.
     """
 
+    name = "regret"
+
     best: Weights = field(default=())
     families: Families = field(default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "best", _pairs(self.best))
         object.__setattr__(self, "families", _families(self.families))
-        if not self.best or any(not np.isfinite(value) for _, value in self.best):
-            raise RecipeError(
-                f"a regret needs in `best` a finite best score per target; got {self.best}"
-            )
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return _unique(self.parts, self.families)
+        if not self.best:
+            raise RecipeError("a regret needs in `best` a finite best score per target; got ()")
 
     @property
     def parts(self) -> tuple[str, ...]:
         return _named(self.best)
 
     def turned(self, names: Sequence[str]) -> "Regret":
-        """The same objective where the scores of these targets were read with their sign turned.
-
-        Raises:
-            RecipeError: a family of which only some members are turned has no best score.
-        """
         return Regret(_turned(self.best, self.families, names), self.families)
 
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
-        rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name, _ in self.best])
+        rows = _rows(targets, [name for name, _ in self.best], self.families)
         best = np.array([value for _, value in self.best])
         return Shape(rows, best, *_no_floors(len(targets)))
 
-    def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
-        return self.shape(targets, reference).value(scores)
 
-    def linear(self, targets: Sequence[str]) -> Array | None:
-        return None
-
-
-@register("objective", "floors")
+@register("objective")
 @dataclass(frozen=True)
-class Floors:
+class Floors(Objective):
     """A mean under floors: no listed target worse than natural, or than a score, by more than x.
 
     Attributes:
@@ -310,6 +307,8 @@ class Floors:
         most: (target or family, highest score allowed) pairs or a mapping: floors under what was
             measured before, such as a checkpoint's scores.
     """
+
+    name = "floors"
 
     weights: Weights = field(default=())
     floors: Weights = field(default=())
@@ -323,32 +322,22 @@ class Floors:
         WeightedMean(self.weights, self.families)
         if not (self.floors or self.most):
             raise RecipeError("an objective with floors needs at least one in `floors` or `most`")
-        if any(not np.isfinite(value) for _, value in self.most):
-            raise RecipeError(f"a floor's highest score must be finite; got {self.most}")
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return _unique(self.parts, self.families)
 
     @property
     def parts(self) -> tuple[str, ...]:
         return _named(self.weights, self.floors, self.most)
 
     def turned(self, names: Sequence[str]) -> "Floors":
-        """The same objective where scores were read with their sign turned; as `Regret.turned`."""
         return replace(self, most=_turned(self.most, self.families, names))
+
+    def floored(self, most: Weights) -> "Floors":
+        return replace(self, most=(*self.most, *most))
 
     def shape(self, targets: Sequence[str], reference: Array) -> Shape:
         mean = _row(targets, self.weights, self.families)
         named = (*self.floors, *self.most)
-        rows = np.stack([_row(targets, ((name, 1.0),), self.families) for name, _ in named])
+        rows = _rows(targets, [name for name, _ in named], self.families)
         bounds = np.array([value for _, value in named])
         natural = len(self.floors)
         bounds[:natural] += rows[:natural] @ reference
         return Shape(mean[None], np.zeros(1), rows, bounds)
-
-    def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
-        return self.shape(targets, reference).value(scores)
-
-    def linear(self, targets: Sequence[str]) -> Array | None:
-        return None

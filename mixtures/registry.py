@@ -1,15 +1,17 @@
 """From a name in a recipe to a frozen dataclass.
 
-A law, scaling law, design, search, controller, method or objective registers its class with one
-decorator:
+A law, scaling law, design, search, controller, method, objective or world registers its class with
+one decorator:
 
-    @register("law", "log_linear")
+    @register("law")
     @dataclass(frozen=True)
-    class LogLinear: ...
+    class LogLinear(Law):
+        name = "log_linear"
 
 Its fields are its hyper-parameters, so a recipe's mapping `{name: log_linear, starts: 8}` builds
-it, and an unknown field is refused with a suggestion. Modules of a kind's folder are imported on
-the first look-up, so that adding one is adding a file.
+it, and an unknown field is refused with a suggestion. Modules of a kind's folder, and other
+packages' entry points of the group `cuvee.<kind>`, are imported on the first look-up, so that
+adding one is adding a file, or installing a package.
 """
 
 import dataclasses
@@ -19,6 +21,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from cuvee.mixtures.errors import RecipeError, UnknownName
@@ -34,29 +37,50 @@ FOLDERS = {
     "objective": "cuvee.mixtures.objectives",
     "world": "cuvee.mixtures.worlds",
 }
+PROTOCOLS = {kind: f"{folder}:{kind.capitalize()}" for kind, folder in FOLDERS.items()}
+PROTOCOLS["world"] = "cuvee.mixtures.worlds.truth:World"
 LARGEST = 1e9  # that a number of a part may be, either way; counts lie in 0 to a thousandth of it
 _aliases: dict[tuple[str, str], str] = {}
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in FOLDERS}
 C = TypeVar("C", bound=type)
 
 
-def admit(kind: str, folder: str) -> None:
-    """A kind of its own for a room above this one: its registered classes lie in `folder`."""
-    FOLDERS[kind] = folder
+def admit(kind: str, folder: str, protocol: str) -> None:
+    """A kind of its own for a room above this one: where its classes lie, and what they must be."""
+    FOLDERS[kind], PROTOCOLS[kind] = folder, f"{folder}:{protocol}"
     _registered.setdefault(kind, {})
 
 
-def register(kind: str, name: str) -> Callable[[C], C]:
-    """Class decorator: makes a frozen dataclass available to recipes as `name`."""
+def register(kind: str) -> Callable[[C], C]:
+    """Class decorator: makes a frozen dataclass available to recipes under its `name`.
+
+    Raises:
+        RecipeError: it lacks a member of its kind's protocol, or another has its name.
+    """
 
     def enter(cls: C) -> C:
+        protocol, lacking = _lacking(kind, cls)
+        if lacking:
+            raise RecipeError(
+                f"{cls.__name__} is no {kind}, since it lacks {', '.join(lacking)}: define what "
+                f"{protocol.__module__}.{protocol.__name__} asks for, or derive from it"
+            )
+        name: str = cls.name  # type: ignore[attr-defined]  # as every protocol asks
         if _registered[kind].get(name, cls).__qualname__ != cls.__qualname__:
             raise RecipeError(f"two classes claim the {kind} {name!r}")
         _registered[kind][name] = fit_on_one_thread(kind, cls)
-        cls.name = name  # type: ignore[attr-defined]
         return cls
 
     return enter
+
+
+def _lacking(kind: str, cls: type) -> tuple[type, list[str]]:
+    """A kind's protocol, and which of its members a class has neither as a field nor otherwise."""
+    module, _, called = PROTOCOLS[kind].partition(":")
+    protocol: type = getattr(importlib.import_module(module), called)
+    members = {name for name in (*protocol.__annotations__, *vars(protocol)) if name[0] != "_"}
+    known = {*dir(cls), *getattr(cls, "__dataclass_fields__", ())}
+    return protocol, sorted(members - known | getattr(cls, "__abstractmethods__", frozenset()))
 
 
 def alias(kind: str, name: str, meant: str) -> None:
@@ -74,6 +98,20 @@ def _load(kind: str) -> None:
     folder = importlib.import_module(FOLDERS[kind])
     for module in pkgutil.iter_modules(getattr(folder, "__path__", [])):
         importlib.import_module(f"{FOLDERS[kind]}.{module.name}")
+    for point in _offered().select(group=f"cuvee.{kind}"):
+        try:
+            register(kind)(point.load())
+        except (ImportError, AttributeError) as error:
+            raise RecipeError(
+                f"the {kind} {point.name!r} of {point.dist.name if point.dist else point.value} "
+                f"cannot be loaded ({error}): repair that package, or uninstall it"
+            ) from error
+
+
+@functools.cache
+def _offered() -> Any:
+    """The entry points of all packages, which are read once: that takes a look at each of them."""
+    return entry_points()
 
 
 def names(kind: str) -> tuple[str, ...]:

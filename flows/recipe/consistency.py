@@ -88,8 +88,7 @@ def _targets(recipe: "Recipe", names: Sequence[str]) -> Iterator[str]:
 def _plans(recipe: "Recipe") -> Iterator[str]:
     """Sizes and tokens that make no training."""
     proxy = recipe.proxy
-    rungs = getattr(recipe.build_method().method, "rungs", ())
-    sizes = [("method.rungs", size, tokens) for size, tokens, *_ in rungs]
+    sizes = [("method.rungs", *size) for size in recipe.build_method().method.sizes]
     for place, size, tokens in [("proxy", proxy.size, proxy.tokens), *sizes]:
         yield from _told(place, ladder.training_plan, size, tokens, 1, schedule=proxy.schedule)
 

@@ -35,8 +35,8 @@ from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName
 from cuvee.mixtures.inference import screening
 from cuvee.mixtures.inference.evidence_grade import RATIO
 from cuvee.mixtures.inference.screening import Screened
-from cuvee.mixtures.loop import Method
-from cuvee.mixtures.objectives import Floors, Objective, Regret
+from cuvee.mixtures.methods import Method
+from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs import canonical_json
 from cuvee.proxies import ladder
 from cuvee.tasks import strict_yaml
@@ -287,9 +287,7 @@ class Recipe(Part):
     def build_objective(self) -> Objective:
         """The objective with its hyper-parameters."""
         objective: Objective = registry.build("objective", self.objective)
-        if self.tables and isinstance(objective, Regret | Floors):
-            return objective.turned(self.tables.higher_is_better)
-        return objective
+        return objective.turned(self.tables.higher_is_better) if self.tables else objective
 
     def build_constraints(self, domains: DomainSet) -> Constraints:
         """The feasible set over a corpus's domains."""

@@ -11,9 +11,10 @@ multiplied by its domain's weight over its starting weight.
 """
 
 import json
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -59,52 +60,42 @@ class ControllerEvidence:
 
 
 class Controller(Protocol):
-    """Moves weights. Its fields are its hyper-parameters."""
+    """Moves weights. Its fields are its hyper-parameters.
 
-    @property
-    def moves(self) -> str:
-        """What the weights act on, "sampling" or "loss"."""
-        ...
+    Attributes:
+        name: in recipes and specs.
+        moves: what the weights act on, "sampling" or "loss".
+        compares: whether it needs excess losses, hence a reference run.
+        gradients: whether it needs inner products of gradients.
+        mixes: whether it needs the models of `sources`.
+        sources: fingerprints of one run per domain, in their order.
+    """
 
-    @property
-    def compares(self) -> bool:
-        """Whether it needs excess losses, hence a reference run."""
-        ...
+    name: ClassVar[str]
+    moves: ClassVar[str] = "sampling"
+    compares: ClassVar[bool] = False
+    gradients: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
+    sources: tuple[str, ...] = ()
 
-    @property
-    def gradients(self) -> bool:
-        """Whether it needs inner products of gradients."""
-        ...
-
+    @abstractmethod
     def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Names of what it wants measured at updates, such as "domain/legal"."""
-        ...
 
+    @abstractmethod
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         """The state before training, of a run of so many steps at these weights (K,)."""
-        ...
 
+    @abstractmethod
     def update(self, state: State, evidence: ControllerEvidence) -> State:
         """The state after evidence; a new value. A `due` beyond the run's steps is no more."""
-        ...
-
-
-@runtime_checkable
-class Mixes(Protocol):
-    """A controller that needs the models of one run per domain."""
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Fingerprints of those runs, in the order of the domains."""
-        ...
 
 
 def required_runs(spec: RunSpec) -> tuple[str, ...]:
     """Fingerprints of the runs whose models a run needs while it trains."""
     names = [spec.reference] if spec.reference else []
     if spec.controller:
-        controller = load_controller(json.loads(spec.controller))
-        names += controller.sources if isinstance(controller, Mixes) else ()
+        names += load_controller(json.loads(spec.controller)).sources
     return tuple(dict.fromkeys(names))
 
 

@@ -18,13 +18,12 @@ that limit is the lower of 0.5 and log(0.9 min L).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, clip_scores
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
@@ -37,9 +36,9 @@ HUBER = 1e-3
 KEEP = 0.9  # of the mean of rho, and of the history
 
 
-@register("controller", "ado")
+@register("controller")
 @dataclass(frozen=True)
-class Ado:
+class AdoController(Controller):
     """Online scaling laws per domain.
 
     Attributes:
@@ -48,9 +47,7 @@ class Ado:
         ignored: share of the run whose losses are left out of the fits; weights rest until then.
     """
 
-    moves: ClassVar[str] = "sampling"
-    compares: ClassVar[bool] = False
-    gradients: ClassVar[bool] = False
+    name = "ado"
 
     interval: int = 4
     refits: int = 6

@@ -19,20 +19,19 @@ that it is the same for a run that is resumed and does not depend on how domains
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, clip_scores
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("controller", "aioli")
+@register("controller")
 @dataclass(frozen=True)
-class Aioli:
+class AioliController(Controller):
     """Estimated linear mixing dynamics.
 
     Attributes:
@@ -46,9 +45,7 @@ class Aioli:
         normalized: whether A is shifted and divided to sum to 1.
     """
 
-    moves: ClassVar[str] = "sampling"
-    compares: ClassVar[bool] = False
-    gradients: ClassVar[bool] = False
+    name = "aioli"
 
     evaluated: tuple[str, ...] = ()
     rounds: int = 4

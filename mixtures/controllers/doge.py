@@ -18,19 +18,18 @@ at once on the pack axis, not of every step's batch by one backward pass per dom
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, clip_scores
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("controller", "doge")
+@register("controller")
 @dataclass(frozen=True)
-class Doge:
+class DogeController(Controller):
     """Weights by agreement of gradients.
 
     Attributes:
@@ -40,9 +39,9 @@ class Doge:
         interval: steps between updates.
     """
 
-    moves: ClassVar[str] = "loss"
-    compares: ClassVar[bool] = False
-    gradients: ClassVar[bool] = True
+    name = "doge"
+    moves = "loss"
+    gradients = True
 
     evaluated: tuple[str, ...] = ()
     strength: float = 0.1

@@ -20,19 +20,18 @@ The code waits 2000 of 100 000 steps at the given weights; here that is a share 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, clip_scores
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("controller", "exp3")
+@register("controller")
 @dataclass(frozen=True)
-class Exp3:
+class Exp3(Controller):
     """A bandit over domains whose reward is the training loss.
 
     Attributes:
@@ -41,9 +40,7 @@ class Exp3:
         interval: steps between updates.
     """
 
-    moves: ClassVar[str] = "sampling"
-    compares: ClassVar[bool] = False
-    gradients: ClassVar[bool] = False
+    name = "exp3"
 
     scale: float = 10.0
     warmup: float = 0.02

@@ -16,19 +16,18 @@ interval is shorter because proxies take fewer steps.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, clip_scores
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("controller", "grape")
+@register("controller")
 @dataclass(frozen=True)
-class Grape:
+class Grape(Controller):
     """Weights of domains and of targets, by gradients.
 
     Attributes:
@@ -39,9 +38,9 @@ class Grape:
         interval: steps between updates.
     """
 
-    moves: ClassVar[str] = "loss"
-    compares: ClassVar[bool] = False
-    gradients: ClassVar[bool] = True
+    name = "grape"
+    moves = "loss"
+    gradients = True
 
     evaluated: tuple[str, ...] = ()
     train: float = 1.5

@@ -18,19 +18,18 @@ The answer is the running mean of the weights, which is made of the run's trajec
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import ControllerEvidence, State, latest_losses
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, latest_losses
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("controller", "group_dro")
+@register("controller")
 @dataclass(frozen=True)
-class GroupDRO:
+class GroupDRO(Controller):
     """Group distributionally robust weights over excess losses.
 
     Attributes:
@@ -40,9 +39,9 @@ class GroupDRO:
         reference: weights (K,) of the reference run, for the record; empty if they are unknown.
     """
 
-    moves: ClassVar[str] = "loss"
-    compares: ClassVar[bool] = True
-    gradients: ClassVar[bool] = False
+    name = "group_dro"
+    moves = "loss"
+    compares = True
 
     rate: float = 1.0
     smoothing: float = 1e-3

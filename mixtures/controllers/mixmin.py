@@ -19,21 +19,20 @@ tried by training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from scipy.special import logsumexp
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, clip_scores
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("controller", "mixmin")
+@register("controller")
 @dataclass(frozen=True)
-class MixMin:
+class MixMinController(Controller):
     """Weights by a convex problem over models of single sources.
 
     Attributes:
@@ -44,9 +43,8 @@ class MixMin:
         tolerance: fall of the objective, nats per example, below which it ends.
     """
 
-    moves: ClassVar[str] = "sampling"
-    compares: ClassVar[bool] = False
-    gradients: ClassVar[bool] = False
+    name = "mixmin"
+    mixes = True
 
     sources: tuple[str, ...] = ()
     evaluated: tuple[str, ...] = ()

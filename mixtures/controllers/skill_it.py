@@ -19,20 +19,26 @@ estimated (`mixtures.skills`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import ControllerEvidence, State, clip_scores, even_steps, next_time
+from cuvee.mixtures.controllers import (
+    Controller,
+    ControllerEvidence,
+    State,
+    clip_scores,
+    even_steps,
+    next_time,
+)
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("controller", "skill_it")
+@register("controller")
 @dataclass(frozen=True)
-class SkillIt:
+class SkillItController(Controller):
     """Windowed multiplicative weights on a skill graph.
 
     Attributes:
@@ -47,9 +53,7 @@ class SkillIt:
         halved: off-diagonal entries are halved at each update, its `--dynamic_lambda`.
     """
 
-    moves: ClassVar[str] = "sampling"
-    compares: ClassVar[bool] = False
-    gradients: ClassVar[bool] = False
+    name = "skill_it"
 
     graph: tuple[tuple[float, ...], ...] = ()
     evaluated: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Designs: which mixtures to try. One file each, registered by name."""
 
-from typing import Protocol
+from abc import abstractmethod
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -9,8 +10,15 @@ from cuvee.mixtures.domains import Array, DomainSet
 
 
 class Design(Protocol):
-    """Draws candidate mixtures. Its fields are its hyper-parameters."""
+    """Draws candidate mixtures. Its fields are its hyper-parameters.
 
+    Attributes:
+        name: in recipes.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
     def draw(
         self,
         domains: DomainSet,
@@ -33,4 +41,3 @@ class Design(Protocol):
             ConstraintError: fewer than `n` distinct feasible mixtures could be drawn; says how
                 many.
         """
-        ...

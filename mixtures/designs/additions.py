@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.registry import build, register
 
 
-@register("design", "additions")
+@register("design")
 @dataclass(frozen=True)
-class Additions:
+class Additions(Design):
     """A design that keeps clear of what is known.
 
     Attributes:
@@ -26,6 +27,8 @@ class Additions:
         distance: least Euclidean distance to them and between new ones.
         design: what draws the candidates.
     """
+
+    name = "additions"
 
     existing: tuple[tuple[float, ...], ...] = ()
     distance: float = 0.01

@@ -12,6 +12,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
@@ -20,14 +21,16 @@ from cuvee.mixtures.registry import register
 NAMED = ("natural", "uniform")
 
 
-@register("design", "anchors")
+@register("design")
 @dataclass(frozen=True)
-class Anchors:
+class Anchors(Design):
     """The natural and the uniform mixture, or any that the recipe writes out.
 
     Attributes:
         mixtures: each "natural", "uniform", or (domain, share) pairs or a mapping.
     """
+
+    name = "anchors"
 
     mixtures: tuple[Any, ...] = field(default=NAMED)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from cuvee.mixtures import ties
 from cuvee.mixtures.constraints import Constraints, feasible
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.designs.vertices import vertex
 from cuvee.mixtures.domains import Array, DomainSet
@@ -25,9 +26,9 @@ RIDGE = 1e-4  # keeps the first few points' information invertible
 PASSES = 3
 
 
-@register("design", "d_optimal")
+@register("design")
 @dataclass(frozen=True)
-class DOptimal:
+class DOptimal(Design):
     """Mixtures chosen for what they tell.
 
     Attributes:
@@ -35,6 +36,8 @@ class DOptimal:
         order: 1 for `w`, 2 for `w` and all products of two shares.
         oversample: pool draws for each mixture kept.
     """
+
+    name = "d_optimal"
 
     criterion: str = "d"
     order: int = 1

@@ -20,15 +20,16 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints, feasible
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("design", "dirichlet")
+@register("design")
 @dataclass(frozen=True)
-class Dirichlet:
+class Dirichlet(Design):
     """Random mixtures around the natural one, from nearly single domains to nearly natural.
 
     Attributes:
@@ -39,6 +40,8 @@ class Dirichlet:
         minimum: shares below it become zero, the rest are multiples of it; 0 leaves shares alone.
         oversample: draws for each mixture kept.
     """
+
+    name = "dirichlet"
 
     temperature: float = 0.5
     least_strength: float = 0.1

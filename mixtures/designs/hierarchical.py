@@ -13,6 +13,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints, feasible
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.dirichlet import draw_dirichlet, round_shares, strength_grid
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
@@ -20,9 +21,9 @@ from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("design", "hierarchical")
+@register("design")
 @dataclass(frozen=True)
-class Hierarchical:
+class Hierarchical(Design):
     """Random mixtures that vary at every level of the domains' names.
 
     Attributes:
@@ -34,6 +35,8 @@ class Hierarchical:
         oversample: draws for each mixture kept.
         separator: between the levels of a name.
     """
+
+    name = "hierarchical"
 
     temperature: float = 1.0
     least_strength: float = 0.1

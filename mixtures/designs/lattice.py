@@ -13,6 +13,7 @@ import numpy as np
 
 from cuvee.mixtures import ties
 from cuvee.mixtures.constraints import Constraints, feasible
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.designs.max_min import farthest_rows
 from cuvee.mixtures.domains import Array, DomainSet
@@ -21,10 +22,12 @@ from cuvee.mixtures.registry import register
 MOST = 20_000  # lattice points looked at
 
 
-@register("design", "lattice")
+@register("design")
 @dataclass(frozen=True)
-class Lattice:
+class Lattice(Design):
     """Feasible lattice points, the n that lie farthest apart."""
+
+    name = "lattice"
 
     def draw(
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.constraints import Constraints
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError
 from cuvee.mixtures.registry import register
 
 
-@register("design", "leave_one_out")
+@register("design")
 @dataclass(frozen=True)
-class LeaveOneOut:
+class LeaveOneOut(Design):
     """K + 1 mixtures at most: all domains, then all but one."""
+
+    name = "leave_one_out"
 
     def draw(
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator

@@ -11,21 +11,24 @@ import numpy as np
 
 from cuvee.mixtures import ties
 from cuvee.mixtures.constraints import Constraints, feasible
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
 
 
-@register("design", "max_min")
+@register("design")
 @dataclass(frozen=True)
-class MaxMin:
+class MaxMin(Design):
     """Mixtures far from one another.
 
     Attributes:
         oversample: pool draws for each mixture kept.
         concentration: of the pool's symmetric Dirichlet; 1 is uniform, less reaches the corners.
     """
+
+    name = "max_min"
 
     oversample: int = 50
     concentration: float = 0.6

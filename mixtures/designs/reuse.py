@@ -13,21 +13,24 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints, Limit
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, Domain, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.registry import build, register
 
 
-@register("design", "reuse")
+@register("design")
 @dataclass(frozen=True)
-class Reuse:
+class Reuse(Design):
     """A design over groups of frozen ratios and the domains beside them.
 
     Attributes:
         frozen: groups, each (domain, ratio) pairs or a mapping; ratios are renormalized.
         design: what draws the groups' shares.
     """
+
+    name = "reuse"
 
     frozen: tuple[Any, ...] = ()
     design: Any = field(default="dirichlet")

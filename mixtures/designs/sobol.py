@@ -14,15 +14,18 @@ import numpy as np
 from scipy.stats import qmc
 
 from cuvee.mixtures.constraints import Constraints, feasible
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.registry import register
 
 
-@register("design", "sobol")
+@register("design")
 @dataclass(frozen=True)
-class Sobol:
+class Sobol(Design):
     """Evenly spread mixtures of all domains."""
+
+    name = "sobol"
 
     def draw(
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator

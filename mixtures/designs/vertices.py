@@ -13,20 +13,23 @@ import numpy as np
 from scipy.optimize import linprog
 
 from cuvee.mixtures.constraints import Constraints, feasible
+from cuvee.mixtures.designs import Design
 from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError
 from cuvee.mixtures.registry import register
 
 
-@register("design", "vertices")
+@register("design")
 @dataclass(frozen=True)
-class Vertices:
+class Vertices(Design):
     """Single-domain mixtures first, then their pairwise means, in the order of the domains.
 
     Attributes:
         pairs: whether pairwise means may fill up a larger design.
     """
+
+    name = "vertices"
 
     pairs: bool = True
 

@@ -21,7 +21,6 @@ from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence
 from cuvee.mixtures.runs import History, RunResult, score_table
-from cuvee.mixtures.searches import score
 
 CURVE = 2  # sizes of the learning curve below that of the cross-validation
 
@@ -107,7 +106,7 @@ def compare_laws(
     first = [i for i, result in results.items() if round(result.spearman, 6) == top]
     best = first[ties.lowest(np.array([results[i].error for i in first]))]
     curve = diagnostics.learning_curve(
-        score.cheaper(laws[best]),
+        laws[best].coarse(),
         found.narrow,
         found.narrow_form,
         parts,

@@ -72,7 +72,7 @@ def search_refits(
     weights, reference = search_law(fitted, search, problem, seed)
     points = np.vstack([weights, baselines])
     levels, beyond = _levels(fitted, points, (problem, reach), reference)
-    coarse = score.cheaper(search)
+    coarse = search.coarse()
     found = [search_law(refit, coarse, problem, seed) for refit in again]
     optima = np.array([w for w, _ in found])
     said = [

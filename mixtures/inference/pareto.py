@@ -73,7 +73,7 @@ def report_front(
     narrow = sample.columns([problem.targets.index(name) for name in targets])
     fit_rng, draw_rng = rng.spawn(2)
     every = np.arange(len(narrow.W))[:: -(-len(narrow.W) // ROWS)]
-    fitted = narrow.fit(score.cheaper(law), every, fit_rng)
+    fitted = narrow.fit(law.coarse(), every, fit_rng)
     shown = Distant(fitted, natural)
     reference = shown.predict(natural[None]).mean[0]
     posed = replace(problem, targets=(*targets, DISTANCE), objective=first)

@@ -57,7 +57,7 @@ def choose_mixture(
     fitted = found.narrow.fit(law, np.arange(len(found.narrow.W)), fit_rng)
     fast = score.exponential(fitted) is not None
     count = refits or (FAST_REFITS if fast else SLOW_REFITS)
-    again = diagnostics.bootstrap_fits(score.cheaper(law), found.narrow, count, boot_rng)
+    again = diagnostics.bootstrap_fits(law.coarse(), found.narrow, count, boot_rng)
     laws, reach = (fitted, again), found.narrow.reach
     return search_refits(laws, search, (found.problem, reach), baselines, rng=search_rng)
 

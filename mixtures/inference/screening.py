@@ -12,8 +12,7 @@ import numpy as np
 
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.inference import diagnostics, evidence_grade
-from cuvee.mixtures.loop import Method
-from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.methods import Method, swarm
 from cuvee.mixtures.objectives import Objective, WeightedMean
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Noise, Recommendation
@@ -72,6 +71,7 @@ class Screened:
             EvidenceError: every target of the objective is mostly noise.
             RecipeError: the objective is not a mean.
         """
+        problem = self.method.problem(problem, history)
         if not self.drop:
             return problem
         targets = problem.objective.targets

@@ -1,7 +1,9 @@
 """Laws: how scores depend on the mixture. One file each, named as its paper names it."""
 
+import sys
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -30,12 +32,25 @@ class FittedLaw(Protocol):
 
 
 class Law(Protocol):
-    """A law without parameters: it cannot predict. Its fields are its hyper-parameters."""
+    """A law without parameters: it cannot predict. Its fields are its hyper-parameters.
 
+    Attributes:
+        name: in recipes.
+        most: runs that it can be fitted to, for laws whose time grows with the cube of them.
+    """
+
+    name: ClassVar[str]
+    most: int = sys.maxsize
+
+    def coarse(self) -> Self:
+        """A cheaper variant, for refits; itself where there is none."""
+        return self
+
+    @abstractmethod
     def rows(self, domains: int) -> int:
         """Fewest runs from which it can be fitted to K domains."""
-        ...
 
+    @abstractmethod
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedLaw:
         """Fit all targets.
 
@@ -48,7 +63,6 @@ class Law(Protocol):
         Raises:
             EvidenceError: fewer rows than `rows(K)`; says how many are needed.
         """
-        ...
 
 
 class Exponential(Protocol):

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws import Law, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.registry import register
 
 STARTS = ((0.3, 1e-1), (0.1, 1e-2), (1.0, 3e-1))  # of (g, n)
 
 
-@register("law", "autoscale")
+@register("law")
 @dataclass(frozen=True)
-class AutoScale:
+class AutoScale(Law):
     """The law without parameters."""
+
+    name = "autoscale"
 
     def rows(self, domains: int) -> int:
         return 2 * domains + 3

@@ -15,17 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws import Law, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.registry import register
 
 STARTS = ((0.3, 1e-2), (1.0, 1e-2), (0.3, 1e-1))  # of (alpha, e)
 
 
-@register("law", "bimix")
+@register("law")
 @dataclass(frozen=True)
-class BiMixLaw:
+class BiMixLaw(Law):
     """The law without parameters."""
+
+    name = "bimix"
 
     def rows(self, domains: int) -> int:
         return 2 * domains + 3

@@ -9,5 +9,5 @@ and `olmix` are published methods, with the laws of their papers.
 from cuvee.mixtures import registry
 from cuvee.mixtures.laws.kriging import Kriging
 
-NAME: str = Kriging.name  # type: ignore[attr-defined]
+NAME: str = Kriging.name
 registry.alias("law", "default", NAME)

@@ -16,7 +16,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.laws import Prediction, calibration
+from cuvee.mixtures.laws import Law, Prediction, calibration
 from cuvee.mixtures.laws import gaussian_field as field
 from cuvee.mixtures.laws.observations import Observations, check_most, observe
 from cuvee.mixtures.registry import register
@@ -112,9 +112,9 @@ class FittedGaussianProcess:
         return self.scale.prediction(mean, np.sqrt(variance) * self.width.at(concentration(W)))
 
 
-@register("law", "gaussian_process")
+@register("law")
 @dataclass(frozen=True)
-class GaussianProcess:
+class GaussianProcess(Law):
     """The process without data.
 
     Attributes:
@@ -125,6 +125,8 @@ class GaussianProcess:
         folds: of the cross-validation of the deviations.
         most: runs that are fitted; more are refused.
     """
+
+    name = "gaussian_process"
 
     power: float = 0.5
     logarithm: bool = True

@@ -18,7 +18,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws import Law, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.laws.log_linear import exponents_at
 from cuvee.mixtures.registry import register
@@ -27,14 +27,16 @@ STRETCHES = (1.0, 3.0, -1.0, 0.3, 6.0, -3.0)
 PARTS = (0.1, 0.5)  # starts: offsets below the lowest score, in ranges
 
 
-@register("law", "implicit")
+@register("law")
 @dataclass(frozen=True)
-class Implicit:
+class Implicit(Law):
     """The law without parameters.
 
     Attributes:
         components: I, at most 6.
     """
+
+    name = "implicit"
 
     components: int = 2
 

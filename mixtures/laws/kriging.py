@@ -25,7 +25,14 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.laws import Prediction, calibration, curves, least_squares, saturating_power
+from cuvee.mixtures.laws import (
+    Law,
+    Prediction,
+    calibration,
+    curves,
+    least_squares,
+    saturating_power,
+)
 from cuvee.mixtures.laws import gaussian_field as field
 from cuvee.mixtures.laws.gaussian_process import (
     MOST,
@@ -100,9 +107,9 @@ class FittedKriging:
         return self.scale.prediction(mean, np.sqrt(variance) * self.width.at(concentration(W)))
 
 
-@register("law", "kriging")
+@register("law")
 @dataclass(frozen=True)
-class Kriging:
+class Kriging(Law):
     """The law without data.
 
     Attributes:
@@ -112,6 +119,8 @@ class Kriging:
         folds: of the cross-validation of the deviations.
         most: runs that are fitted; more are refused.
     """
+
+    name = "kriging"
 
     power: float = 0.35
     sway: float = 0.2

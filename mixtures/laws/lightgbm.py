@@ -18,7 +18,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.laws import Prediction, calibration
+from cuvee.mixtures.laws import Law, Prediction, calibration
 from cuvee.mixtures.laws.calibration import Rows
 from cuvee.mixtures.laws.observations import Observations, observe
 from cuvee.mixtures.registry import register
@@ -47,9 +47,9 @@ class FittedTrees:
         return Prediction(mean, np.broadcast_to(self.sd, mean.shape).copy())
 
 
-@register("law", "lightgbm")
+@register("law")
 @dataclass(frozen=True)
-class LightGBM:
+class LightGBM(Law):
     """Trees without parameters.
 
     Attributes:
@@ -58,6 +58,8 @@ class LightGBM:
         leaf: least runs in a leaf, as a part of all runs.
         folds: of the cross-validation that gives the standard deviation.
     """
+
+    name = "lightgbm"
 
     trees: int = 1000
     rate: float = 0.01

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws import Law, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.registry import register
 
 
-@register("law", "linear")
+@register("law")
 @dataclass(frozen=True)
-class LinearLaw:
+class LinearLaw(Law):
     """The linear law without parameters."""
+
+    name = "linear"
 
     def rows(self, domains: int) -> int:
         return domains + 1

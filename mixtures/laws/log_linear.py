@@ -21,7 +21,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.laws import Prediction, curves
+from cuvee.mixtures.laws import Law, Prediction, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.laws.observations import observe
 from cuvee.mixtures.registry import register
@@ -56,15 +56,17 @@ class FittedLogLinear:
         return self.fitted.predict(W)
 
 
-@register("law", "log_linear")
+@register("law")
 @dataclass(frozen=True)
-class LogLinear:
+class LogLinear(Law):
     """The log-linear law without parameters.
 
     Attributes:
         offset: "free" or "positive".
         huber: residuals beyond this many robust deviations lose weight; 0 is plain least squares.
     """
+
+    name = "log_linear"
 
     offset: str = "free"
     huber: float = curves.HUBER

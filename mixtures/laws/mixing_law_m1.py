@@ -10,17 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws import Law, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.registry import register
 
 SLOPES = (-2.0, -8.0, 2.0)  # starts of t
 
 
-@register("law", "mixing_law_m1")
+@register("law")
 @dataclass(frozen=True)
-class MixingLawM1:
+class MixingLawM1(Law):
     """The law without parameters."""
+
+    name = "mixing_law_m1"
 
     def rows(self, domains: int) -> int:
         return 2 * domains + 2

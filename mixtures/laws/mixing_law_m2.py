@@ -10,17 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws import Law, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.registry import register
 
 STARTS = ((0.0, -2.0), (0.0, 0.0), (-3.0, 0.0), (-1.0, -8.0))  # of (kappa, t)
 
 
-@register("law", "mixing_law_m2")
+@register("law")
 @dataclass(frozen=True)
-class MixingLawM2:
+class MixingLawM2(Law):
     """The law without parameters."""
+
+    name = "mixing_law_m2"
 
     def rows(self, domains: int) -> int:
         return domains + 3

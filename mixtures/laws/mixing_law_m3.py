@@ -12,17 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws import Law, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.registry import register
 
 STARTS = ((1.0, -1.0), (-1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))  # of (k, T)
 
 
-@register("law", "mixing_law_m3")
+@register("law")
 @dataclass(frozen=True)
-class MixingLawM3:
+class MixingLawM3(Law):
     """The law without parameters."""
+
+    name = "mixing_law_m3"
 
     def rows(self, domains: int) -> int:
         return 4

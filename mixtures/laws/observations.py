@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.laws import Law
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,16 @@ class Observations:
         return Observations(self.W, np.log(self.Y), self.noise / self.Y, self.shifted)
 
 
-def check_most(law: object, runs: int) -> None:
-    """Hold runs to the most that a law takes, if it says how many (`most`).
+def check_most(law: Law, runs: int) -> None:
+    """Hold runs to the most that a law takes (`most`).
 
     Raises:
         EvidenceError: there are more.
     """
-    most = getattr(law, "most", runs)
-    if runs > most:
+    if runs > law.most:
         raise EvidenceError(
             f"{type(law).__name__} takes time that grows with the cube of the runs, and at most "
-            f"{most:,} of them; got {runs:,}. Use other laws, such as "
+            f"{law.most:,} of them; got {runs:,}. Use other laws, such as "
             "`laws: [saturating_power, lightgbm]`, or raise its `most`"
         )
 

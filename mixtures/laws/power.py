@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws import Law, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.registry import register
 
@@ -23,10 +23,12 @@ EXPONENT = 0.5  # where g is drawn to
 LIMIT = 40.0  # of |beta|: e^40 is beyond any ratio of usefulness
 
 
-@register("law", "power")
+@register("law")
 @dataclass(frozen=True)
-class Power:
+class Power(Law):
     """The law without parameters."""
+
+    name = "power"
 
     def rows(self, domains: int) -> int:
         return domains + 3

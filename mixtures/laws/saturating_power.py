@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws import Law, curves
 from cuvee.mixtures.laws.curves import FittedCurve, Form
 from cuvee.mixtures.laws.power import EXPONENT, LIMIT, STARTS, effective_data, falling_power
 from cuvee.mixtures.registry import register
@@ -25,10 +25,12 @@ SATURATION = 0.6  # where p is drawn to
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-5)
 
 
-@register("law", "saturating_power")
+@register("law")
 @dataclass(frozen=True)
-class SaturatingPower:
+class SaturatingPower(Law):
     """The law without parameters."""
+
+    name = "saturating_power"
 
     def rows(self, domains: int) -> int:
         return domains + 5

@@ -43,15 +43,17 @@ class FittedStack:
         return Prediction(mean, sd)
 
 
-@register("law", "stack")
+@register("law")
 @dataclass(frozen=True)
-class Stack:
+class Stack(Law):
     """The stack without data.
 
     Attributes:
         members: registered names of laws, each with its default settings.
         folds: of the cross-validation.
     """
+
+    name = "stack"
 
     members: tuple[str, ...] = ("log_linear", "power", "saturating_power", "gaussian_process")
     folds: int = 5

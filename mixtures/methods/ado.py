@@ -6,23 +6,21 @@ here small runs do, and the mean of their weights (or a schedule in stages) is t
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from cuvee.mixtures.controllers.ado import Ado as Controller
+from cuvee.mixtures.controllers.ado import AdoController as Controller
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.inference.remaining_runs import Later
-from cuvee.mixtures.methods import controlled, online
+from cuvee.mixtures.methods import Method, RemainingRuns, controlled, online
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
 
 
-@register("method", "ado")
+@register("method")
 @dataclass(frozen=True)
-class Ado:
+class Ado(Method):
     """Controlled runs under `ado`, with the natural weights as the prior.
 
     Attributes:
@@ -34,7 +32,8 @@ class Ado:
         ignored: share of the run whose losses are left out of the fits.
     """
 
-    directed: ClassVar[bool] = False  # it reads training losses, not the objective
+    name = "ado"
+    directed = False  # it reads training losses, not the objective
 
     seeds: int = 3
     trials: int = 3
@@ -60,9 +59,8 @@ class Ado:
     ) -> tuple[RunSpec, ...]:
         return online.ask(self, problem, history)
 
-    def later(self, problem: Problem) -> Later:
-        """See `mixtures.methods.later`."""
-        return online.later(self)
+    def remaining(self, problem: Problem) -> RemainingRuns:
+        return online.remaining(self)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

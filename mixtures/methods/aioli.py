@@ -10,23 +10,21 @@ uniform than the weights between them.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from cuvee.mixtures.controllers.aioli import Aioli as Controller
+from cuvee.mixtures.controllers.aioli import AioliController as Controller
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.inference.remaining_runs import Later
-from cuvee.mixtures.methods import controlled, online
+from cuvee.mixtures.methods import Method, RemainingRuns, controlled, online
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
 
 
-@register("method", "aioli")
+@register("method")
 @dataclass(frozen=True)
-class Aioli:
+class Aioli(Method):
     """Controlled runs under `aioli`, from the uniform weights.
 
     Attributes:
@@ -42,8 +40,7 @@ class Aioli:
         normalized: whether the dynamics are shifted and divided to sum to 1.
     """
 
-    directed: ClassVar[bool] = True
-
+    name = "aioli"
     seeds: int = 3
     trials: int = 3
     stages: int = 1
@@ -84,9 +81,8 @@ class Aioli:
     ) -> tuple[RunSpec, ...]:
         return online.ask(self, problem, history)
 
-    def later(self, problem: Problem) -> Later:
-        """See `mixtures.methods.later`."""
-        return online.later(self)
+    def remaining(self, problem: Problem) -> RemainingRuns:
+        return online.remaining(self)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -34,9 +34,8 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.inference import dataset, diagnostics
 from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.inference.remaining_runs import Later
 from cuvee.mixtures.laws import Law
-from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.methods import Method, RemainingRuns, swarm
 from cuvee.mixtures.methods.controlled import lacking
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Estimate, Recommendation
@@ -53,9 +52,9 @@ NONE = (
 )
 
 
-@register("method", "anneal")
+@register("method")
 @dataclass(frozen=True)
-class Anneal:
+class Anneal(Method):
     """Four rounds; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
     Attributes:
@@ -68,6 +67,8 @@ class Anneal:
             needs for twice the domains.
         pairs: fresh seeds of the comparison.
     """
+
+    name = "anneal"
 
     runs: int = 32
     switches: tuple[float, ...] = (0.8, 0.9)
@@ -117,8 +118,8 @@ class Anneal:
         best = _best(problem, history, proposals)
         return () if best is None else lacking(history, self._pairs(problem, main, best.ending))
 
-    def later(self, problem: Problem) -> Later:
-        """See `mixtures.methods.later`; tails cost themselves, and the longest trunk once."""
+    def remaining(self, problem: Problem) -> RemainingRuns:
+        """Tails cost themselves, and the longest trunk once."""
         wanted, count = self._wanted(problem), len(self.switches)
         parts = [len(range(i, wanted, count)) * (1 - s) for i, s in enumerate(self.switches)]
         tries = self.trials + 1
@@ -126,7 +127,7 @@ class Anneal:
             f"{wanted} tails on one trunk and the main mixture to the end, up to {tries} schedules "
             f"tried, and {self.pairs} pairs of the best with the main mixture"
         )
-        return Later(sum(parts) + self.switches[-1] + 1 + tries + 2 * self.pairs, words)
+        return RemainingRuns(sum(parts) + self.switches[-1] + 1 + tries + 2 * self.pairs, words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

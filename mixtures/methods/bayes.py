@@ -22,18 +22,16 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference import dataset, diagnostics
 from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.inference.remaining_runs import Later
-from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.methods import Method, RemainingRuns, swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
-from cuvee.mixtures.searches import score
 
 
-@register("method", "bayes")
+@register("method")
 @dataclass(frozen=True)
-class Bayes:
+class Bayes(Method):
     """Rounds of runs; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
     Attributes:
@@ -42,6 +40,8 @@ class Bayes:
         rounds: most later rounds.
         ensemble: refits that the next batch is chosen by.
     """
+
+    name = "bayes"
 
     runs: int = 24
     batch: int = 6
@@ -80,10 +80,9 @@ class Bayes:
         fresh = [spec for spec in specs if spec.fingerprint not in known]
         return tuple(fresh[: self.batch - added % self.batch])
 
-    def later(self, problem: Problem) -> Later:
-        """See `mixtures.methods.later`."""
+    def remaining(self, problem: Problem) -> RemainingRuns:
         words = f"up to {self.rounds} rounds of {self.batch}, until they promise no more than noise"
-        return Later(self.rounds * self.batch, words)
+        return RemainingRuns(self.rounds * self.batch, words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
@@ -108,7 +107,7 @@ class Bayes:
             best, _, _ = dataset.compare_laws(laws, found, self.folds, compare_rng)
         chosen = choice.choose_mixture(
             laws[best],
-            score.cheaper(search),
+            search.coarse(),
             found,
             problem.domains.natural[None],
             refits=self.ensemble,

@@ -7,17 +7,15 @@ seeds. The targets are the objective's held-out texts (a task's gradient is not 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cuvee.mixtures.controllers import Controller
-from cuvee.mixtures.controllers.doge import Doge as Rule
+from cuvee.mixtures.controllers.doge import DogeController as Rule
 from cuvee.mixtures.controllers.grape import Grape
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import UnknownName
-from cuvee.mixtures.inference.remaining_runs import Later
-from cuvee.mixtures.methods import controlled, online
+from cuvee.mixtures.methods import Method, RemainingRuns, controlled, online
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
@@ -26,9 +24,9 @@ from cuvee.mixtures.runs import History, RunSpec
 RULES = ("doge", "grape")
 
 
-@register("method", "doge")
+@register("method")
 @dataclass(frozen=True)
-class Doge:
+class Doge(Method):
     """Controlled runs under `doge` or `grape`, from the uniform weights.
 
     Attributes:
@@ -42,8 +40,7 @@ class Doge:
         interval: steps between updates.
     """
 
-    directed: ClassVar[bool] = True
-
+    name = "doge"
     rule: str = "doge"
     seeds: int = 3
     trials: int = 3
@@ -79,9 +76,8 @@ class Doge:
     ) -> tuple[RunSpec, ...]:
         return online.ask(self, problem, history)
 
-    def later(self, problem: Problem) -> Later:
-        """See `mixtures.methods.later`."""
-        return online.later(self)
+    def remaining(self, problem: Problem) -> RemainingRuns:
+        return online.remaining(self)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -12,7 +12,6 @@ the default here is 0.02; a trial of the answer (`mixtures.methods.moving`).
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -20,8 +19,7 @@ from cuvee.mixtures.controllers.group_dro import GroupDRO
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.inference import paired_trial
-from cuvee.mixtures.inference.remaining_runs import Later
-from cuvee.mixtures.methods import controlled
+from cuvee.mixtures.methods import Method, RemainingRuns, controlled
 from cuvee.mixtures.methods.controlled import Answer
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
@@ -29,9 +27,9 @@ from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
 
 
-@register("method", "doremi")
+@register("method")
 @dataclass(frozen=True)
-class DoReMi:
+class DoReMi(Method):
     """Rounds of a reference run and controlled runs.
 
     Attributes:
@@ -45,7 +43,8 @@ class DoReMi:
         interval: its steps between updates.
     """
 
-    directed: ClassVar[bool] = False  # it reads training losses, not the objective
+    name = "doremi"
+    directed = False  # it reads training losses, not the objective
 
     reference: str = "natural"
     rounds: int = 3
@@ -79,13 +78,13 @@ class DoReMi:
             history, controlled.trial(problem, answers[-1].stages, self.trials)
         )
 
-    def later(self, problem: Problem) -> Later:
-        """See `mixtures.methods.later`; each round but the first has a reference run of its own."""
+    def remaining(self, problem: Problem) -> RemainingRuns:
+        """Each round but the first has a reference run of its own."""
         words = (
             f"up to {self.rounds} rounds of {self.seeds} controlled runs, a reference run for each "
             f"after the first, and {self.trials} of the answer"
         )
-        return Later(self.rounds * self.seeds + self.rounds - 1 + self.trials, words)
+        return RemainingRuns(self.rounds * self.seeds + self.rounds - 1 + self.trials, words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

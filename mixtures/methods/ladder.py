@@ -20,7 +20,7 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.designs.anchors import Anchors
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError, UnknownName
-from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.methods import Method, swarm
 from cuvee.mixtures.multiscale import extrapolation
 from cuvee.mixtures.multiscale.steps import LadderStep, step_runs
 from cuvee.mixtures.problem import Problem
@@ -33,9 +33,9 @@ FIELDS = ("size", "tokens", "runs")
 BEST = 3  # one part in this many of a rung's mixtures are the best of the rung before
 
 
-@register("method", "ladder")
+@register("method")
 @dataclass(frozen=True)
-class Ladder:
+class Ladder(Method):
     """Runs of several sizes; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
     Attributes:
@@ -43,6 +43,8 @@ class Ladder:
         rungs: the larger ones, each a mapping of `size`, `tokens` and `runs` (mixtures).
         scaling: scaling laws to be back-tested; one is used if it beats single-scale ranking.
     """
+
+    name = "ladder"
 
     runs: int = 48
     rungs: tuple[Any, ...] = field(default=(), metadata={"unbounded": True})  # tokens are counts
@@ -61,13 +63,18 @@ class Ladder:
         object.__setattr__(self, "scaling", tuple(build("scaling", law) for law in scaling))
         object.__setattr__(self, "rungs", tuple(_rung(value) for value in self.rungs))
 
+    @property
+    def sizes(self) -> tuple[tuple[str, int], ...]:
+        return tuple((size, tokens) for size, tokens, _ in self.rungs)
+
     def steps(self, problem: Problem) -> tuple[LadderStep, ...]:
         """Every rung, the study's own proxy first.
 
         Raises:
             RecipeError: a rung that trains more mixtures than the one before, or one twice.
         """
-        first = LadderStep(problem.proxy.size, problem.proxy.tokens, self.runs)
+        repeats = len(self.anchors) * self.seeds
+        first = LadderStep(problem.proxy.size, problem.proxy.tokens, self.runs, repeats)
         found = (first, *(LadderStep(*values) for values in self.rungs))
         if len({(rung.size, rung.tokens) for rung in found}) < len(found):
             raise RecipeError("a ladder's rungs differ in size or tokens; one is there twice")

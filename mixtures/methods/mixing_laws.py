@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 
 from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.methods import Method, swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
 
 
-@register("method", "mixing_laws")
+@register("method")
 @dataclass(frozen=True)
-class MixingLaws:
+class MixingLaws(Method):
     """One round of runs; its fields are those of `mixtures.methods.swarm.Swarm`."""
+
+    name = "mixing_laws"
 
     runs: int = 32
     design: Any = "dirichlet"

@@ -7,24 +7,22 @@ over that seed's models and trains at its solution. The targets are the objectiv
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from cuvee.mixtures.controllers.mixmin import MixMin as Controller
+from cuvee.mixtures.controllers.mixmin import MixMinController as Controller
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.inference import paired_trial
-from cuvee.mixtures.inference.remaining_runs import Later
-from cuvee.mixtures.methods import controlled
+from cuvee.mixtures.methods import Method, RemainingRuns, controlled
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec, finished_runs
 
 
-@register("method", "mixmin")
+@register("method")
 @dataclass(frozen=True)
-class MixMin:
+class MixMin(Method):
     """Runs on single domains, then the convex problem.
 
     Attributes:
@@ -35,8 +33,7 @@ class MixMin:
         tolerance: fall of the objective, nats per example, below which it ends.
     """
 
-    directed: ClassVar[bool] = True
-
+    name = "mixmin"
     seeds: int = 2
     trials: int = 3
     rate: float = 1.0
@@ -65,10 +62,9 @@ class MixMin:
         stages = controlled.answered(problem, runs, 1).stages
         return controlled.lacking(history, controlled.trial(problem, stages, self.trials))
 
-    def later(self, problem: Problem) -> Later:
-        """See `mixtures.methods.later`."""
+    def remaining(self, problem: Problem) -> RemainingRuns:
         words = f"{self.seeds} runs on mixed sources and {self.trials} of the answer"
-        return Later(self.seeds + self.trials, words)
+        return RemainingRuns(self.seeds + self.trials, words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -7,23 +7,21 @@ schedule in stages) is the answer.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cuvee.mixtures.controllers.exp3 import Exp3
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.inference.remaining_runs import Later
-from cuvee.mixtures.methods import controlled, online
+from cuvee.mixtures.methods import Method, RemainingRuns, controlled, online
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
 
 
-@register("method", "odm")
+@register("method")
 @dataclass(frozen=True)
-class Odm:
+class Odm(Method):
     """Controlled runs under `exp3`, from the natural weights.
 
     Attributes:
@@ -35,7 +33,8 @@ class Odm:
         interval: steps between updates.
     """
 
-    directed: ClassVar[bool] = False  # it reads training losses, not the objective
+    name = "odm"
+    directed = False  # it reads training losses, not the objective
 
     seeds: int = 3
     trials: int = 3
@@ -61,9 +60,8 @@ class Odm:
     ) -> tuple[RunSpec, ...]:
         return online.ask(self, problem, history)
 
-    def later(self, problem: Problem) -> Later:
-        """See `mixtures.methods.later`."""
-        return online.later(self)
+    def remaining(self, problem: Problem) -> RemainingRuns:
+        return online.remaining(self)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -16,7 +16,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import ConstraintError
 from cuvee.mixtures.inference import dataset, diagnostics, evidence_grade
 from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.methods import Method, swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Candidate, Estimate, Recommendation
 from cuvee.mixtures.registry import describe, register
@@ -27,14 +27,16 @@ LAW = (("name", "log_linear"), ("offset", "positive"))
 SEARCH = (("name", "exact"), ("kl_reg", 0.05))
 
 
-@register("method", "olmix")
+@register("method")
 @dataclass(frozen=True)
-class Olmix:
+class Olmix(Method):
     """One round of runs; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
     Attributes:
         only_tried: recommend the best of the mixtures that were run, in place of a search.
     """
+
+    name = "olmix"
 
     runs: int = 64
     design: Any = field(default_factory=lambda: dict(DESIGN))

@@ -9,7 +9,7 @@ import numpy as np
 
 from cuvee.mixtures.controllers import Controller
 from cuvee.mixtures.inference import paired_trial
-from cuvee.mixtures.inference.remaining_runs import Later
+from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.methods import controlled as moving
 from cuvee.mixtures.methods.controlled import Answer
 from cuvee.mixtures.problem import Problem
@@ -63,9 +63,9 @@ def ask(method: Online, problem: Problem, history: History) -> tuple[RunSpec, ..
     return moving.lacking(history, moving.trial(problem, stages, method.trials))
 
 
-def later(method: Online) -> Later:
-    """What follows the controlled runs; see `mixtures.methods.later`."""
-    return Later(method.trials, f"{method.trials} runs of the answer")
+def remaining(method: Online) -> RemainingRuns:
+    """What follows the controlled runs."""
+    return RemainingRuns(method.trials, f"{method.trials} runs of the answer")
 
 
 def answer(method: Online, problem: Problem, history: History) -> Answer:

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 
 from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.methods import swarm
+from cuvee.mixtures.methods import Method, swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
 
 
-@register("method", "regmix")
+@register("method")
 @dataclass(frozen=True)
-class RegMix:
+class RegMix(Method):
     """One round of runs; its fields are those of `mixtures.methods.swarm.Swarm`."""
+
+    name = "regmix"
 
     runs: int = 64
     design: Any = "dirichlet"

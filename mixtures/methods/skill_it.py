@@ -11,17 +11,15 @@ scored while a proxy trains; a graph over tasks is had from `mixtures.skills` al
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cuvee.mixtures import skill_graph
-from cuvee.mixtures.controllers.skill_it import SkillIt as Controller
+from cuvee.mixtures.controllers.skill_it import SkillItController as Controller
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import UnknownName
 from cuvee.mixtures.inference import paired_trial
-from cuvee.mixtures.inference.remaining_runs import Later
-from cuvee.mixtures.methods import controlled
+from cuvee.mixtures.methods import Method, RemainingRuns, controlled
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
@@ -29,9 +27,9 @@ from cuvee.mixtures.runs import History, RunSpec
 from cuvee.mixtures.skill_graph import SkillGraph
 
 
-@register("method", "skill_it")
+@register("method")
 @dataclass(frozen=True)
-class SkillIt:
+class SkillIt(Method):
     """A skill graph and controlled runs on it, from the uniform weights.
 
     Attributes:
@@ -47,8 +45,7 @@ class SkillIt:
         halved: whether off-diagonal edges are halved at each update.
     """
 
-    directed: ClassVar[bool] = True
-
+    name = "skill_it"
     graph: str = "single"
     seeds: int = 3
     trials: int = 3
@@ -80,10 +77,9 @@ class SkillIt:
         stages = controlled.answered(problem, runs, self.stages).stages
         return controlled.lacking(history, controlled.trial(problem, stages, self.trials))
 
-    def later(self, problem: Problem) -> Later:
-        """See `mixtures.methods.later`."""
+    def remaining(self, problem: Problem) -> RemainingRuns:
         words = f"{self.seeds} runs that follow the skill graph and {self.trials} of the answer"
-        return Later(self.seeds + self.trials, words)
+        return RemainingRuns(self.seeds + self.trials, words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator

@@ -9,7 +9,6 @@ one that is named.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError, UnknownName
 from cuvee.mixtures.inference import paired_trial
 from cuvee.mixtures.inference.weight_warnings import unit_warnings
-from cuvee.mixtures.methods import controlled
+from cuvee.mixtures.methods import Method, controlled
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
@@ -28,9 +27,9 @@ from cuvee.mixtures.simplex import temper
 KINDS = ("natural", "uniform", "temperature", "unimax")
 
 
-@register("method", "static")
+@register("method")
 @dataclass(frozen=True)
-class Static:
+class Static(Method):
     """Baselines under a few seeds.
 
     Attributes:
@@ -40,7 +39,8 @@ class Static:
         trials: seeds of every mixture.
     """
 
-    directed: ClassVar[bool] = False  # none of the mixtures was made for the objective
+    name = "static"
+    directed = False  # none of the mixtures was made for the objective
 
     choose: str = "best"
     temperature: float = 0.5

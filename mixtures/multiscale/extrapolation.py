@@ -40,7 +40,7 @@ from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
 from cuvee.mixtures.runs import Failed, History, Stage, finished_runs, score_table
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
-from cuvee.mixtures.searches import Search, score
+from cuvee.mixtures.searches import Search
 
 REFITS = 20  # of a scaling law, behind the intervals on shares
 NAMES = ("recommended", "natural", "uniform", "best observed")
@@ -191,7 +191,7 @@ def _by_law(
 ) -> Recommendation:
     """The answer of a scaling law at full scale, in place of the single-scale draft."""
     fit_rng, boot_rng, search_rng, whole_rng = rng.spawn(4)
-    coarse = cast(Scaling, score.cheaper(law))
+    coarse = law.coarse()
     fitted = coarse.fit(scales.narrow, fit_rng).at(*scales.full)
     again = []
     for child in boot_rng.spawn(ladder.refits or REFITS):

@@ -10,36 +10,38 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference.optimum import refit_interval
-from cuvee.mixtures.methods.ladder import Ladder
 from cuvee.mixtures.multiscale import extrapolation
+from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs import History
-from cuvee.mixtures.searches import score
+from cuvee.mixtures.scaling import Scaling
 
 Gains = Mapping[str, Estimate]
 
 
 def gains_at(
-    ladder: Ladder,
+    law: Scaling,
+    steps: Sequence[LadderStep],
     problem: Problem,
     history: History,
-    law: str,
     *,
     points: Mapping[str, Array],
     scales: Sequence[tuple[int, int]],
     rng: np.random.Generator,
+    refits: int | None = None,
 ) -> tuple[Gains, ...]:
     """Predicted gain of the first mixture over each of the others, scale by scale.
 
     Args:
-        ladder: the method that was used.
+        law: the scaling law that the answer rests on.
+        steps: of the ladder, the smallest first.
         problem: what was to be chosen.
         history: outcomes of its runs.
-        law: name of the scaling law that its answer rests on.
         points: (K,) mixtures by name; the first is the one whose gain is told.
         scales: (parameters, tokens) of each.
         rng: of the resampled runs; the interval is that of their refits.
+        refits: how many; None: `extrapolation.REFITS`.
 
     Returns:
         For each scale the gains by name, in units of the objective.
@@ -47,13 +49,12 @@ def gains_at(
     Raises:
         EvidenceError: the runs do not suffice for the law.
     """
-    evidence = extrapolation.scale_data(problem, history, ladder.steps(problem))
-    form = next(found for found in ladder.scaling if found.name == law)
-    coarse = score.cheaper(form)
+    evidence = extrapolation.scale_data(problem, history, tuple(steps))
+    coarse = law.coarse()
     fit_rng, boot_rng = rng.spawn(2)
     fits = [coarse.fit(evidence.narrow, fit_rng)] + [
         coarse.fit(evidence.narrow.resample(child), child)
-        for child in boot_rng.spawn(ladder.refits or extrapolation.REFITS)
+        for child in boot_rng.spawn(refits or extrapolation.REFITS)
     ]
     W = np.array(list(points.values()))
     told = []

@@ -20,11 +20,13 @@ class LadderStep:
         size: a step of the ladder.
         tokens: per run.
         runs: mixtures.
+        repeats: runs beside these, which repeat mixtures over seeds.
     """
 
     size: str
     tokens: int
     runs: int
+    repeats: int = 0
 
 
 def at_step(problem: Problem, rung: LadderStep) -> Problem:

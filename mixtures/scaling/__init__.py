@@ -9,9 +9,10 @@ Laws count, the exponents found on models this small are biased (Pearce and Song
 2406.12907): embeddings are most of a proxy of a million parameters.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -188,17 +189,28 @@ class FittedScaling(Protocol):
 
 
 class Scaling(Protocol):
-    """A scaling law without parameters: it cannot predict. Its fields are its hyper-parameters."""
+    """A scaling law without parameters: it cannot predict. Its fields are its hyper-parameters.
+
+    Attributes:
+        name: in recipes.
+    """
+
+    name: ClassVar[str]
+
+    def coarse(self) -> Self:
+        """A cheaper variant, for refits; itself where there is none."""
+        return self
 
     @property
+    @abstractmethod
     def sizes(self) -> int:
         """Fewest distinct parameter counts from which it can be fitted."""
-        ...
 
+    @abstractmethod
     def rows(self, domains: int) -> int:
         """Fewest runs from which it can be fitted to K domains."""
-        ...
 
+    @abstractmethod
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedScaling:
         """Fit all targets.
 
@@ -206,7 +218,6 @@ class Scaling(Protocol):
             EvidenceError: fewer sizes than `sizes` or runs than `rows(K)`; says how many are
                 needed.
         """
-        ...
 
 
 @dataclass(frozen=True, eq=False)

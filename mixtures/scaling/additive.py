@@ -16,7 +16,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.scaling import ScalingRuns, equations
+from cuvee.mixtures.scaling import Scaling, ScalingRuns, equations
 from cuvee.mixtures.scaling.equations import Equation, FittedEquation
 
 RATE = 0.3  # where a and b are drawn to: 0.34 and 0.28 in Hoffmann et al. 2022
@@ -24,14 +24,16 @@ PARTS = ((0.5, 0.2, 0.5), (0.2, 0.5, 0.5), (0.5, 0.3, 0.2), (0.7, 0.1, 1.0))
 # starts: E and the mixture's term as parts of the mean score, and g
 
 
-@register("scaling", "additive")
+@register("scaling")
 @dataclass(frozen=True)
-class AdditiveScaling:
+class AdditiveScaling(Scaling):
     """The law without parameters.
 
     Attributes:
         draws: bootstrap refits behind the deviations.
     """
+
+    name = "additive"
 
     draws: int = 20
 

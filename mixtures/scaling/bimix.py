@@ -17,20 +17,22 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.scaling import ScalingRuns, additive, equations
+from cuvee.mixtures.scaling import Scaling, ScalingRuns, additive, equations
 from cuvee.mixtures.scaling.equations import Equation, FittedEquation
 
 STARTS = ((0.3, 1e-2), (0.1, 1e-2), (0.3, 1e-1))  # of (exponent of a share, e)
 
 
-@register("scaling", "bimix")
+@register("scaling")
 @dataclass(frozen=True)
-class BiMixScaling:
+class BiMixScaling(Scaling):
     """The law without parameters.
 
     Attributes:
         draws: bootstrap refits behind the deviations.
     """
+
+    name = "bimix"
 
     draws: int = 20
 

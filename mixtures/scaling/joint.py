@@ -15,20 +15,22 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.scaling import ScalingRuns, additive, equations
+from cuvee.mixtures.scaling import Scaling, ScalingRuns, additive, equations
 from cuvee.mixtures.scaling.equations import Equation, FittedEquation
 
 APART = 0.7  # prior deviation of a domain's log A_i or log B_i
 
 
-@register("scaling", "joint")
+@register("scaling")
 @dataclass(frozen=True)
-class JointScaling:
+class JointScaling(Scaling):
     """The law without parameters.
 
     Attributes:
         draws: bootstrap refits behind the deviations.
     """
+
+    name = "joint"
 
     draws: int = 20
 

@@ -25,7 +25,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, least_squares
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.scaling import ScalingRuns, require_runs
+from cuvee.mixtures.scaling import Scaling, ScalingRuns, require_runs
 
 POINTS = 3  # of a series, to which an asymptote, an amplitude and a tied exponent are fitted
 OFF_PATH = 2.0  # most by which wanted tokens may differ from the ladder's path without a step law
@@ -33,15 +33,17 @@ RATES = (0.01, 3.0)  # exponents tried
 HUBER = 3.0
 
 
-@register("scaling", "nested")
+@register("scaling")
 @dataclass(frozen=True)
-class Nested:
+class Nested(Scaling):
     """The laws without parameters.
 
     Attributes:
         law: of mixtures, fitted to the extrapolated losses.
         draws: bootstrap samples of the mixtures behind the deviation of an extrapolation.
     """
+
+    name = "nested"
 
     law: Any = "saturating_power"
     draws: int = 20

@@ -27,15 +27,17 @@ PUBLISHED = 15.39
 TRIED = (1.0, 2.0, 4.0, 8.0, PUBLISHED, 30.0)
 
 
-@register("scaling", "repeated")
+@register("scaling")
 @dataclass(frozen=True)
-class Repeated:
+class Repeated(Scaling):
     """The wrapped law without parameters.
 
     Attributes:
         law: the scaling law in effective tokens.
         worth: r, the repeats after which more are worth little; 0 chooses it by the fit.
     """
+
+    name = "repeated"
 
     law: Any = "additive"
     worth: float = PUBLISHED
@@ -54,7 +56,7 @@ class Repeated:
 
     def coarse(self) -> "Repeated":
         """The same with the wrapped law's cheaper variant, for refits."""
-        law = self.law.coarse() if hasattr(self.law, "coarse") else self.law
+        law = self.law.coarse()
         return replace(self, law=law)
 
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> "FittedRepeated":

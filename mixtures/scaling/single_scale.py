@@ -16,19 +16,21 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, default
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.scaling import ScalingRuns, require_runs
+from cuvee.mixtures.scaling import Scaling, ScalingRuns, require_runs
 
 MIXTURES = 2  # distinct mixtures per domain from which a size is ranked
 
 
-@register("scaling", "single_scale")
+@register("scaling")
 @dataclass(frozen=True)
-class SingleScale:
+class SingleScale(Scaling):
     """The ranking without data.
 
     Attributes:
         law: of mixtures; the default law unless named.
     """
+
+    name = "single_scale"
 
     law: Any = default.NAME
 

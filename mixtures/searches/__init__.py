@@ -1,6 +1,7 @@
 """Searches: from a fitted law to the best mixture. One file each."""
 
-from typing import Protocol
+from abc import abstractmethod
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -10,8 +11,21 @@ from cuvee.mixtures.problem import Problem
 
 
 class Search(Protocol):
-    """Finds the mixture of the lowest predicted objective; its fields are hyper-parameters."""
+    """Finds the mixture of the lowest predicted objective; its fields are hyper-parameters.
 
+    Attributes:
+        name: in recipes.
+        convex_only: whether it takes only laws of the form c + exp(A.w).
+    """
+
+    name: ClassVar[str]
+    convex_only: ClassVar[bool] = False
+
+    def coarse(self) -> Self:
+        """A cheaper variant, for refits; itself where there is none."""
+        return self
+
+    @abstractmethod
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
     ) -> Array:
@@ -29,4 +43,3 @@ class Search(Protocol):
         Raises:
             RecipeError: the search cannot handle this law or objective; says which can.
         """
-        ...

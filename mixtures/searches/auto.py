@@ -12,18 +12,20 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.laws import FittedLaw
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.searches import score
+from cuvee.mixtures.searches import Search, score
 
 
-@register("search", "auto")
+@register("search")
 @dataclass(frozen=True)
-class Auto:
+class Auto(Search):
     """Two searches, and the choice between them by the form of the law.
 
     Attributes:
         convex: the search for laws of the form `c + exp(A.w)`.
         otherwise: the search for all others.
     """
+
+    name = "auto"
 
     convex: Any = "exact"
     otherwise: Any = "simulate"
@@ -34,9 +36,7 @@ class Auto:
 
     def coarse(self) -> "Auto":
         """The same choice with cheaper searches, for refits."""
-        return replace(
-            self, convex=score.cheaper(self.convex), otherwise=score.cheaper(self.otherwise)
-        )
+        return replace(self, convex=self.convex.coarse(), otherwise=self.otherwise.coarse())
 
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator

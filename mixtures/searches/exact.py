@@ -25,22 +25,24 @@ from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.laws import FittedLaw
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.searches import score
+from cuvee.mixtures.searches import Search, score
 from cuvee.mixtures.searches.convex import Program
 
 SUPPORTS = 200
 ZERO = 1e-9  # shares below it are a solver's rounding
 
 
-@register("search", "exact")
+@register("search")
 @dataclass(frozen=True)
-class Exact:
+class Exact(Search):
     """The optimum of a convex law.
 
     Attributes:
         kl_reg: price of leaving the natural shares, bits per byte per nat of KL.
         starts: starting points; one suffices but for rounding.
     """
+
+    name = "exact"
 
     kl_reg: float = 0.0
     starts: int = 3

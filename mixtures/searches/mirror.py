@@ -21,16 +21,16 @@ from cuvee.mixtures.laws import FittedLaw
 from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.searches import score
+from cuvee.mixtures.searches import Search, score
 
 STEP = 1e-3  # h: small against any share that matters, large against rounding
 PRICE = 20.0  # of a broken floor while descending; the answer itself keeps the floors
 LEAST = 1e-6  # step at which a descent has ended
 
 
-@register("search", "mirror")
+@register("search")
 @dataclass(frozen=True)
-class Mirror:
+class Mirror(Search):
     """Descent from several starts; the best mixture seen is the answer.
 
     Attributes:
@@ -38,6 +38,8 @@ class Mirror:
         starts: starting points: natural, the set's centre, then the best of random draws.
         draws: random feasible mixtures looked at.
     """
+
+    name = "mirror"
 
     steps: int = 150
     starts: int = 4

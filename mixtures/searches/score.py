@@ -3,16 +3,17 @@
 import dataclasses
 import typing
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from cuvee.mixtures import ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError, RecipeError
-from cuvee.mixtures.laws import Exponential, FittedLaw
+from cuvee.mixtures.laws import Exponential, FittedLaw, Law
 from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.searches import Search
 
 
 def exponential(law: FittedLaw) -> Exponential | None:
@@ -59,13 +60,13 @@ def best_or_natural(law: FittedLaw, found: Array, problem: Problem, form: Shape)
     return best_point(law, np.stack([found, natural]), form)
 
 
-def check_laws(search: Any, laws: Sequence[Any]) -> None:
-    """Hold laws to what a search takes, if it says so (`convex_only`), before anything is trained.
+def check_laws(search: Search, laws: Sequence[Law]) -> None:
+    """Hold laws to what a search takes (`convex_only`), before anything is trained.
 
     Raises:
         RecipeError: a law that is known not to be a sum of exponentials, for a search of those.
     """
-    for law in laws if getattr(search, "convex_only", False) else ():
+    for law in laws if search.convex_only else ():
         fitted = typing.get_type_hints(type(law).fit).get("return")
         names = (
             {f.name for f in dataclasses.fields(fitted)} if dataclasses.is_dataclass(fitted) else ()
@@ -75,8 +76,3 @@ def check_laws(search: Any, laws: Sequence[Any]) -> None:
                 f"the search {search.name!r} needs laws of the form c + exp(A.w), and {law.name!r} "
                 "is none: use the search `auto` or `simulate`, or the law `log_linear`"
             )
-
-
-def cheaper(part: Any) -> Any:
-    """A search's or law's cheaper variant for refits, if it has one."""
-    return part.coarse() if hasattr(part, "coarse") else part

@@ -24,16 +24,16 @@ from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import FittedLaw
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.searches import score
+from cuvee.mixtures.searches import Search, score
 
 COARSE = 10  # times fewer draws for refits, of which there are many
 CHUNK = 20_000  # mixtures predicted at once: bounds the memory, not the result
 NEARER = (1.0, 4.0, 16.0, 64.0)  # times the strength, until enough draws keep the floors
 
 
-@register("search", "simulate")
+@register("search")
 @dataclass(frozen=True)
-class Simulate:
+class Simulate(Search):
     """Mean of the top draws by predicted objective; works with any law and objective.
 
     Attributes:
@@ -42,6 +42,8 @@ class Simulate:
         temperature: exponent on the natural shares.
         strength: concentration of the Dirichlet.
     """
+
+    name = "simulate"
 
     draws: int = 25_000
     top: int = 32

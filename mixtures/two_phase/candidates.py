@@ -234,10 +234,10 @@ def best_decay(
         for switch in tried.switches
     }
     switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
-    coarse = score.cheaper(search)
+    coarse = search.coarse()
     others = [
         tried.chosen(model, switch, coarse, np.random.default_rng(seed))[0]
-        for model in bootstrap_fits(score.cheaper(law), sample, count, boot_rng)
+        for model in bootstrap_fits(law.coarse(), sample, count, boot_rng)
     ]
     refit_tails = np.array(others).reshape(-1, len(tried.main))
     none = np.empty((0, len(tried.main)))

@@ -152,7 +152,7 @@ def best_joint(
     switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
     d, gain = found[switch]
     main, tail = _split(d)
-    models = bootstrap_fits(score.cheaper(law), sample, count, boot_rng)
+    models = bootstrap_fits(law.coarse(), sample, count, boot_rng)
     others = np.array([_split(chosen(model, switch)[0]) for model in models])
     others = others.reshape(-1, 2, len(main))
     tails_law = tried.sample.fit(law, np.arange(len(tried.runs)), np.random.default_rng(seed))

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def _parameters(size: int, count: int, seed: int) -> tuple[Array, Array]:
     return offsets, exponents
 
 
-@register("world", "additive")
+@register("world")
 @dataclass(frozen=True)
 class Additive(Answers):
     """The log-linear truth `y_m = c_m + exp(A_m . w)`, without noise.
@@ -33,6 +34,8 @@ class Additive(Answers):
         count: M targets.
         seed: of the parameters.
     """
+
+    name: ClassVar[str] = "additive"
 
     size: int = 5
     count: int = 4

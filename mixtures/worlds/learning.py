@@ -10,6 +10,7 @@ order of training does not matter, and a schedule is as good as its mean.
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def _parameters(size: int, transfer: float, seed: int) -> tuple[Array, Array, Ar
     return floor, scale, power, related
 
 
-@register("world", "learning")
+@register("world")
 @dataclass(frozen=True)
 class Learning(Answers):
     """K domains that are also the K targets, without noise.
@@ -41,6 +42,8 @@ class Learning(Answers):
         rate: r, how far the whole run goes down the curves.
         seed: of the parameters.
     """
+
+    name: ClassVar[str] = "learning"
 
     size: int = 5
     transfer: float = 0.8

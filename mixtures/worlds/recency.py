@@ -12,7 +12,7 @@ to the end is better than every static mixture, and its optimum is a small smoot
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
@@ -29,7 +29,7 @@ from cuvee.mixtures.worlds.learning import Learning
 STARTS = 20  # of the search for the optimum
 
 
-@register("world", "recency")
+@register("world")
 @dataclass(frozen=True)
 class Recency(truth.Around):
     """A world in which every other domain is forgotten, at rate `rate`. It must be the outermost.
@@ -38,6 +38,8 @@ class Recency(truth.Around):
         world: what is wrapped.
         rate: r of the domains with an even number; 0 for the others.
     """
+
+    name: ClassVar[str] = "recency"
 
     world: Any = field(default_factory=Learning)
     rate: float = 2.0

@@ -11,6 +11,7 @@ teach it most in the end, so that the best mixture moves as N and D grow.
 
 import functools
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def parameters(size: int, count: int, moves: float, seed: int) -> Truth:
     )
 
 
-@register("world", "scaled")
+@register("world")
 @dataclass(frozen=True)
 class Scaled(Answers):
     """The joint law's truth, without noise.
@@ -78,6 +79,8 @@ class Scaled(Answers):
         tokens: of the run; 0 is the world's usual.
         seed: of the parameters.
     """
+
+    name: ClassVar[str] = "scaled"
 
     size: int = 5
     count: int = 3

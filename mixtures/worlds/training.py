@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.controllers import Controller, ControllerEvidence, Mixes, State, load_controller
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, load_controller
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.runs import RunSpec
@@ -92,7 +92,7 @@ class _Run:
         noise = NOISE * self.chance.standard_normal(len(weights))
         seen = losses(self.world, self.corpus, self.exposure, self.spec.tokens) + noise
         products = self._products() if self.controller.gradients else ()
-        likelihoods = self._likelihoods() if isinstance(self.controller, Mixes) else ()
+        likelihoods = self._likelihoods() if self.controller.mixes else ()
         over = np.maximum(seen - self._reference(), 0.0) if self.controller.compares else None
         return ControllerEvidence(
             step=step,

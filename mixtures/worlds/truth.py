@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from scipy.optimize import minimize
@@ -23,6 +23,8 @@ RUN_TOKENS = 500_000  # of a proxy
 
 class World(Protocol):
     """A truth over mixtures of `size` domains for `count` targets. Its fields are its nature."""
+
+    name: ClassVar[str]
 
     @property
     def size(self) -> int:

@@ -1,7 +1,7 @@
 """Worlds around a world: synergies, noise that is not the same everywhere, and repetition."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from cuvee.mixtures.worlds.additive import Additive
 from cuvee.mixtures.worlds.truth import Around
 
 
-@register("world", "interacting")
+@register("world")
 @dataclass(frozen=True)
 class Interacting(Around):
     """Pairs of domains that help each other: `y_m -= strength * s_mij w_i w_j`, s in [0, 1].
@@ -22,6 +22,8 @@ class Interacting(Around):
         strength: bits per byte; a pair at one half each gains up to a quarter of it.
         seed: of the pairs.
     """
+
+    name: ClassVar[str] = "interacting"
 
     world: Any = field(default_factory=Additive)
     strength: float = 1.0
@@ -37,7 +39,7 @@ class Interacting(Around):
         return np.asarray(self.world.truth(W, epochs) - self.strength * synergy, dtype=np.float64)
 
 
-@register("world", "noisy")
+@register("world")
 @dataclass(frozen=True)
 class Noisy(Around):
     """Noise over seeds that grows towards the corners: `sd * (1 + spread * max_k w_k)`.
@@ -47,6 +49,8 @@ class Noisy(Around):
         sd: standard deviation, bits per byte.
         spread: how much noisier a single domain is; 0 is the same noise everywhere.
     """
+
+    name: ClassVar[str] = "noisy"
 
     world: Any = field(default_factory=Additive)
     sd: float = 0.01
@@ -62,7 +66,7 @@ class Noisy(Around):
         return np.asarray(np.hypot(self.world.noise(W), own), dtype=np.float64)
 
 
-@register("world", "repeating")
+@register("world")
 @dataclass(frozen=True)
 class Repeating(Around):
     """Repetition that hurts: `y_m += price * sum_k w_k max(0, log2(epochs_k / free))`.
@@ -72,6 +76,8 @@ class Repeating(Around):
         price: bits per byte per doubling beyond the free passes, for a run of one domain.
         free: passes that cost nothing.
     """
+
+    name: ClassVar[str] = "repeating"
 
     world: Any = field(default_factory=Additive)
     price: float = 0.2

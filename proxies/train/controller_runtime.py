@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cuvee.mixtures.controllers import Controller, ControllerEvidence, Mixes, State, load_controller
+from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, load_controller
 from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError
 from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies.data.stream import Stream
@@ -83,7 +83,7 @@ class ControllerRuntime:
             names = c.targets(spec.domains) if c else ()
             self.states.append(state)
             self.moved.append([])
-            count = EXAMPLES if isinstance(c, Mixes) else WINDOWS
+            count = EXAMPLES if c is not None and c.mixes else WINDOWS
             self.windows.append(held_out_windows(corpus, names, context, count) if names else None)
             if state is not None:
                 self._apply(len(self.moved) - 1, 0, stream)
@@ -131,7 +131,7 @@ class ControllerRuntime:
                 continue
             drawn = [int(n) for n in count[k]]
             compared = self._compared(model, k, step) if c.gradients else gradients.NOTHING
-            likelihoods = self._mixed(k, c) if isinstance(c, Mixes) else ()
+            likelihoods = self._mixed(k, c) if c.mixes else ()
             unmeasured = c.gradients or bool(likelihoods)
             found = ControllerEvidence(
                 step=step,
@@ -192,7 +192,7 @@ class ControllerRuntime:
         targets = windows[:, : gradients.WINDOWS]
         return self.probes[size].compare(model, k, texts, targets)
 
-    def _mixed(self, k: int, c: Mixes) -> tuple[tuple[float, ...], ...]:
+    def _mixed(self, k: int, c: Controller) -> tuple[tuple[float, ...], ...]:
         """Log-probability of every held-out window under every source model (n, K)."""
         windows = self.windows[k]
         if windows is None:

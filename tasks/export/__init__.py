@@ -1,6 +1,6 @@
 """Exports: a recommendation in the syntax of the trainer that will consume it.
 
-A format is one file here: a frozen dataclass under `@register("export", name)` whose fields are its
+A format is one file here: a frozen dataclass under `@register("export")` whose fields are its
 options and whose `files` is a pure function from an `ExportSpec` to file contents. Shares of a
 recommendation are shares of tokens. A format says in `unit` what its trainer takes a weight for,
 and converts; what its trainer cannot express it refuses, with the way out.
@@ -17,14 +17,14 @@ from cuvee.tasks.export.specification import ExportSpec as ExportSpec
 KIND = "export"
 TOKENS, DOCUMENTS, SEQUENCES = "tokens", "documents", "sequences of equal length"
 
-registry.admit(KIND, __name__)
+registry.admit(KIND, __name__, "ExportFormat")
 
 
 class ExportFormat(Protocol):
     """A trainer's syntax.
 
     Attributes:
-        name: in recipes; set by `register`.
+        name: in recipes.
         unit: what the trainer takes a weight for.
         staged: whether its syntax has stages.
         needs: of "paths" (one or more of every domain), "path" (exactly one), "tokens",

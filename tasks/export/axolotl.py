@@ -23,7 +23,7 @@ from cuvee.tasks.export.documents import check_field, document_source
 from cuvee.tasks.export.literal import yaml_text
 
 
-@register(KIND, "axolotl")
+@register(KIND)
 @dataclass(frozen=True)
 class Axolotl:
     """Data sets for Axolotl.
@@ -32,6 +32,8 @@ class Axolotl:
         type: of the data sets; "completion" trains on plain text.
         field: the column with the text, or columns by domain; by default those of the study.
     """
+
+    name: ClassVar[str] = "axolotl"
 
     type: str = "completion"
     field: str | Mapping[str, str] = ""

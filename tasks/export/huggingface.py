@@ -41,7 +41,7 @@ def build(buffer_size: int = 10_000) -> IterableDataset:
 )
 
 
-@register(KIND, "huggingface")
+@register(KIND)
 @dataclass(frozen=True)
 class HuggingFace:
     """A stream of `interleave_datasets`.
@@ -49,6 +49,8 @@ class HuggingFace:
     Attributes:
         field: the column with the text, or columns by domain; by default those of the study.
     """
+
+    name: ClassVar[str] = "huggingface"
 
     field: str | Mapping[str, str] = ""
     staged: ClassVar[bool] = False

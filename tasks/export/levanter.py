@@ -31,7 +31,7 @@ AT_ONCE = 2048  # blocks that are tried together
 SURE = 4.0  # standard deviations of a block that breaks off: there are many blocks to choose from
 
 
-@register(KIND, "levanter")
+@register(KIND)
 @dataclass(frozen=True)
 class Levanter:
     """The data part of a Levanter configuration.
@@ -41,6 +41,8 @@ class Levanter:
         cache_dir: where Levanter keeps tokenized data, or "" likewise.
         field: the key of the text, or keys by domain; by default those of the study.
     """
+
+    name: ClassVar[str] = "levanter"
 
     tokenizer: str = ""
     cache_dir: str = ""

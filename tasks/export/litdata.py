@@ -73,7 +73,7 @@ def build(**options: object) -> DealtStreamingDataset:
 )
 
 
-@register(KIND, "litdata")
+@register(KIND)
 @dataclass(frozen=True)
 class LitData:
     """A combined stream of LitData.
@@ -81,6 +81,8 @@ class LitData:
     Attributes:
         samples: what a sample is: "packed" sequences, or "documents".
     """
+
+    name: ClassVar[str] = "litdata"
 
     samples: str = PACKED
     staged: ClassVar[bool] = False

@@ -27,11 +27,12 @@ SPLIT = "100,0,0"
 SURPLUS = 1.005  # samples that Megatron indexes of a prefix, over those it plans to draw
 
 
-@register(KIND, "megatron")
+@register(KIND)
 @dataclass(frozen=True)
 class Megatron:
     """Blends for Megatron-LM and NeMo; prefixes are paths without `.bin` and `.idx`."""
 
+    name: ClassVar[str] = "megatron"
     staged: ClassVar[bool] = True
     unit: ClassVar[str] = SEQUENCES
     needs: ClassVar[frozenset[str]] = frozenset({"path"})

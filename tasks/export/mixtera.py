@@ -46,7 +46,7 @@ def build() -> StaticMixture | MixtureSchedule:
 '''
 
 
-@register(KIND, "mixtera")
+@register(KIND)
 @dataclass(frozen=True)
 class Mixtera:
     """A mixture of Mixtera.
@@ -55,6 +55,8 @@ class Mixtera:
         property: of the samples, by whose value domains are told apart.
         chunk_size: instances in a chunk; by default the fewest of `CHUNKS` that meet the shares.
     """
+
+    name: ClassVar[str] = "mixtera"
 
     property: str = "domain"
     chunk_size: int | None = None

@@ -21,7 +21,7 @@ from cuvee.tasks.export.literal import yaml_text
 PACKED = "packed"
 
 
-@register(KIND, "mosaic")
+@register(KIND)
 @dataclass(frozen=True)
 class Mosaic:
     """Streams for MosaicML Streaming and LLM Foundry.
@@ -30,6 +30,8 @@ class Mosaic:
         samples: what a sample of the shards is: "packed" sequences, or "documents".
         split: subfolder of every stream, or "".
     """
+
+    name: ClassVar[str] = "mosaic"
 
     samples: str = PACKED
     split: str = ""

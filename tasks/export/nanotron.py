@@ -20,7 +20,7 @@ from cuvee.tasks.export.delivery import MORE, check_noise, dealt_greedily, sampl
 from cuvee.tasks.export.literal import yaml_text
 
 
-@register(KIND, "nanotron")
+@register(KIND)
 @dataclass(frozen=True)
 class Nanotron:
     """Data stages for nanotron; paths are folders of tokenized Nanosets.
@@ -28,6 +28,8 @@ class Nanotron:
     Attributes:
         workers: processes that load data.
     """
+
+    name: ClassVar[str] = "nanotron"
 
     workers: int = 1
     staged: ClassVar[bool] = True

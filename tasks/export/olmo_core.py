@@ -22,11 +22,12 @@ from cuvee.tasks.export.literal import yaml_text
 SLACK = 1.01  # whole sequences of every path, and the last batch, need a little more
 
 
-@register(KIND, "olmo_core")
+@register(KIND)
 @dataclass(frozen=True)
 class OlmoCore:
     """Sources for OLMo-core; paths are `.npy` files or globs of them."""
 
+    name: ClassVar[str] = "olmo_core"
     staged: ClassVar[bool] = False
     unit: ClassVar[str] = TOKENS
     needs: ClassVar[frozenset[str]] = frozenset({"paths", "counts", "filled"})

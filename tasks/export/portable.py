@@ -77,10 +77,12 @@ class Whole:
         return spec.wanted
 
 
-@register(KIND, "json")
+@register(KIND)
 @dataclass(frozen=True)
 class Json(Whole):
     """The whole as JSON."""
+
+    name: ClassVar[str] = "json"
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         return {
@@ -88,22 +90,26 @@ class Json(Whole):
         }
 
 
-@register(KIND, "yaml")
+@register(KIND)
 @dataclass(frozen=True)
 class Yaml(Whole):
     """The whole as YAML."""
+
+    name: ClassVar[str] = "yaml"
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         return {"mixture.yaml": yaml_text(portable_content(spec))}
 
 
-@register(KIND, "csv")
+@register(KIND)
 @dataclass(frozen=True)
 class Csv(Whole):
     """A row per stage and domain; paths are a list in JSON.
 
     A name that a spreadsheet would take for a formula gets an apostrophe in front.
     """
+
+    name: ClassVar[str] = "csv"
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         text = io.StringIO()

@@ -80,7 +80,7 @@ DATALOADER = InterleavedHuggingFaceTextDataLoader.Config(
 )
 
 
-@register(KIND, "torchtitan")
+@register(KIND)
 @dataclass(frozen=True)
 class TorchTitan:
     """A data loader of torchtitan.
@@ -88,6 +88,8 @@ class TorchTitan:
     Attributes:
         field: the column with the text, or columns by domain; by default those of the study.
     """
+
+    name: ClassVar[str] = "torchtitan"
 
     field: str | Mapping[str, str] = ""
     staged: ClassVar[bool] = False

@@ -10,7 +10,7 @@ import pytest
 
 from cuvee import mixtures
 from cuvee.mixtures import registry, simplex
-from cuvee.mixtures.controllers import ControllerEvidence, Mixes, dump_controller, load_controller
+from cuvee.mixtures.controllers import ControllerEvidence, dump_controller, load_controller
 from cuvee.mixtures.registry import build, describe, names
 
 SKILLS = ("red", "green", "blue", "black")
@@ -48,8 +48,8 @@ def evidence(controller, state, domains, size="usual", seed=0):
         else (),
         norms=tuple(values[name] for name in domains) if controller.gradients else (),
         rate=0.01,
-        likelihoods=tuple(map(tuple, examples)) if isinstance(controller, Mixes) else (),
-        lengths=(1, 1, 1) if isinstance(controller, Mixes) else (),
+        likelihoods=tuple(map(tuple, examples)) if controller.mixes else (),
+        lengths=(1, 1, 1) if controller.mixes else (),
     )
 
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from cuvee.mixtures.controllers import ControllerEvidence, ado, even_steps
-from cuvee.mixtures.controllers.ado import Ado
-from cuvee.mixtures.controllers.aioli import Aioli, linear_dynamics
-from cuvee.mixtures.controllers.doge import Doge
+from cuvee.mixtures.controllers.ado import AdoController
+from cuvee.mixtures.controllers.aioli import AioliController, linear_dynamics
+from cuvee.mixtures.controllers.doge import DogeController
 from cuvee.mixtures.controllers.exp3 import Exp3, exploration_rate
 from cuvee.mixtures.controllers.grape import Grape
 from cuvee.mixtures.controllers.group_dro import GroupDRO
-from cuvee.mixtures.controllers.mixmin import MixMin
-from cuvee.mixtures.controllers.skill_it import SkillIt
+from cuvee.mixtures.controllers.mixmin import MixMinController
+from cuvee.mixtures.controllers.skill_it import SkillItController
 from cuvee.mixtures.errors import RecipeError
 
 TWO, EVEN = ("a", "b"), (0.5, 0.5)
@@ -44,7 +44,7 @@ GRAPH = {"graph": ((1.0, 0.5), (0.0, 1.0)), "evaluated": ("x", "y"), "rate": mat
 
 
 def skill_it_weights(held_out, **fields):
-    controller = SkillIt(**GRAPH, **fields)
+    controller = SkillItController(**GRAPH, **fields)
     state = controller.start(TWO, EVEN, 60)
     for losses in held_out:
         state = controller.update(state, evidence(state["due"], held_out=losses))
@@ -136,7 +136,7 @@ def rounds_of(controller, dynamics):
 def test_aioli_by_hand():
     """Catches a moving average of weights, and one whose two parts are exchanged."""
     dynamics = [np.diag([2.0, 1.0]), np.diag([0.0, 3.0])]
-    controller = Aioli(evaluated=("x", "y"), rounds=2, one_hot=0.75)
+    controller = AioliController(evaluated=("x", "y"), rounds=2, one_hot=0.75)
     first, second = rounds_of(controller, dynamics)
     # colsum (2/3, 1/3): 1 / (1 + exp(-1/3)) = 0.582570
     assert first["weights"][0] == pytest.approx(0.582570, abs=1e-6)
@@ -151,7 +151,7 @@ def test_aioli_by_hand():
 
 def test_aioli_probes_every_domain_within_its_part_of_the_run():
     """Catches a probe that is skipped, and probes that take more steps than they may."""
-    controller = Aioli(rounds=2, sweeps=2, probe=0.4)
+    controller = AioliController(rounds=2, sweeps=2, probe=0.4)
     state, probed = controller.start(TWO, EVEN, 100), []
     while state["due"] < 100:
         state = controller.update(state, evidence(state["due"], held_out=(1.0, 1.0)))
@@ -163,9 +163,9 @@ def test_aioli_probes_every_domain_within_its_part_of_the_run():
 
 def test_aioli_says_when_a_run_is_too_short():
     with pytest.raises(RecipeError, match="2 domains 4 times within 40% of 10 steps"):
-        Aioli().start(TWO, EVEN, 10)
+        AioliController().start(TWO, EVEN, 10)
     with pytest.raises(RecipeError, match="even share of 2 domains"):
-        Aioli(one_hot=0.5).start(TWO, EVEN, 100)
+        AioliController(one_hot=0.5).start(TWO, EVEN, 100)
 
 
 def test_ado_recovers_a_law():
@@ -189,7 +189,7 @@ def test_ado_slopes_and_floor_by_hand():
 def test_ado_updates_by_hand():
     """One update with laws that are given. Catches a history that is updated after its use, and
     a mean that holds the new rho already when the weights are made."""
-    controller = Ado(interval=1)
+    controller = AdoController(interval=1)
     state = controller.start(TWO, (0.8, 0.2), 1000)
     state |= {"laws": [[math.log(2.0), 0.0, 0.5], [math.log(2.0), 0.0, 0.5]], "fits": []}
     seen = evidence(10, counts=(1, 3), losses=(3.0, 6.0))
@@ -210,7 +210,7 @@ def test_ado_updates_by_hand():
 
 def test_ado_rests_until_its_first_laws():
     """Natural weights until every domain has a law: a fifth of the run by default."""
-    controller, steps = Ado(interval=2), 200
+    controller, steps = AdoController(interval=2), 200
     state = controller.start(TWO, (0.7, 0.3), steps)
     while state["due"] < steps:
         n = state["due"]
@@ -226,7 +226,7 @@ def test_doge_by_hand():
     """Rate 0.01, mu 0.1. Agreement is the mean over targets: (4, -1); the mean length is 2.
     Scores 0.01 x 2 = 0.02 and 0, not below; over mu 0.2 and 0: 1 / (1 + exp(-0.2)) = 0.549834.
     Catches a score that may push a domain down, and the length of one domain for all."""
-    controller = Doge(evaluated=("x", "y"))
+    controller = DogeController(evaluated=("x", "y"))
     state = controller.start(TWO, EVEN, 100)
     seen = {"products": ((3.0, 5.0), (-1.0, -1.0)), "norms": (1.0, 3.0), "rate": 0.01}
     state = controller.update(state, evidence(10, **seen))
@@ -257,7 +257,7 @@ def test_mixmin_by_hand():
     """One gradient step, rate 1, examples of length 1 with p = (0.8, 0.2) and (0.4, 0.6) from even
     weights: mixtures 0.5 and 0.5; mean p / mixture = (1.6 + 0.8) / 2 = 1.2 and (0.4 + 1.2) / 2 =
     0.8; 1 / (1 + exp(-0.4)) = 0.598688. Catches a gradient of the likelihood, not of its log."""
-    controller = MixMin(rounds=1)
+    controller = MixMinController(rounds=1)
     state = controller.start(TWO, (0.3, 0.7), 100)
     assert state["due"] == 0
     logs = tuple(tuple(map(math.log, row)) for row in ((0.8, 0.2), (0.4, 0.6)))
@@ -270,7 +270,7 @@ def test_mixmin_finds_the_optimum():
     """Half of the examples have p = (0.9, 0.1), half (0.3, 0.7). In w: the mean log of
     0.1 + 0.8 w and 0.7 - 0.4 w, whose derivative 0.8 / (0.1 + 0.8 w) - 0.4 / (0.7 - 0.4 w) is 0
     at w = 0.8125. Catches a stop after the first step."""
-    controller = MixMin(tolerance=1e-12, rounds=2000)
+    controller = MixMinController(tolerance=1e-12, rounds=2000)
     logs = tuple(tuple(map(math.log, row)) for row in ((0.9, 0.1), (0.3, 0.7)))
     found = controller.solve(np.array(logs), np.ones(2))
     assert found[0] == pytest.approx(0.8125, abs=1e-3)
@@ -285,17 +285,17 @@ def test_moments_lie_within_a_run():
     "make",
     [
         lambda: GroupDRO(rate=0.0),
-        lambda: SkillIt(window=0),
-        lambda: SkillIt(graph=((1.0,),), evaluated=("x", "y")),
+        lambda: SkillItController(window=0),
+        lambda: SkillItController(graph=((1.0,),), evaluated=("x", "y")),
         lambda: Exp3(scale=0.0),
-        lambda: Doge(strength=0.0),
+        lambda: DogeController(strength=0.0),
         lambda: Grape(smoothing=1.0),
-        lambda: MixMin(rounds=0),
-        lambda: MixMin(sources=("x",)).start(TWO, EVEN, 10),
-        lambda: Ado(ignored=0.95),
-        lambda: Aioli(ema=1.0),
-        lambda: Aioli(probe=0.0),
-        lambda: SkillIt(graph=((1.0,),), evaluated=("x",)).start(TWO, EVEN, 10),
+        lambda: MixMinController(rounds=0),
+        lambda: MixMinController(sources=("x",)).start(TWO, EVEN, 10),
+        lambda: AdoController(ignored=0.95),
+        lambda: AioliController(ema=1.0),
+        lambda: AioliController(probe=0.0),
+        lambda: SkillItController(graph=((1.0,),), evaluated=("x",)).start(TWO, EVEN, 10),
     ],
 )
 def test_numbers_out_of_range_are_refused(make):

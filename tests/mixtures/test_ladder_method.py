@@ -90,7 +90,9 @@ def test_gains_are_forecast_for_the_scale_that_is_asked(found):
     scales = [(4_000_000, 80_000_000), (100_000_000, 4_000_000_000)]
     points = {c.name: np.array(c.weights) for c in answer.candidates}
     arguments = {"points": points, "scales": scales, "rng": generator(0, 1)}
-    told = gains_at(ladder(), problem, history, "joint", **arguments)
+    method = ladder()
+    law = next(law for law in method.scaling if law.name == "joint")
+    told = gains_at(law, method.steps(problem), problem, history, refits=method.refits, **arguments)
     for scale, gains in zip(scales, told, strict=True):
         assert list(gains) == list(points)[1:]
         truth = world.world.at_scale(*scale).truth

@@ -3,7 +3,6 @@
 import pytest
 
 from cuvee.mixtures import worlds
-from cuvee.mixtures.inference import remaining_runs
 from cuvee.mixtures.loop import generator
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.runs import History, RunSpec
@@ -47,7 +46,7 @@ def test_no_method_asks_for_more_than_its_plan_says(name: str) -> None:
     while specs := method.ask(problem, history, generator(1, len(history))):
         history += tuple(world(specs))
     rest = specs_after(history, first)
-    said = remaining_runs.of(method, problem)
+    said = method.remaining(problem)
     assert worth(rest) <= said.runs + 1e-9
     assert worth(rest) >= 0.5 * said.runs
     assert bool(said.words) == bool(rest)

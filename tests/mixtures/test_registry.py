@@ -1,6 +1,7 @@
 """The registry: names and fields from recipes, with suggestions for what is not there."""
 
 import json
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cuvee.mixtures import registry
 from cuvee.mixtures.designs.dirichlet import Dirichlet
 from cuvee.mixtures.errors import RecipeError, UnknownName
+from cuvee.mixtures.laws import Law
 from cuvee.mixtures.methods.regmix import RegMix
 from cuvee.mixtures.registry import build, describe, names, register
 
@@ -79,8 +81,92 @@ def test_two_classes_cannot_claim_one_name(monkeypatch):
     monkeypatch.setitem(registry._registered, "design", dict(registry._registered["design"]))
 
     @dataclass(frozen=True)
-    class Other:
+    class Other(Dirichlet):
         pass
 
-    with pytest.raises(RecipeError, match="two classes"):
-        register("design", "dirichlet")(Other)
+    with pytest.raises(RecipeError, match="two classes claim the design 'dirichlet'"):
+        register("design")(Other)
+
+
+def test_a_class_that_lacks_a_member_of_its_protocol_does_not_register():
+    """Catches a law of another package that is found out by the run that first needs `coarse`, and
+    a stub of the protocol that passes for the real thing."""
+
+    class Alone:
+        name = "alone"
+
+        def rows(self, domains):
+            return domains
+
+        def fit(self, W, Y, noise, rng):
+            return None
+
+    with pytest.raises(RecipeError, match=r"Alone is no law, since it lacks coarse, most: .*Law"):
+        register("law")(Alone)
+
+    class Unfit(Law):
+        def rows(self, domains):
+            return domains
+
+    with pytest.raises(RecipeError, match="Unfit is no law, since it lacks fit, name"):
+        register("law")(Unfit)
+    assert "alone" not in names("law")
+
+
+@pytest.mark.parametrize("kind", registry.FOLDERS)
+def test_every_registered_class_says_its_own_name(kind):
+    """Catches a preset that goes by the name of what it is made from."""
+    assert all(vars(registry.lookup(kind, name))["name"] == name for name in names(kind))
+
+
+PLUGIN = """
+from dataclasses import dataclass
+
+from cuvee.mixtures.laws.linear import LinearLaw
+
+
+@dataclass(frozen=True)
+class Offered(LinearLaw):
+    name = "offered"
+    steepness: float = 2.0
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Installs a package beside us, with entry points of a group, and forgets it."""
+
+    def install(group, *points):
+        (tmp_path / "their_laws.py").write_text(PLUGIN, encoding="utf-8")
+        info = tmp_path / "their_laws-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-laws\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n" + "\n".join(points) + "\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        forget()
+
+    def forget():
+        registry._offered.cache_clear()
+        registry._load.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    registry.forget("law", "offered")
+    sys.modules.pop("their_laws", None)
+    forget()
+
+
+def test_another_package_registers_by_an_entry_point(installed):
+    """Catches entry points that nobody reads, or that are read for one kind in the place of all."""
+    installed("cuvee.law", "any_word = their_laws:Offered")
+    assert "offered" in names("law") and "offered" not in names("search")
+    method = build("method", {"name": "regmix", "laws": [{"name": "offered", "steepness": 3}]})
+    assert method.laws[0].steepness == 3.0 and describe(method)["laws"][0]["name"] == "offered"
+    with pytest.raises(UnknownName, match="field of law 'offered' 'steepnes'.*steepness"):
+        build("law", {"name": "offered", "steepnes": 1})
+
+
+def test_a_broken_package_is_named_and_not_a_traceback(installed):
+    installed("cuvee.law", "broken = their_laws:Missing")
+    with pytest.raises(RecipeError, match="the law 'broken' of their-laws cannot be loaded"):
+        names("law")

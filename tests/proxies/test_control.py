@@ -13,13 +13,13 @@ from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures import controllers
 from cuvee.mixtures.controllers import ControllerEvidence, State
-from cuvee.mixtures.controllers.aioli import Aioli
-from cuvee.mixtures.controllers.doge import Doge
+from cuvee.mixtures.controllers.aioli import AioliController
+from cuvee.mixtures.controllers.doge import DogeController
 from cuvee.mixtures.controllers.exp3 import Exp3
 from cuvee.mixtures.controllers.grape import Grape
 from cuvee.mixtures.controllers.group_dro import GroupDRO
-from cuvee.mixtures.controllers.mixmin import MixMin
-from cuvee.mixtures.controllers.skill_it import SkillIt
+from cuvee.mixtures.controllers.mixmin import MixMinController
+from cuvee.mixtures.controllers.skill_it import SkillItController
 from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError
 from cuvee.proxies.model.likelihood import PackLikelihood
 from cuvee.proxies.train import controller_runtime, gradients, reference_model, trainer
@@ -90,8 +90,8 @@ def test_training_losses_by_domain_are_those_of_the_curve(
 
 def test_the_stream_draws_what_the_controller_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares of each stretch are its weights to one sequence; catches a lag of a block."""
-    found = seen(monkeypatch, Aioli)
-    run = run_of([spec(Aioli(rounds=2), tokens=40 * 2048)])
+    found = seen(monkeypatch, AioliController)
+    run = run_of([spec(AioliController(rounds=2), tokens=40 * 2048)])
     owed = np.zeros(3)
     weights = {tokens // 2048: np.array(w) for tokens, w in run.trajectory}
     now = weights[0]
@@ -169,9 +169,11 @@ def test_group_dro_weighs_losses_and_leaves_the_stream(references: dict[str, Any
 
 def test_held_out_losses_are_of_held_out_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """At step 0 of an untrained model, against the likelihood of the last held-out windows."""
-    found = seen(monkeypatch, SkillIt)
+    found = seen(monkeypatch, SkillItController)
     targets = ("domain/web", "domain/code")
-    follow = SkillIt(((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)), targets, scheduled=True, updates=2)
+    follow = SkillItController(
+        ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)), targets, scheduled=True, updates=2
+    )
     training = trainer.Training([spec(follow)], CORPUS, device="cpu", references={})
     expected = []
     for name in ("web", "code"):
@@ -190,8 +192,8 @@ def test_gradients_of_the_pack_axis_are_those_of_separate_passes(
 ) -> None:
     """Against one backward pass per text; catches a probe of the wrong model or texts, gradients
     that add up from probe to probe, and products without the gains of the norms."""
-    found = seen(monkeypatch, Doge)
-    specs = [spec(seed=1), spec(Doge(("domain/web", "domain/law"), interval=4), seed=2)]
+    found = seen(monkeypatch, DogeController)
+    specs = [spec(seed=1), spec(DogeController(("domain/web", "domain/law"), interval=4), seed=2)]
     training = trainer.Training(specs, CORPUS, device="cpu", references={})
     for _ in range(8):
         training.advance()
@@ -221,11 +223,11 @@ def test_gradients_of_the_pack_axis_are_those_of_separate_passes(
 def everything(name: str) -> list[Any]:
     return [
         spec(GroupDRO(), reference=name),
-        spec(SkillIt(updates=3, scheduled=True)),
+        spec(SkillItController(updates=3, scheduled=True)),
         spec(Exp3()),
         spec(controllers.load_controller({"name": "ado", "interval": 1})),
-        spec(Aioli(rounds=2)),
-        spec(Doge(interval=5)),
+        spec(AioliController(rounds=2)),
+        spec(DogeController(interval=5)),
         spec(Grape(interval=5, evaluated=("domain/law",))),
         spec(),
     ]
@@ -291,14 +293,14 @@ def test_mixmin_reads_the_models_of_its_sources(
 ) -> None:
     """Each source predicts its own text best, so text of one domain is mixed of it; catches
     sources in another order than the domains, and weights that come a step too late."""
-    found = seen(monkeypatch, MixMin)
+    found = seen(monkeypatch, MixMinController)
     names = ("code", "law", "web")
     alone = [spec(None, {name: 1.0}) for name in names]
     models = {
         s.fingerprint: reference_model.train_reference_model(s, CORPUS, tmp_path, device="cpu")
         for s in alone
     }
-    mixed = MixMin(tuple(s.fingerprint for s in alone), ("domain/law",))
+    mixed = MixMinController(tuple(s.fingerprint for s in alone), ("domain/law",))
     run = run_of([spec(mixed)], references=models)
     (evidence,) = found
     assert evidence.step == 0 and len(evidence.likelihoods) == controller_runtime.EXAMPLES
@@ -314,10 +316,10 @@ def test_what_cannot_be_controlled_is_refused() -> None:
     with pytest.raises(EvidenceError, match="none named"):
         train_pack([spec(GroupDRO())], CORPUS)
     with pytest.raises(RecipeError, match="'task/piqa' is scored only afterwards"):
-        train_pack([spec(Aioli(evaluated=("task/piqa",), rounds=2))], CORPUS)
+        train_pack([spec(AioliController(evaluated=("task/piqa",), rounds=2))], CORPUS)
     short = SyntheticCorpus(256, {"code": 30_000, "law": 1_000, "web": 60_000})
     lacking = short.spec(
-        EVEN, controller=controllers.dump_controller(SkillIt()), tokens=STEPS * 2048
+        EVEN, controller=controllers.dump_controller(SkillItController()), tokens=STEPS * 2048
     )
     with pytest.raises(DataError, match="held-out text of 'law' has 100 tokens"):
         train_pack([lacking], short)

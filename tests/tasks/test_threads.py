@@ -10,6 +10,7 @@ import pytest
 import threadpoolctl
 
 from cuvee.mixtures import registry
+from cuvee.mixtures.laws import Law
 from cuvee.mixtures.threads import ALONE
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,9 +34,14 @@ def test_a_fit_has_one_thread_and_its_caller_keeps_all():
     fails and leaves its caller with one thread for good."""
     seen = []
 
-    @registry.register("law", "of_this_test")
+    @registry.register("law")
     @dataclass(frozen=True)
-    class Inner:
+    class Inner(Law):
+        name = "of_this_test"
+
+        def rows(self, domains: int) -> int:
+            return domains
+
         def fit(self, again: bool) -> None:
             if again:
                 Inner().fit(False)
