@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from rich.table import Table
 
 from cuvee.mixtures.multiscale import budget_splits
-from cuvee.mixtures.multiscale.scale_evidence import PLAIN, SINGLE
 from cuvee.mixtures.multiscale.steps import LadderStep
+from cuvee.mixtures.scale_evidence import PLAIN, SINGLE
 from cuvee.proxies import ladder
 from cuvee.tasks.study.finished import Card
 

@@ -10,9 +10,9 @@ import numpy as np
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.multiscale.scale_evidence import ScaleEvidence
-from cuvee.mixtures.multiscale.scale_evidence import from_json as scale_from_json
 from cuvee.mixtures.runs import Stage, revive
+from cuvee.mixtures.scale_evidence import ScaleEvidence
+from cuvee.mixtures.scale_evidence import from_json as scale_from_json
 from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.mixtures.surface import Surface
 

@@ -16,9 +16,9 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.multiscale.scale_evidence import PLAIN, SINGLE, LawTrial
 from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.scale_evidence import PLAIN, SINGLE, LawTrial
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
 
 LEAST = 4  # mixtures at the largest size below which pairs say nothing

@@ -32,12 +32,12 @@ from cuvee.mixtures.methods import swarm
 from cuvee.mixtures.multiscale import backtest
 from cuvee.mixtures.multiscale import steps as rungs
 from cuvee.mixtures.multiscale.backtest import BackTest
-from cuvee.mixtures.multiscale.scale_evidence import Forecast, ScaleCurve, ScaleEvidence, ScalePoint
 from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
 from cuvee.mixtures.runs import Failed, History, Stage, finished_runs, score_table
+from cuvee.mixtures.scale_evidence import Forecast, ScaleCurve, ScaleEvidence, ScalePoint
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
 from cuvee.mixtures.searches import Search

@@ -7,8 +7,8 @@ import pytest
 from cuvee.flows import plan_ladder
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.multiscale import budget_splits
-from cuvee.mixtures.multiscale.scale_evidence import LawTrial, ScaleEvidence
 from cuvee.mixtures.multiscale.steps import LadderStep
+from cuvee.mixtures.scale_evidence import LawTrial, ScaleEvidence
 from cuvee.proxies import ladder
 
 RUNGS = (

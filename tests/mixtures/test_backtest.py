@@ -5,9 +5,9 @@ import pytest
 from ladder_world import ladder_runs
 
 from cuvee.mixtures.multiscale.backtest import backtest
-from cuvee.mixtures.multiscale.scale_evidence import LawTrial
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.registry import build
+from cuvee.mixtures.scale_evidence import LawTrial
 from cuvee.mixtures.worlds import Scaled
 
 SINGLE = {"name": "single_scale", "law": "saturating_power"}

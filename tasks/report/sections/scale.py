@@ -7,7 +7,7 @@ import numpy as np
 
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import benchmark_map
-from cuvee.mixtures.multiscale.scale_evidence import PLAIN, LawTrial, ScaleEvidence
+from cuvee.mixtures.scale_evidence import PLAIN, LawTrial, ScaleEvidence
 from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import scale as scale_plots
 from cuvee.tasks.report.sections.headline import NONE, UNIT

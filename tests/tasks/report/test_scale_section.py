@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 from synthetic_study import synthetic_study
 
-from cuvee.mixtures.multiscale.scale_evidence import (
+from cuvee.mixtures.runs import RunResult, Score
+from cuvee.mixtures.scale_evidence import (
     Forecast,
     LawTrial,
     ScaleCurve,
     ScaleEvidence,
     ScalePoint,
 )
-from cuvee.mixtures.runs import RunResult, Score
 from cuvee.tasks.report.blocks import Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots.scale import scales_figure
 from cuvee.tasks.report.sections.scale import scale_blocks
