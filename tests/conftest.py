@@ -1,7 +1,18 @@
-"""What every test runs under: quiet components, one thread per process, its own Prefect home."""
+"""What every test runs under: quiet components, one thread per process, its own Prefect home.
 
+What is dear and only looked at is made once: `shared` for a whole run, an API and the migrations of
+a record for all files, a Ray for each.
+"""
+
+import contextlib
+import fcntl
 import os
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 
 from cuvee.flows.workspace import OFFLINE, QUIET
 
@@ -10,3 +21,68 @@ for _name, _value in {**QUIET, **OFFLINE}.items():
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="cuvee-tests-prefect-")
 for _name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "CUVEE_STORE", "CUVEE_HOME"):
     os.environ.pop(_name, None)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable], Path]:
+    """Makes a folder that one worker fills and all of them read: `shared(name, fill)`."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = root / f"shared-{name}", root / f"shared-{name}.done"
+        with open(root / f"shared-{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():  # nor after a worker that failed on the way
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """An embedded Prefect API, for tests whose subject is not its start or its end."""
+    from cuvee.flows.execution.prefect_session import PrefectApi
+
+    with PrefectApi(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One local Ray of two cores for a file: executors join what is already initialized."""
+    import ray
+
+    from cuvee.flows.execution.ray_executor import RayExecutor, wait_for_clusters
+
+    with RayExecutor(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as executor:
+        assert executor.slots == 2
+        yield
+    wait_for_clusters()
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _copied_record(shared: Callable) -> None:
+    """A new SQLite record of MLflow is a copy of one: its migrations take seconds each time."""
+    from cuvee.tasks.tracking.mlflow import MlflowLedger
+
+    def fill(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(tracking_uri=f"sqlite:///{folder}/empty.db").search_experiments()
+
+    def connect(ledger: MlflowLedger) -> object:
+        path = Path(ledger._uri.removeprefix("sqlite:///"))
+        if path.is_absolute() and not path.exists():
+            empty = shared("record", fill) / "empty.db"
+            with contextlib.suppress(OSError):  # which is then the ledger's to tell
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(empty, path)
+        return plain(ledger)
+
+    plain, MlflowLedger._connect = MlflowLedger._connect, connect

@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+import shipped
 import yaml
 
 from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.mixtures import registry
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, RecipeError
@@ -36,7 +38,7 @@ def printed() -> list[tuple[str, str]]:
     return found
 
 
-SHIPPED = [(p.name, p.read_text("utf-8")) for p in sorted((ROOT / "recipes").glob("*.yaml"))]
+SHIPPED = [(path.stem, shipped.recipe(path.stem)[0]) for path in shipped.PATHS]
 
 
 def test_readme_prints_a_recipe() -> None:
@@ -44,11 +46,11 @@ def test_readme_prints_a_recipe() -> None:
     assert any(name == "README.md" and "domains:" in text for name, text in printed())
 
 
-@pytest.mark.parametrize(("name", "text"), printed() + SHIPPED)
-def test_recipes_that_people_copy_are_read_and_planned(name: str, text: str) -> None:
+@pytest.mark.parametrize(("name", "given"), printed() + SHIPPED)
+def test_recipes_that_people_copy_are_read_and_planned(name: str, given: str | Recipe) -> None:
     """Catches a documented law, field or value that is refused, and a design that cannot be drawn
     within the recipe's own constraints; domains of equal size stand in for the data."""
-    recipe = recipes.parse(text, name)
+    recipe = recipes.parse(given, name) if isinstance(given, str) else given
     part = recipe.corpus or recipe.tables
     names = [*getattr(part, "quickstart", []), *getattr(part, "domains", {})]
     names = names or [*getattr(part, "sizes", {})]

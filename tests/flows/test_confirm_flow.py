@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 from cuvee.flows import finished
 from cuvee.flows.cli import app
 from cuvee.flows.confirm_larger import run as confirm
-from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.plan import draw_up as plan
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.study import run
@@ -33,29 +31,15 @@ SIZES = (
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory):
-    with PrefectApi(tmp_path_factory.mktemp("prefect")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """One local Ray for the file: runners join what is already initialized."""
-    with RayExecutor(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
-        assert runner.slots == 2
-        yield
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory, api, cluster):
+def study(tmp_path_factory, prefect_api, ray_cluster):
     """A finished study, confirmed at one larger size; and the time at which its runs were kept."""
     folder = tmp_path_factory.mktemp("confirm")
     tiny_study.write_corpus(folder / "corpus")
     home = Workspace(folder / "home")
-    run(tiny_study.recipe(folder / "corpus"), home, api)
+    run(tiny_study.recipe(folder / "corpus"), home, prefect_api)
     shutil.copytree(home.root, folder / "before")
     text = tiny_study.recipe(folder / "corpus", confirm=SIZES)
-    return folder, text, confirm(text, home, api)
+    return folder, text, confirm(text, home, prefect_api)
 
 
 @pytest.fixture
@@ -115,35 +99,35 @@ def test_the_card_was_kept_before_the_first_run(study):
     assert copies and json.loads(copies[0].read_text())["content"] == kept["content"]
 
 
-def test_confirming_again_trains_nothing_and_keeps_the_card(after, api):
+def test_confirming_again_trains_nothing_and_keeps_the_card(after, prefect_api):
     """Catches a card that is dated anew, and trainings that are done twice."""
     home, text = after
     first = json.loads((home.study("tiny") / "summary.json").read_text())
-    again = confirm(text, home, api)
+    again = confirm(text, home, prefect_api)
     assert again["trained_now"] == 0
     assert again["card"] == first["card"] and again["larger_sizes"] == first["larger_sizes"]
-    rerun = run(text, home, api)  # and the study itself does not forget what was confirmed
+    rerun = run(text, home, prefect_api)  # and the study itself does not forget what was confirmed
     assert rerun["trained_now"] == 2  # the recipe now names a mixture: its two seeds at own size
     assert rerun["card"] == first["card"]
 
 
-def test_a_lost_run_is_trained_again_and_nothing_else(after, api):
+def test_a_lost_run_is_trained_again_and_nothing_else(after, prefect_api):
     """Catches a confirmation that begins anew when it was interrupted: runs are found by name."""
     home, text = after
     first = json.loads((home.study("tiny") / "summary.json").read_text())
     (card,) = Path(home.store, "predictions").glob("*.json")
     lost = json.loads(card.read_text())["content"]["promises"][0]["runs"][0]
     shutil.rmtree(Path(home.store, "runs", lost))
-    again = confirm(text, home, api)
+    again = confirm(text, home, prefect_api)
     assert again["trained_now"] == 1 and again["larger_sizes"] == first["larger_sizes"]
     assert again["card"]["sha256"] == first["card"]["sha256"]
 
 
-def test_another_size_is_another_card_and_both_stay(after, api):
+def test_another_size_is_another_card_and_both_stay(after, prefect_api):
     """Catches a second card that replaces the first, and known gains that count as predicted."""
     home, text = after
     more = text.replace("[{size: 0.3M", "[{size: 0.3M, tokens: 120000}, {size: 0.3M")
-    found = confirm(more, home, api)
+    found = confirm(more, home, prefect_api)
     assert found["trained_now"] == 10 and found["card"]["version"] == 2
     assert len(list(Path(home.store, "predictions").glob("*.json"))) == 2
     late = {p["tokens"]: p["trained_before"] for p in found["card"]["predictions"]}
@@ -151,16 +135,16 @@ def test_another_size_is_another_card_and_both_stay(after, api):
     assert found["card"]["calibration"]["predictions"] == 6  # each once, by its first card
 
 
-def test_a_changed_card_stops_the_confirmation_and_is_said(after, api):
+def test_a_changed_card_stops_the_confirmation_and_is_said(after, prefect_api):
     """Catches a prediction that can be moved to what was observed."""
     home, text = after
     (card,) = Path(home.store, "predictions").glob("*.json")
     card.write_text(card.read_text().replace('"mean":', '"mean": 1', 1))
     with pytest.raises(CorruptError, match="not what was written.*Restore it"):
-        confirm(text, home, api)
+        confirm(text, home, prefect_api)
 
 
-def test_evidence_that_is_void_is_refused(before, api, tmp_path):
+def test_evidence_that_is_void_is_refused(before, prefect_api, tmp_path):
     """Catches a claim that is tested although the study it came from no longer stands."""
     home, text = before
     for changed, word in (
@@ -187,10 +171,10 @@ def test_evidence_that_is_void_is_refused(before, api, tmp_path):
     gone = values["evidence"][0]
     shutil.rmtree(Path(home.store, "runs", gone))
     with pytest.raises(EvidenceError, match=r"1 of \d+ runs .*not in the store"):
-        confirm(text, home, api)
+        confirm(text, home, prefect_api)
 
 
-def test_text_that_changed_under_a_study_is_named(before, study, api, tmp_path):
+def test_text_that_changed_under_a_study_is_named(before, study, prefect_api, tmp_path):
     """Catches evidence that is tied to the names of domains."""
     home, text = before
     shutil.copytree(study[0] / "corpus", tmp_path / "corpus")
@@ -203,7 +187,7 @@ def test_text_that_changed_under_a_study_is_named(before, study, api, tmp_path):
         recipe.read_text().replace(str(study[0] / "corpus"), str(tmp_path / "corpus"))
     )
     with pytest.raises(EvidenceError, match="the text has changed under it.*prose"):
-        confirm(moved, home, api)
+        confirm(moved, home, prefect_api)
     assert not Path(home.store, "predictions").exists()
 
 

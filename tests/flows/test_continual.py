@@ -19,8 +19,6 @@ from safetensors.torch import load_file, save_file
 from cuvee.evaluation.suites import Limits, suite
 from cuvee.flows import checkpoint, continual
 from cuvee.flows import prepare as preparing
-from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.flows.execution.ray_executor import RayExecutor, wait_for_clusters
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.study import run
 from cuvee.flows.workspace import Workspace
@@ -282,23 +280,16 @@ def test_a_checkpoint_replaces_nothing_and_its_mixture_has_a_name(trained, tmp_p
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_from_its_checkpoint_and_reports_what_was_forgotten(tmp_path):
+def test_a_study_goes_on_from_its_checkpoint_and_reports_what_was_forgotten(
+    tmp_path, prefect_api, ray_cluster
+):
     """Tables alone are wanted, so that code and prose would get nothing without replay. Catches
     random weights (no proxy of 29 steps could stay near the checkpoint), a replay share that is
     not kept, a checkpoint of which the record knows nothing, and a second run that trains anew."""
-    import ray
-
     trained = Trained(tmp_path)
     text = trained.text.replace("forget: 0.3", "forget: 2.0")  # kept by anything but random weights
-    with (
-        PrefectApi(tmp_path / "prefect") as api,
-        RayExecutor(tmp_path / "ray", device="cpu", cores=2) as runner,
-    ):
-        assert runner.slots == 2
-        summary = run(text, trained.home, api)
-        again = run(text, trained.home, api)
-    wait_for_clusters()
-    assert not ray.is_initialized()
+    summary = run(text, trained.home, prefect_api)
+    again = run(text, trained.home, prefect_api)
     assert again["trained_now"] == 0 and again["weights"] == summary["weights"]
     assert summary["weights"]["code"] + summary["weights"]["prose"] >= 0.25 - 1e-6
     found = summary["forgetting"]

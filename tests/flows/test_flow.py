@@ -17,7 +17,7 @@ import tiny_study
 
 from cuvee.flows.execution import evaluator as training
 from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.flows.execution.ray_executor import RayExecutor, wait_for_clusters
+from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.study import run
@@ -30,30 +30,12 @@ from cuvee.tasks.tracking.tracker import MemoryBackend
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory):
-    with PrefectApi(tmp_path_factory.mktemp("prefect")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """One local Ray for the file: runners join what is already initialized."""
-    import ray
-
-    with RayExecutor(tmp_path_factory.mktemp("ray"), device="cpu", cores=2) as runner:
-        assert runner.slots == 2
-        yield
-    wait_for_clusters()
-    assert not ray.is_initialized()
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory, api, cluster):
+def study(tmp_path_factory, prefect_api, ray_cluster):
     folder = tmp_path_factory.mktemp("study")
     tiny_study.write_corpus(folder / "corpus")
     home = Workspace(folder / "home")
-    text = tiny_study.recipe(folder / "corpus")
-    return home, text, run(text, home, api)
+    text = tiny_study.recipe(folder / "corpus", proxy="{size: 0.3M, tokens: 41000}")
+    return home, text, run(text, home, prefect_api)
 
 
 def copied(study, tmp_path: Path) -> tuple[Workspace, str]:
@@ -95,19 +77,19 @@ def test_the_record_has_a_parent_and_a_child_per_proxy(study):
     assert states == [("FINISHED",)]
 
 
-def test_the_same_study_again_trains_nothing_and_answers_the_same(study, api, tmp_path):
+def test_the_same_study_again_trains_nothing_and_answers_the_same(study, prefect_api, tmp_path):
     """Catches a fingerprint or a fit that depends on the clock, the process or the order."""
     home, text = copied(study, tmp_path)
     before = (home.study("tiny") / "recommendation.json").read_text()
-    again = run(text, home, api)
+    again = run(text, home, prefect_api)
     assert again["trained_now"] == 0 and again["reused"] == again["proxies"]
     assert (home.study("tiny") / "recommendation.json").read_text() == before
     shutil.rmtree(Path(home.store) / "recommendations")  # now it must be computed anew
-    run(text, home, api)
+    run(text, home, prefect_api)
     assert (home.study("tiny") / "recommendation.json").read_text() == before
 
 
-def test_a_damaged_result_is_trained_again_and_nothing_else(study, api, tmp_path):
+def test_a_damaged_result_is_trained_again_and_nothing_else(study, prefect_api, tmp_path):
     """Catches damage that is used, and damage that costs more than itself."""
     home, text = copied(study, tmp_path)
     before = (home.study("tiny") / "recommendation.json").read_text()
@@ -115,19 +97,19 @@ def test_a_damaged_result_is_trained_again_and_nothing_else(study, api, tmp_path
     raw = bytearray(record.read_bytes())
     raw[len(raw) // 2] ^= 1
     record.write_bytes(raw)
-    again = run(text, home, api)
+    again = run(text, home, prefect_api)
     assert again["trained_now"] == 1
     assert (home.study("tiny") / "recommendation.json").read_text() == before
     assert len(list(record.parent.glob("*corrupt*"))) == 1
 
 
-def test_a_damaged_shard_is_never_trained_on(study, api, tmp_path):
+def test_a_damaged_shard_is_never_trained_on(study, prefect_api, tmp_path):
     """Catches a corpus that is trusted because it is there: it must be made again."""
     home, text = copied(study, tmp_path)
     shard = next(home.corpora.glob("*/code/train.bin"))
     sound = shard.read_bytes()
     shard.write_bytes(sound[:100] + bytes([sound[100] ^ 1]) + sound[101:])
-    again = run(text, home, api)
+    again = run(text, home, prefect_api)
     assert shard.read_bytes() == sound and again["trained_now"] == 0
 
 
@@ -161,14 +143,14 @@ class Bench:
             return flow(lambda: self.trainings(specs), name="bench", persist_result=False)()
 
 
-def test_a_worker_killed_in_mid_training_costs_no_result(study, api, tmp_path):
+def test_a_worker_killed_in_mid_training_costs_no_result(study, prefect_api, tmp_path):
     """Catches a pack that is lost with its worker, and a retry that gives other losses."""
     import threading
     import time
 
-    bench = Bench(study, tmp_path, api)
+    bench = Bench(study, tmp_path, prefect_api)
     spec = bench.problem.spec((0.2, 0.3, 0.5), 9)
-    (undisturbed,) = Bench(study, tmp_path / "calm", api).train((spec,))
+    (undisturbed,) = Bench(study, tmp_path / "calm", prefect_api).train((spec,))
     killed: list[int] = []
 
     def kill_once() -> None:
@@ -191,11 +173,11 @@ def test_a_worker_killed_in_mid_training_costs_no_result(study, api, tmp_path):
     assert disturbed.scores == undisturbed.scores and disturbed.curve == undisturbed.curve
 
 
-def test_a_proxy_that_diverges_is_counted_and_the_others_go_on(study, api, tmp_path):
+def test_a_proxy_that_diverges_is_counted_and_the_others_go_on(study, prefect_api, tmp_path):
     """Catches NaN turned into a number, and one failure that ends the study."""
     import dataclasses
 
-    bench = Bench(study, tmp_path, api)
+    bench = Bench(study, tmp_path, prefect_api)
     good = [bench.problem.spec((0.2, 0.3, 0.5), seed) for seed in range(5)]
     bad = dataclasses.replace(good[0], rate=1e9)
     outcomes = bench.train((*good[:2], bad, *good[2:]))
@@ -208,11 +190,11 @@ def test_a_proxy_that_diverges_is_counted_and_the_others_go_on(study, api, tmp_p
     }
 
 
-def test_too_many_failures_stop_the_study_and_keep_the_rest(study, api, tmp_path):
+def test_too_many_failures_stop_the_study_and_keep_the_rest(study, prefect_api, tmp_path):
     """Catches a study that goes on to fit what is left of a design."""
     import dataclasses
 
-    bench = Bench(study, tmp_path, api)
+    bench = Bench(study, tmp_path, prefect_api)
     good = [bench.problem.spec((0.2, 0.3, 0.5), seed) for seed in range(2)]
     bad = [dataclasses.replace(spec, rate=1e9) for spec in good]
     with pytest.raises(TrainingError, match=r"2 of 4 .*failed_share"):
@@ -220,20 +202,20 @@ def test_too_many_failures_stop_the_study_and_keep_the_rest(study, api, tmp_path
     assert all(isinstance(bench.store.get(spec.fingerprint), RunResult) for spec in good)
 
 
-def test_a_run_planned_on_other_data_is_refused(study, api, tmp_path):
+def test_a_run_planned_on_other_data_is_refused(study, prefect_api, tmp_path):
     """Catches evidence that is tied to a domain's name alone."""
     import dataclasses
 
-    bench = Bench(study, tmp_path, api)
+    bench = Bench(study, tmp_path, prefect_api)
     spec = bench.problem.spec((0.2, 0.3, 0.5), 0)
     other = dataclasses.replace(spec, identities=("0" * 64, *spec.identities[1:]))
     with pytest.raises(DataError, match="code.*plan the study again"):
         bench.train((other,))
 
 
-def test_order_of_specs_is_order_of_outcomes(study, api, tmp_path):
+def test_order_of_specs_is_order_of_outcomes(study, prefect_api, tmp_path):
     """Catches outcomes that come back in the order in which they finished."""
-    bench = Bench(study, tmp_path, api)
+    bench = Bench(study, tmp_path, prefect_api)
     specs = [bench.problem.spec(w, 0) for w in ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0))]
     outcomes = bench.train(specs)
     assert [run.spec for run in outcomes] == specs

@@ -18,8 +18,8 @@ from cuvee.mixtures.runs import Failed
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=3), sd=0.004)
 TASK = worlds.problem(WORLD)
-TREES = {"name": "lightgbm", "trees": 80, "rate": 0.1, "folds": 2}
-METHOD = MixingLaws(runs=16, refits=12)
+TREES = {"name": "lightgbm", "trees": 60, "rate": 0.1, "folds": 2}
+METHOD = MixingLaws(runs=16, refits=10, folds=3)
 
 
 def test_a_swarm_asks_for_its_design_and_repeats_of_the_anchors():
@@ -60,7 +60,7 @@ def test_runs_on_other_data_are_no_evidence():
 def test_the_law_that_predicts_better_is_chosen():
     """The truth is log-linear; catches choosing by the order of the list or by fit in sample."""
     for laws in ((TREES, "log_linear"), ("log_linear", TREES)):
-        method = RegMix(runs=16, refits=10, laws=laws, search="auto")
+        method = RegMix(runs=16, refits=10, folds=3, laws=laws, search="auto")
         found, _ = search(method, TASK, WORLD, 1)
         assert [law.law for law in found.laws if law.chosen] == ["log_linear"]
         assert {law.law for law in found.laws} == {"log_linear", "lightgbm"}
@@ -71,7 +71,9 @@ def test_the_law_that_predicts_better_is_chosen():
 
 def test_a_law_that_needs_more_runs_is_left_out_and_named():
     """12 rows suffice for log_linear but not for trees in a cross-validation."""
-    method = MixingLaws(runs=9, seeds=2, refits=10, laws=("log_linear", TREES), search="auto")
+    method = MixingLaws(
+        runs=9, seeds=2, refits=10, folds=3, laws=("log_linear", TREES), search="auto"
+    )
     found, _ = search(method, TASK, WORLD, 1)
     assert [law.law for law in found.laws] == ["log_linear"]
     assert any("lightgbm was left out" in text and "12" in text for text in found.warnings)
@@ -94,7 +96,7 @@ def test_a_pick_is_the_mixture_of_the_recommendation():
     """To the bit, with one law and with a choice of two; catches a generator that refits or folds
     share with the choice, and a pick from evidence that a recommendation refuses."""
     for laws in (("log_linear",), ("linear", "log_linear")):
-        method = MixingLaws(runs=12, refits=10, laws=laws, search="auto")
+        method = MixingLaws(runs=12, refits=10, folds=3, laws=laws, search="auto")
         found, history = search(method, TASK, WORLD, 2)
         picked = recommend.pick_shares(method, TASK, history, generator(2, len(history)))
         assert np.array_equal(picked, found.weights)
@@ -166,13 +168,31 @@ def test_every_objective_goes_through_a_method(objective):
     """Catches columns of the narrowed problem that are not the objective's, in another order."""
     task = dataclasses.replace(TASK, objective=objective, targets=TASK.targets)
     found, _ = search(METHOD, task, WORLD, 0)
-    truth = WORLD.regret(task, found.weights)
-    assert truth < 0.3 * WORLD.regret(task, task.domains.uniform) + 0.01 or not np.isfinite(truth)
+    assert WORLD.regret(task, found.weights) < 0.3 * WORLD.regret(task, task.domains.uniform)
     assert next(c.name for c in found.candidates) == "recommended"
     assert all(np.isfinite(gain.mean) for _, gain in found.gains)
 
 
-BAYES = Bayes(laws=("log_linear",), runs=14, batch=4, rounds=2, ensemble=6, refits=10)
+def test_a_floor_is_kept_in_truth_where_it_binds():
+    """Without it the answer lets another target become 0.4 worse than natural; catches a floor that
+    is read and not kept, one of the wrong target, and one that is kept by giving up the gain."""
+    world = worlds.Noisy(world=worlds.Additive(size=4, count=3, seed=2), sd=0.004)
+    task = worlds.problem(world, objective=WeightedMean({"target/0": 1.0}))
+    floored = dataclasses.replace(task, objective=Floors({"target/0": 1.0}, {"target/1": 0.01}))
+    free, kept = (search(METHOD, one, world, 0)[0].weights for one in (task, floored))
+    names = list(task.targets)
+
+    def above_natural(weights, target):
+        shares = np.stack([weights, task.domains.natural])
+        ours, natural = world.truth(shares, shares)[:, names.index(target)]
+        return ours - natural
+
+    assert above_natural(free, "target/1") > 0.3
+    assert above_natural(kept, "target/1") < 0.01 + 0.01  # the floor, and the noise of the world
+    assert above_natural(kept, "target/0") < -0.3
+
+
+BAYES = Bayes(laws=("log_linear",), runs=14, batch=4, rounds=2, ensemble=4, refits=10)
 FIRST = 20  # 14 mixtures and 6 repeats of anchors
 ODD = worlds.Noisy(worlds.Interacting(WORLD.world, strength=1.0), sd=0.0005)
 
@@ -216,7 +236,7 @@ def test_bayes_spends_its_later_runs_near_the_optimum(misfitting):
 
 def test_olmix_pays_for_leaving_the_natural_shares():
     """With its price of 0.05 per nat the answer lies nearer to natural than without."""
-    priced, _ = search(Olmix(runs=16, refits=10), TASK, WORLD, 0)
-    free, _ = search(Olmix(runs=16, refits=10, search="exact"), TASK, WORLD, 0)
+    priced, _ = search(Olmix(runs=16, refits=10, folds=3), TASK, WORLD, 0)
+    free, _ = search(Olmix(runs=16, refits=10, folds=3, search="exact"), TASK, WORLD, 0)
     natural = TASK.domains.natural
     assert simplex.kl(priced.weights, natural) < 0.8 * simplex.kl(free.weights, natural)

@@ -1,19 +1,26 @@
 """Noisy targets: flagged below the stated ratio, left out of the objective only when asked."""
 
+import functools
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.console import print_study
 from cuvee.flows.recipe import schema as recipes
-from cuvee.flows.refit import from_tables
+from cuvee.flows.refit import from_tables, refit
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import worlds
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.inference.screening import Screened, drop_targets
-from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.loop import generator
+from cuvee.mixtures.loop import search as searched
 from cuvee.mixtures.methods.mixing_laws import MixingLaws
 from cuvee.mixtures.objectives import WeightedMean, Worst
 
-METHOD = MixingLaws(runs=16, refits=12, seeds=3)
+METHOD = MixingLaws(runs=12, refits=10, seeds=3, folds=3)
 QUIET, LOUD = "target/0", "target/1"
 
 
@@ -29,11 +36,17 @@ BOTH = worlds.problem(WORLD, objective=WeightedMean({QUIET: 1.0, LOUD: 3.0}))
 ALONE = worlds.problem(WORLD, objective=WeightedMean({QUIET: 1.0}))
 
 
+@functools.cache
+def search(method, problem):
+    """A method's answer on the world and its history, made once for all tests."""
+    return searched(method, problem, WORLD, seed=0)
+
+
 def test_a_dropped_target_has_no_say():
     """The answer is that for the quiet target alone, to the bit: catches a target that is only
     named, or one that is dropped from the search but not from the choice of the law."""
-    left, history = search(Screened(METHOD, drop=True), BOTH, WORLD, seed=0)
-    alone, same = search(METHOD, ALONE, WORLD, seed=0)
+    left, history = search(Screened(METHOD, drop=True), BOTH)
+    alone, same = search(METHOD, ALONE)
     assert [run.spec for run in history] == [run.spec for run in same]
     assert left.stages == alone.stages and left.gains == alone.gains
     assert left.warnings[0].startswith("left out of the objective as mostly noise")
@@ -47,12 +60,12 @@ def test_what_is_left_out_has_no_say_in_the_confirmation_either():
     text = (
         "name: noisy\ntables: {mixtures: m.csv, scores: s.csv}\n"  # whose names are not known yet
         "objective: {name: mean, weights: {target/0: 1, target/1: 3}}\nfull_scale: {tokens: 1M}\n"
-        "method: {name: mixing_laws, runs: 16, refits: 12, seeds: 3}\nconfirm: {seeds: 4}\n"
-        "limits: {drop_noisy: true}\n"
+        "method: {name: mixing_laws, runs: 12, refits: 10, seeds: 3, folds: 3}\n"
+        "confirm: {seeds: 4}\nlimits: {drop_noisy: true}\n"
     )
     recipe = recipes.parse(text)
     method = recipe.build_method()
-    answer, history = search(method, BOTH, WORLD, seed=0)
+    answer, history = search(method, BOTH)
     problem = method.problem(BOTH, history)
 
     def trainings(specs, _title, _role):
@@ -78,8 +91,8 @@ def test_what_is_left_out_has_no_say_in_the_confirmation_either():
 
 def test_nothing_is_dropped_unless_the_recipe_says_so():
     """Catches dropping as the default: the flag must come without a change of the answer."""
-    flagged, history = search(Screened(METHOD), BOTH, WORLD, seed=0)
-    plain, _ = search(METHOD, BOTH, WORLD, seed=0)
+    flagged, history = search(Screened(METHOD), BOTH)
+    plain, _ = search(METHOD, BOTH)
     assert flagged.stages == plain.stages and flagged.candidates == plain.candidates
     assert [w for w in flagged.warnings if "mostly noise" in w and LOUD in w]
     assert not [w for w in flagged.warnings if "left out" in w]
@@ -88,7 +101,7 @@ def test_nothing_is_dropped_unless_the_recipe_says_so():
 
 def test_the_stated_ratio_is_what_counts():
     """Catches a threshold that is fixed: quiet targets fall below a high one, none below 0."""
-    _, history = search(METHOD, BOTH, WORLD, seed=0)
+    _, history = search(METHOD, BOTH)
     rng = generator(0, len(history))
     strict = Screened(METHOD, least_signal=1e6).recommend(BOTH, history, rng)
     (line,) = [w for w in strict.warnings if "mostly noise" in w]  # and not the usual one as well
@@ -102,13 +115,13 @@ def test_the_stated_ratio_is_what_counts():
 def test_an_objective_of_noise_alone_is_an_error_that_says_so():
     """Catches an empty objective, or a silent return to the full one."""
     with pytest.raises(EvidenceError, match="nothing is left of the objective.*least_signal"):
-        search(Screened(METHOD, least_signal=1e6, drop=True), BOTH, WORLD, seed=0)
+        search(Screened(METHOD, least_signal=1e6, drop=True), BOTH)
 
 
 def test_without_a_repeated_seed_nothing_is_known_and_nothing_is_dropped():
     """Catches noise of 0 or NaN taken for a ratio below the limit."""
-    single = MixingLaws(runs=16, refits=12, seeds=1)
-    answer, history = search(Screened(single, 1e6, drop=True), BOTH, WORLD, seed=0)
+    single = MixingLaws(runs=12, refits=10, seeds=1, folds=3)
+    answer, history = search(Screened(single, 1e6, drop=True), BOTH)
     assert answer.noise == () and Screened(single, 1e6, True).problem(BOTH, history) is BOTH
     assert Screened(single, 1e6, drop=True).noisy(BOTH, ()) == ()
 
@@ -130,13 +143,13 @@ name: tables
 tables: {mixtures: MIXTURES, scores: SCORES}
 objective: {name: mean, weights: {target/0: 1, target/1: 3}}
 full_scale: {tokens: 1M}
-method: {name: mixing_laws, runs: 16, refits: 12}
+method: {name: mixing_laws, runs: 12, refits: 10, folds: 3}
 """
 
 
 def tables(folder):
     """The world's runs as two tables; returns the recipe's text."""
-    _, history = search(METHOD, BOTH, WORLD, seed=0)
+    _, history = search(METHOD, BOTH)
     names = BOTH.domains.names
     mixtures, scores = [",".join(("run", *names))], [",".join(("run", *BOTH.targets))]
     for i, run in enumerate(history):
@@ -148,21 +161,25 @@ def tables(folder):
     return text.replace("SCORES", str(folder / "scores.csv"))
 
 
-def test_the_recipe_the_report_and_the_command_line_agree(tmp_path):
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """The folder of the study of the tables under given limits."""
+    folder = tmp_path_factory.mktemp("noise")
+    text = tables(folder)
+
+    @functools.cache
+    def fit(limits):
+        given = f"{text}limits: {limits}\n"
+        return refit(recipes.parse(given), given, Workspace(folder / limits.strip("{}")))
+
+    return fit
+
+
+def test_the_recipe_the_report_and_the_command_line_agree(fitted):
     """Catches a limit that stops at the recipe: the report and the terminal must say it first."""
-    import io
-
-    from rich.console import Console
-
-    from cuvee.flows.console import print_study
-    from cuvee.flows.refit import refit
-    from cuvee.flows.workspace import Workspace
-
-    text = tables(tmp_path)
     seen = {}
-    for name, extra in (("plain", ""), ("dropped", "limits: {drop_noisy: true}\n")):
-        home = Workspace(tmp_path / name)
-        folder = refit(recipes.parse(text + extra), text + extra, home)
+    for name, limits in (("plain", "{least_signal: 2}"), ("dropped", "{drop_noisy: true}")):
+        folder = fitted(limits)
         out = io.StringIO()
         print_study(Console(file=out, width=200), folder, "")
         seen[name] = (folder / "report.md").read_text(encoding="utf-8"), out.getvalue()
@@ -176,17 +193,11 @@ def test_the_recipe_the_report_and_the_command_line_agree(tmp_path):
     assert "0.75 target/1" in seen["plain"][0]
 
 
-def test_the_flag_of_the_report_follows_the_recipe(tmp_path):
+def test_the_flag_of_the_report_follows_the_recipe(fitted):
     """Catches a table that flags by a ratio of its own."""
-    from cuvee.flows.refit import refit
-    from cuvee.flows.workspace import Workspace
-
-    text = tables(tmp_path)
     flags = {}
     for ratio in (0, 2, 1000000):
-        given = f"{text}limits: {{least_signal: {ratio}}}\n"
-        folder = refit(recipes.parse(given), given, Workspace(tmp_path / str(ratio)))
-        page = (folder / "report.md").read_text(encoding="utf-8")
+        page = (fitted(f"{{least_signal: {ratio}}}") / "report.md").read_text(encoding="utf-8")
         rows = [
             line for line in page.splitlines() if line.startswith("|") and "mostly noise" in line
         ]

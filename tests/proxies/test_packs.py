@@ -14,7 +14,6 @@ import torch
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.execution.evaluator import Evaluator
-from cuvee.flows.execution.prefect_session import PrefectApi
 from cuvee.flows.prepare import plainly, pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
@@ -27,12 +26,6 @@ from cuvee.tasks.tracking.tracker import MemoryBackend
 from cuvee.tasks.train_pack import run_pack
 
 MIXTURES = ((0.2, 0.3, 0.5), (0.6, 0.2, 0.2), (0.1, 0.8, 0.1))
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory):
-    with PrefectApi(tmp_path_factory.mktemp("prefect")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +93,7 @@ def trained(corpus, api, folder, specs, *, limit=None, store=None, runner=None):
 
 
 @pytest.mark.slow
-def test_order_and_size_of_packs_change_no_result(corpus, api, tmp_path):
+def test_order_and_size_of_packs_change_no_result(corpus, prefect_api, tmp_path):
     """Catches a score, curve or fingerprint that depends on a run's place or its neighbors."""
     specs = [corpus[1].spec(weights, 5) for weights in MIXTURES]
     found = []
@@ -111,7 +104,7 @@ def test_order_and_size_of_packs_change_no_result(corpus, api, tmp_path):
     ):
         folder = tmp_path / str(limit)
         asked = [specs[i] for i in order]
-        outcomes, runner = trained(corpus, api, folder, asked, limit=limit)
+        outcomes, runner = trained(corpus, prefect_api, folder, asked, limit=limit)
         assert (
             sorted(runner.jobs, reverse=True) == sizes
         )  # the recipe's limit is what packs are made by
@@ -132,12 +125,12 @@ def test_order_and_size_of_packs_change_no_result(corpus, api, tmp_path):
 
 
 def test_checkpoints_are_few_and_end_when_the_results_are_stored(
-    corpus, api, tmp_path, monkeypatch
+    corpus, prefect_api, tmp_path, monkeypatch
 ):
     """Catches a folder that grows with every save, and one that outlives its pack."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = [corpus[1].spec(weights, 6) for weights in MIXTURES]
-    outcomes, runner = trained(corpus, api, tmp_path, specs, limit=2)
+    outcomes, runner = trained(corpus, prefect_api, tmp_path, specs, limit=2)
     assert all(isinstance(run, RunResult) for run in outcomes)
     assert runner.most == 2  # there were some, and never more
     assert not [path for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()]
@@ -168,7 +161,7 @@ class Mortal(Here):
 @pytest.mark.parametrize(("word", "after"), [("trunk-", 5), ("trunk-", 16), ("", 22)])
 def test_a_killed_study_of_schedules_ends_like_an_undisturbed_one(
     corpus,
-    api,
+    prefect_api,
     tmp_path,
     monkeypatch,
     word,
@@ -185,15 +178,15 @@ def test_a_killed_study_of_schedules_ends_like_an_undisturbed_one(
     specs = [
         problem.staged((Stage((0.4, 0.3, 0.3), 0.8), Stage(tail, 0.2)), seed=4) for tail in tails
     ]
-    calm = trained(corpus, api, tmp_path / "calm", specs[:1])[0][0]  # alone: trained whole
+    calm = trained(corpus, prefect_api, tmp_path / "calm", specs[:1])[0][0]  # alone: trained whole
     assert calm.trunks == ()
     with pytest.raises(Killed):
-        trained(corpus, api, tmp_path, specs, runner=Mortal(word, after))
+        trained(corpus, prefect_api, tmp_path, specs, runner=Mortal(word, after))
     folder = tmp_path / "checkpoints"
     there = list((folder / "trunks").rglob("step-*.pt"))
     assert len(there) == (0 if word else 1)
     again = Mortal()
-    outcomes, _ = trained(corpus, api, tmp_path, specs[::-1], runner=again)
+    outcomes, _ = trained(corpus, prefect_api, tmp_path, specs[::-1], runner=again)
     assert [o.spec for o in outcomes] == specs[::-1]
     assert sum(name.startswith("trunk-") for name in again.names) == (1 if word else 0)
     assert outcomes[-1].curve == calm.curve and outcomes[-1].scores == calm.scores
@@ -210,12 +203,14 @@ class Full(Store):
         raise StorageError("no space left")
 
 
-def test_checkpoints_outlive_results_that_could_not_be_stored(corpus, api, tmp_path, monkeypatch):
+def test_checkpoints_outlive_results_that_could_not_be_stored(
+    corpus, prefect_api, tmp_path, monkeypatch
+):
     """Catches checkpoints removed before the results are safe: hours would be lost."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = [corpus[1].spec(MIXTURES[0], 7)]
     with pytest.raises(StorageError):
-        trained(corpus, api, tmp_path, specs, store=Full(str(tmp_path / "store")))
+        trained(corpus, prefect_api, tmp_path, specs, store=Full(str(tmp_path / "store")))
     assert list((tmp_path / "checkpoints").rglob("step-*.pt"))
 
 

@@ -1,0 +1,14 @@
+"""The shipped recipes, each read once for all tests."""
+
+import functools
+from pathlib import Path
+
+from cuvee.flows.recipe.schema import Recipe, load
+
+PATHS = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+@functools.cache
+def recipe(name: str) -> tuple[Recipe, str]:
+    """A shipped recipe and its text, by the name of its file."""
+    return load(PATHS[0].with_name(f"{name}.yaml"))
