@@ -69,20 +69,20 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _copied_record(shared: Callable) -> None:
     """A new SQLite record of MLflow is a copy of one: its migrations take seconds each time."""
-    from cuvee.tasks.tracking.mlflow import MlflowLedger
+    from cuvee.tasks.tracking.mlflow import MlflowBackend
 
     def fill(folder: Path) -> None:
         from mlflow import MlflowClient
 
         MlflowClient(tracking_uri=f"sqlite:///{folder}/empty.db").search_experiments()
 
-    def connect(ledger: MlflowLedger) -> object:
-        path = Path(ledger._uri.removeprefix("sqlite:///"))
+    def connect(tracker: MlflowBackend) -> object:
+        path = Path(tracker._uri.removeprefix("sqlite:///"))
         if path.is_absolute() and not path.exists():
             empty = shared("record", fill) / "empty.db"
-            with contextlib.suppress(OSError):  # which is then the ledger's to tell
+            with contextlib.suppress(OSError):  # which is then the tracker's to tell
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(empty, path)
-        return plain(ledger)
+        return plain(tracker)
 
-    plain, MlflowLedger._connect = MlflowLedger._connect, connect
+    plain, MlflowBackend._connect = MlflowBackend._connect, connect
