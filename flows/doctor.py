@@ -11,7 +11,8 @@ from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, StorageError
 from cuvee.tasks.store import doctor
-from cuvee.tasks.store.results import Store, opened
+from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.tasks.store.results import Store
 
 
 def examine(home: Workspace, urls: Sequence[str]) -> tuple[list[str], str]:
@@ -26,8 +27,8 @@ def examine(home: Workspace, urls: Sequence[str]) -> tuple[list[str], str]:
     """
     wanted = tuple(urls) or (home.store,)
     for url in wanted:
-        files, root = opened(url)
-        if not files.exists(root):
+        place = ObjectFolder(url)
+        if not place.files.exists(place.root):
             raise StorageError(f"there is no store at {url}: give its home (--home) or its URL")
     known = {scoring_identity(*found): found for found in _studies(home)}
     problems, count = doctor.examine([Store(url) for url in wanted], known)

@@ -33,7 +33,7 @@ from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.tasks.job import PackJob
 from cuvee.tasks.pack_task import train_pack
 from cuvee.tasks.store.doctor import SCORINGS
-from cuvee.tasks.store.leases import Claims
+from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.fields import MixtureNames
 from cuvee.tasks.tracking.tracker import Tracker
@@ -68,7 +68,7 @@ class Evaluator:
         self._prepared, self._store, self._tracker, self._runner = prepared, store, tracker, runner
         self._checkpoints, self._pack_limit = checkpoints, pack_limit
         self._failed_share = failed_share
-        self._claims = Claims(store)
+        self._leases = LeaseStore(store)
         self.budget = Budget(None, training_flops(prepared.corpus.vocabulary))
         self._mixtures = MixtureNames(prepared.domains)
         self._confirmed: dict[str, str] = {}
@@ -154,7 +154,7 @@ class Evaluator:
         self._seen, self._ended = {}, set()
         for spec in missing:
             self._tracker.start_run(spec, self._tags(spec))
-        with self._claims:
+        with self._leases:
             try:
                 for job, future in self._launch(jobs, len(missing)):
                     self._settle(job, future)
@@ -200,26 +200,26 @@ class Evaluator:
         """Leave a pack untrained for want of budget; the next sweep asks for it again."""
         for spec in job.specs:
             self._withheld[spec.fingerprint] = Failed(spec, f"not trained: {self.budget.reached}")
-            self._claims.release(spec.fingerprint)
+            self._leases.release(spec.fingerprint)
 
     def _give_back(self, launched: Sequence[Launched]) -> None:
-        """Give back the claims on packs that failed: two sweeps must not wait for each other's."""
+        """Give back the leases on packs that failed: two sweeps must not wait for each other's."""
         for job, future in launched:
             if future.wrapped_future.done() and not job.branch.keep:
                 for spec in job.specs:
-                    self._claims.release(spec.fingerprint)
+                    self._leases.release(spec.fingerprint)
 
     def _divide(self, job: PackJob) -> tuple[PackJob | None, PackJob | None]:
-        """What this sweep claims of a pack, and what another one has claimed."""
+        """What of a pack this sweep has leased, and what another one has."""
         if job.branch.keep:  # a trunk is no result: each sweep has its own
             return job, None
         mine, theirs = [], []
         for spec in job.specs:
-            if not self._claims.take(spec.fingerprint):
+            if not self._leases.acquire(spec.fingerprint):
                 if not self._look_up(spec):
                     theirs.append(spec)
             elif self._look_up(spec):  # finished elsewhere since it was found missing
-                self._claims.release(spec.fingerprint)
+                self._leases.release(spec.fingerprint)
             else:
                 mine.append(spec)
         starts = dict(zip(job.specs, job.branch.start, strict=False))
@@ -300,7 +300,7 @@ class Evaluator:
     def _keep(self, job: PackJob, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             self._store.put(outcome)
-            self._claims.release(outcome.spec.fingerprint)
+            self._leases.release(outcome.spec.fingerprint)
         files.remove_folder(Path(job.checkpoints))
         with self._lock:
             for outcome in outcomes:

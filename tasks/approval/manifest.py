@@ -18,7 +18,8 @@ from cuvee.mixtures.runs import canonical_json
 from cuvee.tasks.approval import approve
 from cuvee.tasks.approval.approve import Approval
 from cuvee.tasks.export import ExportFormat, ExportSpec
-from cuvee.tasks.store.results import Store, opened
+from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import Card
 
 FILE = "manifest.json"
@@ -111,15 +112,16 @@ def write(target: str, files: Mapping[str, str], content: Mapping[str, Any], sto
     Raises:
         StorageError: the target cannot be written.
     """
-    place = Store(target)
+    place = ObjectFolder(target)
+    place.make()
     for name, text in files.items():
-        place.replace(f"{place.root}/{name}", text.encode())
+        place.replace(name, text.encode())
     for name in _earlier(target, store).keys() - files.keys():
         with contextlib.suppress(FileNotFoundError):
-            place.files.rm_file(f"{place.root}/{name}")
+            place.files.rm_file(place.path(name))
     store.remember(MANIFESTS, str(content["sha256"]), dict(content))
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    place.replace(f"{place.root}/{FILE}", text.encode())
+    place.replace(FILE, text.encode())
     return f"{target.rstrip('/') if '://' in target else place.root}/{FILE}"
 
 
@@ -144,12 +146,12 @@ def verify(target: str, store: Store | None = None) -> tuple[dict[str, Any], lis
     plain = {name: value for name, value in content.items() if name != "sha256"}
     if stated != _sha256(canonical_json(plain).encode()):
         wrong.append("the manifest is not what was written: its hash does not match")
-    files, root = opened(folder)
+    place = ObjectFolder(folder)
     for name, digest in _mapping(content.get("files")).items():
-        path = f"{root}/{name}"
-        if "/" in name or not files.isfile(path):
+        path = place.path(name)
+        if "/" in name or not place.files.isfile(path):
             wrong.append(f"{name} is missing")
-        elif _sha256(files.cat_file(path)) != digest:
+        elif _sha256(place.files.cat_file(path)) != digest:
             wrong.append(f"{name} is not what was written: its hash does not match")
     if not _mapping(content.get("files")):
         wrong.append("the manifest names no file")
@@ -192,8 +194,8 @@ def _unknown(content: Mapping[str, Any], store: Store) -> list[str]:
 
 def _read(folder: str) -> dict[str, Any]:
     try:
-        files, root = opened(folder)
-        raw = files.cat_file(f"{root}/{FILE}")
+        place = ObjectFolder(folder)
+        raw = place.files.cat_file(place.path(FILE))
     except FileNotFoundError as error:
         raise ExportError(
             f"there is no {FILE} in {folder}: give the folder that an export was written to"

@@ -132,7 +132,7 @@ def _credentials(url: str) -> bool:
 def last(store: Store, key: str) -> tuple[int, Outcome | None]:
     """The last attempt under a key and its outcome; 0 if there was none, None if not known."""
     attempt = 0
-    while store.files.exists(_claim(store, key, attempt + 1)):
+    while store.objects.files.exists(store.objects.path(_claim(key, attempt + 1))):
         attempt += 1
     values = store.recall(f"{FOLDER}/{key}", f"{attempt}.outcome") if attempt else None
     states = (DONE, FAILED, UNSENT, UNKNOWN)  # a later version may know others, which we do not
@@ -166,7 +166,7 @@ def once(
         raise HandoffError(_held(store, key, attempt, known))
     attempt += 1
     mark = {"host": socket.gethostname(), "process": os.getpid(), "at": stamp(), "id": uuid4().hex}
-    if not store.create(_claim(store, key, attempt), json.dumps(mark).encode()):
+    if not store.objects.create(_claim(key, attempt), json.dumps(mark).encode()):
         raise HandoffError(_held(store, key, attempt, None))
     send = _send_command if call.command else _send_webhook
     found = send(call, key, json.dumps(dict(message), allow_nan=False).encode())
@@ -182,7 +182,7 @@ def _held(store: Store, key: str, attempt: int, known: Outcome | None) -> str:
     repeat = f"`cuvee handoff RECIPE --again` repeats it under the same key {key[:12]}"
     if known is None:
         try:
-            mark = dict(json.loads(store.files.cat_file(_claim(store, key, attempt))))
+            mark = dict(json.loads(store.objects.read(_claim(key, attempt)) or b""))
         except (OSError, ValueError, TypeError):
             mark = {}
         who = f"process {mark.get('process', '?')} on {mark.get('host', '?')}"
@@ -198,8 +198,8 @@ def _held(store: Store, key: str, attempt: int, known: Outcome | None) -> str:
     return f"the receiver refused: {known.said}. When that is mended, {repeat}"
 
 
-def _claim(store: Store, key: str, attempt: int) -> str:
-    return f"{store.root}/{FOLDER}/{key}/{attempt}.claim"
+def _claim(key: str, attempt: int) -> str:
+    return f"{FOLDER}/{key}/{attempt}.claim"
 
 
 def _send_webhook(call: Call, key: str, body: bytes) -> Outcome:

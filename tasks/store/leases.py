@@ -1,9 +1,9 @@
-"""Claims on runs, so that two sweeps on one store never train the same fingerprint twice.
+"""Leases on runs, so that two sweeps on one store never train the same fingerprint twice.
 
-Before a sweep trains a run it claims it: it creates `claims/<fingerprint>/<generation>` in the
-store, which only one sweep can, since the store creates an object or refuses because it is there.
-A claim of a sweep that is gone is never removed and written anew, for two sweeps could both do so;
-it is outbid by the next generation, which again only one sweep can create.
+Before a sweep trains a run it acquires its lease: it creates `claims/<fingerprint>/<generation>` in
+the store, which only one sweep can, since the store creates an object or refuses because it is
+there. A lease of a sweep that is gone is never removed and written anew, for two sweeps could both
+do so; it is outbid by the next generation, which again only one sweep can create.
 
 A sweep is gone at once when its process is, where that can be seen: in the same boot of the same
 machine. Else it is gone when its heartbeat, a counter in `sweeps/<id>`, has not moved for
@@ -12,7 +12,7 @@ that clocks that differ or are set back change nothing.
 
 What remains: a sweep that was halted for longer than `patience` and then goes on trains what
 another has taken over. The result is stored once all the same, and is the same. On a file system
-of fsspec without an atomic create, two claims within the same instant can both succeed.
+of fsspec without an atomic create, two leases within the same instant can both succeed.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 from cuvee.tasks.process import place as _place
 from cuvee.tasks.process import runs, started
@@ -34,15 +33,15 @@ MOST_GENERATIONS = 1000  # a store on which creation never succeeds must not be 
 
 
 @dataclass
-class _Seen:
+class _Heartbeat:
     """What an observer knows of another sweep's heartbeat."""
 
     beat: bytes
     since: float
 
 
-class Claims:
-    """The claims of one sweep; a context in which they are kept alive. Safe to use from threads.
+class LeaseStore:
+    """The leases of one sweep; a context in which they are kept alive. Safe to use from threads.
 
     Args:
         store: where they are kept.
@@ -51,25 +50,22 @@ class Claims:
     """
 
     def __init__(
-        self,
-        store: Store,
-        *,
-        beat: float = BEAT_SECONDS,
-        patience: float = PATIENCE_SECONDS,
+        self, store: Store, *, beat: float = BEAT_SECONDS, patience: float = PATIENCE_SECONDS
     ) -> None:
-        self._store, self._beat, self._patience = store, beat, patience
+        self._objects, self._beat, self._patience = store.objects, beat, patience
         self.sweep = uuid.uuid4().hex
-        self._mark = json.dumps({"sweep": self.sweep, **_process()}).encode()
+        process = {"place": _place(), "pid": os.getpid(), "started": started(os.getpid())}
+        self._mark = json.dumps({"sweep": self.sweep, **process}).encode()
         self._held: dict[str, int] = {}
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _Heartbeat] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
 
-    def __enter__(self) -> "Claims":
+    def __enter__(self) -> "LeaseStore":
         self._stop.clear()
         self._write_beat(0)
-        self._heart = threading.Thread(target=self._live, name="claims", daemon=True)
+        self._heart = threading.Thread(target=self._live, name="leases", daemon=True)
         self._heart.start()
         return self
 
@@ -79,11 +75,10 @@ class Claims:
             self._heart.join()
         for fingerprint in tuple(self._held):
             self.release(fingerprint)
-        with contextlib.suppress(OSError):
-            self._store.files.rm_file(self._beat_path(self.sweep))
+        self._remove(f"sweeps/{self.sweep}")
 
-    def take(self, fingerprint: str) -> bool:
-        """Claim a run, unless another sweep that is alive has.
+    def acquire(self, fingerprint: str) -> bool:
+        """Lease a run, unless another sweep that is alive has.
 
         After it, look into the store once more: the other sweep may have finished just before.
 
@@ -97,8 +92,8 @@ class Claims:
             if fingerprint in self._held:
                 return True
             for generation in range(MOST_GENERATIONS):
-                path = self._path(fingerprint, generation)
-                if self._store.create(path, self._mark):
+                path = f"claims/{fingerprint}/{generation}"
+                if self._objects.create(path, self._mark):
                     self._held[fingerprint] = generation
                     return True
                 if not self._gone(path):
@@ -106,24 +101,21 @@ class Claims:
             return False
 
     def release(self, fingerprint: str) -> None:
-        """Give a claim back, when its run is in the store or will not be trained."""
+        """Give a lease back, when its run is in the store or will not be trained."""
         with self._lock:
             generation = self._held.pop(fingerprint, None)
-            if generation is None or self._read(self._path(fingerprint, generation + 1)):
+            if generation is None or self._read(f"claims/{fingerprint}/{generation + 1}"):
                 return  # outbid, when this sweep was thought dead: the other one clears up
             for g in range(generation + 1):  # ours, the highest, last: no lower one shows through
-                path = self._path(fingerprint, g)
+                path = f"claims/{fingerprint}/{g}"
                 if g < generation or self._read(path) == self._mark:
-                    with contextlib.suppress(OSError):
-                        self._store.files.rm_file(path)
+                    self._remove(path)
             with contextlib.suppress(OSError):
-                self._store.files.rmdir(f"{self._store.root}/claims/{fingerprint}")
+                self._objects.files.rmdir(self._objects.path(f"claims/{fingerprint}"))
 
-    def _path(self, fingerprint: str, generation: int) -> str:
-        return f"{self._store.root}/claims/{fingerprint}/{generation}"
-
-    def _beat_path(self, sweep: str) -> str:
-        return f"{self._store.root}/sweeps/{sweep}"
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            self._objects.files.rm_file(self._objects.path(name))
 
     def _live(self) -> None:
         count = 0
@@ -134,11 +126,11 @@ class Claims:
     def _write_beat(self, count: int) -> None:
         # A store that refuses now may not in three seconds; the results themselves will tell.
         with contextlib.suppress(Exception):
-            self._store.replace(self._beat_path(self.sweep), str(count).encode())
+            self._objects.replace(f"sweeps/{self.sweep}", str(count).encode())
 
-    def _gone(self, path: str) -> bool:
-        """Whether the sweep that made a claim is gone; the lock is held."""
-        raw = self._read(path)
+    def _gone(self, name: str) -> bool:
+        """Whether the sweep that made a lease is gone; the lock is held."""
+        raw = self._read(name)
         if raw is None:
             return False  # given back a moment ago: the next look takes it
         try:
@@ -149,21 +141,16 @@ class Claims:
         here = mark.get("place") == _place()
         if here and not runs(mark.get("pid"), mark.get("started")):
             return True
-        beat = (self._read(self._beat_path(sweep)) or b"") if sweep else raw
-        key, now = sweep or path, time.monotonic()
+        beat = (self._read(f"sweeps/{sweep}") or b"") if sweep else raw
+        key, now = sweep or name, time.monotonic()
         seen = self._seen.get(key)
         if seen is None or seen.beat != beat:
-            self._seen[key] = _Seen(beat, now)
+            self._seen[key] = _Heartbeat(beat, now)
             return False
         return now - seen.since > self._patience
 
-    def _read(self, path: str) -> bytes | None:
+    def _read(self, name: str) -> bytes | None:
         try:
-            return bytes(self._store.files.cat_file(path))
+            return bytes(self._objects.files.cat_file(self._objects.path(name)))
         except OSError:
             return None
-
-
-def _process() -> dict[str, Any]:
-    """Where this process runs and which one it is, as far as another one there can check."""
-    return {"place": _place(), "pid": os.getpid(), "started": started(os.getpid())}

@@ -21,6 +21,7 @@ from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, EvidenceError
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import History, canonical_json, finished_runs, revive
+from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.study import Study
@@ -201,9 +202,8 @@ def keep(store: Store, found: Card, folder: Path | None = None) -> None:
     store.remember(ANSWERS, f"{found.recipe}-{text}", pointer)
     store.remember(LATEST, found.name, pointer)
     if folder is not None:
-        beside = Store(str(folder))
         text = json.dumps(found.to_json(), indent=1) + "\n"
-        beside.replace(f"{beside.root}/{FILE}", text.encode())
+        ObjectFolder(str(folder)).replace(FILE, text.encode())
 
 
 def reword(store: Store, found: Card) -> None:

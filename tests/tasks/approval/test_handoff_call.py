@@ -349,4 +349,4 @@ def test_claims_hold_on_another_file_system(server):
     store = Store("memory://handoff-calls")
     assert once(Call(server.url), store, KEY, {}).state == "done"
     assert handoff_call.last(store, KEY)[0] == 1
-    assert not store.create(f"{store.root}/handoffs/{KEY}/1.claim", b"x")
+    assert not store.objects.create(f"handoffs/{KEY}/1.claim", b"x")

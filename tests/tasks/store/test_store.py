@@ -41,7 +41,7 @@ def result(seed: int = 0) -> RunResult:
 
 
 def record(store: Store, seed: int = 0) -> str:
-    return f"{store.root}/runs/{spec(seed).fingerprint}/result.json"
+    return f"{store.objects.root}/runs/{spec(seed).fingerprint}/result.json"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ class Unsure(fsspec.implementations.memory.MemoryFileSystem):
 @pytest.fixture
 def unsure(monkeypatch):
     fsspec.register_implementation("unsure", Unsure, clobber=True)
-    monkeypatch.setattr("cuvee.tasks.store.results.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("cuvee.tasks.store.objects.PAUSES", (0.0, 0.0, 0.0))
     for name, value in (("plan", []), ("store", {}), ("pseudo_dirs", [""])):
         monkeypatch.setattr(Unsure, name, value)
     return Store("unsure://place")
@@ -205,10 +205,10 @@ def unsure(monkeypatch):
 def test_what_was_made_although_it_was_said_to_have_failed_is_ours(unsure, plan):
     """Catches a sweep that waits for ever for another one, which is itself."""
     Unsure.plan = plan
-    assert unsure.create(f"{unsure.root}/claims/a/0", b"mine")
+    assert unsure.objects.create("claims/a/0", b"mine")
     Unsure.plan = list(plan)
-    assert not unsure.create(f"{unsure.root}/claims/a/0", b"theirs")
-    assert unsure.files.cat_file(f"{unsure.root}/claims/a/0") == b"mine"
+    assert not unsure.objects.create("claims/a/0", b"theirs")
+    assert unsure.objects.read("claims/a/0") == b"mine"
 
 
 def test_a_folder_that_cannot_be_listed_now_is_listed_again(unsure):
@@ -230,8 +230,10 @@ def test_a_result_is_read_once_and_a_failure_until_it_is_one(tmp_path, monkeypat
     store.put(result(0))
     store.put(Failed(spec(1), "diverged"))
     read = []
-    opened = store.files.cat_file
-    monkeypatch.setattr(store.files, "cat_file", lambda path: read.append(path) or opened(path))
+    opened = store.objects.files.cat_file
+    monkeypatch.setattr(
+        store.objects.files, "cat_file", lambda path: read.append(path) or opened(path)
+    )
     for _ in range(3):
         assert [
             type(run) for run in map(store.get, (spec(0).fingerprint, spec(1).fingerprint))
@@ -301,7 +303,7 @@ def test_claims_and_records_outlast_a_power_cut(tmp_path, monkeypatch):
         lambda handle: (synced.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle)),
     )
     store = Store(str(tmp_path))
-    store.create(f"{store.root}/handoffs/k/1.claim", b"x")
+    store.objects.create("handoffs/k/1.claim", b"x")
     folder = f"{tmp_path}/handoffs"
     assert {f"{folder}/k/1.claim", f"{folder}/k", folder} <= set(synced)
     store.remember("things", "a", 1)

@@ -1,4 +1,4 @@
-"""Claims: of several sweeps on one store, one trains a run, and a dead one blocks nobody."""
+"""Leases: of several sweeps on one store, one trains a run, and a dead one blocks nobody."""
 
 import json
 import os
@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from cuvee.tasks.store.leases import Claims
+from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
 
 ROOT = Path(__file__).parent.parent.parent.parent
 PRINTS = [f"{i:064x}" for i in range(40)]
 TAKER = """
 import sys, time
-from cuvee.tasks.store.leases import Claims
+from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
-claims = Claims(Store(sys.argv[1]), beat=0.2)
-with claims:
+leases = LeaseStore(Store(sys.argv[1]), beat=0.2)
+with leases:
     print("ready", flush=True)
     sys.stdin.readline()
     for fingerprint in sys.argv[2:]:
-        if claims.take(fingerprint):
+        if leases.acquire(fingerprint):
             print(fingerprint, flush=True)
     print("done", flush=True)
     sys.stdin.readline()
@@ -60,15 +60,15 @@ def test_of_three_processes_that_race_each_claim_has_one_winner(tmp_path):
 def test_of_threads_that_race_for_an_outbid_claim_one_wins(tmp_path):
     """Catches a stale claim that is removed and made anew: one would remove another's new claim."""
     store = Store(str(tmp_path))
-    rivals = [Claims(store) for _ in range(16)]
+    rivals = [LeaseStore(store) for _ in range(16)]
     for fingerprint in PRINTS[:20]:
         dead = json.dumps({"sweep": "s", "place": _here(), "pid": 2**22 + 1, "started": "1"})
-        store.create(f"{store.root}/claims/{fingerprint}/0", dead.encode())
+        store.objects.create(f"claims/{fingerprint}/0", dead.encode())
         start, won = threading.Barrier(len(rivals)), []
 
         def race(rival, fingerprint=fingerprint, start=start, won=won):
             start.wait()
-            if rival.take(fingerprint):
+            if rival.acquire(fingerprint):
                 won.append(rival)
 
         threads = [threading.Thread(target=race, args=(rival,)) for rival in rivals]
@@ -91,11 +91,11 @@ def test_a_sweep_that_was_killed_gives_way_at_once(tmp_path):
     process.stdin.write("go\n")
     process.stdin.flush()
     assert process.stdout.readline().strip() == PRINTS[0]
-    with Claims(Store(str(tmp_path))) as mine:
-        assert not mine.take(PRINTS[0])
+    with LeaseStore(Store(str(tmp_path))) as mine:
+        assert not mine.acquire(PRINTS[0])
         process.kill()
         process.wait()
-        assert mine.take(PRINTS[0])
+        assert mine.acquire(PRINTS[0])
     process.stdin.close()
     process.stdout.close()
 
@@ -106,48 +106,48 @@ def test_a_sweep_on_another_machine_counts_as_gone_only_without_a_heartbeat(
 ):
     """Catches leases that expire while their owner lives, and ones that never do."""
     store = Store(url.format(tmp_path))
-    theirs = Claims(store, beat=0.05, patience=0.4)
+    theirs = LeaseStore(store, beat=0.05, patience=0.4)
     monkeypatch.setattr("cuvee.tasks.store.leases._place", lambda: "elsewhere")
     theirs._mark = json.dumps({"sweep": theirs.sweep, "place": "there"}).encode()
-    with Claims(store, beat=0.05, patience=0.4) as mine:
+    with LeaseStore(store, beat=0.05, patience=0.4) as mine:
         with theirs:
-            assert theirs.take(PRINTS[0])
+            assert theirs.acquire(PRINTS[0])
             deadline = time.monotonic() + 1.2  # three times the patience
             while time.monotonic() < deadline:
-                assert not mine.take(PRINTS[0])
+                assert not mine.acquire(PRINTS[0])
                 time.sleep(0.05)
             theirs._stop.set()  # its machine is cut off
             theirs._heart.join()
-            assert not mine.take(PRINTS[0])
+            assert not mine.acquire(PRINTS[0])
             began = time.monotonic()
-            while not mine.take(PRINTS[0]):
+            while not mine.acquire(PRINTS[0]):
                 assert time.monotonic() - began < 5
                 time.sleep(0.02)
             assert time.monotonic() - began > 0.3
-        assert mine.take(PRINTS[0])  # the late end of the other took nothing from us
-        assert not Claims(store).take(PRINTS[0])
+        assert mine.acquire(PRINTS[0])  # the late end of the other took nothing from us
+        assert not LeaseStore(store).acquire(PRINTS[0])
 
 
 def test_a_clock_set_back_or_forward_changes_nothing(tmp_path, monkeypatch):
     """Catches leases with times of day in them."""
     store = Store(str(tmp_path))
-    with Claims(store, beat=0.05) as theirs, Claims(store, beat=0.05) as mine:
-        assert theirs.take(PRINTS[0])
+    with LeaseStore(store, beat=0.05) as theirs, LeaseStore(store, beat=0.05) as mine:
+        assert theirs.acquire(PRINTS[0])
         real = time.time
         for shift in (-86400.0, 86400.0):
             monkeypatch.setattr(time, "time", lambda shift=shift: real() + shift)
-            assert not mine.take(PRINTS[0])
+            assert not mine.acquire(PRINTS[0])
             time.sleep(0.1)
-            assert not mine.take(PRINTS[0])
+            assert not mine.acquire(PRINTS[0])
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"sweep": 3}', b"\xff\xfe", b"[]"])
 def test_a_damaged_claim_ages_and_is_outbid(tmp_path, raw):
     """Catches a traceback on a half-written claim, and one that blocks its run for ever."""
     store = Store(str(tmp_path))
-    store.create(f"{store.root}/claims/{PRINTS[0]}/0", raw)
-    with Claims(store, patience=0.2) as mine:
-        assert not mine.take(PRINTS[0])
+    store.objects.create(f"claims/{PRINTS[0]}/0", raw)
+    with LeaseStore(store, patience=0.2) as mine:
+        assert not mine.acquire(PRINTS[0])
         time.sleep(0.3)
-        assert mine.take(PRINTS[0])
+        assert mine.acquire(PRINTS[0])
     assert not list((tmp_path / "claims").iterdir())
