@@ -220,9 +220,9 @@ def papers(folder: Path) -> Iterator[Target]:
     content = {"status": "approved", "approval": {"by": "x"}, "card": "c", "files": listed}
     content["sha256"] = hashlib.sha256(canonical_json(content).encode()).hexdigest()
     out = folder / "export"
-    sent = Path(manifest.write(str(out), {"a.txt": "x"}, content, store))
+    sent = Path(manifest.write_export(str(out), {"a.txt": "x"}, content, store))
     whole = sent.read_bytes()
-    yield Target("manifest", sent, whole, lambda: manifest.verify(str(out), store), "json")
+    yield Target("manifest", sent, whole, lambda: manifest.verify_export(str(out), store), "json")
 
 
 FIT = """swarm: {ratios: mixtures.csv, metrics: scores.csv}

@@ -29,7 +29,7 @@ from cuvee.mixtures.errors import (
 )
 from cuvee.mixtures.runs import canonical_json
 from cuvee.tasks.approval import webhook
-from cuvee.tasks.approval.webhook import Call, Outcome
+from cuvee.tasks.approval.webhook import CallOutcome, HandoffCall
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import Card, Purpose
 
@@ -82,12 +82,12 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
     export = preparing.as_task("export", handoff.export)
     where, manifest = export(recipe, place, form=given.format, to=given.to, stage=given.stage)
     mark = key(card, card.whole(recipe.purpose), given)
-    outcome = Outcome(EXPORTED, "the recipe names neither webhook nor command")
+    outcome = CallOutcome(EXPORTED, "the recipe names neither webhook nor command")
     if call:
         message = {"event": "mixture.approved", "key": mark, "place": where, "manifest": manifest}
-        receiver = Call(given.webhook or "", tuple(given.command), given.timeout)
+        receiver = HandoffCall(given.webhook or "", tuple(given.command), given.timeout)
         try:
-            outcome = preparing.as_task("call", webhook.once)(
+            outcome = preparing.as_task("call", webhook.call_once)(
                 receiver, Store(place.store), mark, message, again=again
             )
         except HandoffError as error:

@@ -256,15 +256,15 @@ def export(
     whole = blend(recipe, card)
     part = whole.alone(stage) if stage else whole
     files = exports.render_export(made, part)
-    content = manifest.manifest(card, made, part, files, approval=approval, stage=stage)
-    return manifest.write(target, files, content, store), content
+    content = manifest.export_manifest(card, made, part, files, approval=approval, stage=stage)
+    return manifest.write_export(target, files, content, store), content
 
 
 def _target(home: Workspace, card: Card, form: str) -> str:
     """Where an export goes if nobody says; not over that of another recipe of the same name."""
     place = home.study(card.name) / "exports" / form
     with contextlib.suppress(CuveeError):
-        if manifest.verify(str(place))[0].get("recipe") != card.recipe:
+        if manifest.verify_export(str(place))[0].get("recipe") != card.recipe:
             return f"{place}-{card.recipe[:8]}"
     return str(place)
 
@@ -334,7 +334,7 @@ def verify(target: str, home: Workspace) -> dict[str, Any]:
         ExportError: something was changed; says what.
     """
     known = Store(home.store) if "://" in home.store or Path(home.store).is_dir() else None
-    content, wrong = manifest.verify(target, known)
+    content, wrong = manifest.verify_export(target, known)
     if wrong:
         raise ExportError(f"the export in {target} is not as it was written: {'; '.join(wrong)}")
     return content

@@ -105,4 +105,4 @@ class HandoffPart(Part):
     def check(self, export: ExportPart) -> None:
         """Refuse an unknown format, and a call that cannot be made or holds a secret."""
         exports.build_format(self.format, export.formats.get(self.format))
-        handoff_call.check(self.webhook, self.command, self.to)
+        handoff_call.check_handoff(self.webhook, self.command, self.to)

@@ -28,7 +28,7 @@ APPROVED, DRAFT = "approved", "draft"
 HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def manifest(
+def export_manifest(
     card: Card,
     form: ExportFormat,
     blend: ExportSpec,
@@ -95,7 +95,9 @@ def _domains(card: Card, blend: ExportSpec, delivered: Mapping[str, float]) -> l
     ]
 
 
-def write(target: str, files: Mapping[str, str], content: Mapping[str, Any], store: Store) -> str:
+def write_export(
+    target: str, files: Mapping[str, str], content: Mapping[str, Any], store: Store
+) -> str:
     """Write an export and, last, its manifest; the store remembers that it was written.
 
     Of an export of the store that was there before, nothing is left beside it.
@@ -125,7 +127,7 @@ def write(target: str, files: Mapping[str, str], content: Mapping[str, Any], sto
     return f"{target.rstrip('/') if '://' in target else place.root}/{FILE}"
 
 
-def verify(target: str, store: Store | None = None) -> tuple[dict[str, Any], list[str]]:
+def verify_export(target: str, store: Store | None = None) -> tuple[dict[str, Any], list[str]]:
     """Read an export back and tell what is wrong with it.
 
     Args:

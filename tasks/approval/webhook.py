@@ -43,7 +43,7 @@ SHOWN = 300  # characters of what a command says
 
 
 @dataclass(frozen=True)
-class Call:
+class HandoffCall:
     """What is called.
 
     Attributes:
@@ -58,7 +58,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CallOutcome:
     """What came of a call.
 
     Attributes:
@@ -75,7 +75,7 @@ class Outcome:
     attempt: int = 0
 
 
-def check(webhook: str | None, command: Sequence[str], to: str = "") -> None:
+def check_handoff(webhook: str | None, command: Sequence[str], to: str = "") -> None:
     """Refuse what cannot be called, or may hold a secret; a secret is not repeated.
 
     Raises:
@@ -129,7 +129,7 @@ def _credentials(url: str) -> bool:
     return any("://" in url and (link.password or link.query) for link in links)
 
 
-def last(store: Store, key: str) -> tuple[int, Outcome | None]:
+def last_call(store: Store, key: str) -> tuple[int, CallOutcome | None]:
     """The last attempt under a key and its outcome; 0 if there was none, None if not known."""
     attempt = 0
     while store.objects.files.exists(store.objects.path(_claim(key, attempt + 1))):
@@ -138,12 +138,12 @@ def last(store: Store, key: str) -> tuple[int, Outcome | None]:
     states = (DONE, FAILED, UNSENT, UNKNOWN)  # a later version may know others, which we do not
     if not isinstance(values, Mapping) or values.get("state") not in states:
         return attempt, None
-    return attempt, revive(Outcome, {"said": "", **values})
+    return attempt, revive(CallOutcome, {"said": "", **values})
 
 
-def once(
-    call: Call, store: Store, key: str, message: Mapping[str, Any], *, again: bool = False
-) -> Outcome:
+def call_once(
+    call: HandoffCall, store: Store, key: str, message: Mapping[str, Any], *, again: bool = False
+) -> CallOutcome:
     """Make a call unless it was made.
 
     Args:
@@ -159,7 +159,7 @@ def once(
     Raises:
         HandoffError: it failed, or its outcome is not known; says what to do.
     """
-    attempt, known = last(store, key)
+    attempt, known = last_call(store, key)
     if known is not None and known.state == DONE:
         return known
     if attempt and not again and (known is None or known.state != UNSENT):
@@ -170,14 +170,14 @@ def once(
         raise HandoffError(_held(store, key, attempt, None))
     send = _send_command if call.command else _send_webhook
     found = send(call, key, json.dumps(dict(message), allow_nan=False).encode())
-    outcome = Outcome(found.state, found.said[: 2 * SHOWN], stamp(), attempt)
+    outcome = CallOutcome(found.state, found.said[: 2 * SHOWN], stamp(), attempt)
     store.remember(f"{FOLDER}/{key}", f"{attempt}.outcome", asdict(outcome))
     if outcome.state != DONE:
         raise HandoffError(_held(store, key, attempt, outcome))
     return outcome
 
 
-def _held(store: Store, key: str, attempt: int, known: Outcome | None) -> str:
+def _held(store: Store, key: str, attempt: int, known: CallOutcome | None) -> str:
     """Why nothing is called now, and what a person can do."""
     repeat = f"`cuvee handoff RECIPE --again` repeats it under the same key {key[:12]}"
     if known is None:
@@ -202,11 +202,11 @@ def _claim(key: str, attempt: int) -> str:
     return f"{FOLDER}/{key}/{attempt}.claim"
 
 
-def _send_webhook(call: Call, key: str, body: bytes) -> Outcome:
+def _send_webhook(call: HandoffCall, key: str, body: bytes) -> CallOutcome:
     named = VARIABLE.fullmatch(call.webhook)
     parts = _parts(os.environ.get(named[1], "").strip() if named else call.webhook)
     if parts is None or parts.username or parts.password:
-        return Outcome(
+        return CallOutcome(
             UNSENT,
             f"{named[1] if named else 'handoff.webhook'} in the environment is not set to an http "
             "or https URL (without a user name)",
@@ -214,7 +214,7 @@ def _send_webhook(call: Call, key: str, body: bytes) -> Outcome:
     host, token, without = str(parts.hostname), os.environ.get(BEARER), ""
     headers = {"Content-Type": "application/json", "Idempotency-Key": key, "User-Agent": "cuvee"}
     if token and parts.scheme != "https" and host not in LOOPBACK:
-        return Outcome(UNSENT, f"{BEARER} is set, and is not sent to {host} without https")
+        return CallOutcome(UNSENT, f"{BEARER} is set, and is not sent to {host} without https")
     if token and _allowed(parts):
         headers["Authorization"] = f"Bearer {token}"
     elif token:
@@ -227,7 +227,9 @@ def _send_webhook(call: Call, key: str, body: bytes) -> Outcome:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     post = ("POST", path, body, headers)
     found = _Exchange(connection, post).outcome(call.timeout)
-    return Outcome(found.state, f"{host} {found.said}{without if found.state != UNSENT else ''}")
+    return CallOutcome(
+        found.state, f"{host} {found.said}{without if found.state != UNSENT else ''}"
+    )
 
 
 def _allowed(parts: SplitResult) -> bool:
@@ -255,10 +257,10 @@ class _Exchange:
         self, connection: http.client.HTTPConnection, post: tuple[str, str, bytes, dict[str, str]]
     ) -> None:
         self._connection, self._post = connection, post
-        self._lock, self._found = threading.Lock(), Outcome(UNSENT, "")
+        self._lock, self._found = threading.Lock(), CallOutcome(UNSENT, "")
         self._over = False
 
-    def outcome(self, timeout: float) -> Outcome:
+    def outcome(self, timeout: float) -> CallOutcome:
         """What came of it within so many seconds."""
         thread = threading.Thread(target=self._talk, name="webhook", daemon=True)
         thread.start()
@@ -271,36 +273,36 @@ class _Exchange:
         if found.said:
             return found
         if found.state == UNSENT:
-            return Outcome(UNSENT, f"does not answer within {timeout:g} s")
-        return Outcome(UNKNOWN, f"was sent the call and gave no answer within {timeout:g} s")
+            return CallOutcome(UNSENT, f"does not answer within {timeout:g} s")
+        return CallOutcome(UNKNOWN, f"was sent the call and gave no answer within {timeout:g} s")
 
     def _talk(self) -> None:
         try:
             self._connection.connect()
         except (OSError, ValueError) as error:
-            self._found = Outcome(UNSENT, f"does not answer ({error})")
+            self._found = CallOutcome(UNSENT, f"does not answer ({error})")
             return
         with self._lock:
             if self._over:
                 return
-            self._found = Outcome(UNKNOWN, "")
+            self._found = CallOutcome(UNKNOWN, "")
         try:
             self._connection.request(*self._post)
             status = self._connection.getresponse().status  # no redirect is followed
         except (OSError, ValueError, http.client.HTTPException) as error:
             name = type(error).__name__  # its text may hold bytes of the answer
-            self._found = Outcome(UNKNOWN, f"was sent the call and gave no answer ({name})")
+            self._found = CallOutcome(UNKNOWN, f"was sent the call and gave no answer ({name})")
             return
         finally:
             self._connection.close()
-        self._found = Outcome(DONE if 200 <= status < 300 else FAILED, f"answered {status}")
+        self._found = CallOutcome(DONE if 200 <= status < 300 else FAILED, f"answered {status}")
 
 
-def _send_command(call: Call, key: str, body: bytes) -> Outcome:
+def _send_command(call: HandoffCall, key: str, body: bytes) -> CallOutcome:
     program = call.command[0]
     allowed = [path for path in os.environ.get(COMMANDS, "").split(os.pathsep) if path]
     if program not in allowed or not os.path.isabs(program):
-        return Outcome(
+        return CallOutcome(
             UNSENT,
             f"{program} may not be run: a recipe alone runs nothing. Whoever operates this sets "
             f"{COMMANDS} in the environment to the full paths of programs that may be",
@@ -320,15 +322,15 @@ def _send_command(call: Call, key: str, body: bytes) -> Outcome:
                 start_new_session=True,
             )
         except OSError as error:
-            return Outcome(UNSENT, f"{program} does not start ({error.strerror})")
+            return CallOutcome(UNSENT, f"{program} does not start ({error.strerror})")
         try:
             code = process.wait(timeout=call.timeout)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # and what it started
             process.wait()
-            return Outcome(UNKNOWN, f"{program} was ended after {call.timeout:g} s")
+            return CallOutcome(UNKNOWN, f"{program} was ended after {call.timeout:g} s")
         output.seek(max(0, output.seek(0, os.SEEK_END) - 4 * SHOWN))
         text = " ".join(output.read(4 * SHOWN).decode(errors="replace").split())[-SHOWN:]
     if code < 0:
-        return Outcome(UNKNOWN, f"{program} was killed by signal {-code}: {text}")
-    return Outcome(FAILED if code else DONE, f"{program} ended with {code}: {text}")
+        return CallOutcome(UNKNOWN, f"{program} was killed by signal {-code}: {text}")
+    return CallOutcome(FAILED if code else DONE, f"{program} ended with {code}: {text}")

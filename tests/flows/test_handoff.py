@@ -136,7 +136,7 @@ def test_a_manifest_that_was_forged_whole_is_not_known_to_the_store(study, tmp_p
     text = manifest.canonical(plain)
     forged = plain | {"sha256": manifest._sha256(text.encode())}
     (target / "manifest.json").write_text(json.dumps(forged))
-    assert manifest.verify(str(target))[1] == []  # without the store it cannot be told
+    assert manifest.verify_export(str(target))[1] == []  # without the store it cannot be told
     with pytest.raises(ExportError, match="no such export was written from this store"):
         handoff.verify(str(target), home)
 
@@ -149,8 +149,8 @@ def test_nothing_of_an_earlier_export_stays_beside_a_later_one(study, tmp_path):
 
     def written(*names: str, known: Store = store) -> set[str]:
         files = dict.fromkeys(names, "x")
-        content = manifest.manifest(card, form, blend, files, approval=None)
-        manifest.write(str(target), files, content, known)
+        content = manifest.export_manifest(card, form, blend, files, approval=None)
+        manifest.write_export(str(target), files, content, known)
         return {path.name for path in target.iterdir()}
 
     assert written("a", "b") == {"a", "b", "manifest.json"}

@@ -27,7 +27,7 @@ from cuvee.flows.workspace import end_leftovers, open_workspace
 from cuvee.mixtures.errors import ServiceError
 from cuvee.tasks import process
 from cuvee.tasks.approval import webhook
-from cuvee.tasks.approval.webhook import Call
+from cuvee.tasks.approval.webhook import HandoffCall
 from cuvee.tasks.process import BEFORE, HOME_MARK, RUN_MARK
 
 ROOT = Path(__file__).parent.parent.parent
@@ -100,7 +100,7 @@ def test_a_launched_training_outlives_the_handoff_and_every_later_command(
     monkeypatch.setenv(HOME_MARK, str(tmp_path))
     monkeypatch.setenv(RUN_MARK, json.dumps([process.place(), *ended()]))
     process.impose({"HF_HOME": "ours", "OMP_NUM_THREADS": "1"})
-    told = webhook._send_command(Call(command=(str(launcher),), timeout=30), "k", b"{}")
+    told = webhook._send_command(HandoffCall(command=(str(launcher),), timeout=30), "k", b"{}")
     assert told.state == "done" and "started" in told.said
     training = psutil.Process(int((tmp_path / "pid").read_text()))
     assert training.pid not in end_leftovers(tmp_path)

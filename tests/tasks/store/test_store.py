@@ -58,7 +58,7 @@ def test_a_place_that_nothing_here_opens_is_a_sentence(url, cure, monkeypatch):
     """Catches fsspec's ImportError and ValueError, and a folder called "s3:"."""
     for package in ("s3fs", "gcsfs"):
         monkeypatch.setitem(sys.modules, package, None)  # not installed
-    for use in (Store, manifest.verify):
+    for use in (Store, manifest.verify_export):
         with pytest.raises(StorageError, match=re.escape(cure)):
             use(url)
 
