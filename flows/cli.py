@@ -17,8 +17,8 @@ from cuvee.flows import python_path
 _path = python_path.leave_working_folder()  # before anything of ours is imported
 from cuvee.tasks import process
 
-process.impose({"PYTHONPATH": _path} if _path is not None else {})
-process.impose(process.SINGLE, over=False)  # before numpy is imported, which reads them once
+process.set_environment({"PYTHONPATH": _path} if _path is not None else {})
+process.set_environment(process.SINGLE_THREAD, over=False)  # before numpy, which reads them once
 import typer
 
 from cuvee.flows.recipe import olmix
@@ -29,7 +29,7 @@ from cuvee.flows.execution.prefect_session import PrefectApi
 from cuvee.mixtures.errors import CuveeError, RecipeError
 from cuvee.tasks.escape import printable
 from cuvee.tasks.tracking.ui import PORT
-from cuvee.tasks.tracking.ui import review as review_record
+from cuvee.tasks.tracking.ui import serve_review as review_record
 
 LONGEST = 10_000  # characters of an error
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it

@@ -31,7 +31,7 @@ def examine(home: Workspace, urls: Sequence[str]) -> tuple[list[str], str]:
         if not place.files.exists(place.root):
             raise StorageError(f"there is no store at {url}: give its home (--home) or its URL")
     known = {scoring_identity(*found): found for found in _studies(home)}
-    problems, count = doctor.examine([Store(url) for url in wanted], known)
+    problems, count = doctor.examine_stores([Store(url) for url in wanted], known)
     left = "cannot be trusted as it is" if problems else "nothing speaks against it"
     return problems, f"{count} records of {', '.join(wanted)}: {left}; nothing was changed"
 

@@ -38,7 +38,7 @@ from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.finished import Card, Purpose
-from cuvee.tasks.tracking.ui import open_to_others
+from cuvee.tasks.tracking.ui import unsafe_approvals
 
 COMMAND = "command line"
 MORE = 1.001  # passes that exceed the recipe's cap by rounding alone
@@ -182,7 +182,7 @@ def adopt(recipe: Recipe, home: Workspace, card: Card, *, call: bool = False) ->
     if version is None or said is None or barred:
         raise ApprovalError(unapproved(card, purpose, store))
     by, note = said
-    if doubt := open_to_others(home.record):
+    if doubt := unsafe_approvals(home.record):
         raise ApprovalError(
             f"the record says that {by} approved {card.fingerprint[:12]} of {card.name}, which is "
             f"not believed: {doubt}. Approve it with `cuvee approve`"

@@ -10,7 +10,7 @@ from cuvee.flows.progress_bars import current
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
 from cuvee.tasks.study.finished import NOTHING, Card, Purpose
-from cuvee.tasks.tracking.fields import PREFIX, approvable_tags, prefixed
+from cuvee.tasks.tracking.fields import PREFIX, approvable_tags, cuvee_tags
 from cuvee.tasks.tracking.mlflow import open_backend
 from cuvee.tasks.tracking.tracker import RegisteredVersion
 
@@ -87,7 +87,7 @@ def remark(
         found, _ = version(home, card, meant)
         if found is not None:
             backend = open_backend(home.record)
-            backend.tag_version(card.name, found.number, prefixed(tags), alias or None)
+            backend.tag_version(card.name, found.number, cuvee_tags(tags), alias or None)
             if alias == "" and ALIAS in found.aliases:
                 backend.delete_alias(card.name, ALIAS)
     except CuveeError as error:

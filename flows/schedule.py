@@ -139,7 +139,7 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
     if not runs or method.design is None or recipe.constraints.ratios:
         return text, ""
     less = change_detection.fewer(runs, len(names), len(names) - len(kept) + 1)
-    values = strict_yaml.load(text)
+    values = strict_yaml.load_yaml(text)
     before = recipe.method.get("design", "dirichlet")
     design = {"name": "reuse", "frozen": [dict(kept)], "design": before}
     values["method"] = {**recipe.method, "runs": less, "design": design}
@@ -151,7 +151,7 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
         f"{(runs - less) * plan.flops:.2e} FLOPs ({1 - less / runs:.0%} of the design). Not "
         "searched: other ratios among these domains."
     )
-    return strict_yaml.dump(values), note
+    return strict_yaml.dump_yaml(values), note
 
 
 def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
@@ -161,7 +161,7 @@ def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
     recipe, text = (parse(given), given) if "\n" in given else load(Path(given))
     if not changes:
         return recipe, text
-    values = strict_yaml.load(text)
+    values = strict_yaml.load_yaml(text)
     for name, value in changes.items():
         *path, last = name.split(".")
         place = values
@@ -170,7 +170,7 @@ def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
                 raise RecipeError(f"the change {name!r} goes through {part!r}, which is no mapping")
             place = place[part]
         place[last] = value
-    return build(values, "the recipe with its changes"), strict_yaml.dump(values)
+    return build(values, "the recipe with its changes"), strict_yaml.dump_yaml(values)
 
 
 def _log(folder: Path, date: str, message: str) -> None:

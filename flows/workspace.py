@@ -18,7 +18,14 @@ import threadpoolctl
 
 from cuvee.flows.progress_bars import current
 from cuvee.mixtures.errors import ServiceError, StorageError
-from cuvee.tasks.process import HOME_MARK, RUN_MARK, SINGLE, abandoned, impose, run_mark
+from cuvee.tasks.process import (
+    HOME_MARK,
+    RUN_MARK,
+    SINGLE_THREAD,
+    marked_process_ended,
+    process_mark,
+    set_environment,
+)
 
 OWN = ".home"  # stands in a folder that is a home and nothing else
 KNOWN = {"store", "studies", "mlflow", "prefect", "corpora"}  # two of them make a home of before
@@ -41,7 +48,7 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "true",
     "PYTHONSAFEPATH": "1",  # no program that is started by `-m` looks into the working folder
-    **SINGLE,
+    **SINGLE_THREAD,
 }
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
@@ -141,10 +148,10 @@ def open_workspace(root: Path, *, hub: bool = False) -> Workspace:
     _hold(home.root)
     quiet = {"PREFECT_HOME": str(home.root / "prefect")}
     quiet |= {} if hub else {**OFFLINE, "HF_HOME": str(home.root / "huggingface")}
-    impose({**QUIET, **quiet}, over=False)
+    set_environment({**QUIET, **quiet}, over=False)
     threadpoolctl.threadpool_limits(1)  # where numpy was imported before its variable was set
     end_leftovers(home.root)
-    impose({HOME_MARK: str(home.root), RUN_MARK: run_mark()})
+    set_environment({HOME_MARK: str(home.root), RUN_MARK: process_mark()})
     return home
 
 
@@ -207,7 +214,7 @@ def end_leftovers(root: Path) -> tuple[int, ...]:
             marks = process.environ()
             if marks.get(HOME_MARK) != str(root) or process.pid == os.getpid():
                 continue
-            if abandoned(marks.get(RUN_MARK, "")):
+            if marked_process_ended(marks.get(RUN_MARK, "")):
                 process.kill()
                 ended.append(process.pid)
         except psutil.Error:

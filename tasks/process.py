@@ -18,7 +18,7 @@ import psutil
 HOME_MARK = "CUVEE_HOME_IN_USE"
 RUN_MARK = "CUVEE_RUN"
 BEFORE = "CUVEE_BEFORE"  # JSON: what variables were, before they were set for Cuvee alone
-SINGLE = dict.fromkeys(
+SINGLE_THREAD = dict.fromkeys(
     (
         *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"),
         *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"),
@@ -27,7 +27,7 @@ SINGLE = dict.fromkeys(
 )  # must stand before numpy is imported, which reads them once
 
 
-def impose(values: Mapping[str, str], *, over: bool = True) -> None:
+def set_environment(values: Mapping[str, str], *, over: bool = True) -> None:
     """Set variables for this process and its own children, and note what they were.
 
     Args:
@@ -42,7 +42,7 @@ def impose(values: Mapping[str, str], *, over: bool = True) -> None:
     os.environ[BEFORE] = json.dumps(before)
 
 
-def outer() -> dict[str, str]:
+def outer_environment() -> dict[str, str]:
     """The environment as it was: for a program that is no part of Cuvee, such as a launcher.
 
     It neither counts as a leftover when Cuvee has ended, nor runs with one thread or off line.
@@ -55,21 +55,21 @@ def outer() -> dict[str, str]:
     return kept
 
 
-def run_mark() -> str:
+def process_mark() -> str:
     """This process as a mark in the environment of what it starts; see `abandoned`."""
-    return json.dumps([place(), os.getpid(), started(os.getpid())])
+    return json.dumps([process_namespace(), os.getpid(), process_start(os.getpid())])
 
 
-def abandoned(mark: str) -> bool:
+def marked_process_ended(mark: str) -> bool:
     """Whether the process of a mark ran in this place and has ended; False where it may not."""
     try:
         where, pid, start = json.loads(mark)
     except (ValueError, TypeError):
         return False
-    return bool(where == place() and not runs(pid, start))
+    return bool(where == process_namespace() and not process_runs(pid, start))
 
 
-def place() -> str:
+def process_namespace() -> str:
     """The stretch of process ids: a boot of a machine, and its container if there is one."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -77,7 +77,7 @@ def place() -> str:
     return f"{socket.gethostname()} {uuid.getnode()}"
 
 
-def started(pid: int) -> str:
+def process_start(pid: int) -> str:
     """When a process was started, by the kernel's count of ticks where that can be read.
 
     Tells a process from a later one with the same id. Ticks since boot, not a time of day, which
@@ -90,11 +90,11 @@ def started(pid: int) -> str:
     return ""
 
 
-def runs(pid: Any, start: Any) -> bool:
+def process_runs(pid: Any, start: Any) -> bool:
     """Whether a process of this place, known by its id and its start, still runs."""
     if not isinstance(pid, int) or not psutil.pid_exists(pid):
         return False
     with contextlib.suppress(psutil.Error):
         if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return False
-    return bool(started(pid) == start)
+    return bool(process_start(pid) == start)

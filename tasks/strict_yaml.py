@@ -70,7 +70,7 @@ Loader.add_implicit_resolver(f"{TAG}int", WHOLE, list("-+0123456789"))
 Loader.add_implicit_resolver(f"{TAG}float", REAL, list("-+0123456789."))
 
 
-def load(text: str) -> Any:
+def load_yaml(text: str) -> Any:
     """The plain values of a YAML text.
 
     Raises:
@@ -97,12 +97,12 @@ Dumper.add_implicit_resolver(f"{TAG}int", WHOLE, list("-+0123456789"))
 Dumper.add_implicit_resolver(f"{TAG}float", REAL, list("-+0123456789."))
 
 
-def dump(values: Any) -> str:
+def dump_yaml(values: Any) -> str:
     """A YAML text that `load` reads as these values."""
     return str(yaml.dump(values, Dumper=Dumper, sort_keys=False))
 
 
-def said(error: yaml.YAMLError) -> str:
+def yaml_error(error: yaml.YAMLError) -> str:
     """What is wrong with a text and where, in one line."""
     mark = getattr(error, "problem_mark", None)
     place = f", in line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -22,7 +22,7 @@ from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.runs import RunResult
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.tracking.fields import prefixed, study_key, study_params
+from cuvee.tasks.tracking.fields import cuvee_tags, study_key, study_params
 from cuvee.tasks.tracking.mlflow import open_backend
 
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
@@ -100,7 +100,9 @@ def test_the_record_of_2ad03ff_is_gone_on_with(old):
     recipe, text = load(Path("proxies.yaml"))
     prepared = preparing.prepare(recipe, old, preparing.plainly)
     params = study_params(text, preparing.pose_problem(recipe, prepared), recipe.seed)
-    found = open_backend(old.record).find_runs(prefixed({"study": study_key(recipe.name, params)}))
+    found = open_backend(old.record).find_runs(
+        cuvee_tags({"study": study_key(recipe.name, params)})
+    )
     assert len(found) == 1 and params["objective"].startswith("{name: mean")
 
 

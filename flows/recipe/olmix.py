@@ -72,7 +72,7 @@ AGREE = 0.01  # relative sizes and token counts that differ by less, as shares, 
 def detect(path: Path) -> bool:
     """Whether a file is a fit file of Olmix; False for whatever cannot be read."""
     try:
-        values = strict_yaml.load(recipes.text_of(path))
+        values = strict_yaml.load_yaml(recipes.text_of(path))
     except (RecipeError, yaml.YAMLError):
         return False
     return isinstance(values, Mapping) and "swarm" in values
@@ -100,7 +100,7 @@ def load(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
     """
     text = recipes.text_of(path)
     try:
-        given = FitFile.model_validate(strict_yaml.load(text))
+        given = FitFile.model_validate(strict_yaml.load_yaml(text))
     except ValidationError as error:
         raise explain(error, str(path), FitFile) from None
     _check(given, str(path))

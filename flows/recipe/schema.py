@@ -337,9 +337,9 @@ def text_of(path: Path) -> str:
 def parse(text: str, where: str = "the recipe") -> Recipe:
     """A recipe from its text; see `load`."""
     try:
-        values = strict_yaml.load(text)
+        values = strict_yaml.load_yaml(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is not YAML: {strict_yaml.said(error)}") from error
+        raise RecipeError(f"{where} is not YAML: {strict_yaml.yaml_error(error)}") from error
     if not isinstance(values, Mapping):
         raise RecipeError(f"{where} must be a mapping of fields; found {type(values).__name__}")
     if "swarm" in values:

@@ -28,7 +28,7 @@ from uuid import uuid4
 from cuvee.mixtures.errors import HandoffError, RecipeError
 from cuvee.mixtures.runs import revive
 from cuvee.tasks.approval.approve import stamp
-from cuvee.tasks.process import outer
+from cuvee.tasks.process import outer_environment
 from cuvee.tasks.store.results import Store
 
 FOLDER = "handoffs"
@@ -318,7 +318,7 @@ def _send_command(call: HandoffCall, key: str, body: bytes) -> CallOutcome:
                 stdin=given,
                 stdout=output,
                 stderr=output,
-                env={**outer(), "CUVEE_HANDOFF_KEY": key},
+                env={**outer_environment(), "CUVEE_HANDOFF_KEY": key},
                 start_new_session=True,
             )
         except OSError as error:

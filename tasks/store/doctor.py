@@ -25,7 +25,7 @@ Scored = Sequence[Any]  # the arguments of `suites.scoring_identity`
 Found = tuple[str, RunResult]  # URL of the store, run
 
 
-def examine(stores: Sequence[Store], known: Mapping[str, Scored]) -> tuple[list[str], int]:
+def examine_stores(stores: Sequence[Store], known: Mapping[str, Scored]) -> tuple[list[str], int]:
     """What is wrong with stores, a sentence each, and how many records were read.
 
     Args:

@@ -23,8 +23,7 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from cuvee.tasks.process import place as _place
-from cuvee.tasks.process import runs, started
+from cuvee.tasks.process import process_namespace, process_runs, process_start
 from cuvee.tasks.store.results import Store
 
 BEAT_SECONDS = 3.0
@@ -54,7 +53,11 @@ class LeaseStore:
     ) -> None:
         self._objects, self._beat, self._patience = store.objects, beat, patience
         self.sweep = uuid.uuid4().hex
-        process = {"place": _place(), "pid": os.getpid(), "started": started(os.getpid())}
+        process = {
+            "place": process_namespace(),
+            "pid": os.getpid(),
+            "started": process_start(os.getpid()),
+        }
         self._mark = json.dumps({"sweep": self.sweep, **process}).encode()
         self._held: dict[str, int] = {}
         self._seen: dict[str, _Heartbeat] = {}
@@ -138,8 +141,8 @@ class LeaseStore:
             sweep = str(mark["sweep"])
         except (ValueError, KeyError, TypeError):
             mark, sweep = {}, ""  # half written or damaged: it has no heart, and ages as it is
-        here = mark.get("place") == _place()
-        if here and not runs(mark.get("pid"), mark.get("started")):
+        here = mark.get("place") == process_namespace()
+        if here and not process_runs(mark.get("pid"), mark.get("started")):
             return True
         beat = (self._read(f"sweeps/{sweep}") or b"") if sweep else raw
         key, now = sweep or name, time.monotonic()

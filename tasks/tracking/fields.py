@@ -105,7 +105,7 @@ def _sha256(text: str) -> str:
 
 def _objective(recipe_text: str, problem: Problem) -> str:
     """The objective as the recipe has it, on one line."""
-    values = strict_yaml.load(recipe_text)
+    values = strict_yaml.load_yaml(recipe_text)
     if not isinstance(values, Mapping) or "objective" not in values:  # a fit file of Olmix
         return repr(problem.objective)[:2000]
     text = yaml.safe_dump(
@@ -137,7 +137,7 @@ def spec_fields(spec: RunSpec, tags: Mapping[str, str]) -> RunFields:
     }
     weights = zip(spec.domains, spec.weights, strict=True)
     points = tuple(MetricPoint(metric_name(f"weight/{name}"), float(w)) for name, w in weights)
-    return RunFields(params, points, prefixed({**tags, "fingerprint": spec.fingerprint}))
+    return RunFields(params, points, cuvee_tags({**tags, "fingerprint": spec.fingerprint}))
 
 
 def run_name(spec: RunSpec, tags: Mapping[str, str]) -> str:
@@ -178,7 +178,7 @@ def _shares(weights: Iterable[float]) -> tuple[float, ...]:
     return tuple(float(weight) for weight in weights)
 
 
-def prefixed(tags: Mapping[str, str]) -> dict[str, str]:
+def cuvee_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags under our own prefix, so that they meet no other program's."""
     return {f"{PREFIX}{name}": str(value) for name, value in tags.items() if value != ""}
 
@@ -217,7 +217,7 @@ def result_points(result: RunResult, objective: float | None) -> Iterator[Metric
 
 def preregistration_tags(card: Card) -> dict[str, str]:
     """Tags by which the latest prediction card of a study is known; the card is an artifact."""
-    return prefixed(
+    return cuvee_tags(
         {"card": card.sha256, "card_written": card.written, "card_version": str(card.version)}
     )
 
@@ -229,7 +229,7 @@ def study_fields(study: Study) -> RunFields:
     promised = preregistration_tags(study.card.card) if study.card else {}
     return RunFields(
         metrics=tuple(points),
-        tags={**prefixed(_answer_tags(study)), **promised, WHOLE: _outcomes_digest(study)},
+        tags={**cuvee_tags(_answer_tags(study)), **promised, WHOLE: _outcomes_digest(study)},
         datasets=tuple(_datasets(study)),
         description=study_description(study),
     )
@@ -305,13 +305,13 @@ def version_tags(study: Study, card: Approvable) -> dict[str, str]:
         **_answer_tags(study),
         **_input_digests(study.recipe_text, study.problem),
     }
-    return prefixed(tags) | approvable_tags(card.identity, card.purpose)
+    return cuvee_tags(tags) | approvable_tags(card.identity, card.purpose)
 
 
 def approvable_tags(card: str, purpose: Purpose) -> dict[str, str]:
     """Tags by which a version is known that an approval can be given to: a card, for a purpose."""
     budget = {"tokens": str(purpose.tokens), "parameters": str(purpose.parameters)}
-    return prefixed({"identity": card, **budget, "target": purpose.target or "none"})
+    return cuvee_tags({"identity": card, **budget, "target": purpose.target or "none"})
 
 
 def study_outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:

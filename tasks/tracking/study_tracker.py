@@ -20,7 +20,7 @@ from cuvee.tasks.report.sections.moving_weights import SKILL_GRAPH_FILES
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.tracking import fields
-from cuvee.tasks.tracking.fields import MetricPoint, RunFields, prefixed
+from cuvee.tasks.tracking.fields import MetricPoint, RunFields, cuvee_tags
 from cuvee.tasks.tracking.tracker import (
     FAILED,
     FINISHED,
@@ -68,8 +68,8 @@ class StudyTracker:
 
     def start_study(self, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
         with self._lock:
-            self._mark = prefixed({"study": fields.study_key(name, params), "kind": "study"})
-            ours = {**prefixed(tags), SWEEP: self._sweep}
+            self._mark = cuvee_tags({"study": fields.study_key(name, params), "kind": "study"})
+            ours = {**cuvee_tags(tags), SWEEP: self._sweep}
             known = self._backend.find_runs(self._mark)
             self._children = {}
             self._parent = known[-1].run if known else self._create(name, ours)
@@ -246,4 +246,4 @@ def _new_points(child: _Child, curve: Iterable[tuple[int, float]]) -> tuple[Metr
 
 
 def _reason(text: str) -> RunFields:
-    return RunFields(tags=prefixed({"reason": text[:2000]}))
+    return RunFields(tags=cuvee_tags({"reason": text[:2000]}))

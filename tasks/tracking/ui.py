@@ -47,7 +47,7 @@ def server_environment(folder: Path, secret: str) -> dict[str, str]:
     }
 
 
-def open_to_others(folder: Path) -> str:
+def unsafe_approvals(folder: Path) -> str:
     """Why what the record says cannot be believed to come from whom it names; "" if it can.
 
     The embedded record is a file: others must not reach it but by the pages that `review` serves.
@@ -77,7 +77,7 @@ def open_to_others(folder: Path) -> str:
         return f"whether the server at {address} asks for sign-in cannot be seen ({error})"
 
 
-def review(folder: Path, show: Callable[[str], None], *, port: int = PORT) -> None:
+def serve_review(folder: Path, show: Callable[[str], None], *, port: int = PORT) -> None:
     """Serve the record until Ctrl-C; with `MLFLOW_TRACKING_URI`, only say where it is.
 
     Args:

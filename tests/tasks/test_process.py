@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent.parent
 def ended() -> tuple[int, str]:
     """The id and the start of a process that has ended."""
     gone = subprocess.Popen(["true"])
-    start = process.started(gone.pid)
+    start = process.process_start(gone.pid)
     gone.wait()
     return gone.pid, start
 
@@ -49,7 +49,7 @@ def sleeper(home: Path, *mark: object) -> subprocess.Popen[bytes]:
 def test_only_what_a_dead_run_of_this_place_left_is_ended(tmp_path):
     """Catches a look at the process id alone: on another host or in another container it names
     another process or none, and the worker of a living sweep there would be killed."""
-    here, (pid, start) = process.place(), ended()
+    here, (pid, start) = process.process_namespace(), ended()
     boot, space = here.split()[:2]
     ours = {
         "left": sleeper(tmp_path, here, pid, start),
@@ -59,7 +59,7 @@ def test_only_what_a_dead_run_of_this_place_left_is_ended(tmp_path):
         "another boot": sleeper(tmp_path, here.replace(boot, "b" * 36), pid, start),
         "another namespace": sleeper(tmp_path, here.replace(space, "pid:[1]"), pid, start),
         "another home": sleeper(tmp_path / "other", here, pid, start),
-        "of a living run": sleeper(tmp_path, here, os.getpid(), process.started(os.getpid())),
+        "of a living run": sleeper(tmp_path, here, os.getpid(), process.process_start(os.getpid())),
         "no mark that can be read": sleeper(tmp_path, pid),
     }
     try:
@@ -98,8 +98,8 @@ def test_a_launched_training_outlives_the_handoff_and_every_later_command(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv(HOME_MARK, str(tmp_path))
-    monkeypatch.setenv(RUN_MARK, json.dumps([process.place(), *ended()]))
-    process.impose({"HF_HOME": "ours", "OMP_NUM_THREADS": "1"})
+    monkeypatch.setenv(RUN_MARK, json.dumps([process.process_namespace(), *ended()]))
+    process.set_environment({"HF_HOME": "ours", "OMP_NUM_THREADS": "1"})
     told = webhook._send_command(HandoffCall(command=(str(launcher),), timeout=30), "k", b"{}")
     assert told.state == "done" and "started" in told.said
     training = psutil.Process(int((tmp_path / "pid").read_text()))

@@ -91,7 +91,7 @@ def test_names_are_read_as_they_are_written():
 def test_numbers_are_read_as_they_are_meant():
     """Catches 1e-3 read as text, 010 as eight, 1:30 as ninety."""
     text = "{a: 1e-3, b: 010, c: '1:30', d: 1:30, e: 1_000, f: .5, g: 1.e2, h: 0x1F, i: -.inf}"
-    assert strict_yaml.load(text) == {
+    assert strict_yaml.load_yaml(text) == {
         "a": 0.001, "b": 10, "c": "1:30", "d": "1:30", "e": 1000, "f": 0.5, "g": 100.0, "h": 31,
         "i": -math.inf,
     }  # fmt: skip
@@ -100,10 +100,10 @@ def test_numbers_are_read_as_they_are_meant():
 def test_merge_keys_give_way_to_what_is_written_and_are_no_doubles():
     """Catches a merged mapping that is used again and then seems to hold a field twice."""
     text = "a: &a {x: 1, y: 1}\nb: {<<: &q {<<: *a, x: 3}}\nc: *q\nd: {<<: [*a, *q], y: 4}"
-    found = strict_yaml.load(text)
+    found = strict_yaml.load_yaml(text)
     assert found["b"] == found["c"] == {"x": 3, "y": 1} and found["d"] == {"x": 1, "y": 4}
     with pytest.raises(yaml.YAMLError, match="'x' stands twice"):
-        strict_yaml.load("a: {b: [{x: 1, x: 2}]}")
+        strict_yaml.load_yaml("a: {b: [{x: 1, x: 2}]}")
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_a_schedules_changes_and_the_record_read_a_recipe_as_the_recipe_was_read
     assert given.corpus.domains["no"].path == "1e3"
     assert fields._objective(text, None) == "{name: mean, weights: {domain/a: 1}}"  # type: ignore
     for value in ("1e3", "010", ".inf", "no", "2026-02-30", "1_0", "0x1F", "~", "-.5", "1:30"):
-        assert strict_yaml.load(strict_yaml.dump({"a": value})) == {"a": value}
+        assert strict_yaml.load_yaml(strict_yaml.dump_yaml({"a": value})) == {"a": value}

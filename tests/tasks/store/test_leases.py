@@ -82,7 +82,7 @@ def test_of_threads_that_race_for_an_outbid_claim_one_wins(tmp_path):
 def _here() -> str:
     from cuvee.tasks.store import leases
 
-    return leases._place()
+    return leases.process_namespace()
 
 
 def test_a_sweep_that_was_killed_gives_way_at_once(tmp_path):
@@ -107,7 +107,7 @@ def test_a_sweep_on_another_machine_counts_as_gone_only_without_a_heartbeat(
     """Catches leases that expire while their owner lives, and ones that never do."""
     store = Store(url.format(tmp_path))
     theirs = LeaseStore(store, beat=0.05, patience=0.4)
-    monkeypatch.setattr("cuvee.tasks.store.leases._place", lambda: "elsewhere")
+    monkeypatch.setattr("cuvee.tasks.store.leases.process_namespace", lambda: "elsewhere")
     theirs._mark = json.dumps({"sweep": theirs.sweep, "place": "there"}).encode()
     with LeaseStore(store, beat=0.05, patience=0.4) as mine:
         with theirs:

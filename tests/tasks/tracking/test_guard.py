@@ -17,7 +17,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.tasks.tracking.ui import open_to_others
+from cuvee.tasks.tracking.ui import unsafe_approvals
 
 EVIL = "https://evil.example"
 SHUT = [
@@ -197,8 +197,8 @@ def review(tmp_path_factory):
     run = backend.create_run("study", {})
     backend.register_version("study", run, {"cuvee.recommendation": "f" * 64}, "a recommendation")
     code = (
-        "import sys; from pathlib import Path; from cuvee.tasks.tracking.ui import review\n"
-        "review(Path(sys.argv[1]), lambda s: print(s, flush=True), port=int(sys.argv[2]))"
+        "import sys; from pathlib import Path; from cuvee.tasks.tracking.ui import serve_review\n"
+        "serve_review(Path(sys.argv[1]), lambda s: print(s, flush=True), port=int(sys.argv[2]))"
     )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -271,7 +271,7 @@ def test_a_servers_word_counts_only_if_it_asks_who_speaks(status, believed, tmp_
         where = f"me:pw@127.0.0.1:{server.server_port}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{where}")
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
-        assert (open_to_others(tmp_path / "mlflow") == "") is believed
+        assert (unsafe_approvals(tmp_path / "mlflow") == "") is believed
         server.shutdown()
     assert not any("Authorization" in one for one in heard)
 
@@ -288,18 +288,18 @@ def test_a_server_that_speaks_no_http_is_told_in_a_sentence(tmp_path, monkeypatc
         thread = threading.Thread(target=answer)
         thread.start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
-        assert "cannot be seen" in open_to_others(tmp_path / "mlflow")
+        assert "cannot be seen" in unsafe_approvals(tmp_path / "mlflow")
         thread.join()
     for address in ("http://[::1", "http://127.0.0.1:x"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        assert "cannot be seen" in open_to_others(tmp_path / "mlflow")
+        assert "cannot be seen" in unsafe_approvals(tmp_path / "mlflow")
 
 
 def test_a_file_counts_only_where_nobody_else_can_reach_it(tmp_path, monkeypatch):
     """Catches a record in a folder that others enter, and a database that others may write."""
     tmp_path.chmod(0o755)
-    assert "chmod 700" in open_to_others(tmp_path / "mlflow")
+    assert "chmod 700" in unsafe_approvals(tmp_path / "mlflow")
     tmp_path.chmod(0o700)
-    assert open_to_others(tmp_path / "mlflow") == ""
+    assert unsafe_approvals(tmp_path / "mlflow") == ""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://db/mlflow")
-    assert open_to_others(tmp_path / "mlflow")
+    assert unsafe_approvals(tmp_path / "mlflow")

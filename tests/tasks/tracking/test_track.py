@@ -28,7 +28,7 @@ from cuvee.tasks.tracking.tracker import (
     FaultTolerantTracker,
     MemoryBackend,
 )
-from cuvee.tasks.tracking.ui import review
+from cuvee.tasks.tracking.ui import serve_review
 
 
 @pytest.fixture(scope="module")
@@ -302,21 +302,21 @@ def test_a_taken_port_and_a_missing_record_are_told(tmp_path, monkeypatch):
     """Catches a server's traceback where a person can choose another port."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ServiceError, match="no record"):
-        review(tmp_path, print)
+        serve_review(tmp_path, print)
     Path(tmp_path, "mlflow.db").touch()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ServiceError, match="choose another"):
-            review(tmp_path, print, port=port)
+            serve_review(tmp_path, print, port=port)
 
 
 def test_a_server_of_the_team_is_named_not_started(tmp_path, monkeypatch):
     """Catches a local server that hides the record that the team keeps elsewhere."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     lines = []
-    review(tmp_path, lines.append)
+    serve_review(tmp_path, lines.append)
     assert lines == ["The record is kept by the server at http://127.0.0.1:9"]
 
 
@@ -326,8 +326,8 @@ def test_review_ends_cleanly_on_an_interrupt(place, study):
     StudyTracker(_backend("mlflow", place, "review")).start_study(study.name, _params(study), {})
     port = _free()
     code = (
-        "import sys; from pathlib import Path; from cuvee.tasks.tracking.ui import review\n"
-        "review(Path(sys.argv[1]), lambda s: print(s, flush=True), port=int(sys.argv[2]))"
+        "import sys; from pathlib import Path; from cuvee.tasks.tracking.ui import serve_review\n"
+        "serve_review(Path(sys.argv[1]), lambda s: print(s, flush=True), port=int(sys.argv[2]))"
     )
     line = [sys.executable, "-c", code, str(place), str(port)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
