@@ -392,7 +392,7 @@ def test_the_registered_version_holds_the_card(place, study, tmp_path):
 
 def test_repeats_that_went_through_float32_are_one_design():
     """Catches mixtures told apart on a grid, between whose cells repeats fall."""
-    names = fields.Mixtures(synthetic_study().problem.domains)
+    names = fields.MixtureNames(synthetic_study().problem.domains)
     count = len(synthetic_study().problem.domains)
     shares = (0.3000004, *[0.6999996 / (count - 1)] * (count - 1))
     again = (0.3000006, *[0.6999994 / (count - 1)] * (count - 1))
