@@ -1,9 +1,12 @@
-"""Studies as commit 2ad03ff left them: a store, a home and the recipes, for tests of what is old.
+"""Studies as earlier commits left them: a store, a home and the recipes, for tests of what is old.
 
-`golden/2ad03ff.tar.xz` holds `home/` of two studies: store, studies and record, without corpora.
+`golden/COMMIT.tar.xz` holds `home/` of two studies: store, studies and record, without corpora.
 `proxies` trained twenty proxies on four domains of text that `write_corpus` makes anew, byte by
 byte, and confirmed its answer; `tables` was fitted from two CSV tables. Both were approved by ada,
 and `tables` exported to `home/out`. Paths are relative, so that a test goes to the folder first.
+404a3ce, the last commit whose versions were hashes of source text, also confirmed `proxies` by
+`larger.yaml`; of its home, what the store holds as well was left out, pictures and children of the
+record too.
 """
 
 import json
@@ -12,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-ARCHIVE = Path(__file__).parent / "golden" / "2ad03ff.tar.xz"
+COMMITS = ("2ad03ff", "404a3ce")
+GOLDEN = Path(__file__).parent / "golden"
 DOMAINS = ("facts", "sums", "verse", "list")
 PROXIES = """\
 name: proxies
@@ -52,6 +56,8 @@ def write(folder: Path) -> None:
     """The recipes, the corpus and the tables into a folder."""
     write_corpus(folder / "corpus")
     (folder / "proxies.yaml").write_text(PROXIES, encoding="utf-8")
+    larger = PROXIES.replace("{seeds: 2}", "{seeds: 2, sizes: [{size: 0.3M, tokens: 62k}]}")
+    (folder / "larger.yaml").write_text(larger, encoding="utf-8")
     (folder / "tables.yaml").write_text(TABLES, encoding="utf-8")
     rng = np.random.default_rng(12)
     W = np.round(rng.dirichlet(np.ones(3), 24), 4)
@@ -92,9 +98,9 @@ def _document(domain: str, seed: int) -> str:
     return "\n".join(lines)
 
 
-def unpack(folder: Path) -> Path:
-    """Inputs and the home of 2ad03ff in a folder; returns the home."""
+def unpack(folder: Path, commit: str) -> Path:
+    """Inputs and the home of a commit in a folder; returns the home."""
     write(folder)
-    with tarfile.open(ARCHIVE) as archive:
+    with tarfile.open(GOLDEN / f"{commit}.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder / "home"

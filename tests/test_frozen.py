@@ -1,4 +1,4 @@
-"""What is frozen: fingerprints of runs, and what commit 2ad03ff left in a store and a home.
+"""What is frozen: fingerprints of runs, and what earlier commits left in a store and a home.
 
 A run's fingerprint is what its result is found by. A change to one voids everything that people
 have trained, so it is listed here with its reason, or it does not happen. The golden fingerprints
@@ -14,13 +14,17 @@ import old_study
 import pytest
 import shipped
 
+from cuvee.flows import change_detection, confirm_larger, finished, handoff
 from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe.schema import load
 from cuvee.flows.refit import refit
+from cuvee.flows.study import Remembering
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import ApprovalError
 from cuvee.mixtures.runs import RunResult
+from cuvee.tasks.store import provenance
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.fields import cuvee_tags, study_key, study_params
 from cuvee.tasks.tracking.mlflow import open_backend
@@ -71,49 +75,103 @@ def test_the_runs_of_shipped_recipes_keep_their_fingerprints(name):
 
 
 @pytest.fixture
-def old(tmp_path, monkeypatch):
-    """The inputs and the home that 2ad03ff left, and the working directory there."""
-    home = old_study.unpack(tmp_path)
+def home(request, tmp_path, monkeypatch):
+    """The inputs and the home that a commit left, and the working directory there."""
+    home = old_study.unpack(tmp_path, request.param)
     monkeypatch.chdir(tmp_path)
     return Workspace(home)
 
 
-def test_trained_results_of_2ad03ff_are_found_again(old):
+OLD = pytest.mark.parametrize("home", ["2ad03ff"], indirect=True)
+NEWER = pytest.mark.parametrize("home", ["404a3ce"], indirect=True)
+BOTH = pytest.mark.parametrize("home", old_study.COMMITS, indirect=True)
+
+
+@BOTH
+def test_trained_results_are_found_again(home):
     """Catches another identity of the same text, another hash of what is scored, and a record that
     can no longer be read: each would train everything anew without a word."""
     recipe, text = load(Path("proxies.yaml"))
-    prepared = preparing.prepare(recipe, old, preparing.plainly)
-    problem, store = preparing.pose_problem(recipe, prepared), Store(old.store)
+    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    problem, store = preparing.pose_problem(recipe, prepared), Store(home.store)
     specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
     assert len(specs) == 12
     assert all(isinstance(store.get(spec.fingerprint), RunResult) for spec in specs)
-    assert store.damaged == [] and len(tuple(store.outcomes())) == 20
+    assert store.damaged == [] and len(tuple(store.outcomes())) in (20, 28)
     before = json.loads(Path("home/studies/proxies/summary.json").read_text())
-    folder = refit(recipe, text, old)
+    folder = refit(recipe, text, home)
     after = json.loads((folder / "summary.json").read_text())
     assert after["weights"] == pytest.approx(before["weights"], abs=0.02)
 
 
-def test_the_record_of_2ad03ff_is_gone_on_with(old):
+@BOTH
+def test_the_record_is_gone_on_with(home):
     """Catches a parameter that is worded anew and makes the study another one: its next run would
     write all of it into the record a second time, thousands of children on a server."""
     recipe, text = load(Path("proxies.yaml"))
-    prepared = preparing.prepare(recipe, old, preparing.plainly)
+    prepared = preparing.prepare(recipe, home, preparing.plainly)
     params = study_params(text, preparing.pose_problem(recipe, prepared), recipe.seed)
-    found = open_backend(old.record).find_runs(
+    found = open_backend(home.record).find_runs(
         cuvee_tags({"study": study_key(recipe.name, params)})
     )
     assert len(found) == 1 and params["objective"].startswith("{name: mean")
 
 
-def test_tables_of_2ad03ff_give_the_same_answer(old):
+@BOTH
+def test_tables_give_the_same_answer(home):
     """Catches a reader of tables, or a law, that answers otherwise than before."""
     recipe, text = load(Path("tables.yaml"))
     before = json.loads(Path("home/studies/tables/fit/summary.json").read_text())
-    folder = refit(recipe, text, old)
+    folder = refit(recipe, text, home)
     after = json.loads((folder / "summary.json").read_text())
     assert after["weights"] == pytest.approx(before["weights"], abs=0.01)
     assert after["rank_correlation"] == pytest.approx(before["rank_correlation"], abs=0.02)
+
+
+@OLD
+def test_approvals_of_2ad03ff_are_refused_with_the_way_to_approve_anew(home):
+    """Catches an approval that was bound to nothing and lets another recommendation out, and a code
+    that nobody knows, taken for ours. Of tables, `test_approvals` says the same."""
+    recipe, text = load(Path("proxies.yaml"))
+    with pytest.raises(ApprovalError, match="ada did with an older version.*`cuvee approve` it"):
+        handoff.export(recipe, home, form="json")
+    with pytest.raises(ApprovalError, match="the code .* has changed.*again with `cuvee run`"):
+        handoff.approve(recipe, home, by="grace")
+    refit(recipe, text, home)
+    handoff.approve(recipe, home, by="grace")
+    assert handoff.export(recipe, home, form="json")[1]["status"] == "approved"
+
+
+@NEWER
+@pytest.mark.parametrize("name", ["proxies", "tables"])
+def test_approvals_of_404a3ce_stand(home, name):
+    """Catches another identity of a card, a purpose that is read otherwise, and code that counts as
+    changed since: each would void what people approved, for a refactoring."""
+    recipe, _ = load(Path(f"{name}.yaml"))
+    _, manifest = handoff.export(recipe, home, form="json", to="again")
+    assert (manifest["status"], manifest["approval"]["by"]) == ("approved", "ada")
+    card, approval = handoff.approve(recipe, home, by="grace")
+    assert approval.by == "ada" and card.code == provenance.code_version()
+    assert handoff.verify("home/out", home)["approval"]["by"] == "ada"
+
+
+@NEWER
+def test_a_study_of_404a3ce_is_gone_on_with(home):
+    """Catches a change of code where there is none, which would sweep anew every week, a finished
+    study that cannot be read, and a fit that is not found in the store and is done again."""
+    recipe, _ = load(Path("larger.yaml"))
+    answer = finished.read(recipe, home).answer
+    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    store = Store(home.store)
+    seen = change_detection.picture(load(Path("proxies.yaml"))[0], prepared, {})
+    assert change_detection.changes(change_detection.latest(store, "proxies"), seen) == ()
+    problem = preparing.pose_problem(recipe, prepared)
+    study = confirm_larger.read_back(recipe, finished.read(recipe, home), prepared, store)
+    assert study.confirmation is not None and study.recommendation == answer
+    method = Remembering(recipe.build_method(), store, None)
+    rng = loop.generator(recipe.seed, len(study.history))
+    assert method.recommend(problem, study.history, rng) == answer
+    assert store.damaged == []
 
 
 if __name__ == "__main__":  # how the golden file was made

@@ -7,64 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from contract_parts import SIZES, SKILLS, evidence, moved
 
 from cuvee import mixtures
 from cuvee.mixtures import registry, simplex
-from cuvee.mixtures.controllers import ControllerEvidence, dump_controller, load_controller
+from cuvee.mixtures.controllers import dump_controller, load_controller
 from cuvee.mixtures.registry import build, describe, names
-
-SKILLS = ("red", "green", "blue", "black")
-STEPS = 60
-SIZES = {  # of losses, nats per token: usual, nothing to lose, a run that is about to diverge
-    "usual": (1.0, 2.0),
-    "zero": (0.0, 0.0),
-    "huge": (1e300, 1e308),
-    "one huge": (0.0, 1e308),
-}
-
-
-def evidence(controller, state, domains, size="usual", seed=0):
-    """Evidence as a trainer gives it at the step where a state wants it; a function of names."""
-    rng = np.random.default_rng([seed, state["due"]])
-    values = dict(zip(SKILLS, np.linspace(*SIZES[size], 4) * rng.uniform(0.9, 1.0, 4), strict=True))
-    targets = controller.targets(domains)
-    counts = tuple(0 if name == "blue" and state["due"] % 2 else 3 for name in domains)
-    seen = tuple(values[name] if n else None for name, n in zip(domains, counts, strict=True))
-    examples = [[-x * min(values[n], 1e300) for n in domains] for x in (0.5, 1.0, 2.0)]
-    return ControllerEvidence(
-        step=state["due"],
-        counts=counts,
-        losses=seen,
-        excess=seen if controller.compares else (),
-        held_out=tuple(values[name.removeprefix("domain/")] for name in targets),
-        products=tuple(
-            tuple(
-                float(min(values[a], 1e150) * min(values[b.removeprefix("domain/")], 1e150))
-                for b in targets
-            )
-            for a in domains
-        )
-        if controller.gradients
-        else (),
-        norms=tuple(values[name] for name in domains) if controller.gradients else (),
-        rate=0.01,
-        likelihoods=tuple(map(tuple, examples)) if controller.mixes else (),
-        lengths=(1, 1, 1) if controller.mixes else (),
-    )
-
-
-def moved(controller, domains=SKILLS, size="usual", state=None, until=STEPS, hop=False):
-    """States of a run from its start, or from one of its states."""
-    shares = dict(zip(SKILLS, (0.1, 0.2, 0.3, 0.4), strict=True))
-    start = tuple(shares[name] for name in domains)
-    states = [state or controller.start(domains, start, STEPS)]
-    while states[-1]["due"] < until:
-        if hop:  # what a checkpoint does to a state
-            states[-1] = json.loads(json.dumps(states[-1]))
-        found = evidence(controller, states[-1], domains, size)
-        states.append(controller.update(states[-1], found))
-        assert states[-1]["due"] > found.step, "an update that is due again at once never ends"
-    return states
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -4,30 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from contract_parts import DOMAINS, PROBLEM, WORLD, quick
+from contract_parts import DOMAINS, PROBLEM, SLOW, WORLD, small
 
 from cuvee.mixtures import worlds
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.loop import generator, search
-from cuvee.mixtures.registry import build, describe, lookup, names
+from cuvee.mixtures.registry import describe, lookup, names
 from cuvee.mixtures.runs import Failed
-
-SLOW = ("anneal", "bayes", "ladder")  # methods of many fits, here of a law that takes no time
-
-
-def small(name):
-    """A registered method, made cheap: few runs, refits and trees."""
-    method = build("method", name)
-    fields = {f.name for f in dataclasses.fields(method)}
-    cheap = {"runs": 16, "folds": 3, "refits": 10, "batch": 4, "rounds": 1, "ensemble": 6}
-    if "laws" not in fields:  # rounds of a method that moves weights are what it is made of
-        cheap = {"seeds": 2, "trials": 2}
-    method = dataclasses.replace(method, **{k: v for k, v in cheap.items() if k in fields})
-    if "laws" in fields:
-        laws = ("log_linear",) if name in SLOW else tuple(map(quick, method.laws))
-        method = dataclasses.replace(method, laws=laws)
-    return method
 
 
 def spared(methods):

