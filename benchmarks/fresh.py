@@ -153,7 +153,7 @@ def bench(path: Path, home: Workspace, *, size: str, tokens: int, held_out: int)
             "evaluation": recipe.evaluation.model_copy(update={"heldout_tokens": held_out}),
         }
     )
-    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    prepared = preparing.prepare(recipe, home)
     prepared = dataclasses.replace(prepared, suite=_narrowed(recipe, prepared))
     return Bench(preparing.pose_problem(recipe, prepared), Keeper(prepared, home), recipe.seed)
 

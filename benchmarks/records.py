@@ -139,7 +139,7 @@ def measure(count: int, folder: Path, home: Workspace, database: str) -> dict[st
     recipe = folder / f"records-{count}.yaml"
     recipe.write_text(RECIPE.format(count=count, folder=folder, runs=count - ANCHORED))
     given, _ = recipes.load(recipe)
-    problem = preparing.pose_problem(given, preparing.prepare(given, home, preparing.plainly))
+    problem = preparing.pose_problem(given, preparing.prepare(given, home))
     began = time.perf_counter()
     specs = given.build_method().ask(problem, (), loop.generator(given.seed, 0))
     drawn = time.perf_counter() - began

@@ -133,7 +133,7 @@ def synthetic(problem: Problem, specs: Sequence[RunSpec]) -> list[RunResult]:
 def fill(recipe: Path, home: Workspace) -> int:
     """Put a result of every spec of a study's design into its store; returns how many."""
     given, _ = recipes.load(recipe)
-    problem = preparing.pose_problem(given, preparing.prepare(given, home, preparing.plainly))
+    problem = preparing.pose_problem(given, preparing.prepare(given, home))
     specs = given.build_method().ask(problem, (), loop.generator(given.seed, 0))
     store = Store(home.store)
     for result in synthetic(problem, specs):

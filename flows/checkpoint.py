@@ -40,7 +40,7 @@ def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise StorageError(f"{to} is not an empty folder: a checkpoint replaces nothing")
-    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    prepared = preparing.prepare(recipe, home)
     problem = preparing.pose_problem(recipe, prepared)
     spec = problem.staged(stages(recipe, problem, home, mixture), recipe.seed)
     from cuvee.proxies.train import checkpoint  # torch, which no flow needs before

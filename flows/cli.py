@@ -5,10 +5,11 @@ imported after it.
 """
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,8 @@ from cuvee.flows.recipe import olmix
 from cuvee.flows.recipe import schema as recipes
 from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
-from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.execution.executor import Executor
+from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.mixtures.errors import CuveeError, RecipeError
 from cuvee.tasks.escape import printable
 from cuvee.tasks.tracking.ui import PORT
@@ -70,13 +72,16 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) 
         given, text = recipes.load(recipe)
         _limit(cores)
         place = open_workspace(home, hub=given.evaluation.hub)
-        with PrefectApi(place.root / "prefect-api") as api, _workers(given, place):
-            from cuvee.flows.console import print_study
-            from cuvee.flows.study import run as run_search
+        concluded = (place.study(given.name) / "summary.json").exists()
 
-            digest = run_search(text, place, api)
-            display.close()
-            print_study(display.console, place.study(str(digest["name"])), place.where_recorded)
+        def search(executor: Executor, workspace: Workspace) -> Any:
+            from cuvee.flows.study import search_mixture
+
+            return search_mixture(given, executor, workspace, text=text)
+
+        # workers would only be in the way of a concluded study, which seldom trains
+        _train("search-mixture", search, place, given, text, ahead=not concluded)
+        _print_study(display, place, given.name)
 
 
 @app.command()
@@ -90,13 +95,14 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = No
 
         sizes(given)
         read(given, place)  # before anything is started: most mistakes show here
-        with PrefectApi(place.root / "prefect-api") as api:
-            from cuvee.flows.confirm_larger import run as run_confirm
-            from cuvee.flows.console import print_study
 
-            digest = run_confirm(text, place, api)
-            display.close()
-            print_study(display.console, place.study(str(digest["name"])), place.where_recorded)
+        def enlarge(executor: Executor, workspace: Workspace) -> Any:
+            from cuvee.flows.confirm_larger import confirm_larger
+
+            return confirm_larger(given, executor, workspace)
+
+        _train("confirm-mixture", enlarge, place, given, text)
+        _print_study(display, place, given.name)
 
 
 @app.command()
@@ -237,7 +243,7 @@ def handoff(
             delivery.part(given)
             if watch:
                 delivery.watch(given, text, place, api)
-            result = delivery.run(text, place, api, again=again)
+            result = delivery.run_handoff(given, text, place, api, again=again)
             display.say(f"{result['manifest']}: {result['state']}, {result['said']}")
 
 
@@ -324,20 +330,50 @@ def _limit(cores: int | None) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
 
-@contextlib.contextmanager
-def _workers(given: recipes.Recipe, place: Workspace) -> Iterator[None]:
-    """Has workers import while this process does, where there is something to train for sure."""
-    if (place.study(given.name) / "summary.json").exists():
-        yield  # a concluded study seldom trains, and the workers would only be in the way
-        return
-    from cuvee.flows.execution import ray_executor
+def _train(
+    name: str,
+    work: Callable[[Executor, Workspace], Any],
+    place: Workspace,
+    given: recipes.Recipe,
+    text: str,
+    *,
+    ahead: bool = False,
+) -> None:
+    """Run what trains as a flow of Prefect, on Ray.
 
-    modules = [
-        "cuvee.tasks.train_pack",
-        *(["cuvee.evaluation.lm_eval_tasks"] if given.evaluation.suite else []),
-    ]
-    with ray_executor.ahead(place.root, device=given.proxy.device, modules=modules):
-        yield
+    Args:
+        name: of the flow.
+        work: what it does, with an executor, in a workspace.
+        place: the workspace.
+        given: the recipe.
+        text: of the recipe.
+        ahead: have workers import while this process does, since there is something to train.
+    """
+    with PrefectApi(place.root / "prefect-api") as api:
+        from cuvee.flows.execution.ray_executor import RayExecutor
+
+        with RayExecutor(place.root, device=given.proxy.device) as executor:
+            if ahead:
+                scoring = ["cuvee.evaluation.lm_eval_tasks"] if given.evaluation.suite else []
+                executor.begin(["cuvee.tasks.train_pack", *scoring])
+            from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
+
+            within = dataclasses.replace(place, step=prefect_step)
+            run_as_flow(
+                name,
+                lambda: work(executor, within),
+                api,
+                recipe_text=text,
+                home=place.root,
+                executor=executor,
+            )
+
+
+def _print_study(display: Display, place: Workspace, name: str) -> None:
+    from cuvee.flows.console import print_study
+
+    display.close()
+    print_study(display.console, place.study(name), place.where_recorded)
 
 
 @contextlib.contextmanager

@@ -6,29 +6,20 @@ recommended mixture and what it stands against are trained at each size that the
 
 import dataclasses
 import datetime
-import importlib.metadata
 import time
-from pathlib import Path
 from typing import Any
 
-from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
-
-from cuvee.flows import continual, finished
+from cuvee.flows import finished
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import compared, confirm, enlarge, fresh_seeds, sized
-from cuvee.flows.execution.evaluator import begin as begin_trainings
-from cuvee.flows.execution.evaluator import tokens_per_second
-from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.flows.execution.prefect_watch import Watch
-from cuvee.flows.execution.ray_executor import Interrupted, RayExecutor
-from cuvee.flows.execution.store_evaluator import StoreEvaluator
+from cuvee.flows.execution.evaluator import Evaluator, StoreEvaluator
+from cuvee.flows.execution.executor import Executor
 from cuvee.flows.finished import Finished, Settled
 from cuvee.flows.prediction import draw_up, write_copy
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe, parse
-from cuvee.flows.study import SHOWN_VERSIONS, conclude, told
+from cuvee.flows.study import abandoned_on_error, assemble_study, conclude_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.errors import EvidenceError
@@ -44,63 +35,54 @@ from cuvee.tasks.validation.paired import Confirmation
 from cuvee.tasks.validation.preregistration import keep
 
 
-@flow(
-    name="confirm-mixture",
-    task_runner=ThreadPoolTaskRunner(max_workers=512),  # the runner bounds what runs at once
-    persist_result=False,
-    validate_parameters=False,
-)
-def confirm_mixture(recipe_text: str, home: str) -> Any:
+def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> dict[str, Any]:
     """Test the recommendation of a finished study at the sizes that its recipe names.
 
     Args:
-        recipe_text: the recipe, YAML.
-        home: directory of the embedded default.
+        recipe: of the study.
+        executor: trains; it is let go when nothing more is to be trained.
+        workspace: of the study.
 
     Returns:
-        The study's summary, as in `summary.json`; or, if the flow's run was cancelled in Prefect,
-        the state that says so.
+        The study's summary, as in `summary.json`.
+
+    Raises:
+        Interrupted: the executor was cancelled.
+        CuveeError: what is wrong with the recipe, its data, or its evidence.
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
-    recipe, place = parse(recipe_text), Workspace(Path(home))
-    part = finished.sizes(recipe)
-    past = finished.read(recipe, place)
-    prepared = preparing.prepare(recipe, place)
-    store = Store(place.store)
+    part, past = finished.sizes(recipe), finished.read(recipe, workspace)
+    prepared = preparing.prepare(recipe, workspace)
+    store, folder = Store(workspace.store), workspace.study(recipe.name)
     study = read_back(recipe, past, prepared, store)
-    tracker = open_tracker(place.record, current().say)
+    tracker = open_tracker(workspace.record, current().say)
     tracker.start_study(
         recipe.name,
         study_params(past.recipe_text, preparing.pose_problem(recipe, prepared), recipe.seed),
         {"method": str(recipe.method["name"])},
     )
-    runner = RayExecutor(place.root, device=recipe.proxy.device)
-    watch = Watch(runner.stop)
-    try:
-        with runner, told(tracker), watch:
-            trainings = begin_trainings(recipe, prepared, store, tracker, runner, place)
-            schedules = compared(study.problem, study.recommendation, part)
-            runs = sized(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
-            card = keep(store, draw_up(study, schedules, runs, store, written=_time(started)))
-            tracker.log_preregistration(card, write_copy(card, place.study(recipe.name)))
-            current().say(f"Prediction card {card.sha256} (version {card.version}, {card.written})")
-            steps, lost = enlarge(runs, trainings)
-    except Interrupted:
-        return watch.ending()
-    if trainings.budget.reached:
-        lost = (*lost, f"stopped early: {trainings.budget.reached}")
+    with executor, abandoned_on_error(tracker):
+        evaluator = Evaluator(recipe, prepared, store, tracker, executor, workspace)
+        schedules = compared(study.problem, study.recommendation, part)
+        runs = sized(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
+        card = keep(store, draw_up(study, schedules, runs, store, written=_time(started)))
+        tracker.log_preregistration(card, write_copy(card, folder))
+        current().say(f"Prediction card {card.sha256} (version {card.version}, {card.written})")
+        steps, lost = enlarge(runs, evaluator)
+    if evaluator.budget.reached:
+        lost = (*lost, f"stopped early: {evaluator.budget.reached}")
     found = larger_size_tests(steps, study.confirmation, lost)
     study = dataclasses.replace(
         study,
         transfer=found,
         card=score_predictions(store, card, found.claims),
         minutes=(time.monotonic() - begin) / 60,
-        trained_now=trainings.trained,
-        reused=study.reused + trainings.reused,
+        trained_now=evaluator.trained,
+        reused=study.reused + evaluator.reused,
         started=_time(started),
     )
     handoff_card.reword(store, handoff_card.card(study, recipe.digest))
-    return conclude(study, place.study(recipe.name), tracker)
+    return conclude_study(study, folder, tracker, workspace)
 
 
 def _time(when: datetime.datetime) -> str:
@@ -118,21 +100,11 @@ def read_back(recipe: Recipe, past: Finished, prepared: Prepared, store: Store) 
     shelf, screened = StoreEvaluator(store), recipe.build_method()
     answer, history = loop.search(Settled(screened, past.answer), problem, shelf, recipe.seed)
     problem = screened.problem(problem, history)  # what the answer is for is what is confirmed
-    return Study(
-        name=recipe.name,
-        recipe_text=past.recipe_text,
-        problem=problem,
-        recommendation=answer,
-        history=history,
-        corpus=preparing.corpus_parts(prepared),
-        versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
+    return dataclasses.replace(
+        assemble_study(recipe, past.recipe_text, prepared, problem, answer, history),
         confirmation=_own(problem, past, shelf),
         chance=prepared.chance,
         reused=len(history),
-        tokens_per_second=tokens_per_second(history),
-        seed=recipe.seed,
-        least_signal=recipe.limits.least_signal,
-        continual=continual.told(recipe, prepared),
     )
 
 
@@ -150,10 +122,3 @@ def _own(problem: Problem, past: Finished, shelf: StoreEvaluator) -> Confirmatio
         return confirm(problem, schedules, shelf, seeds=seeds)
     except EvidenceError:
         return None
-
-
-def run(recipe_text: str, home: Workspace, api: PrefectApi) -> dict[str, Any]:
-    """Run the flow against an API: what the command line calls."""
-    with api.session():
-        result: dict[str, Any] = confirm_mixture(recipe_text, str(home.root))
-    return result

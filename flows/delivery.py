@@ -1,24 +1,23 @@
 """What an approval sets off: an export to the place that the recipe names, and one call.
 
-`handoff_mixture` is the flow. Each of its steps can be repeated: the export is the same bytes, and
-the call is made once for a recommendation, a format and a target (`tasks.handoff_call`). `watch`
-looks for approvals, in the store and in the record, and runs the flow for each.
+`hand_off` is what the flow does. Each of its steps can be repeated: the export is the same bytes,
+and the call is made once for a recommendation, a format and a target (`tasks.handoff_call`).
+`watch` looks for approvals, in the store and in the record, and runs the flow for each.
 """
 
+import dataclasses
 import hashlib
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from cuvee.flows import handoff, recorded_approvals
-from cuvee.flows import prepare as preparing
-from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.execution.prefect_server import PrefectApi
+from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.parts import HandoffPart
-from cuvee.flows.recipe.schema import Recipe, parse
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import (
     ApprovalError,
@@ -58,13 +57,12 @@ def key(card: Card, purpose: Purpose, given: HandoffPart) -> str:
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
-@flow(name="handoff-mixture", persist_result=False, validate_parameters=False)
-def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[str, Any]:
+def hand_off(recipe: Recipe, place: Workspace, *, again: bool = False) -> dict[str, Any]:
     """Export an approved recommendation and call whom the recipe names, once.
 
     Args:
-        recipe_text: the recipe, YAML.
-        home: directory of the embedded default.
+        recipe: says what goes where.
+        place: of its study.
         again: repeat a call that failed or whose outcome is not known.
 
     Returns:
@@ -75,11 +73,10 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
         ApprovalError: it is not approved, or no longer stands.
         HandoffError: the call failed, or its outcome is not known.
     """
-    recipe, place = parse(recipe_text), Workspace(Path(home))
     given, card = part(recipe), handoff.latest(recipe, place)
     call = bool(given.webhook or given.command)
-    preparing.as_task("approval", handoff.adopt)(recipe, place, card, call=call)
-    export = preparing.as_task("export", handoff.export)
+    place.step("approval", handoff.adopt)(recipe, place, card, call=call)
+    export = place.step("export", handoff.export)
     where, manifest = export(recipe, place, form=given.format, to=given.to, stage=given.stage)
     mark = key(card, card.whole(recipe.purpose), given)
     outcome = CallOutcome(EXPORTED, "the recipe names neither webhook nor command")
@@ -87,7 +84,7 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
         message = {"event": "mixture.approved", "key": mark, "place": where, "manifest": manifest}
         receiver = HandoffCall(given.webhook or "", tuple(given.command), given.timeout)
         try:
-            outcome = preparing.as_task("call", webhook.call_once)(
+            outcome = place.step("call", webhook.call_once)(
                 receiver, Store(place.store), mark, message, again=again
             )
         except HandoffError as error:
@@ -103,12 +100,18 @@ def handoff_mixture(recipe_text: str, home: str, again: bool = False) -> dict[st
     }
 
 
-def run(
-    recipe_text: str, home: Workspace, api: PrefectApi, *, again: bool = False
+def run_handoff(
+    recipe: Recipe, text: str, home: Workspace, api: PrefectApi, *, again: bool = False
 ) -> dict[str, Any]:
-    """Run the flow against an API: what the command line calls."""
-    with api.session():
-        result: dict[str, Any] = handoff_mixture(recipe_text, str(home.root), again)
+    """Hand off as a flow of Prefect: what the command line calls."""
+    within = dataclasses.replace(home, step=prefect_step)
+    result: dict[str, Any] = run_as_flow(
+        "handoff-mixture",
+        lambda: hand_off(recipe, within, again=again),
+        api,
+        recipe_text=text,
+        home=home.root,
+    )
     return result
 
 
@@ -126,7 +129,7 @@ def watch(recipe: Recipe, recipe_text: str, home: Workspace, api: PrefectApi) ->
             card = handoff.latest(recipe, home)
             fingerprint = card.identity
             if fingerprint not in handled and handoff.adopt(recipe, home, card, call=call):
-                result = run(recipe_text, home, api)
+                result = run_handoff(recipe, recipe_text, home, api)
                 handled.add(fingerprint)
                 current().say(
                     f"{card.name}: {card.fingerprint[:12]} {result['state']}, {result['said']}"

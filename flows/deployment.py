@@ -21,7 +21,8 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 
-from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.execution.prefect_server import PrefectApi
+from cuvee.flows.execution.prefect_session import prefect_session
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.recipe.standing import SchedulePart
 from cuvee.flows.schedule import notifier, read
@@ -88,7 +89,7 @@ def serve(made: RunnerDeployment, api: PrefectApi, say: Callable[[str], None]) -
         RecipeError: the block that is to be told of failures cannot be loaded.
         ServiceError: the API does not answer.
     """
-    with api.session() as url:
+    with prefect_session(api) as url:
         os.environ["PREFECT_API_URL"] = url  # for the processes that sweeps run in
         told = (read(made.parameters["recipe"], made.parameters["changes"])[0].schedule) or None
         if told and told.notify:

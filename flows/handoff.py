@@ -79,7 +79,7 @@ def grounds(recipe: Recipe, home: Workspace) -> Grounds:
         problem, history = from_tables(recipe)
         found = finished.data(problem.domains, problem.scoring, history)
     else:
-        prepared = preparing.prepare(recipe, home, preparing.plainly)
+        prepared = preparing.prepare(recipe, home)
         start = prepared.start.content if prepared.start else ""
         found = finished.data(prepared.domains, prepared.scoring, start=start)
     return Grounds(recipe.digest, found, code_version(), recipe.purpose)

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from cuvee.flows import continual, plan_ladder, superseded_runs
 from cuvee.flows import prepare as preparing
-from cuvee.flows.execution.budget import forecast
-from cuvee.flows.execution.evaluator import tokens_per_second
+from cuvee.flows.execution.budget import forecast, tokens_per_second
 from cuvee.flows.progress_bars import Display, duration_text
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
 from cuvee.flows.workspace import Workspace
@@ -39,7 +38,7 @@ def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
         CuveeError: what is wrong with the recipe or its data.
     """
     store = Store(home.store)  # before text is read: a store that cannot be opened is told at once
-    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    prepared = preparing.prepare(recipe, home)
     display.close()
     problem = preparing.pose_problem(recipe, prepared)
     screened = recipe.build_method()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cuvee.flows.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
-from cuvee.flows.execution.store_evaluator import StoreEvaluator
+from cuvee.flows.execution.evaluator import StoreEvaluator
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import ConfirmPart, parse
 from cuvee.mixtures.errors import EvidenceError, StorageError

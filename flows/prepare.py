@@ -1,12 +1,9 @@
 """From a recipe's sources to a prepared corpus and the benchmarks that proxies are scored on."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
@@ -86,38 +83,12 @@ class Prepared:
         return held_out + tuple(f"task/{suites.short_name(name)}" for name in self.suite.tasks)
 
 
-Step = Callable[[str, Callable[..., Any]], Callable[..., Any]]
-
-
-def as_task(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-    """A function as a Prefect task, for use within a flow.
-
-    Prefect looks into every argument of a task, several times; with hundreds of runs that takes
-    seconds. So the arguments are bound before it sees them.
-    """
-
-    def step(*args: Any, **kwargs: Any) -> Any:
-        @task(name=name, cache_policy=NO_CACHE)
-        def bound() -> Any:
-            return work(*args, **kwargs)
-
-        return bound()
-
-    return step
-
-
-def plainly(_name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-    """A function as it is, for use without an API."""
-    return work
-
-
-def prepare(recipe: Recipe, home: Workspace, step: Step = as_task) -> Prepared:
+def prepare(recipe: Recipe, home: Workspace) -> Prepared:
     """Fetch, convert, tokenize; whatever is there already and intact is used as it is.
 
     Args:
         recipe: names the sources and the benchmarks.
         home: where they are kept.
-        step: how each of the three steps is run.
 
     Raises:
         CuveeError: what is wrong with a source, an archive or a benchmark, by name.
@@ -125,15 +96,15 @@ def prepare(recipe: Recipe, home: Workspace, step: Step = as_task) -> Prepared:
     digests = Digests(home.digests)
     own = _files(recipe, digests)
     _look(own, _corpus_part(recipe).min_tokens)
-    found = _fetch(recipe, home, step)
-    suite = _benchmarks(recipe, home, found, step)
+    found = _fetch(recipe, home)
+    suite = _benchmarks(recipe, home, found)
     tests = {name: suite.file(name) for name in suite.tasks}
     texts = {
         name: benchmarks.benchmark_texts(path) for name, path in tests.items() if path is not None
     }
     sources = own or quickstart(found, _corpus_part(recipe).quickstart)
     try:
-        corpus = _corpus(recipe, home, sources, texts, step)
+        corpus = _corpus(recipe, home, sources, texts)
     finally:
         digests.keep()  # of what was refused, too: it is hashed but once
     text = Limits(tokens=recipe.evaluation.heldout_tokens)
@@ -151,7 +122,7 @@ def prepare(recipe: Recipe, home: Workspace, step: Step = as_task) -> Prepared:
     if recipe.proxy.start is None:
         return prepared
     with current().step("Checkpoint"):
-        start = step("score-checkpoint", continual.measured)(recipe, prepared, home)
+        start = home.step("score-checkpoint", continual.measured)(recipe, prepared, home)
     return replace(prepared, start=start)
 
 
@@ -228,7 +199,7 @@ def _look(sources: Mapping[str, Files], least: int) -> None:
         raise DataError("; ".join(wrong))
 
 
-def _fetch(recipe: Recipe, home: Workspace, step: Step) -> dict[str, Path]:
+def _fetch(recipe: Recipe, home: Workspace) -> dict[str, Path]:
     offline = suites.suite(recipe.evaluation.names, Path()).archives
     wanted = {SOURCES[name].archive for name in offline}
     for name in _corpus_part(recipe).quickstart:
@@ -238,7 +209,7 @@ def _fetch(recipe: Recipe, home: Workspace, step: Step) -> dict[str, Path]:
         return {}
     try:
         with current().step("Archives") as bar:
-            paths: dict[str, Path] = step("fetch-archives", download.fetch_archives)(
+            paths: dict[str, Path] = home.step("fetch-archives", download.fetch_archives)(
                 home.archives, chosen, progress=bar.move
             )
     except DataError as error:
@@ -257,11 +228,9 @@ def _corpus_part(recipe: Recipe) -> RecipeCorpus:
     return recipe.corpus
 
 
-def _benchmarks(
-    recipe: Recipe, home: Workspace, found: Mapping[str, Path], step: Step
-) -> suites.Suite:
+def _benchmarks(recipe: Recipe, home: Workspace, found: Mapping[str, Path]) -> suites.Suite:
     part, folder = recipe.evaluation, home.benchmarks
-    make = step("prepare-benchmarks", benchmarks.prepare_benchmarks)
+    make = home.step("prepare-benchmarks", benchmarks.prepare_benchmarks)
     with current().step("Benchmarks"):
         own = {
             n: benchmarks.adopt_benchmark(Path(path), folder, n) for n, path in part.custom.items()
@@ -278,7 +247,6 @@ def _corpus(
     home: Workspace,
     sources: Mapping[str, DocumentSource],
     texts: Mapping[str, Iterable[str]],
-    step: Step,
 ) -> Corpus:
     part = _corpus_part(recipe)
     settings = CorpusSettings(
@@ -286,7 +254,7 @@ def _corpus(
     )
     given = continual.tokenizer(recipe)
     with current().step("Corpus") as bar:
-        corpus: Corpus = step("prepare-corpus", corpora.prepare_corpus)(
+        corpus: Corpus = home.step("prepare-corpus", corpora.prepare_corpus)(
             sources,
             home.corpora,
             benchmarks=texts,

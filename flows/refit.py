@@ -2,20 +2,18 @@
 
 import dataclasses
 import datetime
-import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cuvee.flows import continual, finished
+from cuvee.flows import finished
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
-from cuvee.flows.execution.evaluator import tokens_per_second
-from cuvee.flows.execution.store_evaluator import StoreEvaluator
+from cuvee.flows.execution.evaluator import StoreEvaluator
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.study import SHOWN_VERSIONS, write_files
+from cuvee.flows.study import assemble_study, write_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, simplex
 from cuvee.mixtures.constraints import Constraints
@@ -28,7 +26,6 @@ from cuvee.mixtures.runs import History, Outcome, RunResult, Score
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished as handoff_card
 from cuvee.tasks.study import table_file, tables
-from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import Confirmation
 
 
@@ -54,29 +51,19 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
     else:
         problem, answer, history, confirmation, prepared = _from_store(recipe, home)
         available = None
-    study = Study(
-        name=recipe.name,
-        recipe_text=recipe_text,
-        problem=problem,
-        recommendation=answer,
-        history=history,
-        corpus=preparing.corpus_parts(prepared) if prepared else {},
-        versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
+    study = dataclasses.replace(
+        assemble_study(recipe, recipe_text, prepared, problem, answer, history),
         confirmation=confirmation,
         minutes=(time.monotonic() - begin) / 60,
         reused=sum(isinstance(run, RunResult) for run in history),
-        tokens_per_second=tokens_per_second(history),
-        seed=recipe.seed,
-        least_signal=recipe.limits.least_signal,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         available=available,
-        continual=continual.told(recipe, prepared) if prepared else None,
     )
     folder = home.study(recipe.name) / "fit"
     finished.set_aside(folder, recipe.digest)
     card = handoff_card.card(study, recipe.digest, recipe.purpose)
     handoff_card.keep(Store(home.store), card, folder)
-    write_files(study, folder)
+    write_study(study, folder)
     return folder
 
 
@@ -215,7 +202,7 @@ def told(
 def _from_store(
     recipe: Recipe, home: Workspace
 ) -> tuple[Problem, Recommendation, History, Confirmation | None, Prepared]:
-    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    prepared = preparing.prepare(recipe, home)
     problem = preparing.pose_problem(recipe, prepared)
     shelf = StoreEvaluator(Store(home.store))
     method = recipe.build_method()

@@ -4,6 +4,7 @@ The flow is named by its module, `flows.schedule.scheduled_sweep`, so that any p
 Cuvee is installed can run it. Its heavy parts are imported inside, after the home is settled.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -15,12 +16,11 @@ from prefect.blocks.core import Block
 from prefect.blocks.notifications import NotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe, build, parse
 from cuvee.flows.recipe.standing import SchedulePart
-from cuvee.flows.workspace import open_workspace
+from cuvee.flows.workspace import Workspace, open_workspace
 from cuvee.mixtures.errors import CuveeError, RecipeError, ServiceError, StorageError, TrainingError
 from cuvee.tasks import strict_yaml
 
@@ -62,7 +62,6 @@ def notifier(name: str) -> Any:
 
 @flow(
     name="scheduled-sweep",
-    task_runner=ThreadPoolTaskRunner(max_workers=512),  # the runner bounds what runs at once
     persist_result=False,
     on_failure=[notify],
     on_crashed=[notify],
@@ -84,7 +83,7 @@ def scheduled_sweep(
     while True:
         try:
             given, text = read(recipe, changes)
-            return _sweep(given, text, open_workspace(Path(home), hub=given.evaluation.hub).root)
+            return _sweep(given, text, open_workspace(Path(home), hub=given.evaluation.hub))
         except PASSING as error:
             if not left:
                 return Failed(message=str(error))
@@ -95,14 +94,15 @@ def scheduled_sweep(
             return Failed(message=str(error))
 
 
-def _sweep(recipe: Recipe, text: str, home: Path) -> Any:
+def _sweep(recipe: Recipe, text: str, workspace: Workspace) -> Any:
     from cuvee.flows import change_detection
     from cuvee.flows import prepare as preparing
-    from cuvee.flows.study import conduct
-    from cuvee.flows.workspace import Workspace
+    from cuvee.flows.execution.prefect_session import prefect_step, stoppable
+    from cuvee.flows.execution.ray_executor import RayExecutor
+    from cuvee.flows.study import search_mixture
     from cuvee.tasks.store.results import Store
 
-    place = Workspace(home)
+    place = dataclasses.replace(workspace, step=prefect_step)
     store = Store(place.store)
     now = change_detection.picture(recipe, preparing.prepare(recipe, place), {})
     before = change_detection.latest(store, recipe.name)
@@ -111,11 +111,17 @@ def _sweep(recipe: Recipe, text: str, home: Path) -> Any:
         message = f"Nothing changed since the study of {before.date}: no work."
         _log(place.study(recipe.name), now.date, message)
         return Completed(message=message, name="Unchanged")
-    asked, note = text, ""
+    given, note = recipe, ""
     kept = change_detection.standing(before, now)
     if kept and before is not None and (recipe.schedule or SchedulePart()).reuse:
         text, note = reuse(recipe, text, kept, before.date)
-    digest = conduct(text, str(home), asked=asked, note=note)
+        given = parse(text)
+    executor = RayExecutor(place.root, device=recipe.proxy.device)
+
+    def search() -> Any:
+        return search_mixture(given, executor, place, text=text, asked=recipe, note=note)
+
+    digest = stoppable(search, executor)
     if not isinstance(digest, Mapping):
         return digest  # a state: it was cancelled
     message = (

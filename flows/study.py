@@ -1,7 +1,8 @@
-"""The story of a study, in order: prepare, search, confirm, report, record.
+"""Runs one study, in order: prepare, search, confirm, report, record.
 
-The flow takes plain parameters, so that a server can schedule it as a person can run it. It never
-learns which method it runs: every one goes through `mixtures.loop.search`.
+`run_study` is a plain function, in whatever process, with whatever executor and tracker; a flow of
+Prefect only wraps it. It never learns which method it runs: every one goes through
+`mixtures.loop.search`.
 """
 
 import contextlib
@@ -16,25 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from prefect import flow
-from prefect.exceptions import CancelledRun, Pause
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from cuvee.flows import change_detection, continual, finished, superseded_runs
-from cuvee.flows import prepare as preparing
+from cuvee.flows import change_detection, continual, finished
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
-from cuvee.flows.execution.budget import Budget
-from cuvee.flows.execution.evaluator import Evaluator, tokens_per_second
-from cuvee.flows.execution.evaluator import begin as begin_trainings
-from cuvee.flows.execution.prefect_session import PrefectApi
-from cuvee.flows.execution.prefect_watch import KEPT, Watch
-from cuvee.flows.execution.ray_executor import Interrupted, take
+from cuvee.flows.execution.budget import Budget, tokens_per_second
+from cuvee.flows.execution.evaluator import Evaluator
+from cuvee.flows.execution.executor import Executor
 from cuvee.flows.prediction import remembered
+from cuvee.flows.prepare import Prepared, corpus_parts, pose_problem, prepare
 from cuvee.flows.progress_bars import current
-from cuvee.flows.recipe.schema import Recipe, parse
+from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.superseded_runs import superseded_sentences
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, recommendation
-from cuvee.mixtures.errors import BudgetError, EvidenceError, ServiceError, StorageError
+from cuvee.mixtures.errors import BudgetError, EvidenceError, StorageError
 from cuvee.mixtures.loop import Strategy
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
@@ -56,7 +52,7 @@ SHOWN_VERSIONS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Remembering:
+class RememberingMethod:
     """A method whose recommendation is kept in the store under everything that determines it.
 
     `recommend` is a pure function, so what it gave for the same method, problem, history and code
@@ -66,6 +62,7 @@ class Remembering:
     method: Strategy
     store: Store
     budget: Budget
+    workspace: Workspace
 
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator
@@ -82,101 +79,146 @@ class Remembering:
         if known is not None:
             return recommendation.from_json(known)
         with current().step("Fits"):
-            fit = preparing.as_task("fit", self.method.recommend)
+            fit = self.workspace.step("fit", self.method.recommend)
             fresh: Recommendation = _within(self.budget, fit, problem, history, rng)
         self.store.remember("recommendations", key, fresh.to_json())
         return recommendation.from_json(json.loads(json.dumps(fresh.to_json())))
 
 
-@flow(
-    name="search-mixture",
-    task_runner=ThreadPoolTaskRunner(max_workers=512),  # the runner bounds what runs at once
-    persist_result=False,
-    validate_parameters=False,
-)
-def search_mixture(recipe_text: str, home: str) -> dict[str, Any]:
-    """Find a mixture for a recipe; arguments and result as `conduct`."""
-    result: dict[str, Any] = conduct(recipe_text, home)
-    return result
+@dataclasses.dataclass(frozen=True)
+class StudyRun:
+    """What came of a study, and what it was made from.
+
+    Attributes:
+        study: everything that came of it.
+        prepared: what it was trained on and scored.
+        complete: whether the budget sufficed.
+    """
+
+    study: Study
+    prepared: Prepared
+    complete: bool
 
 
-def conduct(recipe_text: str, home: str, *, asked: str = "", note: str = "") -> Any:
-    """A study from its recipe to its report, inside a flow.
+def run_study(
+    recipe: Recipe,
+    executor: Executor,
+    tracker: Tracker,
+    workspace: Workspace,
+    *,
+    text: str,
+    note: str = "",
+) -> StudyRun:
+    """A study from its recipe to its result, of which nothing but runs and fits is kept yet.
 
     Args:
-        recipe_text: the recipe, YAML.
-        home: directory of the embedded default.
-        asked: the recipe that a person wrote, where a schedule made this one of it.
+        recipe: says what is searched, by which method.
+        executor: trains; it is let go when nothing more is to be trained.
+        tracker: is told of the study and of every run.
+        workspace: where the data lie.
+        text: of the recipe, YAML.
         note: what a reader of the report must know besides.
 
-    Returns:
-        The study's summary, as in `summary.json`; or, if the flow's run was cancelled in Prefect,
-        the state that says so.
+    Raises:
+        Interrupted: the executor was cancelled.
+        CuveeError: what is wrong with the recipe, its data, or its evidence.
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
-    recipe, place = parse(recipe_text), Workspace(Path(home))
-    store = Store(place.store)  # before text is read: a store that cannot be opened is told at once
-    prepared = preparing.prepare(recipe, place)
-    problem = preparing.pose_problem(recipe, prepared)
-    first = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
-    if store.missing(first):  # else nothing is trained that could have been there
-        for line in superseded_runs.superseded_sentences(
-            Store(place.store), problem, place.corpora
-        ):
-            current().say(line)
-    tracker = open_tracker(place.record, current().say)
-    runner = take(place.root, device=recipe.proxy.device)
-    trainings = begin_trainings(recipe, prepared, store, tracker, runner, place)
-    tracker.start_study(
-        recipe.name,
-        study_params(recipe_text, problem, recipe.seed),
-        {"method": str(recipe.method["name"])},
+    store = Store(workspace.store)  # before text is read: one that cannot be opened is told at once
+    prepared = prepare(recipe, workspace)
+    problem = pose_problem(recipe, prepared)
+    method = recipe.build_method()
+    if store.missing(method.ask(problem, (), loop.generator(recipe.seed, 0))):
+        for line in superseded_sentences(Store(workspace.store), problem, workspace.corpora):
+            current().say(line)  # of what could have been there, if nothing had changed
+    params = study_params(text, problem, recipe.seed)
+    tracker.start_study(recipe.name, params, {"method": str(recipe.method["name"])})
+    with executor, abandoned_on_error(tracker):
+        evaluator = Evaluator(recipe, prepared, store, tracker, executor, workspace)
+        remembering = RememberingMethod(method, store, evaluator.budget, workspace)
+        answer, history = loop.search(remembering, problem, evaluator, recipe.seed)
+        problem = method.problem(problem, history)  # what the answer is for is what is confirmed
+        confirmation = _confirmed(recipe, problem, answer, evaluator)
+        untrained = prepared.start.scores if prepared.start else None
+        if untrained is None and history:
+            untrained = evaluator.untrained(history[0].spec)
+    answer = _noted(answer, evaluator.budget, note)
+    study = dataclasses.replace(
+        assemble_study(recipe, text, prepared, problem, answer, history),
+        confirmation=confirmation,
+        untrained=untrained,
+        chance=prepared.chance,
+        minutes=(time.monotonic() - begin) / 60,
+        trained_now=evaluator.trained,
+        reused=evaluator.reused,
+        started=started.isoformat(timespec="seconds"),
     )
-    watch = Watch(runner.stop)
-    try:
-        with runner, told(tracker), watch:
-            screened = recipe.build_method()
-            method = Remembering(screened, store, trainings.budget)
-            answer, history = loop.search(method, problem, trainings, recipe.seed)
-            problem = screened.problem(problem, history)  # what the answer is for is confirmed
-            confirmation = _confirmed(recipe, problem, answer, trainings)
-            began = prepared.start
-            untrained = trainings.untrained(history[0].spec) if history and not began else None
-    except Interrupted:
-        return watch.ending()
-    answer = _noted(answer, trainings.budget, note)
-    study = Study(
+    study = remembered(study, recipe.confirm, store)
+    return StudyRun(study, prepared, complete=not evaluator.budget.reached)
+
+
+def save_study(
+    run: StudyRun, recipe: Recipe, tracker: Tracker, workspace: Workspace
+) -> dict[str, Any]:
+    """Keep what came of a study: in the store, as files, and in the record.
+
+    Args:
+        run: from `run_study`.
+        recipe: that a person wrote, of which a schedule may have made the one that was run.
+        tracker: concludes the record.
+        workspace: has the study's folder.
+
+    Returns:
+        The study's summary, as in `summary.json`.
+    """
+    study, store, folder = run.study, Store(workspace.store), workspace.study(run.study.name)
+    finished.set_aside(folder, recipe.digest)
+    handoff_card.keep(store, handoff_card.card(study, recipe.digest, recipe.purpose), folder)
+    digest = conclude_study(study, folder, tracker, workspace)
+    if run.complete:
+        weights = study.problem.domains.mapping(study.recommendation.weights)
+        picture = change_detection.picture(recipe, run.prepared, weights)
+        change_detection.keep(store, recipe.name, picture)
+    return digest
+
+
+def search_mixture(
+    recipe: Recipe,
+    executor: Executor,
+    workspace: Workspace,
+    *,
+    text: str,
+    asked: Recipe | None = None,
+    note: str = "",
+) -> dict[str, Any]:
+    """Run a study with the record in MLflow, and save it; arguments and result as above."""
+    tracker = open_tracker(workspace.record, current().say)
+    run = run_study(recipe, executor, tracker, workspace, text=text, note=note)
+    return save_study(run, asked or recipe, tracker, workspace)
+
+
+def assemble_study(
+    recipe: Recipe,
+    text: str,
+    prepared: Prepared | None,
+    problem: Problem,
+    answer: Recommendation,
+    history: History,
+) -> Study:
+    """What every study knows of itself; without what was prepared where it came from tables."""
+    return Study(
         name=recipe.name,
-        recipe_text=recipe_text,
+        recipe_text=text,
         problem=problem,
         recommendation=answer,
         history=history,
-        corpus=preparing.corpus_parts(prepared),
+        corpus=corpus_parts(prepared) if prepared else {},
         versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
-        confirmation=confirmation,
-        untrained=began.scores if began else untrained,
-        chance=prepared.chance,
-        minutes=(time.monotonic() - begin) / 60,
-        trained_now=trainings.trained,
-        reused=trainings.reused,
         tokens_per_second=tokens_per_second(history),
         seed=recipe.seed,
         least_signal=recipe.limits.least_signal,
-        started=started.isoformat(timespec="seconds"),
-        continual=continual.told(recipe, prepared),
+        continual=continual.told(recipe, prepared) if prepared else None,
     )
-    study = remembered(study, recipe.confirm, store)
-    given = parse(asked) if asked else recipe
-    folder = place.study(recipe.name)
-    finished.set_aside(folder, given.digest)
-    handoff_card.keep(store, handoff_card.card(study, given.digest, given.purpose), folder)
-    digest = conclude(study, folder, tracker)
-    if not trainings.budget.reached:
-        weights = problem.domains.mapping(answer.weights)
-        change_detection.keep(
-            store, recipe.name, change_detection.picture(given, prepared, weights)
-        )
-    return digest
 
 
 def _noted(answer: Recommendation, budget: Budget, note: str) -> Recommendation:
@@ -188,7 +230,7 @@ def _noted(answer: Recommendation, budget: Budget, note: str) -> Recommendation:
 
 
 def _confirmed(
-    recipe: Recipe, problem: Problem, answer: Recommendation, trainings: Evaluator
+    recipe: Recipe, problem: Problem, answer: Recommendation, evaluator: Evaluator
 ) -> Confirmation | None:
     """The confirmation that the recipe asks for, or None where the budget ended before it."""
     if recipe.confirm is None:
@@ -197,11 +239,11 @@ def _confirmed(
         return confirm(
             problem,
             compared(problem, answer, recipe.confirm),
-            trainings,
+            evaluator,
             seeds=fresh_seeds(recipe.seed, recipe.confirm.seeds),
         )
     except EvidenceError:
-        if trainings.budget.reached:
+        if evaluator.budget.reached:
             return None
         raise
 
@@ -219,7 +261,7 @@ def _within(budget: Budget, fit: Callable[..., Recommendation], *evidence: Any) 
 
 
 @contextlib.contextmanager
-def told(tracker: Tracker) -> Iterator[None]:
+def abandoned_on_error(tracker: Tracker) -> Iterator[None]:
     """Tells the record when a study ends early, and why."""
     try:
         yield
@@ -228,16 +270,18 @@ def told(tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def conclude(study: Study, folder: Path, tracker: Tracker) -> dict[str, Any]:
+def conclude_study(
+    study: Study, folder: Path, tracker: Tracker, workspace: Workspace
+) -> dict[str, Any]:
     """Write the report and the summary, and complete the record."""
     with current().step("Report") as bar:
-        preparing.as_task("report", write_files)(study, folder)
+        workspace.step("report", write_study)(study, folder)
         bar.move("record", 0.6)
-        preparing.as_task("record", tracker.finish_study)(study, folder)
+        workspace.step("record", tracker.finish_study)(study, folder)
     return study_summary(study)
 
 
-def write_files(study: Study, folder: Path) -> None:
+def write_study(study: Study, folder: Path) -> None:
     """The report, the recommendation, the recipe and, last, the summary.
 
     Raises:
@@ -258,16 +302,6 @@ def write_files(study: Study, folder: Path) -> None:
             f"cannot write the report into {folder} ({error.strerror}); every result is in the "
             "store: free some space or change the permissions, and run again"
         ) from error
-
-
-def run(recipe_text: str, home: Workspace, api: PrefectApi) -> dict[str, Any]:
-    """Run the flow against an API: what the command line calls."""
-    with api.session():
-        try:
-            result: dict[str, Any] = search_mixture(recipe_text, str(home.root))
-        except (CancelledRun, Pause) as error:
-            raise ServiceError(f"this run was cancelled or paused in Prefect. {KEPT}") from error
-    return result
 
 
 def _key(method: Strategy, problem: Problem, history: History, rng: np.random.Generator) -> str:

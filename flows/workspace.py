@@ -9,9 +9,10 @@ import contextlib
 import fcntl
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Protocol
 
 import psutil
 import threadpoolctl
@@ -53,11 +54,39 @@ QUIET = {
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
+class Step(Protocol):
+    """How the steps of a study are run: as they are, or as tasks of Prefect."""
+
+    def __call__(
+        self, name: str, work: Callable[..., Any], /, *, label: str = "", retry: bool = False
+    ) -> Callable[..., Any]:
+        """A function that does what `work` does, as a step of this name.
+
+        Args:
+            name: of the step.
+            work: what it does.
+            label: of this one among those of its name.
+            retry: try it once more where the failure may pass by itself.
+        """
+        ...
+
+
+def plain_step(_name: str, work: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+    """A function as it is, where nobody watches the steps."""
+    return work
+
+
 @dataclass(frozen=True)
 class Workspace:
-    """The directory of the embedded default and the places in it."""
+    """Where a study is worked on: the directory of the embedded default and the places in it.
+
+    Attributes:
+        root: of the directory.
+        step: how steps are run.
+    """
 
     root: Path
+    step: Step = field(default=plain_step, repr=False, compare=False)
 
     @property
     def archives(self) -> Path:

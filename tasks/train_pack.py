@@ -4,7 +4,8 @@ Imports neither Prefect nor MLflow nor Ray: a worker starts fast and knows nothi
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,19 +152,26 @@ def training_speed(job: PackJob, seconds: float = 1.0) -> float:
 
     The first step allocates what the others use, so it is left out, unless it takes so long alone.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as workers do
-    try:
+    with single_thread():
         corpus = Corpus.open(Path(job.corpus), again=False)
         tried = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
         tried.advance()
         first, steps = (tried.seconds, 1) if tried.seconds < seconds else (0.0, 0)
         while tried.seconds - first < seconds and tried.step < tried.plan.steps:
             tried.advance()
-    finally:
-        torch.set_num_threads(threads)
     done = (tried.step - steps) * tried.plan.batch * tried.plan.model_size.context
     return done * len(job.specs) / (tried.seconds - first)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread for what torch computes in this one, as in workers: more give other roundings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def held_out(corpus: Corpus) -> dict[str, tuple[Any, Any, Any]]:

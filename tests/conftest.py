@@ -46,7 +46,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable]
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """An embedded Prefect API, for tests whose subject is not its start or its end."""
-    from cuvee.flows.execution.prefect_session import PrefectApi
+    from cuvee.flows.execution.prefect_server import PrefectApi
 
     with PrefectApi(tmp_path_factory.mktemp("prefect")) as server:
         yield server

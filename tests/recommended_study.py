@@ -36,7 +36,7 @@ def make(corpus: Path, home: Workspace, **changes: str) -> Recipe:
         tiny_study.write_corpus(corpus)
     recipe_text = text(corpus, **changes)
     recipe = parse(recipe_text)
-    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    prepared = preparing.prepare(recipe, home)
     problem = preparing.pose_problem(recipe, prepared)
     store = Store(home.store)
     for spec in recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0)):

@@ -92,7 +92,7 @@ def test_trained_results_are_found_again(home):
     """Catches another identity of the same text, another hash of what is scored, and a record that
     can no longer be read: each would train everything anew without a word."""
     recipe, text = load(Path("proxies.yaml"))
-    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    prepared = preparing.prepare(recipe, home)
     problem, store = preparing.pose_problem(recipe, prepared), Store(home.store)
     specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
     assert len(specs) == 12
@@ -109,7 +109,7 @@ def test_the_record_is_gone_on_with(home):
     """Catches a parameter that is worded anew and makes the study another one: its next run would
     write all of it into the record a second time, thousands of children on a server."""
     recipe, text = load(Path("proxies.yaml"))
-    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    prepared = preparing.prepare(recipe, home)
     params = study_params(text, preparing.pose_problem(recipe, prepared), recipe.seed)
     found = open_backend(home.record).find_runs(
         cuvee_tags({"study": study_key(recipe.name, params)})

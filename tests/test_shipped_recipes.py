@@ -39,8 +39,8 @@ def test_every_method_without_a_law_goes_through_a_study(tmp_path, prefect_api, 
     """Real text, real proxies, Ray, Prefect and MLflow: catches a method that lives on worlds
     only, baselines that are trained again for each, and trajectories that no record holds."""
     import tiny_study
+    from tiny_study import run
 
-    from cuvee.flows.study import run
     from cuvee.flows.workspace import Workspace
 
     tiny_study.write_corpus(tmp_path / "corpus")

@@ -4,10 +4,19 @@ Real components run: the corpus is prepared, proxies are trained by Ray, Prefect
 MLflow keeps the record. Only the sizes are small.
 """
 
+import dataclasses
 import json
 import pydoc_data.topics
 import textwrap
 from pathlib import Path
+from typing import Any
+
+from cuvee.flows.confirm_larger import confirm_larger
+from cuvee.flows.recipe.schema import parse
+from cuvee.flows.study import run_study, save_study, search_mixture
+from cuvee.flows.workspace import Workspace
+from cuvee.tasks.tracking.study_tracker import StudyTracker
+from cuvee.tasks.tracking.tracker import MemoryBackend
 
 STDLIB = Path(pydoc_data.__file__).parent.parent
 
@@ -51,3 +60,48 @@ def recipe(folder: Path, **changes: str) -> str:
         block = textwrap.indent(value.strip("\n"), "  ") if "\n" in value else f" {value}"
         lines.append(f"{field}:{chr(10) if chr(10) in value else ''}{block}")
     return "\n".join(lines) + "\n"
+
+
+def run(text: str, workspace: Workspace, api: Any) -> dict[str, Any]:
+    """The study as `cuvee run` has it: a flow of Prefect, on Ray; its summary."""
+
+    def search(executor: Any, within: Workspace) -> Any:
+        return search_mixture(parse(text), executor, within, text=text)
+
+    return _in_flow(search, text, workspace, api)
+
+
+def confirm(text: str, workspace: Workspace, api: Any) -> dict[str, Any]:
+    """The confirmation of a finished study as `cuvee confirm` has it; its summary."""
+
+    def enlarge(executor: Any, within: Workspace) -> Any:
+        return confirm_larger(parse(text), executor, within)
+
+    return _in_flow(enlarge, text, workspace, api)
+
+
+def _in_flow(work: Any, text: str, workspace: Workspace, api: Any) -> dict[str, Any]:
+    from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
+    from cuvee.flows.execution.ray_executor import RayExecutor
+
+    executor = RayExecutor(workspace.root, device=parse(text).proxy.device)
+    within = dataclasses.replace(workspace, step=prefect_step)
+    summary: dict[str, Any] = run_as_flow(
+        "tiny",
+        lambda: work(executor, within),
+        api,
+        recipe_text=text,
+        home=workspace.root,
+        executor=executor,
+    )
+    return summary
+
+
+def run_inline(text: str, workspace: Workspace) -> tuple[dict[str, Any], MemoryBackend]:
+    """The study in this process, with a record in memory; its summary and the record."""
+    from cuvee.flows.execution.inline_executor import InlineExecutor
+
+    given, ledger = parse(text), MemoryBackend()
+    tracker = StudyTracker(ledger)
+    found = run_study(given, InlineExecutor("cpu"), tracker, workspace, text=text)
+    return save_study(found, given, tracker, workspace), ledger

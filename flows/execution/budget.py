@@ -5,11 +5,13 @@ start. A pack that is under way when a ceiling is reached is finished and kept.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 from cuvee.flows.recipe.standing import BudgetPart
 from cuvee.mixtures.errors import BudgetError
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs import Outcome, RunResult, RunSpec
 from cuvee.proxies import ladder
 
 
@@ -97,3 +99,13 @@ def forecast(part: BudgetPart | None, flops: float, seconds: float | None) -> li
         minutes = f"{seconds / 60:.1f} minutes of training on two cores"
         lines.append(f"Budget: {minutes} are {word} the {part.seconds / 60:.1f} allowed")
     return lines
+
+
+def tokens_per_second(outcomes: Iterable[Outcome]) -> float:
+    """Median training speed, tokens per second per core (a pack's divided among its models)."""
+    rates = [
+        run.spec.tokens / run.seconds
+        for run in outcomes
+        if isinstance(run, RunResult) and run.seconds > 0
+    ]
+    return float(np.median(rates)) if rates else 0.0

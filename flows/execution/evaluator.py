@@ -1,37 +1,35 @@
-"""From specs to outcomes: the `evaluate` of a flow.
+"""From specs to outcomes: what the store lacks is trained, and each outcome is kept at once.
 
-What the store holds is not trained again. The rest is packed, each pack is one Prefect task that
-waits for one Ray task, and every outcome is kept as soon as it is there. What runs have in common
-is trained once (`proxies.trunk`). Loss of the record loses nothing.
+An executor trains; what is trained is decided here. Leases keep two sweeps from training one run, a
+budget bounds what is launched, and what runs have in common is trained once
+(`proxies.train.branching`). Loss of the record loses nothing.
 """
 
+import contextvars
 import dataclasses
+import functools
 import hashlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import numpy as np
-from prefect.futures import PrefectConcurrentFuture
 
 from cuvee.flows.execution.budget import Budget, training_flops
-from cuvee.flows.execution.ray_executor import RayExecutor
+from cuvee.flows.execution.executor import Executor
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import Bar, current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.errors import TrainingError
-from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, canonical_json
+from cuvee.mixtures.runs import Failed, Outcome, RunSpec, canonical_json
 from cuvee.proxies.data import files
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train import branching
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.tasks.job import PackJob
-from cuvee.tasks.pack_task import train_pack
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
@@ -41,46 +39,67 @@ from cuvee.tasks.tracking.tracker import Tracker
 POLL_SECONDS = 0.05
 OTHERS_SECONDS = 1.0  # between two looks at what another sweep trains
 AHEAD = 1  # packs that wait for each slot, so that no core does while results are kept
+THREADS = 512  # that wait for packs; the executor's slots bound how many there are
 
-Launched = tuple[PackJob, "PrefectConcurrentFuture[Any]"]
+Launched = tuple[PackJob, "Future[None]"]
+
+
+class StoreEvaluator:
+    """The `evaluate` of a flow that trains nothing: it only looks into the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __call__(
+        self, specs: Sequence[RunSpec], _title: str = "", _confirmed: object = None
+    ) -> tuple[Outcome, ...]:
+        lacking = "not in the store: `cuvee run` trains it"
+        return tuple(self._store.get(spec.fingerprint) or Failed(spec, lacking) for spec in specs)
 
 
 class Evaluator:
-    """Trains what is missing and remembers what it did.
+    """The `evaluate` of a study: trains what is missing and remembers what it did.
+
+    Args:
+        recipe: says how large packs are, what may be spent and how much may fail.
+        prepared: what is trained on, and scored.
+        store: holds what need not be trained, and takes what was.
+        tracker: is told of every run.
+        executor: trains packs.
+        workspace: has the checkpoints, and says how a pack is run as a step.
 
     Attributes:
         trained: outcomes that were trained by this run of the study.
         reused: outcomes that were found in the store.
-        budget: what may be spent; everything, unless a flow sets another.
+        budget: what may be spent.
     """
 
     def __init__(
         self,
+        recipe: Recipe,
         prepared: Prepared,
         store: Store,
         tracker: Tracker,
-        runner: RayExecutor,
-        *,
-        checkpoints: Path,
-        pack_limit: int | None = None,
-        failed_share: float = 0.2,
+        executor: Executor,
+        workspace: Workspace,
     ) -> None:
-        self._prepared, self._store, self._tracker, self._runner = prepared, store, tracker, runner
-        self._checkpoints, self._pack_limit = checkpoints, pack_limit
-        self._failed_share = failed_share
+        self._prepared, self._store, self._tracker = prepared, store, tracker
+        self._executor, self._workspace = executor, workspace
+        self._pack_limit, self._failed_share = recipe.proxy.pack, recipe.limits.failed_share
         self._leases = LeaseStore(store)
-        self.budget = Budget(None, training_flops(prepared.corpus.vocabulary))
+        self.budget = Budget(recipe.budget, training_flops(prepared.corpus.vocabulary))
         self._mixtures = MixtureNames(prepared.domains)
         self._confirmed: dict[str, str] = {}
         self._withheld: dict[str, Failed] = {}
         self._lock = threading.Lock()
         self._bar: Bar | None = None
         self._done: dict[str, Outcome] = {}
-        self._seen: dict[str, Progress] = {}
+        self._reports: dict[str, Progress] = {}
         self._packs: dict[str, PackJob] = {}
         self._ended: set[str] = set()
         self.trained = 0
         self.reused = 0
+        store.remember(SCORINGS, prepared.scoring, prepared.scored)
 
     def __call__(
         self,
@@ -100,15 +119,12 @@ class Evaluator:
             TrainingError: more than the allowed share failed.
             CuveeError: what a worker found wrong with its input.
         """
-        missing = []
         self._confirmed |= confirmed
         for spec in specs:
             self._tags(spec)  # so that designs are numbered in their order, found or not
-        for spec in {spec.fingerprint: spec for spec in specs}.values():
-            if spec.fingerprint in self._done:
-                continue
-            if not self._look_up(spec):
-                missing.append(spec)
+        unique = {spec.fingerprint: spec for spec in specs}
+        wanted = [spec for name, spec in unique.items() if name not in self._done]
+        missing = [spec for spec in wanted if not self._look_up(spec)]
         for note in self._store.damaged:
             current().say(f"damaged: {note}")
         self._store.damaged.clear()
@@ -117,7 +133,7 @@ class Evaluator:
                 self.budget.check(missing)
             with current().step(title) as self._bar:
                 self._train(missing)
-        self._clear(specs)
+        self._remove_branches(specs)
         self._check_failures(len(specs))
         known = {**self._withheld, **self._done}
         return tuple(known[spec.fingerprint] for spec in specs)
@@ -128,73 +144,92 @@ class Evaluator:
         key = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
         known: dict[str, float] | None = self._store.recall("untrained", key)
         if known is None:
-            known = self._runner.untrained(self._job([spec], self._runner.device))
+            known = self._executor.untrained_scores(self._job([spec], self._executor.device))
             self._store.remember("untrained", key, known)
         return known
 
-    def progress(self, name: str, reports: Sequence[Progress]) -> None:
-        """Called from the runner's thread with what workers reported since the last call."""
-        job = self._packs.get(name)
-        if job is None or not reports:
-            return
+    def _train(self, missing: Sequence[RunSpec]) -> None:
+        device = self._executor.device
+        batches = branching.plan_packs(missing, self._branches, device, self._pack_limit)
+        jobs = [self._job(batch.specs, device, batch.branch) for batch in batches]
+        self._packs = {job.name: job for job in jobs}
+        self._reports, self._ended = {}, set()
+        for spec in missing:
+            self._tracker.start_run(spec, self._tags(spec))
+        with self._leases, ThreadPoolExecutor(THREADS, "pack") as pool:
+            try:
+                for job, future in self._launch(jobs, pool, len(missing)):
+                    self._collect(job, future)
+            except BaseException:
+                self._executor.cancel()
+                raise
+
+    def _launch(
+        self, jobs: Sequence[PackJob], pool: ThreadPoolExecutor, asked: int
+    ) -> list[Launched]:
+        """Submit what no other sweep trains; wait for the rest, or take it over from a dead one."""
+        launched: list[Launched] = []
+        waiting, told, most = list(jobs), False, self._executor.slots * (1 + AHEAD)
+        while waiting:
+            elsewhere: list[PackJob] = []
+            while waiting:
+                job = self._next(waiting, launched, most)
+                if job is None:
+                    time.sleep(POLL_SECONDS)
+                    self._executor.raise_if_cancelled()
+                    continue
+                waiting.remove(job)
+                ours, theirs = self._divide(job)
+                if ours and not self.budget.admits(ours.specs):
+                    self._withhold(ours)
+                elif ours:
+                    launched.append((ours, self._submit(ours, pool)))
+                elsewhere += [theirs] if theirs else []
+                self._check_failures(asked)
+            waiting = elsewhere
+            if waiting and not told:
+                count = sum(len(job.specs) for job in waiting)
+                current().say(f"Another sweep on this store trains {count} of these proxies now")
+                told = True
+            if waiting:
+                self._release_failed(launched)
+                time.sleep(OTHERS_SECONDS)
+        return launched
+
+    def _submit(self, job: PackJob, pool: ThreadPoolExecutor) -> "Future[None]":
+        """Have a pack trained in a thread that waits for it, and its outcomes kept at once."""
+        step = self._workspace.step(
+            "train-pack", self._train_pack, label=f"pack-{job.name}", retry=True
+        )
+        return pool.submit(contextvars.copy_context().run, step, job)
+
+    def _train_pack(self, job: PackJob) -> None:
+        self._keep(job, self._executor.train(job, functools.partial(self._report, job)))
+
+    def _report(self, job: PackJob, reports: Sequence[Progress]) -> None:
+        """Take what a pack has reported since the last call, from a thread of the executor's."""
         with self._lock:
-            self._seen[name] = reports[-1]
-            self._move()
+            self._reports[job.name] = reports[-1]
+            self._move_bar()
         if job.branch.keep:
             return  # the curves of the runs will hold it
         for k, spec in enumerate(job.specs):
             points = [(report.tokens, report.losses[k]) for report in reports]
             self._tracker.log_curve(spec.fingerprint, points)
 
-    def _train(self, missing: Sequence[RunSpec]) -> None:
-        device = self._runner.device
-        batches = branching.plan_packs(missing, self._trunks, device, self._pack_limit)
-        jobs = [self._job(batch.specs, device, batch.branch) for batch in batches]
-        self._packs = {job.name: job for job in jobs}
-        self._seen, self._ended = {}, set()
-        for spec in missing:
-            self._tracker.start_run(spec, self._tags(spec))
-        with self._leases:
-            try:
-                for job, future in self._launch(jobs, len(missing)):
-                    self._settle(job, future)
-            except BaseException:
-                self._runner.stop()
-                raise
+    @staticmethod
+    def _next(
+        waiting: Sequence[PackJob], launched: Sequence[Launched], most: int
+    ) -> PackJob | None:
+        """The first pack whose branches have been trained (or have failed: it does without).
 
-    def _launch(self, jobs: Sequence[PackJob], asked: int) -> list[Launched]:
-        """Submit what no other sweep trains; wait for the rest, or take it over from a dead one."""
-        slots, told = self._runner.slots, False
-        launched: list[Launched] = []
-        jobs = list(jobs)
-        while jobs:
-            others: list[PackJob] = []
-            while jobs:
-                under_way = sum(not f.wrapped_future.done() for _, f in launched)
-                full = under_way >= slots * (1 + AHEAD)
-                job = None if full else self._next(jobs, launched)
-                if job is None:
-                    time.sleep(POLL_SECONDS)
-                    self._runner.check()
-                    continue
-                jobs.remove(job)
-                mine, theirs = self._divide(job)
-                if mine and not self.budget.admits(mine.specs):
-                    self._withhold(mine)
-                elif mine:
-                    future = train_pack.submit(mine, self._runner.run, self._keep)
-                    launched.append((mine, future))
-                others += [theirs] if theirs else []
-                self._check_failures(asked)
-            jobs = others
-            if jobs and not told:
-                count = sum(len(job.specs) for job in jobs)
-                current().say(f"Another sweep on this store trains {count} of these proxies now")
-                told = True
-            if jobs:
-                self._give_back(launched)
-                time.sleep(OTHERS_SECONDS)
-        return launched
+        None as long as there is none, or as many are under way as may be.
+        """
+        under_way = [job for job, future in launched if not future.done()]
+        if len(under_way) >= most:
+            return None
+        coming = {name for job in (*waiting, *under_way) for name in job.branch.keep}
+        return next((job for job in waiting if not coming & set(job.branch.needs)), None)
 
     def _withhold(self, job: PackJob) -> None:
         """Leave a pack untrained for want of budget; the next sweep asks for it again."""
@@ -202,18 +237,18 @@ class Evaluator:
             self._withheld[spec.fingerprint] = Failed(spec, f"not trained: {self.budget.reached}")
             self._leases.release(spec.fingerprint)
 
-    def _give_back(self, launched: Sequence[Launched]) -> None:
+    def _release_failed(self, launched: Sequence[Launched]) -> None:
         """Give back the leases on packs that failed: two sweeps must not wait for each other's."""
         for job, future in launched:
-            if future.wrapped_future.done() and not job.branch.keep:
+            if future.done() and not job.branch.keep:
                 for spec in job.specs:
                     self._leases.release(spec.fingerprint)
 
     def _divide(self, job: PackJob) -> tuple[PackJob | None, PackJob | None]:
-        """What of a pack this sweep has leased, and what another one has."""
-        if job.branch.keep:  # a trunk is no result: each sweep has its own
+        """What this sweep leases of a pack, and what another one has leased."""
+        if job.branch.keep:  # a branch is no result: each sweep has its own
             return job, None
-        mine, theirs = [], []
+        ours, theirs = [], []
         for spec in job.specs:
             if not self._leases.acquire(spec.fingerprint):
                 if not self._look_up(spec):
@@ -221,24 +256,18 @@ class Evaluator:
             elif self._look_up(spec):  # finished elsewhere since it was found missing
                 self._leases.release(spec.fingerprint)
             else:
-                mine.append(spec)
+                ours.append(spec)
         starts = dict(zip(job.specs, job.branch.start, strict=False))
-        parts = [
-            self._job(
-                part,
-                job.device,
-                dataclasses.replace(
-                    job.branch, start=tuple(starts[spec] for spec in part if spec in starts)
-                ),
-            )
-            if part
-            else None
-            for part in (mine, theirs)
+        routes = [
+            dataclasses.replace(job.branch, start=tuple(starts[s] for s in part if s in starts))
+            for part in (ours, theirs)
         ]
+        mine = self._job(ours, job.device, routes[0]) if ours else None
+        other = self._job(theirs, job.device, routes[1]) if theirs else None
         with self._lock:
             self._packs.pop(job.name, None)
-            self._packs |= {part.name: part for part in parts if part}
-        return parts[0], parts[1]
+            self._packs |= {part.name: part for part in (mine, other) if part}
+        return mine, other
 
     def _look_up(self, spec: RunSpec) -> bool:
         """Take an outcome from the store, if it is there."""
@@ -255,28 +284,12 @@ class Evaluator:
         name = self._confirmed.get(spec.fingerprint)
         return {"role": "confirmation", "mixture": name} if name else self._mixtures.tags(spec)
 
-    @property
-    def _trunks(self) -> Path:
-        """Where the states of trunks are kept while runs need them."""
-        return self._checkpoints / "trunks"
-
-    def _next(self, waiting: Sequence[PackJob], launched: Sequence[Launched]) -> PackJob | None:
-        """The first pack whose trunks have been trained (or have failed: then it does without)."""
-        coming = {name for job in waiting for name in job.branch.keep}
-        for job, future in launched:
-            if not future.wrapped_future.done():
-                coming |= set(job.branch.keep)
-        return next((job for job in waiting if not coming & set(job.branch.needs)), None)
-
-    def _clear(self, specs: Sequence[RunSpec]) -> None:
-        """Remove the trunks of runs that are all stored, a killed study's included."""
-        if self._trunks.is_dir() and any(self._trunks.iterdir()):
-            for name in {t.name for spec in specs for t in branching.shared_prefixes(spec)}:
-                branching.remove_branch_checkpoint(self._trunks, name)
-
     def _job(
         self, specs: Sequence[RunSpec], device: str, branch: BranchPlan = WHOLE_RUN
     ) -> PackJob:
+        folder = self._workspace.checkpoints
+        names = dict.fromkeys(name for spec in specs for name in required_runs(spec))
+        known = [self._done.get(name) or self._store.get(name) for name in names]
         job = PackJob(
             specs=tuple(specs),
             corpus=str(self._prepared.corpus.root),
@@ -285,17 +298,11 @@ class Evaluator:
             device=device,
             limits=self._prepared.limits,
             points=self._prepared.points,
-            references=self._references(specs),
-            models=str(self._checkpoints / "references"),
-            branch=dataclasses.replace(branch, starts=str(self._checkpoints / "starts")),
+            references=tuple(run.spec for run in known if run),  # the worker names what lacks
+            models=str(folder / "references"),
+            branch=dataclasses.replace(branch, starts=str(folder / "starts")),
         )
-        return job.at(self._checkpoints)
-
-    def _references(self, specs: Sequence[RunSpec]) -> tuple[RunSpec, ...]:
-        """The runs that specs are compared with; what is not known here, the worker will name."""
-        wanted = dict.fromkeys(name for spec in specs for name in required_runs(spec))
-        known = [self._done.get(name) or self._store.get(name) for name in wanted]
-        return tuple(run.spec for run in known if run is not None)
+        return job.at(folder)
 
     def _keep(self, job: PackJob, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -303,23 +310,18 @@ class Evaluator:
             self._leases.release(outcome.spec.fingerprint)
         files.remove_folder(Path(job.checkpoints))
         with self._lock:
-            for outcome in outcomes:
-                self._done[outcome.spec.fingerprint] = outcome
-                self.trained += 1
-            self._move()
-            self._release(job)
+            self._done |= {outcome.spec.fingerprint: outcome for outcome in outcomes}
+            self.trained += len(outcomes)
+            self._move_bar()
+            self._ended.add(job.name)
+            left = [other for name, other in self._packs.items() if name not in self._ended]
+            needed_still = {name for other in left for name in other.branch.needs}
+            for name in {*job.branch.needs} - needed_still:
+                branching.remove_branch_checkpoint(self._branches, name)
         for outcome in outcomes:
             self._tracker.finish_run(outcome)
 
-    def _release(self, job: PackJob) -> None:
-        """Remove the trunks that no pack needs any more; the lock is held."""
-        self._ended.add(job.name)
-        left = [other for name, other in self._packs.items() if name not in self._ended]
-        needed_still = {name for other in left for name in other.branch.needs}
-        for name in {*job.branch.needs} - needed_still:
-            branching.remove_branch_checkpoint(self._trunks, name)
-
-    def _settle(self, job: PackJob, future: PrefectConcurrentFuture[Any]) -> None:
+    def _collect(self, job: PackJob, future: "Future[None]") -> None:
         """Count a pack whose worker died too often as failed; the next run tries it again."""
         try:
             future.result()
@@ -331,62 +333,40 @@ class Evaluator:
                 self._done[spec.fingerprint] = failed
                 self._tracker.finish_run(failed)
 
-    def _move(self) -> None:
-        """Move the bar; the lock is held."""
+    @property
+    def _branches(self) -> Path:
+        """Where the states of shared beginnings are kept while runs need them."""
+        return self._workspace.checkpoints / "trunks"
+
+    def _remove_branches(self, specs: Sequence[RunSpec]) -> None:
+        """Remove the branches of runs that are all stored, a killed study's included."""
+        if self._branches.is_dir() and any(self._branches.iterdir()):
+            for name in {t.name for spec in specs for t in branching.shared_prefixes(spec)}:
+                branching.remove_branch_checkpoint(self._branches, name)
+
+    def _move_bar(self) -> None:
+        """Show how far all packs are; the lock is held."""
         if self._bar is None or not self._packs:
             return
         packs = {name: job for name, job in self._packs.items() if not job.branch.keep}
         total = sum(len(job.specs) for job in packs.values())
         done = sum(1 for job in packs.values() for s in job.specs if s.fingerprint in self._done)
         under_way = sum(
-            len(job.specs) * self._seen[name].step / self._seen[name].steps
+            len(job.specs) * self._reports[name].step / self._reports[name].steps
             for name, job in packs.items()
-            if name in self._seen and job.specs[0].fingerprint not in self._done
+            if name in self._reports and job.specs[0].fingerprint not in self._done
         )
         self._bar.move(f"{done} of {total}", (done + under_way) / total)
 
     def _check_failures(self, asked: int) -> None:
         failed = [run for run in self._done.values() if isinstance(run, Failed)]
-        if len(failed) > max(1.0, self._failed_share * max(asked, len(self._done))):
+        count = max(asked, len(self._done))
+        if len(failed) > max(1.0, self._failed_share * count):
             reasons = "; ".join(sorted({run.reason for run in failed})[:3])
             diverged = any("diverged" in run.reason for run in failed)
             advice = "Lower proxy.rate, or " if diverged else "Mend that and run again, or "
             raise TrainingError(
-                f"{len(failed)} of {max(asked, len(self._done))} trainings failed, more than the "
+                f"{len(failed)} of {count} trainings failed, more than the "
                 f"recipe's limits.failed_share of {self._failed_share:.0%} allows: {reasons}. "
                 f"{advice}raise the limit if you can do without them; finished runs are kept"
             )
-
-
-def begin(
-    recipe: Recipe,
-    prepared: Prepared,
-    store: Store,
-    tracker: Tracker,
-    runner: RayExecutor,
-    home: Workspace,
-) -> Evaluator:
-    """The trainings of a recipe, under its limits and its budget; the runner reports to them."""
-    trainings = Evaluator(
-        prepared,
-        store,
-        tracker,
-        runner,
-        checkpoints=home.checkpoints,
-        pack_limit=recipe.proxy.pack,
-        failed_share=recipe.limits.failed_share,
-    )
-    trainings.budget = Budget(recipe.budget, training_flops(prepared.corpus.vocabulary))
-    store.remember(SCORINGS, prepared.scoring, prepared.scored)
-    runner.listen(trainings.progress)
-    return trainings
-
-
-def tokens_per_second(outcomes: Sequence[Outcome]) -> float:
-    """Median training speed, tokens per second per core (a pack's divided among its models)."""
-    rates = [
-        run.spec.tokens / run.seconds
-        for run in outcomes
-        if isinstance(run, RunResult) and run.seconds > 0
-    ]
-    return float(np.median(rates)) if rates else 0.0

@@ -1,134 +1,130 @@
-"""The embedded Prefect API: used when PREFECT_API_URL names no server.
+"""Runs a study as a flow of Prefect: its steps as tasks, its state watched, its words in ours.
 
-Prefect can start such a server by itself, but in the caller's process group: Ctrl-C then ends the
-server before the flow could say that it was cancelled, and the client waits minutes for it; a
-SIGKILL leaves it behind. So it is started here, in a session of its own, and asked of the kernel to
-end with its parent. Each server has a secret of its own, which stands in its environment and in the
-settings of its clients alone (`tasks.guard`).
+The flow's process alone talks to Prefect. A run that a person started against a server has no guard
+of Prefect's that would end it when it is cancelled, and a paused one is not ended at all: both are
+seen here, in the run's own state, within seconds.
 """
 
 import contextlib
-import ctypes
-import os
-import secrets
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
+import contextvars
+import queue
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.events.worker import EventsWorker
+from prefect.exceptions import CancelledRun, Pause
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled
 
-from cuvee.mixtures.errors import ServiceError
-from cuvee.tasks.tracking.guard import HOST, SECRET
+from cuvee.flows.execution.executor import Executor, Interrupted
+from cuvee.flows.execution.prefect_server import PrefectApi
+from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
 
-START_SECONDS = 120
-PR_SET_PDEATHSIG = 1
-PREFECT_SECRETS = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
-EMBEDDED = {
-    "PREFECT_UI_ENABLED": "0",
-    "PREFECT__SERVER_EPHEMERAL": "1",
-    "PREFECT__SERVER_FINAL": "1",
-}
+LOOK_SECONDS, ANSWER_SECONDS = 1.0, 5.0
+KEPT = "Finished proxies are kept; a new run goes on from there."
 UNREACHED = "Failed to reach API"  # how a RuntimeError of Prefect begins or ends
-SCHEDULING = {
-    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
-    "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_BATCH_SIZE": "100",
-    "PREFECT__SERVER_FINAL": "1",
-}
 
 
-class PrefectApi:
-    """An API to run flows against: PREFECT_API_URL if set, else an embedded server.
+def run_as_flow(
+    name: str,
+    work: Callable[[], Any],
+    api: PrefectApi,
+    *,
+    recipe_text: str,
+    home: Path,
+    executor: Executor | None = None,
+) -> Any:
+    """What `work` gives, which is run as a flow.
 
     Args:
-        folder: where an embedded server writes its log; its database lies under PREFECT_HOME.
-        schedules: whether an embedded server makes the runs of schedules, and has the UI.
+        name: of the flow.
+        work: a study, say; its steps are tasks where they are made by `prefect_step`.
+        api: to run against.
+        recipe_text: YAML, which Prefect shows beside the run.
+        home: likewise.
+        executor: is cancelled when the run is cancelled or paused in Prefect.
 
-    Attributes:
-        url: of the API. The server is started on construction; `wait` returns once it answers, so
-            that a program can import its heavy parts in the meantime.
-        secret: of an embedded server, "user:password"; "" where the environment names a server,
-            for which it holds what clients need.
+    Raises:
+        ServiceError: the run was cancelled or paused in Prefect, or the API went away.
     """
 
-    def __init__(self, folder: Path, *, schedules: bool = False) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self.secret = ""
-        given = os.environ.get("PREFECT_API_URL")
-        if given:
-            self.url = given
-            return
-        with socket.socket() as bound:
-            bound.bind((HOST, 0))
-            origin = f"http://{HOST}:{bound.getsockname()[1]}"
-            self.url, self.secret = f"{origin}/api", f"cuvee:{secrets.token_urlsafe(32)}"
-            own = dict.fromkeys((SECRET, *PREFECT_SECRETS), self.secret)
-            own |= {"PREFECT_UI_API_URL": self.url, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin}
-            settings = SCHEDULING if schedules else EMBEDDED
-            self._process = _start(bound, folder, {**settings, **own})
+    @flow(name=name, persist_result=False, validate_parameters=False)
+    def run(recipe_text: str, home: str) -> Any:  # noqa: ARG001 (Prefect shows them)
+        return stoppable(work, executor) if executor else work()
 
-    def __enter__(self) -> "PrefectApi":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is None:
-            return
-        self._process.terminate()
+    with prefect_session(api):
         try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            return run(recipe_text, str(home))
+        except (CancelledRun, Pause) as error:
+            raise ServiceError(f"this run was cancelled or paused in Prefect. {KEPT}") from error
 
-    def wait(self) -> str:
-        """The URL, once the API answers.
 
-        Raises:
-            ServiceError: it does not answer.
-        """
-        seconds = START_SECONDS if self._process else 15
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
-                    return self.url
-            if self._process is not None and self._process.poll() is not None:
-                raise ServiceError(
-                    f"the embedded Prefect API ended with code {self._process.returncode}; "
-                    "its last words are in prefect-api/server.log under the home folder"
-                )
-            time.sleep(0.1)
-        raise ServiceError(
-            f"no Prefect API answers at {self.url} within {seconds} s: start the server, "
-            "correct PREFECT_API_URL, or unset it to use the embedded one"
+def prefect_step(
+    name: str, work: Callable[..., Any], *, label: str = "", retry: bool = False
+) -> Callable[..., Any]:
+    """A function as a task, for use within a flow; see `workspace.Step`.
+
+    Prefect looks into every argument of a task, several times; with hundreds of runs that takes
+    seconds. So the arguments are bound before it sees them.
+    """
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        @task(
+            name=name,
+            task_run_name=label or None,
+            retries=int(retry),
+            retry_delay_seconds=1,
+            retry_condition_fn=_worth_retrying,
+            cache_policy=NO_CACHE,
+            persist_result=False,
         )
+        def bound() -> Any:
+            return work(*args, **kwargs)
 
-    @contextlib.contextmanager
-    def session(self) -> Iterator[str]:
-        """Makes this API the one that flows run against, once it answers; gives its URL.
+        return bound()
 
-        Raises:
-            ServiceError: it does not answer, or goes away.
-        """
-        from prefect.settings import (  # here, because Prefect reads its settings on import
-            PREFECT_API_AUTH_STRING,
-            PREFECT_API_URL,
-            temporary_settings,
-        )
+    return step
 
-        url = self.wait()
-        updates = {PREFECT_API_URL: url}
-        if self.secret:
-            updates[PREFECT_API_AUTH_STRING] = self.secret
-        with reached(url), temporary_settings(updates=updates):
-            yield url
+
+def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry what may pass by itself; wrong input stays wrong, and a stop is a stop."""
+    try:
+        state.result(raise_on_failure=True)
+    except TrainingError:
+        return True
+    except CuveeError:
+        return False
+    except Exception:
+        return True
+    except BaseException:
+        return False
+    return False
 
 
 @contextlib.contextmanager
-def reached(url: str) -> Iterator[None]:
+def prefect_session(api: PrefectApi) -> Iterator[str]:
+    """Makes an API the one that flows run against, once it answers; gives its URL.
+
+    Raises:
+        ServiceError: it does not answer, or goes away.
+    """
+    url = api.wait()
+    updates = {PREFECT_API_URL: url}
+    if api.secret:
+        updates[PREFECT_API_AUTH_STRING] = api.secret
+    with api_errors(url), temporary_settings(updates=updates):
+        yield url
+
+
+@contextlib.contextmanager
+def api_errors(url: str) -> Iterator[None]:
     """Says in words what a flow meets when its API goes away under it.
 
     Raises:
@@ -145,33 +141,63 @@ def reached(url: str) -> Iterator[None]:
             "kept: start the server, or unset PREFECT_API_URL to use an embedded one; run again"
         ) from error
     finally:
-        from cuvee.flows.execution.prefect_events import (
-            let_go,  # here, because Prefect reads its settings on import
-        )
-
-        let_go(url)
+        drop_events(url)
 
 
-def _start(
-    bound: socket.socket, folder: Path, settings: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    folder.mkdir(parents=True, exist_ok=True)
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+def drop_events(url: str) -> int:
+    """Drop what waits to be sent to an API that does not answer; returns how many events.
 
-    def end_with_parent() -> None:
-        if libc is not None:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    Every task tells the API of its states. When the server has gone away, Prefect's client tries
+    each such event for seconds, one after the other, and a program that is done waits for all of
+    them before it ends: minutes for a sweep. They are for Prefect's pages alone.
+    """
+    with contextlib.suppress(httpx.HTTPError):
+        if httpx.get(f"{url}/health", timeout=ANSWER_SECONDS).is_success:
+            return 0
+    dropped = 0
+    for service in tuple(EventsWorker._instances.values()):  # Prefect has no public way to them
+        waiting = service._queue
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.get_nowait()
+                waiting.task_done()
+                dropped += 1
+    return dropped
 
-    command = [sys.executable, "-P", "-m", "cuvee.tasks.tracking.guard", str(bound.fileno())]
-    command += ["prefect.server.api.server:create_app", "/api/health", "/api/ready"]
-    with open(folder / "server.log", "ab") as log:
-        return subprocess.Popen(
-            command,
-            env={**os.environ, **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=[bound.fileno()],
-            start_new_session=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509 (started before any thread)
-        )
+
+def stoppable(work: Callable[[], Any], executor: Executor) -> Any:
+    """What `work` gives; if the flow's run was cancelled in Prefect meanwhile, the state for that.
+
+    Raises:
+        Pause: the run is paused; Prefect takes it up again when it is resumed.
+        Interrupted: Prefect did not ask for the stop.
+    """
+    context, over, seen = FlowRunContext.get(), threading.Event(), []
+
+    def look(run: Any) -> None:
+        with get_client(sync_client=True) as client:
+            while not over.wait(LOOK_SECONDS):
+                with contextlib.suppress(Exception):  # a server that is away now may come back
+                    state = client.read_flow_run(run).state
+                    if state and (
+                        state.is_cancelling() or state.is_cancelled() or state.is_paused()
+                    ):
+                        seen.append(state)
+                        executor.cancel()
+                        return
+
+    if context is not None and context.flow_run is not None:
+        within = contextvars.copy_context()  # Prefect's settings do not cross to a new thread
+        threading.Thread(
+            target=within.run, args=(look, context.flow_run.id), name="watch", daemon=True
+        ).start()
+    try:
+        return work()
+    except Interrupted:
+        if not seen:
+            raise
+        if seen[0].is_paused():
+            raise Pause(state=seen[0]) from None
+        return Cancelled(message=f"Cancelled: all training was stopped. {KEPT}")
+    finally:
+        over.set()

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 import tiny_study
+from tiny_study import confirm, run
 from typer.testing import CliRunner
 
 from cuvee.flows import finished
 from cuvee.flows.cli import app
-from cuvee.flows.confirm_larger import run as confirm
 from cuvee.flows.plan import draw_up as plan
 from cuvee.flows.recipe.schema import parse
-from cuvee.flows.study import run
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CorruptError, EvidenceError, RecipeError
 from cuvee.tasks.store.results import Store

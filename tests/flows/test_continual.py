@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import tiny_study
 from safetensors.torch import load_file, save_file
+from tiny_study import run
 
 from cuvee.evaluation.suites import Limits, suite
 from cuvee.flows import checkpoint, continual
 from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe.schema import parse
-from cuvee.flows.study import run
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
@@ -199,13 +199,13 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(trained):
-    return preparing.prepare(trained.recipe, trained.home, preparing.plainly)
+    return preparing.prepare(trained.recipe, trained.home)
 
 
 def test_the_corpus_has_the_checkpoints_own_tokens(trained, prepared):
     """Old domains have the very shards that the checkpoint was trained and scored on. Catches a
     tokenizer that is trained anew, whose ids mean something else to the weights."""
-    old = preparing.prepare(trained.base, trained.home, preparing.plainly).corpus
+    old = preparing.prepare(trained.base, trained.home).corpus
     now = {domain.name: domain.identity for domain in prepared.corpus.domains}
     assert {domain.name: now[domain.name] for domain in old.domains} == {
         domain.name: domain.identity for domain in old.domains
@@ -218,7 +218,7 @@ def test_the_corpus_has_the_checkpoints_own_tokens(trained, prepared):
 def test_the_scores_before_training_are_those_of_the_checkpoint(trained, prepared):
     """Against the run that made it, trained and scored once more from nothing. Catches a model
     that is scored at random weights, and targets that are mixed up."""
-    corpus = preparing.prepare(trained.base, trained.home, preparing.plainly).corpus
+    corpus = preparing.prepare(trained.base, trained.home).corpus
     job = PackJob((trained.spec,), str(corpus.root), suite([], trained.home.benchmarks), "")
     (run,) = run_pack(dataclasses.replace(job, limits=Limits(tokens=2048)), lambda _: None)
     assert isinstance(run, RunResult)
@@ -240,7 +240,7 @@ def test_every_run_names_the_weights_that_it_starts_from(trained, prepared, tmp_
     tensors["model.norm.weight"][0] *= 1.5
     save_file(tensors, other / "model.safetensors")
     recipe = trained.at(other)
-    again = preparing.prepare(recipe, trained.home, preparing.plainly)
+    again = preparing.prepare(recipe, trained.home)
     assert again.corpus == prepared.corpus  # the same tokens are not made twice
     assert again.start.scores != prepared.start.scores
     moved = preparing.pose_problem(recipe, again).spec((0.2, 0.3, 0.5), 1)
@@ -259,16 +259,16 @@ def test_a_plan_tells_of_the_checkpoint(trained, prepared):
 def test_a_folder_that_is_no_checkpoint_is_refused_in_a_sentence(trained, tmp_path):
     """Catches a traceback, random weights in place of missing ones, and another architecture."""
     with pytest.raises(DataError, match="config.json and model.safetensors and tokenizer.json mis"):
-        preparing.prepare(trained.at(tmp_path / "nowhere"), trained.home, preparing.plainly)
+        preparing.prepare(trained.at(tmp_path / "nowhere"), trained.home)
     bare = trained.copied(tmp_path / "bare")
     (bare / "tokenizer.json").unlink()
     with pytest.raises(DataError, match=r"tokenizer.json missing.*cuvee checkpoint RECIPE"):
-        preparing.prepare(trained.at(bare), trained.home, preparing.plainly)
+        preparing.prepare(trained.at(bare), trained.home)
     other = trained.copied(tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
     with pytest.raises(DataError, match="not of size '0.3M'.*model_type is 'gpt2', wanted 'llama'"):
-        preparing.prepare(trained.at(other), trained.home, preparing.plainly)
+        preparing.prepare(trained.at(other), trained.home)
 
 
 def test_a_checkpoint_replaces_nothing_and_its_mixture_has_a_name(trained, tmp_path):

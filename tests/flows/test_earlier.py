@@ -4,7 +4,7 @@ import pytest
 import tiny_study
 
 from cuvee.flows import superseded_runs
-from cuvee.flows.prepare import plainly, pose_problem, prepare
+from cuvee.flows.prepare import pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.runs import RunResult, Score
@@ -19,7 +19,7 @@ def before(tmp_path_factory):
     text = tiny_study.recipe(folder / "corpus")
     home = Workspace(folder / "home")
     store = Store(home.store)
-    posed = pose_problem(parse(text), prepare(parse(text), home, plainly))
+    posed = pose_problem(parse(text), prepare(parse(text), home))
     for seed in range(3):
         scores = {name: Score(1.0, 0.1, 9) for name in posed.targets}
         store.put(RunResult(posed.spec((0.2, 0.3, 0.5), seed), scores))
@@ -29,7 +29,7 @@ def before(tmp_path_factory):
 def told(before, change=None, **fields):
     folder, text, home, store = before
     text = change(text) if change else tiny_study.recipe(folder, **fields)
-    posed = pose_problem(parse(text), prepare(parse(text), home, plainly))
+    posed = pose_problem(parse(text), prepare(parse(text), home))
     return superseded_runs.superseded_sentences(store, posed, home.corpora)
 
 

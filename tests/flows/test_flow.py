@@ -8,19 +8,20 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import tiny_study
+from tiny_study import run
 
-from cuvee.flows.execution import evaluator as training
-from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.execution.evaluator import Evaluator
+from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
 from cuvee.flows.execution.ray_executor import RayExecutor
-from cuvee.flows.prepare import plainly, pose_problem, prepare
+from cuvee.flows.prepare import pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
-from cuvee.flows.study import run
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, TrainingError
 from cuvee.mixtures.runs import Failed, RunResult
@@ -113,34 +114,54 @@ def test_a_damaged_shard_is_never_trained_on(study, prefect_api, tmp_path):
     assert shard.read_bytes() == sound and again["trained_now"] == 0
 
 
+def test_a_study_in_this_process_gives_the_same_bytes_and_starts_no_other(
+    study, tmp_path, monkeypatch
+):
+    """Catches an executor whose packs are trained otherwise, and one that still needs a server."""
+
+    def refuse(*given, **named):
+        raise AssertionError(f"a process is started: {given}")
+
+    home, text, summary = study
+    own, before = Workspace(tmp_path), psutil.Process().children(recursive=True)
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    found, ledger = tiny_study.run_inline(text, own)
+    assert psutil.Process().children(recursive=True) == before
+    clocks = ("minutes", "tokens_per_second")
+    assert {n: v for n, v in found.items() if n not in clocks} == {
+        n: v for n, v in summary.items() if n not in clocks
+    }
+    name = "recommendation.json"
+    assert (own.study("tiny") / name).read_bytes() == (home.study("tiny") / name).read_bytes()
+    (parent,) = [run for run in ledger.runs.values() if run.parent is None]
+    assert parent.status == "FINISHED" and "report.html" in parent.artifacts
+    assert sum(run.status == "FINISHED" for run in ledger.runs.values()) == 1 + found["proxies"]
+
+
 class Bench:
     """Trainings over the study's corpus, with a store of their own."""
 
-    def __init__(self, study, folder: Path, api: PrefectApi, failed_share: float = 0.2) -> None:
+    def __init__(self, study, folder: Path, api, failed_share: float = 0.2) -> None:
         home, text, _ = study
-        self.recipe = parse(text)
-        prepared = prepare(self.recipe, home, plainly)
+        self.recipe = parse(f"{text}limits: {{failed_share: {failed_share}}}\n")
+        prepared = prepare(self.recipe, home)
         self.problem = pose_problem(self.recipe, prepared)
         self.store = Store(str(folder / "store"))
         self.backend = MemoryBackend()
         recorder = StudyTracker(self.backend)
         recorder.start_study("bench", {}, {})
         self.runner = RayExecutor(folder, device="cpu", cores=2)
-        self.trainings = training.Evaluator(
-            prepared,
-            self.store,
-            recorder,
-            self.runner,
-            checkpoints=folder / "checkpoints",
-            failed_share=failed_share,
+        workspace = Workspace(folder, prefect_step)
+        self.trainings = Evaluator(
+            self.recipe, prepared, self.store, recorder, self.runner, workspace
         )
         self.api = api
 
     def train(self, specs):
-        from prefect import flow
-
-        with self.api.session(), self.runner:
-            return flow(lambda: self.trainings(specs), name="bench", persist_result=False)()
+        with self.runner:
+            return run_as_flow(
+                "bench", lambda: self.trainings(specs), self.api, recipe_text="", home=Path()
+            )
 
 
 def test_a_worker_killed_in_mid_training_costs_no_result(study, prefect_api, tmp_path):

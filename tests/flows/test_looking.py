@@ -20,7 +20,7 @@ from cuvee.flows.deployment import (
     fields,
     replace_old_entrypoints,
 )
-from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.schedule import read, reuse
 from cuvee.flows.workspace import Workspace

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cuvee.flows.prepare import corpus_parts, plainly, prepare
+from cuvee.flows.prepare import corpus_parts, prepare
 from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.recipe.schema import build
 from cuvee.flows.workspace import Workspace
@@ -44,7 +44,7 @@ def prepared(given, home):
     """What is prepared, and what a person reads meanwhile."""
     said = io.StringIO()
     with use(Display(Console(file=said, soft_wrap=True))), contextlib.redirect_stdout(said):
-        return prepare(given, Workspace(home), plainly), said.getvalue()
+        return prepare(given, Workspace(home)), said.getvalue()
 
 
 def test_touched_and_copied_files_make_no_new_corpus(tmp_path, monkeypatch):

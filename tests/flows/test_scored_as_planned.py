@@ -14,7 +14,7 @@ import tiny_study
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.suites import scoring_identity
 from cuvee.flows.doctor import examine
-from cuvee.flows.prepare import plainly, pose_problem, prepare
+from cuvee.flows.prepare import pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
@@ -43,7 +43,7 @@ def studied(tmp_path_factory):
         evaluation=f"{{suite: null, heldout_tokens: 2048, custom: {{qa: {path}}}}}",
     )
     home = Workspace(folder / "home")
-    prepared = prepare(parse(text), home, plainly)
+    prepared = prepare(parse(text), home)
     spec = pose_problem(parse(text), prepared).spec((0.2, 0.3, 0.5), 1)
     job = PackJob((spec,), str(prepared.corpus.root), prepared.suite, "", limits=prepared.limits)
     return home, prepared, job, text
@@ -70,7 +70,7 @@ def test_two_studies_may_call_different_questions_by_one_name(studied, tmp_path)
     home, prepared, job, text = studied
     path, before = prepared.suite.file("qa"), prepared.suite.file("qa").read_bytes()
     other = questions(tmp_path / "qa.jsonl", "other")
-    again = prepare(parse(text.replace(str(path_of(text)), str(other))), home, plainly)
+    again = prepare(parse(text.replace(str(path_of(text)), str(other))), home)
     assert again.scoring != prepared.scoring
     assert path.read_bytes() == before
     assert prepared.scoring == job.specs[0].scoring

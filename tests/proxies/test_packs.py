@@ -14,7 +14,7 @@ import torch
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.execution.evaluator import Evaluator
-from cuvee.flows.prepare import plainly, pose_problem, prepare
+from cuvee.flows.prepare import pose_problem, prepare
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError
@@ -33,7 +33,7 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs")
     tiny_study.write_corpus(folder / "corpus")
     text = tiny_study.recipe(folder / "corpus", proxy="{size: 0.3M, tokens: 41000}")
-    prepared = prepare(parse(text), Workspace(folder / "home"), plainly)
+    prepared = prepare(parse(text), Workspace(folder / "home"))
     return prepared, pose_problem(parse(text), prepared)
 
 
@@ -50,10 +50,10 @@ class Here:
     def __init__(self):
         self.jobs, self.most, self.place = [], 0, threading.Lock()
 
-    def check(self):
+    def raise_if_cancelled(self):
         """Nothing can be wrong with this process that it would not raise itself."""
 
-    def run(self, job):
+    def train(self, job, _listener):
         with self.place:  # packs that wait for a place are submitted before it is free
             return self.alone(job)
 
@@ -68,32 +68,23 @@ class Here:
         self.most = max(self.most, len(list(folder.glob("*"))))
         return outcomes
 
-    def stop(self):
+    def cancel(self):
         """Nothing runs elsewhere."""
 
 
-def trained(corpus, api, folder, specs, *, limit=None, store=None, runner=None):
+def trained(corpus, folder, specs, *, limit=None, store=None, runner=None):
     """What a study's trainings make of specs; returns outcomes and the runner."""
-    from prefect import flow
-
     recorder = StudyTracker(MemoryBackend())
     recorder.start_study("packs", {}, {})
     runner = runner or Here()
-    trainings = Evaluator(
-        corpus[0],
-        store or Store(str(folder / "store")),
-        recorder,
-        runner,
-        checkpoints=folder / "checkpoints",
-        pack_limit=limit,
-    )
-    with api.session():
-        outcomes = flow(lambda: trainings(specs), name="packs", persist_result=False)()
-    return outcomes, runner
+    given = parse(tiny_study.recipe(folder, proxy=f"{{pack: {limit or 'null'}}}"))
+    place, store = Workspace(folder), store or Store(str(folder / "store"))
+    evaluator = Evaluator(given, corpus[0], store, recorder, runner, place)
+    return evaluator(specs), runner
 
 
 @pytest.mark.slow
-def test_order_and_size_of_packs_change_no_result(corpus, prefect_api, tmp_path):
+def test_order_and_size_of_packs_change_no_result(corpus, tmp_path):
     """Catches a score, curve or fingerprint that depends on a run's place or its neighbors."""
     specs = [corpus[1].spec(weights, 5) for weights in MIXTURES]
     found = []
@@ -104,7 +95,7 @@ def test_order_and_size_of_packs_change_no_result(corpus, prefect_api, tmp_path)
     ):
         folder = tmp_path / str(limit)
         asked = [specs[i] for i in order]
-        outcomes, runner = trained(corpus, prefect_api, folder, asked, limit=limit)
+        outcomes, runner = trained(corpus, folder, asked, limit=limit)
         assert (
             sorted(runner.jobs, reverse=True) == sizes
         )  # the recipe's limit is what packs are made by
@@ -124,13 +115,11 @@ def test_order_and_size_of_packs_change_no_result(corpus, prefect_api, tmp_path)
     assert len({run.curve for run in found[0]}) == len(specs)
 
 
-def test_checkpoints_are_few_and_end_when_the_results_are_stored(
-    corpus, prefect_api, tmp_path, monkeypatch
-):
+def test_checkpoints_are_few_and_end_when_the_results_are_stored(corpus, tmp_path, monkeypatch):
     """Catches a folder that grows with every save, and one that outlives its pack."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = [corpus[1].spec(weights, 6) for weights in MIXTURES]
-    outcomes, runner = trained(corpus, prefect_api, tmp_path, specs, limit=2)
+    outcomes, runner = trained(corpus, tmp_path, specs, limit=2)
     assert all(isinstance(run, RunResult) for run in outcomes)
     assert runner.most == 2  # there were some, and never more
     assert not [path for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()]
@@ -147,7 +136,7 @@ class Mortal(Here):
         super().__init__()
         self.word, self.after, self.names = word, after, []
 
-    def run(self, job):
+    def train(self, job, _listener):
         self.names.append(job.name)
 
         def look(_progress):
@@ -161,7 +150,6 @@ class Mortal(Here):
 @pytest.mark.parametrize(("word", "after"), [("trunk-", 5), ("trunk-", 16), ("", 22)])
 def test_a_killed_study_of_schedules_ends_like_an_undisturbed_one(
     corpus,
-    prefect_api,
     tmp_path,
     monkeypatch,
     word,
@@ -178,15 +166,15 @@ def test_a_killed_study_of_schedules_ends_like_an_undisturbed_one(
     specs = [
         problem.staged((Stage((0.4, 0.3, 0.3), 0.8), Stage(tail, 0.2)), seed=4) for tail in tails
     ]
-    calm = trained(corpus, prefect_api, tmp_path / "calm", specs[:1])[0][0]  # alone: trained whole
+    calm = trained(corpus, tmp_path / "calm", specs[:1])[0][0]  # alone: trained whole
     assert calm.trunks == ()
     with pytest.raises(Killed):
-        trained(corpus, prefect_api, tmp_path, specs, runner=Mortal(word, after))
+        trained(corpus, tmp_path, specs, runner=Mortal(word, after))
     folder = tmp_path / "checkpoints"
     there = list((folder / "trunks").rglob("step-*.pt"))
     assert len(there) == (0 if word else 1)
     again = Mortal()
-    outcomes, _ = trained(corpus, prefect_api, tmp_path, specs[::-1], runner=again)
+    outcomes, _ = trained(corpus, tmp_path, specs[::-1], runner=again)
     assert [o.spec for o in outcomes] == specs[::-1]
     assert sum(name.startswith("trunk-") for name in again.names) == (1 if word else 0)
     assert outcomes[-1].curve == calm.curve and outcomes[-1].scores == calm.scores
@@ -203,14 +191,12 @@ class Full(Store):
         raise StorageError("no space left")
 
 
-def test_checkpoints_outlive_results_that_could_not_be_stored(
-    corpus, prefect_api, tmp_path, monkeypatch
-):
+def test_checkpoints_outlive_results_that_could_not_be_stored(corpus, tmp_path, monkeypatch):
     """Catches checkpoints removed before the results are safe: hours would be lost."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = [corpus[1].spec(MIXTURES[0], 7)]
     with pytest.raises(StorageError):
-        trained(corpus, prefect_api, tmp_path, specs, store=Full(str(tmp_path / "store")))
+        trained(corpus, tmp_path, specs, store=Full(str(tmp_path / "store")))
     assert list((tmp_path / "checkpoints").rglob("step-*.pt"))
 
 

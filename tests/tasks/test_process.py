@@ -20,8 +20,8 @@ import strangers
 from rich.console import Console
 
 from cuvee.flows import workspace
-from cuvee.flows.execution.ray_cluster import check_address, usable_cores
-from cuvee.flows.execution.ray_executor import INHERITED, RayExecutor
+from cuvee.flows.execution.ray_cluster import INHERITED, check_address, usable_cores
+from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.workspace import end_leftovers, open_workspace
 from cuvee.mixtures.errors import ServiceError
@@ -167,9 +167,9 @@ os.environ["PYTHONPATH"] = cleaned or ""
 from cuvee.flows.workspace import open_workspace
 place = open_workspace(Path(sys.argv[1]))
 import psutil, ray, numpy
-from cuvee.flows.execution.ray_executor import RayExecutor, _load
+from cuvee.flows.execution.ray_executor import RayExecutor, import_in_worker
 def look():
-    _load(("cuvee.tasks.train_pack", "lightgbm"))
+    import_in_worker(("cuvee.tasks.train_pack", "lightgbm"))
     import threadpoolctl, torch
     import numpy
     numpy.ones((300, 300)) @ numpy.ones((300, 300))
@@ -270,7 +270,7 @@ def test_a_worker_that_cannot_import_is_one_sentence_and_no_word_on_rates(tmp_pa
             RayExecutor(tmp_path / "home", device="cpu", cores=1) as runner,
             pytest.raises(ServiceError) as told,
         ):
-            runner.place(lacking, SimpleNamespace(name="one", device="cpu"))
+            runner.run_in_worker(lacking, SimpleNamespace(name="one", device="cpu"))
     finally:
         ray.shutdown()
     said = str(told.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cuvee.flows.execution.prefect_session import reached
+from cuvee.flows.execution.prefect_session import api_errors
 from cuvee.mixtures.errors import ServiceError
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -31,7 +31,7 @@ REQUEST = httpx.Request("POST", "http://127.0.0.1:1/api/task_runs/")
 def test_what_a_client_meets_becomes_one_sentence(error):
     """Catches a traceback of httpx when somebody restarts the Prefect server."""
     words = "Finished proxies are kept"
-    with pytest.raises(ServiceError, match=words) as told, reached("http://127.0.0.1:1/api"):
+    with pytest.raises(ServiceError, match=words) as told, api_errors("http://127.0.0.1:1/api"):
         raise error
     assert "\n" not in str(told.value) and "http://127.0.0.1:1/api" in str(told.value)
 
@@ -43,11 +43,11 @@ import os
 os.environ.update(QUIET)
 os.environ["PREFECT_HOME"] = sys.argv[1]
 os.environ["PREFECT_API_URL"] = sys.argv[2]
-from cuvee.flows.execution.prefect_session import reached
+from cuvee.flows.execution.prefect_session import api_errors
 import prefect  # as it is when a flow has run
 from prefect.events import emit_event
 began = time.monotonic()
-with reached(sys.argv[2]):
+with api_errors(sys.argv[2]):
     for i in range(40):
         emit_event("cuvee.test", {"prefect.resource.id": f"cuvee.{i}"})
 print("done", flush=True)
@@ -76,5 +76,5 @@ def test_a_program_that_is_done_does_not_wait_for_events_that_nobody_takes(tmp_p
 
 def test_our_own_mistakes_stay_mistakes():
     """Catches a net so wide that every bug is blamed on the server."""
-    with pytest.raises(RuntimeError, match="ours"), reached("http://127.0.0.1:1/api"):
+    with pytest.raises(RuntimeError, match="ours"), api_errors("http://127.0.0.1:1/api"):
         raise RuntimeError("ours")

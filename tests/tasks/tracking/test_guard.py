@@ -16,7 +16,7 @@ import strangers
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from cuvee.flows.execution.prefect_session import PrefectApi
+from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.tasks.tracking.ui import unsafe_approvals
 
 EVIL = "https://evil.example"

@@ -1,0 +1,70 @@
+"""The executor of a study: what trains packs, as many at once as it has slots.
+
+An evaluator (`flows.execution.evaluator`) decides what is trained, under its leases, its budget and
+its branch plans; an executor only trains it. `RayExecutor` trains on the cores and devices of a
+cluster, `InlineExecutor` in this process.
+"""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from cuvee.mixtures.runs import Outcome
+from cuvee.proxies.interfaces import Progress
+from cuvee.tasks.job import PackJob
+
+Listener = Callable[[Sequence[Progress]], None]  # is given a pack's new reports, in their order
+
+
+class Interrupted(BaseException):
+    """The study was told to stop while a pack was being trained."""
+
+
+class Executor(Protocol):
+    """Trains packs; safe to use from several threads. When its context is left, it lets go."""
+
+    @property
+    def device(self) -> str:
+        """Where packs are trained, "cpu" or "cuda"."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Packs that can be trained at once."""
+        ...
+
+    def train(self, job: PackJob, listener: Listener) -> tuple[Outcome, ...]:
+        """Train and score a pack; blocks until it is done.
+
+        Args:
+            job: the pack.
+            listener: told of its progress, maybe from another thread.
+
+        Raises:
+            CuveeError: what the worker found wrong with its input.
+            TrainingError: the worker died more often than it is retried.
+            Interrupted: `cancel` was called.
+        """
+        ...
+
+    def untrained_scores(self, job: PackJob) -> dict[str, float]:
+        """Scores of a pack before training, by name. Raises as `train` does."""
+        ...
+
+    def cancel(self) -> None:
+        """Have every pack that is being trained end; `train` then raises Interrupted."""
+        ...
+
+    def raise_if_cancelled(self) -> None:
+        """Raise Interrupted if `cancel` was called."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...

@@ -1,0 +1,52 @@
+"""Trains packs in this process, one at a time: for tests, notebooks and debugging.
+
+It starts no process, and imports neither Ray nor Prefect.
+"""
+
+import threading
+
+from cuvee.flows.execution.executor import Interrupted, Listener
+from cuvee.mixtures.runs import Outcome
+from cuvee.proxies.interfaces import Progress
+from cuvee.proxies.train.device import has_gpu
+from cuvee.tasks.job import PackJob
+from cuvee.tasks.train_pack import run_pack, single_thread, untrained_scores
+
+
+class InlineExecutor:
+    """An executor without workers.
+
+    Args:
+        device: "cpu", "cuda", or "auto": the GPU of this machine where there is one.
+    """
+
+    slots = 1
+
+    def __init__(self, device: str = "auto") -> None:
+        self.device = "cuda" if device == "cuda" or (device == "auto" and has_gpu()) else "cpu"
+        self._turn, self._cancelled = threading.Lock(), threading.Event()
+
+    def __enter__(self) -> "InlineExecutor":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...  # nothing was started
+
+    def train(self, job: PackJob, listener: Listener) -> tuple[Outcome, ...]:
+        def report(progress: Progress) -> None:
+            self.raise_if_cancelled()
+            listener([progress])
+
+        with self._turn, single_thread():
+            self.raise_if_cancelled()
+            return run_pack(job, report)
+
+    def untrained_scores(self, job: PackJob) -> dict[str, float]:
+        with self._turn, single_thread():
+            return untrained_scores(job)
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def raise_if_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise Interrupted
