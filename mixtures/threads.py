@@ -46,6 +46,6 @@ def one_thread(work: Callable[..., Any]) -> Callable[..., Any]:
 def fit_on_one_thread(kind: str, cls: C) -> C:
     """A registered class, whose fits are computed with one thread."""
     for name in ALONE.get(kind, ()):
-        if name in vars(cls):
-            setattr(cls, name, one_thread(vars(cls)[name]))
+        if hasattr(cls, name):
+            setattr(cls, name, one_thread(getattr(cls, name)))
     return cls

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import Law, curves
-from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import EquationLaw, Form
 from cuvee.mixtures.registry import register
 
 STARTS = ((0.3, 1e-1), (0.1, 1e-2), (1.0, 3e-1))  # of (g, n)
@@ -22,7 +22,7 @@ STARTS = ((0.3, 1e-1), (0.1, 1e-2), (1.0, 3e-1))  # of (g, n)
 
 @register("law")
 @dataclass(frozen=True)
-class AutoScale(Law):
+class AutoScale(EquationLaw):
     """The law without parameters."""
 
     name = "autoscale"
@@ -30,12 +30,10 @@ class AutoScale(Law):
     def rows(self, domains: int) -> int:
         return 2 * domains + 3
 
-    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
-        k = np.shape(W)[1]
+    def form(self, k: int) -> Form:
         prior = np.diag(np.concatenate([[0.0, 0.1], np.full(k, 0.3), np.ones(k)]))
         center = np.concatenate([[0.0, 0.0], np.full(k, np.log(0.1)), np.full(k, np.log(0.1))])
-        form = Form(_curve, prior, center, _starts)
-        return curves.fitted_form("autoscale", form, self.rows(k), (W, Y, noise), rng)
+        return Form(_curve, prior, center, _starts)
 
 
 def _curve(p: Array, W: Array) -> tuple[Array, Array]:

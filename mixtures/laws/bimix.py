@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import Law, curves
-from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import EquationLaw, Form
 from cuvee.mixtures.registry import register
 
 STARTS = ((0.3, 1e-2), (1.0, 1e-2), (0.3, 1e-1))  # of (alpha, e)
@@ -24,7 +24,7 @@ STARTS = ((0.3, 1e-2), (1.0, 1e-2), (0.3, 1e-1))  # of (alpha, e)
 
 @register("law")
 @dataclass(frozen=True)
-class BiMixLaw(Law):
+class BiMixLaw(EquationLaw):
     """The law without parameters."""
 
     name = "bimix"
@@ -32,12 +32,10 @@ class BiMixLaw(Law):
     def rows(self, domains: int) -> int:
         return 2 * domains + 3
 
-    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
-        k = np.shape(W)[1]
+    def form(self, k: int) -> Form:
         prior = np.diag(np.concatenate([[0.0, 0.3], np.ones(k), np.ones(k)]))
         center = np.concatenate([[0.0, np.log(1e-2)], np.full(k, -4.0), np.full(k, np.log(0.3))])
-        form = Form(_curve, prior, center, _starts)
-        return curves.fitted_form("bimix", form, self.rows(k), (W, Y, noise), rng)
+        return Form(_curve, prior, center, _starts)
 
 
 def _curve(p: Array, W: Array) -> tuple[Array, Array]:

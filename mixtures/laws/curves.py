@@ -1,17 +1,19 @@
 """Laws that are one equation: starts, prior, robust weights, and what is fitted in the end.
 
-A law of this kind gives its `Form`: the equation with its derivatives, a quadratic prior, and
-starts that follow from the data without chance, so that the fit is the same for any order of the
-domains. Scores are scaled to mean 0 and standard deviation 1 per target before the fit.
+A law of this kind is an `EquationLaw` that gives its `Form`: the equation with its derivatives, a
+quadratic prior, and starts that follow from the data without chance, so that the fit is the same
+for any order of the domains. Scores are scaled to mean 0 and standard deviation 1 per target before
+the fit.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import Prediction, calibration, least_squares
+from cuvee.mixtures.laws import Law, Prediction, calibration, least_squares
 from cuvee.mixtures.laws.least_squares import Curve, FitProblem, Solution
 from cuvee.mixtures.laws.observations import Observations, observe
 
@@ -109,15 +111,16 @@ def _refitted(
     return residuals
 
 
-def fitted_form(
-    name: str, form: Form, rows: int, tables: tuple[Array, Array, Array], rng: np.random.Generator
-) -> FittedCurve:
-    """Check the shares, scores and noise given to a law called `name`, and fit its form.
+class EquationLaw(Law):
+    """What every law that is one equation does with it; an abstract level without state."""
 
-    Raises:
-        EvidenceError: fewer than `rows` runs, or tables that cannot be used.
-    """
-    return fit_form(observe(name, rows, *tables), form, rng)
+    @abstractmethod
+    def form(self, k: int) -> Form:
+        """The equation over K domains."""
+
+    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
+        size = np.shape(W)[1]
+        return fit_form(observe(self.name, self.rows(size), W, Y, noise), self.form(size), rng)
 
 
 def solve_form(form: Form, W: Array, y: Array, v: Array, start: Array | None = None) -> Solution:

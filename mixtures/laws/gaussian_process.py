@@ -10,7 +10,9 @@ share (see `gaussian_field`); the logarithm of scores that are all positive. The
 calibrated by cross-validation.
 """
 
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,41 +20,12 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import Law, Prediction, calibration
 from cuvee.mixtures.laws import gaussian_field as field
-from cuvee.mixtures.laws.observations import Observations, check_most, observe
+from cuvee.mixtures.laws.observations import check_most, observe
 from cuvee.mixtures.registry import register
 
+Tables = tuple[Array, Array, Array]  # shares (N, K), scaled scores and noise variances (M, N)
+
 MOST = 1_500  # runs: a fit of 512 takes most of a minute, and one of these 25 times as much work
-
-
-@dataclass(frozen=True)
-class ScoreScale:
-    """From scores to what a field is fitted to, and back.
-
-    Attributes:
-        center: (M,) subtracted from (the logarithm of) the scores.
-        spread: (M,) that they are divided by.
-        logs: whether logarithms were taken.
-    """
-
-    center: Array
-    spread: Array
-    logs: bool
-
-    def prediction(self, mean: Array, sd: Array) -> Prediction:
-        """From scaled means and deviations (M, n)."""
-        mean = self.center + self.spread * mean.T
-        sd = self.spread * sd.T
-        if not self.logs:
-            return Prediction(mean, sd)
-        mean = np.exp(mean)
-        return Prediction(mean, sd * mean)
-
-
-def scale_scores(data: Observations, logarithm: bool) -> tuple[Observations, ScoreScale]:
-    """The data that fields are fitted to; logarithms only where every score is positive."""
-    logs = logarithm and bool(data.Y.min() > 0)
-    data = data.logarithms() if logs else data
-    return data, ScoreScale(data.center, data.spread, logs)
 
 
 def concentration(W: Array) -> Array:
@@ -82,9 +55,9 @@ class TrendField:
 
 
 def fit_trend(
-    tables: tuple[Array, Array, Array], power: float, prior: field.Prior, start: TrendField | None
+    tables: Tables, power: float, prior: field.Prior, start: TrendField | None
 ) -> TrendField:
-    """Fit a surface to shares (N, K), scaled scores (M, N) and known noise variances (M, N)."""
+    """Fit fields with a linear trend."""
     W, y, known = tables
     X, level = W**power, float(concentration(W).mean())
     trend = np.broadcast_to(X, (len(y), *X.shape))
@@ -92,29 +65,72 @@ def fit_trend(
     return TrendField(field.fit_fields(data, prior, start.fields if start else None), power, level)
 
 
+class FieldModel(Protocol):
+    """Fields of all targets, in scaled scores."""
+
+    def predict(self, W: Array) -> tuple[Array, Array]:
+        """Scaled means and variances (M, n)."""
+        ...
+
+
 @dataclass(frozen=True)
-class FittedGaussianProcess:
-    """A fitted process.
+class FittedFields:
+    """A fitted law of fields.
 
     Attributes:
-        surface: in scaled scores.
-        scale: back to scores.
+        model: means and variances (M, n) of scaled scores at mixtures (n, K).
+        center: (M,) subtracted from (the logarithm of) the scores.
+        spread: (M,) that they are divided by.
+        logs: whether logarithms were taken.
         width: of the deviations, from cross-validation.
     """
 
-    surface: TrendField
-    scale: ScoreScale
+    model: FieldModel
+    center: Array
+    spread: Array
+    logs: bool
     width: calibration.Width
 
     def predict(self, W: Array) -> Prediction:
         W = np.asarray(W, dtype=np.float64)
-        mean, variance = self.surface.predict(W)
-        return self.scale.prediction(mean, np.sqrt(variance) * self.width.at(concentration(W)))
+        scaled, variance = self.model.predict(W)
+        mean = self.center + self.spread * scaled.T
+        sd = self.spread * (np.sqrt(variance) * self.width.at(concentration(W))).T
+        if not self.logs:
+            return Prediction(mean, sd)
+        mean = np.exp(mean)
+        return Prediction(mean, sd * mean)
+
+
+class FieldLaw(Law):
+    """What `gaussian_process` and `kriging` have in common; an abstract level without state."""
+
+    logarithm: bool
+    folds: int
+
+    @abstractmethod
+    def model(self, tables: Tables, start: Any | None) -> Any:
+        """Fit to the tables, from nothing or, with less work, from an earlier fit."""
+
+    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedFields:
+        check_most(self, len(W))
+        data = observe(self.name, self.rows(np.shape(W)[1]), W, Y, noise)
+        logs = self.logarithm and bool(data.Y.min() > 0)
+        data = data.logarithms() if logs else data
+        y, known = data.scaled.T, data.scaled_noise.T**2
+        whole = self.model((data.W, y, known), None)
+
+        def refit(kept: calibration.Rows, held: calibration.Rows) -> tuple[Array, Array]:
+            found: FieldModel = self.model((data.W[kept], y[:, kept], known[:, kept]), whole)
+            return found.predict(data.W[held])
+
+        width = calibration.fold_width(y, concentration(data.W), self.folds, (refit, rng))
+        return FittedFields(whole, data.center, data.spread, logs, width)
 
 
 @register("law")
 @dataclass(frozen=True)
-class GaussianProcess(Law):
+class GaussianProcess(FieldLaw):
     """The process without data.
 
     Attributes:
@@ -145,21 +161,8 @@ class GaussianProcess(Law):
     def rows(self, domains: int) -> int:
         return domains + 2
 
-    def fit(
-        self, W: Array, Y: Array, noise: Array, rng: np.random.Generator
-    ) -> FittedGaussianProcess:
-        check_most(self, len(W))
-        given = observe("gaussian_process", self.rows(np.shape(W)[1]), W, Y, noise)
-        data, scale = scale_scores(given, self.logarithm)
-        y, known = data.scaled.T, data.scaled_noise.T**2
-        lengths = np.full((len(y), data.W.shape[1]), self.length)
-        prior = field.Prior(lengths, noise=self.noise)
-        whole = fit_trend((data.W, y, known), self.power, prior, None)
-        again = field.Prior(lengths, noise=self.noise, rounds=2, steps=8, more=8)
-
-        def refit(kept: calibration.Rows, held: calibration.Rows) -> tuple[Array, Array]:
-            tables = (data.W[kept], y[:, kept], known[:, kept])
-            return fit_trend(tables, self.power, again, whole).predict(data.W[held])
-
-        width = calibration.fold_width(y, concentration(data.W), self.folds, (refit, rng))
-        return FittedGaussianProcess(whole, scale, width)
+    def model(self, tables: Tables, start: TrendField | None) -> TrendField:
+        W, y, _ = tables
+        prior = field.Prior(np.full((len(y), W.shape[1]), self.length), noise=self.noise)
+        again = replace(prior, rounds=2, steps=8, more=8)
+        return fit_trend(tables, self.power, again if start else prior, start)

@@ -18,8 +18,8 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.laws import Law, curves
-from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import EquationLaw, Form
 from cuvee.mixtures.laws.log_linear import exponents_at
 from cuvee.mixtures.registry import register
 
@@ -29,7 +29,7 @@ PARTS = (0.1, 0.5)  # starts: offsets below the lowest score, in ranges
 
 @register("law")
 @dataclass(frozen=True)
-class Implicit(Law):
+class Implicit(EquationLaw):
     """The law without parameters.
 
     Attributes:
@@ -49,16 +49,14 @@ class Implicit(Law):
     def rows(self, domains: int) -> int:
         return self.components * domains + 2
 
-    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
-        k = np.shape(W)[1]
+    def form(self, k: int) -> Form:
         size = 1 + self.components * k
         prior = np.zeros((size, size))
         for i in range(self.components):
             first = 1 + i * k
             prior += curves.centering_prior(size, first, first + k)
             prior[first : first + k, first : first + k] += 1e-3 / k  # a vanishing component
-        form = Form(_curve, prior, np.zeros(size), partial(_starts, self.components))
-        return curves.fitted_form("implicit", form, self.rows(k), (W, Y, noise), rng)
+        return Form(_curve, prior, np.zeros(size), partial(_starts, self.components))
 
 
 def _curve(p: Array, W: Array) -> tuple[Array, Array]:

@@ -25,27 +25,17 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.laws import (
-    Law,
-    Prediction,
-    calibration,
-    curves,
-    least_squares,
-    saturating_power,
-)
+from cuvee.mixtures.laws import curves, least_squares, saturating_power
 from cuvee.mixtures.laws import gaussian_field as field
 from cuvee.mixtures.laws.gaussian_process import (
     MOST,
-    ScoreScale,
+    FieldLaw,
+    Tables,
     TrendField,
     concentration,
     fit_trend,
-    scale_scores,
 )
-from cuvee.mixtures.laws.observations import check_most, observe
 from cuvee.mixtures.registry import register
-
-Tables = tuple[Array, Array, Array]  # shares (N, K), scaled scores and noise variances (M, N)
 
 FIRST_SHARE = 4  # position of log b_1 among the power law's parameters
 RIDGE = (1e-2, 1e-4)  # prior precision of the trend, on the power law's prior and on all
@@ -87,29 +77,9 @@ class PowerField:
         return 0.5 * (mean + other), (0.5 * (sd + np.sqrt(other_variance))) ** 2
 
 
-@dataclass(frozen=True)
-class FittedKriging:
-    """A fitted kriged power law.
-
-    Attributes:
-        model: in scaled scores.
-        scale: back to scores.
-        width: of the deviations, from cross-validation.
-    """
-
-    model: PowerField
-    scale: ScoreScale
-    width: calibration.Width
-
-    def predict(self, W: Array) -> Prediction:
-        W = np.asarray(W, dtype=np.float64)
-        mean, variance = self.model.predict(W)
-        return self.scale.prediction(mean, np.sqrt(variance) * self.width.at(concentration(W)))
-
-
 @register("law")
 @dataclass(frozen=True)
-class Kriging(Law):
+class Kriging(FieldLaw):
     """The law without data.
 
     Attributes:
@@ -138,22 +108,7 @@ class Kriging(Law):
     def rows(self, domains: int) -> int:
         return domains + 5
 
-    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedKriging:
-        check_most(self, len(W))
-        given = observe("kriging", self.rows(np.shape(W)[1]), W, Y, noise)
-        data, scale = scale_scores(given, self.logarithm)
-        y, known = data.scaled.T, data.scaled_noise.T**2
-        whole = self._model((data.W, y, known), None)
-
-        def refit(kept: calibration.Rows, held: calibration.Rows) -> tuple[Array, Array]:
-            return self._model((data.W[kept], y[:, kept], known[:, kept]), whole).predict(
-                data.W[held]
-            )
-
-        width = calibration.fold_width(y, concentration(data.W), self.folds, (refit, rng))
-        return FittedKriging(whole, scale, width)
-
-    def _model(self, tables: Tables, start: PowerField | None) -> PowerField:
+    def model(self, tables: Tables, start: PowerField | None) -> PowerField:
         """Fit to the tables, from nothing or from an earlier fit."""
         W, y, _ = tables
         form = saturating_power.saturating_form(W.shape[1])

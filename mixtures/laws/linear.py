@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import Law, curves
-from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import EquationLaw, Form
 from cuvee.mixtures.registry import register
 
 
 @register("law")
 @dataclass(frozen=True)
-class LinearLaw(Law):
+class LinearLaw(EquationLaw):
     """The linear law without parameters."""
 
     name = "linear"
@@ -25,10 +25,9 @@ class LinearLaw(Law):
     def rows(self, domains: int) -> int:
         return domains + 1
 
-    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
-        k = np.shape(W)[1]
-        form = Form(_curve, curves.centering_prior(k, 0, k), np.zeros(k), _starts)
-        return curves.fitted_form("linear", form, self.rows(k), (W, Y, noise), rng)
+    def form(self, k: int) -> Form:
+        prior = curves.centering_prior(k, 0, k)
+        return Form(_curve, prior, np.zeros(k), _starts)
 
 
 def _curve(p: Array, W: Array) -> tuple[Array, Array]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import Law, curves
-from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import EquationLaw, Form
 from cuvee.mixtures.registry import register
 
 STARTS = ((0.1, 0.3), (0.5, 1.0))  # (offset below the lowest score in ranges, g)
@@ -25,7 +25,7 @@ LIMIT = 40.0  # of |beta|: e^40 is beyond any ratio of usefulness
 
 @register("law")
 @dataclass(frozen=True)
-class Power(Law):
+class Power(EquationLaw):
     """The law without parameters."""
 
     name = "power"
@@ -33,14 +33,12 @@ class Power(Law):
     def rows(self, domains: int) -> int:
         return domains + 3
 
-    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
-        k = np.shape(W)[1]
+    def form(self, k: int) -> Form:
         prior = curves.centering_prior(k + 2, 2, k + 2)
         prior[1, 1] = 3.0
         center = np.zeros(k + 2)
         center[1] = np.log(EXPONENT)
-        form = Form(_curve, prior, center, _starts)
-        return curves.fitted_form("power", form, self.rows(k), (W, Y, noise), rng)
+        return Form(_curve, prior, center, _starts)
 
 
 def falling_power(total: Array, p: Array) -> tuple[Array, Array, Array]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import Law, curves
-from cuvee.mixtures.laws.curves import FittedCurve, Form
+from cuvee.mixtures.laws import curves
+from cuvee.mixtures.laws.curves import EquationLaw, Form
 from cuvee.mixtures.laws.power import EXPONENT, LIMIT, STARTS, effective_data, falling_power
 from cuvee.mixtures.registry import register
 
@@ -27,7 +27,7 @@ STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-5)
 
 @register("law")
 @dataclass(frozen=True)
-class SaturatingPower(Law):
+class SaturatingPower(EquationLaw):
     """The law without parameters."""
 
     name = "saturating_power"
@@ -35,11 +35,8 @@ class SaturatingPower(Law):
     def rows(self, domains: int) -> int:
         return domains + 5
 
-    def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
-        k = np.shape(W)[1]
-        return curves.fitted_form(
-            "saturating_power", saturating_form(k), self.rows(k), (W, Y, noise), rng
-        )
+    def form(self, k: int) -> Form:
+        return saturating_form(k)
 
 
 def saturating_form(k: int) -> Form:
