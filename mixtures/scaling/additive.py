@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.scaling import Scaling, ScalingRuns, equations
-from cuvee.mixtures.scaling.equations import Equation, FittedEquation
+from cuvee.mixtures.scaling import equations
+from cuvee.mixtures.scaling.equations import Equation, EquationScaling
 
 RATE = 0.3  # where a and b are drawn to: 0.34 and 0.28 in Hoffmann et al. 2022
 PARTS = ((0.5, 0.2, 0.5), (0.2, 0.5, 0.5), (0.5, 0.3, 0.2), (0.7, 0.1, 1.0))
@@ -26,34 +25,28 @@ PARTS = ((0.5, 0.2, 0.5), (0.2, 0.5, 0.5), (0.5, 0.3, 0.2), (0.7, 0.1, 1.0))
 
 @register("scaling")
 @dataclass(frozen=True)
-class AdditiveScaling(Scaling):
-    """The law without parameters.
-
-    Attributes:
-        draws: bootstrap refits behind the deviations.
-    """
+class AdditiveScaling(EquationScaling):
+    """The law without parameters."""
 
     name = "additive"
-
-    draws: int = 20
-
-    def __post_init__(self) -> None:
-        if self.draws < 0:
-            raise RecipeError(f"scaling law additive needs draws of at least 0; got {self.draws}")
-
-    @property
-    def sizes(self) -> int:
-        return 3
 
     def rows(self, domains: int) -> int:
         return 2 * domains + 5
 
-    def coarse(self) -> "AdditiveScaling":
-        """The same law without deviations of its own, for refits."""
-        return AdditiveScaling(draws=0)
-
-    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
-        return equations.fit_scaling("additive", self, _equation, runs, draws=self.draws, rng=rng)
+    def equation(self, k: int) -> Equation:
+        center, deviation = mixture_prior(k)
+        scale = [np.log(0.15), np.log(RATE)]
+        starts = []
+        for floor, part, g in PARTS:
+            left = np.log(max(1.0 - floor - part, 0.05) / 2)
+            own = mixture_start(k, floor, part, g)
+            starts.append(np.concatenate([own, [left, np.log(RATE)] * 2]))
+        return Equation(
+            curve=_curve,
+            center=np.concatenate([center, scale, scale]),
+            deviation=np.concatenate([deviation, [1.0, 0.4], [1.0, 0.4]]),
+            starts=np.array(starts),
+        )
 
 
 def mixture_prior(k: int) -> tuple[Array, Array]:
@@ -68,11 +61,11 @@ def mixture_start(k: int, floor: float, part: float, g: float) -> Array:
     return np.concatenate([[np.log(floor)], np.full(k, each), np.full(k, np.log(g))])
 
 
-def mixture_terms(p: Array, W: Array) -> tuple[Array, Array, Array]:
+def mixture_terms(p: Array, W: Array) -> tuple[Array, Array]:
     """`E + 1 / sum_i C_i h_i^g_i` for parameters that begin with log E, log C, log g.
 
     Returns:
-        Values (B, n), derivatives (B, n, 1 + 2 K), and the mixture's term alone (B, n).
+        Values (B, n) and derivatives (B, n, 1 + 2 K).
     """
     k = W.shape[1]
     floor = np.exp(np.clip(p[:, :1], -equations.EXPONENT, equations.EXPONENT))
@@ -83,12 +76,12 @@ def mixture_terms(p: Array, W: Array) -> tuple[Array, Array, Array]:
     term = 1.0 / parts.sum(axis=2)
     by_c = -parts * (term**2)[:, :, None]
     by_floor = np.broadcast_to(floor, term.shape)[:, :, None]
-    return floor + term, np.concatenate([by_floor, by_c, by_c * g * logs], axis=2), term
+    return floor + term, np.concatenate([by_floor, by_c, by_c * g * logs], axis=2)
 
 
 def _curve(p: Array, X: Array) -> tuple[Array, Array]:
     k = X.shape[1] - 2
-    values, jacobian, _ = mixture_terms(p, X[:, :k])
+    values, jacobian = mixture_terms(p, X[:, :k])
     at = 1 + 2 * k
     parts = [jacobian]
     for j in range(2):
@@ -99,19 +92,3 @@ def _curve(p: Array, X: Array) -> tuple[Array, Array]:
         values = values + term
         parts.append(np.stack([term, by_rate], axis=2))
     return np.log(values), np.concatenate(parts, axis=2) / values[:, :, None]
-
-
-def _equation(k: int) -> Equation:
-    center, deviation = mixture_prior(k)
-    scale = [np.log(0.15), np.log(RATE)]
-    starts = []
-    for floor, part, g in PARTS:
-        left = np.log(max(1.0 - floor - part, 0.05) / 2)
-        own = mixture_start(k, floor, part, g)
-        starts.append(np.concatenate([own, [left, np.log(RATE)] * 2]))
-    return Equation(
-        curve=_curve,
-        center=np.concatenate([center, scale, scale]),
-        deviation=np.concatenate([deviation, [1.0, 0.4], [1.0, 0.4]]),
-        starts=np.array(starts),
-    )

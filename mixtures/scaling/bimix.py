@@ -15,44 +15,39 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.scaling import Scaling, ScalingRuns, additive, equations
-from cuvee.mixtures.scaling.equations import Equation, FittedEquation
+from cuvee.mixtures.scaling import additive, equations
+from cuvee.mixtures.scaling.equations import Equation, EquationScaling
 
 STARTS = ((0.3, 1e-2), (0.1, 1e-2), (0.3, 1e-1))  # of (exponent of a share, e)
 
 
 @register("scaling")
 @dataclass(frozen=True)
-class BiMixScaling(Scaling):
-    """The law without parameters.
-
-    Attributes:
-        draws: bootstrap refits behind the deviations.
-    """
+class BiMixScaling(EquationScaling):
+    """The law without parameters."""
 
     name = "bimix"
-
-    draws: int = 20
-
-    def __post_init__(self) -> None:
-        if self.draws < 0:
-            raise RecipeError(f"scaling law bimix needs draws of at least 0; got {self.draws}")
-
-    @property
-    def sizes(self) -> int:
-        return 3
 
     def rows(self, domains: int) -> int:
         return 2 * domains + 5
 
-    def coarse(self) -> "BiMixScaling":
-        """The same law without deviations of its own, for refits."""
-        return BiMixScaling(draws=0)
-
-    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
-        return equations.fit_scaling("bimix", self, _equation, runs, draws=self.draws, rng=rng)
+    def equation(self, k: int) -> Equation:
+        rate, amplitude = np.log(additive.RATE), np.log(0.2)
+        each = np.log(0.7 / k)
+        starts = []
+        for power, e in STARTS:
+            logs = each + power * np.log(1 / k + e)
+            own = np.concatenate([[np.log(e)], np.full(k, logs), np.full(k, np.log(power))])
+            starts.append(np.concatenate([own, [amplitude, rate] * 2]))
+        center = np.concatenate([[np.log(1e-2)], np.full(k, each), np.full(k, np.log(0.2))])
+        deviation = np.concatenate([[1.5], np.full(k, 2.0), np.full(k, 1.0)])
+        return Equation(
+            curve=_curve,
+            center=np.concatenate([center, [amplitude, rate] * 2]),
+            deviation=np.concatenate([deviation, [1.0, 0.4] * 2]),
+            starts=np.array(starts),
+        )
 
 
 def _curve(p: Array, X: Array) -> tuple[Array, Array]:
@@ -76,21 +71,3 @@ def _curve(p: Array, X: Array) -> tuple[Array, Array]:
         parts.append(np.stack([term, by_rate], axis=2))
     scale = np.concatenate(parts, axis=2) / bracket[:, :, None]
     return np.log(total) + np.log(bracket), np.concatenate([own, scale], axis=2)
-
-
-def _equation(k: int) -> Equation:
-    rate, amplitude = np.log(additive.RATE), np.log(0.2)
-    each = np.log(0.7 / k)
-    starts = []
-    for power, e in STARTS:
-        logs = each + power * np.log(1 / k + e)
-        own = np.concatenate([[np.log(e)], np.full(k, logs), np.full(k, np.log(power))])
-        starts.append(np.concatenate([own, [amplitude, rate] * 2]))
-    center = np.concatenate([[np.log(1e-2)], np.full(k, each), np.full(k, np.log(0.2))])
-    deviation = np.concatenate([[1.5], np.full(k, 2.0), np.full(k, 1.0)])
-    return Equation(
-        curve=_curve,
-        center=np.concatenate([center, [amplitude, rate] * 2]),
-        deviation=np.concatenate([deviation, [1.0, 0.4] * 2]),
-        starts=np.array(starts),
-    )

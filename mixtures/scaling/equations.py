@@ -16,13 +16,14 @@ Deviations: the spread of refits to resampled runs (whole runs, within each size
 does not explain. A bootstrap refit starts at the fit and keeps its weights.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import Prediction, least_squares
 from cuvee.mixtures.laws.least_squares import Curve, FitProblem, Solution
 from cuvee.mixtures.scaling import Scaling, ScalingRuns, Slice, require_runs
@@ -102,40 +103,49 @@ def scale_rows(W: Array, parameters: Any, tokens: Any, reference: tuple[float, f
     return np.column_stack([w, np.log(n / reference[0]), np.log(d / reference[1])])
 
 
-def fit_scaling(
-    name: str,
-    law: Scaling,
-    equation: Callable[[int], Equation],
-    runs: ScalingRuns,
-    *,
-    draws: int,
-    rng: np.random.Generator,
-) -> FittedEquation:
-    """Fit a law's equation to all targets.
+@dataclass(frozen=True)
+class EquationScaling(Scaling):
+    """A scaling law that is one equation: it says its fewest `rows` and its `equation`.
 
-    Args:
-        name: of the law, for messages.
-        law: says how many sizes and runs it needs.
-        equation: from the number of domains.
-        runs: what is fitted.
-        draws: bootstrap refits.
-        rng: the only source of chance: the resampling.
-
-    Raises:
-        EvidenceError: too few sizes or runs.
+    Attributes:
+        draws: bootstrap refits behind the deviations.
     """
-    require_runs(name, law, runs)
-    plain = form = equation(runs.W.shape[1])
-    middle = (geometric_mean(runs.parameters), geometric_mean(runs.tokens))
-    X, scale = scale_rows(runs.W, runs.parameters, runs.tokens, middle), runs.Y.mean(axis=0)
-    if runs.stable is not None:
-        form, X = with_gap(form), np.column_stack([X, np.asarray(runs.stable, dtype=np.float64)])
-    y, noise = np.log(runs.Y / scale).T, (runs.noise / runs.Y).T
-    solution, v, sigma = _solve(form, X, y, noise, row_weights(runs))
-    found = _bootstrap(form, X, y, (v, sigma), (solution.p, draw_counts(runs, draws, rng)))
-    size = len(plain.center)
-    p, found = solution.p[:, :size], found[:, :, :size]
-    return FittedEquation(plain.curve, p, found, sigma, scale, middle)
+
+    draws: int = 20
+
+    def __post_init__(self) -> None:
+        if self.draws < 0:
+            raise RecipeError(
+                f"scaling law {self.name} needs draws of at least 0; got {self.draws}"
+            )
+
+    @property
+    def sizes(self) -> int:
+        """Fewest distinct parameter counts from which it can be fitted."""
+        return 3
+
+    @abstractmethod
+    def equation(self, k: int) -> Equation:
+        """The equation over K domains."""
+
+    def coarse(self) -> Self:
+        """The same law without deviations of its own, for refits."""
+        return replace(self, draws=0)
+
+    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
+        require_runs(self.name, self, runs)
+        plain = form = self.equation(runs.W.shape[1])
+        middle = (geometric_mean(runs.parameters), geometric_mean(runs.tokens))
+        X, scale = scale_rows(runs.W, runs.parameters, runs.tokens, middle), runs.Y.mean(axis=0)
+        if runs.stable is not None:
+            form = with_gap(form)
+            X = np.column_stack([X, np.asarray(runs.stable, dtype=np.float64)])
+        y, noise = np.log(runs.Y / scale).T, (runs.noise / runs.Y).T
+        solution, v, sigma = _solve(form, X, y, noise, row_weights(runs))
+        found = _bootstrap(form, X, y, (v, sigma), (solution.p, draw_counts(runs, self.draws, rng)))
+        size = len(plain.center)
+        p, found = solution.p[:, :size], found[:, :, :size]
+        return FittedEquation(plain.curve, p, found, sigma, scale, middle)
 
 
 def with_gap(form: Equation) -> Equation:

@@ -13,51 +13,46 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.scaling import Scaling, ScalingRuns, additive, equations
-from cuvee.mixtures.scaling.equations import Equation, FittedEquation
+from cuvee.mixtures.scaling import additive, equations
+from cuvee.mixtures.scaling.equations import Equation, EquationScaling
 
 APART = 0.7  # prior deviation of a domain's log A_i or log B_i
 
 
 @register("scaling")
 @dataclass(frozen=True)
-class JointScaling(Scaling):
-    """The law without parameters.
-
-    Attributes:
-        draws: bootstrap refits behind the deviations.
-    """
+class JointScaling(EquationScaling):
+    """The law without parameters."""
 
     name = "joint"
-
-    draws: int = 20
-
-    def __post_init__(self) -> None:
-        if self.draws < 0:
-            raise RecipeError(f"scaling law joint needs draws of at least 0; got {self.draws}")
-
-    @property
-    def sizes(self) -> int:
-        return 3
 
     def rows(self, domains: int) -> int:
         return 2 * domains + 7
 
-    def coarse(self) -> "JointScaling":
-        """The same law without deviations of its own, for refits."""
-        return JointScaling(draws=0)
-
-    def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
-        return equations.fit_scaling("joint", self, _equation, runs, draws=self.draws, rng=rng)
+    def equation(self, k: int) -> Equation:
+        center, deviation = additive.mixture_prior(k)
+        rate = np.log(additive.RATE)
+        scale = np.concatenate([[np.log(0.15), rate, 0.0], np.zeros(k)])
+        spread = np.concatenate([[1.0, 0.4, 0.3], np.full(k, APART)])
+        starts = []
+        for floor, part, g in additive.PARTS:
+            left = np.log(max(1.0 - floor - part, 0.05) / 2)
+            own = np.concatenate([[left, rate, 0.0], np.zeros(k)])
+            starts.append(np.concatenate([additive.mixture_start(k, floor, part, g), own, own]))
+        return Equation(
+            curve=_curve,
+            center=np.concatenate([center, scale, scale]),
+            deviation=np.concatenate([deviation, spread, spread]),
+            starts=np.array(starts),
+        )
 
 
 def _curve(p: Array, X: Array) -> tuple[Array, Array]:
     """Parameters: those of the mixture, then twice log amplitude, log rate, log power, K logs."""
     k = X.shape[1] - 2
     W = X[:, :k]
-    values, jacobian, _ = additive.mixture_terms(p, W)
+    values, jacobian = additive.mixture_terms(p, W)
     parts = [jacobian]
     for j in range(2):
         first = 1 + 2 * k + j * (k + 3)
@@ -72,21 +67,3 @@ def _curve(p: Array, X: Array) -> tuple[Array, Array]:
         scalars = np.stack([term, by_rate, term * bend * log_total], axis=2)
         parts.append(np.concatenate([scalars, by_each], axis=2))
     return np.log(values), np.concatenate(parts, axis=2) / values[:, :, None]
-
-
-def _equation(k: int) -> Equation:
-    center, deviation = additive.mixture_prior(k)
-    rate = np.log(additive.RATE)
-    scale = np.concatenate([[np.log(0.15), rate, 0.0], np.zeros(k)])
-    spread = np.concatenate([[1.0, 0.4, 0.3], np.full(k, APART)])
-    starts = []
-    for floor, part, g in additive.PARTS:
-        left = np.log(max(1.0 - floor - part, 0.05) / 2)
-        own = np.concatenate([[left, rate, 0.0], np.zeros(k)])
-        starts.append(np.concatenate([additive.mixture_start(k, floor, part, g), own, own]))
-    return Equation(
-        curve=_curve,
-        center=np.concatenate([center, scale, scale]),
-        deviation=np.concatenate([deviation, spread, spread]),
-        starts=np.array(starts),
-    )

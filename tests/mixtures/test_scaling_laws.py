@@ -11,10 +11,10 @@ from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import spearman
 from cuvee.mixtures.registry import build, names
 from cuvee.mixtures.scaling import ScalingRuns, repeated
+from cuvee.mixtures.scaling.bimix import BiMixScaling
 from cuvee.mixtures.scaling.bimix import _curve as bimix_curve
-from cuvee.mixtures.scaling.bimix import _equation as bimix_equation
+from cuvee.mixtures.scaling.joint import JointScaling
 from cuvee.mixtures.scaling.joint import _curve as joint_curve
-from cuvee.mixtures.scaling.joint import _equation as joint_equation
 from cuvee.mixtures.worlds import Scaled
 
 LAWS = tuple(name for name in names("scaling") if name != "single_scale")
@@ -128,7 +128,8 @@ def test_the_bootstrap_draws_runs_and_not_rows():
 
 
 @pytest.mark.parametrize(
-    ("curve", "equation"), [(joint_curve, joint_equation), (bimix_curve, bimix_equation)]
+    ("curve", "equation"),
+    [(joint_curve, JointScaling().equation), (bimix_curve, BiMixScaling().equation)],
 )
 def test_derivatives_are_those_of_the_values(curve, equation):
     """Catches a wrong sign in a chain rule, which a damped solver hides."""
