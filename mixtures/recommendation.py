@@ -12,7 +12,6 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.runs import Stage, revive
 from cuvee.mixtures.scale_evidence import ScaleEvidence
-from cuvee.mixtures.scale_evidence import from_json as scale_from_json
 from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.mixtures.surface import Surface
 
@@ -224,46 +223,6 @@ def from_json(data: Mapping[str, Any]) -> Recommendation:
         EvidenceError: the values are not those of a recommendation.
     """
     try:
-        values = {key: _tuples(value) for key, value in data.items()}
-        values["stages"] = tuple(revive(Stage, stage) for stage in values["stages"])
-        values["candidates"] = tuple(_candidate(value) for value in values["candidates"])
-        values["gains"] = tuple((name, revive(Estimate, gain)) for name, gain in values["gains"])
-        values["laws"] = tuple(revive(LawEvidence, law) for law in values["laws"])
-        values["noise"] = tuple(revive(Noise, noise) for noise in values["noise"])
-        if values.get("front") is not None:
-            values["front"] = _front(values["front"])
-        if values.get("surface") is not None:
-            values["surface"] = revive(Surface, values["surface"])
-        if values.get("scale") is not None:
-            values["scale"] = scale_from_json(values["scale"])
-        if values.get("skills") is not None:
-            values["skills"] = revive(SkillGraph, values["skills"])
-        return revive(Recommendation, values)
+        return revive(Recommendation, data)
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"this is not a recommendation: {error!r}") from error
-
-
-def _candidate(value: Mapping[str, Any]) -> Candidate:
-    return Candidate(
-        name=value["name"],
-        weights=value["weights"],
-        objective=revive(Estimate, value["objective"]),
-        targets=tuple(revive(Estimate, target) for target in value["targets"]),
-    )
-
-
-def _front(value: Mapping[str, Any]) -> Front:
-    return Front(
-        first=value["first"],
-        second=value["second"],
-        points=tuple(revive(Compromise, point) for point in value["points"]),
-        marks=tuple(revive(Compromise, mark) for mark in value["marks"]),
-    )
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return value

@@ -5,9 +5,12 @@ canonical JSON, so that a run is found again whoever asks for it and whatever it
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -230,13 +233,36 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def revive(kind: type[Value], values: Mapping[str, Any]) -> Value:
-    """A dataclass from its JSON values; fields that a later version added are left out.
+    """A dataclass from its JSON values, with the dataclasses and tuples that it is made of.
+
+    Fields that a later version added are left out.
 
     Raises:
-        TypeError: a field is missing that has no default.
+        TypeError: a field is missing that has no default, or is not of its type's shape.
+        ValueError: a tuple is too long or too short.
     """
+    hints = _type_hints(typing.cast(typing.Hashable, kind))
     names = (part.name for part in dataclasses.fields(kind))  # type: ignore[arg-type]
-    return kind(**{name: values[name] for name in names if name in values})
+    return kind(**{name: _as_typed(hints[name], values[name]) for name in names if name in values})
+
+
+@functools.cache
+def _type_hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _as_typed(hint: Any, value: Any) -> Any:
+    """A JSON value as a field of this type holds it."""
+    parts = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return None if value is None else _as_typed(parts[0], value)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else revive(hint, value)  # type: ignore[arg-type]
+    if typing.get_origin(hint) is not tuple:
+        return value
+    if parts[-1] is Ellipsis:
+        return tuple(_as_typed(parts[0], item) for item in value)
+    return tuple(_as_typed(part, item) for part, item in zip(parts, value, strict=True))
 
 
 def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
@@ -276,10 +302,5 @@ def spec_from_json(data: Mapping[str, Any]) -> RunSpec:
     A field that a later version added is left out: the fingerprint tells whether it was at its
     default, where it changes nothing.
     """
-    values = dict(data)
-    values["domains"] = tuple(values["domains"])
-    values["identities"] = tuple(values["identities"])
-    values["stages"] = tuple(
-        Stage(tuple(map(float, s["weights"])), float(s["share"])) for s in values["stages"]
-    )
-    return revive(RunSpec, values)
+    stages = [Stage(tuple(map(float, s["weights"])), float(s["share"])) for s in data["stages"]]
+    return revive(RunSpec, {**data, "stages": stages})

@@ -1,11 +1,6 @@
 """Scale evidence: for which scale a recommendation is made, and how far the evidence carries."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.runs import revive
 
 PLAIN = "observed"  # the trial that ranks mixtures by what they scored at the next smaller size
 SINGLE = "single_scale"
@@ -146,22 +141,3 @@ class ScaleEvidence:
             f"{sizes:,.3g} times the parameters and {tokens:,.3g} times the tokens of the "
             f"largest models tried ({self.largest_parameters:,} and {self.largest_tokens:,})."
         )
-
-
-def from_json(data: Mapping[str, Any]) -> ScaleEvidence:
-    """Scale evidence from its `dataclasses.asdict` form, its lists already tuples.
-
-    Raises:
-        EvidenceError: the values are not those of scale evidence.
-    """
-    try:
-        values = dict(data)
-        values["trials"] = tuple(revive(LawTrial, trial) for trial in values["trials"])
-        values["curves"] = tuple(
-            ScaleCurve(c["name"], c["weights"], tuple(revive(ScalePoint, p) for p in c["points"]))
-            for c in values["curves"]
-        )
-        values["forecasts"] = tuple(revive(Forecast, forecast) for forecast in values["forecasts"])
-        return revive(ScaleEvidence, values)
-    except (KeyError, TypeError) as error:
-        raise EvidenceError(f"this is not scale evidence: {error!r}") from error
