@@ -161,7 +161,7 @@ def test_a_study_of_404a3ce_is_gone_on_with(home):
     study that cannot be read, and a fit that is not found in the store and is done again."""
     recipe, _ = load(Path("larger.yaml"))
     answer = finished.read(recipe, home).answer
-    prepared = preparing.prepare(recipe, home)
+    prepared = preparing.prepare(recipe, home, preparing.plainly)
     store = Store(home.store)
     seen = change_detection.picture(load(Path("proxies.yaml"))[0], prepared, {})
     assert change_detection.changes(change_detection.latest(store, "proxies"), seen) == ()

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Protocol
 
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data import compression, readers
+from cuvee.proxies.data import readers
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.readers import Document, UnusableDocument
 
 NAMED = 5  # files that were passed over, named in one sentence
 
 
-class TextSource(Protocol):
+class DocumentSource(Protocol):
     """Where the text of one domain comes from."""
 
     @property
@@ -171,7 +171,7 @@ def _folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     there = sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
     kinds = {p: readers.file_kind(p) if p.is_file() else ("", "") for p in there}
-    weak = {(".json", ""), *((end, pack) for end in readers.PROSE for pack in compression.PACKINGS)}
+    weak = {(".json", ""), *((end, pack) for end in readers.PROSE for pack in readers.PACKINGS)}
     chosen = {p for p, k in kinds.items() if k[0] and k not in weak}
     chosen = chosen or {p for p, k in kinds.items() if k[0] in readers.PROSE}
     chosen = chosen or {p for p, k in kinds.items() if k[0]}

@@ -46,7 +46,7 @@ def _documents(source: dict, field: str, separator: str | None) -> IterableDatas
 
 
 @dataclass(frozen=True)
-class DocumentPaths:
+class DocumentSource:
     """How a domain's documents are read.
 
     Attributes:
@@ -67,7 +67,7 @@ class DocumentPaths:
 
 def document_source(
     spec: ExportSpec, name: str, field: str | Mapping[str, str] = ""
-) -> DocumentPaths:
+) -> DocumentSource:
     """How a domain's documents are read.
 
     Args:
@@ -82,8 +82,8 @@ def document_source(
     given = field if isinstance(field, str) else field.get(name, "")
     column = given or spec.fields.get(name, TEXT)
     if source["path"] == TEXT:
-        return DocumentPaths(source, TEXT, spec.separators.get(name))
-    return DocumentPaths(source, column, None)
+        return DocumentSource(source, TEXT, spec.separators.get(name))
+    return DocumentSource(source, column, None)
 
 
 def check_field(form: str, field: str | Mapping[str, str]) -> None:

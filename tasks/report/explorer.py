@@ -42,7 +42,6 @@ def explorer_values(study: Study) -> dict[str, Any]:
     limits, form = problem.constraints, problem.objective.shape(problem.targets, study.reference)
     low, high = limits.bounds
     tried = np.unique(np.round([run.spec.weights for run in study.runs], 4), axis=0)
-    sizes = study.available if study.available is not None else _tokens(study)
     return {
         "domains": list(ours.domains),
         "targets": list(ours.targets),
@@ -63,7 +62,7 @@ def explorer_values(study: Study) -> dict[str, Any]:
             "floors": form.floors.tolist(),
             "bounds": form.bounds.tolist(),
         },
-        "tokens": [sizes.get(name, 0) for name in ours.domains],
+        "tokens": [study.tokens.get(name, 0) for name in ours.domains],
         "full_tokens": problem.full_tokens,
         "tried": tried[:: -(-len(tried) // MOST_TRIED) or 1].tolist(),
         "z": Z,
@@ -75,7 +74,3 @@ def explorer_values(study: Study) -> dict[str, Any]:
             "error": surface.error,
         },
     }
-
-
-def _tokens(study: Study) -> dict[str, int]:
-    return {domain.name: domain.tokens for domain in study.problem.domains}

@@ -15,13 +15,44 @@ import jinja2
 from cuvee.mixtures.errors import StorageError
 from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.blocks import Picture, Section
-from cuvee.tasks.report.plots import study as plots
-from cuvee.tasks.report.sections import headline, moving_weights
-from cuvee.tasks.report.sections.study import report_sections
+from cuvee.tasks.report.explorer import explorer_blocks
+from cuvee.tasks.report.plots.style import draw_picture
+from cuvee.tasks.report.sections import headline, larger_sizes, mixtures, moving_weights, runs
+from cuvee.tasks.report.sections.forgetting import forgetting_blocks
+from cuvee.tasks.report.sections.scale import scale_blocks
 from cuvee.tasks.study.study import Study
 
 PAGE, TWIN, PLOTS = "report.html", "report.md", "plots"
 TEMPLATES = jinja2.PackageLoader("cuvee.tasks.report", "templates")
+SECTIONS = (  # below the headline, in order; one without blocks is left out
+    ("Recommended shares", mixtures.share_blocks),
+    ("{} and confirmed scores", mixtures.score_blocks),
+    ("Forgetting", forgetting_blocks),
+    ("Larger sizes", larger_sizes.larger_size_blocks),
+    ("Prediction card", larger_sizes.prediction_card_blocks),
+    ("From small to full scale", scale_blocks),
+    ("Explore", explorer_blocks),
+    ("What the trial measured", moving_weights.trial_blocks),
+    ("Weights while training", moving_weights.trajectory_blocks),
+    ("What helps what", moving_weights.skill_graph_blocks),
+    ("How well the laws predict", runs.law_blocks),
+    ("What one aim costs another", mixtures.pareto_blocks),
+    ("Noise floor", runs.noise_blocks),
+    ("Tasks: accuracy, chance and untrained", runs.task_blocks),
+    ("Training", runs.loss_curve_blocks),
+    ("Epochs and constraints at full scale", mixtures.epoch_blocks),
+    ("Corpus", runs.corpus_blocks),
+    ("Failures", runs.failure_blocks),
+    ("Recipe, versions and evidence", runs.evidence_blocks),
+)
+
+
+def report_sections(study: Study) -> tuple[Section, ...]:
+    """Everything below the headline, as plain values: neither rendering can say what the other
+    does not."""
+    said = headline.predicted_or_measured(study)
+    made = (Section(title.format(said), tuple(blocks(study))) for title, blocks in SECTIONS)
+    return tuple(section for section in made if section.blocks)
 
 
 def write_report(study: Study, folder: Path | str) -> tuple[Path, Path]:
@@ -30,7 +61,7 @@ def write_report(study: Study, folder: Path | str) -> tuple[Path, Path]:
     Args:
         study: what came of the study.
         folder: gets `report.html`, `report.md`, `plots/*.png` and, of a skill graph, the files
-            `moving.FILES`.
+            `SKILL_GRAPH_FILES`.
 
     Returns:
         The paths of the page and of its twin.
@@ -38,40 +69,38 @@ def write_report(study: Study, folder: Path | str) -> tuple[Path, Path]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    root, parts = Path(folder), report_sections(study)
-    pictures = {p.name: plots.draw_picture(p.plot, p.name) for p in _pictures(parts)}
+    root, sections = Path(folder), report_sections(study)
+    blocks = (block for section in sections for block in section.blocks)
+    pictures = {b.name: draw_picture(b.plot, b.name) for b in blocks if isinstance(b, Picture)}
     content = {
         "study": study,
         "tone": headline.headline_tone(study),
         "figures": headline.headline_figures(study),
         "answers": headline.headline_answers(study),
         "warnings": headline.headline_warnings(study),
-        "sections": parts,
+        "sections": sections,
         "pictures": {name: vector for name, (vector, _) in pictures.items()},
         "folder": PLOTS,
     }
+    files: dict[str, str | bytes | None] = {
+        **{f"{PLOTS}/{name}.png": pixels for name, (_, pixels) in pictures.items()},
+        PAGE: _render("report.html.j2", content),
+        TWIN: _render("report.md.j2", content),
+        **moving_weights.skill_graph_files(study),
+    }
     try:
         (root / PLOTS).mkdir(parents=True, exist_ok=True)
-        for name, (_, pixels) in pictures.items():
-            (root / PLOTS / f"{name}.png").write_bytes(pixels)
-        page, twin = root / PAGE, root / TWIN
-        page.write_text(_render("report.html.j2", content), encoding="utf-8")
-        twin.write_text(_render("report.md.j2", content), encoding="utf-8")
-        for name, text in moving_weights.skill_graph_files(study).items():
-            if text is None:
+        for name, data in files.items():
+            if data is None:
                 (root / name).unlink(missing_ok=True)  # of an earlier method
             else:
-                (root / name).write_text(text, encoding="utf-8")
+                (root / name).write_bytes(data.encode() if isinstance(data, str) else data)
     except OSError as error:
         raise StorageError(
             f"cannot write the report to {root}: {error.strerror or error}; "
             "free some space or choose another folder"
         ) from error
-    return page, twin
-
-
-def _pictures(parts: tuple[Section, ...]) -> list[Picture]:
-    return [block for part in parts for block in part.blocks if isinstance(block, Picture)]
+    return root / PAGE, root / TWIN
 
 
 def _render(template: str, content: dict[str, object]) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cuvee.mixtures.inference.diagnostics import paired_mean
-from cuvee.mixtures.recommendation import Recommendation
-from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation
+from cuvee.mixtures.recommendation import Estimate, Recommendation
+from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, Judgement, interval_text
 
 MEAN = "mean of the old domains"
 
@@ -80,16 +80,22 @@ class DomainChange:
     @property
     def judgment(self) -> str:
         """What the interval allows one to say."""
-        if self.low > 0:
-            return "forgotten" if self.seeds else "predicted to be forgotten"
-        if self.high < 0:
-            return "improved" if self.seeds else "predicted to improve"
-        return "within the noise"
+        found = Judgement.of(-self.high, -self.low)  # less is better here
+        if found is Judgement.NOISE:
+            return found
+        if self.seeds:
+            return "improved" if found is Judgement.BETTER else "forgotten"
+        return f"predicted to {'improve' if found is Judgement.BETTER else 'be forgotten'}"
+
+    @property
+    def interval(self) -> str:
+        """The change with its interval, such as `+0.031 (+0.020 to +0.042)`."""
+        return interval_text(Estimate(self.change, self.low, self.high), "+.3f")
 
     @property
     def text(self) -> str:
         """It in a sentence, such as `speeches +0.031 (+0.020 to +0.042)`."""
-        return f"{self.domain} {self.change:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+        return f"{self.domain} {self.interval}"
 
 
 def domain_changes(

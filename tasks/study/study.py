@@ -33,7 +33,7 @@ from cuvee.tasks.study import forgetting
 from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
 from cuvee.tasks.validation.calibration import ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
-from cuvee.tasks.validation.paired import BETTER, Confirmation
+from cuvee.tasks.validation.paired import Confirmation, Judgement
 
 
 @dataclass(frozen=True)
@@ -177,13 +177,22 @@ class Study:
         if tested is None:
             return None
         gains = tested.objective
-        return tested.complete and all(gains[name].judgment == BETTER for name in tested.claimed)
+        return tested.complete and all(
+            gains[name].judgment is Judgement.BETTER for name in tested.claimed
+        )
 
     @property
     def larger(self) -> tuple[str, ...]:
         """What larger sizes say of the claim, a sentence per size."""
         found = self.transfer
         return tuple(found.said(step) for step in found.steps) if found else ()
+
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        """Tokens that exist by domain; empty where they are unknown."""
+        if self.available is not None:
+            return self.available
+        return {domain.name: domain.tokens for domain in self.problem.domains}
 
     @cached_property
     def reference(self) -> Array:

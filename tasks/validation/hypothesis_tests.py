@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.inference.diagnostics import holm, paired_mean
+from cuvee.mixtures.inference.diagnostics import holm
 from cuvee.mixtures.recommendation import LEVEL
-from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, PairedGain
+from cuvee.tasks.validation.paired import Confirmation, Judgement, PairedGain
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,10 @@ class SizeClaim:
     def words(self) -> str:
         """What may be said of the gain."""
         if self.held:
-            return "better by more than the noise"
-        if self.gain.high < 0:
-            return "worse by more than the noise"
-        if self.gain.low > 0:
+            return Judgement.BETTER
+        if self.gain.judgment is Judgement.BETTER:
             return f"better by itself, but not when corrected for {self.family} tests"
-        return "within the noise"
+        return self.gain.judgment
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,11 @@ class GainTrend:
     @property
     def words(self) -> str:
         """What may be said of the trend."""
-        if self.change.low > 0:
-            return "grows with size"
-        if self.change.high < 0:
-            return "shrinks with size"
-        return "no trend beyond the noise"
+        return {
+            Judgement.BETTER: "grows with size",
+            Judgement.WORSE: "shrinks with size",
+            Judgement.NOISE: "no trend beyond the noise",
+        }[self.change.judgment]
 
 
 @dataclass(frozen=True)
@@ -114,14 +112,15 @@ class LargerSizeTests:
 
     def said(self, step: Confirmation) -> str:
         """What the runs of one size say of the claim, in words."""
+        here = self.at(step)
         parts = [
             f"against {c.baseline} {c.words} ({c.gain.gain:+.4f}, {c.gain.low:+.4f} to "
             f"{c.gain.high:+.4f}, corrected p {c.corrected:.2g})"
-            for c in self.at(step)
+            for c in here
         ]
         parts += [f"against {name} nothing can be said, too few pairs" for name in step.unpaired]
         judged = "the claim held" if self.held(step) else "the claim was not shown"
-        if any(c.gain.high < 0 for c in self.at(step) if c.baseline in step.claimed):
+        if any(c.gain.high < 0 for c in here if c.baseline in step.claimed):
             judged = "the claim failed"
         return f"At {step.size} and {step.tokens:,} tokens {judged}: {'; '.join(parts)}."
 
@@ -144,23 +143,20 @@ def larger_size_tests(
         raise EvidenceError(f"a confirmation needs sizes, each once; got {places or 'none'}")
     ordered = tuple(sorted(steps, key=lambda step: step.flops))
     pairs = [(step, name) for step in ordered for name in step.objective]
-    corrected: dict[tuple[str, int, str], tuple[float, int]] = {}
+    claims: dict[tuple[str, int, str], SizeClaim] = {}
     for claimed in (True, False):  # what is claimed, and what only stands beside it
         family = [(s, name) for s, name in pairs if (name in s.claimed) is claimed]
-        for (s, name), p in zip(
-            family, holm([s.objective[name].p for s, name in family]), strict=True
-        ):
-            corrected[s.size, s.tokens, name] = p, len(family)
-    claims = tuple(
-        SizeClaim(
-            s.size, s.tokens, name, s.objective[name], *corrected[s.size, s.tokens, name], s.level
-        )
-        for s, name in pairs
-    )
+        corrected = holm([s.objective[name].p for s, name in family])
+        for (s, name), p in zip(family, corrected, strict=True):
+            gain = s.objective[name]
+            claims[s.size, s.tokens, name] = SizeClaim(
+                s.size, s.tokens, name, gain, p, len(family), s.level
+            )
+    tested = tuple(claims[s.size, s.tokens, name] for s, name in pairs)
     every = ((own,) if own is not None else ()) + ordered
     names = dict.fromkeys(name for step in ordered for name in step.objective)
     found = (gain_trend([step for step in every if name in step.objective], name) for name in names)
-    return LargerSizeTests(ordered, claims, tuple(t for t in found if t is not None), tuple(lost))
+    return LargerSizeTests(ordered, tested, tuple(t for t in found if t is not None), tuple(lost))
 
 
 def gain_trend(steps: Sequence[Confirmation], baseline: str) -> GainTrend | None:
@@ -175,16 +171,11 @@ def gain_trend(steps: Sequence[Confirmation], baseline: str) -> GainTrend | None
     sizes = np.array([math.log10(step.flops) for step in steps if step.flops > 0])
     if len(sizes) < max(2, len(steps)) or np.ptp(sizes) == 0:
         return None
-    gains = [
-        {s: v - step.values(RECOMMENDED)[s] for s, v in step.values(baseline).items()
-         if s in step.values(RECOMMENDED)}
-        for step in steps
-    ]  # fmt: skip
+    gains = [step.differences(baseline) for step in steps]
     seeds = sorted(set.intersection(*(set(row) for row in gains)))
     if len(seeds) < 2:
         return None
     x = sizes - sizes.mean()
     slopes = [float(x @ np.array([row[s] for row in gains]) / (x @ x)) for s in seeds]
-    mean = paired_mean(slopes)
-    change = PairedGain("change per tenfold FLOPs", mean.mean, mean.low, mean.high, mean.p, mean.n)
+    change = PairedGain.of("change per tenfold FLOPs", slopes)
     return GainTrend(baseline, change, len(steps))

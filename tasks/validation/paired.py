@@ -1,18 +1,37 @@
 """From the runs of a confirmation to its paired gains: the claim, with its interval."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import paired_mean
-from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.recommendation import LEVEL, Estimate
 from cuvee.mixtures.runs import Failed, RunResult
+from cuvee.mixtures.scale_evidence import Forecast
 
 RECOMMENDED = "recommended"
 BASELINES = ("natural", "uniform")  # what there is without a search
 BEST = "best observed"
 AVERAGE = "its average"  # a schedule's own shares, held fixed
-BETTER = "better by more than the noise"
+
+
+class Judgement(StrEnum):
+    """What the interval of a gain allows one to say: nothing, where it includes zero."""
+
+    BETTER = "better by more than the noise"
+    WORSE = "worse by more than the noise"
+    NOISE = "within the noise"
+
+    @classmethod
+    def of(cls, low: float, high: float) -> "Judgement":
+        """Of a gain between `low` and `high`; positive is better."""
+        return cls.BETTER if low > 0 else cls.WORSE if high < 0 else cls.NOISE
+
+
+def interval_text(estimate: Estimate | Forecast, form: str = ".3f") -> str:
+    """An estimate with its interval, such as `2.231 (2.214 to 2.248)`; `form` is of its numbers."""
+    return f"{estimate.mean:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
 
 
 @dataclass(frozen=True)
@@ -41,14 +60,21 @@ class PairedGain:
                 f"a paired gain needs at least one pair and low <= gain <= high; got {self}"
             )
 
+    @classmethod
+    def of(cls, name: str, differences: Sequence[float], level: float = LEVEL) -> "PairedGain":
+        """From differences paired by seed, by Student's t."""
+        found = paired_mean(differences, level)
+        return cls(name, found.mean, found.low, found.high, found.p, found.n)
+
     @property
-    def judgment(self) -> str:
+    def estimate(self) -> Estimate:
+        """The gain with its interval alone."""
+        return Estimate(self.gain, self.low, self.high)
+
+    @property
+    def judgment(self) -> Judgement:
         """What the interval allows one to say."""
-        if self.low > 0:
-            return BETTER
-        if self.high < 0:
-            return "worse by more than the noise"
-        return "within the noise"
+        return Judgement.of(self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -102,6 +128,19 @@ class Confirmation:
             if run.mixture == mixture
         }
 
+    def mean(self, mixture: str, target: str | None = None) -> float | None:
+        """Mean over seeds of a target, or of the objective; None where none finished."""
+        seeds = self.values(mixture, target)
+        return sum(seeds.values()) / len(seeds) if seeds else None
+
+    def differences(self, baseline: str, target: str | None = None) -> dict[int, float]:
+        """Seed -> baseline minus recommended, of the seeds that both were trained with, in order.
+
+        Of a target, or of the objective; what does not share a seed is in no pair.
+        """
+        ours, theirs = self.values(RECOMMENDED, target), self.values(baseline, target)
+        return {seed: theirs[seed] - ours[seed] for seed in sorted(ours.keys() & theirs.keys())}
+
     @property
     def mixtures(self) -> tuple[str, ...]:
         """Names of what finished, in the order in which it was planned."""
@@ -142,30 +181,6 @@ class Confirmation:
         return sum(run.result.flops for run in self.runs) / max(1, len(self.runs))
 
 
-def paired_differences(
-    runs: Sequence[ConfirmedRun], baseline: str, target: str | None = None
-) -> list[float]:
-    """Baseline minus recommended, one per seed that both were trained with, in order of seeds.
-
-    Args:
-        runs: of a confirmation.
-        baseline: name of the mixture compared with.
-        target: a target's name, or None for the objective.
-
-    Raises:
-        EvidenceError: no seed was trained with both mixtures.
-    """
-    together = Confirmation(tuple(runs), {})
-    ours, theirs = together.values(RECOMMENDED, target), together.values(baseline, target)
-    seeds = sorted(ours.keys() & theirs.keys())
-    if not seeds:
-        raise EvidenceError(
-            f"no seed has both a recommended and a {baseline} run: recommended has "
-            f"{sorted(ours) or 'none'}, {baseline} has {sorted(theirs) or 'none'}"
-        )
-    return [theirs[seed] - ours[seed] for seed in seeds]
-
-
 def paired_confirmation(
     runs: Sequence[ConfirmedRun],
     targets: Sequence[str],
@@ -186,30 +201,23 @@ def paired_confirmation(
     Raises:
         EvidenceError: no baseline shares two seeds with the recommended mixture.
     """
-    ours = {run.result.spec.seed for run in runs if run.mixture == RECOMMENDED}
-    shared = {
-        name: ours & {run.result.spec.seed for run in runs if run.mixture == name}
-        for name in baselines
-    }
-    known = [name for name, seeds in shared.items() if len(seeds) > 1]
+    whole = Confirmation(tuple(runs), {}, failed=tuple(failed), level=level)
+    shared = {name: len(whole.differences(name)) for name in baselines}
+    known = [name for name, seeds in shared.items() if seeds > 1]
     if not known:
-        counts = ", ".join(f"{name} {len(seeds)}" for name, seeds in shared.items())
+        counts = ", ".join(f"{name} {seeds}" for name, seeds in shared.items())
         raise EvidenceError(
             "a confirmation needs two seeds with which the recommended mixture and a baseline "
             f"finished; shared seeds: {counts or 'no baseline'}; {len(failed)} runs failed"
         )
 
     def gain(baseline: str, target: str | None) -> PairedGain:
-        found = paired_mean(paired_differences(runs, baseline, target), level)
-        return PairedGain(
-            target or "objective", found.mean, found.low, found.high, found.p, found.n
-        )
+        pairs = whole.differences(baseline, target)
+        return PairedGain.of(target or "objective", list(pairs.values()), level)
 
-    return Confirmation(
-        runs=tuple(runs),
+    return replace(
+        whole,
         objective={b: gain(b, None) for b in known},
         targets={b: tuple(gain(b, target) for target in targets) for b in known},
-        failed=tuple(failed),
-        level=level,
         unpaired=tuple(name for name in baselines if name not in known),
     )

@@ -8,8 +8,13 @@ import pytest
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.prepared_corpus import Corpus, write_manifest
-from cuvee.proxies.data.shards import ShardWriter, shards_identity, token_type
+from cuvee.proxies.data.shards import (
+    Corpus,
+    ShardWriter,
+    shards_identity,
+    token_type,
+    write_manifest,
+)
 
 DOCUMENTS = {
     "train": [[5, 6, 7], [], [9, 300]],
@@ -106,7 +111,7 @@ def test_what_this_process_hashed_is_hashed_again_only_if_it_was_touched(tmp_pat
         hashed.append(path.name)
         return file_digest(path)
 
-    monkeypatch.setattr("cuvee.proxies.data.prepared_corpus.file_digest", digest)
+    monkeypatch.setattr("cuvee.proxies.data.shards.file_digest", digest)
     root = make(tmp_path / "c")
     hashed.clear()
     Corpus.open(root, again=False)

@@ -57,7 +57,7 @@ def forgetting_sentences(found: ContinualStart, every: Sequence[DomainChange]) -
             kept = (
                 "predicted to be kept"
                 if all(one.change <= found.forget for one in own)
-                else ("predicted to be broken")
+                else "predicted to be broken"
             )
         said.append(
             f"The floor, no old domain worse by more than {found.forget:g} {UNIT}, is {kept}"
@@ -82,4 +82,4 @@ def _cell(one: DomainChange | None) -> str:
     if one is None:
         return NONE
     mark = "" if one.seeds else " p"
-    return f"{one.after:.3f}: {one.change:+.3f} ({one.low:+.3f} to {one.high:+.3f}){mark}"
+    return f"{one.after:.3f}: {one.interval}{mark}"

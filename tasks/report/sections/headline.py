@@ -4,7 +4,6 @@ The report and the record open with the same sentences, so they are made here. W
 intervals: a gain whose interval includes zero is "within the noise", whatever its mean.
 """
 
-from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs import flops_spent
 from cuvee.tasks.study.forgetting import changes_above_floor, worst_change
 from cuvee.tasks.study.study import Study
@@ -118,12 +117,9 @@ def headline_warnings(study: Study) -> tuple[str, ...]:
 
 
 def _surprise(study: Study) -> list[str]:
-    confirmed = study.confirmation.values(RECOMMENDED) if study.confirmation else {}
-    if not confirmed:
-        return []
+    mean = study.confirmation.mean(RECOMMENDED) if study.confirmation else None
     expected = study.recommendation.candidate(RECOMMENDED).objective
-    mean = sum(confirmed.values()) / len(confirmed)
-    if expected.low <= mean <= expected.high:
+    if mean is None or expected.low <= mean <= expected.high:
         return []
     told = "of the method's own trial" if study.measured else "that the law predicted"
     return [
@@ -139,11 +135,6 @@ def gain_text(pair: PairedGain, level: float | None = None) -> str:
         f"{pair.gain:+.4f} {UNIT} ({sure}{pair.low:+.4f} to {pair.high:+.4f}, "
         f"{pair.n} paired {'seed' if pair.n == 1 else 'seeds'}): {pair.judgment}"
     )
-
-
-def interval_text(estimate: Estimate) -> str:
-    """An estimate in a table, such as `2.231 (2.214 to 2.248)`."""
-    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _called(name: str) -> str:

@@ -6,16 +6,15 @@ from functools import partial
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.skill_graph import SHOWN
 from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
-from cuvee.tasks.report.plots import moving_weights
-from cuvee.tasks.report.plots.study import draw_picture
+from cuvee.tasks.report.plots.mixtures import trial_figure
+from cuvee.tasks.report.plots.runs import trajectory_figure
+from cuvee.tasks.report.plots.skill_graph import skill_graph_figure, skill_table_figure
+from cuvee.tasks.report.plots.style import draw_picture
 from cuvee.tasks.report.sections.headline import UNIT
 from cuvee.tasks.study.study import Study
+from cuvee.tasks.validation.paired import Judgement
 
-SKILL_GRAPH_FILES = (
-    "skills.json",
-    "skills.dot",
-    "skills.svg",
-)  # beside the report, if there is a graph
+SKILL_GRAPH_FILES = ("skills.json", "skills.dot", "skills.svg")  # beside the report
 
 
 def trial_blocks(study: Study) -> Iterable[Block]:
@@ -29,9 +28,9 @@ def trial_blocks(study: Study) -> Iterable[Block]:
         "intervals."
     )
     caption = "Gain of the recommended mixture that its trial measured, paired by seed"
-    yield Picture("trial", caption, partial(moving_weights.trial_figure, gains))
+    yield Picture("trial", caption, partial(trial_figure, gains))
     rows = tuple(
-        (name, f"{e.mean:+.4f}", f"{e.low:+.4f} to {e.high:+.4f}", _judged(e.low, e.high))
+        (name, f"{e.mean:+.4f}", f"{e.low:+.4f} to {e.high:+.4f}", Judgement.of(e.low, e.high))
         for name, e in gains
     )
     yield ReportTable(("over", f"gain, {UNIT}", "interval", "verdict"), rows, words=(3,))
@@ -46,7 +45,7 @@ def trajectory_blocks(study: Study) -> Iterable[Block]:
         "Weights of the first controlled run while it trained; the record has them of every run, "
         "as curves named trajectory."
     )
-    picture = partial(moving_weights.trajectory_figure, ours.domains, ours.trajectory)
+    picture = partial(trajectory_figure, ours.domains, ours.trajectory)
     yield Picture("weights", "Weights of the first controlled run over its tokens", picture)
 
 
@@ -64,11 +63,9 @@ def skill_graph_blocks(study: Study) -> Iterable[Block]:
     yield Picture(
         "skills",
         "Skill graph: wider is stronger",
-        partial(moving_weights.skill_graph_figure, graph),
+        partial(skill_graph_figure, graph),
     )
-    yield Picture(
-        "skill-table", "Skill graph as a table", partial(moving_weights.skill_table_figure, graph)
-    )
+    yield Picture("skill-table", "Skill graph as a table", partial(skill_table_figure, graph))
     rows = tuple(
         (name, *(f"{edge:.3f}" for edge in row))
         for name, row in zip(graph.rows, graph.edges, strict=True)
@@ -81,11 +78,5 @@ def skill_graph_files(study: Study) -> Mapping[str, str | None]:
     graph = study.recommendation.skills
     if graph is None:
         return dict.fromkeys(SKILL_GRAPH_FILES)
-    drawing, _ = draw_picture(partial(moving_weights.skill_graph_figure, graph), "skills")
+    drawing, _ = draw_picture(partial(skill_graph_figure, graph), "skills")
     return dict(zip(SKILL_GRAPH_FILES, (graph.text(), graph.dot(), drawing), strict=True))
-
-
-def _judged(low: float, high: float) -> str:
-    if low > 0:
-        return "better by more than the noise"
-    return "worse by more than the noise" if high < 0 else "within the noise"

@@ -9,10 +9,10 @@ from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import benchmark_map
 from cuvee.mixtures.scale_evidence import PLAIN, LawTrial, ScaleEvidence
 from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
-from cuvee.tasks.report.plots import scale as scale_plots
+from cuvee.tasks.report.plots.runs import scales_figure
 from cuvee.tasks.report.sections.headline import NONE, UNIT
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import RECOMMENDED
+from cuvee.tasks.validation.paired import RECOMMENDED, interval_text
 
 ACCURACY = "/accuracy"
 
@@ -32,7 +32,7 @@ def scale_blocks(study: Study) -> Iterable[Block]:
         )
     if found.curves:
         caption = "Objective of each mixture that was trained at several sizes"
-        yield Picture("scales", caption, partial(scale_plots.scales_figure, study))
+        yield Picture("scales", caption, partial(scales_figure, found))
         yield _curves(found)
     yield from _trials(found)
     yield from _forecasts(found)
@@ -95,9 +95,7 @@ def _forecasts(found: ScaleEvidence) -> Iterable[Block]:
     for law in dict.fromkeys(f.law for f in found.forecasts):
         own = {f.mixture: f for f in found.forecasts if f.law == law}
         cells = (own.get(name) for name in names)
-        rows.append(
-            (law, *(f"{f.mean:.3f} ({f.low:.3f} to {f.high:.3f})" if f else NONE for f in cells))
-        )
+        rows.append((law, *(interval_text(f) if f else NONE for f in cells)))
     yield ReportTable(("law", *names), tuple(rows))
 
 

@@ -13,12 +13,11 @@ from cuvee.mixtures.errors import EvidenceError, StorageError
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.tasks.escape import escape_markdown, fenced_code
-from cuvee.tasks.report.page import write_report
+from cuvee.tasks.report.page import report_sections, write_report
 from cuvee.tasks.report.sections import headline, moving_weights
-from cuvee.tasks.report.sections.study import report_sections
 from cuvee.tasks.study.study import finite_or_none, study_summary
 from cuvee.tasks.tracking.fields import study_fields
-from cuvee.tasks.validation.paired import Confirmation, PairedGain, paired_differences
+from cuvee.tasks.validation.paired import Confirmation, PairedGain, paired_confirmation
 
 HOSTILE = "<script>alert(1)</script>|$x_1$"
 
@@ -258,20 +257,26 @@ def test_failures_are_counted_and_listed(written):
 def test_differences_pair_by_seed_not_by_position(study):
     """Catches rows that are paired in the order they came."""
     runs = study.confirmation.runs
-    expected = paired_differences(runs, "natural")
-    assert paired_differences(tuple(reversed(runs)), "natural") == expected
+
+    def differences(runs):
+        return Confirmation(tuple(runs), {}).differences("natural")
+
+    expected = differences(runs)
+    assert differences(reversed(runs)) == expected and list(expected) == [101, 102, 103]
     values = study.confirmation.values("natural"), study.confirmation.values("recommended")
-    assert expected[0] == values[0][101] - values[1][101]
+    assert expected[101] == values[0][101] - values[1][101]
     dropped = [r for r in runs if (r.mixture, r.result.spec.seed) != ("natural", 101)]
-    assert paired_differences(dropped, "natural") == expected[1:]
-    with pytest.raises(EvidenceError, match="no seed has both"):
-        paired_differences([r for r in runs if r.mixture != "natural"], "natural")
+    assert differences(dropped) == {seed: expected[seed] for seed in (102, 103)}
+    alone = [r for r in runs if r.mixture == "recommended"]
+    assert differences(alone) == {}
+    with pytest.raises(EvidenceError, match="shared seeds: natural 0, uniform 0"):
+        paired_confirmation(alone, study.problem.targets)
 
 
 def test_gains_are_baseline_minus_recommended_with_their_interval(study):
     """Catches a sign turned round, and intervals of another level than the one stated."""
     pair = study.confirmation.objective["natural"]
-    gaps = np.array(paired_differences(study.confirmation.runs, "natural"))
+    gaps = np.array(list(study.confirmation.differences("natural").values()))
     assert pair.gain == pytest.approx(gaps.mean()) and pair.gain > 0
     half = 2.919986 * gaps.std(ddof=1) / np.sqrt(3)  # t(0.95, 2 degrees), from a printed table
     assert (pair.low, pair.high) == pytest.approx((pair.gain - half, pair.gain + half), abs=1e-6)

@@ -14,7 +14,7 @@ from cuvee.mixtures.scale_evidence import (
     ScalePoint,
 )
 from cuvee.tasks.report.blocks import Paragraph, Picture, ReportTable
-from cuvee.tasks.report.plots.scale import scales_figure
+from cuvee.tasks.report.plots.runs import scales_figure
 from cuvee.tasks.report.sections.scale import scale_blocks
 
 SMALL = ScalePoint(300_000, 400_000, 2.5, 3)
@@ -76,7 +76,7 @@ def test_a_study_of_one_size_has_no_section():
 
 def test_every_mixture_of_the_curves_is_drawn():
     """Catches a picture of the named mixtures alone."""
-    axes = scales_figure(study()).axes[0]
+    axes = scales_figure(EVIDENCE).axes[0]
     assert len(axes.lines) == 2 and axes.get_xscale() == "log"
 
 

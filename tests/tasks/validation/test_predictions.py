@@ -20,7 +20,7 @@ from cuvee.mixtures.loop import search
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs import RunResult, canonical_json
 from cuvee.tasks.report.page import write_report
-from cuvee.tasks.report.sections.confirmed import prediction_card_blocks as card_section
+from cuvee.tasks.report.sections.larger_sizes import prediction_card_blocks as card_section
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.study import study_summary
 from cuvee.tasks.tracking import fields

@@ -1,0 +1,183 @@
+"""The report's sections on mixtures: shares, scores, epochs, and what one aim costs another."""
+
+from collections.abc import Iterable
+from functools import partial
+
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
+from cuvee.tasks.report.plots import mixtures as plots
+from cuvee.tasks.report.sections.headline import NONE, UNIT, predicted_or_measured
+from cuvee.tasks.study.study import Study
+from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED, Confirmation, interval_text
+
+LARGEST = 3  # domains that the table of a front names for each mixture
+SMALL = 0.0005  # shares below it would be shown as 0.0 %
+
+
+def share_blocks(study: Study) -> Iterable[Block]:
+    """The recommended shares with their intervals, beside the baselines; and stage by stage."""
+    ours = study.recommendation
+    others = [c for c in ours.candidates if c.name != RECOMMENDED]
+    told = (
+        "is that of the mean over the seeds of the runs that it was read from"
+        if study.measured
+        else "says how far it moves when the law is fitted again to resampled evidence"
+    )
+    yield Paragraph(f"Shares of training tokens. The interval of a share {told} ({LEVEL:.0%}).")
+    yield Picture(
+        "shares", "Recommended shares against the baselines", partial(plots.shares_figure, study)
+    )
+    parts = enumerate(zip(ours.domains, ours.weights, ours.intervals, strict=True))
+    rows = tuple(
+        (name, f"{w:.1%}", f"{low:.1%} to {high:.1%}", *(f"{c.weights[i]:.1%}" for c in others))
+        for i, (name, w, (low, high)) in parts
+    )
+    yield ReportTable(("domain", RECOMMENDED, "interval", *(c.name for c in others)), rows)
+    if len(ours.stages) > 1:
+        yield Paragraph("The shares above are averages over these stages of the run.")
+        head = (f"stage {i}: {s.share:.1%}" for i, s in enumerate(ours.stages, start=1))
+        rows = tuple(
+            (name, *(f"{s.weights[i]:.1%}" for s in ours.stages))
+            for i, name in enumerate(ours.domains)
+        )
+        yield ReportTable(("domain", *head), rows)
+
+
+def score_blocks(study: Study) -> Iterable[Block]:
+    """What the law (or the trial) says of every mixture, and what fresh runs of that size say."""
+    ours, confirmation = study.recommendation, study.confirmation
+    unit = f"Scores are {UNIT}; lower is better, and a positive gain is better."
+    if confirmation is None:
+        yield Paragraph(
+            f"{unit} No mixture was trained again, so everything here is "
+            f"{predicted_or_measured(study).lower()}."
+        )
+    else:
+        yield Paragraph(
+            f"{unit} Confirmed scores come from {confirmation.seeds} fresh seeds; gains are paired "
+            f"by seed, with {confirmation.level:.0%} intervals from the t distribution. "
+            "Intervals of single targets are not corrected for their number."
+        )
+    yield Paragraph(f"The objective is {_objective(study)}.")
+    where = "the trial's mean" if study.measured else "the prediction"
+    yield Picture(
+        "objective",
+        f"Objective of each mixture: dot and bar are {where}, ticks are confirmed seeds",
+        partial(plots.objectives_figure, study),
+    )
+    if confirmation is not None:
+        picture = partial(plots.gains_figure, confirmation, ours.targets)
+        yield Picture("gains", "Confirmed gain of the recommended mixture, paired by seed", picture)
+    yield _objective_table(study)
+    yield _target_table(study)
+
+
+def _objective(study: Study) -> str:
+    row = study.problem.objective.linear(study.problem.targets)
+    if row is None:
+        return repr(study.problem.objective)
+    terms = zip(row, study.problem.targets, strict=True)
+    return " + ".join(f"{weight:.3g} {target}" for weight, target in terms if weight)
+
+
+def _objective_table(study: Study) -> ReportTable:
+    predicted = {c.name: interval_text(c.objective) for c in study.recommendation.candidates}
+    fresh = study.confirmation.mixtures if study.confirmation else ()
+    rows = tuple(
+        (name, predicted.get(name, NONE), *seed_cells(study.confirmation, name))
+        for name in dict.fromkeys((*predicted, *fresh))
+    )
+    said = predicted_or_measured(study).lower()
+    return ReportTable(
+        ("mixture", f"{said} objective", "confirmed mean", "confirmed, by seed"), rows
+    )
+
+
+def _target_table(study: Study) -> ReportTable:
+    confirmation, ours = study.confirmation, study.recommendation.candidate(RECOMMENDED)
+    compared = [b for b in BASELINES if confirmation and b in confirmation.targets]
+    head = [
+        "target",
+        predicted_or_measured(study).lower(),
+        *(["confirmed"] if confirmation else []),
+    ]
+    head += [text for b in compared for text in (f"gain over {b}", "verdict")]
+    rows = []
+    names = (None, *study.recommendation.targets)
+    for m, (name, predicted) in enumerate(zip(names, (ours.objective, *ours.targets), strict=True)):
+        row = [name or "objective", interval_text(predicted)]
+        if confirmation:
+            mean = confirmation.mean(RECOMMENDED, name)
+            row.append(NONE if mean is None else f"{mean:.3f}")
+            for b in compared:
+                pair = confirmation.targets[b][m - 1] if name else confirmation.objective[b]
+                verdict = pair.judgment.replace(" by more than the noise", "")
+                row += [interval_text(pair.estimate, "+.3f"), verdict]
+        rows.append(tuple(row))
+    words = tuple(4 + 2 * i for i in range(len(compared)))
+    return ReportTable(tuple(head), tuple(rows), words)
+
+
+def seed_cells(found: Confirmation | None, mixture: str) -> tuple[str, str]:
+    """A mixture's confirmed objective: its mean, and each seed."""
+    seeds = found.values(mixture) if found else {}
+    if found is None or not seeds:
+        return NONE, NONE
+    each = ", ".join(f"{value:.4f}" for _, value in sorted(seeds.items()))
+    return f"{found.mean(mixture):.4f}", each
+
+
+def epoch_blocks(study: Study) -> Iterable[Block]:
+    """How often each domain would repeat at full scale, and the constraints that bind."""
+    ours = study.recommendation
+    full = study.problem.full_tokens
+    scale = f"At the full scale of {full:,} tokens." if full else "The full scale is not known."
+    yield Paragraph(f"{scale} Constraints that bind: {'; '.join(ours.active) or 'none'}.")
+    if not ours.epochs:
+        yield Paragraph(
+            "Epochs at full scale are unknown: they need the tokens that exist of each domain and "
+            "those of the full-scale run."
+        )
+    known = study.tokens
+    if known:
+        rows = tuple(
+            (name, f"{known[name]:,}", f"{ours.epochs[i]:.2f}" if ours.epochs else NONE)
+            for i, name in enumerate(ours.domains)
+        )
+        yield ReportTable(("domain", "tokens that exist", "epochs"), rows)
+
+
+def pareto_blocks(study: Study) -> Iterable[Block]:
+    """The Pareto front as a picture and a table; nothing where a recommendation has none."""
+    found = study.recommendation.front
+    if found is None:
+        return
+    unit = "nats of KL(w || natural)" if found.distance else UNIT
+    aims = f"{found.first} ({UNIT}) and {found.second} ({unit})"
+    if len(found.points) < 2:
+        yield Paragraph(f"One mixture is predicted to be best in both {aims}: they do not compete.")
+        return
+    yield Paragraph(
+        f"A Pareto front: {len(found.points)} feasible mixtures of which none is predicted to be "
+        f"beaten in both {aims}. Lower is better in both. The law is the chosen one, fitted anew "
+        "to these scores alone; points have no intervals, so that small steps between them may be "
+        "nothing. The recommended mixture may lie off the front: it serves the whole objective, "
+        "and its search may put a price on leaving the natural mixture."
+    )
+    caption = f"Front between {found.first} and {found.second}, with the mixtures compared"
+    yield Picture("front", caption, partial(plots.pareto_figure, found))
+    rows = tuple(
+        (
+            point.name or f"front {i}",
+            f"{point.first:.4f}",
+            f"{point.second:.4f}",
+            _largest_shares(study.recommendation.domains, point.weights),
+        )
+        for i, point in enumerate((*found.points, *found.marks), start=1)
+    )
+    yield ReportTable(("mixture", found.first, found.second, "largest shares"), rows, words=(3,))
+
+
+def _largest_shares(names: tuple[str, ...], weights: tuple[float, ...]) -> str:
+    order = sorted(range(len(names)), key=lambda i: -weights[i])[:LARGEST]
+    return ", ".join(f"{names[i]} {weights[i]:.1%}" for i in order if weights[i] >= SMALL)

@@ -1,0 +1,161 @@
+"""The report's sections on runs: laws, noise, tasks, losses, corpus, failures, evidence."""
+
+from collections.abc import Iterable
+from functools import partial
+
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.tasks.report.blocks import Block, Code, Paragraph, Picture, ReportTable
+from cuvee.tasks.report.plots import runs as plots
+from cuvee.tasks.report.sections.headline import NONE, UNIT
+from cuvee.tasks.study.study import Study
+from cuvee.tasks.validation.paired import RECOMMENDED
+
+
+def law_blocks(study: Study) -> Iterable[Block]:
+    """How well each law predicted runs that it had not seen."""
+    laws = study.recommendation.laws
+    if not laws:
+        return
+    yield Paragraph(
+        "Every figure is of held-out runs, by cross-validation. Decision accuracy is the share of "
+        "pairs of runs that the law put in the right order; coverage is the share of observations "
+        f"inside its {LEVEL:.0%} intervals."
+    )
+    rows = tuple(
+        (
+            law.law + (" (chosen)" if law.chosen else ""),
+            f"{law.spearman:.3f}",
+            f"{law.decision_accuracy:.1%}",
+            f"{law.error:.4f}",
+            f"{law.coverage:.1%}",
+        )
+        for law in laws
+    )
+    columns = ("law", "rank correlation", "decision accuracy", f"mean error, {UNIT}", "coverage")
+    yield ReportTable(columns, rows)
+    caption = "Objective of held-out runs, observed against predicted"
+    yield Picture("held-out", caption, partial(plots.held_out_figure, study))
+    if any(law.learning_curve for law in laws):
+        caption = "Held-out rank correlation as runs are added: does more evidence still help?"
+        yield Picture("learning-curve", caption, partial(plots.learning_curve_figure, study))
+    each = [law for law in laws if law.spearman_targets]  # a law of scales is judged as a whole
+    targets = tuple(
+        (target, *(f"{law.spearman_targets[m]:.2f}" for law in each))
+        for m, target in enumerate(study.recommendation.targets)
+        if all(m < len(law.spearman_targets) for law in each)
+    )
+    yield Paragraph("Held-out rank correlation per target:")
+    yield ReportTable(("target", *(law.law for law in each)), targets)
+
+
+def noise_blocks(study: Study) -> Iterable[Block]:
+    """The spread over seeds against that over mixtures, target by target."""
+    noise = study.recommendation.noise
+    if not noise:
+        return
+    yield Paragraph(
+        "Standard deviations: over seeds of one mixture, and over the mixtures of the design. A "
+        f"target whose ratio lies below {study.least_signal:g} is flagged: its differences are "
+        "mostly noise."
+    )
+    rows = tuple(
+        (
+            item.target,
+            f"{item.seeds:.4f}",
+            f"{item.mixtures:.4f}",
+            f"{item.ratio:.1f}",
+            str(item.degrees),
+            "mostly noise" if item.ratio < study.least_signal else "",
+        )
+        for item in noise
+    )
+    columns = ("target", "seeds", "mixtures", "signal to noise", "degrees of freedom", "flag")
+    yield ReportTable(columns, rows, words=(5,))
+
+
+def task_blocks(study: Study) -> Iterable[Block]:
+    """Accuracy of tasks beside chance and the untrained proxy; nothing is chosen by it."""
+    runs = list(study.runs)
+    names = list(dict.fromkeys(name for run in runs for name in run.details))
+    if not names:
+        return
+    yield Paragraph(
+        "Shown, not optimized. At proxy scale accuracy often stays at chance; the mixture is "
+        "chosen by the bits per byte of the right answer instead."
+    )
+    untrained = study.untrained or {}
+    fresh = study.confirmation.runs if study.confirmation else ()
+    best = [run.result.details for run in fresh if run.mixture == RECOMMENDED]
+    rows = []
+    for name in names:
+        seen = [run.details[name].value for run in runs if name in run.details]
+        own = [details[name].value for details in best if name in details]
+        known = (study.chance.get(name), untrained.get(name), sum(own) / len(own) if own else None)
+        chance, before, after = (NONE if value is None else f"{value:.3f}" for value in known)
+        rows.append((name, chance, before, f"{min(seen):.3f} to {max(seen):.3f}", after))
+    begun = "checkpoint" if study.continual else "untrained"
+    columns = ("detail", "chance", begun, "all proxies", "recommended, confirmed")
+    yield ReportTable(columns, tuple(rows))
+    scores = [(t, untrained[t]) for t in study.problem.targets if t in untrained]
+    if scores:
+        listed = ", ".join(f"{target} {value:.3f}" for target, value in scores)
+        yield Paragraph(f"{begun.capitalize()} proxy, {UNIT}: {listed}")
+
+
+def loss_curve_blocks(study: Study) -> Iterable[Block]:
+    """Training loss of every run."""
+    if any(run.curve for run in study.runs):
+        yield Picture(
+            "curves", "Training loss of every run", partial(plots.loss_curves_figure, study)
+        )
+
+
+def corpus_blocks(study: Study) -> Iterable[Block]:
+    """What became of each domain's text on its way to training."""
+    parts = study.corpus
+    if not parts:
+        return
+    benchmarks = sorted({name for part in parts.values() for name in part.contaminated})
+    yield Paragraph(
+        "Training text after duplicates were removed, and documents that share a 13-gram with a "
+        "benchmark (counted per benchmark)."
+    )
+    rows = tuple(
+        (
+            name,
+            f"{part.documents:,}",
+            f"{part.bytes:,}",
+            f"{part.tokens:,}",
+            f"{part.duplicates:,}",
+            f"{part.skipped:,}",
+            *(f"{part.contaminated.get(b, 0):,}" for b in benchmarks),
+        )
+        for name, part in parts.items()
+    )
+    against = (f"removed: {name}" for name in benchmarks)
+    yield ReportTable(
+        ("domain", "documents", "bytes", "tokens", "duplicates", "skipped", *against), rows
+    )
+
+
+def failure_blocks(study: Study) -> Iterable[Block]:
+    """Runs that gave no result, with the reason."""
+    yield Paragraph(f"{len(study.failed)} of {study.proxies} proxies failed.")
+    if study.failed:
+        rows = tuple(
+            (run.spec.fingerprint[:12], str(run.spec.seed), run.reason) for run in study.failed
+        )
+        yield ReportTable(("run", "seed", "reason"), rows, words=(2,))
+
+
+def evidence_blocks(study: Study) -> Iterable[Block]:
+    """Recipe, versions and the runs that the recommendation rests on."""
+    ours = study.recommendation
+    yield Paragraph(
+        f"Recommendation {study.fingerprint}. Method {ours.method or 'unnamed'}. "
+        f"Seed {study.seed}. Started {study.started or 'at an unknown time'}."
+    )
+    yield Code(study.recipe_text, "yaml")
+    yield ReportTable(("package", "version"), tuple(sorted(study.versions.items())))
+    yield Paragraph(f"It rests on {len(ours.evidence)} runs, by fingerprint:")
+    yield Code("\n".join(ours.evidence))
