@@ -13,7 +13,7 @@ import pytest
 from cuvee.flows.execution.prefect_session import api_errors
 from cuvee.mixtures.errors import ServiceError
 
-ROOT = Path(__file__).parent.parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent
 REQUEST = httpx.Request("POST", "http://127.0.0.1:1/api/task_runs/")
 
 
