@@ -66,6 +66,32 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     assert not ray.is_initialized()
 
 
+@contextlib.contextmanager
+def _stand_in() -> Iterator[None]:
+    from cuvee.tasks.report import page
+
+    def draw(_plot: object, name: str) -> tuple[str, bytes]:
+        return f'<svg id="{name}"></svg>', b"\x89PNG"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page.plots, "draw_picture", draw)
+        yield
+
+
+@pytest.fixture
+def quick_pictures() -> Iterator[None]:
+    """Reports with a stand-in for every picture, in a test that is of their words."""
+    with _stand_in():
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_pictures_everywhere() -> Iterator[None]:
+    """The same for a whole file."""
+    with _stand_in():
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _copied_record(shared: Callable) -> None:
     """A new SQLite record of MLflow is a copy of one: its migrations take seconds each time."""

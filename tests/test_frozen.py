@@ -29,6 +29,8 @@ from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.fields import cuvee_tags, study_key, study_params
 from cuvee.tasks.tracking.mlflow import open_backend
 
+pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
+
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
 TARGETS = ("mmlu", "openbookqa", "arc_easy", "arc_challenge", "piqa", "boolq", "humaneval")
 CHANGED: dict[str, str] = {}  # recipe -> why its fingerprints are not those of 2ad03ff any more

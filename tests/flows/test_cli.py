@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 
 from cuvee.tasks.process import HOME_MARK
 
+pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
+
 CUVEE = [sys.executable, "-m", "cuvee.flows"]
 ROOT = Path(__file__).parent.parent.parent
 
@@ -164,7 +166,7 @@ def test_fit_reads_two_tables_without_training(tmp_path):
         method="{name: mixing_laws, runs: 4}",
     )
     text = text.replace(text[text.index("corpus:") : text.index("proxy:")], "")
-    done = call("fit", write(tmp_path, text), home=tmp_path / "home")
+    done = inside("fit", write(tmp_path, text), home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "home/studies/tiny/fit/summary.json").read_text())
     assert summary["weights"]["a"] > 0.9 and summary["trained_now"] == 0

@@ -28,12 +28,14 @@ from cuvee.tasks.study import finished
 from cuvee.tasks.tracking.fields import approvable_tags
 from cuvee.tasks.tracking.mlflow import open_backend
 
+pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
+
 ROOT = Path(__file__).parent.parent.parent
 SHORT = ("axolotl", "huggingface", "nanotron")  # 1,562 sequences are too few for them
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, quick_pictures_everywhere):
     """A corpus and a home with a recommendation that nobody has approved."""
     root = tmp_path_factory.mktemp("study")
     recommended_study.make(root / "corpus", Workspace(root / "home"))

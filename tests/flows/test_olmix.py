@@ -16,6 +16,8 @@ from cuvee.flows.workspace import open_workspace
 from cuvee.mixtures.errors import CuveeError, DataError, EvidenceError, RecipeError
 from cuvee.mixtures.objectives import WeightedMean
 
+pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
+
 DOMAINS = ("web:art:high", "web:law:low", "code:py:high")
 METRICS = ("algebra::olmes", "geometry::olmes", "mbpp:3shot", "noisy_qa")
 FILE = """

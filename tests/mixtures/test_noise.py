@@ -162,7 +162,7 @@ def tables(folder):
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
+def fitted(tmp_path_factory, quick_pictures_everywhere):
     """The folder of the study of the tables under given limits."""
     folder = tmp_path_factory.mktemp("noise")
     text = tables(folder)

@@ -1,6 +1,7 @@
 """The pack trainer: independence, divergence, resumption, streams, controllers, golden losses."""
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ def values(result: Trained) -> torch.Tensor:
     return result.likelihood.model.parameters.matrices
 
 
+@functools.cache
+def undisturbed(*specs: Any) -> Trained:
+    """What comes of a pack that nothing happens to, trained once for all tests that compare."""
+    return train_pack(specs, CORPUS)
+
+
 class Interrupted(Exception):
     """What the tests raise where a kill would strike."""
 
@@ -61,7 +68,7 @@ def test_neighbours_order_and_size_of_a_pack_change_no_loss() -> None:
     together = train_pack(specs, CORPUS)
     turned = train_pack(specs[::-1], CORPUS)
     for k, spec in enumerate(specs):
-        alone = train_pack([spec], CORPUS)
+        alone = undisturbed(spec)
         assert losses(together, k) == losses(alone) == losses(turned, 2 - k)
         assert together.runs[k].spec.fingerprint == spec.fingerprint
         assert torch.equal(values(together)[k], values(alone)[0])
@@ -114,7 +121,7 @@ def test_an_interrupted_pack_ends_like_an_undisturbed_one(
     """To the bit: catches moments, step, stream or history that a checkpoint forgets."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = [CORPUS.spec(EVEN), CORPUS.spec(SKEWED, seed=1)]
-    whole = train_pack(specs, CORPUS)
+    whole = undisturbed(*specs)
     with pytest.raises(Interrupted):
         train_pack(specs, CORPUS, checkpoints=tmp_path, report=interrupted_at(step))
     assert len(list(tmp_path.iterdir())) == min(step - 1, 2)
@@ -136,7 +143,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     seen: list[Progress] = []
     resumed = train_pack([CORPUS.spec(EVEN)], CORPUS, checkpoints=tmp_path, report=seen.append)
     assert seen[0].step == 1
-    assert losses(resumed) == losses(train_pack([CORPUS.spec(EVEN)], CORPUS))
+    assert losses(resumed) == losses(undisturbed(CORPUS.spec(EVEN)))
 
 
 def test_stages_are_followed_and_recorded() -> None:
@@ -149,7 +156,7 @@ def test_stages_are_followed_and_recorded() -> None:
 
 
 def test_what_a_run_reports() -> None:
-    run = train_pack([CORPUS.spec(EVEN)], CORPUS).runs[0]
+    run = undisturbed(CORPUS.spec(EVEN)).runs[0]
     assert isinstance(run, TrainedRun)
     assert run.tokens == (20480, 10240, 10240)
     assert run.epochs == pytest.approx((80 / 117, 40 / 78, 40 / 234))
@@ -167,13 +174,13 @@ def test_a_controller_moves_the_weights_and_survives_a_restart(
     """Catches controller state or running sums that are lost when a pack is killed."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = [CORPUS.spec(EVEN, controller=EXP3), CORPUS.spec(SKEWED)]
-    whole = train_pack(specs, CORPUS)
+    whole = undisturbed(*specs)
     run = whole.runs[0]
     assert isinstance(run, TrainedRun)
     # eps_t = sqrt(ln 3 / (3 t)) is above 1/3 until the third update: until then all are equal
     assert [tokens // 2048 for tokens, _ in run.trajectory] == [0, 2, 8, 10, 12, 14, 16, 18]
     assert run.trajectory[1][1] == pytest.approx((1 / 3, 1 / 3, 1 / 3))
-    assert losses(whole, 1) == losses(train_pack(specs[1:], CORPUS))
+    assert losses(whole, 1) == losses(undisturbed(*specs[1:]))
     with pytest.raises(Interrupted):
         train_pack(specs, CORPUS, checkpoints=tmp_path, report=interrupted_at(11))
     resumed = train_pack(specs, CORPUS, checkpoints=tmp_path)

@@ -22,6 +22,8 @@ from cuvee.tasks.study import finished as handoff_card
 from cuvee.tasks.tracking.fields import approvable_tags
 from cuvee.tasks.tracking.mlflow import open_backend
 
+pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
+
 ROOT = Path(__file__).parent.parent.parent.parent
 HOOK = "{format: json, to: /x, webhook: 'https://cluster/hook'}"
 

@@ -170,7 +170,7 @@ def test_a_method_with_a_law_brings_its_surface_through_json():
     assert recommendation.from_json(old) == replace(found, surface=None)
 
 
-def test_names_cannot_break_out_of_the_page(tmp_path):
+def test_names_cannot_break_out_of_the_page(tmp_path, quick_pictures):
     """Catches a domain's name that ends the script element it stands in."""
     evil = "</script><b>&x"
     made, _ = study()

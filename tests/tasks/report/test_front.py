@@ -118,14 +118,14 @@ def test_the_report_shows_the_front_as_picture_and_table(tmp_path):
         assert text in page and text in twin
 
 
-def test_a_front_of_one_point_is_said_in_a_sentence(tmp_path):
+def test_a_front_of_one_point_is_said_in_a_sentence(tmp_path, quick_pictures):
     """Catches an empty picture where two aims do not compete."""
     point = Compromise((0.125,) * 8, 1.0, 1.0)
     page, twin = shown(Front("math", "code", (point,)), tmp_path)
     assert "do not compete" in page and "plots/front.png" not in twin
 
 
-def test_unknown_epochs_are_not_zero(tmp_path):
+def test_unknown_epochs_are_not_zero(tmp_path, quick_pictures):
     """Catches a table of epochs that is filled with numbers nobody knows."""
     _, twin = shown(None, tmp_path, epochs=())
     assert "Epochs at full scale are unknown" in twin
@@ -157,7 +157,7 @@ def recipe(
     return recipes.parse(text)
 
 
-def test_a_score_of_which_more_is_better_is_turned(tmp_path):
+def test_a_score_of_which_more_is_better_is_turned(tmp_path, quick_pictures):
     """Catches a search that minimizes accuracy: a gives all of it."""
     given = recipe(tmp_path, "sizes: {a: 3, b: 1}, higher_is_better: [acc]")
     problem, history = from_tables(given)

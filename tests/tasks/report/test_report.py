@@ -131,7 +131,7 @@ def test_a_gain_whose_interval_holds_zero_is_called_noise():
     assert PairedGain("objective", -0.05, -0.09, -0.01, 0.04, 3).judgment.startswith("worse")
 
 
-def test_noise_is_the_first_thing_said(study, tmp_path):
+def test_noise_is_the_first_thing_said(study, tmp_path, quick_pictures):
     """Catches a green verdict over a confirmation that shows nothing."""
     noisy = {"natural": PairedGain("objective", 0.01, -0.02, 0.04, 0.4, 3)}
     assert headline.headline_tone(study) == "good" and study.verdict.startswith(
@@ -159,7 +159,7 @@ def test_the_average_of_a_schedule_is_called_so(study):
         assert any(w.startswith(f"Against {mixture}, the confirmed gain is") for w in warned)
 
 
-def test_an_unconfirmed_study_says_so(tmp_path):
+def test_an_unconfirmed_study_says_so(tmp_path, quick_pictures):
     """Catches a report that shows predictions as if they had been trained."""
     study = synthetic_study(confirmed=False)
     page, twin = write_report(study, tmp_path)
@@ -191,7 +191,7 @@ def lawless(**changes):
     return replace(study, recommendation=ours)
 
 
-def test_a_method_without_a_law_claims_no_prediction(tmp_path):
+def test_a_method_without_a_law_claims_no_prediction(tmp_path, quick_pictures):
     """Catches a trial's measured gains shown as the predictions of a law that was never fitted."""
     gains = (("natural", Estimate(-0.03, -0.04, -0.02)), ("uniform", Estimate(0.02, 0.01, 0.03)))
     study = lawless(gains=gains)
@@ -302,7 +302,7 @@ def test_the_fingerprint_follows_weights_and_evidence(study):
     assert replace(study, minutes=1.0).fingerprint == study.fingerprint
 
 
-def test_a_folder_that_cannot_be_written_is_named(study, tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(study, tmp_path, quick_pictures):
     """Catches a traceback where a sentence is due."""
     blocked = tmp_path / "file"
     blocked.write_text("")

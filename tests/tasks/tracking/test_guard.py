@@ -267,7 +267,7 @@ def test_a_servers_word_counts_only_if_it_asks_who_speaks(status, believed, tmp_
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         where = f"me:pw@127.0.0.1:{server.server_port}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{where}")
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")

@@ -150,7 +150,7 @@ def test_only_the_files_of_a_report_are_kept(study, folder):
     }
 
 
-def test_a_skill_graph_is_an_artifact(tmp_path, study):
+def test_a_skill_graph_is_an_artifact(tmp_path, study, quick_pictures):
     """Catches a graph that stays in the study's folder, and a trajectory that is no curve."""
     graph = SkillGraph(("a", "b"), ("domain/a", "domain/b"), ((0.4, 0.1), (0.0, 0.3)))
     ours = replace(study.recommendation, laws=(), surface=None, skills=graph)

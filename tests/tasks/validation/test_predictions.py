@@ -220,7 +220,7 @@ def done(study, store):
     return confirmed(study, store)
 
 
-def test_report_and_summary_show_the_card(done, tmp_path):
+def test_report_and_summary_show_the_card(done, tmp_path, quick_pictures):
     """Catches a card whose hash, time, or outcome does not reach the reader."""
     page, twin = write_report(done, tmp_path)
     for text in (page.read_text(), twin.read_text()):
