@@ -75,7 +75,7 @@ def score_pack(
         one per proxy, in the pack's order.
 
     Raises:
-        DataError: a task or a domain cannot be scored; `suites.check` finds most of it beforehand.
+        DataError: a task or a domain cannot be scored; `check_tasks` finds most of it beforehand.
     """
     eot = end_of_text_id(tokenizer_path)
     context = likelihood.context

@@ -213,20 +213,6 @@ def task_definition(task: str) -> bytes:
     return path.read_bytes() if path.exists() else b"own"
 
 
-def check_suite(chosen: Suite) -> None:
-    """Load every task and ask one item of it, so that what is wrong is said before training.
-
-    Raises:
-        UnknownName: neither a file nor lm-eval has a task of this name; carries a suggestion.
-        DataError: a task's data cannot be loaded, or it cannot be scored by likelihood.
-    """
-    if not chosen.tasks:
-        return
-    from cuvee.evaluation import lm_eval_tasks
-
-    lm_eval_tasks.check_tasks(chosen)
-
-
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

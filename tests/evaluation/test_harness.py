@@ -342,7 +342,7 @@ def test_a_group_that_generates_is_scored_by_its_references(
     monkeypatch.setattr(lm_eval_tasks, "_load", lambda suite, name: tasks)
     likelihood = Stack(members)
     stock = suites.Suite(("stock",), None, tmp_path)
-    suites.check_suite(stock)
+    lm_eval_tasks.check_tasks(stock)
     scored = scores.score_pack(likelihood, tokenizer_path=tokenizer_path, valid={}, suite=stock)
     encode = Tokenizer.from_file(str(tokenizer_path)).encode
     for k in range(2):
@@ -362,9 +362,9 @@ def test_a_group_that_generates_is_scored_by_its_references(
 def test_stock_tasks_are_reported_before_training(tmp_path):
     """Catches a traceback of lm-eval's, and a misspelled task that nobody explains."""
     with pytest.raises(DataError, match="'arc_easy' cannot be loaded"):
-        suites.check_suite(suites.Suite(("arc_easy",), 2, tmp_path))
+        lm_eval_tasks.check_tasks(suites.Suite(("arc_easy",), 2, tmp_path))
     with pytest.raises(UnknownName, match="did you mean 'arc_easy'"):
-        suites.check_suite(suites.Suite(("arc_eazy",), 2, tmp_path))
+        lm_eval_tasks.check_tasks(suites.Suite(("arc_eazy",), 2, tmp_path))
 
 
 def test_suites_refuse_what_makes_no_sense(tmp_path):
@@ -376,7 +376,7 @@ def test_suites_refuse_what_makes_no_sense(tmp_path):
     with pytest.raises(UnknownName, match="did you mean 'piqa_offline'"):
         suites.suite(["pika_offline"], tmp_path)
     with pytest.raises(DataError, match="prepare the benchmarks"):
-        suites.check_suite(suites.suite(["quickstart"], tmp_path))
+        lm_eval_tasks.check_tasks(suites.suite(["quickstart"], tmp_path))
 
 
 def test_every_offline_task_is_defined_once():

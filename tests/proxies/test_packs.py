@@ -275,8 +275,12 @@ def test_a_flow_that_scores_no_task_imports_neither_torch_nor_lm_eval():
     program = (
         "import sys; import cuvee.flows.cli, cuvee.flows.study\n"
         "from pathlib import Path\n"
-        "from cuvee.evaluation import suites\n"
-        "suites.check_suite(suites.Suite((), None, Path('/none')))\n"
+        "from types import SimpleNamespace\n"
+        "from cuvee.flows.prepare import _benchmarks\n"
+        "from cuvee.flows.recipe.schema import EvaluationPart\n"
+        "from cuvee.flows.workspace import Workspace\n"
+        "recipe = SimpleNamespace(evaluation=EvaluationPart(suite=None))\n"
+        "assert not _benchmarks(recipe, Workspace(Path('/none')), {}).tasks\n"
         "print(*{'torch', 'lm_eval', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run(
