@@ -38,7 +38,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.inference import dataset
 from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.inference.paired_trial import student
+from cuvee.mixtures.inference.paired_trial import student_interval
 from cuvee.mixtures.laws import default
 from cuvee.mixtures.objectives import Floors
 from cuvee.mixtures.problem import Problem
@@ -120,7 +120,7 @@ def best_run(rows: int, problem: Problem, world: Any, draw: int) -> Array:
 
 def figures(regrets: Sequence[float]) -> dict[str, Any]:
     """Mean and 90 % interval of regrets over draws."""
-    found = student(np.array(regrets))
+    found = student_interval(np.array(regrets))
     return {"mean": found.mean, "low": found.low, "high": found.high, "regrets": list(regrets)}
 
 

@@ -12,6 +12,8 @@ from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs import RunSpec, Stage
 
+FIRST_SEED = 0  # of every design run and every trial: equal seeds make mixtures comparable in pairs
+
 
 @dataclass(frozen=True)
 class Proxy:

@@ -4,6 +4,7 @@ A law is chosen by cross-validation over mixtures: all runs of one mixture are h
 that no law is judged by a repeat of what it saw.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +17,10 @@ from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.laws.observations import check_most
-from cuvee.mixtures.methods import swarm as swarms
 from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence
-from cuvee.mixtures.runs import History, RunResult, score_table
+from cuvee.mixtures.runs import History, RunResult, RunSpec, finished_runs, score_table
 
 CURVE = 2  # sizes of the learning curve below that of the cross-validation
 
@@ -53,11 +53,46 @@ class Dataset:
         return tuple(run.spec.fingerprint for run in self.runs)
 
 
+def is_evidence(problem: Problem, spec: RunSpec) -> bool:
+    """Whether a run is evidence for a problem: the same data, proxy, scoring and way of training.
+
+    Its mixture and seed are free; a run whose weights moved in stages or under a controller is not
+    evidence for a law of fixed mixtures.
+    """
+    if len(spec.stages) != 1 or spec.controller or spec.domains != problem.domains.names:
+        return False
+    return spec == problem.spec(spec.stages[0].weights, spec.seed)
+
+
+def evidence_runs(problem: Problem, history: History) -> tuple[tuple[RunResult, ...], int]:
+    """Finished runs that belong to the problem, and how many finished ones do not.
+
+    Raises:
+        EvidenceError: none belongs.
+    """
+    runs = finished_runs(history)
+    own = tuple(run for run in runs if is_evidence(problem, run.spec))
+    if not own:
+        raise EvidenceError(
+            f"none of {len(runs)} finished runs is evidence for this problem: their domains, data, "
+            "proxy or scoring differ from the recipe's; train anew or restore what was changed"
+        )
+    return own, len(runs) - len(own)
+
+
+def natural_rows(problem: Problem, W: Array) -> Sequence[int]:
+    """Rows of runs of the natural mixture (or the feasible one nearest to it)."""
+    natural = problem.constraints.project(problem.domains.natural)
+    near = np.abs(W - natural).max(axis=1) <= 2 * simplex.SAME
+    near |= np.abs(W - problem.domains.natural).max(axis=1) <= 2 * simplex.SAME
+    return [int(i) for i in np.flatnonzero(near)]
+
+
 def gather_runs(problem: Problem, history: History) -> Dataset:
     """The runs that speak for a problem, as arrays."""
-    runs, foreign = swarms.evidence_of(problem, history)
+    runs, foreign = evidence_runs(problem, history)
     W, Y, _ = score_table(runs, problem.targets)
-    rows = swarms.natural_row(problem, W)
+    rows = natural_rows(problem, W)
     reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
     form = problem.objective.shape(problem.targets, reference)
     sd, degrees = diagnostics.pooled_deviation(Y, simplex.group_rows(W))

@@ -1,4 +1,4 @@
-"""Trial: what the answer of a method without a law is worth, measured.
+"""Paired trial: what the answer of a method without a law is worth, measured.
 
 Beside the runs that it is made of, such a method asks for runs of its answer and of the natural and
 uniform mixtures at the study's own size, under the same seeds; its gains are their paired
@@ -7,26 +7,110 @@ differences. The intervals on the shares are those of the mean over the seeds of
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.methods import controlled
-from cuvee.mixtures.methods.controlled import Answer
 from cuvee.mixtures.objectives import Shape
-from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
 from cuvee.mixtures.registry import describe
-from cuvee.mixtures.runs import Failed, History, RunResult, RunSpec, canonical_json, finished_runs
+from cuvee.mixtures.runs import (
+    Failed,
+    History,
+    RunResult,
+    RunSpec,
+    Stage,
+    canonical_json,
+    finished_runs,
+)
 
 RECOMMENDED = "recommended"
+BASELINES = ("natural", "uniform")
 
 
-def conclude(
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What controlled runs, or anything else that gives one answer per seed, say.
+
+    Attributes:
+        samples: mixture of each seed (S, K), averaged over its run.
+        stages: feasible mixtures over time.
+        alarms: what is wrong with it; a reader must see them first.
+        notes: what else a reader must know.
+        trajectory: of the first run.
+    """
+
+    samples: Array
+    stages: tuple[Stage, ...]
+    alarms: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    trajectory: tuple[tuple[int, tuple[float, ...]], ...] = ()
+
+    @property
+    def weights(self) -> Array:
+        """The feasible mixture (K,) over the whole run."""
+        return np.asarray(sum(np.asarray(s.weights) * s.share for s in self.stages))
+
+
+def baseline_shares(problem: Problem, name: str) -> Array:
+    """Shares (K,) of a mixture of `BASELINES`."""
+    return problem.domains.natural if name == "natural" else problem.domains.uniform
+
+
+def baseline_specs(problem: Problem, trials: int) -> tuple[RunSpec, ...]:
+    """Runs of the baselines, one mixture after the other, under the seeds of a trial."""
+    return tuple(
+        problem.spec(baseline_shares(problem, name).tolist(), FIRST_SEED + s)
+        for name in BASELINES
+        for s in range(trials)
+    )
+
+
+def trial_specs(problem: Problem, stages: tuple[Stage, ...], trials: int) -> tuple[RunSpec, ...]:
+    """Runs of an answer under the seeds of a trial."""
+    seeds = range(FIRST_SEED, FIRST_SEED + trials)
+    if len(stages) == 1:
+        return tuple(problem.spec(stages[0].weights, seed) for seed in seeds)
+    return tuple(problem.staged(stages, seed) for seed in seeds)
+
+
+def missing_specs(history: History, specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
+    """The specs that a history has no outcome for, each once. A failed run is an outcome."""
+    known = {run.spec.fingerprint for run in history}
+    unique = {spec.fingerprint: spec for spec in specs}
+    return tuple(spec for name, spec in unique.items() if name not in known)
+
+
+def runs_of(history: History, specs: Iterable[RunSpec]) -> tuple[RunResult, ...]:
+    """The finished runs of specs, in the order of the specs."""
+    known = {run.spec.fingerprint: run for run in finished_runs(history)}
+    return tuple(known[s.fingerprint] for s in specs if s.fingerprint in known)
+
+
+def require_runs(history: History, specs: Iterable[RunSpec], what: str) -> tuple[RunResult, ...]:
+    """As `runs_of`, where a method cannot go on without.
+
+    Raises:
+        EvidenceError: none finished; names `what` they were for.
+    """
+    found = runs_of(history, specs)
+    if not found:
+        reasons = sorted({run.reason for run in history if isinstance(run, Failed)})
+        raise EvidenceError(
+            f"no {what} finished, so the method cannot go on: "
+            f"{'; '.join(reasons[:3]) or 'none was trained'}"
+        )
+    return found
+
+
+def conclude_trial(
     method: Any,
     problem: Problem,
     history: History,
@@ -45,24 +129,17 @@ def conclude(
     Raises:
         EvidenceError: no run of the answer or of the natural mixture finished.
     """
-    natural, uniform = (
-        controlled.baselines(problem, method.trials)[i * method.trials : (i + 1) * method.trials]
-        for i in range(2)
-    )
+    baselines = baseline_specs(problem, method.trials)
     named = {
-        RECOMMENDED: controlled.trial(problem, answer.stages, method.trials),
-        "natural": natural,
-        "uniform": uniform,
+        RECOMMENDED: trial_specs(problem, answer.stages, method.trials),
+        "natural": baselines[: method.trials],
+        "uniform": baselines[method.trials :],
         **(others or {}),
     }
-    known = {run.spec.fingerprint: run for run in finished_runs(history)}
-    runs = {
-        name: [known[s.fingerprint] for s in specs if s.fingerprint in known]
-        for name, specs in named.items()
-    }
     for name in (RECOMMENDED, "natural"):
-        controlled.results(history, named[name], f"run of the {name} mixture")
-    values = {name: scores(found, problem) for name, found in runs.items() if found}
+        require_runs(history, named[name], f"run of the {name} mixture")
+    runs = {name: runs_of(history, specs) for name, specs in named.items()}
+    values = {name: run_scores(found, problem) for name, found in runs.items() if found}
     form = problem.objective.shape(problem.targets, values["natural"].mean(axis=0))
     gains, unpaired = _gains(runs, form, problem)
     every = list({run.spec.fingerprint: run for found in runs.values() for run in found}.values())
@@ -78,7 +155,7 @@ def conclude(
             for name, found in values.items()
         ),
         gains=gains,
-        noise=diagnostics.noise_floor(W, scores(fixed, problem), problem.targets, form),
+        noise=diagnostics.noise_floor(W, run_scores(fixed, problem), problem.targets, form),
         active=problem.constraints.active(answer.weights),
         epochs=tuple(map(float, problem.domains.epochs(answer.weights, problem.full_tokens))),
         evidence=tuple(run.spec.fingerprint for run in finished_runs(history)),
@@ -89,7 +166,7 @@ def conclude(
     return _judged(draft, answer, unpaired)
 
 
-def scores(runs: Sequence[RunResult], problem: Problem) -> Array:
+def run_scores(runs: Sequence[RunResult], problem: Problem) -> Array:
     """Scores (n, M) of runs."""
     return np.array([[run.scores[t].value for t in problem.targets] for run in runs])
 
@@ -98,13 +175,13 @@ def _intervals(answer: Answer) -> tuple[tuple[float, float], ...]:
     return tuple(
         (max(0.0, min(e.low, w)), min(1.0, max(e.high, w)))
         for e, w in (
-            (student(answer.samples[:, k]), float(answer.weights[k]))
+            (student_interval(answer.samples[:, k]), float(answer.weights[k]))
             for k in range(answer.samples.shape[1])
         )
     )
 
 
-def student(values: Array) -> Estimate:
+def student_interval(values: Array) -> Estimate:
     """The mean of values with Student's interval at `LEVEL`; one value is its own interval."""
     mean = float(values.mean())
     if len(values) < 2:
@@ -117,8 +194,8 @@ def _candidate(name: str, weights: Array, values: Array, form: Shape) -> Candida
     return Candidate(
         name=name,
         weights=tuple(map(float, weights)),
-        objective=student(form.level(values)),
-        targets=tuple(student(values[:, m]) for m in range(values.shape[1])),
+        objective=student_interval(form.level(values)),
+        targets=tuple(student_interval(values[:, m]) for m in range(values.shape[1])),
     )
 
 
@@ -129,7 +206,7 @@ def _gains(
 
     def levels(name: str) -> dict[int, float]:
         found = runs[name]
-        values: list[float] = form.level(scores(found, problem)).tolist() if found else []
+        values: list[float] = form.level(run_scores(found, problem)).tolist() if found else []
         return {run.spec.seed: float(v) for run, v in zip(found, values, strict=True)}
 
     ours, gains, unpaired = levels(RECOMMENDED), [], []

@@ -6,6 +6,8 @@ is the interval on each share, and the spread of what they predict, taken in pai
 each gain. Intervals on the targets are for one new run: the law's own standard deviation.
 """
 
+from typing import Protocol
+
 import numpy as np
 
 from cuvee.mixtures import simplex, surface
@@ -28,8 +30,6 @@ from cuvee.mixtures.inference.optimum import (
     search_refits,
 )
 from cuvee.mixtures.laws import Law
-from cuvee.mixtures.methods import swarm as swarms
-from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import describe
@@ -37,6 +37,22 @@ from cuvee.mixtures.runs import Failed, History, Stage, canonical_json
 from cuvee.mixtures.searches import Search, score
 
 FAST_REFITS, SLOW_REFITS = 50, 10
+
+
+class LawSettings(Protocol):
+    """What a recommendation takes from a method, such as `mixtures.methods.swarm.Swarm`."""
+
+    @property
+    def laws(self) -> tuple[Law, ...]: ...
+
+    @property
+    def search(self) -> Search: ...
+
+    @property
+    def folds(self) -> int: ...
+
+    @property
+    def refits(self) -> int | None: ...
 
 
 def choose_mixture(
@@ -63,19 +79,19 @@ def choose_mixture(
 
 
 def recommend_mixture(
-    swarm: Swarm,
+    method: LawSettings,
     problem: Problem,
     history: History,
     rng: np.random.Generator,
 ) -> Recommendation:
     """The mixture that the runs speak for, judged; arguments and errors as `draft`."""
     found = gather_runs(problem, history)
-    unjudged = draft_answer(swarm, problem, history, rng)
+    unjudged = draft_answer(method, problem, history, rng)
     return grade_evidence(unjudged, problem, found.sample.W, found.foreign)
 
 
 def draft_answer(
-    swarm: Swarm,
+    method: LawSettings,
     problem: Problem,
     history: History,
     rng: np.random.Generator,
@@ -83,7 +99,7 @@ def draft_answer(
     """The mixture that the runs speak for, without a verdict; see the module's docstring.
 
     Args:
-        swarm: the method.
+        method: says which laws and which search.
         problem: what is to be chosen.
         history: outcomes of its runs.
         rng: the only source of chance.
@@ -93,15 +109,15 @@ def draft_answer(
         ConstraintError: no feasible mixture keeps the floors.
         RecipeError: the search cannot use the chosen law.
     """
-    _, laws, search = swarms.parts(swarm)
+    laws, search = method.laws, method.search
     compare_rng, choose_rng, fit_rng, front_rng, surface_rng = rng.spawn(5)
     found = gather_runs(problem, history)
-    best, tried, refused = compare_laws(laws, found, swarm.folds, compare_rng)
+    best, tried, refused = compare_laws(laws, found, method.folds, compare_rng)
     baselines = np.vstack(
         [problem.domains.natural, problem.domains.uniform, best_observed(problem, found)]
     )
     chosen = choose_mixture(
-        laws[best], search, found, baselines, refits=swarm.refits, rng=choose_rng
+        laws[best], search, found, baselines, refits=method.refits, rng=choose_rng
     )
     fitted = found.sample.fit(laws[best], np.arange(len(found.sample.W)), fit_rng)
     names = ("recommended", "natural", "uniform", "best observed")
@@ -127,7 +143,7 @@ def draft_answer(
         evidence=found.fingerprints,
         failed=failed,
         warnings=(*chosen.cut, *refused, *outliers.outlier_warnings(found.runs, problem.targets)),
-        method=canonical_json(describe(swarm)),
+        method=canonical_json(describe(method)),
         front=pareto.report_front(
             laws[best],
             problem,
@@ -140,7 +156,7 @@ def draft_answer(
 
 
 def pick_shares(
-    swarm: Swarm, problem: Problem, history: History, rng: np.random.Generator
+    method: LawSettings, problem: Problem, history: History, rng: np.random.Generator
 ) -> Array:
     """The shares (K,) that `recommend` would give, to the bit, without what it says of them.
 
@@ -150,14 +166,14 @@ def pick_shares(
     Raises:
         EvidenceError, ConstraintError, RecipeError: as `recommend`.
     """
-    _, laws, search = swarms.parts(swarm)
+    laws, search = method.laws, method.search
     compare_rng, choose_rng, *_ = rng.spawn(5)
     found = gather_runs(problem, history)
     best = 0
     if len(laws) > 1:
-        best, _, _ = compare_laws(laws, found, swarm.folds, compare_rng)
+        best, _, _ = compare_laws(laws, found, method.folds, compare_rng)
     else:
-        check_folds(laws[0], found, swarm.folds, compare_rng)
+        check_folds(laws[0], found, method.folds, compare_rng)
     fit_rng, _, search_rng = choose_rng.spawn(3)
     fitted = found.narrow.fit(laws[best], np.arange(len(found.narrow.W)), fit_rng)
     weights, _ = search_law(fitted, search, found.problem, int(search_rng.integers(2**31)))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.inference import diagnostics, evidence_grade
-from cuvee.mixtures.methods import Method, swarm
+from cuvee.mixtures.inference import dataset, diagnostics, evidence_grade
+from cuvee.mixtures.methods import Method
 from cuvee.mixtures.objectives import Objective, WeightedMean
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Noise, Recommendation
@@ -82,7 +82,7 @@ class Screened:
 
     def noisy(self, problem: Problem, history: History) -> tuple[Noise, ...]:
         """Targets below the ratio, of the objective or not; none where no seed was repeated."""
-        runs = tuple(r for r in finished_runs(history) if swarm.belongs(problem, r.spec))
+        runs = tuple(r for r in finished_runs(history) if dataset.is_evidence(problem, r.spec))
         if not runs:
             return ()
         W, Y, _ = score_table(runs, problem.targets)

@@ -7,20 +7,14 @@ here small runs do, and the mean of their weights (or a schedule in stages) is t
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from cuvee.mixtures.controllers.ado import AdoController as Controller
-from cuvee.mixtures.domains import Array
-from cuvee.mixtures.methods import Method, RemainingRuns, controlled, online
-from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.controllers.ado import AdoController
+from cuvee.mixtures.methods.controlled import Controlled
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec
 
 
 @register("method")
 @dataclass(frozen=True)
-class Ado(Method):
+class Ado(Controlled):
     """Controlled runs under `ado`, with the natural weights as the prior.
 
     Attributes:
@@ -33,6 +27,7 @@ class Ado(Method):
     """
 
     name = "ado"
+    begins = "natural"
     directed = False  # it reads training losses, not the objective
 
     seeds: int = 3
@@ -42,27 +37,5 @@ class Ado(Method):
     refits: int = 6
     ignored: float = 0.1
 
-    def __post_init__(self) -> None:
-        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
-        Controller(self.interval, self.refits, self.ignored)
-
-    def start(self, problem: Problem) -> Array:
-        """The natural weights, which are also the prior."""
-        return problem.domains.natural
-
-    def controller(self, problem: Problem) -> Controller:
-        """The laws."""
-        return Controller(self.interval, self.refits, self.ignored)
-
-    def ask(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> tuple[RunSpec, ...]:
-        return online.ask(self, problem, history)
-
-    def remaining(self, problem: Problem) -> RemainingRuns:
-        return online.remaining(self)
-
-    def recommend(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> Recommendation:
-        return online.recommend(self, problem, history)
+    def controller(self, targets: tuple[str, ...]) -> AdoController:
+        return AdoController(self.interval, self.refits, self.ignored)

@@ -11,20 +11,14 @@ uniform than the weights between them.
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from cuvee.mixtures.controllers.aioli import AioliController as Controller
-from cuvee.mixtures.domains import Array
-from cuvee.mixtures.methods import Method, RemainingRuns, controlled, online
-from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.controllers.aioli import AioliController
+from cuvee.mixtures.methods.controlled import Controlled
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec
 
 
 @register("method")
 @dataclass(frozen=True)
-class Aioli(Method):
+class Aioli(Controlled):
     """Controlled runs under `aioli`, from the uniform weights.
 
     Attributes:
@@ -41,6 +35,7 @@ class Aioli(Method):
     """
 
     name = "aioli"
+
     seeds: int = 3
     trials: int = 3
     stages: int = 1
@@ -52,21 +47,9 @@ class Aioli(Method):
     ema: float | None = 0.1
     normalized: bool = True
 
-    def __post_init__(self) -> None:
-        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
-        self._made(())
-
-    def start(self, problem: Problem) -> Array:
-        """The uniform weights."""
-        return problem.domains.uniform
-
-    def controller(self, problem: Problem) -> Controller:
-        """The estimator."""
-        return self._made(controlled.measurable(problem))
-
-    def _made(self, evaluated: tuple[str, ...]) -> Controller:
-        return Controller(
-            evaluated=evaluated,
+    def controller(self, targets: tuple[str, ...]) -> AioliController:
+        return AioliController(
+            evaluated=targets,
             rounds=self.rounds,
             sweeps=self.sweeps,
             probe=self.probe,
@@ -75,16 +58,3 @@ class Aioli(Method):
             ema=self.ema,
             normalized=self.normalized,
         )
-
-    def ask(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> tuple[RunSpec, ...]:
-        return online.ask(self, problem, history)
-
-    def remaining(self, problem: Problem) -> RemainingRuns:
-        return online.remaining(self)
-
-    def recommend(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> Recommendation:
-        return online.recommend(self, problem, history)

@@ -24,20 +24,19 @@ import dataclasses
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from cuvee.mixtures import ties
-from cuvee.mixtures.designs import Design
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.inference import dataset, diagnostics
 from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.laws import Law
-from cuvee.mixtures.methods import Method, RemainingRuns, swarm
-from cuvee.mixtures.methods.controlled import lacking
-from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.inference.paired_trial import missing_specs, runs_of
+from cuvee.mixtures.methods import RemainingRuns
+from cuvee.mixtures.methods.swarm import Swarm
+from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Estimate, Recommendation
 from cuvee.mixtures.registry import build, describe, register
 from cuvee.mixtures.runs import Failed, History, RunSpec, canonical_json, finished_runs, score_table
@@ -54,7 +53,7 @@ NONE = (
 
 @register("method")
 @dataclass(frozen=True)
-class Anneal(Method):
+class Anneal(Swarm):
     """Four rounds; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
     Attributes:
@@ -77,16 +76,9 @@ class Anneal(Method):
     tail_law: Any = "log_linear"
     trials: int = 3
     pairs: int = 3
-    design: Any = "dirichlet"
-    laws: tuple[Any, ...] = ("default",)
-    search: Any = "auto"
-    anchors: tuple[Any, ...] = ("natural", "uniform")
-    seeds: int = 3
-    folds: int = 5
-    refits: int | None = None
 
     def __post_init__(self) -> None:
-        swarm.assemble(self)
+        self.assemble()
         object.__setattr__(self, "tail_design", build("design", self.tail_design))
         object.__setattr__(self, "tail_law", build("law", self.tail_law))
         object.__setattr__(self, "switches", tuple(sorted(map(float, self.switches))))
@@ -104,19 +96,17 @@ class Anneal(Method):
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
-        first = swarm.ask(self, problem, history, rng)
-        if first:
+        if first := self.first_round(problem, history, rng):
             return first
         main = self._main(problem, history)
-        second = lacking(history, self._candidates(problem, history, main))
-        if second:
+        if second := missing_specs(history, self._candidates(problem, history, main)):
             return second
         proposals = self._proposals(problem, history, main)
-        third = lacking(history, tuple(proposal.spec for proposal in proposals))
-        if third:
+        if third := missing_specs(history, (proposal.spec for proposal in proposals)):
             return third
         best = _best(problem, history, proposals)
-        return () if best is None else lacking(history, self._pairs(problem, main, best.ending))
+        fourth = () if best is None else self._pairs(problem, main, best.ending)
+        return missing_specs(history, fourth)
 
     def remaining(self, problem: Problem) -> RemainingRuns:
         """Tails cost themselves, and the longest trunk once."""
@@ -164,9 +154,9 @@ class Anneal(Method):
         """The first round: what was asked for later rests on it."""
         later = set()
         if main is not None:
-            seeds = (swarm.FIRST, *(FRESH + i for i in range(self.pairs)))
+            seeds = (FIRST_SEED, *(FRESH + i for i in range(self.pairs)))
             later = {problem.spec(tuple(main), seed).fingerprint for seed in seeds}
-            later -= {spec.fingerprint for spec in swarm.anchor_specs(self, problem)}
+            later -= {spec.fingerprint for spec in self.anchor_specs(problem)}
         return tuple(
             run
             for run in history
@@ -178,7 +168,7 @@ class Anneal(Method):
         trunks = Counter(
             run.spec.stages[0].weights
             for run in history
-            if tails.is_candidate(problem, run.spec) and run.spec.seed == swarm.FIRST
+            if tails.is_candidate(problem, run.spec) and run.spec.seed == FIRST_SEED
         )
         if trunks:
             return np.asarray(max(trunks, key=lambda w: (trunks[w], w)), dtype=np.float64)
@@ -196,11 +186,11 @@ class Anneal(Method):
                 main,
                 switch,
                 len(range(i, wanted, count)),
-                design=cast(Design, self.tail_design),
+                design=self.tail_design,
                 rng=child,
             )
-            specs += [problem.staged(tails.two_stages(main, t, switch), swarm.FIRST) for t in drawn]
-        return (*specs, problem.spec(tuple(main), swarm.FIRST))
+            specs += [problem.staged(tails.two_stages(main, t, switch), FIRST_SEED) for t in drawn]
+        return (*specs, problem.spec(tuple(main), FIRST_SEED))
 
     def _wanted(self, problem: Problem) -> int:
         """Tails of the second round."""
@@ -208,16 +198,14 @@ class Anneal(Method):
 
     def _least(self, problem: Problem) -> int:
         """Candidates that the law over tails needs."""
-        return cast(Law, self.tail_law).rows(len(problem.domains) + 1)
+        return int(self.tail_law.rows(len(problem.domains) + 1))
 
     def _tried(self, problem: Problem, history: History, main: Array) -> tails.Candidates:
         """The candidates that finished."""
-        specs = self._candidates(problem, history, main)
-        known = {run.spec.fingerprint: run for run in finished_runs(history)}
-        runs = tuple(known[s.fingerprint] for s in specs if s.fingerprint in known)
-        found, _ = swarm.evidence_of(problem, self._static(problem, history, main))
+        runs = runs_of(history, self._candidates(problem, history, main))
+        found, _ = dataset.evidence_runs(problem, self._static(problem, history, main))
         W, Y, _ = score_table(found, problem.objective.targets)
-        rows = swarm.natural_row(problem, W)
+        rows = dataset.natural_rows(problem, W)
         reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
         return tails.Candidates(problem, runs, main, self.switches, reference)
 
@@ -226,7 +214,6 @@ class Anneal(Method):
         tried = self._tried(problem, history, main)
         if len(tried.runs) < self._least(problem):
             return []
-        known = {run.spec.fingerprint: run for run in finished_runs(history)}
         first = self._proposal(problem, history, tried, both=False)
         found = [] if first is None else [first]
         for _ in range(self.trials):
@@ -234,10 +221,10 @@ class Anneal(Method):
             if another is None or any(another.ending.near(other.ending) for other in found):
                 break
             found.append(another)
-            run = known.get(another.spec.fingerprint)
-            if run is None:
+            run = runs_of(history, (another.spec,))
+            if not run:
                 break
-            tried = dataclasses.replace(tried, others=(*tried.others, run))
+            tried = dataclasses.replace(tried, others=(*tried.others, *run))
         return found
 
     def _proposal(
@@ -251,16 +238,16 @@ class Anneal(Method):
     ) -> "Proposal | None":
         """The best tail after the main mixture, or the best of both together."""
         static = self._static(problem, history, tried.main)
-        law, how, rng = cast(Law, self.tail_law), swarm.parts(self)[2], _chance(problem, static)
+        law, how, rng = self.tail_law, self.search, _chance(problem, static)
         ending: TwoPhase | None
         if both:
-            fixed, _ = swarm.evidence_of(problem, static)
+            fixed, _ = dataset.evidence_runs(problem, static)
             ending = joint_law.best_joint(tried, tuple(fixed), law, how, refits, rng)
         else:
             ending = tails.best_decay(tried, law, how, refits, rng)
         if ending is None or not ending.promises:
             return None
-        return Proposal(ending, problem.staged(ending.stages, swarm.FIRST), tried, both)
+        return Proposal(ending, problem.staged(ending.stages, FIRST_SEED), tried, both)
 
     def _chosen(self, problem: Problem, history: History, main: Array) -> TwoPhase | None:
         """The schedule that was compared, with refits; None where none promised anything."""
@@ -282,12 +269,8 @@ class Anneal(Method):
     ) -> tuple[Estimate, Array]:
         """Gain of the schedule over the main mixture in the objective, and per target (M,)."""
         specs = self._pairs(problem, main, ending)
-        known = {run.spec.fingerprint: run for run in finished_runs(history)}
-        done = [
-            (known[ours.fingerprint], known[theirs.fingerprint])
-            for ours, theirs in zip(specs[: self.pairs], specs[self.pairs :], strict=True)
-            if ours.fingerprint in known and theirs.fingerprint in known
-        ]
+        pairs = zip(specs[: self.pairs], specs[self.pairs :], strict=True)
+        done = [both for pair in pairs if len(both := runs_of(history, pair)) == 2]
         if len(done) < 2:
             raise EvidenceError(f"{len(done)} pairs of runs finished, wanted at least 2")
         _, ours, _ = score_table(tuple(one for one, _ in done), problem.targets)
@@ -316,13 +299,11 @@ class Proposal:
 
 def _best(problem: Problem, history: History, proposals: list[Proposal]) -> Proposal | None:
     """The proposal whose trial scored best; the first one where none finished."""
-    known = {run.spec.fingerprint: run for run in finished_runs(history)}
-    ran = [one for one in proposals if one.spec.fingerprint in known]
+    ran = [one for one in proposals if runs_of(history, (one.spec,))]
     if not ran:
         return proposals[0] if proposals else None
-    _, Y, _ = score_table(
-        tuple(known[one.spec.fingerprint] for one in ran), problem.objective.targets
-    )
+    trials = runs_of(history, (one.spec for one in ran))
+    _, Y, _ = score_table(trials, problem.objective.targets)
     form = problem.objective.shape(problem.objective.targets, ran[0].tried.reference)
     return ran[ties.lowest(form.level(Y))]
 
@@ -334,6 +315,6 @@ def _noted(base: Recommendation, note: str) -> Recommendation:
 def _chance(problem: Problem, static: History) -> np.random.Generator:
     """The chance of everything that follows the first round: what is asked in a later round must
     not depend on how much of it is answered already."""
-    names = sorted(run.spec.fingerprint for run in static if swarm.belongs(problem, run.spec))
+    names = sorted(run.spec.fingerprint for run in static if dataset.is_evidence(problem, run.spec))
     digest = hashlib.sha256("".join(names).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))

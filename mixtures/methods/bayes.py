@@ -12,7 +12,6 @@ uncertainty that matters, work with every law, and cost milliseconds at these si
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,16 +21,16 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference import dataset, diagnostics
 from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.methods import Method, RemainingRuns, swarm
-from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.methods import RemainingRuns
+from cuvee.mixtures.methods.swarm import Swarm
+from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
 
 
 @register("method")
 @dataclass(frozen=True)
-class Bayes(Method):
+class Bayes(Swarm):
     """Rounds of runs; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
     Attributes:
@@ -47,16 +46,9 @@ class Bayes(Method):
     batch: int = 6
     rounds: int = 4
     ensemble: int = 16
-    design: Any = "dirichlet"
-    laws: tuple[Any, ...] = ("default",)
-    search: Any = "auto"
-    anchors: tuple[Any, ...] = ("natural", "uniform")
-    seeds: int = 3
-    folds: int = 5
-    refits: int | None = None
 
     def __post_init__(self) -> None:
-        swarm.assemble(self)
+        self.assemble()
         if self.batch < 1 or self.rounds < 0 or self.ensemble < 4:
             raise RecipeError(
                 "bayes needs batch >= 1, rounds >= 0 and ensemble >= 4; "
@@ -66,7 +58,7 @@ class Bayes(Method):
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
-        first = swarm.ask(self, problem, history, rng)
+        first = self.first_round(problem, history, rng)
         if first:
             return first
         added = self._added(problem, history)
@@ -76,7 +68,7 @@ class Bayes(Method):
         if not needed:
             return ()
         known = {run.spec.fingerprint for run in history}
-        specs = [problem.spec(w, swarm.FIRST) for w in weights]
+        specs = [problem.spec(w, FIRST_SEED) for w in weights]
         fresh = [spec for spec in specs if spec.fingerprint not in known]
         return tuple(fresh[: self.batch - added % self.batch])
 
@@ -84,15 +76,10 @@ class Bayes(Method):
         words = f"up to {self.rounds} rounds of {self.batch}, until they promise no more than noise"
         return RemainingRuns(self.rounds * self.batch, words)
 
-    def recommend(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> Recommendation:
-        return choice.recommend_mixture(self, problem, history, rng)
-
     def _added(self, problem: Problem, history: History) -> int:
         """Runs beyond the first round."""
-        anchors = {spec.fingerprint for spec in swarm.anchor_specs(self, problem)}
-        own = [run.spec for run in history if swarm.belongs(problem, run.spec)]
+        anchors = {spec.fingerprint for spec in self.anchor_specs(problem)}
+        own = [run.spec for run in history if dataset.is_evidence(problem, run.spec)]
         return sum(spec.fingerprint not in anchors for spec in own) - self.runs
 
     def _next(
@@ -100,14 +87,13 @@ class Bayes(Method):
     ) -> tuple[Array, bool]:
         """Mixtures (n, K) worth training, the most wanted first, and whether any is."""
         compare_rng, choose_rng = rng.spawn(2)
-        _, laws, search = swarm.parts(self)
         found = dataset.gather_runs(problem, history)
         best = 0
-        if len(laws) > 1:
-            best, _, _ = dataset.compare_laws(laws, found, self.folds, compare_rng)
+        if len(self.laws) > 1:
+            best, _, _ = dataset.compare_laws(self.laws, found, self.folds, compare_rng)
         chosen = choice.choose_mixture(
-            laws[best],
-            search.coarse(),
+            self.laws[best],
+            self.search.coarse(),
             found,
             problem.domains.natural[None],
             refits=self.ensemble,

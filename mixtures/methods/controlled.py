@@ -1,12 +1,14 @@
-"""Moving: what methods under controllers share.
+"""Controlled: what methods have in common whose answer is what a controller did, run by run.
 
-They ask for what they are made of, for a trial of their answer (`mixtures.methods.trial`), and
-average the weights that controllers gave. All is a function of the history alone.
+They ask for what their controllers are made of, for a controlled run per seed, and for a trial of
+the mean of the weights that these gave (`mixtures.inference.paired_trial`). All is a function of
+the history alone.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,16 +16,104 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.controllers import Controller, dump_controller
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.inference.paired_trial import (
+    Answer,
+    baseline_shares,
+    baseline_specs,
+    conclude_trial,
+    missing_specs,
+    require_runs,
+    trial_specs,
+)
 from cuvee.mixtures.inference.weight_warnings import unit_warnings, weight_warnings
-from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import Failed, History, RunResult, RunSpec, Stage, finished_runs
+from cuvee.mixtures.methods import Method, RemainingRuns
+from cuvee.mixtures.problem import FIRST_SEED, Problem
+from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.runs import History, RunResult, RunSpec, Stage
 
-FIRST = 0  # first seed; the same as a swarm's, so that their runs are shared in a store
-BASELINES = ("natural", "uniform")
+
+class Controlled(Method):
+    """A first round, controlled runs that follow from it, a trial of what these did.
+
+    Attributes:
+        begins: the mixture of `BASELINES` at which controlled runs start.
+        runs_are: what a controlled run is called where none has finished.
+        seeds: controlled runs.
+        trials: seeds of the answer's trial.
+        stages: of the answer: 1 is a fixed mixture, more are a schedule.
+    """
+
+    begins: ClassVar[str] = "uniform"
+    runs_are: ClassVar[str] = "controlled run"
+    seeds: int
+    trials: int
+    stages: int = 1
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Hold the numbers of method and controller to their range.
+
+        Raises:
+            RecipeError: one is out of it.
+        """
+        check_counts(seeds=self.seeds, trials=self.trials, stages=self.stages)
+        self.controller(())
+
+    @abstractmethod
+    def controller(self, targets: tuple[str, ...]) -> Controller:
+        """What moves the weights, following held-out targets where the method is directed."""
+
+    def first_round(self, problem: Problem) -> tuple[RunSpec, ...]:
+        """What is asked for whatever the history."""
+        return (*baseline_specs(problem, self.trials), *self.controlled(problem, ()))
+
+    def controlled(self, problem: Problem, history: History) -> tuple[RunSpec, ...]:
+        """The controlled runs that follow from the first round."""
+        targets = followed_targets(problem) if self.directed else ()
+        return self.seeded(problem, self.controller(targets))
+
+    def seeded(
+        self, problem: Problem, controller: Controller, reference: str = ""
+    ) -> tuple[RunSpec, ...]:
+        """A run under a controller for every seed."""
+        start = baseline_shares(problem, self.begins).tolist()
+        return tuple(
+            dataclasses.replace(
+                problem.spec(start, FIRST_SEED + seed),
+                controller=dump_controller(controller),
+                reference=reference,
+            )
+            for seed in range(self.seeds)
+        )
+
+    def answer(self, problem: Problem, history: History) -> Answer:
+        """What the controlled runs say: the mean over seeds of their weights."""
+        runs = require_runs(history, self.controlled(problem, history), self.runs_are)
+        return average_runs(problem, runs, self.stages)
+
+    def ask(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> tuple[RunSpec, ...]:
+        if missing := missing_specs(history, self.first_round(problem)):
+            return missing
+        if missing := missing_specs(history, self.controlled(problem, history)):
+            return missing
+        stages = self.answer(problem, history).stages
+        return missing_specs(history, trial_specs(problem, stages, self.trials))
+
+    def remaining(self, problem: Problem) -> RemainingRuns:
+        return RemainingRuns(self.trials, f"{self.trials} runs of the answer")
+
+    def recommend(
+        self, problem: Problem, history: History, rng: np.random.Generator
+    ) -> Recommendation:
+        return conclude_trial(self, problem, history, self.answer(problem, history))
 
 
-def check(*, seeds: int, trials: int, stages: int = 1) -> None:
-    """Hold the numbers that these methods share to their range.
+def check_counts(*, seeds: int, trials: int, stages: int = 1) -> None:
+    """Hold seeds and stages to their range.
 
     Raises:
         RecipeError: one is out of it.
@@ -35,7 +125,7 @@ def check(*, seeds: int, trials: int, stages: int = 1) -> None:
         )
 
 
-def measurable(problem: Problem) -> tuple[str, ...]:
+def followed_targets(problem: Problem) -> tuple[str, ...]:
     """The objective's targets that can be followed while a proxy trains: all but tasks.
 
     If it has tasks only, every target of the study that is not one.
@@ -53,51 +143,7 @@ def measurable(problem: Problem) -> tuple[str, ...]:
     return found
 
 
-def fixed(problem: Problem, weights: Array, seed: int) -> RunSpec:
-    """The spec of a run at fixed shares (K,)."""
-    return problem.spec(weights.tolist(), seed)
-
-
-def controlled(
-    problem: Problem, controller: Controller, start: Array, seed: int, reference: str = ""
-) -> RunSpec:
-    """The spec of a run under a controller."""
-    return dataclasses.replace(
-        fixed(problem, start, seed), controller=dump_controller(controller), reference=reference
-    )
-
-
-def baselines(problem: Problem, trials: int) -> tuple[RunSpec, ...]:
-    """Runs of the natural and uniform mixtures under the seeds of a trial."""
-    shares = (problem.domains.natural, problem.domains.uniform)
-    return tuple(fixed(problem, w, FIRST + s) for w in shares for s in range(trials))
-
-
-def lacking(history: History, specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
-    """The specs that a history has no outcome for, each once. A failed run is an outcome."""
-    known = {run.spec.fingerprint for run in history}
-    unique = {spec.fingerprint: spec for spec in specs}
-    return tuple(spec for name, spec in unique.items() if name not in known)
-
-
-def results(history: History, specs: Iterable[RunSpec], what: str) -> tuple[RunResult, ...]:
-    """The finished runs of specs, in the order of the specs.
-
-    Raises:
-        EvidenceError: none finished; names `what` they were for.
-    """
-    known = {run.spec.fingerprint: run for run in finished_runs(history)}
-    found = tuple(known[s.fingerprint] for s in specs if s.fingerprint in known)
-    if not found:
-        reasons = sorted({run.reason for run in history if isinstance(run, Failed)})
-        raise EvidenceError(
-            f"no {what} finished, so the method cannot go on: "
-            f"{'; '.join(reasons[:3]) or 'none was trained'}"
-        )
-    return found
-
-
-def stretches(run: RunResult, count: int) -> Array:
+def mean_weights(run: RunResult, count: int) -> Array:
     """Mean weights (count, K) of a controlled run in equal stretches of its tokens.
 
     Raises:
@@ -120,33 +166,9 @@ def stretches(run: RunResult, count: int) -> Array:
     return np.array(rows)
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What controlled runs, or anything else that gives one answer per seed, say.
-
-    Attributes:
-        samples: mixture of each seed (S, K), averaged over its run.
-        stages: feasible mixtures over time.
-        alarms: what is wrong with it; a reader must see them first.
-        notes: what else a reader must know.
-        trajectory: of the first run.
-    """
-
-    samples: Array
-    stages: tuple[Stage, ...]
-    alarms: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    trajectory: tuple[tuple[int, tuple[float, ...]], ...] = ()
-
-    @property
-    def weights(self) -> Array:
-        """The feasible mixture (K,) over the whole run."""
-        return np.asarray(sum(np.asarray(s.weights) * s.share for s in self.stages))
-
-
-def answered(problem: Problem, runs: Sequence[RunResult], count: int) -> Answer:
+def average_runs(problem: Problem, runs: Sequence[RunResult], count: int) -> Answer:
     """The answer of controlled runs: the mean over seeds of their weights, within constraints."""
-    parts = np.array([stretches(run, count) for run in runs])  # (S, count, K)
+    parts = np.array([mean_weights(run, count) for run in runs])  # (S, count, K)
     mean = parts.mean(axis=0)
     stages = tuple(
         Stage(tuple(map(float, problem.constraints.project(row))), 1.0 / count) for row in mean
@@ -168,11 +190,3 @@ def answered(problem: Problem, runs: Sequence[RunResult], count: int) -> Answer:
             f"taken (largest change of a share {moved:.3f})",
         )
     return dataclasses.replace(found, notes=notes)
-
-
-def trial(problem: Problem, stages: tuple[Stage, ...], trials: int) -> tuple[RunSpec, ...]:
-    """Runs of an answer under the seeds of a trial."""
-    specs = (fixed(problem, problem.domains.uniform, FIRST + s) for s in range(trials))
-    if len(stages) == 1:
-        return tuple(problem.spec(stages[0].weights, spec.seed) for spec in specs)
-    return tuple(dataclasses.replace(spec, stages=stages) for spec in specs)

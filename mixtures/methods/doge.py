@@ -8,25 +8,19 @@ seeds. The targets are the objective's held-out texts (a task's gradient is not 
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from cuvee.mixtures.controllers import Controller
-from cuvee.mixtures.controllers.doge import DogeController as Rule
+from cuvee.mixtures.controllers.doge import DogeController
 from cuvee.mixtures.controllers.grape import Grape
-from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import UnknownName
-from cuvee.mixtures.methods import Method, RemainingRuns, controlled, online
-from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.methods.controlled import Controlled
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec
 
 RULES = ("doge", "grape")
 
 
 @register("method")
 @dataclass(frozen=True)
-class Doge(Method):
+class Doge(Controlled):
     """Controlled runs under `doge` or `grape`, from the uniform weights.
 
     Attributes:
@@ -41,6 +35,7 @@ class Doge(Method):
     """
 
     name = "doge"
+
     rule: str = "doge"
     seeds: int = 3
     trials: int = 3
@@ -51,35 +46,13 @@ class Doge(Method):
     interval: int = 20
 
     def __post_init__(self) -> None:
-        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
+        self.check()
         if self.rule not in RULES:
             raise UnknownName("rule of method 'doge'", self.rule, RULES)
-        self._made(())
 
-    def start(self, problem: Problem) -> Array:
-        """The uniform weights."""
-        return problem.domains.uniform
-
-    def controller(self, problem: Problem) -> Controller:
-        """The rule."""
-        return self._made(controlled.measurable(problem))
-
-    def _made(self, evaluated: tuple[str, ...]) -> Controller:
+    def controller(self, targets: tuple[str, ...]) -> Controller:
         if self.rule == "doge":
-            return Rule(evaluated=evaluated, strength=self.strength, interval=self.interval)
+            return DogeController(evaluated=targets, strength=self.strength, interval=self.interval)
         return Grape(
-            evaluated=evaluated, train=self.train, target=self.target, interval=self.interval
+            evaluated=targets, train=self.train, target=self.target, interval=self.interval
         )
-
-    def ask(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> tuple[RunSpec, ...]:
-        return online.ask(self, problem, history)
-
-    def remaining(self, problem: Problem) -> RemainingRuns:
-        return online.remaining(self)
-
-    def recommend(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> Recommendation:
-        return online.recommend(self, problem, history)

@@ -20,10 +20,11 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.designs.anchors import Anchors
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError, UnknownName
-from cuvee.mixtures.methods import Method, swarm
+from cuvee.mixtures.inference.paired_trial import missing_specs
+from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.multiscale import extrapolation
 from cuvee.mixtures.multiscale.steps import LadderStep, step_runs
-from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import build, register
 from cuvee.mixtures.runs import History, RunSpec, score_table
@@ -35,7 +36,7 @@ BEST = 3  # one part in this many of a rung's mixtures are the best of the rung 
 
 @register("method")
 @dataclass(frozen=True)
-class Ladder(Method):
+class Ladder(Swarm):
     """Runs of several sizes; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
     Attributes:
@@ -49,16 +50,9 @@ class Ladder(Method):
     runs: int = 48
     rungs: tuple[Any, ...] = field(default=(), metadata={"unbounded": True})  # tokens are counts
     scaling: tuple[Any, ...] = ("additive", "joint", "bimix")
-    design: Any = "dirichlet"
-    laws: tuple[Any, ...] = ("default",)
-    search: Any = "auto"
-    anchors: tuple[Any, ...] = ("natural", "uniform")
-    seeds: int = 3
-    folds: int = 5
-    refits: int | None = None
 
     def __post_init__(self) -> None:
-        swarm.assemble(self)
+        self.assemble()
         scaling = self.scaling if isinstance(self.scaling, list | tuple) else (self.scaling,)
         object.__setattr__(self, "scaling", tuple(build("scaling", law) for law in scaling))
         object.__setattr__(self, "rungs", tuple(_rung(value) for value in self.rungs))
@@ -92,14 +86,11 @@ class Ladder(Method):
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
         before, *rungs = self.steps(problem)
-        wanted = swarm.ask(self, problem, history, rng)
-        if wanted:
-            return wanted
+        if first := self.first_round(problem, history, rng):
+            return first
         for rung in rungs:
             specs = self._climb(problem, history, before, rung)
-            known = {run.spec.fingerprint for run in history}
-            missing = tuple(spec for spec in specs if spec.fingerprint not in known)
-            if missing:
+            if missing := missing_specs(history, specs):
                 return missing
             before = rung
         return ()
@@ -124,7 +115,7 @@ class Ladder(Method):
         form = problem.objective.shape(problem.targets, means.mean(axis=0))
         forced = Anchors(self.anchors).all(problem.domains, problem.constraints)
         rows = climbers(points, form.level(means), rung.runs, forced)
-        return tuple(problem.spec(points[i], swarm.FIRST, rung.size, rung.tokens) for i in rows)
+        return tuple(problem.spec(points[i], FIRST_SEED, rung.size, rung.tokens) for i in rows)
 
 
 def climbers(points: Array, levels: Array, count: int, forced: Array) -> list[int]:

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvee.mixtures.controllers.mixmin import MixMinController as Controller
+from cuvee.mixtures.controllers.mixmin import MixMinController
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.inference import paired_trial
-from cuvee.mixtures.methods import Method, RemainingRuns, controlled
-from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.inference.paired_trial import baseline_specs
+from cuvee.mixtures.methods import RemainingRuns
+from cuvee.mixtures.methods.controlled import Controlled, check_counts, followed_targets
+from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec, finished_runs
 
 
 @register("method")
 @dataclass(frozen=True)
-class MixMin(Method):
+class MixMin(Controlled):
     """Runs on single domains, then the convex problem.
 
     Attributes:
@@ -34,68 +34,36 @@ class MixMin(Method):
     """
 
     name = "mixmin"
+    runs_are = "run on mixed sources"
+
     seeds: int = 2
     trials: int = 3
     rate: float = 1.0
     rounds: int = 100
     tolerance: float = 1e-4
 
-    def __post_init__(self) -> None:
-        controlled.check(seeds=max(2, self.seeds), trials=self.trials)
+    def check(self) -> None:
+        check_counts(seeds=max(2, self.seeds), trials=self.trials)
         if self.seeds < 1:
             raise RecipeError(f"mixmin needs seeds >= 1; got {self.seeds}")
-        self._controller((), ())
+        self.controller(())
 
-    def ask(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> tuple[RunSpec, ...]:
+    def first_round(self, problem: Problem) -> tuple[RunSpec, ...]:
         sources = [spec for seed in range(self.seeds) for spec in self._sources(problem, seed)]
-        needed = controlled.lacking(
-            history, (*sources, *controlled.baselines(problem, self.trials))
-        )
-        if needed:
-            return needed
-        specs = self._mixed(problem, history)
-        if needed := controlled.lacking(history, specs):
-            return needed
-        runs = controlled.results(history, specs, "run on mixed sources")
-        stages = controlled.answered(problem, runs, 1).stages
-        return controlled.lacking(history, controlled.trial(problem, stages, self.trials))
+        return (*sources, *baseline_specs(problem, self.trials))
 
-    def remaining(self, problem: Problem) -> RemainingRuns:
-        words = f"{self.seeds} runs on mixed sources and {self.trials} of the answer"
-        return RemainingRuns(self.seeds + self.trials, words)
-
-    def recommend(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> Recommendation:
-        runs = controlled.results(history, self._mixed(problem, history), "run on mixed sources")
-        answer = controlled.answered(problem, runs, 1)
-        return paired_trial.conclude(self, problem, history, answer)
-
-    def _sources(self, problem: Problem, seed: int) -> tuple[RunSpec, ...]:
-        """A run on each domain alone."""
-        corners = np.eye(len(problem.domains))
-        return tuple(
-            controlled.fixed(problem, corner, controlled.FIRST + seed) for corner in corners
-        )
-
-    def _mixed(self, problem: Problem, history: History) -> tuple[RunSpec, ...]:
+    def controlled(self, problem: Problem, history: History) -> tuple[RunSpec, ...]:
         """A run per seed whose sources all finished.
 
         Raises:
             EvidenceError: every seed lacks a source.
         """
         known = {run.spec.fingerprint for run in finished_runs(history)}
-        targets, specs = controlled.measurable(problem), []
+        targets, specs = followed_targets(problem), []
         for seed in range(self.seeds):
             names = tuple(spec.fingerprint for spec in self._sources(problem, seed))
             if known.issuperset(names):
-                controller = self._controller(names, targets)
-                start = problem.domains.uniform
-                specs.append(
-                    controlled.controlled(problem, controller, start, controlled.FIRST + seed)
-                )
+                specs.append(self.seeded(problem, self.controller(targets, names))[seed])
         if not specs:
             raise EvidenceError(
                 f"each of {self.seeds} seeds lacks a finished run on a single domain; lower "
@@ -103,10 +71,21 @@ class MixMin(Method):
             )
         return tuple(specs)
 
-    def _controller(self, sources: tuple[str, ...], evaluated: tuple[str, ...]) -> Controller:
-        return Controller(
+    def remaining(self, problem: Problem) -> RemainingRuns:
+        words = f"{self.seeds} runs on mixed sources and {self.trials} of the answer"
+        return RemainingRuns(self.seeds + self.trials, words)
+
+    def _sources(self, problem: Problem, seed: int) -> tuple[RunSpec, ...]:
+        """A run on each domain alone."""
+        corners = np.eye(len(problem.domains)).tolist()
+        return tuple(problem.spec(corner, FIRST_SEED + seed) for corner in corners)
+
+    def controller(
+        self, targets: tuple[str, ...], sources: tuple[str, ...] = ()
+    ) -> MixMinController:
+        return MixMinController(
             sources=sources,
-            evaluated=evaluated,
+            evaluated=targets,
             rate=self.rate,
             rounds=self.rounds,
             tolerance=self.tolerance,

@@ -8,20 +8,14 @@ schedule in stages) is the answer.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from cuvee.mixtures.controllers.exp3 import Exp3
-from cuvee.mixtures.domains import Array
-from cuvee.mixtures.methods import Method, RemainingRuns, controlled, online
-from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.methods.controlled import Controlled
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec
 
 
 @register("method")
 @dataclass(frozen=True)
-class Odm(Method):
+class Odm(Controlled):
     """Controlled runs under `exp3`, from the natural weights.
 
     Attributes:
@@ -34,6 +28,7 @@ class Odm(Method):
     """
 
     name = "odm"
+    begins = "natural"
     directed = False  # it reads training losses, not the objective
 
     seeds: int = 3
@@ -43,27 +38,5 @@ class Odm(Method):
     warmup: float = 0.02
     interval: int = 1
 
-    def __post_init__(self) -> None:
-        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
-        Exp3(self.scale, self.warmup, self.interval)
-
-    def start(self, problem: Problem) -> Array:
-        """The natural weights."""
-        return problem.domains.natural
-
-    def controller(self, problem: Problem) -> Exp3:
-        """The bandit."""
+    def controller(self, targets: tuple[str, ...]) -> Exp3:
         return Exp3(self.scale, self.warmup, self.interval)
-
-    def ask(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> tuple[RunSpec, ...]:
-        return online.ask(self, problem, history)
-
-    def remaining(self, problem: Problem) -> RemainingRuns:
-        return online.remaining(self)
-
-    def recommend(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> Recommendation:
-        return online.recommend(self, problem, history)

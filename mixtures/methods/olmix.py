@@ -15,12 +15,12 @@ import numpy as np
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import ConstraintError
 from cuvee.mixtures.inference import dataset, diagnostics, evidence_grade
-from cuvee.mixtures.inference import recommend as choice
-from cuvee.mixtures.methods import Method, swarm
+from cuvee.mixtures.inference.recommend import recommend_mixture
+from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Candidate, Estimate, Recommendation
 from cuvee.mixtures.registry import describe, register
-from cuvee.mixtures.runs import Failed, History, RunSpec, Stage, canonical_json
+from cuvee.mixtures.runs import Failed, History, Stage, canonical_json
 
 DESIGN = (("name", "dirichlet"), ("temperature", 1.0), ("minimum", 0.002), ("oversample", 10))
 LAW = (("name", "log_linear"), ("offset", "positive"))
@@ -29,7 +29,7 @@ SEARCH = (("name", "exact"), ("kl_reg", 0.05))
 
 @register("method")
 @dataclass(frozen=True)
-class Olmix(Method):
+class Olmix(Swarm):
     """One round of runs; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
     Attributes:
@@ -38,30 +38,17 @@ class Olmix(Method):
 
     name = "olmix"
 
-    runs: int = 64
     design: Any = field(default_factory=lambda: dict(DESIGN))
     laws: tuple[Any, ...] = field(default_factory=lambda: (dict(LAW),))
     search: Any = field(default_factory=lambda: dict(SEARCH))
-    anchors: tuple[Any, ...] = ("natural", "uniform")
-    seeds: int = 3
-    folds: int = 5
-    refits: int | None = None
     only_tried: bool = False
-
-    def __post_init__(self) -> None:
-        swarm.assemble(self)
-
-    def ask(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> tuple[RunSpec, ...]:
-        return swarm.ask(self, problem, history, rng)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
         if self.only_tried:
             return self._looked_up(problem, history)
-        return choice.recommend_mixture(self, problem, history, rng)
+        return recommend_mixture(self, problem, history, rng)
 
     def _looked_up(self, problem: Problem, history: History) -> Recommendation:
         """The best feasible mixture that was run, by its own scores."""

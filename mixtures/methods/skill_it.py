@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures import skill_graph
-from cuvee.mixtures.controllers.skill_it import SkillItController as Controller
+from cuvee.mixtures.controllers.skill_it import SkillItController
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import UnknownName
-from cuvee.mixtures.inference import paired_trial
-from cuvee.mixtures.methods import Method, RemainingRuns, controlled
-from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.inference.paired_trial import baseline_specs, conclude_trial
+from cuvee.mixtures.methods import RemainingRuns
+from cuvee.mixtures.methods.controlled import Controlled, followed_targets
+from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
@@ -29,7 +30,7 @@ from cuvee.mixtures.skill_graph import SkillGraph
 
 @register("method")
 @dataclass(frozen=True)
-class SkillIt(Method):
+class SkillIt(Controlled):
     """A skill graph and controlled runs on it, from the uniform weights.
 
     Attributes:
@@ -46,6 +47,7 @@ class SkillIt(Method):
     """
 
     name = "skill_it"
+
     graph: str = "single"
     seeds: int = 3
     trials: int = 3
@@ -58,24 +60,20 @@ class SkillIt(Method):
     halved: bool = False
 
     def __post_init__(self) -> None:
-        controlled.check(seeds=self.seeds, trials=self.trials, stages=self.stages)
+        self.check()
         if self.graph not in skill_graph.KINDS:
             raise UnknownName("kind of skill graph", self.graph, skill_graph.KINDS)
-        self._controller((), (), averaged=False)
 
-    def ask(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> tuple[RunSpec, ...]:
-        first = skill_graph.graph_runs(problem, self.graph, controlled.FIRST)
-        needed = controlled.lacking(history, (*first, *controlled.baselines(problem, self.trials)))
-        if needed:
-            return needed
-        specs = self._controlled(problem, self.estimate(problem, history))
-        if needed := controlled.lacking(history, specs):
-            return needed
-        runs = controlled.results(history, specs, "controlled run")
-        stages = controlled.answered(problem, runs, self.stages).stages
-        return controlled.lacking(history, controlled.trial(problem, stages, self.trials))
+    def first_round(self, problem: Problem) -> tuple[RunSpec, ...]:
+        specs = skill_graph.graph_runs(problem, self.graph, FIRST_SEED)
+        return (*specs, *baseline_specs(problem, self.trials))
+
+    def controlled(self, problem: Problem, history: History) -> tuple[RunSpec, ...]:
+        graph = self.estimate(problem, history)
+        table = np.array(graph.edges) * importance(problem, graph.columns)
+        edges = tuple(tuple(map(float, row)) for row in table)
+        fewer = len(graph.columns) < len(problem.domains)
+        return self.seeded(problem, self.controller(graph.columns, edges, averaged=fewer))
 
     def remaining(self, problem: Problem) -> RemainingRuns:
         words = f"{self.seeds} runs that follow the skill graph and {self.trials} of the answer"
@@ -84,39 +82,27 @@ class SkillIt(Method):
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
-        graph = self.estimate(problem, history)
-        specs = self._controlled(problem, graph)
-        answer = controlled.answered(
-            problem, controlled.results(history, specs, "controlled run"), self.stages
-        )
-        found = paired_trial.conclude(self, problem, history, answer)
-        return dataclasses.replace(found, skills=graph)
+        found = conclude_trial(self, problem, history, self.answer(problem, history))
+        return dataclasses.replace(found, skills=self.estimate(problem, history))
 
     def estimate(self, problem: Problem, history: History) -> SkillGraph:
         """The skill graph that the history gives."""
-        targets = controlled.measurable(problem)
+        targets = followed_targets(problem)
         if self.graph != "single":
             own = tuple(f"domain/{name}" for name in problem.domains.names)
             targets = own if set(own) <= set(problem.targets) else targets
-        return skill_graph.estimate_graph(problem, history, self.graph, targets, controlled.FIRST)
+        return skill_graph.estimate_graph(problem, history, self.graph, targets, FIRST_SEED)
 
-    def _controlled(self, problem: Problem, graph: SkillGraph) -> tuple[RunSpec, ...]:
-        table = np.array(graph.edges) * importance(problem, graph.columns)
-        edges = tuple(tuple(map(float, row)) for row in table)
-        everything = len(graph.columns) >= len(problem.domains)
-        controller = self._controller(edges, graph.columns, averaged=not everything)
-        start = problem.domains.uniform
-        return tuple(
-            controlled.controlled(problem, controller, start, controlled.FIRST + seed)
-            for seed in range(self.seeds)
-        )
-
-    def _controller(
-        self, edges: tuple[tuple[float, ...], ...], evaluated: tuple[str, ...], *, averaged: bool
-    ) -> Controller:
-        return Controller(
+    def controller(
+        self,
+        targets: tuple[str, ...],
+        edges: tuple[tuple[float, ...], ...] = (),
+        *,
+        averaged: bool = False,
+    ) -> SkillItController:
+        return SkillItController(
             graph=edges,
-            evaluated=evaluated,
+            evaluated=targets,
             rate=self.rate,
             updates=self.updates,
             window=self.window,

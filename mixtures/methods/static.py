@@ -15,13 +15,24 @@ import numpy as np
 from cuvee.mixtures import ties
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError, UnknownName
-from cuvee.mixtures.inference import paired_trial
+from cuvee.mixtures.inference.paired_trial import (
+    BASELINES,
+    Answer,
+    baseline_specs,
+    conclude_trial,
+    missing_specs,
+    require_runs,
+    run_scores,
+    runs_of,
+    trial_specs,
+)
 from cuvee.mixtures.inference.weight_warnings import unit_warnings
-from cuvee.mixtures.methods import Method, controlled
+from cuvee.mixtures.methods import Method
+from cuvee.mixtures.methods.controlled import check_counts
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec, Stage, finished_runs
+from cuvee.mixtures.runs import History, RunSpec, Stage
 from cuvee.mixtures.simplex import temper
 
 KINDS = ("natural", "uniform", "temperature", "unimax")
@@ -48,7 +59,7 @@ class Static(Method):
     trials: int = 3
 
     def __post_init__(self) -> None:
-        controlled.check(seeds=2, trials=self.trials)
+        check_counts(seeds=2, trials=self.trials)
         if self.choose not in (*KINDS, "best"):
             raise UnknownName("choice of method 'static'", self.choose, (*KINDS, "best"))
         if not 0 <= self.temperature <= 1 or self.epochs <= 0:
@@ -61,7 +72,7 @@ class Static(Method):
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
         every = [spec for specs in self._specs(problem).values() for spec in specs]
-        return controlled.lacking(history, (*controlled.baselines(problem, self.trials), *every))
+        return missing_specs(history, (*baseline_specs(problem, self.trials), *every))
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
@@ -76,9 +87,9 @@ class Static(Method):
                 f"it is the best of {len(specs)} by the runs that its gains are measured on, "
                 "which flatters it a little; confirm it",
             )
-        answer = controlled.Answer(samples=weights[None], stages=stages, notes=notes)
-        others = {k: v for k, v in specs.items() if k not in controlled.BASELINES}
-        found = paired_trial.conclude(self, problem, history, answer, others)
+        answer = Answer(samples=weights[None], stages=stages, notes=notes)
+        others = {k: v for k, v in specs.items() if k not in BASELINES}
+        found = conclude_trial(self, problem, history, answer, others)
         kept = tuple(w for w in found.warnings if not w.startswith("one answer only"))
         return dataclasses.replace(found, warnings=kept)
 
@@ -92,7 +103,7 @@ class Static(Method):
             "unimax": unimax(problem.domains, problem.full_tokens, self.epochs),
         }
         return {
-            name: controlled.trial(
+            name: trial_specs(
                 problem, (Stage(tuple(map(float, _feasible(problem, w)))),), self.trials
             )
             for name, w in mixtures.items()
@@ -101,18 +112,14 @@ class Static(Method):
     def _best(
         self, problem: Problem, history: History, specs: dict[str, tuple[RunSpec, ...]]
     ) -> str:
-        known = {run.spec.fingerprint: run for run in finished_runs(history)}
-        natural = controlled.results(
-            history, controlled.baselines(problem, self.trials)[: self.trials], "natural run"
-        )
-        form = problem.objective.shape(
-            problem.targets, paired_trial.scores(natural, problem).mean(axis=0)
-        )
-        means = {}
-        for name, wanted in specs.items():
-            runs = [known[s.fingerprint] for s in wanted if s.fingerprint in known]
-            if runs:
-                means[name] = float(form.level(paired_trial.scores(runs, problem)).mean())
+        first = baseline_specs(problem, self.trials)[: self.trials]
+        natural = run_scores(require_runs(history, first, "natural run"), problem)
+        form = problem.objective.shape(problem.targets, natural.mean(axis=0))
+        means = {
+            name: float(form.level(run_scores(runs, problem)).mean())
+            for name, wanted in specs.items()
+            if (runs := runs_of(history, wanted))
+        }
         return list(means)[ties.lowest(np.array(list(means.values())))]
 
 

@@ -19,6 +19,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics, outliers
 from cuvee.mixtures.inference import recommend as choice
+from cuvee.mixtures.inference.dataset import natural_rows
 from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
 from cuvee.mixtures.inference.optimum import (
@@ -28,7 +29,6 @@ from cuvee.mixtures.inference.optimum import (
     search_refits,
 )
 from cuvee.mixtures.laws import Law
-from cuvee.mixtures.methods import swarm
 from cuvee.mixtures.multiscale import backtest
 from cuvee.mixtures.multiscale import steps as rungs
 from cuvee.mixtures.multiscale.backtest import BackTest
@@ -168,7 +168,7 @@ def scale_data(problem: Problem, history: History, steps: tuple[LadderStep, ...]
     runs, names = rungs.scaling_runs(problem, history, steps), problem.objective.targets
     narrow = rungs.scaling_runs(replace(problem, targets=names), history, steps)
     top, ends = runs.sizes[-1], narrow.ends
-    rows = [i for i in swarm.natural_row(problem, ends.W) if ends.parameters[i] == top]
+    rows = [i for i in natural_rows(problem, ends.W) if ends.parameters[i] == top]
     reference = ends.Y[rows].mean(axis=0) if rows else ends.Y.mean(axis=0)
     largest = (int(top), int(runs.tokens[runs.parameters == top].max()))
     return ScaleData(

@@ -39,7 +39,7 @@ def two_stages(main: Array, tail: Array, switch: float) -> tuple[Stage, ...]:
 
 
 def is_candidate(problem: Problem, spec: RunSpec) -> bool:
-    """Whether a run is a candidate of a problem: two stages, and else as `swarm.belongs`."""
+    """Whether a run is a candidate of a problem: two stages, and else as `dataset.is_evidence`."""
     if len(spec.stages) != 2 or spec.controller or spec.domains != problem.domains.names:
         return False
     return spec == problem.staged(spec.stages, spec.seed)

@@ -44,10 +44,10 @@ def test_doremi_goes_on_from_its_answer_until_no_share_moves():
     found, history = search(method, TASK, WORLD, 0)
     controlled = [run for run in history if run.spec.controller]
     assert len(controlled) == 6
-    answer = np.mean([moving.stretches(run, 1)[0] for run in controlled[:2]], axis=0)
+    answer = np.mean([moving.mean_weights(run, 1)[0] for run in controlled[:2]], axis=0)
     reference = next(run for run in history if run.spec.fingerprint == controlled[2].spec.reference)
     assert reference.spec.weights == pytest.approx(answer) and reference.spec.seed == 0
-    last = np.mean([moving.stretches(run, 1)[0] for run in controlled[4:]], axis=0)
+    last = np.mean([moving.mean_weights(run, 1)[0] for run in controlled[4:]], axis=0)
     assert found.weights == pytest.approx(last)
     assert found.verdict.startswith("weak") and "no convergence" in found.warnings[0]
     _, short = search(dataclasses.replace(method, tolerance=1.0), TASK, WORLD, 0)
@@ -173,8 +173,8 @@ def test_skill_it_follows_the_objective():
 def test_what_is_followed_while_training_is_held_out_text():
     names = ("domain/a", "domain/b", "task/x")
     task = dataclasses.replace(TASK, targets=names, objective=WeightedMean({"task/x": 1.0}))
-    assert moving.measurable(task) == ("domain/a", "domain/b")
+    assert moving.followed_targets(task) == ("domain/a", "domain/b")
     both = WeightedMean({"task/x": 1.0, "domain/b": 1.0})
-    assert moving.measurable(dataclasses.replace(task, objective=both)) == ("domain/b",)
+    assert moving.followed_targets(dataclasses.replace(task, objective=both)) == ("domain/b",)
     with pytest.raises(RecipeError, match="the study measures tasks only"):
-        moving.measurable(dataclasses.replace(task, targets=("task/x",)))
+        moving.followed_targets(dataclasses.replace(task, targets=("task/x",)))

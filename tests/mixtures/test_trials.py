@@ -9,10 +9,11 @@ from cuvee.mixtures import simplex, worlds
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import EvidenceError, RecipeError, UnknownName
-from cuvee.mixtures.inference.paired_trial import student
+from cuvee.mixtures.inference.paired_trial import student_interval
 from cuvee.mixtures.inference.weight_warnings import convert_shares, unit_warnings, weight_warnings
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.methods import controlled
+from cuvee.mixtures.methods.aioli import Aioli
 from cuvee.mixtures.methods.doremi import DoReMi
 from cuvee.mixtures.methods.odm import Odm
 from cuvee.mixtures.methods.static import Static, unimax
@@ -33,17 +34,18 @@ def domain_set(bytes_per_token=(4, 4, 4, 4, 4), documents=(1, 1, 1, 1, 1)):
 
 
 def controlled_run(trajectory, tokens=100):
-    spec = controlled.controlled(TASK, build("controller", "exp3"), TASK.domains.uniform, 0)
+    spec = Aioli().seeded(TASK, build("controller", "exp3"))[0]
     return RunResult(spec, {}, trajectory=trajectory, tokens=(tokens, 0, 0, 0))
 
 
 def test_a_trajectory_is_averaged_over_tokens():
     """Not over its points: 10 tokens at one corner, 90 at another; in two stages 10 + 40 and 50."""
     run = controlled_run(((0, (1.0, 0.0, 0.0, 0.0)), (10, (0.0, 1.0, 0.0, 0.0))))
-    assert controlled.stretches(run, 1)[0] == pytest.approx([0.1, 0.9, 0, 0])
-    assert controlled.stretches(run, 2) == pytest.approx(np.array([[0.2, 0.8, 0, 0], [0, 1, 0, 0]]))
+    assert controlled.mean_weights(run, 1)[0] == pytest.approx([0.1, 0.9, 0, 0])
+    halves = np.array([[0.2, 0.8, 0, 0], [0, 1, 0, 0]])
+    assert controlled.mean_weights(run, 2) == pytest.approx(halves)
     with pytest.raises(EvidenceError, match="no trajectory"):
-        controlled.stretches(controlled_run(()), 1)
+        controlled.mean_weights(controlled_run(()), 1)
 
 
 def test_an_answer_in_stages_is_tried_in_stages():
@@ -93,9 +95,9 @@ def test_gains_are_paired_by_seed():
 
 def test_students_interval_by_hand():
     """t(0.95, 2) = 2.919986; the mean of 1, 2, 3 has a standard error of 1 / sqrt(3)."""
-    found = student(np.array([1.0, 2.0, 3.0]))
+    found = student_interval(np.array([1.0, 2.0, 3.0]))
     assert found.mean == 2.0 and found.high == pytest.approx(2 + 2.919986 / 3**0.5)
-    assert student(np.array([4.0])).low == 4.0
+    assert student_interval(np.array([4.0])).low == 4.0
 
 
 def test_alarms_by_hand():
