@@ -187,8 +187,10 @@ def test_deployments_of_earlier_versions_are_pointed_at_this_one(tmp_path, monke
     moved; and ones that lose their parameters by being renewed, or are not ours."""
     from prefect.client.orchestration import get_client
 
+    from cuvee.flows.execution.prefect_session import prefect_session
+
     text = tiny_study.recipe(tmp_path, schedule="{cron: 0 5 * * 2}")
-    with PrefectApi(tmp_path / "api").session() as url:
+    with prefect_session(PrefectApi(tmp_path / "api")) as url:
         monkeypatch.setenv("PREFECT_API_URL", url)
         ids = {}
         for name, entrypoint, tags in (

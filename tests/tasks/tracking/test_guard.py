@@ -102,8 +102,10 @@ def test_our_own_clients_are_let_in_and_the_secret_stands_in_no_command_line(api
     from prefect import flow
     from prefect.events.worker import EventsWorker
 
+    from cuvee.flows.execution.prefect_session import prefect_session
+
     EventsWorker._instances.clear()  # that of an earlier file sends to that file's API
-    with api.session():
+    with prefect_session(api):
         assert flow(lambda: 41 + 1, name="guarded", persist_result=False)() == 42
         for worker in tuple(EventsWorker._instances.values()):
             worker.wait_until_empty()
