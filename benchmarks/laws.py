@@ -250,7 +250,7 @@ def regret(name: str, rows: int, seed: int, sd: float = 0.01) -> float:
         fitted = build("law", name).fit(W, Y, np.full(3, sd), np.random.default_rng(seed))
         scores = fitted.predict(draws).mean
     value = problem.objective.value(scores, problem.targets, Y.mean(axis=0))
-    return float(worlds.regret(world, problem, draws[value.argmin()]))
+    return float(world.regret(problem, draws[value.argmin()]))
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def limited(world: Any, kind: str) -> Problem:
     """The world's problem under limits that its optimum breaks."""
     problem = worlds.problem(world)
     names = problem.domains.names
-    order = np.argsort(-worlds.optimum(world, problem), kind="stable")
+    order = np.argsort(-world.optimum(problem), kind="stable")
     if kind == "group":
         worst = (names[order[-1]], names[order[-2]])
         limits = constrain(
@@ -210,7 +210,7 @@ def under_limits(kind: str, rows: int, draws: int) -> dict[str, dict[str, Any]]:
             if not problem.constraints.satisfied(given.weights):
                 raise SystemExit(f"{name} under {kind} breaks a constraint in draw {draw}")
             level, excess = truly(world, problem, given.weights)
-            best, _ = truly(world, problem, worlds.optimum(world, problem))
+            best, _ = truly(world, problem, world.optimum(problem))
             regrets.append(level - best)
             over.append(excess)
         found[name] = figures(regrets) | {

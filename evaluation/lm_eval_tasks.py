@@ -12,7 +12,6 @@ this size generate nothing that an exact match would reward.
 """
 
 import contextlib
-import difflib
 import functools
 import hashlib
 import io
@@ -38,7 +37,7 @@ from cuvee.evaluation.likelihood import AnswerRow
 from cuvee.evaluation.metrics import item_answer, item_metric
 from cuvee.evaluation.requests import Item, RequestEncoder, TaskRequests, split_context
 from cuvee.evaluation.suites import OFFLINE, SUITES, TASKS, Suite, short_name
-from cuvee.mixtures.errors import CuveeError, DataError, UnknownName
+from cuvee.mixtures.errors import CuveeError, DataError, UnknownName, closest_name
 
 _built: dict[tuple[str, str, int, int], "tuple[TaskRequests, ...]"] = {}
 KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
@@ -217,8 +216,8 @@ def _load(suite: Suite, name: str) -> list[Any]:
         else:
             manager = _manager()
             if name not in manager.all_tasks:
-                close = difflib.get_close_matches(name, [*OFFLINE, *manager.all_tasks], 1, 0.5)
-                raise UnknownName("task", name, close or [*SUITES, *OFFLINE])
+                close = closest_name(name, [*OFFLINE, *manager.all_tasks])
+                raise UnknownName("task", name, [close] if close else [*SUITES, *OFFLINE])
             tasks = list(manager.load([name])["tasks"].values())
     for task in tasks:
         for method in ("doc_to_choice", "doc_to_target", "doc_to_text"):

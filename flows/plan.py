@@ -212,9 +212,7 @@ def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
     weights = np.stack([spec.weights for spec in specs])
     domains = problem.domains
     low, high = problem.constraints.bounds
-    table = Table(
-        title=f"Design: {len(specs)} runs, {int(simplex.group_rows(weights).max()) + 1} mixtures"
-    )
+    table = Table(title=f"Design: {len(specs)} runs, {simplex.count_mixtures(weights)} mixtures")
     table.add_column("domain", no_wrap=True)
     headings = ("tokens", "natural", "design", "allowed", "epochs, proxy", "epochs, full")
     for heading in headings:

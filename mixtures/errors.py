@@ -48,15 +48,20 @@ class UnknownName(RecipeError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         name, names = name[:LONGEST_NAME], sorted(known, key=_order)
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        close = closest_name(name, names)
         size = _order(name)[0]
         sizes = names and size > 0 and all(_order(other)[0] > 0 for other in names)
         if sizes:  # 300k is no misspelt 30M
-            close = [min(names, key=lambda other: abs(math.log(size / _order(other)[0])))]
-        hint = f"did you mean {close[0]!r}?" if close else ""
+            close = min(names, key=lambda other: abs(math.log(size / _order(other)[0])))
+        hint = f"did you mean {close!r}?" if close else ""
         if sizes or not close:
             hint = f"{hint} known: {', '.join(names) or 'none'}".strip()
         super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+
+def closest_name(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The known name that was perhaps meant, at least as similar as the cutoff; else empty."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), "")
 
 
 def _order(name: str) -> tuple[float, str]:

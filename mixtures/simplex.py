@@ -19,6 +19,8 @@ from cuvee.mixtures.errors import ConstraintError
 TOLERANCE = 1e-6  # of a sum of shares: far below any share that a trainer can realise
 SAME = 1e-6  # in every share; rows that lie this near to one mixture are runs of it
 STEP = 2 * SAME * (1 + 1e-9)  # between two rows of one mixture
+ZERO = 1e-9  # shares below it are a solver's rounding
+TINY = 1e-300  # in place of 0 in a logarithm
 
 
 def check_mixture(weights: ArrayLike, names: Sequence[str] | None = None) -> Array:
@@ -92,6 +94,21 @@ def canonical_rows(W: ArrayLike) -> Array:
     return np.asarray(rows[np.unique(member, return_index=True)[1]][member], dtype=np.float64)
 
 
+def count_mixtures(W: ArrayLike) -> int:
+    """How many mixtures the rows (N, K) are of; N is at least 1."""
+    return int(group_rows(W).max()) + 1
+
+
+def group_means(values: Array, member: NDArray[np.int64]) -> Array:
+    """The mean (G, ...) of the values (N, ...) of each group, by numbers as `group_rows` gives."""
+    return np.array([values[member == g].mean(axis=0) for g in range(int(member.max()) + 1)])
+
+
+def without_rounding(weights: Array) -> Array:
+    """Shares (..., K) in which what a solver's rounding left above 0 is 0."""
+    return normalized(np.where(weights > ZERO, weights, 0.0))
+
+
 def normalized(values: ArrayLike) -> Array:
     """Non-negative values divided by their sum, along the last axis."""
     v = np.asarray(values, dtype=np.float64)
@@ -134,13 +151,21 @@ def temper(weights: ArrayLike, temperature: float) -> Array:
     return normalized(np.reshape(powered, w.shape))
 
 
-def kl(p: ArrayLike, q: ArrayLike) -> float:
-    """Kullback-Leibler divergence KL(p || q) in nats; infinite where p has mass and q none."""
-    p_, q_ = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
-    support = p_ > 0
-    if np.any(q_[support] <= 0):
-        return float("inf")
-    return float(np.sum(p_[support] * np.log(p_[support] / q_[support])))
+def kl(W: ArrayLike, prior: ArrayLike) -> Array:
+    """Kullback-Leibler divergence KL(w || prior) in nats of mixtures (..., K), shape (...).
+
+    Infinite where w has mass and the prior none.
+    """
+    w, q = np.asarray(W, dtype=np.float64), np.asarray(prior, dtype=np.float64)
+    ratio = np.where(w > 0, w, 1.0) / np.where(q > 0, q, 1.0)
+    terms = np.where(w > 0, w * np.log(ratio), 0.0)
+    return np.asarray(np.where((w > 0) & (q <= 0), np.inf, terms).sum(axis=-1))
+
+
+def kl_slope(w: Array, prior: Array) -> Array:
+    """The gradient (K,) of `kl`, finite for solvers where w or the prior is 0."""
+    logs = np.log(np.maximum(w, TINY) / np.maximum(prior, TINY))
+    return np.asarray(np.maximum(logs, -50.0) + 1.0, dtype=np.float64)
 
 
 def entropy(weights: ArrayLike) -> float:

@@ -6,7 +6,6 @@ the text has been tokenized. Studies from tables know their domains from the tab
 in a moment: they are left to `flows.refit`.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Group, constrain
 from cuvee.mixtures.constraints.kept_ratios import keep_ratios
 from cuvee.mixtures.domains import Domain, DomainSet
-from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName
+from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName, closest_name
 from cuvee.proxies import ladder
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def _suite(recipe: "Recipe") -> Iterator[str]:
     part = recipe.evaluation
     if part.suite and part.suite not in suites.SUITES and part.suite not in suites.OFFLINE:
         none = part.suite.lower() in ("none", "no", "off", "false", "nothing")
-        if none or difflib.get_close_matches(part.suite.lower(), suites.SUITES, 1, 0.6):
+        if none or closest_name(part.suite.lower(), suites.SUITES, cutoff=0.6):
             known = ", ".join(suites.SUITES)
             yield f"unknown suite {part.suite!r}; suites: {known}; `suite: null` for none"
     own = {name: Path() for name in part.custom}

@@ -1,7 +1,6 @@
 """What a schema refused of a person's values: where, what was found and what to write instead."""
 
 import dataclasses
-import difflib
 import reprlib
 import types
 import typing
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Union
 from pydantic import BaseModel, ValidationError
 
 from cuvee.mixtures import registry
-from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.errors import RecipeError, closest_name
 from cuvee.mixtures.units import whole_number
 
 SHOWN = 6  # mistakes that one message names
@@ -126,8 +125,8 @@ def _wanted(item: Mapping[str, Any], kind: Any, root: type[BaseModel]) -> str:
         quoted = f": write it in quotes, '{given}'" if isinstance(given, int | float) else ""
         return f"must be text{quoted}"
     if what == "literal":
-        close = difflib.get_close_matches(str(given), typing.get_args(_plain(kind)), n=1)
-        return f"must be {limits['expected']}" + (f", did you mean {close[0]!r}?" if close else "")
+        close = closest_name(str(given), typing.get_args(_plain(kind)), cutoff=0.6)
+        return f"must be {limits['expected']}" + (f", did you mean {close!r}?" if close else "")
     if what == "model":
         return f"must be a mapping with the fields {', '.join(_plain(kind).model_fields)}"
     if what in ("missing", "too") and typing.get_origin(_plain(kind)) is not list:
@@ -144,8 +143,8 @@ def _suggest(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     if 1 <= len(elsewhere) <= 2:
         return f"; it belongs {' or '.join(f'into {p!r}' if p else 'higher up' for p in elsewhere)}"
     known = list(kind.model_fields)
-    close = difflib.get_close_matches(name[:LONGEST], known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    close = closest_name(name[:LONGEST], known)
+    return f", did you mean {close!r}?" if close else f"; known: {', '.join(known)}"
 
 
 def _fields(root: type[BaseModel], place: str = "") -> Iterator[tuple[str, list[str]]]:

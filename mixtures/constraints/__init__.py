@@ -114,10 +114,7 @@ class Constraints:
 
     def divergence(self, weights: Array) -> Array:
         """KL(w || prior) in nats of mixtures (..., K), shape (...)."""
-        w, prior = np.asarray(weights, dtype=np.float64), np.asarray(self.prior)
-        ratio = np.where(w > 0, w, 1.0) / np.where(prior > 0, prior, 1.0)
-        terms = np.where(w > 0, w * np.log(ratio), 0.0)
-        return np.asarray(np.where((w > 0) & (prior <= 0), np.inf, terms).sum(axis=-1))
+        return simplex.kl(weights, self.prior)
 
     def nearest_to_prior(self) -> Array:
         """The mixture within the limits that has the least KL to the prior, shape (K,).

@@ -127,17 +127,22 @@ def pull_inside(points: Array, shape: Region, rng: np.random.Generator) -> Array
     A point outside lands at a random depth between the limit and the centre, of which the volume
     is uniform (`u ** (1 / R)`).
     """
+    direction, times = _towards(points, shape)
+    reach = np.minimum(times, _reach_in_ball(direction, shape, np.minimum(times, 1.0)))
+    depth = rng.random(len(points)) ** (1.0 / max(shape.basis.shape[1], 1))
+    step = np.where(reach >= 1.0, 1.0, reach * depth * (1.0 - EDGE))
+    moved = np.clip(shape.center + step[:, None] * direction, 0.0, None)
+    return np.asarray(moved / moved.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def _towards(points: Array, shape: Region) -> tuple[Array, Array]:
+    """Directions (n, K) from the centre to points, and how far (n,) along each the limits lie."""
     direction = (points - shape.center) @ shape.basis @ shape.basis.T
     rows, bounds = _inequalities(shape.constraints)
     slack = np.maximum(bounds - rows @ shape.center, 0.0)
     speed = direction @ rows.T
     times = np.where(speed > 1e-12, slack / np.where(speed > 1e-12, speed, 1.0), np.inf)
-    reach = times.min(axis=1)
-    reach = np.minimum(reach, _reach_in_ball(direction, shape, np.minimum(reach, 1.0)))
-    depth = rng.random(len(points)) ** (1.0 / max(shape.basis.shape[1], 1))
-    step = np.where(reach >= 1.0, 1.0, reach * depth * (1.0 - EDGE))
-    moved = np.clip(shape.center + step[:, None] * direction, 0.0, None)
-    return np.asarray(moved / moved.sum(axis=1, keepdims=True), dtype=np.float64)
+    return direction, times.min(axis=1)
 
 
 def _reach_in_ball(direction: Array, shape: Region, most: Array) -> Array:
@@ -242,12 +247,8 @@ def clamp_inside(points: Array, shape: Region) -> Array:
 
     For a solver's answers, which leave the set by rounding alone.
     """
-    direction = (points - shape.center) @ shape.basis @ shape.basis.T
-    rows, bounds = _inequalities(shape.constraints)
-    slack = np.maximum(bounds - rows @ shape.center, 0.0)
-    speed = direction @ rows.T
-    times = np.where(speed > 1e-12, slack / np.where(speed > 1e-12, speed, 1.0), np.inf)
-    reach = np.minimum(times.min(axis=1), 1.0)
+    direction, times = _towards(points, shape)
+    reach = np.minimum(times, 1.0)
     reach = np.minimum(reach, _reach_in_ball(direction, shape, reach))
     moved = np.clip(shape.center + reach[:, None] * direction, 0.0, None)
     return np.asarray(moved / moved.sum(axis=1, keepdims=True), dtype=np.float64)

@@ -4,6 +4,8 @@ The three questions that constraints and designs put to scipy's solvers, as func
 arrays: `rows w <= bounds` on the simplex of K domains.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp, minimize
 
@@ -33,20 +35,14 @@ def least_kl(prior: Array, rows: Array, bounds: Array) -> Array:
     safe = np.where(inside, prior, 1.0)
 
     def divergence(w: Array) -> tuple[float, Array]:
-        logs = np.log(np.maximum(w, 1e-300) / safe)
-        return float(np.sum(np.where(w > 0, w * logs, 0.0))), np.maximum(logs, -50.0) + 1.0
+        return float(simplex.kl(w, safe)), simplex.kl_slope(w, safe)
 
-    conditions = [{"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}]
-    if len(rows):
-        conditions.append(
-            {"type": "ineq", "fun": lambda w: bounds - rows @ w, "jac": lambda w: -rows}
-        )
     result = minimize(
         divergence,
         prior,
         jac=True,
         bounds=[(0.0, float(ok)) for ok in inside],
-        constraints=conditions,
+        constraints=_conditions(rows, bounds),
         method="SLSQP",
         options={"maxiter": 500, "ftol": 1e-12},
     )
@@ -71,15 +67,14 @@ def nearest_point(
         ball: prior (K,) and the most KL to it in nats, or None.
     """
     prior, most_kl = ball
-    conditions = [{"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}]
-    if bounds.size:
-        conditions.append(
-            {"type": "ineq", "fun": lambda w: bounds - rows @ w, "jac": lambda w: -rows}
-        )
+    conditions = _conditions(rows, bounds)
     if most_kl is not None:
-        conditions.append(
-            {"type": "ineq", "fun": lambda w: most_kl - simplex.kl(np.maximum(w, 0), prior)}
-        )
+
+        def left(w: Array) -> Array:
+            w = np.maximum(w, 0.0)
+            return most_kl - simplex.kl(w[w > 0], prior[w > 0])
+
+        conditions.append({"type": "ineq", "fun": left})
     result = minimize(
         lambda w: 0.5 * float(np.sum((w - target) ** 2)),
         simplex.project_simplex(np.clip(target, 0, ceiling)) if ceiling.any() else target,
@@ -90,3 +85,13 @@ def nearest_point(
         options={"maxiter": 500, "ftol": 1e-14},
     )
     return simplex.normalized(np.clip(result.x, 0.0, None))
+
+
+def _conditions(rows: Array, bounds: Array) -> list[dict[str, Any]]:
+    """A mixture within `rows w <= bounds`, as SLSQP takes it."""
+    found: list[dict[str, Any]] = [
+        {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
+    ]
+    if len(rows):
+        found.append({"type": "ineq", "fun": lambda w: bounds - rows @ w, "jac": lambda w: -rows})
+    return found

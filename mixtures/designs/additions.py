@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from cuvee.mixtures.constraints import Constraints
-from cuvee.mixtures.designs import Design
-from cuvee.mixtures.designs.distinct import first_rows
+from cuvee.mixtures.designs import Design, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.registry import build, register

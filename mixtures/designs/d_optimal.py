@@ -15,8 +15,7 @@ import numpy as np
 
 from cuvee.mixtures import ties
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs import Design
-from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
+from cuvee.mixtures.designs import Design, distinct_rows, first_rows
 from cuvee.mixtures.designs.vertices import vertex
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError

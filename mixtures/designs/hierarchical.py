@@ -13,9 +13,8 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs import Design
+from cuvee.mixtures.designs import Design, distinct_rows, first_rows
 from cuvee.mixtures.designs.dirichlet import draw_dirichlet, round_shares, strength_grid
-from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import register

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.constraints import Constraints
-from cuvee.mixtures.designs import Design
-from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
+from cuvee.mixtures.designs import Design, distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError
 from cuvee.mixtures.registry import register

@@ -13,8 +13,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints, Limit
-from cuvee.mixtures.designs import Design
-from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
+from cuvee.mixtures.designs import Design, distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, Domain, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.registry import build, register

@@ -14,8 +14,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from cuvee.mixtures.constraints import Constraints, feasible
-from cuvee.mixtures.designs import Design
-from cuvee.mixtures.designs.distinct import distinct_rows, first_rows
+from cuvee.mixtures.designs import Design, distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.registry import register
 

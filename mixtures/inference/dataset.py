@@ -177,9 +177,8 @@ def _name(law: Any) -> str:
 def best_observed(problem: Problem, found: Dataset) -> Array:
     """The feasible mixture (K,) with the lowest observed objective, averaged over its seeds."""
     membership = simplex.group_rows(found.sample.W)
-    count = int(membership.max()) + 1
-    W = np.array([found.sample.W[membership == g][0] for g in range(count)])
-    Y = np.array([found.sample.Y[membership == g].mean(axis=0) for g in range(count)])
+    W = found.sample.W[np.unique(membership, return_index=True)[1]]
+    Y = simplex.group_means(found.sample.Y, membership)
     value = np.where(problem.constraints.satisfied(W), found.form.value(Y), np.inf)
     best = ties.lowest(value if np.isfinite(value).any() else found.form.level(Y))
     return np.asarray(W[best] / W[best].sum(), dtype=np.float64)

@@ -202,9 +202,8 @@ def noise_floor(W: Array, Y: Array, targets: Sequence[str], form: Shape) -> tupl
     seeds, degrees = pooled_deviation(values, membership)
     if degrees == 0:
         return ()
-    count = int(membership.max()) + 1
-    means = np.array([values[membership == g].mean(axis=0) for g in range(count)])
-    spread = means.std(axis=0, ddof=1) if count > 1 else np.zeros(values.shape[1])
+    means = simplex.group_means(values, membership)
+    spread = means.std(axis=0, ddof=1) if len(means) > 1 else np.zeros(values.shape[1])
     names = (*targets, "objective")
     return tuple(
         Noise(name, float(seeds[m]), float(spread[m]), degrees) for m, name in enumerate(names)

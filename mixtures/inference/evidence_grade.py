@@ -119,7 +119,7 @@ def _law(draft: Recommendation) -> tuple[str, ...]:
 
 
 def _rows(draft: Recommendation, W: Array) -> tuple[str, ...]:
-    distinct = int(simplex.group_rows(W).max()) + 1
+    distinct = simplex.count_mixtures(W)
     needed = MIXTURES * len(draft.domains)
     if distinct >= needed:
         return ()

@@ -6,17 +6,21 @@ in pairs, refit by refit; intervals on targets are for one new run.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.inference.diagnostics import REACH, Reach
 from cuvee.mixtures.laws import FittedLaw
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate
+from cuvee.mixtures.runs import Stage
 from cuvee.mixtures.searches import Search, score
 
+NAMES = ("recommended", "natural", "uniform", "best observed")  # of the mixtures compared
 BEYOND = "the law predicts scores that no run comes near"
 
 
@@ -123,16 +127,35 @@ def refit_interval(mean: float, values: Array) -> Estimate:
     return Estimate(float(mean), float(min(low, mean)), float(max(high, mean)))
 
 
-def baseline_gains(names: tuple[str, ...], chosen: Optimum) -> tuple[tuple[str, Estimate], ...]:
-    """Predicted gain over each baseline, with the interval of the refits' paired differences."""
+def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, reach: Reach) -> dict[str, Any]:
+    """The fields of a recommendation that follow from the optimum.
+
+    Gains have the interval of the refits' paired differences.
+
+    Args:
+        problem: what is asked.
+        chosen: the optimum.
+        law: fitted to all targets.
+        reach: what the scores of all targets can be.
+    """
+    weights = simplex.without_rounding(chosen.weights)
+    pairs = zip(weights, chosen.refit_weights.T, strict=True)
+    shares = [refit_interval(weight, refits) for weight, refits in pairs]
     over = chosen.levels - chosen.levels[0]
     refits = chosen.refit_levels - chosen.refit_levels[:, :1]
-    return tuple((names[p], refit_interval(over[p], refits[:, p])) for p in range(1, len(names)))
+    return {
+        "stages": (Stage(tuple(map(float, weights))),),
+        "intervals": tuple((share.low, share.high) for share in shares),
+        "candidates": _candidates(chosen, law, reach),
+        "gains": tuple(
+            (name, refit_interval(over[p], refits[:, p])) for p, name in enumerate(NAMES) if p
+        ),
+        "active": problem.constraints.active(weights),
+        "epochs": tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
+    }
 
 
-def predict_candidates(
-    names: tuple[str, ...], chosen: Optimum, fitted: FittedLaw, reach: Reach
-) -> tuple[Candidate, ...]:
+def _candidates(chosen: Optimum, fitted: FittedLaw, reach: Reach) -> tuple[Candidate, ...]:
     """The mixtures compared, with intervals: of the objective by refits, of targets by the law.
 
     Both lie within what the targets' scores can be.
@@ -149,5 +172,5 @@ def predict_candidates(
                 Estimate(*map(float, ends)) for ends in zip(mean[p], low[p], high[p], strict=True)
             ),
         )
-        for p, name in enumerate(names)
+        for p, name in enumerate(NAMES)
     )

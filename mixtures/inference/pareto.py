@@ -49,7 +49,7 @@ class Distant:
 
 def divergence(W: Array, natural: Array) -> Array:
     """KL(w || natural) in nats of mixtures W (n, K), shape (n,)."""
-    return np.array([simplex.kl(w, natural) for w in W], dtype=np.float64)
+    return np.array([simplex.kl(w[w > 0], natural[w > 0]) for w in W], dtype=np.float64)
 
 
 def report_front(

@@ -21,19 +21,12 @@ from cuvee.mixtures.inference.dataset import (
     gather_runs,
 )
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
-from cuvee.mixtures.inference.optimum import (
-    Optimum,
-    baseline_gains,
-    predict_candidates,
-    refit_interval,
-    search_law,
-    search_refits,
-)
+from cuvee.mixtures.inference.optimum import NAMES, Optimum, answer_of, search_law, search_refits
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import describe
-from cuvee.mixtures.runs import Failed, History, Stage, canonical_json
+from cuvee.mixtures.runs import Failed, History, canonical_json
 from cuvee.mixtures.searches import Search, score
 
 FAST_REFITS, SLOW_REFITS = 50, 10
@@ -120,26 +113,14 @@ def draft_answer(
         laws[best], search, found, baselines, refits=method.refits, rng=choose_rng
     )
     fitted = found.sample.fit(laws[best], np.arange(len(found.sample.W)), fit_rng)
-    names = ("recommended", "natural", "uniform", "best observed")
     noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.form)
-    weights = _clean(chosen.weights)
     failed = sum(isinstance(run, Failed) for run in history)
     return Recommendation(
         domains=problem.domains.names,
         targets=problem.targets,
-        stages=(Stage(tuple(map(float, weights))),),
-        intervals=tuple(
-            (e.low, e.high)
-            for e in (
-                refit_interval(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights))
-            )
-        ),
-        candidates=predict_candidates(names, chosen, fitted, found.sample.reach),
-        gains=baseline_gains(names, chosen),
+        **answer_of(problem, chosen, fitted, found.sample.reach),
         laws=tried,
         noise=noise,
-        active=problem.constraints.active(weights),
-        epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
         evidence=found.fingerprints,
         failed=failed,
         warnings=(*chosen.cut, *refused, *outliers.outlier_warnings(found.runs, problem.targets)),
@@ -148,7 +129,7 @@ def draft_answer(
             laws[best],
             problem,
             found.sample,
-            tuple(zip(names, chosen.points, strict=True)),
+            tuple(zip(NAMES, chosen.points, strict=True)),
             front_rng,
         ),
         surface=surface.law_surface(fitted, problem.constraints, chosen.points, surface_rng),
@@ -177,9 +158,4 @@ def pick_shares(
     fit_rng, _, search_rng = choose_rng.spawn(3)
     fitted = found.narrow.fit(laws[best], np.arange(len(found.narrow.W)), fit_rng)
     weights, _ = search_law(fitted, search, found.problem, int(search_rng.integers(2**31)))
-    return _clean(weights)
-
-
-def _clean(weights: Array) -> Array:
-    """Shares without a solver's rounding."""
-    return simplex.normalized(np.where(weights > 1e-9, weights, 0.0))
+    return simplex.without_rounding(weights)

@@ -37,10 +37,11 @@ def width_factor(residuals: Array, sd: Array) -> Array:
     return np.asarray(np.maximum(ratios / NORMAL_90, 1e-12), dtype=np.float64)
 
 
-def random_folds(rows: int, count: int, rng: np.random.Generator) -> tuple[Rows, ...]:
-    """Rows dealt at random to `count` folds of nearly equal size, as arrays of positions."""
+def random_folds(rows: int, count: int, rng: np.random.Generator) -> tuple[tuple[Rows, Rows], ...]:
+    """(kept, held out) positions of rows dealt at random to folds of nearly equal size."""
     order = rng.permutation(rows)
-    return tuple(np.sort(order[i::count]) for i in range(min(count, rows)))
+    folds = [np.sort(order[i::count]) for i in range(min(count, rows))]
+    return tuple((np.setdiff1d(np.arange(rows), fold), fold) for fold in folds)
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,7 @@ def fold_width(
     """
     refit, rng = refit_rng
     residuals, sd = np.empty_like(y), np.empty_like(y)
-    for fold in random_folds(y.shape[1], count, rng):
-        kept = np.setdiff1d(np.arange(y.shape[1]), fold)
+    for kept, fold in random_folds(y.shape[1], count, rng):
         mean, variance = refit(kept, fold)
         residuals[:, fold] = y[:, fold] - mean
         sd[:, fold] = np.sqrt(variance)

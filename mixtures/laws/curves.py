@@ -104,8 +104,7 @@ def _refitted(
     """(M, N) residuals of runs under fits without them, by cross-validation."""
     y, v = y_v
     residuals = np.empty_like(y)
-    for fold in calibration.random_folds(len(W), FOLDS, rng):
-        kept = np.setdiff1d(np.arange(len(W)), fold)
+    for kept, fold in calibration.random_folds(len(W), FOLDS, rng):
         part = solve_form(form, W[kept], y[:, kept], v[:, kept], start=start)
         residuals[:, fold] = y[:, fold] - form.curve(part.p, W[fold])[0]
     return residuals

@@ -84,8 +84,7 @@ class LightGBM(Law):
         data = observe("lightgbm", self.rows(np.shape(W)[1]), W, Y, noise)
         seed = int(rng.integers(2**31 - 1))
         held_out = np.empty_like(data.Y)
-        for fold in calibration.random_folds(len(data.W), self.folds, rng):
-            kept = np.setdiff1d(np.arange(len(data.W)), fold)
+        for kept, fold in calibration.random_folds(len(data.W), self.folds, rng):
             part = FittedTrees(self._train(data, kept, seed), np.ones(data.Y.shape[1]))
             held_out[fold] = part.predict(data.W[fold]).mean
         residuals = data.Y - held_out

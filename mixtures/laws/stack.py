@@ -81,8 +81,7 @@ class Stack(Law):
         data = observe("stack", self.rows(np.shape(W)[1]), W, Y, noise)
         shape = (len(self.members), *data.Y.shape)
         means, sds = np.empty(shape), np.empty(shape)
-        for fold in calibration.random_folds(len(data.W), self.folds, rng):
-            kept = np.setdiff1d(np.arange(len(data.W)), fold)
+        for kept, fold in calibration.random_folds(len(data.W), self.folds, rng):
             tables = (data.W[kept], data.Y[kept], data.noise[kept])
             fitted = tuple(law.fit(*tables, rng) for law in self.laws)
             means[:, fold], sds[:, fold] = _predictions(fitted, data.W[fold])

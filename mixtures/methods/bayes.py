@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures import ties
-from cuvee.mixtures.designs.distinct import NEAR
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference import dataset, diagnostics
@@ -26,6 +25,8 @@ from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.runs import History, RunSpec
+
+APART = 1e-3  # least L1 distance between mixtures of a round
 
 
 @register("method")
@@ -112,7 +113,7 @@ class Bayes(Swarm):
         taken = list(tried)
         rows = []
         for i in ties.sort_order(-wanted):
-            if np.abs(np.array(taken) - points[i]).sum(axis=1).min() > 100 * NEAR:
+            if np.abs(np.array(taken) - points[i]).sum(axis=1).min() > APART:
                 rows.append(points[i])
                 taken.append(points[i])
         return np.array(rows).reshape(-1, points.shape[1])

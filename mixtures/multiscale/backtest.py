@@ -94,9 +94,8 @@ def largest_runs(runs: ScalingRuns) -> tuple[ScalingRuns, str]:
         return top, "all runs are of one size"
     if count < LEAST:
         return top, f"{count} mixtures were trained at the largest size, {LEAST} are needed"
-    first = np.array([int(np.argmax(membership == g)) for g in range(count)])
-    means = np.array([top.Y[membership == g].mean(axis=0) for g in range(count)])
-    return replace(top.take(first), Y=means), ""
+    first = np.unique(membership, return_index=True)[1]
+    return replace(top.take(first), Y=simplex.group_means(top.Y, membership)), ""
 
 
 def _plain(rest: ScalingRuns, held: ScalingRuns, form: Shape) -> Array | None:

@@ -22,12 +22,7 @@ from cuvee.mixtures.inference import recommend as choice
 from cuvee.mixtures.inference.dataset import natural_rows
 from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
-from cuvee.mixtures.inference.optimum import (
-    baseline_gains,
-    predict_candidates,
-    refit_interval,
-    search_refits,
-)
+from cuvee.mixtures.inference.optimum import answer_of, search_refits
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.multiscale import backtest
 from cuvee.mixtures.multiscale import steps as rungs
@@ -36,14 +31,13 @@ from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.objectives import Shape
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
-from cuvee.mixtures.runs import Failed, History, Stage, finished_runs, score_table
+from cuvee.mixtures.runs import Failed, History, finished_runs, score_table
 from cuvee.mixtures.scale_evidence import Forecast, ScaleCurve, ScaleEvidence, ScalePoint
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
 from cuvee.mixtures.searches import Search
 
 REFITS = 20  # of a scaling law, behind the intervals on shares
-NAMES = ("recommended", "natural", "uniform", "best observed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +128,7 @@ def _ranked(
     needed = max(MIXTURES * k, rows + math.ceil(rows / (ladder.folds - 1)))  # a fold is held out
     for rung in sorted(steps, key=lambda r: _order(problem, r), reverse=True):
         found = rungs.step_runs(problem, history, rung)
-        if found and int(simplex.group_rows([r.spec.weights for r in found]).max()) + 1 >= needed:
+        if found and simplex.count_mixtures([r.spec.weights for r in found]) >= needed:
             return rung
     return steps[0]
 
@@ -204,25 +198,12 @@ def _by_law(
     chosen = search_refits(
         (fitted, again), search, (scales.problem, reach), baselines, rng=search_rng
     )
-    weights = simplex.normalized(np.where(chosen.weights > 1e-9, chosen.weights, 0.0))
     whole = law.fit(scales.runs, whole_rng).at(*scales.full)
-    problem = scales.problem
+    whole_reach = RunTable(scales.runs.W, scales.runs.Y, scales.runs.noise).reach
     return replace(
         base,
-        stages=(Stage(tuple(map(float, weights))),),
-        intervals=tuple(
-            (e.low, e.high)
-            for e in (
-                refit_interval(weights[k], chosen.refit_weights[:, k]) for k in range(len(weights))
-            )
-        ),
-        candidates=predict_candidates(
-            NAMES, chosen, whole, RunTable(scales.runs.W, scales.runs.Y, scales.runs.noise).reach
-        ),
-        gains=baseline_gains(NAMES, chosen),
+        **answer_of(scales.problem, chosen, whole, whole_reach),
         laws=(_as_law(tested), *(replace(found, chosen=False) for found in base.laws)),
-        active=problem.constraints.active(weights),
-        epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
         front=None,
         surface=None,
     )

@@ -61,7 +61,7 @@ def ranked_size(runs: ScalingRuns, rows: int) -> ScalingRuns:
     most = 0
     for size, tokens in reversed(scales):
         own = runs.take((runs.parameters == size) & (runs.tokens == tokens))
-        count = int(simplex.group_rows(own.W).max()) + 1
+        count = simplex.count_mixtures(own.W)
         if count >= rows:
             return own
         most = max(most, count)

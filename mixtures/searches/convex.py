@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.objectives import Shape
 
-TINY = 1e-300
 BROKEN = 1e6  # merit of a broken floor, per bit per byte: far above any objective
 
 
@@ -50,9 +50,8 @@ class Program:
         """`kl_reg KL(w || prior)` and its gradient (K,)."""
         if self.kl_reg <= 0:
             return 0.0, np.zeros_like(w)
-        logs = np.log(np.maximum(w, TINY) / np.maximum(self.prior, TINY))
-        value = float(np.sum(np.where(w > 0, w * logs, 0.0)))
-        return self.kl_reg * value, self.kl_reg * (np.maximum(logs, -50.0) + 1.0)
+        value = float(simplex.kl(w, self.prior))
+        return self.kl_reg * value, self.kl_reg * simplex.kl_slope(w, self.prior)
 
     def solve(self, constraints: Constraints, start: Array) -> Array:
         """One run of SLSQP from a feasible start (K,); the result may leave the set by rounding.
@@ -96,33 +95,22 @@ class Program:
             )
         if many:
             found.append({"type": "ineq", "fun": self._below_top, "jac": self._below_top_slope})
-        if len(self.form.floors):
+        if len(floors := self.form.floors):
+            beside = np.zeros((len(floors), pad.size))
             found.append(
                 {
                     "type": "ineq",
-                    "fun": lambda x: self.form.bounds - self.form.floors @ self.scores(x[:size]),
-                    "jac": lambda x: (
-                        -np.hstack(
-                            [
-                                self.form.floors @ self.slope(x[:size]),
-                                np.zeros((len(self.form.floors), pad.size)),
-                            ]
-                        )
-                    ),
+                    "fun": lambda x: self.form.bounds - floors @ self.scores(x[:size]),
+                    "jac": lambda x: -np.hstack([floors @ self.slope(x[:size]), beside]),
                 }
             )
         if constraints.most_kl is not None:
             prior, most = np.asarray(constraints.prior), constraints.most_kl
-
-            def ball_slope(x: Array) -> Array:
-                logs = np.log(np.maximum(x[:size], TINY) / np.maximum(prior, TINY))
-                return -np.append(np.maximum(logs, -50.0) + 1.0, pad)
-
             found.append(
                 {
                     "type": "ineq",
-                    "fun": lambda x: most - constraints.divergence(np.maximum(x[:size], 0.0)),
-                    "jac": ball_slope,
+                    "fun": lambda x: most - simplex.kl(np.maximum(x[:size], 0.0), prior),
+                    "jac": lambda x: -np.append(simplex.kl_slope(x[:size], prior), pad),
                 }
             )
         return found

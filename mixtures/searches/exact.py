@@ -29,7 +29,6 @@ from cuvee.mixtures.searches import Search, score
 from cuvee.mixtures.searches.convex import Program
 
 SUPPORTS = 200
-ZERO = 1e-9  # shares below it are a solver's rounding
 
 
 @register("search")
@@ -75,7 +74,7 @@ class Exact(Search):
         found = self._solve(program, constraints, rng)
         if constraints.most_domains is not None and not bool(constraints.satisfied(found)):
             found = self._sparse(program, constraints, found, rng)
-        found = simplex.normalized(np.where(found > ZERO, found, 0.0))
+        found = simplex.without_rounding(found)
         if self.kl_reg > 0:
             return score.best_point(law, found[None], form)
         return score.best_or_natural(law, found, problem, form)
@@ -117,7 +116,7 @@ class Exact(Search):
             raise ConstraintError(
                 f"no mixture of {constraints.most_domains} domains meets the other constraints"
             )
-        return simplex.normalized(np.where(best[1] > ZERO, best[1], 0.0))
+        return simplex.without_rounding(best[1])
 
     def _solve(self, program: Program, constraints: Constraints, rng: np.random.Generator) -> Array:
         """The best of a few solves, moved inside the limits by what rounding left outside."""

@@ -6,7 +6,7 @@ would leave gaps wherever the front is straight and would miss its concave parts
 exponential form are solved exactly; for all others the front of many feasible draws is taken.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import FittedLaw
 from cuvee.mixtures.objectives import Objective, Shape
 from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import Compromise
 from cuvee.mixtures.searches import score
 from cuvee.mixtures.searches.convex import Program
 
@@ -25,21 +26,6 @@ DRAWS = 10_000
 ROUNDS = 5  # of refinement for laws that are not solved exactly
 AROUND = 100.0  # concentration of the draws around a point of the front
 EQUAL = 1e-7  # bits per byte below which two points of a front are one
-
-
-@dataclass(frozen=True)
-class Point:
-    """A mixture that no other beats in both objectives.
-
-    Attributes:
-        weights: shares of tokens (K,).
-        first: predicted value of the first objective.
-        second: predicted value of the second.
-    """
-
-    weights: tuple[float, ...]
-    first: float
-    second: float
 
 
 def pareto_front(
@@ -50,7 +36,7 @@ def pareto_front(
     reference: Array,
     rng: np.random.Generator,
     points: int = 24,
-) -> tuple[Point, ...]:
+) -> tuple[Compromise, ...]:
     """The front between two objectives, from the best of the first to the best of the second.
 
     Floors of the objectives do not enter: the front is there to choose them.
@@ -75,7 +61,8 @@ def pareto_front(
     values = np.column_stack([form.level(scores) for form in forms])
     kept = _thinned(values, undominated(values), points)
     return tuple(
-        Point(tuple(map(float, found[i])), float(values[i, 0]), float(values[i, 1])) for i in kept
+        Compromise(tuple(map(float, found[i])), float(values[i, 0]), float(values[i, 1]))
+        for i in kept
     )
 
 
@@ -128,7 +115,7 @@ def _exact(law: FittedLaw, problem: Problem, forms: tuple[Shape, ...], points: i
         w = solve(held, w)
         rows.append(w)
     found = np.array([*rows, ends[1]])
-    return simplex.normalized(np.where(found > 1e-9, found, 0.0))
+    return simplex.without_rounding(found)
 
 
 def _without_floors(form: Shape) -> Shape:

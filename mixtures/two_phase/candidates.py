@@ -207,7 +207,7 @@ class Candidates:
         tail = how.choose(own, narrow, self.reference, rng)
         corner = law.predict(np.eye(len(self.main) + 1)[:1]).mean
         over = form.level(corner) - form.level(own.predict(tail[None]).mean)
-        return simplex.normalized(np.where(tail > 1e-9, tail, 0.0)), float(over[0])
+        return simplex.without_rounding(tail), float(over[0])
 
 
 def best_decay(

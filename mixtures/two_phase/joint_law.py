@@ -29,7 +29,7 @@ from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunResult, score_table
 from cuvee.mixtures.searches import Search, score
-from cuvee.mixtures.searches.exact import ZERO, Exact
+from cuvee.mixtures.searches.exact import Exact
 from cuvee.mixtures.two_phase.candidates import Candidates, TwoPhase
 
 COUNT = 10**6  # tokens of a domain twice over are counted in this many parts of its own
@@ -99,7 +99,7 @@ def double_problem(problem: Problem, main: Array, switch: float) -> Problem:
     limits.append(Limit("before the end", tuple(map(float, half)), switch))
     limits.append(Limit("at the end", tuple(map(float, 1.0 - half)), 1.0 - switch))
     if constraints.most_domains is not None:
-        for k in np.flatnonzero(main <= ZERO):
+        for k in np.flatnonzero(main <= simplex.ZERO):
             row = np.tile(np.eye(len(main))[k], 2)
             limits.append(Limit(f"no {names[k]}", tuple(map(float, row)), 0.0))
     domains = DomainSet(
@@ -184,5 +184,5 @@ def _chosen(
 
 def _split(d: Array) -> tuple[Array, Array]:
     """Main mixture and tail (K,) of d (2K,)."""
-    main, tail = np.split(np.where(d > ZERO, d, 0.0), 2)
-    return simplex.normalized(main), simplex.normalized(tail)
+    main, tail = np.split(d, 2)
+    return simplex.without_rounding(main), simplex.without_rounding(tail)

@@ -18,7 +18,7 @@ from cuvee.mixtures.worlds.additive import Additive
 from cuvee.mixtures.worlds.learning import Learning
 from cuvee.mixtures.worlds.recency import Recency
 from cuvee.mixtures.worlds.scaled import Scaled
-from cuvee.mixtures.worlds.truth import World, domains, evaluate, optimum, problem, regret, targets
+from cuvee.mixtures.worlds.truth import World, domains, problem, targets
 from cuvee.mixtures.worlds.wrappers import Interacting, Noisy, Repeating
 
 __all__ = [
@@ -31,9 +31,6 @@ __all__ = [
     "Scaled",
     "World",
     "domains",
-    "evaluate",
-    "optimum",
     "problem",
-    "regret",
     "targets",
 ]

@@ -50,6 +50,3 @@ class Additive(Answers):
     def truth(self, W: Array, epochs: Array) -> Array:
         offsets, exponents = _parameters(self.size, self.count, self.seed)
         return np.asarray(offsets + np.exp(W @ exponents.T), dtype=np.float64)
-
-    def noise(self, W: Array) -> Array:
-        return np.zeros((len(W), self.count))

@@ -70,6 +70,3 @@ class Learning(Answers):
         floor, scale, power, related = _parameters(self.size, self.transfer, self.seed)
         taught = W @ related.T
         return np.asarray(floor + scale * (1.0 + self.rate * taught) ** -power, dtype=np.float64)
-
-    def noise(self, W: Array) -> Array:
-        return np.zeros((len(W), self.size))

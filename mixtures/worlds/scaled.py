@@ -125,6 +125,3 @@ class Scaled(Answers):
         by_size = (W @ known.size.T) * n**-a
         by_data = (W @ known.data.T) * d**-b
         return np.asarray(known.floor + 1.0 / taught + by_size + by_data, dtype=np.float64)
-
-    def noise(self, W: Array) -> Array:
-        return np.zeros((len(W), self.count))

@@ -87,11 +87,6 @@ def problem(
     )
 
 
-def evaluate(world: World, specs: Sequence[RunSpec]) -> list[Outcome]:
-    """Train in a world: one result per spec, the same for the same spec."""
-    return [_run(world, spec) for spec in specs]
-
-
 def at_scale(world: Any, parameters: int, tokens: int, size: str = "") -> Any:
     """A world at one scale, seen through its wrappers; itself if it knows no scale.
 
@@ -155,7 +150,7 @@ def _value(world: World, task: Problem, W: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=64)
-def optimum(world: Any, task: Problem) -> Array:
+def _optimum(world: Any, task: Problem) -> Array:
     """The best feasible mixture (K,) of the truth: 20 000 draws, the 5 best polished by SLSQP."""
     rng = np.random.default_rng(0)
     points = feasible.draw_inside(
@@ -191,27 +186,25 @@ def _polished(world: World, task: Problem, start: Array) -> Array:
     return simplex.normalized(np.clip(result.x, 0.0, None))[None]
 
 
-def regret(world: Any, task: Problem, weights: Array) -> float:
-    """True objective of a mixture minus that of the optimum, at full scale; at least about 0."""
-    pair = np.vstack([weights, optimum(world, task)])
-    values = _value(world, task, pair)
-    return float(values[0] - values[1])
-
-
 class Answers:
     """What every world does with its truth; an abstract level without state."""
 
     def __call__(self: Any, specs: Sequence[RunSpec]) -> list[Outcome]:
-        """Train in the world."""
-        return evaluate(self, specs)
+        """Train in the world: one result per spec, the same for the same spec."""
+        return [_run(self, spec) for spec in specs]
 
     def optimum(self: Any, task: Problem) -> Array:
         """The best feasible mixture (K,) of the truth."""
-        return optimum(self, task)
+        return _optimum(self, task)
 
     def regret(self: Any, task: Problem, weights: Array) -> float:
-        """True objective of a mixture minus that of the optimum."""
-        return regret(self, task, weights)
+        """True objective of a mixture minus the optimum's, at full scale; at least about 0."""
+        values = _value(self, task, np.vstack([weights, self.optimum(task)]))
+        return float(values[0] - values[1])
+
+    def noise(self: Any, W: Array) -> Array:
+        """Standard deviation over seeds (n, M): none, where a world says nothing else."""
+        return np.zeros((len(W), self.count))
 
 
 class Around(Answers):

@@ -7,7 +7,6 @@ with their sign turned, so that less is better in everything that comes after.
 Shares that were written with few digits are divided by their sum, as far as rounding explains it.
 """
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.errors import DataError, EvidenceError
+from cuvee.mixtures.errors import DataError, EvidenceError, closest_name
 from cuvee.tasks.study import table_columns, table_file
 from cuvee.tasks.study.table_file import CsvTable, first_names
 
@@ -229,8 +228,8 @@ def _scores(
     members = [name for _, names in reading.families for name in names]
     for name in (*reading.targets, *reading.higher_is_better, *members):
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has: {first_names(known)}"
+            close = closest_name(name, known)
+            hint = f"did you mean {close!r}?" if close else f"it has: {first_names(known)}"
             raise DataError(f"{table.path} has no column of scores {name!r}; {hint}")
     found, silent = table_columns.score_columns(table, skip)
     names = list(dict.fromkeys((*(reading.targets or found), *members)))

@@ -274,7 +274,9 @@ def test_the_factor_makes_the_interval_hold_nine_in_ten():
 
 def test_folds_deal_every_run_once():
     """Catches a run that is never held out, or judged by a fit that saw it."""
-    dealt = calibration.random_folds(23, 5, np.random.default_rng(0))
+    folds = calibration.random_folds(23, 5, np.random.default_rng(0))
+    assert all(sorted([*kept, *held]) == list(range(23)) for kept, held in folds)
+    dealt = [held for _, held in folds]
     assert sorted(np.concatenate(dealt)) == list(range(23))
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
 
