@@ -74,7 +74,7 @@ def _stand_in() -> Iterator[None]:
         return f'<svg id="{name}"></svg>', b"\x89PNG"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page.plots, "draw_picture", draw)
+        patch.setattr(page, "draw_picture", draw)
         yield
 
 

@@ -1,6 +1,7 @@
 """What the tests of contracts share: small noisy worlds and their runs, parts made cheap."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -36,6 +37,12 @@ def data(n=40, seed=0):
     rng = np.random.default_rng(seed)
     W = rng.dirichlet(np.full(4, 0.7), size=n)
     return W, WORLD.truth(W, W) + 0.005 * rng.standard_normal((n, 2))
+
+
+@functools.cache
+def standard(name):
+    """A registered law, made quick and fitted to the runs of `data()`, once for all tests."""
+    return fitted(quick(build("law", name)), *data())
 
 
 def fitted(law, W, Y, seed=0):

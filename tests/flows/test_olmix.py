@@ -128,12 +128,21 @@ def test_the_prior_and_the_tokens_that_exist_may_differ(tmp_path):
     np.testing.assert_allclose(problem.constraints.bounds[1], [0.2, 0.6, 0.4], atol=1e-9)
 
 
-def test_the_whole_way_from_a_fit_file_to_a_report(tmp_path):
-    """Catches an answer that ignores the caps: code pays most but may be no more than 40 %."""
-    path, _, _ = swarm(tmp_path, order=-1)
+@pytest.fixture(scope="module")
+def whole_way(tmp_path_factory, quick_pictures_everywhere):
+    """A fit file that is approved and handed on, its home, and the folder of its study."""
+    root = tmp_path_factory.mktemp("olmix")
+    hand = "handoff: {format: json, to: /x, webhook: 'https://cluster/hook'}\n"
+    path, _, _ = swarm(root, FILE + "export: {sequence_length: 4k}\n" + hand, order=-1)
     given, text, _ = olmix.load(path)
     with use(Display()):
-        folder = refit(given, text, open_workspace(tmp_path / "home"))
+        home = open_workspace(root / "home")
+        return path, home, refit(given, text, home)
+
+
+def test_the_whole_way_from_a_fit_file_to_a_report(whole_way):
+    """Catches an answer that ignores the caps: code pays most but may be no more than 40 %."""
+    _, _, folder = whole_way
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["weights"]["code:py:high"] == pytest.approx(0.4, abs=1e-3)
     assert summary["rank_correlation"] > 0.95
@@ -142,13 +151,10 @@ def test_the_whole_way_from_a_fit_file_to_a_report(tmp_path):
     assert "| 2,000,000 | 4.00 |" in report and "What one aim costs another" in report
 
 
-def test_domain_keys_are_printed_as_they_are(tmp_path):
+def test_domain_keys_are_printed_as_they_are(whole_way):
     """Catches `:art:` printed as a picture, and a name in brackets taken for a style."""
-    path, _, _ = swarm(tmp_path)
-    given, text, _ = olmix.load(path)
     out = Console(record=True, width=120)
-    with use(Display()):
-        print_study(out, refit(given, text, open_workspace(tmp_path / "home")), "")
+    print_study(out, whole_way[2], "")
     said = out.export_text()
     assert all(name in said for name in DOMAINS)
 
@@ -380,14 +386,10 @@ def test_sizes_carry_suffixes_everywhere(tmp_path):
     np.testing.assert_allclose(problem.domains.natural, [0.5, 0.3, 0.2])
 
 
-def test_what_a_fit_file_gave_is_approved_exported_and_handed_on(tmp_path):
+def test_what_a_fit_file_gave_is_approved_exported_and_handed_on(whole_way, tmp_path):
     """Catches a dead end after a fit: a file that approve, export and handoff refuse, or read as
     another study than the fit did."""
-    hand = "handoff: {format: json, to: /x, webhook: 'https://cluster/hook'}\n"
-    path, _, _ = swarm(tmp_path, FILE + "export: {sequence_length: 4k}\n" + hand)
-    home = open_workspace(tmp_path / "home")
-    given, text, _ = olmix.load(path)
-    refit(given, text, home)
+    path, home, _ = whole_way
     again, _, _ = olmix.load(path)
     handoff.approve(again, home, by="ada")
     _, content = handoff.export(again, home, form="json", to=str(tmp_path / "out"))

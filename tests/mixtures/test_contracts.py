@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from contract_parts import CONSTRAINTS, DOMAINS, PROBLEM, data, fitted, quick
+from contract_parts import CONSTRAINTS, DOMAINS, PROBLEM, standard
 
 from cuvee.mixtures import worlds
 from cuvee.mixtures.constraints import constrain
@@ -68,7 +68,7 @@ OBJECTIVES = {
 @pytest.mark.parametrize("name", names("search"))
 def test_searches_are_feasible_and_no_worse_than_natural(name, objective, case):
     """Catches an answer outside the limits, a broken floor, and a search that goes uphill."""
-    law = fitted(build("law", "log_linear"), *data())
+    law = standard("log_linear")
     problem = dataclasses.replace(
         PROBLEM, objective=OBJECTIVES[objective], constraints=CONSTRAINTS[case]
     )
@@ -92,8 +92,7 @@ def test_searches_are_feasible_and_no_worse_than_natural(name, objective, case):
 
 @pytest.mark.parametrize("name", names("search"))
 def test_searches_serve_any_law_or_say_which_search_does(name):
-    W, Y = data()
-    law = fitted(quick(build("law", "lightgbm")), W, Y)
+    law = standard("lightgbm")
     try:
         found = build("search", name).choose(law, PROBLEM, np.zeros(2), np.random.default_rng(0))
     except RecipeError as error:
