@@ -18,7 +18,7 @@ from cuvee.flows import change_detection, confirm_larger, finished, handoff
 from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe.schema import load
 from cuvee.flows.refit import refit
-from cuvee.flows.study import Remembering
+from cuvee.flows.study import RememberingMethod
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
@@ -170,7 +170,7 @@ def test_a_study_of_404a3ce_is_gone_on_with(home):
     problem = preparing.pose_problem(recipe, prepared)
     study = confirm_larger.read_back(recipe, finished.read(recipe, home), prepared, store)
     assert study.confirmation is not None and study.recommendation == answer
-    method = Remembering(recipe.build_method(), store, None)
+    method = RememberingMethod(recipe.build_method(), store, None, home)
     rng = loop.generator(recipe.seed, len(study.history))
     assert method.recommend(problem, study.history, rng) == answer
     assert store.damaged == []
