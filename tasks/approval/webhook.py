@@ -226,7 +226,7 @@ def _send_webhook(call: HandoffCall, key: str, body: bytes) -> CallOutcome:
     connection = kind(host, _port(parts), timeout=call.timeout)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     post = ("POST", path, body, headers)
-    found = _Exchange(connection, post).outcome(call.timeout)
+    found = _exchange(connection, post, call.timeout)
     return CallOutcome(
         found.state, f"{host} {found.said}{without if found.state != UNSENT else ''}"
     )
@@ -246,56 +246,52 @@ def _port(parts: SplitResult) -> int:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-class _Exchange:
+def _exchange(
+    connection: http.client.HTTPConnection,
+    post: tuple[str, str, bytes, dict[str, str]],
+    wait: float,
+) -> CallOutcome:
     """One request and the status of its answer, in a thread that may be left behind.
 
     So one deadline holds for all of it: names that are not resolved and answers that come byte by
     byte included. The answer's text is not read: it may be an internal service's.
     """
+    lock, over = threading.Lock(), threading.Event()
+    known = [CallOutcome(UNSENT, f"does not answer within {wait:g} s")]  # the last is what is known
 
-    def __init__(
-        self, connection: http.client.HTTPConnection, post: tuple[str, str, bytes, dict[str, str]]
-    ) -> None:
-        self._connection, self._post = connection, post
-        self._lock, self._found = threading.Lock(), CallOutcome(UNSENT, "")
-        self._over = False
-
-    def outcome(self, timeout: float) -> CallOutcome:
-        """What came of it within so many seconds."""
-        thread = threading.Thread(target=self._talk, name="webhook", daemon=True)
-        thread.start()
-        thread.join(timeout)
-        with self._lock:
-            self._over, found = True, self._found
-        with contextlib.suppress(OSError):
-            if self._connection.sock:
-                self._connection.sock.shutdown(socket.SHUT_RDWR)
-        if found.said:
-            return found
-        if found.state == UNSENT:
-            return CallOutcome(UNSENT, f"does not answer within {timeout:g} s")
-        return CallOutcome(UNKNOWN, f"was sent the call and gave no answer within {timeout:g} s")
-
-    def _talk(self) -> None:
+    def talk() -> None:
         try:
-            self._connection.connect()
+            connection.connect()
         except (OSError, ValueError) as error:
-            self._found = CallOutcome(UNSENT, f"does not answer ({error})")
+            known.append(CallOutcome(UNSENT, f"does not answer ({error})"))
             return
-        with self._lock:
-            if self._over:
+        sent = "was sent the call and gave no answer"
+        with lock:
+            if over.is_set():
                 return
-            self._found = CallOutcome(UNKNOWN, "")
+            known.append(CallOutcome(UNKNOWN, f"{sent} within {wait:g} s"))
         try:
-            self._connection.request(*self._post)
-            status = self._connection.getresponse().status  # no redirect is followed
+            connection.request(*post)
+            status = connection.getresponse().status  # no redirect is followed
         except (OSError, ValueError, http.client.HTTPException) as error:
             name = type(error).__name__  # its text may hold bytes of the answer
-            self._found = CallOutcome(UNKNOWN, f"was sent the call and gave no answer ({name})")
+            known.append(CallOutcome(UNKNOWN, f"{sent} ({name})"))
             return
         finally:
-            self._connection.close()
-        self._found = CallOutcome(DONE if 200 <= status < 300 else FAILED, f"answered {status}")
+            connection.close()
+        state = DONE if 200 <= status < 300 else FAILED
+        known.append(CallOutcome(state, f"answered {status}"))
+
+    thread = threading.Thread(target=talk, name="webhook", daemon=True)
+    thread.start()
+    thread.join(wait)
+    with lock:
+        over.set()
+        outcome = known[-1]
+    with contextlib.suppress(OSError):
+        if connection.sock:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+    return outcome
 
 
 def _send_command(call: HandoffCall, key: str, body: bytes) -> CallOutcome:
