@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cuvee.flows import python_path
 
@@ -27,11 +27,14 @@ from cuvee.flows.recipe import schema as recipes
 from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
 from cuvee.flows.execution.executor import Executor
-from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.mixtures.errors import CuveeError, RecipeError
 from cuvee.tasks.escape import printable
+from cuvee.tasks.extras import install, lacking, require
 from cuvee.tasks.tracking.ui import PORT
 from cuvee.tasks.tracking.ui import serve_review as review_record
+
+if TYPE_CHECKING:
+    from cuvee.flows.execution.prefect_server import PrefectApi
 
 LONGEST = 10_000  # characters of an error
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -58,6 +61,7 @@ Cores = Annotated[
 def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing."""
     with _person() as display:
+        require("`cuvee plan`", "train")
         given, _ = recipes.load(recipe)
         place = open_workspace(home, hub=given.evaluation.hub)
         from cuvee.flows.plan import draw_up
@@ -69,6 +73,7 @@ def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
 def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) -> None:
     """Run the whole study: train what is missing, recommend, confirm, report."""
     with _person() as display:
+        require("`cuvee run`", "train", "flow")
         given, text = recipes.load(recipe)
         _limit(cores)
         place = open_workspace(home, hub=given.evaluation.hub)
@@ -88,6 +93,7 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) 
 def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) -> None:
     """Test a finished study's recommendation at the larger sizes that the recipe names."""
     with _person() as display:
+        require("`cuvee confirm`", "train", "flow")
         given, text = recipes.load(recipe)
         _limit(cores)
         place = open_workspace(home, hub=given.evaluation.hub)
@@ -117,7 +123,7 @@ def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
 
             folder = refit(given, text, place)
         display.close()
-        print_study(display.console, folder, "")
+        print_study(display.console, folder, _where_recorded(None))
 
 
 @app.command()
@@ -131,6 +137,7 @@ def checkpoint(
 ) -> None:
     """Train one proxy of a recipe, and write it as a Hugging Face checkpoint with its tokenizer."""
     with _person() as display:
+        require("`cuvee checkpoint`", "train")
         given, _ = recipes.load(recipe)
         place = open_workspace(home, hub=given.evaluation.hub)
         from cuvee.flows.checkpoint import write
@@ -213,10 +220,11 @@ def schedule(
 ) -> None:
     """Search again whenever the cron says so and something has changed, until Ctrl-C."""
     with _person() as display:
+        require("`cuvee schedule`", "train", "flow")
         given, text = recipes.load(recipe)
         _limit(cores)
         place = open_workspace(home, hub=given.evaluation.hub)
-        with PrefectApi(place.root / "prefect-api", schedules=True) as api:
+        with _prefect_api(place, schedules=True) as api:
             from cuvee.flows import deployment
 
             made = deployment.deployment(given, text, place.root, cron=cron, parameters=parameters)
@@ -234,10 +242,11 @@ def handoff(
 ) -> None:
     """Export what is approved to the place that the recipe names, and call its webhook once."""
     with _person() as display:
+        require("`cuvee handoff`", "flow")
         given, text = _loaded(recipe, display)
         text = olmix.as_recipe(given) if olmix.detect(recipe) else text
         place = open_workspace(home, hub=given.evaluation.hub)
-        with PrefectApi(place.root / "prefect-api") as api:
+        with _prefect_api(place) as api:
             from cuvee.flows import delivery
 
             delivery.part(given)
@@ -254,6 +263,7 @@ def review(
 ) -> None:
     """Open the record of all studies in the MLflow UI, on this machine only."""
     with _person() as display:
+        require("`cuvee review`", "record")
         place = open_workspace(home)
         review_record(place.record, display.say, port=port)
 
@@ -349,7 +359,7 @@ def _train(
         text: of the recipe.
         ahead: have workers import while this process does, since there is something to train.
     """
-    with PrefectApi(place.root / "prefect-api") as api:
+    with _prefect_api(place) as api:
         from cuvee.flows.execution.ray_executor import RayExecutor
 
         with RayExecutor(place.root, device=given.proxy.device) as executor:
@@ -369,11 +379,25 @@ def _train(
             )
 
 
+def _where_recorded(place: Workspace | None) -> str:
+    """Where a study is recorded; nowhere, and what would change that, if MLflow is not there."""
+    if lacking("record"):
+        return f"not recorded: {install('record')}"
+    return place.where_recorded if place else ""
+
+
+def _prefect_api(place: Workspace, *, schedules: bool = False) -> "PrefectApi":
+    """The embedded API, imported where it is used: the core has no Prefect."""
+    from cuvee.flows.execution.prefect_server import PrefectApi
+
+    return PrefectApi(place.root / "prefect-api", schedules=schedules)
+
+
 def _print_study(display: Display, place: Workspace, name: str) -> None:
     from cuvee.flows.console import print_study
 
     display.close()
-    print_study(display.console, place.study(name), place.where_recorded)
+    print_study(display.console, place.study(name), _where_recorded(place))
 
 
 @contextlib.contextmanager

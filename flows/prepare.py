@@ -23,8 +23,7 @@ from cuvee.proxies.data.files import Digests
 from cuvee.proxies.data.quickstart_text import KINDS, quickstart
 from cuvee.proxies.data.shards import Corpus
 from cuvee.tasks.corpus import download
-from cuvee.tasks.corpus import prepare as corpora
-from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.tasks.extras import require
 from cuvee.tasks.study.forgetting import StartCheckpoint
 from cuvee.tasks.study.study import DomainText
 
@@ -93,6 +92,7 @@ def prepare(recipe: Recipe, home: Workspace) -> Prepared:
     Raises:
         CuveeError: what is wrong with a source, an archive or a benchmark, by name.
     """
+    require("a corpus", "train")
     digests = Digests(home.digests)
     own = _files(recipe, digests)
     _look(own, _corpus_part(recipe).min_tokens)
@@ -252,6 +252,9 @@ def _corpus(
     texts: Mapping[str, Iterable[str]],
 ) -> Corpus:
     part = _corpus_part(recipe)
+    from cuvee.tasks.corpus import prepare as corpora  # here: the core has no tokenizers
+    from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+
     settings = CorpusSettings(
         vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes, min_tokens=part.min_tokens
     )

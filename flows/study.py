@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ from cuvee.mixtures.loop import Strategy
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import History, RunSpec, canonical_json, outcome_to_json
+from cuvee.tasks.extras import installed_versions
 from cuvee.tasks.report import page
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
@@ -44,11 +44,6 @@ from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker
 from cuvee.tasks.tracking.tracker import Tracker
 from cuvee.tasks.validation.paired import Confirmation
-
-SHOWN_VERSIONS = (
-    "cuvee", "torch", "transformers", "lm_eval", "prefect", "ray", "mlflow", "lightgbm",
-    "scikit-learn", "scipy", "numpy", "tokenizers",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +208,7 @@ def assemble_study(
         recommendation=answer,
         history=history,
         corpus=corpus_parts(prepared) if prepared else {},
-        versions={name: importlib.metadata.version(name) for name in SHOWN_VERSIONS},
+        versions=installed_versions(),
         tokens_per_second=tokens_per_second(history),
         seed=recipe.seed,
         least_signal=recipe.limits.least_signal,

@@ -6,7 +6,7 @@ For trying it out without containers:
     . /tmp/cuvee-team/environment.sh             # in another shell: then `cuvee run ...`
 
 What compose.yaml starts in containers is started here with the same settings. Needs PostgreSQL's
-programs (Debian: `apt-get install postgresql`) and `pip install psycopg2-binary flask-wtf`.
+programs (Debian: `apt-get install postgresql`) and `pip install 'cuvee[all]'`.
 Secrets are taken from the environment or made up, and written to files that only you can read.
 """
 

@@ -14,6 +14,7 @@ CuveeError
 ├── StorageError          a disk that is full, or a place that cannot be written
 ├── TrainingError         trainings that failed too often to go on
 ├── BudgetError           a sweep that costs more than it may
+├── MissingExtra          an optional part of the installation that is not there
 └── ServiceError          a server (Prefect, MLflow, Ray) that does not answer
 
 A message says what was wrong, what was found, and how to fix it. The command line prints the
@@ -112,6 +113,10 @@ class TrainingError(CuveeError):
 
 class BudgetError(CuveeError):
     """A sweep that costs more than it may."""
+
+
+class MissingExtra(CuveeError):
+    """An optional part of the installation that is not there."""
 
 
 class ServiceError(CuveeError):

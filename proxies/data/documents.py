@@ -16,9 +16,17 @@ from pathlib import Path
 from typing import Protocol
 
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data import readers
-from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.readers import Document, UnusableDocument
+from cuvee.proxies.data.files import (
+    KNOWN,
+    PACKINGS,
+    PROSE,
+    TABLES,
+    TEXTS,
+    Document,
+    UnusableDocument,
+    file_digest,
+    file_kind,
+)
 
 NAMED = 5  # files that were passed over, named in one sentence
 
@@ -74,8 +82,8 @@ class Files:
             found = tuple(map(_files, self._paths))
         except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long, ...
             raise DataError(f"{self.path} cannot be looked for: {error}") from error
-        kinds = {readers.file_kind(path)[0] for files, _ in found for path in files}
-        if self.separator is not None and not kinds & {*readers.TEXTS, *readers.PROSE}:
+        kinds = {file_kind(path)[0] for files, _ in found for path in files}
+        if self.separator is not None and not kinds & {*TEXTS, *PROSE}:
             raise DataError(
                 f"{self.path} holds no plain text that the separator {self.separator!r} could "
                 "part: leave it out"
@@ -115,8 +123,8 @@ class Files:
         """
         sizes = 0.0
         for path in self.files:
-            ending, packing = readers.file_kind(path)
-            packed = bool(packing) or ending in readers.TABLES
+            ending, packing = file_kind(path)
+            packed = bool(packing) or ending in TABLES
             sizes += float("inf") if packed else path.stat().st_size + 1
         return sizes
 
@@ -126,7 +134,7 @@ class Files:
         parts: list[object] = [self.field, self.separator, self.skip]
         for path in self.files:
             try:
-                parts.append([*readers.file_kind(path), self.digest(path)])
+                parts.append([*file_kind(path), self.digest(path)])
             except OSError as error:
                 raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -139,6 +147,8 @@ class Files:
                 are skipped. The message names file and line.
             CorruptError: a file that breaks off.
         """
+        from cuvee.proxies.data import readers
+
         for path in self.files:
             for document in readers.read_documents(path, self.field, self.separator):
                 if isinstance(document, UnusableDocument) and not self.skip:
@@ -158,8 +168,8 @@ def _files(given: str) -> tuple[list[Path], list[Path]]:
     if not found:
         raise DataError(f"no file at {path}; give a file, a folder or a glob such as data/*.jsonl")
     for file in found:
-        if not readers.file_kind(file)[0]:
-            raise DataError(f"{file} is of a kind that cannot be read; known: {readers.KNOWN}")
+        if not file_kind(file)[0]:
+            raise DataError(f"{file} is of a kind that cannot be read; known: {KNOWN}")
     return found, []
 
 
@@ -170,16 +180,15 @@ def _folder(folder: Path) -> tuple[list[Path], list[Path]]:
     neither, and plain .json where there is nothing else.
     """
     there = sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
-    kinds = {p: readers.file_kind(p) if p.is_file() else ("", "") for p in there}
-    weak = {(".json", ""), *((end, pack) for end in readers.PROSE for pack in readers.PACKINGS)}
+    kinds = {p: file_kind(p) if p.is_file() else ("", "") for p in there}
+    weak = {(".json", ""), *((end, pack) for end in PROSE for pack in PACKINGS)}
     chosen = {p for p, k in kinds.items() if k[0] and k not in weak}
-    chosen = chosen or {p for p, k in kinds.items() if k[0] in readers.PROSE}
+    chosen = chosen or {p for p, k in kinds.items() if k[0] in PROSE}
     chosen = chosen or {p for p, k in kinds.items() if k[0]}
     if not chosen:
         names = ", ".join(path.name for path in there[:NAMED]) or "nothing"
         raise DataError(
-            f"folder {folder} holds no file of a kind that is read ({readers.KNOWN}); it holds: "
-            f"{names}"
+            f"folder {folder} holds no file of a kind that is read ({KNOWN}); it holds: {names}"
         )
     shown = (p for p in there if not any(x.startswith(".") for x in p.relative_to(folder).parts))
     return [p for p in there if p in chosen], [p for p in shown if p not in chosen]

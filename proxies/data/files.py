@@ -1,4 +1,4 @@
-"""Files that another process may be writing or that may be damaged: lock, digest, remove."""
+"""Files on disk: what kind one is by its name; lock, digest and removal where others may write."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,35 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+TEXTS = (".txt", ".text")
+PROSE = (".md", ".rst", ".html", ".py")  # of a folder, read where there are no rows and no .txt
+LINES = (".jsonl", ".ndjson")
+TABLES = (".parquet", ".arrow")
+PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
+KINDS = (*TEXTS, *PROSE, *LINES, ".json", *TABLES)
+KNOWN = f"{', '.join(KINDS)}; text and JSON also with {', '.join(PACKINGS[1:])}"
+
+
+@dataclass(frozen=True)
+class UnusableDocument:
+    """A row or a file that holds no text, and why, in a sentence."""
+
+    why: str
+
+
+Document = str | UnusableDocument
+
+
+def file_kind(path: Path) -> tuple[str, str]:
+    """A file's kind and packing by its name, such as (".jsonl", ".gz"); ("", "") if unknown."""
+    name = path.name.lower()
+    packing = next((end for end in PACKINGS[1:] if name.endswith(end)), "")
+    ending = Path(name.removesuffix(packing)).suffix
+    known = ending in KINDS and not (packing and ending in TABLES)
+    return (ending, packing) if known else ("", "")
 
 
 def file_digest(path: Path) -> str:

@@ -15,7 +15,6 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,38 +23,19 @@ import pyarrow.parquet as pq
 import zstandard
 
 from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies.data.files import (
+    LINES,
+    TABLES,
+    Document,
+    UnusableDocument,
+    file_kind,
+)
 
 LONGEST = 1 << 28  # bytes of one line or one document (assumption: what is longer is a dump)
 CHUNK = 1 << 20  # bytes of plain text decoded together
 ROWS_AT_ONCE = 256  # of a table; 1,024 are no faster and hold more of long documents
-TEXTS = (".txt", ".text")
-PROSE = (".md", ".rst", ".html", ".py")  # of a folder, read where there are no rows and no .txt
-LINES = (".jsonl", ".ndjson")
-TABLES = (".parquet", ".arrow")
-PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
-KINDS = (*TEXTS, *PROSE, *LINES, ".json", *TABLES)
-KNOWN = f"{', '.join(KINDS)}; text and JSON also with {', '.join(PACKINGS[1:])}"
 MARK = "\ufeff"  # a byte order mark, which belongs to no text
 _BLANK = MARK + " \t\r\n"
-
-
-@dataclass(frozen=True)
-class UnusableDocument:
-    """A row or a file that holds no text, and why, in a sentence."""
-
-    why: str
-
-
-Document = str | UnusableDocument
-
-
-def file_kind(path: Path) -> tuple[str, str]:
-    """A file's kind and packing by its name, such as (".jsonl", ".gz"); ("", "") if unknown."""
-    name = path.name.lower()
-    packing = next((end for end in PACKINGS[1:] if name.endswith(end)), "")
-    ending = Path(name.removesuffix(packing)).suffix
-    known = ending in KINDS and not (packing and ending in TABLES)
-    return (ending, packing) if known else ("", "")
 
 
 def read_documents(path: Path, field: str, separator: str | None) -> Iterator[Document]:

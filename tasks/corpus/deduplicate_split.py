@@ -20,7 +20,7 @@ import numpy as np
 from cuvee.evaluation.decontamination import NGramIndex
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.documents import DocumentSource
-from cuvee.proxies.data.readers import Document, UnusableDocument
+from cuvee.proxies.data.files import Document, UnusableDocument
 from cuvee.proxies.data.tokenizer import STRETCH, stretches
 from cuvee.tasks.corpus.download import ProgressReport
 

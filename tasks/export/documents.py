@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.mixtures.errors import ExportError
-from cuvee.proxies.data import readers
 from cuvee.proxies.data.documents import Files
+from cuvee.proxies.data.files import LINES, PROSE, TEXTS, file_kind
 from cuvee.tasks.export.specification import ExportSpec
 
 BUILDERS = {
-    **dict.fromkeys((*readers.TEXTS, *readers.PROSE), "text"),
-    **dict.fromkeys((*readers.LINES, ".json"), "json"),
+    **dict.fromkeys((*TEXTS, *PROSE), "text"),
+    **dict.fromkeys((*LINES, ".json"), "json"),
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
@@ -145,11 +145,11 @@ def endings_of(files: Files) -> tuple[str, ...]:
     """The endings of files, as they are written, each with that of its packing."""
     found: dict[str, None] = {}
     for path in files.files:
-        length = sum(map(len, readers.file_kind(path)))
+        length = sum(map(len, file_kind(path)))
         found[path.name[len(path.name) - length :]] = None
     return tuple(sorted(found))
 
 
 def _builder(path: str) -> str:
     """What reads files of a name's ending; "" where it tells nothing."""
-    return BUILDERS.get(readers.file_kind(Path(path))[0], "")
+    return BUILDERS.get(file_kind(Path(path))[0], "")

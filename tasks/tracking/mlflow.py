@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.mixtures.errors import CuveeError, ServiceError, StorageError
+from cuvee.tasks.extras import require
 from cuvee.tasks.tracking.fields import RunFields
 from cuvee.tasks.tracking.study_tracker import RECOMMENDATION, StudyTracker
 from cuvee.tasks.tracking.tracker import (
@@ -225,6 +226,7 @@ class MlflowBackend:
         # reads its settings from the environment while it is imported.
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
+        require("the record", "record")
         from mlflow import MlflowClient
 
         logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -135,7 +135,7 @@ def test_a_manifest_that_was_forged_whole_is_not_known_to_the_store(study, tmp_p
     _, content = handoff.export(recipe, home, form="json", to=str(target), draft=True)
     plain = {name: value for name, value in content.items() if name != "sha256"}
     plain |= {"status": "approved", "approval": {"by": "eve", "at": "", "note": "", "via": ""}}
-    text = manifest.canonical(plain)
+    text = manifest.canonical_json(plain)
     forged = plain | {"sha256": manifest._sha256(text.encode())}
     (target / "manifest.json").write_text(json.dumps(forged))
     assert manifest.verify_export(str(target))[1] == []  # without the store it cannot be told

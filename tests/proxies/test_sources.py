@@ -18,9 +18,8 @@ import zstandard
 from cuvee.mixtures.errors import CorruptError, DataError, UnknownName
 from cuvee.proxies.data import files as disk
 from cuvee.proxies.data.documents import Files
-from cuvee.proxies.data.files import file_digest
+from cuvee.proxies.data.files import UnusableDocument, file_digest
 from cuvee.proxies.data.quickstart_text import CORE, KINDS, Quickstart, members, quickstart
-from cuvee.proxies.data.readers import UnusableDocument
 from cuvee.tasks.corpus.download import pinned_archives
 
 TEXTS = ["first ünï", "second\nline", "third"]
