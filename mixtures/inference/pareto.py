@@ -48,8 +48,13 @@ class Distant:
 
 
 def divergence(W: Array, natural: Array) -> Array:
-    """KL(w || natural) in nats of mixtures W (n, K), shape (n,)."""
-    return np.array([simplex.kl(w[w > 0], natural[w > 0]) for w in W], dtype=np.float64)
+    """KL(w || natural) in nats of mixtures W (n, K), shape (n,); rows of one support at once."""
+    found = np.empty(len(W))
+    supports, kind = np.unique(W > 0, axis=0, return_inverse=True)
+    for i, support in enumerate(supports):
+        rows = kind.ravel() == i
+        found[rows] = simplex.kl(np.ascontiguousarray(W[rows][:, support]), natural[support])
+    return found
 
 
 def report_front(
