@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cuvee.evaluation import benchmarks, lm_eval_tasks, scores, suites
 from cuvee.evaluation import metrics as judge
@@ -42,7 +41,7 @@ TEXTS = [{"text": f"def f{i}(x):\n    return x + {i}  # caf\u00e9\n" * (1 + i)} 
 class Stack:
     """A pack made of transformers models, answering one model after another."""
 
-    def __init__(self, members: Sequence[LlamaForCausalLM], context: int = CONTEXT) -> None:
+    def __init__(self, members: Sequence[torch.nn.Module], context: int = CONTEXT) -> None:
         self.members, self.models, self.context = members, len(members), context
         self.tokens = 0
 
@@ -86,9 +85,11 @@ def tokenizer_path(tmp_path_factory):
     return path
 
 
-def llama(seed: int, tokenizer_path: Path) -> LlamaForCausalLM:
+def llama(seed: int, tokenizer_path: Path) -> torch.nn.Module:
     """A small model of random weights, large enough that answers differ clearly."""
     torch.manual_seed(seed)
+    from transformers import LlamaConfig, LlamaForCausalLM  # seconds, for a worker without it
+
     config = LlamaConfig(
         vocab_size=Tokenizer.from_file(str(tokenizer_path)).get_vocab_size(),
         hidden_size=32,
@@ -124,10 +125,11 @@ def own(name: str, path: Path) -> suites.Suite:
     return suites.suite([], path.parent, own={name: path})
 
 
-def hflm(suite: suites.Suite, member: LlamaForCausalLM, tokenizer_path: Path) -> dict:
+def hflm(suite: suites.Suite, member: torch.nn.Module, tokenizer_path: Path) -> dict:
     """lm-eval's own results, samples included."""
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(tokenizer_path), eos_token="<|endoftext|>"

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from cuvee.evaluation import held_out as perplexity
 from cuvee.evaluation.likelihood import AnswerRow, answer_totals
@@ -73,6 +72,8 @@ def test_bits_per_byte_by_hand():
 def test_bits_per_byte_agree_with_transformers():
     """Catches windows that overlap, or see a context that the model would not have."""
     torch.manual_seed(0)
+    from transformers import LlamaConfig, LlamaForCausalLM  # seconds, for a worker without it
+
     config = LlamaConfig(
         vocab_size=8, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
         num_attention_heads=2, max_position_embeddings=6, initializer_range=0.5,

@@ -1,6 +1,5 @@
 """The command line as a person meets it: a sentence per mistake, no loss by an interruption."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -8,14 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
-from unittest import mock
 
 import psutil
 import pytest
 import tiny_study
-from typer.testing import CliRunner
+from command import inside
 
 from cuvee.tasks.process import HOME_MARK
 
@@ -35,28 +32,6 @@ def call(*words: str, home: Path, **settings: str) -> subprocess.CompletedProces
         env={**os.environ, **settings},
         cwd=ROOT,
     )
-
-
-def inside(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """The same in this process, which has imported everything already."""
-    from cuvee.flows.cli import app
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with mock.patch.dict(os.environ), contextlib.chdir(ROOT):
-            done = CliRunner().invoke(app, [*words, "--home", str(home)])
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    said = done.stderr + ("" if done.exception is None else _trace(done.exc_info))
-    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, said)
-
-
-def _trace(exc_info: tuple) -> str:
-    """What a person would see of an exception; nothing of an exit."""
-    if issubclass(exc_info[0], SystemExit):
-        return ""
-    return "".join(traceback.format_exception(*exc_info))
 
 
 def assert_said(done: subprocess.CompletedProcess[str], *words: str) -> None:

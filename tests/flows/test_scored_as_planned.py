@@ -4,12 +4,11 @@ import dataclasses
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny_study
+from command import inside
 
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.suites import scoring_identity
@@ -151,10 +150,7 @@ def test_the_doctor_makes_nothing(studied, tmp_path):
     home.chmod(0o755)
     before = sorted(tmp_path.rglob("*")), home.stat().st_mode
     for place, code in ((home, 0), (tmp_path / "typo", 2)):
-        found = subprocess.run(
-            [sys.executable, "-m", "cuvee.flows", "doctor", "--store", "--home", str(place)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        found = inside("doctor", "--store", home=place)
         assert found.returncode == code, found.stderr
     assert (sorted(tmp_path.rglob("*")), home.stat().st_mode) == before
     asked = RunResult(studied[2].specs[0], {"task/qa": Score(4.0, 0.1, 6)})
@@ -198,10 +194,7 @@ def test_the_doctor_names_damage_and_touches_nothing(tmp_path):
     false = dataclasses.asdict(whole.spec)["scoring"]
     os.rename(kept, kept.with_name(f"{false[::-1]}.json"))
     before = {p: p.read_bytes() for p in Path(url).rglob("*") if p.is_file()}
-    found = subprocess.run(
-        [sys.executable, "-m", "cuvee.flows", "doctor", "--store", "--home", str(home)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    found = inside("doctor", "--store", home=home)
     assert found.returncode == 1, found.stderr
     assert found.stdout.count("result.json: ") == 2
     assert "checksum does not match" in found.stdout

@@ -119,7 +119,7 @@ def test_all_kernels_see_the_same_branches(monkeypatch):
     assert (one - plain).abs().max() > 0.1
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 300))
 def test_every_answer_is_planted_exactly_once(seed, longest, budget):
     """Catches answers lost or doubled where trees are split, and batches over their budget."""
