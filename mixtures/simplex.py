@@ -9,9 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError
@@ -81,6 +78,10 @@ def group_rows(W: ArrayLike) -> NDArray[np.int64]:
 
 def _chained(rows: Array) -> NDArray[np.int64]:
     """Numbers (N,) of the chains of few rows (N, K), each looked at beside each."""
+    from scipy.sparse import coo_array  # here: half a second that reading a recipe need not wait
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
     unique, inverse = np.unique(rows, axis=0, return_inverse=True)
     pairs = cKDTree(unique).query_pairs(STEP, p=np.inf, output_type="ndarray")
     links = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(unique), len(unique)))

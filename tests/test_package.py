@@ -26,6 +26,19 @@ def test_importing_cuvee_imports_nothing():
     assert done.stdout.split() == ["cuvee"], done.stderr
 
 
+def test_a_recipe_is_known_without_what_computes():
+    """Catches a schema that loads solvers, tables or trainers before anything is read."""
+    heavy = "scipy", "pandas", "pyarrow", "lightgbm", "tokenizers", "torch", "prefect", "ray"
+    program = (
+        "import sys; from cuvee.flows.recipe import Recipe; "
+        f"print(*sorted(set(sys.modules) & {{*{heavy}}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
 def test_the_rooms_are_links_that_git_keeps():
     """Catches a copy of a room, which would drift from the one at the top level."""
     listed = subprocess.run(

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import null_space
-from scipy.optimize import linprog
 
 from cuvee.mixtures.constraints import Constraints, Limit
 from cuvee.mixtures.domains import Array
@@ -56,6 +54,9 @@ def on_support(constraints: Constraints, support: Sequence[int]) -> Constraints:
 @functools.lru_cache(maxsize=512)
 def region_of(constraints: Constraints) -> Region:
     """Centre and directions of a convex feasible set (sparsity is ignored)."""
+    from scipy.linalg import null_space  # here: see `simplex`
+    from scipy.optimize import linprog
+
     rows, bounds = _inequalities(constraints)
     loose = _loose(rows, bounds)
     size = len(constraints.domains)
@@ -93,6 +94,8 @@ def _loose(rows: Array, bounds: Array) -> np.ndarray:
 
     Homogenized: `A v + z <= b t`, `sum v = t`, `0 <= z <= 1`, `t >= 1`, most of `sum z`.
     """
+    from scipy.optimize import linprog
+
     count, size = rows.shape
     cost = np.concatenate([np.zeros(size + 1), -np.ones(count)])
     result = linprog(

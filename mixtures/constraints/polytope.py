@@ -7,7 +7,6 @@ arrays: `rows w <= bounds` on the simplex of K domains.
 from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp, minimize
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
@@ -15,6 +14,8 @@ from cuvee.mixtures.domains import Array
 
 def has_mixture(rows: Array, bounds: Array, most: int) -> bool:
     """Whether a mixture of at most `most` domains lies within `rows w <= bounds`."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # here: see `simplex`
+
     size = rows.shape[1]
     conditions = [LinearConstraint(np.append(np.ones(size), np.zeros(size)), 1.0, 1.0)]
     conditions.append(LinearConstraint(np.hstack([np.eye(size), -np.eye(size)]), ub=0.0))
@@ -31,6 +32,8 @@ def has_mixture(rows: Array, bounds: Array, most: int) -> bool:
 
 def least_kl(prior: Array, rows: Array, bounds: Array) -> Array:
     """The mixture within `rows w <= bounds` with the least KL to a prior: convex, by SLSQP."""
+    from scipy.optimize import minimize
+
     inside = prior > 0
     safe = np.where(inside, prior, 1.0)
 
@@ -66,6 +69,8 @@ def nearest_point(
         bounds: see `rows`.
         ball: prior (K,) and the most KL to it in nats, or None.
     """
+    from scipy.optimize import minimize
+
     prior, most_kl = ball
     conditions = _conditions(rows, bounds)
     if most_kl is not None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
@@ -23,11 +22,13 @@ Reach = tuple[Array, Array]
 """The least and the most (M,) that scores can be."""
 
 REACH = 10.0  # times the range of the runs' scores, beyond which no prediction is believed
-Z = float(stats.norm.ppf(0.5 + LEVEL / 2))  # half-width of an interval in standard deviations
+Z = 1.6448536269514722  # half-width of an interval of LEVEL in standard deviations
 
 
 def spearman(observed: Array, predicted: Array) -> float:
     """Rank correlation of two vectors (N,), ties sharing their mean rank; 0 if one is constant."""
+    from scipy import stats  # here: see `simplex`
+
     a, b = (stats.rankdata(ties.leveled(values)) for values in (observed, predicted))
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
@@ -256,6 +257,8 @@ def paired_mean(differences: Sequence[float], level: float = LEVEL) -> PairedMea
     Raises:
         EvidenceError: fewer than 2 pairs, or a difference that is not finite.
     """
+    from scipy import stats
+
     values = np.asarray(differences, dtype=np.float64)
     if values.size < 2 or not np.all(np.isfinite(values)):
         raise EvidenceError(

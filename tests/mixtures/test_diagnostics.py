@@ -46,6 +46,11 @@ def sample(n=30, noise=0.0, seed=0):
     return RunTable(W, Y, np.array([noise]))
 
 
+def test_intervals_have_the_width_of_their_level():
+    """Catches a level that changes without the quantile that is written down for it."""
+    assert stats.norm.ppf(0.5 + diagnostics.LEVEL / 2) == diagnostics.Z
+
+
 def test_spearman_is_scipys_and_zero_for_a_constant():
     a, b = np.array([1.0, 2, 2, 4, 5]), np.array([2.0, 1, 4, 3, 9])
     assert diagnostics.spearman(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
