@@ -7,7 +7,7 @@ import numpy as np
 from input_recipes import dump, pick
 
 from cuvee.flows.recipe import schema as recipes
-from cuvee.flows.refit import posed, read_tables
+from cuvee.flows.table_problem import posed, read_tables
 
 Tables = tuple[list[list[str]], list[list[str]]]
 

@@ -6,17 +6,19 @@ again here, on one core or the GPU of this process, and goes on where it was if 
 
 from pathlib import Path
 
-from cuvee.flows import finished
 from cuvee.flows import prepare as preparing
+from cuvee.flows.finished import finished_study, present
+from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
-from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import Failed, RunSpec, Stage
 from cuvee.proxies.data import files
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.branching import BranchPlan
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.validity import refuse_void, validity
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED
 
 
@@ -42,7 +44,7 @@ def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path
         raise StorageError(f"{to} is not an empty folder: a checkpoint replaces nothing")
     prepared = preparing.prepare(recipe, home)
     problem = preparing.pose_problem(recipe, prepared)
-    spec = problem.staged(stages(recipe, problem, home, mixture), recipe.seed)
+    spec = problem.staged(stages(recipe, prepared, home, mixture), recipe.seed)
     from cuvee.proxies.train import checkpoint  # torch, which no flow needs before
     from cuvee.proxies.train.trainer import train_pack
 
@@ -69,12 +71,15 @@ def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path
     return to, spec
 
 
-def stages(recipe: Recipe, problem: Problem, home: Workspace, mixture: str) -> tuple[Stage, ...]:
+def stages(recipe: Recipe, prepared: Prepared, home: Workspace, mixture: str) -> tuple[Stage, ...]:
     """The stages of a mixture by its name; see `write`."""
-    domains = problem.domains
+    domains = prepared.domains
     named = recipe.confirm.mixtures if recipe.confirm else {}
     if mixture == RECOMMENDED:
-        return finished.read(recipe, home).answer.stages
+        study, now = finished_study(recipe, home), present(recipe, home, prepared)
+        reasons = validity(study, now, Store(home.store), code=False)
+        refuse_void(study, reasons, "trained as a checkpoint")
+        return study.answer.stages
     if mixture in named:
         shares = domains.vector(named[mixture])
     elif mixture in BASELINES:

@@ -97,14 +97,13 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = No
         given, text = recipes.load(recipe)
         _limit(cores)
         place = open_workspace(home, hub=given.evaluation.hub)
-        from cuvee.flows.finished import read, sizes
+        from cuvee.flows.confirm_larger import confirm_larger, sizes
+        from cuvee.flows.finished import finished_study
 
         sizes(given)
-        read(given, place)  # before anything is started: most mistakes show here
+        finished_study(given, place)  # before anything is started: most mistakes show here
 
         def enlarge(executor: Executor, workspace: Workspace) -> Any:
-            from cuvee.flows.confirm_larger import confirm_larger
-
             return confirm_larger(given, executor, workspace)
 
         _train("confirm-mixture", enlarge, place, given, text)

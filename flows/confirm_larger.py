@@ -1,7 +1,7 @@
 """The story of `cuvee confirm`: does what a finished study claims hold at larger sizes?
 
-The study is read back from its files and the store and nothing of it is made anew; then the
-recommended mixture and what it stands against are trained at each size that the recipe names.
+The study is read back from the store and nothing of it is made anew; then the recommended mixture
+and what it stands against are trained at each size that the recipe names.
 """
 
 import dataclasses
@@ -9,24 +9,25 @@ import datetime
 import time
 from typing import Any
 
-from cuvee.flows import finished
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import compared, confirm, enlarge, fresh_seeds, sized
 from cuvee.flows.execution.evaluator import Evaluator, StoreEvaluator
 from cuvee.flows.execution.executor import Executor
-from cuvee.flows.finished import Finished, Settled
+from cuvee.flows.finished import finished_study, present, set_aside
 from cuvee.flows.prediction import draw_up, write_copy
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import current
-from cuvee.flows.recipe.schema import Recipe, parse
+from cuvee.flows.recipe.schema import ConfirmPart, Recipe, parse
 from cuvee.flows.study import abandoned_on_error, assemble_study, conclude_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
-from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.problem import Problem
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study import finished as handoff_card
+from cuvee.tasks.study import finished
+from cuvee.tasks.study.finished import FinishedStudy
 from cuvee.tasks.study.study import Study
+from cuvee.tasks.study.validity import refuse_void, validity
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker
 from cuvee.tasks.validation.calibration import score_predictions
@@ -51,14 +52,16 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
         CuveeError: what is wrong with the recipe, its data, or its evidence.
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
-    part, past = finished.sizes(recipe), finished.read(recipe, workspace)
+    part, past = sizes(recipe), finished_study(recipe, workspace)
     prepared = preparing.prepare(recipe, workspace)
     store, folder = Store(workspace.store), workspace.study(recipe.name)
+    reasons = validity(past, present(recipe, workspace, prepared), store, code=False)
+    refuse_void(past, reasons, "confirmed")
     study = read_back(recipe, past, prepared, store)
     tracker = open_tracker(workspace.record, current().say)
     tracker.start_study(
         recipe.name,
-        study_params(past.recipe_text, preparing.pose_problem(recipe, prepared), recipe.seed),
+        study_params(study.recipe_text, preparing.pose_problem(recipe, prepared), recipe.seed),
         {"method": str(recipe.method["name"])},
     )
     with executor, abandoned_on_error(tracker):
@@ -81,34 +84,46 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
         reused=study.reused + evaluator.reused,
         started=_time(started),
     )
-    handoff_card.reword(store, handoff_card.card(study, recipe.digest))
+    finished.reword(store, finished.finish(study, recipe.digest))
+    set_aside(folder, recipe.digest)  # a study of another recipe, on a colleague's machine
     return conclude_study(study, folder, tracker, workspace)
+
+
+def sizes(recipe: Recipe) -> ConfirmPart:
+    """The part of a recipe that says at which sizes a claim is tested.
+
+    Raises:
+        RecipeError: it names none.
+    """
+    if recipe.confirm is None or not recipe.confirm.sizes:
+        raise RecipeError(
+            "the recipe names no sizes to confirm at; give larger ones than its own "
+            f"({recipe.proxy.size}, {recipe.proxy.tokens:,} tokens), such as "
+            "`confirm: {seeds: 3, sizes: [{size: 1M, tokens: 2M}]}`"
+        )
+    return recipe.confirm
 
 
 def _time(when: datetime.datetime) -> str:
     return when.isoformat(timespec="seconds")
 
 
-def read_back(recipe: Recipe, past: Finished, prepared: Prepared, store: Store) -> Study:
-    """A finished study from its files and the store, as it was before anything larger was trained.
-
-    Raises:
-        EvidenceError: its evidence is void.
-    """
-    problem = preparing.pose_problem(recipe, prepared)
-    finished.check_evidence(past.answer, problem, store)
-    shelf, screened = StoreEvaluator(store), recipe.build_method()
-    answer, history = loop.search(Settled(screened, past.answer), problem, shelf, recipe.seed)
-    problem = screened.problem(problem, history)  # what the answer is for is what is confirmed
+def read_back(recipe: Recipe, past: FinishedStudy, prepared: Prepared, store: Store) -> Study:
+    """A finished study from the store, as it was before anything larger was trained."""
+    ran = parse(past.recipe_text)
+    problem = preparing.pose_problem(ran, prepared)
+    shelf, method = StoreEvaluator(store), ran.build_method()
+    history = loop.replay(method, problem, shelf, recipe.seed)
+    problem = method.problem(problem, history)  # what the answer is for is what is confirmed
     return dataclasses.replace(
-        assemble_study(recipe, past.recipe_text, prepared, problem, answer, history),
+        assemble_study(recipe, past.recipe_text, prepared, problem, past.answer, history),
         confirmation=_own(problem, past, shelf),
         chance=prepared.chance,
         reused=len(history),
     )
 
 
-def _own(problem: Problem, past: Finished, shelf: StoreEvaluator) -> Confirmation | None:
+def _own(problem: Problem, past: FinishedStudy, shelf: StoreEvaluator) -> Confirmation | None:
     """The confirmation at the study's own size, as the finished study had it; None if it had none.
 
     It is read with the recipe that was run: what is confirmed now may stand against others.

@@ -15,12 +15,12 @@ from typing import Any
 from cuvee.flows import handoff, recorded_approvals
 from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
+from cuvee.flows.finished import finished_study
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.parts import HandoffPart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import (
-    ApprovalError,
     CuveeError,
     EvidenceError,
     HandoffError,
@@ -30,7 +30,7 @@ from cuvee.mixtures.runs import canonical_json
 from cuvee.tasks.approval import webhook
 from cuvee.tasks.approval.webhook import CallOutcome, HandoffCall
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.finished import Card, Purpose
+from cuvee.tasks.study.finished import FinishedStudy, Purpose
 
 EXPORTED = "exported"  # the state of a handoff that calls nothing
 
@@ -50,7 +50,7 @@ def part(recipe: Recipe) -> HandoffPart:
     return recipe.handoff
 
 
-def key(card: Card, purpose: Purpose, given: HandoffPart) -> str:
+def key(card: FinishedStudy, purpose: Purpose, given: HandoffPart) -> str:
     """What a handoff is known by: a recommendation for a purpose, a format and a place."""
     place = given.to if "://" in given.to else str(Path(given.to).expanduser().absolute())
     content = [card.identity, asdict(purpose), given.format, place, given.stage]
@@ -73,7 +73,7 @@ def hand_off(recipe: Recipe, place: Workspace, *, again: bool = False) -> dict[s
         ApprovalError: it is not approved, or no longer stands.
         HandoffError: the call failed, or its outcome is not known.
     """
-    given, card = part(recipe), handoff.latest(recipe, place)
+    given, card = part(recipe), finished_study(recipe, place)
     call = bool(given.webhook or given.command)
     place.step("approval", handoff.adopt)(recipe, place, card, call=call)
     export = place.step("export", handoff.export)
@@ -126,7 +126,7 @@ def watch(recipe: Recipe, recipe_text: str, home: Workspace, api: PrefectApi) ->
     while True:
         fingerprint = ""
         try:
-            card = handoff.latest(recipe, home)
+            card = finished_study(recipe, home)
             fingerprint = card.identity
             if fingerprint not in handled and handoff.adopt(recipe, home, card, call=call):
                 result = run_handoff(recipe, recipe_text, home, api)
@@ -134,7 +134,7 @@ def watch(recipe: Recipe, recipe_text: str, home: Workspace, api: PrefectApi) ->
                 current().say(
                     f"{card.name}: {card.fingerprint[:12]} {result['state']}, {result['said']}"
                 )
-        except (ApprovalError, EvidenceError) as error:
+        except EvidenceError as error:
             _tell(told, fingerprint, error, quiet="is not approved" in str(error))
         except CuveeError as error:
             _tell(told, fingerprint, error)

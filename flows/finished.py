@@ -1,118 +1,131 @@
-"""A finished study, read back: its recommendation, and whether its evidence still stands."""
+"""The finished study of a recipe, from the store, and how things stand for it now.
+
+`confirm`, `approve`, `export`, `handoff`, `schedule` and `checkpoint` all start here, and hold what
+they find against the present by `cuvee.tasks.study.validity`.
+"""
 
 import contextlib
+import dataclasses
+import datetime
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from cuvee.flows.prepare import Prepared, prepare
 from cuvee.flows.progress_bars import current
-from cuvee.flows.recipe.schema import FREE, ConfirmPart, Recipe, parse
+from cuvee.flows.recipe.schema import FREE, Recipe, parse
+from cuvee.flows.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures import recommendation
-from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, StorageError
-from cuvee.mixtures.loop import Strategy
-from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, RunResult, RunSpec
+from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, StorageError
+from cuvee.mixtures.runs import canonical_json
+from cuvee.tasks import strict_yaml
+from cuvee.tasks.store.provenance import code_version, study_version
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.finished import FILE
-from cuvee.tasks.study.study import recommendation_fingerprint
+from cuvee.tasks.study import finished
+from cuvee.tasks.study.finished import FILE, FinishedStudy, Snapshot
+from cuvee.tasks.study.validity import Present
 
 SHOWN = 3  # of what differs
 EARLIER = "earlier"  # folder of a study's: what other recipes of its name left
 SHARED = ("fit", "exports", "looks.jsonl")  # what each looks after itself
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What `cuvee run` left of a study.
-
-    Attributes:
-        recipe_text: the YAML that was run.
-        answer: its recommendation.
-        digest: its `summary.json`.
-    """
-
-    recipe_text: str
-    answer: Recommendation
-    digest: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A method whose recommendation is known: it asks as it did, and fits nothing."""
-
-    method: Strategy
-    answer: Recommendation
-
-    def ask(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> tuple[RunSpec, ...]:
-        """What the method asked for."""
-        return self.method.ask(problem, history, rng)
-
-    def recommend(
-        self, problem: Problem, history: History, rng: np.random.Generator
-    ) -> Recommendation:
-        """The recommendation that was made."""
-        return self.answer
-
-
-def sizes(recipe: Recipe) -> ConfirmPart:
-    """The part of a recipe that says at which sizes a claim is tested.
+def finished_study(recipe: Recipe, home: Workspace) -> FinishedStudy:
+    """The latest finished study of a recipe; of several states of its data, today's.
 
     Raises:
-        RecipeError: it names none.
+        EvidenceError: nothing has been run under its name.
+        ApprovalError: something has, and the recipe has changed since.
     """
-    if recipe.confirm is None or not recipe.confirm.sizes:
-        raise RecipeError(
-            "the recipe names no sizes to confirm at; give larger ones than its own "
-            f"({recipe.proxy.size}, {recipe.proxy.tokens:,} tokens), such as "
-            "`confirm: {seeds: 3, sizes: [{size: 1M, tokens: 2M}]}`"
+    store = Store(home.store)
+    known = finished.answers(store, recipe.digest)
+    if len(known) > 1:
+        now = present(recipe, home)
+        known = tuple(study for study in known if study.data == now.data) or known
+    if known:
+        return _with_text(known[0], recipe, home)
+    other = finished.latest(store, recipe.name)
+    if other is None:
+        raise EvidenceError(
+            f"there is no finished study {recipe.name!r}: the store {home.store} holds no "
+            f"recommendation of the study {recipe.name!r}; `cuvee run` makes one (or `cuvee fit`)"
         )
-    return recipe.confirm
+    if other.recipe == recipe.digest:
+        return _with_text(other, recipe, home)  # of an older version
+    raise ApprovalError(
+        f"the store {home.store} holds recommendations of the study {recipe.name!r}, but none of "
+        f"this recipe: the recipe has changed since{_changed_fields(recipe, other)}. `cuvee run` "
+        "makes one (or `cuvee fit`), and keeps the others"
+    )
 
 
-def read(recipe: Recipe, home: Workspace) -> Finished:
-    """The finished study of a recipe.
+def present(recipe: Recipe, home: Workspace, prepared: Prepared | None = None) -> Present:
+    """How recipe, data and code stand now; reads the data unless given it, trains nothing."""
+    if recipe.tables is not None:
+        problem, history = from_tables(recipe)
+        data = finished.data(problem.domains, problem.scoring, history)
+        return Present(recipe.digest, data, code_version(), recipe.purpose)
+    prepared = prepared or prepare(recipe, home)
+    start = prepared.start.content if prepared.start else ""
+    data = finished.data(prepared.domains, prepared.scoring, start=start)
+    seen = snapshot(recipe, prepared)
+    return Present(recipe.digest, data, code_version(), recipe.purpose, seen)
 
-    Raises:
-        EvidenceError: there is none, it was changed by hand, or the recipe is no longer its own.
-    """
-    folder = home.study(recipe.name)
+
+def snapshot(recipe: Recipe, prepared: Prepared) -> Snapshot:
+    """What determines a study, as it is now."""
+    values = {name: part for name, part in recipe.determining().items() if name != "corpus"}
+    settings = recipe.corpus.model_dump(mode="json", exclude={"domains"}) if recipe.corpus else {}
+    domains, start = prepared.domains, [prepared.start.content] if prepared.start else []
+    return Snapshot(
+        recipe=_hash([values, settings, *start]),
+        confirm=_hash(recipe.confirm.model_dump(mode="json") if recipe.confirm else None),
+        texts=prepared.texts or dict(zip(domains.names, domains.identities, strict=True)),
+        code=study_version(),
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _with_text(study: FinishedStudy, recipe: Recipe, home: Workspace) -> FinishedStudy:
+    """A study with the text of its recipe, which earlier versions kept in a folder of the home."""
+    text = study.recipe_text
+    with contextlib.suppress(OSError, ValueError, CuveeError):
+        there = "" if text else (home.study(study.name) / "recipe.yaml").read_text("utf-8")
+        text = text or (there if parse(there).digest == study.recipe else "")
+    if not text:  # a colleague's, in a home that is not here
+        text = strict_yaml.dump_yaml(recipe.model_dump(mode="json", exclude_defaults=True))
+    return dataclasses.replace(study, recipe_text=text)
+
+
+def _changed_fields(recipe: Recipe, study: FinishedStudy) -> str:
+    """What is otherwise in a recipe than in a study's, in words; "" where it is not known."""
     try:
-        texts = {
-            name: (folder / name).read_text(encoding="utf-8")
-            for name in ("recommendation.json", "summary.json", "recipe.yaml")
-        }
-    except OSError as error:
-        raise EvidenceError(
-            f"there is no finished study {recipe.name!r} in {folder.parent} "
-            f"({Path(str(error.filename)).name} is missing): `cuvee run` makes the recommendation "
-            "that `cuvee confirm` tests"
-        ) from error
-    _unchanged(recipe, texts["recipe.yaml"])
-    try:
-        values, digest = json.loads(texts["recommendation.json"]), json.loads(texts["summary.json"])
-        answer, mark = recommendation.from_json(values), str(digest["recommendation"])
-    except (ValueError, KeyError, TypeError, EvidenceError) as error:
-        raise EvidenceError(
-            f"the files in {folder} are not those of a finished study ({error!r}); `cuvee run` "
-            "writes them anew from the store"
-        ) from error
-    if recommendation_fingerprint(answer) != mark:
-        raise EvidenceError(
-            f"recommendation.json in {folder} is not the one that summary.json names "
-            f"({recommendation_fingerprint(answer)[:12]} against {mark[:12]}): it was changed "
-            "after it was made; `cuvee run` writes it anew from the store"
-        )
-    return Finished(texts["recipe.yaml"], answer, digest)
+        before = dict(_leaves(parse(study.recipe_text).model_dump()))
+    except CuveeError:
+        return ""
+    now = dict(_leaves(recipe.model_dump()))
+    moved = [
+        f"{name}: {before.get(name, 'absent')!r} before, {now.get(name, 'absent')!r} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, "absent") != now.get(name, "absent")
+        and not any(name == free or name.startswith(f"{free}.") for free in FREE)
+    ]
+    return f" ({'; '.join(moved[:SHOWN])}{' and others' if moved[SHOWN:] else ''})" if moved else ""
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 def set_aside(folder: Path, digest: str) -> None:
@@ -156,64 +169,3 @@ def _digest(folder: Path) -> str:
         return parse(text).digest
     except CuveeError:
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _unchanged(recipe: Recipe, text: str) -> None:
-    try:
-        before = dict(_leaves(parse(text, "the recipe of the finished study").model_dump()))
-    except CuveeError as error:
-        raise EvidenceError(f"{error}; `cuvee run` makes the study anew") from error
-    now = dict(_leaves(recipe.model_dump()))
-    moved = [
-        f"{name}: {before.get(name, 'absent')!r} before, {now.get(name, 'absent')!r} now"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name, "absent") != now.get(name, "absent")
-        and not any(name == free or name.startswith(f"{free}.") for free in FREE)
-    ]
-    if moved:
-        raise EvidenceError(
-            "the recipe has changed since its recommendation was made, so that its evidence is "
-            f"void ({'; '.join(moved[:SHOWN])}{' and others' if len(moved) > SHOWN else ''}): "
-            "`cuvee run` makes a new one, or put back what was changed"
-        )
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
-
-
-def check_evidence(answer: Recommendation, problem: Problem, store: Store) -> None:
-    """Hold the runs that a recommendation rests on against the data as they are now.
-
-    Raises:
-        EvidenceError: a domain's text, the tokenizer or the benchmarks have changed, or runs are no
-            longer in the store.
-    """
-    runs = [store.get(name) for name in answer.evidence]
-    gone = sum(not isinstance(run, RunResult) for run in runs)
-    found = [run for run in runs if isinstance(run, RunResult)]
-    again = "`cuvee run` trains what is missing and recommends anew"
-    now = dict(zip(problem.domains.names, problem.domains.identities, strict=True))
-    for run in found:
-        then = dict(zip(run.spec.domains, run.spec.identities, strict=True))
-        changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-        if changed:
-            raise EvidenceError(
-                "the evidence is void, since the text has changed under it: "
-                f"{', '.join(sorted(changed))} (or the tokenizer) is not what the proxies were "
-                f"trained on; {again}"
-            )
-        if run.spec.scoring != problem.scoring:
-            raise EvidenceError(
-                "the evidence is void: proxies are now scored on other benchmarks or held-out text "
-                f"than the runs of the recommendation were; {again}"
-            )
-    if gone or not runs:
-        raise EvidenceError(
-            f"{gone} of {len(runs)} runs that the recommendation rests on are not in the store "
-            f"{store.url}; {again}"
-        )

@@ -12,17 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cuvee.flows import prepare as preparing
 from cuvee.flows import recorded_approvals
+from cuvee.flows.finished import finished_study, present
 from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.refit import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import (
     ApprovalError,
     CuveeError,
-    EvidenceError,
     ExportError,
     RecipeError,
     ServiceError,
@@ -31,70 +29,28 @@ from cuvee.proxies.data.documents import Files
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import approve as handoff_approval
 from cuvee.tasks.approval import manifest
-from cuvee.tasks.approval.approve import Approval, Grounds
+from cuvee.tasks.approval.approve import Approval
 from cuvee.tasks.export import ExportSpec
 from cuvee.tasks.export.documents import endings_of
-from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
-from cuvee.tasks.study.finished import Card, Purpose
+from cuvee.tasks.study.finished import FinishedStudy, Purpose
+from cuvee.tasks.study.validity import refuse_void, validity
 from cuvee.tasks.tracking.ui import unsafe_approvals
 
 COMMAND = "command line"
 MORE = 1.001  # passes that exceed the recipe's cap by rounding alone
 
 
-def latest(recipe: Recipe, home: Workspace) -> Card:
-    """The card of a recipe's latest recommendation; of several states of its data, today's.
-
-    Raises:
-        EvidenceError: nothing has been run under its name.
-        ApprovalError: something has, and the recipe has changed since.
-    """
-    store = Store(home.store)
-    found = finished.answers(store, recipe.digest)
-    if len(found) > 1:
-        now = grounds(recipe, home)
-        return next((card for card in found if card.data == now.data), found[0])
-    if found:
-        return found[0]
-    other = finished.latest(store, recipe.name)
-    if other is None:
-        raise EvidenceError(
-            f"the store {home.store} holds no recommendation of the study {recipe.name!r}: "
-            "`cuvee run` makes one (or `cuvee fit`)"
-        )
-    if other.recipe == recipe.digest:
-        return other  # of an older version
-    raise ApprovalError(
-        f"the store {home.store} holds recommendations of the study {recipe.name!r}, but none of "
-        "this recipe: the recipe has changed since. `cuvee run` makes one (or `cuvee fit`), and "
-        "keeps the others"
-    )
-
-
-def grounds(recipe: Recipe, home: Workspace) -> Grounds:
-    """How recipe, data and code stand now; reads the data, trains nothing."""
-    if recipe.tables is not None:
-        problem, history = from_tables(recipe)
-        found = finished.data(problem.domains, problem.scoring, history)
-    else:
-        prepared = preparing.prepare(recipe, home)
-        start = prepared.start.content if prepared.start else ""
-        found = finished.data(prepared.domains, prepared.scoring, start=start)
-    return Grounds(recipe.digest, found, code_version(), recipe.purpose)
-
-
 def approve(
     recipe: Recipe, home: Workspace, *, by: str = "", note: str = ""
-) -> tuple[Card, Approval]:
+) -> tuple[FinishedStudy, Approval]:
     """Approve a recipe's latest recommendation; the record is told, as far as it answers.
 
     Raises:
         ApprovalError: its evidence is void, with the reasons.
     """
-    card = latest(recipe, home)
-    now = grounds(recipe, home)
+    card, now = finished_study(recipe, home), present(recipe, home)
     approval = handoff_approval.approve(
         card, now, Store(home.store), by=by or getpass.getuser(), note=note
     )
@@ -123,7 +79,7 @@ def withdraw(recipe: Recipe, home: Workspace, *, by: str = "", note: str = "") -
     return taken
 
 
-def warnings(card: Card) -> list[str]:
+def warnings(card: FinishedStudy) -> list[str]:
     """What whoever approves a recommendation must know first."""
     found = []
     if card.confirmed is None:
@@ -140,7 +96,7 @@ def warnings(card: Card) -> list[str]:
     return found + list(card.answer.warnings)
 
 
-def adopt(recipe: Recipe, home: Workspace, card: Card, *, call: bool = False) -> Approval:
+def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = False) -> Approval:
     """The approval of a recommendation: the store's, else one given in the record, adopted.
 
     In the record a version is approved by the alias `approved`, or by a tag of that name. Tags
@@ -187,7 +143,7 @@ def adopt(recipe: Recipe, home: Workspace, card: Card, *, call: bool = False) ->
             f"the record says that {by} approved {card.fingerprint[:12]} of {card.name}, which is "
             f"not believed: {doubt}. Approve it with `cuvee approve`"
         )
-    now = dataclasses.replace(grounds(recipe, home), purpose=recorded_approvals.purpose(version))
+    now = dataclasses.replace(present(recipe, home), purpose=recorded_approvals.purpose(version))
     try:
         approval = handoff_approval.approve(
             card, now, store, by=by, note=note, via=handoff_approval.RECORD
@@ -201,7 +157,7 @@ def adopt(recipe: Recipe, home: Workspace, card: Card, *, call: bool = False) ->
     return approval
 
 
-def unapproved(card: Card, purpose: Purpose, store: Store) -> str:
+def unapproved(card: FinishedStudy, purpose: Purpose, store: Store) -> str:
     """Why a recommendation may not go out for a purpose, and what lets it."""
     why = ""
     for given in handoff_approval.every(store, card.identity):
@@ -247,11 +203,11 @@ def export(
         ExportError: the trainer cannot express it.
     """
     made = exports.build_format(_named(form), recipe.export.formats.get(form))
-    card, store = latest(recipe, home), Store(home.store)
+    card, store = finished_study(recipe, home), Store(home.store)
     approval = None if draft else adopt(recipe, home, card)
-    reasons = handoff_approval.objections(card, grounds(recipe, home), store, code=False)
+    reasons = validity(card, present(recipe, home), store, code=False)
     if not draft:
-        handoff_approval.refuse_void(card, reasons)
+        refuse_void(card, reasons)
     target = to or _target(home, card, form)
     whole = blend(recipe, card)
     part = whole.alone(stage) if stage else whole
@@ -260,7 +216,7 @@ def export(
     return manifest.write_export(target, files, content, store), content
 
 
-def _target(home: Workspace, card: Card, form: str) -> str:
+def _target(home: Workspace, card: FinishedStudy, form: str) -> str:
     """Where an export goes if nobody says; not over that of another recipe of the same name."""
     place = home.study(card.name) / "exports" / form
     with contextlib.suppress(CuveeError):
@@ -278,7 +234,7 @@ def _named(form: str) -> str:
     return form
 
 
-def blend(recipe: Recipe, card: Card) -> ExportSpec:
+def blend(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
     """What a trainer is told of a card, by a recipe's `export`.
 
     Raises:

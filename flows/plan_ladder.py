@@ -8,7 +8,7 @@ from cuvee.mixtures.multiscale import budget_splits
 from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.scale_evidence import PLAIN, SINGLE
 from cuvee.proxies import ladder
-from cuvee.tasks.study.finished import Card
+from cuvee.tasks.study.finished import FinishedStudy
 
 HEADINGS = ("tokens per run", "steps", "mixtures", "runs", "FLOPs", "share")
 
@@ -82,7 +82,7 @@ def proposals(rungs: tuple[LadderStep, ...], spent: tuple[float, ...], extra: in
     return found
 
 
-def hindsight(cards: Iterable[Card]) -> Table | None:
+def hindsight(cards: Iterable[FinishedStudy]) -> Table | None:
     """What the largest rung of earlier ladders was worth: what the smaller ones would have picked.
 
     The regret of an earlier study is that of the mixture which its smaller rungs held for the best

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from cuvee.flows.progress_bars import current
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
-from cuvee.tasks.study.finished import NOTHING, Card, Purpose
+from cuvee.tasks.study.finished import NOTHING, FinishedStudy, Purpose
 from cuvee.tasks.tracking.fields import PREFIX, approvable_tags, cuvee_tags
 from cuvee.tasks.tracking.mlflow import open_backend
 from cuvee.tasks.tracking.tracker import RegisteredVersion
@@ -20,7 +20,7 @@ YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
 def version(
-    home: Workspace, card: Card, meant: Purpose | None = None, *, call: bool = True
+    home: Workspace, card: FinishedStudy, meant: Purpose | None = None, *, call: bool = True
 ) -> tuple[RegisteredVersion | None, bool]:
     """A card's version in the record, and whether the alias stands for any version of the study.
 
@@ -69,7 +69,7 @@ def said(found: RegisteredVersion) -> tuple[str, str] | None:
 
 def remark(
     home: Workspace,
-    card: Card,
+    card: FinishedStudy,
     tags: Mapping[str, str],
     meant: Purpose | None = None,
     alias: str | None = None,

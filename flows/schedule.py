@@ -95,26 +95,28 @@ def scheduled_sweep(
 
 
 def _sweep(recipe: Recipe, text: str, workspace: Workspace) -> Any:
-    from cuvee.flows import change_detection
     from cuvee.flows import prepare as preparing
     from cuvee.flows.execution.prefect_session import prefect_step, stoppable
     from cuvee.flows.execution.ray_executor import RayExecutor
+    from cuvee.flows.finished import present
     from cuvee.flows.study import search_mixture
     from cuvee.tasks.store.results import Store
+    from cuvee.tasks.study.finished import latest_complete
+    from cuvee.tasks.study.validity import changes, lost_runs, unchanged_ratios
 
     place = dataclasses.replace(workspace, step=prefect_step)
     store = Store(place.store)
-    now = change_detection.picture(recipe, preparing.prepare(recipe, place), {})
-    before = change_detection.latest(store, recipe.name)
-    found = change_detection.changes(before, now)
-    if before is not None and not found:
-        message = f"Nothing changed since the study of {before.date}: no work."
-        _log(place.study(recipe.name), now.date, message)
+    now = present(recipe, place, preparing.prepare(recipe, place))
+    before, date = latest_complete(store, recipe.name), now.snapshot.date if now.snapshot else ""
+    found = changes(before, now) or (lost_runs(before, store) if before else ())
+    if before and before.snapshot and not found:
+        message = f"Nothing changed since the study of {before.snapshot.date}: no work."
+        _log(place.study(recipe.name), date, message)
         return Completed(message=message, name="Unchanged")
     given, note = recipe, ""
-    kept = change_detection.standing(before, now)
-    if kept and before is not None and (recipe.schedule or SchedulePart()).reuse:
-        text, note = reuse(recipe, text, kept, before.date)
+    kept = unchanged_ratios(before, now)
+    if kept and before and before.snapshot and (recipe.schedule or SchedulePart()).reuse:
+        text, note = reuse(recipe, text, kept, before.snapshot.date)
         given = parse(text)
     executor = RayExecutor(place.root, device=recipe.proxy.device)
 
@@ -128,7 +130,7 @@ def _sweep(recipe: Recipe, text: str, workspace: Workspace) -> Any:
         f"Changed: {', '.join(found)}. {note + ' ' if note else ''}Trained "
         f"{digest['trained_now']}, reused {digest['reused']} proxies; {digest['verdict']}"
     )
-    _log(place.study(recipe.name), now.date, message)
+    _log(place.study(recipe.name), date, message)
     return Completed(message=message)
 
 
@@ -137,14 +139,14 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
 
     A method that draws no design of its own size is left as it is.
     """
-    from cuvee.flows import change_detection
     from cuvee.proxies import ladder
+    from cuvee.tasks.study.validity import fewer
 
     method = recipe.build_method().method
     runs, names = method.runs, recipe.corpus.domains if recipe.corpus else {}
     if not runs or method.design is None or recipe.constraints.ratios:
         return text, ""
-    less = change_detection.fewer(runs, len(names), len(names) - len(kept) + 1)
+    less = fewer(runs, len(names), len(names) - len(kept) + 1)
     values = strict_yaml.load_yaml(text)
     before = recipe.method.get("design", "dirichlet")
     design = {"name": "reuse", "frozen": [dict(kept)], "design": before}

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.flows import change_detection, continual, finished
+from cuvee.flows import continual
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
 from cuvee.flows.execution.budget import Budget, tokens_per_second
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Executor
+from cuvee.flows.finished import set_aside, snapshot
 from cuvee.flows.prediction import remembered
 from cuvee.flows.prepare import Prepared, corpus_parts, pose_problem, prepare
 from cuvee.flows.progress_bars import current
@@ -38,7 +39,7 @@ from cuvee.tasks.extras import installed_versions
 from cuvee.tasks.report import page
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study import finished as handoff_card
+from cuvee.tasks.study import finished
 from cuvee.tasks.study.study import Study, study_summary
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker
@@ -167,14 +168,10 @@ def save_study(
         The study's summary, as in `summary.json`.
     """
     study, store, folder = run.study, Store(workspace.store), workspace.study(run.study.name)
-    finished.set_aside(folder, recipe.digest)
-    handoff_card.keep(store, handoff_card.card(study, recipe.digest, recipe.purpose), folder)
-    digest = conclude_study(study, folder, tracker, workspace)
-    if run.complete:
-        weights = study.problem.domains.mapping(study.recommendation.weights)
-        picture = change_detection.picture(recipe, run.prepared, weights)
-        change_detection.keep(store, recipe.name, picture)
-    return digest
+    set_aside(folder, recipe.digest)
+    seen = snapshot(recipe, run.prepared) if run.complete else None
+    finished.keep(store, finished.finish(study, recipe.digest, recipe.purpose, seen), folder)
+    return conclude_study(study, folder, tracker, workspace)
 
 
 def search_mixture(

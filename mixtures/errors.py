@@ -8,8 +8,8 @@ CuveeError
 │   ├── CorruptError      bytes that are not what they were when they were written
 │   └── NewerError        a record that a newer version wrote, in a format of its own
 ├── EvidenceError         too few runs, or runs that do not belong together
+│   └── ApprovalError     a recommendation that may not be handed on as it is
 ├── ExportError           a recommendation that a trainer's syntax cannot express
-├── ApprovalError         a recommendation that may not be handed on as it is
 ├── HandoffError          a call of a handoff that failed, or whose outcome is not known
 ├── StorageError          a disk that is full, or a place that cannot be written
 ├── TrainingError         trainings that failed too often to go on
@@ -95,7 +95,7 @@ class ExportError(CuveeError):
     """A recommendation that a trainer's syntax cannot express, or that lacks what it must know."""
 
 
-class ApprovalError(CuveeError):
+class ApprovalError(EvidenceError):
     """A recommendation that may not be handed on as it is."""
 
 

@@ -52,7 +52,13 @@ def search(
     Returns:
         The recommendation and the history it rests on.
     """
+    history = replay(method, problem, evaluate, seed)
+    return method.recommend(problem, history, generator(seed, len(history))), history
+
+
+def replay(method: Strategy, problem: Problem, evaluate: Evaluate, seed: int) -> History:
+    """What came of all that a method asks for; arguments as of `search`."""
     history: History = ()
     while specs := method.ask(problem, history, generator(seed, len(history))):
         history += tuple(evaluate(specs))
-    return method.recommend(problem, history, generator(seed, len(history))), history
+    return history

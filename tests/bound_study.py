@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cuvee.flows.recipe.schema import Recipe, parse
-from cuvee.flows.refit import from_tables
+from cuvee.flows.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.recommendation import Recommendation
@@ -63,6 +63,6 @@ def fit(folder: Path, home: Workspace, **changes: str) -> Recipe:
         history,
         available={},
     )
-    card = finished.card(study, recipe.digest, recipe.purpose)
+    card = finished.finish(study, recipe.digest, recipe.purpose)
     finished.keep(Store(home.store), card)
     return recipe

@@ -14,8 +14,9 @@ import old_study
 import pytest
 import shipped
 
-from cuvee.flows import change_detection, confirm_larger, finished, handoff
+from cuvee.flows import confirm_larger, handoff
 from cuvee.flows import prepare as preparing
+from cuvee.flows.finished import finished_study, present
 from cuvee.flows.recipe.schema import load
 from cuvee.flows.refit import refit
 from cuvee.flows.study import RememberingMethod
@@ -26,6 +27,8 @@ from cuvee.mixtures.errors import ApprovalError
 from cuvee.mixtures.runs import RunResult
 from cuvee.tasks.store import provenance
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.finished import latest_complete
+from cuvee.tasks.study.validity import changes, validity
 from cuvee.tasks.tracking.fields import cuvee_tags, study_key, study_params
 from cuvee.tasks.tracking.mlflow import open_backend
 
@@ -162,17 +165,17 @@ def test_a_study_of_404a3ce_is_gone_on_with(home):
     """Catches a change of code where there is none, which would sweep anew every week, a finished
     study that cannot be read, and a fit that is not found in the store and is done again."""
     recipe, _ = load(Path("larger.yaml"))
-    answer = finished.read(recipe, home).answer
-    prepared = preparing.prepare(recipe, home, preparing.plainly)
+    past = finished_study(recipe, home)
+    prepared = preparing.prepare(recipe, home)
     store = Store(home.store)
-    seen = change_detection.picture(load(Path("proxies.yaml"))[0], prepared, {})
-    assert change_detection.changes(change_detection.latest(store, "proxies"), seen) == ()
+    now = present(load(Path("proxies.yaml"))[0], home, prepared)
+    assert changes(latest_complete(store, "proxies"), now) == () == validity(past, now, store)
     problem = preparing.pose_problem(recipe, prepared)
-    study = confirm_larger.read_back(recipe, finished.read(recipe, home), prepared, store)
-    assert study.confirmation is not None and study.recommendation == answer
+    study = confirm_larger.read_back(recipe, past, prepared, store)
+    assert study.confirmation is not None and study.recommendation == past.answer
     method = RememberingMethod(recipe.build_method(), store, None, home)
     rng = loop.generator(recipe.seed, len(study.history))
-    assert method.recommend(problem, study.history, rng) == answer
+    assert method.recommend(problem, study.history, rng) == past.answer
     assert store.damaged == []
 
 

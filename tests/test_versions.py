@@ -24,7 +24,7 @@ from ladder_world import ladder_runs
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.recipe.schema import load
-from cuvee.flows.refit import from_tables
+from cuvee.flows.table_problem import from_tables
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.loop import generator, search

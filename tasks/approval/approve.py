@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cuvee.mixtures.errors import ApprovalError
-from cuvee.mixtures.runs import RunResult, canonical_json, revive
+from cuvee.mixtures.runs import canonical_json, revive
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.finished import FORMAT, NOTHING, Card, Purpose
+from cuvee.tasks.study.finished import FORMAT, FinishedStudy, Purpose
+from cuvee.tasks.study.validity import Present, refuse_void, validity
 
 APPROVALS = "approvals"
 RECORD = "MLflow"  # where a person said it, if not at the command line
@@ -73,62 +74,21 @@ class Approval:
         return same and (not call or ours.target == theirs.target)
 
 
-@dataclass(frozen=True)
-class Grounds:
-    """How things stand now, for comparison with a card.
-
-    Attributes:
-        recipe: digest of the recipe as it is now.
-        data: domain -> identity as it is now, or the tables' hash.
-        code: hash of the code that runs now.
-        purpose: what the recipe asks a recommendation for now.
-    """
-
-    recipe: str
-    data: Mapping[str, str]
-    code: str
-    purpose: Purpose = NOTHING
-
-
-def objections(card: Card, now: Grounds, store: Store, *, code: bool = True) -> list[str]:
-    """Why a recommendation's evidence is void; empty if it stands.
-
-    Args:
-        card: of the recommendation.
-        now: how things stand.
-        store: holds the runs.
-        code: whether code that has changed makes it void: before an approval it does, after it the
-            recommendation is what was approved, whichever code writes it down.
-    """
-    found = []
-    if now.recipe != card.recipe:
-        found.append("the recipe has changed since the study")
-    if now.data != card.data:
-        found.append(f"the data has changed since the study: {_differing(card.data, now.data)}")
-    if code and now.code != card.code:
-        found.append("the code that fits and recommends has changed since the study")
-    if not card.tables:
-        missing = [run for run in card.answer.evidence if not _holds(store, run)]
-        if missing:
-            shown = ", ".join(run[:12] for run in missing[:SHOWN])
-            found.append(
-                f"{len(missing)} of the {len(card.answer.evidence)} runs that it rests on are "
-                f"missing in the store or damaged ({shown}{', ...' if missing[SHOWN:] else ''})"
-            )
-    if not card.answer.evidence:
-        found.append("it rests on no run at all")
-    return found
-
-
 def approve(
-    card: Card, now: Grounds, store: Store, *, by: str, note: str = "", via: str = "command line"
+    card: FinishedStudy,
+    now: Present,
+    store: Store,
+    *,
+    by: str,
+    note: str = "",
+    via: str = "command line",
 ) -> Approval:
     """Approve a recommendation for the purpose that its recipe has now; who was first stays.
 
     Raises:
         ApprovalError: its evidence is void, with the reasons; or nobody is named.
     """
-    refuse_void(card, objections(card, now, store))
+    refuse_void(card, validity(card, now, store))
     if not by.strip():
         raise ApprovalError("an approval needs a name: --by NAME")
     made = Approval(
@@ -169,20 +129,6 @@ def stamp() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def refuse_void(card: Card, reasons: list[str]) -> None:
-    """Refuse a recommendation whose evidence is void.
-
-    Raises:
-        ApprovalError: says why, and what to do.
-    """
-    if reasons:
-        again = "`cuvee fit`" if card.tables else "`cuvee run`, which trains only what is missing"
-        raise ApprovalError(
-            f"the recommendation {card.fingerprint[:12]} of {card.name} cannot be approved or "
-            f"handed on, its evidence is void: {'; '.join(reasons)}. Make it again with {again}"
-        )
-
-
 def every(store: Store, card: str) -> tuple[Approval, ...]:
     """The approvals of a card by its identity, the newest first; withdrawn ones too."""
     keys = [key for key in store.keys(APPROVALS) if key.startswith(card)]
@@ -215,7 +161,7 @@ def get(
     return None
 
 
-def unbound(store: Store, card: Card) -> str:
+def unbound(store: Store, card: FinishedStudy) -> str:
     """Who approved a recommendation by an older version, which bound it to nothing more; or ""."""
     values = store.recall(APPROVALS, card.fingerprint)
     return str(values.get("by", "")) if isinstance(values, Mapping) else ""
@@ -230,12 +176,3 @@ def _read(values: object) -> Approval | None:
         return revive(Approval, {**values, **parts})
     except (KeyError, TypeError):
         return None
-
-
-def _holds(store: Store, run: str) -> bool:
-    return isinstance(store.get(run), RunResult)
-
-
-def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
-    return ", ".join(names[:SHOWN]) + (", ..." if names[SHOWN:] else "")

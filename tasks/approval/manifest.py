@@ -20,7 +20,7 @@ from cuvee.tasks.approval.approve import Approval
 from cuvee.tasks.export import ExportFormat, ExportSpec
 from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.finished import Card
+from cuvee.tasks.study.finished import FinishedStudy
 
 FILE = "manifest.json"
 MANIFESTS = "manifests"  # folder of the store: every manifest that was written, by its hash
@@ -29,7 +29,7 @@ HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def export_manifest(
-    card: Card,
+    card: FinishedStudy,
     form: ExportFormat,
     blend: ExportSpec,
     files: Mapping[str, str],
@@ -77,7 +77,9 @@ def _said(approval: Approval | None) -> dict[str, str] | None:
     return {"by": approval.by, "at": approval.at, "note": approval.note, "via": approval.via}
 
 
-def _domains(card: Card, blend: ExportSpec, delivered: Mapping[str, float]) -> list[dict[str, Any]]:
+def _domains(
+    card: FinishedStudy, blend: ExportSpec, delivered: Mapping[str, float]
+) -> list[dict[str, Any]]:
     shares, epochs = blend.shares, blend.epochs
     identity = {domain.name: domain.identity for domain in card.domains}
     return [

@@ -1,11 +1,13 @@
-"""The card of a recommendation: all that is needed to judge it, approve it and hand it on.
+"""The finished study: all that is needed to judge a recommendation, approve it and hand it on.
 
-A study writes its card beside its report and into the store, under its identity: a hash of study,
-recipe, data and answer, so that no study takes the place of another one's, equal answers included.
-Pointers say which is the latest of a recipe on its data, and of a study's name. A card says what
-the recommendation rests on, so that it can be told later whether that still stands.
+A study is kept in the store under its identity: a hash of name, recipe, data and answer, so that no
+study takes the place of another one's, equal answers included. Pointers say which is the latest of
+a recipe on its data, and of a name; a fit alone moves none away from what fresh runs have tested.
+It says what the recommendation rests on: `validity` tells whether that still stands. A copy lies
+beside the report, for the record.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -24,7 +26,7 @@ from cuvee.mixtures.runs import History, canonical_json, finished_runs, revive
 from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.study import Study
+from cuvee.tasks.study.study import Study, recommendation_fingerprint
 
 FILE = "card.json"
 FORMAT = 2  # of what cards and approvals are bound to; raised whenever that is more
@@ -58,7 +60,27 @@ NOTHING = Purpose()
 
 
 @dataclass(frozen=True)
-class Card:
+class Snapshot:
+    """What determined a study that is complete, for a schedule that looks whether it still does.
+
+    Attributes:
+        recipe: hash of the recipe but its sources and what changes no recommendation; with the
+            weights of the checkpoint that it starts from, if any.
+        confirm: hash of what the recipe wants confirmed.
+        texts: hash of the text by domain.
+        code: version of what trains, scores and fits.
+        date: when it was taken, UTC.
+    """
+
+    recipe: str
+    confirm: str
+    texts: Mapping[str, str]
+    code: str
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
     """A recommendation and what it rests on.
 
     Attributes:
@@ -71,12 +93,14 @@ class Card:
         full_tokens: of the run for which it was chosen; 0 where unknown.
         recipe: digest of the recipe's parts that a recommendation depends on.
         data: what the evidence is tied to: domain -> identity, or the tables' hash.
-        code: hash of the code that computed it.
+        code: version of the mathematics that computed it.
         version: of the package.
         verdict: what may be said of it, in words.
         confirmed: whether fresh runs bore its claim out; None where none tested it.
         tests: confirmations that it has, at its own size and at larger ones.
         purpose: what its recipe asked it for, when it was made.
+        recipe_text: the YAML that was run; "" in studies of earlier versions.
+        snapshot: what determined it; None of a fit, and where a budget ended it early.
     """
 
     name: str
@@ -94,6 +118,8 @@ class Card:
     confirmed: bool | None = None
     tests: int = 0
     purpose: Purpose = NOTHING
+    recipe_text: str = ""
+    snapshot: Snapshot | None = None
 
     @property
     def identity(self) -> str:
@@ -105,46 +131,50 @@ class Card:
         """A purpose with the study's own budget, where it names none."""
         return dataclasses.replace(purpose, tokens=purpose.tokens or self.full_tokens)
 
-    def told(self, other: "Card") -> "Card":
-        """The card with what another one of its identity says of confirmations."""
+    def told(self, other: "FinishedStudy") -> "FinishedStudy":
+        """The study with what another value of its identity says of confirmations."""
         return dataclasses.replace(
             self, verdict=other.verdict, confirmed=other.confirmed, tests=other.tests
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` gives the card back."""
+        """Plain JSON values; `from_json` gives the study back."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["answer"] = json.loads(json.dumps(self.answer.to_json()))
         plain["domains"] = [dataclasses.asdict(domain) for domain in self.domains]
-        return plain | {"data": dict(self.data), "purpose": dataclasses.asdict(self.purpose)}
+        plain |= {"data": dict(self.data), "purpose": dataclasses.asdict(self.purpose)}
+        return plain | {"snapshot": self.snapshot and dataclasses.asdict(self.snapshot)}
 
 
-def from_json(values: Mapping[str, Any]) -> Card:
-    """A card from what `to_json` made of it.
+def from_json(values: Mapping[str, Any]) -> FinishedStudy:
+    """A finished study from what `to_json` made of it.
 
     Raises:
-        EvidenceError: the values are not those of a card.
+        EvidenceError: the values are not those of one.
     """
     try:
         parts = {
             "domains": DomainSet(tuple(revive(Domain, domain) for domain in values["domains"])),
             "answer": recommendation.from_json(values["answer"]),
             "purpose": revive(Purpose, values.get("purpose") or {}),
+            "snapshot": (seen := values.get("snapshot")) and revive(Snapshot, seen),
         }
-        return revive(Card, {**values, **parts})
+        return revive(FinishedStudy, {**values, **parts})
     except (KeyError, TypeError) as error:
         raise EvidenceError(f"this is not the card of a recommendation: {error!r}") from error
 
 
-def card(study: Study, recipe: str, purpose: Purpose = NOTHING) -> Card:
-    """The card of a study whose recipe has a digest, and asks it for a purpose."""
+def finish(
+    study: Study, recipe: str, purpose: Purpose = NOTHING, snapshot: Snapshot | None = None
+) -> FinishedStudy:
+    """A study as it is kept, whose recipe has a digest and asks it for a purpose."""
     domains, tables = study.problem.domains, _from_tables(study.problem.domains)
     if study.available:
         sizes = study.available
         domains = DomainSet(
             tuple(dataclasses.replace(domain, tokens=sizes[domain.name]) for domain in domains)
         )
-    return Card(
+    return FinishedStudy(
         name=study.name,
         fingerprint=study.fingerprint,
         answer=study.recommendation,
@@ -162,6 +192,8 @@ def card(study: Study, recipe: str, purpose: Purpose = NOTHING) -> Card:
         confirmed=study.confirmed,
         tests=len(study.confirmations),
         purpose=dataclasses.replace(purpose, tokens=purpose.tokens or study.problem.full_tokens),
+        recipe_text=study.recipe_text,
+        snapshot=snapshot,
     )
 
 
@@ -179,74 +211,107 @@ def data(
     return {"tables": hashlib.sha256(canonical_json(rows).encode()).hexdigest()}
 
 
-def keep(store: Store, found: Card, folder: Path | None = None) -> None:
-    """Keep a card, as the latest of its recipe and of its study's name.
+def keep(
+    store: Store, study: FinishedStudy, folder: Path | None = None, *, fit: bool = False
+) -> bool:
+    """Keep a finished study, as the latest of its recipe and of its name.
 
-    What more confirmations said of the same recommendation stays: a fit alone tests nothing.
+    What more confirmations said of the same recommendation stays: a fit alone tests nothing. Where
+    another recommendation of this recipe or name was tested, one that was only fitted is kept
+    beside it and not in its place.
 
     Args:
         store: of results.
-        found: the card.
+        study: what is kept.
         folder: of the study's files, for a copy that goes into the record.
+        fit: whether it was fitted to runs that were there, and nothing was trained for it.
+
+    Returns:
+        Whether it is the latest of its recipe now.
 
     Raises:
         StorageError: store or folder cannot be written.
     """
-    before = get(store, found.identity)
-    if before is not None and before.tests > found.tests:
-        found = found.told(before)
-    store.renew(CARDS, found.identity, found.to_json(), "answer")
+    before = get(store, study.identity)
+    if before is not None:
+        study = dataclasses.replace(study, snapshot=study.snapshot or before.snapshot)
+        study = study.told(before) if before.tests > study.tests else study
+    store.renew(CARDS, study.identity, study.to_json(), "answer")
     at = datetime.datetime.now(datetime.UTC).isoformat()
-    pointer = {"card": found.identity, "fingerprint": found.fingerprint, "at": at}
-    text = hashlib.sha256(canonical_json(dict(found.data)).encode()).hexdigest()
-    store.remember(ANSWERS, f"{found.recipe}-{text}", pointer)
-    store.remember(LATEST, found.name, pointer)
+    pointer = {"card": study.identity, "fingerprint": study.fingerprint, "at": at}
+    text = hashlib.sha256(canonical_json(dict(study.data)).encode()).hexdigest()
+    moved = []
+    for place, key in ((ANSWERS, f"{study.recipe}-{text}"), (LATEST, study.name)):
+        known = store.recall(place, key) or {}
+        there = _pointed(store, known) if fit and not study.tests else None
+        moved.append(not (there and there.tests and there.code == study.code))
+        complete = study.identity if study.snapshot and not fit else known.get("complete")
+        if moved[-1]:
+            more = {"complete": complete} if complete and place == LATEST else {}
+            store.remember(place, key, pointer | more)
     if folder is not None:
-        text = json.dumps(found.to_json(), indent=1) + "\n"
-        ObjectFolder(str(folder)).replace(FILE, text.encode())
+        copy = json.dumps(study.to_json(), indent=1) + "\n"
+        ObjectFolder(str(folder)).replace(FILE, copy.encode())
+    return moved[0]
 
 
-def reword(store: Store, found: Card) -> None:
-    """Let a card say what a later test showed; what it rests on stays as it was."""
+def reword(store: Store, found: FinishedStudy) -> None:
+    """Let a finished study say what a later test showed; what it rests on stays as it was."""
     before = get(store, found.identity)
     if before is not None:
         store.renew(CARDS, found.identity, before.told(found).to_json(), "answer")
 
 
-def get(store: Store, identity: str) -> Card | None:
-    """A card by its identity, if the store has it."""
+def get(store: Store, identity: str) -> FinishedStudy | None:
+    """A finished study by its identity, if the store has it."""
     values = store.recall(CARDS, identity)
     return None if values is None else _read(values, identity)
 
 
-def latest(store: Store, name: str) -> Card | None:
-    """The card of a study's latest recommendation, whatever its recipe, if the store has it."""
-    pointer = store.recall(LATEST, name)
+def latest(store: Store, name: str) -> FinishedStudy | None:
+    """The latest finished study of a name, whatever its recipe, if the store has it."""
+    return _pointed(store, store.recall(LATEST, name) or {})
+
+
+def latest_complete(store: Store, name: str) -> FinishedStudy | None:
+    """The latest study of a name that trained all it asked for, with what determined it."""
+    pointer = store.recall(LATEST, name) or {}
+    if "complete" in pointer:
+        return get(store, str(pointer["complete"]))
+    # 404a3ce and before kept what determined a study apart, under the hash of its name
+    mark = hashlib.sha256(canonical_json(name).encode()).hexdigest()
+    seen, found = store.recall(LATEST, mark), _pointed(store, pointer)
+    with contextlib.suppress(KeyError, TypeError):  # of a version before that one
+        if seen and found and seen["data"].items() <= found.data.items():
+            return dataclasses.replace(found, snapshot=revive(Snapshot, seen))
+    return None
+
+
+def _pointed(store: Store, pointer: Mapping[str, Any]) -> FinishedStudy | None:
     return get(store, str(pointer.get("card") or pointer["fingerprint"])) if pointer else None
 
 
-def answers(store: Store, recipe: str) -> tuple[Card, ...]:
-    """The latest cards of a recipe by its digest, one for each state of its data; newest first."""
+def answers(store: Store, recipe: str) -> tuple[FinishedStudy, ...]:
+    """The latest of a recipe by its digest, one for each state of its data; newest first."""
     keys = [key for key in store.keys(ANSWERS) if key.startswith(f"{recipe}-")]
     pointers = [pointer for key in keys if (pointer := store.recall(ANSWERS, key))]
     newest = sorted(pointers, key=lambda pointer: str(pointer.get("at")), reverse=True)
-    return tuple(card for p in newest if (card := get(store, str(p.get("card")))))
+    return tuple(study for p in newest if (study := get(store, str(p.get("card")))))
 
 
-def every(store: Store) -> tuple[Card, ...]:
-    """The latest cards of all studies that the store knows, by the studies' names."""
-    cards = (get(store, key) for key in store.keys(CARDS))
-    names = {card.name for card in cards if card}
-    found = (latest(store, name) for name in names)
-    return tuple(sorted((card for card in found if card), key=lambda card: card.name))
+def every(store: Store) -> tuple[FinishedStudy, ...]:
+    """The latest of all studies that the store knows, by their names."""
+    names = {study.name for key in store.keys(CARDS) if (study := get(store, key))}
+    return tuple(study for name in sorted(names) if (study := latest(store, name)))
 
 
-def _read(values: Mapping[str, Any], key: str) -> Card | None:
+def _read(values: Mapping[str, Any], key: str) -> FinishedStudy | None:
     try:
         found = from_json(values)
     except CuveeError:
         return None  # of an older version, which is made anew by the next run of the study
-    return found if key in (found.identity, found.fingerprint) else None  # older: the latter
+    whole = recommendation_fingerprint(found.answer) == found.fingerprint
+    return found if whole and key in (found.identity, found.fingerprint) else None  # older: latter
 
 
 def _from_tables(domains: DomainSet) -> bool:

@@ -23,8 +23,7 @@ from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, canonical_json
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.sections import headline
-from cuvee.tasks.study.finished import Card as Approvable
-from cuvee.tasks.study.finished import Purpose
+from cuvee.tasks.study.finished import FinishedStudy, Purpose
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import Confirmation
 from cuvee.tasks.validation.preregistration import Card
@@ -292,7 +291,7 @@ def _answer_tags(study: Study) -> dict[str, str]:
     return {"recommendation": study.fingerprint, "law": law, "verdict": study.verdict[:2000]}
 
 
-def version_tags(study: Study, card: Approvable) -> dict[str, str]:
+def version_tags(study: Study, card: FinishedStudy) -> dict[str, str]:
     """Tags of a recommendation as a registered version: its study, and what it rests on.
 
     An approval of the version is one of this card, for the budget and target that it names.

@@ -3,6 +3,7 @@
 The study is run once for the file; each test takes a copy of its home.
 """
 
+import dataclasses
 import json
 import shutil
 import sqlite3
@@ -13,14 +14,17 @@ import tiny_study
 from tiny_study import confirm, run
 from typer.testing import CliRunner
 
-from cuvee.flows import finished
 from cuvee.flows.cli import app
+from cuvee.flows.confirm_larger import sizes
+from cuvee.flows.finished import finished_study
 from cuvee.flows.plan import draw_up as plan
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CorruptError, EvidenceError, RecipeError
+from cuvee.mixtures.runs import Stage
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished as handoff_card
+from cuvee.tasks.study.study import recommendation_fingerprint
 
 pytestmark = pytest.mark.slow
 SIZES = (
@@ -143,7 +147,7 @@ def test_a_changed_card_stops_the_confirmation_and_is_said(after, prefect_api):
         confirm(text, home, prefect_api)
 
 
-def test_evidence_that_is_void_is_refused(before, prefect_api, tmp_path):
+def test_evidence_that_is_void_is_refused(before, prefect_api):
     """Catches a claim that is tested although the study it came from no longer stands."""
     home, text = before
     for changed, word in (
@@ -152,41 +156,36 @@ def test_evidence_that_is_void_is_refused(before, prefect_api, tmp_path):
         (text.replace("name: tiny", "name: other"), "no finished study 'other'"),
     ):
         with pytest.raises(EvidenceError, match=word):
-            finished.read(parse(changed), home)
+            finished_study(parse(changed), home)
     free = text.replace("proxy: {", "proxy: {pack: 2, ").replace(
         "seeds: 2, sizes", "seeds: 4, sizes"
     )
-    assert finished.read(parse(free), home).answer.domains  # no recommendation depends on these
+    assert finished_study(parse(free), home).answer.domains  # no recommendation depends on these
     with pytest.raises(RecipeError, match="names no sizes"):
-        finished.sizes(parse(text.replace("sizes: [{size: 0.3M, tokens: 90000}], ", "")))
-    answer = home.study("tiny") / "recommendation.json"
-    shutil.copy(answer, tmp_path / "kept")
-    values = json.loads(answer.read_text())
-    values["stages"][0]["weights"] = [0.2, 0.3, 0.5]
-    answer.write_text(json.dumps(values))
-    with pytest.raises(EvidenceError, match="changed after it was made"):
-        finished.read(parse(text), home)
-    shutil.copy(tmp_path / "kept", answer)
-    gone = values["evidence"][0]
-    shutil.rmtree(Path(home.store, "runs", gone))
-    with pytest.raises(EvidenceError, match=r"1 of \d+ runs .*not in the store"):
+        sizes(parse(text.replace("sizes: [{size: 0.3M, tokens: 90000}], ", "")))
+    store, past = Store(home.store), finished_study(parse(text), home)
+    values = past.to_json()
+    values["answer"]["stages"][0]["weights"] = [0.2, 0.3, 0.5]
+    store.remember("cards", past.identity, values)  # sealed anew, as by somebody who knows how
+    with pytest.raises(EvidenceError, match="no finished study 'tiny'"):
+        finished_study(parse(text), home)
+    store.remember("cards", past.identity, past.to_json())
+    shutil.rmtree(Path(home.store, "runs", past.answer.evidence[0]))
+    with pytest.raises(EvidenceError, match=r"1 of the \d+ runs .*missing in the store"):
         confirm(text, home, prefect_api)
 
 
-def test_text_that_changed_under_a_study_is_named(before, study, prefect_api, tmp_path):
+def test_text_that_changed_under_a_study_is_named(before, study, prefect_api):
     """Catches evidence that is tied to the names of domains."""
     home, text = before
-    shutil.copytree(study[0] / "corpus", tmp_path / "corpus")
-    prose = tmp_path / "corpus" / "prose.jsonl"
-    rows = prose.read_text().splitlines(keepends=True)
-    prose.write_text("".join(rows[:-3]))
-    moved = text.replace(str(study[0] / "corpus"), str(tmp_path / "corpus"))
-    recipe = home.study("tiny") / "recipe.yaml"  # the same study at another path
-    recipe.write_text(
-        recipe.read_text().replace(str(study[0] / "corpus"), str(tmp_path / "corpus"))
-    )
-    with pytest.raises(EvidenceError, match="the text has changed under it.*prose"):
-        confirm(moved, home, prefect_api)
+    prose = study[0] / "corpus" / "prose.jsonl"
+    whole = prose.read_text()
+    prose.write_text("".join(whole.splitlines(keepends=True)[:-3]))
+    try:
+        with pytest.raises(EvidenceError, match="cannot be confirmed.*data has changed.*prose"):
+            confirm(text, home, prefect_api)
+    finally:
+        prose.write_text(whole)
     assert not Path(home.store, "predictions").exists()
 
 
@@ -198,6 +197,32 @@ def test_the_command_says_a_mistake_in_one_sentence(tmp_path, study):
     assert done.exit_code == 2
     assert "cuvee: error: there is no finished study 'tiny'" in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "home" / "prefect-api").exists()
+
+
+def test_a_colleague_confirms_from_a_home_of_their_own(before, study, prefect_api, tmp_path):
+    """Catches a finished study that is looked for in the home of whoever ran it, a study of another
+    recipe that is written over there, and a fit that takes the place of what was confirmed."""
+    home, text = before
+    other = Workspace(tmp_path / "colleague")
+    taken = other.study("tiny")
+    taken.mkdir(parents=True)
+    (taken / "recipe.yaml").write_text(text.replace("domain/prose: 1", "domain/code: 1"))
+    (other.root / "store").symlink_to(home.store)
+    found = confirm(text, other, prefect_api)
+    assert found["trained_now"] == 10 and (taken / "earlier").is_dir()
+    confirmed = finished_study(parse(text), home)
+    assert confirmed.tests == 2 and confirmed.verdict == found["verdict"]
+    answer = dataclasses.replace(confirmed.answer, verdict="another one", failed=1)
+    weights = tuple(Stage((0.2, 0.3, 0.5), stage.share) for stage in answer.stages)
+    answer = dataclasses.replace(answer, stages=weights)
+    what_if = dataclasses.replace(
+        confirmed, answer=answer, fingerprint=recommendation_fingerprint(answer), tests=0
+    )
+    store = Store(home.store)
+    assert not handoff_card.keep(store, what_if, fit=True)
+    assert finished_study(parse(text), home) == confirmed
+    assert handoff_card.get(store, what_if.identity) == what_if
+    assert handoff_card.keep(store, what_if) and finished_study(parse(text), home) == what_if
 
 
 def test_the_plan_counts_the_confirmation_of_each_size(after, study, capsys):

@@ -16,7 +16,9 @@ import pytest
 import receiver
 import recommended_study
 
+from cuvee.flows import finished as flows_finished
 from cuvee.flows import handoff
+from cuvee.flows.finished import finished_study
 from cuvee.flows.recipe.schema import parse
 from cuvee.flows.refit import refit
 from cuvee.flows.workspace import Workspace
@@ -25,6 +27,7 @@ from cuvee.tasks import export
 from cuvee.tasks.approval import approve, manifest
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
+from cuvee.tasks.study.validity import validity
 from cuvee.tasks.tracking.fields import approvable_tags
 from cuvee.tasks.tracking.mlflow import open_backend
 
@@ -146,7 +149,7 @@ def test_a_manifest_that_was_forged_whole_is_not_known_to_the_store(study, tmp_p
 def test_nothing_of_an_earlier_export_stays_beside_a_later_one(study, tmp_path):
     """Catches files of stages that are gone, and of others taken for ours by a manifest."""
     recipe, home, _ = study
-    card, store, target = handoff.latest(recipe, home), Store(home.store), tmp_path / "out"
+    card, store, target = finished_study(recipe, home), Store(home.store), tmp_path / "out"
     form, blend = export.build_format("json"), handoff.blend(recipe, card)
 
     def written(*names: str, known: Store = store) -> set[str]:
@@ -204,7 +207,7 @@ def test_void_evidence_is_neither_approved_nor_handed_on(study, monkeypatch, tmp
     with pytest.raises(ApprovalError, match="the recipe has changed"):
         handoff.approve(other, home, by="ada")
     with monkeypatch.context() as patch:
-        patch.setattr(handoff, "code_version", lambda: "other")
+        patch.setattr(flows_finished, "code_version", lambda: "other")
         with pytest.raises(ApprovalError, match="the code that fits and recommends has changed"):
             handoff.approve(recipe, home, by="ada")
     runs = sorted(Path(home.store, "runs").iterdir())
@@ -224,10 +227,10 @@ def test_void_evidence_is_neither_approved_nor_handed_on(study, monkeypatch, tmp
 def test_another_identity_of_a_domain_voids_an_approval(study):
     """Catches a comparison of names, which stay when data is exchanged under them."""
     recipe, home, _ = study
-    card, now = handoff.latest(recipe, home), handoff.grounds(recipe, home)
-    assert approve.objections(card, now, Store(home.store)) == []
+    card, now = finished_study(recipe, home), flows_finished.present(recipe, home)
+    assert validity(card, now, Store(home.store)) == ()
     other = dataclasses.replace(now, data={**now.data, "prose": "0" * 64})
-    [reason] = approve.objections(card, other, Store(home.store))
+    [reason] = validity(card, other, Store(home.store))
     assert "the data has changed since the study: prose" in reason
 
 
@@ -248,7 +251,7 @@ def test_later_parts_of_a_recipe_change_nothing_that_was_approved(study, monkeyp
     other = changed(corpus, export="{tokens: 200k}")
     assert other.digest == recipe.digest
     handoff.approve(other, home, by="ada")
-    monkeypatch.setattr(handoff, "code_version", lambda: "upgraded")
+    monkeypatch.setattr(flows_finished, "code_version", lambda: "upgraded")
     handoff.export(other, home, form="csv")  # approved is approved, whichever code writes it
     assert changed(corpus, seed="4").digest != recipe.digest
 
@@ -266,7 +269,7 @@ def test_an_export_goes_to_any_fsspec_url(study):
 def test_a_larger_budget_may_not_break_the_epoch_cap(study):
     """Catches an export for more tokens than the constraints were held at."""
     recipe, home, corpus = study
-    card = handoff.latest(recipe, home)
+    card = finished_study(recipe, home)
     within = changed(corpus, constraints="{epochs: 4}", export="{tokens: 400k}")
     assert max(handoff.blend(within, card).epochs.values()) < 4
     for cap in ("4", "{code: 4, prose: 4, tables: 4}"):
@@ -316,7 +319,7 @@ def test_a_damaged_card_is_no_card(study):
     [path] = Path(home.store, "cards").iterdir()
     path.write_text(path.read_text().replace('"counted": true', '"counted": false'))
     with pytest.raises(EvidenceError, match="holds no recommendation"):
-        handoff.latest(recipe, home)
+        finished_study(recipe, home)
 
 
 def test_every_study_has_its_latest_card(study):
@@ -330,7 +333,7 @@ def test_every_study_has_its_latest_card(study):
 def test_a_card_goes_through_json_whole(study):
     """Catches a field that is lost on the way, such as stages or identities."""
     recipe, home, _ = study
-    card = handoff.latest(recipe, home)
+    card = finished_study(recipe, home)
     again = finished.from_json(json.loads(json.dumps(card.to_json())))
     assert again == card and again.answer.stages == card.answer.stages
     later = card.to_json() | {"novel": 1}
@@ -376,7 +379,7 @@ def registered(home: Workspace, card, recipe=None):
 def test_an_alias_in_the_record_approves_what_it_stands_for(study, tmp_path):
     """Catches an alias of another version taken for this one's, and an approval not kept."""
     recipe, home, _ = study
-    card = handoff.latest(recipe, home)
+    card = finished_study(recipe, home)
     backend = registered(home, card)
     backend.register_version(
         "tiny", backend.create_run("tiny", {}), {"cuvee.recommendation": "other"}, ""
@@ -406,7 +409,7 @@ def test_an_alias_in_the_record_approves_what_it_stands_for(study, tmp_path):
 def test_a_tag_in_the_record_approves_too(study, tags, by):
     """Catches a tag that says no, or names somebody alone, taken for an approval."""
     recipe, home, _ = study
-    card = handoff.latest(recipe, home)
+    card = finished_study(recipe, home)
     registered(home, card).tag_version("tiny", "1", tags)
     if by is None:
         with pytest.raises(ApprovalError, match="not approved"):
@@ -418,7 +421,7 @@ def test_a_tag_in_the_record_approves_too(study, tags, by):
 def test_void_evidence_is_refused_though_the_record_approves_it(study):
     """Catches an alias that goes round the check, and a reviewer who is not told."""
     recipe, home, _ = study
-    card = handoff.latest(recipe, home)
+    card = finished_study(recipe, home)
     backend = registered(home, card)
     backend.tag_version("tiny", "1", {}, "approved")
     shutil.rmtree(min(Path(home.store, "runs").iterdir()))
@@ -431,7 +434,7 @@ def test_void_evidence_is_refused_though_the_record_approves_it(study):
 def test_an_approval_is_told_to_the_record_and_holds_without_it(study, monkeypatch):
     """Catches an approval that is lost with the record, or that the record does not show."""
     recipe, home, _ = study
-    card = handoff.latest(recipe, home)
+    card = finished_study(recipe, home)
     backend = registered(home, card)
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -452,7 +455,7 @@ def test_a_watch_hands_off_what_is_approved_in_the_record_and_calls_once(study, 
         path = tmp_path / "recipe.yaml"
         path.write_text(recommended_study.text(corpus, handoff=given))
         recipe = parse(path.read_text())
-        card = handoff.latest(recipe, home)
+        card = finished_study(recipe, home)
         backend = registered(home, card, recipe)
         words = [
             sys.executable,

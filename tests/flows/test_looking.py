@@ -1,6 +1,7 @@
 """A scheduled sweep looks first: what changed, what stands, and what holding it saves."""
 
 import dataclasses
+import hashlib
 import inspect
 import json
 import subprocess
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 import tiny_study
 import yaml
+from synthetic_study import synthetic_study
 
-from cuvee.flows import change_detection, schedule
-from cuvee.flows.change_detection import Picture
+from cuvee.flows import schedule
 from cuvee.flows.deployment import (
     OLD_ENTRYPOINTS,
     _signing_in,
@@ -30,91 +31,102 @@ from cuvee.mixtures.designs.reuse import Reuse
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError, ServiceError
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.finished import SCORING, Snapshot, finish, keep, latest_complete
+from cuvee.tasks.study.validity import Present, changes, fewer, unchanged_ratios
 
-BEFORE = Picture(
-    recipe="r",
-    confirm="c",
-    texts={"a": "1", "b": "2", "c": "3", "d": "4"},
-    data={"a": "1t", "b": "2t", "c": "3t", "d": "4t"},
-    scoring="s",
-    code="v",
-    weights={"a": 0.1, "b": 0.3, "c": 0.4, "d": 0.2},
-)
-
-
-def moved(**changes) -> Picture:
-    return dataclasses.replace(BEFORE, data={k: f"{v}x" for k, v in BEFORE.data.items()}, **changes)
+TEXTS = {"a": "1", "b": "2", "c": "3", "d": "4"}
+SEEN = Snapshot(recipe="r", confirm="c", texts=TEXTS, code="v", date="then")
+DATA = {"a": "1t", "b": "2t", "c": "3t", "d": "4t", SCORING: "s"}
+ANSWER = SimpleNamespace(domains=tuple("abcd"), weights=(0.1, 0.3, 0.4, 0.2))
+STUDY = dataclasses.replace(finish(synthetic_study(), "digest"), data=DATA, snapshot=SEEN)
+BEFORE = dataclasses.replace(STUDY, answer=ANSWER)
 
 
-def test_equal_pictures_are_no_work():
+def present(data=DATA, scoring="s", **changes) -> Present:
+    seen = dataclasses.replace(SEEN, date="later", **changes)
+    return Present("digest", {**data, SCORING: scoring}, "maths", snapshot=seen)
+
+
+def moved(**changes) -> Present:
+    return present({name: f"{mark}x" for name, mark in DATA.items()}, **changes)
+
+
+def test_equal_snapshots_are_no_work():
     """Catches a look that always finds a change, such as the date."""
-    assert (
-        change_detection.changes(BEFORE, dataclasses.replace(BEFORE, date="later", weights={}))
-        == ()
-    )
+    assert changes(BEFORE, present()) == ()
+    assert changes(None, present()) == ("no earlier study",)
 
 
 @pytest.mark.parametrize(("lacking", "more"), [("confirm", {}), ("", {"novel": 1})])
-def test_a_picture_of_another_version_ends_no_look(tmp_path, lacking, more):
-    """Catches a field more or less that ends every look in a TypeError until a person comes."""
+def test_a_snapshot_of_another_version_ends_no_look(tmp_path, lacking, more):
+    """Catches a field more or less that ends every look in a TypeError until a person comes.
+    404a3ce kept what it saw under the hash of the study's name, with the data in it."""
     store = Store(str(tmp_path))
-    values = {k: v for k, v in dataclasses.asdict(BEFORE).items() if k != lacking} | more
-    store.remember("latest", change_detection._hash("n"), values)
-    assert change_detection.latest(store, "n") == (None if lacking else BEFORE)
+    keep(store, dataclasses.replace(STUDY, snapshot=None))
+    values = {k: v for k, v in dataclasses.asdict(SEEN).items() if k != lacking} | more
+    mark = hashlib.sha256(json.dumps(STUDY.name).encode()).hexdigest()
+    store.remember("latest", mark, {**values, "data": {"a": "1t"}})
+    found = latest_complete(store, STUDY.name)
+    assert found == (None if lacking else STUDY)
+    store.remember("latest", mark, {**values, "data": {"a": "of a text that changed since"}})
+    assert latest_complete(store, STUDY.name) is None
 
 
 @pytest.mark.parametrize("part", ["recipe", "confirm", "scoring", "code"])
-def test_each_part_of_a_picture_is_looked_at(part):
+def test_each_part_of_a_snapshot_is_looked_at(part):
     """Catches a part that is kept and never compared."""
-    assert (
-        len(change_detection.changes(BEFORE, dataclasses.replace(BEFORE, **{part: "other"}))) == 1
-    )
+    assert len(changes(BEFORE, present(**{part: "other"}))) == 1
 
 
 def test_changed_new_and_removed_domains_are_named():
     """Catches one changed domain that hides another, and a removal that goes unseen."""
     now = moved(texts={"a": "1", "b": "2", "c": "9", "e": "5"})
-    assert change_detection.changes(BEFORE, now) == ("domain c", "domain e", "domain d (gone)")
+    assert changes(BEFORE, now) == ("domain c", "domain e", "domain d (gone)")
 
 
 def test_files_that_were_touched_are_no_change():
     """Catches texts compared by the times of their files where their tokens are the same."""
-    assert change_detection.changes(BEFORE, dataclasses.replace(BEFORE, texts={"a": "other"})) == ()
+    assert changes(BEFORE, present(texts={"a": "other"})) == ()
 
 
 def test_ratios_among_unchanged_domains_stand():
     """Catches ratios over all domains, which the changed one's share would enter."""
-    kept = change_detection.standing(BEFORE, moved(texts={**BEFORE.texts, "c": "9"}))
+    kept = unchanged_ratios(BEFORE, moved(texts={**TEXTS, "c": "9"}))
     assert kept == pytest.approx({"a": 1 / 6, "b": 1 / 2, "d": 1 / 3})
 
 
 @pytest.mark.parametrize(
     "now",
     [
-        moved(texts={**BEFORE.texts, "c": "9"}, recipe="other"),
-        moved(texts={**BEFORE.texts, "c": "9"}, code="other"),
+        moved(texts={**TEXTS, "c": "9"}, recipe="other"),
+        moved(texts={**TEXTS, "c": "9"}, code="other"),
+        moved(texts={**TEXTS, "c": "9"}, scoring="other"),
         moved(texts={"a": "1", "b": "0", "c": "0", "d": "0"}),
         moved(),
-        BEFORE,
+        present(),
     ],
 )
 def test_nothing_stands_where_more_than_text_changed_or_too_little_is_left(now):
     """Catches ratios kept although they were found for another aim, and a group of one."""
-    assert change_detection.standing(BEFORE, now) == {}
+    assert unchanged_ratios(BEFORE, now) == {}
 
 
-def test_pictures_come_back_from_the_store(tmp_path):
-    """Catches a picture that is changed by being kept, which would be a change every week."""
+def test_snapshots_come_back_from_the_store_and_outlast_what_is_not_complete(tmp_path):
+    """Catches a snapshot that is changed by being kept, which would be a change every week, and a
+    sweep that its budget ended, or a fit, taken for one that trained all it asked for."""
     store = Store(str(tmp_path))
-    assert change_detection.latest(store, "tiny") is None
-    change_detection.keep(store, "tiny", BEFORE)
-    assert change_detection.latest(store, "tiny") == BEFORE
+    assert latest_complete(store, STUDY.name) is None
+    keep(store, STUDY)
+    assert latest_complete(store, STUDY.name) == STUDY
+    keep(store, dataclasses.replace(STUDY, recipe="another", snapshot=None))
+    keep(store, dataclasses.replace(STUDY, snapshot=None), fit=True)
+    assert latest_complete(store, STUDY.name) == STUDY
 
 
 def test_a_design_shrinks_with_what_is_drawn():
     """Catches runs that do not shrink, grow, or shrink to nothing."""
-    assert change_detection.fewer(64, 8, 4) == 32 and change_detection.fewer(64, 8, 8) == 64
-    assert change_detection.fewer(20, 10, 2) == 8 and change_detection.fewer(6, 10, 2) == 6
+    assert fewer(64, 8, 4) == 32 and fewer(64, 8, 8) == 64
+    assert fewer(20, 10, 2) == 8 and fewer(6, 10, 2) == 6
 
 
 def test_held_ratios_bind_candidates_and_projection():

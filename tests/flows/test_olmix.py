@@ -8,10 +8,12 @@ from rich.console import Console
 
 from cuvee.flows import handoff
 from cuvee.flows.console import print_study
+from cuvee.flows.finished import finished_study
 from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.recipe import olmix
 from cuvee.flows.recipe import schema as recipes
-from cuvee.flows.refit import posed, read_tables, refit, told
+from cuvee.flows.refit import refit
+from cuvee.flows.table_problem import posed, read_tables, told
 from cuvee.flows.workspace import open_workspace
 from cuvee.mixtures.errors import CuveeError, DataError, EvidenceError, RecipeError
 from cuvee.mixtures.objectives import WeightedMean
@@ -394,7 +396,7 @@ def test_what_a_fit_file_gave_is_approved_exported_and_handed_on(whole_way, tmp_
     handoff.approve(again, home, by="ada")
     _, content = handoff.export(again, home, form="json", to=str(tmp_path / "out"))
     assert content["approval"]["by"] == "ada" and content["target_tokens"] == 20_000_000
-    card = handoff.latest(again, home)
+    card = finished_study(again, home)
     told = recipes.parse(olmix.as_recipe(again))  # what the flow of a handoff reads
     assert told == again and told.digest == again.digest
     assert handoff.adopt(told, home, card, call=True).by == "ada"

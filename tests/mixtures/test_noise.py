@@ -10,7 +10,8 @@ from rich.console import Console
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
 from cuvee.flows.console import print_study
 from cuvee.flows.recipe import schema as recipes
-from cuvee.flows.refit import from_tables, refit
+from cuvee.flows.refit import refit
+from cuvee.flows.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import worlds
 from cuvee.mixtures.errors import EvidenceError, RecipeError

@@ -12,6 +12,7 @@ import old_study
 import pytest
 
 from cuvee.flows import delivery, finished, handoff
+from cuvee.flows.finished import finished_study
 from cuvee.flows.recipe.schema import load, parse
 from cuvee.flows.refit import refit
 from cuvee.flows.workspace import Workspace
@@ -19,6 +20,7 @@ from cuvee.mixtures.errors import ApprovalError, EvidenceError, ExportError, Rec
 from cuvee.tasks.approval import approve
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished as handoff_card
+from cuvee.tasks.study.study import recommendation_fingerprint
 from cuvee.tasks.tracking.fields import approvable_tags
 from cuvee.tasks.tracking.mlflow import open_backend
 
@@ -71,7 +73,7 @@ def test_an_equal_answer_of_another_budget_study_or_recipe_is_not_approved(appro
     """Catches an approval that is known by the answer alone; a card that takes another's place."""
     folder, home, recipe = approved
     other = bound_study.fit(folder, home, **changes)
-    mine, theirs = handoff.latest(recipe, home), handoff.latest(other, home)
+    mine, theirs = finished_study(recipe, home), finished_study(other, home)
     assert mine.fingerprint == theirs.fingerprint  # which is what made them one
     with pytest.raises(ApprovalError, match="is not approved for"):
         export(other, home)
@@ -87,10 +89,10 @@ def test_an_equal_answer_of_another_budget_study_or_recipe_is_not_approved(appro
 def test_other_scores_with_the_same_answer_are_not_approved_and_block_nothing(approved):
     """Catches evidence from tables that is known by its mixtures, and a lost way back."""
     folder, home, recipe = approved
-    before = handoff.latest(recipe, home)
+    before = finished_study(recipe, home)
     bound_study.write(folder, shift=0.5)
     bound_study.fit(folder, home)
-    card = handoff.latest(recipe, home)
+    card = finished_study(recipe, home)
     assert card.fingerprint == before.fingerprint and card.data != before.data
     with pytest.raises(ApprovalError, match="is not approved"):
         export(recipe, home)
@@ -104,7 +106,7 @@ def test_a_what_if_fit_is_kept_beside_the_study_of_the_same_name(approved):
     what_if = bound_study.fit(folder, home, objective="{name: mean, weights: {math: 1}}")
     card, approval = handoff.approve(recipe, home, by="eve")
     assert (card.recipe, approval.by) == (recipe.digest, "ada")
-    assert handoff.latest(what_if, home).recipe == what_if.digest
+    assert finished_study(what_if, home).recipe == what_if.digest
     changed = parse(bound_study.text(folder, objective="{name: mean, weights: {qa: 1}}"))
     with pytest.raises(ApprovalError, match="the recipe has changed"):
         handoff.approve(changed, home, by="ada")
@@ -141,7 +143,7 @@ def test_a_call_is_made_for_what_was_approved_with_its_target(approved, hook):
     """Catches a handoff that is edited after the approval: another receiver, place or stage."""
     folder, home, _ = approved
     recipe = parse(bound_study.text(folder, handoff=HOOK))
-    card = handoff.latest(recipe, home)
+    card = finished_study(recipe, home)
     with pytest.raises(ApprovalError, match="another place or receiver"):
         handoff.adopt(recipe, home, card, call=True)
     handoff.approve(recipe, home, by="bob")
@@ -173,7 +175,7 @@ def test_what_is_withdrawn_is_not_exported_and_its_exports_are_named(approved):
     with pytest.raises(ExportError, match="its approval was withdrawn by eve"):
         handoff.verify(str(home.root / "out"), home)  # though another took its place
     assert export(recipe, home)["approval"]["by"] == "bob"
-    [path] = Path(home.store, "approvals").glob(f"{handoff.latest(recipe, home).identity}*")
+    [path] = Path(home.store, "approvals").glob(f"{finished_study(recipe, home).identity}*")
     [earlier] = json.loads(path.read_text())["content"]["earlier"]
     assert earlier["by"] == "ada" and "eve" in earlier["withdrawn"]
 
@@ -182,10 +184,12 @@ def test_an_approval_of_an_earlier_answer_is_withdrawn_too(approved):
     """Catches a withdrawal that looks at the latest answer alone: the earlier one comes back to
     life when it is reached again."""
     _, home, recipe = approved
-    store, card = Store(home.store), handoff.latest(recipe, home)
+    store, card = Store(home.store), finished_study(recipe, home)
     export(recipe, home)
-    handoff_card.keep(store, dataclasses.replace(card, fingerprint="f" * 64))
-    assert handoff.latest(recipe, home).identity != card.identity
+    other = dataclasses.replace(card.answer, method="another")
+    mark = recommendation_fingerprint(other)
+    handoff_card.keep(store, dataclasses.replace(card, answer=other, fingerprint=mark))
+    assert finished_study(recipe, home).identity != card.identity
     [taken] = handoff.withdraw(recipe, home, by="eve")
     assert taken.card == card.identity
     with pytest.raises(ExportError, match="its approval was withdrawn by eve"):
@@ -199,7 +203,7 @@ def test_a_withdrawal_stands_against_an_alias_that_the_record_still_has(study):
     """Catches an approval that is adopted again from a record that was not told."""
     folder, home = study
     recipe = bound_study.fit(folder, home)
-    backend = registered(home, handoff.latest(recipe, home))
+    backend = registered(home, finished_study(recipe, home))
     backend.tag_version("given", "1", {}, "approved")
     assert export(recipe, home)["approval"]["via"] == "MLflow"
     handoff.withdraw(recipe, home, by="eve")
@@ -215,8 +219,8 @@ def test_an_alias_that_is_removed_withdraws_what_it_gave(study):
     folder, home = study
     recipe = bound_study.fit(folder, home)
     other = bound_study.fit(folder, home, full_scale="{tokens: 2B}")
-    backend = registered(home, handoff.latest(recipe, home))
-    registered(home, handoff.latest(other, home))
+    backend = registered(home, finished_study(recipe, home))
+    registered(home, finished_study(other, home))
     backend.tag_version("given", "1", {}, "approved")
     assert export(recipe, home)["status"] == "approved"
     backend.tag_version("given", "2", {}, "approved")  # an alias stands for one version
@@ -231,7 +235,7 @@ def test_an_alias_that_is_removed_withdraws_what_it_gave(study):
     assert export(other, home)["status"] == "approved"  # given anew where it was taken
 
 
-def registered(home: Workspace, card: handoff_card.Card):
+def registered(home: Workspace, card: handoff_card.FinishedStudy):
     backend = open_backend(home.record)
     backend.register_version(
         card.name, backend.create_run("x", {}), approvable_tags(card.identity, card.purpose), ""
@@ -243,7 +247,7 @@ def test_a_version_is_approved_for_what_it_is_registered_for(study):
     """Catches an alias taken for another budget or receiver than the reviewer could see."""
     folder, home = study
     recipe = bound_study.fit(folder, home)
-    card = handoff.latest(recipe, home)
+    card = finished_study(recipe, home)
     registered(home, card).tag_version("given", "1", {}, "approved")
     for changes in ({"export": "{tokens: 9T}"}, {"handoff": HOOK}):
         edited = parse(bound_study.text(folder, **changes))
@@ -276,11 +280,11 @@ def test_what_2ad03ff_approved_is_not_taken_over(tmp_path, monkeypatch):
 def test_a_fit_leaves_what_confirmations_said(approved):
     """Catches a fit without a test that takes the verdict of a tested recommendation away."""
     folder, home, recipe = approved
-    store, card = Store(home.store), handoff.latest(recipe, home)
+    store, card = Store(home.store), finished_study(recipe, home)
     tested = dataclasses.replace(card, confirmed=True, tests=2, verdict="confirmed twice")
     handoff_card.keep(store, tested)
     bound_study.fit(folder, home)
-    after = handoff.latest(recipe, home)
+    after = finished_study(recipe, home)
     assert (after.confirmed, after.tests, after.verdict) == (True, 2, "confirmed twice")
 
 
@@ -354,7 +358,7 @@ def test_the_command_line_says_what_is_approved(study):
 def test_an_approval_of_a_later_version_with_fields_of_its_own_is_read(approved):
     """Catches a field more that ends in a TypeError, and one that a rewrite loses."""
     _, home, recipe = approved
-    store, card = Store(home.store), handoff.latest(recipe, home)
+    store, card = Store(home.store), finished_study(recipe, home)
     given = approve.get(store, card.identity)
     store.remember("approvals", given.key, {**dataclasses.asdict(given), "novel": 1})
     assert approve.get(store, card.identity) == given

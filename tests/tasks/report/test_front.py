@@ -8,7 +8,7 @@ import pytest
 from synthetic_study import synthetic_study
 
 from cuvee.flows.recipe import schema as recipes
-from cuvee.flows.refit import from_tables
+from cuvee.flows.table_problem import from_tables
 from cuvee.mixtures import recommendation, worlds
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.errors import DataError, RecipeError
