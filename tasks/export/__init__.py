@@ -6,16 +6,19 @@ recommendation are shares of tokens. A format says in `unit` what its trainer ta
 and converts; what its trainer cannot express it refuses, with the way out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import ExportError
 from cuvee.tasks.export import delivery
+from cuvee.tasks.export.specification import DOCUMENTS as DOCUMENTS
+from cuvee.tasks.export.specification import SEQUENCES as SEQUENCES
+from cuvee.tasks.export.specification import TOKENS as TOKENS
 from cuvee.tasks.export.specification import ExportSpec as ExportSpec
 
 KIND = "export"
-TOKENS, DOCUMENTS, SEQUENCES = "tokens", "documents", "sequences of equal length"
+RUN = ("the run",)  # what lacks something that is no domain's
 
 registry.admit(KIND, __name__, "ExportFormat")
 
@@ -81,7 +84,8 @@ def render_export(form: ExportFormat, spec: ExportSpec) -> dict[str, str]:
             "one at a time with --stage N, or choose a format that has them"
         )
     for need in sorted(form.needs):
-        _CHECKS[need](form, spec)
+        _check_need(form.name, _IMPLIED.get(need, need), spec)
+        _check_need(form.name, need, spec)
     if spec.tokens and spec.sequence and not spec.samples and form.unit == SEQUENCES:
         raise ExportError(
             f"{form.name} counts in sequences, and the run of {spec.tokens:,} tokens is shorter "
@@ -111,77 +115,61 @@ def delivery_terms(spec: ExportSpec, unit: str, *, filled: bool = False) -> deli
     return delivery.DeliveryTerms(spec.wanted, slack, limits)
 
 
-def _check_paths(form: ExportFormat, spec: ExportSpec) -> None:
-    missing = [name for name in spec.shares if not spec.paths.get(name)]
-    if missing:
+def _check_need(form: str, need: str, spec: ExportSpec) -> None:
+    lacks, sentence = _NEEDS[need]
+    lacking = lacks(spec)
+    if lacking:
         raise ExportError(
-            f"{form.name} needs to know where the data lies, and export.paths names nothing for "
-            f"{', '.join(missing)}: add `{missing[0]}: <path or URL>` there"
-        )
-
-
-def _check_path(form: ExportFormat, spec: ExportSpec) -> None:
-    _check_paths(form, spec)
-    several = [name for name in spec.shares if len(spec.paths[name]) > 1]
-    if several:
-        raise ExportError(
-            f"{form.name} takes one path for a weight, and export.paths gives several for "
-            f"{', '.join(several)}: merge them, or make them domains of their own"
-        )
-
-
-def _check_tokens(form: ExportFormat, spec: ExportSpec) -> None:
-    if not spec.tokens:
-        raise ExportError(
-            f"{form.name} needs the tokens of the run: set export.tokens or full_scale.tokens"
-        )
-
-
-def _check_sequence(form: ExportFormat, spec: ExportSpec) -> None:
-    if not spec.sequence:
-        raise ExportError(
-            f"{form.name} counts in sequences here: set export.sequence_length to the trainer's, "
-            "in tokens"
-        )
-
-
-def _check_counts(form: ExportFormat, spec: ExportSpec) -> None:
-    _check_tokens(form, spec)
-    if not spec.counted:
-        raise ExportError(
-            f"{form.name} must know how often each domain repeats, and the tables give no tokens: "
-            "set tables.token_counts"
-        )
-
-
-def _check_documents(form: ExportFormat, spec: ExportSpec) -> None:
-    if not spec.documented:
-        raise ExportError(
-            f"{form.name} weighs documents, and of domains that come from tables their length is "
-            "not known: use a format that weighs tokens"
-        )
-
-
-def _check_filled(form: ExportFormat, spec: ExportSpec) -> None:
-    if not (spec.sequence and spec.counted):
-        return
-    for domain in spec.domains:
-        if domain.name in spec.shares and domain.tokens < spec.sequence:
-            raise ExportError(
-                f"{domain.name} has {domain.tokens:,} tokens, which fill no sequence of "
-                f"{spec.sequence:,}, and {form.name} packs each domain alone: lower "
-                "export.sequence_length, or merge the domain with another"
+            sentence.format(
+                form=form,
+                names=", ".join(lacking),
+                first=lacking[0],
+                exist={domain.name: domain.tokens for domain in spec.domains}.get(lacking[0], 0),
+                sequence=spec.sequence or 0,
             )
+        )
 
 
-_CHECKS = {
-    "filled": _check_filled,
-    "paths": _check_paths,
-    "path": _check_path,
-    "tokens": _check_tokens,
-    "sequence": _check_sequence,
-    "counts": _check_counts,
-    "documents": _check_documents,
+def _fill_no_sequence(spec: ExportSpec) -> list[str]:
+    length = spec.sequence if spec.sequence and spec.counted else 0
+    return [d.name for d in spec.domains if d.name in spec.shares and d.tokens < length]
+
+
+_IMPLIED = {"path": "paths", "counts": "tokens"}  # what is asked for before
+_NEEDS: dict[str, tuple[Callable[[ExportSpec], Sequence[str]], str]] = {  # what lacks it, and why
+    "paths": (
+        lambda spec: [name for name in spec.shares if not spec.paths.get(name)],
+        "{form} needs to know where the data lies, and export.paths names nothing for {names}: add "
+        "`{first}: <path or URL>` there",
+    ),
+    "path": (
+        lambda spec: [name for name in spec.shares if len(spec.paths[name]) > 1],
+        "{form} takes one path for a weight, and export.paths gives several for {names}: merge "
+        "them, or make them domains of their own",
+    ),
+    "tokens": (
+        lambda spec: () if spec.tokens else RUN,
+        "{form} needs the tokens of the run: set export.tokens or full_scale.tokens",
+    ),
+    "sequence": (
+        lambda spec: () if spec.sequence else RUN,
+        "{form} counts in sequences here: set export.sequence_length to the trainer's, in tokens",
+    ),
+    "counts": (
+        lambda spec: () if spec.counted else RUN,
+        "{form} must know how often each domain repeats, and the tables give no tokens: set "
+        "tables.token_counts",
+    ),
+    "documents": (
+        lambda spec: () if spec.documented else RUN,
+        "{form} weighs documents, and of domains that come from tables their length is not known: "
+        "use a format that weighs tokens",
+    ),
+    "filled": (
+        _fill_no_sequence,
+        "{first} has {exist:,} tokens, which fill no sequence of {sequence:,}, and {form} packs "
+        "each domain alone: lower export.sequence_length, or merge the domain with another",
+    ),
 }
 
 

@@ -45,14 +45,13 @@ class Axolotl:
         check_field("axolotl", self.field)
 
     def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        return spec.document_tokens(spec.document_counts())
+        return spec.documents.tokens(spec.documents.rounded())
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
-        exist = {domain.name: domain.documents for domain in spec.domains}
-        entries: list[dict[str, Any]] = []
-        for name, count in spec.document_counts().items():
-            passes, rest = divmod(count, exist[name])
-            slices = [exist[name]] * passes + [rest] * (rest > 0)
+        documents, entries = spec.documents, []
+        for name, count in documents.rounded().items():
+            passes, rest = divmod(count, documents.exist[name])
+            slices = [documents.exist[name]] * passes + [rest] * (rest > 0)
             entries += [self._entry(spec, name, f"train[:{number}]") for number in slices]
         content = {
             "datasets": entries,

@@ -61,10 +61,10 @@ class HuggingFace:
         check_field("huggingface", self.field)
 
     def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        return spec.document_tokens(spec.document_counts())
+        return spec.documents.tokens(spec.documents.rounded())
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
-        counts = spec.document_counts()
+        counts = spec.documents.rounded()
         total = sum(counts.values())
         read = [document_source(spec, name, self.field) for name in counts]
         constants = {

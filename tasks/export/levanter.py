@@ -58,7 +58,7 @@ class Levanter:
         dealing = _dealing(spec)
         if not spec.samples:
             return {name: drawn * (spec.tokens or 1) for name, drawn in dealing.drawn.items()}
-        return spec.in_tokens(dealing.drawn)
+        return spec.sequences.tokens(dealing.drawn)
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         shares = [spec.stage_shares(i) for i in range(len(spec.stages))]
@@ -133,7 +133,7 @@ def _dealing(spec: ExportSpec) -> _Dealing:
 
 def _most(spec: ExportSpec) -> np.ndarray:
     """Sequences (K) of each domain that its cap allows."""
-    exist = {d.name: d.tokens // (spec.sequence or 1) for d in spec.domains}
+    exist = spec.sequences.exist
     known = spec.counted and spec.samples
     caps = [spec.caps.get(name, np.inf) if known else np.inf for name in spec.shares]
     most = [MORE * cap * exist[name] + 1 for cap, name in zip(caps, spec.shares, strict=True)]

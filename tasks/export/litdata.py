@@ -11,14 +11,13 @@ Source: litdata/streaming/combined.py.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, ExportSpec, check_choice
-from cuvee.tasks.export.delivery import whole_units
 from cuvee.tasks.export.literal import DEALER, python_assignments, python_module
+from cuvee.tasks.export.specification import Units
 
 PACKED = "packed"
 
@@ -99,33 +98,23 @@ class LitData:
         special = {"documents"} if self.unit == DOCUMENTS else {"filled"}
         return frozenset({"path", "counts"} | special)
 
-    def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        if self.samples == DOCUMENTS:
-            shares, wanted = spec.document_shares(spec.shares), spec.wanted_documents
-            drawn = whole_units(shares, sum(spec.document_counts().values()), wanted)
-            return spec.document_tokens(drawn)
-        return (
-            spec.in_tokens(whole_units(spec.shares, spec.samples, spec.wanted_samples))
-            if spec.samples
-            else spec.wanted
-        )
+    def _units(self, spec: ExportSpec) -> Units:
+        return spec.sequences if self.samples == PACKED else spec.documents
 
-    def _copies(self, spec: ExportSpec) -> dict[str, int]:
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        unknown = self.samples == PACKED and not spec.samples
+        return spec.wanted if unknown else self._units(spec).delivered()
+
+    def _copies(self, units: Units) -> dict[str, int]:
         """How often each domain is listed, so that none of its copies ends before the run."""
-        exist = {d.name: d.documents for d in spec.domains}
-        counts: Mapping[str, float] = spec.document_counts() if self.samples == DOCUMENTS else {}
-        if self.samples == PACKED:
-            exist = {d.name: d.tokens // (spec.sequence or 1) for d in spec.domains}
-            counts = spec.wanted_samples
-        return {n: max(1, math.ceil(math.ceil(count) / exist[n])) for n, count in counts.items()}
+        counts = units.wanted if self.samples == PACKED else units.rounded()
+        return {n: max(1, math.ceil(math.ceil(c) / units.exist[n])) for n, c in counts.items()}
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
-        shares = spec.shares
-        if self.samples == DOCUMENTS:
-            shares = spec.document_shares(shares)
-        repeats = self._copies(spec)
+        units = self._units(spec)
+        repeats = self._copies(units)
         paths, weights, domains = [], [], []
-        for name, share in shares.items():
+        for name, share in units.shares.items():
             copies = repeats[name]
             paths += [spec.path(name)] * copies
             weights += [share / copies] * copies

@@ -45,7 +45,7 @@ class Megatron:
             _check_margin(shares, samples)
             for name, count in dealt_greedily(shares, samples).items():
                 drawn[name] += count
-        return spec.in_tokens(drawn)
+        return spec.sequences.tokens(drawn)
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         if len(spec.stages) == 1:
@@ -116,14 +116,7 @@ def _run_samples(spec: ExportSpec) -> int:
 
 def _phases_drawn(spec: ExportSpec) -> list[tuple[dict[str, float], int]]:
     """Shares and samples of each phase."""
-    if len(spec.stages) == 1:
-        return [(spec.shares, _run_samples(spec))]
-    begins = [step * (spec.batch or 1) for step in spec.steps()]
-    ends = [*begins[1:], spec.samples // (spec.batch or 1) * (spec.batch or 1)]
-    return [
-        (spec.stage_shares(i), end - begin)
-        for i, (begin, end) in enumerate(zip(begins, ends, strict=True))
-    ]
+    return spec.stage_samples() if len(spec.stages) > 1 else [(spec.shares, _run_samples(spec))]
 
 
 def _check_margin(shares: Mapping[str, float], samples: int) -> None:

@@ -87,7 +87,7 @@ class Mixtera:
         drawn = dict.fromkeys(spec.shares, 0.0)
         for i, end in enumerate([*begins[1:], spec.tokens or 1]):
             shares = spec.document_shares(spec.stage_shares(i))
-            part = spec.document_tokens(_apportioned(shares, chunk))
+            part = spec.documents.tokens(_apportioned(shares, chunk))
             total = sum(part.values())
             for name, tokens in part.items():
                 drawn[name] += (end - begins[i]) * tokens / total

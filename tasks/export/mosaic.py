@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, ExportSpec, check_choice
-from cuvee.tasks.export.delivery import whole_units
 from cuvee.tasks.export.literal import yaml_text
+from cuvee.tasks.export.specification import Units
 
 PACKED = "packed"
 
@@ -50,25 +50,19 @@ class Mosaic:
         counting = {"sequence", "filled"} if packed else {"documents", "counts"}
         return frozenset({"path", "tokens"} | counting)
 
-    def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        packed = self.samples == PACKED
-        wanted = spec.wanted_samples if packed else spec.wanted_documents
-        samples = whole_units(*self._samples(spec), wanted)
-        return spec.in_tokens(samples) if packed else spec.document_tokens(samples)
+    def _units(self, spec: ExportSpec) -> Units:
+        return spec.sequences if self.samples == PACKED else spec.documents
 
-    def _samples(self, spec: ExportSpec) -> tuple[dict[str, float], int]:
-        """Shares of samples, and samples of the run."""
-        if self.samples == PACKED:
-            return spec.shares, spec.samples
-        return spec.document_shares(spec.shares), sum(spec.document_counts().values())
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        return self._units(spec).delivered()
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
-        shares, size = self._samples(spec)
+        units = self._units(spec)
         streams = {
             name: {**self._place(spec.path(name)), "proportion": share}
-            for name, share in shares.items()
+            for name, share in units.shares.items()
         }
-        dataset: dict[str, Any] = {"streams": streams, "epoch_size": size}
+        dataset: dict[str, Any] = {"streams": streams, "epoch_size": units.count}
         dataset |= {"shuffle": True, "shuffle_seed": spec.seed}
         if spec.sequence:
             dataset["max_seq_len"] = spec.sequence

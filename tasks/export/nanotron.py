@@ -39,13 +39,10 @@ class Nanotron:
     def delivered(self, spec: ExportSpec) -> dict[str, float]:
         if not (spec.samples and spec.counted):
             return spec.wanted
-        begins = [step * (spec.batch or 1) for step in spec.steps()]
         drawn = dict.fromkeys(spec.shares, 0.0)
         deviations = dict.fromkeys(spec.shares, 0.0)
-        last = spec.samples // (spec.batch or 1) * (spec.batch or 1)
-        for i, end in enumerate([*begins[1:], last]):
-            shares, samples = spec.stage_shares(i), end - begins[i]
-            exist = {d.name: d.tokens // (spec.sequence or 1) for d in spec.domains}
+        exist = spec.sequences.exist
+        for shares, samples in spec.stage_samples():
             indexed = sum(exist[name] for name in shares)
             for name, count in dealt_greedily(shares, indexed).items():
                 drawn[name] += samples * count / indexed
@@ -55,7 +52,7 @@ class Nanotron:
                 self._check_readings(spec, name, samples / indexed * max(1, count / exist[name]))
         noise = {name: (spec.sequence or 1) * value**0.5 for name, value in deviations.items()}
         check_noise("nanotron", delivery_terms(spec, SEQUENCES), noise)
-        return spec.in_tokens(drawn)
+        return spec.sequences.tokens(drawn)
 
     def _check_readings(self, spec: ExportSpec, name: str, readings: float) -> None:
         """Each reading of the index takes the same samples again, not others of the folder."""

@@ -40,7 +40,7 @@ class OlmoCore:
         drawn = dict.fromkeys(spec.shares, 0.0)
         for file in files:
             drawn[file.name] += file.planned
-        return spec.in_tokens(drawn)
+        return spec.sequences.tokens(drawn)
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         sized = spec.sequence and spec.batch

@@ -12,9 +12,41 @@ from functools import cached_property
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.runs import Stage
-from cuvee.tasks.export.delivery import OFF
+from cuvee.tasks.export.delivery import OFF, whole_units
 
+TOKENS, DOCUMENTS, SEQUENCES = "tokens", "documents", "sequences of equal length"
 DIGITS = 12  # significant ones of a weight: sums stay within 1e-11 of one
+
+
+@dataclass(frozen=True)
+class Units:
+    """A specification in what a trainer draws: in documents, or in sequences of one length.
+
+    Attributes:
+        size: tokens of one unit by domain; of documents, of the mean one.
+        shares: of units over the whole run.
+        wanted: recommended units by domain.
+        count: units of the whole run; 0 where that is not known.
+        exist: units that a domain has.
+    """
+
+    size: Mapping[str, float]
+    shares: Mapping[str, float]
+    wanted: Mapping[str, float]
+    count: int
+    exist: Mapping[str, int]
+
+    def tokens(self, counts: Mapping[str, float]) -> dict[str, float]:
+        """Units by domain as tokens."""
+        return {name: count * self.size[name] for name, count in counts.items()}
+
+    def delivered(self) -> dict[str, float]:
+        """Tokens by domain where a trainer rounds a share of all units down or up."""
+        return self.tokens(whole_units(self.shares, self.count, self.wanted))
+
+    def rounded(self) -> dict[str, int]:
+        """Units of each domain to the nearest number; zero where that leaves none."""
+        return {name: round(count) for name, count in self.wanted.items()}
 
 
 @dataclass(frozen=True)
@@ -82,8 +114,28 @@ class ExportSpec:
 
     def document_shares(self, shares: Mapping[str, float]) -> dict[str, float]:
         """Shares of documents that give shares of tokens: each over its mean document's length."""
-        lengths = {d.name: d.tokens / d.documents for d in self.domains}
+        lengths = self._document_lengths
         return _tidy({name: share / lengths[name] for name, share in shares.items()})
+
+    @property
+    def _document_lengths(self) -> dict[str, float]:
+        return {d.name: d.tokens / d.documents for d in self.domains}
+
+    @cached_property
+    def documents(self) -> Units:
+        """The whole run in documents."""
+        size, exist = self._document_lengths, {d.name: d.documents for d in self.domains}
+        wanted = {name: tokens / size[name] for name, tokens in self.wanted.items()}
+        count = sum(map(round, wanted.values()))
+        return Units(size, self.document_shares(self.shares), wanted, count, exist)
+
+    @cached_property
+    def sequences(self) -> Units:
+        """The whole run in sequences of one length; of a token where it is not known."""
+        length = self.sequence or 1
+        exist = {d.name: d.tokens // length for d in self.domains}
+        wanted = {name: tokens / length for name, tokens in self.wanted.items()}
+        return Units(dict.fromkeys(exist, length), self.shares, wanted, self.samples, exist)
 
     @property
     def epochs(self) -> dict[str, float]:
@@ -92,21 +144,6 @@ class ExportSpec:
             return {}
         exist = {domain.name: domain.tokens for domain in self.domains}
         return {name: share * self.tokens / exist[name] for name, share in self.shares.items()}
-
-    @property
-    def wanted_documents(self) -> dict[str, float]:
-        """Recommended documents by domain, at its mean length."""
-        lengths = {d.name: d.tokens / d.documents for d in self.domains}
-        return {name: tokens / lengths[name] for name, tokens in self.wanted.items()}
-
-    def document_counts(self) -> dict[str, int]:
-        """Documents that are drawn of each domain, rounded; zero where that leaves none."""
-        return {name: round(documents) for name, documents in self.wanted_documents.items()}
-
-    def document_tokens(self, counts: Mapping[str, float]) -> dict[str, float]:
-        """Documents by domain as tokens, at each domain's mean length."""
-        lengths = {d.name: d.tokens / d.documents for d in self.domains}
-        return {name: count * lengths[name] for name, count in counts.items()}
 
     @property
     def wanted(self) -> dict[str, float]:
@@ -132,15 +169,6 @@ class ExportSpec:
         least = self.tokens // self.batch_tokens
         near = self.tokens - least * self.batch_tokens <= OFF / 2 * self.tokens
         return least if near else max(1, round(self.tokens / self.batch_tokens))
-
-    @property
-    def wanted_samples(self) -> dict[str, float]:
-        """Recommended sequences by domain."""
-        return {name: tokens / (self.sequence or 1) for name, tokens in self.wanted.items()}
-
-    def in_tokens(self, sequences: Mapping[str, float]) -> dict[str, float]:
-        """Sequences by domain as tokens."""
-        return {name: count * (self.sequence or 1) for name, count in sequences.items()}
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -173,6 +201,17 @@ class ExportSpec:
                 "change the mixture: join stages, or lengthen the run"
             )
         return tuple(begins)
+
+    def stage_samples(self) -> list[tuple[dict[str, float], int]]:
+        """Shares and sequences of each stage, in whole steps.
+
+        Raises:
+            ExportError: as `steps`.
+        """
+        begins = [step * (self.batch or 1) for step in self.steps()]
+        ends = [*begins[1:], self.samples // (self.batch or 1) * (self.batch or 1)]
+        parts = enumerate(zip(begins, ends, strict=True))
+        return [(self.stage_shares(i), end - begin) for i, (begin, end) in parts]
 
     def alone(self, number: int) -> "ExportSpec":
         """One stage (from 1) as a run of its own.

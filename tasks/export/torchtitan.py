@@ -17,7 +17,6 @@ from typing import ClassVar
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import KIND, SEQUENCES, ExportSpec
-from cuvee.tasks.export.delivery import whole_units
 from cuvee.tasks.export.documents import READ, check_field, document_source
 from cuvee.tasks.export.literal import DEALER, python_assignments, python_module
 
@@ -100,11 +99,7 @@ class TorchTitan:
         check_field("torchtitan", self.field)
 
     def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        return (
-            spec.in_tokens(whole_units(spec.shares, spec.samples, spec.wanted_samples))
-            if spec.samples
-            else spec.wanted
-        )
+        return spec.sequences.delivered() if spec.samples else spec.wanted
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         labels = {name: f"{spec.name}/{name}".lower() for name in spec.shares}
