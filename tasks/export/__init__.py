@@ -12,11 +12,9 @@ from typing import Any, ClassVar, Protocol
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import ExportError
 from cuvee.tasks.export import delivery
-from cuvee.tasks.export.specification import DOCUMENTS as DOCUMENTS
-from cuvee.tasks.export.specification import SEQUENCES as SEQUENCES
-from cuvee.tasks.export.specification import TOKENS as TOKENS
-from cuvee.tasks.export.specification import ExportSpec as ExportSpec
+from cuvee.tasks.export.specification import DOCUMENTS, SEQUENCES, TOKENS, ExportSpec
 
+__all__ = ["DOCUMENTS", "KIND", "SEQUENCES", "TOKENS", "ExportFormat", "ExportSpec"]
 KIND = "export"
 RUN = ("the run",)  # what lacks something that is no domain's
 

@@ -24,26 +24,6 @@ BUILDERS = {
 }
 TEXT = "text"  # the builder of text files, and the column that it makes
 
-READ = """
-def _divided(rows: dict, separator: str) -> dict:
-    parts = [part for text in rows["text"] for part in text.split(separator)]
-    return {"text": [part for part in parts if part.strip()]}
-
-
-def _filled(row: dict) -> bool:
-    return bool(row["text"] and row["text"].strip())
-
-
-def _documents(source: dict, field: str, separator: str | None) -> IterableDataset:
-    part = load_dataset(**source, split="train", streaming=True).select_columns([field])
-    if field != "text":
-        part = part.rename_column(field, "text")
-    if separator is not None:
-        part = part.map(_divided, batched=True, fn_kwargs={"separator": separator})
-    part = part.filter(_filled)
-    return part.cast(Features({"text": Value("string")}))
-"""
-
 
 @dataclass(frozen=True)
 class DocumentSource:

@@ -14,8 +14,8 @@ from typing import ClassVar
 
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec
-from cuvee.tasks.export.documents import READ, check_field, document_source
-from cuvee.tasks.export.literal import python_assignments, python_module
+from cuvee.tasks.export.documents import check_field, document_source
+from cuvee.tasks.export.literal import READ, python_assignments, python_module
 
 BODY = (
     """

@@ -17,8 +17,8 @@ from typing import ClassVar
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import KIND, SEQUENCES, ExportSpec
-from cuvee.tasks.export.documents import READ, check_field, document_source
-from cuvee.tasks.export.literal import DEALER, python_assignments, python_module
+from cuvee.tasks.export.documents import check_field, document_source
+from cuvee.tasks.export.literal import DEALER, READ, python_assignments, python_module
 
 BODY = (
     """

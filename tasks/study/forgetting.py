@@ -6,6 +6,7 @@ seeds the interval is Student's over seeds; the checkpoint itself is one and has
 them it is the law's prediction.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -88,14 +89,14 @@ class DomainChange:
         return f"predicted to {'improve' if found is Judgement.BETTER else 'be forgotten'}"
 
     @property
-    def interval(self) -> str:
-        """The change with its interval, such as `+0.031 (+0.020 to +0.042)`."""
-        return interval_text(Estimate(self.change, self.low, self.high), "+.3f")
+    def estimate(self) -> Estimate:
+        """The change with its interval alone."""
+        return Estimate(self.change, self.low, self.high)
 
     @property
     def text(self) -> str:
         """It in a sentence, such as `speeches +0.031 (+0.020 to +0.042)`."""
-        return f"{self.domain} {self.interval}"
+        return f"{self.domain} {interval_text(self.estimate, '+.3f')}"
 
 
 def domain_changes(
@@ -143,35 +144,31 @@ def _seeds(confirmation: Confirmation | None, name: str, targets: Sequence[str])
     return [float(np.mean([column[seed] for column in columns])) for seed in sorted(columns[0])]
 
 
+def old_domain_changes(
+    found: ContinualStart, every: Sequence[DomainChange]
+) -> tuple[DomainChange, ...]:
+    """What the recommended mixture made of the domains that the checkpoint was trained on."""
+    return tuple(c for c in every if c.mixture == RECOMMENDED and c.domain in found.old)
+
+
 def worst_change(found: ContinualStart, every: Sequence[DomainChange]) -> DomainChange | None:
     """The old domain that the recommended mixture made worse by most; None where none is known."""
-    own = [one for one in every if one.mixture == RECOMMENDED and one.domain in found.old]
-    return max(own, key=lambda one: one.change) if own else None
+    return max(old_domain_changes(found, every), key=lambda one: one.change, default=None)
 
 
 def changes_above_floor(
     found: ContinualStart, every: Sequence[DomainChange]
 ) -> tuple[DomainChange, ...]:
     """Changes of the recommended mixture, in fresh runs, that are above the floor on forgetting."""
-    limit = found.forget
-    return tuple(
-        one
-        for one in every
-        if limit is not None
-        and one.mixture == RECOMMENDED
-        and one.domain in found.old
-        and one.seeds
-        and one.change > limit
-    )
+    limit = math.inf if found.forget is None else found.forget
+    return tuple(c for c in old_domain_changes(found, every) if c.seeds and c.change > limit)
 
 
 def forgetting_summary(found: ContinualStart, every: Sequence[DomainChange]) -> dict[str, Any]:
     """What programs read of forgetting: a part of `summary.json`."""
     mixtures: dict[str, dict[str, Any]] = {}
     for one in every:
-        values = asdict(one)
-        for name in ("mixture", "domain"):
-            del values[name]
+        values = {n: v for n, v in asdict(one).items() if n not in ("mixture", "domain")}
         mixtures.setdefault(one.mixture, {})[one.domain] = {**values, "change": one.change}
     return {
         "start": found.start.content,

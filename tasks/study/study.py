@@ -20,7 +20,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.evidence_grade import RATIO
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import LawEvidence, Recommendation
+from cuvee.mixtures.recommendation import Estimate, LawEvidence, Recommendation
 from cuvee.mixtures.runs import (
     Failed,
     History,
@@ -31,9 +31,9 @@ from cuvee.mixtures.runs import (
 )
 from cuvee.tasks.study import forgetting
 from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
-from cuvee.tasks.validation.calibration import ScoredPredictions
+from cuvee.tasks.validation.calibration import Calibration, ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
-from cuvee.tasks.validation.paired import Confirmation, Judgement
+from cuvee.tasks.validation.paired import Confirmation, Judgement, PairedGain
 
 
 @dataclass(frozen=True)
@@ -199,14 +199,11 @@ class Study:
         """Scores of the natural mixture (M,): seen, else predicted, else the mean of all runs."""
         natural = self.problem.domains.natural
         runs = tuple(run for run in self.runs if same_mixture(run.spec.weights, natural))
-        if runs:
-            return np.asarray(
-                score_table(runs, self.problem.targets)[1].mean(axis=0), dtype=np.float64
-            )
-        for candidate in self.recommendation.candidates:
+        for candidate in self.recommendation.candidates if not runs else ():
             if candidate.name == "natural":
                 return np.array([estimate.mean for estimate in candidate.targets])
-        return np.asarray(score_table(self.runs, self.problem.targets)[1].mean(axis=0))
+        _, scores, _ = score_table(runs or self.runs, self.problem.targets)
+        return np.asarray(scores.mean(axis=0), dtype=np.float64)
 
     def objective(self, run: RunResult) -> float:
         """The objective of one run, bits per byte; lower is better.
@@ -263,7 +260,7 @@ def finite_or_none(value: float) -> float | None:
 
 def study_summary(study: Study) -> dict[str, Any]:
     """What programs read of a study: the content of `summary.json`. Gains are bits per byte."""
-    law, ours = study.law, study.recommendation
+    law, ours, tests = study.law, study.recommendation, study.transfer
     confirmed = study.confirmation.objective if study.confirmation else {}
     return {
         "name": study.name,
@@ -274,22 +271,11 @@ def study_summary(study: Study) -> dict[str, Any]:
         "failed": len(study.failed),
         "tokens_per_second": round(study.tokens_per_second, 1),
         "rank_correlation": finite_or_none(law.spearman) if law else None,
-        "confirmation": {
-            name: {"gain": pair.gain, "low": pair.low, "high": pair.high, "n": pair.n}
-            for name, pair in confirmed.items()
-        },
-        "larger_sizes": [_larger(study.transfer, step) for step in study.transfer.steps]
-        if study.transfer
-        else [],
+        "confirmation": {name: _gain(pair) for name, pair in confirmed.items()},
+        "larger_sizes": [_larger(tests, step) for step in tests.steps] if tests else [],
         "trends": {
-            trend.baseline: {
-                "change": trend.change.gain,
-                "low": trend.change.low,
-                "high": trend.change.high,
-                "n": trend.change.n,
-                "sizes": trend.sizes,
-            }
-            for trend in (study.transfer.trends if study.transfer else ())
+            trend.baseline: {**_gain(trend.change, "change"), "sizes": trend.sizes}
+            for trend in (tests.trends if tests else ())
         },
         "card": _card(study.card) if study.card else None,
         "forgetting": forgetting.forgetting_summary(study.continual, study.changes)
@@ -304,13 +290,14 @@ def study_summary(study: Study) -> dict[str, Any]:
     }
 
 
+def _gain(pair: PairedGain, word: str = "gain") -> dict[str, Any]:
+    return {word: pair.gain, "low": pair.low, "high": pair.high, "n": pair.n}
+
+
 def _larger(found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:
     claims = {
         claim.baseline: {
-            "gain": claim.gain.gain,
-            "low": claim.gain.low,
-            "high": claim.gain.high,
-            "n": claim.gain.n,
+            **_gain(claim.gain),
             "p": claim.gain.p,
             "corrected_p": claim.corrected,
             "claim": claim.words,
@@ -321,8 +308,12 @@ def _larger(found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:
     return {"size": step.size, "tokens": step.tokens, "held": held, "said": said, "gains": claims}
 
 
+def _plain(value: Estimate | Calibration | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(value) if value else None
+
+
 def _card(found: ScoredPredictions) -> dict[str, Any]:
-    card, over = found.card, found.calibration
+    card = found.card
     return {
         "sha256": card.sha256,
         "version": card.version,
@@ -332,9 +323,7 @@ def _card(found: ScoredPredictions) -> dict[str, Any]:
                 "size": one.promise.size,
                 "tokens": one.promise.tokens,
                 "baseline": one.promise.baseline,
-                "predicted": dataclasses.asdict(one.promise.predicted)
-                if one.promise.predicted
-                else None,
+                "predicted": _plain(one.promise.predicted),
                 "observed": one.observed.gain,
                 "inside": one.inside,
                 "sign": one.sign,
@@ -343,6 +332,6 @@ def _card(found: ScoredPredictions) -> dict[str, Any]:
             }
             for one in found.kept
         ],
-        "calibration": dataclasses.asdict(over) if over else None,
+        "calibration": _plain(found.calibration),
         "changed_cards": list(found.wrong),
     }

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from cuvee.tasks.report.blocks import Block, Paragraph, ReportTable
 from cuvee.tasks.report.sections.headline import NONE, UNIT
-from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange, changes_above_floor
+from cuvee.tasks.study import forgetting
+from cuvee.tasks.study.forgetting import ContinualStart, DomainChange
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import RECOMMENDED
+from cuvee.tasks.validation.paired import interval_text
 
 
 def forgetting_blocks(study: Study) -> Iterable[Block]:
@@ -25,7 +26,7 @@ def forgetting_blocks(study: Study) -> Iterable[Block]:
     )
     for sentence in forgetting_sentences(found, every):
         yield Paragraph(sentence)
-    yield _table(every, (*found.old, MEAN), "old domain")
+    yield _table(every, (*found.old, forgetting.MEAN), "old domain")
     new = [name for name in study.problem.domains.names if name not in found.old]
     if new:
         yield Paragraph("What the same runs learned of the domains that are new to the checkpoint:")
@@ -44,14 +45,14 @@ def _source(study: Study) -> str:
 
 def forgetting_sentences(found: ContinualStart, every: Sequence[DomainChange]) -> tuple[str, ...]:
     """Whether the recommended mixture kept what was asked for, in sentences."""
-    own = [one for one in every if one.mixture == RECOMMENDED and one.domain in found.old]
+    own = forgetting.old_domain_changes(found, every)
     lost = [one for one in own if one.low > 0]
     said = [
         f"Of {len(own)} old domains the recommended mixture made {len(lost)} worse by more than "
         f"the noise{': ' + ', '.join(one.domain for one in lost) if lost else ''}."
     ]
     if found.forget is not None:
-        above = changes_above_floor(found, every)
+        above = forgetting.changes_above_floor(found, every)
         kept = "not kept" if above else "kept"
         if not any(one.seeds for one in own):
             kept = (
@@ -82,4 +83,4 @@ def _cell(one: DomainChange | None) -> str:
     if one is None:
         return NONE
     mark = "" if one.seeds else " p"
-    return f"{one.after:.3f}: {one.interval}{mark}"
+    return f"{one.after:.3f}: {interval_text(one.estimate, '+.3f')}{mark}"

@@ -4,10 +4,11 @@ The report and the record open with the same sentences, so they are made here. W
 intervals: a gain whose interval includes zero is "within the noise", whatever its mean.
 """
 
+from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs import flops_spent
 from cuvee.tasks.study.forgetting import changes_above_floor, worst_change
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import RECOMMENDED, PairedGain
+from cuvee.tasks.validation.paired import RECOMMENDED, Judgement, PairedGain
 
 UNIT = "bits per byte"
 NONE = "-"  # in a table, where there is no value
@@ -27,12 +28,9 @@ def headline_tone(study: Study) -> str:
     """`good` if confirmed beyond the noise against all that it claims to beat, `bad` if worse than
     any mixture beyond the noise, else `caution`; at every size that was trained."""
     pairs = [pair for found in study.confirmations for pair in found.objective.values()]
-    if any(pair.high < 0 for pair in pairs):
+    if any(pair.judgment is Judgement.WORSE for pair in pairs):
         return "bad"
-    held = [
-        found.complete and all(found.objective[name].low > 0 for name in found.claimed)
-        for found in ((study.confirmation,) if study.confirmation else ())
-    ]
+    held = [] if study.confirmed is None else [study.confirmed]
     if study.transfer:
         held += [study.transfer.held(step) for step in study.transfer.steps]
     return "good" if held and all(held) else "caution"
@@ -45,31 +43,34 @@ def predicted_or_measured(study: Study) -> str:
 
 def headline_figures(study: Study) -> tuple[tuple[str, str, str], ...]:
     """(label, value, note) of the numbers that sum the study up."""
-    found = []
-    if study.confirmation:
-        for name, pair in study.confirmation.objective.items():
-            note = f"{UNIT}, {pair.low:+.3f} to {pair.high:+.3f}: {pair.judgment}"
-            found.append((f"Confirmed gain over {name}", f"{pair.gain:+.3f}", note))
-    else:
-        for name, estimate in study.recommendation.gains:
-            note = f"{UNIT}, {estimate.low:+.3f} to {estimate.high:+.3f}: not confirmed"
-            found.append(
-                (f"{predicted_or_measured(study)} gain over {name}", f"{estimate.mean:+.3f}", note)
-            )
-    for claim in study.transfer.claims if study.transfer else ():
-        note = f"{UNIT}, {claim.gain.low:+.3f} to {claim.gain.high:+.3f}: {claim.words}"
-        found.append(
-            (f"Gain over {claim.baseline} at {claim.size}", f"{claim.gain.gain:+.3f}", note)
-        )
+    said = predicted_or_measured(study)
+    found = [
+        _figure(f"Confirmed gain over {name}", pair.estimate, pair.judgment)
+        for name, pair in (study.confirmation.objective if study.confirmation else {}).items()
+    ]
+    if not study.confirmation:
+        found += [
+            _figure(f"{said} gain over {name}", estimate, "not confirmed")
+            for name, estimate in study.recommendation.gains
+        ]
+    found += [
+        _figure(f"Gain over {claim.baseline} at {claim.size}", claim.gain.estimate, claim.words)
+        for claim in (study.transfer.claims if study.transfer else ())
+    ]
     most = worst_change(study.continual, study.changes) if study.continual else None
     if most:
-        note = f"{UNIT}, {most.domain}, {most.low:+.3f} to {most.high:+.3f}: {most.judgment}"
-        found.append(("Worst change of an old domain", f"{most.change:+.3f}", note))
+        label = "Worst change of an old domain"
+        found.append(_figure(label, most.estimate, most.judgment, f"{most.domain}, "))
     if study.law:
         note = f"of the objective, held out, by {study.law.law}"
         found.append(("Rank correlation", f"{study.law.spearman:.2f}", note))
     found.append(("Minutes", f"{study.minutes:.1f}", f"of the last command; {_trained(study)}"))
     return tuple(found)
+
+
+def _figure(label: str, value: Estimate, words: str, of: str = "") -> tuple[str, str, str]:
+    note = f"{UNIT}, {of}{value.low:+.3f} to {value.high:+.3f}: {words}"
+    return label, f"{value.mean:+.3f}", note
 
 
 def _trained(study: Study) -> str:
