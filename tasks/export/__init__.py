@@ -6,7 +6,7 @@ recommendation are shares of tokens. A format says in `unit` what its trainer ta
 and converts; what its trainer cannot express it refuses, with the way out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from cuvee.mixtures import registry
@@ -171,7 +171,10 @@ _NEEDS: dict[str, tuple[Callable[[ExportSpec], Sequence[str]], str]] = {  # what
 }
 
 
-def check_choice(form: str, option: str, value: str, allowed: Sequence[str]) -> None:
+SAMPLES = {"packed": SEQUENCES, "documents": DOCUMENTS}  # what shards may have been written as
+
+
+def check_choice(form: str, option: str, value: str, allowed: Iterable[str]) -> None:
     """Refuse an option that is none of those allowed.
 
     Raises:

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, ExportSpec, check_choice
+from cuvee.tasks.export import DOCUMENTS, KIND, SAMPLES, SEQUENCES, ExportSpec, check_choice
 from cuvee.tasks.export.literal import DEALER, python_assignments, python_module
 from cuvee.tasks.export.specification import Units
-
-PACKED = "packed"
 
 BODY = (
     """
@@ -83,35 +81,32 @@ class LitData:
 
     name: ClassVar[str] = "litdata"
 
-    samples: str = PACKED
+    samples: str = "packed"
     staged: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_choice("litdata", "samples", self.samples, (PACKED, DOCUMENTS))
+        check_choice("litdata", "samples", self.samples, SAMPLES)
 
     @property
     def unit(self) -> str:
-        return SEQUENCES if self.samples == PACKED else DOCUMENTS
+        return SAMPLES[self.samples]
 
     @property
     def needs(self) -> frozenset[str]:
         special = {"documents"} if self.unit == DOCUMENTS else {"filled"}
         return frozenset({"path", "counts"} | special)
 
-    def _units(self, spec: ExportSpec) -> Units:
-        return spec.sequences if self.samples == PACKED else spec.documents
-
     def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        unknown = self.samples == PACKED and not spec.samples
-        return spec.wanted if unknown else self._units(spec).delivered()
+        unknown = self.unit == SEQUENCES and not spec.samples
+        return spec.wanted if unknown else spec.in_units(self.unit).delivered()
 
     def _copies(self, units: Units) -> dict[str, int]:
         """How often each domain is listed, so that none of its copies ends before the run."""
-        counts = units.wanted if self.samples == PACKED else units.rounded()
+        counts = units.wanted if self.unit == SEQUENCES else units.rounded()
         return {n: max(1, math.ceil(math.ceil(c) / units.exist[n])) for n, c in counts.items()}
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
-        units = self._units(spec)
+        units = spec.in_units(self.unit)
         repeats = self._copies(units)
         paths, weights, domains = [], [], []
         for name, share in units.shares.items():

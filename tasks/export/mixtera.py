@@ -83,7 +83,7 @@ class Mixtera:
 
     def _drawn(self, spec: ExportSpec, chunk: int) -> dict[str, float]:
         """Tokens by domain, each chunk's documents in whole numbers."""
-        begins = [0] if len(spec.stages) == 1 else [spec.batch_tokens * s for s in spec.steps()]
+        begins = [spec.batch_tokens * step for step in spec.steps()]
         drawn = dict.fromkeys(spec.shares, 0.0)
         for i, end in enumerate([*begins[1:], spec.tokens or 1]):
             shares = spec.document_shares(spec.stage_shares(i))

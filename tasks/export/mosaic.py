@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, ExportSpec, check_choice
+from cuvee.tasks.export import KIND, SAMPLES, SEQUENCES, ExportSpec, check_choice
 from cuvee.tasks.export.literal import yaml_text
-from cuvee.tasks.export.specification import Units
-
-PACKED = "packed"
 
 
 @register(KIND)
@@ -33,31 +30,28 @@ class Mosaic:
 
     name: ClassVar[str] = "mosaic"
 
-    samples: str = PACKED
+    samples: str = "packed"
     split: str = ""
     staged: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_choice("mosaic", "samples", self.samples, (PACKED, DOCUMENTS))
+        check_choice("mosaic", "samples", self.samples, SAMPLES)
 
     @property
     def unit(self) -> str:
-        return SEQUENCES if self.samples == PACKED else DOCUMENTS
+        return SAMPLES[self.samples]
 
     @property
     def needs(self) -> frozenset[str]:
-        packed = self.samples == PACKED
+        packed = self.unit == SEQUENCES
         counting = {"sequence", "filled"} if packed else {"documents", "counts"}
         return frozenset({"path", "tokens"} | counting)
 
-    def _units(self, spec: ExportSpec) -> Units:
-        return spec.sequences if self.samples == PACKED else spec.documents
-
     def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        return self._units(spec).delivered()
+        return spec.in_units(self.unit).delivered()
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
-        units = self._units(spec)
+        units = spec.in_units(self.unit)
         streams = {
             name: {**self._place(spec.path(name)), "proportion": share}
             for name, share in units.shares.items()

@@ -202,6 +202,10 @@ class ExportSpec:
             )
         return tuple(begins)
 
+    def in_units(self, unit: str) -> Units:
+        """The whole run in documents, or in sequences."""
+        return self.documents if unit == DOCUMENTS else self.sequences
+
     def stage_samples(self) -> list[tuple[dict[str, float], int]]:
         """Shares and sequences of each stage, in whole steps.
 
