@@ -185,7 +185,7 @@ class Study:
     def larger(self) -> tuple[str, ...]:
         """What larger sizes say of the claim, a sentence per size."""
         found = self.transfer
-        return tuple(found.said(step) for step in found.steps) if found else ()
+        return tuple(found.statement(step) for step in found.steps) if found else ()
 
     @property
     def tokens(self) -> Mapping[str, int]:
@@ -300,11 +300,11 @@ def _larger(found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:
             **_gain(claim.gain),
             "p": claim.gain.p,
             "corrected_p": claim.corrected,
-            "claim": claim.words,
+            "claim": claim.judgment,
         }
-        for claim in found.at(step)
+        for claim in found.claims_at(step)
     }
-    held, said = found.held(step), found.said(step)
+    held, said = found.held_at(step), found.statement(step)
     return {"size": step.size, "tokens": step.tokens, "held": held, "said": said, "gains": claims}
 
 
@@ -330,7 +330,7 @@ def _card(found: ScoredPredictions) -> dict[str, Any]:
                 "error": finite_or_none(one.error),
                 "trained_before": one.promise.before,
             }
-            for one in found.kept
+            for one in found.outcomes
         ],
         "calibration": _plain(found.calibration),
         "changed_cards": list(found.wrong),

@@ -74,20 +74,15 @@ class ScoredPredictions:
 
     Attributes:
         card: as it was written.
-        kept: every promise whose gain was observed.
+        outcomes: every promise whose gain was observed.
         calibration: over all cards of the store; None without a prediction that has an outcome.
         wrong: a sentence for each card of the store that was changed.
     """
 
     card: Card
-    kept: tuple[PredictionOutcome, ...]
+    outcomes: tuple[PredictionOutcome, ...]
     calibration: Calibration | None = None
     wrong: tuple[str, ...] = ()
-
-    @property
-    def predictions(self) -> tuple[PredictionOutcome, ...]:
-        """The promises that were predictions."""
-        return tuple(kept for kept in self.kept if kept.counts)
 
 
 def score_predictions(store: Store, card: Card, claims: Sequence[SizeClaim]) -> ScoredPredictions:

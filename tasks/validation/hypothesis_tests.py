@@ -51,7 +51,7 @@ class SizeClaim:
         return (1 - self.level) / 2
 
     @property
-    def words(self) -> str:
+    def judgment(self) -> str:
         """What may be said of the gain."""
         if self.held:
             return Judgement.BETTER
@@ -75,7 +75,7 @@ class GainTrend:
     sizes: int
 
     @property
-    def words(self) -> str:
+    def judgment(self) -> str:
         """What may be said of the trend."""
         return {
             Judgement.BETTER: "grows with size",
@@ -100,26 +100,26 @@ class LargerSizeTests:
     trends: tuple[GainTrend, ...] = ()
     lost: tuple[str, ...] = ()
 
-    def at(self, step: Confirmation) -> tuple[SizeClaim, ...]:
+    def claims_at(self, step: Confirmation) -> tuple[SizeClaim, ...]:
         """The claims of one size."""
         place = step.size, step.tokens
         return tuple(claim for claim in self.claims if (claim.size, claim.tokens) == place)
 
-    def held(self, step: Confirmation) -> bool:
+    def held_at(self, step: Confirmation) -> bool:
         """Whether all that the recommended mixture claims to beat was beaten at one size."""
-        own = {claim.baseline: claim.held for claim in self.at(step)}
+        own = {claim.baseline: claim.held for claim in self.claims_at(step)}
         return step.complete and all(own[name] for name in step.claimed)
 
-    def said(self, step: Confirmation) -> str:
+    def statement(self, step: Confirmation) -> str:
         """What the runs of one size say of the claim, in words."""
-        here = self.at(step)
+        here = self.claims_at(step)
         parts = [
-            f"against {c.baseline} {c.words} ({c.gain.gain:+.4f}, {c.gain.low:+.4f} to "
+            f"against {c.baseline} {c.judgment} ({c.gain.gain:+.4f}, {c.gain.low:+.4f} to "
             f"{c.gain.high:+.4f}, corrected p {c.corrected:.2g})"
             for c in here
         ]
         parts += [f"against {name} nothing can be said, too few pairs" for name in step.unpaired]
-        judged = "the claim held" if self.held(step) else "the claim was not shown"
+        judged = "the claim held" if self.held_at(step) else "the claim was not shown"
         if any(c.gain.high < 0 for c in here if c.baseline in step.claimed):
             judged = "the claim failed"
         return f"At {step.size} and {step.tokens:,} tokens {judged}: {'; '.join(parts)}."

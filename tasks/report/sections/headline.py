@@ -32,7 +32,7 @@ def headline_tone(study: Study) -> str:
         return "bad"
     held = [] if study.confirmed is None else [study.confirmed]
     if study.transfer:
-        held += [study.transfer.held(step) for step in study.transfer.steps]
+        held += [study.transfer.held_at(step) for step in study.transfer.steps]
     return "good" if held and all(held) else "caution"
 
 
@@ -54,7 +54,7 @@ def headline_figures(study: Study) -> tuple[tuple[str, str, str], ...]:
             for name, estimate in study.recommendation.gains
         ]
     found += [
-        _figure(f"Gain over {claim.baseline} at {claim.size}", claim.gain.estimate, claim.words)
+        _figure(f"Gain over {claim.baseline} at {claim.size}", claim.gain.estimate, claim.judgment)
         for claim in (study.transfer.claims if study.transfer else ())
     ]
     most = worst_change(study.continual, study.changes) if study.continual else None
@@ -101,7 +101,9 @@ def headline_warnings(study: Study) -> tuple[str, ...]:
         found += _surprise(study)
     if study.transfer:
         steps = study.transfer.steps
-        found += [study.transfer.said(step) for step in steps if not study.transfer.held(step)]
+        found += [
+            study.transfer.statement(step) for step in steps if not study.transfer.held_at(step)
+        ]
         found += [f"Nothing can be said at {lost}" for lost in study.transfer.lost]
     found += study.card.wrong if study.card else ()
     if study.continual:

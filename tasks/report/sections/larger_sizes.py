@@ -41,7 +41,7 @@ def larger_size_blocks(study: Study) -> Iterable[Block]:
             str(claim.gain.n),
             f"{claim.gain.p:.3g}",
             f"{claim.corrected:.3g}",
-            claim.words,
+            claim.judgment,
         )
         for claim in found.claims
     )
@@ -64,7 +64,7 @@ def larger_size_blocks(study: Study) -> Iterable[Block]:
                 t.baseline,
                 interval_text(t.change.estimate, "+.4f"),
                 str(t.sizes),
-                t.words,
+                t.judgment,
             )
             for t in found.trends
         )
@@ -79,9 +79,9 @@ def prediction_card_blocks(study: Study) -> Iterable[Block]:
     if found is None:
         return
     written = found.card
-    late = sum(one.promise.before > 0 for one in found.kept)
+    late = sum(one.promise.before > 0 for one in found.outcomes)
     when = (
-        f"when runs of {late} of its {len(found.kept)} gains had been trained already"
+        f"when runs of {late} of its {len(found.outcomes)} gains had been trained already"
         if late
         else "before any of its runs was trained"
     )
@@ -100,11 +100,11 @@ def prediction_card_blocks(study: Study) -> Iterable[Block]:
             f"{one.error:+.3f}" if one.promise.predicted else NONE,
             outcome_text(one),
         )
-        for one in found.kept
+        for one in found.outcomes
     )
     columns = ("size, tokens", "gain over", "predicted", "observed", "error", "prediction")
     yield ReportTable(columns, rows, words=(1, 5))
-    sources = dict.fromkeys(one.promise.source for one in found.kept if one.promise.predicted)
+    sources = dict.fromkeys(one.promise.source for one in found.outcomes if one.promise.predicted)
     yield Paragraph(
         f"The predicted intervals cover {written.level:.0%} and come from: {'; '.join(sources)}. "
         "An observed gain is itself a mean over few seeds, so that even a perfect prediction would "

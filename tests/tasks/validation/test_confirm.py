@@ -127,7 +127,9 @@ def test_a_baseline_without_pairs_is_left_open_and_no_claim_holds(study):
     assert step.unpaired == ("uniform",) and not step.complete
     assert step.objective["natural"].low > 0
     found = larger_size_tests([step])
-    assert not found.held(step) and "against uniform nothing can be said" in found.said(step)
+    assert not found.held_at(step) and "against uniform nothing can be said" in found.statement(
+        step
+    )
 
 
 def _step(size, tokens, p, *, low=0.01, flops=1e12, gains=(0.1, 0.1, 0.1)):
@@ -152,20 +154,20 @@ def test_a_claim_holds_only_after_all_claims_are_counted():
     claims = {(c.size, c.baseline): c for c in found.claims}
     assert claims["1M", "natural"].corrected == pytest.approx(0.08)
     assert claims["1M", BEST].corrected == pytest.approx(0.002)
-    assert not claims["1M", "natural"].held and "4 tests" in claims["1M", "natural"].words
-    assert not found.held(steps[0])
+    assert not claims["1M", "natural"].held and "4 tests" in claims["1M", "natural"].judgment
+    assert not found.held_at(steps[0])
     alone = larger_size_tests(steps[:1])
-    assert alone.claims[0].corrected == pytest.approx(0.04) and alone.held(steps[0])
-    assert "the claim held" in alone.said(steps[0])
+    assert alone.claims[0].corrected == pytest.approx(0.04) and alone.held_at(steps[0])
+    assert "the claim held" in alone.statement(steps[0])
 
 
 def test_a_tie_with_the_best_observed_breaks_no_claim_and_a_loss_is_a_failure():
     """Catches a claim that must beat what it was chosen from, and a loss that is called noise."""
     step = _step("1M", 100, {"natural": 0.001, "uniform": 0.001, BEST: 0.6})
-    assert larger_size_tests([step]).held(step)
+    assert larger_size_tests([step]).held_at(step)
     worse = PairedGain("objective", -0.1, -0.2, -0.05, 0.99, 3)
     lost = replace(step, objective={**step.objective, "uniform": worse})
-    assert "the claim failed" in larger_size_tests([lost]).said(lost)
+    assert "the claim failed" in larger_size_tests([lost]).statement(lost)
     assert not SizeClaim("1M", 1, "natural", worse, 0.01, 1).held  # whatever its probability
 
 
@@ -180,7 +182,7 @@ def test_a_trend_is_the_slope_of_each_seed_over_tenfold_compute():
     assert trend.change.gain == pytest.approx(-0.03) and trend.sizes == 2
     half = 2.919986 * 0.01 / 3**0.5
     assert (trend.change.low, trend.change.high) == pytest.approx((-0.03 - half, -0.03 + half))
-    assert trend.words == "shrinks with size"
+    assert trend.judgment == "shrinks with size"
     assert larger_size_tests([large]).trends == ()  # one size has no trend
     with pytest.raises(EvidenceError, match="each once"):
         larger_size_tests([large, large])

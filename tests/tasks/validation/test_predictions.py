@@ -147,13 +147,13 @@ def test_a_score_is_observed_against_predicted(study, store):
     """Observed o, predicted o + 0.03 within +-0.05: inside, right sign, error -0.03. Predicted
     -o +- o / 2: outside, wrong sign, error 2 o. Catches errors with their sign turned round."""
     done = confirmed(study, store)
-    o = done.card.kept[0].observed.gain
+    o = done.card.outcomes[0].observed.gain
     assert o > 0
     near = with_gain(study, Estimate(o + 0.03, o - 0.02, o + 0.08))
     far = with_gain(study, Estimate(-o, -1.5 * o, -0.5 * o))
     claims = done.transfer.claims
-    good = score_predictions(store, drawn(near, store), claims).kept[0]
-    bad = score_predictions(store, drawn(far, store), claims).kept[0]
+    good = score_predictions(store, drawn(near, store), claims).outcomes[0]
+    bad = score_predictions(store, drawn(far, store), claims).outcomes[0]
     assert good.inside and good.sign and good.error == pytest.approx(-0.03)
     assert not bad.inside and not bad.sign and bad.error == pytest.approx(2 * o)
 
@@ -166,8 +166,8 @@ def test_what_was_trained_before_its_card_is_no_prediction(study, store):
     assert isinstance(late, RunResult)
     store.put(late)  # one run of the best observed mixture
     done = confirmed(study, store)
-    assert [kept.promise.before for kept in done.card.kept] == [0, 0, 1]
-    assert [kept.counts for kept in done.card.kept] == [True, True, False]
+    assert [kept.promise.before for kept in done.card.outcomes] == [0, 0, 1]
+    assert [kept.counts for kept in done.card.outcomes] == [True, True, False]
     assert done.card.calibration.predictions == 2
     text = " ".join(getattr(block, "text", "") for block in card_section(done))
     assert "runs of 1 of its 3 gains had been trained already" in text
@@ -178,7 +178,7 @@ def test_calibration_takes_every_prediction_once_over_the_cards_of_a_store(study
     hand: 6 predictions of 2 cards. Catches a gain that counts twice, or a changed card that counts.
     """
     first = confirmed(study, store)
-    o = first.card.kept[0].observed.gain
+    o = first.card.outcomes[0].observed.gain
     other = with_gain(study, Estimate(o - 0.5, o - 0.6, o - 0.4))
     other = replace(other, recommendation=replace(other.recommendation, method="another"))
     second_store_cards = confirmed(other, Store(f"{store.url}-apart"))
@@ -189,7 +189,7 @@ def test_calibration_takes_every_prediction_once_over_the_cards_of_a_store(study
         run.rmdir()
     both = confirmed(other, store).card.calibration
     assert (both.cards, both.predictions) == (2, 6)
-    own = list(first.card.kept)
+    own = list(first.card.outcomes)
     inside = sum(k.inside for k in own) + sum(k.inside for k in own[1:])  # the moved one misses
     assert both.inside == pytest.approx(inside / 6)
     cards, _ = read(store)
@@ -228,7 +228,7 @@ def test_report_and_summary_show_the_card(done, tmp_path, quick_pictures):
         assert "before any of its runs was trained" in text
     made = study_summary(done)["card"]
     assert made["sha256"] == done.card.card.sha256 and len(made["predictions"]) == 3
-    kept = done.card.kept[0]
+    kept = done.card.outcomes[0]
     assert made["predictions"][0]["observed"] == kept.observed.gain
     assert made["predictions"][0]["error"] == pytest.approx(
         kept.observed.gain - kept.promise.predicted.mean
