@@ -91,18 +91,15 @@ class ExportSpec:
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """Shares of tokens over the whole run, of the domains that are drawn from at all."""
+        """Shares of tokens over the whole run, of the domains that are drawn from at all.
+
+        Trainers refuse weights of zero, so that a domain of which no token is drawn is left out.
+        """
         totals = {
             name: math.fsum(stage.weights[i] * stage.share for stage in self.stages)
             for i, name in enumerate(self.domains.names)
         }
         return _tidy({name: w for name, w in totals.items() if self._drawn(w)})
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        """Domains of which not one token is drawn: trainers refuse weights of zero."""
-        kept = self.shares
-        return tuple(name for name in self.domains.names if name not in kept)
 
     def _drawn(self, share: float) -> bool:
         return share > 0 and (not self.tokens or share * self.tokens >= 1)
