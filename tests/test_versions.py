@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import old_study
 import pytest
-from contract_parts import DOMAINS, PROBLEM, WORLD, data, fitted, moved, quick, small
+from contract_parts import DOMAINS, PROBLEM, data, moved, quick, searched, standard
 from ladder_world import ladder_runs
 from synthetic_corpus import SyntheticCorpus
 
@@ -27,7 +27,7 @@ from cuvee.flows.recipe.schema import load
 from cuvee.flows.table_problem import from_tables
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError
-from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.loop import generator
 from cuvee.mixtures.registry import build, lookup, names
 from cuvee.mixtures.worlds import Scaled
 from cuvee.proxies.train.trainer import train_pack
@@ -62,8 +62,7 @@ def mixtures_of(design: Any, n: int) -> Any:
 
 
 def law_output(name: str) -> Any:
-    W, Y = data()
-    found = fitted(quick(made("law", name)), W, Y).predict(data(n=6, seed=1)[0])
+    found = standard(name).predict(data(n=6, seed=1)[0])
     return [found.mean, found.sd]
 
 
@@ -78,7 +77,7 @@ def scaling_output(name: str) -> Any:
 
 
 def search_output(name: str) -> Any:
-    law = fitted(build("law", "log_linear"), *data())
+    law = standard("log_linear")
     reference = law.predict(DOMAINS.natural[None]).mean[0]
     return made("search", name).choose(law, PROBLEM, reference, generator(4))
 
@@ -90,7 +89,7 @@ def recommended(found: Any, evidence: Any) -> Any:
 
 def method_output(name: str) -> Any:
     """The runs it asks for on a world, by their shares, and the whole recommendation."""
-    found, history = search(small(name), PROBLEM, WORLD, 7)
+    found, history = searched(name)
     asked = [[run.spec.seed, *(w for s in run.spec.stages for w in s.weights)] for run in history]
     return recommended(found, asked)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from contract_parts import DOMAINS, PROBLEM, SLOW, WORLD, small
+from contract_parts import DOMAINS, PROBLEM, SLOW, WORLD, searched, small
 
 from cuvee.mixtures import worlds
 from cuvee.mixtures.constraints import constrain
@@ -28,7 +28,7 @@ def test_methods_ask_and_recommend_as_pure_functions(name):
     assert first == method.ask(PROBLEM, (), generator(7, 0)) and first
     assert len({spec.fingerprint for spec in first}) == len(first)
     assert all(PROBLEM.constraints.satisfied(spec.weights) for spec in first)
-    recommendation, history = search(method, PROBLEM, WORLD, 7)
+    recommendation, history = searched(name)
     again = method.recommend(PROBLEM, history, generator(7, len(history)))
     assert again.to_json() == recommendation.to_json()
     assert describe(method) == before and hash(method) == hash(small(name))
