@@ -20,7 +20,8 @@ from contenders import BASELINES, Answer, Budget, answer, baselines, configured
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import fresh_seeds
 from cuvee.flows.prepare import Prepared
-from cuvee.flows.recipe.schema import Recipe, load
+from cuvee.flows.recipe.load import load_recipe
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.controllers import required_runs
@@ -146,7 +147,7 @@ def bench(path: Path, home: Workspace, *, size: str, tokens: int, held_out: int)
         tokens: of each proxy.
         held_out: tokens of each domain that are scored.
     """
-    recipe, _ = load(path)
+    recipe, _ = load_recipe(path)
     recipe = recipe.model_copy(
         update={
             "proxy": recipe.proxy.model_copy(update={"size": size, "tokens": tokens}),

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from input_recipes import read_file
 from inputs import Hang, Tally
 
-from cuvee.flows.recipe import olmix_fields
+from cuvee.flows.recipe import load, olmix_fields
 from cuvee.flows.recipe import schema as recipes
 from cuvee.flows.table_problem import posed, read_tables
 
@@ -69,7 +69,7 @@ def drawn(tally: Tally, count: int, seed: int, folder: Path) -> None:
 
     def read_drawn() -> object:
         read_file(path)
-        given = recipes.load(path)[0]
+        given = load.load_recipe(path)[0]
         return posed(given, read_tables(given)) if given.tables else given
 
     def fit(values: dict[str, Any], bits: int) -> None:

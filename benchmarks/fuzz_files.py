@@ -239,7 +239,7 @@ def read_fit(path: Path) -> object:
     """What `cuvee fit` does with a fit file before it fits."""
     if not olmix.detect(path):
         return read_file(path)
-    given = olmix.load(path)[0]
+    given = olmix.load_olmix(path)[0]
     return posed(given, read_tables(given))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from cuvee.flows.recipe import load
 from cuvee.flows.recipe import schema as recipes
 from cuvee.mixtures import registry
 from cuvee.mixtures.domains import Domain, DomainSet
@@ -255,12 +256,12 @@ def mangled(raw: bytes, rng: np.random.Generator) -> bytes:
 
 def read_recipe(text: str) -> None:
     """What the command line does with a recipe before it reads data."""
-    check(recipes.parse(text))
+    check(load.parse(text))
 
 
 def read_file(path: Path) -> None:
     """The same, from a file."""
-    check(recipes.load(path)[0])
+    check(load.load_recipe(path)[0])
 
 
 def check(given: recipes.Recipe) -> None:

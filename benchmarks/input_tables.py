@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from input_recipes import dump, pick
 
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load
 from cuvee.flows.table_problem import posed, read_tables
 
 Tables = tuple[list[list[str]], list[list[str]]]
@@ -107,7 +107,7 @@ def write_tables(tables: Tables, folder: Path, rng: np.random.Generator) -> str:
 
 def read_pair(text: str) -> Any:
     """What `cuvee fit` does with two tables before it fits."""
-    given = recipes.parse(text)
+    given = load.parse(text)
     joined = read_tables(given)
     posed(given, joined)
     return joined

@@ -34,7 +34,7 @@ from fault_servers import local
 from sweep import synthetic, write_corpus
 
 from cuvee.flows import prepare as preparing
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.problem import Problem
@@ -88,7 +88,7 @@ def command(word: str, recipe: Path, home: Workspace) -> float:
 
 def record(problem: Problem, recipe: Path, runs: Sequence[RunResult], home: Workspace) -> str:
     """Begin the record of a study and record some of its proxies; returns the record's id."""
-    given, text = recipes.load(recipe)
+    given, text = load.load_recipe(recipe)
     recorder = StudyTracker(open_backend(home.record))
     parent = recorder.start_study(given.name, study_params(text, problem, given.seed), {})
     for run in runs:
@@ -138,7 +138,7 @@ def measure(count: int, folder: Path, home: Workspace, database: str) -> dict[st
     """The seconds of each command on a study of so many proxies."""
     recipe = folder / f"records-{count}.yaml"
     recipe.write_text(RECIPE.format(count=count, folder=folder, runs=count - ANCHORED))
-    given, _ = recipes.load(recipe)
+    given, _ = load.load_recipe(recipe)
     problem = preparing.pose_problem(given, preparing.prepare(given, home))
     began = time.perf_counter()
     specs = given.build_method().ask(problem, (), loop.generator(given.seed, 0))

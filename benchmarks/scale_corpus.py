@@ -36,10 +36,10 @@ def measured(recipe: Path, home: Path) -> dict[str, Any]:
         os.environ.setdefault(name, value)  # before Prefect is imported
     import fresh
 
-    from cuvee.flows.recipe.schema import load
+    from cuvee.flows.recipe.load import load_recipe
     from cuvee.flows.workspace import Workspace
 
-    given, _ = load(recipe)
+    given, _ = load_recipe(recipe)
     method = given.build_method().method
     if not isinstance(method, Ladder) or len(method.rungs) < 2:
         raise RecipeError(f"{recipe} is no ladder of at least two rungs beside its first")

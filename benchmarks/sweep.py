@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from cuvee.flows import prepare as preparing
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.problem import Problem
@@ -132,7 +132,7 @@ def synthetic(problem: Problem, specs: Sequence[RunSpec]) -> list[RunResult]:
 
 def fill(recipe: Path, home: Workspace) -> int:
     """Put a result of every spec of a study's design into its store; returns how many."""
-    given, _ = recipes.load(recipe)
+    given, _ = load.load_recipe(recipe)
     problem = preparing.pose_problem(given, preparing.prepare(given, home))
     specs = given.build_method().ask(problem, (), loop.generator(given.seed, 0))
     store = Store(home.store)

@@ -23,7 +23,8 @@ process.set_environment(process.SINGLE_THREAD, over=False)  # before numpy, whic
 import typer
 
 from cuvee.flows.recipe import olmix
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe.load import load_recipe
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
 from cuvee.flows.execution.executor import Executor
@@ -62,7 +63,7 @@ def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing."""
     with _person() as display:
         require("`cuvee plan`", "train")
-        given, _ = recipes.load(recipe)
+        given, _ = load_recipe(recipe)
         place = open_workspace(home, hub=given.evaluation.hub)
         from cuvee.flows.plan import draw_up
 
@@ -74,7 +75,7 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) 
     """Run the whole study: train what is missing, recommend, confirm, report."""
     with _person() as display:
         require("`cuvee run`", "train", "flow")
-        given, text = recipes.load(recipe)
+        given, text = load_recipe(recipe)
         _limit(cores)
         place = open_workspace(home, hub=given.evaluation.hub)
         concluded = (place.study(given.name) / "summary.json").exists()
@@ -94,7 +95,7 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = No
     """Test a finished study's recommendation at the larger sizes that the recipe names."""
     with _person() as display:
         require("`cuvee confirm`", "train", "flow")
-        given, text = recipes.load(recipe)
+        given, text = load_recipe(recipe)
         _limit(cores)
         place = open_workspace(home, hub=given.evaluation.hub)
         from cuvee.flows.confirm_larger import confirm_larger, sizes
@@ -137,7 +138,7 @@ def checkpoint(
     """Train one proxy of a recipe, and write it as a Hugging Face checkpoint with its tokenizer."""
     with _person() as display:
         require("`cuvee checkpoint`", "train")
-        given, _ = recipes.load(recipe)
+        given, _ = load_recipe(recipe)
         place = open_workspace(home, hub=given.evaluation.hub)
         from cuvee.flows.checkpoint import write
 
@@ -220,7 +221,7 @@ def schedule(
     """Search again whenever the cron says so and something has changed, until Ctrl-C."""
     with _person() as display:
         require("`cuvee schedule`", "train", "flow")
-        given, text = recipes.load(recipe)
+        given, text = load_recipe(recipe)
         _limit(cores)
         place = open_workspace(home, hub=given.evaluation.hub)
         with _prefect_api(place, schedules=True) as api:
@@ -313,11 +314,11 @@ def clean(
         display.say(f"{place.root}: {said}")
 
 
-def _loaded(path: Path, display: Display) -> tuple[recipes.Recipe, str]:
+def _loaded(path: Path, display: Display) -> tuple[Recipe, str]:
     """A recipe, or one made of a fit file of Olmix, and its text."""
     if not olmix.detect(path):
-        return recipes.load(path)
-    given, text, notes = olmix.load(path)
+        return load_recipe(path)
+    given, text, notes = olmix.load_olmix(path)
     for note in notes:
         display.say(note)
     return given, text
@@ -343,7 +344,7 @@ def _train(
     name: str,
     work: Callable[[Executor, Workspace], Any],
     place: Workspace,
-    given: recipes.Recipe,
+    given: Recipe,
     text: str,
     *,
     ahead: bool = False,

@@ -17,7 +17,8 @@ from cuvee.flows.finished import finished_study, present, set_aside
 from cuvee.flows.prediction import draw_up, write_copy
 from cuvee.flows.prepare import Prepared
 from cuvee.flows.progress_bars import current
-from cuvee.flows.recipe.schema import ConfirmPart, Recipe, parse
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.recipe.schema import ConfirmPart, Recipe
 from cuvee.flows.study import abandoned_on_error, assemble_study, conclude_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
+from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs import RunSpec, Stage, canonical_json
 from cuvee.proxies.train import device
@@ -30,52 +30,9 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 MAKE = "`cuvee checkpoint RECIPE --to FOLDER` trains a proxy and writes it so"
 
 
-def check(recipe: "Recipe") -> None:
-    """Hold what a recipe says of continual pretraining together; nothing is read from disk.
-
-    Raises:
-        RecipeError: a start without old domains or the reverse, or what cannot go with a start.
-    """
-    part = recipe.continual
-    if (part is None) != (recipe.proxy.start is None):
-        raise RecipeError(
-            "proxy.start names the checkpoint that runs go on from, and continual.old the domains "
-            "that it was trained on; a recipe has both or neither"
-        )
-    if part is None or recipe.corpus is None:
-        if part is not None:
-            raise RecipeError("runs in `tables` were trained elsewhere: proxy.start has no meaning")
-        return
-    known = recipe.corpus.quickstart or list(recipe.corpus.domains)
-    for name in part.old:
-        if name not in known:
-            raise UnknownName("old domain", name, known)
-    if "vocabulary" in recipe.corpus.model_fields_set:
-        raise RecipeError(
-            "with proxy.start the corpus is tokenized by the checkpoint's own tokenizer, so that "
-            "corpus.vocabulary has no effect: remove it"
-        )
-    _one_size(recipe)
-    guarded(recipe, recipe.build_objective(), dict.fromkeys(_targets(recipe), 0.0))
-
-
-def _one_size(recipe: "Recipe") -> None:
-    """Weights of one size fit no other.
-
-    Raises:
-        RecipeError: the method or the confirmation trains another size too.
-    """
-    sizes = [step.size for step in recipe.confirm.sizes] if recipe.confirm else []
-    sizes += [size for size, _ in recipe.build_method().method.sizes]
-    other = next((size for size in sizes if size != recipe.proxy.size), None)
-    if other:
-        raise RecipeError(
-            f"every run goes on from a checkpoint of size {recipe.proxy.size}, so that none can be "
-            f"of size {other}: take it out of the method's rungs or of confirm.sizes"
-        )
-
-
-def guarded(recipe: "Recipe", objective: Objective, before: Mapping[str, float]) -> Objective:
+def floored_objective(
+    recipe: "Recipe", objective: Objective, before: Mapping[str, float]
+) -> Objective:
     """The objective with the recipe's floor on forgetting, if it sets one.
 
     Args:
@@ -89,7 +46,7 @@ def guarded(recipe: "Recipe", objective: Objective, before: Mapping[str, float])
     part = recipe.continual
     if part is None or part.forget is None:
         return objective
-    most = tuple((name, before[name] + part.forget) for name in _targets(recipe))
+    most = tuple((name, before[name] + part.forget) for name in old_targets(recipe))
     floored = objective.floored(most)
     if floored is None:
         raise RecipeError(
@@ -99,7 +56,8 @@ def guarded(recipe: "Recipe", objective: Objective, before: Mapping[str, float])
     return floored
 
 
-def _targets(recipe: "Recipe") -> tuple[str, ...]:
+def old_targets(recipe: "Recipe") -> tuple[str, ...]:
+    """Held-out text of the domains that the checkpoint was trained on."""
     return tuple(f"domain/{name}" for name in recipe.continual.old) if recipe.continual else ()
 
 

@@ -23,8 +23,8 @@ from prefect.deployments.runner import RunnerDeployment
 
 from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.flows.execution.prefect_session import prefect_session
+from cuvee.flows.recipe.parts import SchedulePart
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.recipe.standing import SchedulePart
 from cuvee.flows.schedule import notifier, read
 from cuvee.mixtures.errors import RecipeError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.suites import Limits, scoring_identity
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, StorageError
 from cuvee.tasks.store import doctor

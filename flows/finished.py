@@ -16,7 +16,8 @@ from typing import Any
 
 from cuvee.flows.prepare import Prepared, prepare
 from cuvee.flows.progress_bars import current
-from cuvee.flows.recipe.schema import FREE, Recipe, parse
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.recipe.schema import FREE, Recipe
 from cuvee.flows.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, StorageError

@@ -140,7 +140,7 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
     return Problem(
         domains=domains,
         targets=prepared.targets,
-        objective=continual.guarded(recipe, recipe.build_objective(), before),
+        objective=continual.floored_objective(recipe, recipe.build_objective(), before),
         constraints=recipe.build_constraints(domains),
         proxy=Proxy(
             size=proxy.size,

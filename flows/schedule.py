@@ -18,8 +18,9 @@ from prefect.blocks.webhook import Webhook
 from prefect.states import Completed, Failed
 
 from cuvee.flows.progress_bars import current
-from cuvee.flows.recipe.schema import Recipe, build, parse
-from cuvee.flows.recipe.standing import SchedulePart
+from cuvee.flows.recipe.load import build_recipe, parse
+from cuvee.flows.recipe.parts import SchedulePart
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace, open_workspace
 from cuvee.mixtures.errors import CuveeError, RecipeError, ServiceError, StorageError, TrainingError
 from cuvee.tasks import strict_yaml
@@ -164,9 +165,9 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
 
 def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
     """A recipe and its text, from its text or its path, with changes."""
-    from cuvee.flows.recipe.schema import load
+    from cuvee.flows.recipe.load import load_recipe
 
-    recipe, text = (parse(given), given) if "\n" in given else load(Path(given))
+    recipe, text = (parse(given), given) if "\n" in given else load_recipe(Path(given))
     if not changes:
         return recipe, text
     values = strict_yaml.load_yaml(text)
@@ -178,7 +179,7 @@ def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
                 raise RecipeError(f"the change {name!r} goes through {part!r}, which is no mapping")
             place = place[part]
         place[last] = value
-    return build(values, "the recipe with its changes"), strict_yaml.dump_yaml(values)
+    return build_recipe(values, "the recipe with its changes"), strict_yaml.dump_yaml(values)
 
 
 def _log(folder: Path, date: str, message: str) -> None:

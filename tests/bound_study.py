@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cuvee.flows.recipe.schema import Recipe, parse
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop

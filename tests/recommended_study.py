@@ -6,7 +6,8 @@ import numpy as np
 import tiny_study
 
 from cuvee.flows import prepare as preparing
-from cuvee.flows.recipe.schema import Recipe, parse
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.refit import refit
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop

@@ -3,7 +3,8 @@
 import functools
 from pathlib import Path
 
-from cuvee.flows.recipe.schema import Recipe, load
+from cuvee.flows.recipe.load import load_recipe
+from cuvee.flows.recipe.schema import Recipe
 
 PATHS = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -11,4 +12,4 @@ PATHS = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 @functools.cache
 def recipe(name: str) -> tuple[Recipe, str]:
     """A shipped recipe and its text, by the name of its file."""
-    return load(PATHS[0].with_name(f"{name}.yaml"))
+    return load_recipe(PATHS[0].with_name(f"{name}.yaml"))

@@ -8,7 +8,7 @@ import pytest
 import shipped
 import yaml
 
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.mixtures import registry
 from cuvee.mixtures.domains import Domain, DomainSet
@@ -50,7 +50,7 @@ def test_readme_prints_a_recipe() -> None:
 def test_recipes_that_people_copy_are_read_and_planned(name: str, given: str | Recipe) -> None:
     """Catches a documented law, field or value that is refused, and a design that cannot be drawn
     within the recipe's own constraints; domains of equal size stand in for the data."""
-    recipe = recipes.parse(given, name) if isinstance(given, str) else given
+    recipe = load.parse(given, name) if isinstance(given, str) else given
     part = recipe.corpus or recipe.tables
     names = [*getattr(part, "quickstart", []), *getattr(part, "domains", {})]
     names = names or [*getattr(part, "sizes", {})]
@@ -114,7 +114,7 @@ def test_what_cannot_be_meant_is_refused_when_the_recipe_is_read(field, value, s
     """Catches a limit that is silently not there (NaN), a name that is read letter by letter, a
     billion runs that are drawn, and a law that its search refuses after all training."""
     with pytest.raises(RecipeError, match=said):
-        recipes.build(BASE | {field: value}, "test")
+        load.build_recipe(BASE | {field: value}, "test")
 
 
 @pytest.mark.parametrize("kind", ["method", "law", "search", "design", "controller", "objective"])
@@ -136,4 +136,4 @@ def test_yaml_infinities_are_told_in_a_sentence() -> None:
     """`epochs: .inf` is a usual way to say "no cap": catches a traceback and a cap that is gone."""
     for text in ("{epochs: .inf}", "{epochs: .nan}", "{most_kl: .inf}"):
         with pytest.raises(RecipeError, match="finite"):
-            recipes.build(BASE | {"constraints": yaml.safe_load(text)}, "test")
+            load.build_recipe(BASE | {"constraints": yaml.safe_load(text)}, "test")

@@ -17,7 +17,7 @@ import shipped
 from cuvee.flows import confirm_larger, handoff
 from cuvee.flows import prepare as preparing
 from cuvee.flows.finished import finished_study, present
-from cuvee.flows.recipe.schema import load
+from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.refit import refit
 from cuvee.flows.study import RememberingMethod
 from cuvee.flows.workspace import Workspace
@@ -96,7 +96,7 @@ BOTH = pytest.mark.parametrize("home", old_study.COMMITS, indirect=True)
 def test_trained_results_are_found_again(home):
     """Catches another identity of the same text, another hash of what is scored, and a record that
     can no longer be read: each would train everything anew without a word."""
-    recipe, text = load(Path("proxies.yaml"))
+    recipe, text = load_recipe(Path("proxies.yaml"))
     prepared = preparing.prepare(recipe, home)
     problem, store = preparing.pose_problem(recipe, prepared), Store(home.store)
     specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
@@ -113,7 +113,7 @@ def test_trained_results_are_found_again(home):
 def test_the_record_is_gone_on_with(home):
     """Catches a parameter that is worded anew and makes the study another one: its next run would
     write all of it into the record a second time, thousands of children on a server."""
-    recipe, text = load(Path("proxies.yaml"))
+    recipe, text = load_recipe(Path("proxies.yaml"))
     prepared = preparing.prepare(recipe, home)
     params = study_params(text, preparing.pose_problem(recipe, prepared), recipe.seed)
     found = open_backend(home.record).find_runs(
@@ -125,7 +125,7 @@ def test_the_record_is_gone_on_with(home):
 @BOTH
 def test_tables_give_the_same_answer(home):
     """Catches a reader of tables, or a law, that answers otherwise than before."""
-    recipe, text = load(Path("tables.yaml"))
+    recipe, text = load_recipe(Path("tables.yaml"))
     before = json.loads(Path("home/studies/tables/fit/summary.json").read_text())
     folder = refit(recipe, text, home)
     after = json.loads((folder / "summary.json").read_text())
@@ -137,7 +137,7 @@ def test_tables_give_the_same_answer(home):
 def test_approvals_of_2ad03ff_are_refused_with_the_way_to_approve_anew(home):
     """Catches an approval that was bound to nothing and lets another recommendation out, and a code
     that nobody knows, taken for ours. Of tables, `test_approvals` says the same."""
-    recipe, text = load(Path("proxies.yaml"))
+    recipe, text = load_recipe(Path("proxies.yaml"))
     with pytest.raises(ApprovalError, match="ada did with an older version.*`cuvee approve` it"):
         handoff.export(recipe, home, form="json")
     with pytest.raises(ApprovalError, match="the code .* has changed.*again with `cuvee run`"):
@@ -152,7 +152,7 @@ def test_approvals_of_2ad03ff_are_refused_with_the_way_to_approve_anew(home):
 def test_approvals_of_404a3ce_stand(home, name):
     """Catches another identity of a card, a purpose that is read otherwise, and code that counts as
     changed since: each would void what people approved, for a refactoring."""
-    recipe, _ = load(Path(f"{name}.yaml"))
+    recipe, _ = load_recipe(Path(f"{name}.yaml"))
     _, manifest = handoff.export(recipe, home, form="json", to="again")
     assert (manifest["status"], manifest["approval"]["by"]) == ("approved", "ada")
     card, approval = handoff.approve(recipe, home, by="grace")
@@ -164,11 +164,11 @@ def test_approvals_of_404a3ce_stand(home, name):
 def test_a_study_of_404a3ce_is_gone_on_with(home):
     """Catches a change of code where there is none, which would sweep anew every week, a finished
     study that cannot be read, and a fit that is not found in the store and is done again."""
-    recipe, _ = load(Path("larger.yaml"))
+    recipe, _ = load_recipe(Path("larger.yaml"))
     past = finished_study(recipe, home)
     prepared = preparing.prepare(recipe, home)
     store = Store(home.store)
-    now = present(load(Path("proxies.yaml"))[0], home, prepared)
+    now = present(load_recipe(Path("proxies.yaml"))[0], home, prepared)
     assert changes(latest_complete(store, "proxies"), now) == () == validity(past, now, store)
     problem = preparing.pose_problem(recipe, prepared)
     study = confirm_larger.read_back(recipe, past, prepared, store)

@@ -23,7 +23,7 @@ from contract_parts import DOMAINS, PROBLEM, data, moved, quick, searched, stand
 from ladder_world import ladder_runs
 from synthetic_corpus import SyntheticCorpus
 
-from cuvee.flows.recipe.schema import load
+from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.table_problem import from_tables
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError
@@ -101,7 +101,7 @@ def objective_output(name: str) -> Any:
 
 def table_output(**method: Any) -> Any:
     """What a method recommends from the two tables of `old_study`, or why it does not."""
-    recipe, _ = load(Path("tables.yaml"))
+    recipe, _ = load_recipe(Path("tables.yaml"))
     cheap = {"name": "regmix", "runs": 8, "folds": 2, "refits": 10, "laws": ["log_linear"]} | method
     known = {f.name for f in dataclasses.fields(lookup("method", cheap["name"]))} | {"name"}
     cheap = {key: value for key, value in cheap.items() if key in known}

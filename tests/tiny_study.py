@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.flows.confirm_larger import confirm_larger
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.study import run_study, save_study, search_mixture
 from cuvee.flows.workspace import Workspace
 from cuvee.tasks.tracking.study_tracker import StudyTracker

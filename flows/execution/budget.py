@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from cuvee.flows.recipe.standing import BudgetPart
+from cuvee.flows.recipe.parts import BudgetPart
 from cuvee.mixtures.errors import BudgetError
 from cuvee.mixtures.runs import Outcome, RunResult, RunSpec
 from cuvee.proxies import ladder

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuvee.evaluation import suites
+from cuvee.flows import continual
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Group, constrain
 from cuvee.mixtures.constraints.kept_ratios import keep_ratios
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 PLENTY = 10**18  # tokens of a domain that no epoch cap holds back
 
 
-def check(recipe: "Recipe") -> None:
+def check_names(recipe: "Recipe") -> None:
     """Hold all names of a recipe against each other.
 
     Raises:
@@ -123,3 +124,49 @@ def _mixtures(recipe: "Recipe", domains: DomainSet) -> Iterator[str]:
         else:
             yield from _told(place, simplex.check_mixture, domains.vector(shares), domains.names)
     yield from _unknown("export.paths", "domain", recipe.export.paths, domains.names)
+
+
+def check_continual(recipe: "Recipe") -> None:
+    """Hold what a recipe says of continual pretraining together; nothing is read from disk.
+
+    Raises:
+        RecipeError: a start without old domains or the reverse, or what cannot go with a start.
+    """
+    part = recipe.continual
+    if (part is None) != (recipe.proxy.start is None):
+        raise RecipeError(
+            "proxy.start names the checkpoint that runs go on from, and continual.old the domains "
+            "that it was trained on; a recipe has both or neither"
+        )
+    if part is None or recipe.corpus is None:
+        if part is not None:
+            raise RecipeError("runs in `tables` were trained elsewhere: proxy.start has no meaning")
+        return
+    known = recipe.corpus.quickstart or list(recipe.corpus.domains)
+    for name in part.old:
+        if name not in known:
+            raise UnknownName("old domain", name, known)
+    if "vocabulary" in recipe.corpus.model_fields_set:
+        raise RecipeError(
+            "with proxy.start the corpus is tokenized by the checkpoint's own tokenizer, so that "
+            "corpus.vocabulary has no effect: remove it"
+        )
+    _one_size(recipe)
+    zeros = dict.fromkeys(continual.old_targets(recipe), 0.0)
+    continual.floored_objective(recipe, recipe.build_objective(), zeros)
+
+
+def _one_size(recipe: "Recipe") -> None:
+    """Weights of one size fit no other.
+
+    Raises:
+        RecipeError: the method or the confirmation trains another size too.
+    """
+    sizes = [step.size for step in recipe.confirm.sizes] if recipe.confirm else []
+    sizes += [size for size, _ in recipe.build_method().method.sizes]
+    other = next((size for size in sizes if size != recipe.proxy.size), None)
+    if other:
+        raise RecipeError(
+            f"every run goes on from a checkpoint of size {recipe.proxy.size}, so that none can be "
+            f"of size {other}: take it out of the method's rungs or of confirm.sizes"
+        )

@@ -37,7 +37,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe.load import build_recipe, recipe_text
 from cuvee.flows.recipe.olmix_fields import FitFile, PriorsPart
 from cuvee.flows.recipe.refusals import explain
 from cuvee.flows.recipe.schema import Recipe
@@ -72,7 +72,7 @@ AGREE = 0.01  # relative sizes and token counts that differ by less, as shares, 
 def detect(path: Path) -> bool:
     """Whether a file is a fit file of Olmix; False for whatever cannot be read."""
     try:
-        values = strict_yaml.load_yaml(recipes.text_of(path))
+        values = strict_yaml.load_yaml(recipe_text(path))
     except (RecipeError, yaml.YAMLError):
         return False
     return isinstance(values, Mapping) and "swarm" in values
@@ -91,14 +91,14 @@ def in_its_words() -> Iterator[None]:
         raise
 
 
-def load(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
+def load_olmix(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
     """A fit file as a recipe, its exact text, and what a reader must know of the translation.
 
     Raises:
         RecipeError: the file does not make sense; says where, with a suggestion.
         DataError: `metrics.csv` cannot be read.
     """
-    text = recipes.text_of(path)
+    text = recipe_text(path)
     try:
         given = FitFile.model_validate(strict_yaml.load_yaml(text))
     except ValidationError as error:
@@ -130,7 +130,7 @@ def load(path: Path) -> tuple[Recipe, str, tuple[str, ...]]:
         "export": given.export.model_dump(exclude_defaults=True),
         "handoff": given.handoff and given.handoff.model_dump(exclude_defaults=True),
     }
-    return recipes.build(values, str(path)), text, _notes(given, measured)
+    return build_recipe(values, str(path)), text, _notes(given, measured)
 
 
 def as_recipe(given: Recipe) -> str:

@@ -3,8 +3,8 @@
 import pytest
 
 from cuvee.flows.execution.budget import Budget, forecast, training_flops
-from cuvee.flows.recipe.schema import parse
-from cuvee.flows.recipe.standing import BudgetPart, MoneyPart
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.recipe.parts import BudgetPart, MoneyPart
 from cuvee.mixtures.errors import BudgetError, RecipeError
 from cuvee.mixtures.runs import RunSpec, Stage
 from cuvee.proxies import ladder

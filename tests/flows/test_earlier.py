@@ -5,7 +5,7 @@ import tiny_study
 
 from cuvee.flows import superseded_runs
 from cuvee.flows.prepare import pose_problem, prepare
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.runs import RunResult, Score
 from cuvee.tasks.store.results import Store

@@ -21,7 +21,7 @@ from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
 from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.prepare import pose_problem, prepare
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, TrainingError
 from cuvee.mixtures.runs import Failed, RunResult

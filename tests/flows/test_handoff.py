@@ -19,7 +19,7 @@ import recommended_study
 from cuvee.flows import finished as flows_finished
 from cuvee.flows import handoff
 from cuvee.flows.finished import finished_study
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.refit import refit
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError

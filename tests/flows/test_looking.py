@@ -22,7 +22,7 @@ from cuvee.flows.deployment import (
     replace_old_entrypoints,
 )
 from cuvee.flows.execution.prefect_server import PrefectApi
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.schedule import read, reuse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.constraints import Constraints

@@ -10,7 +10,7 @@ import pytest
 import tiny_study
 import yaml
 
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import open_workspace
 from cuvee.mixtures.errors import RecipeError
 

@@ -10,8 +10,7 @@ from cuvee.flows import handoff
 from cuvee.flows.console import print_study
 from cuvee.flows.finished import finished_study
 from cuvee.flows.progress_bars import Display, use
-from cuvee.flows.recipe import olmix
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load, olmix
 from cuvee.flows.refit import refit
 from cuvee.flows.table_problem import posed, read_tables, told
 from cuvee.flows.workspace import open_workspace
@@ -73,7 +72,7 @@ def test_a_fit_file_becomes_a_recipe(tmp_path):
     """Catches a field that is read and forgotten, or a fraction read as text."""
     path, _, _ = swarm(tmp_path)
     assert olmix.detect(path)
-    given, text, notes = olmix.load(path)
+    given, text, notes = olmix.load_olmix(path)
     assert text == FILE and notes == ()
     assert given.name == "my-fit" and given.seed == 3 and given.full_scale.tokens == 20_000_000
     assert given.method["laws"] == [{"name": "log_linear", "offset": "positive"}]
@@ -87,7 +86,7 @@ def test_a_fit_file_becomes_a_recipe(tmp_path):
 def test_the_row_order_of_the_tables_does_not_matter(tmp_path):
     """Catches Olmix's pairing by position: rows, even their `index`, are in another order."""
     path, W, Y = swarm(tmp_path, order=-1)
-    given, _, _ = olmix.load(path)
+    given, _, _ = olmix.load_olmix(path)
     joined = read_tables(given)
     assert joined.domains == DOMAINS and joined.targets == ("math", "code")
     np.testing.assert_allclose(joined.W, W)
@@ -98,8 +97,8 @@ def test_a_dropped_metric_leaves_its_family(tmp_path):
     """Catches Olmix's order: geometry, dropped, must not pull the mean of math."""
     path, _, Y = swarm(tmp_path)
     (tmp_path / "all.yaml").write_text(FILE.replace('["geometry::olmes", noisy_qa]', "[noisy_qa]"))
-    math = read_tables(olmix.load(path)[0]).Y[:, 0]
-    both = read_tables(olmix.load(tmp_path / "all.yaml")[0]).Y[:, 0]
+    math = read_tables(olmix.load_olmix(path)[0]).Y[:, 0]
+    both = read_tables(olmix.load_olmix(tmp_path / "all.yaml")[0]).Y[:, 0]
     np.testing.assert_allclose(math, Y[:, 0])
     np.testing.assert_allclose(both, Y[:, :2].mean(axis=1))
 
@@ -114,7 +113,7 @@ def test_without_families_weights_and_drops_go_by_metric(tmp_path):
     table = (tmp_path / "metrics.csv").read_text().splitlines()
     broken = [table[0], *(",".join([*row.split(",")[:-1], "nan"]) for row in table[1:])]
     (tmp_path / "metrics.csv").write_text("\n".join(broken))
-    given, _, _ = olmix.load(path)
+    given, _, _ = olmix.load_olmix(path)
     assert read_tables(given).targets == ("algebra::olmes", "mbpp:3shot")
     assert dict(given.build_objective().weights) == {"algebra::olmes": 1.0, "mbpp:3shot": 1.5}
 
@@ -123,7 +122,7 @@ def test_the_prior_and_the_tokens_that_exist_may_differ(tmp_path):
     """Catches caps computed from the prior: art has 1/10 of the tokens but half of the prior."""
     text = FILE.replace('"web:art:high": 5_000_000', '"web:art:high": 1_000_000')
     path, _, _ = swarm(tmp_path, text)
-    given, _, notes = olmix.load(path)
+    given, _, notes = olmix.load_olmix(path)
     assert any("relative_sizes" in note for note in notes)
     problem, _ = posed(given, read_tables(given))
     np.testing.assert_allclose(problem.domains.natural, [0.5, 0.3, 0.2], atol=1e-9)
@@ -136,7 +135,7 @@ def whole_way(tmp_path_factory, quick_pictures_everywhere):
     root = tmp_path_factory.mktemp("olmix")
     hand = "handoff: {format: json, to: /x, webhook: 'https://cluster/hook'}\n"
     path, _, _ = swarm(root, FILE + "export: {sequence_length: 4k}\n" + hand, order=-1)
-    given, text, _ = olmix.load(path)
+    given, text, _ = olmix.load_olmix(path)
     with use(Display()):
         home = open_workspace(root / "home")
         return path, home, refit(given, text, home)
@@ -168,7 +167,7 @@ def test_without_counts_nothing_is_invented(tmp_path):
         "enabled: true, target_tokens: 20_000_000", "enabled: false, target_tokens: null"
     )
     path, _, _ = swarm(tmp_path, text)
-    given, text, notes = olmix.load(path)
+    given, text, notes = olmix.load_olmix(path)
     assert sum("epochs at full scale are unknown" in note for note in notes) == 2
     with use(Display()):
         folder = refit(given, text, open_workspace(tmp_path / "home"))
@@ -182,7 +181,7 @@ def test_the_search_proposer_recommends_a_mixture_that_was_run(tmp_path):
     """Catches a look-up that is answered by a search of the simplex, or that breaks the caps."""
     text = FILE.replace("type: log_linear", "type: search").replace("type: exact", "type: search")
     path, W, _ = swarm(tmp_path, text.replace("kl_reg: 0.05", "kl_reg: null"))
-    given, _, _ = olmix.load(path)
+    given, _, _ = olmix.load_olmix(path)
     given = given.model_copy(update={"method": {**given.method, "laws": ["log_linear"]}})
     problem, history = posed(given, read_tables(given))
     found = given.build_method().recommend(problem, history, np.random.default_rng(0))
@@ -197,7 +196,7 @@ def test_other_laws_go_with_simulation(tmp_path, law, name):
         "type: exact", "type: simulation"
     )
     path, _, _ = swarm(tmp_path, text.replace("temperature: null", "temperature: 0.5"))
-    given, _, notes = olmix.load(path)
+    given, _, notes = olmix.load_olmix(path)
     assert given.method["laws"] == [{"name": name}]
     assert given.method["search"] == {"name": "simulate", "temperature": 0.5}
     assert any("kl_reg is for the exact proposer" in note for note in notes)
@@ -224,13 +223,13 @@ def test_a_mistake_is_named(tmp_path, old, new, words):
     assert old in FILE
     path, _, _ = swarm(tmp_path, FILE.replace(old, new))
     with pytest.raises(RecipeError, match=f"(?s){words}"):
-        olmix.load(path)
+        olmix.load_olmix(path)
 
 
 def test_null_regularization_is_none_and_said(tmp_path):
     """Catches a crash, or a default price in place of none."""
     path, _, _ = swarm(tmp_path, FILE.replace("kl_reg: 0.05", "kl_reg: null"))
-    given, _, notes = olmix.load(path)
+    given, _, notes = olmix.load_olmix(path)
     assert given.method["search"]["kl_reg"] == 0.0
     assert any("kl_reg is null" in note for note in notes)
 
@@ -238,7 +237,7 @@ def test_null_regularization_is_none_and_said(tmp_path):
 def test_a_metric_that_does_not_exist_is_named(tmp_path):
     path, _, _ = swarm(tmp_path, FILE.replace('["mbpp:3shot"]', '["mbpp:3shots"]'))
     with pytest.raises(DataError, match="'mbpp:3shots'; did you mean 'mbpp:3shot'"):
-        read_tables(olmix.load(path)[0])
+        read_tables(olmix.load_olmix(path)[0])
 
 
 def test_runs_of_one_table_only_are_left_out_and_counted(tmp_path):
@@ -246,11 +245,11 @@ def test_runs_of_one_table_only_are_left_out_and_counted(tmp_path):
     path, _, _ = swarm(tmp_path)
     table = (tmp_path / "metrics.csv").read_text().splitlines()
     (tmp_path / "metrics.csv").write_text("\n".join([*table[:5], *table[6:]]))
-    joined = read_tables(olmix.load(path)[0])
+    joined = read_tables(olmix.load_olmix(path)[0])
     assert joined.left_out == ("r04",) and len(joined.ids) == 23
     (tmp_path / "metrics.csv").write_text("\n".join([table[0], *(f"x{r}" for r in table[1:])]))
     with pytest.raises(EvidenceError, match="no run in common"):
-        read_tables(olmix.load(path)[0])
+        read_tables(olmix.load_olmix(path)[0])
 
 
 EARLY = FILE.replace("target_tokens: 20_000_000", "target_tokens: 9_000_000")
@@ -271,7 +270,7 @@ def test_support_domains_choose_the_runs_and_what_can_be_chosen(tmp_path):
     """Catches runs on other domains that are kept and rescaled, and sizes of what is left out."""
     chosen = 'filtering:\n  support_domains: ["web:art:high", "code:py:high"]'
     path = alone(tmp_path, EARLY.replace("filtering:", chosen))
-    given, _, _ = olmix.load(path)
+    given, _, _ = olmix.load_olmix(path)
     joined = read_tables(given)
     assert joined.domains == (DOMAINS[0], DOMAINS[2])
     assert joined.ids == tuple(f"r{i:02d}" for i in range(0, 24, 2)) and len(joined.aside) == 12
@@ -291,7 +290,7 @@ def test_kept_sources_want_a_share_of_each(tmp_path):
     (tmp_path / "ratios.csv").write_text(
         "\n".join([lines[0], "r00,swarm-0,0,0.0,0.0,1.0", *lines[2:]]) + "\n"
     )
-    joined = read_tables(olmix.load(path)[0])
+    joined = read_tables(olmix.load_olmix(path)[0])
     assert "r00" in joined.aside and joined.ids == tuple(f"r{i:02d}" for i in range(2, 24, 2))
 
 
@@ -299,7 +298,7 @@ def test_a_fixed_weight_is_kept_and_the_rest_chosen(tmp_path):
     """Catches a weight that is only a bound, and one that is dropped from the answer."""
     fixed = 'filtering:\n  fixed_weight: {"web:law:low": "1/4"}'
     path, _, _ = swarm(tmp_path, FILE.replace("filtering:", fixed))
-    given, _, _ = olmix.load(path)
+    given, _, _ = olmix.load_olmix(path)
     problem, history = posed(given, read_tables(given))
     answer = given.build_method().recommend(problem, history, np.random.default_rng(0))
     assert answer.weights[1] == pytest.approx(0.25, abs=1e-4) and answer.weights[2] > 0.3
@@ -311,7 +310,7 @@ def test_the_natural_kl_goes_by_the_tokens(tmp_path):
     for asked, natural in (("false", [0.4, 0.3, 0.3]), ("true", [0.5, 0.3, 0.2])):
         given = text.replace("proposer: {", f"proposer: {{use_natural_kl: {asked}, ")
         path, _, _ = swarm(tmp_path, given)
-        found, _, _ = olmix.load(path)
+        found, _, _ = olmix.load_olmix(path)
         problem, _ = posed(found, read_tables(found))
         np.testing.assert_allclose(problem.domains.natural, natural, atol=1e-9)
 
@@ -334,12 +333,12 @@ def test_filters_without_a_meaning_are_named(tmp_path, field, words):
     head = FILE[: FILE.index("filtering:")]
     path, _, _ = swarm(tmp_path, f"{head}filtering: {{{field}}}\n")
     with pytest.raises(RecipeError, match=words):
-        olmix.load(path)
+        olmix.load_olmix(path)
 
 
 def test_other_commands_say_which_one_reads_it():
     with pytest.raises(RecipeError, match="cuvee fit"):
-        recipes.parse(FILE)
+        load.parse(FILE)
 
 
 def test_null_is_what_olmix_writes_for_a_field_that_was_not_given(tmp_path):
@@ -348,9 +347,9 @@ def test_null_is_what_olmix_writes_for_a_field_that_was_not_given(tmp_path):
     text = FILE[: FILE.index("eval:")] + "eval: null" + nulls + "filtering: {obj_weights: null}\n"
     path, _, _ = swarm(tmp_path, text)
     plain = FILE[: FILE.index("eval:")] + "proposer: {type: exact}\n"
-    given = olmix.load(path)[0]
+    given = olmix.load_olmix(path)[0]
     path.write_text(plain)
-    assert given.determining() == olmix.load(path)[0].determining()
+    assert given.determining() == olmix.load_olmix(path)[0].determining()
 
 
 @pytest.mark.parametrize(
@@ -369,7 +368,7 @@ def test_errors_speak_of_the_fields_of_a_fit_file(tmp_path, old, new, words):
     assert old in FILE
     path, _, _ = swarm(tmp_path, FILE.replace(old, new))
     with pytest.raises(CuveeError, match=words) as caught, olmix.in_its_words():
-        given = olmix.load(path)[0]
+        given = olmix.load_olmix(path)[0]
         posed(given, read_tables(given))
     assert "tables." not in str(caught.value)
 
@@ -378,12 +377,12 @@ def test_sizes_carry_suffixes_everywhere(tmp_path):
     """Catches 40B that is read in one field and refused in the next."""
     text = FILE.replace("5_000_000", "5M").replace("3_000_000", "3M").replace("2_000_000", "2e6")
     path, _, _ = swarm(tmp_path, text.replace("20_000_000", "20M"))
-    given = olmix.load(path)[0]
+    given = olmix.load_olmix(path)[0]
     assert given.full_scale.tokens == 20_000_000
     assert given.tables.token_counts["code:py:high"] == 2_000_000
-    assert given.determining() == olmix.load(swarm(tmp_path)[0])[0].determining()
+    assert given.determining() == olmix.load_olmix(swarm(tmp_path)[0])[0].determining()
     relative = FILE.replace("0.5, ", "50B, ").replace("0.3, ", "30B, ").replace("0.2}", "20B}")
-    sized = olmix.load(swarm(tmp_path, relative)[0])[0]
+    sized = olmix.load_olmix(swarm(tmp_path, relative)[0])[0]
     problem, _ = posed(sized, read_tables(sized))
     np.testing.assert_allclose(problem.domains.natural, [0.5, 0.3, 0.2])
 
@@ -392,12 +391,12 @@ def test_what_a_fit_file_gave_is_approved_exported_and_handed_on(whole_way, tmp_
     """Catches a dead end after a fit: a file that approve, export and handoff refuse, or read as
     another study than the fit did."""
     path, home, _ = whole_way
-    again, _, _ = olmix.load(path)
+    again, _, _ = olmix.load_olmix(path)
     handoff.approve(again, home, by="ada")
     _, content = handoff.export(again, home, form="json", to=str(tmp_path / "out"))
     assert content["approval"]["by"] == "ada" and content["target_tokens"] == 20_000_000
     card = finished_study(again, home)
-    told = recipes.parse(olmix.as_recipe(again))  # what the flow of a handoff reads
+    told = load.parse(olmix.as_recipe(again))  # what the flow of a handoff reads
     assert told == again and told.digest == again.digest
     assert handoff.adopt(told, home, card, call=True).by == "ada"
 
@@ -406,7 +405,7 @@ def test_a_search_of_few_runs_looks_up_the_best_and_fits_no_law(tmp_path):
     """Catches a refusal for want of runs that no look-up needs, and an answer that was not run."""
     text = FILE.replace("type: log_linear", "type: search").replace("type: exact", "type: search")
     path, W, Y = swarm(tmp_path, text, rows=6)
-    given, made, _ = olmix.load(path)
+    given, made, _ = olmix.load_olmix(path)
     folder = refit(given, made, open_workspace(tmp_path / "home"))
     found = json.loads((folder / "summary.json").read_text())
     level = (7 * Y[:, 0] + 45 * Y[:, 2]) / 52  # of the metrics that are kept, by their weights

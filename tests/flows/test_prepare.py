@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cuvee.flows.prepare import corpus_parts, prepare
 from cuvee.flows.progress_bars import Display, use
-from cuvee.flows.recipe.schema import build
+from cuvee.flows.recipe.load import build_recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.proxies.data import files
@@ -27,7 +27,7 @@ def text(path, seed, documents=60):
 
 
 def recipe(domains, **corpus):
-    return build(
+    return build_recipe(
         {
             "name": "own",
             "corpus": {"domains": domains, "vocabulary": 300, "min_tokens": 2000, **corpus},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ConstraintError, CuveeError, RecipeError, UnknownName
 
@@ -21,15 +21,15 @@ RECIPES = sorted(Path(__file__).parent.parent.parent.glob("recipes/*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_accepted(path):
     """Catches a recipe that was left behind when a field changed."""
-    given, text = recipes.load(path)
+    given, text = load.load_recipe(path)
     assert given.name == path.stem and text == path.read_text()
 
 
 def test_counts_may_carry_a_suffix():
     """Catches 20M read as text, and 1.5B read as 1."""
-    assert recipes.parse(GOOD).full_scale.tokens == 20_000_000
-    assert recipes.parse(GOOD.replace("20M", "1.5B")).full_scale.tokens == 1_500_000_000
-    assert recipes.parse(GOOD.replace("20M", "2e7")).full_scale.tokens == 20_000_000
+    assert load.parse(GOOD).full_scale.tokens == 20_000_000
+    assert load.parse(GOOD.replace("20M", "1.5B")).full_scale.tokens == 1_500_000_000
+    assert load.parse(GOOD.replace("20M", "2e7")).full_scale.tokens == 20_000_000
 
 
 @pytest.mark.parametrize(
@@ -60,24 +60,24 @@ def test_a_mistake_is_named_with_a_way_out(old, new, words):
     """Catches a field that is ignored, a type that is coerced, a pydantic page as a message."""
     assert old in GOOD
     with pytest.raises(RecipeError, match=f"(?s){words}") as caught:
-        recipes.parse(GOOD.replace(old, new))
+        load.parse(GOOD.replace(old, new))
     assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
 
 
 def test_yaml_cannot_build_objects():
     """Catches an unsafe loader: a tag must be refused, not executed."""
     with pytest.raises(RecipeError, match="not YAML"):
-        recipes.parse("!!python/object/apply:os.system ['true']")
+        load.parse("!!python/object/apply:os.system ['true']")
 
 
 def test_a_missing_file_names_its_neighbors(tmp_path):
     """Catches a bare FileNotFoundError."""
     (tmp_path / "quick.yaml").write_text(GOOD)
     with pytest.raises(RecipeError, match=r"quick\.yaml"):
-        recipes.load(tmp_path / "quik.yaml")
+        load.load_recipe(tmp_path / "quik.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(RecipeError, match="UTF-8"):
-        recipes.load(tmp_path / "latin.yaml")
+        load.load_recipe(tmp_path / "latin.yaml")
 
 
 def domains() -> DomainSet:
@@ -87,7 +87,7 @@ def domains() -> DomainSet:
 def test_clashing_constraints_are_named():
     """Catches a message that lists all constraints, or none: only two of them clash."""
     text = GOOD + "constraints: {epochs: 4, bounds: {a: [0.5, 1], b: [0.1, 1]}}\n"
-    given = recipes.parse(text)
+    given = load.parse(text)
     with pytest.raises(ConstraintError, match="a at least 0.5.*a at most 4 epochs") as caught:
         given.build_constraints(domains())
     assert "b at least" not in str(caught.value)
@@ -96,10 +96,10 @@ def test_clashing_constraints_are_named():
 def test_an_unknown_domain_in_a_constraint_is_named():
     """Catches a bound on a domain that does not exist being ignored."""
     with pytest.raises(CuveeError, match="'c'.*a, b"):
-        recipes.parse(GOOD + "constraints: {bounds: {c: [0.5, 1]}}\n")
+        load.parse(GOOD + "constraints: {bounds: {c: [0.5, 1]}}\n")
 
 
 def test_unknown_names_carry_a_suggestion_as_an_error_of_their_own():
     """Catches an unknown name reported as a generic recipe error, which loses the suggestion."""
     with pytest.raises(UnknownName):
-        recipes.parse(GOOD.replace("regmix", "regmixx"))
+        load.parse(GOOD.replace("regmix", "regmixx"))

@@ -14,7 +14,7 @@ from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.suites import scoring_identity
 from cuvee.flows.doctor import examine
 from cuvee.flows.prepare import pose_problem, prepare
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage, canonical_json

@@ -9,7 +9,7 @@ import torch
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.plan import looks as cost_of_looks
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.mixtures import worlds
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference.diagnostics import paired_mean

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load
 from cuvee.flows.table_problem import posed, read_tables, told
 from cuvee.mixtures import registry, simplex, worlds
 from cuvee.mixtures.designs import distinct_rows
@@ -42,7 +42,7 @@ def studied(W, Y, names=("a", "b", "c"), **fields):
             "method": {"name": "regmix", **QUICK, **fields.pop("method", {})},
             **fields,
         }
-        recipe = recipes.build(values, "test")
+        recipe = load.build_recipe(values, "test")
         joined = read_tables(recipe)
     problem, history = posed(recipe, joined)
     answer = recipe.build_method().recommend(problem, history, generator(1, len(history)))

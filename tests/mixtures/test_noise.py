@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
 from cuvee.flows.console import print_study
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load
 from cuvee.flows.refit import refit
 from cuvee.flows.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
@@ -64,7 +64,7 @@ def test_what_is_left_out_has_no_say_in_the_confirmation_either():
         "method: {name: mixing_laws, runs: 12, refits: 10, seeds: 3, folds: 3}\n"
         "confirm: {seeds: 4}\nlimits: {drop_noisy: true}\n"
     )
-    recipe = recipes.parse(text)
+    recipe = load.parse(text)
     method = recipe.build_method()
     answer, history = search(method, BOTH)
     problem = method.problem(BOTH, history)
@@ -171,7 +171,7 @@ def fitted(tmp_path_factory, quick_pictures_everywhere):
     @functools.cache
     def fit(limits):
         given = f"{text}limits: {limits}\n"
-        return refit(recipes.parse(given), given, Workspace(folder / limits.strip("{}")))
+        return refit(load.parse(given), given, Workspace(folder / limits.strip("{}")))
 
     return fit
 
@@ -218,7 +218,7 @@ def test_the_flag_of_the_report_follows_the_recipe(fitted):
 def test_limits_are_checked_before_anything_is_spent(limits, words):
     """Catches a ratio that can never be met or a misspelled field that is ignored."""
     with pytest.raises(RecipeError, match=words):
-        recipes.parse(RECIPE + f"limits: {limits}\n")
+        load.parse(RECIPE + f"limits: {limits}\n")
 
 
 def test_only_a_mean_can_do_without_a_target():
@@ -226,13 +226,13 @@ def test_only_a_mean_can_do_without_a_target():
     text = RECIPE.replace(
         "name: mean, weights: {target/0: 1, target/1: 3}", "name: worst, members: [target/0]"
     )
-    recipes.parse(text)
+    load.parse(text)
     with pytest.raises(RecipeError, match="drop_noisy.*Worst"):
-        recipes.parse(text + "limits: {drop_noisy: true}\n")
+        load.parse(text + "limits: {drop_noisy: true}\n")
 
 
 def test_tables_know_their_noise(tmp_path):
     """Catches repeats of a mixture in a table that are not taken for seeds."""
-    given = recipes.parse(tables(tmp_path))
+    given = load.parse(tables(tmp_path))
     problem, history = from_tables(given)
     assert [n.target for n in given.build_method().noisy(problem, history)] == [LOUD]

@@ -15,7 +15,7 @@ from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.prepare import pose_problem, prepare
-from cuvee.flows.recipe.schema import parse
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError
 from cuvee.mixtures.runs import RunResult, Stage, flops_spent

@@ -7,8 +7,7 @@ import yaml
 
 from cuvee.flows import schedule
 from cuvee.flows.progress_bars import printable
-from cuvee.flows.recipe import olmix
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load, olmix
 from cuvee.mixtures.errors import CuveeError, RecipeError
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.tracking import fields
@@ -23,7 +22,7 @@ method: {name: regmix, runs: 4}
 
 def refused(text: str) -> str:
     with pytest.raises(CuveeError) as caught:
-        recipes.parse(text)
+        load.parse(text)
     said = str(caught.value)
     assert "\n" not in said and len(said) < 2100 and "Input should" not in said
     return said
@@ -56,7 +55,7 @@ def test_hostile_scalars_are_refused_in_a_sentence(tmp_path, line, words):
     path.write_text(f"swarm: x\n{line}\n")
     assert not olmix.detect(path)
     with pytest.raises(RecipeError):
-        recipes.load(path)
+        load.load_recipe(path)
 
 
 @pytest.mark.parametrize("levels", [3, 4, 6, 9])
@@ -83,7 +82,7 @@ def test_names_are_read_as_they_are_written():
     text = "name: 2026-02-30" + REST.replace(
         "{a: {path: a.txt}", "{no: {path: a}, 2024: {path: a}, 1e3: {path: a}, ~: {path: a}"
     ).replace("domain/a", "domain/no")
-    given = recipes.parse(text)
+    given = load.parse(text)
     assert given.corpus is not None and given.name == "2026-02-30"
     assert list(given.corpus.domains) == ["no", "2024", "1e3", "~", "b"]
 
@@ -145,13 +144,13 @@ def test_what_cannot_be_meant_is_refused_when_the_recipe_is_read(line, words):
     key = f"{line.split(':')[0]}:"
     rest = "\n".join(row for row in REST.split("\n") if not row.startswith(key))
     with pytest.raises(RecipeError, match=words):
-        recipes.parse(f"name: x\n{line}\n{rest}")
+        load.parse(f"name: x\n{line}\n{rest}")
     assert refused(f"name: x\n{line}\n{rest}")
 
 
 def test_true_and_false_remain_where_they_are_meant():
     """Catches a guard against Norway that takes the flags away."""
-    given = recipes.parse(f"name: x\nproxy: {{match_repetition: yes}}{REST}")
+    given = load.parse(f"name: x\nproxy: {{match_repetition: yes}}{REST}")
     assert given.proxy.match_repetition is True
 
 
@@ -166,7 +165,7 @@ def test_a_schedules_changes_and_the_record_read_a_recipe_as_the_recipe_was_read
         "{a: {path: a.txt}", '{no: {path: "1e3"}, a: {path: a}'
     )
     _, changed = schedule.read(text + "\n", {"seed": 7})
-    given = recipes.parse(changed)
+    given = load.parse(changed)
     assert given.corpus is not None and given.seed == 7 and given.name == "2026-02-30"
     assert list(given.corpus.domains) == ["no", "a", "b"]
     assert given.corpus.domains["no"].path == "1e3"

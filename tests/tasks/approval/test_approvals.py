@@ -13,7 +13,7 @@ import pytest
 
 from cuvee.flows import delivery, finished, handoff
 from cuvee.flows.finished import finished_study
-from cuvee.flows.recipe.schema import load, parse
+from cuvee.flows.recipe.load import load_recipe, parse
 from cuvee.flows.refit import refit
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, EvidenceError, ExportError, RecipeError
@@ -263,7 +263,7 @@ def test_what_2ad03ff_approved_is_not_taken_over(tmp_path, monkeypatch):
     """Catches an approval that is bound to nothing but an answer, believed by a later version."""
     home = Workspace(old_study.unpack(tmp_path, "2ad03ff"))
     monkeypatch.chdir(tmp_path)
-    recipe, _ = load(Path("tables.yaml"))
+    recipe, _ = load_recipe(Path("tables.yaml"))
     with pytest.raises(ApprovalError, match=r"ada did with an older version.*`cuvee approve` it"):
         handoff.export(recipe, home, form="json", to="again")
     with pytest.raises(ExportError, match=r"older version.*`cuvee approve` and export it anew"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from synthetic_study import synthetic_study
 
-from cuvee.flows.recipe import schema as recipes
+from cuvee.flows.recipe import load
 from cuvee.flows.table_problem import from_tables
 from cuvee.mixtures import recommendation, worlds
 from cuvee.mixtures.constraints import constrain
@@ -154,7 +154,7 @@ def recipe(
     text = TABLES.format(
         folder=folder, extra=extra, objective=objective, constraints=more.get("constraints", "{}")
     )
-    return recipes.parse(text)
+    return load.parse(text)
 
 
 def test_a_score_of_which_more_is_better_is_turned(tmp_path, quick_pictures):
@@ -218,7 +218,7 @@ def test_a_number_of_the_row_is_no_score(tmp_path):
 def test_a_corpus_needs_its_full_scale():
     """Catches a study whose epochs would be divided by nothing."""
     with pytest.raises(RecipeError, match=r"'full_scale.tokens' is missing"):
-        recipes.parse(
+        load.parse(
             "name: x\ncorpus: {quickstart: [legal]}\nobjective: {name: mean, weights: {a: 1}}\n"
             "method: {name: regmix}\n"
         )
