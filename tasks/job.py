@@ -4,7 +4,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cuvee.evaluation.suites import Limits, Suite
+from cuvee.evaluation.suites import Limits, Suite, scoring_identity
+from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 
@@ -49,3 +50,21 @@ class PackJob:
     def at(self, folder: Path) -> "PackJob":
         """The job with its checkpoints under a folder."""
         return replace(self, checkpoints=str(folder / self.name))
+
+    def check_scoring(self) -> None:
+        """Hold what a pack is scored on here and now against the scoring that its specs name.
+
+        Results are kept under fingerprints that hold the hash of scoring, so a proxy that was asked
+        anything else must not be kept. Specs without a hash claim nothing.
+
+        Raises:
+            DataError: a benchmark, a limit or lm-eval is not the one that the specs were made for.
+        """
+        found = scoring_identity(self.suite.contents, self.limits.identity, self.points)
+        for wanted in {spec.scoring for spec in self.specs} - {"", found}:
+            raise DataError(
+                f"pack {self.name} was to be scored as {wanted[:12]}, but what its worker finds is "
+                f"{found[:12]}: a file under {self.suite.data}, or the version of lm-eval, is not "
+                "what the run was planned with. Nothing was kept; run the same command again, and "
+                "on several nodes install the same versions"
+            )

@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from cuvee.evaluation import suites
 from cuvee.evaluation.scores import PackScores, score_pack, untrained_baseline
-from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import Failed, Outcome, RunResult
 from cuvee.proxies import ladder
 from cuvee.proxies.data.shards import Corpus
@@ -38,7 +36,7 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         One outcome per spec, in their order; none where a trunk was trained. Divergence is an
         outcome; anything else that goes wrong raises.
     """
-    check_scoring(job)
+    job.check_scoring()
     corpus = Corpus.open(Path(job.corpus), again=False)
     references = {
         spec.fingerprint: reference_model.train_reference_model(
@@ -61,15 +59,7 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
     if trained.likelihood is None:
         return tuple(run for run in trained.runs if isinstance(run, Failed))
     began = time.perf_counter()
-    scored = score_pack(
-        trained.likelihood,
-        tokenizer_path=corpus.tokenizer_path,
-        valid=held_out(corpus),
-        suite=job.suite,
-        limits=job.limits,
-    )
-    corpus.check()
-    check_scoring(job)
+    scored = _scores_as_planned(job, corpus, trained.likelihood)
     seconds = (time.perf_counter() - began) / len(scored)
     scores = iter(scored)
     return tuple(
@@ -78,40 +68,31 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
     )
 
 
-def check_scoring(job: PackJob) -> None:
-    """Hold what a pack is scored on here and now against the scoring that its specs name.
+def _scores_as_planned(
+    job: PackJob, corpus: Corpus, likelihood: PackLikelihood
+) -> list[PackScores]:
+    scored = _scorer(job, corpus)(likelihood, suite=job.suite)
+    corpus.check()
+    job.check_scoring()
+    return scored
 
-    Results are kept under fingerprints that hold the hash of scoring, so a proxy that was asked
-    anything else must not be kept. Specs without a hash claim nothing.
 
-    Raises:
-        DataError: a benchmark, a limit or lm-eval is not the one that the specs were made for.
-    """
-    found = suites.scoring_identity(job.suite.contents, job.limits.identity, job.points)
-    for wanted in {spec.scoring for spec in job.specs} - {"", found}:
-        raise DataError(
-            f"pack {job.name} was to be scored as {wanted[:12]}, but what its worker finds is "
-            f"{found[:12]}: a file under {job.suite.data}, or the version of lm-eval, is not what "
-            "the run was planned with. Nothing was kept; run the same command again, and on "
-            "several nodes install the same versions"
-        )
+def _scorer(job: PackJob, corpus: Corpus) -> Callable[..., list[PackScores]]:
+    """Scores a pack on held-out text of every domain and on the tasks of the `suite` given."""
+    shards = {domain.name: corpus.valid(domain.name) for domain in corpus.domains}
+    texts = {name: (shard.tokens, shard.offsets, shard.bytes) for name, shard in shards.items()}
+    return partial(score_pack, tokenizer_path=corpus.tokenizer_path, valid=texts, limits=job.limits)
 
 
 def _evaluations(job: PackJob, corpus: Corpus) -> IntermediateEvaluations:
     """Held-out text of every domain, scored at the comparable steps of the pack's runs."""
-    first, texts, nothing = job.specs[0], held_out(corpus), replace(job.suite, tasks=())
+    first, score, nothing = job.specs[0], _scorer(job, corpus), replace(job.suite, tasks=())
     plan = ladder.training_plan(
         first.size, first.tokens, corpus.vocabulary, schedule=first.schedule, rate=first.rate
     )
 
     def measure(likelihood: PackLikelihood) -> list[dict[str, float]]:
-        scored = score_pack(
-            likelihood,
-            tokenizer_path=corpus.tokenizer_path,
-            valid=texts,
-            suite=nothing,
-            limits=job.limits,
-        )
+        scored = score(likelihood, suite=nothing)
         return [{name: score.value for name, score in one.scores.items()} for one in scored]
 
     return IntermediateEvaluations(plan.comparable(job.points), measure)
@@ -132,18 +113,10 @@ def _keep_sources(job: PackJob, trained: Trained) -> None:
 
 def untrained_scores(job: PackJob) -> dict[str, float]:
     """What proxies of this size and seed score before training: scores and details by name."""
-    check_scoring(job)
+    job.check_scoring()
     corpus = Corpus.open(Path(job.corpus), again=False)
     begun = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
-    scored = score_pack(
-        PackLikelihood(begun.model),
-        tokenizer_path=corpus.tokenizer_path,
-        valid=held_out(corpus),
-        suite=job.suite,
-        limits=job.limits,
-    )
-    corpus.check()
-    check_scoring(job)
+    scored = _scores_as_planned(job, corpus, PackLikelihood(begun.model))
     return {name: score.value for name, score in untrained_baseline(scored).items()}
 
 
@@ -174,26 +147,9 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def held_out(corpus: Corpus) -> dict[str, tuple[Any, Any, Any]]:
-    """Held-out text by domain as (tokens, document offsets, document bytes) arrays."""
-    shards = {domain.name: corpus.valid(domain.name) for domain in corpus.domains}
-    return {name: (shard.tokens, shard.offsets, shard.bytes) for name, shard in shards.items()}
-
-
 def _outcome(run: TrainedRun, scored: PackScores, seconds: float) -> Outcome:
     if scored.problem:
         return Failed(run.spec, scored.problem)
     return RunResult(
-        spec=run.spec,
-        scores=scored.scores,
-        details=scored.details,
-        curve=run.curve,
-        trajectory=run.trajectory,
-        tokens=run.tokens,
-        epochs=run.epochs,
-        flops=run.flops,
-        seconds=run.seconds,
-        scoring_seconds=seconds,
-        trunks=run.trunks,
-        points=run.points,
+        scores=scored.scores, details=scored.details, scoring_seconds=seconds, **vars(run)
     )
