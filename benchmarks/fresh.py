@@ -30,7 +30,7 @@ from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, score_table
 from cuvee.proxies import ladder
 from cuvee.proxies.data import files
 from cuvee.proxies.train import branching
-from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.train_pack import run_pack
 

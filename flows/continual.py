@@ -17,7 +17,7 @@ from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs import RunSpec, Stage, canonical_json
 from cuvee.proxies.train import device
 from cuvee.proxies.train.branching import BranchPlan
-from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.forgetting import ContinualStart, StartCheckpoint
 

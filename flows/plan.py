@@ -24,7 +24,7 @@ from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies import ladder
 from cuvee.proxies.train import batching, device
 from cuvee.proxies.train.branching import BranchPlan
-from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 

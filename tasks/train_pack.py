@@ -26,7 +26,7 @@ from cuvee.proxies.interfaces import (
 from cuvee.proxies.model.likelihood import PackLikelihood
 from cuvee.proxies.train import reference_model
 from cuvee.proxies.train.trainer import Training, train_pack
-from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack_job import PackJob
 
 
 def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome, ...]:

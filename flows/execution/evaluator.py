@@ -29,7 +29,7 @@ from cuvee.proxies.data import files
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train import branching
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
-from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store

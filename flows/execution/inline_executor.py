@@ -9,7 +9,7 @@ from cuvee.flows.execution.executor import Interrupted, Listener
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.device import has_gpu
-from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.train_pack import run_pack, single_thread, untrained_scores
 
 

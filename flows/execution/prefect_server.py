@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 
 from cuvee.mixtures.errors import ServiceError
-from cuvee.tasks.tracking.guard import HOST, SECRET
+from cuvee.tasks.tracking.guard import HOST, SECRET, guarded_command
 
 START_SECONDS = 120
 PR_SET_PDEATHSIG = 1
@@ -116,11 +116,10 @@ def _start(
         if libc is not None:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    command = [sys.executable, "-P", "-m", "cuvee.tasks.tracking.guard", str(bound.fileno())]
-    command += ["prefect.server.api.server:create_app", "/api/health", "/api/ready"]
+    app = "prefect.server.api.server:create_app"
     with open(folder / "server.log", "ab") as log:
         return subprocess.Popen(
-            command,
+            guarded_command(bound, app, "/api/health", "/api/ready"),
             env={**os.environ, **settings},
             stdin=subprocess.DEVNULL,
             stdout=log,

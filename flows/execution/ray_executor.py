@@ -24,7 +24,7 @@ from cuvee.flows.execution.ray_cluster import sockets_folder, start_cluster
 from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
-from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack_job import PackJob
 
 RETRIES = 2  # of a pack whose worker or node died; it goes on from its last checkpoint
 POLL_SECONDS = 0.5

@@ -18,7 +18,7 @@ from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage, canonical_json
-from cuvee.tasks.job import PackJob
+from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.train_pack import run_pack, untrained_scores
