@@ -18,10 +18,10 @@ from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.proxies import ladder
-from cuvee.proxies.data.documents import DocumentSource, Files
+from cuvee.proxies.data.documents import Files, TextSource
 from cuvee.proxies.data.files import Digests
+from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.quickstart_text import KINDS, quickstart
-from cuvee.proxies.data.shards import Corpus
 from cuvee.tasks.corpus import download
 from cuvee.tasks.extras import require
 from cuvee.tasks.study.forgetting import StartCheckpoint
@@ -248,7 +248,7 @@ def _benchmarks(recipe: Recipe, home: Workspace, found: Mapping[str, Path]) -> s
 def _corpus(
     recipe: Recipe,
     home: Workspace,
-    sources: Mapping[str, DocumentSource],
+    sources: Mapping[str, TextSource],
     texts: Mapping[str, Iterable[str]],
 ) -> Corpus:
     part = _corpus_part(recipe)

@@ -15,7 +15,7 @@ import torch
 from cuvee.evaluation.scores import PackScores, score_pack, untrained_baseline
 from cuvee.mixtures.runs import Failed, Outcome, RunResult
 from cuvee.proxies import ladder
-from cuvee.proxies.data.shards import Corpus
+from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.interfaces import (
     NO_EVALUATIONS,
     IntermediateEvaluations,

@@ -31,7 +31,7 @@ from cuvee.proxies.data.files import (
 NAMED = 5  # files that were passed over, named in one sentence
 
 
-class DocumentSource(Protocol):
+class TextSource(Protocol):
     """Where the text of one domain comes from."""
 
     @property

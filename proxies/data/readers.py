@@ -1,28 +1,24 @@
 """Documents out of one file: plain text, rows of JSON, or a column of a table; packed or not.
 
 What holds no text that could be used (a null, a malformed row, bytes that are not UTF-8) is yielded
-as `Unusable`, with its place, for the caller to refuse or to count. One line and one document are
-bounded, so that neither a damaged file nor one made to burst takes the machine's memory.
+as `UnusableDocument`, with its place, for the caller to refuse or to count. One line and one
+document are bounded, so that neither a damaged file nor one made to burst takes the machine's
+memory.
 """
 
-import bz2
 import codecs
-import gzip
-import io
 import json
-import lzma
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
-from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.mixtures.errors import DataError
+from cuvee.proxies.data.compression import DAMAGED, damaged_file_error, open_compressed
 from cuvee.proxies.data.files import (
     LINES,
     TABLES,
@@ -60,79 +56,12 @@ def read_documents(path: Path, field: str, separator: str | None) -> Iterator[Do
             yield from _rows(path, packing, field, whole=ending == ".json")
         else:
             yield from _plain(path, packing, separator)
-    except _DAMAGED as error:
-        raise _broken(path, error) from error
+    except DAMAGED as error:
+        raise damaged_file_error(path, error) from error
     except OSError as error:
         if error.errno is None:  # how Arrow and bz2 report a broken stream
-            raise _broken(path, error) from error
+            raise damaged_file_error(path, error) from error
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-_DAMAGED = (
-    gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError,
-    pa.ArrowException, UnicodeDecodeError, MemoryError,  # names and sizes in damaged tables
-)  # fmt: skip
-
-
-def _broken(path: Path, error: Exception) -> CorruptError:
-    why = " ".join(str(error).split())[:300]
-    return CorruptError(
-        f"{path} breaks off, is damaged or is not what its name says ({why}); copy or download it "
-        "again, or rename it"
-    )
-
-
-class _Frames(io.RawIOBase):
-    """The frames of a zstd file, one after the other, with windows of up to 2 GiB.
-
-    `zstandard`'s own reader takes a file that breaks off for one that ends.
-    """
-
-    STEP = 1024  # bytes unpacked together: at most 256 blocks of 128 KiB
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._packed, self._plain = file, b"", b""
-        self._make = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
-        self._frame = self._make()
-        self._within = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._plain:
-            self._packed = self._packed or self._file.read(self.STEP)
-            if not self._packed:
-                if self._within:
-                    raise EOFError("the last frame is not whole")
-                return 0
-            self._plain = self._frame.decompress(self._packed)
-            self._within = not self._frame.eof
-            self._packed = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame = self._make()
-        size = min(len(buffer), len(self._plain))
-        buffer[:size], self._plain = self._plain[:size], self._plain[size:]
-        return size
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-_OPENERS: dict[str, Callable[[Path], Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-    ".zst": lambda path: _Frames(path.open("rb")),
-}
-
-
-@contextmanager
-def _open(path: Path, packing: str) -> Iterator[io.BufferedReader]:
-    raw = _OPENERS[packing](path) if packing else path.open("rb", buffering=0)
-    with io.BufferedReader(raw, CHUNK) as stream:
-        yield stream
 
 
 def _plain(path: Path, packing: str, separator: str | None) -> Iterator[Document]:
@@ -142,7 +71,7 @@ def _plain(path: Path, packing: str, separator: str | None) -> Iterator[Document
     parting = re.compile(
         re.escape(separator or "").replace("\\\n", "\r?\n")
     )  # Windows ends lines so
-    with _open(path, packing) as stream:
+    with open_compressed(path, packing) as stream:
         for data in iter(lambda: stream.read(CHUNK), None):
             try:
                 text = decoder.decode(data, final=not data)
@@ -177,11 +106,11 @@ def _unmarked(text: str) -> str:
 
 def _rows(path: Path, packing: str, field: str, *, whole: bool) -> Iterator[Document]:
     """Rows of JSON, one a line; if `whole`, the file may also be one list of rows, or one row."""
-    with _open(path, packing) as stream:
+    with open_compressed(path, packing) as stream:
         if whole and not _starts_with_a_row(stream):
             yield from _one_value(path, packing, field)
             return
-    with _open(path, packing) as stream:
+    with open_compressed(path, packing) as stream:
         number = 0
         while line := stream.readline(LONGEST + 1):
             number += 1
@@ -215,7 +144,7 @@ def _starts_with_a_row(stream: BinaryIO) -> bool:
 
 
 def _one_value(path: Path, packing: str, field: str) -> Iterator[Document]:
-    with _open(path, packing) as stream:
+    with open_compressed(path, packing) as stream:
         data = stream.read(LONGEST + 1)
     if len(data) > LONGEST:
         raise DataError(

@@ -29,7 +29,7 @@ from cuvee.proxies.interfaces import (
 )
 from cuvee.proxies.model.likelihood import PackLikelihood
 from cuvee.proxies.model.transformer import PackModel
-from cuvee.proxies.train import batching, checkpoint, training_state, warm_start
+from cuvee.proxies.train import batching, training_state, warm_start
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.proxies.train.controller_runtime import ControllerRuntime
 from cuvee.proxies.train.device import keep_memory
@@ -76,15 +76,7 @@ def train_pack(
         keep_memory()
         torch.set_num_threads(1)  # one process per core; a shared thread pool waits for itself
     training = Training(specs, corpus, device=device, references=references or {}, branch=branch)
-    state = (
-        checkpoint.load_checkpoint(checkpoints, training.identity)
-        if checkpoints is not None
-        else None
-    )
-    if state is not None:
-        training_state.restore_training(training, state)
-    elif branch.start:
-        training_state.resume_branch(training, branch)
+    training_state.resume(training, checkpoints, branch)
     end = branch.until or training.plan.steps
     saved = time.monotonic()
     every = max(1, training.plan.steps // REPORTS)
@@ -97,9 +89,7 @@ def train_pack(
         report(training.progress(every))
         if checkpoints is not None and time.monotonic() - saved >= SAVE_SECONDS:
             corpus.check()  # before what it taught is kept, or goes on to another training
-            checkpoint.save_checkpoint(
-                checkpoints, training.step, training_state.training_state(training)
-            )
+            training_state.save_pack_checkpoint(training, checkpoints)
             saved = time.monotonic()
     corpus.check()
     if branch.keep:

@@ -6,6 +6,7 @@ from it whoever was beside it.
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuvee.proxies.train import branching, checkpoint
@@ -42,6 +43,24 @@ def training_state(training: "Training") -> dict[str, Any]:
         "conductor": training.controllers.state(),
         **training.tensors,
     }
+
+
+def save_pack_checkpoint(training: "Training", folder: Path) -> None:
+    """Keep the whole pack as it is.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    checkpoint.save_checkpoint(folder, training.step, training_state(training))
+
+
+def resume(training: "Training", folder: Path | None, branch: BranchPlan) -> None:
+    """Go on from the pack's own checkpoint, else where its branch begins, else from nothing."""
+    saved = None if folder is None else checkpoint.load_checkpoint(folder, training.identity)
+    if saved is not None:
+        restore_training(training, saved)
+    elif branch.start:
+        resume_branch(training, branch)
 
 
 def restore_training(training: "Training", saved: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from cuvee.evaluation.decontamination import NGramIndex
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data.documents import DocumentSource
+from cuvee.proxies.data.documents import TextSource
 from cuvee.proxies.data.files import Document, UnusableDocument
 from cuvee.proxies.data.tokenizer import STRETCH, stretches
 from cuvee.tasks.corpus.download import ProgressReport
@@ -88,7 +88,7 @@ class DomainText:
 
 
 def read_domains(
-    sources: Mapping[str, DocumentSource],
+    sources: Mapping[str, TextSource],
     spools: Path,
     index: NGramIndex,
     settings: CorpusSettings,

@@ -20,15 +20,10 @@ from tokenizers import Tokenizer
 from cuvee.evaluation.decontamination import NGramIndex, fingerprint
 from cuvee.mixtures.errors import CuveeError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
-from cuvee.proxies.data.documents import DocumentSource
+from cuvee.proxies.data.documents import TextSource
 from cuvee.proxies.data.files import exclusive_lock, file_digest
-from cuvee.proxies.data.shards import (
-    Corpus,
-    ShardWriter,
-    folder_names,
-    shards_identity,
-    write_manifest,
-)
+from cuvee.proxies.data.prepared_corpus import Corpus, write_manifest
+from cuvee.proxies.data.shards import ShardWriter, folder_names, shards_identity
 from cuvee.tasks.corpus.deduplicate_split import (
     COUNTS,
     CorpusSettings,
@@ -47,7 +42,7 @@ PLENTY = 64  # bytes a token, beyond which no text is too small for its tokens
 
 
 def prepare_corpus(
-    sources: Mapping[str, DocumentSource],
+    sources: Mapping[str, TextSource],
     out: Path,
     *,
     benchmarks: Mapping[str, Iterable[str]],
@@ -102,7 +97,7 @@ def prepare_corpus(
     return found
 
 
-def _check_names(sources: Mapping[str, DocumentSource]) -> None:
+def _check_names(sources: Mapping[str, TextSource]) -> None:
     """Domain names stand in tables, records and exports, on one line."""
     if not sources:
         raise DataError("a corpus needs at least one domain; got none")
@@ -158,7 +153,7 @@ class _Work:
     identities: Mapping[str, str]
 
 
-def _build(task: _Work, sources: Mapping[str, DocumentSource], index: NGramIndex) -> Corpus:
+def _build(task: _Work, sources: Mapping[str, TextSource], index: NGramIndex) -> Corpus:
     """Prepares in a temporary folder beside the corpus's place, which then takes its name."""
     root, settings = task.root, task.settings
     work = root.with_name(f".{root.name}.partial")

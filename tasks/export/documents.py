@@ -26,7 +26,7 @@ TEXT = "text"  # the builder of text files, and the column that it makes
 
 
 @dataclass(frozen=True)
-class DocumentSource:
+class DocumentPaths:
     """How a domain's documents are read.
 
     Attributes:
@@ -47,7 +47,7 @@ class DocumentSource:
 
 def document_source(
     spec: ExportSpec, name: str, field: str | Mapping[str, str] = ""
-) -> DocumentSource:
+) -> DocumentPaths:
     """How a domain's documents are read.
 
     Args:
@@ -62,8 +62,8 @@ def document_source(
     given = field if isinstance(field, str) else field.get(name, "")
     column = given or spec.fields.get(name, TEXT)
     if source["path"] == TEXT:
-        return DocumentSource(source, TEXT, spec.separators.get(name))
-    return DocumentSource(source, column, None)
+        return DocumentPaths(source, TEXT, spec.separators.get(name))
+    return DocumentPaths(source, column, None)
 
 
 def check_field(form: str, field: str | Mapping[str, str]) -> None:

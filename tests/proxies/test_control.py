@@ -22,7 +22,13 @@ from cuvee.mixtures.controllers.mixmin import MixMinController
 from cuvee.mixtures.controllers.skill_it import SkillItController
 from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError
 from cuvee.proxies.model.likelihood import PackLikelihood
-from cuvee.proxies.train import controller_runtime, gradients, reference_model, trainer
+from cuvee.proxies.train import (
+    controller_evidence,
+    controller_runtime,
+    gradients,
+    reference_model,
+    trainer,
+)
 from cuvee.proxies.train.trainer import Progress, TrainedRun, train_pack
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
@@ -114,8 +120,8 @@ def test_excess_is_clipped_per_token(
     expected = []
     for step in range(3):
         tokens, domains = training.streams[0].batch(step)
-        own = controller_runtime.model_losses(training.model, 0, torch.from_numpy(tokens))
-        known = controller_runtime.model_losses(model, 0, torch.from_numpy(tokens))
+        own = controller_evidence.model_losses(training.model, 0, torch.from_numpy(tokens))
+        known = controller_evidence.model_losses(model, 0, torch.from_numpy(tokens))
         if step < 2:
             clipped = (own - known).clamp_min(0).mean(1).numpy()
             expected.append((clipped, domains))
@@ -332,8 +338,8 @@ def test_a_long_trajectory_keeps_its_mean() -> None:
     """Thinned to 256 stretches of a run of 1000 steps; catches points that are dropped."""
     rng = np.random.default_rng(0)
     moved = [(step, list(w)) for step, w in enumerate(rng.dirichlet(np.ones(3), 1000))]
-    kept = controller_runtime.thin_trajectory(moved, 1000)
-    assert len(kept) == controller_runtime.MOST_POINTS and kept[0][0] == 0
+    kept = controller_evidence.thin_trajectory(moved, 1000)
+    assert len(kept) == controller_evidence.MOST_POINTS and kept[0][0] == 0
     lengths = np.diff([*[step for step, _ in kept], 1000])
     mean = lengths @ np.array([w for _, w in kept]) / 1000
     assert mean == pytest.approx(np.mean([w for _, w in moved], axis=0))

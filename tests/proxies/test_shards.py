@@ -8,13 +8,8 @@ import pytest
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.shards import (
-    Corpus,
-    ShardWriter,
-    shards_identity,
-    token_type,
-    write_manifest,
-)
+from cuvee.proxies.data.prepared_corpus import Corpus, write_manifest
+from cuvee.proxies.data.shards import ShardWriter, shards_identity, token_type
 
 DOCUMENTS = {
     "train": [[5, 6, 7], [], [9, 300]],

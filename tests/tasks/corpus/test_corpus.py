@@ -16,7 +16,8 @@ import pytest
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.documents import Files
-from cuvee.proxies.data.shards import Corpus, folder_names, read_manifest, write_manifest
+from cuvee.proxies.data.prepared_corpus import Corpus, read_manifest, write_manifest
+from cuvee.proxies.data.shards import folder_names
 from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 

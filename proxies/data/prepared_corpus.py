@@ -1,0 +1,205 @@
+"""A prepared corpus on disk: its manifest, its files, whether they are what was written."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies.data.files import file_digest
+from cuvee.proxies.data.shards import SPLITS, Shard, token_type
+
+FORMAT = 1
+FileTimes = tuple[tuple[str, int, int, int, int], ...]  # what the file system says of every file
+_verified: dict[Path, FileTimes] = {}  # corpora whose bytes this process has hashed, as they were
+
+
+def write_manifest(root: Path, body: Mapping[str, Any]) -> None:
+    """Writes manifest.json with a digest of itself; the last act of preparing a corpus."""
+    sealed = {**body, "format": FORMAT}
+    text = json.dumps({**sealed, "digest": _seal(sealed)}, indent=1, sort_keys=True)
+    (root / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a prepared corpus.
+
+    Raises:
+        DataError: no corpus is there, or one of another format.
+        CorruptError: the manifest is not what was written.
+    """
+    path = root / "manifest.json"
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"no prepared corpus in {root}: manifest.json is missing; prepare it first"
+        ) from None
+    except ValueError as error:
+        raise _corrupt(path, f"it cannot be read ({error})") from None
+    if not isinstance(body, dict) or "digest" not in body:
+        raise _corrupt(path, "it is not a manifest")
+    if _seal({key: value for key, value in body.items() if key != "digest"}) != body["digest"]:
+        raise _corrupt(path, "its content does not match its own digest")
+    if body.get("format") != FORMAT:
+        raise DataError(f"{path} has format {body.get('format')}, not {FORMAT}; prepare it again")
+    return body
+
+
+def _seal(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _corrupt(path: Path, what: str) -> CorruptError:
+    return CorruptError(f"{path} is corrupt: {what}; prepare the corpus again to replace it")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus on disk.
+
+    Attributes:
+        root: the folder.
+        tokenizer_path: the tokenizer in the format of Hugging Face `tokenizers`.
+        vocabulary: number of token ids.
+        eot: id of the end-of-text token.
+        domains: in the order they were prepared; sizes are those of the training split.
+        look: size and times of every file when it was opened, by which `check` sees a change.
+        folders: of each domain, under `root`.
+    """
+
+    root: Path
+    tokenizer_path: Path
+    vocabulary: int
+    eot: int
+    domains: tuple[Domain, ...]
+    look: FileTimes = field(default=(), compare=False, repr=False)
+    folders: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def open(cls, root: Path | str, *, verify: bool = True, again: bool = True) -> "Corpus":
+        """Opens a prepared corpus; `verify` hashes every file, so that a flipped byte is found.
+
+        Args:
+            root: the folder.
+            verify: whether to hash.
+            again: whether to hash what this process has hashed before, if no file was touched
+                since. One pack after the other opens the same corpus.
+
+        Raises:
+            DataError: there is no corpus, or a file is missing.
+            CorruptError: a file is not what was written; the message names it.
+        """
+        root = Path(root)
+        body = read_manifest(root)
+        look = _file_times(root, body)
+        if verify and (again or _verified.get(root) != look):
+            for name, expected in _files(body):
+                _verify(root / name, expected)
+            _verified[root] = look
+        domains = tuple(
+            Domain(
+                name=entry["name"],
+                tokens=entry["train"]["tokens"],
+                bytes=entry["train"]["bytes"],
+                identity=entry["identity"],
+                documents=entry["train"]["documents"],
+            )
+            for entry in body["domains"]
+        )
+        tokenizer = root / "tokenizer.json"
+        folders = {entry["name"]: _folder(entry) for entry in body["domains"]}
+        return cls(root, tokenizer, body["vocabulary"], body["eot"], domains, look, folders)
+
+    def check(self) -> None:
+        """See that no file was touched since the corpus was opened.
+
+        What was computed from mapped files may rest on bytes that nobody verified, if they changed
+        meanwhile. Sees writes, not a medium that decays; that is seen when the corpus is opened.
+
+        Raises:
+            CorruptError: a file was changed, replaced or removed.
+        """
+        now = {line[0]: line for line in _file_times(self.root, read_manifest(self.root))}
+        for line in self.look:
+            if now.get(line[0]) != line:
+                raise CorruptError(
+                    f"{self.root / line[0]} was changed while it was trained on; nothing that may "
+                    "rest on it was kept. Run again: the corpus is verified, and prepared anew if "
+                    "it is damaged"
+                )
+
+    def train(self, name: str) -> Shard:
+        """The training split of a domain."""
+        return self._shard(name, "train")
+
+    def valid(self, name: str) -> Shard:
+        """The held-out split of a domain."""
+        return self._shard(name, "valid")
+
+    def domain_set(self) -> DomainSet:
+        """The domains as a set whose order every weight vector follows."""
+        return DomainSet(self.domains)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Counts of everything that was read, kept and dropped."""
+        return read_manifest(self.root)
+
+    def _shard(self, name: str, split: str) -> Shard:
+        known = [domain.name for domain in self.domains]
+        if name not in known:
+            raise DataError(f"no domain {name!r} in {self.root}; it has: {', '.join(known)}")
+        path = self.root / self.folders[name] / f"{split}.bin"
+        try:
+            with np.load(path.with_suffix(".idx.npz")) as index:
+                offsets, sizes = index["offsets"], index["bytes"]
+            tokens = np.memmap(path, dtype=token_type(self.vocabulary), mode="r")
+        except FileNotFoundError as error:
+            raise _missing(Path(error.filename)) from None
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise _corrupt(path, f"it or its index cannot be read ({error})") from None
+        if len(offsets) != len(sizes) + 1 or offsets[-1] != len(tokens):
+            raise _corrupt(path, f"it has {len(tokens)} tokens, its index says {offsets[-1]}")
+        return Shard(tokens, offsets, sizes)
+
+
+def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every file of a corpus with the sha256 it was written with."""
+    yield "tokenizer.json", body["tokenizer"]
+    for entry in body["domains"]:
+        for split in SPLITS:
+            for file, expected in entry[split]["files"].items():
+                yield f"{_folder(entry)}/{file}", expected
+
+
+def _folder(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("folder", entry["name"]))  # earlier corpora have folders named so
+
+
+def _file_times(root: Path, body: Mapping[str, Any]) -> FileTimes:
+    """What the file system says of every file of a corpus: any write changes it."""
+    found = []
+    for name, _ in _files(body):
+        try:
+            seen = (root / name).stat()
+        except FileNotFoundError:
+            raise _missing(root / name) from None
+        found.append((name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino))
+    return tuple(found)
+
+
+def _missing(path: Path) -> DataError:
+    return DataError(f"{path} is missing; prepare the corpus again to replace it")
+
+
+def _verify(path: Path, expected: str) -> None:
+    found = file_digest(path)
+    if found != expected:
+        raise _corrupt(path, f"sha256 expected {expected}, found {found}")
