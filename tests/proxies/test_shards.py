@@ -106,7 +106,7 @@ def test_what_this_process_hashed_is_hashed_again_only_if_it_was_touched(tmp_pat
         hashed.append(path.name)
         return file_digest(path)
 
-    monkeypatch.setattr("cuvee.proxies.data.shards.file_digest", digest)
+    monkeypatch.setattr("cuvee.proxies.data.prepared_corpus.file_digest", digest)
     root = make(tmp_path / "c")
     hashed.clear()
     Corpus.open(root, again=False)
