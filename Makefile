@@ -19,7 +19,7 @@ demo: $(READY)  ## find a mixture on real text
 	@$(BIN)/cuvee run recipes/quickstart.yaml
 
 test: $(READY)  ## the default test run
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY)  ## the long tests
 	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile

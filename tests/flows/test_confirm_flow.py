@@ -26,7 +26,7 @@ from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished as handoff_card
 from cuvee.tasks.study.study import recommendation_fingerprint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_pictures")]
 SIZES = (
     "{seeds: 2, sizes: [{size: 0.3M, tokens: 90000}], mixtures: "
     "{hand: {code: 0.2, prose: 0.6, tables: 0.2}}}"

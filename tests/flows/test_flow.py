@@ -78,7 +78,9 @@ def test_the_record_has_a_parent_and_a_child_per_proxy(study):
     assert states == [("FINISHED",)]
 
 
-def test_the_same_study_again_trains_nothing_and_answers_the_same(study, prefect_api, tmp_path):
+def test_the_same_study_again_trains_nothing_and_answers_the_same(
+    study, prefect_api, tmp_path, quick_pictures
+):
     """Catches a fingerprint or a fit that depends on the clock, the process or the order."""
     home, text = copied(study, tmp_path)
     before = (home.study("tiny") / "recommendation.json").read_text()
@@ -90,7 +92,9 @@ def test_the_same_study_again_trains_nothing_and_answers_the_same(study, prefect
     assert (home.study("tiny") / "recommendation.json").read_text() == before
 
 
-def test_a_damaged_result_is_trained_again_and_nothing_else(study, prefect_api, tmp_path):
+def test_a_damaged_result_is_trained_again_and_nothing_else(
+    study, prefect_api, tmp_path, quick_pictures
+):
     """Catches damage that is used, and damage that costs more than itself."""
     home, text = copied(study, tmp_path)
     before = (home.study("tiny") / "recommendation.json").read_text()
@@ -104,7 +108,7 @@ def test_a_damaged_result_is_trained_again_and_nothing_else(study, prefect_api, 
     assert len(list(record.parent.glob("*corrupt*"))) == 1
 
 
-def test_a_damaged_shard_is_never_trained_on(study, prefect_api, tmp_path):
+def test_a_damaged_shard_is_never_trained_on(study, prefect_api, tmp_path, quick_pictures):
     """Catches a corpus that is trusted because it is there: it must be made again."""
     home, text = copied(study, tmp_path)
     shard = next(home.corpora.glob("*/code/train.bin"))
