@@ -9,7 +9,6 @@ from pathlib import Path
 from cuvee.flows import prepare as preparing
 from cuvee.flows.finished import finished_study, present
 from cuvee.flows.prepare import Prepared
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
@@ -50,7 +49,7 @@ def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path
 
     corpus = prepared.corpus
     held = home.checkpoints / f"export-{spec.fingerprint[:16]}"
-    with current().step("Training") as bar:
+    with home.display.step("Training") as bar:
 
         def report(progress: Progress) -> None:
             bar.move(f"step {progress.step}", progress.step / progress.steps)

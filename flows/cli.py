@@ -25,7 +25,7 @@ import typer
 from cuvee.flows.recipe import olmix
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.progress_bars import Display, use
+from cuvee.flows.console import Display
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
 from cuvee.flows.execution.executor import Executor
 from cuvee.mixtures.errors import CuveeError, RecipeError
@@ -64,7 +64,7 @@ def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     with _person() as display:
         require("`cuvee plan`", "train")
         given, _ = load_recipe(recipe)
-        place = open_workspace(home, hub=given.evaluation.hub)
+        place = open_workspace(home, display, hub=given.evaluation.hub)
         from cuvee.flows.plan import draw_up
 
         draw_up(given, place, display)
@@ -77,7 +77,7 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) 
         require("`cuvee run`", "train", "flow")
         given, text = load_recipe(recipe)
         _limit(cores)
-        place = open_workspace(home, hub=given.evaluation.hub)
+        place = open_workspace(home, display, hub=given.evaluation.hub)
         concluded = (place.study(given.name) / "summary.json").exists()
 
         def search(executor: Executor, workspace: Workspace) -> Any:
@@ -97,7 +97,7 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = No
         require("`cuvee confirm`", "train", "flow")
         given, text = load_recipe(recipe)
         _limit(cores)
-        place = open_workspace(home, hub=given.evaluation.hub)
+        place = open_workspace(home, display, hub=given.evaluation.hub)
         from cuvee.flows.confirm_larger import confirm_larger, sizes
         from cuvee.flows.finished import finished_study
 
@@ -117,7 +117,7 @@ def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
     with _person() as display:
         with olmix.in_its_words() if olmix.detect(recipe) else contextlib.nullcontext():
             given, text = _loaded(recipe, display)
-            place = open_workspace(home, hub=given.evaluation.hub)
+            place = open_workspace(home, display, hub=given.evaluation.hub)
             from cuvee.flows.console import print_study
             from cuvee.flows.refit import refit
 
@@ -139,7 +139,7 @@ def checkpoint(
     with _person() as display:
         require("`cuvee checkpoint`", "train")
         given, _ = load_recipe(recipe)
-        place = open_workspace(home, hub=given.evaluation.hub)
+        place = open_workspace(home, display, hub=given.evaluation.hub)
         from cuvee.flows.checkpoint import write
 
         folder, spec = write(given, place, mixture, to)
@@ -160,7 +160,7 @@ def approve(
     """Approve the recipe's latest recommendation for its budget, if the evidence stands."""
     with _person() as display:
         given, _ = _loaded(recipe, display)
-        place = open_workspace(home, hub=given.evaluation.hub)
+        place = open_workspace(home, display, hub=given.evaluation.hub)
         from cuvee.flows import handoff
         from cuvee.flows.console import shares_table
 
@@ -194,7 +194,7 @@ def export(
     """Write the recommendation in a trainer's own syntax, with a manifest beside it."""
     with _person() as display:
         given = _loaded(recipe, display)[0] if recipe else None
-        place = open_workspace(home, hub=bool(given and given.evaluation.hub))
+        place = open_workspace(home, display, hub=bool(given and given.evaluation.hub))
         from cuvee.flows import handoff
 
         if verify:
@@ -223,7 +223,7 @@ def schedule(
         require("`cuvee schedule`", "train", "flow")
         given, text = load_recipe(recipe)
         _limit(cores)
-        place = open_workspace(home, hub=given.evaluation.hub)
+        place = open_workspace(home, display, hub=given.evaluation.hub)
         with _prefect_api(place, schedules=True) as api:
             from cuvee.flows import deployment
 
@@ -245,7 +245,7 @@ def handoff(
         require("`cuvee handoff`", "flow")
         given, text = _loaded(recipe, display)
         text = olmix.as_recipe(given) if olmix.detect(recipe) else text
-        place = open_workspace(home, hub=given.evaluation.hub)
+        place = open_workspace(home, display, hub=given.evaluation.hub)
         with _prefect_api(place) as api:
             from cuvee.flows import delivery
 
@@ -264,7 +264,7 @@ def review(
     """Open the record of all studies in the MLflow UI, on this machine only."""
     with _person() as display:
         require("`cuvee review`", "record")
-        place = open_workspace(home)
+        place = open_workspace(home, display)
         review_record(place.record, display.say, port=port)
 
 
@@ -405,20 +405,22 @@ def _person() -> Iterator[Display]:
     """What a person meets: progress, errors in a sentence, and a way on after Ctrl-C."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGINT, _terminate)  # which shells ignore in background jobs
-    with use(Display()) as display:
-        try:
-            yield display
-        except CuveeError as error:
-            display.close()
-            print(f"cuvee: error: {printable(str(error))[:LONGEST]}", file=sys.stderr)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            display.close()
-            print(
-                "\ncuvee: stopped. Finished proxies are kept; run the same command to go on.",
-                file=sys.stderr,
-            )
-            raise typer.Exit(INTERRUPTED) from None
+    display = Display()
+    try:
+        yield display
+    except CuveeError as error:
+        display.close()
+        print(f"cuvee: error: {printable(str(error))[:LONGEST]}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        display.close()
+        print(
+            "\ncuvee: stopped. Finished proxies are kept; run the same command to go on.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        display.close()
 
 
 def _terminate(_number: int, _frame: Any) -> None:

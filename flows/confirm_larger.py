@@ -16,7 +16,6 @@ from cuvee.flows.execution.executor import Executor
 from cuvee.flows.finished import finished_study, present, set_aside
 from cuvee.flows.prediction import draw_up, write_copy
 from cuvee.flows.prepare import Prepared
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
 from cuvee.flows.study import abandoned_on_error, assemble_study, conclude_study
@@ -59,7 +58,7 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
     reasons = validity(past, present(recipe, workspace, prepared), store, code=False)
     refuse_void(past, reasons, "confirmed")
     study = read_back(recipe, past, prepared, store)
-    tracker = open_tracker(workspace.record, current().say)
+    tracker = open_tracker(workspace.record, workspace.display.say)
     tracker.start_study(
         recipe.name,
         study_params(study.recipe_text, preparing.pose_problem(recipe, prepared), recipe.seed),
@@ -71,7 +70,9 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
         runs = sized(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
         card = keep(store, draw_up(study, schedules, runs, store, written=_time(started)))
         tracker.log_preregistration(card, write_copy(card, folder))
-        current().say(f"Prediction card {card.sha256} (version {card.version}, {card.written})")
+        workspace.display.say(
+            f"Prediction card {card.sha256} (version {card.version}, {card.written})"
+        )
         steps, lost = enlarge(runs, evaluator)
     if evaluator.budget.reached:
         lost = (*lost, f"stopped early: {evaluator.budget.reached}")
@@ -86,7 +87,9 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
         started=_time(started),
     )
     finished.reword(store, finished.finish(study, recipe.digest))
-    set_aside(folder, recipe.digest)  # a study of another recipe, on a colleague's machine
+    set_aside(
+        folder, recipe.digest, workspace.display.say
+    )  # a study of another recipe, on a colleague's machine
     return conclude_study(study, folder, tracker, workspace)
 
 

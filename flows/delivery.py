@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.flows import handoff, recorded_approvals
+from cuvee.flows.console import Say
 from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
 from cuvee.flows.finished import finished_study
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.parts import HandoffPart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
@@ -122,7 +122,7 @@ def watch(recipe: Recipe, recipe_text: str, home: Workspace, api: PrefectApi) ->
     """
     given, handled, told = part(recipe), set[str](), set[tuple[str, str]]()
     call = bool(given.webhook or given.command)
-    current().say(f"watching for approvals of {recipe.name}, every {given.every:g} s")
+    home.display.say(f"watching for approvals of {recipe.name}, every {given.every:g} s")
     while True:
         fingerprint = ""
         try:
@@ -131,20 +131,25 @@ def watch(recipe: Recipe, recipe_text: str, home: Workspace, api: PrefectApi) ->
             if fingerprint not in handled and handoff.adopt(recipe, home, card, call=call):
                 result = run_handoff(recipe, recipe_text, home, api)
                 handled.add(fingerprint)
-                current().say(
+                home.display.say(
                     f"{card.name}: {card.fingerprint[:12]} {result['state']}, {result['said']}"
                 )
         except EvidenceError as error:
-            _tell(told, fingerprint, error, quiet="is not approved" in str(error))
+            _tell(home.display.say, told, fingerprint, error, quiet="is not approved" in str(error))
         except CuveeError as error:
-            _tell(told, fingerprint, error)
+            _tell(home.display.say, told, fingerprint, error)
         time.sleep(given.every)
 
 
 def _tell(
-    told: set[tuple[str, str]], fingerprint: str, error: CuveeError, *, quiet: bool = False
+    say: Say,
+    told: set[tuple[str, str]],
+    fingerprint: str,
+    error: CuveeError,
+    *,
+    quiet: bool = False,
 ) -> None:
     mark = (fingerprint, str(error))
     if mark not in told and not quiet:
-        current().say(f"not handed off: {error}")
+        say(f"not handed off: {error}")
     told.add(mark)

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cuvee.flows.console import Say, silent
 from cuvee.flows.prepare import Prepared, prepare
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import FREE, Recipe
 from cuvee.flows.table_problem import from_tables
@@ -66,7 +66,7 @@ def finished_study(recipe: Recipe, home: Workspace) -> FinishedStudy:
 def present(recipe: Recipe, home: Workspace, prepared: Prepared | None = None) -> Present:
     """How recipe, data and code stand now; reads the data unless given it, trains nothing."""
     if recipe.tables is not None:
-        problem, history = from_tables(recipe)
+        problem, history = from_tables(recipe, home.display.say)
         data = finished.data(problem.domains, problem.scoring, history)
         return Present(recipe.digest, data, code_version(), recipe.purpose)
     prepared = prepared or prepare(recipe, home)
@@ -129,12 +129,13 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def set_aside(folder: Path, digest: str) -> None:
+def set_aside(folder: Path, digest: str, say: Say = silent) -> None:
     """Keep what another recipe of the same name left in a study's folder, in a folder of its own.
 
     Args:
         folder: that a study is about to write to.
         digest: of its recipe.
+        say: is told where it is now.
 
     Raises:
         StorageError: it cannot be moved.
@@ -155,7 +156,7 @@ def set_aside(folder: Path, digest: str) -> None:
             f"cannot move the study of another recipe from {folder} to {place} ({error.strerror}): "
             "change the permissions, or give this recipe another name"
         ) from error
-    current().say(f"{folder} held the study of another recipe of this name; it is now in {place}")
+    say(f"{folder} held the study of another recipe of this name; it is now in {place}")
 
 
 def _digest(folder: Path) -> str:

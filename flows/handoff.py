@@ -14,7 +14,6 @@ from typing import Any
 
 from cuvee.flows import recorded_approvals
 from cuvee.flows.finished import finished_study, present
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.domains import DomainSet
@@ -122,7 +121,7 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
     except ServiceError as error:
         if known is None:
             raise
-        current().say(f"the record was not asked whether the approval stands: {error}")
+        home.display.say(f"the record was not asked whether the approval stands: {error}")
         return known
     said = recorded_approvals.said(version) if version else None
     if known is not None and (

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from cuvee.flows import continual, plan_ladder, superseded_runs
 from cuvee.flows import prepare as preparing
+from cuvee.flows.console import Display, duration_text
 from cuvee.flows.execution.budget import forecast, tokens_per_second
-from cuvee.flows.progress_bars import Display, duration_text
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, simplex

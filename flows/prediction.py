@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cuvee.flows.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
+from cuvee.flows.console import Say, silent
 from cuvee.flows.execution.evaluator import StoreEvaluator
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import ConfirmPart
 from cuvee.mixtures.errors import EvidenceError, StorageError
@@ -152,7 +152,7 @@ def write_copy(card: Card, folder: Path) -> Path:
     return path
 
 
-def remembered(study: Study, part: ConfirmPart | None, store: Store) -> Study:
+def remembered(study: Study, part: ConfirmPart | None, store: Store, say: Say = silent) -> Study:
     """A study with what an earlier `cuvee confirm` found of the same recommendation.
 
     Nothing is trained: unless every run that the recipe asks for is in the store, the study is
@@ -173,7 +173,7 @@ def remembered(study: Study, part: ConfirmPart | None, store: Store) -> Study:
     promised = draw_up(study, schedules, runs, store, written="").identity
     cards, wrong = read(store)
     for sentence in wrong.values():
-        current().say(f"changed: {sentence}")
+        say(f"changed: {sentence}")
     scored = [score_predictions(store, c, found.claims) for c in cards if c.identity == promised]
     return dataclasses.replace(
         study,

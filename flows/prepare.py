@@ -9,7 +9,6 @@ from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
 from cuvee.evaluation.suites import Limits
 from cuvee.flows import continual
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import CorpusPart as RecipeCorpus
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
@@ -118,10 +117,10 @@ def prepare(recipe: Recipe, home: Workspace) -> Prepared:
     )
     for part in corpus_parts(prepared).values():
         for notice in part.notices:
-            current().say(f"Note: {notice}")
+            home.display.say(f"Note: {notice}")
     if recipe.proxy.start is None:
         return prepared
-    with current().step("Checkpoint"):
+    with home.display.step("Checkpoint"):
         start = home.step("score-checkpoint", continual.measured)(recipe, prepared, home)
     return replace(prepared, start=start)
 
@@ -208,7 +207,7 @@ def _fetch(recipe: Recipe, home: Workspace) -> dict[str, Path]:
     if not chosen:
         return {}
     try:
-        with current().step("Archives") as bar:
+        with home.display.step("Archives") as bar:
             paths: dict[str, Path] = home.step("fetch-archives", download.fetch_archives)(
                 home.archives, chosen, progress=bar.move
             )
@@ -231,7 +230,7 @@ def _corpus_part(recipe: Recipe) -> RecipeCorpus:
 def _benchmarks(recipe: Recipe, home: Workspace, found: Mapping[str, Path]) -> suites.Suite:
     part, folder = recipe.evaluation, home.benchmarks
     make = home.step("prepare-benchmarks", benchmarks.prepare_benchmarks)
-    with current().step("Benchmarks"):
+    with home.display.step("Benchmarks"):
         own = {
             n: benchmarks.adopt_benchmark(Path(path), folder, n) for n, path in part.custom.items()
         }
@@ -259,7 +258,7 @@ def _corpus(
         vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes, min_tokens=part.min_tokens
     )
     given = continual.tokenizer(recipe)
-    with current().step("Corpus") as bar:
+    with home.display.step("Corpus") as bar:
         corpus: Corpus = home.step("prepare-corpus", corpora.prepare_corpus)(
             sources,
             home.corpora,

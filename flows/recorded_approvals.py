@@ -6,7 +6,6 @@ approved by the alias `approved`, or by a tag of that name that says a name or y
 
 from collections.abc import Mapping
 
-from cuvee.flows.progress_bars import current
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
 from cuvee.tasks.study.finished import NOTHING, FinishedStudy, Purpose
@@ -91,4 +90,4 @@ def remark(
             if alias == "" and ALIAS in found.aliases:
                 backend.delete_alias(card.name, ALIAS)
     except CuveeError as error:
-        current().say(f"the record was not told: {error}")
+        home.display.say(f"the record was not told: {error}")

@@ -11,7 +11,6 @@ from cuvee.flows.confirm import compared, confirm, fresh_seeds
 from cuvee.flows.execution.evaluator import StoreEvaluator
 from cuvee.flows.finished import set_aside
 from cuvee.flows.prepare import Prepared
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import assemble_study, write_study
 from cuvee.flows.workspace import Workspace
@@ -34,10 +33,10 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
     """
     begin = time.monotonic()
     if recipe.tables is not None:
-        joined = table_problem.read_tables(recipe)
+        joined = table_problem.read_tables(recipe, home.display.say)
         problem, history = table_problem.posed(recipe, joined)
         method = recipe.build_method()
-        with current().step("Fits"):
+        with home.display.step("Fits"):
             answer = method.recommend(problem, history, loop.generator(recipe.seed, len(history)))
         problem = method.problem(problem, history)
         answer = table_problem.told(answer, problem, recipe, joined)
@@ -56,10 +55,10 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
         available=available,
     )
     folder = home.study(recipe.name) / "fit"
-    set_aside(folder, recipe.digest)
+    set_aside(folder, recipe.digest, home.display.say)
     fitted = finished.finish(study, recipe.digest, recipe.purpose)
     if not finished.keep(Store(home.store), fitted, folder, fit=True):
-        current().say(
+        home.display.say(
             "Fresh runs have tested another recommendation of this recipe, which is what `cuvee "
             "approve` and `cuvee export` take; this fit is kept beside it"
         )
@@ -82,7 +81,7 @@ def _from_store(
             f"the store {home.store} holds no run of this recipe's design: `cuvee run` trains it, "
             "or give `tables` in the recipe"
         )
-    with current().step("Fits"):
+    with home.display.step("Fits"):
         answer, history = loop.search(method, problem, shelf, recipe.seed)
     problem = method.problem(problem, history)
     confirmation = None
@@ -95,5 +94,7 @@ def _from_store(
                 seeds=fresh_seeds(recipe.seed, recipe.confirm.seeds),
             )
         except EvidenceError:
-            current().say("No confirmation: its runs for this recommendation are not in the store")
+            home.display.say(
+                "No confirmation: its runs for this recommendation are not in the store"
+            )
     return problem, answer, history, confirmation, prepared

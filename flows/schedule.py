@@ -17,7 +17,6 @@ from prefect.blocks.notifications import NotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.states import Completed, Failed
 
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.load import build_recipe, parse
 from cuvee.flows.recipe.parts import SchedulePart
 from cuvee.flows.recipe.schema import Recipe
@@ -89,7 +88,6 @@ def scheduled_sweep(
             if not left:
                 return Failed(message=str(error))
             left -= 1
-            current().say(f"{error}; trying again in {RETRY_SECONDS} s")
             time.sleep(RETRY_SECONDS)
         except CuveeError as error:  # wrong input stays wrong, so it is not tried again
             return Failed(message=str(error))

@@ -25,7 +25,6 @@ from cuvee.flows.execution.executor import Executor
 from cuvee.flows.finished import set_aside, snapshot
 from cuvee.flows.prediction import remembered
 from cuvee.flows.prepare import Prepared, corpus_parts, pose_problem, prepare
-from cuvee.flows.progress_bars import current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.superseded_runs import superseded_sentences
 from cuvee.flows.workspace import Workspace
@@ -74,7 +73,7 @@ class RememberingMethod:
         known = self.store.recall("recommendations", key)
         if known is not None:
             return recommendation.from_json(known)
-        with current().step("Fits"):
+        with self.workspace.display.step("Fits"):
             fit = self.workspace.step("fit", self.method.recommend)
             fresh: Recommendation = _within(self.budget, fit, problem, history, rng)
         self.store.remember("recommendations", key, fresh.to_json())
@@ -126,7 +125,7 @@ def run_study(
     method = recipe.build_method()
     if store.missing(method.ask(problem, (), loop.generator(recipe.seed, 0))):
         for line in superseded_sentences(Store(workspace.store), problem, workspace.corpora):
-            current().say(line)  # of what could have been there, if nothing had changed
+            workspace.display.say(line)  # of what could have been there, if nothing had changed
     params = study_params(text, problem, recipe.seed)
     tracker.start_study(recipe.name, params, {"method": str(recipe.method["name"])})
     with executor, abandoned_on_error(tracker):
@@ -149,7 +148,7 @@ def run_study(
         reused=evaluator.reused,
         started=started.isoformat(timespec="seconds"),
     )
-    study = remembered(study, recipe.confirm, store)
+    study = remembered(study, recipe.confirm, store, workspace.display.say)
     return StudyRun(study, prepared, complete=not evaluator.budget.reached)
 
 
@@ -168,7 +167,7 @@ def save_study(
         The study's summary, as in `summary.json`.
     """
     study, store, folder = run.study, Store(workspace.store), workspace.study(run.study.name)
-    set_aside(folder, recipe.digest)
+    set_aside(folder, recipe.digest, workspace.display.say)
     seen = snapshot(recipe, run.prepared) if run.complete else None
     finished.keep(store, finished.finish(study, recipe.digest, recipe.purpose, seen), folder)
     return conclude_study(study, folder, tracker, workspace)
@@ -184,7 +183,7 @@ def search_mixture(
     note: str = "",
 ) -> dict[str, Any]:
     """Run a study with the record in MLflow, and save it; arguments and result as above."""
-    tracker = open_tracker(workspace.record, current().say)
+    tracker = open_tracker(workspace.record, workspace.display.say)
     run = run_study(recipe, executor, tracker, workspace, text=text, note=note)
     return save_study(run, asked or recipe, tracker, workspace)
 
@@ -266,7 +265,7 @@ def conclude_study(
     study: Study, folder: Path, tracker: Tracker, workspace: Workspace
 ) -> dict[str, Any]:
     """Write the report and the summary, and complete the record."""
-    with current().step("Report") as bar:
+    with workspace.display.step("Report") as bar:
         workspace.step("report", write_study)(study, folder)
         bar.move("record", 0.6)
         workspace.step("record", tracker.finish_study)(study, folder)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cuvee.flows.progress_bars import current
+from cuvee.flows.console import Say, silent
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
@@ -17,25 +17,25 @@ from cuvee.mixtures.runs import History, Outcome, RunResult, Score
 from cuvee.tasks.study import table_file, tables
 
 
-def from_tables(recipe: Recipe) -> tuple[Problem, History]:
+def from_tables(recipe: Recipe, say: Say = silent) -> tuple[Problem, History]:
     """A problem and a history from a recipe's two tables; see `posed`."""
-    return posed(recipe, read_tables(recipe))
+    return posed(recipe, read_tables(recipe, say))
 
 
-def read_tables(recipe: Recipe) -> tables.JoinedTables:
+def read_tables(recipe: Recipe, say: Say = silent) -> tables.JoinedTables:
     """A recipe's two tables, joined."""
     part = recipe.tables
     if part is None:
         raise RecipeError("the recipe has no `tables`")
     joined = tables.read_tables(Path(part.mixtures), Path(part.scores), part.reading)
     if joined.unread:
-        current().say(
+        say(
             "Columns with no number in any row are not read: "
             f"{table_file.first_names(joined.unread)} "
             "(tables.targets and tables.only name what is to be read)"
         )
     if joined.rescaled:
-        current().say(
+        say(
             f"{joined.rescaled} of {len(joined.ids)} rows of {part.mixtures} miss the sum 1 by "
             "rounding; each was divided by its sum"
         )

@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol
 import psutil
 import threadpoolctl
 
-from cuvee.flows.progress_bars import current
+from cuvee.flows.console import Display
 from cuvee.mixtures.errors import ServiceError, StorageError
 from cuvee.tasks.process import (
     HOME_MARK,
@@ -82,10 +82,12 @@ class Workspace:
 
     Attributes:
         root: of the directory.
+        display: what a person sees of the work; nothing unless another is given.
         step: how steps are run.
     """
 
     root: Path
+    display: Display = field(default_factory=lambda: Display(quiet=True), repr=False, compare=False)
     step: Step = field(default=plain_step, repr=False, compare=False)
 
     @property
@@ -133,21 +135,21 @@ class Workspace:
         return self.root / "studies" / name
 
 
-def find_workspace(root: Path) -> Workspace:
+def find_workspace(root: Path, display: Display | None = None) -> Workspace:
     """The home at a path, of which nothing is made or changed.
 
     Raises:
         StorageError: there is no such path.
     """
     try:
-        return Workspace(root.expanduser().resolve())
+        return Workspace(root.expanduser().resolve(), display or Display(quiet=True))
     except (OSError, RuntimeError) as error:  # a working folder that was deleted, no such user
         raise StorageError(
             f"there is no home at {root} ({error}): give --home a whole path"
         ) from error
 
 
-def open_workspace(root: Path, *, hub: bool = False) -> Workspace:
+def open_workspace(root: Path, display: Display | None = None, *, hub: bool = False) -> Workspace:
     """Make the home, end what an earlier run left behind, and set quiet defaults.
 
     Must come before Prefect is imported, whose settings are read at import. A variable that the
@@ -156,19 +158,20 @@ def open_workspace(root: Path, *, hub: bool = False) -> Workspace:
 
     Args:
         root: the directory.
+        display: what a person sees of the work; nothing if None.
         hub: whether the user names tasks whose data may lie on Hugging Face.
 
     Raises:
         StorageError: the directory cannot be made or written.
     """
-    home = find_workspace(root)
+    home = find_workspace(root, display)
     try:
         made = not home.root.exists()
         home.root.mkdir(parents=True, exist_ok=True)
         probe = home.root / f".write-{os.getpid()}"
         probe.touch()
         probe.unlink()
-        _make_private(home.root, made=made)
+        _make_private(home, made=made)
     except OSError as error:
         raise StorageError(
             f"cannot write {home.root} ({error.strerror}): choose another folder with --home, "
@@ -205,18 +208,19 @@ def _hold(root: Path) -> None:
         return  # a file system without locks
 
 
-def _make_private(root: Path, *, made: bool) -> None:
+def _make_private(home: Workspace, *, made: bool) -> None:
     """Nobody else enters a home that is ours: it holds the record, sockets and secrets.
 
     A folder that is shared on purpose (sticky, or its group's: setgid and writable by it) and named
     as a home, one that holds other things, and what others own, stays as it is. What is made in a
     group's folder is not.
     """
+    root = home.root
     seen, group = root.stat(), stat.S_ISGID | stat.S_IWGRP
     shared = seen.st_mode & stat.S_ISVTX or (not made and seen.st_mode & group == group)
     if seen.st_uid == os.getuid() and seen.st_mode & 0o077 and not shared:
         if _foreign(root):
-            current().say(
+            home.display.say(
                 f"Note: other users can enter {root}, which holds more than a home; an approval in "
                 "the record does not count there. Give --home a folder of its own"
             )
@@ -225,7 +229,9 @@ def _make_private(root: Path, *, made: bool) -> None:
             root.chmod(seen.st_mode & 0o700)
             (root / OWN).touch()
             if not made:
-                current().say(f"Note: closed {root} to other users (mode 0700), as every home is")
+                home.display.say(
+                    f"Note: closed {root} to other users (mode 0700), as every home is"
+                )
 
 
 def _foreign(root: Path) -> bool:

@@ -16,10 +16,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
+from cuvee.flows.console import Bar
 from cuvee.flows.execution.budget import Budget, training_flops
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.prepare import Prepared
-from cuvee.flows.progress_bars import Bar, current
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.controllers import required_runs
@@ -126,12 +126,12 @@ class Evaluator:
         wanted = [spec for name, spec in unique.items() if name not in self._done]
         missing = [spec for spec in wanted if not self._look_up(spec)]
         for note in self._store.damaged:
-            current().say(f"damaged: {note}")
+            self._workspace.display.say(f"damaged: {note}")
         self._store.damaged.clear()
         if missing:
             if not self.trained and not self.budget.reached:
                 self.budget.check(missing)
-            with current().step(title) as self._bar:
+            with self._workspace.display.step(title) as self._bar:
                 self._train(missing)
         self._remove_branches(specs)
         self._check_failures(len(specs))
@@ -189,7 +189,9 @@ class Evaluator:
             waiting = elsewhere
             if waiting and not told:
                 count = sum(len(job.specs) for job in waiting)
-                current().say(f"Another sweep on this store trains {count} of these proxies now")
+                self._workspace.display.say(
+                    f"Another sweep on this store trains {count} of these proxies now"
+                )
                 told = True
             if waiting:
                 self._release_failed(launched)

@@ -228,7 +228,7 @@ def test_a_colleague_confirms_from_a_home_of_their_own(before, study, prefect_ap
 def test_the_plan_counts_the_confirmation_of_each_size(after, study, capsys):
     """Ten runs of 22 steps of 16 x 256 tokens: 0.1M each. Catches a plan that leaves out what
     `cuvee confirm` will cost."""
-    from cuvee.flows.progress_bars import Display
+    from cuvee.flows.console import Display
 
     home, text = after
     plan(parse(text), home, Display())

@@ -155,7 +155,7 @@ class Bench:
         recorder = StudyTracker(self.backend)
         recorder.start_study("bench", {}, {})
         self.runner = RayExecutor(folder, device="cpu", cores=2)
-        workspace = Workspace(folder, prefect_step)
+        workspace = Workspace(folder, step=prefect_step)
         self.trainings = Evaluator(
             self.recipe, prepared, self.store, recorder, self.runner, workspace
         )

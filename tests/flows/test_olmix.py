@@ -9,7 +9,6 @@ from rich.console import Console
 from cuvee.flows import handoff
 from cuvee.flows.console import print_study
 from cuvee.flows.finished import finished_study
-from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.recipe import load, olmix
 from cuvee.flows.refit import refit
 from cuvee.flows.table_problem import posed, read_tables, told
@@ -136,9 +135,8 @@ def whole_way(tmp_path_factory, quick_pictures_everywhere):
     hand = "handoff: {format: json, to: /x, webhook: 'https://cluster/hook'}\n"
     path, _, _ = swarm(root, FILE + "export: {sequence_length: 4k}\n" + hand, order=-1)
     given, text, _ = olmix.load_olmix(path)
-    with use(Display()):
-        home = open_workspace(root / "home")
-        return path, home, refit(given, text, home)
+    home = open_workspace(root / "home")
+    return path, home, refit(given, text, home)
 
 
 def test_the_whole_way_from_a_fit_file_to_a_report(whole_way):
@@ -169,8 +167,7 @@ def test_without_counts_nothing_is_invented(tmp_path):
     path, _, _ = swarm(tmp_path, text)
     given, text, notes = olmix.load_olmix(path)
     assert sum("epochs at full scale are unknown" in note for note in notes) == 2
-    with use(Display()):
-        folder = refit(given, text, open_workspace(tmp_path / "home"))
+    folder = refit(given, text, open_workspace(tmp_path / "home"))
     answer = json.loads((folder / "recommendation.json").read_text())
     assert answer["epochs"] == []
     report = (folder / "report.md").read_text()

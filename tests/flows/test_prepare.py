@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cuvee.flows.console import Display
 from cuvee.flows.prepare import corpus_parts, prepare
-from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.recipe.load import build_recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
@@ -43,8 +43,9 @@ def recipe(domains, **corpus):
 def prepared(given, home):
     """What is prepared, and what a person reads meanwhile."""
     said = io.StringIO()
-    with use(Display(Console(file=said, soft_wrap=True))), contextlib.redirect_stdout(said):
-        return prepare(given, Workspace(home)), said.getvalue()
+    display = Display(Console(file=said, soft_wrap=True))
+    with contextlib.redirect_stdout(said):
+        return prepare(given, Workspace(home, display)), said.getvalue()
 
 
 def test_touched_and_copied_files_make_no_new_corpus(tmp_path, monkeypatch):

@@ -20,9 +20,9 @@ import strangers
 from rich.console import Console
 
 from cuvee.flows import workspace
+from cuvee.flows.console import Display
 from cuvee.flows.execution.ray_cluster import INHERITED, check_address, usable_cores
 from cuvee.flows.execution.ray_executor import RayExecutor
-from cuvee.flows.progress_bars import Display, use
 from cuvee.flows.workspace import end_leftovers, open_workspace
 from cuvee.mixtures.errors import ServiceError
 from cuvee.tasks import process
@@ -125,8 +125,7 @@ def test_a_home_of_ours_is_closed_to_others_and_a_shared_folder_is_left(tmp_path
         home.mkdir()
         home.chmod(before)
         console = Console(file=io.StringIO(), width=200)
-        with use(Display(console)):
-            open_workspace(home)
+        open_workspace(home, Display(console))
         assert stat.S_IMODE(home.stat().st_mode) == after
         said = console.file.getvalue()
         assert said.startswith(f"Note: closed {home} to other") == (before != after)
@@ -232,7 +231,7 @@ def test_a_bar_says_how_long_a_step_takes_in_all():
     """Catches "0:59 left 1:40", which everybody reads as 59 seconds left."""
     from rich.console import Console
 
-    from cuvee.flows.progress_bars import Display
+    from cuvee.flows.console import Display
 
     display = Display(Console(force_terminal=True, width=120))
     now = [0.0]

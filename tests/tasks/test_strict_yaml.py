@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cuvee.flows import schedule
-from cuvee.flows.progress_bars import printable
+from cuvee.flows.console import printable
 from cuvee.flows.recipe import load, olmix
 from cuvee.mixtures.errors import CuveeError, RecipeError
 from cuvee.tasks import strict_yaml
