@@ -65,10 +65,12 @@ def withdraw(recipe: Recipe, home: Workspace, *, by: str = "", note: str = "") -
         ApprovalError: there is none.
     """
     store, taken = Store(home.store), []
-    for given in handoff_approval.of_recipe(store, recipe.digest):
+    for given in handoff_approval.approvals_of_recipe(store, recipe.digest):
         if not given.withdrawn:
             who = by or getpass.getuser()
-            taken.append(handoff_approval.withdraw(store, given, by=who, note=note, via=COMMAND))
+            taken.append(
+                handoff_approval.withdraw_approval(store, given, by=who, note=note, via=COMMAND)
+            )
             card = finished.get(store, given.card)
             if card is not None:
                 tags = {"withdrawn": taken[-1].withdrawn}
@@ -113,7 +115,7 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
         ApprovalError: nobody approved it for this, or its evidence is void.
     """
     store, purpose = Store(home.store), card.whole(recipe.purpose)
-    known = handoff_approval.get(store, card.identity, purpose, call=call)
+    known = handoff_approval.standing_approval(store, card.identity, purpose, call=call)
     if known is not None and known.via != handoff_approval.RECORD:
         return known
     try:
@@ -129,10 +131,12 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
     ):
         return known
     if known is not None:
-        handoff_approval.withdraw(store, known, by="the record", via=handoff_approval.RECORD)
+        handoff_approval.withdraw_approval(
+            store, known, by="the record", via=handoff_approval.RECORD
+        )
     barred = any(
         given.withdrawn_via == COMMAND and given.serves(purpose, call=call)
-        for given in handoff_approval.every(store, card.identity)
+        for given in handoff_approval.approvals_of(store, card.identity)
     )
     if version is None or said is None or barred:
         raise ApprovalError(unapproved(card, purpose, store))
@@ -159,14 +163,14 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
 def unapproved(card: FinishedStudy, purpose: Purpose, store: Store) -> str:
     """Why a recommendation may not go out for a purpose, and what lets it."""
     why = ""
-    for given in handoff_approval.every(store, card.identity):
+    for given in handoff_approval.approvals_of(store, card.identity):
         if given.withdrawn:
             why = f" (the approval by {given.by} was {given.withdrawn})"
         elif not given.serves(purpose, call=False):
             why = f" ({given.by} approved it for {given.purpose.budget})"
         else:
             why = f" ({given.by} approved it for another place or receiver of the handoff, or none)"
-    if not why and (by := handoff_approval.unbound(store, card)):
+    if not why and (by := handoff_approval.unbound_approver(store, card)):
         why = f" ({by} did with an older version, which bound it to no recipe, data or budget)"
     return (
         f"the recommendation {card.fingerprint[:12]} of {card.name} is not approved for "

@@ -9,8 +9,9 @@ stays then as what was withdrawn.
 import dataclasses
 import datetime
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cuvee.mixtures.errors import ApprovalError
 from cuvee.mixtures.runs import canonical_json, revive
@@ -94,7 +95,7 @@ def approve(
     made = Approval(
         fingerprint=card.fingerprint,
         by=by.strip(),
-        at=stamp(),
+        at=utc_now(),
         note=note.strip(),
         via=via,
         recipe=now.recipe,
@@ -115,53 +116,58 @@ def approve(
     return made
 
 
-def withdraw(store: Store, given: Approval, *, by: str, note: str = "", via: str) -> Approval:
+def withdraw_approval(
+    store: Store, given: Approval, *, by: str, note: str = "", via: str
+) -> Approval:
     """Withdraw an approval, which then stands no more."""
     why = f": {note.strip()}" if note.strip() else ""
-    said = f"withdrawn by {by.strip()} at {stamp()}{why}"
+    said = f"withdrawn by {by.strip()} at {utc_now()}{why}"
     taken = dataclasses.replace(given, withdrawn=said, withdrawn_via=via)
     store.renew(APPROVALS, taken.key, dataclasses.asdict(taken), "purpose")
     return taken
 
 
-def stamp() -> str:
+def utc_now() -> str:
     """The time, ISO 8601, UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def every(store: Store, card: str) -> tuple[Approval, ...]:
+def approvals_of(store: Store, card: str) -> tuple[Approval, ...]:
     """The approvals of a card by its identity, the newest first; withdrawn ones too."""
-    keys = [key for key in store.keys(APPROVALS) if key.startswith(card)]
-    found = (_read(store.recall(APPROVALS, key)) for key in keys)
-    mine = [approval for approval in found if approval and approval.card == card]
+    mine = [one for values in _kept(store, card) if (one := _read(values)) and one.card == card]
     return tuple(sorted(mine, key=lambda approval: approval.at, reverse=True))
 
 
-def of_recipe(store: Store, recipe: str) -> tuple[Approval, ...]:
+def approvals_of_recipe(store: Store, recipe: str) -> tuple[Approval, ...]:
     """The approvals of a recipe by its digest, whatever was recommended; withdrawn ones too."""
-    found = (_read(store.recall(APPROVALS, key)) for key in store.keys(APPROVALS))
+    found = (_read(values) for values in _kept(store))
     return tuple(approval for approval in found if approval and approval.recipe == recipe)
 
 
-def replaced(store: Store, card: str) -> tuple[Approval, ...]:
+def replaced_approvals(store: Store, card: str) -> tuple[Approval, ...]:
     """The approvals of a card that were withdrawn, and then given anew."""
-    kept = (store.recall(APPROVALS, key) for key in store.keys(APPROVALS) if key.startswith(card))
-    before = (one.get("earlier", []) for one in kept if isinstance(one, Mapping))
-    found = (_read(values) for earlier in before for values in earlier)
+    found = (_read(one) for values in _kept(store, card) for one in values.get("earlier", []))
     return tuple(approval for approval in found if approval)
 
 
-def get(
+def _kept(store: Store, card: str = "") -> Iterator[Mapping[str, Any]]:
+    for key in store.keys(APPROVALS):
+        values = store.recall(APPROVALS, key) if key.startswith(card) else None
+        if isinstance(values, Mapping):
+            yield values
+
+
+def standing_approval(
     store: Store, card: str, purpose: Purpose | None = None, *, call: bool = False
 ) -> Approval | None:
     """The approval of a card that stands, for a purpose if one is given; None if none does."""
-    for given in every(store, card):
+    for given in approvals_of(store, card):
         if not given.withdrawn and (purpose is None or given.serves(purpose, call=call)):
             return given
     return None
 
 
-def unbound(store: Store, card: FinishedStudy) -> str:
+def unbound_approver(store: Store, card: FinishedStudy) -> str:
     """Who approved a recommendation by an older version, which bound it to nothing more; or ""."""
     values = store.recall(APPROVALS, card.fingerprint)
     return str(values.get("by", "")) if isinstance(values, Mapping) else ""

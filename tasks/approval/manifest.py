@@ -189,7 +189,7 @@ def _unknown(content: Mapping[str, Any], store: Store) -> list[str]:
             "budget: `cuvee approve` and export it anew"
         ]
     card = str(content["card"])
-    given = (*approve.every(store, card), *approve.replaced(store, card))
+    given = (*approve.approvals_of(store, card), *approve.replaced_approvals(store, card))
     same = [approval for approval in given if _said(approval) == content.get("approval")]
     if any(not approval.withdrawn for approval in same):
         return []

@@ -27,7 +27,7 @@ from uuid import uuid4
 
 from cuvee.mixtures.errors import HandoffError, RecipeError
 from cuvee.mixtures.runs import revive
-from cuvee.tasks.approval.approve import stamp
+from cuvee.tasks.approval.approve import utc_now
 from cuvee.tasks.process import outer_environment
 from cuvee.tasks.store.results import Store
 
@@ -165,12 +165,17 @@ def call_once(
     if attempt and not again and (known is None or known.state != UNSENT):
         raise HandoffError(_held(store, key, attempt, known))
     attempt += 1
-    mark = {"host": socket.gethostname(), "process": os.getpid(), "at": stamp(), "id": uuid4().hex}
+    mark = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "at": utc_now(),
+        "id": uuid4().hex,
+    }
     if not store.objects.create(_claim(key, attempt), json.dumps(mark).encode()):
         raise HandoffError(_held(store, key, attempt, None))
     send = _send_command if call.command else _send_webhook
     found = send(call, key, json.dumps(dict(message), allow_nan=False).encode())
-    outcome = CallOutcome(found.state, found.said[: 2 * SHOWN], stamp(), attempt)
+    outcome = CallOutcome(found.state, found.said[: 2 * SHOWN], utc_now(), attempt)
     store.remember(f"{FOLDER}/{key}", f"{attempt}.outcome", asdict(outcome))
     if outcome.state != DONE:
         raise HandoffError(_held(store, key, attempt, outcome))

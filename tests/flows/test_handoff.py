@@ -77,7 +77,7 @@ def test_an_approval_is_kept_with_its_grounds(study):
     """Catches an approval without who, when or what for, and a second one that hides it."""
     recipe, home, _ = study
     card, approval = handoff.approve(recipe, home, by="ada", note="as discussed")
-    kept = approve.get(Store(home.store), card.identity)
+    kept = approve.standing_approval(Store(home.store), card.identity)
     assert kept == approval
     assert (kept.by, kept.note, kept.via) == ("ada", "as discussed", "command line")
     assert kept.at.endswith("+00:00") and kept.data == card.data and len(kept.data) == 4
@@ -389,7 +389,7 @@ def test_an_alias_in_the_record_approves_what_it_stands_for(study, tmp_path):
         handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
     backend.tag_version("tiny", "1", {"approved_by": "ada", "approval_note": "go"}, "approved")
     _, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
-    kept = approve.get(Store(home.store), card.identity)
+    kept = approve.standing_approval(Store(home.store), card.identity)
     assert (kept.by, kept.note, kept.via) == ("ada", "go", "MLflow")
     assert content["approval"] == {"by": "ada", "at": kept.at, "note": "go", "via": "MLflow"}
     shutil.rmtree(home.record)  # the record is lost, the approval is not
@@ -427,7 +427,7 @@ def test_void_evidence_is_refused_though_the_record_approves_it(study):
     shutil.rmtree(min(Path(home.store, "runs").iterdir()))
     with pytest.raises(ApprovalError, match="void"):
         handoff.adopt(recipe, home, card)
-    assert approve.get(Store(home.store), card.identity) is None
+    assert approve.standing_approval(Store(home.store), card.identity) is None
     assert "void" in backend.versions("tiny")[0].tags["cuvee.refused"]
 
 
@@ -440,7 +440,7 @@ def test_an_approval_is_told_to_the_record_and_holds_without_it(study, monkeypat
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         handoff.approve(recipe, home, by="ada")
-    assert approve.get(Store(home.store), card.identity).by == "ada"
+    assert approve.standing_approval(Store(home.store), card.identity).by == "ada"
     handoff.approve(recipe, home, by="eve")  # says it again, now that the record answers
     [version] = backend.versions("tiny")
     assert version.aliases == {"approved"} and version.tags["cuvee.approved_by"] == "ada"

@@ -359,11 +359,11 @@ def test_an_approval_of_a_later_version_with_fields_of_its_own_is_read(approved)
     """Catches a field more that ends in a TypeError, and one that a rewrite loses."""
     _, home, recipe = approved
     store, card = Store(home.store), finished_study(recipe, home)
-    given = approve.get(store, card.identity)
+    given = approve.standing_approval(store, card.identity)
     store.remember("approvals", given.key, {**dataclasses.asdict(given), "novel": 1})
-    assert approve.get(store, card.identity) == given
+    assert approve.standing_approval(store, card.identity) == given
     handoff.withdraw(recipe, home, by="eve")
     assert store.recall("approvals", given.key)["novel"] == 1
     for values in ({"by": "x"}, {"format": 2, "by": "x", "runs": []}, ["x"]):
         store.remember("approvals", "f" * 64, values)
-        assert approve.get(store, "f" * 64) is None
+        assert approve.standing_approval(store, "f" * 64) is None
