@@ -36,7 +36,7 @@ class Approval:
         via: where it was said: "command line" or "MLflow".
         recipe: digest of the recipe.
         data: what the evidence was tied to.
-        code: hash of the code.
+        code: version of the mathematics.
         runs: fingerprints of the runs that it rests on.
         study: its name.
         card: identity of the card.

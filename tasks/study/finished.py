@@ -168,30 +168,25 @@ def finish(
     study: Study, recipe: str, purpose: Purpose = NOTHING, snapshot: Snapshot | None = None
 ) -> FinishedStudy:
     """A study as it is kept, whose recipe has a digest and asks it for a purpose."""
-    domains, tables = study.problem.domains, _from_tables(study.problem.domains)
-    if study.available:
-        sizes = study.available
-        domains = DomainSet(
-            tuple(dataclasses.replace(domain, tokens=sizes[domain.name]) for domain in domains)
-        )
+    problem, domains, sizes = study.problem, study.problem.domains, study.available
+    if sizes:
+        domains = DomainSet(tuple(dataclasses.replace(d, tokens=sizes[d.name]) for d in domains))
     return FinishedStudy(
         name=study.name,
         fingerprint=study.fingerprint,
         answer=study.recommendation,
         domains=domains,
         counted=study.available is None or bool(study.available),
-        tables=tables,
-        full_tokens=study.problem.full_tokens,
+        tables=_from_tables(domains),
+        full_tokens=problem.full_tokens,
         recipe=recipe,
-        data=data(
-            study.problem.domains, study.problem.scoring, study.history, study.problem.proxy.start
-        ),
+        data=data(problem.domains, problem.scoring, study.history, problem.proxy.start),
         code=code_version(),
         version=importlib.metadata.version("cuvee"),
         verdict=study.verdict,
         confirmed=study.confirmed,
         tests=len(study.confirmations),
-        purpose=dataclasses.replace(purpose, tokens=purpose.tokens or study.problem.full_tokens),
+        purpose=dataclasses.replace(purpose, tokens=purpose.tokens or problem.full_tokens),
         recipe_text=study.recipe_text,
         snapshot=snapshot,
     )
@@ -228,9 +223,6 @@ def keep(
 
     Returns:
         Whether it is the latest of its recipe now.
-
-    Raises:
-        StorageError: store or folder cannot be written.
     """
     before = get(store, study.identity)
     if before is not None:
@@ -264,8 +256,13 @@ def reword(store: Store, found: FinishedStudy) -> None:
 
 def get(store: Store, identity: str) -> FinishedStudy | None:
     """A finished study by its identity, if the store has it."""
-    values = store.recall(CARDS, identity)
-    return None if values is None else _read(values, identity)
+    try:
+        found = from_json(store.recall(CARDS, identity) or {})
+    except CuveeError:
+        return None  # of an older version, which is made anew by the next run of the study
+    whole = recommendation_fingerprint(found.answer) == found.fingerprint
+    named = identity in (found.identity, found.fingerprint)  # by the latter: an older version's
+    return found if whole and named else None
 
 
 def latest(store: Store, name: str) -> FinishedStudy | None:
@@ -303,15 +300,6 @@ def every(store: Store) -> tuple[FinishedStudy, ...]:
     """The latest of all studies that the store knows, by their names."""
     names = {study.name for key in store.keys(CARDS) if (study := get(store, key))}
     return tuple(study for name in sorted(names) if (study := latest(store, name)))
-
-
-def _read(values: Mapping[str, Any], key: str) -> FinishedStudy | None:
-    try:
-        found = from_json(values)
-    except CuveeError:
-        return None  # of an older version, which is made anew by the next run of the study
-    whole = recommendation_fingerprint(found.answer) == found.fingerprint
-    return found if whole and key in (found.identity, found.fingerprint) else None  # older: latter
 
 
 def _from_tables(domains: DomainSet) -> bool:
