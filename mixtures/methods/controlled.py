@@ -16,15 +16,8 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.controllers import Controller, dump_controller
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.inference.paired_trial import (
-    Answer,
-    baseline_shares,
-    baseline_specs,
-    conclude_trial,
-    missing_specs,
-    require_runs,
-    trial_specs,
-)
+from cuvee.mixtures.inference import paired_trial
+from cuvee.mixtures.inference.paired_trial import Answer
 from cuvee.mixtures.inference.weight_warnings import unit_warnings, weight_warnings
 from cuvee.mixtures.methods import Method, RemainingRuns
 from cuvee.mixtures.problem import FIRST_SEED, Problem
@@ -67,7 +60,7 @@ class Controlled(Method):
 
     def first_round(self, problem: Problem) -> tuple[RunSpec, ...]:
         """What is asked for whatever the history."""
-        return (*baseline_specs(problem, self.trials), *self.controlled(problem, ()))
+        return (*paired_trial.baseline_specs(problem, self.trials), *self.controlled(problem, ()))
 
     def controlled(self, problem: Problem, history: History) -> tuple[RunSpec, ...]:
         """The controlled runs that follow from the first round."""
@@ -78,7 +71,7 @@ class Controlled(Method):
         self, problem: Problem, controller: Controller, reference: str = ""
     ) -> tuple[RunSpec, ...]:
         """A run under a controller for every seed."""
-        start = baseline_shares(problem, self.begins).tolist()
+        start = paired_trial.baseline_shares(problem, self.begins).tolist()
         return tuple(
             dataclasses.replace(
                 problem.spec(start, FIRST_SEED + seed),
@@ -90,18 +83,20 @@ class Controlled(Method):
 
     def answer(self, problem: Problem, history: History) -> Answer:
         """What the controlled runs say: the mean over seeds of their weights."""
-        runs = require_runs(history, self.controlled(problem, history), self.runs_are)
+        runs = paired_trial.require_runs(history, self.controlled(problem, history), self.runs_are)
         return average_runs(problem, runs, self.stages)
 
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
-        if missing := missing_specs(history, self.first_round(problem)):
+        if missing := paired_trial.missing_specs(history, self.first_round(problem)):
             return missing
-        if missing := missing_specs(history, self.controlled(problem, history)):
+        if missing := paired_trial.missing_specs(history, self.controlled(problem, history)):
             return missing
         stages = self.answer(problem, history).stages
-        return missing_specs(history, trial_specs(problem, stages, self.trials))
+        return paired_trial.missing_specs(
+            history, paired_trial.trial_specs(problem, stages, self.trials)
+        )
 
     def remaining(self, problem: Problem) -> RemainingRuns:
         return RemainingRuns(self.trials, f"{self.trials} runs of the answer")
@@ -109,7 +104,7 @@ class Controlled(Method):
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
-        return conclude_trial(self, problem, history, self.answer(problem, history))
+        return paired_trial.conclude_trial(self, problem, history, self.answer(problem, history))
 
 
 def check_counts(*, seeds: int, trials: int, stages: int = 1) -> None:

@@ -17,14 +17,8 @@ import numpy as np
 
 from cuvee.mixtures.controllers.group_dro import GroupDRO
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.inference.paired_trial import (
-    BASELINES,
-    Answer,
-    baseline_shares,
-    baseline_specs,
-    missing_specs,
-    require_runs,
-)
+from cuvee.mixtures.inference import paired_trial
+from cuvee.mixtures.inference.paired_trial import BASELINES, Answer
 from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.methods.controlled import Controlled, average_runs
 from cuvee.mixtures.problem import FIRST_SEED, Problem
@@ -72,8 +66,10 @@ class DoReMi(Controlled):
         return GroupDRO(self.rate, self.smoothing, self.interval, reference)
 
     def first_round(self, problem: Problem) -> tuple[RunSpec, ...]:
-        first = problem.spec(baseline_shares(problem, self.reference).tolist(), FIRST_SEED)
-        return (first, *baseline_specs(problem, self.trials))
+        first = problem.spec(
+            paired_trial.baseline_shares(problem, self.reference).tolist(), FIRST_SEED
+        )
+        return (first, *paired_trial.baseline_specs(problem, self.trials))
 
     def controlled(self, problem: Problem, history: History) -> tuple[RunSpec, ...]:
         """What the round that is not complete lacks, reference run or controlled runs."""
@@ -104,19 +100,19 @@ class DoReMi(Controlled):
         self, problem: Problem, history: History
     ) -> tuple[tuple[RunSpec, ...], list[Answer], list[float]]:
         """The runs that a round lacks, each finished round's answer, and how far each moved."""
-        weights = baseline_shares(problem, self.reference)
+        weights = paired_trial.baseline_shares(problem, self.reference)
         answers: list[Answer] = []
         changes: list[float] = []
         for _ in range(self.rounds):
             reference = problem.spec(weights.tolist(), FIRST_SEED)
-            if missing := missing_specs(history, (reference,)):
+            if missing := paired_trial.missing_specs(history, (reference,)):
                 return missing, answers, changes
-            require_runs(history, (reference,), "reference run")
+            paired_trial.require_runs(history, (reference,), "reference run")
             controller = self.controller((), tuple(map(float, reference.weights)))
             specs = self.seeded(problem, controller, reference.fingerprint)
-            if missing := missing_specs(history, specs):
+            if missing := paired_trial.missing_specs(history, specs):
                 return missing, answers, changes
-            runs = require_runs(history, specs, self.runs_are)
+            runs = paired_trial.require_runs(history, specs, self.runs_are)
             answers.append(average_runs(problem, runs, 1))
             changes.append(float(np.abs(answers[-1].weights - weights).max()))
             weights = answers[-1].weights

@@ -15,17 +15,8 @@ import numpy as np
 from cuvee.mixtures import ties
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError, UnknownName
-from cuvee.mixtures.inference.paired_trial import (
-    BASELINES,
-    Answer,
-    baseline_specs,
-    conclude_trial,
-    missing_specs,
-    require_runs,
-    run_scores,
-    runs_of,
-    trial_specs,
-)
+from cuvee.mixtures.inference import paired_trial
+from cuvee.mixtures.inference.paired_trial import BASELINES, Answer
 from cuvee.mixtures.inference.weight_warnings import unit_warnings
 from cuvee.mixtures.methods import Method
 from cuvee.mixtures.methods.controlled import check_counts
@@ -72,7 +63,9 @@ class Static(Method):
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> tuple[RunSpec, ...]:
         every = [spec for specs in self._specs(problem).values() for spec in specs]
-        return missing_specs(history, (*baseline_specs(problem, self.trials), *every))
+        return paired_trial.missing_specs(
+            history, (*paired_trial.baseline_specs(problem, self.trials), *every)
+        )
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
@@ -89,7 +82,7 @@ class Static(Method):
             )
         answer = Answer(samples=weights[None], stages=stages, notes=notes)
         others = {k: v for k, v in specs.items() if k not in BASELINES}
-        found = conclude_trial(self, problem, history, answer, others)
+        found = paired_trial.conclude_trial(self, problem, history, answer, others)
         kept = tuple(w for w in found.warnings if not w.startswith("one answer only"))
         return dataclasses.replace(found, warnings=kept)
 
@@ -103,7 +96,7 @@ class Static(Method):
             "unimax": unimax(problem.domains, problem.full_tokens, self.epochs),
         }
         return {
-            name: trial_specs(
+            name: paired_trial.trial_specs(
                 problem, (Stage(tuple(map(float, _feasible(problem, w)))),), self.trials
             )
             for name, w in mixtures.items()
@@ -112,13 +105,15 @@ class Static(Method):
     def _best(
         self, problem: Problem, history: History, specs: dict[str, tuple[RunSpec, ...]]
     ) -> str:
-        first = baseline_specs(problem, self.trials)[: self.trials]
-        natural = run_scores(require_runs(history, first, "natural run"), problem)
+        first = paired_trial.baseline_specs(problem, self.trials)[: self.trials]
+        natural = paired_trial.run_scores(
+            paired_trial.require_runs(history, first, "natural run"), problem
+        )
         form = problem.objective.shape(problem.targets, natural.mean(axis=0))
         means = {
-            name: float(form.level(run_scores(runs, problem)).mean())
+            name: float(form.level(paired_trial.run_scores(runs, problem)).mean())
             for name, wanted in specs.items()
-            if (runs := runs_of(history, wanted))
+            if (runs := paired_trial.runs_of(history, wanted))
         }
         return list(means)[ties.lowest(np.array(list(means.values())))]
 
