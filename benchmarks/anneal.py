@@ -82,8 +82,8 @@ def levels(
     if len(runs) < len(specs):
         raise CuveeError(f"{len(specs) - len(runs)} runs of {problem.proxy} failed")
     scores, half = score_table(tuple(runs), problem.targets)[1], len(seeds)
-    form = problem.objective.shape(problem.targets, scores[:half].mean(axis=0))
-    level = form.level(scores).tolist()
+    scalar = problem.objective.scalarize(problem.targets, scores[:half].mean(axis=0))
+    level = scalar.relaxed(scores).tolist()
     return level[:half], level[half:]
 
 

@@ -204,7 +204,7 @@ def _scores(
     """By seed: the objective, the worst of its targets, and the mean of all held-out texts."""
     scores = score_table(tuple(outcomes), problem.targets)[1]
     reference = score_table(tuple(natural), problem.targets)[1].mean(axis=0)
-    level = problem.objective.shape(problem.targets, reference).level(scores)
+    level = problem.objective.scalarize(problem.targets, reference).relaxed(scores)
     own = [problem.targets.index(target) for target in problem.objective.targets]
     texts = [i for i, target in enumerate(problem.targets) if target.startswith("domain/")]
     return {

@@ -231,8 +231,8 @@ def truly(world: Any, problem: Problem, weights: Array) -> tuple[float, float]:
     """True objective of a mixture without its floors, and by how much it breaks the worst one."""
     both = np.vstack([weights, problem.domains.natural])
     scores = world.truth(both, problem.domains.epochs(both, problem.full_tokens))
-    form = problem.objective.shape(problem.targets, scores[1])
-    return float(form.level(scores[0])), float(form.excess(scores[0]))
+    scalar = problem.objective.scalarize(problem.targets, scores[1])
+    return float(scalar.relaxed(scores[0])), float(scalar.violation(scores[0]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

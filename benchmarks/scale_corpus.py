@@ -99,7 +99,7 @@ def levels(problem: Problem, history: History, rung: LadderStep) -> dict[tuple[f
     """Objective of each mixture of a rung under the design's seed."""
     runs = [run for run in step_runs(problem, history, rung) if run.spec.seed == SEED]
     _, Y, _ = score_table(tuple(runs), problem.targets)
-    found = problem.objective.shape(problem.targets, Y.mean(axis=0)).level(Y)
+    found = problem.objective.scalarize(problem.targets, Y.mean(axis=0)).relaxed(Y)
     return {run.spec.stages[0].weights: float(x) for run, x in zip(runs, found, strict=True)}
 
 

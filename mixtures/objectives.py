@@ -1,7 +1,7 @@
 """Objectives: one number for a row of scores, lower is better.
 
 Scores are bits per byte, so that domains and tasks can be averaged; a score of which more is better
-must be turned round before it comes here. Every objective is a `Shape`: the largest of a few
+must be turned round before it comes here. Every objective is a `Scalarized`: the largest of a few
 weighted sums of the scores, under floors. That is all that a search needs to know of it, and it
 keeps a convex law's problem convex.
 """
@@ -23,7 +23,7 @@ SLACK = 1e-6  # bits per byte by which a floor may be passed: a solver's roundin
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
+class Scalarized:
     """An objective as numbers: `max_p (rows_p . y - offsets_p)` where `floors_f . y <= bounds_f`.
 
     Attributes:
@@ -38,11 +38,11 @@ class Shape:
     floors: Array
     bounds: Array
 
-    def level(self, scores: Array) -> Array:
+    def relaxed(self, scores: Array) -> Array:
         """The value (...) of scores (..., M) as if there were no floors: always finite."""
         return np.asarray((scores @ self.rows.T - self.offsets).max(axis=-1), dtype=np.float64)
 
-    def excess(self, scores: Array) -> Array:
+    def violation(self, scores: Array) -> Array:
         """By how much the worst floor is broken (...), 0 where none is; bits per byte."""
         if not len(self.floors):
             return np.zeros(np.shape(scores)[:-1])
@@ -51,7 +51,7 @@ class Shape:
 
     def value(self, scores: Array) -> Array:
         """The value (...), infinite where a floor is broken."""
-        return np.where(self.excess(scores) > SLACK, np.inf, self.level(scores))
+        return np.where(self.violation(scores) > SLACK, np.inf, self.relaxed(scores))
 
 
 class Objective(Protocol):
@@ -78,7 +78,7 @@ class Objective(Protocol):
         return tuple(dict.fromkeys(m for name in self.parts for m in _members(name, self.families)))
 
     @abstractmethod
-    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
+    def scalarize(self, targets: Sequence[str], reference: Array) -> Scalarized:
         """The objective as numbers, for the given columns and reference (M,) scores."""
 
     def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
@@ -92,7 +92,7 @@ class Objective(Protocol):
         Returns:
             (...) values; lower is better, infinite where a floor is broken.
         """
-        return self.shape(targets, reference).value(scores)
+        return self.scalarize(targets, reference).value(scores)
 
     def linear(self, targets: Sequence[str]) -> Array | None:
         """Weights (M,) if the value is their dot product with the scores, else None."""
@@ -214,8 +214,8 @@ class WeightedMean(Objective):
     def parts(self) -> tuple[str, ...]:
         return _named(self.weights)
 
-    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
-        return Shape(self.linear(targets)[None], np.zeros(1), *_no_floors(len(targets)))
+    def scalarize(self, targets: Sequence[str], reference: Array) -> Scalarized:
+        return Scalarized(self.linear(targets)[None], np.zeros(1), *_no_floors(len(targets)))
 
     def value(self, scores: Array, targets: Sequence[str], reference: Array) -> Array:
         return np.asarray(scores @ self.linear(targets), dtype=np.float64)
@@ -255,9 +255,9 @@ class Worst(Objective):
     def parts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.members))
 
-    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
+    def scalarize(self, targets: Sequence[str], reference: Array) -> Scalarized:
         rows = _rows(targets, self.members, self.families)
-        return Shape(rows, rows @ reference, *_no_floors(len(targets)))
+        return Scalarized(rows, rows @ reference, *_no_floors(len(targets)))
 
 
 @register("objective")
@@ -289,10 +289,10 @@ class Regret(Objective):
     def turned(self, names: Sequence[str]) -> "Regret":
         return Regret(_turned(self.best, self.families, names), self.families)
 
-    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
+    def scalarize(self, targets: Sequence[str], reference: Array) -> Scalarized:
         rows = _rows(targets, [name for name, _ in self.best], self.families)
         best = np.array([value for _, value in self.best])
-        return Shape(rows, best, *_no_floors(len(targets)))
+        return Scalarized(rows, best, *_no_floors(len(targets)))
 
 
 @register("objective")
@@ -333,11 +333,11 @@ class Floors(Objective):
     def floored(self, most: Weights) -> "Floors":
         return replace(self, most=(*self.most, *most))
 
-    def shape(self, targets: Sequence[str], reference: Array) -> Shape:
+    def scalarize(self, targets: Sequence[str], reference: Array) -> Scalarized:
         mean = _row(targets, self.weights, self.families)
         named = (*self.floors, *self.most)
         rows = _rows(targets, [name for name, _ in named], self.families)
         bounds = np.array([value for _, value in named])
         natural = len(self.floors)
         bounds[:natural] += rows[:natural] @ reference
-        return Shape(mean[None], np.zeros(1), rows, bounds)
+        return Scalarized(mean[None], np.zeros(1), rows, bounds)

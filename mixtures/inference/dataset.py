@@ -17,7 +17,7 @@ from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.laws.observations import check_most
-from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence
 from cuvee.mixtures.runs import History, RunResult, RunSpec, finished_runs, score_table
@@ -31,19 +31,19 @@ class Dataset:
 
     Attributes:
         sample: all targets.
-        narrow: the objective's targets alone.
+        restricted: the objective's targets alone.
         problem: the problem with the objective's targets alone.
-        form: the objective over all targets.
-        narrow_form: the same over the objective's targets.
+        scalar: the objective over all targets.
+        restricted_scalar: the same over the objective's targets.
         runs: the runs themselves.
         foreign: finished runs that belong to another problem.
     """
 
     sample: RunTable
-    narrow: RunTable
+    restricted: RunTable
     problem: Problem
-    form: Shape
-    narrow_form: Shape
+    scalar: Scalarized
+    restricted_scalar: Scalarized
     runs: tuple[RunResult, ...]
     foreign: int
 
@@ -94,17 +94,17 @@ def gather_runs(problem: Problem, history: History) -> Dataset:
     W, Y, _ = score_table(runs, problem.targets)
     rows = natural_rows(problem, W)
     reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
-    form = problem.objective.shape(problem.targets, reference)
+    scalar = problem.objective.scalarize(problem.targets, reference)
     sd, degrees = diagnostics.pooled_deviation(Y, simplex.group_rows(W))
     sample = RunTable(W, Y, sd if degrees else np.zeros(Y.shape[1]))
     names = problem.objective.targets
     columns = [problem.targets.index(name) for name in names]
     return Dataset(
         sample=sample,
-        narrow=sample.columns(columns),
+        restricted=sample.columns(columns),
         problem=replace(problem, targets=names),
-        form=form,
-        narrow_form=problem.objective.shape(names, reference[columns]),
+        scalar=scalar,
+        restricted_scalar=problem.objective.scalarize(names, reference[columns]),
         runs=runs,
         foreign=foreign,
     )
@@ -134,7 +134,7 @@ def compare_laws(
         except EvidenceError as error:
             refused.append(f"{_name(law)} was left out: {error}")
             continue
-        results[i] = diagnostics.law_evidence(_name(law), found.sample, held, found.form)
+        results[i] = diagnostics.law_evidence(_name(law), found.sample, held, found.scalar)
     if not results:
         raise EvidenceError("no law can be fitted. " + ". ".join(refused))
     top = max(round(result.spearman, 6) for result in results.values())
@@ -142,8 +142,8 @@ def compare_laws(
     best = first[ties.lowest(np.array([results[i].error for i in first]))]
     curve = diagnostics.learning_curve(
         laws[best].coarse(),
-        found.narrow,
-        found.narrow_form,
+        found.restricted,
+        found.restricted_scalar,
         parts,
         points=CURVE,
         rng=split,
@@ -179,6 +179,6 @@ def best_observed(problem: Problem, found: Dataset) -> Array:
     membership = simplex.group_rows(found.sample.W)
     W = found.sample.W[np.unique(membership, return_index=True)[1]]
     Y = simplex.group_means(found.sample.Y, membership)
-    value = np.where(problem.constraints.satisfied(W), found.form.value(Y), np.inf)
-    best = ties.lowest(value if np.isfinite(value).any() else found.form.level(Y))
+    value = np.where(problem.constraints.satisfied(W), found.scalar.value(Y), np.inf)
+    best = ties.lowest(value if np.isfinite(value).any() else found.scalar.relaxed(Y))
     return np.asarray(W[best] / W[best].sum(), dtype=np.float64)

@@ -14,7 +14,7 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import FittedLaw, Law
-from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.recommendation import LEVEL, LawEvidence, Noise
 
 Rows = np.ndarray
@@ -126,12 +126,14 @@ def cross_validate(
     return HeldOutScores(mean, sd)
 
 
-def law_evidence(name: str, sample: RunTable, found: HeldOutScores, form: Shape) -> LawEvidence:
+def law_evidence(
+    name: str, sample: RunTable, found: HeldOutScores, scalar: Scalarized
+) -> LawEvidence:
     """What held-out predictions say of a law, for an objective of a given shape.
 
-    Floors do not enter: the objective is taken at its level, which is always finite.
+    Floors do not enter: the objective is taken without them, so that it is always finite.
     """
-    observed, predicted = form.level(sample.Y), form.level(found.mean)
+    observed, predicted = scalar.relaxed(sample.Y), scalar.relaxed(found.mean)
     inside = np.abs(sample.Y - found.mean) <= Z * found.sd
     return LawEvidence(
         law=name,
@@ -149,7 +151,7 @@ def law_evidence(name: str, sample: RunTable, found: HeldOutScores, form: Shape)
 def learning_curve(
     law: Law,
     sample: RunTable,
-    form: Shape,
+    scalar: Scalarized,
     parts: list[Rows],
     *,
     points: int,
@@ -163,7 +165,7 @@ def learning_curve(
     Args:
         law: without parameters.
         sample: the runs, with the targets that the objective reads.
-        form: the objective.
+        scalar: the objective.
         parts: the folds of the cross-validation.
         points: sizes tried.
         rng: the only source of chance.
@@ -178,7 +180,7 @@ def learning_curve(
         predicted = np.empty_like(sample.Y)
         for part, order in zip(parts, orders, strict=True):
             predicted[part] = sample.fit(law, np.sort(order[:n]), rng).predict(sample.W[part]).mean
-        curve.append((n, spearman(form.level(sample.Y), form.level(predicted))))
+        curve.append((n, spearman(scalar.relaxed(sample.Y), scalar.relaxed(predicted))))
     return tuple(curve)
 
 
@@ -193,13 +195,15 @@ def pooled_deviation(values: Array, membership: Rows) -> tuple[Array, int]:
     return np.sqrt(squares / max(degrees, 1)), degrees
 
 
-def noise_floor(W: Array, Y: Array, targets: Sequence[str], form: Shape) -> tuple[Noise, ...]:
+def noise_floor(
+    W: Array, Y: Array, targets: Sequence[str], scalar: Scalarized
+) -> tuple[Noise, ...]:
     """Noise of each target and, last, of the objective; empty if no mixture was run twice.
 
     The spread over mixtures is that of the groups' means.
     """
     membership = simplex.group_rows(W)
-    values = np.column_stack([Y, form.level(Y)])
+    values = np.column_stack([Y, scalar.relaxed(Y)])
     seeds, degrees = pooled_deviation(values, membership)
     if degrees == 0:
         return ()

@@ -101,10 +101,10 @@ def _levels(
 ) -> tuple[Array, Array]:
     """The objective (n,) that a law predicts within what scores can be, and what lay beyond."""
     problem, (low, high) = posed
-    form, mean = score.shape(problem, np.clip(reference, low, high)), law.predict(points).mean
+    scalar, mean = score.scalarize(problem, np.clip(reference, low, high)), law.predict(points).mean
     held = np.clip(mean, low, high)
     strayed = np.abs(held - mean) > 1e-9 + 1e-6 * np.abs(held)  # and not by rounding
-    return form.level(held), np.asarray(strayed.any(axis=1), dtype=np.float64)
+    return scalar.relaxed(held), np.asarray(strayed.any(axis=1), dtype=np.float64)
 
 
 def _cut(fitted: bool, strayed: int, refits: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from scipy import stats
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
 from cuvee.mixtures.registry import describe
@@ -140,8 +140,8 @@ def conclude_trial(
         require_runs(history, named[name], f"run of the {name} mixture")
     runs = {name: runs_of(history, specs) for name, specs in named.items()}
     values = {name: run_scores(found, problem) for name, found in runs.items() if found}
-    form = problem.objective.shape(problem.targets, values["natural"].mean(axis=0))
-    gains, unpaired = _gains(runs, form, problem)
+    scalar = problem.objective.scalarize(problem.targets, values["natural"].mean(axis=0))
+    gains, unpaired = _gains(runs, scalar, problem)
     every = list({run.spec.fingerprint: run for found in runs.values() for run in found}.values())
     fixed = [run for run in every if len(run.spec.stages) == 1]
     W = np.array([run.spec.weights for run in fixed])
@@ -151,11 +151,11 @@ def conclude_trial(
         stages=answer.stages,
         intervals=_intervals(answer),
         candidates=tuple(
-            _candidate(name, np.asarray(named[name][0].weights), found, form)
+            _candidate(name, np.asarray(named[name][0].weights), found, scalar)
             for name, found in values.items()
         ),
         gains=gains,
-        noise=diagnostics.noise_floor(W, run_scores(fixed, problem), problem.targets, form),
+        noise=diagnostics.noise_floor(W, run_scores(fixed, problem), problem.targets, scalar),
         active=problem.constraints.active(answer.weights),
         epochs=tuple(map(float, problem.domains.epochs(answer.weights, problem.full_tokens))),
         evidence=tuple(run.spec.fingerprint for run in finished_runs(history)),
@@ -190,23 +190,23 @@ def student_interval(values: Array) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def _candidate(name: str, weights: Array, values: Array, form: Shape) -> Candidate:
+def _candidate(name: str, weights: Array, values: Array, scalar: Scalarized) -> Candidate:
     return Candidate(
         name=name,
         weights=tuple(map(float, weights)),
-        objective=student_interval(form.level(values)),
+        objective=student_interval(scalar.relaxed(values)),
         targets=tuple(student_interval(values[:, m]) for m in range(values.shape[1])),
     )
 
 
 def _gains(
-    runs: Mapping[str, Sequence[RunResult]], form: Shape, problem: Problem
+    runs: Mapping[str, Sequence[RunResult]], scalar: Scalarized, problem: Problem
 ) -> tuple[tuple[tuple[str, Estimate], ...], tuple[str, ...]]:
     """Gains over every other mixture, paired by seed; and the names that had fewer than 2 pairs."""
 
     def levels(name: str) -> dict[int, float]:
         found = runs[name]
-        values: list[float] = form.level(run_scores(found, problem)).tolist() if found else []
+        values: list[float] = scalar.relaxed(run_scores(found, problem)).tolist() if found else []
         return {run.spec.seed: float(v) for run, v in zip(found, values, strict=True)}
 
     ours, gains, unpaired = levels(RECOMMENDED), [], []

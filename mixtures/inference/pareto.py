@@ -75,19 +75,19 @@ def report_front(
     """
     objective, natural = problem.objective, problem.domains.natural
     first, second, targets = _pair(objective)
-    narrow = sample.columns([problem.targets.index(name) for name in targets])
+    restricted = sample.columns([problem.targets.index(name) for name in targets])
     fit_rng, draw_rng = rng.spawn(2)
-    every = np.arange(len(narrow.W))[:: -(-len(narrow.W) // ROWS)]
-    fitted = narrow.fit(law.coarse(), every, fit_rng)
+    every = np.arange(len(restricted.W))[:: -(-len(restricted.W) // ROWS)]
+    fitted = restricted.fit(law.coarse(), every, fit_rng)
     shown = Distant(fitted, natural)
     reference = shown.predict(natural[None]).mean[0]
     posed = replace(problem, targets=(*targets, DISTANCE), objective=first)
-    forms = [aim.shape(posed.targets, reference) for aim in (first, second)]
+    scalars = [aim.scalarize(posed.targets, reference) for aim in (first, second)]
 
     def values(points: Array) -> Array:
         scores = shown.predict(points).mean
-        scores[:, :-1] = np.clip(scores[:, :-1], *narrow.reach)
-        return np.column_stack([form.level(scores) for form in forms])
+        scores[:, :-1] = np.clip(scores[:, :-1], *restricted.reach)
+        return np.column_stack([scalar.relaxed(scores) for scalar in scalars])
 
     try:
         rows = _rows(fitted, shown, posed, second, draw_rng)

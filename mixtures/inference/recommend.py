@@ -63,11 +63,11 @@ def choose_mixture(
     alone. Laws and searches that have a cheaper variant (`coarse()`) use it for the refits.
     """
     fit_rng, boot_rng, search_rng = rng.spawn(3)
-    fitted = found.narrow.fit(law, np.arange(len(found.narrow.W)), fit_rng)
+    fitted = found.restricted.fit(law, np.arange(len(found.restricted.W)), fit_rng)
     fast = score.exponential(fitted) is not None
     count = refits or (FAST_REFITS if fast else SLOW_REFITS)
-    again = diagnostics.bootstrap_fits(law.coarse(), found.narrow, count, boot_rng)
-    laws, reach = (fitted, again), found.narrow.reach
+    again = diagnostics.bootstrap_fits(law.coarse(), found.restricted, count, boot_rng)
+    laws, reach = (fitted, again), found.restricted.reach
     return search_refits(laws, search, (found.problem, reach), baselines, rng=search_rng)
 
 
@@ -113,7 +113,7 @@ def draft_answer(
         laws[best], search, found, baselines, refits=method.refits, rng=choose_rng
     )
     fitted = found.sample.fit(laws[best], np.arange(len(found.sample.W)), fit_rng)
-    noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.form)
+    noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.scalar)
     failed = sum(isinstance(run, Failed) for run in history)
     return Recommendation(
         domains=problem.domains.names,
@@ -156,6 +156,6 @@ def pick_shares(
     else:
         check_folds(laws[0], found, method.folds, compare_rng)
     fit_rng, _, search_rng = choose_rng.spawn(3)
-    fitted = found.narrow.fit(laws[best], np.arange(len(found.narrow.W)), fit_rng)
+    fitted = found.restricted.fit(laws[best], np.arange(len(found.restricted.W)), fit_rng)
     weights, _ = search_law(fitted, search, found.problem, int(search_rng.integers(2**31)))
     return simplex.without_rounding(weights)

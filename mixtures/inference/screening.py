@@ -86,8 +86,8 @@ class Screened:
         if not runs:
             return ()
         W, Y, _ = score_table(runs, problem.targets)
-        form = problem.objective.shape(problem.targets, Y.mean(axis=0))
-        floor = diagnostics.noise_floor(W, Y, problem.targets, form)
+        scalar = problem.objective.scalarize(problem.targets, Y.mean(axis=0))
+        floor = diagnostics.noise_floor(W, Y, problem.targets, scalar)
         return tuple(
             n for n in floor if n.target in problem.targets and n.ratio < self.least_signal
         )

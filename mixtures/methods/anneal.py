@@ -275,8 +275,8 @@ class Anneal(Swarm):
             raise EvidenceError(f"{len(done)} pairs of runs finished, wanted at least 2")
         _, ours, _ = score_table(tuple(one for one, _ in done), problem.targets)
         _, theirs, _ = score_table(tuple(other for _, other in done), problem.targets)
-        form = dataset.gather_runs(problem, self._static(problem, history, main)).form
-        found = diagnostics.paired_mean((form.level(theirs) - form.level(ours)).tolist())
+        scalar = dataset.gather_runs(problem, self._static(problem, history, main)).scalar
+        found = diagnostics.paired_mean((scalar.relaxed(theirs) - scalar.relaxed(ours)).tolist())
         return Estimate(found.mean, found.low, found.high), (theirs - ours).mean(axis=0)
 
 
@@ -304,8 +304,8 @@ def _best(problem: Problem, history: History, proposals: list[Proposal]) -> Prop
         return proposals[0] if proposals else None
     trials = runs_of(history, (one.spec for one in ran))
     _, Y, _ = score_table(trials, problem.objective.targets)
-    form = problem.objective.shape(problem.objective.targets, ran[0].tried.reference)
-    return ran[ties.lowest(form.level(Y))]
+    scalar = problem.objective.scalarize(problem.objective.targets, ran[0].tried.reference)
+    return ran[ties.lowest(scalar.relaxed(Y))]
 
 
 def _noted(base: Recommendation, note: str) -> Recommendation:

@@ -101,7 +101,9 @@ class Bayes(Swarm):
             rng=choose_rng,
         )
         gains = chosen.refit_gains
-        noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.form)
+        noise = diagnostics.noise_floor(
+            found.sample.W, found.sample.Y, problem.targets, found.scalar
+        )
         floor = noise[-1].seeds if noise else 0.0
         if float(np.maximum(np.diag(gains), 0.0).mean()) <= floor:
             return np.zeros((0, len(problem.domains))), False

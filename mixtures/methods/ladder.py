@@ -112,9 +112,9 @@ class Ladder(Swarm):
         count = int(membership.max()) + 1
         points = np.array([W[membership == g][0] for g in range(count)])
         means = np.array([Y[membership == g].mean(axis=0) for g in range(count)])
-        form = problem.objective.shape(problem.targets, means.mean(axis=0))
+        scalar = problem.objective.scalarize(problem.targets, means.mean(axis=0))
         forced = Anchors(self.anchors).all(problem.domains, problem.constraints)
-        rows = climbers(points, form.level(means), rung.runs, forced)
+        rows = climbers(points, scalar.relaxed(means), rung.runs, forced)
         return tuple(problem.spec(points[i], FIRST_SEED, rung.size, rung.tokens) for i in rows)
 
 

@@ -53,7 +53,7 @@ class Olmix(Swarm):
     def _looked_up(self, problem: Problem, history: History) -> Recommendation:
         """The best feasible mixture that was run, by its own scores."""
         found = dataset.gather_runs(problem, history)
-        W, form = found.sample.W, found.form
+        W, scalar = found.sample.W, found.scalar
         if not problem.constraints.satisfied(W).any():
             raise ConstraintError(
                 f"none of {len(W)} mixtures that were run meets the constraints; relax them, or "
@@ -74,11 +74,11 @@ class Olmix(Swarm):
                 Candidate(
                     "recommended",
                     tuple(map(float, best)),
-                    _measured(float(form.level(targets))),
+                    _measured(float(scalar.relaxed(targets))),
                     tuple(_measured(float(y)) for y in targets),
                 ),
             ),
-            noise=diagnostics.noise_floor(W, found.sample.Y, problem.targets, form),
+            noise=diagnostics.noise_floor(W, found.sample.Y, problem.targets, scalar),
             active=problem.constraints.active(best),
             epochs=tuple(map(float, problem.domains.epochs(best, problem.full_tokens))),
             evidence=found.fingerprints,

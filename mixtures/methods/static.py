@@ -109,9 +109,9 @@ class Static(Method):
         natural = paired_trial.run_scores(
             paired_trial.require_runs(history, first, "natural run"), problem
         )
-        form = problem.objective.shape(problem.targets, natural.mean(axis=0))
+        scalar = problem.objective.scalarize(problem.targets, natural.mean(axis=0))
         means = {
-            name: float(form.level(paired_trial.run_scores(runs, problem)).mean())
+            name: float(scalar.relaxed(paired_trial.run_scores(runs, problem)).mean())
             for name, wanted in specs.items()
             if (runs := paired_trial.runs_of(history, wanted))
         }

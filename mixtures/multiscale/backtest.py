@@ -16,7 +16,7 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.scale_evidence import PLAIN, SINGLE, LawTrial
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
@@ -46,7 +46,7 @@ def backtest(
     laws: Mapping[str, Scaling],
     single: Scaling,
     runs: ScalingRuns,
-    form: Shape,
+    scalar: Scalarized,
     rng: np.random.Generator,
 ) -> BackTest:
     """Compare laws by how they predict the largest size from the smaller ones.
@@ -56,7 +56,7 @@ def backtest(
         single: single-scale ranking.
         runs: of several sizes, with the targets that the objective reads. Points of curves are
             fitted; what is held out, and what ranks, are ends of runs.
-        form: the objective; taken at its level, so that floors do not enter.
+        scalar: the objective; taken without its floors.
         rng: the only source of chance.
     """
     fit_rng, boot_rng = rng.spawn(2)
@@ -65,17 +65,17 @@ def backtest(
         trials = tuple(LawTrial(name, refused=reason) for name in (*laws, SINGLE))
         return BackTest(trials, SINGLE, False, f"no back-test: {reason}; single-scale ranking used")
     rest = runs.take(runs.parameters < runs.sizes[-1])
-    observed, found, refused = form.level(held.Y), {}, {}
+    observed, found, refused = scalar.relaxed(held.Y), {}, {}
     inside: dict[str, float] = {}
     candidates = {**laws, SINGLE: single}
     for (name, law), child in zip(candidates.items(), fit_rng.spawn(len(candidates)), strict=True):
         try:
             said = law.fit(rest, child).predict(held.W, held.parameters, held.tokens)
-            found[name] = form.level(said.mean)
+            found[name] = scalar.relaxed(said.mean)
             inside[name] = float((abs(held.Y - said.mean) <= diagnostics.Z * said.sd).mean())
         except EvidenceError as error:
             refused[name] = str(error)
-    plain = _plain(rest.ends, held, form)
+    plain = _plain(rest.ends, held, scalar)
     if plain is not None:
         found[PLAIN] = plain
     trials = _trials(found, observed, boot_rng)
@@ -98,7 +98,7 @@ def largest_runs(runs: ScalingRuns) -> tuple[ScalingRuns, str]:
     return replace(top.take(first), Y=simplex.group_means(top.Y, membership)), ""
 
 
-def _plain(rest: ScalingRuns, held: ScalingRuns, form: Shape) -> Array | None:
+def _plain(rest: ScalingRuns, held: ScalingRuns, scalar: Scalarized) -> Array | None:
     """Objective of the held-out mixtures at the next smaller size; None where one is missing."""
     near = rest.take(rest.parameters == rest.sizes[-1])
     scores = []
@@ -107,7 +107,7 @@ def _plain(rest: ScalingRuns, held: ScalingRuns, form: Shape) -> Array | None:
         if not own.any():
             return None
         scores.append(near.Y[own].mean(axis=0))
-    return form.level(np.array(scores))
+    return scalar.relaxed(np.array(scores))
 
 
 def _trials(

@@ -28,7 +28,7 @@ from cuvee.mixtures.multiscale import backtest
 from cuvee.mixtures.multiscale import steps as rungs
 from cuvee.mixtures.multiscale.backtest import BackTest
 from cuvee.mixtures.multiscale.steps import LadderStep
-from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
 from cuvee.mixtures.runs import Failed, History, finished_runs, score_table
@@ -46,16 +46,16 @@ class ScaleData:
 
     Attributes:
         runs: all targets.
-        narrow: the objective's targets alone.
+        restricted: the objective's targets alone.
         problem: the problem with the objective's targets alone.
-        form: the objective over those.
+        scalar: the objective over those.
         full: (parameters, tokens) that the answer is for.
     """
 
     runs: ScalingRuns
-    narrow: ScalingRuns
+    restricted: ScalingRuns
     problem: Problem
-    form: Shape
+    scalar: Scalarized
     full: tuple[int, int]
 
 
@@ -98,7 +98,7 @@ def extrapolate(
     laws = {str(law.name): cast(Scaling, law) for law in ladder.scaling}
     name = next(law.law for law in base.laws if law.chosen)
     single = SingleScale(next(law for law in ladder.laws if law.name == name))
-    tested = backtest.backtest(laws, single, scales.narrow, scales.form, test_rng)
+    tested = backtest.backtest(laws, single, scales.restricted, scales.scalar, test_rng)
     answer = replace(
         base,
         evidence=tuple(run.spec.fingerprint for run in own),
@@ -148,8 +148,8 @@ def _noise(problem: Problem, history: History, first: LadderStep) -> tuple[Noise
     if not runs:
         return ()
     W, Y, _ = score_table(runs, problem.targets)
-    form = problem.objective.shape(problem.targets, Y.mean(axis=0))
-    return diagnostics.noise_floor(W, Y, problem.targets, form)
+    scalar = problem.objective.scalarize(problem.targets, Y.mean(axis=0))
+    return diagnostics.noise_floor(W, Y, problem.targets, scalar)
 
 
 def scale_data(problem: Problem, history: History, steps: tuple[LadderStep, ...]) -> ScaleData:
@@ -160,16 +160,16 @@ def scale_data(problem: Problem, history: History, steps: tuple[LadderStep, ...]
         RecipeError: the problem does not know the parameters of a size.
     """
     runs, names = rungs.scaling_runs(problem, history, steps), problem.objective.targets
-    narrow = rungs.scaling_runs(replace(problem, targets=names), history, steps)
-    top, ends = runs.sizes[-1], narrow.ends
+    restricted = rungs.scaling_runs(replace(problem, targets=names), history, steps)
+    top, ends = runs.sizes[-1], restricted.ends
     rows = [i for i in natural_rows(problem, ends.W) if ends.parameters[i] == top]
     reference = ends.Y[rows].mean(axis=0) if rows else ends.Y.mean(axis=0)
     largest = (int(top), int(runs.tokens[runs.parameters == top].max()))
     return ScaleData(
         runs=runs,
-        narrow=narrow,
+        restricted=restricted,
         problem=replace(problem, targets=names),
-        form=problem.objective.shape(names, reference),
+        scalar=problem.objective.scalarize(names, reference),
         full=(problem.full_parameters or largest[0], problem.full_tokens or largest[1]),
     )
 
@@ -186,14 +186,14 @@ def _by_law(
     """The answer of a scaling law at full scale, in place of the single-scale draft."""
     fit_rng, boot_rng, search_rng, whole_rng = rng.spawn(4)
     coarse = law.coarse()
-    fitted = coarse.fit(scales.narrow, fit_rng).at(*scales.full)
+    fitted = coarse.fit(scales.restricted, fit_rng).at(*scales.full)
     again = []
     for child in boot_rng.spawn(ladder.refits or REFITS):
-        sample = scales.narrow.resample(child)
+        sample = scales.restricted.resample(child)
         again.append(coarse.fit(sample, child).at(*scales.full))
     baselines = np.array([candidate.weights for candidate in base.candidates[1:]])
     search = cast(Search, ladder.search)
-    runs = scales.narrow
+    runs = scales.restricted
     reach = RunTable(runs.W, runs.Y, runs.noise).reach
     chosen = search_refits(
         (fitted, again), search, (scales.problem, reach), baselines, rng=search_rng
@@ -256,7 +256,7 @@ def _said(evidence: ScaleEvidence) -> tuple[str, ...]:
 
 def _curves(answer: Recommendation, scales: ScaleData) -> tuple[ScaleCurve, ...]:
     """Objective by scale of the mixtures that were trained at several scales."""
-    runs, named = scales.narrow.ends, {c.name: np.array(c.weights) for c in answer.candidates}
+    runs, named = scales.restricted.ends, {c.name: np.array(c.weights) for c in answer.candidates}
     membership, found = simplex.group_rows(runs.W), []
     for group in range(int(membership.max()) + 1):
         own = runs.take(membership == group)
@@ -266,7 +266,7 @@ def _curves(answer: Recommendation, scales: ScaleData) -> tuple[ScaleCurve, ...]
         points = []
         for size, tokens in scale_of:
             here = own.take((own.parameters == size) & (own.tokens == tokens))
-            level = float(scales.form.level(here.Y.mean(axis=0)[None])[0])
+            level = float(scales.scalar.relaxed(here.Y.mean(axis=0)[None])[0])
             points.append(ScalePoint(int(size), int(tokens), level, len(here)))
         weights = own.W[0]
         known = [n for n, w in named.items() if np.abs(w - weights).max() <= 2 * simplex.SAME]
@@ -283,10 +283,10 @@ def _forecasts(
     found = []
     for (name, law), child in zip(laws.items(), rng.spawn(len(laws)), strict=True):
         try:
-            said = law.fit(scales.narrow, child).at(*scales.full).predict(points)
+            said = law.fit(scales.restricted, child).at(*scales.full).predict(points)
         except EvidenceError:
             continue  # the back-test's trial says why, or its own fit will
-        level, half = scales.form.level(said.mean), _half(scales.form, said.mean, said.sd)
+        level, half = scales.scalar.relaxed(said.mean), _half(scales.scalar, said.mean, said.sd)
         found += [
             Forecast(name, c.name, float(m), float(m - h), float(m + h))
             for c, m, h in zip(answer.candidates, level, half, strict=True)
@@ -294,7 +294,9 @@ def _forecasts(
     return tuple(found)
 
 
-def _half(form: Shape, mean: Array, sd: Array) -> Array:
+def _half(scalar: Scalarized, mean: Array, sd: Array) -> Array:
     """Half-width (n,) of the objective's interval, targets erring together (the widest case)."""
     shift = diagnostics.Z * sd
-    return np.asarray((form.level(mean + shift) - form.level(mean - shift)) / 2, dtype=np.float64)
+    return np.asarray(
+        (scalar.relaxed(mean + shift) - scalar.relaxed(mean - shift)) / 2, dtype=np.float64
+    )

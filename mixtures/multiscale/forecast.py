@@ -52,14 +52,14 @@ def gains_at(
     evidence = extrapolation.scale_data(problem, history, tuple(steps))
     coarse = law.coarse()
     fit_rng, boot_rng = rng.spawn(2)
-    fits = [coarse.fit(evidence.narrow, fit_rng)] + [
-        coarse.fit(evidence.narrow.resample(child), child)
+    fits = [coarse.fit(evidence.restricted, fit_rng)] + [
+        coarse.fit(evidence.restricted.resample(child), child)
         for child in boot_rng.spawn(refits or extrapolation.REFITS)
     ]
     W = np.array(list(points.values()))
     told = []
     for scale in scales:
-        levels = np.array([evidence.form.level(fit.at(*scale).predict(W).mean) for fit in fits])
+        levels = np.array([evidence.scalar.relaxed(fit.at(*scale).predict(W).mean) for fit in fits])
         over = levels - levels[:, :1]
         told.append(
             {

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.objectives import Scalarized
 
 BROKEN = 1e6  # merit of a broken floor, per bit per byte: far above any objective
 
@@ -21,14 +21,14 @@ class Program:
     Attributes:
         offsets: c (M,).
         exponents: A (M, K).
-        form: rows r and offsets o of the objective, and its floors.
+        scalar: rows r and offsets o of the objective, and its floors.
         prior: (K,).
         kl_reg: bits per byte per nat.
     """
 
     offsets: Array
     exponents: Array
-    form: Shape
+    scalar: Scalarized
     prior: Array
     kl_reg: float
 
@@ -43,8 +43,8 @@ class Program:
     def merit(self, w: Array) -> float:
         """What is minimised, with a broken floor priced so that it never pays."""
         y = self.scores(w)
-        value = float(self.form.level(y)) + self.penalty(w)[0]
-        return value + BROKEN * max(float(self.form.excess(y)) - 1e-9, 0.0)
+        value = float(self.scalar.relaxed(y)) + self.penalty(w)[0]
+        return value + BROKEN * max(float(self.scalar.violation(y)) - 1e-9, 0.0)
 
     def penalty(self, w: Array) -> tuple[float, Array]:
         """`kl_reg KL(w || prior)` and its gradient (K,)."""
@@ -58,8 +58,8 @@ class Program:
 
         With several rows the largest is bounded by one more variable t: `r_p . y - o_p <= t`.
         """
-        many = len(self.form.rows) > 1
-        first = np.append(start, self.form.level(self.scores(start))) if many else start
+        many = len(self.scalar.rows) > 1
+        first = np.append(start, self.scalar.relaxed(self.scores(start))) if many else start
         result = minimize(
             self._epigraph if many else self._single,
             first,
@@ -73,7 +73,7 @@ class Program:
 
     def _single(self, w: Array) -> tuple[float, Array]:
         value, gradient = self.penalty(w)
-        row = self.form.rows[0]
+        row = self.scalar.rows[0]
         return float(row @ self.scores(w)) + value, row @ self.slope(w) + gradient
 
     def _epigraph(self, x: Array) -> tuple[float, Array]:
@@ -95,12 +95,12 @@ class Program:
             )
         if many:
             found.append({"type": "ineq", "fun": self._below_top, "jac": self._below_top_slope})
-        if len(floors := self.form.floors):
+        if len(floors := self.scalar.floors):
             beside = np.zeros((len(floors), pad.size))
             found.append(
                 {
                     "type": "ineq",
-                    "fun": lambda x: self.form.bounds - floors @ self.scores(x[:size]),
+                    "fun": lambda x: self.scalar.bounds - floors @ self.scores(x[:size]),
                     "jac": lambda x: -np.hstack([floors @ self.slope(x[:size]), beside]),
                 }
             )
@@ -117,9 +117,9 @@ class Program:
 
     def _below_top(self, x: Array) -> Array:
         return np.asarray(
-            x[-1] - (self.form.rows @ self.scores(x[:-1]) - self.form.offsets), dtype=np.float64
+            x[-1] - (self.scalar.rows @ self.scores(x[:-1]) - self.scalar.offsets), dtype=np.float64
         )
 
     def _below_top_slope(self, x: Array) -> Array:
-        slope = self.form.rows @ self.slope(x[:-1])
+        slope = self.scalar.rows @ self.slope(x[:-1])
         return np.hstack([-slope, np.ones((len(slope), 1))])

@@ -62,11 +62,11 @@ class Exact(Search):
                 f"search 'exact' needs a law of the form c + exp(A.w); {type(law).__name__} is not "
                 "one. Use search 'auto', 'mirror' or 'simulate'"
             )
-        form = score.shape(problem, reference)
+        scalar = score.scalarize(problem, reference)
         program = Program(
             offsets=np.asarray(convex.offsets, dtype=np.float64),
             exponents=np.asarray(convex.exponents, dtype=np.float64),
-            form=form,
+            scalar=scalar,
             prior=problem.domains.natural,
             kl_reg=self.kl_reg,
         )
@@ -76,8 +76,8 @@ class Exact(Search):
             found = self._sparse(program, constraints, found, rng)
         found = simplex.without_rounding(found)
         if self.kl_reg > 0:
-            return score.best_point(law, found[None], form)
-        return score.best_or_natural(law, found, problem, form)
+            return score.best_point(law, found[None], scalar)
+        return score.best_or_natural(law, found, problem, scalar)
 
     def _sparse(
         self, program: Program, constraints: Constraints, dense: Array, rng: np.random.Generator

@@ -18,7 +18,7 @@ from cuvee.mixtures.constraints import Constraints, feasible, polytope
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import FittedLaw
-from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.searches import Search, score
@@ -59,37 +59,37 @@ class Mirror(Search):
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
     ) -> Array:
-        form = score.shape(problem, reference)
+        scalar = score.scalarize(problem, reference)
         constraints = problem.constraints
         size = len(problem.domains)
         pool = feasible.draw_inside(
             lambda count: rng.dirichlet(np.ones(size), count), constraints, self.draws, rng
         )
-        merit = _merit(law, pool, form)
+        merit = _merit(law, pool, scalar)
         best = pool[ties.sort_order(merit)[: self.starts]]
         fixed = [constraints.project(problem.domains.natural)]
         starts = np.vstack([*fixed, best])[: self.starts]
-        found = [self._descend(law, start, constraints, form) for start in starts]
+        found = [self._descend(law, start, constraints, scalar) for start in starts]
         return score.best_or_natural(
-            law, score.best_point(law, np.vstack([found, pool]), form), problem, form
+            law, score.best_point(law, np.vstack([found, pool]), scalar), problem, scalar
         )
 
     def _descend(
-        self, law: FittedLaw, start: Array, constraints: Constraints, form: Shape
+        self, law: FittedLaw, start: Array, constraints: Constraints, scalar: Scalarized
     ) -> Array:
         if constraints.most_domains is not None:
             constraints = feasible.on_support(constraints, tuple(np.flatnonzero(start > 0)))
         region = feasible.region_of(constraints)
         w = start
-        value = float(_merit(law, w[None], form)[0])
+        value = float(_merit(law, w[None], scalar)[0])
         eta = 1.0
         for _ in range(self.steps):
-            gradient = _gradient(law, w, form)
+            gradient = _gradient(law, w, scalar)
             spread = float(np.ptp(gradient[w > 0]))
             if spread <= 0 or eta < LEAST:
                 break
             moved = _inside(simplex.tilt(w, -eta * gradient / spread), constraints, region)
-            trial = float(_merit(law, moved[None], form)[0])
+            trial = float(_merit(law, moved[None], scalar)[0])
             if trial < value:
                 w, value, eta = moved, trial, eta * 1.5
             else:
@@ -97,16 +97,16 @@ class Mirror(Search):
         return w
 
 
-def _merit(law: FittedLaw, points: Array, form: Shape) -> Array:
+def _merit(law: FittedLaw, points: Array, scalar: Scalarized) -> Array:
     """The objective (n,) with broken floors at a price, so that there is a way back to them."""
     scores = law.predict(points).mean
-    return np.asarray(form.level(scores) + PRICE * form.excess(scores), dtype=np.float64)
+    return np.asarray(scalar.relaxed(scores) + PRICE * scalar.violation(scores), dtype=np.float64)
 
 
-def _gradient(law: FittedLaw, w: Array, form: Shape) -> Array:
+def _gradient(law: FittedLaw, w: Array, scalar: Scalarized) -> Array:
     """Slopes (K,) towards each vertex."""
     points = np.vstack([w, (1 - STEP) * w + STEP * np.eye(w.size)])
-    values = _merit(law, points, form)
+    values = _merit(law, points, scalar)
     return np.asarray((values[1:] - values[0]) / STEP, dtype=np.float64)
 
 

@@ -16,7 +16,7 @@ from cuvee.mixtures.designs.dirichlet import draw_dirichlet
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import FittedLaw
-from cuvee.mixtures.objectives import Objective, Shape
+from cuvee.mixtures.objectives import Objective, Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Compromise
 from cuvee.mixtures.searches import score
@@ -54,11 +54,11 @@ def pareto_front(
     """
     if points < 2:
         raise RecipeError(f"a front needs at least 2 points; got {points}")
-    forms = tuple(objective.shape(problem.targets, reference) for objective in pair)
+    scalars = tuple(objective.scalarize(problem.targets, reference) for objective in pair)
     exact = score.exponential(law) is not None and problem.constraints.most_domains is None
-    found = _exact(law, problem, forms, points) if exact else _drawn(law, problem, forms, rng)
+    found = _exact(law, problem, scalars, points) if exact else _drawn(law, problem, scalars, rng)
     scores = law.predict(found).mean
-    values = np.column_stack([form.level(scores) for form in forms])
+    values = np.column_stack([scalar.relaxed(scores) for scalar in scalars])
     kept = _thinned(values, undominated(values), points)
     return tuple(
         Compromise(tuple(map(float, found[i])), float(values[i, 0]), float(values[i, 1]))
@@ -89,26 +89,26 @@ def _thinned(values: Array, rows: list[int], points: int) -> list[int]:
     return [rows[i] for i in sorted(nearest)]
 
 
-def _exact(law: FittedLaw, problem: Problem, forms: tuple[Shape, ...], points: int) -> Array:
+def _exact(law: FittedLaw, problem: Problem, scalars: tuple[Scalarized, ...], points: int) -> Array:
     convex = score.exponential(law)
     assert convex is not None
-    first, second = (_without_floors(form) for form in forms)
+    first, second = (_without_floors(scalar) for scalar in scalars)
     program = Program(
         offsets=np.asarray(convex.offsets, dtype=np.float64),
         exponents=np.asarray(convex.exponents, dtype=np.float64),
-        form=first,
+        scalar=first,
         prior=problem.domains.natural,
         kl_reg=0.0,
     )
     region = feasible.region_of(problem.constraints)
     start = feasible.clamp_inside(problem.domains.natural[None], region)[0]
 
-    def solve(form: Shape, begin: Array) -> Array:
-        solved = replace(program, form=form).solve(problem.constraints, begin)
+    def solve(scalar: Scalarized, begin: Array) -> Array:
+        solved = replace(program, scalar=scalar).solve(problem.constraints, begin)
         return np.asarray(feasible.clamp_inside(solved[None], region)[0], dtype=np.float64)
 
     ends = [solve(first, start), solve(second, start)]
-    levels = [float(second.level(program.scores(w))) for w in ends]
+    levels = [float(second.relaxed(program.scores(w))) for w in ends]
     rows, w = [ends[0]], ends[0]
     for bound in np.linspace(levels[0], levels[1], 2 * points)[1:-1]:
         held = replace(first, floors=second.rows, bounds=second.offsets + bound)
@@ -118,13 +118,13 @@ def _exact(law: FittedLaw, problem: Problem, forms: tuple[Shape, ...], points: i
     return simplex.without_rounding(found)
 
 
-def _without_floors(form: Shape) -> Shape:
-    size = form.rows.shape[1]
-    return replace(form, floors=np.zeros((0, size)), bounds=np.zeros(0))
+def _without_floors(scalar: Scalarized) -> Scalarized:
+    size = scalar.rows.shape[1]
+    return replace(scalar, floors=np.zeros((0, size)), bounds=np.zeros(0))
 
 
 def _drawn(
-    law: FittedLaw, problem: Problem, forms: tuple[Shape, ...], rng: np.random.Generator
+    law: FittedLaw, problem: Problem, scalars: tuple[Scalarized, ...], rng: np.random.Generator
 ) -> Array:
     """Feasible draws, then a few rounds of draws between and around the points of the front."""
     prior = problem.domains.natural
@@ -137,7 +137,7 @@ def _drawn(
     found = feasible.draw_inside(raw, problem.constraints, DRAWS, rng)
     for _ in range(ROUNDS):
         scores = law.predict(found).mean
-        best = found[undominated(np.column_stack([form.level(scores) for form in forms]))]
+        best = found[undominated(np.column_stack([scalar.relaxed(scores) for scalar in scalars]))]
         one, two = rng.integers(len(best), size=(2, DRAWS // ROUNDS))
         part = rng.random((len(one), 1))
         around = np.array([rng.dirichlet(AROUND * best[i] + 1e-3) for i in one[: len(one) // 2]])

@@ -11,7 +11,7 @@ from cuvee.mixtures import ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.laws import Exponential, FittedLaw, Law
-from cuvee.mixtures.objectives import Shape
+from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.searches import Search
 
@@ -23,26 +23,26 @@ def exponential(law: FittedLaw) -> Exponential | None:
     return None
 
 
-def shape(problem: Problem, reference: Array) -> Shape:
+def scalarize(problem: Problem, reference: Array) -> Scalarized:
     """The problem's objective as numbers."""
-    return problem.objective.shape(problem.targets, reference)
+    return problem.objective.scalarize(problem.targets, reference)
 
 
-def predict_objective(law: FittedLaw, points: Array, form: Shape) -> Array:
+def predict_objective(law: FittedLaw, points: Array, scalar: Scalarized) -> Array:
     """Predicted objective (n,) of points (n, K); infinite where a floor is broken."""
-    return form.value(law.predict(points).mean)
+    return scalar.value(law.predict(points).mean)
 
 
-def best_point(law: FittedLaw, points: Array, form: Shape) -> Array:
+def best_point(law: FittedLaw, points: Array, scalar: Scalarized) -> Array:
     """The point (K,) with the lowest predicted objective; of those that tie, the first.
 
     Raises:
         ConstraintError: every point breaks a floor; says by how much the nearest does.
     """
     scores = law.predict(points).mean
-    found = form.value(scores)
+    found = scalar.value(scores)
     if not np.isfinite(found).any():
-        short = float(form.excess(scores).min())
+        short = float(scalar.violation(scores).min())
         raise ConstraintError(
             "no feasible mixture is predicted to keep all floors: the best breaks one by "
             f"{short:.4g} bits per byte. Raise the tolerances or relax the constraints"
@@ -51,13 +51,13 @@ def best_point(law: FittedLaw, points: Array, form: Shape) -> Array:
     return np.asarray(points[ties.lowest(found, size)], dtype=np.float64)
 
 
-def best_or_natural(law: FittedLaw, found: Array, problem: Problem, form: Shape) -> Array:
+def best_or_natural(law: FittedLaw, found: Array, problem: Problem, scalar: Scalarized) -> Array:
     """A search's answer, or the natural mixture if that is feasible and predicted to be better.
 
     A search may then never recommend what its own law holds for worse than doing nothing.
     """
     natural = problem.constraints.project(problem.domains.natural)
-    return best_point(law, np.stack([found, natural]), form)
+    return best_point(law, np.stack([found, natural]), scalar)
 
 
 def check_laws(search: Search, laws: Sequence[Law]) -> None:

@@ -64,28 +64,28 @@ class Simulate(Search):
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
     ) -> Array:
-        form = score.shape(problem, reference)
+        scalar = score.scalarize(problem, reference)
         points, found = np.empty((0, len(problem.domains))), np.empty(0)
         for factor in NEARER:
             drawn = self._points(problem, rng, factor)
             parts = np.array_split(drawn, -(-len(drawn) // CHUNK))
             points = np.vstack([points, drawn])
             found = np.concatenate(
-                [found, *(score.predict_objective(law, part, form) for part in parts)]
+                [found, *(score.predict_objective(law, part, scalar) for part in parts)]
             )
             if np.isfinite(found).sum() >= self.top:
                 break
         order = ties.sort_order(found)[: self.top]
         order = order[np.isfinite(found[order])]
         if not order.size:
-            return score.best_or_natural(law, points[0], problem, form)
+            return score.best_or_natural(law, points[0], problem, scalar)
         best = points[order]
         same = ((best > 0) == (best[0] > 0)).all(axis=1)
         chosen = best[same] if problem.constraints.most_domains is not None else best
         mean = simplex.normalized(chosen.mean(axis=0))
-        if not np.isfinite(score.predict_objective(law, mean[None], form)[0]):
+        if not np.isfinite(score.predict_objective(law, mean[None], scalar)[0]):
             mean = best[0]
-        return score.best_or_natural(law, mean, problem, form)
+        return score.best_or_natural(law, mean, problem, scalar)
 
     def _points(self, problem: Problem, rng: np.random.Generator, factor: float) -> Array:
         strength = factor * self.strength

@@ -189,7 +189,7 @@ class Candidates:
     def noise(self, law: FittedLaw) -> float:
         """Deviation of the objective of one run of the main mixture, by a law over points v."""
         targets = self.problem.objective.targets
-        rows = self.problem.objective.shape(targets, self.reference).rows
+        rows = self.problem.objective.scalarize(targets, self.reference).rows
         deviation = law.predict(np.eye(len(self.main) + 1)[:1]).sd[0]
         return float(np.sqrt(rows**2 @ deviation**2).max())
 
@@ -198,15 +198,15 @@ class Candidates:
     ) -> tuple[Array, float]:
         """The best tail (K,) from a switch point on, and its gain over the main mixture."""
         own = decay_law(law, (1.0 - switch) / self.longest)
-        narrow = replace(
+        restricted = replace(
             self.problem,
             targets=self.problem.objective.targets,
             constraints=decay_limits(self.problem.constraints, self.main, switch),
         )
-        form = score.shape(narrow, self.reference)
-        tail = how.choose(own, narrow, self.reference, rng)
+        scalar = score.scalarize(restricted, self.reference)
+        tail = how.choose(own, restricted, self.reference, rng)
         corner = law.predict(np.eye(len(self.main) + 1)[:1]).mean
-        over = form.level(corner) - form.level(own.predict(tail[None]).mean)
+        over = scalar.relaxed(corner) - scalar.relaxed(own.predict(tail[None]).mean)
         return simplex.without_rounding(tail), float(over[0])
 
 

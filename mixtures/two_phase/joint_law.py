@@ -175,10 +175,10 @@ def _chosen(
     """The best d (2K,) with a switch point, and its gain over the fixed main mixture."""
     own = JointSlice(law, tried.longest, switch)
     task = double_problem(tried.problem, tried.main, switch)
-    form = score.shape(task, tried.reference)
+    scalar = score.scalarize(task, tried.reference)
     d = how.choose(own, task, tried.reference, rng)
     kept = np.concatenate([switch * tried.main, (1.0 - switch) * tried.main])
-    now, then = form.level(own.predict(np.stack([kept, d])).mean)
+    now, then = scalar.relaxed(own.predict(np.stack([kept, d])).mean)
     return d, float(now - then)
 
 

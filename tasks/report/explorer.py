@@ -39,7 +39,10 @@ def explorer_values(study: Study) -> dict[str, Any]:
     ours, problem = study.recommendation, study.problem
     surface = ours.surface
     assert surface is not None
-    limits, form = problem.constraints, problem.objective.shape(problem.targets, study.reference)
+    limits, scalar = (
+        problem.constraints,
+        problem.objective.scalarize(problem.targets, study.reference),
+    )
     low, high = limits.bounds
     tried = np.unique(np.round([run.spec.weights for run in study.runs], 4), axis=0)
     return {
@@ -57,10 +60,10 @@ def explorer_values(study: Study) -> dict[str, Any]:
         "most_kl": limits.most_kl,
         "most_domains": limits.most_domains,
         "objective": {
-            "rows": form.rows.tolist(),
-            "offsets": form.offsets.tolist(),
-            "floors": form.floors.tolist(),
-            "bounds": form.bounds.tolist(),
+            "rows": scalar.rows.tolist(),
+            "offsets": scalar.offsets.tolist(),
+            "floors": scalar.floors.tolist(),
+            "bounds": scalar.bounds.tolist(),
         },
         "tokens": [study.tokens.get(name, 0) for name in ours.domains],
         "full_tokens": problem.full_tokens,

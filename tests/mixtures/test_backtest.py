@@ -17,9 +17,9 @@ SIZES = {300_000: 30, 600_000: 16, 1_000_000: 14, 30_000_000: 14}
 def compared(world, laws, noise, sizes=SIZES, points=2):
     runs = ladder_runs(world, noise=noise, sizes=sizes, points=points)
     targets = tuple(f"target/{m}" for m in range(world.count))
-    form = WeightedMean(dict.fromkeys(targets, 1.0)).shape(targets, runs.Y.mean(axis=0))
+    scalar = WeightedMean(dict.fromkeys(targets, 1.0)).scalarize(targets, runs.Y.mean(axis=0))
     named = {name: build("scaling", name) for name in laws}
-    return backtest(named, build("scaling", "single_scale"), runs, form, np.random.default_rng(0))
+    return backtest(named, build("scaling", "single_scale"), runs, scalar, np.random.default_rng(0))
 
 
 def trial(result, name):

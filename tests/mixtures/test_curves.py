@@ -195,10 +195,10 @@ def test_the_points_of_a_run_count_as_much_as_its_end():
 def test_a_back_test_ranks_and_judges_ends_alone():
     """Catches held-out points, and rivals that are averaged over a curve."""
     runs = curves(Scaled(size=3, count=1, moves=0.0, seed=1), noise=0.002)
-    form = WeightedMean({"t": 1.0}).shape(("t",), runs.Y.mean(axis=0))
+    scalar = WeightedMean({"t": 1.0}).scalarize(("t",), runs.Y.mean(axis=0))
     single = build("scaling", {"name": "single_scale", "law": "saturating_power"})
     with_points, without = (
-        backtest({}, single, part, form, np.random.default_rng(0)) for part in (runs, runs.ends)
+        backtest({}, single, part, scalar, np.random.default_rng(0)) for part in (runs, runs.ends)
     )
     assert with_points.trials == without.trials and len(without.trials) == 2
 

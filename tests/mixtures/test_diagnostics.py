@@ -13,7 +13,7 @@ from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.objectives import WeightedMean
 
-FORM = WeightedMean({"t": 1.0}).shape(["t"], np.zeros(1))
+FORM = WeightedMean({"t": 1.0}).scalarize(["t"], np.zeros(1))
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,9 @@ def test_a_broken_floor_is_infinite_and_its_level_is_not():
     assert value(Floors({"a": 1.0}, {"c": 1.0})) == [1.0, 2.0]
     broken = Floors({"a": 1.0}, {"c": 0.5})
     assert value(broken) == [np.inf, 2.0]
-    shape = broken.shape(TARGETS, NATURAL)
-    assert shape.level(SCORES).tolist() == [1.0, 2.0]
-    assert shape.excess(SCORES).tolist() == [0.5, 0.0]
+    shape = broken.scalarize(TARGETS, NATURAL)
+    assert shape.relaxed(SCORES).tolist() == [1.0, 2.0]
+    assert shape.violation(SCORES).tolist() == [0.5, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_broken_floor_is_infinite_and_its_level_is_not():
 def test_the_shape_gives_the_value(objective):
     """Searches see the shape alone; it must be the same objective."""
     scores = np.random.default_rng(0).normal(2, 1, size=(50, 3))
-    shape = objective.shape(TARGETS, NATURAL)
+    shape = objective.scalarize(TARGETS, NATURAL)
     assert np.allclose(shape.value(scores), objective.value(scores, TARGETS, NATURAL))
     linear = objective.linear(TARGETS)
     if linear is not None:

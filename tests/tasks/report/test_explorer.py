@@ -147,14 +147,14 @@ def test_objectives_other_than_means_keep_their_form(kind):
     )
     made, _ = study(objective=objective)
     ask = page(made)
-    form = objective.shape(made.problem.targets, made.reference)
+    scalar = objective.scalarize(made.problem.targets, made.reference)
     scores = np.random.default_rng(5).normal(2.0, 0.05, (30, len(targets)))
     for row in scores:
         assert ask("model.level(given.objective, y)", y=row.tolist()) == pytest.approx(
-            float(form.level(row)), abs=1e-9
+            float(scalar.relaxed(row)), abs=1e-9
         )
         assert ask("model.broken(given.objective, y)", y=row.tolist()) is bool(
-            np.isinf(form.value(row))
+            np.isinf(scalar.value(row))
         )
 
 
@@ -163,13 +163,13 @@ def test_the_best_of_the_page_beats_every_mixture_tried(plain):
     made, _ = plain
     ask, limits = page(made), made.problem.constraints
     found = np.array(ask("model.best(given.objective, [given.natural])"))
-    form = made.problem.objective.shape(made.problem.targets, made.reference)
+    scalar = made.problem.objective.scalarize(made.problem.targets, made.reference)
     law = made.recommendation.surface
     W = np.random.default_rng(6).dirichlet(np.full(8, 0.5), 4000)
     W = W[limits.satisfied(W)]
     assert bool(limits.satisfied(found, slack=1e-5))
-    reached = form.level(law.predict(found[None]).mean)[0]
-    assert reached < form.level(law.predict(W).mean).min() + 1e-4
+    reached = scalar.relaxed(law.predict(found[None]).mean)[0]
+    assert reached < scalar.relaxed(law.predict(W).mean).min() + 1e-4
 
 
 def test_a_method_with_a_law_brings_its_surface_through_json():
