@@ -1,7 +1,7 @@
 """Objectives: one number for a row of scores, lower is better.
 
 Scores are bits per byte, so that domains and tasks can be averaged; a score of which more is better
-must be turned round before it comes here. Every objective is a `Scalarized`: the largest of a few
+must be turned round before it comes here. Every objective can be `Scalarized`: the largest of a few
 weighted sums of the scores, under floors. That is all that a search needs to know of it, and it
 keeps a convex law's problem convex.
 """
@@ -57,7 +57,7 @@ class Scalarized:
 class Objective(Protocol):
     """What is minimised. Its fields are its hyper-parameters.
 
-    A class that names this one as its base needs `name`, `families`, `parts` and `shape` only.
+    A class that names this one as its base needs `name`, `families`, `parts` and `scalarize` only.
 
     Attributes:
         name: in recipes.

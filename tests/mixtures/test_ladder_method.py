@@ -84,6 +84,17 @@ def test_the_answer_knows_its_scale_and_its_test(found):
     assert said.low - 0.02 <= truth <= said.high + 0.02
 
 
+def test_a_ladder_says_its_steps_to_whoever_plans_it():
+    """Catches a plan that forgets a size, or the runs that repeat mixtures over seeds."""
+    method, (_, problem) = ladder(), posed()
+    first, *larger = method.steps(problem)
+    assert (first.size, first.tokens) == (problem.proxy.size, problem.proxy.tokens)
+    assert first.repeats == len(method.anchors) * method.seeds > 0
+    assert method.sizes == tuple((step.size, step.tokens) for step in larger) != ()
+    one = build("method", "mixing_laws")
+    assert one.sizes == one.steps(problem) == () and one.problem(problem, ()) is problem
+
+
 def test_gains_are_forecast_for_the_scale_that_is_asked(found):
     """Catches a gain at full scale taken for the gain of a smaller confirmation."""
     world, problem, answer, history = found
