@@ -151,7 +151,7 @@ def conclude_trial(
         stages=answer.stages,
         intervals=_intervals(answer),
         candidates=tuple(
-            _candidate(name, np.asarray(named[name][0].weights), found, scalar)
+            measured_candidate(name, named[name][0].weights, found, scalar)
             for name, found in values.items()
         ),
         gains=gains,
@@ -190,7 +190,8 @@ def student_interval(values: Array) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def _candidate(name: str, weights: Array, values: Array, scalar: Scalarized) -> Candidate:
+def measured_candidate(name: str, weights: Array, values: Array, scalar: Scalarized) -> Candidate:
+    """A mixture (K,) by the scores (n, M) of its runs."""
     return Candidate(
         name=name,
         weights=tuple(map(float, weights)),

@@ -15,10 +15,11 @@ import numpy as np
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import ConstraintError
 from cuvee.mixtures.inference import dataset, diagnostics, evidence_grade
+from cuvee.mixtures.inference.paired_trial import RECOMMENDED, measured_candidate
 from cuvee.mixtures.inference.recommend import recommend_mixture
 from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Candidate, Estimate, Recommendation
+from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import describe, register
 from cuvee.mixtures.runs import Failed, History, Stage, canonical_json
 
@@ -62,7 +63,6 @@ class Olmix(Swarm):
         best = dataset.best_observed(problem, found)
         member = simplex.group_rows([*W, best])
         own = found.sample.Y[member[:-1] == member[-1]]
-        targets = own.mean(axis=0)
         low, high = problem.constraints.bounds
         runs = "one run" if len(own) == 1 else f"{len(own)} runs of one mixture"
         answer = Recommendation(
@@ -70,14 +70,7 @@ class Olmix(Swarm):
             targets=problem.targets,
             stages=(Stage(tuple(map(float, best))),),
             intervals=tuple(map(tuple, np.clip([low, high], 0.0, 1.0).T.tolist())),
-            candidates=(
-                Candidate(
-                    "recommended",
-                    tuple(map(float, best)),
-                    _measured(float(scalar.relaxed(targets))),
-                    tuple(_measured(float(y)) for y in targets),
-                ),
-            ),
+            candidates=(measured_candidate(RECOMMENDED, best, own.mean(axis=0)[None], scalar),),
             noise=diagnostics.noise_floor(W, found.sample.Y, problem.targets, scalar),
             active=problem.constraints.active(best),
             epochs=tuple(map(float, problem.domains.epochs(best, problem.full_tokens))),
@@ -93,7 +86,3 @@ class Olmix(Swarm):
             method=canonical_json(describe(self)),
         )
         return evidence_grade.mark_unmeasured(answer, problem, W)
-
-
-def _measured(value: float) -> Estimate:
-    return Estimate(value, value, value)
