@@ -19,7 +19,6 @@ from contenders import BASELINES, Answer, Budget, answer, baselines, configured
 
 from cuvee.flows import prepare as preparing
 from cuvee.flows.confirm import fresh_seeds
-from cuvee.flows.prepare import Prepared
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
@@ -32,6 +31,7 @@ from cuvee.proxies.data import files
 from cuvee.proxies.train import branching
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.train_pack import run_pack
 
 Trained = Callable[[Sequence[RunSpec]], Sequence[Outcome]]

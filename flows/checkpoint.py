@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cuvee.flows import prepare as preparing
 from cuvee.flows.finished import finished_study, present
-from cuvee.flows.prepare import Prepared
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
@@ -17,6 +16,7 @@ from cuvee.proxies.data import files
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.validity import refuse_void, validity
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED
 

@@ -15,7 +15,6 @@ from cuvee.flows.execution.evaluator import Evaluator, StoreEvaluator
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.finished import finished_study, present, set_aside
 from cuvee.flows.prediction import draw_up, write_copy
-from cuvee.flows.prepare import Prepared
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
 from cuvee.flows.study import abandoned_on_error, assemble_study, conclude_study
@@ -26,6 +25,7 @@ from cuvee.mixtures.problem import Problem
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.finished import FinishedStudy
+from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.study.validity import refuse_void, validity
 from cuvee.tasks.tracking.fields import study_params

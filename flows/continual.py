@@ -8,60 +8,24 @@ remembered in the store: forgetting is what is worse than they are afterwards.
 """
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cuvee.mixtures.errors import DataError, RecipeError
-from cuvee.mixtures.objectives import Objective
+from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import RunSpec, Stage, canonical_json
 from cuvee.proxies.train import device
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.forgetting import ContinualStart, StartCheckpoint
-
-if TYPE_CHECKING:
-    from cuvee.flows.prepare import Prepared
-    from cuvee.flows.recipe.schema import Recipe
-    from cuvee.flows.workspace import Workspace
+from cuvee.tasks.study.prepared import Prepared
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 MAKE = "`cuvee checkpoint RECIPE --to FOLDER` trains a proxy and writes it so"
 
 
-def floored_objective(
-    recipe: "Recipe", objective: Objective, before: Mapping[str, float]
-) -> Objective:
-    """The objective with the recipe's floor on forgetting, if it sets one.
-
-    Args:
-        recipe: says which domains are old and by how much they may become worse.
-        objective: of the recipe.
-        before: the checkpoint's scores, by target.
-
-    Raises:
-        RecipeError: the objective is neither a mean nor one with floors.
-    """
-    part = recipe.continual
-    if part is None or part.forget is None:
-        return objective
-    most = tuple((name, before[name] + part.forget) for name in old_targets(recipe))
-    floored = objective.floored(most)
-    if floored is None:
-        raise RecipeError(
-            "continual.forget sets floors under the old domains, which objectives `mean` and "
-            f"`floors` can keep; {objective.name!r} cannot: choose one of them, or leave forget out"
-        )
-    return floored
-
-
-def old_targets(recipe: "Recipe") -> tuple[str, ...]:
-    """Held-out text of the domains that the checkpoint was trained on."""
-    return tuple(f"domain/{name}" for name in recipe.continual.old) if recipe.continual else ()
-
-
-def tokenizer(recipe: "Recipe") -> Path | None:
+def tokenizer(recipe: Recipe) -> Path | None:
     """The tokenizer of the checkpoint that a recipe starts from; None where it starts from none.
 
     Raises:
@@ -79,7 +43,7 @@ def tokenizer(recipe: "Recipe") -> Path | None:
     return folder / "tokenizer.json"
 
 
-def measured(recipe: "Recipe", prepared: "Prepared", home: "Workspace") -> StartCheckpoint:
+def measured(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartCheckpoint:
     """Keep the checkpoint for the workers, and score it; the scores are computed once.
 
     Raises:
@@ -126,13 +90,13 @@ def measured(recipe: "Recipe", prepared: "Prepared", home: "Workspace") -> Start
     return StartCheckpoint(content, source, scores)
 
 
-def precision(recipe: "Recipe") -> str:
+def precision(recipe: Recipe) -> str:
     """The arithmetic of a recipe's proxies."""
     part = recipe.proxy
     return device.precision(part.device) if part.precision == "auto" else part.precision
 
 
-def told(recipe: "Recipe", prepared: "Prepared") -> ContinualStart | None:
+def told(recipe: Recipe, prepared: Prepared) -> ContinualStart | None:
     """What the report says of a continual study; None for a study that starts from nothing."""
     part = recipe.continual
     if part is None or prepared.start is None:
@@ -140,7 +104,7 @@ def told(recipe: "Recipe", prepared: "Prepared") -> ContinualStart | None:
     return ContinualStart(prepared.start, tuple(part.old), part.replay, part.forget)
 
 
-def sentences(recipe: "Recipe", prepared: "Prepared") -> list[str]:
+def sentences(recipe: Recipe, prepared: Prepared) -> list[str]:
     """What a plan says of the checkpoint, of replay and of the scores before training."""
     found = told(recipe, prepared)
     if found is None:

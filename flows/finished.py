@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.flows.console import Say, silent
-from cuvee.flows.prepare import Prepared, prepare
+from cuvee.flows.prepare import prepare
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import FREE, Recipe
 from cuvee.flows.table_problem import from_tables
@@ -27,6 +27,7 @@ from cuvee.tasks.store.provenance import code_version, study_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.finished import FILE, FinishedStudy, Snapshot
+from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.validity import Present
 
 SHOWN = 3  # of what differs

@@ -27,6 +27,7 @@ from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
+from cuvee.tasks.study.prepared import Prepared
 
 OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
 
@@ -87,7 +88,7 @@ def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
 
 
 def trial(
-    recipe: Recipe, prepared: preparing.Prepared, problem: Problem, home: Workspace, store: Store
+    recipe: Recipe, prepared: Prepared, problem: Problem, home: Workspace, store: Store
 ) -> float:
     """Tokens per second and core of the recipe's proxies, by training a pack for a second here.
 

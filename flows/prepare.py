@@ -1,19 +1,18 @@
 """From a recipe's sources to a prepared corpus and the benchmarks that proxies are scored on."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
 from cuvee.evaluation.suites import Limits
 from cuvee.flows import continual
+from cuvee.flows.recipe.consistency import floored_objective
 from cuvee.flows.recipe.schema import CorpusPart as RecipeCorpus
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import simplex
-from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.proxies import ladder
@@ -23,62 +22,8 @@ from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.quickstart_text import KINDS, quickstart
 from cuvee.tasks.corpus import download
 from cuvee.tasks.extras import require
-from cuvee.tasks.study.forgetting import StartCheckpoint
+from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import DomainText
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a study trains on and is scored on.
-
-    Attributes:
-        corpus: token shards by domain.
-        suite: benchmark tasks.
-        limits: how much held-out text is scored.
-        points: how often held-out text is scored on the way of a run.
-        start: the checkpoint that every run goes on from; None where they start from nothing.
-        texts: hash of a user's own files by domain, and of how they are read.
-        unread: by domain, what its folders hold that is not read, in a sentence.
-    """
-
-    corpus: Corpus
-    suite: suites.Suite
-    limits: Limits
-    start: StartCheckpoint | None = None
-    points: int = 0
-    texts: Mapping[str, str] = field(default_factory=dict)
-    unread: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def domains(self) -> DomainSet:
-        """The domains of the corpus."""
-        return self.corpus.domain_set()
-
-    @property
-    def scoring(self) -> str:
-        """Hash of everything that decides a score beside the proxy itself; part of fingerprints."""
-        return suites.scoring_identity(*self.scored)
-
-    @property
-    def scored(self) -> tuple[list[Any], str, int]:
-        """What the hash of scoring is of."""
-        return self.suite.contents, self.limits.identity, self.points
-
-    @property
-    def chance(self) -> dict[str, float]:
-        """What guessing scores, by the name of the accuracy among a run's details."""
-        levels = {name: suites.OFFLINE[name].chance for name in self.suite.archives}
-        return {
-            f"task/{suites.short_name(name)}/accuracy": level
-            for name, level in levels.items()
-            if level == level  # nothing is chosen where it is NaN
-        }
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Names of the scores that each run brings."""
-        held_out = tuple(f"domain/{name}" for name in self.domains.names)
-        return held_out + tuple(f"task/{suites.short_name(name)}" for name in self.suite.tasks)
 
 
 def prepare(recipe: Recipe, home: Workspace) -> Prepared:
@@ -139,7 +84,7 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
     return Problem(
         domains=domains,
         targets=prepared.targets,
-        objective=continual.floored_objective(recipe, recipe.build_objective(), before),
+        objective=floored_objective(recipe, recipe.build_objective(), before),
         constraints=recipe.build_constraints(domains),
         proxy=Proxy(
             size=proxy.size,

@@ -10,7 +10,6 @@ from cuvee.flows import table_problem
 from cuvee.flows.confirm import compared, confirm, fresh_seeds
 from cuvee.flows.execution.evaluator import StoreEvaluator
 from cuvee.flows.finished import set_aside
-from cuvee.flows.prepare import Prepared
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import assemble_study, write_study
 from cuvee.flows.workspace import Workspace
@@ -21,6 +20,7 @@ from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import History, RunResult
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
+from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.validation.paired import Confirmation
 
 

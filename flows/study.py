@@ -24,7 +24,7 @@ from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.finished import set_aside, snapshot
 from cuvee.flows.prediction import remembered
-from cuvee.flows.prepare import Prepared, corpus_parts, pose_problem, prepare
+from cuvee.flows.prepare import corpus_parts, pose_problem, prepare
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.superseded_runs import superseded_sentences
 from cuvee.flows.workspace import Workspace
@@ -39,6 +39,7 @@ from cuvee.tasks.report import page
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
+from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import Study, study_summary
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker

@@ -19,7 +19,6 @@ from types import MappingProxyType
 from cuvee.flows.console import Bar
 from cuvee.flows.execution.budget import Budget, training_flops
 from cuvee.flows.execution.executor import Executor
-from cuvee.flows.prepare import Prepared
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.controllers import required_runs
@@ -33,6 +32,7 @@ from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.tracking.fields import MixtureNames
 from cuvee.tasks.tracking.tracker import Tracker
 

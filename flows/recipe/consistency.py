@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuvee.evaluation import suites
-from cuvee.flows import continual
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Group, constrain
 from cuvee.mixtures.constraints.kept_ratios import keep_ratios
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName, closest_name
+from cuvee.mixtures.objectives import Objective
 from cuvee.proxies import ladder
 
 if TYPE_CHECKING:
@@ -152,8 +152,8 @@ def check_continual(recipe: "Recipe") -> None:
             "corpus.vocabulary has no effect: remove it"
         )
     _one_size(recipe)
-    zeros = dict.fromkeys(continual.old_targets(recipe), 0.0)
-    continual.floored_objective(recipe, recipe.build_objective(), zeros)
+    zeros = dict.fromkeys(old_targets(recipe), 0.0)
+    floored_objective(recipe, recipe.build_objective(), zeros)
 
 
 def _one_size(recipe: "Recipe") -> None:
@@ -170,3 +170,34 @@ def _one_size(recipe: "Recipe") -> None:
             f"every run goes on from a checkpoint of size {recipe.proxy.size}, so that none can be "
             f"of size {other}: take it out of the method's rungs or of confirm.sizes"
         )
+
+
+def floored_objective(
+    recipe: "Recipe", objective: Objective, before: Mapping[str, float]
+) -> Objective:
+    """The objective with the recipe's floor on forgetting, if it sets one.
+
+    Args:
+        recipe: says which domains are old and by how much they may become worse.
+        objective: of the recipe.
+        before: the checkpoint's scores, by target.
+
+    Raises:
+        RecipeError: the objective is neither a mean nor one with floors.
+    """
+    part = recipe.continual
+    if part is None or part.forget is None:
+        return objective
+    most = tuple((name, before[name] + part.forget) for name in old_targets(recipe))
+    floored = objective.floored(most)
+    if floored is None:
+        raise RecipeError(
+            "continual.forget sets floors under the old domains, which objectives `mean` and "
+            f"`floors` can keep; {objective.name!r} cannot: choose one of them, or leave forget out"
+        )
+    return floored
+
+
+def old_targets(recipe: "Recipe") -> tuple[str, ...]:
+    """Held-out text of the domains that the checkpoint was trained on."""
+    return tuple(f"domain/{name}" for name in recipe.continual.old) if recipe.continual else ()

@@ -20,6 +20,7 @@ from tiny_study import run
 from cuvee.evaluation.suites import Limits, suite
 from cuvee.flows import checkpoint, continual
 from cuvee.flows import prepare as preparing
+from cuvee.flows.recipe import consistency
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
@@ -129,12 +130,12 @@ def test_the_floor_on_forgetting_is_under_the_checkpoint_not_under_natural():
     """Allowed: 2.0 + 0.1 and 3.0 + 0.1. Catches a floor relative to the natural mixture's score."""
     recipe = parse(GOOD)
     before = {"domain/a": 2.0, "domain/b": 3.0, "domain/c": 5.0}
-    objective = continual.floored_objective(recipe, recipe.build_objective(), before)
+    objective = consistency.floored_objective(recipe, recipe.build_objective(), before)
     scores = np.array([[2.09, 3.09, 4.0], [2.09, 3.12, 3.0], [2.11, 2.0, 3.0]])
     for natural in (np.zeros(3), np.full(3, 9.0)):
         value = objective.value(scores, (*OLD, "domain/c"), natural)
         assert list(value) == [4.0, np.inf, np.inf]
-    assert continual.floored_objective(
+    assert consistency.floored_objective(
         parse(GOOD.replace(", forget: 0.1", "")), objective, before
     ) is (objective)
 
