@@ -26,7 +26,7 @@ from cuvee.mixtures.errors import (
 )
 from cuvee.proxies.data.documents import Files
 from cuvee.tasks import export as exports
-from cuvee.tasks.approval import approve as handoff_approval
+from cuvee.tasks.approval import approve as approvals
 from cuvee.tasks.approval import manifest
 from cuvee.tasks.approval.approve import Approval
 from cuvee.tasks.export import ExportSpec
@@ -50,7 +50,7 @@ def approve(
         ApprovalError: its evidence is void, with the reasons.
     """
     card, now = finished_study(recipe, home), present(recipe, home)
-    approval = handoff_approval.approve(
+    approval = approvals.approve(
         card, now, Store(home.store), by=by or getpass.getuser(), note=note
     )
     tags = {"approved_by": approval.by, "approved_at": approval.at, "approval_note": approval.note}
@@ -65,12 +65,10 @@ def withdraw(recipe: Recipe, home: Workspace, *, by: str = "", note: str = "") -
         ApprovalError: there is none.
     """
     store, taken = Store(home.store), []
-    for given in handoff_approval.approvals_of_recipe(store, recipe.digest):
+    for given in approvals.approvals_of_recipe(store, recipe.digest):
         if not given.withdrawn:
             who = by or getpass.getuser()
-            taken.append(
-                handoff_approval.withdraw_approval(store, given, by=who, note=note, via=COMMAND)
-            )
+            taken.append(approvals.withdraw_approval(store, given, by=who, note=note, via=COMMAND))
             card = finished.get(store, given.card)
             if card is not None:
                 tags = {"withdrawn": taken[-1].withdrawn}
@@ -115,8 +113,8 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
         ApprovalError: nobody approved it for this, or its evidence is void.
     """
     store, purpose = Store(home.store), card.whole(recipe.purpose)
-    known = handoff_approval.standing_approval(store, card.identity, purpose, call=call)
-    if known is not None and known.via != handoff_approval.RECORD:
+    known = approvals.standing_approval(store, card.identity, purpose, call=call)
+    if known is not None and known.via != approvals.RECORD:
         return known
     try:
         version, alias = recorded_approvals.version(home, card, purpose, call=call)
@@ -131,12 +129,10 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
     ):
         return known
     if known is not None:
-        handoff_approval.withdraw_approval(
-            store, known, by="the record", via=handoff_approval.RECORD
-        )
+        approvals.withdraw_approval(store, known, by="the record", via=approvals.RECORD)
     barred = any(
         given.withdrawn_via == COMMAND and given.serves(purpose, call=call)
-        for given in handoff_approval.approvals_of(store, card.identity)
+        for given in approvals.approvals_of(store, card.identity)
     )
     if version is None or said is None or barred:
         raise ApprovalError(unapproved(card, purpose, store))
@@ -148,9 +144,7 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
         )
     now = dataclasses.replace(present(recipe, home), purpose=recorded_approvals.purpose(version))
     try:
-        approval = handoff_approval.approve(
-            card, now, store, by=by, note=note, via=handoff_approval.RECORD
-        )
+        approval = approvals.approve(card, now, store, by=by, note=note, via=approvals.RECORD)
     except ApprovalError as error:
         recorded_approvals.remark(home, card, {"refused": str(error)[:2000]})
         raise
@@ -163,14 +157,14 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
 def unapproved(card: FinishedStudy, purpose: Purpose, store: Store) -> str:
     """Why a recommendation may not go out for a purpose, and what lets it."""
     why = ""
-    for given in handoff_approval.approvals_of(store, card.identity):
+    for given in approvals.approvals_of(store, card.identity):
         if given.withdrawn:
             why = f" (the approval by {given.by} was {given.withdrawn})"
         elif not given.serves(purpose, call=False):
             why = f" ({given.by} approved it for {given.purpose.budget})"
         else:
             why = f" ({given.by} approved it for another place or receiver of the handoff, or none)"
-    if not why and (by := handoff_approval.unbound_approver(store, card)):
+    if not why and (by := approvals.unbound_approver(store, card)):
         why = f" ({by} did with an older version, which bound it to no recipe, data or budget)"
     return (
         f"the recommendation {card.fingerprint[:12]} of {card.name} is not approved for "

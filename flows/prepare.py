@@ -23,7 +23,7 @@ from cuvee.proxies.data.quickstart_text import KINDS, quickstart
 from cuvee.tasks.corpus import download
 from cuvee.tasks.extras import require
 from cuvee.tasks.study.prepared import Prepared
-from cuvee.tasks.study.study import DomainText
+from cuvee.tasks.study.study import DomainFigures
 
 
 def prepare(recipe: Recipe, home: Workspace) -> Prepared:
@@ -215,10 +215,10 @@ def _corpus(
     return corpus
 
 
-def corpus_parts(prepared: Prepared) -> dict[str, DomainText]:
+def corpus_parts(prepared: Prepared) -> dict[str, DomainFigures]:
     """What became of each domain's text, for the report."""
     return {
-        entry["name"]: DomainText(
+        entry["name"]: DomainFigures(
             documents=entry["train"]["documents"],
             bytes=entry["train"]["bytes"],
             tokens=entry["train"]["tokens"],

@@ -13,7 +13,7 @@ from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.recommendation import Candidate, Estimate, LawEvidence, Noise, Recommendation
 from cuvee.mixtures.runs import Failed, RunResult, Score, Stage
-from cuvee.tasks.study.study import DomainText, Study
+from cuvee.tasks.study.study import DomainFigures, Study
 from cuvee.tasks.validation.paired import ConfirmedRun, paired_confirmation
 
 NAMES = ("encyclopedia", "legal", "fiction", "news", "code", "manuals", "science", "dialogue")
@@ -193,7 +193,7 @@ def synthetic_study(*, names=NAMES, confirmed=True, failures=1, seeds=(101, 102,
         recommendation=recommendation,
         history=tuple(history),
         corpus={
-            d.name: DomainText(
+            d.name: DomainFigures(
                 d.documents, d.bytes, d.tokens, 17 * i, {"reading": 3 * i, "clauses": i % 3}
             )
             for i, d in enumerate(problem.domains)

@@ -1,7 +1,9 @@
 """The folders are the architecture, and the README shows them as they are."""
 
+import ast
 import re
 import subprocess
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -37,3 +39,28 @@ def test_no_drawers_and_no_shadows():
     drawers = {"utils.py", "common.py", "helpers.py", "misc.py", "base.py"}
     assert [str(p) for p in names if p.name in drawers] == []
     assert [str(p) for p in names if p.parts[0] == "tests" and p.name == "__init__.py"] == []
+
+
+ROOMS = ("flows", "tasks", "proxies", "evaluation", "mixtures")
+SOURCES = [name for name in tracked() if name.startswith(ROOMS) and name.endswith(".py")]
+
+
+def test_no_two_classes_have_one_name():
+    """Catches one word for two concepts: whoever searches for it finds the wrong file."""
+    places = defaultdict(list)
+    for name in SOURCES:
+        for node in ast.parse((ROOT / name).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(name)
+    assert {word: found for word, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_function_is_longer_than_a_page():
+    """Catches a story that nobody can read at once."""
+    functions = [
+        (name, node.name, node.end_lineno - node.lineno + 1)
+        for name in SOURCES
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert [function for function in functions if function[2] > 60] == []

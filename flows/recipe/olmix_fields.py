@@ -89,7 +89,7 @@ class ProposerPart(FitPart):
     make_worst_mix: bool = False
 
 
-class ConstraintsPart(FitPart):
+class OlmixConstraintsPart(FitPart):
     """Caps on repetition."""
 
     enabled: bool = False
@@ -118,7 +118,7 @@ class FitFile(FitPart):
     eval: EvalPart = EvalPart()
     regression: RegressionPart = RegressionPart()
     proposer: ProposerPart = ProposerPart()
-    constraints: ConstraintsPart = ConstraintsPart()
+    constraints: OlmixConstraintsPart = OlmixConstraintsPart()
     filtering: FilteringPart = FilteringPart()
     export: ExportPart = ExportPart()
     handoff: HandoffPart | None = None

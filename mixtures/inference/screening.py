@@ -7,16 +7,19 @@ asked for does not change, so that a study can be screened after the fact withou
 """
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.inference import dataset, diagnostics, evidence_grade
-from cuvee.mixtures.methods import Method
 from cuvee.mixtures.objectives import Objective, WeightedMean
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Noise, Recommendation
 from cuvee.mixtures.runs import History, RunSpec, finished_runs, score_table
+
+if TYPE_CHECKING:
+    from cuvee.mixtures.methods import Method
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Screened:
         drop: whether such targets are left out of the objective, which must then be a mean.
     """
 
-    method: Method
+    method: "Method"
     least_signal: float = evidence_grade.RATIO
     drop: bool = False
 

@@ -37,7 +37,7 @@ from cuvee.tasks.validation.paired import Confirmation, Judgement, PairedGain
 
 
 @dataclass(frozen=True)
-class DomainText:
+class DomainFigures:
     """What became of one domain's text on its way to training.
 
     Attributes:
@@ -93,7 +93,7 @@ class Study:
     problem: Problem
     recommendation: Recommendation
     history: History
-    corpus: Mapping[str, DomainText] = field(default_factory=dict)
+    corpus: Mapping[str, DomainFigures] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     confirmation: Confirmation | None = None
     untrained: Mapping[str, float] | None = None
