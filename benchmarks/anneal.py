@@ -58,8 +58,8 @@ def searched(setting: Bench, method: Anneal) -> tuple[dict[str, Any], History]:
         "recommended": len(answer.stages) > 1,
         "switch": ending.switch,
         "best static": dict(zip(names, map(float, _static(history).weights), strict=True)),
-        "main": dict(zip(names, map(float, ending.main), strict=True)),
-        "tail": dict(zip(names, map(float, ending.tail), strict=True)),
+        "main": dict(zip(names, map(float, ending.stable), strict=True)),
+        "tail": dict(zip(names, map(float, ending.decay), strict=True)),
     }
     return result, history
 
@@ -131,7 +131,7 @@ def compared(draws: int) -> dict[str, Any]:
     gains: dict[str, list[float]] = {"tails alone": [], "proposals": [], "possible": []}
     for seed in range(draws):
         world = Recency(world=Noisy(world=Learning(size=4, seed=seed), sd=0.002))
-        problem = worlds.problem(world)
+        problem = worlds.world_problem(world)
         for name, trials in (("tails alone", 0), ("proposals", Anneal.trials)):
             method = Anneal(runs=16, trials=trials, laws=("log_linear",), search="exact", refits=10)
             _, history = loop.search(method, problem, world, seed)

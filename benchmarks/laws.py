@@ -236,7 +236,7 @@ def regrets(sizes: tuple[int, ...] = (16, 32, 64), seeds: int = 8) -> None:
 def regret(name: str, rows: int, seed: int, sd: float = 0.01) -> float:
     """Regret of what a law picks after so many runs of a world; draws depend on the seed alone."""
     world = worlds.Noisy(world=worlds.Interacting(world=worlds.Additive(size=6, count=3)), sd=sd)
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     rng = np.random.default_rng([seed, 0])
     W = rng.dirichlet(np.ones(6), size=128)[:rows]
     noise = sd * rng.standard_normal((128, 3))[:rows]

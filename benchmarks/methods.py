@@ -57,7 +57,7 @@ def on_worlds(methods: Sequence[str], draws: int) -> Found:
                 worlds.Interacting(worlds.Additive(size=WORLD_DOMAINS, count=4, seed=draw)), sd=0.01
             ),
         ):
-            problem = worlds.problem(world)
+            problem = worlds.world_problem(world)
             answers = baselines(problem)
             budget = Budget(WORLD_RUNS, WORLD_DOMAINS)
             for name in dict.fromkeys((BASELINES[-1], *methods)):

@@ -131,7 +131,7 @@ def measured(kind: str, names: Sequence[str], rows: int, draws: int) -> dict[str
         regrets, runs, seconds, refused = [], [], [], ""
         for draw in range(draws):
             world = world_of(kind, draw)
-            problem = worlds.problem(world)
+            problem = worlds.world_problem(world)
             if name == "best run":
                 regrets.append(world.regret(problem, best_run(rows, problem, world, draw)))
                 continue
@@ -166,7 +166,7 @@ def baselines(kind: str, draws: int) -> dict[str, dict[str, Any]]:
     found: dict[str, list[float]] = {"natural": [], "uniform": []}
     for draw in range(draws):
         world = world_of(kind, draw)
-        problem = worlds.problem(world)
+        problem = worlds.world_problem(world)
         for name, regrets in found.items():
             regrets.append(world.regret(problem, getattr(problem.domains, name)))
     rows = {
@@ -179,7 +179,7 @@ def baselines(kind: str, draws: int) -> dict[str, dict[str, Any]]:
 
 def limited(world: Any, kind: str) -> Problem:
     """The world's problem under limits that its optimum breaks."""
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     names = problem.domains.names
     order = np.argsort(-world.optimum(problem), kind="stable")
     if kind == "group":

@@ -28,7 +28,7 @@ def posed(draw: int, moves: float = 1.0) -> tuple[Any, Problem]:
     """A noisy world and the problem of finding its best mixture at full scale."""
     truth = worlds.Scaled(size=DOMAINS, count=TARGETS, moves=moves, seed=draw)
     world = worlds.Noisy(world=truth, sd=SD)
-    problem = worlds.problem(world, full_tokens=FULL[1])
+    problem = worlds.world_problem(world, full_tokens=FULL[1])
     proxy = Proxy(RUNGS[0][0], RUNGS[0][1])
     return world, replace(problem, full_parameters=FULL[0], sizes=SIZES, proxy=proxy)
 
@@ -62,7 +62,7 @@ def regrets(
 def recovered(draw: int, noise: float) -> dict[str, float]:
     """Relative errors of the joint law's exponents from a wide ladder of a world."""
     world = worlds.Noisy(world=worlds.Scaled(size=4, count=2, moves=0.7, seed=draw), sd=noise)
-    problem = replace(worlds.problem(world), sizes=SIZES)
+    problem = replace(worlds.world_problem(world), sizes=SIZES)
     rng, history = np.random.default_rng(draw), []
     design = rng.dirichlet(np.full(4, 0.7), 30)
     rungs = []

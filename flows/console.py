@@ -156,7 +156,7 @@ def print_study(console: Console, folder: Path, record: str) -> None:
         folder: of the study's files.
         record: where the record is, or "" if none was kept.
     """
-    answer = recommendation.from_json(
+    answer = recommendation.revive_recommendation(
         json.loads((folder / "recommendation.json").read_text(encoding="utf-8"))
     )
     digest = json.loads((folder / "summary.json").read_text(encoding="utf-8"))

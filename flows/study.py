@@ -73,12 +73,12 @@ class RememberingMethod:
         key = _key(self.method, problem, history, rng)
         known = self.store.recall("recommendations", key)
         if known is not None:
-            return recommendation.from_json(known)
+            return recommendation.revive_recommendation(known)
         with self.workspace.display.step("Fits"):
             fit = self.workspace.step("fit", self.method.recommend)
             fresh: Recommendation = _within(self.budget, fit, problem, history, rng)
         self.store.remember("recommendations", key, fresh.to_json())
-        return recommendation.from_json(json.loads(json.dumps(fresh.to_json())))
+        return recommendation.revive_recommendation(json.loads(json.dumps(fresh.to_json())))
 
 
 @dataclasses.dataclass(frozen=True)

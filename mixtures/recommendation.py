@@ -216,7 +216,7 @@ class Recommendation:
         return dataclasses.asdict(self)
 
 
-def from_json(data: Mapping[str, Any]) -> Recommendation:
+def revive_recommendation(data: Mapping[str, Any]) -> Recommendation:
     """A recommendation from what `to_json` made of it, as read back from JSON.
 
     Raises:

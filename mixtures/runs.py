@@ -1,4 +1,4 @@
-"""What is trained and what came of it: RunSpec, RunResult, Failed, and the history of a search.
+"""Runs: what is trained and what came of it (RunSpec, RunResult, Failed), and their history.
 
 A spec holds everything that determines one proxy training. Its fingerprint is the sha256 of its
 canonical JSON, so that a run is found again whoever asks for it and whatever its study is called.

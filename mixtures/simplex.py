@@ -1,4 +1,4 @@
-"""Weight vectors: points of the probability simplex, and the few operations on them.
+"""Mixtures as weight vectors: points of the probability simplex, and the operations on them.
 
 Nothing here renormalises in silence: `check` refuses what is not a mixture, and the operations that
 move a vector say so in their names.

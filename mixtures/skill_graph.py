@@ -1,4 +1,4 @@
-"""Skills: which training skill helps which evaluated one, estimated from runs.
+"""Skill graph: which training skill helps which evaluated one, estimated from runs.
 
 Skill-It's code does not learn its graph. What follows is its paper's definition (Chen et al. 2023,
 arXiv 2307.14430, section 3 and appendix) and the rule that Aioli's authors coded for it

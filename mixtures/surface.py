@@ -1,4 +1,4 @@
-"""Surface: what a law predicts everywhere, in a form that a page can compute.
+"""Law surface: what a law predicts everywhere, in a form that a page can compute.
 
 A fitted law needs Python. What a reader moves on a page needs a few hundred numbers: the law's
 means and the logarithms of its standard deviations at `CENTERS` feasible mixtures, interpolated

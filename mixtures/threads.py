@@ -1,4 +1,4 @@
-"""One thread for the linear algebra of a fit, whatever the process that asks for it has set.
+"""Threads: one for the linear algebra of a fit, whatever the process that asks for it has set.
 
 The matrices of a fit are small: many threads that wait for each other make it up to ten times as
 slow beside other work. So each fit is computed with one, and after it the caller's are as before.

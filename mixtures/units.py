@@ -1,4 +1,4 @@
-"""Quantities as people write them: 20M tokens, 4B, 1.5T."""
+"""Units: quantities as people write them, such as 20M tokens, 4B, 1.5T."""
 
 from typing import Any
 

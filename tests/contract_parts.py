@@ -13,7 +13,7 @@ from cuvee.mixtures.loop import search
 from cuvee.mixtures.registry import build
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=2), sd=0.005)
-PROBLEM = worlds.problem(WORLD)
+PROBLEM = worlds.world_problem(WORLD)
 DOMAINS = PROBLEM.domains
 CONSTRAINTS = {
     "free": constrain(DOMAINS, full_tokens=1),

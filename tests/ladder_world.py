@@ -48,7 +48,7 @@ def ladder(**fields):
 
 def posed(moves=1.0, seed=0, sd=0.002):
     world = worlds.Noisy(world=worlds.Scaled(size=4, count=1, moves=moves, seed=seed), sd=sd)
-    problem = worlds.problem(world, full_tokens=4_000_000_000)
+    problem = worlds.world_problem(world, full_tokens=4_000_000_000)
     return world, replace(
         problem, full_parameters=100_000_000, sizes=SIZES, proxy=Proxy("0.3M", 6_000_000)
     )

@@ -39,7 +39,7 @@ DIGITS = {"table of ties": 1, "table of equals": -1}  # to which the scores of a
 def answer(name: str) -> dict[str, object]:
     """One study, from its first round to its verdict."""
     world = Noisy(world=Interacting(world=Additive(size=4, count=2)), sd=0.01)
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     method = registry.build("method", STUDIES[name] | QUICK)
     first = method.ask(problem, (), generator(1, 0))
     if name in DIGITS:

@@ -1,4 +1,4 @@
-"""Evidence: the runs of a swarm as arrays, and which law they speak for.
+"""Data set: the runs of a study as arrays, and which law they speak for.
 
 A law is chosen by cross-validation over mixtures: all runs of one mixture are held out together, so
 that no law is judged by a repeat of what it saw.

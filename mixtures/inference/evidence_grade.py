@@ -1,4 +1,4 @@
-"""Verdict: whether the evidence behind a recommendation is strong enough, in words.
+"""Evidence grade: whether the evidence behind a recommendation is strong enough, in words.
 
 The thresholds are a convention of this project (assumption, not studied); they are named here and
 nowhere else.

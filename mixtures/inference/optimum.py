@@ -1,4 +1,4 @@
-"""Decision: what a fitted law and its refits choose, and what they predict of it.
+"""Optimum: what a fitted law and its refits choose, and what they predict of it.
 
 Each law is searched alike, so that what refits find differs by the data alone. Gains are compared
 in pairs, refit by refit; intervals on targets are for one new run.

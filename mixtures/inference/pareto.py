@@ -1,4 +1,4 @@
-"""Tradeoff: the Pareto front that a report shows beside a recommendation.
+"""The Pareto front that a report shows beside a recommendation.
 
 Between the first two parts of the objective (targets or families); where it has one part only,
 between the objective and the distance from the natural mixture, KL(w || natural) in nats. The law
@@ -41,13 +41,13 @@ class Distant:
     natural: Array
 
     def predict(self, W: Array) -> Prediction:
-        found, distance = self.law.predict(W), divergence(W, self.natural)[:, None]
+        found, distance = self.law.predict(W), natural_distance(W, self.natural)[:, None]
         return Prediction(
             np.hstack([found.mean, distance]), np.hstack([found.sd, np.zeros_like(distance)])
         )
 
 
-def divergence(W: Array, natural: Array) -> Array:
+def natural_distance(W: Array, natural: Array) -> Array:
     """KL(w || natural) in nats of mixtures W (n, K), shape (n,); rows of one support at once."""
     found = np.empty(len(W))
     supports, kind = np.unique(W > 0, axis=0, return_inverse=True)
@@ -156,7 +156,7 @@ def _path(law: FittedLaw, problem: Problem, rng: np.random.Generator) -> Array:
     free = search.choose(law, problem, reference, rng)
     prior = tuple(map(float, natural))
     nearest = replace(limits, prior=prior).nearest_to_prior()
-    least, most = divergence(np.array([nearest, free]), natural)
+    least, most = natural_distance(np.array([nearest, free]), natural)
     rows = [free]
     for root in np.linspace(np.sqrt(most), np.sqrt(least), POINTS)[1:-1]:
         ball: Constraints = replace(limits, prior=prior, most_kl=float(root**2))

@@ -1,4 +1,4 @@
-"""Choice: from the runs of a swarm to a recommendation with its uncertainty.
+"""Recommend: from the runs of a swarm to a recommendation with its uncertainty.
 
 The law is chosen by cross-validation, fitted to all runs, and searched. It is then fitted again to
 bootstrap samples of the mixtures, and each refit is searched again: the spread of what they find

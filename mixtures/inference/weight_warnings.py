@@ -1,4 +1,4 @@
-"""Alarms: what users of moving weights report, looked for in every answer.
+"""Warnings about weights that moved during training: what users of such methods report.
 
 One-hot weights, collapsed entropy, rounds and seeds that do not agree, and weights that follow the
 tokenizer: a domain whose text takes more tokens per byte has lower losses per token, and a rule

@@ -1,4 +1,4 @@
-"""Standard deviations that mean what they say.
+"""Calibration: standard deviations that mean what they say.
 
 A law's formula for its own uncertainty is right in shape at best: misfit is not noise. So the
 standard deviations are multiplied by one factor per target, chosen on predictions of runs that the

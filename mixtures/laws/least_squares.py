@@ -1,4 +1,4 @@
-"""Many small nonlinear least-squares problems at once.
+"""Least squares: many small nonlinear problems at once, by Levenberg-Marquardt.
 
 A law is fitted to M targets from several starts and under several strengths of its prior; each of
 these is a problem of some ten parameters. Solved one by one they cost Python more than arithmetic,

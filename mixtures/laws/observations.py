@@ -1,4 +1,4 @@
-"""What every law is fitted to, checked once: shares, scores and the noise of the scores."""
+"""Observations: what every law is fitted to, checked once: shares, scores and their noise."""
 
 from dataclasses import dataclass
 

@@ -237,7 +237,7 @@ class Anneal(Swarm):
         refits: int = 0,
     ) -> "Proposal | None":
         """The best tail after the main mixture, or the best of both together."""
-        static = self._static(problem, history, tried.main)
+        static = self._static(problem, history, tried.stable)
         law, how, rng = self.tail_law, self.search, _chance(problem, static)
         ending: TwoPhase | None
         if both:

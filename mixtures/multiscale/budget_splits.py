@@ -1,4 +1,4 @@
-"""Splits: how a budget of FLOPs may be spread over the rungs of a ladder, and what that bought.
+"""Budget splits: how FLOPs may be spread over the steps of a ladder, and what that bought.
 
 `REGRET` is measured by `benchmarks/scale.py --parts splits`, which prints it anew; it is regret on
 worlds, and tells splits apart rather than what a study will reach.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cuvee.mixtures.errors import RecipeError
 
-LEAST = 6  # runs of a rung that is used at all: below that it tells neither shape nor order
+LEAST = 6  # runs of a step that is used at all: below that it tells neither shape nor order
 CONDITIONS = "bits per byte lost at full scale by a ladder of worlds, mean and standard error"
 MOVES = {"little": 0.3, "far": 1.0}  # how far the best mixture of a world moves with scale
 
@@ -20,7 +20,7 @@ class BudgetSplit:
 
     Attributes:
         name: as it is shown.
-        smallest: share of the FLOPs for the first rung; the others share the rest alike.
+        smallest: share of the FLOPs for the first step; the others share the rest alike.
     """
 
     name: str
@@ -46,15 +46,15 @@ REGRET = {
 
 
 def step_counts(split: BudgetSplit, budget: float, each: Sequence[float]) -> tuple[int, ...]:
-    """Runs per rung.
+    """Runs per step.
 
-    A rung that could not pay for `LEAST` runs gets none, and what it would have cost goes to the
-    first; no rung gets more runs than the one before.
+    A step that could not pay for `LEAST` runs gets none, and what it would have cost goes to the
+    first; no step gets more runs than the one before.
 
     Args:
         split: the shares.
         budget: FLOPs in all.
-        each: FLOPs of one run on each rung, the smallest first.
+        each: FLOPs of one run on each step, the smallest first.
     """
     rest = (1.0 - split.smallest) / max(1, len(each) - 1)
     shares = [split.smallest, *([rest] * (len(each) - 1))]

@@ -1,9 +1,9 @@
 """Extrapolation: from the runs of a ladder to a recommendation for full scale, with its test.
 
-Single-scale ranking drafts an answer at the largest rung that has enough mixtures. The scaling laws
+Single-scale ranking drafts an answer at the largest step that has enough mixtures. The scaling laws
 are fitted to all but the largest size and predict it (`mixtures.backtest`). A law that beat ranking
 is fitted to everything, searched at full scale, and fitted and searched again on resampled runs for
-the intervals; otherwise the draft stands, and its predicted scores are those of the rung that was
+the intervals; otherwise the draft stands, and its predicted scores are those of the step that was
 ranked. What each law forecasts at full scale is told in both cases.
 """
 
@@ -18,14 +18,13 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics, outliers
-from cuvee.mixtures.inference import recommend as choice
 from cuvee.mixtures.inference.dataset import natural_rows
 from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
 from cuvee.mixtures.inference.optimum import answer_of, search_refits
+from cuvee.mixtures.inference.recommend import draft_answer
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.multiscale import backtest
-from cuvee.mixtures.multiscale import steps as rungs
 from cuvee.mixtures.multiscale.backtest import BackTest
 from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.objectives import Scalarized
@@ -74,7 +73,7 @@ def extrapolate(
         problem: what is to be chosen.
         history: outcomes of its runs.
         rng: the only source of chance.
-        steps: its rungs, the smallest first.
+        steps: its steps, the smallest first.
 
     Raises:
         EvidenceError: too few runs, or none that belongs to the problem.
@@ -82,15 +81,13 @@ def extrapolate(
     """
     draft_rng, test_rng, law_rng, forecast_rng = rng.spawn(4)
     ranked = _ranked(ladder, problem, history, steps)
-    here, foreign = rungs.at_step(problem, ranked), _foreign(problem, history, steps)
+    here, foreign = at_step(problem, ranked), _foreign(problem, history, steps)
     kept = tuple(
-        run
-        for run in history
-        if isinstance(run, Failed) or rungs.in_step(problem, run.spec, ranked)
+        run for run in history if isinstance(run, Failed) or in_step(problem, run.spec, ranked)
     )
-    base = choice.draft_answer(ladder, here, kept, draft_rng)
+    base = draft_answer(ladder, here, kept, draft_rng)
     base = replace(base, noise=base.noise or _noise(problem, history, steps[0]))
-    own = tuple(run for step in steps for run in rungs.step_runs(problem, history, step))
+    own = tuple(run for step in steps for run in step_runs(problem, history, step))
     W = score_table(own, problem.targets)[0]
     if len(steps) == 1:
         return grade_evidence(base, problem, W, foreign)
@@ -121,30 +118,30 @@ def extrapolate(
 def _ranked(
     ladder: Any, problem: Problem, history: History, steps: tuple[LadderStep, ...]
 ) -> LadderStep:
-    """The largest rung with enough mixtures to be ranked by some law; the first if none has."""
+    """The largest step with enough mixtures to be ranked by some law; the first if none has."""
     k = len(problem.domains)
     laws = cast(tuple[Law, ...], ladder.laws)
     rows = min(law.rows(k) for law in laws)
     needed = max(MIXTURES * k, rows + math.ceil(rows / (ladder.folds - 1)))  # a fold is held out
-    for rung in sorted(steps, key=lambda r: _order(problem, r), reverse=True):
-        found = rungs.step_runs(problem, history, rung)
+    for step in sorted(steps, key=lambda r: _order(problem, r), reverse=True):
+        found = step_runs(problem, history, step)
         if found and simplex.count_mixtures([r.spec.weights for r in found]) >= needed:
-            return rung
+            return step
     return steps[0]
 
 
-def _order(problem: Problem, rung: LadderStep) -> tuple[int, int]:
-    return (problem.parameters(rung.size) if problem.sizes else 0, rung.tokens)
+def _order(problem: Problem, step: LadderStep) -> tuple[int, int]:
+    return (problem.parameters(step.size) if problem.sizes else 0, step.tokens)
 
 
 def _foreign(problem: Problem, history: History, steps: tuple[LadderStep, ...]) -> int:
     runs = finished_runs(history)
-    return sum(not any(rungs.in_step(problem, r.spec, step) for step in steps) for r in runs)
+    return sum(not any(in_step(problem, r.spec, step) for step in steps) for r in runs)
 
 
 def _noise(problem: Problem, history: History, first: LadderStep) -> tuple[Noise, ...]:
-    """The noise floor at the first rung, where the anchors are repeated."""
-    runs = rungs.step_runs(problem, history, first)
+    """The noise floor at the first step, where the anchors are repeated."""
+    runs = step_runs(problem, history, first)
     if not runs:
         return ()
     W, Y, _ = score_table(runs, problem.targets)

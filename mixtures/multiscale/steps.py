@@ -1,4 +1,4 @@
-"""Rungs: the runs of one size and number of tokens in a study of several."""
+"""Ladder steps: the runs of one size and number of tokens in a study of several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,55 +29,55 @@ class LadderStep:
     repeats: int = 0
 
 
-def at_step(problem: Problem, rung: LadderStep) -> Problem:
-    """The problem with a rung's size and tokens as its proxy."""
-    return replace(problem, proxy=replace(problem.proxy, size=rung.size, tokens=rung.tokens))
+def at_step(problem: Problem, step: LadderStep) -> Problem:
+    """The problem with a step's size and tokens as its proxy."""
+    return replace(problem, proxy=replace(problem.proxy, size=step.size, tokens=step.tokens))
 
 
-def in_step(problem: Problem, spec: RunSpec, rung: LadderStep) -> bool:
-    """Whether a run is one of a fixed mixture at a rung, on the problem's data."""
+def in_step(problem: Problem, spec: RunSpec, step: LadderStep) -> bool:
+    """Whether a run is one of a fixed mixture at a step, on the problem's data."""
     if len(spec.stages) != 1 or spec.controller or spec.domains != problem.domains.names:
         return False
-    return spec == problem.spec(spec.stages[0].weights, spec.seed, rung.size, rung.tokens)
+    return spec == problem.spec(spec.stages[0].weights, spec.seed, step.size, step.tokens)
 
 
-def step_runs(problem: Problem, history: History, rung: LadderStep) -> tuple[RunResult, ...]:
-    """The finished runs of a rung."""
-    return tuple(run for run in finished_runs(history) if in_step(problem, run.spec, rung))
+def step_runs(problem: Problem, history: History, step: LadderStep) -> tuple[RunResult, ...]:
+    """The finished runs of a step."""
+    return tuple(run for run in finished_runs(history) if in_step(problem, run.spec, step))
 
 
-def scaling_runs(problem: Problem, history: History, rungs: Sequence[LadderStep]) -> ScalingRuns:
-    """The runs of all rungs as a scaling law sees them.
+def scaling_runs(problem: Problem, history: History, steps: Sequence[LadderStep]) -> ScalingRuns:
+    """The runs of all steps as a scaling law sees them.
 
     The points of a run's curve are rows of its own group, where they hold every target. Before the
     decay of a schedule, or before what is averaged, they are `stable` (see `ScalingRuns`).
 
-    A score's noise is the deviation over seeds of the rung itself, or of the first rung where the
-    rung has no repeats, in proportion to the score.
+    A score's noise is the deviation over seeds of the step itself, or of the first step where the
+    step has no repeats, in proportion to the score.
 
     Raises:
         EvidenceError: a run lacks a target, or nothing has finished.
         RecipeError: the problem does not know a size's parameters.
     """
-    own = [(rung, run) for rung in rungs for run in step_runs(problem, history, rung)]
+    own = [(step, run) for step in steps for run in step_runs(problem, history, step)]
     W, Y, _ = score_table(tuple(run for _, run in own), problem.targets)
-    sizes = np.array([problem.parameters(rung.size) for rung, _ in own], dtype=np.float64)
+    sizes = np.array([problem.parameters(step.size) for step, _ in own], dtype=np.float64)
     noise, first = np.zeros_like(Y), np.zeros(Y.shape[1])
-    for rung in rungs:
-        rows = np.array([r is rung for r, _ in own])
+    for step in steps:
+        rows = np.array([r is step for r, _ in own])
         if not rows.any():
             continue
         sd, degrees = diagnostics.pooled_deviation(Y[rows], simplex.group_rows(W[rows]))
         relative = sd / Y[rows].mean(axis=0) if degrees else first
-        first = relative if rung is rungs[0] else first
+        first = relative if step is steps[0] else first
         noise[rows] = relative * Y[rows]
     whole = problem.proxy.repetition == 1.0
-    tokens = np.array([rung.tokens for rung, _ in own], dtype=np.float64)
+    tokens = np.array([step.tokens for step, _ in own], dtype=np.float64)
     along = [
         (i, float(seen), [scores[name] for name in problem.targets])
-        for i, (rung, run) in enumerate(own)
+        for i, (step, run) in enumerate(own)
         for seen, scores in run.points
-        if seen < rung.tokens and all(name in scores for name in problem.targets)
+        if seen < step.tokens and all(name in scores for name in problem.targets)
     ]
     rows = np.array([*range(len(own)), *(i for i, _, _ in along)])
     on_the_way = np.arange(len(rows)) >= len(own)
@@ -94,5 +94,5 @@ def scaling_runs(problem: Problem, history: History, rungs: Sequence[LadderStep]
         available=np.array([d.tokens for d in problem.domains], dtype=np.float64)
         if whole and all(d.tokens > 0 for d in problem.domains)
         else None,
-        names=tuple(f"{run.spec.fingerprint[:12]} ({rung.size})" for rung, run in own),
+        names=tuple(f"{run.spec.fingerprint[:12]} ({step.size})" for step, run in own),
     )

@@ -238,7 +238,7 @@ class Slice:
         return self.whole.predict(np.asarray(W), self.parameters, self.tokens)
 
 
-def require_runs(name: str, law: Scaling, runs: ScalingRuns) -> None:
+def check_scaling_runs(name: str, law: Scaling, runs: ScalingRuns) -> None:
     """Refuse evidence that a law cannot be fitted to.
 
     Raises:

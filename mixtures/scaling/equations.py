@@ -26,7 +26,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import Prediction, least_squares
 from cuvee.mixtures.laws.least_squares import Curve, FitProblem, Solution
-from cuvee.mixtures.scaling import Scaling, ScalingRuns, Slice, require_runs
+from cuvee.mixtures.scaling import Scaling, ScalingRuns, Slice, check_scaling_runs
 
 HUBER = 2.0  # robust deviations beyond which a row's residual loses weight
 ROUNDS = 3  # of weights and prior strength
@@ -133,7 +133,7 @@ class EquationScaling(Scaling):
         return replace(self, draws=0)
 
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
-        require_runs(self.name, self, runs)
+        check_scaling_runs(self.name, self, runs)
         plain = form = self.equation(runs.W.shape[1])
         middle = (geometric_mean(runs.parameters), geometric_mean(runs.tokens))
         X, scale = scale_rows(runs.W, runs.parameters, runs.tokens, middle), runs.Y.mean(axis=0)

@@ -25,7 +25,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, least_squares
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.scaling import Scaling, ScalingRuns, require_runs
+from cuvee.mixtures.scaling import Scaling, ScalingRuns, check_scaling_runs
 
 POINTS = 3  # of a series, to which an asymptote, an amplitude and a tied exponent are fitted
 OFF_PATH = 2.0  # most by which wanted tokens may differ from the ladder's path without a step law
@@ -61,7 +61,7 @@ class Nested(Scaling):
         return POINTS * cast(Law, self.law).rows(domains)
 
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> "FittedNested":
-        require_runs("nested", self, runs)
+        check_scaling_runs("nested", self, runs)
         runs = runs if runs.stable is None else runs.ends  # a step law knows no gap
         parts = _series(runs)
         needed = cast(Law, self.law).rows(runs.W.shape[1])

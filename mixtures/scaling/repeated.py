@@ -21,7 +21,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, Slice, require_runs
+from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, Slice, check_scaling_runs
 
 PUBLISHED = 15.39
 TRIED = (1.0, 2.0, 4.0, 8.0, PUBLISHED, 30.0)
@@ -60,7 +60,7 @@ class Repeated(Scaling):
         return replace(self, law=law)
 
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> "FittedRepeated":
-        require_runs("repeated", self, runs)
+        check_scaling_runs("repeated", self, runs)
         if runs.available is None:
             raise EvidenceError(
                 "scaling law 'repeated' needs the tokens that exist of each domain; they are not "

@@ -16,7 +16,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, default
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.scaling import Scaling, ScalingRuns, require_runs
+from cuvee.mixtures.scaling import Scaling, ScalingRuns, check_scaling_runs
 
 MIXTURES = 2  # distinct mixtures per domain from which a size is ranked
 
@@ -45,7 +45,7 @@ class SingleScale(Scaling):
         return max(cast(Law, self.law).rows(domains), MIXTURES * domains)
 
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> "FittedSingleScale":
-        require_runs("single_scale", self, runs)
+        check_scaling_runs("single_scale", self, runs)
         own = ranked_size(runs.ends, self.rows(runs.W.shape[1]))
         fitted = cast(Law, self.law).fit(own.W, own.Y, own.noise, rng)
         return FittedSingleScale(fitted, own.sizes[0], float(own.tokens[0]))

@@ -1,4 +1,4 @@
-"""The convex program behind the exact search, with its gradients."""
+"""Convex program: what the exact search solves, with its gradients."""
 
 from dataclasses import dataclass
 from typing import Any

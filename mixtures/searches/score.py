@@ -1,4 +1,4 @@
-"""What a fitted law says of mixtures, as one number each: shared by the searches."""
+"""Scores of mixtures by a fitted law, as one number each: shared by the searches."""
 
 import dataclasses
 import typing

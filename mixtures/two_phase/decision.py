@@ -1,4 +1,4 @@
-"""Scheduled: from a schedule that was tried to a recommendation of it, or against it."""
+"""Decision: from a two-phase schedule that was tried to a recommendation of it, or against it."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ STATIC, SCHEDULE = "best static", "best schedule"
 def conclude_schedule(
     problem: Problem,
     base: Recommendation,
-    ending: TwoPhase,
+    found: TwoPhase,
     *,
     measured: Estimate,
     targets: Array,
@@ -25,21 +25,21 @@ def conclude_schedule(
 
     Args:
         problem: what was asked.
-        base: the recommendation of the main mixture.
-        ending: the schedule.
+        base: the recommendation of the stable mixture.
+        found: the schedule.
         measured: paired gain of the schedule over the best fixed mixture.
         targets: the same per target (M,).
     """
     told = f"{measured.mean:+.4f} [{measured.low:+.4f}, {measured.high:+.4f}] bits per byte"
-    ours = _moved(base.candidates[0], ending.stages, measured, targets)
+    ours = _moved(base.candidates[0], found.stages, measured, targets)
     if measured.low <= 0:
-        before = f"after {_shares(base, ending.main)} " if len(ending.refit_mains) else ""
+        before = f"after {_shares(base, found.stable)} " if len(found.refit_stables) else ""
         return dataclasses.replace(
             base,
             candidates=(*base.candidates, dataclasses.replace(ours, name=SCHEDULE)),
             warnings=(
                 "a schedule does not beat the best static mixture here: ending with "
-                f"{_shares(base, ending.tail)} from {ending.switch:.0%} of the run on {before}"
+                f"{_shares(base, found.decay)} from {found.switch:.0%} of the run on {before}"
                 f"gained {told} on paired fresh seeds",
                 *base.warnings,
             ),
@@ -48,8 +48,8 @@ def conclude_schedule(
     gains = ((STATIC, measured), *((name, _sum(gain, measured)) for name, gain in base.gains))
     return dataclasses.replace(
         base,
-        stages=ending.stages,
-        intervals=_intervals(base, ending, weights),
+        stages=found.stages,
+        intervals=_intervals(base, found, weights),
         candidates=(
             ours,
             *base.candidates[1:],
@@ -72,7 +72,7 @@ def conclude_schedule(
 def _moved(
     base: Candidate, schedule: tuple[Stage, ...], measured: Estimate, targets: Array
 ) -> Candidate:
-    """What a schedule is expected to score: its main mixture's scores less its measured gains."""
+    """What a schedule is expected to score: its stable mixture's scores less its measured gains."""
     average = sum(np.asarray(stage.weights) * stage.share for stage in schedule)
     zero = Estimate(0.0, 0.0, 0.0)
     return Candidate(
@@ -104,22 +104,22 @@ def _difference(one: Estimate, other: Estimate) -> Estimate:
 
 
 def _intervals(
-    base: Recommendation, ending: TwoPhase, weights: Array
+    base: Recommendation, found: TwoPhase, weights: Array
 ) -> tuple[tuple[float, float], ...]:
     """Of the run's average shares, by the refits of the schedule.
 
-    Where only the tail was chosen anew: the main mixture's interval and the tail's, by their parts.
+    Where only the decay was chosen anew: the stable mixture's interval and the decay's, by parts.
     """
     edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    if len(ending.refit_mains):
-        parts = ending.switch * ending.refit_mains + (1 - ending.switch) * ending.refit_tails
+    if len(found.refit_stables):
+        parts = found.switch * found.refit_stables + (1 - found.switch) * found.refit_decays
         low, high = np.quantile(parts, edges, axis=0)
     else:
         low, high = (
-            ending.switch * mine + (1 - ending.switch) * theirs
+            found.switch * mine + (1 - found.switch) * theirs
             for mine, theirs in zip(
                 np.asarray(base.intervals).T,
-                np.quantile(ending.refit_tails, edges, axis=0),
+                np.quantile(found.refit_decays, edges, axis=0),
                 strict=True,
             )
         )

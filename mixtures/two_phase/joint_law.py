@@ -1,18 +1,18 @@
-"""Jointly: the main mixture and the tail of a run chosen together, by one law over both.
+"""Joint law: the mixtures of the stable and the decay phase chosen together, by one law over both.
 
 What a domain brings early and what it brings late are told apart by two rounds: fixed mixtures tell
-the sum of both, tails on one trunk the late part. With L the longest tail tried, a run whose
-tail t begins at s is a point of a simplex of 2K corners,
+the sum of both, decays that branched off one run the late part. With L the longest decay tried, a
+run whose decay t begins at s is a point of a simplex of 2K corners,
 
     u = ((1 - L) m, L z),   z = (1 - l) m + l t,   l = (1 - s) / L
 
 its mixture before the last L of the run, and the mixture in it; a fixed mixture w is ((1 - L) w,
-L w). One law over u is fitted to both rounds. Where it has the form `c + exp(A . u)` the best main
-mixture and tail from a given switch point on are one convex problem over d = (s m, (1 - s) t),
-because u is linear in d and the constraints on the run's average are too.
+L w). One law over u is fitted to both rounds. Where it has the form `c + exp(A . u)` the best
+stable mixture and decay from a given switch point on are one convex problem over
+d = (s m, (1 - s) t), because u is linear in d and the constraints on the run's average are too.
 
-It extrapolates to trunks that were never trained, so its answer is only a proposal: `anneal` runs
-it beside the best tail on the trunk that was.
+It extrapolates to stable phases that were never trained, so its answer is only a proposal: `anneal`
+runs it beside the best decay of the one that was.
 """
 
 import dataclasses
@@ -78,20 +78,20 @@ def joint_point(run: RunResult, longest: float) -> Array:
     return np.concatenate([(1.0 - longest) * first, longest * late])
 
 
-def double_problem(problem: Problem, main: Array, switch: float) -> Problem:
+def double_problem(problem: Problem, stable: Array, switch: float) -> Problem:
     """The problem of d: every domain before the switch point and after it.
 
     Limits hold for the run's average. A KL ball holds for both parts, which suffices, since it is
-    convex; sparsity is kept by no other domains than the chosen main mixture's.
+    convex; sparsity is kept by no other domains than the chosen stable mixture's.
 
     Args:
         problem: of a mixture.
-        main: the main mixture (K,) of the fixed round.
+        stable: the stable mixture (K,) of the fixed round.
         switch: s.
     """
     constraints, parts = problem.constraints, (switch, 1.0 - switch)
     names = (*constraints.domains, *(f"{name} at the end" for name in constraints.domains))
-    half = np.repeat([1.0, 0.0], len(main))
+    half = np.repeat([1.0, 0.0], len(stable))
     limits = [
         dataclasses.replace(limit, coefficients=limit.coefficients * 2)
         for limit in constraints.limits
@@ -99,12 +99,12 @@ def double_problem(problem: Problem, main: Array, switch: float) -> Problem:
     limits.append(Limit("before the end", tuple(map(float, half)), switch))
     limits.append(Limit("at the end", tuple(map(float, 1.0 - half)), 1.0 - switch))
     if constraints.most_domains is not None:
-        for k in np.flatnonzero(main <= simplex.ZERO):
-            row = np.tile(np.eye(len(main))[k], 2)
+        for k in np.flatnonzero(stable <= simplex.ZERO):
+            row = np.tile(np.eye(len(stable))[k], 2)
             limits.append(Limit(f"no {names[k]}", tuple(map(float, row)), 0.0))
     domains = DomainSet(
         tuple(
-            dataclasses.replace(domain, name=names[i * len(main) + k],
+            dataclasses.replace(domain, name=names[i * len(stable) + k],
                                 tokens=max(1, round(domain.tokens * part * COUNT)))
             for i, part in enumerate(parts)
             for k, domain in enumerate(problem.domains)
@@ -125,10 +125,10 @@ def best_joint(
     count: int,
     rng: np.random.Generator,
 ) -> TwoPhase | None:
-    """The best main mixture, tail and switch point; None where the law or the runs do not allow it.
+    """The best stable mixture, decay and switch point; None where law or runs do not allow it.
 
     Args:
-        tried: the candidates on the trunk.
+        tried: the candidates.
         fixed: runs of fixed mixtures.
         law: over points u of 2K shares.
         search: its price for leaving the natural shares is kept; the search itself is exact.
@@ -151,13 +151,13 @@ def best_joint(
     found = {switch: chosen(fitted, switch) for switch in tried.switches}
     switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
     d, gain = found[switch]
-    main, tail = _split(d)
+    stable, decay = _split(d)
     models = bootstrap_fits(law.coarse(), sample, count, boot_rng)
     others = np.array([_split(chosen(model, switch)[0]) for model in models])
-    others = others.reshape(-1, 2, len(main))
-    tails_law = tried.sample.fit(law, np.arange(len(tried.runs)), np.random.default_rng(seed))
-    noise = tried.noise(tails_law)  # this law's own deviation holds what it cannot fit as well
-    return TwoPhase(switch, tail, gain, others[:, 1], main, others[:, 0], noise)
+    others = others.reshape(-1, 2, len(stable))
+    decays_law = tried.sample.fit(law, np.arange(len(tried.runs)), np.random.default_rng(seed))
+    noise = tried.noise(decays_law)  # this law's own deviation holds what it cannot fit as well
+    return TwoPhase(switch, decay, gain, others[:, 1], stable, others[:, 0], noise)
 
 
 def _sample(tried: Candidates, fixed: tuple[RunResult, ...]) -> RunTable:
@@ -172,7 +172,7 @@ def _sample(tried: Candidates, fixed: tuple[RunResult, ...]) -> RunTable:
 def _chosen(
     tried: Candidates, law: FittedLaw, switch: float, how: Search, rng: np.random.Generator
 ) -> tuple[Array, float]:
-    """The best d (2K,) with a switch point, and its gain over the fixed main mixture."""
+    """The best d (2K,) with a switch point, and its gain over the fixed stable mixture."""
     own = JointSlice(law, tried.longest, switch)
     task = double_problem(tried.problem, tried.main, switch)
     scalar = score.scalarize(task, tried.reference)
@@ -183,6 +183,6 @@ def _chosen(
 
 
 def _split(d: Array) -> tuple[Array, Array]:
-    """Main mixture and tail (K,) of d (2K,)."""
-    main, tail = np.split(d, 2)
-    return simplex.without_rounding(main), simplex.without_rounding(tail)
+    """Stable mixture and decay (K,) of d (2K,)."""
+    stable, decay = np.split(d, 2)
+    return simplex.without_rounding(stable), simplex.without_rounding(decay)

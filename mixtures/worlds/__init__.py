@@ -3,8 +3,8 @@
 A world answers specs as a trainer does, so that the loop that is tested is the loop that runs:
 
     world = Noisy(world=Additive())
-    recommendation, history = search(method, problem(world), world, seed=0)
-    world.regret(problem(world), recommendation.weights)
+    recommendation, history = search(method, world_problem(world), world, seed=0)
+    world.regret(world_problem(world), recommendation.weights)
 
 `Additive` is the truth of the log-linear law, `Learning` one of skills that teach each other;
 `Scaled` is the truth of the joint scaling law, with a best mixture that moves with scale;
@@ -18,7 +18,7 @@ from cuvee.mixtures.worlds.additive import Additive
 from cuvee.mixtures.worlds.learning import Learning
 from cuvee.mixtures.worlds.recency import Recency
 from cuvee.mixtures.worlds.scaled import Scaled
-from cuvee.mixtures.worlds.truth import World, domains, problem, targets
+from cuvee.mixtures.worlds.truth import World, world_domains, world_problem, world_targets
 from cuvee.mixtures.worlds.wrappers import Interacting, Noisy, Repeating
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "Repeating",
     "Scaled",
     "World",
-    "domains",
-    "problem",
-    "targets",
+    "world_domains",
+    "world_problem",
+    "world_targets",
 ]

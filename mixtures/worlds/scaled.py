@@ -49,7 +49,7 @@ class Truth:
 
 
 @functools.lru_cache(maxsize=64)
-def parameters(size: int, count: int, moves: float, seed: int) -> Truth:
+def scaled_truth(size: int, count: int, moves: float, seed: int) -> Truth:
     """The truth of a world: each target is taught by a few domains."""
     rng = np.random.default_rng([seed, size, count, 9])
     use = rng.uniform(0.2, 1.0, (count, size))
@@ -100,7 +100,7 @@ class Scaled(Answers):
     @property
     def known(self) -> Truth:
         """The parameters of the truth."""
-        return parameters(self.size, self.count, self.moves, self.seed)
+        return scaled_truth(self.size, self.count, self.moves, self.seed)
 
     def at_scale(self, parameters: int, tokens: int, size: str = "") -> "Scaled":
         """The world at one scale; see `truth.at_scale`.

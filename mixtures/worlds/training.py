@@ -35,22 +35,22 @@ NOISE = 0.02  # standard deviation of a step's training loss, nats
 Trajectory = tuple[tuple[int, tuple[float, ...]], ...]
 
 
-def losses(world: Any, corpus: DomainSet, exposure: Array, tokens: float) -> Array:
+def training_losses(world: Any, corpus: DomainSet, exposure: Array, tokens: float) -> Array:
     """Training loss of each domain (K,) at an exposure (K,), nats per token."""
     if world.count == world.size:
-        return measured(world, corpus, exposure, tokens)
+        return target_losses(world, corpus, exposure, tokens)
     rng = np.random.default_rng([world.size, 77])
     floor, power = rng.uniform(1.0, 3.0, world.size), rng.uniform(0.1, 0.6, world.size)
     return np.asarray(floor + 3.0 * (1.0 + STEPS * exposure) ** -power)
 
 
-def measured(world: Any, corpus: DomainSet, exposure: Array, tokens: float) -> Array:
+def target_losses(world: Any, corpus: DomainSet, exposure: Array, tokens: float) -> Array:
     """The truth of every target (M,) at an exposure (K,)."""
     passes = corpus.epochs(exposure, tokens)
     return np.asarray(world.truth(exposure[None], passes[None])[0], dtype=np.float64)
 
 
-def simulate(world: Any, corpus: DomainSet, spec: RunSpec) -> Trajectory:
+def simulate_run(world: Any, corpus: DomainSet, spec: RunSpec) -> Trajectory:
     """(tokens, weights) of a run under its controller.
 
     Raises:
@@ -90,7 +90,7 @@ class _Run:
         shares = weights if self.controller.moves == "sampling" else self._start
         drawn = simplex.whole_counts(shares, BATCH * ahead)
         noise = NOISE * self.chance.standard_normal(len(weights))
-        seen = losses(self.world, self.corpus, self.exposure, self.spec.tokens) + noise
+        seen = training_losses(self.world, self.corpus, self.exposure, self.spec.tokens) + noise
         products = self._products() if self.controller.gradients else ()
         likelihoods = self._likelihoods() if self.controller.mixes else ()
         over = np.maximum(seen - self._reference(), 0.0) if self.controller.compares else None
@@ -119,7 +119,7 @@ class _Run:
         return np.asarray(self.spec.stages[0].weights, dtype=np.float64)
 
     def _measured(self, exposure: Array) -> Array:
-        return measured(self.world, self.corpus, exposure, self.spec.tokens)
+        return target_losses(self.world, self.corpus, exposure, self.spec.tokens)
 
     def _products(self) -> tuple[tuple[float, ...], ...]:
         """Fall of each target by a step on each domain (K, M)."""
@@ -130,14 +130,14 @@ class _Run:
     def _reference(self) -> Array:
         """Losses of the reference run's model, whose weights the controller names."""
         weights = np.asarray(getattr(self.controller, "reference", ()) or self._start)
-        return losses(self.world, self.corpus, weights, self.spec.tokens)
+        return training_losses(self.world, self.corpus, weights, self.spec.tokens)
 
 
 def _where(values: Array, drawn: NDArray[np.int64]) -> tuple[float | None, ...]:
     return tuple(float(v) if n else None for v, n in zip(values, drawn, strict=True))
 
 
-def mean(points: Trajectory, tokens: int) -> Array:
+def mean_weights(points: Trajectory, tokens: int) -> Array:
     """Weights (K,) of a trajectory averaged over a run's tokens."""
     begins = [start for start, _ in points]
     lengths = np.diff([*begins, tokens])

@@ -1,4 +1,4 @@
-"""What every world has: domains, targets, a problem, results for specs, and its optimum."""
+"""World: domains, targets, a problem, results for specs, and the optimum that every world has."""
 
 import functools
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class World(Protocol):
         ...
 
 
-def domains(world: World) -> DomainSet:
+def world_domains(world: World) -> DomainSet:
     """The world's domains, a0, a1, ...: each larger than the one before, so that natural shares
     are uneven."""
     return DomainSet(
@@ -61,12 +61,12 @@ def domains(world: World) -> DomainSet:
     )
 
 
-def targets(world: World) -> tuple[str, ...]:
+def world_targets(world: World) -> tuple[str, ...]:
     """The world's targets, target/0, target/1, ..."""
     return tuple(f"target/{m}" for m in range(world.count))
 
 
-def problem(
+def world_problem(
     world: World,
     *,
     objective: Objective | None = None,
@@ -74,8 +74,8 @@ def problem(
     full_tokens: int = RUN_TOKENS,
 ) -> Problem:
     """The problem that a world poses; by default the plain mean of its targets, unconstrained."""
-    corpus = domains(world)
-    names = targets(world)
+    corpus = world_domains(world)
+    names = world_targets(world)
     return Problem(
         domains=corpus,
         targets=names,
@@ -105,9 +105,9 @@ def at_scale(world: Any, parameters: int, tokens: int, size: str = "") -> Any:
 
 def _run(world: World, spec: RunSpec) -> RunResult:
     world = at_scale(world, 0, spec.tokens, spec.size)
-    corpus = domains(world)
-    moved = training.simulate(world, corpus, spec) if spec.controller else ()
-    weights = training.mean(moved, spec.tokens) if moved else spec.weights
+    corpus = world_domains(world)
+    moved = training.simulate_run(world, corpus, spec) if spec.controller else ()
+    weights = training.mean_weights(moved, spec.tokens) if moved else spec.weights
     W = weights[None]
     epochs = corpus.epochs(W, spec.tokens) / spec.repetition
     taught = W
@@ -120,7 +120,7 @@ def _run(world: World, spec: RunSpec) -> RunResult:
         spec=spec,
         scores={
             name: Score(float(value), float(s), 100)
-            for name, value, s in zip(targets(world), values, sd, strict=True)
+            for name, value, s in zip(world_targets(world), values, sd, strict=True)
         },
         trajectory=moved,
         tokens=tuple(map(int, simplex.whole_counts(weights, spec.tokens))),

@@ -155,7 +155,7 @@ def from_json(values: Mapping[str, Any]) -> FinishedStudy:
     try:
         parts = {
             "domains": DomainSet(tuple(revive(Domain, domain) for domain in values["domains"])),
-            "answer": recommendation.from_json(values["answer"]),
+            "answer": recommendation.revive_recommendation(values["answer"]),
             "purpose": revive(Purpose, values.get("purpose") or {}),
             "snapshot": (seen := values.get("snapshot")) and revive(Snapshot, seen),
         }

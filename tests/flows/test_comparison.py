@@ -12,7 +12,7 @@ from cuvee.mixtures.registry import build
 from cuvee.mixtures.runs import Stage
 
 WORLD = worlds.Noisy(worlds.Learning(size=6, seed=1), sd=0.01)
-PROBLEM = worlds.problem(WORLD)
+PROBLEM = worlds.world_problem(WORLD)
 
 
 LEAST = {"static": 0.6, "bayes": 0.6, "mixmin": 0.8}  # equal mixtures; all is known; whole seeds

@@ -40,7 +40,7 @@ def test_what_comes_last_counts_more_where_it_is_forgotten() -> None:
     last = (Stage((0.0, 1.0), 0.8), Stage((1.0, 0.0), 0.2))
     assert world.exposure(last) == pytest.approx([0.36, 0.8])
     assert world.exposure(last[::-1]) == pytest.approx([0.04, 0.8])
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     static, inside = (w([problem.spec((0.3, 0.7), 1)])[0] for w in (world, world.world))
     assert static.scores == inside.scores
     moved = world([problem.staged(last, 1)])[0]
@@ -50,7 +50,7 @@ def test_what_comes_last_counts_more_where_it_is_forgotten() -> None:
 def test_the_best_schedule_beats_every_static_mixture_in_this_world() -> None:
     """Otherwise nothing could be learned from it."""
     world = Recency(world=Learning(size=4))
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     best = world.value(problem, world.best(problem, 0.8))
     assert best < world.value(problem, fixed(*world.optimum(problem))) - 0.005
     calm = dataclasses.replace(world, rate=0.0)
@@ -63,7 +63,7 @@ def test_a_tail_may_take_more_than_the_run_may() -> None:
 
     Catches constraints put on the tail itself, and an average that breaks them.
     """
-    domains = worlds.problem(Additive(size=3, count=1)).domains
+    domains = worlds.world_problem(Additive(size=3, count=1)).domains
     limits = constrain(domains, full_tokens=1, bounds={"a0": (0.0, 0.3)}, groups=[])
     main = np.array([0.2, 0.4, 0.4])
     within = tails.decay_limits(limits, main, 0.8)
@@ -95,9 +95,11 @@ def ordered(
 ) -> tuple[Problem, tails.Candidates, tuple[RunResult, ...], np.ndarray]:
     """A problem whose scores follow the law over early and late shares; both rounds, no noise, and
     the law's rates (6,)."""
-    domains = worlds.problem(Additive(size=3, count=1)).domains
+    domains = worlds.world_problem(Additive(size=3, count=1)).domains
     limits = constrain(domains, full_tokens=1, bounds={"a0": (0.0, cap)})
-    problem = dataclasses.replace(worlds.problem(Additive(size=3, count=1)), constraints=limits)
+    problem = dataclasses.replace(
+        worlds.world_problem(Additive(size=3, count=1)), constraints=limits
+    )
     rng = np.random.default_rng(seed)
     rates = rng.normal(size=6)
 
@@ -126,14 +128,14 @@ def test_main_mixture_and_tail_are_chosen_together(seed: int) -> None:
     law = build("law", "log_linear")
     rng = np.random.default_rng(0)
     found = joint_law.best_joint(tried, fixed, law, build("search", "auto"), 2, rng)
-    assert found is not None and len(found.refit_mains) == 2
+    assert found is not None and len(found.refit_stables) == 2
 
     def true(ending_stages: tuple[Stage, ...]) -> float:
         bare = RunResult(problem.staged(ending_stages, 0), {})
         return float(joint_law.joint_point(bare, 0.2) @ rates)
 
     own = true(found.stages)
-    average = found.switch * found.main + (1 - found.switch) * found.tail
+    average = found.switch * found.stable + (1 - found.switch) * found.decay
     assert problem.constraints.satisfied(average)
     grid = [np.array([a, b, 4 - a - b]) / 4 for a in range(5) for b in range(5 - a)]
     for switch in tried.switches:
@@ -148,7 +150,7 @@ def test_anneal_finds_a_schedule_where_order_matters() -> None:
     """Over 3 worlds: catches a tail that is the main mixture's, and stages in the wrong order."""
     for seed in range(3):
         world = Recency(world=Noisy(world=Learning(size=4, seed=seed), sd=0.002))
-        problem = worlds.problem(world)
+        problem = worlds.world_problem(world)
         found, history = search(quick(), problem, world, seed)
         assert len(found.stages) == 2, found.warnings
         main = fixed(*found.candidate("best static").weights)
@@ -170,7 +172,7 @@ def test_anneal_says_so_where_a_schedule_brings_nothing() -> None:
     Catches a schedule that is recommended because it was predicted, or found best of many.
     """
     world = Noisy(world=Learning(size=4), sd=0.05)
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     found, _ = search(quick(), problem, world, 1)
     assert len(found.stages) == 1
     assert "schedule" in found.warnings[0]
@@ -183,7 +185,7 @@ def test_anneal_says_so_where_a_schedule_brings_nothing() -> None:
 def test_no_tail_is_tried_again_that_is_the_main_mixture_itself() -> None:
     """Here one domain is best for all: catches pairs of runs that compare a mixture with itself."""
     world = Noisy(world=Additive(size=4, count=2), sd=0.02)
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     found, history = search(quick(), problem, world, 1)
     assert found.stages == fixed(*found.weights) and max(found.weights) > 0.99
     assert found.warnings[0] == anneal.NONE
@@ -193,7 +195,7 @@ def test_no_tail_is_tried_again_that_is_the_main_mixture_itself() -> None:
 def test_anneal_asks_for_the_rest_of_a_round_whatever_was_answered() -> None:
     """Catches a later round that depends on how much of it is answered."""
     world = Recency(world=Noisy(world=Learning(size=4), sd=0.002))
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     method = quick()
     first = tuple(world(method.ask(problem, (), generator(1, 0))))
     second = method.ask(problem, first, generator(1, len(first)))

@@ -105,7 +105,7 @@ def test_searches_serve_any_law_or_say_which_search_does(name):
 def test_worlds_answer_specs_and_know_their_optimum(name):
     """No random mixture may beat the optimum; catches an optimum of another objective or scale."""
     world = build("world", name)
-    problem = worlds.problem(world, full_tokens=20_000_000)
+    problem = worlds.world_problem(world, full_tokens=20_000_000)
     spec = problem.spec(problem.domains.uniform, 3)
     one, two = world([spec, spec])
     assert one.scores == two.scores and set(one.scores) == set(problem.targets)

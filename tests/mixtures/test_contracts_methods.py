@@ -70,7 +70,7 @@ def test_methods_beat_uniform_over_worlds(name):
     gains = []
     for seed in range(6):
         world = worlds.Noisy(world=worlds.Additive(size=4, count=2, seed=seed), sd=0.005)
-        problem = worlds.problem(world)
+        problem = worlds.world_problem(world)
         found, _ = search(small(name), problem, world, seed)
         uniform = world.regret(problem, problem.domains.uniform)
         gains.append(uniform - world.regret(problem, found.weights))

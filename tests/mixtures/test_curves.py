@@ -109,7 +109,7 @@ def test_points_go_through_the_store_and_old_records_have_none():
 
 def history(schedule="wsd", average=0.0):
     """A problem of two targets and three runs with points, of which one lacks a target."""
-    problem = dataclasses.replace(worlds.problem(Scaled(size=3, count=2)), sizes=SIZES)
+    problem = dataclasses.replace(worlds.world_problem(Scaled(size=3, count=2)), sizes=SIZES)
     proxy = dataclasses.replace(
         problem.proxy, size="0.3M", tokens=100, schedule=schedule, average=average
     )

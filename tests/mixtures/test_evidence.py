@@ -128,7 +128,7 @@ def test_near_repeats_are_one_mixture_wherever_mixtures_are_told_apart() -> None
 
 def _history(W, scores):
     """Runs as a store would hold them: their shares to the last digit, seeds as they come."""
-    world = worlds.problem(Additive(size=3, count=1))
+    world = worlds.world_problem(Additive(size=3, count=1))
     problem = dataclasses.replace(
         world,
         targets=("t0",),

@@ -76,7 +76,7 @@ def test_the_answer_knows_its_scale_and_its_test(found):
     assert (
         len(levels) == 4 and levels == sorted(levels, reverse=True) and natural.points[0].runs == 3
     )
-    assert recommendation.from_json(json.loads(json.dumps(answer.to_json()))) == answer
+    assert recommendation.revive_recommendation(json.loads(json.dumps(answer.to_json()))) == answer
     assert world.regret(problem, answer.weights) < world.regret(problem, problem.domains.natural)
     truth = world.world.at_scale(scale.parameters, scale.tokens).truth(
         problem.domains.natural[None], np.ones((1, 4)))[0, 0]  # fmt: skip

@@ -32,7 +32,7 @@ def test_no_method_asks_for_more_than_its_plan_says(name: str) -> None:
     known = {field.name for field in dataclasses.fields(lookup("method", name))}
     fields = {field: value for field, value in CHEAP.items() if field in known}
     world = Recency(world=Noisy(world=Learning(size=3), sd=0.002))
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     method = build("method", {"name": name, **fields})
     first = method.ask(problem, (), generator(1, 0))
     history: History = ()

@@ -19,7 +19,7 @@ def test_a_law_that_is_cubic_in_its_runs_refuses_too_many(name):
     law = dataclasses.replace(build("law", name), most=39)
     with pytest.raises(EvidenceError, match="at most 39 of them; got 40"):
         law.fit(W, W[:, :1], np.zeros(1), rng)
-    problem = worlds.problem(worlds.Additive(size=4, count=2))
+    problem = worlds.world_problem(worlds.Additive(size=4, count=2))
     Y = np.stack([W[:, 0], W[:, 1]], axis=1) + 1.0
     runs = tuple(
         RunResult(problem.spec(w, 0), dict(zip(problem.targets, map(score, y), strict=True)))

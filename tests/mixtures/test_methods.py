@@ -17,7 +17,7 @@ from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
 from cuvee.mixtures.runs import Failed
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=3), sd=0.004)
-TASK = worlds.problem(WORLD)
+TASK = worlds.world_problem(WORLD)
 TREES = {"name": "lightgbm", "trees": 60, "rate": 0.1, "folds": 2}
 METHOD = MixingLaws(runs=16, refits=10, folds=3)
 
@@ -135,7 +135,7 @@ def test_intervals_of_gains_cover_the_true_gain():
     inside = 0
     for seed in range(20):
         world = worlds.Noisy(world=worlds.Additive(size=4, count=3, seed=seed), sd=0.01)
-        task = worlds.problem(world)
+        task = worlds.world_problem(world)
         found, _ = search(dataclasses.replace(METHOD, refits=40), task, world, seed)
         truth = world.regret(task, task.domains.natural) - world.regret(task, found.weights)
         gain = dict(found.gains)["natural"]
@@ -177,7 +177,7 @@ def test_a_floor_is_kept_in_truth_where_it_binds():
     """Without it the answer lets another target become 0.4 worse than natural; catches a floor that
     is read and not kept, one of the wrong target, and one that is kept by giving up the gain."""
     world = worlds.Noisy(world=worlds.Additive(size=4, count=3, seed=2), sd=0.004)
-    task = worlds.problem(world, objective=WeightedMean({"target/0": 1.0}))
+    task = worlds.world_problem(world, objective=WeightedMean({"target/0": 1.0}))
     floored = dataclasses.replace(task, objective=Floors({"target/0": 1.0}, {"target/1": 0.01}))
     free, kept = (search(METHOD, one, world, 0)[0].weights for one in (task, floored))
     names = list(task.targets)

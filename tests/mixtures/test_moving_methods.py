@@ -16,10 +16,10 @@ from cuvee.mixtures.methods.skill_it import SkillIt
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.runs import Failed, RunResult, Score
 from cuvee.mixtures.skill_graph import SkillGraph
-from cuvee.mixtures.worlds.training import losses
+from cuvee.mixtures.worlds.training import training_losses
 
 WORLD = worlds.Noisy(world=worlds.Learning(size=4), sd=0.003)
-TASK = worlds.problem(WORLD)
+TASK = worlds.world_problem(WORLD)
 
 
 def test_doremi_asks_for_a_reference_then_for_runs_that_name_it():
@@ -60,10 +60,10 @@ def test_doremi_lowers_the_worst_excess_over_the_reference():
     gains = []
     for seed in range(8):
         world = worlds.Learning(size=5, seed=seed)
-        task = worlds.problem(world)
+        task = worlds.world_problem(world)
         found, _ = search(DoReMi(rounds=1, seeds=2, trials=2, rate=0.05), task, world, 0)
         mixtures = (task.domains.natural, task.domains.uniform, found.weights)
-        natural, uniform, ours = (losses(world, task.domains, w, 1.0) for w in mixtures)
+        natural, uniform, ours = (training_losses(world, task.domains, w, 1.0) for w in mixtures)
         gains.append(float((uniform - natural).max() - (ours - natural).max()))
     assert paired_mean(gains).p < 0.05, gains
 
@@ -89,7 +89,7 @@ def test_a_failed_reference_ends_the_method_and_a_failed_seed_does_not():
 def test_the_skill_graph_finds_what_teaches_what():
     """Against the transfer of the world: catches rows and columns that are exchanged."""
     world = worlds.Learning(size=5, transfer=0.9, seed=2)
-    task = worlds.problem(world)
+    task = worlds.world_problem(world)
     history = tuple(world(skill_graph.graph_runs(task, "single", 0)))
     graph = skill_graph.estimate_graph(task, history, "single", task.targets, 0)
     edges, related = np.array(graph.edges), world.related
@@ -121,7 +121,7 @@ def test_a_drawing_of_skills_shows_strong_edges_between_different_skills():
 
 def test_a_skill_graph_by_hand():
     """Losses of three skills alone and in pairs; the edges are parts of a loss."""
-    task = worlds.problem(worlds.Learning(size=2))
+    task = worlds.world_problem(worlds.Learning(size=2))
     targets = ("target/0", "target/1")
 
     def result(spec, values):
@@ -154,7 +154,7 @@ def test_skill_it_runs_with_every_kind_of_graph(kind):
     graph = found.skills
     assert graph is not None and np.array(graph.edges).shape == (4, 4)
     assert not any("skills" in text for text in found.warnings)
-    assert recommendation.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert recommendation.revive_recommendation(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_skill_it_follows_the_objective():

@@ -33,8 +33,8 @@ class OneLoud(worlds.Noisy):
 
 
 WORLD = OneLoud(world=worlds.Additive(size=4, count=3), sd=0.002)
-BOTH = worlds.problem(WORLD, objective=WeightedMean({QUIET: 1.0, LOUD: 3.0}))
-ALONE = worlds.problem(WORLD, objective=WeightedMean({QUIET: 1.0}))
+BOTH = worlds.world_problem(WORLD, objective=WeightedMean({QUIET: 1.0, LOUD: 3.0}))
+ALONE = worlds.world_problem(WORLD, objective=WeightedMean({QUIET: 1.0}))
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from cuvee.mixtures.inference import outliers
 from cuvee.mixtures.runs import Score
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=3, count=2), sd=0.01)
-PROBLEM = worlds.problem(WORLD)
+PROBLEM = worlds.world_problem(WORLD)
 
 
 def anchors(seeds=4):
@@ -57,7 +57,7 @@ def test_ordinary_noise_is_no_outlier():
 def test_runs_of_other_sizes_are_other_groups():
     """Catches sizes being compared as seeds: a larger model is no outlier."""
     world = worlds.Noisy(world=worlds.Scaled(size=3, count=2), sd=0.002)
-    problem = worlds.problem(world)
+    problem = worlds.world_problem(world)
     specs = [problem.spec(problem.domains.uniform, s, size) for size in ("0.3M", "4M")
              for s in range(3)]  # fmt: skip
     assert not outliers.find_outliers(list(world(specs)), problem.targets)

@@ -13,7 +13,7 @@ WORLD = worlds.Scaled(size=4, count=2)
 
 def test_a_run_is_scored_at_its_own_size_and_tokens():
     """Catches a world that answers every size alike."""
-    problem = worlds.problem(WORLD)
+    problem = worlds.world_problem(WORLD)
     specs = [problem.spec(problem.domains.uniform, 0, size, tokens)
              for size, tokens in (("0.3M", 10**6), ("1M", 10**6), ("1M", 10**7))]  # fmt: skip
     scores = [run.scores["target/0"].value for run in WORLD(specs)]
@@ -23,7 +23,7 @@ def test_a_run_is_scored_at_its_own_size_and_tokens():
 
 
 def test_a_size_that_the_world_does_not_know_is_refused():
-    problem = worlds.problem(WORLD)
+    problem = worlds.world_problem(WORLD)
     with pytest.raises(RecipeError, match="no size '7B'"):
         WORLD([problem.spec(problem.domains.uniform, 0, "7B")])
 
@@ -32,8 +32,8 @@ def test_the_best_mixture_moves_with_scale_and_only_where_it_should():
     """Catches a regret that is taken at the proxies' scale."""
 
     def optima(world):
-        small = replace(worlds.problem(world, full_tokens=6_000_000), full_parameters=300_000)
-        full = replace(worlds.problem(world, full_tokens=4 * 10**9), full_parameters=10**8)
+        small = replace(worlds.world_problem(world, full_tokens=6_000_000), full_parameters=300_000)
+        full = replace(worlds.world_problem(world, full_tokens=4 * 10**9), full_parameters=10**8)
         return world.optimum(small), world.optimum(full), full
 
     near, far, full = optima(WORLD)
@@ -46,7 +46,7 @@ def test_the_best_mixture_moves_with_scale_and_only_where_it_should():
 def test_wrappers_keep_the_scale():
     """Catches a wrapper that hides the size, so that all noise is around one truth."""
     noisy = worlds.Noisy(world=WORLD, sd=1e-6)
-    problem = worlds.problem(noisy)
+    problem = worlds.world_problem(noisy)
     for size in ("0.3M", "4M"):
         spec = problem.spec(problem.domains.uniform, 0, size)
         one, other = noisy([spec])[0], WORLD([spec])[0]

@@ -40,9 +40,9 @@ class Opaque:
 
 
 SYMMETRIC = Known(np.ones(2), np.array([[-2.0, 0.0], [0.0, -2.0]]))
-PAIR = worlds.problem(worlds.Additive(size=2, count=2))
+PAIR = worlds.world_problem(worlds.Additive(size=2, count=2))
 WORLD = worlds.Additive(size=6, count=4, seed=2)
-TASK = worlds.problem(WORLD)
+TASK = worlds.world_problem(WORLD)
 
 
 def rng():
@@ -98,7 +98,7 @@ def test_searches_come_near_the_worlds_optimum(search, seed):
     """Exact to 1e-6; a simulation's mean of the top within a tenth of the spread."""
     world = worlds.Additive(size=6, count=4, seed=seed)
     law = Known(*worlds.additive._parameters(6, 4, seed))
-    task = worlds.problem(world)
+    task = worlds.world_problem(world)
     found, _, _ = solve(search, law, task)
     uniform = world.regret(task, task.domains.uniform)
     assert world.regret(task, found) < (0.15 * uniform if search == "simulate" else 1e-6)
@@ -147,7 +147,7 @@ def test_floors_bind():
 def test_a_simulation_draws_nearer_where_floors_leave_little_room():
     """Every domain has a floor: no wide draw keeps all. Catches natural shares for want of one."""
     law = Known(np.zeros(6), -3.0 * np.eye(6))
-    problem = worlds.problem(worlds.Additive(size=6, count=6))
+    problem = worlds.world_problem(worlds.Additive(size=6, count=6))
     held = dict.fromkeys(problem.targets, 0.02)
     task = dataclasses.replace(problem, objective=Floors({"target/0": 1}, held))
     found, value, reference = solve("simulate", law, task)

@@ -21,7 +21,7 @@ from cuvee.mixtures.registry import build
 from cuvee.mixtures.runs import RunResult, Score
 
 WORLD = worlds.Noisy(world=worlds.Learning(size=4), sd=0.003)
-TASK = worlds.problem(WORLD)
+TASK = worlds.world_problem(WORLD)
 
 
 def domain_set(bytes_per_token=(4, 4, 4, 4, 4), documents=(1, 1, 1, 1, 1)):

@@ -13,7 +13,7 @@ from cuvee.mixtures.worlds import Additive, Interacting, Noisy, Repeating
 def test_the_optimum_of_an_additive_world_meets_the_first_order_conditions():
     """Convex truth: at the optimum the gradient is equal on the support and no less beside it."""
     world = Additive(size=6, count=3, seed=4)
-    task = worlds.problem(world)
+    task = worlds.world_problem(world)
     best = world.optimum(task)
     _, exponents = worlds.additive._parameters(6, 3, 4)
     gradient = (np.exp(exponents @ best)[:, None] * exponents).mean(axis=0)
@@ -24,10 +24,10 @@ def test_the_optimum_of_an_additive_world_meets_the_first_order_conditions():
 
 def test_the_optimum_obeys_constraints():
     world = Additive(size=4, count=2)
-    free = worlds.problem(world)
+    free = worlds.world_problem(world)
     top = int(np.argmax(world.optimum(free)))
     capped = constrain(free.domains, full_tokens=1, bounds={f"a{top}": (0.0, 0.1)})
-    task = worlds.problem(world, constraints=capped)
+    task = worlds.world_problem(world, constraints=capped)
     best = world.optimum(task)
     assert capped.satisfied(best) and best[top] == pytest.approx(0.1, abs=1e-4)
     assert world.regret(free, best) > 0.005
@@ -43,7 +43,7 @@ def test_synergies_lower_scores_between_domains_and_not_at_the_corners():
 def test_noise_has_the_stated_size_and_grows_towards_the_corners():
     """sd * (1 + max w): 0.15 at uniform of two, 0.2 at a corner; measured over 400 seeds."""
     world = Noisy(world=Additive(size=2, count=3), sd=0.1, spread=1.0)
-    task = worlds.problem(world)
+    task = worlds.world_problem(world)
     for w, sd in (([0.5, 0.5], 0.15), ([1.0, 0.0], 0.2)):
         runs = world([task.spec(w, seed) for seed in range(400)])
         values = np.array([[s.value for s in run.scores.values()] for run in runs])
@@ -56,8 +56,8 @@ def test_repetition_moves_the_optimum_of_the_full_run_only():
     """4x the tokens make the small domain repeat; at proxy scale it costs nothing."""
     inner = Additive(size=2, count=1, seed=3)
     world = Repeating(world=inner, price=1.0, free=1.0)
-    short = worlds.problem(world, full_tokens=1_000_000)
-    long = worlds.problem(world, full_tokens=20_000_000)
+    short = worlds.world_problem(world, full_tokens=1_000_000)
+    long = worlds.world_problem(world, full_tokens=20_000_000)
     assert np.allclose(world.optimum(short), inner.optimum(short), atol=1e-3)
     favored = int(np.argmax(inner.optimum(short)))
     assert world.optimum(long)[favored] < world.optimum(short)[favored] - 0.05
@@ -68,7 +68,7 @@ def test_repetition_matched_proxies_see_the_full_runs_repetition():
     import dataclasses
 
     world = Repeating(world=Additive(size=2, count=1), price=1.0, free=1.0)
-    task = worlds.problem(world, full_tokens=40 * worlds.truth.RUN_TOKENS)
+    task = worlds.world_problem(world, full_tokens=40 * worlds.truth.RUN_TOKENS)
     spec = dataclasses.replace(task.spec([1.0, 0.0], 0), repetition=1 / 40)
     value = world([spec])[0].scores["target/0"].value
     epochs = task.domains.epochs(np.array([[1.0, 0.0]]), task.full_tokens)

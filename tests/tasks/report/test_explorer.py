@@ -176,11 +176,11 @@ def test_a_method_with_a_law_brings_its_surface_through_json():
     """Catches a surface lost on the way to a file, and older files refused."""
     world = worlds.Noisy(world=worlds.Additive(size=4, count=2), sd=0.002)
     method = build("method", {"name": "mixing_laws", "runs": 12, "seeds": 2, "refits": 10})
-    found, _ = search(method, worlds.problem(world), world, 3)
+    found, _ = search(method, worlds.world_problem(world), world, 3)
     assert found.surface is not None
-    assert recommendation.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert recommendation.revive_recommendation(json.loads(json.dumps(found.to_json()))) == found
     old = {k: v for k, v in found.to_json().items() if k != "surface"}
-    assert recommendation.from_json(old) == replace(found, surface=None)
+    assert recommendation.revive_recommendation(old) == replace(found, surface=None)
 
 
 def test_names_cannot_break_out_of_the_page(tmp_path, quick_pictures):

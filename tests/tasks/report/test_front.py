@@ -22,7 +22,7 @@ from cuvee.tasks.report.page import write_report
 from cuvee.tasks.study import tables
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=2), sd=0.002)
-PROBLEM = worlds.problem(WORLD)
+PROBLEM = worlds.world_problem(WORLD)
 ONE, TWO = PROBLEM.targets
 NAMED = (("natural", PROBLEM.domains.natural), ("uniform", PROBLEM.domains.uniform))
 
@@ -92,10 +92,10 @@ def test_a_recommendation_carries_its_front_through_json():
     found, _ = search(method, PROBLEM, WORLD, 7)
     assert found.front is not None and len(found.front.points) >= 20
     assert [m.name for m in found.front.marks] == [c.name for c in found.candidates]
-    back = recommendation.from_json(json.loads(json.dumps(found.to_json())))
+    back = recommendation.revive_recommendation(json.loads(json.dumps(found.to_json())))
     assert back == found
     old = {k: v for k, v in found.to_json().items() if k != "front"}
-    assert recommendation.from_json(old) == replace(found, front=None)
+    assert recommendation.revive_recommendation(old) == replace(found, front=None)
 
 
 def shown(front_, folder, **changes):
