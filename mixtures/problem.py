@@ -1,7 +1,7 @@
 """Problem: what is to be chosen, from what, for what, within what."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ FIRST_SEED = 0  # of every design run and every trial: equal seeds make mixtures
 
 @dataclass(frozen=True)
 class Proxy:
-    """How the small models of a study are trained; one dial each.
+    """How the small models of a study are trained, as `RunSpec` has it; one dial each.
 
     Attributes:
         size: a step of the ladder, such as "0.6M".
@@ -115,18 +115,13 @@ class Problem:
             size: another step of the ladder than the study's own.
             tokens: another number of training tokens than the study's own.
         """
+        own = self.proxy
+        proxy = replace(own, size=size or own.size, tokens=tokens or own.tokens)
         return RunSpec(
             domains=self.domains.names,
             identities=self.domains.identities,
             stages=tuple(stages),
-            size=size or self.proxy.size,
-            tokens=tokens or self.proxy.tokens,
             seed=seed,
             scoring=self.scoring,
-            schedule=self.proxy.schedule,
-            precision=self.proxy.precision,
-            rate=self.proxy.rate,
-            repetition=self.proxy.repetition,
-            average=self.proxy.average,
-            start=self.proxy.start,
+            **vars(proxy),
         )

@@ -5,12 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.runs import Stage, revive
+from cuvee.mixtures.runs import Stage, mean_shares, revive
 from cuvee.mixtures.scale_evidence import ScaleEvidence
 from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.mixtures.surface import Surface
@@ -196,8 +194,7 @@ class Recommendation:
     @property
     def weights(self) -> Array:
         """Shares of tokens over the whole run, shape (K,)."""
-        parts = [np.asarray(s.weights) * s.share for s in self.stages]
-        return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+        return mean_shares(self.stages)
 
     def candidate(self, name: str) -> Candidate:
         """A candidate by name.

@@ -45,6 +45,12 @@ class Stage:
             raise EvidenceError(f"a stage's share of the tokens lies in (0, 1]; got {self.share}")
 
 
+def mean_shares(stages: Sequence[Stage]) -> Array:
+    """Shares of tokens over a whole run of these stages, shape (K,)."""
+    parts = [np.asarray(s.weights, dtype=np.float64) * s.share for s in stages]
+    return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """Everything that determines one proxy training.
@@ -109,8 +115,7 @@ class RunSpec:
     @property
     def weights(self) -> Array:
         """Shares of tokens over the whole run, shape (K,)."""
-        parts = [np.asarray(s.weights, dtype=np.float64) * s.share for s in self.stages]
-        return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+        return mean_shares(self.stages)
 
     @cached_property
     def fingerprint(self) -> str:

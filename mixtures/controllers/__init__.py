@@ -69,6 +69,8 @@ class Controller(Protocol):
         gradients: whether it needs inner products of gradients.
         mixes: whether it needs the models of `sources`.
         sources: fingerprints of one run per domain, in their order.
+        evaluates: whether it wants targets measured at updates.
+        evaluated: these targets; empty for each domain's own held-out text.
     """
 
     name: ClassVar[str]
@@ -77,10 +79,13 @@ class Controller(Protocol):
     gradients: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     sources: tuple[str, ...] = ()
+    evaluates: ClassVar[bool] = False
+    evaluated: tuple[str, ...] = ()
 
-    @abstractmethod
     def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Names of what it wants measured at updates, such as "domain/legal"."""
+        own = tuple(f"domain/{name}" for name in domains)
+        return (self.evaluated or own) if self.evaluates else ()
 
     @abstractmethod
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:

@@ -60,9 +60,6 @@ class AdoController(Controller):
                 f"got {self.interval}, {self.refits} and {self.ignored}"
             )
 
-    def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
-        return ()
-
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         p = [float(w) for w in weights]
         begin = self.ignored + 0.1

@@ -46,6 +46,7 @@ class AioliController(Controller):
     """
 
     name = "aioli"
+    evaluates = True
 
     evaluated: tuple[str, ...] = ()
     rounds: int = 4
@@ -67,9 +68,6 @@ class AioliController(Controller):
                 f"aioli needs one_hot in (0, 1] and ema in [0, 1) or null; got {self.one_hot} "
                 f"and {self.ema}"
             )
-
-    def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
-        return self.evaluated or tuple(f"domain/{name}" for name in domains)
 
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         size = len(domains)

@@ -40,6 +40,7 @@ class DogeController(Controller):
     """
 
     name = "doge"
+    evaluates = True
     moves = "loss"
     gradients = True
 
@@ -54,9 +55,6 @@ class DogeController(Controller):
                 "doge needs strength > 0, smoothing in [0, 1) and interval >= 1; "
                 f"got {self.strength}, {self.smoothing} and {self.interval}"
             )
-
-    def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
-        return self.evaluated or tuple(f"domain/{name}" for name in domains)
 
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         return {"weights": [float(w) for w in weights], "due": self.interval}

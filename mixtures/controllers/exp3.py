@@ -53,9 +53,6 @@ class Exp3(Controller):
                 f"got {self.scale}, {self.warmup} and {self.interval}"
             )
 
-    def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
-        return ()
-
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         return {
             "weights": [float(w) for w in weights],

@@ -39,6 +39,7 @@ class Grape(Controller):
     """
 
     name = "grape"
+    evaluates = True
     moves = "loss"
     gradients = True
 
@@ -54,9 +55,6 @@ class Grape(Controller):
                 "grape needs train > 0, target >= 0, smoothing in [0, 1) and interval >= 1; "
                 f"got {self.train}, {self.target}, {self.smoothing} and {self.interval}"
             )
-
-    def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
-        return self.evaluated or tuple(f"domain/{name}" for name in domains)
 
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         count = len(self.targets(domains))

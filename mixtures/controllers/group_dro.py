@@ -55,9 +55,6 @@ class GroupDRO(Controller):
                 f"got {self.rate}, {self.smoothing} and {self.interval}"
             )
 
-    def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
-        return ()
-
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         return {
             "weights": [float(w) for w in weights],

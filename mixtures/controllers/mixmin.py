@@ -44,6 +44,7 @@ class MixMinController(Controller):
     """
 
     name = "mixmin"
+    evaluates = True
     mixes = True
 
     sources: tuple[str, ...] = ()
@@ -58,9 +59,6 @@ class MixMinController(Controller):
                 "mixmin needs rate > 0, rounds >= 1 and tolerance >= 0; "
                 f"got {self.rate}, {self.rounds} and {self.tolerance}"
             )
-
-    def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
-        return self.evaluated or tuple(f"domain/{name}" for name in domains)
 
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         if self.sources and len(self.sources) != len(domains):

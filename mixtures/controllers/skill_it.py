@@ -54,6 +54,7 @@ class SkillItController(Controller):
     """
 
     name = "skill_it"
+    evaluates = True
 
     graph: tuple[tuple[float, ...], ...] = ()
     evaluated: tuple[str, ...] = ()
@@ -76,9 +77,6 @@ class SkillItController(Controller):
                 f"every row of a skill graph has one entry per evaluated skill "
                 f"({len(self.evaluated)}); got rows of {sorted({len(r) for r in self.graph})}"
             )
-
-    def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
-        return self.evaluated or tuple(f"domain/{name}" for name in domains)
 
     def start(self, domains: Sequence[str], weights: Sequence[float], steps: int) -> State:
         if self.graph and len(self.graph) != len(domains):

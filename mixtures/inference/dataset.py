@@ -6,7 +6,6 @@ that no law is judged by a repeat of what it saw.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -132,7 +131,7 @@ def compare_laws(
             check_most(law, len(found.sample.W))
             held = diagnostics.cross_validate(law, found.sample, parts, child)
         except EvidenceError as error:
-            refused.append(f"{_name(law)} was left out: {error}")
+            refused.append(f"{law.name} was left out: {error}")
             continue
         results[i] = diagnostics.law_evidence(_name(law), found.sample, held, found.scalar)
     if not results:
@@ -165,13 +164,9 @@ def check_folds(law: Law, found: Dataset, count: int, rng: np.random.Generator) 
     least = law.rows(found.sample.W.shape[1])
     if left < least:
         raise EvidenceError(
-            f"no law can be fitted. {_name(law)} needs at least {least} runs; "
+            f"no law can be fitted. {law.name} needs at least {least} runs; "
             f"{count} folds leave it {left} of {len(found.sample.W)}"
         )
-
-
-def _name(law: Any) -> str:
-    return str(getattr(law, "name", type(law).__name__))
 
 
 def best_observed(problem: Problem, found: Dataset) -> Array:

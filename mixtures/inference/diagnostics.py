@@ -68,19 +68,6 @@ def grouped_folds(membership: Rows, count: int, rng: np.random.Generator) -> lis
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOutScores:
-    """Predictions for runs that the law had not seen.
-
-    Attributes:
-        mean: (N, M) predicted scores.
-        sd: (N, M) standard deviations.
-    """
-
-    mean: Array
-    sd: Array
-
-
-@dataclass(frozen=True, eq=False)
 class RunTable:
     """Runs as arrays.
 
@@ -116,14 +103,14 @@ class RunTable:
 
 def cross_validate(
     law: Law, sample: RunTable, parts: list[Rows], rng: np.random.Generator
-) -> HeldOutScores:
+) -> Prediction:
     """Every row predicted by the law fitted to the folds that it is not in."""
     mean, sd = np.empty_like(sample.Y), np.empty_like(sample.Y)
     for part in parts:
         rest = np.setdiff1d(np.arange(len(sample.W)), part)
         prediction = sample.fit(law, rest, rng).predict(sample.W[part])
         mean[part], sd[part] = np.clip(prediction.mean, *sample.reach), prediction.sd
-    return HeldOutScores(mean, sd)
+    return Prediction(mean, sd)
 
 
 def law_evidence(

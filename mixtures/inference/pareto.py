@@ -18,9 +18,10 @@ from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction
 from cuvee.mixtures.objectives import Objective, WeightedMean
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import DISTANCE, Compromise, Front
-from cuvee.mixtures.searches import pareto, score
+from cuvee.mixtures.recommendation import DISTANCE, Front
+from cuvee.mixtures.searches import score
 from cuvee.mixtures.searches.exact import Exact
+from cuvee.mixtures.searches.pareto import compromise, pareto_front, undominated
 
 POINTS = 32  # of a front at most; of a path, each one exact solution
 WANTED = 48  # of a front between two scores: some coincide, and 20 are wanted to be left
@@ -93,15 +94,15 @@ def report_front(
         rows = _rows(fitted, shown, posed, second, draw_rng)
     except ConstraintError:
         return None
-    rows = rows[pareto.undominated(values(rows))]
+    rows = rows[undominated(values(rows))]
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, POINTS).round().astype(int))]
     seen = values(rows)
     named = values(np.array([weights for _, weights in marks]))
     return Front(
-        first=_label(first),
-        second=_label(second),
-        points=tuple(_compromise(w, v) for w, v in zip(rows, seen, strict=True)),
-        marks=tuple(_compromise(w, v, name) for (name, w), v in zip(marks, named, strict=True)),
+        first=first.parts[0],
+        second=second.parts[0],
+        points=tuple(compromise(w, v) for w, v in zip(rows, seen, strict=True)),
+        marks=tuple(compromise(w, v, name) for (name, w), v in zip(marks, named, strict=True)),
     )
 
 
@@ -112,14 +113,6 @@ def _pair(objective: Objective) -> tuple[Objective, Objective, tuple[str, ...]]:
         return objective, WeightedMean(((DISTANCE, 1.0),)), objective.targets
     first, second = (WeightedMean(((name, 1.0),), objective.families) for name in names[:2])
     return first, second, tuple(dict.fromkeys((*first.targets, *second.targets)))
-
-
-def _label(aim: Objective) -> str:
-    return aim.parts[0]
-
-
-def _compromise(weights: Array, values: Array, name: str = "") -> Compromise:
-    return Compromise(tuple(map(float, weights)), float(values[0]), float(values[1]), name)
 
 
 def _rows(
@@ -136,7 +129,7 @@ def _rows(
     pair = (posed.objective, second)
     if apart:
         pair = (_tied(pair[0], pair[1]), _tied(pair[1], pair[0]))
-    found = pareto.pareto_front(law, problem, pair, reference=reference, rng=rng, points=WANTED)
+    found = pareto_front(law, problem, pair, reference=reference, rng=rng, points=WANTED)
     return np.array([point.weights for point in found])
 
 

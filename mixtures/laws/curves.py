@@ -118,8 +118,7 @@ class EquationLaw(Law):
         """The equation over K domains."""
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedCurve:
-        size = np.shape(W)[1]
-        return fit_form(observe(self.name, self.rows(size), W, Y, noise), self.form(size), rng)
+        return fit_form(observe(self, W, Y, noise), self.form(np.shape(W)[1]), rng)
 
 
 def solve_form(form: Form, W: Array, y: Array, v: Array, start: Array | None = None) -> Solution:

@@ -20,7 +20,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import Law, Prediction, calibration
 from cuvee.mixtures.laws import gaussian_field as field
-from cuvee.mixtures.laws.observations import check_most, observe
+from cuvee.mixtures.laws.observations import observe
 from cuvee.mixtures.registry import register
 
 Tables = tuple[Array, Array, Array]  # shares (N, K), scaled scores and noise variances (M, N)
@@ -113,8 +113,7 @@ class FieldLaw(Law):
         """Fit to the tables, from nothing or, with less work, from an earlier fit."""
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedFields:
-        check_most(self, len(W))
-        data = observe(self.name, self.rows(np.shape(W)[1]), W, Y, noise)
+        data = observe(self, W, Y, noise)
         logs = self.logarithm and bool(data.Y.min() > 0)
         data = data.logarithms() if logs else data
         y, known = data.scaled.T, data.scaled_noise.T**2

@@ -81,7 +81,7 @@ class LightGBM(Law):
         return 12  # two leaves of 3 runs, in each of two halves of a cross-validation
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedTrees:
-        data = observe("lightgbm", self.rows(np.shape(W)[1]), W, Y, noise)
+        data = observe(self, W, Y, noise)
         seed = int(rng.integers(2**31 - 1))
         held_out = np.empty_like(data.Y)
         for kept, fold in calibration.random_folds(len(data.W), self.folds, rng):

@@ -82,7 +82,7 @@ class LogLinear(Law):
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedLogLinear:
         size = np.shape(W)[1] + 1
-        data = observe("log_linear", self.rows(size - 1), W, Y, noise)
+        data = observe(self, W, Y, noise)
         prior = curves.centering_prior(size, 1, size)
         if self.offset == "free":
             form = Form(_free, prior, np.zeros(size), _free_starts)

@@ -70,47 +70,49 @@ def check_most(law: Law, runs: int) -> None:
         )
 
 
-def observe(law: str, rows: int, W: ArrayLike, Y: ArrayLike, noise: ArrayLike) -> Observations:
+def observe(law: Law, W: ArrayLike, Y: ArrayLike, noise: ArrayLike) -> Observations:
     """Check what a law is given.
 
     Args:
-        law: its name, for the message.
-        rows: fewest runs that it can be fitted to.
+        law: says how few runs and how many it can be fitted to.
         W: (N, K) shares of tokens.
         Y: (N, M) scores.
         noise: (M,) or (N, M) standard deviation of a score over seeds.
 
     Raises:
-        EvidenceError: fewer runs than `rows`, tables that do not fit together, a value that is
+        EvidenceError: too few runs or too many, tables that do not fit together, a value that is
             not finite.
     """
+    check_most(law, len(np.asarray(W)))
+    name = law.name
     w, y = np.asarray(W, dtype=np.float64), np.asarray(Y, dtype=np.float64)
     if w.ndim != 2 or y.ndim != 2 or len(w) != len(y):
         raise EvidenceError(
-            f"law {law!r} needs a table of shares and a table of scores with one row per run; "
+            f"law {name!r} needs a table of shares and a table of scores with one row per run; "
             f"got shapes {w.shape} and {y.shape}"
         )
+    rows = law.rows(w.shape[1])
     if len(w) < rows:
         raise EvidenceError(
-            f"law {law!r} needs at least {rows} runs for {w.shape[1]} domains; got {len(w)}: "
+            f"law {name!r} needs at least {rows} runs for {w.shape[1]} domains; got {len(w)}: "
             f"train {rows - len(w)} more or choose a law with fewer parameters"
         )
     sums = w.sum(axis=1)
     if not np.all(np.isfinite(w)) or np.any(w < 0) or np.any(abs(sums - 1) > simplex.TOLERANCE):
         worst = int(np.argmax(np.where(np.isfinite(sums), abs(sums - 1), np.inf)))
         raise EvidenceError(
-            f"law {law!r} needs shares that are not negative and sum to 1 in every run; "
+            f"law {name!r} needs shares that are not negative and sum to 1 in every run; "
             f"run {worst} has {w[worst]} (sum {sums[worst]:.6g})"
         )
     try:
         sd = np.broadcast_to(np.asarray(noise, dtype=np.float64), y.shape)
     except ValueError:
         raise EvidenceError(
-            f"law {law!r} needs noise of shape {y.shape[1:]} or {y.shape}; got {np.shape(noise)}"
+            f"law {name!r} needs noise of shape {y.shape[1:]} or {y.shape}; got {np.shape(noise)}"
         ) from None
     if not np.all(np.isfinite(y)) or not np.all(np.isfinite(sd)) or np.any(sd < 0):
         raise EvidenceError(
-            f"law {law!r} needs finite scores and a finite noise of at least 0; "
+            f"law {name!r} needs finite scores and a finite noise of at least 0; "
             "remove or repeat the runs without a score"
         )
     return Observations(w, y, sd)

@@ -78,7 +78,7 @@ class Stack(Law):
         return next(n for n in range(most, 2 * most + 3) if n - -(-n // self.folds) >= most)
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedStack:
-        data = observe("stack", self.rows(np.shape(W)[1]), W, Y, noise)
+        data = observe(self, W, Y, noise)
         shape = (len(self.members), *data.Y.shape)
         means, sds = np.empty(shape), np.empty(shape)
         for kept, fold in calibration.random_folds(len(data.W), self.folds, rng):

@@ -185,7 +185,7 @@ class FittedScaling(Protocol):
 
     def at(self, parameters: float, tokens: float) -> FittedLaw:
         """The law of mixtures at one scale."""
-        ...
+        return Slice(self, parameters, tokens)
 
 
 class Scaling(Protocol):

@@ -26,7 +26,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import Prediction, least_squares
 from cuvee.mixtures.laws.least_squares import Curve, FitProblem, Solution
-from cuvee.mixtures.scaling import Scaling, ScalingRuns, Slice, check_scaling_runs
+from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
 
 HUBER = 2.0  # robust deviations beyond which a row's residual loses weight
 ROUNDS = 3  # of weights and prior strength
@@ -56,7 +56,7 @@ class Equation:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedEquation:
+class FittedEquation(FittedScaling):
     """An equation with its parameters.
 
     Attributes:
@@ -85,9 +85,6 @@ class FittedEquation:
             variance = variance + ((found - mean) ** 2).mean(axis=0)
         values = self.scale[:, None] * np.exp(np.clip(mean, -EXPONENT, EXPONENT))
         return Prediction(values.T, (values * np.sqrt(variance)).T)
-
-    def at(self, parameters: float, tokens: float) -> Slice:
-        return Slice(self, parameters, tokens)
 
 
 def _values(curve: Curve, p: Array, X: Array) -> Array:

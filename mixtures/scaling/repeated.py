@@ -21,7 +21,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.registry import build, register
-from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, Slice, check_scaling_runs
+from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
 
 PUBLISHED = 15.39
 TRIED = (1.0, 2.0, 4.0, 8.0, PUBLISHED, 30.0)
@@ -94,7 +94,7 @@ def _error(fitted: "FittedRepeated", runs: ScalingRuns) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedRepeated:
+class FittedRepeated(FittedScaling):
     """A scaling law in effective tokens.
 
     Attributes:
@@ -112,6 +112,3 @@ class FittedRepeated:
         count = np.broadcast_to(np.asarray(tokens, dtype=np.float64), len(w))
         total = effective_tokens(w, count, self.available, self.worth)
         return self.law.predict(w, parameters, total)
-
-    def at(self, parameters: float, tokens: float) -> Slice:
-        return Slice(self, parameters, tokens)

@@ -60,10 +60,12 @@ def pareto_front(
     scores = law.predict(found).mean
     values = np.column_stack([scalar.relaxed(scores) for scalar in scalars])
     kept = _thinned(values, undominated(values), points)
-    return tuple(
-        Compromise(tuple(map(float, found[i])), float(values[i, 0]), float(values[i, 1]))
-        for i in kept
-    )
+    return tuple(compromise(found[i], values[i]) for i in kept)
+
+
+def compromise(weights: Array, values: Array, name: str = "") -> Compromise:
+    """A mixture (K,) with its values (2,)."""
+    return Compromise(tuple(map(float, weights)), float(values[0]), float(values[1]), name)
 
 
 def undominated(values: Array) -> list[int]:

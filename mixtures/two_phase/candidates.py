@@ -15,6 +15,7 @@ Constraints hold for the whole run: a decay is feasible if the run's average is.
 epoch cap may take more of the decay than of the run.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -194,6 +195,14 @@ class Candidates:
         deviation = law.predict(np.eye(len(self.main) + 1)[:1]).sd[0]
         return float(np.sqrt(rows**2 @ deviation**2).max())
 
+    def best_switch(
+        self, chosen: Callable[[float], tuple[Array, float]]
+    ) -> tuple[float, Array, float]:
+        """The switch point from which the most is gained, what is chosen there, and the gain."""
+        found = [chosen(switch) for switch in self.switches]
+        best = ties.highest(np.array([gain for _, gain in found]))
+        return self.switches[best], *found[best]
+
     def chosen(
         self, law: FittedLaw, switch: float, how: Search, rng: np.random.Generator
     ) -> tuple[Array, float]:
@@ -230,11 +239,9 @@ def best_decay(
     fit_rng, boot_rng, search_rng = rng.spawn(3)
     seed = int(search_rng.integers(2**31))
     fitted = sample.fit(law, np.arange(len(sample.W)), fit_rng)
-    found = {
-        switch: tried.chosen(fitted, switch, search, np.random.default_rng(seed))
-        for switch in tried.switches
-    }
-    switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
+    switch, decay, gain = tried.best_switch(
+        lambda at: tried.chosen(fitted, at, search, np.random.default_rng(seed))
+    )
     coarse = search.coarse()
     others = [
         tried.chosen(model, switch, coarse, np.random.default_rng(seed))[0]
@@ -243,7 +250,7 @@ def best_decay(
     refit_decays = np.array(others).reshape(-1, len(tried.stable))
     none = np.empty((0, len(tried.stable)))
     noise = tried.noise(fitted)
-    return TwoPhase(switch, *found[switch], refit_decays, tried.stable, none, noise)
+    return TwoPhase(switch, decay, gain, refit_decays, tried.stable, none, noise)
 
 
 def _point(spec: RunSpec, stable: Array, longest: float) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs import Stage, mean_shares
 from cuvee.mixtures.two_phase.candidates import TwoPhase
 
 STATIC, SCHEDULE = "best static", "best schedule"
@@ -73,14 +73,12 @@ def _moved(
     base: Candidate, schedule: tuple[Stage, ...], measured: Estimate, targets: Array
 ) -> Candidate:
     """What a schedule is expected to score: its stable mixture's scores less its measured gains."""
-    average = sum(np.asarray(stage.weights) * stage.share for stage in schedule)
-    zero = Estimate(0.0, 0.0, 0.0)
     return Candidate(
         name=base.name,
-        weights=tuple(map(float, np.asarray(average))),
+        weights=tuple(map(float, mean_shares(schedule))),
         objective=_difference(base.objective, measured),
         targets=tuple(
-            _difference(own, dataclasses.replace(zero, mean=gain, low=gain, high=gain))
+            _difference(own, Estimate(gain, gain, gain))
             for own, gain in zip(base.targets, map(float, targets), strict=True)
         ),
     )

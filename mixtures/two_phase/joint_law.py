@@ -21,7 +21,7 @@ from typing import cast
 
 import numpy as np
 
-from cuvee.mixtures import simplex, ties
+from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints, Limit
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.inference.diagnostics import RunTable, bootstrap_fits
@@ -148,9 +148,7 @@ def best_joint(
     def chosen(model: FittedLaw, switch: float) -> tuple[Array, float]:
         return _chosen(tried, model, switch, how, np.random.default_rng(seed))
 
-    found = {switch: chosen(fitted, switch) for switch in tried.switches}
-    switch = tried.switches[ties.highest(np.array([gain for _, gain in found.values()]))]
-    d, gain = found[switch]
+    switch, d, gain = tried.best_switch(lambda at: chosen(fitted, at))
     stable, decay = _split(d)
     models = bootstrap_fits(law.coarse(), sample, count, boot_rng)
     others = np.array([_split(chosen(model, switch)[0]) for model in models])
