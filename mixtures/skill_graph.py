@@ -171,7 +171,7 @@ def estimate_graph(
 
 
 def _saved(kind: str, alone: Array, joint: Array) -> Array:
-    """Off-diagonal edges (K, K) from runs on two skills, in the order of `specs`."""
+    """Off-diagonal edges (K, K) from runs on two skills, in the order of `graph_runs`."""
     size = len(alone)
     saved = np.zeros((size, size))
     if kind == "pairwise":

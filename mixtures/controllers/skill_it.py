@@ -14,7 +14,7 @@ scripts may make several per update.
 
 w0 are the run's starting weights (ones in the code unless `--mw_prior`). The code's replacement of
 off-diagonal entries of exactly 1 by 0.5 belongs to hand-made graphs and is left out: ours are
-estimated (`mixtures.skills`).
+estimated (`mixtures.skill_graph`).
 """
 
 from collections.abc import Sequence

@@ -9,8 +9,8 @@ after rounding, and set shares below the minimum to zero.
 
 Departures: shares are rounded to multiples of the minimum by largest remainder, so that they sum to
 one exactly (the originals round each share and renormalize); where rejection would hardly ever
-accept, draws are pulled into the feasible set (`mixtures.feasible`), and a draw that rounding would
-push out of it is kept unrounded.
+accept, draws are pulled into the feasible set (`constraints.feasible`), and a draw that rounding
+would push out of it is kept unrounded.
 """
 
 import math

@@ -4,7 +4,7 @@ A scrambled Sobol point u in the cube of K - 1 dimensions is broken like a stick
 `w_k = (1 - w_1 - ... - w_(k-1)) (1 - u_k^(1 / (K - k)))`, the inverse Rosenblatt map of the uniform
 distribution on the simplex, which keeps the sequence's evenness. Source of the sequence: scipy's
 `qmc.Sobol` (Joe and Kuo 2008, Owen scrambling). Constraints are met as in every design: by
-rejection, then by pulling (`mixtures.feasible`), which costs some of the evenness.
+rejection, then by pulling (`mixtures.constraints.feasible`), which costs some of the evenness.
 """
 
 import math

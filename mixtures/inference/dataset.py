@@ -154,7 +154,7 @@ def compare_laws(
 
 
 def check_folds(law: Law, found: Dataset, count: int, rng: np.random.Generator) -> None:
-    """Check that a law can be cross-validated, as `compare` would find.
+    """Check that a law can be cross-validated, as `compare_laws` would find.
 
     Raises:
         EvidenceError: a fold leaves too few runs for a fit.

@@ -7,6 +7,7 @@ whole, so that no law is judged by a repeat of what it was fitted to.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -124,15 +125,22 @@ def law_evidence(
     inside = np.abs(sample.Y - found.mean) <= Z * found.sd
     return LawEvidence(
         law=name,
-        spearman=spearman(observed, predicted),
-        decision_accuracy=decision_accuracy(observed, predicted),
-        error=float(np.abs(observed - predicted).mean()),
         coverage=float(inside.mean()),
         spearman_targets=tuple(
             spearman(sample.Y[:, m], found.mean[:, m]) for m in range(sample.Y.shape[1])
         ),
-        held_out=tuple((float(o), float(p)) for o, p in zip(observed, predicted, strict=True)),
+        **order_evidence(observed, predicted),
     )
+
+
+def order_evidence(observed: Array, predicted: Array) -> dict[str, Any]:
+    """How predictions (N,) order and hit what was observed: fields of a law's evidence or trial."""
+    return {
+        "spearman": spearman(observed, predicted),
+        "decision_accuracy": decision_accuracy(observed, predicted),
+        "error": float(np.abs(observed - predicted).mean()),
+        "held_out": tuple(zip(observed.tolist(), predicted.tolist(), strict=True)),
+    }
 
 
 def learning_curve(

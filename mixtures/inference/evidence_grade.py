@@ -83,7 +83,7 @@ def rarely_drawn(problem: Problem, W: Array) -> dict[int, tuple[int, int]]:
 def unmeasured_lines(
     few: Mapping[int, tuple[int, int]], answer: Recommendation, epochs: Sequence[float]
 ) -> tuple[str, ...]:
-    """A sentence for each domain that hardly any run drew from (see `thin`).
+    """A sentence for each domain that hardly any run drew from (see `rarely_drawn`).
 
     Args:
         few: such domains.

@@ -77,7 +77,7 @@ def recommend_mixture(
     history: History,
     rng: np.random.Generator,
 ) -> Recommendation:
-    """The mixture that the runs speak for, judged; arguments and errors as `draft`."""
+    """The mixture that the runs speak for, judged; arguments and errors as `draft_answer`."""
     found = gather_runs(problem, history)
     unjudged = draft_answer(method, problem, history, rng)
     return grade_evidence(unjudged, problem, found.sample.W, found.foreign)
@@ -139,13 +139,13 @@ def draft_answer(
 def pick_shares(
     method: LawSettings, problem: Problem, history: History, rng: np.random.Generator
 ) -> Array:
-    """The shares (K,) that `recommend` would give, to the bit, without what it says of them.
+    """The shares (K,) of `recommend_mixture`, to the bit, without what it says of them.
 
     For studies of many recommendations, where refits would be most of the work: they give
     intervals and have no part in the choice.
 
     Raises:
-        EvidenceError, ConstraintError, RecipeError: as `recommend`.
+        EvidenceError, ConstraintError, RecipeError: as `recommend_mixture`.
     """
     laws, search = method.laws, method.search
     compare_rng, choose_rng, *_ = rng.spawn(5)

@@ -7,9 +7,9 @@ rounds:
 
 1. a swarm of fixed mixtures, whose law gives the main mixture (as `regmix`);
 2. candidates: the main mixture up to a switch point, then one of several tails. They share the
-   trunk, which is trained once, so each costs its tail; a law over them (`mixtures.methods.tails`)
+   trunk, which is trained once, so each costs its tail; a law over them (`two_phase.candidates`)
    gives the best tail and switch point after that main mixture, and a law over both rounds
-   (`mixtures.methods.jointly`) the best main mixture, tail and switch point together;
+   (`two_phase.joint_law`) the best main mixture, tail and switch point together;
 3. trials: one run of either under the first rounds' seed. The law over both rounds speaks of trunks
    that were never trained, so it learns from its run and proposes again, `trials` times at most;
    the best of these runs goes on;

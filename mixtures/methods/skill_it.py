@@ -1,12 +1,12 @@
 """Skill-It: estimate what teaches what, then sample what still helps.
 
 Source: Chen et al. 2023, "Skill-it! A data-driven skills framework for understanding and training
-language models" (arXiv 2307.14430). The graph is estimated from runs (`mixtures.skills`), the rule
+language models" (arXiv 2307.14430). The graph is estimated from runs (`skill_graph`), the rule
 and its departures are in `mixtures.controllers.skill_it`. Evaluated skills are the objective's
 held-out texts: with some of the domains that is Skill-It with a target set, with all of them the
 rule without one. Departure: a column of the graph is multiplied by its target's weight in the
 objective (over the mean weight), so that equal weights give the published rule. Tasks cannot be
-scored while a proxy trains; a graph over tasks is had from `mixtures.skills` alone.
+scored while a proxy trains; a graph over tasks is had from `mixtures.skill_graph` alone.
 """
 
 import dataclasses

@@ -129,20 +129,8 @@ def _trials(
                 for r in draws
             ]
             low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        trials.append(
-            LawTrial(
-                law=name,
-                error=float(np.abs(predicted - observed).mean()),
-                spearman=diagnostics.spearman(observed, predicted),
-                decision_accuracy=accuracy[name],
-                gain=float(gain),
-                low=float(low),
-                high=float(high),
-                held_out=tuple(
-                    (float(o), float(p)) for o, p in zip(observed, predicted, strict=True)
-                ),
-            )
-        )
+        fields = diagnostics.order_evidence(observed, predicted)
+        trials.append(LawTrial(name, gain=float(gain), low=float(low), high=float(high), **fields))
     return tuple(trials)
 
 

@@ -1,7 +1,7 @@
 """Extrapolation: from the runs of a ladder to a recommendation for full scale, with its test.
 
 Single-scale ranking drafts an answer at the largest step that has enough mixtures. The scaling laws
-are fitted to all but the largest size and predict it (`mixtures.backtest`). A law that beat ranking
+are fitted to all but the largest size and predict it (`backtest`). A law that beat ranking
 is fitted to everything, searched at full scale, and fitted and searched again on resampled runs for
 the intervals; otherwise the draft stands, and its predicted scores are those of the step that was
 ranked. What each law forecasts at full scale is told in both cases.
@@ -9,7 +9,7 @@ ranked. What each law forecasts at full scale is told in both cases.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import numpy as np
@@ -209,16 +209,9 @@ def _by_law(
 def _as_law(tested: BackTest) -> LawEvidence:
     """The back-test of the chosen law as the evidence of a law: held out is the largest size."""
     trial = next(t for t in tested.trials if t.law == tested.chosen)
-    return LawEvidence(
-        law=trial.law,
-        spearman=trial.spearman,
-        decision_accuracy=trial.decision_accuracy,
-        error=trial.error,
-        coverage=trial.coverage,
-        spearman_targets=(),
-        held_out=trial.held_out,
-        chosen=True,
-    )
+    shared = {f.name for f in fields(LawEvidence)} & {f.name for f in fields(trial)}
+    values = {name: getattr(trial, name) for name in shared}
+    return LawEvidence(spearman_targets=(), chosen=True, **values)
 
 
 def _evidence(
@@ -234,10 +227,7 @@ def _evidence(
         largest_tokens=tokens,
         predicted_parameters=at[0],
         predicted_tokens=at[1],
-        chosen=tested.chosen,
-        beats=tested.beats,
-        verdict=tested.verdict,
-        trials=tested.trials,
+        **vars(tested),
     )
 
 
