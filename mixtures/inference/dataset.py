@@ -133,7 +133,7 @@ def compare_laws(
         except EvidenceError as error:
             refused.append(f"{law.name} was left out: {error}")
             continue
-        results[i] = diagnostics.law_evidence(_name(law), found.sample, held, found.scalar)
+        results[i] = diagnostics.law_evidence(law.name, found.sample, held, found.scalar)
     if not results:
         raise EvidenceError("no law can be fitted. " + ". ".join(refused))
     top = max(round(result.spearman, 6) for result in results.values())

@@ -14,7 +14,7 @@ import numpy as np
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.laws import FittedLaw, Law
+from cuvee.mixtures.laws import FittedLaw, Law, Prediction
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.recommendation import LEVEL, LawEvidence, Noise
 
@@ -114,9 +114,7 @@ def cross_validate(
     return Prediction(mean, sd)
 
 
-def law_evidence(
-    name: str, sample: RunTable, found: HeldOutScores, scalar: Scalarized
-) -> LawEvidence:
+def law_evidence(name: str, sample: RunTable, found: Prediction, scalar: Scalarized) -> LawEvidence:
     """What held-out predictions say of a law, for an objective of a given shape.
 
     Floors do not enter: the objective is taken without them, so that it is always finite.

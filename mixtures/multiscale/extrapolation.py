@@ -26,7 +26,13 @@ from cuvee.mixtures.inference.recommend import draft_answer
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.multiscale import backtest
 from cuvee.mixtures.multiscale.backtest import BackTest
-from cuvee.mixtures.multiscale.steps import LadderStep
+from cuvee.mixtures.multiscale.steps import (
+    LadderStep,
+    at_step,
+    in_step,
+    scaling_runs,
+    step_runs,
+)
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
@@ -156,8 +162,8 @@ def scale_data(problem: Problem, history: History, steps: tuple[LadderStep, ...]
         EvidenceError: a run lacks a target, or nothing has finished.
         RecipeError: the problem does not know the parameters of a size.
     """
-    runs, names = rungs.scaling_runs(problem, history, steps), problem.objective.targets
-    restricted = rungs.scaling_runs(replace(problem, targets=names), history, steps)
+    runs, names = scaling_runs(problem, history, steps), problem.objective.targets
+    restricted = scaling_runs(replace(problem, targets=names), history, steps)
     top, ends = runs.sizes[-1], restricted.ends
     rows = [i for i in natural_rows(problem, ends.W) if ends.parameters[i] == top]
     reference = ends.Y[rows].mean(axis=0) if rows else ends.Y.mean(axis=0)

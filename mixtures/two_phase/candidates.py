@@ -192,7 +192,7 @@ class Candidates:
         """Deviation of the objective of one run of the stable mixture, by a law over points v."""
         targets = self.problem.objective.targets
         rows = self.problem.objective.scalarize(targets, self.reference).rows
-        deviation = law.predict(np.eye(len(self.main) + 1)[:1]).sd[0]
+        deviation = law.predict(np.eye(len(self.stable) + 1)[:1]).sd[0]
         return float(np.sqrt(rows**2 @ deviation**2).max())
 
     def best_switch(
@@ -214,10 +214,10 @@ class Candidates:
             constraints=decay_limits(self.problem.constraints, self.stable, switch),
         )
         scalar = score.scalarize(restricted, self.reference)
-        tail = how.choose(own, restricted, self.reference, rng)
-        corner = law.predict(np.eye(len(self.main) + 1)[:1]).mean
-        over = scalar.relaxed(corner) - scalar.relaxed(own.predict(tail[None]).mean)
-        return simplex.without_rounding(tail), float(over[0])
+        decay = how.choose(own, restricted, self.reference, rng)
+        corner = law.predict(np.eye(len(self.stable) + 1)[:1]).mean
+        over = scalar.relaxed(corner) - scalar.relaxed(own.predict(decay[None]).mean)
+        return simplex.without_rounding(decay), float(over[0])
 
 
 def best_decay(

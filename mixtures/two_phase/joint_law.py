@@ -172,10 +172,10 @@ def _chosen(
 ) -> tuple[Array, float]:
     """The best d (2K,) with a switch point, and its gain over the fixed stable mixture."""
     own = JointSlice(law, tried.longest, switch)
-    task = double_problem(tried.problem, tried.main, switch)
+    task = double_problem(tried.problem, tried.stable, switch)
     scalar = score.scalarize(task, tried.reference)
     d = how.choose(own, task, tried.reference, rng)
-    kept = np.concatenate([switch * tried.main, (1.0 - switch) * tried.main])
+    kept = np.concatenate([switch * tried.stable, (1.0 - switch) * tried.stable])
     now, then = scalar.relaxed(own.predict(np.stack([kept, d])).mean)
     return d, float(now - then)
 
