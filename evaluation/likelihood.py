@@ -1,8 +1,8 @@
 """What a pack answers: log-likelihoods of answers after contexts, for all of its models at once.
 
 Everything in this room is made of rows: a few tokens of context and a few tokens to score. Rows
-from every benchmark and every held-out text go through `totals` together: equal rows are asked
-once, and rows that share a context are asked together, so that the pack computes it once.
+from every benchmark and every held-out text go through `answer_totals` together: equal rows are
+asked once, and rows that share a context are asked together, so that the pack computes it once.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """lm-eval on a pack: each task's requests are built once and all proxies answer them together.
 
-Tasks, prompts, filters and metrics are lm-eval's own (`evaluation.judge`); only the model is ours,
-and the encoding of requests is that of its `HFLM` (`evaluation.exams`). So accuracies equal those
-of `HFLM` on each exported proxy. No other file imports lm_eval.
+Tasks, prompts, filters and metrics are lm-eval's own (`evaluation.metrics`); only the model is
+ours, and the encoding of requests is that of its `HFLM` (`evaluation.requests`). So accuracies
+equal those of `HFLM` on each exported proxy. No other file imports lm_eval.
 
 A request that `HFLM` would refuse (its answer alone is longer than the model's context, or encodes
 to nothing) is left out with its item, for every proxy alike, and counted.

@@ -1,10 +1,10 @@
 """What proxies are asked: named suites of tasks, and what each task measures.
 
 A task is one of three things. "piqa_offline" and the like are shipped here as lm-eval YAML and read
-local files that `benchmarks.prepare` makes. A user's own benchmark is given with its file
-(`benchmarks.adopt`), which no name alone ever finds: what one study calls `qa` is another's no
-longer. Any other name is a task or group of lm-eval itself, which works where its data can be
-loaded. The target is "task/" and the name without "_offline".
+local files that `benchmarks.prepare_benchmarks` makes. A user's own benchmark is given with its
+file (`benchmarks.adopt_benchmark`), which no name alone ever finds: what one study calls `qa` is
+another's no longer. Any other name is a task or group of lm-eval itself, which works where its data
+can be loaded. The target is "task/" and the name without "_offline".
 
 Accuracy says nothing at proxy scale: it sits at chance, or at an artefact of answer lengths that
 an untrained model shows as well. So the value of every task is continuous, bits per byte of the
@@ -122,7 +122,7 @@ class Suite:
 
     @property
     def archives(self) -> tuple[str, ...]:
-        """The tasks that `benchmarks.prepare` makes files for."""
+        """The tasks that `benchmarks.prepare_benchmarks` makes files for."""
         return tuple(task for task in self.tasks if task in OFFLINE)
 
     def file(self, task: str) -> Path | None:

@@ -68,6 +68,7 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
         evaluator = Evaluator(recipe, prepared, store, tracker, executor, workspace)
         schedules = compared(study.problem, study.recommendation, part)
         runs = sized(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
+        set_aside(folder, recipe.digest, workspace.display.say)  # as on a colleague's machine
         card = keep(store, draw_up(study, schedules, runs, store, written=_time(started)))
         tracker.log_preregistration(card, write_copy(card, folder))
         workspace.display.say(
@@ -86,10 +87,7 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
         reused=study.reused + evaluator.reused,
         started=_time(started),
     )
-    finished.reword(store, finished.finish(study, recipe.digest))
-    set_aside(
-        folder, recipe.digest, workspace.display.say
-    )  # a study of another recipe, on a colleague's machine
+    finished.reword(store, finished.finish(study, recipe.digest), folder)
     return conclude_study(study, folder, tracker, workspace)
 
 

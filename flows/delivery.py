@@ -1,7 +1,7 @@
 """What an approval sets off: an export to the place that the recipe names, and one call.
 
 `hand_off` is what the flow does. Each of its steps can be repeated: the export is the same bytes,
-and the call is made once for a recommendation, a format and a target (`tasks.handoff_call`).
+and the call is made once for a recommendation, a format and a target (`tasks.approval.webhook`).
 `watch` looks for approvals, in the store and in the record, and runs the flow for each.
 """
 

@@ -21,6 +21,7 @@ from cuvee.mixtures.errors import (
     ApprovalError,
     CuveeError,
     ExportError,
+    MissingExtra,
     RecipeError,
     ServiceError,
 )
@@ -118,9 +119,11 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
         return known
     try:
         version, alias = recorded_approvals.version(home, card, purpose, call=call)
-    except ServiceError as error:
-        if known is None:
+    except (MissingExtra, ServiceError) as error:
+        if known is None and isinstance(error, ServiceError):
             raise
+        if known is None:
+            raise ApprovalError(unapproved(card, purpose, store)) from error
         home.display.say(f"the record was not asked whether the approval stands: {error}")
         return known
     said = recorded_approvals.said(version) if version else None

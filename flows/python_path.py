@@ -9,7 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+_ROOM = Path(__file__).resolve().parent
+HOUSE = _ROOM.parent.parent if _ROOM.parent.name == "cuvee" else _ROOM.parent  # holds `cuvee/`
 
 
 def leave_working_folder() -> str | None:
@@ -24,7 +25,7 @@ def leave_working_folder() -> str | None:
     here = None
     with contextlib.suppress(OSError):  # it was deleted: nothing is found in it
         here = os.path.realpath(".")
-    if here in (None, str(ROOT), str(ROOT.parent)):
+    if here in (None, str(HOUSE)):
         return None
     sys.path[:] = [one for one in sys.path if os.path.realpath(one or ".") != here]
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)

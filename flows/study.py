@@ -169,9 +169,12 @@ def save_study(
     """
     study, store, folder = run.study, Store(workspace.store), workspace.study(run.study.name)
     set_aside(folder, recipe.digest, workspace.display.say)
-    seen = snapshot(recipe, run.prepared) if run.complete else None
-    finished.keep(store, finished.finish(study, recipe.digest, recipe.purpose, seen), folder)
-    return conclude_study(study, folder, tracker, workspace)
+    kept = finished.finish(study, recipe.digest, recipe.purpose)
+    finished.keep(store, kept, folder)
+    summary = conclude_study(study, folder, tracker, workspace)
+    if run.complete:  # a schedule rests on what has its report and its record, and on nothing less
+        finished.keep(store, dataclasses.replace(kept, snapshot=snapshot(recipe, run.prepared)))
+    return summary
 
 
 def search_mixture(

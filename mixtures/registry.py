@@ -101,7 +101,7 @@ def _load(kind: str) -> None:
     for point in _offered().select(group=f"cuvee.{kind}"):
         try:
             register(kind)(point.load())
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever a stranger's module does as it is imported
             raise RecipeError(
                 f"the {kind} {point.name!r} of {point.dist.name if point.dist else point.value} "
                 f"cannot be loaded ({error}): repair that package, or uninstall it"

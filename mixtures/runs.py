@@ -233,7 +233,7 @@ def score_table(history: History, targets: Sequence[str]) -> tuple[Array, Array,
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as plain JSON values; `from_json` gives it back."""
+    """An outcome as plain JSON values; `outcome_from_json` gives it back."""
     return {"kind": type(outcome).__name__, **dataclasses.asdict(outcome)}
 
 

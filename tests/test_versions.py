@@ -211,12 +211,22 @@ def differing(then: Any, now: Any, most: float, where: str = "") -> tuple[str, b
 
 def _worded(then: str, now: str, where: str) -> tuple[str, bool]:
     """The same of words, whose numbers may differ by one in the last digit that is shown."""
-    words = NUMBER.split(then) == NUMBER.split(now)
+    between = NUMBER.split(then)
+    words = between == NUMBER.split(now)
     near = words and all(
-        abs(float(a) - float(b)) <= 1.01 * 10.0 ** -len(a.partition(".")[2].partition("e")[0])
-        for a, b in zip(NUMBER.findall(then), NUMBER.findall(now), strict=True)
+        abs(float(a) - float(b)) <= _last_digit(a, after)
+        for a, b, after in zip(NUMBER.findall(then), NUMBER.findall(now), between[1:], strict=True)
     )
     return ("" if near else f"{where}: {then!r}, now {now!r}"), words
+
+
+def _last_digit(number: str, after: str) -> float:
+    """One in the last digit of a number as it is written; counts are exact, percentages are not."""
+    mantissa, _, exponent = number.partition("e")
+    digits = mantissa.partition(".")[2]
+    if not digits and not exponent and not after.lstrip().startswith("%"):
+        return 0.0
+    return 1.01 * 10.0 ** (int(exponent or 0) - len(digits))
 
 
 def changed(kind: str, name: str, golden: Any) -> tuple[str, bool]:
@@ -277,6 +287,7 @@ def test_a_difference_is_told_from_rounding_and_from_words():
     for now, number in (
         ({**then, "a": [1.001, "gain 0.12 of 3"]}, True),
         ({**then, "a": [1.0, "gain 0.14 of 3"]}, True),
+        ({**then, "a": [1.0, "gain 0.12 of 4"]}, True),
         ({**then, "a": [1.0, "a gain of 0.12 of 3"]}, False),
         ({**then, "b": shortened([1, 0, *range(2, 50)])}, True),
         ({**then, "c": 0.0}, True),

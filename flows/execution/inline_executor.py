@@ -6,6 +6,7 @@ It starts no process, and imports neither Ray nor Prefect.
 import threading
 
 from cuvee.flows.execution.executor import Interrupted, Listener
+from cuvee.mixtures.errors import CuveeError, TrainingError
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.device import has_gpu
@@ -27,6 +28,7 @@ class InlineExecutor:
         self._turn, self._cancelled = threading.Lock(), threading.Event()
 
     def __enter__(self) -> "InlineExecutor":
+        self._cancelled.clear()
         return self
 
     def __exit__(self, *_: object) -> None: ...  # nothing was started
@@ -38,7 +40,12 @@ class InlineExecutor:
 
         with self._turn, single_thread():
             self.raise_if_cancelled()
-            return run_pack(job, report)
+            try:
+                return run_pack(job, report)
+            except CuveeError:
+                raise
+            except Exception as error:
+                raise TrainingError(f"pack {job.name} failed: {error!r}") from error
 
     def untrained_scores(self, job: PackJob) -> dict[str, float]:
         with self._turn, single_thread():

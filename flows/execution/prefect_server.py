@@ -4,7 +4,7 @@ Prefect can start such a server by itself, but in the caller's process group: Ct
 server before the flow could say that it was cancelled, and the client waits minutes for it; a
 SIGKILL leaves it behind. So it is started here, in a session of its own, and asked of the kernel to
 end with its parent. Each server has a secret of its own, which stands in its environment and in the
-settings of its clients alone (`tasks.guard`).
+settings of its clients alone (`tasks.tracking.guard`).
 """
 
 import contextlib

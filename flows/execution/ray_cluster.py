@@ -31,7 +31,7 @@ SIGACTION_ROOM = 256  # bytes; the structure has 152 on Linux and fewer elsewher
 class _Nothing(list[str]):
     """Folders that Ray adds to its workers' path, before all others: none.
 
-    It would add the one that the user is in, and run a `tasks.py` there in place of ours.
+    It would add the one that the user is in, and run a `numpy.py` there in place of the package.
     """
 
     def extend(self, _: Any) -> None:

@@ -147,7 +147,10 @@ class RayExecutor:
 
     def train(self, job: PackJob, listener: Listener) -> tuple[Outcome, ...]:
         self._listeners[job.name] = listener
-        outcomes: tuple[Outcome, ...] = self.run_in_worker(_train_in_worker, job)
+        try:
+            outcomes: tuple[Outcome, ...] = self.run_in_worker(_train_in_worker, job)
+        finally:
+            del self._listeners[job.name]  # late reports of a pack that has ended go nowhere
         return outcomes
 
     def untrained_scores(self, job: PackJob) -> dict[str, float]:
@@ -246,8 +249,7 @@ def _unfit_worker(error: BaseException) -> ServiceError:
     return ServiceError(
         f"a Ray worker cannot do its work: {said[:300] or repr(error)[:300]}. Every node needs "
         "this Cuvee and what it depends on installed, and no other package of the same name "
-        "before it: look at PYTHONPATH there, and for a file or folder called tasks, flows, "
-        "evaluation, proxies or mixtures"
+        "before it: look at PYTHONPATH there, and for a file or folder called cuvee"
     )
 
 

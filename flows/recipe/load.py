@@ -28,10 +28,10 @@ def load_recipe(path: Path) -> tuple[Recipe, str]:
 
 
 def recipe_text(path: Path) -> str:
-    """The text of a recipe's file; errors as `load`."""
+    """The text of a recipe's file; errors as `load_recipe`."""
     try:
         with path.open(encoding="utf-8-sig") as file:
-            return file.read(strict_yaml.LARGEST + 1)  # which `strict` refuses
+            return file.read(strict_yaml.LARGEST + 1)  # which `strict_yaml` refuses
     except OSError as error:
         near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f"; recipes there: {', '.join(near)}" if near else ""
@@ -41,7 +41,7 @@ def recipe_text(path: Path) -> str:
 
 
 def parse(text: str, where: str = "the recipe") -> Recipe:
-    """A recipe from its text; see `load`."""
+    """A recipe from its text; see `load_recipe`."""
     try:
         values = strict_yaml.load_yaml(text)
     except yaml.YAMLError as error:
@@ -57,7 +57,7 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
 
 
 def build_recipe(values: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from its values; see `load`."""
+    """A recipe from its values; see `load_recipe`."""
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:

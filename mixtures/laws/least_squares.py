@@ -2,7 +2,7 @@
 
 A law is fitted to M targets from several starts and under several strengths of its prior; each of
 these is a problem of some ten parameters. Solved one by one they cost Python more than arithmetic,
-so `minimize` runs Levenberg-Marquardt on a batch: every array has a leading axis B of independent
+so this runs Levenberg-Marquardt on a batch: every array has a leading axis B of independent
 problems, each with its own damping (Nocedal and Wright 2006, section 10.3).
 
 The objective of problem b is

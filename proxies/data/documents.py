@@ -52,7 +52,7 @@ class Files:
         path: a file, a folder (searched for what can be read), a glob ("**" descends), or several.
         field: the name of the text in rows of JSON and columns of tables.
         separator: what parts the documents of plain text; a file is one document if it is None.
-        skip: whether what cannot be used is yielded as `Unusable`, not refused.
+        skip: whether what cannot be used is yielded as `UnusableDocument`, not refused.
         digest: of a file's bytes; one that remembers makes `identity` cheap.
     """
 

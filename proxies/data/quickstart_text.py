@@ -228,7 +228,7 @@ CORE = tuple(name for name, kind in KINDS.items() if not kind.optional)
 
 @dataclass(frozen=True)
 class Quickstart:
-    """A quickstart domain as a source of documents (see `proxies.corpus.Source`).
+    """A quickstart domain as a source of documents (see `proxies.data.documents.TextSource`).
 
     Attributes:
         domain: a name in KINDS.

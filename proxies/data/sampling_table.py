@@ -2,7 +2,7 @@
 
 It is filled by counts alone, from shares and the steps at which they change. What a block holds
 depends on nothing that comes after it, so two runs whose tables begin with the same blocks begin
-with the same sequences: that is how common trunks are recognized (`proxies.trunk`).
+with the same sequences: that is how common trunks are recognized (`proxies.train.branching`).
 """
 
 import bisect

@@ -132,7 +132,7 @@ def stretches(text: str, size: int = STRETCH) -> list[str]:
     """A text cut where no token spans, so that the tokens of the parts are those of the text.
 
     A part is a little longer than `size`, and much longer where nothing may be cut. Holds for a
-    tokenizer whose `Encoder` is separable.
+    tokenizer whose `DocumentEncoder` is separable.
     """
     parts = []
     start = 0

@@ -65,5 +65,5 @@ def require_one_pack(specs: Sequence[RunSpec]) -> None:
             raise RecipeError(
                 "runs of one pack share size, tokens, schedule, precision, rate, average and "
                 f"domains; got {pack_key(specs[0])[:6]} and {pack_key(spec)[:6]}: "
-                "group them with group_into_packs"
+                "group them with batching.group_into_packs"
             )

@@ -51,7 +51,7 @@ class BranchPlan:
         keep: names under which the states are kept at `until`, one each; none: the runs are ended.
         until: step at which to stop, where `keep` is given.
         folder: of the kept states.
-        starts: folder of the checkpoints that specs name as their start (`start.adopt`).
+        starts: folder of the checkpoints that specs name as their start (`warm_start`).
     """
 
     start: tuple[str, ...] = ()

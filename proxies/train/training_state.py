@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def checkpoint_identity(names: Sequence[str]) -> list[str]:
-    """Whose state it is, as `checkpoint.load` compares it.
+    """Whose state it is, as `checkpoint.load_checkpoint` compares it.
 
     Args:
         names: fingerprints of runs, or names of shared prefixes, in order.

@@ -31,7 +31,7 @@ def adopt_start_checkpoint(source: Path, folder: Path, size: str, vocabulary: in
     """Keep a checkpoint for runs that start from it; returns the hash that names it in a spec.
 
     Args:
-        source: a folder with config.json and model.safetensors, as `checkpoint.export` writes.
+        source: a folder with config.json and model.safetensors, as `export_huggingface` writes.
         folder: where starting checkpoints are kept.
         size: of the runs, a step of the ladder.
         vocabulary: tokens of the corpus's tokenizer.
@@ -51,7 +51,11 @@ def adopt_start_checkpoint(source: Path, folder: Path, size: str, vocabulary: in
 
 
 def read_start_checkpoint(source: Path, size: str, vocabulary: int) -> dict[str, Tensor]:
-    """The parameters of a checkpoint by our names and in our layout, float32; errors as `adopt`."""
+    """The parameters of a checkpoint by our names and in our layout, float32.
+
+    Raises:
+        DataError: as `adopt_start_checkpoint`.
+    """
     missing = [name for name in ("config.json", FILE) if not (source / name).is_file()]
     if missing:
         raise DataError(

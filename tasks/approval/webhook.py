@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
-from cuvee.mixtures.errors import HandoffError, RecipeError
+from cuvee.mixtures.errors import HandoffError, RecipeError, StorageError
 from cuvee.mixtures.runs import revive
 from cuvee.tasks.approval.approve import utc_now
 from cuvee.tasks.process import outer_environment
@@ -188,7 +188,7 @@ def _held(store: Store, key: str, attempt: int, known: CallOutcome | None) -> st
     if known is None:
         try:
             mark = dict(json.loads(store.objects.read(_claim(key, attempt)) or b""))
-        except (OSError, ValueError, TypeError):
+        except (StorageError, OSError, ValueError, TypeError):
             mark = {}
         who = f"process {mark.get('process', '?')} on {mark.get('host', '?')}"
         return (

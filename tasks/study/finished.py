@@ -238,20 +238,33 @@ def keep(
         there = _pointed(store, known) if fit and not study.tests else None
         moved.append(not (there and there.tests and there.code == study.code))
         complete = study.identity if study.snapshot and not fit else known.get("complete")
+        if place == LATEST and not complete and (old := latest_complete(store, study.name)):
+            store.renew(CARDS, old.identity, old.to_json(), "answer")  # 404a3ce kept them apart
+            complete = old.identity
         if moved[-1]:
             more = {"complete": complete} if complete and place == LATEST else {}
             store.remember(place, key, pointer | more)
     if folder is not None:
-        copy = json.dumps(study.to_json(), indent=1) + "\n"
-        ObjectFolder(str(folder)).replace(FILE, copy.encode())
+        _write_copy(study, folder)
     return moved[0]
 
 
-def reword(store: Store, found: FinishedStudy) -> None:
-    """Let a finished study say what a later test showed; what it rests on stays as it was."""
+def reword(store: Store, found: FinishedStudy, folder: Path) -> None:
+    """Let a finished study say what a later test showed; what it rests on stays as it was.
+
+    Its folder gets the copy that goes into the record, where it has none: on another machine.
+    """
     before = get(store, found.identity)
     if before is not None:
-        store.renew(CARDS, found.identity, before.told(found).to_json(), "answer")
+        after = before.told(found)
+        store.renew(CARDS, found.identity, after.to_json(), "answer")
+        if not (folder / FILE).exists():
+            _write_copy(after, folder)
+
+
+def _write_copy(study: FinishedStudy, folder: Path) -> None:
+    copy = json.dumps(study.to_json(), indent=1) + "\n"
+    ObjectFolder(str(folder)).replace(FILE, copy.encode())
 
 
 def get(store: Store, identity: str) -> FinishedStudy | None:

@@ -210,6 +210,7 @@ def test_a_colleague_confirms_from_a_home_of_their_own(before, study, prefect_ap
     (other.root / "store").symlink_to(home.store)
     found = confirm(text, other, prefect_api)
     assert found["trained_now"] == 10 and (taken / "earlier").is_dir()
+    assert list(taken.glob("predictions/*.json")) and (taken / "card.json").is_file()
     confirmed = finished_study(parse(text), home)
     assert confirmed.tests == 2 and confirmed.verdict == found["verdict"]
     answer = dataclasses.replace(confirmed.answer, verdict="another one", failed=1)

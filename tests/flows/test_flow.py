@@ -23,9 +23,10 @@ from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.prepare import pose_problem, prepare
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import DataError, TrainingError
+from cuvee.mixtures.errors import DataError, StorageError, TrainingError
 from cuvee.mixtures.runs import Failed, RunResult
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.finished import latest_complete
 from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import MemoryBackend
 
@@ -140,6 +141,17 @@ def test_a_study_in_this_process_gives_the_same_bytes_and_starts_no_other(
     (parent,) = [run for run in ledger.runs.values() if run.parent is None]
     assert parent.status == "FINISHED" and "report.html" in parent.artifacts
     assert sum(run.status == "FINISHED" for run in ledger.runs.values()) == 1 + found["proxies"]
+
+    def full(*_):
+        raise StorageError("the disk is full")
+
+    store, other = Store(own.store), text.replace("name: tiny", "name: other")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cuvee.flows.study.conclude_study", full)
+        with pytest.raises(StorageError):
+            tiny_study.run_inline(other, own)
+    assert latest_complete(store, "tiny") is not None
+    assert latest_complete(store, "other") is None  # a schedule would find it done, without report
 
 
 class Bench:

@@ -43,7 +43,7 @@ def made(tmp_path_factory, quick_pictures_everywhere):
     root = tmp_path_factory.mktemp("study")
     recommended_study.make(root / "corpus", Workspace(root / "home"))
     open_backend(Workspace(root / "home").record).versions("none")  # a new record takes seconds
-    (root / "home").chmod(0o700)  # as `settle` makes it
+    (root / "home").chmod(0o700)  # as `open_workspace` makes it
     return root
 
 

@@ -139,7 +139,9 @@ LACKING = {
     "schedule": "flow,train",
     "handoff": "flow",
 }
-FIT = ["fit", "approve", "export --format json --to out"]
+EXPORT = "export --format json --to out"
+EARLY = "export --format json --to early"  # before anybody approved it
+FIT = ["fit", EARLY, "approve", EXPORT]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,8 @@ def core(tmp_path_factory):
 def test_the_core_alone_fits_approves_and_exports(core):
     """Catches a module of an extra that is imported on the way from tables to an export."""
     folder, said = core
-    assert [said[line][0] for line in FIT] == [0, 0, 0], said
+    assert [said[line][0] for line in FIT] == [0, 2, 0, 0], said
+    assert "is not approved" in said[EARLY][2] and "cuvee[" not in said[EARLY][2]
     assert "not recorded: pip install 'cuvee[record]'" in said["fit"][1]
     assert (folder / "out" / "mixture.json").exists()
 

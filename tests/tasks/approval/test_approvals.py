@@ -43,7 +43,7 @@ def study(record, tmp_path):
     """Two tables and a home with an empty record: (folder, home)."""
     bound_study.write(tmp_path)
     shutil.copytree(record, tmp_path / "home" / record.name)
-    (tmp_path / "home").chmod(0o700)  # as `settle` makes it
+    (tmp_path / "home").chmod(0o700)  # as `open_workspace` makes it
     return tmp_path, Workspace(tmp_path / "home")
 
 
