@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 _ROOM = Path(__file__).resolve().parent
-HOUSE = _ROOM.parent.parent if _ROOM.parent.name == "cuvee" else _ROOM.parent  # holds `cuvee/`
+HOUSE = _ROOM.parent if (_ROOM.parent / "cuvee").is_dir() else _ROOM.parent.parent  # has `cuvee/`
 
 
 def leave_working_folder() -> str | None:

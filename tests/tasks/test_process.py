@@ -1,5 +1,6 @@
 """Only our own leftovers are ended, and what we start listens to us alone and runs our code."""
 
+import importlib.util
 import io
 import json
 import os
@@ -275,6 +276,20 @@ def test_a_worker_that_cannot_import_is_one_sentence_and_no_word_on_rates(tmp_pa
     said = str(told.value)
     assert "No module named 'of_no_node'" in said and "Every node needs" in said
     assert "Traceback" not in said and "\n" not in said and "rate" not in said and len(said) < 700
+
+
+@pytest.mark.parametrize("layout", ["cuvee/flows", "site-packages/cuvee/flows"])
+def test_only_the_folder_that_holds_the_package_stays_in_the_path(tmp_path, layout):
+    """Catches a clone called `cuvee`, whose neighbors were imported in place of packages."""
+    room = tmp_path / layout
+    room.mkdir(parents=True)
+    if layout == "cuvee/flows":
+        (tmp_path / "cuvee" / "cuvee").mkdir()  # a clone has the folder of links
+    (room / "python_path.py").write_bytes((ROOT / "flows" / "python_path.py").read_bytes())
+    spec = importlib.util.spec_from_file_location("copy_of_python_path", room / "python_path.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert tmp_path / layout.split("/")[0] == module.HOUSE
 
 
 def test_packages_with_the_names_of_our_rooms_are_nothing_to_us(tmp_path):
