@@ -17,10 +17,10 @@ from typing import Any
 
 from contenders import BASELINES, Answer, Budget, answer, baselines, configured
 
-from cuvee.flows import prepare as preparing
-from cuvee.flows.confirm import fresh_seeds
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.study import prepare as preparing
+from cuvee.flows.study.confirm import fresh_seeds
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.controllers import required_runs

@@ -27,7 +27,7 @@ from inputs import Hang, Tally
 
 from cuvee.flows.recipe import load, olmix_fields
 from cuvee.flows.recipe import schema as recipes
-from cuvee.flows.table_problem import posed, read_tables
+from cuvee.flows.study.table_problem import posed, read_tables
 
 DRAWN = 0.5  # of the inputs come from the schema, the others are damaged files
 RECIPE = {

@@ -28,7 +28,7 @@ from input_tables import read_pair, write_tables
 
 from cuvee.evaluation import benchmarks
 from cuvee.flows.recipe import olmix
-from cuvee.flows.table_problem import posed, read_tables
+from cuvee.flows.study.table_problem import posed, read_tables
 from cuvee.mixtures.runs import canonical_json
 from cuvee.proxies.data import tokenizer
 from cuvee.proxies.data.documents import Files

@@ -7,7 +7,7 @@ import numpy as np
 from input_recipes import dump, pick
 
 from cuvee.flows.recipe import load
-from cuvee.flows.table_problem import posed, read_tables
+from cuvee.flows.study.table_problem import posed, read_tables
 
 Tables = tuple[list[list[str]], list[list[str]]]
 

@@ -33,8 +33,8 @@ from typing import Any
 from fault_servers import local
 from sweep import synthetic, write_corpus
 
-from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe import load
+from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.problem import Problem

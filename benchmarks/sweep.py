@@ -28,8 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe import load
+from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.problem import Problem

@@ -81,7 +81,7 @@ def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) 
         concluded = (place.study(given.name) / "summary.json").exists()
 
         def search(executor: Executor, workspace: Workspace) -> Any:
-            from cuvee.flows.study import search_mixture
+            from cuvee.flows.study.study import search_mixture
 
             return search_mixture(given, executor, workspace, text=text)
 
@@ -98,8 +98,8 @@ def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = No
         given, text = load_recipe(recipe)
         _limit(cores)
         place = open_workspace(home, display, hub=given.evaluation.hub)
-        from cuvee.flows.confirm_larger import confirm_larger, sizes
-        from cuvee.flows.finished import finished_study
+        from cuvee.flows.study.confirm_larger import confirm_larger, sizes
+        from cuvee.flows.study.finished import finished_study
 
         sizes(given)
         finished_study(given, place)  # before anything is started: most mistakes show here
@@ -119,7 +119,7 @@ def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
             given, text = _loaded(recipe, display)
             place = open_workspace(home, display, hub=given.evaluation.hub)
             from cuvee.flows.console import print_study
-            from cuvee.flows.refit import refit
+            from cuvee.flows.study.refit import refit
 
             folder = refit(given, text, place)
         display.close()
@@ -140,7 +140,7 @@ def checkpoint(
         require("`cuvee checkpoint`", "train")
         given, _ = load_recipe(recipe)
         place = open_workspace(home, display, hub=given.evaluation.hub)
-        from cuvee.flows.checkpoint import write
+        from cuvee.flows.handoff.checkpoint import write
 
         folder, spec = write(given, place, mixture, to)
         display.say(
@@ -161,7 +161,7 @@ def approve(
     with _person() as display:
         given, _ = _loaded(recipe, display)
         place = open_workspace(home, display, hub=given.evaluation.hub)
-        from cuvee.flows import handoff
+        from cuvee.flows.handoff import handoff
         from cuvee.flows.console import shares_table
 
         if withdraw:
@@ -195,7 +195,7 @@ def export(
     with _person() as display:
         given = _loaded(recipe, display)[0] if recipe else None
         place = open_workspace(home, display, hub=bool(given and given.evaluation.hub))
-        from cuvee.flows import handoff
+        from cuvee.flows.handoff import handoff
 
         if verify:
             content = handoff.verify(verify, place)
@@ -225,7 +225,7 @@ def schedule(
         _limit(cores)
         place = open_workspace(home, display, hub=given.evaluation.hub)
         with _prefect_api(place, schedules=True) as api:
-            from cuvee.flows import deployment
+            from cuvee.flows.scheduling import deployment
 
             made = deployment.deployment(given, text, place.root, cron=cron, parameters=parameters)
             deployment.serve(made, api, display.say)
@@ -247,7 +247,7 @@ def handoff(
         text = olmix.as_recipe(given) if olmix.detect(recipe) else text
         place = open_workspace(home, display, hub=given.evaluation.hub)
         with _prefect_api(place) as api:
-            from cuvee.flows import delivery
+            from cuvee.flows.handoff import delivery
 
             delivery.part(given)
             if watch:
@@ -282,7 +282,7 @@ def doctor(
         if not store:
             raise RecipeError("say what the doctor is to look at: `cuvee doctor --store`")
         place = find_workspace(home)
-        from cuvee.flows.doctor import examine
+        from cuvee.flows.upkeep.doctor import examine
 
         problems, said = examine(place, others or ())
         for problem in problems:
@@ -305,7 +305,7 @@ def clean(
 ) -> None:
     """Show what the home holds, and remove what can be made again; evidence only by name."""
     with _person() as display:
-        from cuvee.flows.clean import clean as clean_home
+        from cuvee.flows.upkeep.clean import clean as clean_home
 
         place = find_workspace(home)
         table, said = clean_home(place, kinds or [], older=older, remove=yes)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from cuvee.flows import continual, plan_ladder, superseded_runs
-from cuvee.flows import prepare as preparing
+from cuvee.flows import plan_ladder
 from cuvee.flows.console import Display, duration_text
 from cuvee.flows.execution.budget import forecast, tokens_per_second
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
+from cuvee.flows.study import continual, superseded_runs
+from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, simplex
 from cuvee.mixtures.methods import RemainingRuns

@@ -8,7 +8,7 @@ import numpy as np
 
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.table_problem import from_tables
+from cuvee.flows.study.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.recommendation import Recommendation

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import tiny_study
 
-from cuvee.flows import prepare as preparing
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.refit import refit
+from cuvee.flows.study import prepare as preparing
+from cuvee.flows.study.refit import refit
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.runs import RunResult, Score

@@ -15,12 +15,13 @@ import old_study
 import pytest
 import shipped
 
-from cuvee.flows import confirm_larger, handoff
-from cuvee.flows import prepare as preparing
-from cuvee.flows.finished import finished_study, present
+from cuvee.flows.handoff import handoff
 from cuvee.flows.recipe.load import load_recipe
-from cuvee.flows.refit import refit
-from cuvee.flows.study import RememberingMethod
+from cuvee.flows.study import confirm_larger
+from cuvee.flows.study import prepare as preparing
+from cuvee.flows.study.finished import finished_study, present
+from cuvee.flows.study.refit import refit
+from cuvee.flows.study.study import RememberingMethod
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet

@@ -24,7 +24,7 @@ from ladder_world import ladder_runs
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.recipe.load import load_recipe
-from cuvee.flows.table_problem import from_tables
+from cuvee.flows.study.table_problem import from_tables
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.loop import generator

@@ -11,9 +11,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cuvee.flows.confirm_larger import confirm_larger
 from cuvee.flows.recipe.load import parse
-from cuvee.flows.study import run_study, save_study, search_mixture
+from cuvee.flows.study.confirm_larger import confirm_larger
+from cuvee.flows.study.study import run_study, save_study, search_mixture
 from cuvee.flows.workspace import Workspace
 from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import MemoryBackend

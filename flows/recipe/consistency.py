@@ -3,7 +3,7 @@
 The targets, domains and sizes of a study follow from its recipe. So whatever names another one, or
 asks for what no mixture can be, is told when the recipe is read, all of it at once, and not after
 the text has been tokenized. Studies from tables know their domains from the tables, which are read
-in a moment: they are left to `flows.table_problem`.
+in a moment: they are left to `flows.study.table_problem`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cuvee.flows.clean import KINDS, clean, seconds
+from cuvee.flows.upkeep.clean import KINDS, clean, seconds
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import RecipeError, ServiceError, UnknownName
 

@@ -15,10 +15,10 @@ from tiny_study import confirm, run
 from typer.testing import CliRunner
 
 from cuvee.flows.cli import app
-from cuvee.flows.confirm_larger import sizes
-from cuvee.flows.finished import finished_study
 from cuvee.flows.plan import draw_up as plan
 from cuvee.flows.recipe.load import parse
+from cuvee.flows.study.confirm_larger import sizes
+from cuvee.flows.study.finished import finished_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CorruptError, EvidenceError, RecipeError
 from cuvee.mixtures.runs import Stage

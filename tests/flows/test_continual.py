@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from tiny_study import run
 
 from cuvee.evaluation.suites import Limits, suite
-from cuvee.flows import checkpoint, continual
-from cuvee.flows import prepare as preparing
+from cuvee.flows.handoff import checkpoint
 from cuvee.flows.recipe import consistency
 from cuvee.flows.recipe.load import parse
+from cuvee.flows.study import continual
+from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet

@@ -3,9 +3,9 @@
 import pytest
 import tiny_study
 
-from cuvee.flows import superseded_runs
-from cuvee.flows.prepare import pose_problem, prepare
 from cuvee.flows.recipe.load import parse
+from cuvee.flows.study import superseded_runs
+from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.runs import RunResult, Score
 from cuvee.tasks.store.results import Store

@@ -20,8 +20,8 @@ from tiny_study import run
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
 from cuvee.flows.execution.ray_executor import RayExecutor
-from cuvee.flows.prepare import pose_problem, prepare
 from cuvee.flows.recipe.load import parse
+from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, StorageError, TrainingError
 from cuvee.mixtures.runs import Failed, RunResult
@@ -147,7 +147,7 @@ def test_a_study_in_this_process_gives_the_same_bytes_and_starts_no_other(
 
     store, other = Store(own.store), text.replace("name: tiny", "name: other")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cuvee.flows.study.conclude_study", full)
+        patch.setattr("cuvee.flows.study.study.conclude_study", full)
         with pytest.raises(StorageError):
             tiny_study.run_inline(other, own)
     assert latest_complete(store, "tiny") is not None

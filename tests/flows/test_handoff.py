@@ -16,11 +16,11 @@ import pytest
 import receiver
 import recommended_study
 
-from cuvee.flows import finished as flows_finished
-from cuvee.flows import handoff
-from cuvee.flows.finished import finished_study
+from cuvee.flows.handoff import handoff
 from cuvee.flows.recipe.load import parse
-from cuvee.flows.refit import refit
+from cuvee.flows.study import finished as flows_finished
+from cuvee.flows.study.finished import finished_study
+from cuvee.flows.study.refit import refit
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
 from cuvee.tasks import export

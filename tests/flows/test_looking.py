@@ -13,17 +13,17 @@ import tiny_study
 import yaml
 from synthetic_study import synthetic_study
 
-from cuvee.flows import schedule
-from cuvee.flows.deployment import (
+from cuvee.flows.execution.prefect_server import PrefectApi
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.scheduling import schedule
+from cuvee.flows.scheduling.deployment import (
     OLD_ENTRYPOINTS,
     _signing_in,
     deployment,
     fields,
     replace_old_entrypoints,
 )
-from cuvee.flows.execution.prefect_server import PrefectApi
-from cuvee.flows.recipe.load import parse
-from cuvee.flows.schedule import read, reuse
+from cuvee.flows.scheduling.schedule import read, reuse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.constraints.kept_ratios import keep_ratios
@@ -174,7 +174,10 @@ def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
     text = tiny_study.recipe(tmp_path, schedule="{cron: 0 5 * * 2, timezone: Europe/Paris}")
     recipe = parse(text)
     made = deployment(recipe, text, tmp_path, cron="", parameters='{"seed": 5}')
-    assert made.entrypoint == "cuvee.flows.schedule.scheduled_sweep" and made.concurrency_limit == 1
+    assert (
+        made.entrypoint == "cuvee.flows.scheduling.schedule.scheduled_sweep"
+        and made.concurrency_limit == 1
+    )
     assert made.schedules[0].schedule.cron == "0 5 * * 2"
     assert made.schedules[0].schedule.timezone == "Europe/Paris"
     assert made.parameters == {"recipe": text, "home": str(tmp_path), "changes": {"seed": 5}}
@@ -207,6 +210,7 @@ def test_deployments_of_earlier_versions_are_pointed_at_this_one(tmp_path, monke
         ids = {}
         for name, entrypoint, tags in (
             ("old", OLD_ENTRYPOINTS[0], ["cuvee"]),
+            ("flat", OLD_ENTRYPOINTS[1], ["cuvee"]),
             ("new", None, ["cuvee"]),
             ("other", OLD_ENTRYPOINTS[0], ["theirs"]),
         ):
@@ -214,12 +218,12 @@ def test_deployments_of_earlier_versions_are_pointed_at_this_one(tmp_path, monke
             made.name, made.tags = name, tags
             made.entrypoint = entrypoint or made.entrypoint
             ids[name] = made.apply()
-        assert replace_old_entrypoints() == ["scheduled-sweep/old"]
+        assert sorted(replace_old_entrypoints()) == ["scheduled-sweep/flat", "scheduled-sweep/old"]
         assert replace_old_entrypoints() == []
         with get_client(sync_client=True) as client:
             found = {name: client.read_deployment(ids[name]) for name in ids}
-    new = "cuvee.flows.schedule.scheduled_sweep"
-    assert (found["old"].entrypoint, found["new"].entrypoint) == (new, new)
+    new = "cuvee.flows.scheduling.schedule.scheduled_sweep"
+    assert {found[name].entrypoint for name in ("old", "flat", "new")} == {new}
     assert found["other"].entrypoint == OLD_ENTRYPOINTS[0]
     assert found["old"].parameters["changes"] == {"seed": 5}
     assert found["old"].schedules[0].schedule.cron == "0 5 * * 2"

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cuvee.flows import handoff
 from cuvee.flows.console import print_study
-from cuvee.flows.finished import finished_study
+from cuvee.flows.handoff import handoff
 from cuvee.flows.recipe import load, olmix
-from cuvee.flows.refit import refit
-from cuvee.flows.table_problem import posed, read_tables, told
+from cuvee.flows.study.finished import finished_study
+from cuvee.flows.study.refit import refit
+from cuvee.flows.study.table_problem import posed, read_tables, told
 from cuvee.flows.workspace import open_workspace
 from cuvee.mixtures.errors import CuveeError, DataError, EvidenceError, RecipeError
 from cuvee.mixtures.objectives import WeightedMean

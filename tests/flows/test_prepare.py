@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from cuvee.flows.console import Display
-from cuvee.flows.prepare import corpus_parts, prepare
 from cuvee.flows.recipe.load import build_recipe
+from cuvee.flows.study.prepare import corpus_parts, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.proxies.data import files

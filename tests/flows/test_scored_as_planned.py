@@ -12,9 +12,9 @@ from command import inside
 
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.suites import scoring_identity
-from cuvee.flows.doctor import examine
-from cuvee.flows.prepare import pose_problem, prepare
 from cuvee.flows.recipe.load import parse
+from cuvee.flows.study.prepare import pose_problem, prepare
+from cuvee.flows.upkeep.doctor import examine
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage, canonical_json

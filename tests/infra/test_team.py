@@ -317,7 +317,7 @@ def test_prefect_takes_the_deployments_file(team, place):
     assert done.returncode == 0, done.stdout + done.stderr
     (given,) = yaml.safe_load((ROOT / "infra/prefect.yaml").read_text())["deployments"]
     made = Prefect(team).ask("GET", f"/deployments/name/scheduled-sweep/{given['name']}")
-    assert made["entrypoint"] == "cuvee.flows.schedule.scheduled_sweep"
+    assert made["entrypoint"] == "cuvee.flows.scheduling.schedule.scheduled_sweep"
     assert made["parameters"]["home"] == str(place / "home")
     assert made["work_pool_name"] == "cuvee" and made["schedules"][0]["active"]
     assert made["global_concurrency_limit"]["limit"] == 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuvee.flows.recipe import load
-from cuvee.flows.table_problem import posed, read_tables, told
+from cuvee.flows.study.table_problem import posed, read_tables, told
 from cuvee.mixtures import registry, simplex, worlds
 from cuvee.mixtures.designs import distinct_rows
 from cuvee.mixtures.errors import EvidenceError

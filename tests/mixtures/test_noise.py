@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cuvee.flows.confirm import compared, confirm, fresh_seeds
 from cuvee.flows.console import print_study
 from cuvee.flows.recipe import load
-from cuvee.flows.refit import refit
-from cuvee.flows.table_problem import from_tables
+from cuvee.flows.study.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.study.refit import refit
+from cuvee.flows.study.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import worlds
 from cuvee.mixtures.errors import EvidenceError, RecipeError

@@ -14,8 +14,8 @@ import torch
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.execution.evaluator import Evaluator
-from cuvee.flows.prepare import pose_problem, prepare
 from cuvee.flows.recipe.load import parse
+from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError
 from cuvee.mixtures.runs import RunResult, Stage, flops_spent
@@ -273,10 +273,10 @@ def test_a_step_on_an_accelerator_never_waits_for_it(monkeypatch):
 def test_a_flow_that_scores_no_task_imports_neither_torch_nor_lm_eval():
     """Catches seconds of imports that only workers need, at the top of what every study imports."""
     program = (
-        "import sys; import cuvee.flows.cli, cuvee.flows.study\n"
+        "import sys; import cuvee.flows.cli, cuvee.flows.study.study\n"
         "from pathlib import Path\n"
         "from types import SimpleNamespace\n"
-        "from cuvee.flows.prepare import _benchmarks\n"
+        "from cuvee.flows.study.prepare import _benchmarks\n"
         "from cuvee.flows.recipe.schema import EvaluationPart\n"
         "from cuvee.flows.workspace import Workspace\n"
         "recipe = SimpleNamespace(evaluation=EvaluationPart(suite=None))\n"

@@ -5,9 +5,9 @@ import math
 import pytest
 import yaml
 
-from cuvee.flows import schedule
 from cuvee.flows.console import printable
 from cuvee.flows.recipe import load, olmix
+from cuvee.flows.scheduling import schedule
 from cuvee.mixtures.errors import CuveeError, RecipeError
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.tracking import fields

@@ -11,10 +11,11 @@ import bound_study
 import old_study
 import pytest
 
-from cuvee.flows import delivery, finished, handoff
-from cuvee.flows.finished import finished_study
+from cuvee.flows.handoff import delivery, handoff
 from cuvee.flows.recipe.load import load_recipe, parse
-from cuvee.flows.refit import refit
+from cuvee.flows.study import finished
+from cuvee.flows.study.finished import finished_study
+from cuvee.flows.study.refit import refit
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, EvidenceError, ExportError, RecipeError
 from cuvee.tasks.approval import approve

@@ -8,7 +8,7 @@ import pytest
 from synthetic_study import synthetic_study
 
 from cuvee.flows.recipe import load
-from cuvee.flows.table_problem import from_tables
+from cuvee.flows.study.table_problem import from_tables
 from cuvee.mixtures import recommendation, worlds
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.errors import DataError, RecipeError

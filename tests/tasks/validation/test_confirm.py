@@ -6,8 +6,8 @@ import pytest
 from larger_sizes import PART, SEEDS, Trainer
 from synthetic_study import NAMES, World, _problem, synthetic_study
 
-from cuvee.flows.confirm import at, compared, concluded, enlarge, planned, sized
 from cuvee.flows.recipe.schema import ConfirmPart, SizePart
+from cuvee.flows.study.confirm import at, compared, concluded, enlarge, planned, sized
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
 from cuvee.mixtures.inference.diagnostics import holm
 from cuvee.mixtures.runs import Failed, Stage

@@ -12,9 +12,9 @@ from ladder_world import SMALL, ladder, posed
 from larger_sizes import PART, SEEDS, Trainer
 from synthetic_study import synthetic_study
 
-from cuvee.flows.confirm import compared, enlarge, fresh_seeds, sized
-from cuvee.flows.prediction import draw_up, remembered, write_copy
 from cuvee.flows.recipe.schema import ConfirmPart, SizePart
+from cuvee.flows.study.confirm import compared, enlarge, fresh_seeds, sized
+from cuvee.flows.study.prediction import draw_up, remembered, write_copy
 from cuvee.mixtures.errors import CorruptError, StorageError
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.recommendation import Estimate

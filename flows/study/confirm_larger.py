@@ -9,15 +9,15 @@ import datetime
 import time
 from typing import Any
 
-from cuvee.flows import prepare as preparing
-from cuvee.flows.confirm import compared, confirm, enlarge, fresh_seeds, sized
 from cuvee.flows.execution.evaluator import Evaluator, StoreEvaluator
 from cuvee.flows.execution.executor import Executor
-from cuvee.flows.finished import finished_study, present, set_aside
-from cuvee.flows.prediction import draw_up, write_copy
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
-from cuvee.flows.study import abandoned_on_error, assemble_study, conclude_study
+from cuvee.flows.study import prepare as preparing
+from cuvee.flows.study.confirm import compared, confirm, enlarge, fresh_seeds, sized
+from cuvee.flows.study.finished import finished_study, present, set_aside
+from cuvee.flows.study.prediction import draw_up, write_copy
+from cuvee.flows.study.study import abandoned_on_error, assemble_study, conclude_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.errors import EvidenceError, RecipeError

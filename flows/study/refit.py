@@ -5,13 +5,13 @@ import datetime
 import time
 from pathlib import Path
 
-from cuvee.flows import prepare as preparing
-from cuvee.flows import table_problem
-from cuvee.flows.confirm import compared, confirm, fresh_seeds
 from cuvee.flows.execution.evaluator import StoreEvaluator
-from cuvee.flows.finished import set_aside
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.study import assemble_study, write_study
+from cuvee.flows.study import prepare as preparing
+from cuvee.flows.study import table_problem
+from cuvee.flows.study.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.study.finished import set_aside
+from cuvee.flows.study.study import assemble_study, write_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.errors import EvidenceError

@@ -2,7 +2,7 @@
 
 `export` writes files for a trainer with a manifest beside them. `approve` records a person's word,
 in the store and in the record; a person can also give it in the record, as the alias `approved`.
-What an approval sets off is in `flows.delivery`.
+What an approval sets off is in `flows.handoff.delivery`.
 """
 
 import contextlib
@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cuvee.flows import recorded_approvals
-from cuvee.flows.finished import finished_study, present
+from cuvee.flows.handoff import recorded_approvals
 from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.study.finished import finished_study, present
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import (

@@ -6,9 +6,9 @@ again here, on one core or the GPU of this process, and goes on where it was if 
 
 from pathlib import Path
 
-from cuvee.flows import prepare as preparing
-from cuvee.flows.finished import finished_study, present
 from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.study import prepare as preparing
+from cuvee.flows.study.finished import finished_study, present
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
 from cuvee.mixtures.runs import Failed, RunSpec, Stage

@@ -1,7 +1,7 @@
 """The scheduled sweep: looks first, then searches; what `cuvee schedule` has Prefect run.
 
-The flow is named by its module, `flows.schedule.scheduled_sweep`, so that any process in which
-Cuvee is installed can run it. Its heavy parts are imported inside, after the home is settled.
+The flow is named by its module, `flows.scheduling.schedule.scheduled_sweep`, so that any process
+in which Cuvee is installed can run it. Its heavy parts are imported inside, after the home is settled.
 """
 
 import dataclasses
@@ -94,11 +94,11 @@ def scheduled_sweep(
 
 
 def _sweep(recipe: Recipe, text: str, workspace: Workspace) -> Any:
-    from cuvee.flows import prepare as preparing
     from cuvee.flows.execution.prefect_session import prefect_step, stoppable
     from cuvee.flows.execution.ray_executor import RayExecutor
-    from cuvee.flows.finished import present
-    from cuvee.flows.study import search_mixture
+    from cuvee.flows.study import prepare as preparing
+    from cuvee.flows.study.finished import present
+    from cuvee.flows.study.study import search_mixture
     from cuvee.tasks.store.results import Store
     from cuvee.tasks.study.finished import latest_complete
     from cuvee.tasks.study.validity import changes, lost_runs, unchanged_ratios

@@ -7,10 +7,10 @@ from pathlib import Path
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
 from cuvee.evaluation.suites import Limits
-from cuvee.flows import continual
 from cuvee.flows.recipe.consistency import floored_objective
 from cuvee.flows.recipe.schema import CorpusPart as RecipeCorpus
 from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.study import continual
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import DataError, RecipeError

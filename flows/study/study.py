@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.flows import continual
-from cuvee.flows.confirm import compared, confirm, fresh_seeds
 from cuvee.flows.execution.budget import Budget, tokens_per_second
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Executor
-from cuvee.flows.finished import set_aside, snapshot
-from cuvee.flows.prediction import remembered
-from cuvee.flows.prepare import corpus_parts, pose_problem, prepare
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.superseded_runs import superseded_sentences
+from cuvee.flows.study import continual
+from cuvee.flows.study.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.study.finished import set_aside, snapshot
+from cuvee.flows.study.prediction import remembered
+from cuvee.flows.study.prepare import corpus_parts, pose_problem, prepare
+from cuvee.flows.study.superseded_runs import superseded_sentences
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, recommendation
 from cuvee.mixtures.errors import BudgetError, EvidenceError, StorageError

@@ -25,12 +25,15 @@ from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.flows.execution.prefect_session import prefect_session
 from cuvee.flows.recipe.parts import SchedulePart
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.schedule import notifier, read
+from cuvee.flows.scheduling.schedule import notifier, read
 from cuvee.mixtures.errors import RecipeError
 
 SIGN_IN = "sign-in"  # the file that holds the secret while sweeps are served
-ENTRYPOINT = "cuvee.flows.schedule.scheduled_sweep"
-OLD_ENTRYPOINTS = ("flows.schedule.scheduled_sweep",)  # before the package `cuvee`
+ENTRYPOINT = "cuvee.flows.scheduling.schedule.scheduled_sweep"
+OLD_ENTRYPOINTS = (  # before the package `cuvee`, and before its chapters
+    "flows.schedule.scheduled_sweep",
+    "cuvee.flows.schedule.scheduled_sweep",
+)
 
 
 def deployment(

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cuvee.flows import handoff, recorded_approvals
 from cuvee.flows.console import Say
 from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
-from cuvee.flows.finished import finished_study
+from cuvee.flows.handoff import handoff, recorded_approvals
 from cuvee.flows.recipe.parts import HandoffPart
 from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.study.finished import finished_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import (
     CuveeError,

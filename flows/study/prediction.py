@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cuvee.flows.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
 from cuvee.flows.console import Say, silent
 from cuvee.flows.execution.evaluator import StoreEvaluator
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import ConfirmPart
+from cuvee.flows.study.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
 from cuvee.mixtures.errors import EvidenceError, StorageError
 from cuvee.mixtures.loop import generator
 from cuvee.mixtures.multiscale.forecast import gains_at

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.flows.console import Say, silent
-from cuvee.flows.prepare import prepare
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import FREE, Recipe
-from cuvee.flows.table_problem import from_tables
+from cuvee.flows.study.prepare import prepare
+from cuvee.flows.study.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, StorageError
 from cuvee.mixtures.runs import canonical_json

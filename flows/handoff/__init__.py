@@ -1,0 +1,1 @@
+"""From a finished study to a trainer: approve, export, deliver, one proxy as a checkpoint."""

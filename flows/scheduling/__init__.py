@@ -1,0 +1,1 @@
+"""Sweeps on a schedule: what one does when its time comes, and how it is served."""

@@ -1,0 +1,1 @@
+"""A study from recipe to answer: prepare, search, confirm, refit, and what stands finished."""

@@ -1,0 +1,1 @@
+"""The home and its store: what to remove, what cannot be trusted."""
