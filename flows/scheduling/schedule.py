@@ -1,7 +1,8 @@
 """The scheduled sweep: looks first, then searches; what `cuvee schedule` has Prefect run.
 
 The flow is named by its module, `flows.scheduling.schedule.scheduled_sweep`, so that any process
-in which Cuvee is installed can run it. Its heavy parts are imported inside, after the home is settled.
+in which Cuvee is installed can run it. Its heavy parts are imported inside, after the home is
+settled.
 """
 
 import dataclasses
