@@ -48,7 +48,7 @@ import sys
 sys.path.insert(0, {here!r})
 import flaky
 flaky.register({seed}, {log!r})
-from cuvee.flows.cli import main
+from cuvee.flows.cli.main import main
 main()
 """
 

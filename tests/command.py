@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 def inside(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
     """What a command says and its exit code; an exception is said as a person would see it."""
-    from cuvee.flows.cli import app
+    from cuvee.flows.cli.main import app
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -14,7 +14,7 @@ import tiny_study
 from tiny_study import confirm, run
 from typer.testing import CliRunner
 
-from cuvee.flows.cli import app
+from cuvee.flows.cli.main import app
 from cuvee.flows.plan import draw_up as plan
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.confirm_larger import sizes

@@ -273,7 +273,7 @@ def test_a_step_on_an_accelerator_never_waits_for_it(monkeypatch):
 def test_a_flow_that_scores_no_task_imports_neither_torch_nor_lm_eval():
     """Catches seconds of imports that only workers need, at the top of what every study imports."""
     program = (
-        "import sys; import cuvee.flows.cli, cuvee.flows.study.study\n"
+        "import sys; import cuvee.flows.cli.main, cuvee.flows.study.study\n"
         "from pathlib import Path\n"
         "from types import SimpleNamespace\n"
         "from cuvee.flows.study.prepare import _benchmarks\n"

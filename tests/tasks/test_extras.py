@@ -49,7 +49,7 @@ def installed(name):
     return version(name)
 importlib.metadata.version = installed
 importlib.metadata.requires = lambda name: requires
-from cuvee.flows.cli import app
+from cuvee.flows.cli.main import app
 done = [CliRunner().invoke(app, words) for words in commands]
 print(json.dumps([(one.exit_code, one.stdout, one.stderr, repr(one.exception)) for one in done]))
 """

@@ -247,9 +247,9 @@ def test_a_bar_says_how_long_a_step_takes_in_all():
 def test_a_limit_of_cores_holds_for_all_that_is_started():
     """Catches `--cores` that is taken and forgotten: children have all cores."""
     code = (
-        "import os; from cuvee.flows.cli import _limit\n"
+        "import os; from cuvee.flows.cli.app import limit_cores\n"
         "from cuvee.flows.execution.ray_cluster import usable_cores\n"
-        "_limit(1); import subprocess, sys\n"
+        "limit_cores(1); import subprocess, sys\n"
         "print(usable_cores(), subprocess.run(['nproc'], capture_output=True).stdout.decode())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

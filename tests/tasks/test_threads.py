@@ -62,7 +62,7 @@ def test_a_fit_has_one_thread_and_its_caller_keeps_all():
 
 PROGRAM = """
 import os, sys
-from cuvee.flows import cli as program
+from cuvee.flows.cli import main as program
 import threadpoolctl, numpy
 print(*sorted({one["num_threads"] for one in threadpoolctl.threadpool_info()}), numpy.__name__)
 """
