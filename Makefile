@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-portable test-trainers lint bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale bench-faults clean
+.PHONY: demo test test-slow test-portable test-trainers lint docs docs-build bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale bench-faults clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -41,6 +41,12 @@ lint: $(READY)  ## style, types, layout
 	@$(BIN)/mypy -p cuvee
 	@$(BIN)/lint-imports
 
+docs: $(READY)  ## the docs site, on http://127.0.0.1:8000
+	@$(BIN)/zensical serve
+
+docs-build: $(READY)  ## the docs site into build/site; a broken link or anchor fails
+	@$(BIN)/zensical build --strict --clean
+
 bench: bench-trainer bench-scoring bench-sweep bench-laws bench-regret  ## all benchmarks
 
 bench-trainer: $(READY)  ## training speed against a plain transformers loop
@@ -68,5 +74,5 @@ bench-faults: $(READY)  ## faults at random moments, generated inputs, 10,000 re
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e '.[team]'
 	@$(BIN)/python benchmarks/resilience.py
 
-clean:  ## remove the environment and every result
-	rm -rf $(VENV) .cuvee
+clean:  ## remove the environment, the docs site and every result
+	rm -rf $(VENV) .cuvee build .cache docs/reference
