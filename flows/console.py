@@ -28,6 +28,7 @@ from rich.text import Text
 
 from cuvee.mixtures import recommendation
 from cuvee.mixtures.recommendation import Recommendation
+from cuvee.mixtures.units import count_text, duration_text
 from cuvee.tasks.escape import printable
 
 Say = Callable[[str], None]  # is given a line for people
@@ -134,16 +135,6 @@ class Display:
                 self.bars.remove_task(task.id)
 
 
-def duration_text(seconds: float) -> str:
-    """A duration for people: "45 s", "3 min 20 s", "2 h 5 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def silent(_line: str) -> None:
     """Tells nobody."""
 
@@ -214,10 +205,22 @@ def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
         lines.append(
             f"Held-out rank correlation of the objective: {digest['rank_correlation']:.3f}"
         )
-    lines.append(
-        f"{digest['proxies']} proxies ({digest['trained_now']} trained now, {digest['failed']} "
-        f"failed) in {duration_text(60 * digest['minutes'])}"
-    )
+    return lines + _costs(digest)
+
+
+def _costs(digest: dict[str, Any]) -> list[str]:
+    """What all proxies cost, whoever trained them, and what this command did."""
+    lines = [
+        f"{digest['proxies']} proxies: {digest['trained_now']} trained by this command, in "
+        f"{duration_text(60 * digest['minutes'])}; {digest['failed']} failed"
+    ]
+    for of, key in (("Cost of all proxies", "evidence"), ("Cost of this command", "call")):
+        cost = digest.get("cost", {}).get(key)  # none in summaries of earlier versions
+        if cost is not None:
+            lines.append(
+                f"{of}: {duration_text(cost['core_seconds'])} of one core, "
+                f"{count_text(cost['tokens'])} tokens, {cost['flops']:.2e} FLOPs"
+            )
     return lines
 
 

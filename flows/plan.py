@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from cuvee.flows import plan_ladder
-from cuvee.flows.console import Display, duration_text
+from cuvee.flows.console import Display
 from cuvee.flows.execution.budget import forecast, tokens_per_second
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
 from cuvee.flows.study import continual, superseded_runs
@@ -22,6 +22,7 @@ from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.units import duration_text
 from cuvee.proxies import ladder
 from cuvee.proxies.train import batching, device
 from cuvee.proxies.train.branching import BranchPlan

@@ -200,10 +200,40 @@ def finished_runs(history: History) -> tuple[RunResult, ...]:
     return tuple(run for run in history if isinstance(run, RunResult))
 
 
-def flops_spent(runs: Sequence[RunResult]) -> float:
-    """FLOPs that runs cost together: each one's own, and every trunk that they share once."""
-    own = sum(run.flops - sum(part for _, part in run.trunks) for run in runs)
-    return own + sum(dict(pair for run in runs for pair in run.trunks).values())
+@dataclass(frozen=True)
+class TrainingCost:
+    """What trainings cost together, whichever process trained them, and whenever.
+
+    Attributes:
+        flops: floating-point operations.
+        tokens: that were trained on.
+        core_seconds: of training and scoring, each on one core, or on one device of a pack's.
+    """
+
+    flops: float = 0.0
+    tokens: float = 0.0
+    core_seconds: float = 0.0
+
+
+NO_COST = TrainingCost()
+
+
+def training_cost(runs: Sequence[RunResult]) -> TrainingCost | None:
+    """The cost of runs: each one's own, and every beginning that they share once.
+
+    None where it is not known: a run came in a table, which says nothing of its cost.
+    """
+    if not all(run.flops for run in runs):
+        return None
+    shared = {name: (part / run.flops, run) for run in runs for name, part in run.trunks}
+    parts = [(1 - sum(part for _, part in run.trunks) / run.flops, run) for run in runs]
+    parts += shared.values()
+    return TrainingCost(
+        flops=math.fsum(part * run.flops for part, run in parts),
+        tokens=math.fsum(part * run.spec.tokens for part, run in parts),
+        core_seconds=math.fsum(part * run.seconds for part, run in parts)
+        + math.fsum(run.scoring_seconds for run in runs),
+    )
 
 
 def score_table(history: History, targets: Sequence[str]) -> tuple[Array, Array, Array]:

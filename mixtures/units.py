@@ -1,4 +1,4 @@
-"""Units: quantities as people write them, such as 20M tokens, 4B, 1.5T."""
+"""Units: quantities as people write and read them: 20M tokens, 1.5T, 3 min 20 s."""
 
 from typing import Any
 
@@ -18,3 +18,21 @@ def whole_number(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def count_text(count: float) -> str:
+    """A count for people, in three figures: "41k", "1.32M", "7"."""
+    for suffix, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= 0.9995 * factor:
+            return f"{count / factor:.3g}{suffix}"
+    return f"{count:.0f}"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people: "45 s", "3 min 20 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -23,7 +23,16 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.errors import TrainingError
-from cuvee.mixtures.runs import Failed, Outcome, RunSpec, canonical_json
+from cuvee.mixtures.runs import (
+    NO_COST,
+    Failed,
+    Outcome,
+    RunSpec,
+    TrainingCost,
+    canonical_json,
+    finished_runs,
+    training_cost,
+)
 from cuvee.proxies.data import files
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train import branching
@@ -45,16 +54,23 @@ Launched = tuple[PackJob, "Future[None]"]
 
 
 class StoreEvaluator:
-    """The `evaluate` of a flow that trains nothing: it only looks into the store."""
+    """The `evaluate` of a flow that trains nothing: it only looks into the store.
+
+    Attributes:
+        found: fingerprints of the runs that were there.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.found: set[str] = set()
 
     def __call__(
         self, specs: Sequence[RunSpec], _title: str = "", _confirmed: object = None
     ) -> tuple[Outcome, ...]:
         lacking = "not in the store: `cuvee run` trains it"
-        return tuple(self._store.get(spec.fingerprint) or Failed(spec, lacking) for spec in specs)
+        known = {spec.fingerprint: self._store.get(spec.fingerprint) for spec in specs}
+        self.found |= {name for name, outcome in known.items() if outcome}
+        return tuple(known[spec.fingerprint] or Failed(spec, lacking) for spec in specs)
 
 
 class Evaluator:
@@ -69,7 +85,6 @@ class Evaluator:
         workspace: has the checkpoints, and says how a pack is run as a step.
 
     Attributes:
-        trained: outcomes that were trained by this run of the study.
         reused: outcomes that were found in the store.
         budget: what may be spent.
     """
@@ -97,7 +112,7 @@ class Evaluator:
         self._reports: dict[str, Progress] = {}
         self._packs: dict[str, PackJob] = {}
         self._ended: set[str] = set()
-        self.trained = 0
+        self._fresh: set[str] = set()
         self.reused = 0
         store.remember(SCORINGS, prepared.scoring, prepared.scored)
 
@@ -137,6 +152,18 @@ class Evaluator:
         self._check_failures(len(specs))
         known = {**self._withheld, **self._done}
         return tuple(known[spec.fingerprint] for spec in specs)
+
+    @property
+    def trained(self) -> int:
+        """Outcomes that this run of the study has trained, failures among them."""
+        return len(self._fresh)
+
+    @property
+    def cost(self) -> TrainingCost:
+        """Of what it has trained."""
+        with self._lock:
+            fresh = tuple(self._done[name] for name in self._fresh)
+        return training_cost(finished_runs(fresh)) or NO_COST
 
     def untrained(self, spec: RunSpec) -> dict[str, float]:
         """What a proxy of a spec's size scores before training; computed once."""
@@ -313,7 +340,7 @@ class Evaluator:
         files.remove_folder(Path(job.checkpoints))
         with self._lock:
             self._done |= {outcome.spec.fingerprint: outcome for outcome in outcomes}
-            self.trained += len(outcomes)
+            self._fresh |= {outcome.spec.fingerprint for outcome in outcomes}
             self._move_bar()
             self._ended.add(job.name)
             left = [other for name, other in self._packs.items() if name not in self._ended]
@@ -333,6 +360,7 @@ class Evaluator:
             for spec in job.specs:
                 failed = Failed(spec, str(error))
                 self._done[spec.fingerprint] = failed
+                self._fresh.add(spec.fingerprint)
                 self._tracker.finish_run(failed)
 
     @property

@@ -85,6 +85,7 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
         minutes=(time.monotonic() - begin) / 60,
         trained_now=evaluator.trained,
         reused=study.reused + evaluator.reused,
+        call_cost=evaluator.cost,
         started=_time(started),
     )
     finished.reword(store, finished.finish(study, recipe.digest), folder)
@@ -117,11 +118,12 @@ def read_back(recipe: Recipe, past: FinishedStudy, prepared: Prepared, store: St
     shelf, method = StoreEvaluator(store), ran.build_method()
     history = loop.replay(method, problem, shelf, recipe.seed)
     problem = method.problem(problem, history)  # what the answer is for is what is confirmed
+    confirmation = _own(problem, past, shelf)
     return dataclasses.replace(
         assemble_study(recipe, past.recipe_text, prepared, problem, past.answer, history),
-        confirmation=_own(problem, past, shelf),
+        confirmation=confirmation,
         chance=prepared.chance,
-        reused=len(history),
+        reused=len(shelf.found),
     )
 
 

@@ -17,7 +17,7 @@ from cuvee.mixtures import loop
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, RunResult
+from cuvee.mixtures.runs import History, RunResult, finished_runs
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.prepared import Prepared
@@ -44,15 +44,16 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
         confirmation: Confirmation | None = None
         prepared = None
     else:
-        problem, answer, history, confirmation, prepared = _from_store(recipe, home)
+        shelf = StoreEvaluator(Store(home.store))
+        problem, answer, history, confirmation, prepared = _from_store(recipe, home, shelf)
         available = None
     study = dataclasses.replace(
         assemble_study(recipe, recipe_text, prepared, problem, answer, history),
         confirmation=confirmation,
         minutes=(time.monotonic() - begin) / 60,
-        reused=sum(isinstance(run, RunResult) for run in history),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         available=available,
+        reused=len(shelf.found) if recipe.tables is None else len(finished_runs(history)),
     )
     folder = home.study(recipe.name) / "fit"
     set_aside(folder, recipe.digest, home.display.say)
@@ -67,11 +68,10 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
 
 
 def _from_store(
-    recipe: Recipe, home: Workspace
+    recipe: Recipe, home: Workspace, shelf: StoreEvaluator
 ) -> tuple[Problem, Recommendation, History, Confirmation | None, Prepared]:
     prepared = preparing.prepare(recipe, home)
     problem = preparing.pose_problem(recipe, prepared)
-    shelf = StoreEvaluator(Store(home.store))
     method = recipe.build_method()
     if not any(
         isinstance(run, RunResult)

@@ -147,6 +147,7 @@ def run_study(
         minutes=(time.monotonic() - begin) / 60,
         trained_now=evaluator.trained,
         reused=evaluator.reused,
+        call_cost=evaluator.cost,
         started=started.isoformat(timespec="seconds"),
     )
     study = remembered(study, recipe.confirm, store, workspace.display.say)

@@ -22,12 +22,15 @@ from cuvee.mixtures.inference.evidence_grade import RATIO
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Estimate, LawEvidence, Recommendation
 from cuvee.mixtures.runs import (
+    NO_COST,
     Failed,
     History,
     RunResult,
+    TrainingCost,
     canonical_json,
     finished_runs,
     score_table,
+    training_cost,
 )
 from cuvee.tasks.study import forgetting
 from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
@@ -77,6 +80,7 @@ class Study:
         minutes: wall time of this run of the study.
         trained_now: proxies trained by it.
         reused: proxies found finished in the store.
+        call_cost: what it trained.
         tokens_per_second: median over runs, per core.
         seed: of every random choice.
         least_signal: ratio of spreads below which a target is flagged as mostly noise.
@@ -101,6 +105,7 @@ class Study:
     minutes: float = 0.0
     trained_now: int = 0
     reused: int = 0
+    call_cost: TrainingCost = NO_COST
     tokens_per_second: float = 0.0
     seed: int = 0
     least_signal: float = RATIO
@@ -144,6 +149,19 @@ class Study:
         """Proxies that belong to the study, failed ones included."""
         extra = [run for found in self.confirmations for run in (*found.runs, *found.failed)]
         return len(self.history) + len(extra)
+
+    @property
+    def cost(self) -> TrainingCost | None:
+        """What its finished proxies cost, whoever trained them; None where tables do not say."""
+        fresh = [run.result for found in self.confirmations for run in found.runs]
+        every = {run.spec.fingerprint: run for run in (*self.runs, *fresh)}
+        return training_cost(tuple(every.values()))
+
+    @property
+    def untried(self) -> int:
+        """Proxies that were neither trained nor found, for want of budget or in a fit alone."""
+        known = self.trained_now + self.reused
+        return min(max(self.proxies - known, 0), len(self.failed))
 
     @property
     def law(self) -> LawEvidence | None:
@@ -269,6 +287,10 @@ def study_summary(study: Study) -> dict[str, Any]:
         "trained_now": study.trained_now,
         "reused": study.reused,
         "failed": len(study.failed),
+        "cost": {
+            "evidence": _plain(study.cost),
+            "call": {**dataclasses.asdict(study.call_cost), "minutes": round(study.minutes, 3)},
+        },
         "tokens_per_second": round(study.tokens_per_second, 1),
         "rank_correlation": finite_or_none(law.spearman) if law else None,
         "confirmation": {name: _gain(pair) for name, pair in confirmed.items()},
@@ -308,7 +330,7 @@ def _larger(found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:
     return {"size": step.size, "tokens": step.tokens, "held": held, "said": said, "gains": claims}
 
 
-def _plain(value: Estimate | Calibration | None) -> dict[str, Any] | None:
+def _plain(value: Estimate | Calibration | TrainingCost | None) -> dict[str, Any] | None:
     return dataclasses.asdict(value) if value else None
 
 

@@ -19,7 +19,7 @@ import yaml
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, canonical_json
+from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, TrainingCost, canonical_json
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.sections import headline
@@ -263,6 +263,8 @@ def _headline_figures(study: Study) -> Iterator[tuple[str, float]]:
     yield "trained_now", study.trained_now
     yield "reused", study.reused
     yield "failed", len(study.failed)
+    yield from _cost("evidence", study.cost)
+    yield from _cost("call", study.call_cost)
     yield "tokens_per_second", study.tokens_per_second
     for candidate in ours.candidates:
         yield f"{said}/{candidate.name}", candidate.objective.mean
@@ -284,6 +286,11 @@ def _gain(name: str, mean: float, low: float, high: float) -> Iterator[tuple[str
     yield name, mean
     yield f"{name}/low", low
     yield f"{name}/high", high
+
+
+def _cost(of: str, cost: TrainingCost | None) -> Iterator[tuple[str, float]]:
+    for name, value in (dataclasses.asdict(cost) if cost else {}).items():
+        yield f"cost/{of}/{name}", value
 
 
 def _answer_tags(study: Study) -> dict[str, str]:

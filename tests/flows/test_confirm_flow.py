@@ -64,6 +64,9 @@ def test_a_confirmation_trains_the_larger_size_and_says_what_held(study):
     folder, _, summary = study
     home = Workspace(folder / "home")
     assert summary["trained_now"] == 2 * 5 and summary["failed"] == 0
+    assert summary["trained_now"] + summary["reused"] == summary["proxies"]  # those before it too
+    cost, own = summary["cost"]["evidence"], summary["cost"]["call"]
+    assert 0 < own["core_seconds"] < cost["core_seconds"] and own["tokens"] == 10 * 90_000
     (step,) = summary["larger_sizes"]
     assert (step["size"], step["tokens"]) == ("0.3M", 90_000)
     assert set(step["gains"]) == {"natural", "uniform", "best observed", "hand"}

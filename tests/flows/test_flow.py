@@ -87,6 +87,8 @@ def test_the_same_study_again_trains_nothing_and_answers_the_same(
     before = (home.study("tiny") / "recommendation.json").read_text()
     again = run(text, home, prefect_api)
     assert again["trained_now"] == 0 and again["reused"] == again["proxies"]
+    assert again["cost"]["evidence"] == study[2]["cost"]["evidence"]
+    assert again["cost"]["call"]["flops"] == 0 < again["cost"]["evidence"]["flops"]
     assert (home.study("tiny") / "recommendation.json").read_text() == before
     shutil.rmtree(Path(home.store) / "recommendations")  # now it must be computed anew
     run(text, home, prefect_api)
@@ -132,7 +134,9 @@ def test_a_study_in_this_process_gives_the_same_bytes_and_starts_no_other(
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     found, ledger = tiny_study.run_inline(text, own)
     assert psutil.Process().children(recursive=True) == before
-    clocks = ("minutes", "tokens_per_second")
+    one, two = (kept["cost"]["evidence"] for kept in (found, summary))
+    assert (one["flops"], one["tokens"]) == (two["flops"], two["tokens"])
+    clocks = ("minutes", "tokens_per_second", "cost")
     assert {n: v for n, v in found.items() if n not in clocks} == {
         n: v for n, v in summary.items() if n not in clocks
     }

@@ -18,7 +18,7 @@ from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError
-from cuvee.mixtures.runs import RunResult, Stage, flops_spent
+from cuvee.mixtures.runs import RunResult, Stage, training_cost
 from cuvee.proxies.train import batching, device, trainer
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.study_tracker import StudyTracker
@@ -179,7 +179,8 @@ def test_a_killed_study_of_schedules_ends_like_an_undisturbed_one(
     assert sum(name.startswith("trunk-") for name in again.names) == (1 if word else 0)
     assert outcomes[-1].curve == calm.curve and outcomes[-1].scores == calm.scores
     assert all(len(o.trunks) == 1 for o in outcomes)
-    assert flops_spent(outcomes) == pytest.approx((0.8 + 3 * 0.2) * calm.flops)
+    cost = training_cost(outcomes)
+    assert cost is not None and cost.flops == pytest.approx((0.8 + 3 * 0.2) * calm.flops)
     assert not [path for path in folder.rglob("*") if path.is_file()]
     assert Store(str(tmp_path / "store")).get(specs[0].fingerprint) == outcomes[-1]
 

@@ -10,7 +10,7 @@ from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures.controllers import dump_controller
 from cuvee.mixtures.controllers.exp3 import Exp3
-from cuvee.mixtures.runs import Failed, RunResult, Stage, flops_spent
+from cuvee.mixtures.runs import Failed, RunResult, Stage, training_cost
 from cuvee.proxies.data.sampling_table import BLOCK
 from cuvee.proxies.train import branching, trainer, training_state
 from cuvee.proxies.train.branching import plan_packs, shared_prefixes
@@ -72,12 +72,21 @@ def test_branches_end_like_runs_trained_whole(tmp_path: Path, limit: int) -> Non
 
 
 def test_a_study_pays_for_a_trunk_once() -> None:
-    """Three runs of 20 units share 15: 15 + 3 x 5 = 30, not 60; and an old record counts whole."""
+    """Three runs of 20 units share 15: 15 + 3 x 5 = 30, not 60; and an old record counts whole.
+
+    Tokens and seconds of training are shared alike; each run is scored by itself.
+    """
+    given = {"flops": 20.0, "seconds": 4.0, "scoring_seconds": 1.0}
     runs = [
-        RunResult(staged(tail), {}, flops=20.0, trunks=(("a", 12.0), ("b", 3.0))) for tail in TAILS
+        RunResult(staged(tail), {}, trunks=(("a", 12.0), ("b", 3.0)), **given) for tail in TAILS
     ]
-    assert flops_spent(runs) == pytest.approx(30.0)
-    assert flops_spent([*runs, RunResult(staged(None), {}, flops=20.0)]) == pytest.approx(50.0)
+    cost = training_cost(runs)
+    assert cost is not None and cost.flops == pytest.approx(30.0)
+    assert cost.tokens == pytest.approx(1.5 * runs[0].spec.tokens)
+    assert cost.core_seconds == pytest.approx(1.5 * 4.0 + 3 * 1.0)
+    whole = training_cost([*runs, RunResult(staged(None), {}, flops=20.0)])
+    assert whole is not None and whole.flops == pytest.approx(50.0)
+    assert training_cost([*runs, RunResult(staged(None), {})]) is None  # it came in a table
 
 
 def test_runs_share_exactly_what_trains_alike() -> None:

@@ -5,7 +5,8 @@ intervals: a gain whose interval includes zero is "within the noise", whatever i
 """
 
 from cuvee.mixtures.recommendation import Estimate
-from cuvee.mixtures.runs import flops_spent
+from cuvee.mixtures.runs import TrainingCost
+from cuvee.mixtures.units import count_text, duration_text
 from cuvee.tasks.study.forgetting import changes_above_floor, worst_change
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import RECOMMENDED, Judgement, PairedGain
@@ -64,7 +65,10 @@ def headline_figures(study: Study) -> tuple[tuple[str, str, str], ...]:
     if study.law:
         note = f"of the objective, held out, by {study.law.law}"
         found.append(("Rank correlation", f"{study.law.spearman:.2f}", note))
-    found.append(("Minutes", f"{study.minutes:.1f}", f"of the last command; {_trained(study)}"))
+    if study.cost:
+        now = f"the last command trained {study.trained_now} of them in {study.minutes:.1f} minutes"
+        value, note = duration_text(study.cost.core_seconds), f"one core, {study.proxies} proxies"
+        found.append(("Training and scoring", value, f"of {note}; {now}"))
     return tuple(found)
 
 
@@ -76,7 +80,17 @@ def _figure(label: str, value: Estimate, words: str, of: str = "") -> tuple[str,
 def _trained(study: Study) -> str:
     """Who trained the proxies; the parts add up to all of them."""
     now = min(study.trained_now, study.proxies)
-    return f"{now} trained by the last command, {study.proxies - now} before it"
+    before, untried = study.proxies - now - study.untried, study.untried
+    left = f", {untried} not trained" if untried else ""
+    return f"{now} trained by the last command, {before} before it{left}"
+
+
+def cost_text(cost: TrainingCost) -> str:
+    """What trainings cost, in words."""
+    return (
+        f"{duration_text(cost.core_seconds)} of one core, {count_text(cost.tokens)} tokens, "
+        f"{cost.flops:.2e} FLOPs"
+    )
 
 
 def headline_warnings(study: Study) -> tuple[str, ...]:
@@ -184,8 +198,6 @@ def _against(study: Study) -> str:
 
 def _cost(study: Study) -> str:
     proxy = study.problem.proxy
-    fresh = [run.result for found in study.confirmations for run in found.runs]
-    flops = flops_spent([*study.runs, *fresh])
     specs = [run.spec for run in study.runs] + [run.spec for run in study.failed]
     trained = [(spec.size, spec.tokens) for spec in specs]
     sizes = [f"{proxy.size}, {proxy.tokens:,} tokens each"]
@@ -198,9 +210,12 @@ def _cost(study: Study) -> str:
         f"{len(step.runs) + len(step.failed)} of them {step.size}, {step.tokens:,} tokens"
         for step in (study.transfer.steps if study.transfer else ())
     ]
+    counted = f"{_trained(study)}, {len(study.failed)} of them failed"
+    cost = f"; together {cost_text(study.cost)}" if study.cost else ""
+    speed = study.tokens_per_second
     return (
-        f"{study.proxies} proxies of size {'; '.join(sizes)}: "
-        f"{_trained(study)}, {len(study.failed)} of them failed; {flops:.2e} FLOPs in all; the "
-        f"last command took {study.minutes:.1f} minutes, at "
-        f"{study.tokens_per_second:,.0f} tokens per second and core."
+        f"{study.proxies} proxies of size {'; '.join(sizes)}: {counted}{cost}; "
+        f"the last command took {study.minutes:.1f} minutes and trained for "
+        f"{cost_text(study.call_cost)}"
+        + (f"; {speed:,.0f} tokens per second and core." if speed else ".")
     )

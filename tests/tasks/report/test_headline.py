@@ -1,14 +1,18 @@
 """What a study says of itself: short, in one sense, and with counts that add up."""
 
+import dataclasses
 import re
 import shlex
 
+import pytest
 import synthetic_study
 
 from cuvee.flows.console import review_hint
 from cuvee.flows.plan import repeated
-from cuvee.mixtures.runs import RunSpec, Stage
+from cuvee.mixtures.runs import NO_COST, RunSpec, Stage
 from cuvee.tasks.report.sections import headline
+from cuvee.tasks.study.study import study_summary
+from cuvee.tasks.tracking import fields
 
 
 def test_the_verdict_says_first_what_holds_now():
@@ -37,6 +41,30 @@ def test_counts_of_proxies_add_up():
     )
     assert now + before == study.proxies
     assert "the last command took 7.4 minutes" in text
+
+
+def test_a_second_run_keeps_what_the_first_one_cost():
+    """Catches the cost of the last command in the place of that of the evidence: a repetition, in
+    which nothing is trained, would make the study look free."""
+    first = synthetic_study.synthetic_study()
+    assert first.cost is not None and first.cost.flops == pytest.approx(1.9e12 * (39 - 1))
+    again = dataclasses.replace(first, trained_now=0, reused=39, minutes=0.1, call_cost=NO_COST)
+    text = dict(headline.headline_answers(again))["At what cost"]
+    assert headline.cost_text(first.cost) in text and "the last command took 0.1 minutes" in text
+    assert "0 trained by the last command, 39 before it, 1 of them failed" in text
+    one, two = study_summary(first), study_summary(again)
+    assert two["cost"]["evidence"] == one["cost"]["evidence"]
+    assert two["cost"]["evidence"]["core_seconds"] == pytest.approx(25.5 * (39 - 1))
+    assert two["cost"]["call"] == {"flops": 0, "tokens": 0, "core_seconds": 0, "minutes": 0.1}
+    metrics = {point.name: point.value for point in fields.study_fields(again).metrics}
+    assert metrics["cost/evidence/flops"] == first.cost.flops and metrics["cost/call/flops"] == 0
+
+
+def test_runs_that_nobody_trained_are_not_said_to_have_been(tmp_path):
+    """Catches proxies for which the budget did not suffice, counted as trained before."""
+    study = dataclasses.replace(synthetic_study.synthetic_study(), trained_now=30, reused=8)
+    text = dict(headline.headline_answers(study))["At what cost"]
+    assert "30 trained by the last command, 8 before it, 1 not trained" in text
 
 
 def test_a_plan_says_why_it_has_more_runs_than_were_asked_for():
