@@ -163,10 +163,8 @@ def report(name: str, folder: Path, count: int, rng: random.Random) -> None:
         print("noticed " if seen else "SURVIVED", f"{name}:{words}", flush=True)
     file.write_text(source, encoding="utf-8")
     minutes = (processor_seconds() - began) / 60
-    killed = len(drawn) - len(survivors)
-    print(
-        f"{name}: {killed} of {len(drawn)} noticed, of {len(every)} possible, {minutes:.1f} min of a core"
-    )
+    killed = f"{len(drawn) - len(survivors)} of {len(drawn)} noticed"
+    print(f"{name}: {killed}, of {len(every)} possible, in {minutes:.1f} min of a core")
 
 
 if __name__ == "__main__":
