@@ -27,7 +27,7 @@ from inputs import Hang, Tally
 
 from cuvee.flows.recipe import load, olmix_fields
 from cuvee.flows.recipe import schema as recipes
-from cuvee.flows.study.table_problem import posed, read_tables
+from cuvee.flows.study.table_problem import pose_table_problem, read_tables
 
 DRAWN = 0.5  # of the inputs come from the schema, the others are damaged files
 RECIPE = {
@@ -70,7 +70,7 @@ def drawn(tally: Tally, count: int, seed: int, folder: Path) -> None:
     def read_drawn() -> object:
         read_file(path)
         given = load.load_recipe(path)[0]
-        return posed(given, read_tables(given)) if given.tables else given
+        return pose_table_problem(given, read_tables(given)) if given.tables else given
 
     def fit(values: dict[str, Any], bits: int) -> None:
         values = sound(values, FIT_FILE, bits)

@@ -28,7 +28,7 @@ from input_tables import read_pair, write_tables
 
 from cuvee.evaluation import benchmarks
 from cuvee.flows.recipe import olmix
-from cuvee.flows.study.table_problem import posed, read_tables
+from cuvee.flows.study.table_problem import pose_table_problem, read_tables
 from cuvee.mixtures.runs import canonical_json
 from cuvee.proxies.data import tokenizer
 from cuvee.proxies.data.documents import Files
@@ -240,7 +240,7 @@ def read_fit(path: Path) -> object:
     if not olmix.detect(path):
         return read_file(path)
     given = olmix.load_olmix(path)[0]
-    return posed(given, read_tables(given))
+    return pose_table_problem(given, read_tables(given))
 
 
 def value_replaced(values: Any, rng: np.random.Generator) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 from input_recipes import dump, pick
 
 from cuvee.flows.recipe import load
-from cuvee.flows.study.table_problem import posed, read_tables
+from cuvee.flows.study.table_problem import pose_table_problem, read_tables
 
 Tables = tuple[list[list[str]], list[list[str]]]
 
@@ -109,7 +109,7 @@ def read_pair(text: str) -> Any:
     """What `cuvee fit` does with two tables before it fits."""
     given = load.parse(text)
     joined = read_tables(given)
-    posed(given, joined)
+    pose_table_problem(given, joined)
     return joined
 
 

@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvee.evaluation.ngrams import Hashes, Powers, grams_of, normal, text_grams, words_of
+from cuvee.evaluation.ngrams import Hashes, Powers, grams_of, normalize_words, text_grams, words_of
 from cuvee.mixtures.errors import DataError
 
 N = 13
@@ -175,7 +175,7 @@ class NGramIndex:
         carry, begun = b"", np.zeros(0, dtype=np.int64)  # last words, and the block each begins in
         count = 0
         for parts, last in _stretches(text_blocks(text)):
-            pieces = [normal(part) for part in parts]
+            pieces = [normalize_words(part) for part in parts]
             data = b"".join([carry, *pieces])
             words, starts = words_of(data, self._powers)
             ends = len(carry) + np.cumsum([len(piece) for piece in pieces])
@@ -197,7 +197,7 @@ class NGramIndex:
             return {}
         # A zero byte parts documents, but not blocks: a run may span two blocks of a document.
         pieces = [
-            normal(part) + (b"\0" if i == len(parts) - 1 else b"")
+            normalize_words(part) + (b"\0" if i == len(parts) - 1 else b"")
             for parts in cut
             for i, part in enumerate(parts)
         ]
@@ -250,7 +250,7 @@ def _mark(
             hit[i] = hit.get(i, 0) | mask
 
 
-def fingerprint(texts_by_benchmark: Mapping[str, Iterable[str]], n: int = N) -> str:
+def texts_fingerprint(texts_by_benchmark: Mapping[str, Iterable[str]], n: int = N) -> str:
     """Hash of n and of all benchmark texts: what decides which text is removed."""
     digest = hashlib.sha256(f"{n}".encode())
     for name in sorted(texts_by_benchmark):

@@ -28,7 +28,7 @@ def _classes() -> bytes:
 _CLASSES = _classes()
 
 
-def normal(text: str) -> bytes:
+def normalize_words(text: str) -> bytes:
     """Lower-cased UTF-8 with a zero byte for everything between words."""
     lowered = text.lower()
     if not lowered.isascii():
@@ -99,7 +99,7 @@ def text_grams(texts: Sequence[str], n: int, powers: Powers) -> tuple[Hashes, ND
     found = []
     lengths = []
     for start in range(0, len(texts), 1000):
-        pieces = [normal(text) + b"\0" for text in texts[start : start + 1000]]
+        pieces = [normalize_words(text) + b"\0" for text in texts[start : start + 1000]]
         words, starts = words_of(b"".join(pieces), powers)
         ends = np.cumsum([len(piece) for piece in pieces])
         text = np.searchsorted(ends, starts, side="right")

@@ -34,7 +34,7 @@ from cuvee.tasks.study.prepared import Prepared
 OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
 
 
-def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
+def print_plan(recipe: Recipe, home: Workspace, display: Display) -> None:
     """Print the design, tokens, epochs, FLOPs and expected minutes of a study.
 
     Raises:
@@ -54,15 +54,15 @@ def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
     )
     for line in superseded_runs.superseded_sentences(store, problem, home.corpora):
         say(line)
-    display.console.print(design(problem, specs))
-    for line in repeated(specs):
+    display.console.print(design_table(problem, specs))
+    for line in repeated_run_sentences(specs):
         say(line)
-    for line in continual.sentences(recipe, prepared):
+    for line in continual.start_sentences(recipe, prepared):
         say(line)
     climbing = 0.0
     if steps := screened.method.steps(problem):
-        tables, climbing = rungs(recipe, steps, prepared.corpus.vocabulary)
-        for table in (*tables, plan_ladder.hindsight(finished.every(store))):
+        tables, climbing = rung_tables(recipe, steps, prepared.corpus.vocabulary)
+        for table in (*tables, plan_ladder.hindsight_table(finished.latest_studies(store))):
             if table is not None:
                 display.console.print(table)
     ladder_plan = ladder.training_plan(
@@ -74,14 +74,14 @@ def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
     )
     extra = confirmation_runs(recipe.confirm)
     more = screened.method.remaining(problem)
-    tried = trial(recipe, prepared, problem, home, store)
+    tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
-    for line in costs(ladder_plan, planned, rate, source):
+    for line in cost_sentences(ladder_plan, planned, rate, source):
         say(line)
-    for line in looks(recipe, ladder_plan, len(problem.domains)):
+    for line in scoring_sentences(recipe, ladder_plan, len(problem.domains)):
         say(line)
-    for line in larger(recipe, store, prepared.corpus.vocabulary, tried):
+    for line in larger_size_sentences(recipe, store, prepared.corpus.vocabulary, tried):
         say(line)
     runs = len(missing) + more.runs + extra
     seconds = runs * ladder_plan.tokens / rate / 2
@@ -89,7 +89,7 @@ def draw_up(recipe: Recipe, home: Workspace, display: Display) -> None:
         say(line)
 
 
-def trial(
+def measure_rate(
     recipe: Recipe, prepared: Prepared, problem: Problem, home: Workspace, store: Store
 ) -> float:
     """Tokens per second and core of the recipe's proxies, by training a pack for a second here.
@@ -114,7 +114,7 @@ def trial(
     return training_speed(job)
 
 
-def looks(recipe: Recipe, plan: ladder.TrainingPlan, domains: int) -> list[str]:
+def scoring_sentences(recipe: Recipe, plan: ladder.TrainingPlan, domains: int) -> list[str]:
     """A sentence on what scoring runs on their way costs, if the recipe asks for it.
 
     A forward pass is a third of a training step's FLOPs per token.
@@ -141,7 +141,7 @@ def confirmation_runs(part: ConfirmPart | None) -> int:
     return part.seeds * (3 + part.best_observed + len(part.mixtures))
 
 
-def larger(recipe: Recipe, store: Store, vocabulary: int, tried: float) -> list[str]:
+def larger_size_sentences(recipe: Recipe, store: Store, vocabulary: int, tried: float) -> list[str]:
     """A sentence for each size of `cuvee confirm`: runs, tokens, FLOPs and time."""
     part, lines = recipe.confirm, []
     total = 0.0
@@ -199,18 +199,18 @@ def expected_speed(
     return guess / plan.model_size.flops(1, vocabulary), "from the FLOPs of other sizes"
 
 
-def rungs(
+def rung_tables(
     recipe: Recipe, steps: tuple[LadderStep, ...], vocabulary: int
 ) -> tuple[tuple[Table, Table], float]:
     """What every rung trains, other splits of its FLOPs, and the FLOPs above the first rung."""
     extra = steps[0].repeats
     how = {"schedule": recipe.proxy.schedule, "rate": recipe.proxy.rate}
-    spent = plan_ladder.costs(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
-    shown = plan_ladder.table(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
-    return (shown, plan_ladder.proposals(steps, spent, extra)), sum(spent[1:])
+    spent = plan_ladder.rung_costs(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
+    shown = plan_ladder.rung_table(steps, vocabulary, extra, **how)  # type: ignore[arg-type]
+    return (shown, plan_ladder.split_proposals(steps, spent, extra)), sum(spent[1:])
 
 
-def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
+def design_table(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
     """Per domain: what exists, how the design spreads, epochs in a proxy and at full scale."""
     weights = np.stack([spec.weights for spec in specs])
     domains = problem.domains
@@ -234,7 +234,7 @@ def design(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
     return table
 
 
-def repeated(specs: tuple[RunSpec, ...]) -> list[str]:
+def repeated_run_sentences(specs: tuple[RunSpec, ...]) -> list[str]:
     """A sentence on the runs that repeat a mixture, which a recipe's `runs` does not count."""
     seen = Counter(tuple(spec.weights.tolist()) for spec in specs)
     often = [count for count in seen.values() if count > 1]
@@ -265,7 +265,7 @@ class Runs:
     climbing: float = 0.0
 
 
-def costs(plan: ladder.TrainingPlan, runs: Runs, rate: float, source: str) -> list[str]:
+def cost_sentences(plan: ladder.TrainingPlan, runs: Runs, rate: float, source: str) -> list[str]:
     """Sentences on tokens, FLOPs and time, at tokens per second and core from some source."""
     more, rest = runs.more.runs, runs.more.runs + runs.confirmation
     total, most = runs.design + rest, "at most " if runs.more.runs else ""

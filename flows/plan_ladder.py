@@ -13,7 +13,7 @@ from cuvee.tasks.study.finished import FinishedStudy
 HEADINGS = ("tokens per run", "steps", "mixtures", "runs", "FLOPs", "share")
 
 
-def costs(
+def rung_costs(
     rungs: tuple[LadderStep, ...], vocabulary: int, extra: int, *, schedule: str, rate: float
 ) -> tuple[float, ...]:
     """FLOPs of every rung.
@@ -38,15 +38,15 @@ def costs(
     )
 
 
-def table(
+def rung_table(
     rungs: tuple[LadderStep, ...], vocabulary: int, extra: int, *, schedule: str, rate: float
 ) -> Table:
-    """What every rung trains; arguments as `costs`."""
+    """What every rung trains; arguments as `rung_costs`."""
     found = Table(title=f"Ladder: {len(rungs)} rungs")
     found.add_column("size", no_wrap=True)
     for heading in HEADINGS:
         found.add_column(heading, justify="right", no_wrap=True)
-    spent = costs(rungs, vocabulary, extra, schedule=schedule, rate=rate)
+    spent = rung_costs(rungs, vocabulary, extra, schedule=schedule, rate=rate)
     for i, rung in enumerate(rungs):
         plan = ladder.training_plan(
             rung.size, rung.tokens, vocabulary, schedule=schedule, rate=rate
@@ -59,7 +59,7 @@ def table(
     return found
 
 
-def proposals(rungs: tuple[LadderStep, ...], spent: tuple[float, ...], extra: int) -> Table:
+def split_proposals(rungs: tuple[LadderStep, ...], spent: tuple[float, ...], extra: int) -> Table:
     """Splits of the same FLOPs over the same rungs, and the regret that each left on worlds.
 
     Args:
@@ -82,7 +82,7 @@ def proposals(rungs: tuple[LadderStep, ...], spent: tuple[float, ...], extra: in
     return found
 
 
-def hindsight(cards: Iterable[FinishedStudy]) -> Table | None:
+def hindsight_table(cards: Iterable[FinishedStudy]) -> Table | None:
     """What the largest rung of earlier ladders was worth: what the smaller ones would have picked.
 
     The regret of an earlier study is that of the mixture which its smaller rungs held for the best

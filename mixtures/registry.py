@@ -83,7 +83,7 @@ def _lacking(kind: str, cls: type) -> tuple[type, list[str]]:
     return protocol, sorted(members - known | getattr(cls, "__abstractmethods__", frozenset()))
 
 
-def alias(kind: str, name: str, meant: str) -> None:
+def register_alias(kind: str, name: str, meant: str) -> None:
     """A second name by which recipes may call what is registered as `meant`."""
     _aliases[kind, name] = meant
 

@@ -64,6 +64,6 @@ def fit(folder: Path, home: Workspace, **changes: str) -> Recipe:
         history,
         available={},
     )
-    card = finished.finish(study, recipe.digest, recipe.purpose)
-    finished.keep(Store(home.store), card)
+    card = finished.to_finished_study(study, recipe.digest, recipe.purpose)
+    finished.save_finished(Store(home.store), card)
     return recipe

@@ -19,7 +19,7 @@ from cuvee.flows.handoff import handoff
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.study import confirm_larger
 from cuvee.flows.study import prepare as preparing
-from cuvee.flows.study.finished import finished_study, present
+from cuvee.flows.study.finished import finished_study, present_state
 from cuvee.flows.study.refit import refit
 from cuvee.flows.study.study import RememberingMethod
 from cuvee.flows.workspace import Workspace
@@ -31,7 +31,7 @@ from cuvee.tasks.store import provenance
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.finished import latest_complete
-from cuvee.tasks.study.validity import changes, validity
+from cuvee.tasks.study.validity import changes_since, validity
 from cuvee.tasks.tracking.fields import cuvee_tags, study_key, study_params
 from cuvee.tasks.tracking.mlflow import open_backend
 
@@ -172,8 +172,8 @@ def test_a_study_of_404a3ce_is_gone_on_with(home):
     past = finished_study(recipe, home)
     prepared = preparing.prepare(recipe, home)
     store = Store(home.store)
-    now = present(load_recipe(Path("proxies.yaml"))[0], home, prepared)
-    assert changes(latest_complete(store, "proxies"), now) == () == validity(past, now, store)
+    now = present_state(load_recipe(Path("proxies.yaml"))[0], home, prepared)
+    assert changes_since(latest_complete(store, "proxies"), now) == () == validity(past, now, store)
     problem = preparing.pose_problem(recipe, prepared)
     study = confirm_larger.read_back(recipe, past, prepared, store)
     assert study.confirmation is not None and study.recommendation == past.answer
@@ -190,7 +190,7 @@ def test_the_complete_study_of_404a3ce_outlives_one_that_was_stopped(home):
     store = Store(home.store)
     before = latest_complete(store, "proxies")
     stopped = replace(before, snapshot=None, recipe="0" * 64, fingerprint="1" * 64)
-    finished.keep(store, stopped)
+    finished.save_finished(store, stopped)
     assert latest_complete(store, "proxies") == before
 
 

@@ -100,7 +100,9 @@ def schedule(
         with prefect_api(place, schedules=True) as api:
             from cuvee.flows.scheduling import deployment
 
-            made = deployment.deployment(given, text, place.root, cron=cron, parameters=parameters)
+            made = deployment.sweep_deployment(
+                given, text, place.root, cron=cron, parameters=parameters
+            )
             deployment.serve(made, api, display.say)
 
 
@@ -122,7 +124,7 @@ def handoff(
         with prefect_api(place) as api:
             from cuvee.flows.handoff import delivery
 
-            delivery.part(given)
+            delivery.handoff_part(given)
             if watch:
                 delivery.watch(given, text, place, api)
             result = delivery.run_handoff(given, text, place, api, again=again)

@@ -35,9 +35,9 @@ def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
         require("`cuvee plan`", "train")
         given, _ = load_recipe(recipe)
         place = open_workspace(home, display, hub=given.evaluation.hub)
-        from cuvee.flows.plan import draw_up
+        from cuvee.flows.plan import print_plan
 
-        draw_up(given, place, display)
+        print_plan(given, place, display)
 
 
 @app.command()
@@ -106,9 +106,9 @@ def checkpoint(
         require("`cuvee checkpoint`", "train")
         given, _ = load_recipe(recipe)
         place = open_workspace(home, display, hub=given.evaluation.hub)
-        from cuvee.flows.handoff.checkpoint import write
+        from cuvee.flows.handoff.checkpoint import write_checkpoint
 
-        folder, spec = write(given, place, mixture, to)
+        folder, spec = write_checkpoint(given, place, mixture, to)
         display.say(
             f"{folder}: {spec.size}, {spec.tokens:,} tokens of the {mixture} mixture, "
             f"run {spec.fingerprint[:12]}"

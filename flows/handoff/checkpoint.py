@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
-from cuvee.flows.study.finished import finished_study, present
+from cuvee.flows.study.finished import finished_study, present_state
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
 from cuvee.mixtures.runs import Failed, RunSpec, Stage
@@ -21,7 +21,9 @@ from cuvee.tasks.study.validity import refuse_void, validity
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED
 
 
-def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path, RunSpec]:
+def write_checkpoint(
+    recipe: Recipe, home: Workspace, mixture: str, to: Path
+) -> tuple[Path, RunSpec]:
     """Train the proxy of a recipe on a mixture and write it with its tokenizer.
 
     Args:
@@ -43,7 +45,7 @@ def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path
         raise StorageError(f"{to} is not an empty folder: a checkpoint replaces nothing")
     prepared = preparing.prepare(recipe, home)
     problem = preparing.pose_problem(recipe, prepared)
-    spec = problem.staged(stages(recipe, prepared, home, mixture), recipe.seed)
+    spec = problem.staged(mixture_stages(recipe, prepared, home, mixture), recipe.seed)
     from cuvee.proxies.train import checkpoint  # torch, which no flow needs before
     from cuvee.proxies.train.trainer import train_pack
 
@@ -70,12 +72,14 @@ def write(recipe: Recipe, home: Workspace, mixture: str, to: Path) -> tuple[Path
     return to, spec
 
 
-def stages(recipe: Recipe, prepared: Prepared, home: Workspace, mixture: str) -> tuple[Stage, ...]:
-    """The stages of a mixture by its name; see `write`."""
+def mixture_stages(
+    recipe: Recipe, prepared: Prepared, home: Workspace, mixture: str
+) -> tuple[Stage, ...]:
+    """The stages of a mixture by its name; see `write_checkpoint`."""
     domains = prepared.domains
     named = recipe.confirm.mixtures if recipe.confirm else {}
     if mixture == RECOMMENDED:
-        study, now = finished_study(recipe, home), present(recipe, home, prepared)
+        study, now = finished_study(recipe, home), present_state(recipe, home, prepared)
         reasons = validity(study, now, Store(home.store), code=False)
         refuse_void(study, reasons, "trained as a checkpoint")
         return study.answer.stages

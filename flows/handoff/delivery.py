@@ -35,7 +35,7 @@ from cuvee.tasks.study.finished import FinishedStudy, Purpose
 EXPORTED = "exported"  # the state of a handoff that calls nothing
 
 
-def part(recipe: Recipe) -> HandoffPart:
+def handoff_part(recipe: Recipe) -> HandoffPart:
     """The part of a recipe that says where a recommendation goes.
 
     Raises:
@@ -50,7 +50,7 @@ def part(recipe: Recipe) -> HandoffPart:
     return recipe.handoff
 
 
-def key(card: FinishedStudy, purpose: Purpose, given: HandoffPart) -> str:
+def handoff_key(card: FinishedStudy, purpose: Purpose, given: HandoffPart) -> str:
     """What a handoff is known by: a recommendation for a purpose, a format and a place."""
     place = given.to if "://" in given.to else str(Path(given.to).expanduser().absolute())
     content = [card.identity, asdict(purpose), given.format, place, given.stage]
@@ -73,12 +73,12 @@ def hand_off(recipe: Recipe, place: Workspace, *, again: bool = False) -> dict[s
         ApprovalError: it is not approved, or no longer stands.
         HandoffError: the call failed, or its outcome is not known.
     """
-    given, card = part(recipe), finished_study(recipe, place)
+    given, card = handoff_part(recipe), finished_study(recipe, place)
     call = bool(given.webhook or given.command)
-    place.step("approval", handoff.adopt)(recipe, place, card, call=call)
+    place.step("approval", handoff.adopt_approval)(recipe, place, card, call=call)
     export = place.step("export", handoff.export)
     where, manifest = export(recipe, place, form=given.format, to=given.to, stage=given.stage)
-    mark = key(card, card.whole(recipe.purpose), given)
+    mark = handoff_key(card, card.whole(recipe.purpose), given)
     outcome = CallOutcome(EXPORTED, "the recipe names neither webhook nor command")
     if call:
         message = {"event": "mixture.approved", "key": mark, "place": where, "manifest": manifest}
@@ -88,9 +88,9 @@ def hand_off(recipe: Recipe, place: Workspace, *, again: bool = False) -> dict[s
                 receiver, Store(place.store), mark, message, again=again
             )
         except HandoffError as error:
-            recorded_approvals.remark(place, card, {"handoff": f"not done: {error}"})
+            recorded_approvals.record_outcome(place, card, {"handoff": f"not done: {error}"})
             raise
-    recorded_approvals.remark(place, card, {"handoff": f"{outcome.state}: {where}"})
+    recorded_approvals.record_outcome(place, card, {"handoff": f"{outcome.state}: {where}"})
     return {
         "state": outcome.state,
         "said": outcome.said,
@@ -120,7 +120,7 @@ def watch(recipe: Recipe, recipe_text: str, home: Workspace, api: PrefectApi) ->
 
     A failure is told once for each recommendation and reason; the watch goes on.
     """
-    given, handled, told = part(recipe), set[str](), set[tuple[str, str]]()
+    given, handled, told = handoff_part(recipe), set[str](), set[tuple[str, str]]()
     call = bool(given.webhook or given.command)
     home.display.say(f"watching for approvals of {recipe.name}, every {given.every:g} s")
     while True:
@@ -128,7 +128,7 @@ def watch(recipe: Recipe, recipe_text: str, home: Workspace, api: PrefectApi) ->
         try:
             card = finished_study(recipe, home)
             fingerprint = card.identity
-            if fingerprint not in handled and handoff.adopt(recipe, home, card, call=call):
+            if fingerprint not in handled and handoff.adopt_approval(recipe, home, card, call=call):
                 result = run_handoff(recipe, recipe_text, home, api)
                 handled.add(fingerprint)
                 home.display.say(

@@ -14,7 +14,7 @@ from typing import Any
 
 from cuvee.flows.handoff import recorded_approvals
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.study.finished import finished_study, present
+from cuvee.flows.study.finished import finished_study, present_state
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import (
@@ -50,12 +50,12 @@ def approve(
     Raises:
         ApprovalError: its evidence is void, with the reasons.
     """
-    card, now = finished_study(recipe, home), present(recipe, home)
+    card, now = finished_study(recipe, home), present_state(recipe, home)
     approval = approvals.approve(
         card, now, Store(home.store), by=by or getpass.getuser(), note=note
     )
     tags = {"approved_by": approval.by, "approved_at": approval.at, "approval_note": approval.note}
-    recorded_approvals.remark(home, card, tags, approval.purpose, recorded_approvals.ALIAS)
+    recorded_approvals.record_outcome(home, card, tags, approval.purpose, recorded_approvals.ALIAS)
     return card, approval
 
 
@@ -70,10 +70,10 @@ def withdraw(recipe: Recipe, home: Workspace, *, by: str = "", note: str = "") -
         if not given.withdrawn:
             who = by or getpass.getuser()
             taken.append(approvals.withdraw_approval(store, given, by=who, note=note, via=COMMAND))
-            card = finished.get(store, given.card)
+            card = finished.finished_by_identity(store, given.card)
             if card is not None:
                 tags = {"withdrawn": taken[-1].withdrawn}
-                recorded_approvals.remark(home, card, tags, given.purpose, alias="")
+                recorded_approvals.record_outcome(home, card, tags, given.purpose, alias="")
     if not taken:
         raise ApprovalError(f"no approval of {recipe.name} stands that could be withdrawn")
     return taken
@@ -96,7 +96,9 @@ def warnings(card: FinishedStudy) -> list[str]:
     return found + list(card.answer.warnings)
 
 
-def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = False) -> Approval:
+def adopt_approval(
+    recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = False
+) -> Approval:
     """The approval of a recommendation: the store's, else one given in the record, adopted.
 
     In the record a version is approved by the alias `approved`, or by a tag of that name. Tags
@@ -115,10 +117,10 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
     """
     store, purpose = Store(home.store), card.whole(recipe.purpose)
     known = approvals.standing_approval(store, card.identity, purpose, call=call)
-    if known is not None and known.via != approvals.RECORD:
+    if known and known.via != approvals.RECORD:
         return known
     try:
-        version, alias = recorded_approvals.version(home, card, purpose, call=call)
+        version, alias = recorded_approvals.registered_version(home, card, purpose, call=call)
     except (MissingExtra, ServiceError) as error:
         if known is None and isinstance(error, ServiceError):
             raise
@@ -126,12 +128,10 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
             raise ApprovalError(unapproved(card, purpose, store)) from error
         home.display.say(f"the record was not asked whether the approval stands: {error}")
         return known
-    said = recorded_approvals.said(version) if version else None
-    if known is not None and (
-        version is None or said or not recorded_approvals.taken_back(version, alias)
-    ):
+    said = recorded_approvals.recorded_word(version) if version else None
+    if known and (version is None or said or not recorded_approvals.taken_back(version, alias)):
         return known
-    if known is not None:
+    if known:
         approvals.withdraw_approval(store, known, by="the record", via=approvals.RECORD)
     barred = any(
         given.withdrawn_via == COMMAND and given.serves(purpose, call=call)
@@ -145,15 +145,15 @@ def adopt(recipe: Recipe, home: Workspace, card: FinishedStudy, *, call: bool = 
             f"the record says that {by} approved {card.fingerprint[:12]} of {card.name}, which is "
             f"not believed: {doubt}. Approve it with `cuvee approve`"
         )
-    now = dataclasses.replace(present(recipe, home), purpose=recorded_approvals.purpose(version))
+    registered = recorded_approvals.registered_purpose(version)
+    now = dataclasses.replace(present_state(recipe, home), purpose=registered)
     try:
         approval = approvals.approve(card, now, store, by=by, note=note, via=approvals.RECORD)
     except ApprovalError as error:
-        recorded_approvals.remark(home, card, {"refused": str(error)[:2000]})
+        recorded_approvals.record_outcome(home, card, {"refused": str(error)[:2000]})
         raise
-    recorded_approvals.remark(
-        home, card, {"approved_by": by, "approved_at": approval.at}, now.purpose
-    )
+    outcome = {"approved_by": by, "approved_at": approval.at}
+    recorded_approvals.record_outcome(home, card, outcome, registered)
     return approval
 
 
@@ -204,12 +204,12 @@ def export(
     """
     made = exports.build_format(_named(form), recipe.export.formats.get(form))
     card, store = finished_study(recipe, home), Store(home.store)
-    approval = None if draft else adopt(recipe, home, card)
-    reasons = validity(card, present(recipe, home), store, code=False)
+    approval = None if draft else adopt_approval(recipe, home, card)
+    reasons = validity(card, present_state(recipe, home), store, code=False)
     if not draft:
         refuse_void(card, reasons)
     target = to or _target(home, card, form)
-    whole = blend(recipe, card)
+    whole = export_spec(recipe, card)
     part = whole.alone(stage) if stage else whole
     files = exports.render_export(made, part)
     content = manifest.export_manifest(card, made, part, files, approval=approval, stage=stage)
@@ -234,7 +234,7 @@ def _named(form: str) -> str:
     return form
 
 
-def blend(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
+def export_spec(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
     """What a trainer is told of a card, by a recipe's `export`.
 
     Raises:

@@ -18,7 +18,7 @@ BUDGET = ("tokens", "parameters")
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
-def version(
+def registered_version(
     home: Workspace, card: FinishedStudy, meant: Purpose | None = None, *, call: bool = True
 ) -> tuple[RegisteredVersion | None, bool]:
     """A card's version in the record, and whether the alias stands for any version of the study.
@@ -34,11 +34,11 @@ def version(
         del wanted[f"{PREFIX}{name}"]
     every = open_backend(home.record).versions(card.name)
     found = [one for one in every if wanted.items() <= one.tags.items()]
-    approved = next((one for one in found if said(one)), found[0] if found else None)
+    approved = next((one for one in found if recorded_word(one)), found[0] if found else None)
     return approved, any(ALIAS in one.aliases for one in every)
 
 
-def purpose(found: RegisteredVersion) -> Purpose:
+def registered_purpose(found: RegisteredVersion) -> Purpose:
     """What a version is registered for, which is what its approval is for."""
     tags = {name.removeprefix(PREFIX): value for name, value in found.tags.items()}
     target = "" if tags["target"] == "none" else tags["target"]
@@ -56,7 +56,7 @@ def taken_back(found: RegisteredVersion, alias: bool) -> bool:
     return not alias or _word(found).lower() in NO
 
 
-def said(found: RegisteredVersion) -> tuple[str, str] | None:
+def recorded_word(found: RegisteredVersion) -> tuple[str, str] | None:
     """Who approved a version in the record, and why; None if nobody did, or a tag says no."""
     tags = {name.removeprefix(PREFIX): value.strip() for name, value in found.tags.items()}
     word = _word(found)
@@ -66,7 +66,7 @@ def said(found: RegisteredVersion) -> tuple[str, str] | None:
     return tags.get("approved_by") or named or "somebody in MLflow", tags.get("approval_note", "")
 
 
-def remark(
+def record_outcome(
     home: Workspace,
     card: FinishedStudy,
     tags: Mapping[str, str],
@@ -83,7 +83,7 @@ def remark(
         alias: to set, which approves; "" takes the approval's away.
     """
     try:
-        found, _ = version(home, card, meant)
+        found, _ = registered_version(home, card, meant)
         if found is not None:
             backend = open_backend(home.record)
             backend.tag_version(card.name, found.number, cuvee_tags(tags), alias or None)

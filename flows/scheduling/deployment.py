@@ -25,7 +25,7 @@ from cuvee.flows.execution.prefect_server import PrefectApi
 from cuvee.flows.execution.prefect_session import prefect_session
 from cuvee.flows.recipe.parts import SchedulePart
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.scheduling.schedule import notifier, read
+from cuvee.flows.scheduling.schedule import notifier_block, recipe_with_changes
 from cuvee.mixtures.errors import RecipeError
 
 SIGN_IN = "sign-in"  # the file that holds the secret while sweeps are served
@@ -36,7 +36,7 @@ OLD_ENTRYPOINTS = (  # before the package `cuvee`, and before its chapters
 )
 
 
-def deployment(
+def sweep_deployment(
     recipe: Recipe, text: str, home: Path, *, cron: str, parameters: str
 ) -> RunnerDeployment:
     """The deployment of a recipe's scheduled sweep.
@@ -44,8 +44,8 @@ def deployment(
     Raises:
         RecipeError: no schedule, one that cannot be read, or changes that make no recipe.
     """
-    changes = fields(parameters)
-    part = read(text, changes)[0].schedule or SchedulePart()
+    changes = parse_changes(parameters)
+    part = recipe_with_changes(text, changes)[0].schedule or SchedulePart()
     when = cron or part.cron
     if not when:
         raise RecipeError('no schedule: give --cron "0 3 * * 1" or `schedule: {cron: ...}`')
@@ -70,7 +70,7 @@ def deployment(
     )
 
 
-def fields(text: str) -> dict[str, Any]:
+def parse_changes(text: str) -> dict[str, Any]:
     """What `--parameters` says: a JSON object of recipe fields by dotted name.
 
     Raises:
@@ -94,9 +94,11 @@ def serve(made: RunnerDeployment, api: PrefectApi, say: Callable[[str], None]) -
     """
     with prefect_session(api) as url:
         os.environ["PREFECT_API_URL"] = url  # for the processes that sweeps run in
-        told = (read(made.parameters["recipe"], made.parameters["changes"])[0].schedule) or None
+        told = (
+            recipe_with_changes(made.parameters["recipe"], made.parameters["changes"])[0].schedule
+        ) or None
         if told and told.notify:
-            notifier(told.notify)
+            notifier_block(told.notify)
         if renewed := replace_old_entrypoints():
             say(f"Renewed for this version of Cuvee: {', '.join(renewed)}")
         cron = made.schedules[0].schedule.cron if made.schedules else ""

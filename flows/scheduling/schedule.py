@@ -32,9 +32,9 @@ RETRIES, RETRY_SECONDS = 2, 60
 def notify(flow: Any, flow_run: Any, state: Any) -> None:  # noqa: ARG001 Prefect names them
     """Tell the block that the recipe names of a sweep that failed or crashed."""
     given = flow_run.parameters
-    recipe = read(given.get("recipe", ""), given.get("changes"))[0]
+    recipe = recipe_with_changes(given.get("recipe", ""), given.get("changes"))[0]
     if recipe.schedule and recipe.schedule.notify:
-        block = notifier(recipe.schedule.notify)
+        block = notifier_block(recipe.schedule.notify)
         subject = f"Cuvee: the scheduled sweep {recipe.name} {state.name.lower()}"
         body = f"Flow run {flow_run.name}: {state.message or 'no message'}"
         if isinstance(block, Webhook):
@@ -43,7 +43,7 @@ def notify(flow: Any, flow_run: Any, state: Any) -> None:  # noqa: ARG001 Prefec
             block.notify(body=body, subject=subject)
 
 
-def notifier(name: str) -> Any:
+def notifier_block(name: str) -> Any:
     """The block of Prefect that is told of failures.
 
     Raises:
@@ -83,7 +83,7 @@ def scheduled_sweep(
     left = RETRIES  # not Prefect's own, which would also try what was returned as failed
     while True:
         try:
-            given, text = read(recipe, changes)
+            given, text = recipe_with_changes(recipe, changes)
             return _sweep(given, text, open_workspace(Path(home), hub=given.evaluation.hub))
         except PASSING as error:
             if not left:
@@ -98,17 +98,17 @@ def _sweep(recipe: Recipe, text: str, workspace: Workspace) -> Any:
     from cuvee.flows.execution.prefect_session import prefect_step, stoppable
     from cuvee.flows.execution.ray_executor import RayExecutor
     from cuvee.flows.study import prepare as preparing
-    from cuvee.flows.study.finished import present
+    from cuvee.flows.study.finished import present_state
     from cuvee.flows.study.study import search_mixture
     from cuvee.tasks.store.results import Store
     from cuvee.tasks.study.finished import latest_complete
-    from cuvee.tasks.study.validity import changes, lost_runs, unchanged_ratios
+    from cuvee.tasks.study.validity import changes_since, lost_runs, unchanged_ratios
 
     place = dataclasses.replace(workspace, step=prefect_step)
     store = Store(place.store)
-    now = present(recipe, place, preparing.prepare(recipe, place))
+    now = present_state(recipe, place, preparing.prepare(recipe, place))
     before, date = latest_complete(store, recipe.name), now.snapshot.date if now.snapshot else ""
-    found = changes(before, now) or (lost_runs(before, store) if before else ())
+    found = changes_since(before, now) or (lost_runs(before, store) if before else ())
     if before and before.snapshot and not found:
         message = f"Nothing changed since the study of {before.snapshot.date}: no work."
         _log(place.study(recipe.name), date, message)
@@ -116,7 +116,7 @@ def _sweep(recipe: Recipe, text: str, workspace: Workspace) -> Any:
     given, note = recipe, ""
     kept = unchanged_ratios(before, now)
     if kept and before and before.snapshot and (recipe.schedule or SchedulePart()).reuse:
-        text, note = reuse(recipe, text, kept, before.snapshot.date)
+        text, note = hold_ratios(recipe, text, kept, before.snapshot.date)
         given = parse(text)
     executor = RayExecutor(place.root, device=recipe.proxy.device)
 
@@ -134,19 +134,19 @@ def _sweep(recipe: Recipe, text: str, workspace: Workspace) -> Any:
     return Completed(message=message)
 
 
-def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tuple[str, str]:
+def hold_ratios(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tuple[str, str]:
     """The recipe with the ratios of unchanged domains held, and what that saves, in words.
 
     A method that draws no design of its own size is left as it is.
     """
     from cuvee.proxies import ladder
-    from cuvee.tasks.study.validity import fewer
+    from cuvee.tasks.study.validity import runs_over_groups
 
     method = recipe.build_method().method
     runs, names = method.runs, recipe.corpus.domains if recipe.corpus else {}
     if not runs or method.design is None or recipe.constraints.ratios:
         return text, ""
-    less = fewer(runs, len(names), len(names) - len(kept) + 1)
+    less = runs_over_groups(runs, len(names), len(names) - len(kept) + 1)
     values = strict_yaml.load_yaml(text)
     before = recipe.method.get("design", "dirichlet")
     design = {"name": "reuse", "frozen": [dict(kept)], "design": before}
@@ -162,7 +162,7 @@ def reuse(recipe: Recipe, text: str, kept: Mapping[str, float], date: str) -> tu
     return strict_yaml.dump_yaml(values), note
 
 
-def read(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
+def recipe_with_changes(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
     """A recipe and its text, from its text or its path, with changes."""
     from cuvee.flows.recipe.load import load_recipe
 

@@ -34,7 +34,7 @@ def fresh_seeds(seed: int, count: int) -> tuple[int, ...]:
     return tuple(seed + FRESH + i for i in range(count))
 
 
-def compared(problem: Problem, answer: Recommendation, part: ConfirmPart) -> Schedules:
+def compared_schedules(problem: Problem, answer: Recommendation, part: ConfirmPart) -> Schedules:
     """What is trained, by name: the recommendation as it is, and what it stands against.
 
     A schedule is trained as its stages, and its own average shares beside it, since a schedule that
@@ -61,7 +61,7 @@ def compared(problem: Problem, answer: Recommendation, part: ConfirmPart) -> Sch
     return found | {name: fixed(domains.vector(w)) for name, w in part.mixtures.items()}
 
 
-def at(problem: Problem, size: str, tokens: int) -> Problem:
+def problem_at_size(problem: Problem, size: str, tokens: int) -> Problem:
     """The problem with other proxies; repetition follows their tokens where it is matched."""
     proxy = problem.proxy
     matched = min(1.0, tokens / problem.full_tokens) if proxy.repetition < 1 else 1.0
@@ -71,7 +71,7 @@ def at(problem: Problem, size: str, tokens: int) -> Problem:
     )
 
 
-def planned(
+def confirmation_runs(
     problem: Problem, schedules: Schedules, seeds: Sequence[int]
 ) -> dict[tuple[str, int], RunSpec]:
     """The runs of a confirmation by name and seed, at the problem's own size."""
@@ -82,7 +82,7 @@ def planned(
     }
 
 
-def names(runs: Runs) -> dict[str, str]:
+def mixture_names(runs: Runs) -> dict[str, str]:
     """The mixture of every run, by fingerprint, for the record."""
     return {spec.fingerprint: name for (name, _), spec in runs.items()}
 
@@ -94,7 +94,7 @@ def confirm(
 
     Args:
         problem: what the recommendation is for; its proxy says at which size it is tested.
-        schedules: what is trained, from `compared`.
+        schedules: what is trained, from `compared_schedules`.
         trainings: trains the specs.
         seeds: fresh seeds; every schedule is trained with each of them.
 
@@ -102,23 +102,29 @@ def confirm(
         EvidenceError: no run of the natural mixture finished, or no baseline shares two seeds with
             the recommended one.
     """
-    specs = planned(problem, schedules, seeds)
+    specs = confirmation_runs(problem, schedules, seeds)
     wanted = tuple(specs.values())
-    outcomes = dict(zip(specs, trainings(wanted, "Confirmation", names(specs)), strict=True))
-    return concluded(problem, outcomes)
+    outcomes = dict(
+        zip(specs, trainings(wanted, "Confirmation", mixture_names(specs)), strict=True)
+    )
+    return conclude_confirmation(problem, outcomes)
 
 
-def sized(problem: Problem, schedules: Schedules, part: ConfirmPart, seeds: Sequence[int]) -> Sized:
+def runs_of_sizes(
+    problem: Problem, schedules: Schedules, part: ConfirmPart, seeds: Sequence[int]
+) -> Sized:
     """The runs of every larger size of a recipe: the problem at that size, and its runs."""
-    places = [at(problem, step.size, step.tokens) for step in part.sizes]
-    return tuple((place, planned(place, schedules, seeds)) for place in places)
+    places = [problem_at_size(problem, step.size, step.tokens) for step in part.sizes]
+    return tuple((place, confirmation_runs(place, schedules, seeds)) for place in places)
 
 
-def enlarge(runs: Sized, trainings: Trainings) -> tuple[tuple[Confirmation, ...], tuple[str, ...]]:
+def train_larger_sizes(
+    runs: Sized, trainings: Trainings
+) -> tuple[tuple[Confirmation, ...], tuple[str, ...]]:
     """Train all runs of all sizes, and conclude each size by itself.
 
     Args:
-        runs: from `sized`.
+        runs: from `runs_of_sizes`.
         trainings: trains the specs; it is asked once, so that no core waits between two sizes.
 
     Returns:
@@ -128,14 +134,14 @@ def enlarge(runs: Sized, trainings: Trainings) -> tuple[tuple[Confirmation, ...]
         EvidenceError: nothing can be said of any size.
     """
     every = tuple(spec for _, specs in runs for spec in specs.values())
-    called = {mark: name for _, specs in runs for mark, name in names(specs).items()}
+    called = {mark: name for _, specs in runs for mark, name in mixture_names(specs).items()}
     outcomes = {run.spec.fingerprint: run for run in trainings(every, "Confirmation", called)}
     steps: list[Confirmation] = []
     lost: list[str] = []
     for place, specs in runs:
         own = {key: outcomes[spec.fingerprint] for key, spec in specs.items()}
         try:
-            steps.append(concluded(place, own))
+            steps.append(conclude_confirmation(place, own))
         except EvidenceError as error:
             lost.append(f"{place.proxy.size} and {place.proxy.tokens:,} tokens: {error}")
     if not steps:
@@ -143,7 +149,9 @@ def enlarge(runs: Sized, trainings: Trainings) -> tuple[tuple[Confirmation, ...]
     return tuple(steps), tuple(lost)
 
 
-def concluded(problem: Problem, outcomes: Mapping[tuple[str, int], Outcome]) -> Confirmation:
+def conclude_confirmation(
+    problem: Problem, outcomes: Mapping[tuple[str, int], Outcome]
+) -> Confirmation:
     """A confirmation from the outcomes of its runs, by name and seed; see `confirm`."""
     done = {key: run for key, run in outcomes.items() if isinstance(run, RunResult)}
     natural = [run for (name, _), run in done.items() if name == "natural"]

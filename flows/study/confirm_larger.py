@@ -14,9 +14,15 @@ from cuvee.flows.execution.executor import Executor
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import ConfirmPart, Recipe
 from cuvee.flows.study import prepare as preparing
-from cuvee.flows.study.confirm import compared, confirm, enlarge, fresh_seeds, sized
-from cuvee.flows.study.finished import finished_study, present, set_aside
-from cuvee.flows.study.prediction import draw_up, write_copy
+from cuvee.flows.study.confirm import (
+    compared_schedules,
+    confirm,
+    fresh_seeds,
+    runs_of_sizes,
+    train_larger_sizes,
+)
+from cuvee.flows.study.finished import finished_study, present_state, set_aside
+from cuvee.flows.study.prediction import write_copy, write_prediction
 from cuvee.flows.study.study import abandoned_on_error, assemble_study, conclude_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
@@ -33,7 +39,7 @@ from cuvee.tasks.tracking.mlflow import open_tracker
 from cuvee.tasks.validation.calibration import score_predictions
 from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
 from cuvee.tasks.validation.paired import Confirmation
-from cuvee.tasks.validation.preregistration import keep
+from cuvee.tasks.validation.preregistration import save_card
 
 
 def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> dict[str, Any]:
@@ -55,7 +61,7 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
     part, past = sizes(recipe), finished_study(recipe, workspace)
     prepared = preparing.prepare(recipe, workspace)
     store, folder = Store(workspace.store), workspace.study(recipe.name)
-    reasons = validity(past, present(recipe, workspace, prepared), store, code=False)
+    reasons = validity(past, present_state(recipe, workspace, prepared), store, code=False)
     refuse_void(past, reasons, "confirmed")
     study = read_back(recipe, past, prepared, store)
     tracker = open_tracker(workspace.record, workspace.display.say)
@@ -66,15 +72,17 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
     )
     with executor, abandoned_on_error(tracker):
         evaluator = Evaluator(recipe, prepared, store, tracker, executor, workspace)
-        schedules = compared(study.problem, study.recommendation, part)
-        runs = sized(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
+        schedules = compared_schedules(study.problem, study.recommendation, part)
+        runs = runs_of_sizes(study.problem, schedules, part, fresh_seeds(recipe.seed, part.seeds))
         set_aside(folder, recipe.digest, workspace.display.say)  # as on a colleague's machine
-        card = keep(store, draw_up(study, schedules, runs, store, written=_time(started)))
+        card = save_card(
+            store, write_prediction(study, schedules, runs, store, written=_time(started))
+        )
         tracker.log_preregistration(card, write_copy(card, folder))
         workspace.display.say(
             f"Prediction card {card.sha256} (version {card.version}, {card.written})"
         )
-        steps, lost = enlarge(runs, evaluator)
+        steps, lost = train_larger_sizes(runs, evaluator)
     if evaluator.budget.reached:
         lost = (*lost, f"stopped early: {evaluator.budget.reached}")
     found = larger_size_tests(steps, study.confirmation, lost)
@@ -88,7 +96,7 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
         call_cost=evaluator.cost,
         started=_time(started),
     )
-    finished.reword(store, finished.finish(study, recipe.digest), folder)
+    finished.amend_finished(store, finished.to_finished_study(study, recipe.digest), folder)
     return conclude_study(study, folder, tracker, workspace)
 
 
@@ -135,7 +143,7 @@ def _own(problem: Problem, past: FinishedStudy, shelf: StoreEvaluator) -> Confir
     before = parse(past.recipe_text)
     if before.confirm is None:
         return None
-    schedules = compared(problem, past.answer, before.confirm)
+    schedules = compared_schedules(problem, past.answer, before.confirm)
     seeds = fresh_seeds(before.seed, before.confirm.seeds)
     try:
         return confirm(problem, schedules, shelf, seeds=seeds)

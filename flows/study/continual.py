@@ -25,7 +25,7 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 MAKE = "`cuvee checkpoint RECIPE --to FOLDER` trains a proxy and writes it so"
 
 
-def tokenizer(recipe: Recipe) -> Path | None:
+def start_tokenizer(recipe: Recipe) -> Path | None:
     """The tokenizer of the checkpoint that a recipe starts from; None where it starts from none.
 
     Raises:
@@ -43,7 +43,7 @@ def tokenizer(recipe: Recipe) -> Path | None:
     return folder / "tokenizer.json"
 
 
-def measured(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartCheckpoint:
+def measure_start(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartCheckpoint:
     """Keep the checkpoint for the workers, and score it; the scores are computed once.
 
     Raises:
@@ -66,7 +66,7 @@ def measured(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartCheckp
         tokens=recipe.proxy.tokens,
         seed=recipe.seed,
         scoring=prepared.scoring,
-        precision=precision(recipe),
+        precision=proxy_precision(recipe),
         start=content,
     )
     key = hashlib.sha256(
@@ -90,13 +90,13 @@ def measured(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartCheckp
     return StartCheckpoint(content, source, scores)
 
 
-def precision(recipe: Recipe) -> str:
+def proxy_precision(recipe: Recipe) -> str:
     """The arithmetic of a recipe's proxies."""
     part = recipe.proxy
     return device.precision(part.device) if part.precision == "auto" else part.precision
 
 
-def told(recipe: Recipe, prepared: Prepared) -> ContinualStart | None:
+def continual_start(recipe: Recipe, prepared: Prepared) -> ContinualStart | None:
     """What the report says of a continual study; None for a study that starts from nothing."""
     part = recipe.continual
     if part is None or prepared.start is None:
@@ -104,9 +104,9 @@ def told(recipe: Recipe, prepared: Prepared) -> ContinualStart | None:
     return ContinualStart(prepared.start, tuple(part.old), part.replay, part.forget)
 
 
-def sentences(recipe: Recipe, prepared: Prepared) -> list[str]:
+def start_sentences(recipe: Recipe, prepared: Prepared) -> list[str]:
     """What a plan says of the checkpoint, of replay and of the scores before training."""
-    found = told(recipe, prepared)
+    found = continual_start(recipe, prepared)
     if found is None:
         return []
     scores = ", ".join(

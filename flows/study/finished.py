@@ -43,13 +43,13 @@ def finished_study(recipe: Recipe, home: Workspace) -> FinishedStudy:
         ApprovalError: something has, and the recipe has changed since.
     """
     store = Store(home.store)
-    known = finished.answers(store, recipe.digest)
+    known = finished.answers_of_recipe(store, recipe.digest)
     if len(known) > 1:
-        now = present(recipe, home)
+        now = present_state(recipe, home)
         known = tuple(study for study in known if study.data == now.data) or known
     if known:
         return _with_text(known[0], recipe, home)
-    other = finished.latest(store, recipe.name)
+    other = finished.latest_of_name(store, recipe.name)
     if other is None:
         raise EvidenceError(
             f"there is no finished study {recipe.name!r}: the store {home.store} holds no "
@@ -64,15 +64,15 @@ def finished_study(recipe: Recipe, home: Workspace) -> FinishedStudy:
     )
 
 
-def present(recipe: Recipe, home: Workspace, prepared: Prepared | None = None) -> Present:
+def present_state(recipe: Recipe, home: Workspace, prepared: Prepared | None = None) -> Present:
     """How recipe, data and code stand now; reads the data unless given it, trains nothing."""
     if recipe.tables is not None:
         problem, history = from_tables(recipe, home.display.say)
-        data = finished.data(problem.domains, problem.scoring, history)
+        data = finished.evidence_basis(problem.domains, problem.scoring, history)
         return Present(recipe.digest, data, code_version(), recipe.purpose)
     prepared = prepared or prepare(recipe, home)
     start = prepared.start.content if prepared.start else ""
-    data = finished.data(prepared.domains, prepared.scoring, start=start)
+    data = finished.evidence_basis(prepared.domains, prepared.scoring, start=start)
     seen = snapshot(recipe, prepared)
     return Present(recipe.digest, data, code_version(), recipe.purpose, seen)
 

@@ -12,7 +12,14 @@ from cuvee.flows.console import Say, silent
 from cuvee.flows.execution.evaluator import StoreEvaluator
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import ConfirmPart
-from cuvee.flows.study.confirm import Schedules, Sized, compared, enlarge, fresh_seeds, sized
+from cuvee.flows.study.confirm import (
+    Schedules,
+    Sized,
+    compared_schedules,
+    fresh_seeds,
+    runs_of_sizes,
+    train_larger_sizes,
+)
 from cuvee.mixtures.errors import EvidenceError, StorageError
 from cuvee.mixtures.loop import generator
 from cuvee.mixtures.multiscale.forecast import gains_at
@@ -23,7 +30,7 @@ from cuvee.tasks.study.study import Study, recommendation_fingerprint
 from cuvee.tasks.validation.calibration import score_predictions
 from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
 from cuvee.tasks.validation.paired import AVERAGE, BEST, RECOMMENDED
-from cuvee.tasks.validation.preregistration import Card, Promise, read
+from cuvee.tasks.validation.preregistration import Card, Promise, read_cards
 
 FOLDER = "predictions"  # of a study, for copies that people and the record take
 OWN = "at the study's own size"
@@ -31,7 +38,9 @@ OWN = "at the study's own size"
 Told = Mapping[str, tuple[Estimate | None, str]]
 
 
-def draw_up(study: Study, schedules: Schedules, runs: Sized, store: Store, *, written: str) -> Card:
+def write_prediction(
+    study: Study, schedules: Schedules, runs: Sized, store: Store, *, written: str
+) -> Card:
     """What a confirmation will find, from what a finished study says.
 
     Args:
@@ -152,7 +161,9 @@ def write_copy(card: Card, folder: Path) -> Path:
     return path
 
 
-def remembered(study: Study, part: ConfirmPart | None, store: Store, say: Say = silent) -> Study:
+def with_remembered(
+    study: Study, part: ConfirmPart | None, store: Store, say: Say = silent
+) -> Study:
     """A study with what an earlier `cuvee confirm` found of the same recommendation.
 
     Nothing is trained: unless every run that the recipe asks for is in the store, the study is
@@ -160,18 +171,18 @@ def remembered(study: Study, part: ConfirmPart | None, store: Store, say: Say = 
     """
     if part is None or not part.sizes:
         return study
-    schedules = compared(study.problem, study.recommendation, part)
-    runs = sized(study.problem, schedules, part, fresh_seeds(study.seed, part.seeds))
+    schedules = compared_schedules(study.problem, study.recommendation, part)
+    runs = runs_of_sizes(study.problem, schedules, part, fresh_seeds(study.seed, part.seeds))
     every = tuple(spec for _, specs in runs for spec in specs.values())
     if store.missing(every):
         return study
     try:
-        steps, lost = enlarge(runs, StoreEvaluator(store))
+        steps, lost = train_larger_sizes(runs, StoreEvaluator(store))
     except EvidenceError:
         return study
     found = larger_size_tests(steps, study.confirmation, lost)
-    promised = draw_up(study, schedules, runs, store, written="").identity
-    cards, wrong = read(store)
+    promised = write_prediction(study, schedules, runs, store, written="").identity
+    cards, wrong = read_cards(store)
     for sentence in wrong.values():
         say(f"changed: {sentence}")
     scored = [score_predictions(store, c, found.claims) for c in cards if c.identity == promised]

@@ -66,7 +66,7 @@ def prepare(recipe: Recipe, home: Workspace) -> Prepared:
     if recipe.proxy.start is None:
         return prepared
     with home.display.step("Checkpoint"):
-        start = home.step("score-checkpoint", continual.measured)(recipe, prepared, home)
+        start = home.step("score-checkpoint", continual.measure_start)(recipe, prepared, home)
     return replace(prepared, start=start)
 
 
@@ -90,7 +90,7 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
             size=proxy.size,
             tokens=proxy.tokens,
             schedule=proxy.schedule,
-            precision=continual.precision(recipe),
+            precision=continual.proxy_precision(recipe),
             rate=proxy.rate,
             repetition=share if proxy.match_repetition else 1.0,
             average=proxy.average,
@@ -202,7 +202,7 @@ def _corpus(
     settings = CorpusSettings(
         vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes, min_tokens=part.min_tokens
     )
-    given = continual.tokenizer(recipe)
+    given = continual.start_tokenizer(recipe)
     with home.display.step("Corpus") as bar:
         corpus: Corpus = home.step("prepare-corpus", corpora.prepare_corpus)(
             sources,

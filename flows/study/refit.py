@@ -9,7 +9,7 @@ from cuvee.flows.execution.evaluator import StoreEvaluator
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study import table_problem
-from cuvee.flows.study.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.study.confirm import compared_schedules, confirm, fresh_seeds
 from cuvee.flows.study.finished import set_aside
 from cuvee.flows.study.study import assemble_study, write_study
 from cuvee.flows.workspace import Workspace
@@ -34,12 +34,12 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
     begin = time.monotonic()
     if recipe.tables is not None:
         joined = table_problem.read_tables(recipe, home.display.say)
-        problem, history = table_problem.posed(recipe, joined)
+        problem, history = table_problem.pose_table_problem(recipe, joined)
         method = recipe.build_method()
         with home.display.step("Fits"):
             answer = method.recommend(problem, history, loop.generator(recipe.seed, len(history)))
         problem = method.problem(problem, history)
-        answer = table_problem.told(answer, problem, recipe, joined)
+        answer = table_problem.with_table_gaps(answer, problem, recipe, joined)
         available = table_problem.available_tokens(recipe)
         confirmation: Confirmation | None = None
         prepared = None
@@ -57,8 +57,8 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
     )
     folder = home.study(recipe.name) / "fit"
     set_aside(folder, recipe.digest, home.display.say)
-    fitted = finished.finish(study, recipe.digest, recipe.purpose)
-    if not finished.keep(Store(home.store), fitted, folder, fit=True):
+    fitted = finished.to_finished_study(study, recipe.digest, recipe.purpose)
+    if not finished.save_finished(Store(home.store), fitted, folder, fit=True):
         home.display.say(
             "Fresh runs have tested another recommendation of this recipe, which is what `cuvee "
             "approve` and `cuvee export` take; this fit is kept beside it"
@@ -89,7 +89,7 @@ def _from_store(
         try:
             confirmation = confirm(
                 problem,
-                compared(problem, answer, recipe.confirm),
+                compared_schedules(problem, answer, recipe.confirm),
                 shelf,
                 seeds=fresh_seeds(recipe.seed, recipe.confirm.seeds),
             )

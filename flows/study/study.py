@@ -22,9 +22,9 @@ from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual
-from cuvee.flows.study.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.study.confirm import compared_schedules, confirm, fresh_seeds
 from cuvee.flows.study.finished import set_aside, snapshot
-from cuvee.flows.study.prediction import remembered
+from cuvee.flows.study.prediction import with_remembered
 from cuvee.flows.study.prepare import corpus_parts, pose_problem, prepare
 from cuvee.flows.study.superseded_runs import superseded_sentences
 from cuvee.flows.workspace import Workspace
@@ -150,7 +150,7 @@ def run_study(
         call_cost=evaluator.cost,
         started=started.isoformat(timespec="seconds"),
     )
-    study = remembered(study, recipe.confirm, store, workspace.display.say)
+    study = with_remembered(study, recipe.confirm, store, workspace.display.say)
     return StudyRun(study, prepared, complete=not evaluator.budget.reached)
 
 
@@ -170,11 +170,13 @@ def save_study(
     """
     study, store, folder = run.study, Store(workspace.store), workspace.study(run.study.name)
     set_aside(folder, recipe.digest, workspace.display.say)
-    kept = finished.finish(study, recipe.digest, recipe.purpose)
-    finished.keep(store, kept, folder)
+    kept = finished.to_finished_study(study, recipe.digest, recipe.purpose)
+    finished.save_finished(store, kept, folder)
     summary = conclude_study(study, folder, tracker, workspace)
     if run.complete:  # a schedule rests on what has its report and its record, and on nothing less
-        finished.keep(store, dataclasses.replace(kept, snapshot=snapshot(recipe, run.prepared)))
+        finished.save_finished(
+            store, dataclasses.replace(kept, snapshot=snapshot(recipe, run.prepared))
+        )
     return summary
 
 
@@ -213,7 +215,7 @@ def assemble_study(
         tokens_per_second=tokens_per_second(history),
         seed=recipe.seed,
         least_signal=recipe.limits.least_signal,
-        continual=continual.told(recipe, prepared) if prepared else None,
+        continual=continual.continual_start(recipe, prepared) if prepared else None,
     )
 
 
@@ -234,7 +236,7 @@ def _confirmed(
     try:
         return confirm(
             problem,
-            compared(problem, answer, recipe.confirm),
+            compared_schedules(problem, answer, recipe.confirm),
             evaluator,
             seeds=fresh_seeds(recipe.seed, recipe.confirm.seeds),
         )

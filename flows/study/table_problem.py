@@ -18,8 +18,8 @@ from cuvee.tasks.study import table_file, tables
 
 
 def from_tables(recipe: Recipe, say: Say = silent) -> tuple[Problem, History]:
-    """A problem and a history from a recipe's two tables; see `posed`."""
-    return posed(recipe, read_tables(recipe, say))
+    """A problem and a history from a recipe's two tables; see `pose_table_problem`."""
+    return pose_table_problem(recipe, read_tables(recipe, say))
 
 
 def read_tables(recipe: Recipe, say: Say = silent) -> tables.JoinedTables:
@@ -42,7 +42,7 @@ def read_tables(recipe: Recipe, say: Say = silent) -> tables.JoinedTables:
     return joined
 
 
-def posed(recipe: Recipe, joined: tables.JoinedTables) -> tuple[Problem, History]:
+def pose_table_problem(recipe: Recipe, joined: tables.JoinedTables) -> tuple[Problem, History]:
     """The problem that a recipe poses on its tables, and their runs.
 
     Domains are known by name and size alone, so the evidence is tied to the tables as they are.
@@ -107,7 +107,7 @@ def _constraints(recipe: Recipe, domains: DomainSet) -> Constraints:
     return dataclasses.replace(found, prior=tuple(map(float, domains.natural)))
 
 
-def told(
+def with_table_gaps(
     answer: Recommendation, problem: Problem, recipe: Recipe, joined: tables.JoinedTables
 ) -> Recommendation:
     """The answer with what the tables leave unknown, so that nothing is shown as if measured."""

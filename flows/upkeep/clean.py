@@ -82,7 +82,7 @@ def clean(home: Workspace, kinds: Sequence[str], *, older: str, remove: bool) ->
     for name in kinds:
         if name not in KINDS:
             raise UnknownName("kind", name, KINDS)
-    before = time.time() - seconds(older)
+    before = time.time() - age_seconds(older)
     found = [thing for thing in _things(home.root) if thing.used <= before]
     chosen = [thing for thing in found if _chosen(thing.kind, kinds)]
     table = Table("kind", "what", "items", "size", "last used", "")
@@ -108,7 +108,7 @@ def clean(home: Workspace, kinds: Sequence[str], *, older: str, remove: bool) ->
     return table, f"{total} removed"
 
 
-def seconds(age: str) -> float:
+def age_seconds(age: str) -> float:
     """An age such as 12h, 30d or 2w, in seconds; "" is none.
 
     Raises:

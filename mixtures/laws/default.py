@@ -10,4 +10,4 @@ from cuvee.mixtures import registry
 from cuvee.mixtures.laws.kriging import Kriging
 
 NAME: str = Kriging.name
-registry.alias("law", "default", NAME)
+registry.register_alias("law", "default", NAME)

@@ -56,7 +56,7 @@ class SamplingTable:
     def __init__(self, spec: RunSpec, *, batch: int, steps: int) -> None:
         self.order = [spec.domains.index(name) for name in sorted(spec.domains)]
         self.batch, self.steps = batch, steps
-        begins = starts([stage.share for stage in spec.stages], steps)
+        begins = stage_starts([stage.share for stage in spec.stages], steps)
         self.segments: Segments = [
             (start, stage.weights) for start, stage in zip(begins, spec.stages, strict=True)
         ]
@@ -86,7 +86,7 @@ class SamplingTable:
         if self._blocks:
             given = self._blocks[-1].given + self._blocks[-1].counts
         total = (stop - start) * self.batch
-        return Block(start, stop, owed(self._quota(stop) - given, total), given)
+        return Block(start, stop, whole_counts(self._quota(stop) - given, total), given)
 
     def _quota(self, step: int) -> Array:
         """Sequences of each domain due by a step, in sorted order of names."""
@@ -98,7 +98,7 @@ class SamplingTable:
         return due
 
 
-def starts(shares: Sequence[float], steps: int) -> list[int]:
+def stage_starts(shares: Sequence[float], steps: int) -> list[int]:
     """First step of each stage.
 
     Raises:
@@ -114,6 +114,6 @@ def starts(shares: Sequence[float], steps: int) -> list[int]:
     return result
 
 
-def owed(due: Array, total: int) -> Counts:
+def whole_counts(due: Array, total: int) -> Counts:
     """Whole numbers that sum to `total`, nearest to what is due; overpaid domains get none."""
     return simplex.whole_counts(simplex.normalized(np.maximum(due, 0.0)), total)

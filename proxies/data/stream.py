@@ -184,15 +184,15 @@ class Windows:
         return np.asarray(self.tokens[start : start + self.context + 1], dtype=np.int64)
 
     def _ordered(self, epoch: int) -> NDArray[np.uint32]:
-        rng = np.random.default_rng((self.seed, key(self.name), epoch))
+        rng = np.random.default_rng((self.seed, name_seed(self.name), epoch))
         indices = rng.permutation(self.usable)
         if self.usable < self.count:
-            chosen = np.random.default_rng(key(self.name)).permutation(self.count)
+            chosen = np.random.default_rng(name_seed(self.name)).permutation(self.count)
             indices = chosen[indices]
         return indices.astype(np.uint32)
 
 
-def key(name: str) -> int:
+def name_seed(name: str) -> int:
     """A domain's name as a seed."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
@@ -209,7 +209,8 @@ def shuffled(block: Block, names: Sequence[str], seed: int) -> tuple[Counts, Cou
     )
     places = np.concatenate(
         [
-            (np.arange(c) + np.random.default_rng((seed, key(name), block.start)).random(c)) / c
+            (np.arange(c) + np.random.default_rng((seed, name_seed(name), block.start)).random(c))
+            / c
             for name, c in zip(names, block.counts, strict=True)
             if c
         ]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cuvee.proxies.data.stream import Windows, key
+from cuvee.proxies.data.stream import Windows, name_seed
 from cuvee.proxies.model.transformer import PackModel
 
 WINDOWS = 2  # sequences of a domain or target in a probe
@@ -86,7 +86,7 @@ def draw_windows(windows: Sequence[Windows], *, seed: int, step: int) -> Tensor:
     """
     rows = []
     for domain in windows:
-        rng = np.random.default_rng((seed, key(domain.name), step, 1))
+        rng = np.random.default_rng((seed, name_seed(domain.name), step, 1))
         starts = rng.integers(max(1, domain.count), size=WINDOWS) * domain.context
         rows.append(np.stack([domain.tokens[s : s + domain.context + 1] for s in starts]))
     return torch.from_numpy(np.stack(rows).astype(np.int64))

@@ -17,7 +17,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from cuvee.evaluation.decontamination import NGramIndex, fingerprint
+from cuvee.evaluation.decontamination import NGramIndex, texts_fingerprint
 from cuvee.mixtures.errors import CuveeError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.documents import TextSource
@@ -119,7 +119,7 @@ def _key(
     body = {
         "version": VERSION,
         "sources": [[name, identity] for name, identity in identities.items()],
-        "benchmarks": fingerprint(texts),
+        "benchmarks": texts_fingerprint(texts),
         "settings": dataclasses.asdict(settings),
     }
     if tokenizer is not None:

@@ -164,7 +164,7 @@ def from_json(values: Mapping[str, Any]) -> FinishedStudy:
         raise EvidenceError(f"this is not the card of a recommendation: {error!r}") from error
 
 
-def finish(
+def to_finished_study(
     study: Study, recipe: str, purpose: Purpose = NOTHING, snapshot: Snapshot | None = None
 ) -> FinishedStudy:
     """A study as it is kept, whose recipe has a digest and asks it for a purpose."""
@@ -180,7 +180,7 @@ def finish(
         tables=_from_tables(domains),
         full_tokens=problem.full_tokens,
         recipe=recipe,
-        data=data(problem.domains, problem.scoring, study.history, problem.proxy.start),
+        data=evidence_basis(problem.domains, problem.scoring, study.history, problem.proxy.start),
         code=code_version(),
         version=importlib.metadata.version("cuvee"),
         verdict=study.verdict,
@@ -192,7 +192,7 @@ def finish(
     )
 
 
-def data(
+def evidence_basis(
     domains: DomainSet, scoring: str, history: History = (), start: str = ""
 ) -> dict[str, str]:
     """What evidence is tied to: domains, a checkpoint, what is scored, or the tables' content."""
@@ -206,7 +206,7 @@ def data(
     return {"tables": hashlib.sha256(canonical_json(rows).encode()).hexdigest()}
 
 
-def keep(
+def save_finished(
     store: Store, study: FinishedStudy, folder: Path | None = None, *, fit: bool = False
 ) -> bool:
     """Keep a finished study, as the latest of its recipe and of its name.
@@ -224,7 +224,7 @@ def keep(
     Returns:
         Whether it is the latest of its recipe now.
     """
-    before = get(store, study.identity)
+    before = finished_by_identity(store, study.identity)
     if before is not None:
         study = dataclasses.replace(study, snapshot=study.snapshot or before.snapshot)
         study = study.told(before) if before.tests > study.tests else study
@@ -249,12 +249,12 @@ def keep(
     return moved[0]
 
 
-def reword(store: Store, found: FinishedStudy, folder: Path) -> None:
+def amend_finished(store: Store, found: FinishedStudy, folder: Path) -> None:
     """Let a finished study say what a later test showed; what it rests on stays as it was.
 
     Its folder gets the copy that goes into the record, where it has none: on another machine.
     """
-    before = get(store, found.identity)
+    before = finished_by_identity(store, found.identity)
     if before is not None:
         after = before.told(found)
         store.renew(CARDS, found.identity, after.to_json(), "answer")
@@ -267,7 +267,7 @@ def _write_copy(study: FinishedStudy, folder: Path) -> None:
     ObjectFolder(str(folder)).replace(FILE, copy.encode())
 
 
-def get(store: Store, identity: str) -> FinishedStudy | None:
+def finished_by_identity(store: Store, identity: str) -> FinishedStudy | None:
     """A finished study by its identity, if the store has it."""
     try:
         found = from_json(store.recall(CARDS, identity) or {})
@@ -278,7 +278,7 @@ def get(store: Store, identity: str) -> FinishedStudy | None:
     return found if whole and named else None
 
 
-def latest(store: Store, name: str) -> FinishedStudy | None:
+def latest_of_name(store: Store, name: str) -> FinishedStudy | None:
     """The latest finished study of a name, whatever its recipe, if the store has it."""
     return _pointed(store, store.recall(LATEST, name) or {})
 
@@ -287,7 +287,7 @@ def latest_complete(store: Store, name: str) -> FinishedStudy | None:
     """The latest study of a name that trained all it asked for, with what determined it."""
     pointer = store.recall(LATEST, name) or {}
     if "complete" in pointer:
-        return get(store, str(pointer["complete"]))
+        return finished_by_identity(store, str(pointer["complete"]))
     # 404a3ce and before kept what determined a study apart, under the hash of its name
     mark = hashlib.sha256(canonical_json(name).encode()).hexdigest()
     seen, found = store.recall(LATEST, mark), _pointed(store, pointer)
@@ -298,21 +298,27 @@ def latest_complete(store: Store, name: str) -> FinishedStudy | None:
 
 
 def _pointed(store: Store, pointer: Mapping[str, Any]) -> FinishedStudy | None:
-    return get(store, str(pointer.get("card") or pointer["fingerprint"])) if pointer else None
+    return (
+        finished_by_identity(store, str(pointer.get("card") or pointer["fingerprint"]))
+        if pointer
+        else None
+    )
 
 
-def answers(store: Store, recipe: str) -> tuple[FinishedStudy, ...]:
+def answers_of_recipe(store: Store, recipe: str) -> tuple[FinishedStudy, ...]:
     """The latest of a recipe by its digest, one for each state of its data; newest first."""
     keys = [key for key in store.keys(ANSWERS) if key.startswith(f"{recipe}-")]
     pointers = [pointer for key in keys if (pointer := store.recall(ANSWERS, key))]
     newest = sorted(pointers, key=lambda pointer: str(pointer.get("at")), reverse=True)
-    return tuple(study for p in newest if (study := get(store, str(p.get("card")))))
+    return tuple(
+        study for p in newest if (study := finished_by_identity(store, str(p.get("card"))))
+    )
 
 
-def every(store: Store) -> tuple[FinishedStudy, ...]:
+def latest_studies(store: Store) -> tuple[FinishedStudy, ...]:
     """The latest of all studies that the store knows, by their names."""
-    names = {study.name for key in store.keys(CARDS) if (study := get(store, key))}
-    return tuple(study for name in sorted(names) if (study := latest(store, name)))
+    names = {study.name for key in store.keys(CARDS) if (study := finished_by_identity(store, key))}
+    return tuple(study for name in sorted(names) if (study := latest_of_name(store, name)))
 
 
 def _from_tables(domains: DomainSet) -> bool:

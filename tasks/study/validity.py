@@ -92,7 +92,7 @@ def refuse_void(
         )
 
 
-def changes(before: FinishedStudy | None, now: Present) -> tuple[str, ...]:
+def changes_since(before: FinishedStudy | None, now: Present) -> tuple[str, ...]:
     """What is not as the last study of a schedule had it, in words; empty where nothing changed."""
     if before is None or before.snapshot is None or now.snapshot is None:
         return ("no earlier study",)
@@ -137,7 +137,7 @@ def unchanged_ratios(before: FinishedStudy | None, now: Present) -> dict[str, fl
     return kept if len(kept) >= 2 else {}
 
 
-def fewer(runs: int, domains: int, groups: int) -> int:
+def runs_over_groups(runs: int, domains: int, groups: int) -> int:
     """Runs of a design over groups, in place of `runs` over all domains.
 
     Linear in what is drawn, as Olmix found the size of a swarm to be.

@@ -11,7 +11,7 @@ from cuvee.mixtures.runs import revive
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.validation.hypothesis_tests import SizeClaim
 from cuvee.tasks.validation.paired import PairedGain
-from cuvee.tasks.validation.preregistration import Card, Promise, promise_from_json, read
+from cuvee.tasks.validation.preregistration import Card, Promise, promise_from_json, read_cards
 
 SCORES = "prediction-scores"
 
@@ -94,7 +94,7 @@ def score_predictions(store: Store, card: Card, claims: Sequence[SizeClaim]) -> 
         if (place := (promise.size, promise.tokens, promise.baseline)) in gains
     )
     store.remember(SCORES, card.sha256, [_plain(one) for one in kept])
-    cards, wrong = read(store)
+    cards, wrong = read_cards(store)
     return ScoredPredictions(card, kept, calibration_of_cards(store, cards), tuple(wrong.values()))
 
 

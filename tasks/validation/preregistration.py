@@ -142,7 +142,7 @@ def promise_from_json(values: Mapping[str, Any]) -> Promise:
     return revive(Promise, {**values, "runs": tuple(values["runs"]), "predicted": predicted})
 
 
-def read(store: Store) -> tuple[tuple[Card, ...], dict[str, str]]:
+def read_cards(store: Store) -> tuple[tuple[Card, ...], dict[str, str]]:
     """Every card of a store, by the time it was written, and what is wrong with others.
 
     Returns:
@@ -165,7 +165,7 @@ def read(store: Store) -> tuple[tuple[Card, ...], dict[str, str]]:
     return tuple(sorted(cards, key=lambda card: (card.written, card.version))), wrong
 
 
-def keep(store: Store, card: Card) -> Card:
+def save_card(store: Store, card: Card) -> Card:
     """Keep a card for good, unless one with the same promises is there.
 
     Returns:
@@ -174,7 +174,7 @@ def keep(store: Store, card: Card) -> Card:
     Raises:
         CorruptError: a card of the same recommendation was changed after it was written.
     """
-    cards, wrong = read(store)
+    cards, wrong = read_cards(store)
     mine = card.recommendation[:SHORT]
     for key, sentence in wrong.items():
         if key.startswith(mine):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuvee.evaluation import decontamination
-from cuvee.evaluation.decontamination import NGramIndex, fingerprint, text_blocks
-from cuvee.evaluation.ngrams import normal
+from cuvee.evaluation.decontamination import NGramIndex, text_blocks, texts_fingerprint
+from cuvee.evaluation.ngrams import normalize_words
 from cuvee.mixtures.errors import DataError
 
 MARKED = ["a", "b", "c", "dd", "Ee", "f,", "9"]
@@ -169,11 +169,11 @@ def test_a_long_document_a_stretch_at_a_time_gives_what_it_gives_whole(parts, te
 def test_the_fingerprint_follows_every_text_and_its_borders():
     """Catches hashing the joined texts, which cannot tell ["ab"] from ["a", "b"]."""
     prints = {
-        fingerprint({"a": ["ab"]}),
-        fingerprint({"a": ["a", "b"]}),
-        fingerprint({"b": ["ab"]}),
-        fingerprint({"a": ["ab"]}, n=5),
-        fingerprint({}),
+        texts_fingerprint({"a": ["ab"]}),
+        texts_fingerprint({"a": ["a", "b"]}),
+        texts_fingerprint({"b": ["ab"]}),
+        texts_fingerprint({"a": ["ab"]}, n=5),
+        texts_fingerprint({}),
     }
     assert len(prints) == 5
 
@@ -187,4 +187,4 @@ def test_no_benchmarks_drop_nothing_and_empty_ones_are_refused():
 
 def test_letters_outside_ascii_are_letters():
     """Catches a table that turns every byte above 127 into a border."""
-    assert normal("Élan—vital").split(b"\0")[0] == "élan".encode()
+    assert normalize_words("Élan—vital").split(b"\0")[0] == "élan".encode()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cuvee.flows.upkeep.clean import KINDS, clean, seconds
+from cuvee.flows.upkeep.clean import KINDS, age_seconds, clean
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import RecipeError, ServiceError, UnknownName
 
@@ -70,7 +70,7 @@ def test_only_what_is_older_goes(home):
 @pytest.mark.parametrize(("age", "wanted"), [("12h", 43_200), ("30d", 30 * DAY), ("2w", 14 * DAY)])
 def test_ages_are_read(age, wanted):
     """Catches days taken for hours."""
-    assert seconds(age) == wanted
+    assert age_seconds(age) == wanted
 
 
 @pytest.mark.parametrize("age", ["30", "d", "-1d", "1.5d", "30 months"])

@@ -15,7 +15,7 @@ from tiny_study import confirm, run
 from typer.testing import CliRunner
 
 from cuvee.flows.cli.main import app
-from cuvee.flows.plan import draw_up as plan
+from cuvee.flows.plan import print_plan as plan
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.confirm_larger import sizes
 from cuvee.flows.study.finished import finished_study
@@ -77,7 +77,7 @@ def test_a_confirmation_trains_the_larger_size_and_says_what_held(study):
     assert json.loads((home.study("tiny") / "summary.json").read_text()) == summary
     page = (home.study("tiny") / "report.html").read_text()
     assert "Larger sizes" in page and summary["card"]["sha256"] in page
-    card = handoff_card.latest(Store(home.store), "tiny")  # what whoever approves it reads
+    card = handoff_card.latest_of_name(Store(home.store), "tiny")  # what whoever approves it reads
     assert card.tests == 2 and card.verdict == summary["verdict"]
     before = folder / "before" / "studies" / "tiny" / "recommendation.json"
     assert before.read_text() == (home.study("tiny") / "recommendation.json").read_text()
@@ -223,10 +223,12 @@ def test_a_colleague_confirms_from_a_home_of_their_own(before, study, prefect_ap
         confirmed, answer=answer, fingerprint=recommendation_fingerprint(answer), tests=0
     )
     store = Store(home.store)
-    assert not handoff_card.keep(store, what_if, fit=True)
+    assert not handoff_card.save_finished(store, what_if, fit=True)
     assert finished_study(parse(text), home) == confirmed
-    assert handoff_card.get(store, what_if.identity) == what_if
-    assert handoff_card.keep(store, what_if) and finished_study(parse(text), home) == what_if
+    assert handoff_card.finished_by_identity(store, what_if.identity) == what_if
+    assert (
+        handoff_card.save_finished(store, what_if) and finished_study(parse(text), home) == what_if
+    )
 
 
 def test_the_plan_counts_the_confirmation_of_each_size(after, study, capsys):

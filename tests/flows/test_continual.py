@@ -168,7 +168,9 @@ class Trained:
             proxy="{size: 0.3M, tokens: 41000, precision: float32}",
         )
         self.base = parse(text)
-        self.folder, self.spec = checkpoint.write(self.base, self.home, "natural", root / "base")
+        self.folder, self.spec = checkpoint.write_checkpoint(
+            self.base, self.home, "natural", root / "base"
+        )
         self.text = tiny_study.recipe(
             root / "corpus",
             corpus=self.corpus(root, ("code", "prose", "tables"), ""),
@@ -251,11 +253,11 @@ def test_every_run_names_the_weights_that_it_starts_from(trained, prepared, tmp_
 
 def test_a_plan_tells_of_the_checkpoint(trained, prepared):
     """Catches a plan that looks like one of random weights."""
-    said = " ".join(continual.sentences(trained.recipe, prepared))
+    said = " ".join(continual.start_sentences(trained.recipe, prepared))
     for words in ("its tokenizer of 512 tokens", "code, prose; at least 25% of", "more than 0.3"):
         assert words in said
     assert f"code {prepared.start.scores['domain/code']:.3f}" in said
-    assert continual.sentences(trained.base, prepared) == []
+    assert continual.start_sentences(trained.base, prepared) == []
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused_in_a_sentence(trained, tmp_path):
@@ -276,9 +278,9 @@ def test_a_folder_that_is_no_checkpoint_is_refused_in_a_sentence(trained, tmp_pa
 def test_a_checkpoint_replaces_nothing_and_its_mixture_has_a_name(trained, tmp_path):
     """Catches a model that is overwritten, and a misspelled mixture that trains another."""
     with pytest.raises(StorageError, match="not an empty folder"):
-        checkpoint.write(trained.base, trained.home, "natural", trained.folder)
+        checkpoint.write_checkpoint(trained.base, trained.home, "natural", trained.folder)
     with pytest.raises(UnknownName, match="'natral'.*did you mean 'natural'"):
-        checkpoint.write(trained.base, trained.home, "natral", tmp_path / "new")
+        checkpoint.write_checkpoint(trained.base, trained.home, "natral", tmp_path / "new")
 
 
 @pytest.mark.slow

@@ -150,7 +150,7 @@ def test_nothing_of_an_earlier_export_stays_beside_a_later_one(study, tmp_path):
     """Catches files of stages that are gone, and of others taken for ours by a manifest."""
     recipe, home, _ = study
     card, store, target = finished_study(recipe, home), Store(home.store), tmp_path / "out"
-    form, blend = export.build_format("json"), handoff.blend(recipe, card)
+    form, blend = export.build_format("json"), handoff.export_spec(recipe, card)
 
     def written(*names: str, known: Store = store) -> set[str]:
         files = dict.fromkeys(names, "x")
@@ -227,7 +227,7 @@ def test_void_evidence_is_neither_approved_nor_handed_on(study, monkeypatch, tmp
 def test_another_identity_of_a_domain_voids_an_approval(study):
     """Catches a comparison of names, which stay when data is exchanged under them."""
     recipe, home, _ = study
-    card, now = finished_study(recipe, home), flows_finished.present(recipe, home)
+    card, now = finished_study(recipe, home), flows_finished.present_state(recipe, home)
     assert validity(card, now, Store(home.store)) == ()
     other = dataclasses.replace(now, data={**now.data, "prose": "0" * 64})
     [reason] = validity(card, other, Store(home.store))
@@ -271,11 +271,11 @@ def test_a_larger_budget_may_not_break_the_epoch_cap(study):
     recipe, home, corpus = study
     card = finished_study(recipe, home)
     within = changed(corpus, constraints="{epochs: 4}", export="{tokens: 400k}")
-    assert max(handoff.blend(within, card).epochs.values()) < 4
+    assert max(handoff.export_spec(within, card).epochs.values()) < 4
     for cap in ("4", "{code: 4, prose: 4, tables: 4}"):
         more = changed(corpus, constraints=f"{{epochs: {cap}}}", export="{tokens: 40M}")
         with pytest.raises(ExportError, match=r"more often than.*constraints.epochs.*code \d"):
-            handoff.blend(more, card)
+            handoff.export_spec(more, card)
 
 
 def test_runs_from_tables_are_approved_until_a_table_changes(tmp_path):
@@ -327,7 +327,7 @@ def test_every_study_has_its_latest_card(study):
     recipe, home, _ = study
     store = Store(home.store)
     store.remember(finished.LATEST, "a" * 64, {"content": {"code": "b"}})
-    assert finished.every(store) == (finished.latest(store, recipe.name),)
+    assert finished.latest_studies(store) == (finished.latest_of_name(store, recipe.name),)
 
 
 def test_a_card_goes_through_json_whole(study):
@@ -413,9 +413,9 @@ def test_a_tag_in_the_record_approves_too(study, tags, by):
     registered(home, card).tag_version("tiny", "1", tags)
     if by is None:
         with pytest.raises(ApprovalError, match="not approved"):
-            handoff.adopt(recipe, home, card)
+            handoff.adopt_approval(recipe, home, card)
     else:
-        assert handoff.adopt(recipe, home, card).by == by
+        assert handoff.adopt_approval(recipe, home, card).by == by
 
 
 def test_void_evidence_is_refused_though_the_record_approves_it(study):
@@ -426,7 +426,7 @@ def test_void_evidence_is_refused_though_the_record_approves_it(study):
     backend.tag_version("tiny", "1", {}, "approved")
     shutil.rmtree(min(Path(home.store, "runs").iterdir()))
     with pytest.raises(ApprovalError, match="void"):
-        handoff.adopt(recipe, home, card)
+        handoff.adopt_approval(recipe, home, card)
     assert approve.standing_approval(Store(home.store), card.identity) is None
     assert "void" in backend.versions("tiny")[0].tags["cuvee.refused"]
 

@@ -19,11 +19,11 @@ from cuvee.flows.scheduling import schedule
 from cuvee.flows.scheduling.deployment import (
     OLD_ENTRYPOINTS,
     _signing_in,
-    deployment,
-    fields,
+    parse_changes,
     replace_old_entrypoints,
+    sweep_deployment,
 )
-from cuvee.flows.scheduling.schedule import read, reuse
+from cuvee.flows.scheduling.schedule import hold_ratios, recipe_with_changes
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.constraints.kept_ratios import keep_ratios
@@ -31,14 +31,22 @@ from cuvee.mixtures.designs.reuse import Reuse
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError, ServiceError
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.finished import SCORING, Snapshot, finish, keep, latest_complete
-from cuvee.tasks.study.validity import Present, changes, fewer, unchanged_ratios
+from cuvee.tasks.study.finished import (
+    SCORING,
+    Snapshot,
+    latest_complete,
+    save_finished,
+    to_finished_study,
+)
+from cuvee.tasks.study.validity import Present, changes_since, runs_over_groups, unchanged_ratios
 
 TEXTS = {"a": "1", "b": "2", "c": "3", "d": "4"}
 SEEN = Snapshot(recipe="r", confirm="c", texts=TEXTS, code="v", date="then")
 DATA = {"a": "1t", "b": "2t", "c": "3t", "d": "4t", SCORING: "s"}
 ANSWER = SimpleNamespace(domains=tuple("abcd"), weights=(0.1, 0.3, 0.4, 0.2))
-STUDY = dataclasses.replace(finish(synthetic_study(), "digest"), data=DATA, snapshot=SEEN)
+STUDY = dataclasses.replace(
+    to_finished_study(synthetic_study(), "digest"), data=DATA, snapshot=SEEN
+)
 BEFORE = dataclasses.replace(STUDY, answer=ANSWER)
 
 
@@ -53,8 +61,8 @@ def moved(**changes) -> Present:
 
 def test_equal_snapshots_are_no_work():
     """Catches a look that always finds a change, such as the date."""
-    assert changes(BEFORE, present()) == ()
-    assert changes(None, present()) == ("no earlier study",)
+    assert changes_since(BEFORE, present()) == ()
+    assert changes_since(None, present()) == ("no earlier study",)
 
 
 @pytest.mark.parametrize(("lacking", "more"), [("confirm", {}), ("", {"novel": 1})])
@@ -62,7 +70,7 @@ def test_a_snapshot_of_another_version_ends_no_look(tmp_path, lacking, more):
     """Catches a field more or less that ends every look in a TypeError until a person comes.
     404a3ce kept what it saw under the hash of the study's name, with the data in it."""
     store = Store(str(tmp_path))
-    keep(store, dataclasses.replace(STUDY, snapshot=None))
+    save_finished(store, dataclasses.replace(STUDY, snapshot=None))
     values = {k: v for k, v in dataclasses.asdict(SEEN).items() if k != lacking} | more
     mark = hashlib.sha256(json.dumps(STUDY.name).encode()).hexdigest()
     store.remember("latest", mark, {**values, "data": {"a": "1t"}})
@@ -75,18 +83,18 @@ def test_a_snapshot_of_another_version_ends_no_look(tmp_path, lacking, more):
 @pytest.mark.parametrize("part", ["recipe", "confirm", "scoring", "code"])
 def test_each_part_of_a_snapshot_is_looked_at(part):
     """Catches a part that is kept and never compared."""
-    assert len(changes(BEFORE, present(**{part: "other"}))) == 1
+    assert len(changes_since(BEFORE, present(**{part: "other"}))) == 1
 
 
 def test_changed_new_and_removed_domains_are_named():
     """Catches one changed domain that hides another, and a removal that goes unseen."""
     now = moved(texts={"a": "1", "b": "2", "c": "9", "e": "5"})
-    assert changes(BEFORE, now) == ("domain c", "domain e", "domain d (gone)")
+    assert changes_since(BEFORE, now) == ("domain c", "domain e", "domain d (gone)")
 
 
 def test_files_that_were_touched_are_no_change():
     """Catches texts compared by the times of their files where their tokens are the same."""
-    assert changes(BEFORE, present(texts={"a": "other"})) == ()
+    assert changes_since(BEFORE, present(texts={"a": "other"})) == ()
 
 
 def test_ratios_among_unchanged_domains_stand():
@@ -116,17 +124,17 @@ def test_snapshots_come_back_from_the_store_and_outlast_what_is_not_complete(tmp
     sweep that its budget ended, or a fit, taken for one that trained all it asked for."""
     store = Store(str(tmp_path))
     assert latest_complete(store, STUDY.name) is None
-    keep(store, STUDY)
+    save_finished(store, STUDY)
     assert latest_complete(store, STUDY.name) == STUDY
-    keep(store, dataclasses.replace(STUDY, recipe="another", snapshot=None))
-    keep(store, dataclasses.replace(STUDY, snapshot=None), fit=True)
+    save_finished(store, dataclasses.replace(STUDY, recipe="another", snapshot=None))
+    save_finished(store, dataclasses.replace(STUDY, snapshot=None), fit=True)
     assert latest_complete(store, STUDY.name) == STUDY
 
 
 def test_a_design_shrinks_with_what_is_drawn():
     """Catches runs that do not shrink, grow, or shrink to nothing."""
-    assert fewer(64, 8, 4) == 32 and fewer(64, 8, 8) == 64
-    assert fewer(20, 10, 2) == 8 and fewer(6, 10, 2) == 6
+    assert runs_over_groups(64, 8, 4) == 32 and runs_over_groups(64, 8, 8) == 64
+    assert runs_over_groups(20, 10, 2) == 8 and runs_over_groups(6, 10, 2) == 6
 
 
 def test_held_ratios_bind_candidates_and_projection():
@@ -148,32 +156,34 @@ def test_held_ratios_bind_candidates_and_projection():
 def test_reuse_makes_a_recipe_that_holds_ratios_and_says_what_it_saves(tmp_path):
     """Catches a saving that is claimed and not made, and a recipe that cannot be run again."""
     text = tiny_study.recipe(tmp_path, method="{name: mixing_laws, runs: 24, seeds: 2}")
-    changed, note = reuse(parse(text), text, {"code": 0.25, "prose": 0.75}, "2026-01-05")
+    changed, note = hold_ratios(parse(text), text, {"code": 0.25, "prose": 0.75}, "2026-01-05")
     recipe = parse(changed)
     assert recipe.method["runs"] == 16 and recipe.method["design"]["name"] == "reuse"
     assert recipe.constraints.ratios == [{"code": 0.25, "prose": 0.75}]
     assert "16 runs were drawn in place of 24" in note and "33%" in note and "FLOPs" in note
     assert "code, prose" in note and "2026-01-05" in note
-    assert reuse(recipe, changed, {"code": 0.5, "tables": 0.5}, "") == (changed, "")
+    assert hold_ratios(recipe, changed, {"code": 0.5, "tables": 0.5}, "") == (changed, "")
 
 
 def test_a_run_of_a_schedule_can_change_fields(tmp_path):
     """Catches changes that are dropped, and ones that make a recipe of nonsense."""
     text = tiny_study.recipe(tmp_path)
-    recipe, changed = read(text, {"seed": 7, "proxy.tokens": "90000", "method.runs": 9})
+    recipe, changed = recipe_with_changes(
+        text, {"seed": 7, "proxy.tokens": "90000", "method.runs": 9}
+    )
     assert (recipe.seed, recipe.proxy.tokens, recipe.method["runs"]) == (7, 90000, 9)
     assert parse(changed) == recipe and yaml.safe_load(changed)["proxy"]["size"] == "0.3M"
     with pytest.raises(RecipeError, match="did you mean 'tokens'"):
-        read(text, {"proxy.token": 5})
+        recipe_with_changes(text, {"proxy.token": 5})
     with pytest.raises(RecipeError, match="no mapping"):
-        read(text, {"seed.x": 5})
+        recipe_with_changes(text, {"seed.x": 5})
 
 
 def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
     """Catches an entrypoint that is a file, and a schedule that piles up sweeps."""
     text = tiny_study.recipe(tmp_path, schedule="{cron: 0 5 * * 2, timezone: Europe/Paris}")
     recipe = parse(text)
-    made = deployment(recipe, text, tmp_path, cron="", parameters='{"seed": 5}')
+    made = sweep_deployment(recipe, text, tmp_path, cron="", parameters='{"seed": 5}')
     assert (
         made.entrypoint == "cuvee.flows.scheduling.schedule.scheduled_sweep"
         and made.concurrency_limit == 1
@@ -181,7 +191,7 @@ def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
     assert made.schedules[0].schedule.cron == "0 5 * * 2"
     assert made.schedules[0].schedule.timezone == "Europe/Paris"
     assert made.parameters == {"recipe": text, "home": str(tmp_path), "changes": {"seed": 5}}
-    other = deployment(recipe, text, tmp_path, cron="0 3 * * 1", parameters="{}")
+    other = sweep_deployment(recipe, text, tmp_path, cron="0 3 * * 1", parameters="{}")
     assert other.schedules[0].schedule.cron == "0 3 * * 1"
     for cron, parameters, said in (
         ("every day", "{}", r"'every day' in .* is none: give five fields[^:]*$"),
@@ -189,11 +199,11 @@ def test_a_deployment_names_the_flow_by_its_module_and_bounds_it(tmp_path):
         ("", "[1]", "JSON object"),
     ):
         with pytest.raises(RecipeError, match=said):
-            deployment(recipe, text, tmp_path, cron=cron, parameters=parameters)
+            sweep_deployment(recipe, text, tmp_path, cron=cron, parameters=parameters)
     plain = tiny_study.recipe(tmp_path)
     with pytest.raises(RecipeError, match="no schedule"):
-        deployment(parse(plain), plain, tmp_path, cron="", parameters="{}")
-    assert fields(json.dumps({"a": 1})) == {"a": 1}
+        sweep_deployment(parse(plain), plain, tmp_path, cron="", parameters="{}")
+    assert parse_changes(json.dumps({"a": 1})) == {"a": 1}
 
 
 @pytest.mark.slow
@@ -214,7 +224,7 @@ def test_deployments_of_earlier_versions_are_pointed_at_this_one(tmp_path, monke
             ("new", None, ["cuvee"]),
             ("other", OLD_ENTRYPOINTS[0], ["theirs"]),
         ):
-            made = deployment(parse(text), text, tmp_path, cron="", parameters='{"seed": 5}')
+            made = sweep_deployment(parse(text), text, tmp_path, cron="", parameters='{"seed": 5}')
             made.name, made.tags = name, tags
             made.entrypoint = entrypoint or made.entrypoint
             ids[name] = made.apply()
@@ -241,7 +251,7 @@ def test_wrong_input_is_not_tried_again_and_what_passes_is(monkeypatch):
             asked.append(error)
             raise error
 
-        monkeypatch.setattr(schedule, "read", fail)
+        monkeypatch.setattr(schedule, "recipe_with_changes", fail)
         return schedule.scheduled_sweep.fn("recipe").message
 
     monkeypatch.setattr(schedule.time, "sleep", waits.append)

@@ -11,7 +11,7 @@ from cuvee.flows.handoff import handoff
 from cuvee.flows.recipe import load, olmix
 from cuvee.flows.study.finished import finished_study
 from cuvee.flows.study.refit import refit
-from cuvee.flows.study.table_problem import posed, read_tables, told
+from cuvee.flows.study.table_problem import pose_table_problem, read_tables, with_table_gaps
 from cuvee.flows.workspace import open_workspace
 from cuvee.mixtures.errors import CuveeError, DataError, EvidenceError, RecipeError
 from cuvee.mixtures.objectives import WeightedMean
@@ -123,7 +123,7 @@ def test_the_prior_and_the_tokens_that_exist_may_differ(tmp_path):
     path, _, _ = swarm(tmp_path, text)
     given, _, notes = olmix.load_olmix(path)
     assert any("relative_sizes" in note for note in notes)
-    problem, _ = posed(given, read_tables(given))
+    problem, _ = pose_table_problem(given, read_tables(given))
     np.testing.assert_allclose(problem.domains.natural, [0.5, 0.3, 0.2], atol=1e-9)
     np.testing.assert_allclose(problem.constraints.bounds[1], [0.2, 0.6, 0.4], atol=1e-9)
 
@@ -180,7 +180,7 @@ def test_the_search_proposer_recommends_a_mixture_that_was_run(tmp_path):
     path, W, _ = swarm(tmp_path, text.replace("kl_reg: 0.05", "kl_reg: null"))
     given, _, _ = olmix.load_olmix(path)
     given = given.model_copy(update={"method": {**given.method, "laws": ["log_linear"]}})
-    problem, history = posed(given, read_tables(given))
+    problem, history = pose_table_problem(given, read_tables(given))
     found = given.build_method().recommend(problem, history, np.random.default_rng(0))
     assert np.abs(W - found.weights).sum(axis=1).min() < 1e-9
     assert problem.constraints.satisfied(found.weights)
@@ -272,10 +272,10 @@ def test_support_domains_choose_the_runs_and_what_can_be_chosen(tmp_path):
     assert joined.domains == (DOMAINS[0], DOMAINS[2])
     assert joined.ids == tuple(f"r{i:02d}" for i in range(0, 24, 2)) and len(joined.aside) == 12
     np.testing.assert_allclose(joined.W.sum(axis=1), 1)
-    problem, history = posed(given, joined)
+    problem, history = pose_table_problem(given, joined)
     np.testing.assert_allclose(problem.domains.natural, [5 / 7, 2 / 7], atol=1e-9)
     answer = given.build_method().recommend(problem, history, np.random.default_rng(0))
-    said = told(answer, problem, given, joined).warnings
+    said = with_table_gaps(answer, problem, given, joined).warnings
     assert any("12 runs were set aside" in text for text in said)
 
 
@@ -296,7 +296,7 @@ def test_a_fixed_weight_is_kept_and_the_rest_chosen(tmp_path):
     fixed = 'filtering:\n  fixed_weight: {"web:law:low": "1/4"}'
     path, _, _ = swarm(tmp_path, FILE.replace("filtering:", fixed))
     given, _, _ = olmix.load_olmix(path)
-    problem, history = posed(given, read_tables(given))
+    problem, history = pose_table_problem(given, read_tables(given))
     answer = given.build_method().recommend(problem, history, np.random.default_rng(0))
     assert answer.weights[1] == pytest.approx(0.25, abs=1e-4) and answer.weights[2] > 0.3
 
@@ -308,7 +308,7 @@ def test_the_natural_kl_goes_by_the_tokens(tmp_path):
         given = text.replace("proposer: {", f"proposer: {{use_natural_kl: {asked}, ")
         path, _, _ = swarm(tmp_path, given)
         found, _, _ = olmix.load_olmix(path)
-        problem, _ = posed(found, read_tables(found))
+        problem, _ = pose_table_problem(found, read_tables(found))
         np.testing.assert_allclose(problem.domains.natural, natural, atol=1e-9)
 
 
@@ -366,7 +366,7 @@ def test_errors_speak_of_the_fields_of_a_fit_file(tmp_path, old, new, words):
     path, _, _ = swarm(tmp_path, FILE.replace(old, new))
     with pytest.raises(CuveeError, match=words) as caught, olmix.in_its_words():
         given = olmix.load_olmix(path)[0]
-        posed(given, read_tables(given))
+        pose_table_problem(given, read_tables(given))
     assert "tables." not in str(caught.value)
 
 
@@ -380,7 +380,7 @@ def test_sizes_carry_suffixes_everywhere(tmp_path):
     assert given.determining() == olmix.load_olmix(swarm(tmp_path)[0])[0].determining()
     relative = FILE.replace("0.5, ", "50B, ").replace("0.3, ", "30B, ").replace("0.2}", "20B}")
     sized = olmix.load_olmix(swarm(tmp_path, relative)[0])[0]
-    problem, _ = posed(sized, read_tables(sized))
+    problem, _ = pose_table_problem(sized, read_tables(sized))
     np.testing.assert_allclose(problem.domains.natural, [0.5, 0.3, 0.2])
 
 
@@ -395,7 +395,7 @@ def test_what_a_fit_file_gave_is_approved_exported_and_handed_on(whole_way, tmp_
     card = finished_study(again, home)
     told = load.parse(olmix.as_recipe(again))  # what the flow of a handoff reads
     assert told == again and told.digest == again.digest
-    assert handoff.adopt(told, home, card, call=True).by == "ada"
+    assert handoff.adopt_approval(told, home, card, call=True).by == "ada"
 
 
 def test_a_search_of_few_runs_looks_up_the_best_and_fits_no_law(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from synthetic_corpus import SyntheticCorpus
 
-from cuvee.flows.plan import looks as cost_of_looks
+from cuvee.flows.plan import scoring_sentences as cost_of_looks
 from cuvee.flows.recipe.load import parse
 from cuvee.mixtures import worlds
 from cuvee.mixtures.errors import RecipeError

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuvee.flows.recipe import load
-from cuvee.flows.study.table_problem import posed, read_tables, told
+from cuvee.flows.study.table_problem import pose_table_problem, read_tables, with_table_gaps
 from cuvee.mixtures import registry, simplex, worlds
 from cuvee.mixtures.designs import distinct_rows
 from cuvee.mixtures.errors import EvidenceError
@@ -44,9 +44,9 @@ def studied(W, Y, names=("a", "b", "c"), **fields):
         }
         recipe = load.build_recipe(values, "test")
         joined = read_tables(recipe)
-    problem, history = posed(recipe, joined)
+    problem, history = pose_table_problem(recipe, joined)
     answer = recipe.build_method().recommend(problem, history, generator(1, len(history)))
-    return problem, history, told(answer, problem, recipe, joined)
+    return problem, history, with_table_gaps(answer, problem, recipe, joined)
 
 
 @st.composite

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cuvee.flows.console import print_study
 from cuvee.flows.recipe import load
-from cuvee.flows.study.confirm import compared, confirm, fresh_seeds
+from cuvee.flows.study.confirm import compared_schedules, confirm, fresh_seeds
 from cuvee.flows.study.refit import refit
 from cuvee.flows.study.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
@@ -74,7 +74,7 @@ def test_what_is_left_out_has_no_say_in_the_confirmation_either():
 
     found = confirm(
         problem,
-        compared(problem, answer, recipe.confirm),
+        compared_schedules(problem, answer, recipe.confirm),
         trainings,
         seeds=fresh_seeds(0, recipe.confirm.seeds),
     )

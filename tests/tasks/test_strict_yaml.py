@@ -164,7 +164,7 @@ def test_a_schedules_changes_and_the_record_read_a_recipe_as_the_recipe_was_read
     text = "name: 2026-02-30" + REST.replace(
         "{a: {path: a.txt}", '{no: {path: "1e3"}, a: {path: a}'
     )
-    _, changed = schedule.read(text + "\n", {"seed": 7})
+    _, changed = schedule.recipe_with_changes(text + "\n", {"seed": 7})
     given = load.parse(changed)
     assert given.corpus is not None and given.seed == 7 and given.name == "2026-02-30"
     assert list(given.corpus.domains) == ["no", "a", "b"]

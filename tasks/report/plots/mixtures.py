@@ -27,7 +27,7 @@ def shares_figure(study: Study) -> Figure:
             x = np.array(candidate.weights) * 100
             axes.plot(x, y, marker, mfc="none", color=color, label=candidate.name, alpha=0.9)
     axes.set_xlim(left=0)
-    return style.finished(figure, axes, "share of training tokens, % (bar: 90% interval)")
+    return style.finish_axes(figure, axes, "share of training tokens, % (bar: 90% interval)")
 
 
 def gains_figure(confirmation: Confirmation, targets: Sequence[str]) -> Figure:
@@ -41,7 +41,7 @@ def gains_figure(confirmation: Confirmation, targets: Sequence[str]) -> Figure:
         style.interval_dots(axes, name, estimates, y, line=1.6, markersize=5, label=f"over {name}")
     axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.axhline(0.5, color=style.INK, linewidth=0.5, alpha=0.5)
-    return style.finished(figure, axes, RIGHT.format(confirmation.level))
+    return style.finish_axes(figure, axes, RIGHT.format(confirmation.level))
 
 
 def trial_figure(gains: Sequence[tuple[str, Estimate]]) -> Figure:
@@ -50,7 +50,7 @@ def trial_figure(gains: Sequence[tuple[str, Estimate]]) -> Figure:
     for y, (name, gain) in enumerate(gains):
         style.interval_dots(axes, name, [gain], [y])
     axes.axvline(0, color=style.INK, linewidth=0.8)
-    return style.finished(figure, axes, RIGHT.format(LEVEL))
+    return style.finish_axes(figure, axes, RIGHT.format(LEVEL))
 
 
 def larger_sizes_figure(study: Study) -> Figure:
@@ -68,7 +68,7 @@ def larger_sizes_figure(study: Study) -> Figure:
     axes.set_xscale("log")
     level = steps[0].level if steps else 0.0
     y = f"gain, bits per byte\n(bar: {level:.0%} interval); higher is better"
-    return style.finished(figure, axes, "training FLOPs of one proxy", y)
+    return style.finish_axes(figure, axes, "training FLOPs of one proxy", y)
 
 
 def objectives_figure(study: Study) -> Figure:
@@ -83,7 +83,7 @@ def objectives_figure(study: Study) -> Figure:
             axes.plot(seeds, [y + 0.25] * len(seeds), "|", color=color, markersize=9, mew=1.6)
     axes.set_ylim(len(candidates) - 0.5, -0.5)
     axes.locator_params(axis="x", nbins=6)
-    return style.finished(figure, axes, "objective, bits per byte; left is better")
+    return style.finish_axes(figure, axes, "objective, bits per byte; left is better")
 
 
 def pareto_figure(found: Front) -> Figure:
@@ -98,4 +98,4 @@ def pareto_figure(found: Front) -> Figure:
     unit = "nats" if found.distance else "bits per byte"
     x = f"{style.short_name(found.first)}, bits per byte; left is better"
     y = f"{style.short_name(found.second)}, {unit}\nlower is better"
-    return style.finished(figure, axes, x, y)
+    return style.finish_axes(figure, axes, x, y)

@@ -41,7 +41,7 @@ def learning_curve_figure(study: Study) -> Figure:
             axes.plot(*line.T, "o-", color=style.BLUE, label=law.law)
     axes.axhline(0, color=style.INK, linewidth=0.5, alpha=0.5)
     axes.set_ylim(top=1.02)
-    return style.finished(figure, axes, "runs fitted", "held-out rank correlation")
+    return style.finish_axes(figure, axes, "runs fitted", "held-out rank correlation")
 
 
 def loss_curves_figure(study: Study) -> Figure:
@@ -63,7 +63,7 @@ def loss_curves_figure(study: Study) -> Figure:
             [[loss for _, loss in run.curve[len(run.curve) // 8 :]] for run in runs]
         )
         axes.set_ylim(last.min() - 0.1, last.max() + 0.1)  # the first drop would hide the rest
-    return style.finished(figure, axes, "tokens seen, millions", "training loss, nats per token")
+    return style.finish_axes(figure, axes, "tokens seen, millions", "training loss, nats per token")
 
 
 def mixture_name(study: Study, run: RunResult) -> str:
@@ -90,7 +90,9 @@ def trajectory_figure(
             tokens, shares[:, i], line, where="post", color=color, label=name[: style.LONGEST]
         )
     axes.set_ylim(bottom=0)
-    return style.finished(figure, axes, "tokens seen, millions", "weight, %", ncols=3, fontsize=8)
+    return style.finish_axes(
+        figure, axes, "tokens seen, millions", "weight, %", ncols=3, fontsize=8
+    )
 
 
 def scales_figure(found: ScaleEvidence) -> Figure:

@@ -132,7 +132,7 @@ def interval_dots(
     axes.plot(x, y, **{"marker": marker, "linestyle": "None", "color": color, **dots})
 
 
-def finished(figure: Figure, axes: Axes, x: str, y: str = "", **legend: Any) -> Figure:
+def finish_axes(figure: Figure, axes: Axes, x: str, y: str = "", **legend: Any) -> Figure:
     """A figure with what its axes show and, where a line has a name, what its colors mean."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)

@@ -79,7 +79,7 @@ def test_an_equal_answer_of_another_budget_study_or_recipe_is_not_approved(appro
     with pytest.raises(ApprovalError, match="is not approved for"):
         export(other, home)
     with pytest.raises(ApprovalError, match="is not approved for"):
-        handoff.adopt(other, home, theirs)
+        handoff.adopt_approval(other, home, theirs)
     content = export(recipe, home)
     assert content["study"] == "given" and content["approval"]["by"] == "ada"
     handoff.approve(other, home, by="bob")
@@ -146,15 +146,16 @@ def test_a_call_is_made_for_what_was_approved_with_its_target(approved, hook):
     recipe = parse(bound_study.text(folder, handoff=HOOK))
     card = finished_study(recipe, home)
     with pytest.raises(ApprovalError, match="another place or receiver"):
-        handoff.adopt(recipe, home, card, call=True)
+        handoff.adopt_approval(recipe, home, card, call=True)
     handoff.approve(recipe, home, by="bob")
-    assert handoff.adopt(recipe, home, card, call=True).by == "bob"
+    assert handoff.adopt_approval(recipe, home, card, call=True).by == "bob"
     edited = parse(bound_study.text(folder, handoff=hook))
     with pytest.raises(ApprovalError, match="another place or receiver"):
-        handoff.adopt(edited, home, card, call=True)
+        handoff.adopt_approval(edited, home, card, call=True)
     assert export(edited, home)["status"] == "approved"  # which calls nobody
     keys = {
-        delivery.key(card, card.whole(given.purpose), given.handoff) for given in (recipe, edited)
+        delivery.handoff_key(card, card.whole(given.purpose), given.handoff)
+        for given in (recipe, edited)
     }
     assert len(keys) == 2
 
@@ -189,13 +190,13 @@ def test_an_approval_of_an_earlier_answer_is_withdrawn_too(approved):
     export(recipe, home)
     other = dataclasses.replace(card.answer, method="another")
     mark = recommendation_fingerprint(other)
-    handoff_card.keep(store, dataclasses.replace(card, answer=other, fingerprint=mark))
+    handoff_card.save_finished(store, dataclasses.replace(card, answer=other, fingerprint=mark))
     assert finished_study(recipe, home).identity != card.identity
     [taken] = handoff.withdraw(recipe, home, by="eve")
     assert taken.card == card.identity
     with pytest.raises(ExportError, match="its approval was withdrawn by eve"):
         handoff.verify(str(home.root / "out"), home)
-    handoff_card.keep(store, card)
+    handoff_card.save_finished(store, card)
     with pytest.raises(ApprovalError, match="withdrawn by eve"):
         export(recipe, home)
 
@@ -253,11 +254,11 @@ def test_a_version_is_approved_for_what_it_is_registered_for(study):
     for changes in ({"export": "{tokens: 9T}"}, {"handoff": HOOK}):
         edited = parse(bound_study.text(folder, **changes))
         with pytest.raises(ApprovalError, match="is not approved"):
-            handoff.adopt(edited, home, card, call=True)
+            handoff.adopt_approval(edited, home, card, call=True)
     edited = parse(bound_study.text(folder, handoff=HOOK))
-    assert handoff.adopt(edited, home, card).purpose.target == ""
+    assert handoff.adopt_approval(edited, home, card).purpose.target == ""
     with pytest.raises(ApprovalError, match="another place or receiver"):
-        handoff.adopt(edited, home, card, call=True)
+        handoff.adopt_approval(edited, home, card, call=True)
 
 
 def test_what_2ad03ff_approved_is_not_taken_over(tmp_path, monkeypatch):
@@ -283,7 +284,7 @@ def test_a_fit_leaves_what_confirmations_said(approved):
     folder, home, recipe = approved
     store, card = Store(home.store), finished_study(recipe, home)
     tested = dataclasses.replace(card, confirmed=True, tests=2, verdict="confirmed twice")
-    handoff_card.keep(store, tested)
+    handoff_card.save_finished(store, tested)
     bound_study.fit(folder, home)
     after = finished_study(recipe, home)
     assert (after.confirmed, after.tests, after.verdict) == (True, 2, "confirmed twice")

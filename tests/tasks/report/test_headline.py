@@ -8,7 +8,7 @@ import pytest
 import synthetic_study
 
 from cuvee.flows.console import review_hint
-from cuvee.flows.plan import repeated
+from cuvee.flows.plan import repeated_run_sentences
 from cuvee.mixtures.runs import NO_COST, RunSpec, Stage
 from cuvee.tasks.report.sections import headline
 from cuvee.tasks.study.study import study_summary
@@ -75,9 +75,9 @@ def test_a_plan_says_why_it_has_more_runs_than_were_asked_for():
         return RunSpec(("a", "b"), ("x", "y"), stage, "0.3M", 41000, seed)
 
     anchors = [spec(share, seed) for share in (0.5, 0.7) for seed in range(3)]
-    (line,) = repeated((spec(0.1, 0), spec(0.2, 0), *anchors))
+    (line,) = repeated_run_sentences((spec(0.1, 0), spec(0.2, 0), *anchors))
     assert line.startswith("Of the 8 runs, 6 repeat 2 mixtures over seeds")
-    assert repeated((spec(0.1, 0), spec(0.2, 0))) == []
+    assert repeated_run_sentences((spec(0.1, 0), spec(0.2, 0))) == []
 
 
 def test_the_hint_to_open_the_record_works_when_it_is_typed(tmp_path, monkeypatch):

@@ -350,7 +350,9 @@ def test_a_recommendation_is_registered_once_with_what_it_rests_on(kind, place, 
     """Catches a version per run of the same study, and a version without its fingerprints."""
     backend = _backend(kind, place, "registered")
     named = replace(study, name=f"registered-{kind}")
-    finished.keep(Store(str(tmp_path / "store")), finished.finish(named, "digest"), tmp_path)
+    finished.save_finished(
+        Store(str(tmp_path / "store")), finished.to_finished_study(named, "digest"), tmp_path
+    )
     for again in range(2):
         told = replace(named, least_signal=1.0 + again)
         _live(StudyTracker(backend), told)
@@ -365,7 +367,9 @@ def test_a_recommendation_is_registered_once_with_what_it_rests_on(kind, place, 
     )
     _rebuild(StudyTracker(backend), other, tmp_path)  # the card there is not its own
     assert len(backend.versions(named.name)) == 1
-    finished.keep(Store(str(tmp_path / "store")), finished.finish(other, "digest"), tmp_path)
+    finished.save_finished(
+        Store(str(tmp_path / "store")), finished.to_finished_study(other, "digest"), tmp_path
+    )
     _rebuild(StudyTracker(backend), other, tmp_path)
     backend.tag_version(named.name, "1", {"cuvee.note": "first"}, "approved")
     backend.tag_version(named.name, "2", {}, "approved")
@@ -382,7 +386,9 @@ def test_the_registered_version_holds_the_card(place, study, tmp_path):
 
     backend = _backend("mlflow", place, "held")
     named = replace(study, name="held")
-    finished.keep(Store(str(tmp_path / "store")), finished.finish(named, "digest"), tmp_path)
+    finished.save_finished(
+        Store(str(tmp_path / "store")), finished.to_finished_study(named, "digest"), tmp_path
+    )
     _rebuild(StudyTracker(backend), named, tmp_path)
     client = MlflowClient(tracking_uri=local_uri(place))
     run = client.get_model_version("held", "1").run_id

@@ -7,7 +7,14 @@ from larger_sizes import PART, SEEDS, Trainer
 from synthetic_study import NAMES, World, _problem, synthetic_study
 
 from cuvee.flows.recipe.schema import ConfirmPart, SizePart
-from cuvee.flows.study.confirm import at, compared, concluded, enlarge, planned, sized
+from cuvee.flows.study.confirm import (
+    compared_schedules,
+    conclude_confirmation,
+    confirmation_runs,
+    problem_at_size,
+    runs_of_sizes,
+    train_larger_sizes,
+)
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
 from cuvee.mixtures.inference.diagnostics import holm
 from cuvee.mixtures.runs import Failed, Stage
@@ -30,8 +37,10 @@ def study():
 
 def confirmed(study, part, trainer=None):
     trainer = trainer or Trainer(study.problem)
-    schedules = compared(study.problem, study.recommendation, part)
-    return enlarge(sized(study.problem, schedules, part, SEEDS), trainer), trainer
+    schedules = compared_schedules(study.problem, study.recommendation, part)
+    return train_larger_sizes(
+        runs_of_sizes(study.problem, schedules, part, SEEDS), trainer
+    ), trainer
 
 
 def test_holm_is_the_published_procedure():
@@ -47,16 +56,20 @@ def test_holm_is_the_published_procedure():
 def test_what_is_compared_is_named_once_and_at_the_same_seeds(study):
     """Catches a baseline that is left out, and mixtures trained with seeds of their own."""
     part = ConfirmPart(mixtures={"hand": {"legal": 0.5, "code": 0.5}})
-    found = compared(study.problem, study.recommendation, part)
+    found = compared_schedules(study.problem, study.recommendation, part)
     assert list(found) == [RECOMMENDED, "natural", "uniform", BEST, "hand"]
-    specs = planned(study.problem, found, SEEDS)
+    specs = confirmation_runs(study.problem, found, SEEDS)
     for name in found:
         assert [seed for mixture, seed in specs if mixture == name] == list(SEEDS)
     assert specs["hand", 102].weights[study.problem.domains.index("legal")] == 0.5
-    without = compared(study.problem, study.recommendation, ConfirmPart(best_observed=False))
+    without = compared_schedules(
+        study.problem, study.recommendation, ConfirmPart(best_observed=False)
+    )
     assert BEST not in without
     with pytest.raises(CuveeError, match="sum to 0.9"):
-        compared(study.problem, study.recommendation, ConfirmPart(mixtures={"x": {"legal": 0.9}}))
+        compared_schedules(
+            study.problem, study.recommendation, ConfirmPart(mixtures={"x": {"legal": 0.9}})
+        )
 
 
 def test_a_best_observed_mixture_that_is_recommended_is_not_trained_twice(study):
@@ -66,7 +79,7 @@ def test_a_best_observed_mixture_that_is_recommended_is_not_trained_twice(study)
         replace(c, weights=tuple(ours.weights)) if c.name == BEST else c for c in ours.candidates
     )
     answer = replace(ours, candidates=equal)
-    assert BEST not in compared(study.problem, answer, ConfirmPart())
+    assert BEST not in compared_schedules(study.problem, answer, ConfirmPart())
 
 
 def test_a_schedule_is_trained_as_its_stages_and_beside_its_average(study):
@@ -74,24 +87,26 @@ def test_a_schedule_is_trained_as_its_stages_and_beside_its_average(study):
     first, last = study.problem.domains.natural, study.problem.domains.uniform
     stages = (Stage(tuple(first), 0.8), Stage(tuple(last), 0.2))
     answer = replace(study.recommendation, stages=stages)
-    found = compared(study.problem, answer, ConfirmPart())
-    spec = planned(study.problem, found, SEEDS)[RECOMMENDED, 101]
+    found = compared_schedules(study.problem, answer, ConfirmPart())
+    spec = confirmation_runs(study.problem, found, SEEDS)[RECOMMENDED, 101]
     assert spec.stages == stages and spec.weights == pytest.approx(0.8 * first + 0.2 * last)
     (average,) = found[AVERAGE]
     assert average.weights == pytest.approx(0.8 * first + 0.2 * last) and average.share == 1
     same = replace(answer, stages=(Stage(tuple(first), 0.8), Stage(tuple(first), 0.2)))
-    assert AVERAGE not in compared(study.problem, same, ConfirmPart())  # it never changes
+    assert AVERAGE not in compared_schedules(study.problem, same, ConfirmPart())  # it never changes
 
 
 def test_larger_proxies_repeat_as_the_full_scale_would(study):
     """Full scale 20M: 0.5M tokens are 1/40 of it, 5M a quarter. Catches the small run's subsample
     at a larger size, which would repeat every domain ten times as often as the full run."""
     small = replace(study.problem, proxy=replace(study.problem.proxy, repetition=1 / 40))
-    assert at(small, "1M", 5_000_000).proxy.repetition == 0.25
-    assert at(small, "1M", 50_000_000).proxy.repetition == 1.0
-    assert at(study.problem, "1M", 5_000_000).proxy.repetition == 1.0  # off stays off
-    large = at(study.problem, "1M", 5_000_000)
-    spec = planned(large, {"natural": (Stage(tuple(large.domains.natural)),)}, (7,))["natural", 7]
+    assert problem_at_size(small, "1M", 5_000_000).proxy.repetition == 0.25
+    assert problem_at_size(small, "1M", 50_000_000).proxy.repetition == 1.0
+    assert problem_at_size(study.problem, "1M", 5_000_000).proxy.repetition == 1.0  # off stays off
+    large = problem_at_size(study.problem, "1M", 5_000_000)
+    spec = confirmation_runs(large, {"natural": (Stage(tuple(large.domains.natural)),)}, (7,))[
+        "natural", 7
+    ]
     assert (spec.size, spec.tokens) == ("1M", 5_000_000)
 
 
@@ -118,12 +133,14 @@ def test_failures_cost_their_pairs_and_a_lost_size_is_said(study):
 
 def test_a_baseline_without_pairs_is_left_open_and_no_claim_holds(study):
     """Catches "held" from the baselines that are left when the natural mixture is not."""
-    specs = planned(study.problem, compared(study.problem, study.recommendation, PART), SEEDS)
+    specs = confirmation_runs(
+        study.problem, compared_schedules(study.problem, study.recommendation, PART), SEEDS
+    )
     trainer = Trainer(study.problem)
     outcomes = dict(zip(specs, trainer(list(specs.values())), strict=True))
     for seed in (101, 102):
         outcomes["uniform", seed] = Failed(specs["uniform", seed], "NaN")
-    step = concluded(study.problem, outcomes)
+    step = conclude_confirmation(study.problem, outcomes)
     assert step.unpaired == ("uniform",) and not step.complete
     assert step.objective["natural"].low > 0
     found = larger_size_tests([step])

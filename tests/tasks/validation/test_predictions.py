@@ -13,8 +13,13 @@ from larger_sizes import PART, SEEDS, Trainer
 from synthetic_study import synthetic_study
 
 from cuvee.flows.recipe.schema import ConfirmPart, SizePart
-from cuvee.flows.study.confirm import compared, enlarge, fresh_seeds, sized
-from cuvee.flows.study.prediction import draw_up, remembered, write_copy
+from cuvee.flows.study.confirm import (
+    compared_schedules,
+    fresh_seeds,
+    runs_of_sizes,
+    train_larger_sizes,
+)
+from cuvee.flows.study.prediction import with_remembered, write_copy, write_prediction
 from cuvee.mixtures.errors import CorruptError, StorageError
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.recommendation import Estimate
@@ -28,7 +33,7 @@ from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import FaultTolerantTracker, MemoryBackend
 from cuvee.tasks.validation.calibration import calibration_of_cards, score_predictions
 from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
-from cuvee.tasks.validation.preregistration import from_json, keep, read
+from cuvee.tasks.validation.preregistration import from_json, read_cards, save_card
 
 NOW = "2026-03-04T05:06:07+00:00"
 
@@ -44,20 +49,20 @@ def store(tmp_path):
 
 
 def runs_of(study, part=PART):
-    schedules = compared(study.problem, study.recommendation, part)
-    return schedules, sized(study.problem, schedules, part, SEEDS)
+    schedules = compared_schedules(study.problem, study.recommendation, part)
+    return schedules, runs_of_sizes(study.problem, schedules, part, SEEDS)
 
 
 def drawn(study, store, part=PART, written=NOW):
     schedules, runs = runs_of(study, part)
-    return draw_up(study, schedules, runs, store, written=written)
+    return write_prediction(study, schedules, runs, store, written=written)
 
 
 def confirmed(study, store, part=PART, trainer=None):
     """A whole confirmation, in order: card, runs, score."""
-    card = keep(store, drawn(study, store, part))
+    card = save_card(store, drawn(study, store, part))
     _, runs = runs_of(study, part)
-    steps, lost = enlarge(runs, trainer or Trainer(study.problem))
+    steps, lost = train_larger_sizes(runs, trainer or Trainer(study.problem))
     for step in steps:
         for run in step.runs:
             store.put(run.result)
@@ -108,13 +113,13 @@ def test_the_hash_is_of_the_canonical_json_and_of_every_promise(study, store):
 
 def test_the_same_promises_are_one_card_and_others_another_version(study, store):
     """Catches a resumed confirmation that dates its card anew, and a card that is replaced."""
-    first = keep(store, drawn(study, store))
-    again = keep(store, drawn(study, store, written="2027-01-01T00:00:00+00:00"))
+    first = save_card(store, drawn(study, store))
+    again = save_card(store, drawn(study, store, written="2027-01-01T00:00:00+00:00"))
     assert again == first and first.version == 1
     part = ConfirmPart(sizes=[*PART.sizes, SizePart(size="2M", tokens=5_000_000)])
-    second = keep(store, drawn(study, store, part))
+    second = save_card(store, drawn(study, store, part))
     assert second.version == 2
-    cards, wrong = read(store)
+    cards, wrong = read_cards(store)
     assert [card.sha256 for card in cards] == [first.sha256, second.sha256] and not wrong
     with pytest.raises(StorageError, match="never replaced|not replaced"):
         store.seal("predictions", first.key, {"other": 1})
@@ -124,7 +129,7 @@ def test_the_same_promises_are_one_card_and_others_another_version(study, store)
 def test_a_changed_card_is_found_out(study, store, how):
     """Catches a prediction that is moved to what was observed: with the hash in the file left, with
     it made anew, under another name, and a file that is damaged."""
-    card = keep(store, drawn(study, store))
+    card = save_card(store, drawn(study, store))
     path = Path(store.url) / "predictions" / f"{card.key}.json"
     kept = json.loads(path.read_text())
     kept["content"]["promises"][0]["predicted"]["mean"] = 0.05
@@ -136,10 +141,10 @@ def test_a_changed_card_is_found_out(study, store, how):
         path.write_text(path.read_text()[:200])
     else:
         path.write_text(json.dumps(kept))
-    cards, wrong = read(store)
+    cards, wrong = read_cards(store)
     assert not cards and len(wrong) == 1 and "not what was written" in next(iter(wrong.values()))
     with pytest.raises(CorruptError, match="Restore it"):
-        keep(store, drawn(study, store))
+        save_card(store, drawn(study, store))
     assert len(list(path.parent.iterdir())) == 1  # the evidence of the change stays
 
 
@@ -192,7 +197,7 @@ def test_calibration_takes_every_prediction_once_over_the_cards_of_a_store(study
     own = list(first.card.outcomes)
     inside = sum(k.inside for k in own) + sum(k.inside for k in own[1:])  # the moved one misses
     assert both.inside == pytest.approx(inside / 6)
-    cards, _ = read(store)
+    cards, _ = read_cards(store)
     twice = replace(cards[0], version=7, written="2028-01-01T00:00:00+00:00")
     score_predictions(store, twice, first.transfer.claims)
     assert calibration_of_cards(store, [*cards, twice]) == both
@@ -202,17 +207,17 @@ def test_calibration_takes_every_prediction_once_over_the_cards_of_a_store(study
 def test_a_study_that_is_run_again_still_knows_its_card(study, store):
     """Catches a report that loses the larger sizes when `cuvee run` writes it anew."""
     part = ConfirmPart(seeds=3, sizes=PART.sizes)
-    schedules = compared(study.problem, study.recommendation, part)
-    runs = sized(study.problem, schedules, part, fresh_seeds(study.seed, part.seeds))
-    assert remembered(study, part, store) is study  # nothing is there yet
-    card = keep(store, draw_up(study, schedules, runs, store, written=NOW))
+    schedules = compared_schedules(study.problem, study.recommendation, part)
+    runs = runs_of_sizes(study.problem, schedules, part, fresh_seeds(study.seed, part.seeds))
+    assert with_remembered(study, part, store) is study  # nothing is there yet
+    card = save_card(store, write_prediction(study, schedules, runs, store, written=NOW))
     every = [spec for _, specs in runs for spec in specs.values()]
     for run in Trainer(study.problem)(every):
         store.put(run)
-    again = remembered(study, part, store)
+    again = with_remembered(study, part, store)
     assert again.card.card == card and len(again.transfer.steps) == 1
     assert again.reused == study.reused + len(every)
-    assert remembered(study, None, store) is study
+    assert with_remembered(study, None, store) is study
 
 
 @pytest.fixture
