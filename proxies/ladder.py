@@ -14,7 +14,7 @@ numbered steps.
 4. Peak learning rate = 1.79 N^-0.713 D^0.307, N without embeddings and head (same source). Ours:
    times (N / 7e6)^0.3 below 7M. The law was fitted from 60M parameters up; at 400k tokens of the
    quickstart's text, sweeps put the best rate at 0.2, 0.3 and 0.5 of it for 0.3M, 0.6M and 2M
-   (README.md).
+   (docs/results/trainer.md).
    Assumptions, not studied: that the correction does not depend on D, and a cap of 2e-2.
 5. Steps = D // (batch x context).
 6. Warm-up over 5 % of the steps, at most 2000 (the number that Step Law used). "wsd": the peak,

@@ -1,8 +1,8 @@
 """Log-likelihood of tokens under every model of a pack, in one pass.
 
 Batches are small on a CPU and each model answers them in turn: a thousand tokens of one model stay
-in a core's cache, and four thousand cost more than twice as much per token (README.md). Elsewhere
-all models answer at once.
+in a core's cache, and four thousand cost more than twice as much per token (docs/results).
+Elsewhere all models answer at once.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.runs import RunSpec
 
-MOST_CPU = 1  # measured: batching a pack's products gains nothing on a core (README.md)
+MOST_CPU = 1  # measured: batching a pack's products gains nothing on a core (docs/results)
 MOST_CUDA = {"0.3M": 256, "0.6M": 256, "1M": 128, "2M": 64, "4M": 32, "10M": 16, "30M": 4}
 
 

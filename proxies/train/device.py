@@ -5,8 +5,8 @@ the machine is asked first, and torch only where it could know better.
 
 glibc gives large blocks back to the kernel as soon as they are freed and gets fresh, zeroed pages
 for the next ones. Those page faults took half the time of our own bfloat16 step and a third of a
-naive loop's (README.md). `keep_memory` sets the running process; `WORKER_ENVIRONMENT` does the same
-from the start of one, for whoever starts workers, and gives each a single thread.
+naive loop's (docs/results). `keep_memory` sets the running process; `WORKER_ENVIRONMENT` does
+the same from the start of one, for whoever starts workers, and gives each a single thread.
 """
 
 import ctypes

@@ -209,7 +209,7 @@ def test_the_device_and_the_size_say_how_many_models_make_a_pack():
         > batching.pack_limit("30M", "cuda")
         >= 1
     )
-    assert batching.pack_limit("0.3M", "cpu") == 1  # measured: see the README of the proxies
+    assert batching.pack_limit("0.3M", "cpu") == 1  # measured: see docs/results/trainer.md
     data = SyntheticCorpus(256, {"a": 30_000, "b": 30_000})
     specs = [data.spec({"a": 0.5, "b": 0.5}, seed=s) for s in range(4)]
     assert [len(p) for p in batching.group_into_packs(specs, "cpu")] == [1] * 4
