@@ -6,6 +6,7 @@ pipe) a line is printed now and then instead.
 
 import contextlib
 import json
+import logging
 import os
 import shlex
 import threading
@@ -31,6 +32,7 @@ from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.units import count_text, duration_text
 from cuvee.tasks.escape import printable
 
+LOG, SAID = logging.getLogger("cuvee"), logging.getLogger("cuvee.said")
 Say = Callable[[str], None]  # is given a line for people
 
 WIDTH = 110  # of tables where there is no terminal
@@ -48,6 +50,7 @@ class Bar:
     def __init__(self, display: "Display", title: str) -> None:
         self._display, self._title, self._begin = display, title, time.monotonic()
         self._printed, self._ended = time.monotonic(), False
+        self._logged, self._closed = time.monotonic(), False
         self._lock = threading.Lock()
         self._task = display.bars.add_task(title, total=1.0) if display.live else None
 
@@ -55,6 +58,7 @@ class Bar:
         """Show a message and the share of the step that is done, in [0, 1]."""
         done = min(max(fraction, 0.0), 1.0)
         with self._lock:
+            self._log(message, done)
             if self._task is not None:
                 text = f"{self._title}: {message}" if message else self._title
                 self._display.bars.update(self._task, completed=done, description=text)
@@ -64,6 +68,13 @@ class Bar:
                 return
             self._print(message, done, now - self._begin)
             self._printed, self._ended = now, done >= 1.0
+
+    def _log(self, message: str, done: float) -> None:
+        now = time.monotonic()
+        if not self._closed and (now - self._logged >= LINE_SECONDS or done >= 1.0):
+            detail, spent = f" ({message})" if message else "", now - self._begin
+            LOG.info("%s%s: %.0f%% after %.1f s", self._title, detail, 100 * done, spent)
+            self._logged, self._closed = now, done >= 1.0
 
     def _print(self, message: str, done: float, spent: float) -> None:
         left = (
@@ -95,13 +106,16 @@ class Display:
     Args:
         console: where to write; the terminal if None.
         quiet: write nothing.
+        lines: print lines even on a terminal, where log lines would tear the bars.
     """
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+    def __init__(
+        self, console: Console | None = None, *, quiet: bool = False, lines: bool = False
+    ) -> None:
         self.console = console or Console(quiet=quiet, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = WIDTH
-        self.live = self.console.is_terminal and not quiet
+        self.live = self.console.is_terminal and not (quiet or lines)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -116,6 +130,7 @@ class Display:
         if self.live and not self.bars.tasks:
             self.bars.start()
         bar = Bar(self, title)
+        LOG.info("%s: begun", title)
         try:
             yield bar
             bar.move("", 1.0)
@@ -124,7 +139,8 @@ class Display:
                 self.close()
 
     def say(self, text: str) -> None:
-        """Print a line above the bars."""
+        """Print a line above the bars, and keep it in the log."""
+        SAID.info(printable(text))
         self.console.print(printable(text), markup=False, emoji=False)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ each domain has; no proxy is trained.
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -34,8 +35,11 @@ from cuvee.tasks.study.prepared import Prepared
 OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
 
 
-def print_plan(recipe: Recipe, home: Workspace, display: Display) -> None:
+def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, Any]:
     """Print the design, tokens, epochs, FLOPs and expected minutes of a study.
+
+    Returns:
+        The same figures for programs; see `plan_figures`.
 
     Raises:
         CuveeError: what is wrong with the recipe or its data.
@@ -55,9 +59,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> None:
     for line in superseded_runs.superseded_sentences(store, problem, home.corpora):
         say(line)
     display.console.print(design_table(problem, specs))
-    for line in repeated_run_sentences(specs):
-        say(line)
-    for line in continual.start_sentences(recipe, prepared):
+    for line in (*repeated_run_sentences(specs), *continual.start_sentences(recipe, prepared)):
         say(line)
     climbing = 0.0
     if steps := screened.method.steps(problem):
@@ -77,9 +79,8 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> None:
     tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
-    for line in cost_sentences(ladder_plan, planned, rate, source):
-        say(line)
-    for line in scoring_sentences(recipe, ladder_plan, len(problem.domains)):
+    looked = scoring_sentences(recipe, ladder_plan, len(problem.domains))
+    for line in (*cost_sentences(ladder_plan, planned, rate, source), *looked):
         say(line)
     for line in larger_size_sentences(recipe, store, prepared.corpus.vocabulary, tried):
         say(line)
@@ -87,6 +88,13 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> None:
     seconds = runs * ladder_plan.tokens / rate / 2
     for line in forecast(recipe.budget, runs * ladder_plan.flops + climbing, seconds):
         say(line)
+    return {
+        "study": recipe.name,
+        "domains": {domain.name: domain.tokens for domain in problem.domains},
+        "targets": list(problem.targets),
+        **plan_figures(ladder_plan, planned, rate),
+        "speed_from": source,
+    }
 
 
 def measure_rate(
@@ -263,6 +271,33 @@ class Runs:
     more: RemainingRuns
     confirmation: int
     climbing: float = 0.0
+
+
+def plan_figures(plan: ladder.TrainingPlan, runs: Runs, rate: float) -> dict[str, Any]:
+    """What a study would cost, for programs: runs, tokens, FLOPs, and seconds of one core.
+
+    `train` counts runs that the store lacks; tokens and FLOPs are of all, as the sentences say it.
+    """
+    rest = runs.more.runs + runs.confirmation
+    return {
+        "proxy": {
+            "size": plan.model_size.size,
+            "steps": plan.steps,
+            "tokens": plan.tokens,
+            "flops": plan.flops,
+        },
+        "runs": {
+            "design": runs.design,
+            "stored": runs.design - runs.missing,
+            "more": runs.more.runs,
+            "confirmation": runs.confirmation,
+            "train": runs.missing + rest,
+        },
+        "tokens": (runs.design + rest) * plan.tokens,
+        "flops": (runs.design + rest) * plan.flops + runs.climbing,
+        "core_seconds": (runs.missing + rest) * plan.tokens / rate,
+        "tokens_per_second_and_core": rate,
+    }
 
 
 def cost_sentences(plan: ladder.TrainingPlan, runs: Runs, rate: float, source: str) -> list[str]:

@@ -1,68 +1,298 @@
-"""The program `cuvee` without its commands: what they share, and what a person meets."""
+"""The program `cuvee` without its commands: options that all of them have, and what a person meets.
+
+Exit codes: 0 done; 1 looked and found something to mend, or a fault of Cuvee's own; 2 a mistake in
+what was typed or given, or a step that failed, in one sentence; 130 stopped.
+"""
 
 import contextlib
+import functools
+import inspect
+import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuvee.flows.console import Display
-from cuvee.flows.recipe import olmix
-from cuvee.flows.recipe.load import load_recipe
-from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.workspace import Workspace, open_workspace
-from cuvee.mixtures.errors import CuveeError, RecipeError
-from cuvee.tasks.escape import printable
-
-if TYPE_CHECKING:
-    from cuvee.flows.execution.prefect_server import PrefectApi
+if TYPE_CHECKING:  # what takes time to import is imported by the command that uses it
+    from cuvee.flows.console import Display
+    from cuvee.flows.recipe.schema import Recipe
+    from cuvee.flows.workspace import Workspace
 
 LONGEST = 10_000  # characters of an error
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+FOUND, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes; the last is 128 + SIGINT, as shells have it
+EXITS = (
+    "Exit codes: 0 done. 1 looked and found something to mend, or a fault of Cuvee's own. 2 a "
+    "mistake in what was typed or given, or a step that failed, in one sentence. 130 stopped by "
+    "Ctrl-C or SIGTERM: finished proxies are kept."
+)
+GLANCE = ("RecipeError", "UnknownName", "ConstraintError", "DataError")  # which need no log
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=EXITS,
     help="Finds the data mixture for language-model training, and says how sure it is.",
 )
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
-HomePath = Annotated[
-    Path,
-    typer.Option("--home", envvar="CUVEE_HOME", help="directory of data, results and records"),
-]
-DEFAULT_HOME = Path(".cuvee")
 Cores = Annotated[
     int | None,
     typer.Option(min=1, help="most cores that trainings take; by default all that it may use"),
 ]
+EVERY = "Options of every command"
+SHARED: Mapping[str, tuple[Any, Any]] = {  # name: (annotation, default)
+    "home": (
+        Annotated[
+            Path,
+            typer.Option(
+                "--home",
+                envvar="CUVEE_HOME",
+                help="directory of data, results and records",
+                rich_help_panel=EVERY,
+            ),
+        ],
+        Path(".cuvee"),
+    ),
+    "as_json": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--json",
+                help="print one JSON object on stdout, and all else on stderr",
+                rich_help_panel=EVERY,
+            ),
+        ],
+        False,
+    ),
+    "quiet": (
+        Annotated[
+            bool, typer.Option("--quiet", "-q", help="say errors alone", rich_help_panel=EVERY)
+        ],
+        False,
+    ),
+    "verbose": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--verbose",
+                "-v",
+                help="show the lines of the log, with times; it lies in the home's logs/cuvee.log",
+                rich_help_panel=EVERY,
+            ),
+        ],
+        False,
+    ),
+}
+SET: tuple[Any, Any] = (
+    Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="change a field of the recipe, such as proxy.tokens=1M; may be repeated. What is "
+            "recorded is the changed recipe: give the same to confirm, approve and export",
+        ),
+    ],
+    None,
+)
+
+
+@dataclass
+class Session:
+    """One call of a command: how it speaks, and where it works.
+
+    Attributes:
+        command: its name.
+        display: what a person sees.
+        root: of the home.
+        changes: of the recipe, as `--set` gives them.
+        exit: the code that the command ends with.
+        log: of the home, once it is open.
+    """
+
+    command: str
+    display: "Display"
+    root: Path
+    changes: Sequence[str] = ()
+    exit: int = 0
+    log: Any = field(default=None, repr=False)
+
+    def say(self, text: str) -> None:
+        """A line for the person."""
+        self.display.say(text)
+
+    def load(self, path: Path) -> "tuple[Recipe, str]":
+        """A recipe with its changes, and its text; errors as `load_recipe`."""
+        from cuvee.flows.recipe.load import apply_changes, load_recipe, recipe_changes
+
+        if not self.changes:
+            return load_recipe(path)
+        return apply_changes(load_recipe(path)[1], recipe_changes(self.changes))
+
+    def load_or_translate(self, path: Path) -> "tuple[Recipe, str]":
+        """A recipe, or one made of a fit file of Olmix, and its text."""
+        from cuvee.flows.recipe import olmix
+        from cuvee.mixtures.errors import RecipeError
+
+        if not olmix.detect(path):
+            return self.load(path)
+        if self.changes:
+            raise RecipeError(f"--set changes recipes; {path} is a fit file of Olmix: edit it")
+        given, text, notes = olmix.load_olmix(path)
+        for note in notes:
+            self.say(note)
+        return given, text
+
+    def open_home(self, *, hub: bool = False) -> "Workspace":
+        """The home, made where it is not there yet; from here on the log is written."""
+        from cuvee.flows.cli import log_file
+        from cuvee.flows.workspace import open_workspace
+
+        place = open_workspace(self.root, self.display, hub=hub)
+        self.log = self.log or log_file.begin_log(place.root)
+        log_file.LOG.info("cuvee %s, in %s", " ".join(sys.argv[1:]), os.getcwd())
+        return place
+
+    def find_home(self) -> "Workspace":
+        """The home as it is, of which nothing is made or changed."""
+        from cuvee.flows.workspace import find_workspace
+
+        return find_workspace(self.root, self.display)
+
+    def open_training(self, path: Path, cores: int | None) -> "tuple[Recipe, str, Workspace]":
+        """How a command that trains begins: the recipe, its text and the home; cores are bound."""
+        given, text = self.load(path)
+        limit_cores(cores)
+        return given, text, self.open_home(hub=given.evaluation.hub)
+
+    def open_finished(self, path: Path) -> "tuple[Recipe, str, Workspace]":
+        """How a command on a finished study begins; the recipe may be a fit file of Olmix."""
+        given, text = self.load_or_translate(path)
+        return given, text, self.open_home(hub=given.evaluation.hub)
+
+
+Work = Callable[..., "Mapping[str, Any] | None"]
+
+
+def command(example: str, *, panel: str, name: str | None = None) -> Callable[[Work], Work]:
+    """Decorator: makes a function a command, with the options that every command has.
+
+    The function takes a `Session` first and then its own arguments; with one that is called
+    `recipe` it gets `--set` too. What it returns is what `--json` prints, beside the keys `command`
+    and `exit`.
+
+    Args:
+        example: one line that can be copied.
+        panel: of `cuvee --help` under which it stands.
+        name: by default the function's.
+    """
+
+    def enter(work: Work) -> Work:
+        signature = inspect.signature(work, eval_str=True)
+        own = list(signature.parameters.values())[1:]
+        more = dict(SHARED) if "recipe" not in signature.parameters else {"changes": SET, **SHARED}
+        added = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=kind)
+            for key, (kind, value) in more.items()
+        ]
+        called = name or work.__name__.replace("_", "-")
+
+        @functools.wraps(work)
+        def call(**given: Any) -> None:
+            shared = {key: given.pop(key) for key in more}
+            _perform(work, called, given, **shared)
+
+        asked = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+        call.__signature__ = inspect.Signature([*asked, *added])  # type: ignore[attr-defined]
+        call.__annotations__ = {one.name: one.annotation for one in (*asked, *added)}
+        app.command(called, epilog=f"Example: {example}", rich_help_panel=panel)(call)
+        return work
+
+    return enter
+
+
+def _perform(
+    work: Work,
+    name: str,
+    given: Mapping[str, Any],
+    *,
+    home: Path,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    changes: Sequence[str] | None = None,
+) -> None:
+    """Run a command: progress, errors in a sentence, a way on after Ctrl-C, and its result."""
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, _terminate)  # which shells ignore in background jobs
+    from rich.console import Console
+
+    from cuvee.flows.cli import log_file
+    from cuvee.flows.console import Display
+
+    console = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
+    display = Display(console, quiet=quiet, lines=verbose)
+    session = Session(name, display, home, changes or ())
+    shown, begin = log_file.show_log() if verbose else None, time.monotonic()
+    answer: dict[str, Any] = {}
+    try:
+        with _told(session, answer):
+            answer.update(work(session, **given) or {})
+    finally:
+        display.close()
+        answer = {"command": name, "exit": session.exit} | answer
+        log_file.LOG.info("end with %d after %.1f s", session.exit, time.monotonic() - begin)
+        log_file.end_log(shown, session.log)
+        if as_json:
+            print(json.dumps(answer, indent=1, default=str))
+    if session.exit:
+        raise typer.Exit(session.exit)
 
 
 @contextlib.contextmanager
-def on_terminal() -> Iterator[Display]:
-    """What a person meets: progress, errors in a sentence, and a way on after Ctrl-C."""
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, _terminate)  # which shells ignore in background jobs
-    display = Display()
+def _told(session: Session, answer: dict[str, Any]) -> Iterator[None]:
+    """Says what went wrong in a sentence, and puts it into the answer."""
+    from cuvee.flows.cli.log_file import LOG, SAID
+    from cuvee.mixtures.errors import CuveeError
+    from cuvee.tasks.escape import printable
+
     try:
-        yield display
+        yield
+    except typer.Exit as ended:
+        session.exit = ended.exit_code
     except CuveeError as error:
-        display.close()
-        print(f"cuvee: error: {printable(str(error))[:LONGEST]}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        kind, text = type(error).__name__, printable(str(error))[:LONGEST]
+        SAID.error("%s", text)
+        if kind not in GLANCE:
+            LOG.error("where this %s arose", kind, exc_info=True)
+        session.exit = MISTAKE
+        answer |= {"error": text, "kind": kind, "exit": MISTAKE}
+        more = ""
+        if session.log and kind not in GLANCE:
+            answer["log"] = str(session.log.path)
+            more = f" (log: {session.log.path})"
+        session.display.close()
+        print(f"cuvee: error: {text}{more}", file=sys.stderr)
     except KeyboardInterrupt:
-        display.close()
-        print(
-            "\ncuvee: stopped. Finished proxies are kept; run the same command to go on.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        display.close()
+        text = "stopped. Finished proxies are kept; run the same command to go on."
+        session.exit = INTERRUPTED
+        answer |= {"error": text, "kind": "Interrupted", "exit": INTERRUPTED}
+        session.display.close()
+        print(f"\ncuvee: {text}", file=sys.stderr)
+    except Exception as error:
+        LOG.exception("a fault of Cuvee's own")
+        session.exit = FOUND
+        answer |= {"error": repr(error), "kind": type(error).__name__, "exit": FOUND}
+        if session.log:
+            answer["log"] = str(session.log.path)
+            print(f"cuvee: a fault of Cuvee's own; log: {session.log.path}", file=sys.stderr)
+        raise
 
 
 def _terminate(_number: int, _frame: Any) -> None:
@@ -71,27 +301,10 @@ def _terminate(_number: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def open_training(
-    path: Path, home: Path, cores: int | None, display: Display
-) -> tuple[Recipe, str, Workspace]:
-    """How a command that trains begins: the recipe, its text and the home; cores are bound."""
-    given, text = load_recipe(path)
-    limit_cores(cores)
-    return given, text, open_workspace(home, display, hub=given.evaluation.hub)
-
-
-def load_or_translate(path: Path, display: Display) -> tuple[Recipe, str]:
-    """A recipe, or one made of a fit file of Olmix, and its text."""
-    if not olmix.detect(path):
-        return load_recipe(path)
-    given, text, notes = olmix.load_olmix(path)
-    for note in notes:
-        display.say(note)
-    return given, text
-
-
 def limit_cores(cores: int | None) -> None:
     """Keep this process, and all that it starts, to some of the cores that it may use."""
+    from cuvee.mixtures.errors import RecipeError
+
     if cores is None:
         return
     if os.environ.get("RAY_ADDRESS"):
@@ -104,10 +317,3 @@ def limit_cores(cores: int | None) -> None:
             "--cores binds processes to cores, which this system does not do: leave it out"
         )
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-
-
-def prefect_api(place: Workspace, *, schedules: bool = False) -> "PrefectApi":
-    """The embedded API, imported where it is used: the core has no Prefect."""
-    from cuvee.flows.execution.prefect_server import PrefectApi
-
-    return PrefectApi(place.root / "prefect-api", schedules=schedules)

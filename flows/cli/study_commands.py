@@ -2,124 +2,133 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuvee.flows.cli.app import (
-    DEFAULT_HOME,
-    Cores,
-    HomePath,
-    RecipePath,
-    app,
-    load_or_translate,
-    on_terminal,
-    open_training,
-    prefect_api,
-)
-from cuvee.flows.console import Display
-from cuvee.flows.execution.executor import Executor
-from cuvee.flows.recipe import olmix
-from cuvee.flows.recipe.load import load_recipe
-from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.workspace import Workspace, open_workspace
-from cuvee.tasks.extras import install, lacking, require
+from cuvee.flows.cli.app import Cores, RecipePath, Session, command
+
+if TYPE_CHECKING:
+    from cuvee.flows.execution.executor import Executor
+    from cuvee.flows.execution.prefect_server import PrefectApi
+    from cuvee.flows.recipe.schema import Recipe
+    from cuvee.flows.workspace import Workspace
+
+PANEL = "A study"
 
 
-@app.command()
-def plan(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
+@command("cuvee plan recipes/quickstart.yaml", panel=PANEL)
+def plan(session: Session, recipe: RecipePath) -> dict[str, Any]:
     """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing."""
-    with on_terminal() as display:
-        require("`cuvee plan`", "train")
-        given, _ = load_recipe(recipe)
-        place = open_workspace(home, display, hub=given.evaluation.hub)
-        from cuvee.flows.plan import print_plan
+    from cuvee.tasks.extras import require
 
-        print_plan(given, place, display)
+    require("`cuvee plan`", "train")
+    given, _, place = session.open_training(recipe, None)
+    from cuvee.flows.plan import print_plan
 
-
-@app.command()
-def run(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) -> None:
-    """Run the whole study: train what is missing, recommend, confirm, report."""
-    with on_terminal() as display:
-        require("`cuvee run`", "train", "flow")
-        given, text, place = open_training(recipe, home, cores, display)
-        concluded = (place.study(given.name) / "summary.json").exists()
-
-        def search(executor: Executor, workspace: Workspace) -> Any:
-            from cuvee.flows.study.study import search_mixture
-
-            return search_mixture(given, executor, workspace, text=text)
-
-        # workers would only be in the way of a concluded study, which seldom trains
-        _train("search-mixture", search, place, given, text, ahead=not concluded)
-        _print_study(display, place, given.name)
+    return print_plan(given, place, session.display)
 
 
-@app.command()
-def confirm(recipe: RecipePath, home: HomePath = DEFAULT_HOME, cores: Cores = None) -> None:
+@command("cuvee run recipes/quickstart.yaml --cores 2", panel=PANEL)
+def run(session: Session, recipe: RecipePath, cores: Cores = None) -> dict[str, Any]:
+    """Run the whole study: train what is missing, recommend, confirm, report.
+
+    `cuvee plan` says before what it costs; stopped by Ctrl-C, the same command goes on.
+    """
+    from cuvee.tasks.extras import require
+
+    require("`cuvee run`", "train", "flow")
+    given, text, place = session.open_training(recipe, cores)
+    concluded = (place.study(given.name) / "summary.json").exists()
+
+    def search(executor: "Executor", workspace: "Workspace") -> Any:
+        from cuvee.flows.study.study import search_mixture
+
+        return search_mixture(given, executor, workspace, text=text)
+
+    # workers would only be in the way of a concluded study, which seldom trains
+    _train("search-mixture", search, place, given, text, ahead=not concluded)
+    return _show_study(session, place.study(given.name), _where_recorded(place))
+
+
+@command("cuvee confirm study.yaml", panel=PANEL)
+def confirm(session: Session, recipe: RecipePath, cores: Cores = None) -> dict[str, Any]:
     """Test a finished study's recommendation at the larger sizes that the recipe names."""
-    with on_terminal() as display:
-        require("`cuvee confirm`", "train", "flow")
-        given, text, place = open_training(recipe, home, cores, display)
-        from cuvee.flows.study.confirm_larger import confirm_larger, sizes
-        from cuvee.flows.study.finished import finished_study
+    from cuvee.tasks.extras import require
 
-        sizes(given)
-        finished_study(given, place)  # before anything is started: most mistakes show here
+    require("`cuvee confirm`", "train", "flow")
+    given, text, place = session.open_training(recipe, cores)
+    from cuvee.flows.study.confirm_larger import confirm_larger, sizes
+    from cuvee.flows.study.finished import finished_study
 
-        def enlarge(executor: Executor, workspace: Workspace) -> Any:
-            return confirm_larger(given, executor, workspace)
+    sizes(given)
+    finished_study(given, place)  # before anything is started: most mistakes show here
 
-        _train("confirm-mixture", enlarge, place, given, text)
-        _print_study(display, place, given.name)
+    def enlarge(executor: "Executor", workspace: "Workspace") -> Any:
+        return confirm_larger(given, executor, workspace)
+
+    _train("confirm-mixture", enlarge, place, given, text)
+    return _show_study(session, place.study(given.name), _where_recorded(place))
 
 
-@app.command()
-def fit(recipe: RecipePath, home: HomePath = DEFAULT_HOME) -> None:
+@command("cuvee fit tables.yaml", panel=PANEL)
+def fit(session: Session, recipe: RecipePath) -> dict[str, Any]:
     """Refit from the store, or from two tables, without training; also reads Olmix's fit files."""
-    with on_terminal() as display:
-        with olmix.in_its_words() if olmix.detect(recipe) else contextlib.nullcontext():
-            given, text = load_or_translate(recipe, display)
-            place = open_workspace(home, display, hub=given.evaluation.hub)
-            from cuvee.flows.console import print_study
-            from cuvee.flows.study.refit import refit
+    from cuvee.flows.recipe import olmix
 
-            folder = refit(given, text, place)
-        display.close()
-        print_study(display.console, folder, _where_recorded(None))
+    with olmix.in_its_words() if olmix.detect(recipe) else contextlib.nullcontext():
+        given, text, place = session.open_finished(recipe)
+        from cuvee.flows.study.refit import refit
+
+        folder = refit(given, text, place)
+    return _show_study(session, folder, _where_recorded(None))
 
 
-@app.command()
+@command("cuvee checkpoint study.yaml --mixture recommended --to proxy/", panel=PANEL)
 def checkpoint(
+    session: Session,
     recipe: RecipePath,
     to: Annotated[Path, typer.Option(help="folder to write to")],
     mixture: Annotated[
         str, typer.Option(help="natural, uniform, recommended, or one of confirm.mixtures")
     ] = "natural",
-    home: HomePath = DEFAULT_HOME,
-) -> None:
+) -> dict[str, Any]:
     """Train one proxy of a recipe, and write it as a Hugging Face checkpoint with its tokenizer."""
-    with on_terminal() as display:
-        require("`cuvee checkpoint`", "train")
-        given, _ = load_recipe(recipe)
-        place = open_workspace(home, display, hub=given.evaluation.hub)
-        from cuvee.flows.handoff.checkpoint import write_checkpoint
+    from cuvee.tasks.extras import require
 
-        folder, spec = write_checkpoint(given, place, mixture, to)
-        display.say(
-            f"{folder}: {spec.size}, {spec.tokens:,} tokens of the {mixture} mixture, "
-            f"run {spec.fingerprint[:12]}"
-        )
+    require("`cuvee checkpoint`", "train")
+    given, _, place = session.open_training(recipe, None)
+    from cuvee.flows.handoff.checkpoint import write_checkpoint
+
+    folder, spec = write_checkpoint(given, place, mixture, to)
+    session.say(
+        f"{folder}: {spec.size}, {spec.tokens:,} tokens of the {mixture} mixture, "
+        f"run {spec.fingerprint[:12]}"
+    )
+    return {
+        "folder": str(folder),
+        "size": spec.size,
+        "tokens": spec.tokens,
+        "mixture": mixture,
+        "run": spec.fingerprint,
+    }
+
+
+def prefect_api(place: "Workspace", *, schedules: bool = False) -> "PrefectApi":
+    """The embedded API, imported where it is used: the core has no Prefect."""
+    from cuvee.flows.execution.prefect_server import PrefectApi
+
+    return PrefectApi(place.root / "prefect-api", schedules=schedules)
 
 
 def _train(
     name: str,
-    work: Callable[[Executor, Workspace], Any],
-    place: Workspace,
-    given: Recipe,
+    work: Callable[["Executor", "Workspace"], Any],
+    place: "Workspace",
+    given: "Recipe",
     text: str,
     *,
     ahead: bool = False,
@@ -154,15 +163,33 @@ def _train(
             )
 
 
-def _where_recorded(place: Workspace | None) -> str:
+def _where_recorded(place: "Workspace | None") -> str:
     """Where a study is recorded; nowhere, and what would change that, if MLflow is not there."""
+    from cuvee.tasks.extras import install, lacking
+
     if lacking("record"):
         return f"not recorded: {install('record')}"
     return place.where_recorded if place else ""
 
 
-def _print_study(display: Display, place: Workspace, name: str) -> None:
+def _show_study(session: Session, folder: Path, record: str) -> dict[str, Any]:
+    """Print what came of a study; for programs its summary, its warnings and its files."""
     from cuvee.flows.console import print_study
 
-    display.close()
-    print_study(display.console, place.study(name), _where_recorded(place))
+    session.display.close()
+    print_study(session.display.console, folder, record)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    answer = json.loads((folder / "recommendation.json").read_text(encoding="utf-8"))
+    return {
+        "study": summary["name"],
+        "weights": summary["weights"],
+        "verdict": summary["verdict"],
+        "warnings": answer.get("warnings", []),
+        "summary": summary,
+        "files": {
+            "report": str(folder / "report.html"),
+            "summary": str(folder / "summary.json"),
+            "recommendation": str(folder / "recommendation.json"),
+        },
+        "record": record,
+    }

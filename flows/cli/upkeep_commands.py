@@ -1,40 +1,42 @@
 """Commands on the home and its store: doctor, clean."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cuvee.flows.cli.app import DEFAULT_HOME, HomePath, app, on_terminal
-from cuvee.flows.workspace import find_workspace
-from cuvee.mixtures.errors import RecipeError
+from cuvee.flows.cli.app import FOUND, Session, command
+
+PANEL = "The home and this machine"
 
 
-@app.command()
+@command("cuvee doctor --store", panel=PANEL)
 def doctor(
+    session: Session,
     others: Annotated[
         list[str] | None,
         typer.Argument(help="stores to read and compare instead of the home's own", metavar="URL"),
     ] = None,
     store: Annotated[bool, typer.Option("--store", help="examine the store of results")] = False,
-    home: HomePath = DEFAULT_HOME,
-) -> None:
+) -> dict[str, Any]:
     """Say what cannot be trusted, changing nothing; exits with 1 if there is anything."""
-    with on_terminal() as display:
-        if not store:
-            raise RecipeError("say what the doctor is to look at: `cuvee doctor --store`")
-        place = find_workspace(home)
-        from cuvee.flows.upkeep.doctor import examine
+    from cuvee.mixtures.errors import RecipeError
 
-        problems, said = examine(place, others or ())
-        for problem in problems:
-            display.say(problem)
-        display.say(said)
-        if problems:
-            raise typer.Exit(1)
+    if not store:
+        raise RecipeError("say what the doctor is to look at: `cuvee doctor --store`")
+    place = session.find_home()
+    from cuvee.flows.upkeep.doctor import examine
+
+    problems, said = examine(place, others or ())
+    for problem in problems:
+        session.say(problem)
+    session.say(said)
+    session.exit = FOUND if problems else 0
+    return {"problems": problems, "said": said}
 
 
-@app.command()
+@command("cuvee clean corpora --older 30d --yes", panel=PANEL)
 def clean(
+    session: Session,
     kinds: Annotated[
         list[str] | None, typer.Argument(help="what to remove; by default all but evidence")
     ] = None,
@@ -42,14 +44,13 @@ def clean(
     yes: Annotated[
         bool, typer.Option("--yes", help="remove it; else only say what would go")
     ] = False,
-    home: HomePath = DEFAULT_HOME,
-) -> None:
+) -> dict[str, Any]:
     """Show what the home holds, and remove what can be made again; evidence only by name."""
-    with on_terminal() as display:
-        from cuvee.flows.upkeep.clean import clean as clean_home
+    from cuvee.flows.upkeep.clean import clean as clean_home
 
-        place = find_workspace(home)
-        table, said = clean_home(place, kinds or [], older=older, remove=yes)
-        if table.row_count:
-            display.console.print(table)
-        display.say(f"{place.root}: {said}")
+    place = session.find_home()
+    table, said, rows = clean_home(place, kinds or [], older=older, remove=yes)
+    if table.row_count:
+        session.display.console.print(table)
+    session.say(f"{place.root}: {said}")
+    return {"home": str(place.root), "kinds": rows, "removed": yes, "said": said}

@@ -1,6 +1,6 @@
 """Recipes from files: strict YAML, checked whole before anything is spent."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def recipe_text(path: Path) -> str:
         with path.open(encoding="utf-8-sig") as file:
             return file.read(strict_yaml.LARGEST + 1)  # which `strict_yaml` refuses
     except OSError as error:
-        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        near = sorted(p.name for p in path.parent.glob("[!.]*.yaml"))
         hint = f"; recipes there: {', '.join(near)}" if near else ""
         raise RecipeError(f"cannot read the recipe {path} ({error.strerror}){hint}") from error
     except UnicodeDecodeError as error:
@@ -54,6 +54,52 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
             "read"
         )
     return build_recipe(values, where)
+
+
+def recipe_changes(given: Iterable[str]) -> dict[str, Any]:
+    """Changes of a recipe as `--set` gives them: `proxy.tokens=1M`, with a value as YAML has it.
+
+    Raises:
+        RecipeError: one is no field and value, or its value is no YAML.
+    """
+    changes = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (equals and name.strip()):
+            raise RecipeError(
+                f"--set takes a field and its value, such as proxy.tokens=1M; got {one!r}"
+            )
+        try:
+            changes[name.strip()] = strict_yaml.load_yaml(value)
+        except yaml.YAMLError as error:
+            problem = strict_yaml.yaml_error(error)
+            raise RecipeError(f"the value in --set {one!r} is not YAML: {problem}") from error
+    return changes
+
+
+def apply_changes(text: str, changes: Mapping[str, Any]) -> tuple[Recipe, str]:
+    """A recipe with some fields changed, and its text, which is what is recorded of a study.
+
+    Args:
+        text: of the recipe.
+        changes: values by dotted name; parts on the way that are not there are made.
+
+    Raises:
+        RecipeError: a change goes through what is no mapping, or makes no recipe.
+        UnknownName: an unknown field or name, with a suggestion.
+    """
+    values = strict_yaml.load_yaml(text)
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        place = values
+        for part in path:
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
+            if not isinstance(place, dict):
+                raise RecipeError(f"the change {name!r} goes through {part!r}, which is no mapping")
+        place[last] = value
+    return build_recipe(values, "the recipe with its changes"), strict_yaml.dump_yaml(values)
 
 
 def build_recipe(values: Mapping[str, Any], where: str) -> Recipe:

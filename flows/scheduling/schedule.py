@@ -18,7 +18,7 @@ from prefect.blocks.notifications import NotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.states import Completed, Failed
 
-from cuvee.flows.recipe.load import build_recipe, parse
+from cuvee.flows.recipe.load import apply_changes, parse
 from cuvee.flows.recipe.parts import SchedulePart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace, open_workspace
@@ -169,16 +169,7 @@ def recipe_with_changes(given: str, changes: Mapping[str, Any] | None) -> tuple[
     recipe, text = (parse(given), given) if "\n" in given else load_recipe(Path(given))
     if not changes:
         return recipe, text
-    values = strict_yaml.load_yaml(text)
-    for name, value in changes.items():
-        *path, last = name.split(".")
-        place = values
-        for part in path:
-            if not isinstance(place.setdefault(part, {}), dict):
-                raise RecipeError(f"the change {name!r} goes through {part!r}, which is no mapping")
-            place = place[part]
-        place[last] = value
-    return build_recipe(values, "the recipe with its changes"), strict_yaml.dump_yaml(values)
+    return apply_changes(text, changes)
 
 
 def _log(folder: Path, date: str, message: str) -> None:

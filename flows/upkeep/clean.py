@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -48,6 +49,7 @@ KINDS = {
     "ray": Kind(("ray/*",), "logs and sockets of Ray's sessions"),
     "prefect": Kind(("prefect", "prefect-api"), "Prefect's database and logs"),
     "digests": Kind(("digests.json",), "hashes of text files"),
+    "logs": Kind(("logs/*",), "what commands said and did, with times"),
     "sweeps": Kind(("store/sweeps/*", "store/**/*.draft"), "left by sweeps that were killed"),
     "studies": Kind(("studies/*",), "reports and exports", evidence=True),
     "approvals": Kind(("store/approvals", "store/handoffs"), "who approved what", evidence=True),
@@ -66,8 +68,10 @@ class Thing:
     used: float
 
 
-def clean(home: Workspace, kinds: Sequence[str], *, older: str, remove: bool) -> tuple[Table, str]:
-    """A table of what may go, and a sentence on what became of it.
+def clean(
+    home: Workspace, kinds: Sequence[str], *, older: str, remove: bool
+) -> tuple[Table, str, list[dict[str, Any]]]:
+    """A table of what may go, a sentence on what became of it, and the table's rows as values.
 
     Args:
         home: need not exist.
@@ -85,17 +89,19 @@ def clean(home: Workspace, kinds: Sequence[str], *, older: str, remove: bool) ->
     before = time.time() - age_seconds(older)
     found = [thing for thing in _things(home.root) if thing.used <= before]
     chosen = [thing for thing in found if _chosen(thing.kind, kinds)]
-    table = Table("kind", "what", "items", "size", "last used", "")
+    table, rows = Table("kind", "what", "items", "size", "last used", ""), []
     for name, kind in KINDS.items():
         of = [thing for thing in found if thing.kind == name]
         if of:
             age = (time.time() - max(thing.used for thing in of)) / UNITS["d"]
-            note = "" if _chosen(name, kinds) else "stays: name it to remove it"
+            goes = _chosen(name, kinds)
+            note = "" if goes else "stays: name it to remove it"
             size = sum(thing.size for thing in of)
+            rows.append({"kind": name, "items": len(of), "bytes": size, "chosen": goes})
             table.add_row(name, kind.holds, f"{len(of)}", _size(size), f"{age:.0f} days ago", note)
     total = f"{len(chosen)} items, {_size(sum(thing.size for thing in chosen))}"
     if not remove or not chosen:
-        return table, f"{total} would go; nothing was removed: --yes removes them"
+        return table, f"{total} would go; nothing was removed: --yes removes them", rows
     with _alone(home):
         for thing in chosen:
             if thing.path.is_dir() and not thing.path.is_symlink():
@@ -105,7 +111,7 @@ def clean(home: Workspace, kinds: Sequence[str], *, older: str, remove: bool) ->
     left = [str(thing.path) for thing in chosen if os.path.lexists(thing.path)]
     if left:
         raise StorageError(f"{len(left)} of {total} could not be removed: {', '.join(left[:5])}")
-    return table, f"{total} removed"
+    return table, f"{total} removed", rows
 
 
 def age_seconds(age: str) -> float:
