@@ -42,9 +42,11 @@ lint: $(READY)  ## style, types, layout
 	@$(BIN)/lint-imports
 
 docs: $(READY)  ## the docs site, on http://127.0.0.1:8000
+	@$(BIN)/python docs/write_reference.py
 	@$(BIN)/zensical serve
 
 docs-build: $(READY)  ## the docs site into build/site; a broken link or anchor fails
+	@$(BIN)/python docs/write_reference.py
 	@$(BIN)/zensical build --strict --clean
 
 bench: bench-trainer bench-scoring bench-sweep bench-laws bench-regret  ## all benchmarks

@@ -1,4 +1,4 @@
-"""Every recipe that is shipped or printed in a README is read, and asked for its first runs."""
+"""Every recipe that is shipped or printed in a README or docs is read, and asked for runs."""
 
 import dataclasses
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import shipped
 import yaml
+from docs_blocks import PAGES, blocks_of
 
 from cuvee.flows.recipe import load
 from cuvee.flows.recipe.schema import Recipe
@@ -18,24 +19,21 @@ from cuvee.mixtures.problem import Problem, Proxy
 
 ROOT = Path(__file__).parent.parent
 READMES = sorted(
-    path
+    str(path.relative_to(ROOT))
     for path in ROOT.glob("**/README.md")  # not what tools keep in the folder
     if not re.search(r"(^|/)(\.|node_modules)", str(path.relative_to(ROOT)))
 )
 
 
 def printed() -> list[tuple[str, str]]:
-    """Whole recipes of all READMEs: blocks of YAML that have a name and a method."""
-    found = []
-    for path in READMES:
-        text = path.read_text(encoding="utf-8")
-        blocks = re.findall(r"((?:^ {4}.*\n|^\n)+)", text, re.MULTILINE)
-        blocks += re.findall(r"^```ya?ml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        for block in blocks:
-            block = "\n".join(line.removeprefix("    ") for line in block.splitlines())
-            if re.search(r"^name:", block, re.MULTILINE) and "method:" in block:
-                found.append((str(path.relative_to(ROOT)), block))
-    return found
+    """Whole recipes of all READMEs and docs: blocks of YAML that have a name and a method."""
+    blocks = [block for page in {*READMES, *PAGES} for block in blocks_of(page)]
+    return sorted(
+        (block.page, block.text)
+        for block in blocks
+        if block.language in ("", "yaml")
+        if re.search(r"^name:", block.text, re.MULTILINE) and "method:" in block.text
+    )
 
 
 SHIPPED = [(path.stem, shipped.recipe(path.stem)[0]) for path in shipped.PATHS]

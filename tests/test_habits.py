@@ -24,7 +24,11 @@ JOB = WORKFLOW["jobs"]["make"]
 
 
 MODULE = r"`(?:\w+/)+(\w+)\.py`:\n\n```python\n(.*?)```"  # its file name, and what stands in it
-EXAMPLES = re.findall(MODULE, (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+EXAMPLES = [
+    found
+    for page in ("add-a-law", "add-an-exporter")
+    for found in re.findall(MODULE, (ROOT / f"docs/how-to/{page}.md").read_text(), re.DOTALL)
+]
 
 
 def commands_of(target: str) -> list[str]:
@@ -64,7 +68,7 @@ def test_a_commit_is_linted_as_make_lint_does():
 
 @pytest.fixture
 def examples(tmp_path, monkeypatch):
-    """The files of CONTRIBUTING.md, imported as a newcomer's would be, and forgotten again."""
+    """The files that the docs add, imported as a newcomer's would be, and forgotten again."""
     monkeypatch.syspath_prepend(tmp_path)
     for name, code in EXAMPLES:
         (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from contract_parts import SIZES, SKILLS, evidence, moved
 
-from cuvee import mixtures
 from cuvee.mixtures import registry, simplex
 from cuvee.mixtures.controllers import dump_controller, load_controller
 from cuvee.mixtures.registry import build, describe, names
@@ -65,9 +64,10 @@ def test_controllers_come_back_from_a_spec(name):
     assert controller.moves in ("sampling", "loss")
 
 
-def test_the_example_of_the_readme_is_a_controller(tmp_path, monkeypatch):
+def test_the_example_of_the_docs_is_a_controller(tmp_path, monkeypatch):
     """One file, as a newcomer copies it; catches an example that its own contract refuses."""
-    text = (Path(mixtures.__file__).parent / "README.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-controller.md"
+    text = page.read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "losses_first.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
