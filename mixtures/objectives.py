@@ -8,17 +8,19 @@ keeps a convex law's problem convex.
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.registry import register
+from cuvee.mixtures.registry import ByName, register
 
 Weights = tuple[tuple[str, float], ...]
 Families = tuple[tuple[str, tuple[str, ...]], ...]
+WrittenWeights = Annotated[Weights, ByName]
+WrittenFamilies = Annotated[Families, Mapping[str, tuple[str, ...]] | Families]
 SLACK = 1e-6  # bits per byte by which a floor may be passed: a solver's rounding
 
 
@@ -191,16 +193,17 @@ def _no_floors(size: int) -> tuple[Array, Array]:
 class WeightedMean(Objective):
     """Weighted mean of targets: `sum_m v_m y_m / sum_m v_m`.
 
+    Take it unless some target must not suffer for the others.
+
     Attributes:
-        weights: (target or family, weight) pairs or a mapping; weights are positive and need not
-            sum to 1.
-        families: (family, targets) pairs or a mapping; a family counts as its members' mean.
+        weights: of targets or families in the mean, positive; they need not sum to 1.
+        families: targets by family; a family counts as the plain mean of its targets.
     """
 
     name = "mean"
 
-    weights: Weights = field(default=())
-    families: Families = field(default=())
+    weights: WrittenWeights = ()
+    families: WrittenFamilies = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", _pairs(self.weights))
@@ -232,17 +235,19 @@ class WeightedMean(Objective):
 class Worst(Objective):
     """The worst target or family, relative to the natural mixture: `max_m (y_m - reference_m)`.
 
+    Take it where every target should gain over the natural mixture, the least gainer first.
+
     Differences are taken because bits per byte of unlike texts cannot be compared.
 
     Attributes:
-        members: targets or families.
-        families: as in `WeightedMean`.
+        members: targets or families, of which the worst counts.
+        families: targets by family; a family counts as the plain mean of its targets.
     """
 
     name = "worst"
 
     members: tuple[str, ...] = ()
-    families: Families = field(default=())
+    families: WrittenFamilies = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "families", _families(self.families))
@@ -265,16 +270,19 @@ class Worst(Objective):
 class Regret(Objective):
     """The worst loss against each target's own best: `max_m (y_m - best_m)`.
 
+    Take it where you know the best score that each target reaches with a mixture made for it
+    alone, and none should stay far from its own.
+
     Attributes:
-        best: (target or family, best score known for it) pairs or a mapping, such as what a
-            mixture made for that target alone reached; bits per byte.
-        families: as in `WeightedMean`.
+        best: best score known by target or family, such as what a mixture made for that target
+            alone reached; bits per byte.
+        families: targets by family; a family counts as the plain mean of its targets.
     """
 
     name = "regret"
 
-    best: Weights = field(default=())
-    families: Families = field(default=())
+    best: WrittenWeights = ()
+    families: WrittenFamilies = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "best", _pairs(self.best))
@@ -300,20 +308,23 @@ class Regret(Objective):
 class Floors(Objective):
     """A mean under floors: no listed target worse than natural, or than a score, by more than x.
 
+    Take it where a mean should improve and named targets must not become worse.
+
     Attributes:
-        weights: as in `WeightedMean`.
-        floors: (target or family, tolerance in bits per byte) pairs or a mapping.
-        families: as in `WeightedMean`.
-        most: (target or family, highest score allowed) pairs or a mapping: floors under what was
+        weights: of targets or families in the mean, positive; they need not sum to 1.
+        floors: tolerance by target or family: how much worse than natural it may become, in bits
+            per byte.
+        families: targets by family; a family counts as the plain mean of its targets.
+        most: highest score allowed by target or family, in bits per byte: floors under what was
             measured before, such as a checkpoint's scores.
     """
 
     name = "floors"
 
-    weights: Weights = field(default=())
-    floors: Weights = field(default=())
-    families: Families = field(default=())
-    most: Weights = field(default=())
+    weights: WrittenWeights = ()
+    floors: WrittenWeights = ()
+    families: WrittenFamilies = ()
+    most: WrittenWeights = ()
 
     def __post_init__(self) -> None:
         for name in ("weights", "floors", "most"):

@@ -39,10 +39,29 @@ FOLDERS = {
 }
 PROTOCOLS = {kind: f"{folder}:{kind.capitalize()}" for kind, folder in FOLDERS.items()}
 PROTOCOLS["world"] = "cuvee.mixtures.worlds.truth:World"
+ByName = Mapping[str, float] | tuple[tuple[str, float], ...]  # numbers by name, in recipes
 LARGEST = 1e9  # that a number of a part may be, either way; counts lie in 0 to a thousandth of it
 _aliases: dict[tuple[str, str], str] = {}
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in FOLDERS}
 C = TypeVar("C", bound=type)
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """What a field of a registered class may hold: `design: Annotated[Any, Registered("design")]`.
+
+    Other types beside a field's own say likewise how recipes write it, where that is narrower or
+    wider: `Annotated[str, Literal["d", "i"]]`. The catalog and the schema read them.
+
+    Attributes:
+        kind: what is named there.
+        many: several, in a list; one may stand without it.
+        named: by its name alone, without fields.
+    """
+
+    kind: str
+    many: bool = False
+    named: bool = False
 
 
 def admit(kind: str, folder: str, protocol: str) -> None:

@@ -41,6 +41,8 @@ KEEP = 0.9  # of the mean of rho, and of the history
 class AdoController(Controller):
     """Online scaling laws per domain.
 
+    Take it through the method `ado`.
+
     Attributes:
         interval: steps between updates.
         refits: of the laws in a run; the first when a tenth of the run after `ignored` is done.

@@ -34,6 +34,8 @@ from cuvee.mixtures.registry import register
 class AioliController(Controller):
     """Estimated linear mixing dynamics.
 
+    Take it through the method `aioli`.
+
     Attributes:
         evaluated: targets whose losses count; empty for each domain's own held-out text.
         rounds: estimates of A in a run.

@@ -32,6 +32,8 @@ from cuvee.mixtures.registry import register
 class DogeController(Controller):
     """Weights by agreement of gradients.
 
+    Take it through the method `doge`.
+
     Attributes:
         evaluated: targets, each alike; empty for each domain's own held-out text.
         strength: mu; smaller moves the weights more.

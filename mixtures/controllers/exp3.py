@@ -34,6 +34,8 @@ from cuvee.mixtures.registry import register
 class Exp3(Controller):
     """A bandit over domains whose reward is the training loss.
 
+    Take it through the method `odm`.
+
     Attributes:
         scale: nats per token that count as a reward of 1.
         warmup: share of the run at the starting weights.

@@ -30,6 +30,8 @@ from cuvee.mixtures.registry import register
 class Grape(Controller):
     """Weights of domains and of targets, by gradients.
 
+    Take it through the method `doge` with `rule: grape`, for several targets.
+
     Attributes:
         evaluated: targets; empty for each domain's own held-out text.
         train: mu_train.

@@ -32,6 +32,8 @@ from cuvee.mixtures.registry import register
 class GroupDRO(Controller):
     """Group distributionally robust weights over excess losses.
 
+    Take it through the method `doremi`: it needs a reference's losses.
+
     Attributes:
         rate: eta, per nat of excess.
         smoothing: eps, the part of the weights that is spread evenly.

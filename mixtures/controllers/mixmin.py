@@ -35,6 +35,8 @@ from cuvee.mixtures.registry import register
 class MixMinController(Controller):
     """Weights by a convex problem over models of single sources.
 
+    Take it through the method `mixmin`, which trains the models that it mixes.
+
     Attributes:
         sources: fingerprints of the runs on each domain alone, in the order of the domains.
         evaluated: targets, each alike; empty for each domain's own held-out text.

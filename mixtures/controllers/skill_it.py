@@ -41,6 +41,8 @@ from cuvee.mixtures.registry import register
 class SkillItController(Controller):
     """Windowed multiplicative weights on a skill graph.
 
+    Take it through the method `skill_it`, which estimates the graph.
+
     Attributes:
         graph: A (K, M); empty for the identity over the domains.
         evaluated: the M targets of its columns; empty for each domain's own held-out text.

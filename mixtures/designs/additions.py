@@ -4,8 +4,8 @@ Source: Olmix rejects candidates within a Euclidean distance of 0.01 of an earli
 the new ones keep that distance from one another.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -13,13 +13,15 @@ from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.designs import Design, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import Registered, build, register
 
 
 @register("design")
 @dataclass(frozen=True)
 class Additions(Design):
     """A design that keeps clear of what is known.
+
+    Take it to enlarge a sweep with mixtures unlike those that were tried.
 
     Attributes:
         existing: mixtures tried before, each K shares in the order of the domains.
@@ -31,7 +33,7 @@ class Additions(Design):
 
     existing: tuple[tuple[float, ...], ...] = ()
     distance: float = 0.01
-    design: Any = field(default="dirichlet")
+    design: Annotated[Any, Registered("design")] = "dirichlet"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "existing", tuple(tuple(map(float, w)) for w in self.existing))

@@ -5,8 +5,8 @@ forbid is replaced by the nearest one that they allow.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.designs import Design, distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.registry import register
+from cuvee.mixtures.registry import ByName, register
 
 NAMED = ("natural", "uniform")
+Anchor = Literal["natural", "uniform"] | ByName  # as recipes write one
 
 
 @register("design")
@@ -25,13 +26,16 @@ NAMED = ("natural", "uniform")
 class Anchors(Design):
     """The natural and the uniform mixture, or any that the recipe writes out.
 
+    Take it to run mixtures that you write out, such as a team's candidates; methods repeat theirs
+    over seeds by their field `anchors`.
+
     Attributes:
         mixtures: each "natural", "uniform", or (domain, share) pairs or a mapping.
     """
 
     name = "anchors"
 
-    mixtures: tuple[Any, ...] = field(default=NAMED)
+    mixtures: Annotated[tuple[Any, ...], tuple[Anchor, ...]] = NAMED
 
     def __post_init__(self) -> None:
         values = tuple(

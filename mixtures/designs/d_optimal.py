@@ -10,6 +10,7 @@ before the runs.
 """
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -30,6 +31,8 @@ PASSES = 3
 class DOptimal(Design):
     """Mixtures chosen for what they tell.
 
+    Take it where the law is settled beforehand, close to log-linear, and every run is dear.
+
     Attributes:
         criterion: "d" (parameters) or "i" (predictions over the feasible set).
         order: 1 for `w`, 2 for `w` and all products of two shares.
@@ -38,8 +41,8 @@ class DOptimal(Design):
 
     name = "d_optimal"
 
-    criterion: str = "d"
-    order: int = 1
+    criterion: Annotated[str, Literal["d", "i"]] = "d"
+    order: Annotated[int, Literal[1, 2]] = 1
     oversample: int = 20
 
     def __post_init__(self) -> None:

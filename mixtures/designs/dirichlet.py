@@ -31,6 +31,9 @@ from cuvee.mixtures.registry import register
 class Dirichlet(Design):
     """Random mixtures around the natural one, from nearly single domains to nearly natural.
 
+    Take it unless you have a reason: random mixtures from nearly one domain to nearly natural. It
+    is the default.
+
     Attributes:
         temperature: exponent on the natural shares; 1 keeps them, 0 makes them equal.
         least_strength: smallest concentration; small values give mixtures of few domains.

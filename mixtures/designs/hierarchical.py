@@ -25,6 +25,9 @@ from cuvee.mixtures.registry import register
 class Hierarchical(Design):
     """Random mixtures that vary at every level of the domains' names.
 
+    Take it where the names of domains have levels, such as `web:science:high`, so that sources
+    move as much as topics do.
+
     Attributes:
         temperature: exponent on the natural shares within each level.
         least_strength: smallest concentration.

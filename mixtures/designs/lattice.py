@@ -24,7 +24,10 @@ MOST = 20_000  # lattice points looked at
 @register("design")
 @dataclass(frozen=True)
 class Lattice(Design):
-    """Feasible lattice points, the n that lie farthest apart."""
+    """Feasible lattice points, the n that lie farthest apart.
+
+    Take it for three to five domains, or where shares should be round numbers.
+    """
 
     name = "lattice"
 

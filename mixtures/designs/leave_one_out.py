@@ -18,7 +18,11 @@ from cuvee.mixtures.registry import register
 @register("design")
 @dataclass(frozen=True)
 class LeaveOneOut(Design):
-    """K + 1 mixtures at most: all domains, then all but one."""
+    """K + 1 mixtures at most: all domains, then all but one.
+
+    Take it to learn what each domain is worth beside the others, in one run more than there are
+    domains.
+    """
 
     name = "leave_one_out"
 

@@ -22,6 +22,8 @@ from cuvee.mixtures.registry import register
 class MaxMin(Design):
     """Mixtures far from one another.
 
+    Take it where runs are few and should be as unlike one another as possible.
+
     Attributes:
         oversample: pool draws for each mixture kept.
         concentration: of the pool's symmetric Dirichlet; 1 is uniform, less reaches the corners.

@@ -6,8 +6,8 @@ needed. Any design draws over the groups; its mixtures are then spread over the 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -16,13 +16,16 @@ from cuvee.mixtures.constraints import Constraints, Limit
 from cuvee.mixtures.designs import Design, distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, Domain, DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import ByName, Registered, build, register
 
 
 @register("design")
 @dataclass(frozen=True)
 class Reuse(Design):
     """A design over groups of frozen ratios and the domains beside them.
+
+    Take it where a corpus changed in part: ratios that an earlier study found are kept, and far
+    fewer runs are needed.
 
     Attributes:
         frozen: groups, each (domain, ratio) pairs or a mapping; ratios are renormalized.
@@ -31,8 +34,8 @@ class Reuse(Design):
 
     name = "reuse"
 
-    frozen: tuple[Any, ...] = ()
-    design: Any = field(default="dirichlet")
+    frozen: Annotated[tuple[Any, ...], tuple[ByName, ...]] = ()
+    design: Annotated[Any, Registered("design")] = "dirichlet"
 
     def __post_init__(self) -> None:
         groups = tuple(

@@ -22,7 +22,11 @@ from cuvee.mixtures.registry import register
 @register("design")
 @dataclass(frozen=True)
 class Sobol(Design):
-    """Evenly spread mixtures of all domains."""
+    """Evenly spread mixtures of all domains.
+
+    Take it for up to some ten domains and loose constraints, where mixtures should be spread
+    evenly.
+    """
 
     name = "sobol"
 

@@ -24,6 +24,9 @@ from cuvee.mixtures.registry import register
 class Vertices(Design):
     """Single-domain mixtures first, then their pairwise means, in the order of the domains.
 
+    Take it to learn what each domain is worth alone, in one run per domain; beside another design
+    it makes laws safe at the corners.
+
     Attributes:
         pairs: whether pairwise means may fill up a larger design.
     """

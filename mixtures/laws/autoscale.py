@@ -23,7 +23,10 @@ STARTS = ((0.3, 1e-1), (0.1, 1e-2), (1.0, 3e-1))  # of (g, n)
 @register("law")
 @dataclass(frozen=True)
 class AutoScale(EquationLaw):
-    """The law without parameters."""
+    """The law without parameters.
+
+    Take it to compare with AutoScale; `saturating_power` costs less and ranked better.
+    """
 
     name = "autoscale"
 

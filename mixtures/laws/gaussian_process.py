@@ -132,6 +132,9 @@ class FieldLaw(Law):
 class GaussianProcess(FieldLaw):
     """The process without data.
 
+    Take it where you expect no equation to hold and there are a hundred runs or more; from fewer
+    `kriging` is safer.
+
     Attributes:
         power: of the shares in the metric; 1/2 is Hellinger's.
         logarithm: whether positive scores are fitted by their logarithm.

@@ -32,6 +32,9 @@ PARTS = (0.1, 0.5)  # starts: offsets below the lowest score, in ranges
 class Implicit(EquationLaw):
     """The law without parameters.
 
+    Take it where a target is a blend of unlike texts and there are a hundred runs or more; from
+    fewer it has too many parameters.
+
     Attributes:
         components: I, at most 6.
     """

@@ -18,7 +18,11 @@ from cuvee.mixtures.registry import register
 @register("law")
 @dataclass(frozen=True)
 class LinearLaw(EquationLaw):
-    """The linear law without parameters."""
+    """The linear law without parameters.
+
+    Take it as the baseline that a law should beat: its best mixture is always at a corner of what
+    the constraints allow.
+    """
 
     name = "linear"
 

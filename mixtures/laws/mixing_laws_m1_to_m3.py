@@ -33,7 +33,11 @@ M3_STARTS = ((1.0, -1.0), (-1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))  # of (k, T)
 @register("law")
 @dataclass(frozen=True)
 class MixingLawM1(EquationLaw):
-    """M1 without parameters."""
+    """M1 of Data Mixing Laws: `L_m(r) = c_m + sum_j k_mj exp(t_mj r_j)`.
+
+    Take it to compare with the paper's other candidates; `log_linear`, its M4, needs half the
+    runs.
+    """
 
     name = "mixing_law_m1"
 
@@ -49,7 +53,11 @@ class MixingLawM1(EquationLaw):
 @register("law")
 @dataclass(frozen=True)
 class MixingLawM2(EquationLaw):
-    """M2 without parameters."""
+    """M2 of Data Mixing Laws: `L_m(r) = c_m + k_m sum_j exp(t_mj r_j)`.
+
+    Take it to compare with the paper's other candidates; it ranks about as `log_linear` does and
+    has no exact search.
+    """
 
     name = "mixing_law_m2"
 
@@ -65,7 +73,10 @@ class MixingLawM2(EquationLaw):
 @register("law")
 @dataclass(frozen=True)
 class MixingLawM3(EquationLaw):
-    """M3 without parameters."""
+    """M3 of Data Mixing Laws: `L_m(r) = c_m + k_m exp(prod_j t_mj r_j)`.
+
+    Take it for the comparison alone: it cannot tell one domain from another, so it ranks nothing.
+    """
 
     name = "mixing_law_m3"
 

@@ -26,7 +26,11 @@ LIMIT = 40.0  # of |beta|: e^40 is beyond any ratio of usefulness
 @register("law")
 @dataclass(frozen=True)
 class Power(EquationLaw):
-    """The law without parameters."""
+    """The law without parameters.
+
+    Take it to see what saturation brings: it is `saturating_power` without it, and ranks a little
+    worse.
+    """
 
     name = "power"
 

@@ -28,7 +28,11 @@ STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-5)
 @register("law")
 @dataclass(frozen=True)
 class SaturatingPower(EquationLaw):
-    """The law without parameters."""
+    """The law without parameters.
+
+    Take it where fits must take a second, or where an equation is wanted that can be printed: of
+    the plain equations it ranks best.
+    """
 
     name = "saturating_power"
 

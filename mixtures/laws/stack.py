@@ -8,6 +8,7 @@ small pull to equal weights, since few runs cannot tell similar laws apart.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from scipy.optimize import nnls
@@ -16,7 +17,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, calibration
 from cuvee.mixtures.laws.observations import observe
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import Registered, build, register
 
 PULL = 1e-2  # to equal weights, relative to the mean squared residual
 SUM = 1e3  # weight of the equation "the weights sum to one" in the least squares
@@ -48,6 +49,9 @@ class FittedStack:
 class Stack(Law):
     """The stack without data.
 
+    Take it where several laws seem equally right and minutes of fitting do not matter: it ranks as
+    `kriging` does at many times the cost.
+
     Attributes:
         members: registered names of laws, each with its default settings.
         folds: of the cross-validation.
@@ -55,7 +59,12 @@ class Stack(Law):
 
     name = "stack"
 
-    members: tuple[str, ...] = ("log_linear", "power", "saturating_power", "gaussian_process")
+    members: tuple[Annotated[str, Registered("law", named=True)], ...] = (
+        "log_linear",
+        "power",
+        "saturating_power",
+        "gaussian_process",
+    )
     folds: int = 5
 
     def __post_init__(self) -> None:

@@ -17,6 +17,9 @@ from cuvee.mixtures.registry import register
 class Ado(Controlled):
     """Controlled runs under `ado`, with the natural weights as the prior.
 
+    Take it to compare with adaptive data optimization. It follows the losses of training text and
+    never sees the objective, so it can end worse than uniform on it.
+
     Attributes:
         seeds: controlled runs.
         trials: seeds of the answer's trial.

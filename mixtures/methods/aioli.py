@@ -21,6 +21,9 @@ from cuvee.mixtures.registry import register
 class Aioli(Controlled):
     """Controlled runs under `aioli`, from the uniform weights.
 
+    Take it where only a handful of runs can be paid and the objective is held-out text; it
+    measures in each run what every domain does to every loss. In short runs it hardly moves.
+
     Attributes:
         seeds: controlled runs.
         trials: seeds of the answer's trial.

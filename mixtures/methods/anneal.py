@@ -24,7 +24,7 @@ import dataclasses
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Estimate, Recommendation
-from cuvee.mixtures.registry import build, describe, register
+from cuvee.mixtures.registry import Registered, build, describe, register
 from cuvee.mixtures.runs import Failed, History, RunSpec, canonical_json, finished_runs, score_table
 from cuvee.mixtures.two_phase import candidates as tails
 from cuvee.mixtures.two_phase import decision, joint_law
@@ -56,6 +56,9 @@ NONE = (
 class Anneal(Swarm):
     """Four rounds; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
+    Take it where the trainer can change the mixture for the last tenth or two of the run: it
+    recommends such a schedule only where its measured gain is beyond the noise.
+
     Attributes:
         switches: points of the run at which a tail may begin, each in (0, 1).
         candidates: tails tried, over all switch points; at least as many as `tail_law` needs.
@@ -72,8 +75,8 @@ class Anneal(Swarm):
     runs: int = 32
     switches: tuple[float, ...] = (0.8, 0.9)
     candidates: int = 16
-    tail_design: Any = "dirichlet"
-    tail_law: Any = "log_linear"
+    tail_design: Annotated[Any, Registered("design")] = "dirichlet"
+    tail_law: Annotated[Any, Registered("law")] = "log_linear"
     trials: int = 3
     pairs: int = 3
 

@@ -34,6 +34,9 @@ APART = 1e-3  # least L1 distance between mixtures of a round
 class Bayes(Swarm):
     """Rounds of runs; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
+    Take it where a run is dear and rounds may follow one another: it asks for more runs only where
+    the answer is still uncertain, and stops when they would gain less than the noise of one.
+
     Attributes:
         runs: mixtures of the first round.
         batch: mixtures of each later round.

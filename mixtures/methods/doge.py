@@ -7,6 +7,7 @@ seeds. The targets are the objective's held-out texts (a task's gradient is not 
 """
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from cuvee.mixtures.controllers import Controller
 from cuvee.mixtures.controllers.doge import DogeController
@@ -23,6 +24,10 @@ RULES = ("doge", "grape")
 class Doge(Controlled):
     """Controlled runs under `doge` or `grape`, from the uniform weights.
 
+    Take it where only a handful of runs can be paid and the objective is held-out text; with
+    `rule: grape` for several targets of which the laggards count most. In short runs it hardly
+    moves.
+
     Attributes:
         rule: `doge`, or `grape` for several targets of which the laggards count most.
         seeds: controlled runs.
@@ -36,7 +41,7 @@ class Doge(Controlled):
 
     name = "doge"
 
-    rule: str = "doge"
+    rule: Annotated[str, Literal[RULES]] = "doge"
     seeds: int = 3
     trials: int = 3
     stages: int = 1

@@ -12,6 +12,7 @@ the default here is 0.02; a trial of the answer (`mixtures.inference.paired_tria
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from cuvee.mixtures.runs import History, RunSpec
 class DoReMi(Controlled):
     """Rounds of a reference run and controlled runs.
 
+    Take it to compare with DoReMi. It evens out losses of training text over a reference's and
+    never sees the objective, so it can end worse than uniform on it.
+
     Attributes:
         reference: weights of the first reference run, "natural" or "uniform".
         rounds: at most.
@@ -45,7 +49,7 @@ class DoReMi(Controlled):
     name = "doremi"
     directed = False  # it reads training losses, not the objective
 
-    reference: str = "natural"
+    reference: Annotated[str, Literal[BASELINES]] = "natural"
     rounds: int = 3
     tolerance: float = 0.02
     seeds: int = 3

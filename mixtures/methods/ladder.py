@@ -12,7 +12,7 @@ The choice of the mixtures that climb is ours (assumption, not studied).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
@@ -26,11 +26,26 @@ from cuvee.mixtures.multiscale import extrapolation
 from cuvee.mixtures.multiscale.steps import LadderStep, step_runs
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.runs import History, RunSpec, score_table
 from cuvee.mixtures.units import whole_number
 
-FIELDS = ("size", "tokens", "runs")
+
+class Rung(TypedDict):
+    """A rung of a ladder, as recipes write it.
+
+    Attributes:
+        size: of the proxies, such as 1M.
+        tokens: of each training, such as 2M.
+        runs: mixtures that are trained at it, no more than on the rung before.
+    """
+
+    size: str
+    tokens: Annotated[int, whole_number]
+    runs: Annotated[int, whole_number]
+
+
+FIELDS = tuple(Rung.__annotations__)
 BEST = 3  # one part in this many of a rung's mixtures are the best of the rung before
 
 
@@ -38,6 +53,9 @@ BEST = 3  # one part in this many of a rung's mixtures are the best of the rung 
 @dataclass(frozen=True)
 class Ladder(Swarm):
     """Runs of several sizes; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
+
+    Take it where the model at full scale is far larger than a proxy and runs of three sizes or
+    more can be paid: it says whether the best mixture moves with scale.
 
     Attributes:
         runs: mixtures of the first rung, at the study's own proxy.
@@ -48,8 +66,15 @@ class Ladder(Swarm):
     name = "ladder"
 
     runs: int = 48
-    rungs: tuple[Any, ...] = field(default=(), metadata={"unbounded": True})  # tokens are counts
-    scaling: tuple[Any, ...] = ("additive", "joint", "bimix")
+    rungs: Annotated[tuple[Any, ...], tuple[Rung, ...]] = field(
+        default=(),
+        metadata={"unbounded": True},  # tokens are counts
+    )
+    scaling: Annotated[tuple[Any, ...], Registered("scaling", many=True)] = (
+        "additive",
+        "joint",
+        "bimix",
+    )
 
     def __post_init__(self) -> None:
         self.assemble()

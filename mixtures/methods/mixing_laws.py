@@ -7,19 +7,24 @@ method. Departures: as in `regmix`. With laws of several forms, set `search: aut
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from cuvee.mixtures.methods.swarm import Swarm
-from cuvee.mixtures.registry import register
+from cuvee.mixtures.registry import Registered, register
 
 
 @register("method")
 @dataclass(frozen=True)
 class MixingLaws(Swarm):
-    """One round of runs; its fields are those of `mixtures.methods.swarm.Swarm`."""
+    """One round of runs; its fields are those of `mixtures.methods.swarm.Swarm`.
+
+    Take it where runs are few and each domain acts on a score by itself; where domains help or
+    hurt one another, its one law stays wrong however many runs there are, and `regmix` with `laws:
+    [kriging]` is better.
+    """
 
     name = "mixing_laws"
 
     runs: int = 32
-    laws: tuple[Any, ...] = ("log_linear",)
-    search: Any = "exact"
+    laws: Annotated[tuple[Any, ...], Registered("law", many=True)] = ("log_linear",)
+    search: Annotated[Any, Registered("search")] = "exact"

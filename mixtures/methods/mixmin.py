@@ -25,6 +25,9 @@ from cuvee.mixtures.runs import History, RunSpec, finished_runs
 class MixMin(Controlled):
     """Runs on single domains, then the convex problem.
 
+    Take it where the objective is held-out text and no more than a run or two per domain can be
+    paid.
+
     Attributes:
         seeds: of the sources and of what is mixed of them; one, as published, has no interval.
         trials: seeds of the answer's trial.

@@ -18,6 +18,9 @@ from cuvee.mixtures.registry import register
 class Odm(Controlled):
     """Controlled runs under `exp3`, from the natural weights.
 
+    Take it to compare with online data mixing. It follows the losses of training text and never
+    sees the objective; in short runs it hardly moves.
+
     Attributes:
         seeds: controlled runs.
         trials: seeds of the answer's trial.

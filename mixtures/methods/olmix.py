@@ -8,7 +8,7 @@ the verdict says that the lowest score of many is low by luck.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from cuvee.mixtures.inference.recommend import recommend_mixture
 from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.registry import describe, register
+from cuvee.mixtures.registry import Registered, describe, register
 from cuvee.mixtures.runs import Failed, History, Stage, canonical_json
 
 DESIGN = (("name", "dirichlet"), ("temperature", 1.0), ("minimum", 0.002), ("oversample", 10))
@@ -33,15 +33,20 @@ SEARCH = (("name", "exact"), ("kl_reg", 0.05))
 class Olmix(Swarm):
     """One round of runs; the fields beside these are those of `mixtures.methods.swarm.Swarm`.
 
+    Take it to follow Olmix's published recipe, or where the answer should stay near the natural
+    mixture: its search puts a price on leaving it.
+
     Attributes:
         only_tried: recommend the best of the mixtures that were run, in place of a search.
     """
 
     name = "olmix"
 
-    design: Any = field(default_factory=lambda: dict(DESIGN))
-    laws: tuple[Any, ...] = field(default_factory=lambda: (dict(LAW),))
-    search: Any = field(default_factory=lambda: dict(SEARCH))
+    design: Annotated[Any, Registered("design")] = field(default_factory=lambda: dict(DESIGN))
+    laws: Annotated[tuple[Any, ...], Registered("law", many=True)] = field(
+        default_factory=lambda: (dict(LAW),)
+    )
+    search: Annotated[Any, Registered("search")] = field(default_factory=lambda: dict(SEARCH))
     only_tried: bool = False
 
     def recommend(

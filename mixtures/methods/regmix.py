@@ -6,19 +6,24 @@ Departures: repeated anchors, a law chosen by cross-validation if several are gi
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from cuvee.mixtures.methods.swarm import Swarm
-from cuvee.mixtures.registry import register
+from cuvee.mixtures.registry import Registered, register
 
 
 @register("method")
 @dataclass(frozen=True)
 class RegMix(Swarm):
-    """One round of runs; its fields are those of `mixtures.methods.swarm.Swarm`."""
+    """One round of runs; its fields are those of `mixtures.methods.swarm.Swarm`.
+
+    Take it with `laws: [kriging]`, for nearly every study: one round of small runs, each on a
+    mixture of its own, then a law and a search. With the trees of the paper it needs several times
+    the runs.
+    """
 
     name = "regmix"
 
     runs: int = 64
-    laws: tuple[Any, ...] = ("lightgbm",)
-    search: Any = "simulate"
+    laws: Annotated[tuple[Any, ...], Registered("law", many=True)] = ("lightgbm",)
+    search: Annotated[Any, Registered("search")] = "simulate"

@@ -11,6 +11,7 @@ scored while a proxy trains; a graph over tasks is had from `mixtures.skill_grap
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from cuvee.mixtures.skill_graph import SkillGraph
 class SkillIt(Controlled):
     """A skill graph and controlled runs on it, from the uniform weights.
 
+    Take it where domains build on one another and the graph of what teaches what is wanted beside
+    the answer; it costs one run per domain for the graph.
+
     Attributes:
         graph: how it is estimated: `single`, `pairwise` or `continual`.
         seeds: controlled runs.
@@ -48,7 +52,7 @@ class SkillIt(Controlled):
 
     name = "skill_it"
 
-    graph: str = "single"
+    graph: Annotated[str, Literal[skill_graph.KINDS]] = "single"
     seeds: int = 3
     trials: int = 3
     stages: int = 1

@@ -9,6 +9,7 @@ one that is named.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -34,6 +35,9 @@ KINDS = ("natural", "uniform", "temperature", "unimax")
 class Static(Method):
     """Baselines under a few seeds.
 
+    Take it where no search can be paid, or first: it trains the mixtures that need none (natural,
+    uniform, tempered, UniMax) and says which is best.
+
     Attributes:
         choose: one of `natural`, `uniform`, `temperature`, `unimax`, or "best".
         temperature: power of the natural shares, in [0, 1]; 0 is uniform, 1 natural.
@@ -44,7 +48,7 @@ class Static(Method):
     name = "static"
     directed = False  # none of the mixtures was made for the objective
 
-    choose: str = "best"
+    choose: Annotated[str, Literal[(*KINDS, "best")]] = "best"
     temperature: float = 0.5
     epochs: float = 4.0
     trials: int = 3

@@ -5,18 +5,18 @@ begin with a swarm.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from cuvee.mixtures.designs.anchors import Anchors
+from cuvee.mixtures.designs.anchors import Anchor, Anchors
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference.dataset import is_evidence
 from cuvee.mixtures.inference.recommend import recommend_mixture
 from cuvee.mixtures.methods import Method
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.registry import build
+from cuvee.mixtures.registry import Registered, build
 from cuvee.mixtures.runs import History, RunSpec
 from cuvee.mixtures.searches import score
 
@@ -39,10 +39,10 @@ class Swarm(Method):
     """
 
     runs: int = 64
-    design: Any = "dirichlet"
-    laws: tuple[Any, ...] = ("default",)
-    search: Any = "auto"
-    anchors: tuple[Any, ...] = ("natural", "uniform")
+    design: Annotated[Any, Registered("design")] = "dirichlet"
+    laws: Annotated[tuple[Any, ...], Registered("law", many=True)] = ("default",)
+    search: Annotated[Any, Registered("search")] = "auto"
+    anchors: Annotated[tuple[Any, ...], tuple[Anchor, ...]] = ("natural", "uniform")
     seeds: int = 3
     folds: int = 5
     refits: int | None = None

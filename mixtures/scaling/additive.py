@@ -26,7 +26,11 @@ PARTS = ((0.5, 0.2, 0.5), (0.2, 0.5, 0.5), (0.5, 0.3, 0.2), (0.7, 0.1, 1.0))
 @register("scaling")
 @dataclass(frozen=True)
 class AdditiveScaling(EquationScaling):
-    """The law without parameters."""
+    """The law without parameters.
+
+    Take it first: it has the fewest parameters, and under it the best mixture is the same at every
+    scale.
+    """
 
     name = "additive"
 

@@ -25,7 +25,11 @@ STARTS = ((0.3, 1e-2), (0.1, 1e-2), (0.3, 1e-1))  # of (exponent of a share, e)
 @register("scaling")
 @dataclass(frozen=True)
 class BiMixScaling(EquationScaling):
-    """The law without parameters."""
+    """The law without parameters.
+
+    Take it to compare with BiMix: size and tokens multiply what the mixture gives, so that the
+    best mixture for one target does not move with scale.
+    """
 
     name = "bimix"
 

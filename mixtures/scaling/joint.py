@@ -23,7 +23,11 @@ APART = 0.7  # prior deviation of a domain's log A_i or log B_i
 @register("scaling")
 @dataclass(frozen=True)
 class JointScaling(EquationScaling):
-    """The law without parameters."""
+    """The law without parameters.
+
+    Take it where the best mixture may move with scale; to show it, a ladder needs three sizes or
+    more.
+    """
 
     name = "joint"
 

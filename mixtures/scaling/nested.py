@@ -15,7 +15,7 @@ ladder's own path from sizes to tokens, or the law refuses.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -24,7 +24,7 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, least_squares
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.scaling import Scaling, ScalingRuns, check_scaling_runs
 
 POINTS = 3  # of a series, to which an asymptote, an amplitude and a tied exponent are fitted
@@ -38,6 +38,9 @@ HUBER = 3.0
 class Nested(Scaling):
     """The laws without parameters.
 
+    Take it where each size was scored at several numbers of tokens (`evaluation.curve`) and runs
+    are stretched beyond them, as in Data Mixing Laws.
+
     Attributes:
         law: of mixtures, fitted to the extrapolated losses.
         draws: bootstrap samples of the mixtures behind the deviation of an extrapolation.
@@ -45,7 +48,7 @@ class Nested(Scaling):
 
     name = "nested"
 
-    law: Any = "saturating_power"
+    law: Annotated[Any, Registered("law")] = "saturating_power"
     draws: int = 20
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ among a few values by how well the wrapped law then fits, if runs repeat data at
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from cuvee.mixtures import ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import Prediction
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
 
 PUBLISHED = 15.39
@@ -32,6 +32,9 @@ TRIED = (1.0, 2.0, 4.0, 8.0, PUBLISHED, 30.0)
 class Repeated(Scaling):
     """The wrapped law without parameters.
 
+    Take it where domains repeat more often at full scale than in the proxies: it wraps another law
+    and discounts what is repeated.
+
     Attributes:
         law: the scaling law in effective tokens.
         worth: r, the repeats after which more are worth little; 0 chooses it by the fit.
@@ -39,7 +42,7 @@ class Repeated(Scaling):
 
     name = "repeated"
 
-    law: Any = "additive"
+    law: Annotated[Any, Registered("scaling")] = "additive"
     worth: float = PUBLISHED
 
     def __post_init__(self) -> None:

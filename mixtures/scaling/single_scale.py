@@ -7,7 +7,7 @@ so that levels are those of the size that was run and only the order is a foreca
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, default
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.scaling import Scaling, ScalingRuns, check_scaling_runs
 
 MIXTURES = 2  # distinct mixtures per domain from which a size is ranked
@@ -26,13 +26,16 @@ MIXTURES = 2  # distinct mixtures per domain from which a size is ranked
 class SingleScale(Scaling):
     """The ranking without data.
 
+    Take it where two sizes are all there is: it believes the order at the largest size and
+    extrapolates nothing.
+
     Attributes:
         law: of mixtures; the default law unless named.
     """
 
     name = "single_scale"
 
-    law: Any = default.NAME
+    law: Annotated[Any, Registered("law")] = default.NAME
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "law", build("law", self.law))

@@ -4,14 +4,14 @@ For methods that choose their law by cross-validation and cannot know its form b
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.laws import FittedLaw
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.searches import Search, score
 
 
@@ -20,6 +20,9 @@ from cuvee.mixtures.searches import Search, score
 class Auto(Search):
     """Two searches, and the choice between them by the form of the law.
 
+    Take it unless you know the law's form: `exact` where the law allows it, `simulate` elsewhere.
+    It is the default.
+
     Attributes:
         convex: the search for laws of the form `c + exp(A.w)`.
         otherwise: the search for all others.
@@ -27,8 +30,8 @@ class Auto(Search):
 
     name = "auto"
 
-    convex: Any = "exact"
-    otherwise: Any = "simulate"
+    convex: Annotated[Any, Registered("search")] = "exact"
+    otherwise: Annotated[Any, Registered("search")] = "simulate"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "convex", build("search", self.convex))

@@ -36,6 +36,9 @@ SUPPORTS = 200
 class Exact(Search):
     """The optimum of a convex law.
 
+    Take it with laws of the form `c + exp(A.w)`, such as `log_linear`: it is fast and finds the
+    law's true optimum.
+
     Attributes:
         kl_reg: price of leaving the natural shares, bits per byte per nat of KL.
         starts: starting points; one suffices but for rounding.

@@ -33,6 +33,8 @@ LEAST = 1e-6  # step at which a descent has ended
 class Mirror(Search):
     """Descent from several starts; the best mixture seen is the answer.
 
+    Take it for a smooth law over many domains, where random draws hardly come near the best.
+
     Attributes:
         steps: most updates per start.
         starts: starting points: natural, the set's centre, then the best of random draws.

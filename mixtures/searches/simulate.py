@@ -36,6 +36,9 @@ NEARER = (1.0, 4.0, 16.0, 64.0)  # times the strength, until enough draws keep t
 class Simulate(Search):
     """Mean of the top draws by predicted objective; works with any law and objective.
 
+    Take it with any law, trees included; its answer is the mean of many good mixtures and so a
+    steady one.
+
     Attributes:
         draws: mixtures drawn.
         top: best draws averaged.

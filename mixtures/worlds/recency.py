@@ -12,7 +12,7 @@ to the end is better than every static mixture, and its optimum is a small smoot
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
@@ -21,7 +21,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.runs import Stage
 from cuvee.mixtures.worlds import truth
 from cuvee.mixtures.worlds.learning import Learning
@@ -41,7 +41,7 @@ class Recency(truth.Around):
 
     name: ClassVar[str] = "recency"
 
-    world: Any = field(default_factory=Learning)
+    world: Annotated[Any, Registered("world")] = field(default_factory=Learning)
     rate: float = 2.0
 
     def __post_init__(self) -> None:

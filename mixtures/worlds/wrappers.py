@@ -1,13 +1,13 @@
 """Worlds around a world: synergies, noise that is not the same everywhere, and repetition."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.registry import build, register
+from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.worlds.additive import Additive
 from cuvee.mixtures.worlds.truth import Around
 
@@ -25,7 +25,7 @@ class Interacting(Around):
 
     name: ClassVar[str] = "interacting"
 
-    world: Any = field(default_factory=Additive)
+    world: Annotated[Any, Registered("world")] = field(default_factory=Additive)
     strength: float = 1.0
     seed: int = 0
 
@@ -52,7 +52,7 @@ class Noisy(Around):
 
     name: ClassVar[str] = "noisy"
 
-    world: Any = field(default_factory=Additive)
+    world: Annotated[Any, Registered("world")] = field(default_factory=Additive)
     sd: float = 0.01
     spread: float = 1.0
 
@@ -79,7 +79,7 @@ class Repeating(Around):
 
     name: ClassVar[str] = "repeating"
 
-    world: Any = field(default_factory=Additive)
+    world: Annotated[Any, Registered("world")] = field(default_factory=Additive)
     price: float = 0.2
     free: float = 4.0
 

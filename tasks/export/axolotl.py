@@ -28,6 +28,8 @@ from cuvee.tasks.export.literal import yaml_text
 class Axolotl:
     """Data sets for Axolotl.
 
+    Take it for Axolotl 0.19 on sources of one file kind that is not plain text.
+
     Attributes:
         type: of the data sets; "completion" trains on plain text.
         field: the column with the text, or columns by domain; by default those of the study.

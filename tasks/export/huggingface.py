@@ -46,6 +46,8 @@ def build(buffer_size: int = 10_000) -> IterableDataset:
 class HuggingFace:
     """A stream of `interleave_datasets`.
 
+    Take it for loaders on Hugging Face `datasets` 4.2 or later.
+
     Attributes:
         field: the column with the text, or columns by domain; by default those of the study.
     """

@@ -36,6 +36,8 @@ SURE = 4.0  # standard deviations of a block that breaks off: there are many blo
 class Levanter:
     """The data part of a Levanter configuration.
 
+    Take it for Levanter and Marin, with or without stages.
+
     Attributes:
         tokenizer: of the run, or "" to leave it to the configuration around.
         cache_dir: where Levanter keeps tokenized data, or "" likewise.

@@ -12,7 +12,7 @@ Source: litdata/streaming/combined.py.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import DOCUMENTS, KIND, SAMPLES, SEQUENCES, ExportSpec, check_choice
@@ -75,13 +75,15 @@ def build(**options: object) -> DealtStreamingDataset:
 class LitData:
     """A combined stream of LitData.
 
+    Take it for LitData, such as LitGPT's data sets.
+
     Attributes:
         samples: what a sample is: "packed" sequences, or "documents".
     """
 
     name: ClassVar[str] = "litdata"
 
-    samples: str = "packed"
+    samples: Annotated[str, Literal[tuple(SAMPLES)]] = "packed"
     staged: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -30,7 +30,10 @@ SURPLUS = 1.005  # samples that Megatron indexes of a prefix, over those it plan
 @register(KIND)
 @dataclass(frozen=True)
 class Megatron:
-    """Blends for Megatron-LM and NeMo; prefixes are paths without `.bin` and `.idx`."""
+    """Blends for Megatron-LM and NeMo; prefixes are paths without `.bin` and `.idx`.
+
+    Take it for Megatron-LM and NeMo, with or without stages.
+    """
 
     name: ClassVar[str] = "megatron"
     staged: ClassVar[bool] = True

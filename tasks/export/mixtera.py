@@ -51,6 +51,8 @@ def build() -> StaticMixture | MixtureSchedule:
 class Mixtera:
     """A mixture of Mixtera.
 
+    Take it for Mixtera, where no domain repeats.
+
     Attributes:
         property: of the samples, by whose value domains are told apart.
         chunk_size: instances in a chunk; by default the fewest of `CHUNKS` that meet the shares.

@@ -11,7 +11,7 @@ Source: streaming/base/stream.py (`apply_weights`), llmfoundry/data/text_data.py
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import KIND, SAMPLES, SEQUENCES, ExportSpec, check_choice
@@ -23,6 +23,8 @@ from cuvee.tasks.export.literal import yaml_text
 class Mosaic:
     """Streams for MosaicML Streaming and LLM Foundry.
 
+    Take it for MosaicML Streaming and LLM Foundry.
+
     Attributes:
         samples: what a sample of the shards is: "packed" sequences, or "documents".
         split: subfolder of every stream, or "".
@@ -30,7 +32,7 @@ class Mosaic:
 
     name: ClassVar[str] = "mosaic"
 
-    samples: str = "packed"
+    samples: Annotated[str, Literal[tuple(SAMPLES)]] = "packed"
     split: str = ""
     staged: ClassVar[bool] = False
 

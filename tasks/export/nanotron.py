@@ -25,6 +25,8 @@ from cuvee.tasks.export.literal import yaml_text
 class Nanotron:
     """Data stages for nanotron; paths are folders of tokenized Nanosets.
 
+    Take it for nanotron, with or without stages.
+
     Attributes:
         workers: processes that load data.
     """

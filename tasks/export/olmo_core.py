@@ -25,7 +25,10 @@ SLACK = 1.01  # whole sequences of every path, and the last batch, need a little
 @register(KIND)
 @dataclass(frozen=True)
 class OlmoCore:
-    """Sources for OLMo-core; paths are `.npy` files or globs of them."""
+    """Sources for OLMo-core; paths are `.npy` files or globs of them.
+
+    Take it for OLMo-core, on tokenized files.
+    """
 
     name: ClassVar[str] = "olmo_core"
     staged: ClassVar[bool] = False

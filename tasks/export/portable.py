@@ -80,7 +80,10 @@ class Whole:
 @register(KIND)
 @dataclass(frozen=True)
 class Json(Whole):
-    """The whole as JSON."""
+    """The whole as JSON.
+
+    Take it for a trainer of your own: it holds everything that the others are made of.
+    """
 
     name: ClassVar[str] = "json"
 
@@ -93,7 +96,10 @@ class Json(Whole):
 @register(KIND)
 @dataclass(frozen=True)
 class Yaml(Whole):
-    """The whole as YAML."""
+    """The whole as YAML.
+
+    Take it for a trainer of your own that is configured by YAML; it holds what `json` holds.
+    """
 
     name: ClassVar[str] = "yaml"
 
@@ -105,6 +111,8 @@ class Yaml(Whole):
 @dataclass(frozen=True)
 class Csv(Whole):
     """A row per stage and domain; paths are a list in JSON.
+
+    Take it for a spreadsheet, or a trainer that reads tables.
 
     A name that a spreadsheet would take for a formula gets an apostrophe in front.
     """

@@ -84,6 +84,8 @@ DATALOADER = InterleavedHuggingFaceTextDataLoader.Config(
 class TorchTitan:
     """A data loader of torchtitan.
 
+    Take it for torchtitan 0.3.
+
     Attributes:
         field: the column with the text, or columns by domain; by default those of the study.
     """
