@@ -14,7 +14,8 @@ from rich.table import Table
 from cuvee.flows import plan_ladder
 from cuvee.flows.console import Display
 from cuvee.flows.execution.budget import forecast, tokens_per_second
-from cuvee.flows.recipe.schema import ConfirmPart, Recipe
+from cuvee.flows.recipe.aim_parts import ConfirmPart
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual, superseded_runs
 from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from synthetic_study import World
 
-from cuvee.flows.recipe.schema import ConfirmPart, SizePart
+from cuvee.flows.recipe.aim_parts import ConfirmPart, SizePart
 from cuvee.mixtures.runs import Failed
 
 SEEDS = (101, 102, 103)

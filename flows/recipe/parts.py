@@ -16,6 +16,7 @@ Count = Annotated[int, BeforeValidator(whole_number), Field(gt=0, le=10**18)]
 Amount = Annotated[float, BeforeValidator(whole_number), Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 DAY = 86_400.0  # seconds
+BLOCK_RULE = 'a Prefect block, "type/name", such as slack-webhook/data-team'  # in a refusal
 
 
 class Part(BaseModel):
@@ -47,31 +48,63 @@ def _flagged(value: Any) -> bool:
 
 
 class ContinualPart(Part):
-    """Training that goes on from `proxy.start`: what it has seen, and how much of it must be kept.
+    """Training that goes on from `proxy.start`: what it has seen, how much of it must be kept."""
 
-    `old` are the domains that the checkpoint was trained on and `replay` is their least share
-    together. With `forget`, no old domain may end worse than the checkpoint by more than so many
-    bits per byte.
-    """
-
-    old: list[str] = Field(min_length=1)
-    replay: float = Field(default=0.0, ge=0, le=1)
-    forget: float | None = Field(default=None, ge=0)
+    old: list[str] = Field(
+        min_length=1,
+        description="Domains that the checkpoint was trained on.",
+        examples=[["web", "books"]],
+    )
+    replay: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Least share of the old domains together, from 0 to 1.",
+        examples=[0.1],
+    )
+    forget: float | None = Field(
+        default=None,
+        ge=0,
+        description="How much worse than the checkpoint an old domain may end, in bits per byte; "
+        "null for no floor.",
+        examples=[0.02],
+    )
 
 
 class ExportPart(Part):
-    """What a trainer must know to take the recommendation; see `tasks/README.md`.
+    """What a trainer must know to take the recommendation."""
 
-    `tokens` are those of the run, by default `full_scale.tokens`; `sequence_length` is in tokens,
-    `batch` in sequences of a step; `formats` are options by format.
-    """
-
-    tokens: Count | None = None
-    paths: dict[str, str | list[str]] = {}
-    sequence_length: Count | None = None
-    batch: Count | None = None
-    seed: int = Field(default=42, ge=0)
-    formats: dict[str, dict[str, Any]] = {}
+    tokens: Count | None = Field(
+        default=None,
+        description="Training tokens of the run; null takes `full_scale.tokens`.",
+        examples=["300B"],
+    )
+    paths: dict[str, str | list[str]] = Field(
+        default={},
+        description="Where the trainer finds each domain's data: a path or URL, or a list of them.",
+        examples=[{"web": "s3://bucket/web", "code": ["/data/code-1", "/data/code-2"]}],
+    )
+    sequence_length: Count | None = Field(
+        default=None,
+        description="Length of the trainer's sequences, in tokens.",
+        examples=[4096],
+    )
+    batch: Count | None = Field(
+        default=None,
+        description="Sequences in a training step, for formats whose stages start at steps.",
+        examples=[1024],
+    )
+    seed: int = Field(
+        default=42,
+        ge=0,
+        description="Seed of the trainer's own shuffling, where a format has one.",
+        examples=[7],
+    )
+    formats: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="Options by format; each format has fields of its own.",
+        examples=[{"mosaic": {"samples": "documents"}}],
+    )
 
     def check(self) -> None:
         """Refuse an unknown format or option, with a suggestion."""
@@ -82,17 +115,51 @@ class ExportPart(Part):
 class HandoffPart(Part):
     """What happens once the recommendation is approved; secrets stand in the environment alone.
 
-    It is exported to the fsspec URL `to`, then either `webhook` or `command` is called, once.
-    A webhook's URL with a secret in any part is named as a variable: `$CUVEE_WEBHOOK_URL`.
+    It is exported to `to`, then either `webhook` or `command` is called, once.
     """
 
-    format: str
-    to: str = Field(min_length=1)
-    stage: int | None = Field(default=None, ge=1)
-    webhook: str | None = None
-    command: list[str] = []
-    timeout: float = Field(default=60, gt=0, le=7 * DAY)
-    every: float = Field(default=30, gt=0, le=7 * DAY)
+    format: str = Field(
+        description="Format of the export.",
+        examples=["megatron"],
+    )
+    to: str = Field(
+        min_length=1,
+        description="Folder or fsspec URL that the export is written to.",
+        examples=["s3://bucket/mixtures"],
+    )
+    stage: int | None = Field(
+        default=None,
+        ge=1,
+        description="The one stage of a schedule that is exported, counted from 1; null exports "
+        "all.",
+        examples=[1],
+    )
+    webhook: str | None = Field(
+        default=None,
+        description="URL that is called with the manifest; one with a secret in it is named as a "
+        "variable of the environment, `$CUVEE_WEBHOOK_...`.",
+        examples=["$CUVEE_WEBHOOK_URL"],
+    )
+    command: list[str] = Field(
+        default=[],
+        description="Program by its full path, with its arguments, that is called with the "
+        "manifest; the operator allows it in CUVEE_HANDOFF_COMMANDS.",
+        examples=[["/usr/local/bin/start-training", "--queue", "big"]],
+    )
+    timeout: float = Field(
+        default=60,
+        gt=0,
+        le=7 * DAY,
+        description="Seconds that the call may take, a week at most.",
+        examples=[300],
+    )
+    every: float = Field(
+        default=30,
+        gt=0,
+        le=7 * DAY,
+        description="Seconds between two looks for an approval, with `cuvee handoff --watch`.",
+        examples=[600],
+    )
 
     @property
     def target(self) -> str:
@@ -109,21 +176,37 @@ class HandoffPart(Part):
 
 
 class MoneyPart(Part):
-    """A ceiling on money, in whatever currency: wall time of the sweep, priced by the hour.
+    """A ceiling on money, in whatever currency: wall time of the sweep, priced by the hour."""
 
-    `per_hour` is what an hour of everything that the sweep occupies costs, the whole cluster.
-    """
-
-    per_hour: float = Field(gt=0)
-    most: float = Field(gt=0)
+    per_hour: float = Field(
+        gt=0,
+        description="What an hour of everything that the sweep occupies costs, the whole cluster.",
+        examples=[12.5],
+    )
+    most: float = Field(
+        gt=0, description="What the sweep may cost, in the same currency.", examples=[100]
+    )
 
 
 class BudgetPart(Part):
     """Ceilings on what one sweep newly spends; what the store holds is free."""
 
-    flops: Amount | None = None
-    minutes: float | None = Field(default=None, gt=0)
-    money: MoneyPart | None = None
+    flops: Amount | None = Field(
+        default=None,
+        description="FLOPs that the sweep may newly spend; a design that needs more is refused.",
+        examples=[1e18],
+    )
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Wall time that the sweep may take, in minutes.",
+        examples=[90],
+    )
+    money: MoneyPart | None = Field(
+        default=None,
+        description="Wall time that the sweep may take, as money.",
+        examples=[{"per_hour": 12.5, "most": 100}],
+    )
 
     @property
     def seconds(self) -> float | None:
@@ -135,24 +218,39 @@ class BudgetPart(Part):
 
 
 class SchedulePart(Part):
-    """When a scheduled sweep runs, where, and who is told when it fails.
+    """When a scheduled sweep runs, where, and who is told when it fails."""
 
-    Attributes:
-        cron: five fields, such as "0 3 * * 1"; `--cron` goes before it.
-        timezone: in which the hours are meant.
-        notify: a Prefect block, "type/name", such as "slack-webhook/data-team".
-        pool: a work pool whose workers run the sweeps; empty to run them in `cuvee schedule`.
-        limit: sweeps of this schedule at once; another one waits.
-        reuse: keep the ratios within unchanged domains when others have changed.
-    """
-
-    cron: str = ""
-    timezone: str = "UTC"
-    notify: str = Field(
+    cron: str = Field(
+        default="",
+        description="Five fields of cron: minute, hour, day, month, day of the week; `--cron` goes "
+        "before it.",
+        examples=["0 3 * * 1"],
+    )
+    timezone: str = Field(
+        default="UTC",
+        description="Time zone in which the hours are meant.",
+        examples=["Europe/Paris"],
+    )
+    notify: Annotated[str, BLOCK_RULE] = Field(
         default="",
         pattern=r"^$|^[a-z0-9-]+/[A-Za-z0-9-]+$",
-        description='a Prefect block, "type/name", such as slack-webhook/data-team',
+        description='Prefect block that is told of failures, "type/name"; empty for none.',
+        examples=["slack-webhook/data-team"],
     )
-    pool: str = ""
-    limit: int = Field(default=1, ge=1)
-    reuse: bool = True
+    pool: str = Field(
+        default="",
+        description="Work pool whose workers run the sweeps; empty to run them in `cuvee "
+        "schedule` itself.",
+        examples=["gpu-pool"],
+    )
+    limit: int = Field(
+        default=1,
+        ge=1,
+        description="Sweeps of this schedule at once; another one waits.",
+        examples=[2],
+    )
+    reuse: bool = Field(
+        default=True,
+        description="Keep the ratios within unchanged domains when others have changed.",
+        examples=[False],
+    )

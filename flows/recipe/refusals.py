@@ -68,8 +68,7 @@ def _place(location: tuple[int | str, ...], root: Any) -> tuple[str, Any]:
         kind = _plain(kind)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             field = kind.model_fields.get(str(part))
-            told = (*field.metadata, field.description or "") if field else ()
-            kind = Annotated[(field.annotation, *told)] if field else Any
+            kind = Annotated[(field.annotation, *field.metadata, "")] if field else Any
         elif typing.get_origin(kind) in (Union, types.UnionType):
             kind = next((k for k in typing.get_args(kind) if _named(k) == part), Any)
             continue

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from cuvee.flows.recipe.schema import ConfirmPart
+from cuvee.flows.recipe.aim_parts import ConfirmPart
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.problem import Problem

@@ -11,8 +11,9 @@ from typing import Any
 
 from cuvee.flows.execution.evaluator import Evaluator, StoreEvaluator
 from cuvee.flows.execution.executor import Executor
+from cuvee.flows.recipe.aim_parts import ConfirmPart
 from cuvee.flows.recipe.load import parse
-from cuvee.flows.recipe.schema import ConfirmPart, Recipe
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study.confirm import (
     compared_schedules,

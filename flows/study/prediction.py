@@ -10,8 +10,8 @@ import numpy as np
 
 from cuvee.flows.console import Say, silent
 from cuvee.flows.execution.evaluator import StoreEvaluator
+from cuvee.flows.recipe.aim_parts import ConfirmPart
 from cuvee.flows.recipe.load import parse
-from cuvee.flows.recipe.schema import ConfirmPart
 from cuvee.flows.study.confirm import (
     Schedules,
     Sized,

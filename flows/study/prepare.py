@@ -8,7 +8,7 @@ from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
 from cuvee.evaluation.suites import Limits
 from cuvee.flows.recipe.consistency import floored_objective
-from cuvee.flows.recipe.schema import CorpusPart as RecipeCorpus
+from cuvee.flows.recipe.evidence_parts import CorpusPart as RecipeCorpus
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual
 from cuvee.flows.workspace import Workspace

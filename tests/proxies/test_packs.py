@@ -278,7 +278,7 @@ def test_a_flow_that_scores_no_task_imports_neither_torch_nor_lm_eval():
         "from pathlib import Path\n"
         "from types import SimpleNamespace\n"
         "from cuvee.flows.study.prepare import _benchmarks\n"
-        "from cuvee.flows.recipe.schema import EvaluationPart\n"
+        "from cuvee.flows.recipe.evidence_parts import EvaluationPart\n"
         "from cuvee.flows.workspace import Workspace\n"
         "recipe = SimpleNamespace(evaluation=EvaluationPart(suite=None))\n"
         "assert not _benchmarks(recipe, Workspace(Path('/none')), {}).tasks\n"

@@ -6,7 +6,7 @@ import pytest
 from larger_sizes import PART, SEEDS, Trainer
 from synthetic_study import NAMES, World, _problem, synthetic_study
 
-from cuvee.flows.recipe.schema import ConfirmPart, SizePart
+from cuvee.flows.recipe.aim_parts import ConfirmPart, SizePart
 from cuvee.flows.study.confirm import (
     compared_schedules,
     conclude_confirmation,

@@ -12,7 +12,7 @@ from ladder_world import SMALL, ladder, posed
 from larger_sizes import PART, SEEDS, Trainer
 from synthetic_study import synthetic_study
 
-from cuvee.flows.recipe.schema import ConfirmPart, SizePart
+from cuvee.flows.recipe.aim_parts import ConfirmPart, SizePart
 from cuvee.flows.study.confirm import (
     compared_schedules,
     fresh_seeds,

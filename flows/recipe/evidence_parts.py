@@ -1,0 +1,266 @@
+"""Where the evidence of a study comes from: text, tables of runs, proxies and what scores them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cuvee.evaluation import suites
+from cuvee.flows.recipe.parts import Amount, Count, Part
+from cuvee.proxies import ladder
+from cuvee.tasks.study.tables import TableReading
+
+
+class SourcePart(Part):
+    """One domain of a user's own corpus."""
+
+    path: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="A file, a folder, a glob, or a list of them: plain text, JSON lines, .parquet "
+        "or .arrow, compressed or not.",
+        examples=["data/web/*.jsonl.zst", ["data/a.txt", "data/b.txt"]],
+    )
+    field: str = Field(
+        default="text",
+        description="The key or column that holds the text, in JSON lines and tables.",
+        examples=["content"],
+    )
+    separator: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What parts the documents of a plain text file; without it a file is one "
+        "document.",
+        examples=["\n\n\n"],
+    )
+
+
+class CorpusPart(Part):
+    """Where the text comes from: the quickstart's domains, or paths by domain."""
+
+    quickstart: list[str] = Field(
+        default=[],
+        description="Domains of the text that Cuvée fetches itself; either these or `domains`.",
+        examples=[["encyclopedia", "legal", "code_python"]],
+    )
+    domains: dict[str, SourcePart] = Field(
+        default={},
+        description="Your own text: the domains whose shares are chosen, by name.",
+        examples=[{"web": {"path": "data/web/*.jsonl.zst"}, "docs": {"path": "data/docs/"}}],
+    )
+    vocabulary: Count = Field(
+        default=4096,
+        description="Entries of the tokenizer that is trained on the text, in tokens; it has no "
+        "effect with `proxy.start`, whose own tokenizer is taken.",
+        examples=[8192],
+    )
+    heldout_bytes: Count = Field(
+        default=400_000,
+        description="Text of each domain that is held out of training, to be scored; in bytes, at "
+        "most.",
+        examples=["1M"],
+    )
+    min_tokens: Count = Field(
+        default=16_384,
+        description="Training tokens that a domain needs at least; a smaller one is refused.",
+        examples=["100k"],
+    )
+    on_error: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="What becomes of rows that hold no text (nulls, malformed JSON, bytes that are "
+        "not UTF-8): `refuse` ends the preparation, `skip` leaves them out and counts them.",
+        examples=["skip"],
+    )
+
+
+class ProxyPart(Part):
+    """How the small models are trained."""
+
+    start: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of a Hugging Face checkpoint of the proxies' family, whose weights and "
+        "tokenizer every run goes on with; `continual` says what it has seen.",
+        examples=[".cuvee/base"],
+    )
+    size: str = Field(
+        default="0.6M",
+        description="Parameters of a proxy, as a name of the ladder; width, depth, batch, steps "
+        "and learning rate follow from it.",
+        examples=["1M"],
+        json_schema_extra={"enum": [*ladder.LADDER]},
+    )
+    tokens: Count = Field(
+        default=400_000,
+        description="Training tokens of each proxy.",
+        examples=["20M"],
+    )
+    schedule: Literal["wsd", "cosine", "constant"] = Field(
+        default="wsd",
+        description="Learning rate over the run: `wsd` is a warm-up, a stable phase and a decay "
+        "over the last 20 %, `cosine` half a cosine, `constant` the peak to the end.",
+        examples=["constant"],
+    )
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the last steps whose weights are averaged; 0 for none. It goes with "
+        "`schedule: constant`.",
+        examples=[0.2],
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Number format of the matrix products; `auto` takes bfloat16 where the device "
+        "has it in hardware.",
+        examples=["float32"],
+    )
+    rate: float = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="Factor on the peak learning rate that the size gives; lower it where runs "
+        "diverge.",
+        examples=[0.5],
+    )
+    match_repetition: bool = Field(
+        default=False,
+        description="Train on a part of each domain's text, so that a proxy repeats it as often as "
+        "the run at full scale will.",
+        examples=[True],
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Where proxies train; `auto` takes a GPU where there is one.",
+        examples=["cuda"],
+    )
+    pack: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Proxies that one trainer trains at once, at most; null chooses from the "
+        "device and the size. It changes no result.",
+        examples=[16],
+    )
+
+
+class EvaluationPart(Part):
+    """What the proxies are scored on beside held-out text of every domain."""
+
+    curve: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="How often held-out text is scored on the way of a run, for laws of scale; 0 "
+        "for never.",
+        examples=[4],
+    )
+    suite: str | None = Field(
+        default="quickstart",
+        description="Benchmarks by the name of a suite, fetched once: `quickstart` or "
+        "`offline` (all that are shipped); null for none.",
+        examples=["offline", None],
+    )
+    tasks: list[str] = Field(
+        default=[],
+        description="More tasks: those of a suite, or any of lm-eval, whose data may lie on "
+        "Hugging Face. A task's target is `task/` and its name without `_offline`.",
+        examples=[["piqa_offline", "hellaswag"]],
+    )
+    limit: Count | None = Field(
+        default=None,
+        description="Questions asked of each task at most; null leaves it to the suite.",
+        examples=[200],
+    )
+    heldout_tokens: Count = Field(
+        default=16_384,
+        description="Held-out tokens of each domain that are scored.",
+        examples=["64k"],
+    )
+    custom: dict[str, str] = Field(
+        default={},
+        description="Your own benchmarks by name: files of JSON lines with `query`, `choices` and "
+        "`gold`, or with `text`; the target is `task/` and the name.",
+        examples=[{"qa": "qa.jsonl"}],
+    )
+
+    @property
+    def names(self) -> list[str]:
+        """The suite and the tasks that are named; a user's own benchmarks come with their files."""
+        return ([self.suite] if self.suite else []) + self.tasks
+
+    @property
+    def hub(self) -> bool:
+        """Whether it names a task of lm-eval itself, whose data may have to be fetched."""
+        return any(n not in suites.SUITES and n not in suites.OFFLINE for n in self.names)
+
+
+class TablesPart(Part):
+    """Runs that were trained elsewhere: two CSV tables, joined by run id."""
+
+    mixtures: str = Field(
+        description="CSV of a row per run and a column per domain: its shares of tokens.",
+        examples=["ratios.csv"],
+    )
+    scores: str = Field(
+        description="CSV of a row per run and a column per target: its scores, lower is better.",
+        examples=["metrics.csv"],
+    )
+    id: str | None = Field(
+        default=None,
+        description="Column that joins the two; null takes the first of run, run_id, index and id "
+        "that both have.",
+        examples=["run"],
+    )
+    sizes: dict[str, Amount] = Field(
+        default={},
+        description="Tokens that exist by domain, or relative sizes, for the natural mixture.",
+        examples=[{"web": "400B", "code": "40B"}],
+    )
+    token_counts: dict[str, Count] = Field(
+        default={},
+        description="Tokens that exist by domain, for epoch caps and exports, where `sizes` are "
+        "relative.",
+        examples=[{"web": "400B", "code": "40B"}],
+    )
+    targets: list[str] = Field(
+        default=[],
+        description="Columns of scores to read; all where the list is empty.",
+        examples=[["loss/web", "piqa"]],
+    )
+    higher_is_better: list[str] = Field(
+        default=[],
+        description="Columns of which more is better, such as accuracies: their sign is turned.",
+        examples=[["piqa"]],
+    )
+    families: dict[str, list[str]] = Field(
+        default={},
+        description="Columns by the name of the one that takes their place: their plain mean.",
+        examples=[{"qa": ["piqa", "siqa"]}],
+    )
+    unmatched: Literal["refuse", "leave out"] = Field(
+        default="refuse",
+        description="What becomes of runs that stand in one table only.",
+        examples=["leave out"],
+    )
+    only: list[str] = Field(
+        default=[],
+        description="Domains to read; runs on any other are set aside. All where the list is "
+        "empty.",
+        examples=[["web", "code"]],
+    )
+    every: bool = Field(
+        default=False,
+        description="Of the runs on `only`, read those in which each of these domains has a share.",
+        examples=[True],
+    )
+
+    @property
+    def reading(self) -> TableReading:
+        """What to read of the two tables."""
+        return TableReading(
+            key=self.id,
+            targets=tuple(self.targets),
+            higher_is_better=tuple(self.higher_is_better),
+            families=tuple((name, tuple(parts)) for name, parts in self.families.items()),
+            common=self.unmatched == "leave out",
+            only=tuple(self.only),
+            every=self.every,
+        )
