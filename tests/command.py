@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).parent.parent
 
 
-def inside(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """What a command says and its exit code; an exception is said as a person would see it."""
+def inside(*words: str, home: Path, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """What a command says in a folder, and its exit code; an exception as a person would see it."""
     from cuvee.flows.cli.main import app
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with mock.patch.dict(os.environ), contextlib.chdir(ROOT):
+        with mock.patch.dict(os.environ), contextlib.chdir(folder):
             done = CliRunner().invoke(app, [*words, "--home", str(home)])
     finally:
         for number, handler in handlers.items():

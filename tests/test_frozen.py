@@ -14,6 +14,8 @@ from types import SimpleNamespace
 import old_study
 import pytest
 import shipped
+from command import inside
+from safetensors.numpy import load_file
 
 from cuvee.flows.handoff import handoff
 from cuvee.flows.recipe.load import load_recipe
@@ -192,6 +194,78 @@ def test_the_complete_study_of_404a3ce_outlives_one_that_was_stopped(home):
     stopped = replace(before, snapshot=None, recipe="0" * 64, fingerprint="1" * 64)
     finished.save_finished(store, stopped)
     assert latest_complete(store, "proxies") == before
+
+
+def kept(home: Workspace) -> dict[str, bytes]:
+    """What is evidence of a home, byte by byte, and what was said of it."""
+    names = ("store/runs", "store/approvals", "store/latest", "studies", "out")
+    files = (file for name in names for file in (home.root / name).rglob("*.json"))
+    return {str(file.relative_to(home.root)): file.read_bytes() for file in files}
+
+
+@NEWER
+def test_the_home_of_404a3ce_is_looked_through_and_cleaned(home):
+    """Catches a doctor that takes records of an earlier commit for broken ones, and a cleaning that
+    takes what it does not know by name for what can be made again."""
+    before = kept(home)
+    assert len(before) > 30
+    done = inside("doctor", "--store", home=home.root, folder=home.root.parent)
+    assert done.returncode == 0 and "45 records" in done.stdout
+    assert "nothing speaks against it" in done.stdout
+    done = inside("clean", "--yes", home=home.root, folder=home.root.parent)
+    assert done.returncode == 0 and kept(home) == before
+
+
+@NEWER
+@pytest.mark.slow  # starts an API of Prefect
+def test_what_404a3ce_approved_is_handed_off(home):
+    """Catches an approval that is not found by the name of the recipe, once a handoff is added to
+    it, and shares that are written otherwise than 404a3ce exported them."""
+    given = "{format: json, to: handed}"
+    Path("handed.yaml").write_text(f"{old_study.TABLES}handoff: {given}\n", encoding="utf-8")
+    done = inside("handoff", "handed.yaml", home=home.root, folder=home.root.parent)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(Path("handed/manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["status"], manifest["approval"]["by"]) == ("approved", "ada")
+    assert Path("handed/mixture.json").read_bytes() == Path("home/out/mixture.json").read_bytes()
+
+
+@NEWER
+@pytest.mark.slow
+def test_a_study_of_404a3ce_is_run_again_without_training(home):
+    """Catches a whole `cuvee run` that trains what the store holds, or answers otherwise than the
+    commit that trained it: in the report, in the summary or in the record."""
+    folder = home.study("proxies")
+    before, runs = kept(home), {name for name in kept(home) if name.startswith("store/runs")}
+    done = inside("run", "proxies.yaml", home=home.root, folder=home.root.parent)
+    assert done.returncode == 0, done.stderr
+    after = kept(home)
+    assert {name for name in after if name.startswith("store/runs")} == runs
+    name = "studies/proxies/recommendation.json"
+    assert after[name] == before[name]
+    summary, old = (json.loads(kept["studies/proxies/summary.json"]) for kept in (after, before))
+    assert summary["trained_now"] == 0 and summary["weights"] == old["weights"]
+    assert summary["confirmation"] == old["confirmation"]
+    assert old["verdict"].endswith(summary["verdict"])  # it told of larger sizes before
+    share = f"{100 * old['weights']['verse']:.1f}"
+    assert share in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@NEWER
+@pytest.mark.slow
+def test_the_answer_of_404a3ce_is_trained_as_a_checkpoint(home):
+    """Catches a recommendation of an earlier commit that `cuvee checkpoint` cannot find, and one
+    that it trains on other shares: natural shares give other weights."""
+    made = {}
+    for mixture in ("recommended", "natural"):
+        words = ("checkpoint", "proxies.yaml", "--mixture", mixture, "--to", mixture)
+        done = inside(*words, home=home.root, folder=home.root.parent)
+        assert done.returncode == 0, done.stderr
+        assert f"41,000 tokens of the {mixture} mixture" in done.stdout
+        made[mixture] = load_file(f"{mixture}/model.safetensors")
+    one, other = made.values()
+    assert one.keys() == other.keys()
+    assert any((one[name] != other[name]).any() for name in one)
 
 
 if __name__ == "__main__":  # how the golden file was made

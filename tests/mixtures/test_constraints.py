@@ -81,6 +81,25 @@ def test_divergence_of_many_mixtures_is_kl_of_each():
     assert np.allclose(found.divergence(W), [simplex.kl(w, DOMAINS.natural) for w in W])
 
 
+def test_a_limit_of_a_group_is_no_bound_of_a_domain():
+    """Catches a group's limit that is taken for one of its first domain."""
+    found = constrain(DOMAINS, full_tokens=1, groups=[Group(("code", "web"), at_most=0.3)])
+    assert [ends.tolist() for ends in found.bounds] == [[0.0] * 4, [1.0] * 4]
+
+
+def test_what_holds_for_every_mixture_is_no_limit():
+    """Catches `at least 0` and `at most 1` among the limits, which a report would call active."""
+    found = constrain(DOMAINS, full_tokens=1, bounds={"code": (0.1, 1.0), "web": (0.0, 0.5)})
+    assert [limit.name for limit in found.limits] == ["code at least 0.1", "web at most 0.5"]
+
+
+def test_a_group_that_is_no_range_is_refused():
+    """Catches ends in the wrong order that are told as a clash of two limits."""
+    for ends in ({"at_least": 0.6, "at_most": 0.4}, {"at_least": -0.1}, {"at_most": 1.5}):
+        with pytest.raises(ConstraintError, match=r"code\+web needs 0 <= at_least <= at_most"):
+            constrain(DOMAINS, full_tokens=1, groups=[Group(("code", "web"), **ends)])
+
+
 @pytest.mark.parametrize("bounds", [{"code": (0.5, 0.4)}, {"code": (0.1, 1.2)}, {"code": (0.1,)}])
 def test_bounds_that_are_no_range_are_refused(bounds):
     with pytest.raises(ConstraintError, match="least, most"):

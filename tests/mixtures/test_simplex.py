@@ -115,3 +115,39 @@ def test_groups_are_chains_whatever_the_order_of_rows():
         truth = np.argmax(links, axis=1)
         numbers = simplex.group_rows(rows)
         assert ((numbers[:, None] == numbers) == (truth[:, None] == truth)).all()
+
+
+def test_tilt_leaves_a_share_of_zero_at_zero():
+    """Catches a logarithm of 0 that counts as one of 1: a domain comes back that was taken out."""
+    found = simplex.tilt(np.array([0.0, 0.25, 0.75]), [1e3, 0.0, 0.0])
+    assert found[0] == 0.0 and np.allclose(found, [0.0, 0.25, 0.75])
+
+
+@pytest.mark.parametrize("values", [[2.0, -0.5], [[0.5, 0.5], [0.0, 0.0]]])
+def test_what_has_no_shares_is_not_made_into_some(values):
+    """Catches a look at the sum alone, and one that a good row excuses."""
+    with pytest.raises(ConstraintError, match="positive sum and no negatives"):
+        simplex.normalized(values)
+
+
+def test_a_sum_may_miss_one_by_the_tolerance_and_no_more():
+    """Catches a tolerance of twice as much: shares would be tokens that no trainer draws."""
+    assert simplex.check_mixture([0.5, 0.5 + 0.9e-6])[1] > 0.5
+    with pytest.raises(ConstraintError, match="must sum to 1"):
+        simplex.check_mixture([0.5, 0.5 + 1.5e-6])
+
+
+def test_rows_that_are_chained_in_each_coordinate_alone_are_apart():
+    """Catches chains that are followed in one coordinate at a time: (0, 0, 0), (1, -2, 1) and
+    (2, -1, -1) leave no gap in any, and each pair is two steps apart in one."""
+    steps = np.array([[0, 0, 0, 0], [1, -2, 1, 0], [2, -1, -1, 0]])
+    rows = np.array([0.4, 0.3, 0.2, 0.1]) + 0.95 * simplex.STEP * steps
+    assert simplex.group_rows(rows).tolist() == [0, 1, 2]
+
+
+def test_groups_are_counted_and_averaged_by_hand():
+    """Catches a group too many, and a mean over all rows."""
+    W = [[0.5, 0.5], [0.2, 0.8], [0.5, 0.5]]
+    assert simplex.count_mixtures(W) == 2
+    means = simplex.group_means(np.array([1.0, 5.0, 3.0]), simplex.group_rows(W))
+    assert means.tolist() == [2.0, 5.0]

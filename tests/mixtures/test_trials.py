@@ -9,7 +9,13 @@ from cuvee.mixtures import simplex, worlds
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import EvidenceError, RecipeError, UnknownName
-from cuvee.mixtures.inference.paired_trial import student_interval
+from cuvee.mixtures.inference.paired_trial import (
+    Answer,
+    baseline_specs,
+    conclude_trial,
+    student_interval,
+    trial_specs,
+)
 from cuvee.mixtures.inference.weight_warnings import convert_shares, unit_warnings, weight_warnings
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.methods import controlled
@@ -18,7 +24,7 @@ from cuvee.mixtures.methods.doremi import DoReMi
 from cuvee.mixtures.methods.odm import Odm
 from cuvee.mixtures.methods.static import Static, unimax
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import RunResult, Score
+from cuvee.mixtures.runs import RunResult, Score, Stage
 
 WORLD = worlds.Noisy(world=worlds.Learning(size=4), sd=0.003)
 TASK = worlds.world_problem(WORLD)
@@ -179,3 +185,53 @@ def test_one_seed_gives_no_interval_and_is_refused():
     for make in (lambda: DoReMi(seeds=1), lambda: Odm(trials=1), lambda: Static(trials=1)):
         with pytest.raises(RecipeError, match="seeds >= 2 and trials >= 2"):
             make()
+
+
+SHARES = (0.4, 0.3, 0.2, 0.1)
+
+
+def concluded(gains, samples=((0.4, 0.3, 0.2, 0.1), (0.4, 0.3, 0.2, 0.1)), alarms=()):
+    """A trial of an answer that gains so much over natural and uniform, seed by seed."""
+
+    def scored(spec, value):
+        return RunResult(spec, {name: Score(value, 0.0, 1) for name in TASK.targets})
+
+    answer = Answer(np.array(samples), (Stage(SHARES),), alarms=alarms)
+    specs = trial_specs(TASK, answer.stages, len(gains))
+    history = [scored(spec, 2.0 - gain) for spec, gain in zip(specs, gains, strict=True)]
+    history += [scored(spec, 2.0) for spec in baseline_specs(TASK, 3)]
+    return conclude_trial(Odm(seeds=2, trials=3), TASK, tuple(history), answer)
+
+
+def test_the_verdict_follows_the_interval_of_the_paired_gain():
+    """By hand, t(0.95, 2) = 2.92: 0.11 +- 0.0169 and 0.0233 +- 0.1265. Catches a gain that is
+    strong by its mean, or by the wrong end of its interval, and an end that is told twice."""
+    assert concluded((0.10, 0.11, 0.12)).verdict == (
+        "strong: ready to be confirmed; measured gain over natural 0.1100 [0.0931, 0.1269] bits "
+        "per byte"
+    )
+    assert concluded((0.10, -0.05, 0.02)).verdict == (
+        "weak: do not use this yet; the measured gain over natural 0.0233 [-0.1032, 0.1499] may "
+        "be nothing"
+    )
+
+
+def test_an_alarm_outweighs_a_gain_and_one_pair_is_none():
+    """Catches a verdict by the gain where the answer itself is in doubt, and an interval from one
+    pair of runs, which has no width."""
+    assert concluded((0.10, 0.11, 0.12), alarms=("seeds disagree",)).verdict == (
+        "weak: do not use this yet; seeds disagree"
+    )
+    found = concluded((0.10,))
+    assert found.verdict == "draft: the trial has fewer than two pairs of runs against natural"
+    assert "fewer than two pairs of runs against the uniform mixture" in found.warnings
+
+
+def test_intervals_of_shares_hold_the_answer_and_are_shares():
+    """Catches Student's interval of (0.9, 0.1), which is -2.0 to 3.0, and one that leaves out the
+    answer itself; one answer has none, and says so."""
+    apart = concluded((0.10, 0.11, 0.12), samples=((0.9, 0.1, 0, 0), (0.1, 0.9, 0, 0)))
+    assert apart.intervals == ((0.0, 1.0), (0.0, 1.0), (0.0, 0.2), (0.0, 0.1))
+    lines = "one answer only: the shares have no interval"
+    assert lines not in apart.warnings
+    assert lines in concluded((0.10, 0.11, 0.12), samples=(SHARES,)).warnings
