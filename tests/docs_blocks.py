@@ -40,7 +40,9 @@ TINY = {  # what a recipe of the repository is in a test
     "quickstart": {},
     "base": {"method": "{name: static, choose: best, trials: 2}", "confirm": "null"},
     "continual": {
-        "proxy": "{size: 0.3M, tokens: 40000, start: .cuvee/base}",
+        "corpus": "{heldout_bytes: 20000, domains: {code: {path: text/code.jsonl}, "
+        "prose: {path: text/prose.jsonl}, tables: {path: text/tables.jsonl}}}",
+        "proxy": "{size: 0.3M, tokens: 50000, start: .cuvee/base}",
         "continual": "{old: [code], replay: 0.1, forget: 0.5}",
         "method": "{name: regmix, runs: 8, seeds: 2, folds: 2, refits: 10, laws: [log_linear]}",
     },
@@ -49,7 +51,7 @@ SHRUNK = {  # what a recipe that a page prints is in a test, by dotted name
     "corpus.vocabulary": 512,
     "corpus.heldout_bytes": 20_000,
     "proxy.size": "0.3M",
-    "proxy.tokens": 40_000,
+    "proxy.tokens": 50_000,
     "evaluation.heldout_tokens": 2048,
     "full_scale.tokens": 1_000_000,
     "method.runs": 9,

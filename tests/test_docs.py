@@ -107,6 +107,13 @@ def test_programs_and_targets_that_are_named_are_there(page, command):
         assert [option for option in options if f'"{option}"' not in text] == []
 
 
+def test_every_page_is_in_the_navigation():
+    """Catches a page that no reader of the site finds, which a strict build lets pass."""
+    nav = str(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
+    pages = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")]
+    assert [page for page in pages if f"'{page}'" not in nav] == []
+
+
 def test_links_of_the_readme_lead_somewhere():
     """Catches a link to a page or heading that moved; those of docs/ are checked by its build."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
