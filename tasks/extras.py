@@ -23,7 +23,7 @@ def lacking(*extras: str) -> dict[str, list[str]]:
     missing: dict[str, list[str]] = {}
     for requirement in _requirements():
         found = REQUIREMENT.match(requirement)
-        if found and found[2] in extras and not _installed(found[1]):
+        if found and found[2] in extras and not is_installed(found[1]):
             missing.setdefault(found[2], []).append(found[1])
     return missing
 
@@ -65,7 +65,8 @@ def _requirements() -> list[str]:
         return []  # run from its sources: whoever does that sees what cannot be imported
 
 
-def _installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether a package is installed here, by its name on the index."""
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

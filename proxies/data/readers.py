@@ -9,7 +9,7 @@ memory.
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -197,7 +197,7 @@ def _text(row: Any, field: str, place: str, *, escaped: bool) -> Document:
 def _table(path: Path, field: str) -> Iterator[Document]:
     row = 0
     with path.open("rb") as file:
-        schema, batches = _batches(path, file, field)
+        schema, batches = table_batches(path, file, [field])
         if schema.names.count(field) != 1:
             which = "two columns are called" if field in schema.names else "no column"
             raise DataError(f"{path}: {which} {field!r}; it has: {', '.join(schema.names)}")
@@ -257,11 +257,20 @@ _TEXT: tuple[Callable[[Any], bool], ...] = (
 )  # fmt: skip
 
 
-def _batches(path: Path, file: BinaryIO, field: str) -> tuple[Any, Iterator[Any]]:
-    """The schema of a table, and its rows a few at a time."""
+def table_batches(
+    path: Path, file: BinaryIO, fields: Sequence[str], *, buffer: int = 0
+) -> tuple[Any, Iterator[Any]]:
+    """The schema of a table, and its rows a few at a time.
+
+    Args:
+        path: of the table, whose name says its kind.
+        file: the same, open.
+        fields: columns that are wanted; all come where it has not these.
+        buffer: bytes read together; 0: a whole column of a group of rows.
+    """
     if file_kind(path)[0] == ".parquet":
-        table = pq.ParquetFile(file)
-        names = [field] if field in table.schema_arrow.names else None
+        table = pq.ParquetFile(file, buffer_size=buffer)
+        names = list(fields) if set(fields) <= set(table.schema_arrow.names) else None
         return table.schema_arrow, table.iter_batches(ROWS_AT_ONCE, columns=names)
     try:
         reader = pa.ipc.open_file(file)

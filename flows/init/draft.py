@@ -1,0 +1,83 @@
+"""A drafted recipe: its text, what was found, and the tables that go beside it."""
+
+import csv
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.table import Table
+
+from cuvee.mixtures.errors import RecipeError, StorageError
+from cuvee.tasks.escape import printable
+
+
+@dataclass(frozen=True)
+class RecipeDraft:
+    """A first recipe.
+
+    Attributes:
+        text: of the recipe, YAML.
+        found: what was found, as a table.
+        said: what was found, left out and taken, a sentence each.
+        command: what comes next: "plan" or "fit".
+        copies: tables that go beside the recipe, by name: their rows.
+    """
+
+    text: str
+    found: Table
+    said: tuple[str, ...]
+    command: str
+    copies: dict[str, list[list[str]]] = field(default_factory=dict)
+
+
+def write_draft(draft: RecipeDraft, to: Path, *, force: bool) -> list[Path]:
+    """Write a draft, and the tables beside it; returns what was written, the recipe first.
+
+    Raises:
+        RecipeError: something of that name is there.
+        StorageError: it cannot be written.
+    """
+    paths = [to, *(to.parent / name for name in draft.copies)]
+    there = [path for path in paths if os.path.lexists(path)]
+    if there and not force:
+        raise RecipeError(
+            f"{there[0]} is there already, and is left as it is: give another name with --to, or "
+            "overwrite it with --force"
+        )
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        for name, rows in draft.copies.items():
+            with (to.parent / name).open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows(rows)
+        to.write_text(draft.text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {error.filename or to} ({error.strerror or error}): choose another "
+            "place with --to"
+        ) from error
+    return paths
+
+
+def path_in_recipe(path: Path, to: Path) -> str:
+    """A path as the recipe names it: relative where recipe and working folder are one."""
+    whole = path if path.is_absolute() else Path.cwd() / path
+    if to.resolve().parent == Path.cwd().resolve() and whole.is_relative_to(Path.cwd()):
+        inner = str(whole.relative_to(Path.cwd()))
+        return f"./{inner}" if inner.startswith("~") else inner
+    return str(whole)
+
+
+def study_name(folder: Path) -> str:
+    """A name for a study on what a folder holds."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-._")
+    return plain[:60] or "study"
+
+
+def recipe_head(to: Path, command: str) -> str:
+    """The comment at the top of a recipe, which a command reads next."""
+    return (
+        f"A first recipe, drafted by `cuvee init`. Next: `cuvee {command} {printable(to.name)}`.\n"
+        "What to change first: `objective` (what the model is to be good at) and `full_scale` (the "
+        "run that the mixture is for)."
+    )
