@@ -11,7 +11,12 @@ import typer
 from cuvee.flows import cli
 from cuvee.flows.cli.app import MISTAKE, app
 
-FIRST = ("study_commands", "handoff_commands", "upkeep_commands")  # in this order in the help
+FIRST = (
+    "start_commands",
+    "study_commands",
+    "handoff_commands",
+    "upkeep_commands",
+)  # in this order in the help
 for _module in sorted(
     (one.name for one in pkgutil.iter_modules(cli.__path__) if one.name.endswith("_commands")),
     key=lambda name: (name not in FIRST, FIRST.index(name) if name in FIRST else 0, name),

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,20 @@ class RecipeDraft:
     copies: dict[str, list[list[str]]] = field(default_factory=dict)
 
 
+def check_free(paths: Sequence[Path], *, force: bool) -> None:
+    """Refuse what is there already, unless it may be overwritten.
+
+    Raises:
+        RecipeError: something of that name is there.
+    """
+    for path in paths:
+        if os.path.lexists(path) and (not force or path.is_dir()):
+            way = "" if path.is_dir() else ", or overwrite it with --force"
+            raise RecipeError(
+                f"{path} is there already, and is left as it is: give another name with --to{way}"
+            )
+
+
 def write_draft(draft: RecipeDraft, to: Path, *, force: bool) -> list[Path]:
     """Write a draft, and the tables beside it; returns what was written, the recipe first.
 
@@ -39,12 +54,7 @@ def write_draft(draft: RecipeDraft, to: Path, *, force: bool) -> list[Path]:
         StorageError: it cannot be written.
     """
     paths = [to, *(to.parent / name for name in draft.copies)]
-    there = [path for path in paths if os.path.lexists(path)]
-    if there and not force:
-        raise RecipeError(
-            f"{there[0]} is there already, and is left as it is: give another name with --to, or "
-            "overwrite it with --force"
-        )
+    check_free(paths, force=force)
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         for name, rows in draft.copies.items():
@@ -78,6 +88,6 @@ def recipe_head(to: Path, command: str) -> str:
     """The comment at the top of a recipe, which a command reads next."""
     return (
         f"A first recipe, drafted by `cuvee init`. Next: `cuvee {command} {printable(to.name)}`.\n"
-        "What to change first: `objective` (what the model is to be good at) and `full_scale` (the "
-        "run that the mixture is for)."
+        "What to change first is marked so: what the model is to be good at (`objective`), and the "
+        "run that the mixture is for (`full_scale`)."
     )

@@ -1,5 +1,6 @@
 """A recipe as YAML with comments: what each field does, in the words of the recipe's own schema."""
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,7 @@ def commented_recipe(values: Mapping[str, Any], notes: Mapping[str, str], head: 
     """
     lines = [*_comment(head, 0), *_part(values, notes, Recipe, "")]
     text = "\n".join(lines) + "\n"
-    if strict_yaml.load_yaml(text) != values:
+    if repr(strict_yaml.load_yaml(text)) != repr(dict(values)):  # in which 1 is not true
         raise RuntimeError("a recipe was written that reads otherwise")
     return text
 
@@ -92,7 +93,9 @@ def flow_style(value: Any) -> str:
         return "[" + ", ".join(map(flow_style, value)) + "]"
     if isinstance(value, str):
         return scalar(value)
-    return {None: "null", True: "true", False: "false"}.get(value) or repr(value)
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return repr(value)
 
 
 def scalar(text: str) -> str:

@@ -64,9 +64,9 @@ def first_study(domains: int, text: float) -> StudySize:
     trained = runs + SEEDS * (len(ANCHORS) + CONFIRMED)
     there = max(1.0, text / BYTES)
     most = min(SECONDS * SPEED * cores / trained, 2 * there, MOST_TOKENS)
-    tokens = _round_down(max(most, min(LEAST_TOKENS, 2 * there)))
+    tokens = round_down(max(most, min(LEAST_TOKENS, 2 * there)))
     ladder.training_plan(SIZE, tokens, vocabulary=1)
-    return StudySize(SIZE, tokens, runs, _round_down(there), trained, cores)
+    return StudySize(SIZE, tokens, runs, round_down(there), trained, cores)
 
 
 def usable_cores() -> int:
@@ -84,6 +84,7 @@ def count_text(count: float) -> str:
     return str(round(count))
 
 
-def _round_down(count: float) -> int:
+def round_down(count: float) -> int:
+    """A count of one or two digits, not larger."""
     power = 10.0 ** math.floor(math.log10(max(count, 1.0)))
     return int(max(step for step in STEPS if step * power <= count * (1 + 1e-9)) * power)

@@ -3,15 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from cuvee.flows.init.draft import RecipeDraft, path_in_recipe, recipe_head, study_name
 from cuvee.flows.init.recipe_text import commented_recipe
 from cuvee.flows.init.score_tables import RunTables
+from cuvee.flows.init.study_size import EPOCHS, count_text, round_down
 from cuvee.flows.recipe.load import parse
+from cuvee.mixtures.units import whole_number
 from cuvee.tasks.escape import printable
-from cuvee.tasks.study import table_file
+from cuvee.tasks.study import table_file, tables
 
 
 def recipe_for_tables(found: RunTables, to: Path) -> RecipeDraft:
@@ -27,12 +30,13 @@ def recipe_for_tables(found: RunTables, to: Path) -> RecipeDraft:
     part |= {"targets": list(found.targets)} if found.some else {}
     part |= {"higher_is_better": list(found.higher)} if found.higher else {}
     part |= {"unmatched": "leave out"} if found.unmatched else {}
-    part |= {"sizes": {n: _number(s) for n, s in found.sizes.items()}} if found.sizes else {}
+    part |= {"sizes": {n: _size(s) for n, s in found.sizes.items()}} if found.sizes else {}
     values: dict[str, Any] = {
         "name": study_name(found.mixtures.parent),
         "seed": 42,
         "tables": part,
-        "objective": {"name": "mean", "weights": dict.fromkeys(found.targets, 1)},
+        "objective": {"name": "mean", "weights": dict.fromkeys(_weighed(found), 1)},
+        **_full_scale(found),
         "method": {
             "name": "regmix", "runs": found.runs, "laws": _laws(found), "search": "auto",
         },
@@ -47,7 +51,24 @@ def _laws(found: RunTables) -> list[str]:
     return ["kriging", "log_linear"] if found.runs >= 20 else ["log_linear"]
 
 
-def _number(size: float) -> float | int:
+def _weighed(found: RunTables) -> tuple[str, ...]:
+    """Targets of the first objective: losses alone, where there are any, since a mean adds up."""
+    losses = [n for n in found.targets if n not in found.higher and n not in found.unclear]
+    return tuple(losses) or found.targets
+
+
+def _full_scale(found: RunTables) -> dict[str, Any]:
+    """The run that the mixture is for, where the tokens that exist are known: all of them once."""
+    if not tables.sizes_are_counts(found.sizes):
+        return {}
+    tokens = count_text(round_down(sum(found.sizes.values())))
+    return {"full_scale": {"tokens": tokens}, "constraints": {"epochs": EPOCHS}}
+
+
+def _size(size: float) -> float | int | str:
+    """A size as recipes write it, where that is the same number."""
+    if whole_number(count_text(size)) == size and size >= 1e3:
+        return count_text(size)
     return int(size) if size.is_integer() else size
 
 
@@ -57,6 +78,9 @@ def _copies(found: RunTables, to: Path) -> dict[str, list[list[str]]]:
         return {}
     table = table_file.read_csv(found.mixtures)
     columns = {name: list(cells) for name, cells in table.columns.items()}
+    for name, cells in columns.items():
+        if not np.any(np.isnan(table.numbers(name))):
+            columns[name] = [cell.strip().replace(table.decimal, ".") for cell in cells]
     for name in found.domains if found.percents else ():
         columns[name] = [repr(round(float(value) / 100, 12)) for value in table.numbers(name)]
     if found.numbered:
@@ -86,8 +110,15 @@ def _notes_for_tables(found: RunTables) -> dict[str, str]:
     return {
         "tables": f"{found.runs} runs of {len(found.domains)} domains. {higher}{unclear}"
         f"Change `higher_is_better` where that is wrong.{sizes}",
-        "objective": "CHANGE THIS FIRST: which scores matter, and how much. Scores of unlike units "
-        "do not belong into one mean: leave some out, or weigh them.",
+        "objective": "CHANGE THIS FIRST: which scores matter, and how much. Here the losses count "
+        "alike; scores of unlike units do not belong into one mean."
+        if _weighed(found) != found.targets
+        else "CHANGE THIS FIRST: which scores matter, and how much. Scores of unlike units do not "
+        "belong into one mean: leave some out, or weigh them.",
+        "full_scale": "CHANGE THIS TOO: the tokens of the run that the mixture is for. Here about "
+        "as many as there are.",
+        "constraints": "No domain is repeated more often than this at full scale; `bounds` holds "
+        f"shares of domains, as in bounds: {{{found.domains[0]}: [0.05, 0.5]}}.",
         "method": "regmix with kriging is the one to take first; the best law by cross-validation "
         "is used.",
     }
@@ -129,7 +160,7 @@ def _columns_table(found: RunTables) -> Table:
         ("table" if alone else "mixtures", str(found.mixtures)),
         *([] if alone else [("scores", str(found.scores))]),
         ("domains", ", ".join(found.domains) + (" (percents)" if found.percents else "")),
-        ("scores of" if alone else "targets", ", ".join(found.targets)),
+        ("targets", ", ".join(found.targets)),
         ("sizes", "found" if found.sizes else "not given"),
     ]
     for name, cell in rows:

@@ -121,14 +121,15 @@ def _domains(folder: Path) -> tuple[list[TextDomain], list[str]]:
     taken: dict[str, int] = {}
     candidates = list(_candidates(folder, left))
     strong = any(_strong(files) for _, _, files in candidates)
-    passed = [name for name, _, files in candidates if strong and not _strong(files)]
+    passed = [paths for _, paths, files in candidates if strong and not _strong(files)]
     if passed:
+        names = [path.name for paths in passed for path in paths]
         left.append(
-            f"{_names(passed)} {'holds' if len(passed) == 1 else 'hold'} only notes or programs, "
-            "which are not taken for text where there is other text"
+            f"{_names(names)}: notes or programs, which are not taken for text where there is "
+            "other text"
         )
     for name, paths, files in candidates:
-        if name in passed:
+        if paths in passed:
             continue
         domain = _domain(_domain_name(name, taken), paths, files)
         if isinstance(domain, str):
