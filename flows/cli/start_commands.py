@@ -12,7 +12,8 @@ from cuvee.flows.cli.app import Session, command
 def init(
     session: Session,
     more: Annotated[
-        list[Path] | None, typer.Argument(help="more tables for --from", metavar="CSV")
+        list[Path] | None,
+        typer.Argument(help="more tables for --from; or a folder to look in", metavar="PATH"),
     ] = None,
     tables: Annotated[
         list[Path] | None,
@@ -34,7 +35,10 @@ def init(
     from cuvee.flows.init.init import draft_recipe
 
     check_free([to], force=force)  # before anything is read
-    draft = draft_recipe([*(tables or ()), *(more or ())], corpus, here=Path(), to=to)
+    given, here = [*(tables or ()), *(more or ())], Path()
+    if not tables and not corpus and len(given) == 1 and given[0].is_dir():
+        given, here = [], given[0]
+    draft = draft_recipe(given, corpus, here=here, to=to)
     paths = write_draft(draft, to, force=force)
     session.display.console.print(draft.found)
     for line in draft.said:
