@@ -6,12 +6,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cuvee.flows.console import duration_text
 from cuvee.flows.init.draft import RecipeDraft, path_in_recipe, recipe_head, study_name
 from cuvee.flows.init.recipe_text import commented_recipe
 from cuvee.flows.init.study_size import ANCHORS, EPOCHS, SEEDS, count_text, first_study
 from cuvee.flows.init.text_folder import TextDomain, TextFolder
 from cuvee.flows.recipe.load import parse
+from cuvee.mixtures.units import duration_text
 from cuvee.proxies.data.heads import TEXT
 from cuvee.tasks.escape import printable
 

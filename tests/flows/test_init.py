@@ -22,7 +22,7 @@ from cuvee.flows.init.draft import write_draft
 from cuvee.flows.init.init import draft_recipe
 from cuvee.flows.init.recipe_text import commented_recipe, scalar
 from cuvee.flows.init.text_folder import LEAST, MOST, look_at_text
-from cuvee.flows.plan import draw_up
+from cuvee.flows.plan import print_plan
 from cuvee.flows.recipe.load import load_recipe, parse
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.prepare import _files
@@ -99,7 +99,7 @@ def test_a_drafted_recipe_is_planned_as_it_stands(tmp_path):
     recipe = drafted(tmp_path / "data", tmp_path / "recipe.yaml")
     said = io.StringIO()
     display = Display(Console(file=said))
-    draw_up(recipe, Workspace(tmp_path / "home", display), display)
+    print_plan(recipe, Workspace(tmp_path / "home", display), display)
     assert "Study data: 3 domains" in said.getvalue() and "In all: " in said.getvalue()
 
 
