@@ -1,8 +1,13 @@
 """Text of other people's making, put into Markdown or on a terminal so that it reads as it is."""
 
+import os
 import re
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but line ends and tabs
+SECRET = re.compile(r"SECRET|TOKEN(?!I)|PASSW|AUTH(?!OR)|CREDENTIAL|KEY$|WEBHOOK", re.IGNORECASE)
+SHORTEST = 8  # characters of what is taken for a secret
+USER = re.compile(r"(?<=://)[^/\s@]+@")
+QUERY = re.compile(r"(://[^\s?]*)\?[^\s)'\"]+")
 
 
 def printable(text: str) -> str:
@@ -21,3 +26,15 @@ def fenced_code(text: str, language: str = "") -> str:
     runs = [len(run) for run in re.findall(r"`+", text)]
     fence = "`" * max(3, 1 + max(runs, default=0))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def without_secrets(text: str) -> str:
+    """A text without what may be a secret.
+
+    Addresses lose users, passwords and queries; values of variables of the environment that are
+    named like secrets are replaced by their names.
+    """
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) >= SHORTEST and not value.isdigit():
+            text = text.replace(value, f"${name}")
+    return QUERY.sub(r"\1?...", USER.sub("...@", text))

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds in each of so many, or "max"
 HOME_MARK = "CUVEE_HOME_IN_USE"
 RUN_MARK = "CUVEE_RUN"
 BEFORE = "CUVEE_BEFORE"  # JSON: what variables were, before they were set for Cuvee alone
@@ -98,3 +99,17 @@ def process_runs(pid: Any, start: Any) -> bool:
         if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return False
     return bool(process_start(pid) == start)
+
+
+def usable_cores() -> int | None:
+    """Cores that this process may use, where the system says so; Ray counts all there are.
+
+    By its affinity, and by the quota of its container (cgroup v2), which affinity does not know.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):  # no quota: "max" is no number
+        quota, period = QUOTA.read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores

@@ -10,9 +10,10 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from cuvee.tasks.escape import without_secrets
 
 LOG = logging.getLogger("cuvee")
 SAID = logging.getLogger("cuvee.said")  # what a person was told anyway
@@ -20,18 +21,6 @@ LOG.addHandler(logging.NullHandler())  # else Python prints errors that no handl
 LARGEST = 5_000_000  # bytes of the file before it is put aside
 KEPT = 3  # files that were put aside
 LINE = "%(asctime)s %(process)d %(levelname)s %(message)s"
-SECRET = re.compile(r"SECRET|TOKEN(?!I)|PASSW|AUTH(?!OR)|CREDENTIAL|KEY$|WEBHOOK", re.IGNORECASE)
-SHORTEST = 8  # characters of what is taken for a secret
-USER = re.compile(r"(?<=://)[^/\s@]+@")
-QUERY = re.compile(r"(://[^\s?]*)\?[^\s)'\"]+")
-
-
-def without_secrets(text: str) -> str:
-    """A text without what may be a secret; see the module."""
-    for name, value in os.environ.items():
-        if SECRET.search(name) and len(value) >= SHORTEST and not value.isdigit():
-            text = text.replace(value, f"${name}")
-    return QUERY.sub(r"\1?...", USER.sub("...@", text))
 
 
 class _Lines(logging.Formatter):

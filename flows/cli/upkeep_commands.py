@@ -1,32 +1,56 @@
 """Commands on the home and its store: doctor, clean."""
 
-from typing import Annotated, Any
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cuvee.flows.cli.app import FOUND, Session, command
 
+if TYPE_CHECKING:
+    from cuvee.flows.workspace import Workspace
+
 PANEL = "The home and this machine"
 
 
-@command("cuvee doctor --store", panel=PANEL)
+@command("cuvee doctor", panel=PANEL)
 def doctor(
     session: Session,
     others: Annotated[
         list[str] | None,
         typer.Argument(help="stores to read and compare instead of the home's own", metavar="URL"),
     ] = None,
-    store: Annotated[bool, typer.Option("--store", help="examine the store of results")] = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="examine the store of results instead")
+    ] = False,
 ) -> dict[str, Any]:
-    """Say what cannot be trusted, changing nothing; exits with 1 if there is anything."""
-    from cuvee.mixtures.errors import RecipeError
+    """Say what of this machine, or of a store, is in the way, changing nothing; exits with 1 then.
 
-    if not store:
-        raise RecipeError("say what the doctor is to look at: `cuvee doctor --store`")
+    Looks at Python, packages, cores, memory, disks, GPU, the home, the clock, and the servers that
+    the environment names. With `--store`: which results cannot be trusted, by hashes made anew.
+    """
     place = session.find_home()
+    if store or others:
+        return _examine_store(session, place, others or ())
+    from cuvee.flows.upkeep.machine import PROBLEM, WARNING, examine_machine
+    from cuvee.flows.upkeep.servers import examine_servers
+
+    findings = []
+    for finding in (*examine_machine(place), *examine_servers()):
+        findings.append(finding)
+        session.say(f"{finding.state:8}{finding.subject}: {finding.said}")
+    counts = {state: sum(f.state == state for f in findings) for state in (PROBLEM, WARNING)}
+    session.exit = FOUND if counts[PROBLEM] else 0
+    said = f"{counts[PROBLEM]} problems, {counts[WARNING]} warnings; nothing was changed"
+    session.say(said)
+    return {"findings": [dataclasses.asdict(one) for one in findings], "said": said}
+
+
+def _examine_store(session: Session, place: "Workspace", urls: Sequence[str]) -> dict[str, Any]:
     from cuvee.flows.upkeep.doctor import examine
 
-    problems, said = examine(place, others or ())
+    problems, said = examine(place, urls)
     for problem in problems:
         session.say(problem)
     session.say(said)

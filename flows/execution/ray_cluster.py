@@ -16,6 +16,7 @@ import ray
 
 from cuvee.mixtures.errors import ServiceError
 from cuvee.proxies.train.device import WORKER_ENVIRONMENT
+from cuvee.tasks.process import usable_cores
 
 ATTEMPTS = 3  # to start or join Ray
 INHERITED = ("HF_HOME", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")  # by workers on any node
@@ -24,7 +25,6 @@ REACH_SECONDS = 10
 SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
 SETTINGS = b"\4"  # the kind of frame by which both sides of HTTP/2 begin, after its header's length
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + SETTINGS + bytes(5)
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds in each of so many, or "max"
 SIGACTION_ROOM = 256  # bytes; the structure has 152 on Linux and fewer elsewhere
 
 
@@ -102,20 +102,6 @@ def check_address(address: str) -> None:
             f"no Ray cluster answers at {address} ({error}): start it, correct RAY_ADDRESS, "
             "or unset it to use a local one"
         ) from error
-
-
-def usable_cores() -> int | None:
-    """Cores that this process may use, where the system says so; Ray counts all there are.
-
-    By its affinity, and by the quota of its container (cgroup v2), which affinity does not know.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    cores = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):  # no quota: "max" is no number
-        quota, period = QUOTA.read_text().split()
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
 
 
 def sockets_folder(home: Path) -> Path:

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 
 from cuvee.proxies import ladder
+from cuvee.tasks.process import usable_cores
 
 SIZE = "0.6M"
 SPEED = 12_400.0  # tokens per second and core at that size, on a machine without bfloat16
@@ -59,7 +60,7 @@ def first_study(domains: int, text: float) -> StudySize:
         domains: their count.
         text: bytes in all.
     """
-    cores = usable_cores()
+    cores = usable_cores() or os.cpu_count() or 1
     runs = max(LEAST_RUNS, PER_DOMAIN * domains)
     trained = runs + SEEDS * (len(ANCHORS) + CONFIRMED)
     there = max(1.0, text / BYTES)
@@ -67,13 +68,6 @@ def first_study(domains: int, text: float) -> StudySize:
     tokens = round_down(max(most, min(LEAST_TOKENS, 2 * there)))
     ladder.training_plan(SIZE, tokens, vocabulary=1)
     return StudySize(SIZE, tokens, runs, round_down(there), trained, cores)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which may be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def count_text(count: float) -> str:

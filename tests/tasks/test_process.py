@@ -22,7 +22,7 @@ from rich.console import Console
 
 from cuvee.flows import workspace
 from cuvee.flows.console import Display
-from cuvee.flows.execution.ray_cluster import INHERITED, check_address, usable_cores
+from cuvee.flows.execution.ray_cluster import INHERITED, check_address
 from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.workspace import end_leftovers, open_workspace
 from cuvee.mixtures.errors import ServiceError
@@ -248,7 +248,7 @@ def test_a_limit_of_cores_holds_for_all_that_is_started():
     """Catches `--cores` that is taken and forgotten: children have all cores."""
     code = (
         "import os; from cuvee.flows.cli.app import limit_cores\n"
-        "from cuvee.flows.execution.ray_cluster import usable_cores\n"
+        "from cuvee.tasks.process import usable_cores\n"
         "limit_cores(1); import subprocess, sys\n"
         "print(usable_cores(), subprocess.run(['nproc'], capture_output=True).stdout.decode())"
     )
@@ -316,8 +316,8 @@ def test_packages_with_the_names_of_our_rooms_are_nothing_to_us(tmp_path):
 def test_a_containers_quota_is_a_limit_of_cores(tmp_path, monkeypatch, quota, most):
     """Catches a worker for every core of the host, in a container that may use one."""
     (tmp_path / "cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr("cuvee.flows.execution.ray_cluster.QUOTA", tmp_path / "cpu.max")
-    assert usable_cores() == (most or len(os.sched_getaffinity(0)))
+    monkeypatch.setattr("cuvee.tasks.process.QUOTA", tmp_path / "cpu.max")
+    assert process.usable_cores() == (most or len(os.sched_getaffinity(0)))
 
 
 def test_a_cluster_with_tls_is_not_greeted_in_the_clear(monkeypatch):
