@@ -308,17 +308,21 @@ def test_the_command_finds_what_is_there_and_overwrites_nothing(tmp_path):
     """Catches a working folder that is not looked at, a recipe that is lost, paths of elsewhere."""
     write_csv(tmp_path / "m.csv", ["run", *DOMAINS], [[i, *w] for i, w in enumerate(W)])
     write_csv(tmp_path / "s.csv", ["run", "loss"], [[i, y] for i, y in enumerate(LOSS)])
-    first = inside("init", cwd=tmp_path)
+    home = tmp_path / "home"
+    first = inside("init", home=home, folder=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "Next: cuvee fit recipe.yaml" in first.stdout
     text = (tmp_path / "recipe.yaml").read_text()
     assert "mixtures: m.csv" in text
-    again = inside("init", cwd=tmp_path)
+    again = inside("init", home=home, folder=tmp_path)
     assert again.returncode == 2 and "--force" in again.stderr
-    assert inside("init", "--force", "--from", "m.csv", "s.csv", cwd=tmp_path).returncode == 0
+    assert (
+        inside("init", "--force", "--from", "m.csv", "s.csv", home=home, folder=tmp_path).returncode
+        == 0
+    )
     assert (tmp_path / "recipe.yaml").read_text() == text
     nothing = tmp_path / "nothing"
     nothing.mkdir()
-    neither = inside("init", cwd=nothing)
+    neither = inside("init", home=home, folder=nothing)
     assert neither.returncode == 2 and "--corpus FOLDER" in neither.stderr
     assert not list(nothing.iterdir())
