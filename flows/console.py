@@ -11,7 +11,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from rich.text import Text
 
 from cuvee.mixtures import recommendation
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.units import count_text, duration_text
+from cuvee.mixtures.units import duration_text
 from cuvee.tasks.escape import printable
+from cuvee.tasks.study.answers import QUESTIONS
 
 LOG, SAID = logging.getLogger("cuvee"), logging.getLogger("cuvee.said")
 Say = Callable[[str], None]  # is given a line for people
@@ -207,37 +208,14 @@ def shares_table(answer: Recommendation) -> Table:
 
 
 def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
-    lines = [f"Verdict: {digest['verdict']}"]
+    lines = answer_lines(digest["answers"])
     lines += [f"Warning: {warning}" for warning in answer.warnings]
-    for name, pair in digest["confirmation"].items():
-        lines.append(
-            f"Confirmed against {name}: {pair['gain']:+.4f} bits per byte better "
-            f"({pair['low']:+.4f} to {pair['high']:+.4f}, {pair['n']} pairs of seeds)"
-        )
-    lines += [step["said"] for step in digest["larger_sizes"]]
-    if digest["card"]:
-        lines += _predicted(digest["card"])
-    if digest["rank_correlation"] is not None:
-        lines.append(
-            f"Held-out rank correlation of the objective: {digest['rank_correlation']:.3f}"
-        )
-    return lines + _costs(digest)
+    return lines + (_predicted(digest["card"]) if digest["card"] else [])
 
 
-def _costs(digest: dict[str, Any]) -> list[str]:
-    """What all proxies cost, whoever trained them, and what this command did."""
-    lines = [
-        f"{digest['proxies']} proxies: {digest['trained_now']} trained by this command, in "
-        f"{duration_text(60 * digest['minutes'])}; {digest['failed']} failed"
-    ]
-    for of, key in (("Cost of all proxies", "evidence"), ("Cost of this command", "call")):
-        cost = digest.get("cost", {}).get(key)  # none in summaries of earlier versions
-        if cost is not None:
-            lines.append(
-                f"{of}: {duration_text(cost['core_seconds'])} of one core, "
-                f"{count_text(cost['tokens'])} tokens, {cost['flops']:.2e} FLOPs"
-            )
-    return lines
+def answer_lines(answers: Mapping[str, str]) -> list[str]:
+    """The answers to the four questions, a line each."""
+    return [f"{QUESTIONS[name]}? {answer}" for name, answer in answers.items()]
 
 
 def _predicted(card: dict[str, Any]) -> list[str]:

@@ -4,15 +4,20 @@ Scores follow a log-linear world with interference between domains, so that the 
 those of a real study; nothing is trained.
 """
 
+import functools
+from dataclasses import replace
+
 import numpy as np
 from scipy import stats
 
+from cuvee.mixtures import surface
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.recommendation import Candidate, Estimate, LawEvidence, Noise, Recommendation
-from cuvee.mixtures.runs import Failed, RunResult, Score, Stage
+from cuvee.mixtures.registry import build
+from cuvee.mixtures.runs import Failed, RunResult, Score, Stage, score_table
 from cuvee.tasks.study.study import DomainFigures, Study
 from cuvee.tasks.validation.paired import ConfirmedRun, paired_confirmation
 
@@ -212,3 +217,26 @@ def synthetic_study(*, names=NAMES, confirmed=True, failures=1, seeds=(101, 102,
         seed=11,
         started="2025-01-02T03:04:05+00:00",
     )
+
+
+def explored_study(**changes):
+    """The synthetic study with the surface of a law fitted to its runs."""
+    plain = synthetic_study()
+    plain = replace(plain, problem=replace(plain.problem, **changes))
+    found, law = fitted() if "constraints" not in changes else law_of(plain)
+    return replace(plain, recommendation=replace(plain.recommendation, surface=found)), law
+
+
+def law_of(plain):
+    """A surface and the law that it passes through, of a study's runs within its constraints."""
+    W, Y, _ = score_table(plain.runs, plain.problem.targets)
+    law = build("law", "kriging").fit(W, Y, np.full(Y.shape[1], 0.01), np.random.default_rng(0))
+    known = np.array([c.weights for c in plain.recommendation.candidates])
+    found = surface.law_surface(law, plain.problem.constraints, known, np.random.default_rng(1))
+    return found, law
+
+
+@functools.cache
+def fitted():
+    """The same without further constraints; an objective has no say in it."""
+    return law_of(synthetic_study())

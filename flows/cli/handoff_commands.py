@@ -21,7 +21,7 @@ def approve(
 ) -> dict[str, Any]:
     """Approve the recipe's latest recommendation for its budget, if the evidence stands."""
     given, _, place = session.open_finished(recipe)
-    from cuvee.flows.console import shares_table
+    from cuvee.flows.console import answer_lines, shares_table
     from cuvee.flows.handoff import handoff
 
     if withdraw:
@@ -32,7 +32,8 @@ def approve(
     card, approval = handoff.approve(given, place, by=by, note=note)
     warnings = handoff.warnings(card)
     session.display.console.print(shares_table(card.answer))
-    session.say(f"Verdict: {card.verdict}")
+    for line in answer_lines(card.answers or {"sure": card.verdict}):
+        session.say(line)
     for warning in warnings:
         session.say(f"Warning: {warning}")
     session.say(
@@ -44,6 +45,7 @@ def approve(
         "recommendation": card.fingerprint,
         "weights": card.domains.mapping(card.answer.weights),
         "verdict": card.verdict,
+        "answers": dict(card.answers),
         "warnings": warnings,
         "approved_for": approval.purpose.budget,
         "by": approval.by,

@@ -40,7 +40,8 @@ from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.prepared import Prepared
-from cuvee.tasks.study.study import Study, study_summary
+from cuvee.tasks.study.study import Study
+from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker
 from cuvee.tasks.tracking.tracker import Tracker

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from cuvee.mixtures.errors import StorageError
 from cuvee.tasks.escape import escape_markdown, fenced_code
@@ -20,6 +21,7 @@ from cuvee.tasks.report.plots.style import draw_picture
 from cuvee.tasks.report.sections import headline, larger_sizes, mixtures, moving_weights, runs
 from cuvee.tasks.report.sections.forgetting import forgetting_blocks
 from cuvee.tasks.report.sections.scale import scale_blocks
+from cuvee.tasks.study.answers import QUESTIONS, study_answers, study_grade
 from cuvee.tasks.study.study import Study
 
 PAGE, TWIN, PLOTS = "report.html", "report.md", "plots"
@@ -75,8 +77,8 @@ def write_report(study: Study, folder: Path | str) -> tuple[Path, Path]:
     content = {
         "study": study,
         "tone": headline.headline_tone(study),
-        "figures": headline.headline_figures(study),
-        "answers": headline.headline_answers(study),
+        "grade": study_grade(study),
+        "answers": [(QUESTIONS[name], said) for name, said in study_answers(study).items()],
         "warnings": headline.headline_warnings(study),
         "sections": sections,
         "pictures": {name: vector for name, (vector, _) in pictures.items()},
@@ -117,6 +119,7 @@ def _render(template: str, content: dict[str, object]) -> str:
         "fenced": fenced_code,
         "anchor": section_anchor,
         "inline": script_json,
+        "unbroken": unbroken_intervals,
     }
     return environment.get_template(template).render(content)
 
@@ -125,6 +128,13 @@ def script_json(values: Mapping[str, Any]) -> str:
     """Values as JSON that can stand inside a script element, whatever names are in them."""
     text = json.dumps(values, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def unbroken_intervals(cell: str) -> Markup:
+    """A cell that is broken after a slash or between a value and its interval, if it must be."""
+    whole = re.sub(r"\([^()]*\)", r'<span class="whole">\g<0></span>', str(escape(cell)))
+    whole = re.sub(r"(?<=[^<])/(?=\w)", "/<wbr>", whole)
+    return Markup(whole)  # noqa: S704 (escaped above)
 
 
 def section_anchor(title: str) -> str:

@@ -26,6 +26,7 @@ from cuvee.mixtures.runs import History, canonical_json, finished_runs, revive
 from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.answers import study_answers
 from cuvee.tasks.study.study import Study, recommendation_fingerprint
 
 FILE = "card.json"
@@ -95,9 +96,10 @@ class FinishedStudy:
         data: what the evidence is tied to: domain -> identity, or the tables' hash.
         code: version of the mathematics that computed it.
         version: of the package.
-        verdict: what may be said of it, in words.
+        verdict: how sure one may be of it, in sentences: the second of the answers.
         confirmed: whether fresh runs bore its claim out; None where none tested it.
         tests: confirmations that it has, at its own size and at larger ones.
+        answers: the four answers in sentences; none in studies of earlier versions.
         purpose: what its recipe asked it for, when it was made.
         recipe_text: the YAML that was run; "" in studies of earlier versions.
         snapshot: what determined it; None of a fit, and where a budget ended it early.
@@ -117,6 +119,7 @@ class FinishedStudy:
     verdict: str
     confirmed: bool | None = None
     tests: int = 0
+    answers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     purpose: Purpose = NOTHING
     recipe_text: str = ""
     snapshot: Snapshot | None = None
@@ -134,7 +137,11 @@ class FinishedStudy:
     def told(self, other: "FinishedStudy") -> "FinishedStudy":
         """The study with what another value of its identity says of confirmations."""
         return dataclasses.replace(
-            self, verdict=other.verdict, confirmed=other.confirmed, tests=other.tests
+            self,
+            verdict=other.verdict,
+            confirmed=other.confirmed,
+            tests=other.tests,
+            answers=other.answers,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -142,7 +149,8 @@ class FinishedStudy:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["answer"] = json.loads(json.dumps(self.answer.to_json()))
         plain["domains"] = [dataclasses.asdict(domain) for domain in self.domains]
-        plain |= {"data": dict(self.data), "purpose": dataclasses.asdict(self.purpose)}
+        plain |= {"data": dict(self.data), "answers": dict(self.answers)}
+        plain |= {"purpose": dataclasses.asdict(self.purpose)}
         return plain | {"snapshot": self.snapshot and dataclasses.asdict(self.snapshot)}
 
 
@@ -169,6 +177,7 @@ def to_finished_study(
 ) -> FinishedStudy:
     """A study as it is kept, whose recipe has a digest and asks it for a purpose."""
     problem, domains, sizes = study.problem, study.problem.domains, study.available
+    answers = study_answers(study)
     if sizes:
         domains = DomainSet(tuple(dataclasses.replace(d, tokens=sizes[d.name]) for d in domains))
     return FinishedStudy(
@@ -183,9 +192,10 @@ def to_finished_study(
         data=evidence_basis(problem.domains, problem.scoring, study.history, problem.proxy.start),
         code=code_version(),
         version=importlib.metadata.version("cuvee"),
-        verdict=study.verdict,
+        verdict=answers["sure"],
         confirmed=study.confirmed,
         tests=len(study.confirmations),
+        answers=answers,
         purpose=dataclasses.replace(purpose, tokens=purpose.tokens or problem.full_tokens),
         recipe_text=study.recipe_text,
         snapshot=snapshot,

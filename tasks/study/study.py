@@ -5,13 +5,11 @@ say something that another does not know. It is filled by the flow, checks itsel
 path, clock or client.
 """
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.evidence_grade import RATIO
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Estimate, LawEvidence, Recommendation
+from cuvee.mixtures.recommendation import LawEvidence, Recommendation
 from cuvee.mixtures.runs import (
     NO_COST,
     Failed,
@@ -34,9 +32,9 @@ from cuvee.mixtures.runs import (
 )
 from cuvee.tasks.study import forgetting
 from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
-from cuvee.tasks.validation.calibration import Calibration, ScoredPredictions
+from cuvee.tasks.validation.calibration import ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
-from cuvee.tasks.validation.paired import Confirmation, Judgement, PairedGain
+from cuvee.tasks.validation.paired import Confirmation, Judgement
 
 
 @dataclass(frozen=True)
@@ -174,21 +172,6 @@ class Study:
         return not self.recommendation.laws
 
     @property
-    def verdict(self) -> str:
-        """What may be said of the recommendation: first what its confirmation showed, if any."""
-        if self.confirmation is None:
-            return " ".join([*self.larger, self.recommendation.verdict])
-        found = {name: pair.judgment for name, pair in self.confirmation.objective.items()}
-        said = "; ".join(
-            f"against {', '.join(name for name in found if found[name] == judgment)} {judgment}"
-            for judgment in dict.fromkeys(found.values())
-        )
-        own = f"{'confirmed' if self.confirmed else 'not confirmed'} at proxy scale: {said}."
-        kind, _, why = self.recommendation.verdict.partition(": ")
-        why = why.removeprefix("do not use this yet; ").removeprefix("ready to be confirmed; ")
-        return " ".join([*self.larger, own, f"The fit alone was {kind}: {why}"])
-
-    @property
     def confirmed(self) -> bool | None:
         """Whether fresh runs at proxy scale bore the claim out; None where none tested it."""
         tested = self.confirmation
@@ -198,12 +181,6 @@ class Study:
         return tested.complete and all(
             gains[name].judgment is Judgement.BETTER for name in tested.claimed
         )
-
-    @property
-    def larger(self) -> tuple[str, ...]:
-        """What larger sizes say of the claim, a sentence per size."""
-        found = self.transfer
-        return tuple(found.statement(step) for step in found.steps) if found else ()
 
     @property
     def tokens(self) -> Mapping[str, int]:
@@ -274,86 +251,3 @@ def same_mixture(a: Array | Sequence[float], b: Array | Sequence[float]) -> bool
 def finite_or_none(value: float) -> float | None:
     """A number as JSON can hold it: None for NaN and infinities."""
     return float(value) if math.isfinite(value) else None
-
-
-def study_summary(study: Study) -> dict[str, Any]:
-    """What programs read of a study: the content of `summary.json`. Gains are bits per byte."""
-    law, ours, tests = study.law, study.recommendation, study.transfer
-    confirmed = study.confirmation.objective if study.confirmation else {}
-    return {
-        "name": study.name,
-        "minutes": round(study.minutes, 3),
-        "proxies": study.proxies,
-        "trained_now": study.trained_now,
-        "reused": study.reused,
-        "failed": len(study.failed),
-        "cost": {
-            "evidence": _plain(study.cost),
-            "call": {**dataclasses.asdict(study.call_cost), "minutes": round(study.minutes, 3)},
-        },
-        "tokens_per_second": round(study.tokens_per_second, 1),
-        "rank_correlation": finite_or_none(law.spearman) if law else None,
-        "confirmation": {name: _gain(pair) for name, pair in confirmed.items()},
-        "larger_sizes": [_larger(tests, step) for step in tests.steps] if tests else [],
-        "trends": {
-            trend.baseline: {**_gain(trend.change, "change"), "sizes": trend.sizes}
-            for trend in (tests.trends if tests else ())
-        },
-        "card": _card(study.card) if study.card else None,
-        "forgetting": forgetting.forgetting_summary(study.continual, study.changes)
-        if study.continual
-        else None,
-        "weights": study.problem.domains.mapping(ours.weights),
-        "method": ours.method,
-        "law": law.law if law else None,
-        "verdict": study.verdict,
-        "recommendation": study.fingerprint,
-        "seed": study.seed,
-    }
-
-
-def _gain(pair: PairedGain, word: str = "gain") -> dict[str, Any]:
-    return {word: pair.gain, "low": pair.low, "high": pair.high, "n": pair.n}
-
-
-def _larger(found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:
-    claims = {
-        claim.baseline: {
-            **_gain(claim.gain),
-            "p": claim.gain.p,
-            "corrected_p": claim.corrected,
-            "claim": claim.judgment,
-        }
-        for claim in found.claims_at(step)
-    }
-    held, said = found.held_at(step), found.statement(step)
-    return {"size": step.size, "tokens": step.tokens, "held": held, "said": said, "gains": claims}
-
-
-def _plain(value: Estimate | Calibration | TrainingCost | None) -> dict[str, Any] | None:
-    return dataclasses.asdict(value) if value else None
-
-
-def _card(found: ScoredPredictions) -> dict[str, Any]:
-    card = found.card
-    return {
-        "sha256": card.sha256,
-        "version": card.version,
-        "written": card.written,
-        "predictions": [
-            {
-                "size": one.promise.size,
-                "tokens": one.promise.tokens,
-                "baseline": one.promise.baseline,
-                "predicted": _plain(one.promise.predicted),
-                "observed": one.observed.gain,
-                "inside": one.inside,
-                "sign": one.sign,
-                "error": finite_or_none(one.error),
-                "trained_before": one.promise.before,
-            }
-            for one in found.outcomes
-        ],
-        "calibration": _plain(found.calibration),
-        "changed_cards": list(found.wrong),
-    }

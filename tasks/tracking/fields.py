@@ -23,9 +23,19 @@ from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, TrainingCost, canon
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.sections import headline
+from cuvee.tasks.study.answers import (
+    QUESTIONS,
+    known_gains,
+    short_cost,
+    short_gain,
+    short_shares,
+    study_answers,
+    study_grade,
+)
 from cuvee.tasks.study.finished import FinishedStudy, Purpose
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import Confirmation
+from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
+from cuvee.tasks.validation.paired import BASELINES, Confirmation
 from cuvee.tasks.validation.preregistration import Card
 
 PREFIX = "cuvee."
@@ -236,15 +246,13 @@ def study_fields(study: Study) -> RunFields:
 
 def _headline_figures(study: Study) -> Iterator[tuple[str, float]]:
     ours, said = study.recommendation, headline.predicted_or_measured(study).lower()
+    for name, estimate in known_gains(study)[1]:
+        if name in BASELINES:
+            yield from _gain(f"gain_over_{name}", estimate.mean, estimate.low, estimate.high)
     if study.confirmation:
         yield from _confirmed_figures(study.confirmation)
-    for claim in study.transfer.claims if study.transfer else ():
-        where = f"confirmed_gain/{claim.size}/{claim.tokens}/{claim.baseline}"
-        yield from _gain(where, claim.gain.gain, claim.gain.low, claim.gain.high)
-        yield f"{where}/corrected_p", claim.corrected
-    for trend in study.transfer.trends if study.transfer else ():
-        change = trend.change
-        yield from _gain(f"trend/{trend.baseline}", change.gain, change.low, change.high)
+    if study.transfer:
+        yield from _larger_figures(study.transfer)
     over = study.card.calibration if study.card else None
     for name, value in (dataclasses.asdict(over) if over else {}).items():
         yield f"calibration/{name}", value
@@ -272,6 +280,16 @@ def _headline_figures(study: Study) -> Iterator[tuple[str, float]]:
         yield f"recommended/{name}", float(weight)
 
 
+def _larger_figures(found: LargerSizeTests) -> Iterator[tuple[str, float]]:
+    for claim in found.claims:
+        where = f"confirmed_gain/{claim.size}/{claim.tokens}/{claim.baseline}"
+        yield from _gain(where, claim.gain.gain, claim.gain.low, claim.gain.high)
+        yield f"{where}/corrected_p", claim.corrected
+    for trend in found.trends:
+        change = trend.change
+        yield from _gain(f"trend/{trend.baseline}", change.gain, change.low, change.high)
+
+
 def _confirmed_figures(confirmation: Confirmation) -> Iterator[tuple[str, float]]:
     for name, pair in confirmation.objective.items():
         yield from _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
@@ -294,8 +312,16 @@ def _cost(of: str, cost: TrainingCost | None) -> Iterator[tuple[str, float]]:
 
 
 def _answer_tags(study: Study) -> dict[str, str]:
-    law = study.law.law if study.law else "none"
-    return {"recommendation": study.fingerprint, "law": law, "verdict": study.verdict[:2000]}
+    answers = study_answers(study)
+    return {
+        "recommendation": study.fingerprint,
+        "law": study.law.law if study.law else "none",
+        "verdict": answers["sure"][:2000],
+        "grade": study_grade(study),
+        "shares": short_shares(study)[:2000],
+        "gain": short_gain(study),
+        "cost": short_cost(study),
+    }
 
 
 def version_tags(study: Study, card: FinishedStudy) -> dict[str, str]:
@@ -346,11 +372,11 @@ def _datasets(study: Study) -> Iterator[LoggedDataset]:
 
 
 def study_description(study: Study) -> str:
-    """The record's page of a study, in Markdown: verdict, warnings, the four answers, shares."""
-    lines = [f"**Verdict: {escape_markdown(study.verdict)}**", ""]
+    """The record's page of a study, in Markdown: the four answers, warnings, shares."""
+    lines = []
+    for name, answer in study_answers(study).items():
+        lines += [f"**{QUESTIONS[name]}.** {escape_markdown(answer)}", ""]
     lines += [f"- {escape_markdown(warning)}" for warning in headline.headline_warnings(study)]
-    for question, answer in headline.headline_answers(study):
-        lines += ["", f"**{question}.** {escape_markdown(answer)}"]
     lines += ["", *_share_rows(study), "", f"Recommendation `{study.fingerprint[:16]}`."]
     lines += ["The whole account is `report.html` under Artifacts."]
     text = "\n".join(lines)

@@ -65,7 +65,8 @@ def larger_sizes_figure(study: Study) -> Figure:
         gains = [step.objective[name].estimate for step in here]
         style.interval_dots(axes, name, gains, x, line=1.6, upright=True, **line)
     axes.axhline(0, color=style.INK, linewidth=0.8)
-    axes.set_xscale("log")
+    sizes = {step.flops: f"{step.size}\n{step.flops:.1e}" for step in steps}
+    style.log_places(axes, sizes)
     level = steps[0].level if steps else 0.0
     y = f"gain, bits per byte\n(bar: {level:.0%} interval); higher is better"
     return style.finish_axes(figure, axes, "training FLOPs of one proxy", y)

@@ -108,7 +108,8 @@ def scales_figure(found: ScaleEvidence) -> Figure:
             *line.T, f"{marker}-", color=color, label=curve.name if known else None,
             linewidth=width, alpha=alpha, zorder=order,
         )  # fmt: skip
-    axes.set_xscale("log")
+    sizes = sorted({p.parameters for curve in found.curves for p in curve.points})
+    style.log_places(axes, {size: f"{size:.2g}" for size in sizes})
     axes.set_xlabel("parameters, embeddings included")
     axes.set_ylabel("objective, bits per byte\nlower is better")
     axes.spines[["top", "right"]].set_visible(False)

@@ -10,7 +10,7 @@ its own, so that no picture depends on color.
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.tasks.validation.paired import BEST, RECOMMENDED
@@ -130,6 +131,14 @@ def interval_dots(
     (axes.vlines if upright else axes.hlines)(at, *ends, color=color, linewidth=line)
     x, y = (at, means) if upright else (means, at)
     axes.plot(x, y, **{"marker": marker, "linestyle": "None", "color": color, **dots})
+
+
+def log_places(axes: Axes, places: Mapping[float, str]) -> None:
+    """A logarithmic axis whose ticks are the places that were measured; powers of ten would be
+    mathematics, which is not set where a name may hold dollar signs."""
+    axes.set_xscale("log")
+    axes.set_xticks(list(places), list(places.values()))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def finish_axes(figure: Figure, axes: Axes, x: str, y: str = "", **legend: Any) -> Figure:

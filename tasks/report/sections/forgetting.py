@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from cuvee.tasks.report.blocks import Block, Paragraph, ReportTable
-from cuvee.tasks.report.sections.headline import NONE, UNIT
+from cuvee.tasks.report.sections.headline import NONE
 from cuvee.tasks.study import forgetting
+from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.forgetting import ContinualStart, DomainChange
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import interval_text

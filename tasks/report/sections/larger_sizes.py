@@ -6,8 +6,10 @@ from functools import partial
 
 from cuvee.tasks.report.blocks import Block, Code, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots.mixtures import larger_sizes_figure
-from cuvee.tasks.report.sections.headline import NONE, UNIT
+from cuvee.tasks.report.sections.findings import larger_sizes_finding
+from cuvee.tasks.report.sections.headline import NONE
 from cuvee.tasks.report.sections.mixtures import seed_cells
+from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.calibration import PredictionOutcome
 from cuvee.tasks.validation.paired import interval_text
@@ -26,11 +28,10 @@ def larger_size_blocks(study: Study) -> Iterable[Block]:
         f"{found.claims[0].alpha:.2g}. The best observed mixture, and the average of a schedule, "
         "stand beside the claims and are corrected among themselves."
     )
-    for sentence in (*study.larger, *(f"Nothing can be said at {lost}" for lost in found.lost)):
-        yield Paragraph(sentence)
     yield Picture(
         "larger",
         "Gain of the recommended mixture over size",
+        larger_sizes_finding(study),
         partial(larger_sizes_figure, study),
     )
     rows = tuple(

@@ -6,11 +6,14 @@ from functools import partial
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import mixtures as plots
-from cuvee.tasks.report.sections.headline import NONE, UNIT, predicted_or_measured
+from cuvee.tasks.report.sections import findings
+from cuvee.tasks.report.sections.headline import NONE, predicted_or_measured
+from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED, Confirmation, interval_text
 
 LARGEST = 3  # domains that the table of a front names for each mixture
+FOLD = 8  # rows of that table that are shown at first
 SMALL = 0.0005  # shares below it would be shown as 0.0 %
 
 
@@ -25,7 +28,10 @@ def share_blocks(study: Study) -> Iterable[Block]:
     )
     yield Paragraph(f"Shares of training tokens. The interval of a share {told} ({LEVEL:.0%}).")
     yield Picture(
-        "shares", "Recommended shares against the baselines", partial(plots.shares_figure, study)
+        "shares",
+        "Recommended shares against the baselines",
+        findings.shares_finding(study),
+        partial(plots.shares_figure, study),
     )
     parts = enumerate(zip(ours.domains, ours.weights, ours.intervals, strict=True))
     rows = tuple(
@@ -63,11 +69,13 @@ def score_blocks(study: Study) -> Iterable[Block]:
     yield Picture(
         "objective",
         f"Objective of each mixture: dot and bar are {where}, ticks are confirmed seeds",
+        findings.objectives_finding(study),
         partial(plots.objectives_figure, study),
     )
     if confirmation is not None:
         picture = partial(plots.gains_figure, confirmation, ours.targets)
-        yield Picture("gains", "Confirmed gain of the recommended mixture, paired by seed", picture)
+        caption = "Confirmed gain of the recommended mixture, paired by seed"
+        yield Picture("gains", caption, findings.gains_finding(confirmation), picture)
     yield _objective_table(study)
     yield _target_table(study)
 
@@ -165,17 +173,22 @@ def pareto_blocks(study: Study) -> Iterable[Block]:
         "and its search may put a price on leaving the natural mixture."
     )
     caption = f"Front between {found.first} and {found.second}, with the mixtures compared"
-    yield Picture("front", caption, partial(plots.pareto_figure, found))
+    yield Picture(
+        "front", caption, findings.front_finding(found), partial(plots.pareto_figure, found)
+    )
+    named = [(point.name, point) for point in found.marks]
+    named += [(f"front {i}", point) for i, point in enumerate(found.points, start=1)]
     rows = tuple(
         (
-            point.name or f"front {i}",
+            name,
             f"{point.first:.4f}",
             f"{point.second:.4f}",
             _largest_shares(study.recommendation.domains, point.weights),
         )
-        for i, point in enumerate((*found.points, *found.marks), start=1)
+        for name, point in named
     )
-    yield ReportTable(("mixture", found.first, found.second, "largest shares"), rows, words=(3,))
+    columns = ("mixture", found.first, found.second, "largest shares")
+    yield ReportTable(columns, rows, words=(3,), fold=FOLD)
 
 
 def _largest_shares(names: tuple[str, ...], weights: tuple[float, ...]) -> str:

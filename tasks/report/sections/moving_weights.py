@@ -10,7 +10,8 @@ from cuvee.tasks.report.plots.mixtures import trial_figure
 from cuvee.tasks.report.plots.runs import trajectory_figure
 from cuvee.tasks.report.plots.skill_graph import skill_graph_figure, skill_table_figure
 from cuvee.tasks.report.plots.style import draw_picture
-from cuvee.tasks.report.sections.headline import UNIT
+from cuvee.tasks.report.sections import findings
+from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import Judgement
 
@@ -28,7 +29,7 @@ def trial_blocks(study: Study) -> Iterable[Block]:
         "intervals."
     )
     caption = "Gain of the recommended mixture that its trial measured, paired by seed"
-    yield Picture("trial", caption, partial(trial_figure, gains))
+    yield Picture("trial", caption, findings.trial_finding(gains), partial(trial_figure, gains))
     rows = tuple(
         (name, f"{e.mean:+.4f}", f"{e.low:+.4f} to {e.high:+.4f}", Judgement.of(e.low, e.high))
         for name, e in gains
@@ -46,7 +47,10 @@ def trajectory_blocks(study: Study) -> Iterable[Block]:
         "as curves named trajectory."
     )
     picture = partial(trajectory_figure, ours.domains, ours.trajectory)
-    yield Picture("weights", "Weights of the first controlled run over its tokens", picture)
+    finding = findings.trajectory_finding(ours.domains, ours.trajectory)
+    yield Picture(
+        "weights", "Weights of the first controlled run over its tokens", finding, picture
+    )
 
 
 def skill_graph_blocks(study: Study) -> Iterable[Block]:
@@ -60,12 +64,16 @@ def skill_graph_blocks(study: Study) -> Iterable[Block]:
         "between different skills; a square is a target that is no domain. Skills from the one "
         f"that helps others most: {', '.join(graph.ordering)}."
     )
+    finding = findings.skill_graph_finding(graph)
     yield Picture(
         "skills",
         "Skill graph: wider is stronger",
+        finding,
         partial(skill_graph_figure, graph),
     )
-    yield Picture("skill-table", "Skill graph as a table", partial(skill_table_figure, graph))
+    yield Picture(
+        "skill-table", "Skill graph as a table", finding, partial(skill_table_figure, graph)
+    )
     rows = tuple(
         (name, *(f"{edge:.3f}" for edge in row))
         for name, row in zip(graph.rows, graph.edges, strict=True)

@@ -6,7 +6,9 @@ from functools import partial
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.tasks.report.blocks import Block, Code, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import runs as plots
-from cuvee.tasks.report.sections.headline import NONE, UNIT
+from cuvee.tasks.report.sections import findings
+from cuvee.tasks.report.sections.headline import NONE
+from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import RECOMMENDED
 
@@ -34,10 +36,17 @@ def law_blocks(study: Study) -> Iterable[Block]:
     columns = ("law", "rank correlation", "decision accuracy", f"mean error, {UNIT}", "coverage")
     yield ReportTable(columns, rows)
     caption = "Objective of held-out runs, observed against predicted"
-    yield Picture("held-out", caption, partial(plots.held_out_figure, study))
+    yield Picture(
+        "held-out", caption, findings.laws_finding(laws), partial(plots.held_out_figure, study)
+    )
     if any(law.learning_curve for law in laws):
         caption = "Held-out rank correlation as runs are added: does more evidence still help?"
-        yield Picture("learning-curve", caption, partial(plots.learning_curve_figure, study))
+        yield Picture(
+            "learning-curve",
+            caption,
+            findings.learning_curve_finding(laws),
+            partial(plots.learning_curve_figure, study),
+        )
     each = [law for law in laws if law.spearman_targets]  # a law of scales is judged as a whole
     targets = tuple(
         (target, *(f"{law.spearman_targets[m]:.2f}" for law in each))
@@ -106,7 +115,10 @@ def loss_curve_blocks(study: Study) -> Iterable[Block]:
     """Training loss of every run."""
     if any(run.curve for run in study.runs):
         yield Picture(
-            "curves", "Training loss of every run", partial(plots.loss_curves_figure, study)
+            "curves",
+            "Training loss of every run",
+            findings.loss_curves_finding(study),
+            partial(plots.loss_curves_figure, study),
         )
 
 

@@ -10,7 +10,9 @@ from cuvee.mixtures.inference import benchmark_map
 from cuvee.mixtures.scale_evidence import PLAIN, LawTrial, ScaleEvidence
 from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots.runs import scales_figure
-from cuvee.tasks.report.sections.headline import NONE, UNIT
+from cuvee.tasks.report.sections.findings import scales_finding
+from cuvee.tasks.report.sections.headline import NONE
+from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import RECOMMENDED, interval_text
 
@@ -32,7 +34,7 @@ def scale_blocks(study: Study) -> Iterable[Block]:
         )
     if found.curves:
         caption = "Objective of each mixture that was trained at several sizes"
-        yield Picture("scales", caption, partial(scales_figure, found))
+        yield Picture("scales", caption, scales_finding(found), partial(scales_figure, found))
         yield _curves(found)
     yield from _trials(found)
     yield from _forecasts(found)

@@ -349,7 +349,14 @@ def test_the_command_line_says_what_is_approved(study):
 
     code, said = cuvee("approve", str(path), "--by", "ada")
     assert code == 0
-    for words in ("web", "code", "Verdict: ", "no fresh run has confirmed", "1,000,000,000 tokens"):
+    for words in (
+        "web",
+        "code",
+        "What is recommended? Draw",
+        "How sure? ",
+        "no fresh run has confirmed",
+        "1,000,000,000 tokens",
+    ):
         assert words in said
     code, said = cuvee("export", str(path))
     assert code == 2 and "--format" in said and "handoff.format" in said and "megatron" in said

@@ -1,6 +1,5 @@
 """The explorer: a law as a surface, and the page's own arithmetic, run in a JavaScript engine."""
 
-import functools
 import json
 import re
 import shutil
@@ -11,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from py_mini_racer import MiniRacer
+from synthetic_study import explored_study as study
 from synthetic_study import synthetic_study
 
-from cuvee.mixtures import recommendation, surface, worlds
+from cuvee.mixtures import recommendation, worlds
 from cuvee.mixtures.constraints import Group, constrain
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.objectives import Floors, Worst
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import score_table
 from cuvee.tasks.report.explorer import explorer_values
 from cuvee.tasks.report.page import write_report
 
@@ -26,29 +25,6 @@ BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
 PROGRAM = Path(write_report.__code__.co_filename).parent / "templates" / "explorer.js"
-
-
-def study(**changes):
-    """The synthetic study with the surface of a law fitted to its runs."""
-    plain = synthetic_study()
-    plain = replace(plain, problem=replace(plain.problem, **changes))
-    found, law = fitted() if "constraints" not in changes else law_of(plain)
-    return replace(plain, recommendation=replace(plain.recommendation, surface=found)), law
-
-
-def law_of(plain):
-    """A surface and the law that it passes through, of a study's runs within its constraints."""
-    W, Y, _ = score_table(plain.runs, plain.problem.targets)
-    law = build("law", "kriging").fit(W, Y, np.full(Y.shape[1], 0.01), np.random.default_rng(0))
-    known = np.array([c.weights for c in plain.recommendation.candidates])
-    found = surface.law_surface(law, plain.problem.constraints, known, np.random.default_rng(1))
-    return found, law
-
-
-@functools.cache
-def fitted():
-    """The same without further constraints; an objective has no say in it."""
-    return law_of(synthetic_study())
 
 
 @pytest.fixture(scope="module")

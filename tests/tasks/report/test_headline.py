@@ -7,40 +7,130 @@ import shlex
 import pytest
 import synthetic_study
 
-from cuvee.flows.console import review_hint
+from cuvee.flows.console import answer_lines, review_hint
 from cuvee.flows.plan import repeated_run_sentences
 from cuvee.mixtures.runs import NO_COST, RunSpec, Stage
+from cuvee.tasks.escape import escape_markdown
+from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections import headline
-from cuvee.tasks.study.study import study_summary
-from cuvee.tasks.tracking import fields
+from cuvee.tasks.study.answers import (
+    QUESTIONS,
+    cost_text,
+    known_gains,
+    short_shares,
+    study_answers,
+    study_grade,
+)
+from cuvee.tasks.study.finished import to_finished_study
+from cuvee.tasks.study.study import Study
+from cuvee.tasks.study.summary import study_summary
+from cuvee.tasks.tracking.fields import study_fields
+from cuvee.tasks.validation.paired import PairedGain
 
 
 def test_the_verdict_says_first_what_holds_now():
     """Catches `confirmed` and `do not use this yet` in one verdict, and a judgment that is written
     once for every baseline."""
+    study = judged("weak: do not use this yet; the law ranks unseen mixtures poorly")
+    sure = study_answers(study)["sure"]
+    assert study_grade(study) == "confirmed"
+    assert sure.startswith("Confirmed by training it anew: at 0.6M, over 3 seeds, it is better")
+    assert "do not use" not in sure.lower()
+    assert "The fit alone was weak: the law ranks unseen mixtures poorly." in sure
+    assert sure.count("more than the noise") == 1 and study.confirmation.objective.keys() == {
+        "natural",
+        "uniform",
+    }
+    alone = dataclasses.replace(study, confirmation=None)
+    assert study_grade(alone) == "do not use yet"
+    assert study_answers(alone)["sure"].startswith(
+        "Do not use this yet. The law ranks unseen mixtures poorly."
+    )
+
+
+def judged(verdict: str) -> Study:
+    """The synthetic study with what its method said of itself."""
     study = synthetic_study.synthetic_study()
-    weak = "weak: do not use this yet; the law ranks unseen mixtures poorly"
-    object.__setattr__(study.recommendation, "verdict", weak)
-    first, *_ = study.verdict.split(". ")
-    assert re.match("(not )?confirmed at proxy scale: ", first)
-    assert "do not use" not in study.verdict
-    assert study.verdict.endswith("The fit alone was weak: the law ranks unseen mixtures poorly")
-    judgments = [pair.judgment for pair in study.confirmation.objective.values()]
-    assert all(study.verdict.count(judgment) == 1 for judgment in judgments)
-    alone = synthetic_study.synthetic_study(confirmed=False)
-    object.__setattr__(alone.recommendation, "verdict", weak)
-    assert alone.verdict == weak
+    ours = dataclasses.replace(study.recommendation, verdict=verdict)
+    return dataclasses.replace(study, recommendation=ours)
+
+
+STRONG = "strong: ready to be confirmed; predicted gain over natural 0.1450 [0.1250, 0.1650] bits"
+
+
+def test_nothing_is_said_twice_on_the_first_screen():
+    """Catches the wall: a verdict, figures and answers that each give the gains once more."""
+    study = judged(STRONG)
+    for one in (study, dataclasses.replace(study, confirmation=None)):
+        said = [*study_answers(one).values(), *headline.headline_warnings(one)]
+        natural = dict(known_gains(one)[1])["natural"]
+        assert sum(text.count(f"{natural.mean:.3f}") for text in said) == 1
+        numbers = re.findall(r"\d+\.\d{3,}", " ".join(said))
+        assert len(numbers) == len(set(numbers)) >= 6
+        assert not any(re.search(r"; against|: better|: worse|: within", text) for text in said)
+        assert all(text.endswith(".") for text in study_answers(one).values())
+
+
+def test_the_answers_tell_noise_harm_and_silence_apart():
+    """Catches a sentence that says better of what is not, and a mixture that is passed over."""
+    study = judged(STRONG)
+
+    def confirmed(natural: PairedGain, **more: object) -> Study:
+        gains = {"natural": natural}
+        found = dataclasses.replace(study.confirmation, objective=gains, targets={}, **more)
+        return dataclasses.replace(study, confirmation=found)
+
+    noise = confirmed(PairedGain("objective", -0.01, -0.04, 0.02, 0.4, 3), unpaired=("uniform",))
+    answers = study_answers(noise)
+    assert study_grade(noise) == "not confirmed" and answers["sure"].startswith("Not confirmed")
+    assert "it is within the noise of the natural mixture" in answers["sure"]
+    assert "of the uniform mixture nothing can be said" in answers["sure"]
+    assert (
+        "worse than the natural mixture by 0.010 (-0.020 to 0.040, within the noise)"
+        in (answers["against"])
+    )
+    worse = confirmed(PairedGain("objective", -0.002, -0.003, -0.001, 0.04, 3))
+    answers = study_answers(worse)
+    assert study_grade(worse) == "worse than another"
+    assert answers["sure"].startswith("Trained anew, another mixture is better: at 0.6M")
+    assert "worse than the natural mixture by 0.0020 (0.0010 to 0.0030)" in answers["against"]
+
+
+def test_the_shares_of_many_domains_add_up_in_one_sentence():
+    """Catches a first answer that lists forty domains, and one that loses the rest of them."""
+    answer = study_answers(judged(STRONG))["recommended"]
+    named = [float(share) for share in re.findall(r"([\d.]+)%", answer)]
+    assert answer.startswith("Draw 36.0% of the training tokens from legal, 24.0% from encycl")
+    assert "16.0% from 3 other domains" in answer
+    assert len(named) == 6 and sum(named) == pytest.approx(100.0)
+    short = short_shares(judged(STRONG))
+    assert short == "legal 36%, encyclopedia 24%, science 10%, manuals 8%, 4 more 22%"
+
+
+def test_console_twin_record_and_approval_say_the_same_answers(tmp_path, quick_pictures):
+    """Catches a place that words an answer of its own."""
+    study = judged(STRONG)
+    answers = study_answers(study)
+    page, twin = write_report(study, tmp_path)
+    assert study_summary(study)["answers"] == answers == to_finished_study(study, "r").answers
+    told = study_fields(study)
+    for question, answer in zip(QUESTIONS.values(), answers.values(), strict=True):
+        marked = escape_markdown(answer)
+        assert f"<dt>{question}</dt><dd>{answer}</dd>" in page.read_text()
+        assert f"**{question}?** {marked}\n" in twin.read_text()
+        assert f"**{question}.** {marked}\n" in told.description
+        assert f"{question}? {answer}" in answer_lines(answers)
+    assert told.tags["cuvee.grade"] == "confirmed" and told.tags["cuvee.verdict"] == answers["sure"]
 
 
 def test_counts_of_proxies_add_up():
     """Catches figures of the last command beside those of all, as if they were of one thing."""
     study = synthetic_study.synthetic_study()
-    text = " ".join(answer for _, answer in headline.headline_answers(study))
-    now, before = map(
-        int, re.search(r"(\d+) trained by the last command, (\d+) before", text).groups()
-    )
-    assert now + before == study.proxies
-    assert "the last command took 7.4 minutes" in text
+    text = study_answers(study)["cost"]
+    counts = re.search(r"^(\d+) proxies .* trained (\d+) of them; (\d+) were there", text)
+    every, now, before = map(int, counts.groups())
+    assert now + before == every == study.proxies
+    assert "The last command took 7.4 minutes" in text
 
 
 def test_a_second_run_keeps_what_the_first_one_cost():
@@ -49,22 +139,22 @@ def test_a_second_run_keeps_what_the_first_one_cost():
     first = synthetic_study.synthetic_study()
     assert first.cost is not None and first.cost.flops == pytest.approx(1.9e12 * (39 - 1))
     again = dataclasses.replace(first, trained_now=0, reused=39, minutes=0.1, call_cost=NO_COST)
-    text = dict(headline.headline_answers(again))["At what cost"]
-    assert headline.cost_text(first.cost) in text and "the last command took 0.1 minutes" in text
-    assert "0 trained by the last command, 39 before it, 1 of them failed" in text
+    text = study_answers(again)["cost"]
+    assert cost_text(first.cost) in text and "The last command took 0.1 minutes" in text
+    assert "of which 1 failed" in text and "trained 0 of them; 39 were there before." in text
     one, two = study_summary(first), study_summary(again)
     assert two["cost"]["evidence"] == one["cost"]["evidence"]
     assert two["cost"]["evidence"]["core_seconds"] == pytest.approx(25.5 * (39 - 1))
     assert two["cost"]["call"] == {"flops": 0, "tokens": 0, "core_seconds": 0, "minutes": 0.1}
-    metrics = {point.name: point.value for point in fields.study_fields(again).metrics}
+    metrics = {point.name: point.value for point in study_fields(again).metrics}
     assert metrics["cost/evidence/flops"] == first.cost.flops and metrics["cost/call/flops"] == 0
 
 
 def test_runs_that_nobody_trained_are_not_said_to_have_been(tmp_path):
     """Catches proxies for which the budget did not suffice, counted as trained before."""
     study = dataclasses.replace(synthetic_study.synthetic_study(), trained_now=30, reused=8)
-    text = dict(headline.headline_answers(study))["At what cost"]
-    assert "30 trained by the last command, 8 before it, 1 not trained" in text
+    text = study_answers(study)["cost"]
+    assert "trained 30 of them; 8 were there before and 1 was not trained." in text
 
 
 def test_a_plan_says_why_it_has_more_runs_than_were_asked_for():

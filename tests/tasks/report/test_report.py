@@ -15,7 +15,9 @@ from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.page import report_sections, write_report
 from cuvee.tasks.report.sections import headline, moving_weights
-from cuvee.tasks.study.study import finite_or_none, study_summary
+from cuvee.tasks.study.answers import study_answers
+from cuvee.tasks.study.study import finite_or_none
+from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.tracking.fields import study_fields
 from cuvee.tasks.validation.paired import Confirmation, PairedGain, paired_confirmation
 
@@ -77,7 +79,7 @@ def test_no_identifier_occurs_twice_and_no_reference_is_broken(written):
 def test_page_and_twin_have_the_same_tables(written, study):
     """Catches a section that was added to one rendering only."""
     page, twin = _parse(written[0]), written[1].read_text()
-    text = " ".join(page.text)
+    text = "".join(page.text)
     found = report_sections(study)
     blocks = [block for section in found for block in section.blocks]
     assert page.tags.count("table") == sum(block.kind == "table" for block in blocks) > 3
@@ -134,16 +136,16 @@ def test_a_gain_whose_interval_holds_zero_is_called_noise():
 def test_noise_is_the_first_thing_said(study, tmp_path, quick_pictures):
     """Catches a green verdict over a confirmation that shows nothing."""
     noisy = {"natural": PairedGain("objective", 0.01, -0.02, 0.04, 0.4, 3)}
-    assert headline.headline_tone(study) == "good" and study.verdict.startswith(
-        "confirmed at proxy scale"
-    )
+    assert headline.headline_tone(study) == "good"
+    assert study_answers(study)["sure"].startswith("Confirmed by training it anew: at 0.6M")
     study = replace(study, confirmation=replace(study.confirmation, objective=noisy, targets={}))
     assert headline.headline_tone(study) == "caution"
     page, _ = write_report(study, tmp_path)
     text = page.read_text()
-    said = "Against the natural mixture, the confirmed gain is +0.0100"
-    assert text.index(said) < text.index("Recommended shares")
-    assert study.verdict.startswith("not confirmed at proxy scale: against natural within")
+    said = "better than the natural mixture by 0.010 (-0.020 to 0.040, within the noise)"
+    assert text.index(said) < text.index("<h2")
+    sure = "Not confirmed by training it anew: at 0.6M, over 3 seeds, it is within the noise of"
+    assert study_answers(study)["sure"].startswith(sure)
     worse = {"natural": PairedGain("objective", -0.05, -0.09, -0.01, 0.04, 3)}
     bad = replace(study, confirmation=replace(study.confirmation, objective=worse, targets={}))
     assert headline.headline_tone(bad) == "bad"
@@ -154,16 +156,19 @@ def test_the_average_of_a_schedule_is_called_so(study):
     noisy = PairedGain("objective", 0.01, -0.02, 0.04, 0.4, 3)
     found = {"natural": noisy, "its average": noisy}
     study = replace(study, confirmation=replace(study.confirmation, objective=found, targets={}))
-    warned = headline.headline_warnings(study)
+    sure, against = study_answers(study)["sure"], study_answers(study)["against"]
+    assert "within the noise of the natural mixture and its average" in sure
     for mixture in ("the natural mixture", "its average"):
-        assert any(w.startswith(f"Against {mixture}, the confirmed gain is") for w in warned)
+        assert f"better than {mixture} by 0.010" in against
 
 
 def test_an_unconfirmed_study_says_so(tmp_path, quick_pictures):
     """Catches a report that shows predictions as if they had been trained."""
     study = synthetic_study(confirmed=False)
     page, twin = write_report(study, tmp_path)
-    assert "was not confirmed" in page.read_text() and "was not confirmed" in twin.read_text()
+    for text in (page.read_text(), twin.read_text()):
+        assert "No fresh run has confirmed it yet." in text
+        assert "The law predicts it to be better than the natural mixture by" in text
     assert headline.headline_tone(study) == "caution"
     assert "onfirmed gain" not in page.read_text()
     assert study_summary(study)["confirmation"] == {}
@@ -195,11 +200,9 @@ def test_a_method_without_a_law_claims_no_prediction(tmp_path, quick_pictures):
     """Catches a trial's measured gains shown as the predictions of a law that was never fitted."""
     gains = (("natural", Estimate(-0.03, -0.04, -0.02)), ("uniform", Estimate(0.02, 0.01, 0.03)))
     study = lawless(gains=gains)
-    labels = [label for label, *_ in headline.headline_figures(study)]
-    assert "Measured gain over natural" in labels
-    warned = " ".join(headline.headline_warnings(study))
-    assert "The trial measured that the natural mixture is better" in warned
-    assert "not confirmed under fresh seeds" in warned and "law" not in warned
+    said = " ".join([*study_answers(study).values(), *headline.headline_warnings(study)])
+    assert "The trial measured it to be worse than the natural mixture by 0.030" in said
+    assert "This is a draft." in said and "law" not in said
     page, twin = write_report(study, tmp_path)
     for text in (page.read_text(), twin.read_text()):
         assert "redicted" not in text and "predicts" not in text
@@ -211,8 +214,8 @@ def test_a_method_without_a_law_claims_no_prediction(tmp_path, quick_pictures):
 def test_a_method_with_a_law_predicts():
     """Catches wording for methods without a law where one was fitted."""
     study = synthetic_study(confirmed=False)
-    said = " ".join(answer for _, answer in headline.headline_answers(study))
-    assert "Predicted gain in the objective" in said and "rial" not in said
+    said = " ".join(study_answers(study).values())
+    assert "The law predicts it to be better than" in said and "rial" not in said
     assert not any(section.title == "What the trial measured" for section in report_sections(study))
 
 

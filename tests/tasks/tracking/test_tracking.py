@@ -174,7 +174,7 @@ def test_the_description_answers_the_four_questions(study):
     text = fields.study_description(study)
     for question in ("What is recommended", "How sure", "Against what", "At what cost"):
         assert f"**{question}.**" in text
-    assert "better by more than the noise" in text
+    assert "it is better than the natural mixture and the uniform mixture by more than" in text
     assert len(fields.study_description(replace(study, recipe_text="x" * 20_000))) <= 7500
 
 

@@ -18,7 +18,8 @@ from cuvee.flows.study.confirm import (
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
 from cuvee.mixtures.inference.diagnostics import holm
 from cuvee.mixtures.runs import Failed, Stage
-from cuvee.tasks.study.study import study_summary
+from cuvee.tasks.study.answers import study_answers
+from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.validation.hypothesis_tests import SizeClaim, larger_size_tests
 from cuvee.tasks.validation.paired import (
     AVERAGE,
@@ -209,7 +210,17 @@ def test_verdict_and_summary_open_with_the_larger_sizes(study):
     """Catches a study whose verdict stays that of its own size when the claim fails above it."""
     (steps, lost), _ = confirmed(study, PART)
     larger = replace(study, transfer=larger_size_tests(steps, study.confirmation, lost))
-    assert larger.verdict.startswith("At 1M and 5,000,000 tokens the claim held")
+    sure = study_answers(larger)["sure"]
+    assert sure.startswith("Trained anew, another mixture is better: at 1M, over 3 seeds, it is b")
+    assert (
+        "and worse than the best observed mixture by more than the noise; at 0.6M, over 3" in sure
+    )
+    (step,) = larger.transfer.steps
+    noisy = {n: replace(pair, low=-1.0, high=1.0, p=0.5) for n, pair in step.objective.items()}
+    failed = larger_size_tests([replace(step, objective=noisy)], study.confirmation)
+    sure = study_answers(replace(study, transfer=failed))["sure"]
+    assert sure.startswith("Not confirmed by training it anew: at 1M, over 3 seeds, it is within")
+    assert "; at 0.6M, over 3 seeds, it is better than the natural mixture" in sure
     assert larger.proxies == study.proxies + 12
     made = study_summary(larger)
     (step,) = made["larger_sizes"]

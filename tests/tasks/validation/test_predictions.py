@@ -27,7 +27,7 @@ from cuvee.mixtures.runs import RunResult, canonical_json
 from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections.larger_sizes import prediction_card_blocks as card_section
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.study import study_summary
+from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.tracking import fields
 from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import FaultTolerantTracker, MemoryBackend
