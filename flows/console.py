@@ -59,8 +59,8 @@ class Bar:
         """Show a message and the share of the step that is done, in [0, 1]."""
         done = min(max(fraction, 0.0), 1.0)
         with self._lock:
-            self._log(message, done)
             if self._task is not None:
+                self._log(message, done)
                 text = f"{self._title}: {message}" if message else self._title
                 self._display.bars.update(self._task, completed=done, description=text)
                 return

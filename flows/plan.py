@@ -294,7 +294,7 @@ def plan_figures(plan: ladder.TrainingPlan, runs: Runs, rate: float) -> dict[str
             "confirmation": runs.confirmation,
             "train": runs.missing + rest,
         },
-        "tokens": (runs.design + rest) * plan.tokens,
+        "tokens": round((runs.design + rest) * plan.tokens),
         "flops": (runs.design + rest) * plan.flops + runs.climbing,
         "core_seconds": (runs.missing + rest) * plan.tokens / rate,
         "tokens_per_second_and_core": rate,

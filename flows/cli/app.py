@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +31,7 @@ EXITS = (
     "mistake in what was typed or given, or a step that failed, in one sentence. 130 stopped by "
     "Ctrl-C or SIGTERM: finished proxies are kept."
 )
-GLANCE = ("RecipeError", "UnknownName", "ConstraintError", "DataError")  # which need no log
+PUZZLING = ("TrainingError", "ServiceError", "StorageError", "HandoffError")  # the log says more
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -113,7 +113,7 @@ class Session:
         root: of the home.
         changes: of the recipe, as `--set` gives them.
         exit: the code that the command ends with.
-        log: of the home, once it is open.
+        log: file of the home's log, once it is open.
     """
 
     command: str
@@ -121,7 +121,7 @@ class Session:
     root: Path
     changes: Sequence[str] = ()
     exit: int = 0
-    log: Any = field(default=None, repr=False)
+    log: Path | None = None
 
     def say(self, text: str) -> None:
         """A line for the person."""
@@ -155,7 +155,7 @@ class Session:
         from cuvee.flows.workspace import open_workspace
 
         place = open_workspace(self.root, self.display, hub=hub)
-        self.log = self.log or log_file.begin_log(place.root)
+        self.log = self.log or log_file.write_log(place.root)
         log_file.LOG.info("cuvee %s, in %s", " ".join(sys.argv[1:]), os.getcwd())
         return place
 
@@ -239,18 +239,17 @@ def _perform(
     console = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
     display = Display(console, quiet=quiet, lines=verbose)
     session = Session(name, display, home, changes or ())
-    shown, begin = log_file.show_log() if verbose else None, time.monotonic()
-    answer: dict[str, Any] = {}
-    try:
-        with _told(session, answer):
-            answer.update(work(session, **given) or {})
-    finally:
-        display.close()
-        answer = {"command": name, "exit": session.exit} | answer
-        log_file.LOG.info("end with %d after %.1f s", session.exit, time.monotonic() - begin)
-        log_file.end_log(shown, session.log)
-        if as_json:
-            print(json.dumps(answer, indent=1, default=str))
+    begin, answer = time.monotonic(), dict[str, Any]()
+    with log_file.own_log(shown=verbose):
+        try:
+            with _told(session, answer):
+                answer.update(work(session, **given) or {})
+        finally:
+            display.close()
+            answer = {"command": name, "exit": session.exit} | answer
+            log_file.LOG.info("end with %d after %.1f s", session.exit, time.monotonic() - begin)
+            if as_json:
+                print(json.dumps(answer, indent=1, default=str))
     if session.exit:
         raise typer.Exit(session.exit)
 
@@ -269,14 +268,14 @@ def _told(session: Session, answer: dict[str, Any]) -> Iterator[None]:
     except CuveeError as error:
         kind, text = type(error).__name__, printable(str(error))[:LONGEST]
         SAID.error("%s", text)
-        if kind not in GLANCE:
+        if kind in PUZZLING:
             LOG.error("where this %s arose", kind, exc_info=True)
         session.exit = MISTAKE
         answer |= {"error": text, "kind": kind, "exit": MISTAKE}
         more = ""
-        if session.log and kind not in GLANCE:
-            answer["log"] = str(session.log.path)
-            more = f" (log: {session.log.path})"
+        if session.log and kind in PUZZLING:
+            answer["log"] = str(session.log)
+            more = f" (log: {session.log})"
         session.display.close()
         print(f"cuvee: error: {text}{more}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -290,8 +289,8 @@ def _told(session: Session, answer: dict[str, Any]) -> Iterator[None]:
         session.exit = FOUND
         answer |= {"error": repr(error), "kind": type(error).__name__, "exit": FOUND}
         if session.log:
-            answer["log"] = str(session.log.path)
-            print(f"cuvee: a fault of Cuvee's own; log: {session.log.path}", file=sys.stderr)
+            answer["log"] = str(session.log)
+            print(f"cuvee: a fault of Cuvee's own; log: {session.log}", file=sys.stderr)
         raise
 
 

@@ -153,7 +153,8 @@ def review(
     from cuvee.tasks.extras import require
 
     require("`cuvee review`", "record")
-    from cuvee.tasks.tracking.ui import PORT, serve_review
+    from cuvee.tasks.tracking.ui import PORT, require_record, serve_review
 
+    require_record(session.find_home().record)  # before a home is made
     place = session.open_home()
     serve_review(place.record, session.say, port=port or PORT)

@@ -17,7 +17,6 @@ from cuvee.tasks.escape import without_secrets
 
 LOG = logging.getLogger("cuvee")
 SAID = logging.getLogger("cuvee.said")  # what a person was told anyway
-LOG.addHandler(logging.NullHandler())  # else Python prints errors that no handler takes
 LARGEST = 5_000_000  # bytes of the file before it is put aside
 KEPT = 3  # files that were put aside
 LINE = "%(asctime)s %(process)d %(levelname)s %(message)s"
@@ -73,27 +72,31 @@ def _is_at(file: int, path: Path) -> bool:
         return False
 
 
-def begin_log(home: Path) -> HomeLog:
-    """Write all that is logged to a home's file from now on; end it with `end_log`."""
+@contextlib.contextmanager
+def own_log(*, shown: bool) -> Iterator[None]:
+    """Keeps what is logged to our own handlers, which Prefect would print; all end with the block.
+
+    Args:
+        shown: on stderr too, with times, but for what the person is told anyway.
+    """
+    before, propagate, level = list(LOG.handlers), LOG.propagate, LOG.level
+    LOG.propagate = False
+    LOG.setLevel(logging.INFO)
+    LOG.addHandler(logging.NullHandler())  # else Python prints errors that no handler takes
+    if shown:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+        handler.addFilter(lambda record: record.name != SAID.name)
+        LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOG.handlers[:], LOG.propagate = before, propagate
+        LOG.setLevel(level)
+
+
+def write_log(home: Path) -> Path:
+    """Write what is logged to a home's file too, until `own_log` ends; returns its path."""
     handler = HomeLog(home / "logs" / "cuvee.log")
     LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    return handler
-
-
-def show_log() -> logging.Handler:
-    """Show log lines on stderr too, but what the person is told anyway; end it with `end_log`."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
-    handler.addFilter(lambda record: record.name != SAID.name)
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    return handler
-
-
-def end_log(*handlers: logging.Handler | None) -> None:
-    """Write no more to these."""
-    for handler in handlers:
-        if handler is not None:
-            LOG.removeHandler(handler)
-            handler.close()
+    return handler.path

@@ -92,11 +92,23 @@ def serve_review(folder: Path, show: Callable[[str], None], *, port: int = PORT)
     if server.startswith("http"):
         show(f"The record is kept by the server at {server}")
         return
-    if not (Path(folder) / DATABASE).is_file():
-        raise ServiceError(f"there is no record in {folder} yet; `cuvee run` a recipe first")
+    require_record(folder)
     secret = secrets.token_urlsafe(24)
     with _bound(port) as bound, _interruptible():
         _serve(bound, server_environment(folder, f"cuvee:{secret}"), secret, show)
+
+
+def require_record(folder: Path) -> None:
+    """Refuse to show a record that is not there; one of a server is left to it.
+
+    Raises:
+        ServiceError: the folder holds none.
+    """
+    server = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+    if not server and not (Path(folder) / DATABASE).is_file():
+        raise ServiceError(
+            f"there is no record in {folder} yet: `cuvee run` a recipe first, or give --home"
+        )
 
 
 def _serve(

@@ -1,0 +1,273 @@
+"""What every command has: options, exit codes, one JSON object, a log, help with an example."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import recommended_study
+import tiny_study
+from command import inside
+from typer.main import get_command
+
+from cuvee.flows.cli import log_file
+from cuvee.flows.cli import main as program
+from cuvee.flows.recipe.load import apply_changes, load_recipe, recipe_changes
+from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.errors import CuveeError, RecipeError, TrainingError, UnknownName
+from cuvee.tasks.export import format_names
+
+pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
+COMMANDS = get_command(program.app).commands
+
+
+@pytest.fixture(scope="module")
+def study(shared) -> tuple[Path, Path]:
+    """A recommended study: its recipe and its home."""
+
+    def fill(folder: Path) -> None:
+        recommended_study.make(folder / "corpus", Workspace(folder / "home"))
+        text = recommended_study.text(folder / "corpus")
+        (folder / "study.yaml").write_text(text, encoding="utf-8")
+
+    folder = shared("study-of-options", fill)
+    return folder / "study.yaml", folder / "home"
+
+
+def answer_of(*words: str, home: Path) -> dict:
+    """The one object that a command prints with `--json`; nothing else may stand beside it."""
+    done = inside(*words, "--json", home=home)
+    answer = json.loads(done.stdout)
+    assert answer["exit"] == done.returncode and answer["command"] == words[0]
+    return answer
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_an_example_that_can_be_typed_and_the_same_options(name):
+    """Catches a command that is entered by hand, without the options of all, and an example with
+    an option that the command does not have."""
+    command = COMMANDS[name]
+    example = command.epilog.removeprefix("Example: ")
+    assert example.startswith(f"cuvee {name}"), command.epilog
+    known = {option for param in command.params for option in param.opts}
+    assert {"--home", "--json", "--quiet", "-q", "--verbose", "-v"} <= known
+    used = re.findall(r"(?<=\s)--?[a-z][a-z-]*", re.sub(r'"[^"]*"', "", example))
+    assert set(used) <= known
+    assert ("--set" in known) == any(param.name == "recipe" for param in command.params)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("plna",), ("plan", "--help"), ("--version",)])
+def test_help_and_typos_are_answered_before_anything_heavy_is_imported(words):
+    """Catches two seconds of imports before a typo is told."""
+    code = (
+        "import sys; from cuvee.flows.cli.main import app\n"
+        f"try: app({list(words)!r})\n"
+        "except SystemExit: pass\n"
+        "print(*{'numpy', 'scipy', 'pydantic', 'matplotlib', 'torch', 'mlflow', 'prefect'}"
+        " & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == ""
+    if words == ("plna",):
+        assert "Did you mean 'plan'?" in done.stderr
+    if words == ("--version",):
+        assert re.fullmatch(r"cuvee \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+def test_help_says_what_exit_codes_mean():
+    """Catches a code that a script must guess."""
+    for code in ("0 done", "1 looked", "2 a mistake", "130 stopped"):
+        assert code in program.app.info.epilog
+
+
+def test_a_plan_for_programs_says_the_same_as_that_for_people(study):
+    """Catches figures that are computed twice and differ, and text on stdout beside the object."""
+    recipe, home = map(str, study)
+    answer = answer_of("plan", recipe, home=study[1])
+    said = inside("plan", recipe, home=study[1])
+    assert said.returncode == 0 and answer["study"] == "tiny"
+    runs = answer["runs"]
+    assert f"Runs: {runs['design']} for the design" in said.stdout
+    assert f"{answer['tokens'] / 1e6:.1f}M tokens, {answer['flops']:.2e} FLOPs" in said.stdout
+    assert runs["stored"] == runs["design"] == 12 and runs["train"] == 0
+
+
+def test_fit_approve_and_export_say_their_results_to_programs(study, tmp_path):
+    """Catches a program that must read tables for people, and paths that lead nowhere."""
+    recipe, home = str(study[0]), study[1]
+    fitted = answer_of("fit", recipe, home=home)
+    summary = json.loads(Path(fitted["files"]["summary"]).read_text())
+    assert fitted["weights"] == summary["weights"] == fitted["summary"]["weights"]
+    assert all(Path(path).is_file() for path in fitted["files"].values())
+    approved = answer_of("approve", recipe, "--by", "Alice", home=home)
+    assert approved["by"] == "Alice" and approved["weights"] == fitted["weights"]
+    assert any("no fresh run has confirmed" in one for one in approved["warnings"])
+    written = answer_of("export", recipe, "--format", "json", "--to", str(tmp_path), home=home)
+    assert written["manifest"]["status"] == "approved"
+    assert Path(written["written"]).parent == tmp_path
+    known = answer_of("export", "--verify", str(tmp_path), home=home)
+    assert known["manifest"] == written["manifest"]
+    taken = answer_of("approve", recipe, "--withdraw", home=home)
+    assert taken["withdrawn"] == [approved["recommendation"]]
+    kept = {one["kind"]: one for one in answer_of("clean", home=home)["kinds"]}
+    assert kept["corpora"]["chosen"] and not kept["store"]["chosen"]
+    assert kept["logs"]["bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        (("plan", "none.yaml"), "RecipeError", "none.yaml"),
+        (("export",), "RecipeError", "RECIPE"),
+        (("doctor", "--store"), "StorageError", "no store"),
+        (("review",), "ServiceError", "no record"),
+        (("clean", "corpus"), "UnknownName", "did you mean 'corpora'"),
+    ],
+)
+def test_an_error_is_an_object_too(tmp_path, words, kind, said):
+    """Catches a program that asked for JSON and gets nothing, or a sentence on stdout."""
+    answer = answer_of(*words, home=tmp_path / "home")
+    assert (answer["kind"], answer["exit"]) == (kind, 2)
+    assert said in answer["error"]
+
+
+def test_a_mistake_in_what_was_typed_is_an_object_too(monkeypatch, capsys):
+    """Catches a parser's error, which comes before any command, as a box of text on stderr only."""
+    monkeypatch.setattr(sys, "argv", ["cuvee", "plan", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2 and json.loads(out)["kind"] == "UsageError"
+    assert "RECIPE" in json.loads(out)["error"] and err.startswith("cuvee: error: ")
+
+
+def test_quiet_says_errors_alone(study, tmp_path):
+    """Catches a quiet command that still prints, or that hides why it failed."""
+    recipe, home = str(study[0]), study[1]
+    done = inside("plan", recipe, "-q", home=home)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    failed = inside("plan", str(tmp_path / "none.yaml"), "-q", home=home)
+    assert failed.returncode == 2 and "none.yaml" in failed.stderr and failed.stdout == ""
+
+
+def test_the_log_holds_what_was_said_and_verbose_shows_lines_with_times(study):
+    """Catches a log without times or command, and lines that a person reads twice."""
+    recipe, home = str(study[0]), study[1]
+    done = inside("plan", recipe, "-v", home=home)
+    lines = (home / "logs" / "cuvee.log").read_text().splitlines()
+    timed = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\d+ )?[A-Z]+ ")
+    assert all(timed.match(line) for line in lines)
+    assert any("Study tiny: 3 domains" in line for line in lines)
+    assert any(re.search(r"end with 0 after \d", line) for line in lines)
+    assert re.search(r"INFO Corpus: begun", done.stderr) and timed.match(done.stderr)
+    assert "Study tiny" in done.stdout and "Study tiny" not in done.stderr
+
+
+def test_a_failure_that_puzzles_names_the_log_and_one_that_does_not_keeps_short(
+    study, monkeypatch
+):
+    """Catches a failed training of which nothing more is to be found than a sentence."""
+    from cuvee.flows import plan
+
+    def fail(*_: object) -> None:
+        raise TrainingError("7 of 9 failed")
+
+    monkeypatch.setattr(plan, "print_plan", fail)
+    recipe, home = str(study[0]), study[1]
+    done, log = inside("plan", recipe, home=home), home / "logs" / "cuvee.log"
+    assert done.stderr == f"cuvee: error: 7 of 9 failed (log: {log})\n"
+    assert "Traceback" in log.read_text() and "in fail" in log.read_text()
+
+
+def test_a_fault_of_our_own_is_a_traceback_exit_1_and_an_object(study, monkeypatch):
+    """Catches a bug that a script takes for success, or that leaves no trace in the log."""
+    from cuvee.flows import plan
+
+    monkeypatch.setattr(plan, "print_plan", lambda *_: 1 / 0)
+    done = inside("plan", str(study[0]), "--json", home=study[1])
+    assert done.returncode == 1 and json.loads(done.stdout)["kind"] == "ZeroDivisionError"
+    assert "Traceback" in done.stderr and str(study[1] / "logs") in done.stderr
+
+
+def test_no_secret_reaches_the_log(tmp_path, monkeypatch):
+    """Catches passwords and queries of addresses, the link of `cuvee review`, and variables."""
+    monkeypatch.setenv("CUVEE_WEBHOOK_URL", "https://hooks.example.org/T0/xyzzy-plugh")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush-hush")
+    with log_file.own_log(shown=False):
+        path = log_file.write_log(tmp_path)
+        log_file.LOG.info("postgres://me:word-of-mine@db:5432/x and s3://bucket/a?sig=abcdef")
+        log_file.SAID.info("The record is at http://127.0.0.1:5000/?link=once-only#/runs")
+        log_file.LOG.warning("called https://hooks.example.org/T0/xyzzy-plugh: hush-hush-hush")
+    text = path.read_text()
+    for secret in ("word-of-mine", "abcdef", "once-only", "xyzzy", "hush"):
+        assert secret not in text
+    assert "@db:5432/x" in text and "$CUVEE_WEBHOOK_URL" in text
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_two_processes_share_a_log_that_is_put_aside_when_full(tmp_path, monkeypatch):
+    """Catches lines that are lost or torn where two commands write and the file is turned over."""
+    monkeypatch.setattr(log_file, "LARGEST", 4000)
+    monkeypatch.setattr(log_file, "KEPT", 50)
+
+    def write(mark: str) -> None:
+        handler = log_file.HomeLog(tmp_path / "logs" / "cuvee.log")  # with a file of its own
+        for i in range(300):
+            handler.emit(logging.LogRecord("x", logging.INFO, "", 0, f"{mark}-{i:03}.", (), None))
+
+    writers = [threading.Thread(target=write, args=(mark,)) for mark in "ab"]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    files = list((tmp_path / "logs").iterdir())
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    wanted = sorted(f"{mark}-{i:03}." for mark in "ab" for i in range(300))
+    assert sorted(line.split()[-1] for line in lines) == wanted
+    assert len(files) > 5 and all(path.stat().st_size < 4200 for path in files)
+
+
+def test_a_set_field_is_recorded_and_binds_who_approves(study):
+    """Catches a change that the study forgets: approved by a recipe that was never run."""
+    recipe, home = str(study[0]), study[1]
+    change = ("--set", "method.refits=12", "--set", "full_scale.tokens=2M")
+    fitted = answer_of("fit", recipe, *change, home=home)
+    kept = (Path(fitted["files"]["summary"]).parent / "recipe.yaml").read_text()
+    assert "refits: 12" in kept and "tokens: 2000000" in kept.replace("2M", "2000000")
+    refused = answer_of("approve", recipe, home=home)
+    assert refused["kind"] == "ApprovalError" and "recipe has changed" in refused["error"]
+    agreed = answer_of("approve", recipe, *change, home=home)
+    assert agreed["recommendation"] == fitted["summary"]["recommendation"]
+    assert answer_of("fit", recipe, home=home)["exit"] == 0  # as other tests expect it
+
+
+def test_a_set_field_takes_yaml_and_refuses_what_is_none(tmp_path):
+    """Catches text where a list or a number is meant, and a misspelt field that changes nothing."""
+    path = tmp_path / "r.yaml"
+    path.write_text(tiny_study.recipe(tmp_path, confirm="null"), encoding="utf-8")
+    given = ["proxy.tokens=1M", "constraints.bounds={code: [0.1, 0.5]}", "confirm.seeds=4"]
+    changed, text = apply_changes(load_recipe(path)[1], recipe_changes(given))
+    assert changed.proxy.tokens == 10**6 and changed.constraints.bounds == {"code": (0.1, 0.5)}
+    assert changed.confirm and changed.confirm.seeds == 4  # where the recipe says null
+    assert load_recipe(path)[0].digest != changed.digest
+    path.write_text(text, encoding="utf-8")
+    assert load_recipe(path)[0].digest == changed.digest
+    for wrong, words in (
+        ("proxy.tokenz=1M", "did you mean 'tokens'"),
+        ("proxy.tokens", "--set takes a field and its value"),
+        ("name.x=1", "no mapping"),
+        ("proxy.tokens=[1", "not YAML"),
+    ):
+        with pytest.raises(RecipeError, match=re.escape(words)):
+            apply_changes(text, recipe_changes([wrong]))
+
+
+def test_nothing_but_the_object_is_colored_or_animated_off_a_terminal(study):
+    """Catches escape codes in a log of CI, and `--json` that a bar has torn."""
+    done = inside("plan", str(study[0]), home=study[1])
+    assert "\x1b" not in done.stdout + done.stderr
