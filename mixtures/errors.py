@@ -45,9 +45,10 @@ class UnknownName(RecipeError):
         kind: what was looked for, such as "law".
         name: the name that was given.
         known: the names that exist.
+        advice: which to take, said where all of them are.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, advice: str = "") -> None:
         name, names = name[:LONGEST_NAME], sorted(known, key=_order)
         close = closest_name(name, names)
         size = _order(name)[0]
@@ -57,6 +58,7 @@ class UnknownName(RecipeError):
         hint = f"did you mean {close!r}?" if close else ""
         if sizes or not close:
             hint = f"{hint} known: {', '.join(names) or 'none'}".strip()
+            hint += f"; {advice}" if advice else ""
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
 

@@ -115,7 +115,13 @@ class Objective(Protocol):
 
 def _pairs(values: Mapping[str, float] | Sequence[tuple[str, float]]) -> Weights:
     pairs = values.items() if isinstance(values, Mapping) else values
-    found = tuple((str(name), float(weight)) for name, weight in pairs)
+    try:
+        found = tuple((str(name), float(weight)) for name, weight in pairs)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(
+            "an objective takes its numbers as a mapping, such as {domain/code: 1, task/piqa: 2}; "
+            f"got {dict(values) if isinstance(values, Mapping) else list(values)!r}"
+        ) from error
     for name, weight in found:
         if not np.isfinite(weight):
             raise RecipeError(

@@ -40,7 +40,13 @@ FOLDERS = {
 PROTOCOLS = {kind: f"{folder}:{kind.capitalize()}" for kind, folder in FOLDERS.items()}
 PROTOCOLS["world"] = "cuvee.mixtures.worlds.truth:World"
 ByName = Mapping[str, float] | tuple[tuple[str, float], ...]  # numbers by name, in recipes
+FIRST_CHOICE = {  # where many are listed
+    "method": "take regmix with `laws: [kriging]` unless you have a reason",
+    "law": "take kriging unless you have a reason",
+}
 LARGEST = 1e9  # that a number of a part may be, either way; counts lie in 0 to a thousandth of it
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false",
+         type(None): "null"}  # fmt: skip
 _aliases: dict[tuple[str, str], str] = {}
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in FOLDERS}
 C = TypeVar("C", bound=type)
@@ -148,7 +154,7 @@ def lookup(kind: str, name: str) -> type:
     _load(kind)
     name = _aliases.get((kind, name), name)
     if name not in _registered[kind]:
-        raise UnknownName(kind, name, _registered[kind])
+        raise UnknownName(kind, name, _registered[kind], advice=FIRST_CHOICE.get(kind, ""))
     return _registered[kind][name]
 
 
@@ -169,7 +175,8 @@ def build(kind: str, config: Any) -> Any:
     if isinstance(config, str):
         config = {"name": config}
     if not isinstance(config, Mapping) or "name" not in config:
-        raise RecipeError(f"a {kind} needs a `name`; known: {', '.join(names(kind))}")
+        first = f"; {FIRST_CHOICE[kind]}" if kind in FIRST_CHOICE else ""
+        raise RecipeError(f"a {kind} needs a `name`; known: {', '.join(names(kind))}{first}")
     cls = lookup(kind, str(config["name"]))
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}
     hints = typing.get_type_hints(cls)
@@ -231,7 +238,7 @@ def _coerce(where: str, value: Any, hint: Any) -> Any:
     if not simple or len(simple) != len(allowed):
         return value
     if not isinstance(value, simple) or (isinstance(value, bool) and bool not in simple):
-        wanted = " or ".join("null" if t is type(None) else t.__name__ for t in simple)
+        wanted = " or ".join(WORDS[t] for t in simple)
         raise RecipeError(f"{where} must be {wanted}; got {value!r}")
     count = isinstance(value, int) and not isinstance(value, bool)
     if count and int in simple and not 0 <= value <= LARGEST / 1000:

@@ -11,17 +11,10 @@ import typer
 from cuvee.flows import cli
 from cuvee.flows.cli.app import MISTAKE, app
 
-FIRST = (
-    "start_commands",
-    "study_commands",
-    "handoff_commands",
-    "upkeep_commands",
-)  # in this order in the help
-for _module in sorted(
-    (one.name for one in pkgutil.iter_modules(cli.__path__) if one.name.endswith("_commands")),
-    key=lambda name: (name not in FIRST, FIRST.index(name) if name in FIRST else 0, name),
-):
-    importlib.import_module(f"{cli.__name__}.{_module}")
+FIRST = ("start", "study", "list", "handoff", "upkeep")  # the order of files in the help
+FILES = [name for _, name, _ in pkgutil.iter_modules(cli.__path__) if name.endswith("_commands")]
+for _file in [f"{name}_commands" for name in FIRST] + sorted(FILES):
+    importlib.import_module(f"{cli.__name__}.{_file}")
 USAGE: Any = typer.BadParameter.__base__  # of all mistakes in what was typed
 
 

@@ -36,6 +36,9 @@ def explain(error: ValidationError, where: str, root: type[BaseModel]) -> Recipe
             text = f"unknown field {place!r}{_suggest(item['loc'], root)}"
         elif item["type"] == "missing" and isinstance(item["loc"][-1], str):
             text = f"field {place!r} is missing"
+        elif item["type"] == "dict_type" and place in registry.FOLDERS:
+            name = item["input"] if isinstance(item["input"], str) else registry.names(place)[0]
+            text = f"must be a mapping with a name, such as {{name: {name[:LONGEST]}}}"
         else:
             text = _wanted(item, kind, root)
         problems.setdefault(place, []).append((text, item["input"]))
@@ -46,6 +49,7 @@ def explain(error: ValidationError, where: str, root: type[BaseModel]) -> Recipe
             continue  # what a union says beside the branch that was meant
         wanted = list(dict.fromkeys(text for text, _ in found))
         text = wanted[0] if WANTED["finite"] in wanted else " or ".join(wanted)
+        text = text.replace(" or must be ", " or ")
         if text.startswith(("must", "may")):
             text = f"{place}: {text}; got {_short.repr(found[0][1])}"
         texts.append(text)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -14,12 +13,16 @@ import recommended_study
 import tiny_study
 from command import inside
 from typer.main import get_command
+from typer.testing import CliRunner
 
+from cuvee.evaluation.suites import SUITES
 from cuvee.flows.cli import log_file
 from cuvee.flows.cli import main as program
-from cuvee.flows.recipe.load import apply_changes, load_recipe, recipe_changes
+from cuvee.flows.recipe.load import apply_changes, load_recipe, parse, recipe_changes
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import CuveeError, RecipeError, TrainingError, UnknownName
+from cuvee.mixtures import registry
+from cuvee.mixtures.errors import CuveeError, RecipeError, TrainingError
+from cuvee.proxies.ladder import LADDER
 from cuvee.tasks.export import format_names
 
 pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
@@ -68,7 +71,7 @@ def test_help_and_typos_are_answered_before_anything_heavy_is_imported(words):
         "import sys; from cuvee.flows.cli.main import app\n"
         f"try: app({list(words)!r})\n"
         "except SystemExit: pass\n"
-        "print(*{'numpy', 'scipy', 'pydantic', 'matplotlib', 'torch', 'mlflow', 'prefect'}"
+        "print(*{'numpy', 'scipy', 'matplotlib', 'torch', 'mlflow', 'prefect'}"
         " & set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -87,7 +90,7 @@ def test_help_says_what_exit_codes_mean():
 
 def test_a_plan_for_programs_says_the_same_as_that_for_people(study):
     """Catches figures that are computed twice and differ, and text on stdout beside the object."""
-    recipe, home = map(str, study)
+    recipe = str(study[0])
     answer = answer_of("plan", recipe, home=study[1])
     said = inside("plan", recipe, home=study[1])
     assert said.returncode == 0 and answer["study"] == "tiny"
@@ -97,6 +100,7 @@ def test_a_plan_for_programs_says_the_same_as_that_for_people(study):
     assert runs["stored"] == runs["design"] == 12 and runs["train"] == 0
 
 
+@pytest.mark.slow
 def test_fit_approve_and_export_say_their_results_to_programs(study, tmp_path):
     """Catches a program that must read tables for people, and paths that lead nowhere."""
     recipe, home = str(study[0]), study[1]
@@ -168,9 +172,7 @@ def test_the_log_holds_what_was_said_and_verbose_shows_lines_with_times(study):
     assert "Study tiny" in done.stdout and "Study tiny" not in done.stderr
 
 
-def test_a_failure_that_puzzles_names_the_log_and_one_that_does_not_keeps_short(
-    study, monkeypatch
-):
+def test_a_failure_that_puzzles_names_the_log_and_one_that_does_not_keeps_short(study, monkeypatch):
     """Catches a failed training of which nothing more is to be found than a sentence."""
     from cuvee.flows import plan
 
@@ -232,18 +234,24 @@ def test_two_processes_share_a_log_that_is_put_aside_when_full(tmp_path, monkeyp
     assert len(files) > 5 and all(path.stat().st_size < 4200 for path in files)
 
 
-def test_a_set_field_is_recorded_and_binds_who_approves(study):
-    """Catches a change that the study forgets: approved by a recipe that was never run."""
+def test_a_set_field_is_recorded_and_binds_what_follows(study, tmp_path):
+    """Catches a change that the study forgets: handed on by a recipe that was never run."""
     recipe, home = str(study[0]), study[1]
     change = ("--set", "method.refits=12", "--set", "full_scale.tokens=2M")
+    draft = ("export", recipe, "--draft", "--format", "json", "--to", str(tmp_path))
+    before = answer_of(*draft, home=home)["manifest"]["recommendation"]
     fitted = answer_of("fit", recipe, *change, home=home)
-    kept = (Path(fitted["files"]["summary"]).parent / "recipe.yaml").read_text()
-    assert "refits: 12" in kept and "tokens: 2000000" in kept.replace("2M", "2000000")
-    refused = answer_of("approve", recipe, home=home)
-    assert refused["kind"] == "ApprovalError" and "recipe has changed" in refused["error"]
-    agreed = answer_of("approve", recipe, *change, home=home)
-    assert agreed["recommendation"] == fitted["summary"]["recommendation"]
-    assert answer_of("fit", recipe, home=home)["exit"] == 0  # as other tests expect it
+    summary = json.loads(Path(fitted["files"]["summary"]).read_text())
+    assert fitted["weights"] == summary["weights"] and fitted["summary"] == summary
+    assert all(Path(path).is_file() for path in fitted["files"].values())
+    kept = load_recipe(Path(fitted["files"]["summary"]).parent / "recipe.yaml")[0]
+    assert kept.full_scale.tokens == 2_000_000 and kept.method["refits"] == 12
+    same = answer_of(*draft, *change, home=home)["manifest"]
+    assert same["recommendation"] == summary["recommendation"] != before
+    assert same["recipe"] == kept.digest
+    assert answer_of(*draft, home=home)["manifest"]["recommendation"] == before
+    other = answer_of(*draft, "--set", "seed=99", home=home)
+    assert other["kind"] == "ApprovalError" and "recipe has changed" in other["error"]
 
 
 def test_a_set_field_takes_yaml_and_refuses_what_is_none(tmp_path):
@@ -271,3 +279,53 @@ def test_nothing_but_the_object_is_colored_or_animated_off_a_terminal(study):
     """Catches escape codes in a log of CI, and `--json` that a bar has torn."""
     done = inside("plan", str(study[0]), home=study[1])
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_what_a_recipe_may_name_is_listed_with_when_to_take_it():
+    """Catches a list by hand that a new member is missing from, and fourteen methods without a
+    word on which to take."""
+    done = CliRunner().invoke(program.app, ["list", "--json"])
+    kinds = [one["name"] for one in json.loads(done.stdout)["members"]]
+    asked = next(param for param in COMMANDS["list"].params if param.name == "kind").help
+    assert all(kind in asked for kind in kinds)
+    listed = {
+        kind: json.loads(CliRunner().invoke(program.app, ["list", kind, "--json"]).stdout)
+        for kind in kinds
+    }
+    for kind, word in (("method", "methods"), ("law", "laws"), ("search", "searches")):
+        assert [one["name"] for one in listed[word]["members"]] == list(registry.names(kind))
+    assert [one["name"] for one in listed["formats"]["members"]] == list(format_names())
+    assert [one["name"] for one in listed["sizes"]["members"]] == list(LADDER)
+    assert [one["name"] for one in listed["suites"]["members"]] == list(SUITES)
+    assert all(one["summary"] for found in listed.values() for one in found["members"])
+    assert all(one["when"] for one in listed["methods"]["members"])
+    said = CliRunner().invoke(program.app, ["list", "methods"]).stdout
+    assert "Take regmix with `laws: [kriging]` unless you have a reason." in said
+    wrong = CliRunner().invoke(program.app, ["list", "lawz"])
+    assert wrong.exit_code == 2 and "did you mean 'laws'?" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "{name: foo}"}, "take regmix with `laws: [kriging]`"),
+        ({"method": "regmix"}, "such as {name: regmix}"),
+        ({"method": "{name: regmix, runs: many}"}, "must be a whole number; got 'many'"),
+        ({"objective": "{name: mean, weights: {domain/prose: 30%}}"}, "as a mapping, such as"),
+        ({"objective": "{name: mean, weights: [1, 2]}"}, "as a mapping, such as"),
+        ({"constraints": "{epochs: four}"}, "must be a number or a mapping"),
+        ({"constraints": "{bounds: {code: 0.2}}"}, "two numbers, [least, most]"),
+        ({"constraints": "{bounds: {code: ['10%', 1]}}"}, "a share of 30 % is 0.3"),
+        ({"proxy": "{tokens: 50 thousand}"}, "such as 400k, 20M or 1.5B"),
+        ({"proxy": "{size: 300k}"}, "did you mean '0.3M'? known: 0.3M, 0.6M, 1M, 2M"),
+        ({"evaluation": "{suite: quick}"}, "suites: quickstart, offline"),
+        ({"handoff": "{format: megaton, to: out}"}, "did you mean 'megatron'?"),
+    ],
+)
+def test_a_recipe_is_refused_in_our_own_words(tmp_path, changes, words):
+    """Catches a library's or Python's words: int, tuple, dictionary, could not convert."""
+    with pytest.raises(CuveeError) as told:
+        parse(tiny_study.recipe(tmp_path, **changes))
+    assert words in str(told.value)
+    for foreign in ("dict", "tuple", "instance", "convert", "unpack", "Input should", " int"):
+        assert foreign not in str(told.value)

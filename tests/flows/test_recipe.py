@@ -43,7 +43,7 @@ def test_counts_may_carry_a_suffix():
         ("name: mean", "name: maen", "did you mean 'mean'"),
         ("tokens: 20M", "tokens: -5", "full_scale.tokens.*greater than 0"),
         ("tokens: 20M", "tokens: many", "full_scale.tokens.*'many'"),
-        ("runs: 4", "runs: four", "runs must be int; got 'four'"),
+        ("runs: 4", "runs: four", "runs must be a whole number; got 'four'"),
         ("name: tiny\n", "", "'name' is missing"),
         ("name: tiny", "name: ../../etc", "name"),
         ("domain/a: 1", "domain/a: -1", "positive weight"),

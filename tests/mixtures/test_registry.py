@@ -42,7 +42,7 @@ def test_an_unknown_field_suggests_the_nearest():
 def test_values_are_held_to_their_type():
     assert build("design", {"name": "dirichlet", "temperature": 1}).temperature == 1.0
     for value in ("hot", True, None, [1]):
-        with pytest.raises(RecipeError, match="temperature must be float"):
+        with pytest.raises(RecipeError, match="temperature must be a number"):
             build("design", {"name": "dirichlet", "temperature": value})
 
 
