@@ -11,7 +11,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from cuvee.flows.progress_page import LivePage
 from cuvee.mixtures import recommendation
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.units import duration_text
 from cuvee.tasks.escape import printable
 from cuvee.tasks.study.answers import QUESTIONS
+from cuvee.tasks.study.progress import StudyProgress
 
 LOG, SAID = logging.getLogger("cuvee"), logging.getLogger("cuvee.said")
 Say = Callable[[str], None]  # is given a line for people
@@ -54,11 +56,16 @@ class Bar:
         self._logged, self._closed = time.monotonic(), False
         self._lock = threading.Lock()
         self._task = display.bars.add_task(title, total=1.0) if display.live else None
+        display.listener(title, "", 0.0)
 
     def move(self, message: str, fraction: float) -> None:
         """Show a message and the share of the step that is done, in [0, 1]."""
         done = min(max(fraction, 0.0), 1.0)
+        self._display.listener(self._title, message, done)
         with self._lock:
+            if self._display.page is not None:
+                self._log(message, done)
+                return  # the page shows it
             if self._task is not None:
                 self._log(message, done)
                 text = f"{self._title}: {message}" if message else self._title
@@ -108,6 +115,10 @@ class Display:
         console: where to write; the terminal if None.
         quiet: write nothing.
         lines: print lines even on a terminal, where log lines would tear the bars.
+
+    Attributes:
+        listener: is told of every long step: its title, a message, the share that is done.
+        page: of the study, where it is watched; it stands in the place of the bars.
     """
 
     def __init__(
@@ -117,6 +128,8 @@ class Display:
         if not self.console.is_terminal:
             self.console.width = WIDTH
         self.live = self.console.is_terminal and not (quiet or lines)
+        self.listener: Callable[[str, str, float], None] = unheard
+        self.page: LivePage | None = None
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -139,13 +152,24 @@ class Display:
             if self.live and all(task.finished for task in self.bars.tasks):
                 self.close()
 
+    def watch(self) -> None:
+        """Show one live page of the study, in the place of bars."""
+        self.live, self.page = False, LivePage(self.console, self.say, live=self.live)
+
+    def show(self, studies: Sequence[StudyProgress]) -> None:
+        """Show how far studies are, where they are watched."""
+        if self.page is not None:
+            self.page.show(studies)
+
     def say(self, text: str) -> None:
         """Print a line above the bars, and keep it in the log."""
         SAID.info(printable(text))
         self.console.print(printable(text), markup=False, emoji=False)
 
     def close(self) -> None:
-        """Stop the live bars; the cursor returns to an ordinary line."""
+        """Stop the live bars or the page; the cursor returns to an ordinary line."""
+        if self.page is not None:
+            self.page.close()
         if self.live:
             self.bars.stop()
             for task in list(self.bars.tasks):
@@ -154,6 +178,10 @@ class Display:
 
 def silent(_line: str) -> None:
     """Tells nobody."""
+
+
+def unheard(_title: str, _message: str, _fraction: float) -> None:
+    """Tells nobody of a step."""
 
 
 def print_study(console: Console, folder: Path, record: str) -> None:
@@ -183,9 +211,13 @@ def review_hint(record: str | Path) -> str:
     """How a local record is opened from here; nothing for that of a server."""
     if not Path(record).is_dir():
         return ""
-    home, default = Path(record).parent, Path(os.environ.get("CUVEE_HOME") or ".cuvee")
-    option = "" if home == default.resolve() else f" --home {shlex.quote(str(home))}"
-    return f" (open it with: cuvee review{option})"
+    return f" (open it with: cuvee review{home_option(Path(record).parent)})"
+
+
+def home_option(home: Path) -> str:
+    """What must be typed here so that a command works in a home; nothing for the default one."""
+    default = Path(os.environ.get("CUVEE_HOME") or ".cuvee").resolve()
+    return "" if home == default else f" --home {shlex.quote(str(home))}"
 
 
 def shares_table(answer: Recommendation) -> Table:

@@ -14,10 +14,10 @@ from rich.table import Table
 from cuvee.flows import plan_ladder
 from cuvee.flows.console import Display
 from cuvee.flows.execution.budget import forecast, tokens_per_second
-from cuvee.flows.recipe.aim_parts import ConfirmPart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual, superseded_runs
 from cuvee.flows.study import prepare as preparing
+from cuvee.flows.study.confirm import confirmation_count
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, simplex
 from cuvee.mixtures.methods import RemainingRuns
@@ -75,7 +75,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         schedule=recipe.proxy.schedule,
         rate=recipe.proxy.rate,
     )
-    extra = confirmation_runs(recipe.confirm)
+    extra = confirmation_count(recipe.confirm)
     more = screened.method.remaining(problem)
     tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
@@ -140,16 +140,6 @@ def scoring_sentences(recipe: Recipe, plan: ladder.TrainingPlan, domains: int) -
     ]
 
 
-def confirmation_runs(part: ConfirmPart | None) -> int:
-    """Runs of a confirmation at one size, if the answer is one mixture.
-
-    A schedule is trained beside its own average too, which is known only when it is.
-    """
-    if part is None:
-        return 0
-    return part.seeds * (3 + part.best_observed + len(part.mixtures))
-
-
 def larger_size_sentences(recipe: Recipe, store: Store, vocabulary: int, tried: float) -> list[str]:
     """A sentence for each size of `cuvee confirm`: runs, tokens, FLOPs and time."""
     part, lines = recipe.confirm, []
@@ -162,7 +152,7 @@ def larger_size_sentences(recipe: Recipe, store: Store, vocabulary: int, tried: 
             schedule=recipe.proxy.schedule,
             rate=recipe.proxy.rate,
         )
-        runs = confirmation_runs(part)
+        runs = confirmation_count(part)
         base = ladder.model_size(recipe.proxy.size).flops(1, vocabulary)
         scaled = tried * base / plan.model_size.flops(1, vocabulary)
         rate, source = expected_speed(store, plan, vocabulary, scaled)

@@ -27,6 +27,7 @@ from cuvee.tasks.process import (
     process_mark,
     set_environment,
 )
+from cuvee.tasks.study.monitor import StudyMonitor
 
 OWN = ".home"  # stands in a folder that is a home and nothing else
 KNOWN = {"store", "studies", "mlflow", "prefect", "corpora"}  # two of them make a home of before
@@ -84,11 +85,13 @@ class Workspace:
         root: of the directory.
         display: what a person sees of the work; nothing unless another is given.
         step: how steps are run.
+        monitor: is told how far a study is.
     """
 
     root: Path
     display: Display = field(default_factory=lambda: Display(quiet=True), repr=False, compare=False)
     step: Step = field(default=plain_step, repr=False, compare=False)
+    monitor: StudyMonitor = field(default_factory=StudyMonitor, repr=False, compare=False)
 
     @property
     def archives(self) -> Path:

@@ -44,6 +44,24 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable]
 
 
 @pytest.fixture(scope="session")
+def recommended(shared: Callable) -> Path:
+    """A corpus and a home with a recommendation that nobody has approved: copy what you change."""
+
+    def fill(root: Path) -> None:
+        import recommended_study
+
+        from cuvee.flows.workspace import Workspace
+        from cuvee.tasks.tracking.mlflow import open_backend
+
+        with _stand_in():
+            recommended_study.make(root / "corpus", Workspace(root / "home"))
+        open_backend(Workspace(root / "home").record).versions("none")  # a new one takes seconds
+        (root / "home").chmod(0o700)  # as `open_workspace` makes it
+
+    return shared("recommended", fill)
+
+
+@pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """An embedded Prefect API, for tests whose subject is not its start or its end."""
     from cuvee.flows.execution.prefect_server import PrefectApi

@@ -13,7 +13,7 @@ from typing import Any
 
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.confirm_larger import confirm_larger
-from cuvee.flows.study.study import run_study, save_study, search_mixture
+from cuvee.flows.study.study import search_mixture
 from cuvee.flows.workspace import Workspace
 from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import MemoryBackend
@@ -102,6 +102,5 @@ def run_inline(text: str, workspace: Workspace) -> tuple[dict[str, Any], MemoryB
     from cuvee.flows.execution.inline_executor import InlineExecutor
 
     given, ledger = parse(text), MemoryBackend()
-    tracker = StudyTracker(ledger)
-    found = run_study(given, InlineExecutor("cpu"), tracker, workspace, text=text)
-    return save_study(found, given, tracker, workspace), ledger
+    tracker, executor = StudyTracker(ledger), InlineExecutor("cpu")
+    return search_mixture(given, executor, workspace, text=text, tracker=tracker), ledger

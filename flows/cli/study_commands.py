@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from cuvee.flows.workspace import Workspace
 
 PANEL = "A study"
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", help="one live page: rounds, proxies, curves, failures, cost, time"),
+]
 
 
 @command("cuvee plan recipes/quickstart.yaml", panel=PANEL)
@@ -33,10 +38,13 @@ def plan(session: Session, recipe: RecipePath) -> dict[str, Any]:
 
 
 @command("cuvee run recipes/quickstart.yaml --cores 2", panel=PANEL)
-def run(session: Session, recipe: RecipePath, cores: Cores = None) -> dict[str, Any]:
+def run(
+    session: Session, recipe: RecipePath, cores: Cores = None, watch: Watch = False
+) -> dict[str, Any]:
     """Run the whole study: train what is missing, recommend, confirm, report.
 
-    `cuvee plan` says before what it costs; stopped by Ctrl-C, the same command goes on.
+    `cuvee plan` says before what it costs; stopped by Ctrl-C, the same command goes on. `cuvee
+    status` says from another terminal how far it is.
     """
     from cuvee.tasks.extras import require
 
@@ -50,12 +58,47 @@ def run(session: Session, recipe: RecipePath, cores: Cores = None) -> dict[str, 
         return search_mixture(given, executor, workspace, text=text)
 
     # workers would only be in the way of a concluded study, which seldom trains
+    _say_where_it_shows(session, recipe, place, watch=watch)
     _train("search-mixture", search, place, given, text, ahead=not concluded)
     return _show_study(session, place.study(given.name), _where_recorded(place))
 
 
+@command("cuvee status study.yaml --watch", panel=PANEL)
+def status(
+    session: Session,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="the recipe; all studies of the home without it", metavar="[RECIPE]"),
+    ] = None,
+    watch: Watch = False,
+) -> dict[str, Any]:
+    """Say what runs now, what is done, failed or reused, and how long still; changes nothing.
+
+    It works from any terminal, and on any machine that shares the store. Ctrl-C of `--watch` leaves
+    the study alone.
+    """
+    place = session.find_home()
+    given = session.load_or_translate(recipe)[0] if recipe else None
+    from cuvee.flows.upkeep import status as statuses
+
+    if watch:
+        statuses.watch_studies(place, given.name if given else None)
+        session.display.close()
+    found = statuses.study_statuses(place, given, recipe)
+    statuses.print_statuses(session.display, found, whole=given is not None)
+    if not found:
+        session.say(f"{place.root}: no study was run here yet; `cuvee run RECIPE` runs one")
+    return {
+        "home": str(place.root),
+        "store": place.store,
+        "studies": [one.to_json() for one in found],
+    }
+
+
 @command("cuvee confirm study.yaml", panel=PANEL)
-def confirm(session: Session, recipe: RecipePath, cores: Cores = None) -> dict[str, Any]:
+def confirm(
+    session: Session, recipe: RecipePath, cores: Cores = None, watch: Watch = False
+) -> dict[str, Any]:
     """Test a finished study's recommendation at the larger sizes that the recipe names."""
     from cuvee.tasks.extras import require
 
@@ -70,6 +113,7 @@ def confirm(session: Session, recipe: RecipePath, cores: Cores = None) -> dict[s
     def enlarge(executor: "Executor", workspace: "Workspace") -> Any:
         return confirm_larger(given, executor, workspace)
 
+    _say_where_it_shows(session, recipe, place, watch=watch)
     _train("confirm-mixture", enlarge, place, given, text)
     return _show_study(session, place.study(given.name), _where_recorded(place))
 
@@ -161,6 +205,19 @@ def _train(
                 home=place.root,
                 executor=executor,
             )
+
+
+def _say_where_it_shows(session: Session, recipe: Path, place: "Workspace", *, watch: bool) -> None:
+    """Say where a study that begins now can be followed; take its page for the bars if asked."""
+    from cuvee.flows.console import home_option
+    from cuvee.tasks.extras import lacking
+
+    option = home_option(place.root)
+    curves = "" if lacking("record") else f"; its curves in MLflow: cuvee review{option}"
+    typed = shlex.quote(str(recipe))
+    session.say(f"Follow it from another terminal: cuvee status {typed}{option} --watch{curves}")
+    if watch:
+        session.display.watch()
 
 
 def _where_recorded(place: "Workspace | None") -> str:

@@ -41,8 +41,9 @@ from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.monitor import Announced
 from cuvee.tasks.study.prepared import Prepared
-from cuvee.tasks.tracking.fields import MixtureNames
+from cuvee.tasks.tracking.fields import MixtureNames, run_name
 from cuvee.tasks.tracking.tracker import Tracker
 
 POLL_SECONDS = 0.05
@@ -102,7 +103,8 @@ class Evaluator:
         self._executor, self._workspace = executor, workspace
         self._pack_limit, self._failed_share = recipe.proxy.pack, recipe.limits.failed_share
         self._leases = LeaseStore(store)
-        self.budget = Budget(recipe.budget, training_flops(prepared.corpus.vocabulary))
+        self._flops = training_flops(prepared.corpus.vocabulary)
+        self.budget = Budget(recipe.budget, self._flops)
         self._mixtures = MixtureNames(prepared.domains)
         self._confirmed: dict[str, str] = {}
         self._withheld: dict[str, Failed] = {}
@@ -139,7 +141,9 @@ class Evaluator:
             self._tags(spec)  # so that designs are numbered in their order, found or not
         unique = {spec.fingerprint: spec for spec in specs}
         wanted = [spec for name, spec in unique.items() if name not in self._done]
-        missing = [spec for spec in wanted if not self._look_up(spec)]
+        found = {spec.fingerprint for spec in wanted if self._look_up(spec)}
+        missing = [spec for spec in wanted if spec.fingerprint not in found]
+        self._announce(title, wanted, missing)
         for note in self._store.damaged:
             self._workspace.display.say(f"damaged: {note}")
         self._store.damaged.clear()
@@ -152,6 +156,19 @@ class Evaluator:
         self._check_failures(len(specs))
         known = {**self._withheld, **self._done}
         return tuple(known[spec.fingerprint] for spec in specs)
+
+    def _announce(self, title: str, wanted: Sequence[RunSpec], missing: Sequence[RunSpec]) -> None:
+        """Tell whoever follows the study what is asked for, and what of it was there."""
+        monitor = self._workspace.monitor
+        asked = {
+            spec.fingerprint: Announced(
+                run_name(spec, self._tags(spec)), spec.tokens, self._flops(spec)
+            )
+            for spec in wanted
+        }
+        monitor.begin_round(title, asked, [spec.fingerprint for spec in missing])
+        for name in asked.keys() - {spec.fingerprint for spec in missing}:
+            monitor.end_run(self._done[name], here=False)
 
     @property
     def trained(self) -> int:
@@ -242,6 +259,7 @@ class Evaluator:
             self._move_bar()
         if job.branch.keep:
             return  # the curves of the runs will hold it
+        self._workspace.monitor.follow_training([s.fingerprint for s in job.specs], reports)
         for k, spec in enumerate(job.specs):
             points = [(report.tokens, report.losses[k]) for report in reports]
             self._tracker.log_curve(spec.fingerprint, points)
@@ -265,6 +283,7 @@ class Evaluator:
         for spec in job.specs:
             self._withheld[spec.fingerprint] = Failed(spec, f"not trained: {self.budget.reached}")
             self._leases.release(spec.fingerprint)
+            self._workspace.monitor.withdraw_run(spec.fingerprint)
 
     def _release_failed(self, launched: Sequence[Launched]) -> None:
         """Give back the leases on packs that failed: two sweeps must not wait for each other's."""
@@ -305,6 +324,7 @@ class Evaluator:
             return False
         self._done[spec.fingerprint] = outcome
         self.reused += 1
+        self._workspace.monitor.end_run(outcome, here=False)
         self._tracker.finish_run(outcome, tags=self._tags(spec))
         return True
 
@@ -348,6 +368,7 @@ class Evaluator:
             for name in {*job.branch.needs} - needed_still:
                 branching.remove_branch_checkpoint(self._branches, name)
         for outcome in outcomes:
+            self._workspace.monitor.end_run(outcome, here=True)
             self._tracker.finish_run(outcome)
 
     def _collect(self, job: PackJob, future: "Future[None]") -> None:
@@ -361,6 +382,7 @@ class Evaluator:
                 failed = Failed(spec, str(error))
                 self._done[spec.fingerprint] = failed
                 self._fresh.add(spec.fingerprint)
+                self._workspace.monitor.end_run(failed, here=True)
                 self._tracker.finish_run(failed)
 
     @property

@@ -71,6 +71,16 @@ def problem_at_size(problem: Problem, size: str, tokens: int) -> Problem:
     )
 
 
+def confirmation_count(part: ConfirmPart | None) -> int:
+    """Runs of a confirmation at one size, if the answer is one mixture.
+
+    A schedule is trained beside its own average too, which is known only when it is.
+    """
+    if part is None:
+        return 0
+    return part.seeds * (3 + part.best_observed + len(part.mixtures))
+
+
 def confirmation_runs(
     problem: Problem, schedules: Schedules, seeds: Sequence[int]
 ) -> dict[tuple[str, int], RunSpec]:

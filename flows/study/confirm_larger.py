@@ -23,6 +23,7 @@ from cuvee.flows.study.confirm import (
     train_larger_sizes,
 )
 from cuvee.flows.study.finished import finished_study, present_state, set_aside
+from cuvee.flows.study.live_progress import live_progress
 from cuvee.flows.study.prediction import write_copy, write_prediction
 from cuvee.flows.study.study import abandoned_on_error, assemble_study, conclude_study
 from cuvee.flows.workspace import Workspace
@@ -37,6 +38,7 @@ from cuvee.tasks.study.study import Study
 from cuvee.tasks.study.validity import refuse_void, validity
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker
+from cuvee.tasks.tracking.tracker import Tracker
 from cuvee.tasks.validation.calibration import score_predictions
 from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
 from cuvee.tasks.validation.paired import Confirmation
@@ -58,6 +60,14 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
         Interrupted: the executor was cancelled.
         CuveeError: what is wrong with the recipe, its data, or its evidence.
     """
+    tracker = open_tracker(workspace.record, workspace.display.say)
+    with live_progress(recipe, workspace, tracker, "confirm") as within:
+        return _confirm_larger(recipe, executor, tracker, within)
+
+
+def _confirm_larger(
+    recipe: Recipe, executor: Executor, tracker: Tracker, workspace: Workspace
+) -> dict[str, Any]:
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
     part, past = sizes(recipe), finished_study(recipe, workspace)
     prepared = preparing.prepare(recipe, workspace)
@@ -65,7 +75,6 @@ def confirm_larger(recipe: Recipe, executor: Executor, workspace: Workspace) -> 
     reasons = validity(past, present_state(recipe, workspace, prepared), store, code=False)
     refuse_void(past, reasons, "confirmed")
     study = read_back(recipe, past, prepared, store)
-    tracker = open_tracker(workspace.record, workspace.display.say)
     tracker.start_study(
         recipe.name,
         study_params(study.recipe_text, preparing.pose_problem(recipe, prepared), recipe.seed),

@@ -22,8 +22,14 @@ from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual
-from cuvee.flows.study.confirm import compared_schedules, confirm, fresh_seeds
+from cuvee.flows.study.confirm import (
+    compared_schedules,
+    confirm,
+    confirmation_count,
+    fresh_seeds,
+)
 from cuvee.flows.study.finished import set_aside, snapshot
+from cuvee.flows.study.live_progress import live_progress
 from cuvee.flows.study.prediction import with_remembered
 from cuvee.flows.study.prepare import corpus_parts, pose_problem, prepare
 from cuvee.flows.study.superseded_runs import superseded_sentences
@@ -31,9 +37,11 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, recommendation
 from cuvee.mixtures.errors import BudgetError, EvidenceError, StorageError
 from cuvee.mixtures.loop import Strategy
+from cuvee.mixtures.methods import Method
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import History, RunSpec, canonical_json, outcome_to_json
+from cuvee.proxies import ladder
 from cuvee.tasks.extras import installed_versions
 from cuvee.tasks.report import page
 from cuvee.tasks.store.provenance import code_version
@@ -132,6 +140,7 @@ def run_study(
     tracker.start_study(recipe.name, params, {"method": str(recipe.method["name"])})
     with executor, abandoned_on_error(tracker):
         evaluator = Evaluator(recipe, prepared, store, tracker, executor, workspace)
+        workspace.monitor.expect(_later_flops(recipe, method.method, problem, prepared))
         remembering = RememberingMethod(method, store, evaluator.budget, workspace)
         answer, history = loop.search(remembering, problem, evaluator, recipe.seed)
         problem = method.problem(problem, history)  # what the answer is for is what is confirmed
@@ -189,11 +198,16 @@ def search_mixture(
     text: str,
     asked: Recipe | None = None,
     note: str = "",
+    tracker: Tracker | None = None,
 ) -> dict[str, Any]:
-    """Run a study with the record in MLflow, and save it; arguments and result as above."""
-    tracker = open_tracker(workspace.record, workspace.display.say)
-    run = run_study(recipe, executor, tracker, workspace, text=text, note=note)
-    return save_study(run, asked or recipe, tracker, workspace)
+    """Run a study and save it; arguments and result as above; the record is in MLflow by default.
+
+    Meanwhile `cuvee status` shows how far it is.
+    """
+    tracker = tracker or open_tracker(workspace.record, workspace.display.say)
+    with live_progress(recipe, workspace, tracker) as within:
+        run = run_study(recipe, executor, tracker, within, text=text, note=note)
+        return save_study(run, asked or recipe, tracker, within)
 
 
 def assemble_study(
@@ -218,6 +232,14 @@ def assemble_study(
         least_signal=recipe.limits.least_signal,
         continual=continual.continual_start(recipe, prepared) if prepared else None,
     )
+
+
+def _later_flops(recipe: Recipe, method: Method, problem: Problem, prepared: Prepared) -> float:
+    """FLOPs of what is trained after the first runs, as far as a method and a recipe tell."""
+    proxy, vocabulary = recipe.proxy, prepared.corpus.vocabulary
+    plan = ladder.training_plan(proxy.size, proxy.tokens, vocabulary, rate=proxy.rate)
+    runs = method.remaining(problem).runs + confirmation_count(recipe.confirm)
+    return float(runs * plan.flops)
 
 
 def _noted(answer: Recommendation, budget: Budget, note: str) -> Recommendation:

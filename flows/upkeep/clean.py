@@ -50,7 +50,10 @@ KINDS = {
     "prefect": Kind(("prefect", "prefect-api"), "Prefect's database and logs"),
     "digests": Kind(("digests.json",), "hashes of text files"),
     "logs": Kind(("logs/*",), "what commands said and did, with times"),
-    "sweeps": Kind(("store/sweeps/*", "store/**/*.draft"), "left by sweeps that were killed"),
+    "sweeps": Kind(
+        ("store/sweeps/*", "store/progress/*", "store/**/*.draft"),
+        "left by sweeps that were killed",
+    ),
     "studies": Kind(("studies/*",), "reports and exports", evidence=True),
     "approvals": Kind(("store/approvals", "store/handoffs"), "who approved what", evidence=True),
     "store": Kind(("store",), "results of trainings", evidence=True),

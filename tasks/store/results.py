@@ -35,18 +35,20 @@ class Store:
 
     Args:
         url: a local path or any fsspec URL.
+        read_only: make nothing, and leave damaged records where they are.
 
     Attributes:
         objects: what the records lie in.
         damaged: names of the records that were found corrupt and moved aside, oldest first.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url, self.objects = url, ObjectFolder(url)
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        self.url, self.objects, self._read_only = url, ObjectFolder(url), read_only
         self.damaged: list[str] = []
         self._known: dict[str, RunResult] = {}
         self._format: int | None = None  # not looked at yet; 0 where there is no number
-        self.objects.make()
+        if not read_only:
+            self.objects.make()
 
     def get(self, fingerprint: str) -> Outcome | None:
         """The outcome of a run, or None if it is not here or its record was damaged.
@@ -188,6 +190,9 @@ class Store:
         return None
 
     def _set_aside(self, name: str, why: str) -> None:
+        if self._read_only:
+            self.damaged.append(f"{self.objects.path(name)}: {why}")
+            return
         aside = f"{name}.corrupt-{uuid.uuid4().hex[:8]}"
         self.objects.move(name, aside)  # unless another sweep was first
         path, aside = self.objects.path(name), self.objects.path(aside)

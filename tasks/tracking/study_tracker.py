@@ -18,6 +18,7 @@ from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs import Failed, Outcome, RunSpec
 from cuvee.tasks.report.sections.moving_weights import SKILL_GRAPH_FILES
 from cuvee.tasks.study import finished
+from cuvee.tasks.study.progress import StudyProgress, progress_markdown
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.tracking import fields
 from cuvee.tasks.tracking.fields import MetricPoint, RunFields, cuvee_tags
@@ -63,6 +64,7 @@ class StudyTracker:
         self._parent = ""
         self._mark: Mapping[str, str] = {}
         self._whole, self._loaded = "", True
+        self._concluded = False
         self._sweep, self._alone = sweep or uuid.uuid4().hex, True
         self._children: dict[str, _Child] = {}
 
@@ -71,7 +73,7 @@ class StudyTracker:
             self._mark = cuvee_tags({"study": fields.study_key(name, params), "kind": "study"})
             ours = {**cuvee_tags(tags), SWEEP: self._sweep}
             known = self._backend.find_runs(self._mark)
-            self._children = {}
+            self._children, self._concluded = {}, False
             self._parent = known[-1].run if known else self._create(name, ours)
             self._alone = not known or known[-1].status != RUNNING
             if known:
@@ -173,8 +175,14 @@ class StudyTracker:
             self._backend.log(self._parent, RunFields(tags=fields.preregistration_tags(card)))
             self._backend.log_files(self._parent, [copy], PREDICTIONS)
 
+    def log_progress(self, progress: StudyProgress) -> None:
+        with self._lock:
+            if self._parent and not self._concluded:  # its end has the last word
+                self._backend.log(self._parent, RunFields(description=progress_markdown(progress)))
+
     def finish_study(self, study: Study, folder: Path) -> None:
         with self._lock:
+            self._concluded = True
             told, root = fields.study_fields(study), Path(folder)
             joined = not self._alone or self._joined()
             if joined or (not self._loaded and told.tags[fields.WHOLE] != self._whole):

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from cuvee.mixtures.runs import Outcome, RunSpec
+from cuvee.tasks.study.progress import StudyProgress
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.tracking.fields import LoggedDataset, RunFields
 from cuvee.tasks.validation.preregistration import Card
@@ -46,6 +47,10 @@ class Tracker(Protocol):
 
     def log_preregistration(self, card: Card, copy: Path) -> None:
         """Predictions, and a file that holds them, before anything of them is trained."""
+        ...
+
+    def log_progress(self, progress: StudyProgress) -> None:
+        """How far the study is, for people who look at the record meanwhile."""
         ...
 
     def finish_study(self, study: Study, folder: Path) -> None:
@@ -91,6 +96,9 @@ class FaultTolerantTracker:
 
     def log_preregistration(self, card: Card, copy: Path) -> None:
         self._try(lambda: self._tracker.log_preregistration(card, copy))
+
+    def log_progress(self, progress: StudyProgress) -> None:
+        self._try(lambda: self._tracker.log_progress(progress))
 
     def finish_study(self, study: Study, folder: Path) -> None:
         if self._failures and (begun := self._begun):

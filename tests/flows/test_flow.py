@@ -27,6 +27,8 @@ from cuvee.mixtures.errors import DataError, StorageError, TrainingError
 from cuvee.mixtures.runs import Failed, RunResult
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import latest_complete
+from cuvee.tasks.study.progress import DONE
+from cuvee.tasks.study.progress_record import ProgressReader
 from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import MemoryBackend
 
@@ -88,6 +90,8 @@ def test_the_same_study_again_trains_nothing_and_answers_the_same(
     again = run(text, home, prefect_api)
     assert again["trained_now"] == 0 and again["reused"] == again["proxies"]
     assert again["cost"]["evidence"] == study[2]["cost"]["evidence"]
+    (seen,) = ProgressReader(Store(home.store).objects).studies()
+    assert (seen.trained, seen.reused, seen.planned) == (0, again["proxies"], 0)
     assert again["cost"]["call"]["flops"] == 0 < again["cost"]["evidence"]["flops"]
     assert (home.study("tiny") / "recommendation.json").read_text() == before
     shutil.rmtree(Path(home.store) / "recommendations")  # now it must be computed anew
@@ -142,7 +146,13 @@ def test_a_study_in_this_process_gives_the_same_bytes_and_starts_no_other(
     }
     name = "recommendation.json"
     assert (own.study("tiny") / name).read_bytes() == (home.study("tiny") / name).read_bytes()
+    (seen,) = ProgressReader(Store(own.store).objects).studies()  # as any terminal sees it
+    assert (seen.state, seen.trained, seen.reused) == (DONE, found["proxies"], 0)
+    assert [one.title for one in seen.rounds] == ["Proxies", "Confirmation"]
+    assert seen.cost.flops == found["cost"]["call"]["flops"] and seen.left == 0
+    assert seen.spent == pytest.approx(seen.planned) == pytest.approx(seen.cost.flops, rel=0.01)
     (parent,) = [run for run in ledger.runs.values() if run.parent is None]
+    assert "Verdict" in parent.description  # the end has the last word
     assert parent.status == "FINISHED" and "report.html" in parent.artifacts
     assert sum(run.status == "FINISHED" for run in ledger.runs.values()) == 1 + found["proxies"]
 

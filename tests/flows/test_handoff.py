@@ -37,22 +37,12 @@ ROOT = Path(__file__).parent.parent.parent
 SHORT = ("axolotl", "huggingface", "nanotron")  # 1,562 sequences are too few for them
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, quick_pictures_everywhere):
-    """A corpus and a home with a recommendation that nobody has approved."""
-    root = tmp_path_factory.mktemp("study")
-    recommended_study.make(root / "corpus", Workspace(root / "home"))
-    open_backend(Workspace(root / "home").record).versions("none")  # a new record takes seconds
-    (root / "home").chmod(0o700)  # as `open_workspace` makes it
-    return root
-
-
 @pytest.fixture
-def study(made, tmp_path):
-    """A copy of it: (recipe, home, corpus)."""
-    shutil.copytree(made / "home", tmp_path / "home")
-    recipe = parse(recommended_study.text(made / "corpus"))
-    return recipe, Workspace(tmp_path / "home"), made / "corpus"
+def study(recommended, tmp_path):
+    """A recommended study of this test's own: (recipe, home, corpus)."""
+    shutil.copytree(recommended / "home", tmp_path / "home")
+    recipe = parse(recommended_study.text(recommended / "corpus"))
+    return recipe, Workspace(tmp_path / "home"), recommended / "corpus"
 
 
 def changed(corpus: Path, **changes: str):

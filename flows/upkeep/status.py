@@ -1,0 +1,230 @@
+"""`cuvee status`: which studies run, what they have done, how long still, and what to do next.
+
+The store is asked, and nothing is written: so it works from any terminal, and from any machine that
+shares the store.
+"""
+
+import dataclasses
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuvee.flows.console import Display, home_option
+from cuvee.flows.progress_page import study_page
+from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.errors import NewerError
+from cuvee.tasks.approval.approve import standing_approval
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study import finished
+from cuvee.tasks.study.finished import FinishedStudy
+from cuvee.tasks.study.progress import (
+    DEAD,
+    DONE,
+    RUNNING,
+    STOPPED,
+    StudyProgress,
+    progress_line,
+)
+from cuvee.tasks.study.progress_record import ProgressReader, running_studies
+
+NOT_BEGUN = "not begun"
+REFRESH_SECONDS = 1.0  # of a page that is watched
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How things stand with one study.
+
+    Attributes:
+        name: of the study.
+        state: running, done, stopped, dead, or not begun.
+        progress: of every sweep that runs it now; else of the one that was begun last.
+        verdict: of its latest recommendation; "" without one.
+        recommendation: fingerprint of that; "" without one.
+        approved: by whom it is approved; "" if it is not.
+        next: the command to type next, and why.
+    """
+
+    name: str
+    state: str
+    progress: tuple[StudyProgress, ...] = ()
+    verdict: str = ""
+    recommendation: str = ""
+    approved: str = ""
+    next: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for programs."""
+        return dataclasses.asdict(self)
+
+
+def study_statuses(
+    home: Workspace, recipe: Recipe | None = None, path: Path | None = None
+) -> list[StudyStatus]:
+    """How things stand with the study of a recipe, or with all studies of a home and its store.
+
+    Args:
+        home: need not exist.
+        recipe: of the study; None for all.
+        path: of the recipe, as it is typed.
+
+    Raises:
+        StorageError: the store cannot be read.
+    """
+    store = Store(home.store, read_only=True)
+    seen = _progress(home, store, recipe.name if recipe else None)
+    if recipe is None:
+        names = {study.name for study in seen} | set(store.keys(finished.LATEST))
+        found = [_status(name, seen, store, None, "RECIPE" + _option(home)) for name in names]
+        told = [status for status in found if status.state != NOT_BEGUN]
+        return sorted(told, key=lambda status: (status.state != RUNNING, status.name))
+    typed = (shlex.quote(str(path)) if path else "RECIPE") + _option(home)
+    return [_status(recipe.name, seen, store, recipe, typed)]
+
+
+def _progress(home: Workspace, store: Store, name: str | None) -> list[StudyProgress]:
+    def wanted(study: StudyProgress) -> bool:
+        return name is None or study.name == name
+
+    def waiting(studies: list[StudyProgress]) -> None:
+        hosts = ", ".join(sorted({study.host for study in studies}))
+        home.display.say(f"Waiting for a sign of life from {hosts} ...")
+
+    return ProgressReader(store.objects).studies(wanted, waiting)
+
+
+def _option(home: Workspace) -> str:
+    return home_option(home.root)
+
+
+def _status(
+    name: str, seen: list[StudyProgress], store: Store, recipe: Recipe | None, typed: str
+) -> StudyStatus:
+    """The status of a study by its name; `typed` is its recipe as commands take it."""
+    ours = sorted((s for s in seen if s.name == name), key=lambda study: study.started)
+    shown = running_studies(ours) or ours[-1:]
+    past = _finished(store, name, recipe)
+    state = shown[0].state if shown else DONE if past else NOT_BEGUN
+    given = standing_approval(store, past.identity) if past else None
+    status = StudyStatus(
+        name,
+        state,
+        tuple(shown),
+        past.verdict if past else "",
+        past.fingerprint if past else "",
+        given.by if given else "",
+    )
+    return dataclasses.replace(status, next=_next(status, past, recipe, typed))
+
+
+def _finished(store: Store, name: str, recipe: Recipe | None) -> FinishedStudy | None:
+    """The latest finished study of a recipe, else of its name."""
+    with suppress(KeyError, NewerError):  # a mark of 404a3ce's is no study
+        known = finished.answers_of_recipe(store, recipe.digest) if recipe else ()
+        return known[0] if known else finished.latest_of_name(store, name)
+    return None
+
+
+def _next(
+    status: StudyStatus, past: FinishedStudy | None, recipe: Recipe | None, typed: str
+) -> str:
+    """The command to type next, and why."""
+    if status.state == RUNNING:
+        return f"cuvee status {typed} --watch  (follow it; `cuvee review` shows its curves)"
+    if status.state in (STOPPED, DEAD):
+        return f"cuvee {status.progress[0].command} {typed}  (goes on; what is trained is kept)"
+    if past is None:
+        return f"cuvee plan {typed}  (what it would cost), then cuvee run {typed}"
+    if recipe and past.recipe != recipe.digest:
+        return f"cuvee run {typed}  (the recipe has changed since; what still serves is reused)"
+    sizes = len(recipe.confirm.sizes) if recipe and recipe.confirm else 0
+    if sizes and past.tests <= sizes:
+        return f"cuvee confirm {typed}  (tests the recommendation at the larger sizes)"
+    if not status.approved:
+        return f"cuvee approve {typed}  (if its report convinces you)"
+    return f"cuvee export {typed} --format FORMAT  (it is approved by {status.approved})"
+
+
+def print_statuses(display: Display, statuses: list[StudyStatus], *, whole: bool) -> None:
+    """Print how things stand.
+
+    Args:
+        display: where.
+        statuses: of studies.
+        whole: a page for each, or a line for each.
+    """
+    width = display.console.width
+    for status in statuses:
+        if not whole:
+            display.say(f"{status.name}: {status_line(status)}")
+            continue
+        for study in status.progress:
+            plain = display.console.options.ascii_only
+            display.console.print(study_page(study, width, plain=plain), soft_wrap=False)
+        if not status.progress:
+            display.say(f"{status.name}: {status.state}")
+        if status.verdict:
+            before = " of the last finished run" if status.state != DONE else ""
+            display.say(f"Verdict{before}: {status.verdict}")
+        if status.approved:
+            display.say(f"Approved by {status.approved}")
+    said = dict.fromkeys(status.next for status in statuses if whole or status.state != DONE)
+    for sentence in said:
+        display.say(f"Next: {sentence}")
+
+
+def status_line(status: StudyStatus) -> str:
+    """A study in one line."""
+    parts = [progress_line(study) for study in status.progress] or [status.state]
+    if status.state == DONE and status.verdict:
+        parts.append(status.verdict.split(";")[0].split(": ")[0])
+    if status.approved:
+        parts.append(f"approved by {status.approved}")
+    return "; ".join(parts)
+
+
+def watch_studies(home: Workspace, name: str | None) -> None:
+    """Show the page of studies that run until the last of them has ended, or until Ctrl-C.
+
+    The studies do not notice.
+
+    Args:
+        home: whose display shows it.
+        name: of the study; None for all that run.
+    """
+    reader = ProgressReader(Store(home.store, read_only=True).objects)
+
+    def wanted(study: StudyProgress) -> bool:
+        return study.state == RUNNING and (name is None or study.name == name)
+
+    now = running_studies(reader.studies(wanted))
+    followed = {(study.name, study.started) for study in now}
+    if not followed:
+        home.display.say(f"Nothing runs now{f' of {name}' if name else ''}.")
+        return
+    home.display.watch()
+    with _left_alone(home.display):
+        while running_studies(now):
+            home.display.show(now)
+            time.sleep(REFRESH_SECONDS)
+            now = [s for s in reader.studies() if (s.name, s.started) in followed]
+        home.display.show(now)
+
+
+@contextmanager
+def _left_alone(display: Display) -> Iterator[None]:
+    """Lets Ctrl-C end the watching and nothing else."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        display.close()
+        display.say("No longer watching; the study goes on.")
+    finally:
+        signal.signal(signal.SIGINT, before)

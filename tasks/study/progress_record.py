@@ -1,0 +1,213 @@
+"""The progress of running studies in the store, by which any terminal and machine sees them.
+
+A running study writes `progress/<sweep>`, an object that is replaced whole every few seconds: how
+far it is, which process it is, and a counter. Whoever asks writes nothing. A study whose process is
+gone is dead: at once where that can be seen, in the same boot of the same machine; else when the
+counter has not moved for `patience` seconds of the observer's own clock, as with leases
+(`tasks.store.leases`).
+"""
+
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+
+from cuvee.mixtures.errors import CuveeError
+from cuvee.tasks.process import marked_process_ended, process_mark, process_namespace
+from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.tasks.study.monitor import StudyMonitor
+from cuvee.tasks.study.progress import DEAD, RUNNING, StudyProgress, progress_from_json
+
+FOLDER = "progress"  # of a store
+BEAT_SECONDS = 3.0  # between two writes
+PATIENCE_SECONDS = 12.0  # without a beat, after which a study of another machine counts as dead
+LOOK_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptProgress:
+    """A progress as it lies in a store.
+
+    Attributes:
+        key: of the sweep that writes it.
+        process: mark of its process.
+        beat: a counter that moves as long as it lives.
+        study: how far it is.
+    """
+
+    key: str
+    process: str
+    beat: int
+    study: StudyProgress
+
+
+class ProgressRecord:
+    """Keeps a study's progress in the store while its context lasts; its failures cost nothing.
+
+    Args:
+        monitor: knows how far the study is.
+        objects: of the store.
+        beat: seconds between two writes; one comes at once when a proxy has ended.
+    """
+
+    def __init__(
+        self, monitor: StudyMonitor, objects: ObjectFolder, beat: float = BEAT_SECONDS
+    ) -> None:
+        self._monitor, self._objects, self._beat = monitor, objects, beat
+        self._key, self._process, self._count = uuid.uuid4().hex, process_mark(), 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="progress", daemon=True)
+
+    def __enter__(self) -> "ProgressRecord":
+        self._remove_earlier()
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._monitor.changed.set()
+        self._thread.join()
+        self._write()
+
+    def _live(self) -> None:
+        while not self._stop.is_set():
+            self._monitor.changed.wait(self._beat)
+            self._monitor.changed.clear()
+            self._write()
+            self._stop.wait(LOOK_SECONDS)  # at most so often, however many proxies end
+
+    def _write(self) -> None:
+        self._count += 1
+        study = self._monitor.snapshot()
+        kept = {"process": self._process, "beat": self._count, "study": study.to_json()}
+        # A store that refuses now may not in three seconds; the results themselves will tell.
+        with contextlib.suppress(Exception):
+            self._objects.replace(f"{FOLDER}/{self._key}", json.dumps(kept).encode())
+
+    def _remove_earlier(self) -> None:
+        """Remove what runs of the same study left that have ended: the last one is what counts."""
+        name = self._monitor.snapshot().name
+        with contextlib.suppress(Exception):
+            for kept in read_progress(self._objects):
+                ended = kept.study.state != RUNNING or marked_process_ended(kept.process)
+                if kept.study.name == name and ended:
+                    self._objects.files.rm_file(self._objects.path(f"{FOLDER}/{kept.key}"))
+
+
+def process_place(mark: str) -> str:
+    """The place in which the process of a mark runs; see `process_namespace`."""
+    with contextlib.suppress(ValueError, TypeError, IndexError):
+        return str(json.loads(mark)[0])
+    return ""
+
+
+def read_progress(objects: ObjectFolder) -> tuple[KeptProgress, ...]:
+    """Every progress that a store holds, as it was written; what cannot be read is left out."""
+    keys = (name for name in objects.names(FOLDER) if "." not in name)  # which drafts have
+    kept = (_read_one(objects, key) for key in keys)
+    return tuple(one for one in kept if one)
+
+
+def _read_one(objects: ObjectFolder, key: str) -> KeptProgress | None:
+    try:
+        values = json.loads(objects.read(f"{FOLDER}/{key}") or b"")
+        study = progress_from_json(values["study"])
+        return KeptProgress(key, str(values["process"]), int(values["beat"]), study)
+    except (CuveeError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # gone meanwhile, or of a version that writes it otherwise
+
+
+def any_study(_study: StudyProgress) -> bool:
+    """Takes every study."""
+    return True
+
+
+def unheard_wait(_studies: list[StudyProgress]) -> None:
+    """Tells nobody that it waits."""
+
+
+class ProgressReader:
+    """Reads the progress of all studies of a store; knows of each whether it still runs.
+
+    Args:
+        objects: of the store; nothing is written.
+        patience: seconds without a beat after which a study of another machine is dead.
+        clock: seconds that only go forward.
+        pause: waits for seconds.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectFolder,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._objects, self._patience = objects, patience
+        self._clock, self._pause = clock, pause
+        self._seen: dict[str, tuple[int, float, bool]] = {}  # beat, since when, whether it moved
+
+    def studies(
+        self,
+        wanted: Callable[[StudyProgress], bool] = any_study,
+        waiting: Callable[[list[StudyProgress]], None] = unheard_wait,
+    ) -> list[StudyProgress]:
+        """How far studies are, each running, ended or dead.
+
+        Waits where that is not known yet: until a study of another machine has moved its counter,
+        or `patience` is over.
+
+        Args:
+            wanted: says of which studies it matters.
+            waiting: is told once for which ones it waits.
+        """
+        told = False
+        while True:
+            kept = [one for one in read_progress(self._objects) if wanted(one.study)]
+            states = {one.key: self._state(one) for one in kept}
+            unknown = [one.study for one in kept if states[one.key] is None]
+            if not unknown:
+                return [self._told(one, states[one.key] or DEAD) for one in kept]
+            if not told:
+                waiting(unknown)
+                told = True
+            self._pause(LOOK_SECONDS)
+
+    def _state(self, kept: KeptProgress) -> str | None:
+        """The state of a study; None while it may run or not."""
+        if kept.study.state != RUNNING:
+            return kept.study.state
+        if process_place(kept.process) == process_namespace():
+            return DEAD if marked_process_ended(kept.process) else RUNNING
+        beat, since, moved = self._seen.get(kept.key, (kept.beat, self._clock(), False))
+        if kept.beat != beat:
+            since, moved = self._clock(), True
+        self._seen[kept.key] = (kept.beat, since, moved)
+        if self._clock() - since > self._patience:
+            return DEAD
+        return RUNNING if moved else None
+
+    def _told(self, kept: KeptProgress, state: str) -> StudyProgress:
+        """A progress in its state; what a dead study kept after its last word counts as well."""
+        study = dataclasses.replace(kept.study, state=state)
+        if state != DEAD:
+            return study
+        late = sum(self._stored(run.fingerprint) for run in study.runs if run.state == "training")
+        *earlier, last = study.rounds or (None,)
+        if not late or last is None:
+            return study
+        last = dataclasses.replace(last, trained=min(last.trained + late, last.asked))
+        return dataclasses.replace(study, rounds=(*filter(None, earlier), last))
+
+    def _stored(self, fingerprint: str) -> bool:
+        return self._objects.read(f"runs/{fingerprint}/result.json") is not None
+
+
+def running_studies(studies: Iterable[StudyProgress]) -> list[StudyProgress]:
+    """Those that run now."""
+    return [study for study in studies if study.state == RUNNING]

@@ -1,0 +1,269 @@
+"""How far a study is: what the monitor counts, what the store keeps, and who is dead."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cuvee.mixtures.errors import ServiceError
+from cuvee.mixtures.runs import Failed, RunResult, RunSpec, Stage
+from cuvee.proxies.interfaces import Progress
+from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study import progress
+from cuvee.tasks.study.monitor import Announced, StudyMonitor
+from cuvee.tasks.study.progress import DEAD, DONE, RUNNING, STOPPED, StudyProgress
+from cuvee.tasks.study.progress_record import (
+    BEAT_SECONDS,
+    FOLDER,
+    PATIENCE_SECONDS,
+    ProgressReader,
+    ProgressRecord,
+)
+from cuvee.tasks.tracking import fields
+from cuvee.tasks.tracking.study_tracker import StudyTracker
+from cuvee.tasks.tracking.tracker import FaultTolerantTracker, MemoryBackend
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def spec(seed: int) -> RunSpec:
+    return RunSpec(("a", "b"), ("x", "y"), (Stage((0.5, 0.5)),), "0.3M", 1000, seed)
+
+
+SPECS = [spec(seed) for seed in range(6)]
+NAMES = [one.fingerprint for one in SPECS]
+
+
+def announced(some) -> dict[str, Announced]:
+    return {one.fingerprint: Announced(f"design seed {one.seed}", 1000, 10.0) for one in some}
+
+
+def result(one: RunSpec) -> RunResult:
+    curve = ((500, 4.0), (1000, 3.0))
+    return RunResult(one, {}, curve=curve, flops=10.0, seconds=2.0, scoring_seconds=0.5)
+
+
+def half_way(clock: Clock) -> StudyMonitor:
+    """A design of four, of which one was there, one is trained, one failed and one half done."""
+    monitor = StudyMonitor(StudyProgress("tiny", host="one", home="/h", started="then"), clock)
+    monitor.expect(20.0)  # two runs of a confirmation
+    monitor.follow_step("Proxies", "2 of 4", 0.5)
+    monitor.begin_round("Proxies", announced(SPECS[:4]), NAMES[1:4])
+    monitor.end_run(result(SPECS[0]), here=False)
+    clock.now = 30.0
+    monitor.end_run(result(SPECS[1]), here=True)
+    monitor.end_run(Failed(SPECS[2], "the loss diverged at step 7"), here=True)
+    monitor.follow_training([NAMES[3]], [Progress(1, 2, 500, (4.0,))])
+    return monitor
+
+
+def test_what_is_done_reused_and_failed_is_counted_once_each_and_time_is_what_flops_say():
+    """Catches reused runs that count as trained or as paid for, a plan without the confirmation,
+    and a time left by the number of runs, of which one under way counts nothing."""
+    clock = Clock()
+    monitor = half_way(clock)
+    now = monitor.snapshot()
+    assert (now.asked, now.trained, now.reused, now.failed) == (4, 1, 1, 1)
+    assert (now.planned, now.spent) == (30.0 + 20.0, 10.0 + 10.0 + 5.0)
+    assert now.left == pytest.approx(30.0)  # 25 of 50 in 30 seconds
+    assert (now.cost.flops, now.cost.tokens, now.cost.core_seconds) == (10.0, 1000.0, 2.5)
+    assert now.evidence is not None and now.evidence.flops == 20.0  # the reused one's too
+    assert [run.label for run in now.runs] == ["design seed 3", "design seed 2", "design seed 1"]
+    assert now.failures == ("design seed 2: the loss diverged at step 7",)
+    monitor.end_run(result(SPECS[3]), here=False)  # another sweep has trained it after all
+    monitor.begin_round("Confirmation", announced(SPECS[4:]), NAMES[4:])
+    clock.now = 500.0  # fits took long: time in which nothing trains is no speed
+    now = monitor.snapshot()
+    assert (now.planned, now.spent, now.reused) == (20.0 + 20.0, 20.0, 2)
+    assert now.rounds[1].asked == 2 and now.rounds[1].done == 0
+    monitor.withdraw_run(NAMES[4])  # the budget does not reach
+    assert monitor.snapshot().planned == 30.0
+
+
+def test_time_left_is_not_guessed_before_there_is_a_speed():
+    """Catches a division by nothing, and hours that come from the first report of one pack."""
+    clock = Clock()
+    monitor = StudyMonitor(StudyProgress("tiny"), clock)
+    assert monitor.snapshot().left is None
+    monitor.begin_round("Proxies", announced(SPECS), NAMES)
+    clock.now = 100.0
+    monitor.follow_training([NAMES[0]], [Progress(1, 100, 10, (float("nan"),))])
+    now = monitor.snapshot()
+    assert now.left is None and "not known yet" in progress.time_text(now)
+    assert now.runs[0].losses == ()  # of what is no number there is no curve
+    json.dumps(now.to_json(), allow_nan=False)
+
+
+def test_a_progress_comes_back_from_json_and_a_later_versions_too():
+    """Catches a tuple that comes back as a list, and a field more that hides a study."""
+    now = half_way(Clock()).snapshot()
+    values = json.loads(json.dumps(now.to_json()))
+    assert progress.progress_from_json(values) == now
+    assert progress.progress_from_json({**values, "novel": 1}) == now
+
+
+def test_a_curve_keeps_its_ends_and_a_line_its_width():
+    """Catches thinning that drops the latest loss, and a flat curve that divides by zero."""
+    many = tuple(float(i) for i in range(1000))
+    kept = progress.thinned(many)
+    assert len(kept) == progress.POINTS and (kept[0], kept[-1]) == (0.0, 999.0)
+    assert progress.sparkline(many, 8) == progress.BARS
+    assert progress.sparkline((2.0, 2.0), 8) == progress.BARS[0] * 2
+    assert progress.sparkline((), 8) == ""
+
+
+CHILD = """
+import sys, time
+from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.tasks.study.monitor import StudyMonitor
+from cuvee.tasks.study.progress import StudyProgress
+from cuvee.tasks.study.progress_record import ProgressRecord
+monitor = StudyMonitor(StudyProgress("tiny", home="/h"))
+with ProgressRecord(monitor, ObjectFolder(sys.argv[1]), beat=0.1):
+    print("written", flush=True)
+    time.sleep(600)
+"""
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_a_study_of_another_process_is_seen_and_dead_as_soon_as_it_is_killed(tmp_path):
+    """Catches a study that counts as running for as long as its record lies there, a wait for a
+    process that can be looked up, and a question that writes into the store."""
+    objects = ObjectFolder(str(tmp_path))
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout is not None and child.stdout.readline() == "written\n"
+        (seen,) = ProgressReader(objects).studies()
+        assert (seen.name, seen.state) == ("tiny", RUNNING)
+    finally:
+        child.kill()
+        child.wait()
+    before, began = contents(tmp_path), time.monotonic()
+    (seen,) = ProgressReader(objects).studies()
+    assert seen.state == DEAD and time.monotonic() - began < PATIENCE_SECONDS / 2
+    assert contents(tmp_path) == before
+    monitor = StudyMonitor(StudyProgress("tiny", home="/h"))
+    with ProgressRecord(monitor, objects):  # the next run of the study clears up
+        assert [study.state for study in ProgressReader(objects).studies()] == [RUNNING]
+    other = StudyMonitor(StudyProgress("other", home="/h"))
+    with ProgressRecord(other, objects):
+        assert len(ProgressReader(objects).studies()) == 2  # another study's stays
+
+
+def test_what_a_dead_study_kept_after_its_last_word_counts(tmp_path):
+    """Catches a count that is short by what was trained in the last seconds."""
+    store = Store(str(tmp_path))
+    with ProgressRecord(half_way(Clock()), store.objects):
+        store.put(result(SPECS[3]))
+        (path,) = (tmp_path / FOLDER).iterdir()
+        kept = json.loads(path.read_text())
+    where, _, start = json.loads(kept["process"])
+    kept |= {"process": json.dumps([where, 2**22 + 1, start])}  # of a process that is gone
+    path.write_text(json.dumps(kept))
+    (seen,) = ProgressReader(store.objects).studies()
+    assert (seen.state, seen.trained, seen.asked) == (DEAD, 2, 4)
+
+
+class Elsewhere:
+    """A store in which a study of another machine beats, or not, while an observer waits."""
+
+    def __init__(self, folder: Path, beats: bool) -> None:
+        self.objects, self.clock, self.beats, self.count = (
+            ObjectFolder(str(folder)),
+            Clock(),
+            beats,
+            0,
+        )
+        self.write()
+
+    def write(self) -> None:
+        study = StudyProgress("tiny", host="far", started="2150-01-01T00:00:00+00:00")
+        kept = {"process": '["far 1", 7, "9"]', "beat": self.count, "study": study.to_json()}
+        self.objects.replace(f"{FOLDER}/one", json.dumps(kept).encode())
+
+    def pause(self, seconds: float) -> None:
+        self.clock.now += seconds
+        if self.beats and self.clock.now % BEAT_SECONDS < seconds:
+            self.count += 1
+            self.write()
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_study_of_another_machine_is_judged_by_its_beat_and_by_no_clock(tmp_path, beats):
+    """Catches times of two machines that are compared (its clock is a century ahead), and a record
+    that counts as alive, or as dead, before it was watched."""
+    far, told = Elsewhere(tmp_path, beats), []
+    reader = ProgressReader(far.objects, clock=far.clock, pause=far.pause)
+    (seen,) = reader.studies(waiting=told.append)
+    assert seen.state == (RUNNING if beats else DEAD)
+    assert [study.host for study in told[0]] == ["far"] and len(told) == 1
+    assert far.clock.now <= (BEAT_SECONDS if beats else PATIENCE_SECONDS) + 1
+    far.beats = False
+    far.clock.now += PATIENCE_SECONDS + 1  # a page that is watched sees it die later
+    assert [study.state for study in reader.studies()] == [DEAD]
+
+
+def test_a_store_that_cannot_be_written_costs_no_study(tmp_path):
+    """Catches a study that ends because nobody can be told of it."""
+    (tmp_path / FOLDER).write_text("a file where the folder should be")
+    monitor = half_way(Clock())
+    with ProgressRecord(monitor, ObjectFolder(str(tmp_path)), beat=0.01):
+        monitor.end(STOPPED, "by the user")
+    assert ProgressReader(ObjectFolder(str(tmp_path / "none"))).studies() == []
+
+
+def test_the_record_says_how_far_a_study_is_until_its_end_has_the_last_word(tmp_path):
+    """Catches a description that is written over the final one by a thread that was late, one that
+    breaks the table's cells, and a server whose failure ends the study."""
+    from synthetic_study import synthetic_study
+
+    study, backend = synthetic_study(seeds=(101, 102)), MemoryBackend()
+    tracker = StudyTracker(backend)
+    now = half_way(Clock()).snapshot()
+    tracker.log_progress(now)  # before there is a record: nothing to tell
+    tracker.start_study(study.name, {}, {})
+    tracker.log_progress(now)
+    (parent,) = backend.runs.values()
+    assert "3 of 4 proxies done (1 trained, 1 reused, 1 failed)" in parent.description
+    assert "| 1 | Proxies | 4 | 1 | 1 | 1 |" in parent.description
+    assert "design seed 2: the loss diverged at step 7" in parent.description
+    tracker.finish_study(study, tmp_path)
+    tracker.log_progress(now)
+    assert parent.description == fields.study_description(study)
+
+    class Away(MemoryBackend):
+        def log(self, run, entry):
+            raise ServiceError("no answer")
+
+    said: list[str] = []
+    tolerant = FaultTolerantTracker(StudyTracker(Away()), said.append)
+    tolerant.start_study("tiny", {}, {})
+    for _ in range(5):
+        tolerant.log_progress(now)
+    assert len(said) == 1
+
+
+def test_states_are_said_in_words():
+    """Catches a stopped study that seems to wait, and a dead one that seems to run."""
+    now = half_way(Clock()).snapshot()
+    assert progress.step_text(now) == "Proxies: 2 of 4, 50%"
+    stopped = replace(now, state=STOPPED, reason="no space left")
+    assert progress.step_text(stopped) == "stopped: no space left"
+    assert "process ended without a word" in progress.progress_line(replace(now, state=DEAD))
+    assert "left" not in progress.progress_line(replace(now, state=DONE))
