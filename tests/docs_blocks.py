@@ -200,12 +200,16 @@ def run_shell(text: str, folder: Path) -> str:
 def check_console(block: Block, folder: Path) -> None:
     """Run what stands after `$ `, and hold what it prints to what stands below it.
 
+    A line of three dots stands for any lines.
+
     Raises:
         AssertionError: it prints something else.
     """
     for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n?)*)", block.text, re.MULTILINE):
-        printed = run_shell(command, folder)
-        assert masked(printed) == masked(wanted), f"{block.place}: {command} prints\n{printed}"
+        printed = masked(run_shell(command, folder))
+        pieces = re.split(r"^\.\.\.$", masked(wanted), flags=re.MULTILINE)
+        same = re.fullmatch(".*".join(map(re.escape, pieces)), printed, re.DOTALL)
+        assert same, f"{block.place}: {command} prints\n{printed}"
 
 
 def masked(text: str) -> str:

@@ -15,6 +15,7 @@ from cuvee.flows.workspace import open_workspace
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 NOT_RUN = {  # why a block is not run -> how many there may be
     "calls somebody": 1,
+    "fails where the machine lacks something": 1,
     "installs packages": 4,
     "needs a file that only the reader writes": 1,
     "needs a team's servers": 14,
@@ -31,7 +32,7 @@ SHELL = sorted(
         if not block.page.startswith(MEASURED)
     }
 )
-PYTHON = sorted({block.page for block in BLOCKS if block.language == "python"})
+PYTHON = sorted({block.page for block in BLOCKS if block.language == "python"} - {*SHELL})
 FINISHED = "docs/how-to/approve-and-export.md"  # begins where a study is done
 
 
