@@ -40,7 +40,14 @@ app = typer.Typer(
     epilog=EXITS,
     help="Finds the data mixture for language-model training, and says how sure it is.",
 )
-RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+RecipePath = Annotated[
+    Path,
+    typer.Argument(
+        help="the recipe, a YAML file; paths in it are meant from the working directory, and what "
+        "is not there is looked for beside the recipe",
+        metavar="RECIPE",
+    ),
+]
 Cores = Annotated[
     int | None,
     typer.Option(min=1, help="most cores that trainings take; by default all that it may use"),
@@ -133,7 +140,8 @@ class Session:
 
         if not self.changes:
             return load_recipe(path)
-        return apply_changes(load_recipe(path)[1], recipe_changes(self.changes))
+        changed, text = apply_changes(load_recipe(path)[1], recipe_changes(self.changes))
+        return changed.located(path.parent), text
 
     def load_or_translate(self, path: Path) -> "tuple[Recipe, str]":
         """A recipe, or one made of a fit file of Olmix, and its text."""

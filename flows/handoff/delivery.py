@@ -52,9 +52,14 @@ def handoff_part(recipe: Recipe) -> HandoffPart:
 
 def handoff_key(card: FinishedStudy, purpose: Purpose, given: HandoffPart) -> str:
     """What a handoff is known by: a recommendation for a purpose, a format and a place."""
-    place = given.to if "://" in given.to else str(Path(given.to).expanduser().absolute())
+    place = absolute_place(given.to)
     content = [card.identity, asdict(purpose), given.format, place, given.stage]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def absolute_place(place: str) -> str:
+    """A path or an URL as somebody elsewhere can find it."""
+    return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
 def hand_off(recipe: Recipe, place: Workspace, *, again: bool = False) -> dict[str, Any]:
@@ -78,10 +83,11 @@ def hand_off(recipe: Recipe, place: Workspace, *, again: bool = False) -> dict[s
     place.step("approval", handoff.adopt_approval)(recipe, place, card, call=call)
     export = place.step("export", handoff.export)
     where, manifest = export(recipe, place, form=given.format, to=given.to, stage=given.stage)
+    told = absolute_place(where)
     mark = handoff_key(card, card.whole(recipe.purpose), given)
     outcome = CallOutcome(EXPORTED, "the recipe names neither webhook nor command")
     if call:
-        message = {"event": "mixture.approved", "key": mark, "place": where, "manifest": manifest}
+        message = {"event": "mixture.approved", "key": mark, "place": told, "manifest": manifest}
         receiver = HandoffCall(given.webhook or "", tuple(given.command), given.timeout)
         try:
             outcome = place.step("call", webhook.call_once)(

@@ -269,7 +269,11 @@ def export_spec(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
 def _reading(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
     """How the study read its documents, by domain: for a trainer that may read them."""
     given = recipe.corpus.domains if recipe.corpus else {}
-    paths = {n: p.path if isinstance(p.path, str) else tuple(p.path) for n, p in given.items()}
+    at = recipe.source_path
+    paths = {
+        n: at(p.path) if isinstance(p.path, str) else tuple(map(at, p.path))
+        for n, p in given.items()
+    }
     return {
         "fields": {name: part.field for name, part in given.items()},
         "separators": {n: part.separator for n, part in given.items() if part.separator},

@@ -24,7 +24,7 @@ def load_recipe(path: Path) -> tuple[Recipe, str]:
         UnknownName: an unknown field or name, with a suggestion.
     """
     text = recipe_text(path)
-    return parse(text, str(path)), text
+    return parse(text, str(path)).located(path.parent), text
 
 
 def recipe_text(path: Path) -> str:

@@ -5,10 +5,12 @@ methods, designs, laws and searches named in it are built by `mixtures.registry`
 needs no change here.
 """
 
+import glob
 import hashlib
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from cuvee.flows.recipe.aim_parts import ConfirmPart, ConstraintsPart, FullScalePart, LimitsPart
 from cuvee.flows.recipe.evidence_parts import CorpusPart, EvaluationPart, ProxyPart, TablesPart
@@ -134,6 +136,29 @@ class Recipe(Part):
         examples=[{"format": "megatron", "to": "s3://bucket/mixtures"}],
     )
 
+    _folder: Path | None = PrivateAttr(default=None)  # no value of the recipe, nor hashed with it
+
+    def located(self, folder: str | Path | None) -> "Recipe":
+        """This recipe, which knows now in which folder its file lies."""
+        self._folder = Path(folder).absolute() if folder else None
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its file lies; None where it came from no file."""
+        return self._folder
+
+    def source_path(self, path: str) -> str:
+        """Where a path that the recipe reads from leads.
+
+        A relative one is meant from the working directory; what is not there is looked for beside
+        the recipe, so that a recipe and its data can be moved and used from anywhere.
+        """
+        beside = str(self._folder / path) if self._folder else path
+        if _leads_somewhere(path) or not _leads_somewhere(beside):
+            return path
+        return beside
+
     @property
     def digest(self) -> str:
         """Hash of all that a recommendation depends on; a default may be written out or not."""
@@ -186,3 +211,11 @@ class Recipe(Part):
         for ratios in part.ratios:
             found = keep_ratios(found, ratios)
         return found
+
+
+def _leads_somewhere(path: str) -> bool:
+    """Whether a file, a folder or what matches a glob is there."""
+    try:
+        return Path(path).exists() or any(glob.iglob(path, recursive=True))
+    except (OSError, ValueError):
+        return False

@@ -56,11 +56,13 @@ def sweep_deployment(
             f"the schedule {when!r} in {part.timezone!r} is none: give five fields (minute, hour, "
             'day, month, weekday), such as "0 3 * * 1", and a zone such as Europe/Paris'
         ) from error
+    elsewhere = recipe.folder is not None and recipe.folder != Path.cwd()
+    beside = {"folder": str(recipe.folder)} if elsewhere else {}
     return RunnerDeployment.from_entrypoint(
         entrypoint=ENTRYPOINT,
         name=recipe.name,
         schedule=schedule,
-        parameters={"recipe": text, "home": str(home), "changes": changes},
+        parameters={"recipe": text, "home": str(home), "changes": changes, **beside},
         concurrency_limit=ConcurrencyLimitConfig(
             limit=part.limit, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
         ),

@@ -68,7 +68,7 @@ def notifier_block(name: str) -> Any:
     on_crashed=[notify],
 )
 def scheduled_sweep(
-    recipe: str, home: str = ".cuvee", changes: dict[str, Any] | None = None
+    recipe: str, home: str = ".cuvee", changes: dict[str, Any] | None = None, folder: str = ""
 ) -> Any:
     """Search for a mixture if anything changed since the last study.
 
@@ -76,6 +76,7 @@ def scheduled_sweep(
         recipe: the recipe's YAML, or its path where the sweep runs.
         home: directory of the embedded default.
         changes: fields of the recipe that this run has otherwise, by dotted name.
+        folder: beside which relative paths of the recipe are looked for too.
 
     Returns:
         A state of Prefect whose message says what was done and why.
@@ -84,6 +85,7 @@ def scheduled_sweep(
     while True:
         try:
             given, text = recipe_with_changes(recipe, changes)
+            given = given.located(folder or given.folder)
             return _sweep(given, text, open_workspace(Path(home), hub=given.evaluation.hub))
         except PASSING as error:
             if not left:
@@ -117,7 +119,7 @@ def _sweep(recipe: Recipe, text: str, workspace: Workspace) -> Any:
     kept = unchanged_ratios(before, now)
     if kept and before and before.snapshot and (recipe.schedule or SchedulePart()).reuse:
         text, note = hold_ratios(recipe, text, kept, before.snapshot.date)
-        given = parse(text)
+        given = parse(text).located(recipe.folder)
     executor = RayExecutor(place.root, device=recipe.proxy.device)
 
     def search() -> Any:

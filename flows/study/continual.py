@@ -33,7 +33,7 @@ def start_tokenizer(recipe: Recipe) -> Path | None:
     """
     if recipe.proxy.start is None:
         return None
-    folder = Path(recipe.proxy.start)
+    folder = Path(recipe.source_path(recipe.proxy.start))
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise DataError(
@@ -55,7 +55,7 @@ def measure_start(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartC
     corpus, source = prepared.corpus, str(recipe.proxy.start)
     folder = home.checkpoints / "starts"
     content = warm_start.adopt_start_checkpoint(
-        Path(source), folder, recipe.proxy.size, corpus.vocabulary
+        Path(recipe.source_path(source)), folder, recipe.proxy.size, corpus.vocabulary
     )
     domains, names = prepared.domains, prepared.domains.names
     spec = RunSpec(

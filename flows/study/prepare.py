@@ -111,7 +111,9 @@ def _files(recipe: Recipe, digests: Digests) -> dict[str, Files]:
     part = _corpus_part(recipe)
     return {
         name: Files(
-            given.path if isinstance(given.path, str) else tuple(given.path),
+            recipe.source_path(given.path)
+            if isinstance(given.path, str)
+            else tuple(map(recipe.source_path, given.path)),
             given.field,
             separator=given.separator,
             skip=part.on_error == "skip",
@@ -177,7 +179,8 @@ def _benchmarks(recipe: Recipe, home: Workspace, found: Mapping[str, Path]) -> s
     make = home.step("prepare-benchmarks", benchmarks.prepare_benchmarks)
     with home.display.step("Benchmarks"):
         own = {
-            n: benchmarks.adopt_benchmark(Path(path), folder, n) for n, path in part.custom.items()
+            n: benchmarks.adopt_benchmark(Path(recipe.source_path(path)), folder, n)
+            for n, path in part.custom.items()
         }
         suite = suites.suite(part.names, folder, part.limit, own=own)
         if suite.archives:

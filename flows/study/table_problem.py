@@ -27,7 +27,8 @@ def read_tables(recipe: Recipe, say: Say = silent) -> tables.JoinedTables:
     part = recipe.tables
     if part is None:
         raise RecipeError("the recipe has no `tables`")
-    joined = tables.read_tables(Path(part.mixtures), Path(part.scores), part.reading)
+    mixtures, scores = map(recipe.source_path, (part.mixtures, part.scores))
+    joined = tables.read_tables(Path(mixtures), Path(scores), part.reading)
     if joined.unread:
         say(
             "Columns with no number in any row are not read: "

@@ -329,3 +329,24 @@ def test_a_recipe_is_refused_in_our_own_words(tmp_path, changes, words):
     assert words in str(told.value)
     for foreign in ("dict", "tuple", "instance", "convert", "unpack", "Input should", " int"):
         assert foreign not in str(told.value)
+
+
+def test_paths_of_a_recipe_are_found_from_here_and_else_beside_it(study, tmp_path, monkeypatch):
+    """Catches a recipe that works in one folder only, data beside it that go before those of the
+    working directory, and a place that enters digests or fingerprints."""
+    folder = study[0].parent
+    text = study[0].read_text().replace(f"{folder}/", "")
+    moved = folder / "relative.yaml"
+    moved.write_text(text, encoding="utf-8")
+    answer = answer_of("plan", str(moved), home=study[1])  # from the folder of the repository
+    assert answer["runs"]["stored"] == answer["runs"]["design"] == 12
+    recipe = load_recipe(moved)[0]
+    assert recipe.digest == parse(text).digest
+    assert recipe.source_path("corpus/code.jsonl") == f"{folder}/corpus/code.jsonl"
+    assert recipe.source_path("corpus/*.jsonl") == f"{folder}/corpus/*.jsonl"
+    assert parse(text).source_path("corpus/code.jsonl") == "corpus/code.jsonl"
+    monkeypatch.chdir(tmp_path)
+    assert recipe.source_path("none.jsonl") == "none.jsonl"  # as the message then names it
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "code.jsonl").touch()
+    assert recipe.source_path("corpus/code.jsonl") == "corpus/code.jsonl"
