@@ -3,11 +3,14 @@
 Nothing that it writes is committed, so that the reference cannot be stale.
 """
 
-import inspect
 import shutil
 from pathlib import Path
 
-from cuvee.mixtures import registry
+from command_reference import command_page, files_page
+from kind_reference import kind_page
+from recipe_reference import recipe_page
+
+from cuvee.flows.recipe.json_schema import recipe_schema
 from cuvee.tasks import export
 
 FOLDER = Path(__file__).parent / "reference"
@@ -21,22 +24,24 @@ KINDS = {
     "controllers": "controller",
     "exporters": export.KIND,
 }
-
-
-def kind_page(title: str, kind: str) -> str:
-    """All that is registered under a kind: what it is, and its fields with their defaults."""
-    lines = [f"# {title.capitalize()}", ""]
-    for name in registry.names(kind):
-        about = inspect.cleandoc(registry.lookup(kind, name).__doc__ or "")
-        lines += [f"## {name}", "", about.split("\n\n")[0], ""]
-    return "\n".join(lines)
+OTHERS = {
+    "commands": ("The command line", command_page),
+    "recipe": ("The recipe", recipe_page),
+    "files": ("Files on disk", files_page),
+}
 
 
 def pages() -> dict[str, str]:
     """File name -> Markdown."""
-    made = {f"{title}.md": kind_page(title, kind) for title, kind in KINDS.items()}
-    links = [f"* [{title.capitalize()}]({title}.md)" for title in KINDS]
-    made["index.md"] = "\n".join(["# Reference", "", *links, ""])
+    made = {f"{name}.md": page() for name, (_, page) in OTHERS.items()}
+    definitions = recipe_schema()["$defs"]
+    made |= {f"{title}.md": kind_page(title, kind, definitions) for title, kind in KINDS.items()}
+    links = {name: title for name, (title, _) in OTHERS.items()}
+    links |= {title: title.capitalize() for title in KINDS}
+    listed = [f"* [{title}]({name}.md)" for name, title in links.items()]
+    made["index.md"] = "\n".join(
+        ["# Reference", "", "Made from the code of this version.", "", *listed, ""]
+    )
     return made
 
 

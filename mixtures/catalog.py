@@ -27,7 +27,7 @@ class FieldEntry:
         name: in recipes.
         type: as recipes write it; what the class makes of it may be richer.
         default: None where there is none, or where it is null.
-        required: whether there is no default.
+        required: whether there is no default, or one that the class refuses.
         description: with its unit.
         unbounded: whether its numbers may be larger than `registry.LARGEST`, such as tokens.
     """
@@ -111,7 +111,7 @@ def class_fields(cls: type) -> tuple[FieldEntry, ...]:
                 name=field.name,
                 type=written_type(hints[field.name]),
                 default=default,
-                required=missing,
+                required=missing or bool(field.metadata.get("needed")),
                 description=told.get(field.name, ""),
                 unbounded=bool(field.metadata.get("unbounded")),
             )

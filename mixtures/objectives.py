@@ -8,7 +8,7 @@ keeps a convex law's problem convex.
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ Weights = tuple[tuple[str, float], ...]
 Families = tuple[tuple[str, tuple[str, ...]], ...]
 WrittenWeights = Annotated[Weights, ByName]
 WrittenFamilies = Annotated[Families, Mapping[str, tuple[str, ...]] | Families]
+NEEDED = {"needed": True}  # of a field whose default is refused, so that a recipe must give it
 SLACK = 1e-6  # bits per byte by which a floor may be passed: a solver's rounding
 
 
@@ -208,7 +209,7 @@ class WeightedMean(Objective):
 
     name = "mean"
 
-    weights: WrittenWeights = ()
+    weights: WrittenWeights = field(default=(), metadata=NEEDED)
     families: WrittenFamilies = ()
 
     def __post_init__(self) -> None:
@@ -252,7 +253,7 @@ class Worst(Objective):
 
     name = "worst"
 
-    members: tuple[str, ...] = ()
+    members: tuple[str, ...] = field(default=(), metadata=NEEDED)
     families: WrittenFamilies = ()
 
     def __post_init__(self) -> None:
@@ -287,7 +288,7 @@ class Regret(Objective):
 
     name = "regret"
 
-    best: WrittenWeights = ()
+    best: WrittenWeights = field(default=(), metadata=NEEDED)
     families: WrittenFamilies = ()
 
     def __post_init__(self) -> None:
@@ -327,7 +328,7 @@ class Floors(Objective):
 
     name = "floors"
 
-    weights: WrittenWeights = ()
+    weights: WrittenWeights = field(default=(), metadata=NEEDED)
     floors: WrittenWeights = ()
     families: WrittenFamilies = ()
     most: WrittenWeights = ()

@@ -113,6 +113,12 @@ def register_alias(kind: str, name: str, meant: str) -> None:
     _aliases[kind, name] = meant
 
 
+def aliases(kind: str) -> dict[str, str]:
+    """Second names of a kind, and what they mean."""
+    _load(kind)
+    return {name: meant for (known, name), meant in _aliases.items() if known == kind}
+
+
 def forget(kind: str, name: str) -> None:
     """Take a class out again, such as one that a test entered."""
     _registered[kind].pop(name, None)

@@ -7,7 +7,7 @@ SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 def whole_number(value: Any) -> Any:
     """Reads 20M, 1.5B or 2e7 as a whole number; what is no number is returned as it is."""
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and value.strip().replace("_", ""):
         text, factor = value.strip().replace("_", ""), 1
         if text[-1] in SUFFIXES:
             text, factor = text[:-1], SUFFIXES[text[-1]]

@@ -120,7 +120,8 @@ def _wanted(item: Mapping[str, Any], kind: Any, root: type[BaseModel]) -> str:
         bound = next(iter(limits.values()))
         words = {"gt": "greater than", "ge": "greater than or equal to", "lt": "less than",
                  "le": "less than or equal to"}  # fmt: skip
-        hint = " (shares are fractions: 30 % is 0.3)" if (bound == 1 and 1 < given <= 100) else ""
+        percent = bound == 1 and isinstance(given, int | float) and 1 < given <= 100
+        hint = " (shares are fractions: 30 % is 0.3)" if percent else ""
         return f"must be {words[next(iter(limits))]} {bound:,g}{hint}"
     if item["type"] == "string_type":
         if isinstance(given, bool):

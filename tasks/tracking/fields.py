@@ -43,6 +43,9 @@ LOSS, OBJECTIVE = "curve/loss", "objective"  # the prefix puts the curve above a
 BUILT = "objective as built"  # stands in the key as `objective`, as in the records of 2ad03ff
 WHOLE = f"{PREFIX}whole"  # tag: which proxies a record has, all of them told in full
 LONGEST = 200  # characters of a metric's name; MLflow takes 250
+EDITOR = re.compile(
+    r"\A# yaml-language-server:[^\n]*\n"
+)  # a hint for editors: the same recipe without it
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def study_params(recipe_text: str, problem: Problem, seed: int) -> dict[str, str
 
 def _input_digests(recipe_text: str, problem: Problem) -> dict[str, str]:
     data = canonical_json(problem.domains.identities)
-    return {"recipe": _sha256(recipe_text), "data": _sha256(data)}
+    return {"recipe": _sha256(EDITOR.sub("", recipe_text)), "data": _sha256(data)}
 
 
 def _sha256(text: str) -> str:
