@@ -30,8 +30,10 @@ TESTS = {  # the quickest first
     "tests/mixtures/test_searches.py",
     "mixtures/inference/paired_trial.py": "tests/mixtures/test_trials.py "
     "tests/mixtures/test_moving_methods.py",
-    "mixtures/inference/optimum.py": "tests/mixtures/test_evidence.py tests/mixtures/test_noise.py",
-    "mixtures/inference/evidence_grade.py": "tests/mixtures/test_evidence.py",
+    "mixtures/inference/optimum.py": "tests/mixtures/test_optimum.py "
+    "tests/mixtures/test_evidence.py",
+    "mixtures/inference/evidence_grade.py": "tests/mixtures/test_evidence_grade.py "
+    "tests/mixtures/test_evidence.py",
     "mixtures/laws/kriging.py": f"{LAWS} -k kriging",
 }
 SWAPS: dict[type, tuple[type, ...]] = {

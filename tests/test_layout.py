@@ -31,6 +31,21 @@ def test_every_folder_of_code_says_what_it_holds():
     assert len(set(lines.values())) == len(lines), "two folders say the same"
 
 
+def test_results_say_when_where_and_how_they_were_measured():
+    """Catches a page of figures without conditions, one that the summary does not name, and a
+    readme of a folder that grows beyond a page again."""
+    pages = [name for name in tracked() if re.fullmatch(r"docs/results/\w+\.md", name)]
+    text = {Path(name).stem: (ROOT / name).read_text(encoding="utf-8") for name in pages}
+    index = text.pop("index")
+    assert len(text) > 8 and [name for name in text if f"({name}.md" not in index] == []
+    for name, page in text.items():
+        assert page.index("> Measured: ") < page.index("\n| "), f"{name}: figures come first"
+        said = [page.count(f"> {word}: ") for word in ("Measured", "Machine", "Command")]
+        assert said[0] == said[1] == said[2], f"{name}: a section lacks one of them"
+    readmes = [name for name in tracked() if re.fullmatch(r"\w+/README\.md", name)]
+    assert [n for n in readmes if len((ROOT / n).read_text().splitlines()) > 60] == []
+
+
 def test_no_drawers_and_no_shadows():
     """Catches a module for everything, and a test package that would shadow a room."""
     names = [Path(name) for name in tracked() if name.endswith(".py")]
