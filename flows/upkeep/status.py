@@ -108,7 +108,7 @@ def _status(
 ) -> StudyStatus:
     """The status of a study by its name; `typed` is its recipe as commands take it."""
     ours = sorted((s for s in seen if s.name == name), key=lambda study: study.started)
-    shown = running_studies(ours) or ours[-1:]
+    shown = running_studies(ours) or _last_with_counts(ours)
     past = _finished(store, name, recipe)
     state = shown[0].state if shown else DONE if past else NOT_BEGUN
     given = standing_approval(store, past.identity) if past else None
@@ -121,6 +121,15 @@ def _status(
         given.by if given else "",
     )
     return dataclasses.replace(status, next=_next(status, past, recipe, typed))
+
+
+def _last_with_counts(ended: list[StudyProgress]) -> list[StudyProgress]:
+    """The last of what ended; one that stopped before its first round kept what was there."""
+    if not ended or ended[-1].rounds or ended[-1].state == DONE:
+        return ended[-1:]
+    known = next((one for one in reversed(ended) if one.rounds), ended[-1])
+    counts = ("rounds", "runs", "failures", "planned", "spent", "cost", "evidence")
+    return [dataclasses.replace(ended[-1], **{name: vars(known)[name] for name in counts})]
 
 
 def _finished(store: Store, name: str, recipe: Recipe | None) -> FinishedStudy | None:
@@ -203,13 +212,13 @@ def watch_studies(home: Workspace, name: str | None) -> None:
     def wanted(study: StudyProgress) -> bool:
         return study.state == RUNNING and (name is None or study.name == name)
 
-    now = running_studies(reader.studies(wanted))
-    followed = {(study.name, study.started) for study in now}
-    if not followed:
-        home.display.say(f"Nothing runs now{f' of {name}' if name else ''}.")
-        return
-    home.display.watch()
     with _left_alone(home.display):
+        now = running_studies(reader.studies(wanted))
+        followed = {(study.name, study.started) for study in now}
+        if not followed:
+            home.display.say(f"Nothing runs now{f' of {name}' if name else ''}.")
+            return
+        home.display.watch()
         while running_studies(now):
             home.display.show(now)
             time.sleep(REFRESH_SECONDS)

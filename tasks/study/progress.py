@@ -260,5 +260,6 @@ def progress_markdown(progress: StudyProgress) -> str:
             f"| {escape_markdown(run.label)} | {count_text(run.tokens)} of {count_text(run.total)} "
             f"| {loss} | {sparkline(run.losses, POINTS)} |"
         )
-    where = f"`cuvee {progress.command}` on {progress.host}, begun {progress.started}"
-    return "\n".join([*lines, "", f"{escape_markdown(where)}. `cuvee status` says the same."])
+    where = escape_markdown(f"on {progress.host}, begun {progress.started}")
+    lines += ["", f"`cuvee {progress.command}` {where}; renewed every few seconds while it runs."]
+    return "\n".join([*lines, "`cuvee status` says whether it still does."])

@@ -58,11 +58,10 @@ class ProgressRecord:
     ) -> None:
         self._monitor, self._objects, self._beat = monitor, objects, beat
         self._key, self._process, self._count = uuid.uuid4().hex, process_mark(), 0
-        self._stop = threading.Event()
+        self._stop, self._cleared = threading.Event(), False
         self._thread = threading.Thread(target=self._live, name="progress", daemon=True)
 
     def __enter__(self) -> "ProgressRecord":
-        self._remove_earlier()
         self._write()
         self._thread.start()
         return self
@@ -83,14 +82,16 @@ class ProgressRecord:
     def _write(self) -> None:
         self._count += 1
         study = self._monitor.snapshot()
+        if study.rounds and not self._cleared:  # until then the last one's counts are the latest
+            self._remove_earlier(study.name)
+            self._cleared = True
         kept = {"process": self._process, "beat": self._count, "study": study.to_json()}
         # A store that refuses now may not in three seconds; the results themselves will tell.
         with contextlib.suppress(Exception):
             self._objects.replace(f"{FOLDER}/{self._key}", json.dumps(kept).encode())
 
-    def _remove_earlier(self) -> None:
-        """Remove what runs of the same study left that have ended: the last one is what counts."""
-        name = self._monitor.snapshot().name
+    def _remove_earlier(self, name: str) -> None:
+        """Remove what runs of the same study left that have ended."""
         with contextlib.suppress(Exception):
             for kept in read_progress(self._objects):
                 ended = kept.study.state != RUNNING or marked_process_ended(kept.process)

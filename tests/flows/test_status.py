@@ -25,6 +25,7 @@ from cuvee.flows.upkeep.status import study_statuses, watch_studies
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import TrainingCost
+from cuvee.tasks.study.monitor import Announced
 from cuvee.tasks.study.progress import (
     BARS,
     RUNNING,
@@ -198,6 +199,19 @@ def test_how_a_study_ended_is_kept(tmp_path, error, said):
         assert "Next: " not in status.next and status.next.startswith("cuvee run tiny.yaml")
         (parent,) = backend.runs.values()
         assert parent.description.startswith("**stopped: ")
+
+
+def test_a_run_that_stopped_early_hides_nothing_of_what_the_one_before_it_kept(tmp_path):
+    """Catches a second run that was stopped at once and makes twelve trained proxies disappear."""
+    recipe, home = parse(tiny_study.recipe(tmp_path)), Workspace(tmp_path / "home")
+    tracker = StudyTracker(MemoryBackend())
+    for asked in (3, 0):
+        with pytest.raises(DataError), live_progress(recipe, home, tracker) as within:
+            told = {str(i): Announced(f"design {i}", 100, 1.0) for i in range(asked)}
+            within.monitor.begin_round("Proxies", told, list(told))
+            raise DataError(f"stopped with {asked}")
+    (status,) = study_statuses(home, recipe)
+    assert status.progress[0].reason == "stopped with 0" and status.progress[0].asked == 3
 
 
 WATCHER = """
