@@ -27,27 +27,22 @@ PAGES = {
 }
 
 
-def field_table(
-    properties: Schema, required: list[str], place: str, *, examples: bool = True
-) -> Iterator[str]:
+def field_table(properties: Schema, required: list[str], place: str) -> Iterator[str]:
     """The rows of a table of fields.
 
     Args:
         properties: of a mapping's schema.
         required: names that must be given.
-        place: dotted name of the mapping, by which fields can be linked to; "" at the top.
-        examples: whether there is a column of them.
+        place: dotted name of the mapping, by which fields can be linked to.
     """
-    head = ["field", "type", "default", "what it is", *(["example"] if examples else [])]
-    yield _row(head)
-    yield _row(["---"] * len(head))
+    yield from ["| field | type | default | what it is |", "| --- | --- | --- | --- |"]
     for name, field in properties.items():
         default = "needed" if name in required else "`null`" if _may_be_null(field) else ""
         default = _yaml(field["default"]) if "default" in field else default
-        anchor = f"{place}.{name}".strip(".").replace(".", "-").replace("_", "-")
-        shown = [_yaml(one) for one in field.get("examples", ())] if examples else []
-        cells = [f"`{name}`{{#{anchor}}}", type_words(field), default, field["description"]]
-        yield _row([*cells, *(["<br>".join(shown)] if examples else [])])
+        anchor = f"{place}.{name}".replace(".", "-").replace("_", "-")
+        shown = " or ".join(_yaml(one) for one in field.get("examples", ()))
+        about = field["description"] + (f"<br>Example: {shown}" if shown else "")
+        yield _row([f"`{name}`{{#{anchor}}}", type_words(field), default, about])
     yield ""
 
 

@@ -58,7 +58,7 @@ def _member(entry: CatalogEntry, definitions: Mapping[str, Any]) -> Iterator[str
     schema = definitions[f"{entry.kind}.{entry.name}"]
     fields = {name: field for name, field in schema["properties"].items() if name != "name"}
     if fields:
-        yield from field_table(fields, schema["required"], entry.name, examples=False)
+        yield from field_table(fields, schema["required"], entry.name)
 
 
 def markdown(text: str) -> str:

@@ -44,7 +44,7 @@ class AdoController(Controller):
     Take it through the method `ado`.
 
     Attributes:
-        interval: steps between updates.
+        interval: training steps between two updates of the weights.
         refits: of the laws in a run; the first when a tenth of the run after `ignored` is done.
         ignored: share of the run whose losses are left out of the fits; weights rest until then.
     """

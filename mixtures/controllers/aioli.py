@@ -38,12 +38,12 @@ class AioliController(Controller):
 
     Attributes:
         evaluated: targets whose losses count; empty for each domain's own held-out text.
-        rounds: estimates of A in a run.
+        rounds: estimates of the dynamics A in a run.
         sweeps: passes over the domains in an estimate.
         probe: share of a round's steps that an estimate takes, all of its probes together.
-        one_hot: f, the share of the probed domain.
-        rate: eta.
-        ema: m, or None to go on from the last weights.
+        one_hot: f, the share of the domain that is probed.
+        rate: eta, how far the weights follow A.
+        ema: m, the share of the earlier A that is kept; null to go on from the last weights.
         normalized: whether A is shifted and divided to sum to 1.
     """
 

@@ -38,7 +38,7 @@ class DogeController(Controller):
         evaluated: targets, each alike; empty for each domain's own held-out text.
         strength: mu; smaller moves the weights more.
         smoothing: eps, the part of the weights that is spread evenly.
-        interval: steps between updates.
+        interval: training steps between two updates of the weights.
     """
 
     name = "doge"

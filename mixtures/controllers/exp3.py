@@ -39,7 +39,7 @@ class Exp3(Controller):
     Attributes:
         scale: nats per token that count as a reward of 1.
         warmup: share of the run at the starting weights.
-        interval: steps between updates.
+        interval: training steps between two updates of the weights.
     """
 
     name = "exp3"

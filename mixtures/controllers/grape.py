@@ -34,10 +34,10 @@ class Grape(Controller):
 
     Attributes:
         evaluated: targets; empty for each domain's own held-out text.
-        train: mu_train.
-        target: mu_target.
-        smoothing: eps, of both sides.
-        interval: steps between updates.
+        train: mu_train: how far the weights of domains move.
+        target: mu_target: how far the weights of targets move.
+        smoothing: eps, the part of both weights that is spread evenly.
+        interval: training steps between two updates of the weights.
     """
 
     name = "grape"

@@ -37,7 +37,7 @@ class GroupDRO(Controller):
     Attributes:
         rate: eta, per nat of excess.
         smoothing: eps, the part of the weights that is spread evenly.
-        interval: steps between updates.
+        interval: training steps between two updates of the weights.
         reference: weights (K,) of the reference run, for the record; empty if they are unknown.
     """
 

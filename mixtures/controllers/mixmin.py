@@ -40,8 +40,8 @@ class MixMinController(Controller):
     Attributes:
         sources: fingerprints of the runs on each domain alone, in the order of the domains.
         evaluated: targets, each alike; empty for each domain's own held-out text.
-        rate: of the exponentiated gradient.
-        rounds: its steps at most.
+        rate: step of the exponentiated gradient.
+        rounds: steps of that gradient at most.
         tolerance: fall of the objective, nats per example, below which it ends.
     """
 

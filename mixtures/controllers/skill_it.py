@@ -46,9 +46,9 @@ class SkillItController(Controller):
     Attributes:
         graph: A (K, M); empty for the identity over the domains.
         evaluated: the M targets of its columns; empty for each domain's own held-out text.
-        rate: eta, per nat.
-        updates: of the weights after the start.
-        window: evaluations that count.
+        rate: eta, how far the weights move per nat of loss.
+        updates: updates of the weights after the start.
+        window: latest evaluations that count in an update.
         averaged: whether the window is averaged, as with a target set, or summed.
         scheduled: eta_t = eta / (sum L_t / sum L_0), the code's `--eta_schedule`.
         normalized: losses are divided by those at the start, its `--normalize_loss`.

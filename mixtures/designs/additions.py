@@ -26,7 +26,7 @@ class Additions(Design):
     Attributes:
         existing: mixtures tried before, each K shares in the order of the domains.
         distance: least Euclidean distance to them and between new ones.
-        design: what draws the candidates.
+        design: what draws the candidates; a registered design.
     """
 
     name = "additions"

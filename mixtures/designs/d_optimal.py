@@ -36,7 +36,7 @@ class DOptimal(Design):
     Attributes:
         criterion: "d" (parameters) or "i" (predictions over the feasible set).
         order: 1 for `w`, 2 for `w` and all products of two shares.
-        oversample: pool draws for each mixture kept.
+        oversample: mixtures drawn into the pool for each one kept.
     """
 
     name = "d_optimal"

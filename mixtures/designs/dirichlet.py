@@ -36,11 +36,12 @@ class Dirichlet(Design):
 
     Attributes:
         temperature: exponent on the natural shares; 1 keeps them, 0 makes them equal.
-        least_strength: smallest concentration; small values give mixtures of few domains.
-        most_strength: largest concentration.
-        strengths: how many concentrations, log-spaced.
+        least_strength: smallest concentration of the Dirichlet; small values give mixtures of few
+            domains.
+        most_strength: largest concentration; large values stay near the natural shares.
+        strengths: how many concentrations are taken between the two, log-spaced.
         minimum: shares below it become zero, the rest are multiples of it; 0 leaves shares alone.
-        oversample: draws for each mixture kept.
+        oversample: mixtures drawn for each one kept.
     """
 
     name = "dirichlet"

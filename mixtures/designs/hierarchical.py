@@ -30,12 +30,13 @@ class Hierarchical(Design):
 
     Attributes:
         temperature: exponent on the natural shares within each level.
-        least_strength: smallest concentration.
-        most_strength: largest concentration.
-        strengths: how many concentrations, log-spaced.
+        least_strength: smallest concentration of the Dirichlets; small values give mixtures of few
+            domains.
+        most_strength: largest concentration; large values stay near the natural shares.
+        strengths: how many concentrations are taken between the two, log-spaced.
         minimum: shares below it become zero; see `dirichlet`.
-        oversample: draws for each mixture kept.
-        separator: between the levels of a name.
+        oversample: mixtures drawn for each one kept.
+        separator: what parts the levels of a domain's name.
     """
 
     name = "hierarchical"

@@ -25,7 +25,7 @@ class MaxMin(Design):
     Take it where runs are few and should be as unlike one another as possible.
 
     Attributes:
-        oversample: pool draws for each mixture kept.
+        oversample: mixtures drawn into the pool for each one kept.
         concentration: of the pool's symmetric Dirichlet; 1 is uniform, less reaches the corners.
     """
 

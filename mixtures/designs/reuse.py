@@ -29,7 +29,7 @@ class Reuse(Design):
 
     Attributes:
         frozen: groups, each (domain, ratio) pairs or a mapping; ratios are renormalized.
-        design: what draws the groups' shares.
+        design: what draws the groups' shares; a registered design.
     """
 
     name = "reuse"

@@ -138,10 +138,10 @@ class GaussianProcess(FieldLaw):
     Attributes:
         power: of the shares in the metric; 1/2 is Hellinger's.
         logarithm: whether positive scores are fitted by their logarithm.
-        length: prior mean of the log inverse lengths.
+        length: prior mean of the logarithm of the inverse lengths.
         noise: prior mean of the log noise variance, for scores of variance 1.
-        folds: of the cross-validation of the deviations.
-        most: runs that are fitted; more are refused.
+        folds: folds of the cross-validation that calibrates the deviations.
+        most: runs that it is fitted to at most; more are refused.
     """
 
     name = "gaussian_process"

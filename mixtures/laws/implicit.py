@@ -36,7 +36,7 @@ class Implicit(EquationLaw):
     fewer it has too many parameters.
 
     Attributes:
-        components: I, at most 6.
+        components: exponentials in the mixture, I, at most 6.
     """
 
     name = "implicit"

@@ -87,11 +87,11 @@ class Kriging(FieldLaw):
     default.
 
     Attributes:
-        power: of the shares in the fields' metric.
+        power: power of the shares in the metric of the fields.
         sway: how far a domain's log b moves its prior log inverse length.
         logarithm: whether positive scores are fitted by their logarithm.
-        folds: of the cross-validation of the deviations.
-        most: runs that are fitted; more are refused.
+        folds: folds of the cross-validation that calibrates the deviations.
+        most: runs that it is fitted to at most; more are refused.
     """
 
     name = "kriging"

@@ -56,8 +56,8 @@ class LightGBM(Law):
     from 64, and it takes no gradient, so search with `simulate`.
 
     Attributes:
-        trees: boosting rounds.
-        rate: learning rate.
+        trees: boosting rounds, trees of each target.
+        rate: learning rate of the boosting.
         leaf: least runs in a leaf, as a part of all runs.
         folds: of the cross-validation that gives the standard deviation.
     """

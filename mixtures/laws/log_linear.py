@@ -66,7 +66,7 @@ class LogLinear(Law):
     schedules; it needs the fewest runs and is wrong where domains help or hurt one another.
 
     Attributes:
-        offset: "free" or "positive".
+        offset: the constant c of a target: "free" for any number, "positive" as in Olmix.
         huber: residuals beyond this many robust deviations lose weight; 0 is plain least squares.
     """
 

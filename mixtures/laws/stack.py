@@ -54,7 +54,7 @@ class Stack(Law):
 
     Attributes:
         members: registered names of laws, each with its default settings.
-        folds: of the cross-validation.
+        folds: folds of the cross-validation that weighs the members.
     """
 
     name = "stack"

@@ -21,11 +21,13 @@ class Ado(Controlled):
     never sees the objective, so it can end worse than uniform on it.
 
     Attributes:
-        seeds: controlled runs.
-        trials: seeds of the answer's trial.
-        stages: of the answer.
-        interval: steps between updates.
-        refits: of the laws in a run.
+        seeds: runs under the controller, one per seed, whose mean weights are the answer.
+        trials: seeds of the trial that compares the answer with natural and uniform shares,
+            paired.
+        stages: stages of the answer: 1 for one mixture, more for a schedule of equal parts of the
+            run.
+        interval: training steps between two updates of the weights.
+        refits: how often the laws are fitted anew in a run.
         ignored: share of the run whose losses are left out of the fits.
     """
 

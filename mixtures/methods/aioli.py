@@ -25,15 +25,18 @@ class Aioli(Controlled):
     measures in each run what every domain does to every loss. In short runs it hardly moves.
 
     Attributes:
-        seeds: controlled runs.
-        trials: seeds of the answer's trial.
-        stages: of the answer.
-        rounds: estimates of the dynamics in a run.
-        sweeps: passes over the domains in an estimate.
+        seeds: runs under the controller, one per seed, whose mean weights are the answer.
+        trials: seeds of the trial that compares the answer with natural and uniform shares,
+            paired.
+        stages: stages of the answer: 1 for one mixture, more for a schedule of equal parts of the
+            run.
+        rounds: how often the dynamics are estimated in a run.
+        sweeps: passes over the domains in one estimate.
         probe: share of a round's steps that an estimate takes.
-        one_hot: share of the probed domain.
-        rate: eta.
-        ema: of the dynamics, or None.
+        one_hot: share of the domain that is probed, from 0 to 1; the others divide the rest.
+        rate: eta, how far the weights follow an estimate; larger moves them more.
+        ema: share of the earlier dynamics that is kept at each estimate; null to go on from the
+            last weights.
         normalized: whether the dynamics are shifted and divided to sum to 1.
     """
 

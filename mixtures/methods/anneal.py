@@ -62,12 +62,12 @@ class Anneal(Swarm):
     Attributes:
         switches: points of the run at which a tail may begin, each in (0, 1).
         candidates: tails tried, over all switch points; at least as many as `tail_law` needs.
-        tail_design: which tails; a registered design.
-        tail_law: of the candidates; a registered law.
+        tail_design: which tails are tried; a registered design.
+        tail_law: law over the tails; a registered law.
         trials: proposals of main mixture and tail together, each a run; 0: only tails after the
             main mixture. They take a tail law of the form c + exp(A.w), and as many runs as it
             needs for twice the domains.
-        pairs: fresh seeds of the comparison.
+        pairs: fresh seeds under which the schedule is compared with the main mixture.
     """
 
     name = "anneal"

@@ -40,8 +40,8 @@ class Bayes(Swarm):
     Attributes:
         runs: mixtures of the first round.
         batch: mixtures of each later round.
-        rounds: most later rounds.
-        ensemble: refits that the next batch is chosen by.
+        rounds: later rounds at most.
+        ensemble: bootstrap refits by which the next batch is chosen.
     """
 
     name = "bayes"

@@ -30,13 +30,15 @@ class Doge(Controlled):
 
     Attributes:
         rule: `doge`, or `grape` for several targets of which the laggards count most.
-        seeds: controlled runs.
-        trials: seeds of the answer's trial.
-        stages: of the answer.
-        strength: mu of `doge`.
-        train: mu_train of `grape`.
-        target: mu_target of `grape`.
-        interval: steps between updates.
+        seeds: runs under the controller, one per seed, whose mean weights are the answer.
+        trials: seeds of the trial that compares the answer with natural and uniform shares,
+            paired.
+        stages: stages of the answer: 1 for one mixture, more for a schedule of equal parts of the
+            run.
+        strength: mu of rule `doge`; smaller moves the weights more.
+        train: mu_train of rule `grape`: how far the weights of domains move.
+        target: mu_target of rule `grape`: how far the weights of targets move.
+        interval: training steps between two updates of the weights.
     """
 
     name = "doge"

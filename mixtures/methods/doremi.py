@@ -37,13 +37,14 @@ class DoReMi(Controlled):
 
     Attributes:
         reference: weights of the first reference run, "natural" or "uniform".
-        rounds: at most.
+        rounds: rounds of a reference and controlled runs, at most.
         tolerance: change of a share between rounds below which they stop.
-        seeds: controlled runs of a round.
-        trials: seeds of the answer's trial.
-        rate: eta of `group_dro`, per nat.
-        smoothing: its eps.
-        interval: its steps between updates.
+        seeds: controlled runs of a round, one per seed.
+        trials: seeds of the trial that compares the answer with natural and uniform shares,
+            paired.
+        rate: eta, how far the weights move per nat of excess loss.
+        smoothing: part of the weights that is spread evenly at each update.
+        interval: training steps between two updates of the weights.
     """
 
     name = "doremi"

@@ -30,9 +30,10 @@ class MixMin(Controlled):
 
     Attributes:
         seeds: of the sources and of what is mixed of them; one, as published, has no interval.
-        trials: seeds of the answer's trial.
-        rate: of the exponentiated gradient.
-        rounds: its steps at most.
+        trials: seeds of the trial that compares the answer with natural and uniform shares,
+            paired.
+        rate: step of the exponentiated gradient that solves the convex problem.
+        rounds: steps of that gradient at most.
         tolerance: fall of the objective, nats per example, below which it ends.
     """
 

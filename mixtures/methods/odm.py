@@ -22,12 +22,14 @@ class Odm(Controlled):
     sees the objective; in short runs it hardly moves.
 
     Attributes:
-        seeds: controlled runs.
-        trials: seeds of the answer's trial.
-        stages: of the answer.
+        seeds: runs under the controller, one per seed, whose mean weights are the answer.
+        trials: seeds of the trial that compares the answer with natural and uniform shares,
+            paired.
+        stages: stages of the answer: 1 for one mixture, more for a schedule of equal parts of the
+            run.
         scale: nats per token that count as a reward of 1.
-        warmup: share of the run at the starting weights.
-        interval: steps between updates.
+        warmup: share of the run at the starting weights, from 0 to 1.
+        interval: training steps between two updates of the weights.
     """
 
     name = "odm"

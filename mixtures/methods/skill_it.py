@@ -39,12 +39,14 @@ class SkillIt(Controlled):
 
     Attributes:
         graph: how it is estimated: `single`, `pairwise` or `continual`.
-        seeds: controlled runs.
-        trials: seeds of the answer's trial.
-        stages: of the answer.
-        rate: eta.
-        updates: of the weights in a run.
-        window: evaluations that count.
+        seeds: runs under the controller, one per seed, whose mean weights are the answer.
+        trials: seeds of the trial that compares the answer with natural and uniform shares,
+            paired.
+        stages: stages of the answer: 1 for one mixture, more for a schedule of equal parts of the
+            run.
+        rate: eta, how far the weights move per nat of loss.
+        updates: how often the weights are updated in a run.
+        window: latest evaluations that count in an update.
         scheduled: whether eta grows as the losses fall.
         normalized: whether losses are divided by those at the start.
         halved: whether off-diagonal edges are halved at each update.

@@ -42,7 +42,7 @@ class Static(Method):
         choose: one of `natural`, `uniform`, `temperature`, `unimax`, or "best".
         temperature: power of the natural shares, in [0, 1]; 0 is uniform, 1 natural.
         epochs: UniMax's cap on passes over a domain at full scale.
-        trials: seeds of every mixture.
+        trials: seeds under which every mixture is trained.
     """
 
     name = "static"

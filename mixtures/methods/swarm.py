@@ -28,14 +28,16 @@ class Swarm(Method):
     """One round of runs.
 
     Attributes:
-        runs: mixtures that the design draws.
-        design: which mixtures; a registered design.
-        laws: candidate laws; the best by cross-validation is used.
+        runs: mixtures that the design draws, a run each.
+        design: which mixtures are tried; a registered design.
+        laws: candidate laws, of which the best by cross-validation is used; one or a list.
         search: from the law to the mixture; a registered search.
-        anchors: mixtures repeated over seeds, as in design `anchors`.
+        anchors: mixtures that are repeated over seeds, to measure the noise: `natural`, `uniform`
+            or shares by domain.
         seeds: runs of each anchor, the one with the design's seed included.
-        folds: of the cross-validation.
-        refits: bootstrap refits behind the intervals; None: 50 for exponential laws, 10 for others.
+        folds: folds of the cross-validation that judges the laws.
+        refits: bootstrap refits behind the intervals; null: 50 for exponential laws, 10 for
+            others.
     """
 
     runs: int = 64

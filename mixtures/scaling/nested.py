@@ -42,7 +42,7 @@ class Nested(Scaling):
     are stretched beyond them, as in Data Mixing Laws.
 
     Attributes:
-        law: of mixtures, fitted to the extrapolated losses.
+        law: law of mixtures that is fitted to the extrapolated losses.
         draws: bootstrap samples of the mixtures behind the deviation of an extrapolation.
     """
 

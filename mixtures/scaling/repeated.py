@@ -36,7 +36,7 @@ class Repeated(Scaling):
     and discounts what is repeated.
 
     Attributes:
-        law: the scaling law in effective tokens.
+        law: scaling law that sees effective tokens in place of tokens.
         worth: r, the repeats after which more are worth little; 0 chooses it by the fit.
     """
 

@@ -30,7 +30,7 @@ class SingleScale(Scaling):
     extrapolates nothing.
 
     Attributes:
-        law: of mixtures; the default law unless named.
+        law: law of mixtures that ranks them; the default law unless named.
     """
 
     name = "single_scale"

@@ -24,8 +24,8 @@ class Auto(Search):
     It is the default.
 
     Attributes:
-        convex: the search for laws of the form `c + exp(A.w)`.
-        otherwise: the search for all others.
+        convex: search for laws of the form `c + exp(A.w)`.
+        otherwise: search for all other laws.
     """
 
     name = "auto"

@@ -36,9 +36,9 @@ class Mirror(Search):
     Take it for a smooth law over many domains, where random draws hardly come near the best.
 
     Attributes:
-        steps: most updates per start.
+        steps: updates from each start, at most.
         starts: starting points: natural, the set's centre, then the best of random draws.
-        draws: random feasible mixtures looked at.
+        draws: random feasible mixtures among which starts are chosen.
     """
 
     name = "mirror"

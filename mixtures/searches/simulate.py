@@ -40,10 +40,11 @@ class Simulate(Search):
     steady one.
 
     Attributes:
-        draws: mixtures drawn.
-        top: best draws averaged.
-        temperature: exponent on the natural shares.
-        strength: concentration of the Dirichlet.
+        draws: mixtures that are drawn and predicted.
+        top: best draws whose mean is the answer.
+        temperature: exponent on the natural shares around which is drawn; 0 makes them equal.
+        strength: concentration of the Dirichlet that draws; small values give mixtures of few
+            domains.
     """
 
     name = "simulate"

@@ -27,7 +27,7 @@ class Mosaic:
 
     Attributes:
         samples: what a sample of the shards is: "packed" sequences, or "documents".
-        split: subfolder of every stream, or "".
+        split: subfolder of every stream, such as "train"; "" for none.
     """
 
     name: ClassVar[str] = "mosaic"

@@ -28,7 +28,7 @@ class Nanotron:
     Take it for nanotron, with or without stages.
 
     Attributes:
-        workers: processes that load data.
+        workers: processes of the trainer that load data.
     """
 
     name: ClassVar[str] = "nanotron"

@@ -84,7 +84,7 @@ def test_a_description_comes_from_the_nearest_class():
         field.name: field.description for field in catalog.catalog_entry("method", "bayes").fields
     }
     assert told["runs"] == "mixtures of the first round."
-    assert told["design"] == "which mixtures; a registered design."
+    assert told["design"] == "which mixtures are tried; a registered design."
     floors = {field.name: field for field in catalog.catalog_entry("objective", "floors").fields}
     assert floors["most"].description.endswith("such as a checkpoint's scores.")
     assert "most" not in floors["families"].description
