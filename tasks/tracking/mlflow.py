@@ -18,6 +18,7 @@ from typing import Any
 
 from cuvee.mixtures.errors import CuveeError, ServiceError, StorageError
 from cuvee.tasks.extras import require
+from cuvee.tasks.tracking import views
 from cuvee.tasks.tracking.fields import RunFields
 from cuvee.tasks.tracking.study_tracker import RECOMMENDATION, StudyTracker
 from cuvee.tasks.tracking.tracker import (
@@ -30,7 +31,6 @@ from cuvee.tasks.tracking.tracker import (
 EXPERIMENT = "cuvee"
 DATABASE, ARTIFACTS = "mlflow.db", "artifacts"
 PARENT, NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens the pages for trainings
 METRICS, LABELS = 1000, 100  # most metrics, params and tags that MLflow takes in one batch
 DIGEST = 16  # characters of a digest that are shown; MLflow takes 36, the source has all
 PAGE = 1000  # runs asked for at once
@@ -242,14 +242,26 @@ class MlflowBackend:
         client = MlflowClient(tracking_uri=self._uri)
         found = client.get_experiment_by_name(self._experiment)
         if found is None:
-            made = client.create_experiment(self._experiment, self._artifacts, KIND)
+            tags = views.missing_tags({}, int(time.time() * 1000))
+            made = client.create_experiment(self._experiment, self._artifacts, tags)
             return client, str(made)
         if found.lifecycle_stage != "active":
             raise ServiceError(
                 f"MLflow's experiment {self._experiment!r} at {self._uri} was deleted; restore it "
                 f"with `mlflow experiments restore -x {found.experiment_id}`"
             )
+        self._arrange(client, found)
         return client, str(found.experiment_id)
+
+    def _arrange(self, client: Any, experiment: Any) -> None:
+        """Give an experiment of an earlier version the tags that arrange its pages."""
+        from mlflow.exceptions import MlflowException
+
+        for name, value in views.missing_tags(experiment.tags, int(time.time() * 1000)).items():
+            try:
+                client.set_experiment_tag(experiment.experiment_id, name, value)
+            except MlflowException:  # a server may let its users write runs alone
+                return
 
 
 def _user() -> str:

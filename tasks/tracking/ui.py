@@ -26,8 +26,10 @@ from typing import IO
 from cuvee.mixtures.errors import ServiceError
 from cuvee.tasks.tracking.guard import HOST, LINK, SECRET, guarded_command
 from cuvee.tasks.tracking.mlflow import ARTIFACTS, DATABASE, EXPERIMENT, SETTINGS, local_uri
+from cuvee.tasks.tracking.views import STUDIES
 
 PORT = 5000
+VIEW = "viewStateShareKey"  # of an address: which saved view is opened
 PATIENCE = 120.0  # seconds; a first start on a busy machine takes 10 to 20
 GRACE = 10.0  # seconds between asking a server to end and ending it
 
@@ -146,7 +148,7 @@ def _runs_page(port: int, secret: str) -> str:
     with closing(server), suppress(OSError, ValueError, KeyError, http.client.HTTPException):
         server.request("GET", path, headers={"Authorization": signed})
         experiment = json.load(server.getresponse())["experiment"]["experiment_id"]
-        return f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+        return f"#/experiments/{experiment}/runs?workflowType=machine_learning&{VIEW}={STUDIES}"
     return ""
 
 

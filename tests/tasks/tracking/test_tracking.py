@@ -17,7 +17,8 @@ from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.tasks.report import page
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
-from cuvee.tasks.tracking import fields
+from cuvee.tasks.tracking import fields, views
+from cuvee.tasks.tracking.fields import study_fields
 from cuvee.tasks.tracking.mlflow import MlflowBackend, local_uri, open_tracker
 from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import (
@@ -429,3 +430,67 @@ def test_children_say_which_mixture_they_are(study):
     text = "name: x\nobjective: {name: mean, weights: {domain/a: 1}}\n"
     said = fields.study_params(text, study.problem, 1)["objective"]
     assert said == "{name: mean, weights: {domain/a: 1}}"
+
+
+def test_a_record_of_an_earlier_version_opens_as_model_training_with_its_views(place, study):
+    """Catches pages that open as GenAI, views that only a new experiment gets, and a choice of a
+    person's that is written over at the next study."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=local_uri(place))
+    own = f"{views.SHARED}{views.PROXIES}"
+    saved = json.dumps({"name": "mine", "createdAt": 1, "updatedAt": 2, "state": "{}"})
+    older = json.dumps({"name": "old", "createdAt": 1, "updatedAt": 1, "state": "{}"})
+    stale = f"{views.SHARED}{views.STUDIES}"
+    made = client.create_experiment("earlier", tags={own: saved, stale: older})
+    client.create_experiment("chosen", tags={"mlflow.experimentKind": "finetuning"})
+    for name in ("earlier", "chosen", "new"):
+        MlflowBackend(local_uri(place), name).find_runs({})
+    kinds = {
+        name: client.get_experiment_by_name(name).tags["mlflow.experimentKind"]
+        for name in ("earlier", "chosen", "new")
+    }
+    training = "custom_model_development"
+    assert kinds == {"earlier": training, "chosen": "finetuning", "new": training}
+    tags = client.get_experiment(made).tags
+    assert tags[own] == saved
+    assert json.loads(tags[stale])["name"] == "Studies: the four answers"
+    assert max(map(len, tags.values())) < 5000  # MLflow's limit
+
+
+def test_the_views_name_what_is_recorded(study, folder):
+    """Catches a column or a chart of a key that no run has: it would stand there empty."""
+    tracker = StudyTracker(backend := MemoryBackend())
+    tracker.start_study(study.name, {}, {})
+    tracker.finish_study(study, folder)
+    for key, kind in ((views.STUDIES, "study"), (views.PROXIES, "proxy")):
+        state = json.loads(json.loads(views.view_tags(0)[f"{views.SHARED}{key}"])["state"])
+        assert state["searchFilter"] == f"tags.`cuvee.kind` = '{kind}'"
+        runs = [run for run in backend.runs.values() if run.tags["cuvee.kind"] == kind]
+        known = {"tags": set(), "metrics": set(), "params": set()}
+        for run in runs:
+            for part, names in known.items():
+                names |= set(getattr(run, part))
+        columns = [column.split(".", 1) for column in state["selectedColumns"]]
+        assert len(columns) == 5 and set(map(".".join, columns)) < set(state["columnOrder"])
+        assert all(name.strip("`") in known[part] for part, name in columns)
+        assert {chart["metricKey"] for chart in state["compareRunCharts"]} <= known["metrics"]
+
+
+def test_the_runs_table_answers_the_four_questions(study):
+    """Catches a reviewer who must open every run: shares, grade, gain and cost in a few words."""
+    told = study_fields(study)
+    assert told.tags["cuvee.shares"].startswith("legal 36%, encyclopedia 24%")
+    assert told.tags["cuvee.grade"] in {"confirmed", "not confirmed", "worse than another"}
+    gain = study.confirmation.objective["natural"]
+    assert told.tags["cuvee.gain"] == (
+        f"{gain.gain:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), trained anew at 0.6M"
+    )
+    assert told.tags["cuvee.cost"].startswith(f"{study.proxies} proxies, ")
+    points = {point.name: point.value for point in told.metrics}
+    assert points["gain_over_natural"] == gain.gain
+    assert points["gain_over_natural/low"] == gain.low
+    alone = study_fields(replace(study, confirmation=None))
+    assert alone.tags["cuvee.gain"].endswith(", predicted")
+    points = {point.name: point.value for point in alone.metrics}
+    assert points["gain_over_natural"] == dict(study.recommendation.gains)["natural"].mean
