@@ -199,7 +199,7 @@ class Training:
     def progress(self, every: int) -> Progress:
         """Where the pack is; the only place where a GPU is waited for."""
         self._drop(max(0, self.step - every), self.step)
-        losses = self._mean(self.step - every, self.step)
+        losses = self._mean((self.step - 1) // every * every, self.step)  # as in the run's curve
         tokens = self.step * self.plan.batch * self.plan.model_size.context
         shown = tuple(
             loss if k in self.active else math.nan for k, loss in enumerate(losses.tolist())

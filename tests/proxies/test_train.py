@@ -168,6 +168,17 @@ def test_what_a_run_reports() -> None:
 EXP3 = '{"interval":2,"name":"exp3","warmup":0.0}'
 
 
+def test_reports_on_the_way_are_the_curve_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a last report over steps that the one before it has told already: the record then
+    holds another end of the curve than the store, as the moment of the report decides."""
+    monkeypatch.setattr(trainer, "REPORTS", 6)  # of 20 steps: after 3, 6, ... 18, and 20
+    seen: list[Progress] = []
+    result = train_pack([CORPUS.spec(EVEN)], CORPUS, report=seen.append)
+    assert [report.step for report in seen] == [3, 6, 9, 12, 15, 18, 20]
+    assert [report.losses[0] for report in seen] == losses(result)
+    assert [report.tokens for report in seen] == [2048 * report.step for report in seen]
+
+
 def test_a_controller_moves_the_weights_and_survives_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
