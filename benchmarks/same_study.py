@@ -21,9 +21,10 @@ from typing import Any
 
 MASKED = {  # places that may differ, as patterns of whole names, and why
     r"runs/\w+/(seconds|scoring_seconds)": "clock",
-    r"summary/(minutes|cost/.*|.*seconds.*)": "clock and cost",
-    r"record/\w+/metrics/(seconds|tokens_per_second|minutes|cost/.*)@.*": "clock and cost",
-    r"record/study/tags/(cuvee\.sweep|mlflow\.user|mlflow\.source\..*)": "which sweep, and host",
+    r"summary/(minutes|tokens_per_second|cost/.*)": "clock and cost",
+    r"record/\w+/metrics/(seconds|minutes|tokens_per_second|cost/.*)@.*": "clock and cost",
+    r"record/study/tags/mlflow\.note\.content": "words, which tell minutes and cost",
+    r"record/study/tags/cuvee\.sweep": "which sweep",
     r"record/\w+/tags/mlflow\.(parentRunId|user|source\..*)": "numbers of runs, and host",
 }
 SHOWN = 40  # places that are printed one by one

@@ -246,7 +246,6 @@ def test_a_study_of_404a3ce_is_run_again_without_training(home):
     summary, old = (json.loads(kept["studies/proxies/summary.json"]) for kept in (after, before))
     assert summary["trained_now"] == 0 and summary["weights"] == old["weights"]
     assert summary["confirmation"] == old["confirmation"]
-    assert old["verdict"].endswith(summary["verdict"])  # it told of larger sizes before
     share = f"{100 * old['weights']['verse']:.1f}"
     assert share in (folder / "report.html").read_text(encoding="utf-8")
 
