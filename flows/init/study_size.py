@@ -1,6 +1,6 @@
 """How large a first study is: what plans in minutes to an hour on this machine.
 
-From figures that this project measured (README.md, mixtures/README.md): 12,400 tokens per second
+From figures that this project measured (docs/results): 12,400 tokens per second
 and core of a 0.6M proxy in float32, which machines with bfloat16 beat several times over; four
 mixtures per domain, by which `kriging` ranks unseen mixtures of 17 domains with a correlation of
 0.99.

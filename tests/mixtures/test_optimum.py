@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from contract_parts import PROBLEM, data, standard
+from contract_parts import PROBLEM, data, fitted, standard
 
 from cuvee.mixtures.inference.optimum import (
     BEYOND,
@@ -67,16 +67,21 @@ def test_predictions_beyond_what_scores_can_be_are_held_and_told():
     not looked at: here scores can be no lower than the most that the law predicts of any run."""
     search, rng = build("search", "mirror"), np.random.default_rng
 
-    def told(fitted, again, least):
+    def told(law, again, least):
         reach = (np.full(2, least), np.full(2, 100.0))
         posed, points = (PROBLEM, reach), np.vstack([NATURAL, UNIFORM])
-        return search_refits((fitted, again), search, posed, points, rng=rng(0))
+        return search_refits((law, again), search, posed, points, rng=rng(0))
 
     again = [standard("log_linear")]
     free = told(LAW, again, -100.0)
     assert free.cut == () and free.levels[0] == free.levels.min()
     assert free.refit_gains.shape == (1, 1) and free.refit_gains[0, 0] >= 0
-    every = LAW.predict(data()[0]).mean.max()
+    W, Y = data()
+    astray = told(LAW, [fitted(build("law", "linear"), W, Y + 200.0), LAW], -100.0)
+    assert astray.cut[0].startswith(
+        "1 of 2 refits of the law predict scores that no run comes near"
+    )
+    every = LAW.predict(W).mean.max()
     held = told(LAW, again, every)
     assert held.cut[0].startswith(BEYOND) and "cut at 10 times" in held.cut[0]
     assert np.all(held.levels == held.levels[0])  # the objective of what all were held to
