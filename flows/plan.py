@@ -218,7 +218,7 @@ def design_table(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
     table.add_column("domain", no_wrap=True)
     headings = ("tokens", "natural", "design", "allowed", "epochs, proxy", "epochs, full")
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for i, domain in enumerate(domains):
         most = weights[:, i].max()
         table.add_row(

@@ -29,7 +29,9 @@ FOUND, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes; the last is 128 + SIGINT,
 EXITS = (
     "Exit codes: 0 done. 1 looked and found something to mend, or a fault of Cuvee's own. 2 a "
     "mistake in what was typed or given, or a step that failed, in one sentence. 130 stopped by "
-    "Ctrl-C or SIGTERM: finished proxies are kept."
+    "Ctrl-C or SIGTERM: finished proxies are kept.\n\n"
+    "With --json every object has `command` and `exit`, and after a failure `error`, `kind` and, "
+    "where it says more, `log`."
 )
 PUZZLING = ("TrainingError", "ServiceError", "StorageError", "HandoffError")  # the log says more
 
@@ -219,7 +221,14 @@ def command(example: str, *, panel: str, name: str | None = None) -> Callable[[W
         asked = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
         call.__signature__ = inspect.Signature([*asked, *added])  # type: ignore[attr-defined]
         call.__annotations__ = {one.name: one.annotation for one in (*asked, *added)}
-        app.command(called, epilog=f"Example: {example}", rich_help_panel=panel)(call)
+        told = inspect.cleandoc(work.__doc__ or "").split(
+            "\n\n"
+        )  # of which typer keeps the line ends
+        about = "\n\n".join(" ".join(part.split()) for part in told)
+        entered = app.command(
+            called, help=about, epilog=f"Example: {example}", rich_help_panel=panel
+        )
+        entered(call)
         return work
 
     return enter

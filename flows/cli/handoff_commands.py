@@ -19,7 +19,11 @@ def approve(
     note: Annotated[str, typer.Option(help="why")] = "",
     withdraw: Annotated[bool, typer.Option("--withdraw", help="take the approval back")] = False,
 ) -> dict[str, Any]:
-    """Approve the recipe's latest recommendation for its budget, if the evidence stands."""
+    """Approve the recipe's latest recommendation for its budget, if the evidence stands.
+
+    With --json: `study`, `recommendation`, `weights`, `verdict`, `answers`, `warnings`,
+    `approved_for`, `by`, `at` and `note`; with --withdraw `study` and `withdrawn`.
+    """
     given, _, place = session.open_finished(recipe)
     from cuvee.flows.console import answer_lines, shares_table
     from cuvee.flows.handoff import handoff
@@ -69,7 +73,10 @@ def export(
     draft: Annotated[bool, typer.Option("--draft", help="without approval, marked so")] = False,
     verify: Annotated[str, typer.Option(help="check an export that was written before")] = "",
 ) -> dict[str, Any]:
-    """Write the recommendation in a trainer's own syntax, with a manifest beside it."""
+    """Write the recommendation in a trainer's own syntax, with a manifest beside it.
+
+    With --json: `manifest` and `written` (its place), or `verified` with --verify.
+    """
     from cuvee.mixtures.errors import RecipeError
 
     given = session.load_or_translate(recipe)[0] if recipe else None
@@ -121,7 +128,10 @@ def handoff(
         bool, typer.Option("--again", help="repeat a call that failed or is not known to be done")
     ] = False,
 ) -> dict[str, Any]:
-    """Export what is approved to the place that the recipe names, and call its webhook once."""
+    """Export what is approved to the place that the recipe names, and call its webhook once.
+
+    With --json: `state`, `said`, `manifest` (its place), `recommendation` and `key`.
+    """
     from cuvee.flows.recipe import olmix
     from cuvee.tasks.extras import require
 

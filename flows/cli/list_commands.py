@@ -7,7 +7,7 @@ import typer
 
 from cuvee.flows.cli.app import Session, command
 
-PANEL = "A study"
+PANEL = "What a recipe may say"
 PLURALS = {"searches": "search"}  # of the registries' kinds; the others end in an s
 OTHERS = {"formats": "export", "scalings": "scaling"}
 SAID = {  # what the members themselves do not say

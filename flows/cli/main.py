@@ -11,7 +11,7 @@ import typer
 from cuvee.flows import cli
 from cuvee.flows.cli.app import MISTAKE, app
 
-FIRST = ("start", "study", "list", "handoff", "upkeep")  # the order of files in the help
+FIRST = ("start", "study", "list", "schema", "handoff", "upkeep")  # the order of files in the help
 FILES = [name for _, name, _ in pkgutil.iter_modules(cli.__path__) if name.endswith("_commands")]
 for _file in [f"{name}_commands" for name in FIRST] + sorted(FILES):
     importlib.import_module(f"{cli.__name__}.{_file}")

@@ -5,7 +5,7 @@ from typing import Any
 from cuvee.flows.cli.app import Session, command
 
 
-@command("cuvee schema > recipe.schema.json", panel="Before a study")
+@command("cuvee schema > recipe.schema.json", panel="What a recipe may say")
 def schema(session: Session) -> dict[str, Any]:
     """Print the JSON schema of a recipe, by which an editor completes and checks it.
 

@@ -27,7 +27,11 @@ Watch = Annotated[
 
 @command("cuvee plan recipes/quickstart.yaml", panel=PANEL)
 def plan(session: Session, recipe: RecipePath) -> dict[str, Any]:
-    """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing."""
+    """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing.
+
+    With --json: `study`, `domains` (tokens of each), `targets`, `proxy`, `runs`, `tokens`, `flops`,
+    `core_seconds`, `tokens_per_second_and_core` and `speed_from`.
+    """
     from cuvee.tasks.extras import require
 
     require("`cuvee plan`", "train")
@@ -45,6 +49,9 @@ def run(
 
     `cuvee plan` says before what it costs; stopped by Ctrl-C, the same command goes on. `cuvee
     status` says from another terminal how far it is.
+
+    With --json: `study`, `weights`, `verdict`, `warnings`, `summary` (all of summary.json), `files`
+    and `record`.
     """
     from cuvee.tasks.extras import require
 
@@ -99,7 +106,11 @@ def status(
 def confirm(
     session: Session, recipe: RecipePath, cores: Cores = None, watch: Watch = False
 ) -> dict[str, Any]:
-    """Test a finished study's recommendation at the larger sizes that the recipe names."""
+    """Test a finished study's recommendation at the larger sizes that the recipe names.
+
+    With --json: `study`, `weights`, `verdict`, `warnings`, `summary` (all of summary.json), `files`
+    and `record`.
+    """
     from cuvee.tasks.extras import require
 
     require("`cuvee confirm`", "train", "flow")
@@ -120,7 +131,11 @@ def confirm(
 
 @command("cuvee fit tables.yaml", panel=PANEL)
 def fit(session: Session, recipe: RecipePath) -> dict[str, Any]:
-    """Refit from the store, or from two tables, without training; also reads Olmix's fit files."""
+    """Refit from the store, or from two tables, without training; also reads Olmix's fit files.
+
+    With --json: `study`, `weights`, `verdict`, `warnings`, `summary` (all of summary.json), `files`
+    and `record`.
+    """
     from cuvee.flows.recipe import olmix
 
     with olmix.in_its_words() if olmix.detect(recipe) else contextlib.nullcontext():
@@ -140,7 +155,10 @@ def checkpoint(
         str, typer.Option(help="natural, uniform, recommended, or one of confirm.mixtures")
     ] = "natural",
 ) -> dict[str, Any]:
-    """Train one proxy of a recipe, and write it as a Hugging Face checkpoint with its tokenizer."""
+    """Train one proxy of a recipe, and write it as a Hugging Face checkpoint with its tokenizer.
+
+    With --json: `folder`, `size`, `tokens`, `mixture` and `run` (its fingerprint).
+    """
     from cuvee.tasks.extras import require
 
     require("`cuvee checkpoint`", "train")

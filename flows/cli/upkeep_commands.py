@@ -69,7 +69,11 @@ def clean(
         bool, typer.Option("--yes", help="remove it; else only say what would go")
     ] = False,
 ) -> dict[str, Any]:
-    """Show what the home holds, and remove what can be made again; evidence only by name."""
+    """Show what the home holds, and remove what can be made again; evidence only by name.
+
+    With --json: `home`, `kinds` (each `kind`, `items`, `bytes` and whether it is `chosen`),
+    `removed` and `said`.
+    """
     from cuvee.flows.upkeep.clean import clean as clean_home
 
     place = session.find_home()

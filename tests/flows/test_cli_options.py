@@ -47,6 +47,9 @@ def answer_of(*words: str, home: Path) -> dict:
     done = inside(*words, "--json", home=home)
     answer = json.loads(done.stdout)
     assert answer["exit"] == done.returncode and answer["command"] == words[0]
+    told = COMMANDS[words[0]].help.partition("With --json:")[2]
+    if "error" not in answer:  # what a program may read is in the help, and nothing else
+        assert set(answer) - {"command", "exit"} <= set(re.findall(r"`(\w+)`", told))
     return answer
 
 
