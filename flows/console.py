@@ -241,6 +241,7 @@ def shares_table(answer: Recommendation) -> Table:
 
 def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
     lines = answer_lines(digest["answers"])
+    lines += [f"Next: {step}" for step in digest.get("next_steps", ())]
     lines += [f"Warning: {warning}" for warning in answer.warnings]
     return lines + (_predicted(digest["card"]) if digest["card"] else [])
 

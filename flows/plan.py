@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from cuvee.flows import plan_ladder
+from cuvee.flows import plan_ladder, plan_size
 from cuvee.flows.console import Display
 from cuvee.flows.execution.budget import forecast, tokens_per_second
 from cuvee.flows.recipe.schema import Recipe
@@ -80,6 +80,8 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
+    for line in plan_size.size_sentences(screened, problem, specs, ladder_plan):
+        say(line)
     looked = scoring_sentences(recipe, ladder_plan, len(problem.domains))
     for line in (*cost_sentences(ladder_plan, planned, rate, source), *looked):
         say(line)

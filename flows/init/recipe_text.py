@@ -22,7 +22,7 @@ def commented_recipe(values: Mapping[str, Any], notes: Mapping[str, str], head: 
 
     Args:
         values: plain values by field.
-        notes: comments by dotted name of a field, which stand before the field's own description.
+        notes: comments by dotted name of a field, which follow the field's own description.
         head: comment at the top.
 
     Raises:
@@ -41,7 +41,7 @@ def _part(
     depth = place.count(".") + 1 if place else 0
     for name, value in values.items():
         where = f"{place}.{name}" if place else name
-        said = [notes.get(where, ""), _description(model, name)]
+        said = [_description(model, name), notes.get(where, "")]
         inner = _inner(model, name)
         if not depth:
             yield ""

@@ -70,14 +70,6 @@ def first_study(domains: int, text: float) -> StudySize:
     return StudySize(SIZE, tokens, runs, round_down(there), trained, cores)
 
 
-def count_text(count: float) -> str:
-    """A count as recipes write it: 500k, 1.5M, 20M."""
-    for factor, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= factor:
-            return f"{count / factor:.3g}{suffix}"
-    return str(round(count))
-
-
 def round_down(count: float) -> int:
     """A count of one or two digits, not larger."""
     power = 10.0 ** math.floor(math.log10(max(count, 1.0)))

@@ -10,9 +10,9 @@ from rich.text import Text
 from cuvee.flows.init.draft import RecipeDraft, path_in_recipe, recipe_head, study_name
 from cuvee.flows.init.recipe_text import commented_recipe
 from cuvee.flows.init.score_tables import RunTables
-from cuvee.flows.init.study_size import EPOCHS, count_text, round_down
+from cuvee.flows.init.study_size import EPOCHS, round_down
 from cuvee.flows.recipe.load import parse
-from cuvee.mixtures.units import whole_number
+from cuvee.mixtures.units import count_text, whole_number
 from cuvee.tasks.escape import printable
 from cuvee.tasks.study import table_file, tables
 
@@ -117,8 +117,8 @@ def _notes_for_tables(found: RunTables) -> dict[str, str]:
         "belong into one mean: leave some out, or weigh them.",
         "full_scale": "CHANGE THIS TOO: the tokens of the run that the mixture is for. Here about "
         "as many as there are.",
-        "constraints": "No domain is repeated more often than this at full scale; `bounds` holds "
-        f"shares of domains, as in bounds: {{{found.domains[0]}: [0.05, 0.5]}}.",
+        "constraints": "`bounds` holds shares of domains, as in "
+        f" bounds: {{{found.domains[0]}: [0.05, 0.5]}}.",
         "method": "regmix with kriging is the one to take first; the best law by cross-validation "
         "is used.",
     }

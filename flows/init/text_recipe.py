@@ -8,10 +8,10 @@ from rich.text import Text
 
 from cuvee.flows.init.draft import RecipeDraft, path_in_recipe, recipe_head, study_name
 from cuvee.flows.init.recipe_text import commented_recipe
-from cuvee.flows.init.study_size import ANCHORS, EPOCHS, SEEDS, count_text, first_study
+from cuvee.flows.init.study_size import ANCHORS, EPOCHS, SEEDS, first_study
 from cuvee.flows.init.text_folder import TextDomain, TextFolder
 from cuvee.flows.recipe.load import parse
-from cuvee.mixtures.units import duration_text
+from cuvee.mixtures.units import count_text, duration_text
 from cuvee.proxies.data.heads import TEXT
 from cuvee.tasks.escape import printable
 
@@ -86,10 +86,8 @@ def _notes_for_text(found: TextFolder) -> dict[str, str]:
         "six benchmarks (20 MB are fetched once).",
         "method": "For a first study take regmix with kriging. Four mixtures per domain rank "
         "unseen ones well; what is weak is mended by more `runs`, or by longer proxies.",
-        "confirm": "Fresh trainings of the recommended, natural, uniform and best observed "
-        "mixtures.",
-        "constraints": "No domain is repeated more often than this at full scale; `bounds` holds "
-        f"shares of domains, as in bounds: {{{names[0]}: [0.05, 0.5]}}.",
+        "constraints": "`bounds` holds shares of domains, as in "
+        f" bounds: {{{names[0]}: [0.05, 0.5]}}.",
     }
 
 

@@ -35,11 +35,10 @@ def grade_evidence(
         W: (N, K) mixtures of the runs that it rests on.
         foreign: finished runs that were left out because they belong to another problem.
     """
-    weak = (*_law(draft), *_rows(draft, W), *_gain(draft))
-    weak += (BEYOND,) if any(line.startswith(BEYOND) for line in draft.warnings) else ()
+    weak = weak_points(draft, W)
     warnings = (*draft.warnings, *_warnings(draft, problem, W, foreign))
     if weak:
-        verdict = "weak: do not use this yet; " + "; ".join(weak)
+        verdict = "weak: do not use this yet; " + "; ".join(weak.values())
     elif not draft.noise:
         verdict = (
             "draft: no mixture was run with two seeds, so the noise is unknown; "
@@ -52,6 +51,18 @@ def grade_evidence(
             f"[{gain.low:.4f}, {gain.high:.4f}] bits per byte"
         )
     return mark_unmeasured(replace(draft, verdict=verdict, warnings=warnings), problem, W)
+
+
+def weak_points(draft: Recommendation, W: Array) -> dict[str, str]:
+    """Why a recommendation that rests on a law is weak, by `law`, `mixtures`, `gain` and `beyond`.
+
+    Args:
+        draft: with or without its verdict.
+        W: (N, K) mixtures of the runs that it rests on.
+    """
+    beyond = [BEYOND] if any(line.startswith(BEYOND) for line in draft.warnings) else []
+    found = {"law": _law(draft), "mixtures": _rows(draft, W), "gain": _gain(draft)}
+    return {kind: one[0] for kind, one in (found | {"beyond": tuple(beyond)}).items() if one}
 
 
 def mark_unmeasured(answer: Recommendation, problem: Problem, W: Array) -> Recommendation:

@@ -30,7 +30,7 @@ from cuvee.mixtures.runs import (
     score_table,
     training_cost,
 )
-from cuvee.tasks.study import forgetting
+from cuvee.tasks.study import forgetting, next_steps
 from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
 from cuvee.tasks.validation.calibration import ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
@@ -180,6 +180,15 @@ class Study:
         gains = tested.objective
         return tested.complete and all(
             gains[name].judgment is Judgement.BETTER for name in tested.claimed
+        )
+
+    @property
+    def next_steps(self) -> tuple[str, ...]:
+        """What mends weak evidence, and at what cost; empty where fresh runs bore the claim out."""
+        if self.confirmed:
+            return ()
+        return next_steps.next_steps(
+            self.recommendation, self.problem, self.runs, least_signal=self.least_signal
         )
 
     @property

@@ -45,6 +45,7 @@ def study_summary(study: Study) -> dict[str, Any]:
         "method": ours.method,
         "law": law.law if law else None,
         "verdict": answers["sure"],
+        "next_steps": list(study.next_steps),
         "grade": study_grade(study),
         "answers": answers,
         "recommendation": study.fingerprint,

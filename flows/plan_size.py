@@ -1,0 +1,65 @@
+"""What the size of a study lets one expect: its own figures beside measured ones, in a plan."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cuvee.mixtures import registry, simplex
+from cuvee.mixtures.inference.evidence_grade import MIXTURES
+from cuvee.mixtures.inference.screening import Screened
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.units import count_text
+from cuvee.proxies import ladder
+from cuvee.tasks.study.next_steps import GOOD
+
+TREES = "lightgbm"
+SHORT = 100  # steps of a proxy below which nothing was measured here
+MEASURED = (
+    "measured: kriging ranked unseen mixtures with a correlation of 0.99 from 64 mixtures of 17 "
+    "domains (3.8 a domain, docs/results/laws.md) and from 26 of 8 (3.3 a domain, proxies of 0.6M "
+    "and 500k tokens, docs/results/demo.md)"
+)
+
+
+def size_sentences(
+    screened: Screened, problem: Problem, specs: Sequence[RunSpec], plan: ladder.TrainingPlan
+) -> list[str]:
+    """Two or three sentences on whether a study is large enough; none without a design.
+
+    Args:
+        screened: the method.
+        problem: what is asked.
+        specs: the first round's runs.
+        plan: of one proxy.
+    """
+    if not screened.method.runs or not specs:
+        return []
+    domains = len(problem.domains)
+    mixtures = simplex.count_mixtures(np.stack([spec.weights for spec in specs]))
+    each = mixtures / domains
+    lines = [f"Size: {mixtures} mixtures are {each:.1f} a domain; {MEASURED}"]
+    if mixtures < MIXTURES * domains:
+        lines.append(
+            f"Fewer than {MIXTURES} a domain give a weak verdict whatever comes out: raise "
+            f"method.runs to {GOOD * domains}, or merge domains"
+        )
+    elif each < GOOD - 1:
+        lines.append(
+            f"A domain asks for {MIXTURES} at least; {GOOD - 1} to {GOOD} are a good start: "
+            f"method.runs: {GOOD * domains}"
+        )
+    described = registry.describe(screened.method)
+    laws = {law["name"] for law in described.get("laws") or ()}
+    if laws == {TREES}:
+        lines.append(
+            f"The law is {TREES} alone, which ranked from 512 mixtures as kriging did from 64 "
+            "(docs/results/laws.md): name method.laws: [kriging], or train as many"
+        )
+    if plan.steps < SHORT:
+        wanted = SHORT * plan.batch * plan.model_size.context
+        lines.append(
+            f"Proxies of {plan.steps} steps tell mixtures apart poorly, so that targets may be "
+            f"mostly noise: raise proxy.tokens to {count_text(wanted)} or more"
+        )
+    return lines
