@@ -117,7 +117,7 @@ def _notes_for_tables(found: RunTables) -> dict[str, str]:
         "belong into one mean: leave some out, or weigh them.",
         "full_scale": "CHANGE THIS TOO: the tokens of the run that the mixture is for. Here about "
         "as many as there are.",
-        "constraints": "`bounds` holds shares of domains, as in "
+        "constraints": "`bounds` holds shares of domains, as in"
         f" bounds: {{{found.domains[0]}: [0.05, 0.5]}}.",
         "method": "regmix with kriging is the one to take first; the best law by cross-validation "
         "is used.",

@@ -86,7 +86,7 @@ def _notes_for_text(found: TextFolder) -> dict[str, str]:
         "six benchmarks (20 MB are fetched once).",
         "method": "For a first study take regmix with kriging. Four mixtures per domain rank "
         "unseen ones well; what is weak is mended by more `runs`, or by longer proxies.",
-        "constraints": "`bounds` holds shares of domains, as in "
+        "constraints": "`bounds` holds shares of domains, as in"
         f" bounds: {{{names[0]}: [0.05, 0.5]}}.",
     }
 
