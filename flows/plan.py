@@ -80,10 +80,9 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
-    for line in plan_size.size_sentences(screened, problem, specs, ladder_plan):
-        say(line)
+    sized = plan_size.size_sentences(screened, problem, specs, ladder_plan)
     looked = scoring_sentences(recipe, ladder_plan, len(problem.domains))
-    for line in (*cost_sentences(ladder_plan, planned, rate, source), *looked):
+    for line in (*sized, *cost_sentences(ladder_plan, planned, rate, source), *looked):
         say(line)
     for line in larger_size_sentences(recipe, store, prepared.corpus.vocabulary, tried):
         say(line)
