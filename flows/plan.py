@@ -80,15 +80,15 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
-    sized = plan_size.size_sentences(screened, problem, specs, ladder_plan)
-    looked = scoring_sentences(recipe, ladder_plan, len(problem.domains))
-    for line in (*sized, *cost_sentences(ladder_plan, planned, rate, source), *looked):
-        say(line)
-    for line in larger_size_sentences(recipe, store, prepared.corpus.vocabulary, tried):
-        say(line)
     runs = len(missing) + more.runs + extra
     seconds = runs * ladder_plan.tokens / rate / 2
-    for line in forecast(recipe.budget, runs * ladder_plan.flops + climbing, seconds):
+    for line in (
+        *plan_size.size_sentences(screened, problem, specs, ladder_plan),
+        *cost_sentences(ladder_plan, planned, rate, source),
+        *scoring_sentences(recipe, ladder_plan, len(problem.domains)),
+        *larger_size_sentences(recipe, store, prepared.corpus.vocabulary, tried),
+        *forecast(recipe.budget, runs * ladder_plan.flops + climbing, seconds),
+    ):
         say(line)
     return {
         "study": recipe.name,
