@@ -68,17 +68,14 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         for table in (*tables, plan_ladder.hindsight_table(finished.latest_studies(store))):
             if table is not None:
                 display.console.print(table)
+    proxy, vocabulary = recipe.proxy, prepared.corpus.vocabulary
     ladder_plan = ladder.training_plan(
-        recipe.proxy.size,
-        recipe.proxy.tokens,
-        prepared.corpus.vocabulary,
-        schedule=recipe.proxy.schedule,
-        rate=recipe.proxy.rate,
+        proxy.size, proxy.tokens, vocabulary, schedule=proxy.schedule, rate=proxy.rate
     )
     extra = confirmation_count(recipe.confirm)
     more = screened.method.remaining(problem)
     tried = measure_rate(recipe, prepared, problem, home, store)
-    rate, source = expected_speed(store, ladder_plan, prepared.corpus.vocabulary, tried)
+    rate, source = expected_speed(store, ladder_plan, vocabulary, tried)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
     runs = len(missing) + more.runs + extra
     seconds = runs * ladder_plan.tokens / rate / 2
@@ -86,7 +83,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         *plan_size.size_sentences(screened, problem, specs, ladder_plan),
         *cost_sentences(ladder_plan, planned, rate, source),
         *scoring_sentences(recipe, ladder_plan, len(problem.domains)),
-        *larger_size_sentences(recipe, store, prepared.corpus.vocabulary, tried),
+        *larger_size_sentences(recipe, store, vocabulary, tried),
         *forecast(recipe.budget, runs * ladder_plan.flops + climbing, seconds),
     ):
         say(line)
