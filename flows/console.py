@@ -248,7 +248,7 @@ def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
 
 def answer_lines(answers: Mapping[str, str]) -> list[str]:
     """The answers to the four questions, a line each."""
-    return [f"{QUESTIONS[name]}? {answer}" for name, answer in answers.items()]
+    return [f"{asked}? {answers[name]}" for name, asked in QUESTIONS.items() if name in answers]
 
 
 def _predicted(card: dict[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ QUESTIONS = {  # in the order in which they are asked
     "against": "Against what",
     "cost": "At what cost",
 }
+NOTHING = 0.0005  # a share below it would be shown as 0.0%
 NAMED = 5  # domains that the first answer names; the table below it has all
 
 
@@ -77,7 +78,7 @@ def short_shares(study: Study) -> str:
     """The shares in a few words, such as `legal 36%, code 24%, 3 more 40%`."""
     parts, more, rest = _largest(study, NAMED - 1)
     named = [f"{name} {share:.0%}" for name, share in parts]
-    return ", ".join(named + ([f"{more} more {rest:.0%}"] if more else []))
+    return ", ".join(named + ([f"{more} more {rest:.0%}"] if rest >= NOTHING else []))
 
 
 def short_gain(study: Study) -> str:
@@ -127,7 +128,9 @@ def tested_sentences(study: Study) -> tuple[str, ...]:
 def _recommended(study: Study) -> str:
     parts, more, rest = _largest(study, NAMED)
     named = [f"{share:.1%} from {name}" for name, share in parts]
-    named += [f"{rest:.1%} from {more} other domains"] if more else []
+    if more:
+        share = f"{rest:.1%}" if rest >= NOTHING else "nothing"
+        named.append(f"{share} from {more} other {'domain' if more == 1 else 'domains'}")
     first, *others = named
     share, _, source = first.partition(" ")
     stages = len(study.recommendation.stages)
@@ -139,7 +142,8 @@ def _largest(study: Study, most: int) -> tuple[list[tuple[str, float]], int, flo
     """The largest shares by name, how many domains are more, and what these have together."""
     ours = study.recommendation
     shares = sorted(zip(ours.domains, ours.weights, strict=True), key=lambda pair: -pair[1])
-    known = shares if len(shares) <= most + 1 else shares[:most]
+    drawn = sum(w >= NOTHING for _, w in shares)
+    known = shares[: drawn if drawn <= most + 1 else most]
     rest = shares[len(known) :]
     return [(n, float(w)) for n, w in known], len(rest), float(sum(w for _, w in rest))
 
@@ -230,17 +234,17 @@ def _cost(study: Study) -> str:
         specs += [run.result.spec for run in found.runs] + [run.spec for run in found.failed]
     sizes = Counter((spec.size, spec.tokens) for spec in specs)
     trained = [f"{n} of {size} ({tokens:,} tokens each)" for (size, tokens), n in sizes.items()]
-    alone = trained[0].partition(" ")[2]
-    which = f" {alone}" if len(trained) == 1 else f", {_listed(trained)}"
+    which = f", {_listed(trained)}" if len(trained) != 1 else f" {trained[0].partition(' ')[2]}"
     failed = f", of which {len(study.failed)} failed," if study.failed else ""
-    cost = cost_text(study.cost) if study.cost else "what their tables do not say"
+    took = f"The last command took {study.minutes:.1f} minutes"
+    if study.cost is None:
+        return f"{study.proxies} runs{failed}; their tables do not say what they cost. {took}."
     now = min(study.trained_now, study.proxies)
     before, untried = study.proxies - now - study.untried, study.untried
     left = f" and {untried} {'was' if untried == 1 else 'were'} not trained" if untried else ""
     return (
-        f"{study.proxies} proxies{which}{failed} cost {cost}. The last command took "
-        f"{study.minutes:.1f} minutes and trained {now} of them; {before} "
-        f"{'was' if before == 1 else 'were'} there before{left}."
+        f"{study.proxies} proxies{which}{failed} cost {cost_text(study.cost)}. {took} and "
+        f"trained {now} of them; {before} {'was' if before == 1 else 'were'} there before{left}."
     )
 
 

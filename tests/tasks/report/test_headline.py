@@ -1,6 +1,7 @@
 """What a study says of itself: short, in one sense, and with counts that add up."""
 
 import dataclasses
+import json
 import re
 import shlex
 
@@ -103,6 +104,18 @@ def test_the_shares_of_many_domains_add_up_in_one_sentence():
     assert answer.startswith("Draw 36.0% of the training tokens from legal, 24.0% from encycl")
     assert "16.0% from 3 other domains" in answer
     assert len(named) == 6 and sum(named) == pytest.approx(100.0)
+    alone = judged(STRONG)
+    (stage,), zero = alone.recommendation.stages, (0.0,) * 6
+    ours = dataclasses.replace(
+        alone.recommendation,
+        stages=(dataclasses.replace(stage, weights=(0.25, 0.75, *zero)),),
+    )
+    alone = dataclasses.replace(alone, recommendation=ours)
+    assert study_answers(alone)["recommended"] == (
+        "Draw 75.0% of the training tokens from legal, 25.0% from encyclopedia and nothing from "
+        "6 other domains."
+    )
+    assert short_shares(alone) == "legal 75%, encyclopedia 25%"
     short = short_shares(judged(STRONG))
     assert short == "legal 36%, encyclopedia 24%, science 10%, manuals 8%, 4 more 22%"
 
@@ -120,6 +133,8 @@ def test_console_twin_record_and_approval_say_the_same_answers(tmp_path, quick_p
         assert f"**{question}?** {marked}\n" in twin.read_text()
         assert f"**{question}.** {marked}\n" in told.description
         assert f"{question}? {answer}" in answer_lines(answers)
+    kept = json.loads(json.dumps(answers, sort_keys=True))  # as a store keeps them
+    assert [line.partition("?")[0] for line in answer_lines(kept)] == list(QUESTIONS.values())
     assert told.tags["cuvee.grade"] == "confirmed" and told.tags["cuvee.verdict"] == answers["sure"]
 
 
