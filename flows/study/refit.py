@@ -34,12 +34,8 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
     begin = time.monotonic()
     if recipe.tables is not None:
         joined = table_problem.read_tables(recipe, home.display.say)
-        problem, history = table_problem.pose_table_problem(recipe, joined)
-        method = recipe.build_method()
         with home.display.step("Fits"):
-            answer = method.recommend(problem, history, loop.generator(recipe.seed, len(history)))
-        problem = method.problem(problem, history)
-        answer = table_problem.with_table_gaps(answer, problem, recipe, joined)
+            problem, answer, history = table_problem.recommend_from_tables(recipe, joined)
         available = table_problem.available_tokens(recipe)
         confirmation: Confirmation | None = None
         prepared = None

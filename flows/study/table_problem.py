@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cuvee.flows.console import Say, silent
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.mixtures import simplex
+from cuvee.mixtures import loop, simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import RecipeError
@@ -29,18 +29,37 @@ def read_tables(recipe: Recipe, say: Say = silent) -> tables.JoinedTables:
         raise RecipeError("the recipe has no `tables`")
     mixtures, scores = map(recipe.source_path, (part.mixtures, part.scores))
     joined = tables.read_tables(Path(mixtures), Path(scores), part.reading)
+    for line in reading_notes(joined, part.mixtures):
+        say(line)
+    return joined
+
+
+def reading_notes(joined: tables.JoinedTables, mixtures: str) -> tuple[str, ...]:
+    """What a reader must know of how two tables were read; `mixtures` is the first one's name."""
+    notes = []
     if joined.unread:
-        say(
+        notes.append(
             "Columns with no number in any row are not read: "
             f"{table_file.first_names(joined.unread)} "
             "(tables.targets and tables.only name what is to be read)"
         )
     if joined.rescaled:
-        say(
-            f"{joined.rescaled} of {len(joined.ids)} rows of {part.mixtures} miss the sum 1 by "
+        notes.append(
+            f"{joined.rescaled} of {len(joined.ids)} rows of {mixtures} miss the sum 1 by "
             "rounding; each was divided by its sum"
         )
-    return joined
+    return tuple(notes)
+
+
+def recommend_from_tables(
+    recipe: Recipe, joined: tables.JoinedTables
+) -> tuple[Problem, Recommendation, History]:
+    """What a recipe's method recommends on two tables, for which problem, from which runs."""
+    problem, history = pose_table_problem(recipe, joined)
+    method = recipe.build_method()
+    answer = method.recommend(problem, history, loop.generator(recipe.seed, len(history)))
+    problem = method.problem(problem, history)
+    return problem, with_table_gaps(answer, problem, recipe, joined), history
 
 
 def pose_table_problem(recipe: Recipe, joined: tables.JoinedTables) -> tuple[Problem, History]:
@@ -52,7 +71,7 @@ def pose_table_problem(recipe: Recipe, joined: tables.JoinedTables) -> tuple[Pro
     if part is None:
         raise RecipeError("the recipe has no `tables`")
     given = (part.sizes, "sizes") if part.sizes else (part.token_counts, "token_counts")
-    domains = _domains(joined.domains, *given)
+    domains = domains_of_tables(joined.domains, *given)
     problem = Problem(
         domains=domains,
         targets=joined.targets,
@@ -73,7 +92,8 @@ def pose_table_problem(recipe: Recipe, joined: tables.JoinedTables) -> tuple[Pro
     return problem, tuple(history)
 
 
-def _domains(names: Sequence[str], given: Mapping[str, float], field: str) -> DomainSet:
+def domains_of_tables(names: Sequence[str], given: Mapping[str, float], field: str) -> DomainSet:
+    """Domains that are known by name and size alone; equal sizes where none are given."""
     sizes = tables.domain_tokens(names, given, field=f"tables.{field}")
     return DomainSet(tuple(Domain(n, sizes[n], 4 * sizes[n], f"table:{n}") for n in names))
 
@@ -91,7 +111,7 @@ def _existing(recipe: Recipe, names: Sequence[str]) -> DomainSet | None:
     part, existing = recipe.tables, available_tokens(recipe)
     if part is None or not existing:
         return None
-    return _domains(names, existing, "token_counts" if part.token_counts else "sizes")
+    return domains_of_tables(names, existing, "token_counts" if part.token_counts else "sizes")
 
 
 def _constraints(recipe: Recipe, domains: DomainSet) -> Constraints:

@@ -77,10 +77,18 @@ def read_csv(path: Path) -> CsvTable:
     if not rows:
         raise DataError(f"{path} is not a CSV table: it is empty")
     header = [name.strip() or f"{UNNAMED} {place}" for place, name in enumerate(rows[0])]
-    return _table(path, header, rows[1:], divider)
+    return table_of_cells(path, header, rows[1:], divider)
 
 
-def _table(path: Path, header: list[str], rows: list[list[str]], divider: str) -> CsvTable:
+def table_of_cells(
+    path: Path, header: list[str], rows: list[list[str]], divider: str = ","
+) -> CsvTable:
+    """A table from its cells as they would be written; `path` is what errors call it.
+
+    Raises:
+        DataError: a name that stands twice or holds control characters, a row that is longer or
+            shorter than the header, or no row.
+    """
     doubled = sorted(name for name, times in Counter(header).items() if times > 1)
     if doubled:
         raise DataError(f"{path}: columns that stand more than once: {first_names(doubled)}")

@@ -95,7 +95,12 @@ def read_tables(mixtures: Path, scores: Path, reading: TableReading = READ_ALL) 
             a column that does not exist.
         EvidenceError: ids that are doubled, or in one table only.
     """
-    left, right = table_file.read_csv(mixtures), table_file.read_csv(scores)
+    return join_tables(table_file.read_csv(mixtures), table_file.read_csv(scores), reading)
+
+
+def join_tables(left: CsvTable, right: CsvTable, reading: TableReading = READ_ALL) -> JoinedTables:
+    """Join a table of mixtures and one of scores, wherever they come from; as `read_tables`."""
+    mixtures, scores = left.path, right.path
     keys = table_columns.id_columns(left, right, reading.key)
     rows = [_rows(table, key) for table, key in zip((left, right), keys, strict=True)]
     left_out = _alone(rows[0], rows[1], (mixtures, scores), reading.common)

@@ -63,8 +63,9 @@ def packages(requirements: list[str]) -> set[str]:
     return {plain(re.match(r"[\w.-]+", line)[0]) for line in requirements} - {"cuvee"}
 
 
+WHOLE = ("all", "dev", "docs")  # for everything, for contributors, for the pages
 CORE = packages(PROJECT["dependencies"])
-EXTRAS = {name: packages(lines) for name, lines in OPTIONAL.items() if name not in ("all", "dev")}
+EXTRAS = {name: packages(lines) for name, lines in OPTIONAL.items() if name not in WHOLE}
 
 
 def write_tables(folder: Path) -> None:
@@ -108,9 +109,9 @@ def test_what_is_imported_is_declared_and_the_reverse():
 
 def test_extras_are_whole():
     """Catches an extra that `all` or `dev` forgets, and a package that is in the core as well."""
-    assert set(OPTIONAL) == {*EXTRAS, "all", "dev"}
+    assert set(OPTIONAL) == {*EXTRAS, *WHOLE}
     assert OPTIONAL["all"] == [f"cuvee[{','.join(sorted(EXTRAS))}]"]
-    assert "cuvee[all]" in OPTIONAL["dev"]
+    assert "cuvee[all,docs]" in OPTIONAL["dev"]
     assert CORE.isdisjoint(set().union(*EXTRAS.values()))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from cuvee.mixtures.recommendation import LEVEL, Estimate, Front
+from cuvee.mixtures.recommendation import LEVEL, Estimate, Front, Recommendation
 from cuvee.tasks.report.plots import style
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED, Confirmation
@@ -13,9 +13,8 @@ from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED, Confirmation
 RIGHT = "gain, bits per byte (bar: {:.0%} interval); right is better"
 
 
-def shares_figure(study: Study) -> Figure:
+def shares_figure(ours: Recommendation) -> Figure:
     """Share of tokens per domain: recommended with its interval, beside the baselines."""
-    ours = study.recommendation
     figure, axes = style.row_axes([style.short_name(name) for name in ours.domains], extra=1.1)
     y = np.arange(len(ours.domains))
     ends = zip(ours.weights, ours.intervals, strict=True)

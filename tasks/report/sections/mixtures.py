@@ -31,7 +31,7 @@ def share_blocks(study: Study) -> Iterable[Block]:
         "shares",
         "Recommended shares against the baselines",
         findings.shares_finding(study),
-        partial(plots.shares_figure, study),
+        partial(plots.shares_figure, ours),
     )
     parts = enumerate(zip(ours.domains, ours.weights, ours.intervals, strict=True))
     rows = tuple(

@@ -1,0 +1,1 @@
+"""What `import cuvee` offers: tables, fits, recommendations, studies; for notebooks."""
