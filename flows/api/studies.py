@@ -15,8 +15,9 @@ from cuvee.flows.api.recommending import RecommendedMixture
 from cuvee.flows.api.tables import LoadedTables, plain_values
 from cuvee.flows.console import Display
 from cuvee.flows.execution.executor import Executor
+from cuvee.flows.recipe.evidence_parts import TablesPart
 from cuvee.flows.recipe.load import load_recipe, parse
-from cuvee.flows.recipe.schema import Recipe, TablesPart
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
 from cuvee.mixtures.errors import EvidenceError, StorageError, UnknownName
 from cuvee.mixtures.runs import RunResult, score_table

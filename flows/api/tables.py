@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from cuvee.flows.api import frames, notebook
 from cuvee.flows.api.frames import TableLike
+from cuvee.flows.recipe.evidence_parts import TablesPart
 from cuvee.flows.recipe.refusals import explain
-from cuvee.flows.recipe.schema import TablesPart
 from cuvee.flows.study import table_problem
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import CuveeError
