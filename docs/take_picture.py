@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 TO = Path(__file__).parent / "images" / "report.png"
-WIDTH, HEIGHT = 1280, 1000  # pixels of the window
+WIDTH, HEIGHT = 1280, 985  # pixels of the window
 COLORS = 128
 
 
