@@ -10,6 +10,7 @@ from command_reference import command_page, files_page
 from kind_reference import kind_page
 from recipe_reference import recipe_page
 
+import cuvee
 from cuvee.flows.recipe.json_schema import recipe_schema
 from cuvee.tasks import export
 
@@ -24,9 +25,30 @@ KINDS = {
     "controllers": "controller",
     "exporters": export.KIND,
 }
+PYTHON = """\
+# Python API
+
+What `import cuvee` offers. It imports nothing until it is used, and fitting needs neither torch nor
+Prefect nor Ray. Laws, methods and the like of your own: [add a law](../how-to/add-a-law.md).
+"""
+
+
+def python_page() -> str:
+    """What the package offers by name, for mkdocstrings to fill in; errors come last."""
+    offered = [getattr(cuvee, name) for name in cuvee.__all__]
+    errors = [isinstance(one, type) and issubclass(one, Exception) for one in offered]
+    lines = [PYTHON]
+    for last in (False, True):
+        lines += ["## Errors", ""] if last else []
+        named = zip(cuvee.__all__, errors, strict=True)
+        lines += [f"::: cuvee.{name}\n" for name, error in named if error is last]
+    return "\n".join(lines)
+
+
 OTHERS = {
     "commands": ("The command line", command_page),
     "recipe": ("The recipe", recipe_page),
+    "python": ("Python API", python_page),
     "files": ("Files on disk", files_page),
 }
 
