@@ -34,14 +34,17 @@ Prefect nor Ray. Laws, methods and the like of your own: [add a law](../how-to/a
 
 
 def python_page() -> str:
-    """What the package offers by name, for mkdocstrings to fill in; errors come last."""
-    offered = [getattr(cuvee, name) for name in cuvee.__all__]
-    errors = [isinstance(one, type) and issubclass(one, Exception) for one in offered]
+    """What the package offers by name, for mkdocstrings to fill in: functions, classes, errors."""
+    offered = {name: getattr(cuvee, name) for name in cuvee.__all__}
+    classes = {name for name, one in offered.items() if isinstance(one, type)}
+    errors = {name for name in classes if issubclass(offered[name], Exception)}
     lines = [PYTHON]
-    for last in (False, True):
-        lines += ["## Errors", ""] if last else []
-        named = zip(cuvee.__all__, errors, strict=True)
-        lines += [f"::: cuvee.{name}\n" for name, error in named if error is last]
+    for title, names in (
+        ("Functions", {*offered} - classes),
+        ("What they give", classes - errors),
+        ("Errors", errors),
+    ):
+        lines += [f"## {title}\n", *(f"::: cuvee.{name}\n" for name in sorted(names))]
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ def register(kind: str) -> Callable[[C], C]:
         UnknownName: no such kind.
         RecipeError: the class lacks a member of its kind's protocol, or its name is taken.
 
-    Example:
+    Examples:
         >>> import dataclasses
         >>> import cuvee
         >>> import numpy as np

@@ -32,7 +32,7 @@ class PredictedScores:
         mean: (n, M) predicted scores.
         sd: (n, M) standard error of one new run: the law's own uncertainty and the noise of seeds.
 
-    Example:
+    Examples:
         >>> import cuvee
         >>> import numpy as np
         >>> cuvee.PredictedScores(("a",), ("math",), np.array([[2.5]]), np.array([[0.1]]))
@@ -76,7 +76,7 @@ class LawFit:
         quality: how well it predicts each target of runs that it has not seen.
         fitted: the law with its parameters.
 
-    Example:
+    Examples:
         >>> import cuvee
         >>> folder = "examples/fit_from_csv"
         >>> law = cuvee.fit(f"{folder}/mixtures.csv", f"{folder}/scores.csv", law="log_linear")
@@ -117,7 +117,7 @@ class LawFit:
             ConstraintError: a row that is no mixture.
             DataError: a domain without a column, or a cell that is no number.
 
-        Example:
+        Examples:
             >>> import cuvee
             >>> law = cuvee.fit(
             ...     {"web": [1, 0.75, 0.5, 0.25, 0.0, 0.9], "code": [0, 0.25, 0.5, 0.75, 1.0, 0.1]},
@@ -191,7 +191,7 @@ def fit(
         UnknownName: no such law, or no such field of it.
         DataError: what is wrong with a table, as `load_tables`.
 
-    Example:
+    Examples:
         >>> import cuvee
         >>> tables = cuvee.load_tables(
         ...     "examples/fit_from_csv/mixtures.csv", "examples/fit_from_csv/scores.csv"

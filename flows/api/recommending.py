@@ -34,7 +34,7 @@ class RecommendedMixture:
         recommendation: all that is known of it, in the order of its domains.
         verdict: whether the evidence is strong enough, in words.
 
-    Example:
+    Examples:
         >>> import cuvee
         >>> best = cuvee.recommend(
         ...     {"web": [1, 0.75, 0.5, 0.25, 0.0, 0.9], "code": [0, 0.25, 0.5, 0.75, 1.0, 0.1]},
@@ -120,7 +120,7 @@ class RecommendedMixture:
     def plot(self) -> Figure:
         """Shares with their intervals beside the references, as a figure of matplotlib.
 
-        Example:
+        Examples:
             `best.plot().savefig("shares.png")`
         """
         return notebook.shown_figure(partial(plots.shares_figure, self.recommendation))
@@ -198,7 +198,7 @@ def recommend(
         RecipeError: an objective, a constraint or a method that does not make sense.
         DataError: what is wrong with a table, as `load_tables`.
 
-    Example:
+    Examples:
         >>> import cuvee
         >>> tables = cuvee.load_tables(
         ...     "examples/fit_from_csv/mixtures.csv", "examples/fit_from_csv/scores.csv"

@@ -43,7 +43,7 @@ class StudyResult:
         folder: of report, summary and recommendation; None where they are on another machine.
         store: of the runs that it rests on.
 
-    Example:
+    Examples:
         In a notebook, after `make demo`:
 
             study = cuvee.open_study("quickstart")
@@ -152,7 +152,7 @@ def run(
         MissingExtra: what it needs and is not installed, such as torch to train.
         CuveeError: what is wrong with its data or its evidence.
 
-    Example:
+    Examples:
         >>> import cuvee, tempfile
         >>> with tempfile.TemporaryDirectory() as home:
         ...     done = cuvee.run({
@@ -197,7 +197,7 @@ def open_study(name: str, *, home: str | os.PathLike[str] | None = None) -> Stud
         UnknownName: the store has no study of this name; suggests the nearest.
         StorageError: there is no store.
 
-    Example:
+    Examples:
         >>> import cuvee, tempfile
         >>> with tempfile.TemporaryDirectory() as home:
         ...     try:

@@ -44,7 +44,7 @@ class LoadedTables:
         joined: the runs as they were read, scores of which more is better with their sign turned.
         part: what was asked for, in a recipe's words.
 
-    Example:
+    Examples:
         >>> import cuvee
         >>> tables = cuvee.load_tables(
         ...     {"run": ["a", "b"], "web": [0.5, 0.75], "code": [0.5, 0.25]},
@@ -158,7 +158,7 @@ def load_tables(
             to 1, in percent for example.
         EvidenceError: an id that stands twice or in one table only.
 
-    Example:
+    Examples:
         >>> import cuvee
         >>> folder = "examples/fit_from_csv"
         >>> cuvee.load_tables(f"{folder}/mixtures.csv", f"{folder}/scores.csv")
