@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from cuvee.flows.cli.options import SET, SHARED
 
 if TYPE_CHECKING:  # what takes time to import is imported by the command that uses it
     from cuvee.flows.console import Display
@@ -41,74 +43,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog=EXITS,
     help="Finds the data mixture for language-model training, and says how sure it is.",
-)
-RecipePath = Annotated[
-    Path,
-    typer.Argument(
-        help="the recipe, a YAML file; paths in it are meant from the working directory, and what "
-        "is not there is looked for beside the recipe",
-        metavar="RECIPE",
-    ),
-]
-Cores = Annotated[
-    int | None,
-    typer.Option(min=1, help="most cores that trainings take; by default all that it may use"),
-]
-EVERY = "Options of every command"
-SHARED: Mapping[str, tuple[Any, Any]] = {  # name: (annotation, default)
-    "home": (
-        Annotated[
-            Path,
-            typer.Option(
-                "--home",
-                envvar="CUVEE_HOME",
-                help="directory of data, results and records",
-                rich_help_panel=EVERY,
-            ),
-        ],
-        Path(".cuvee"),
-    ),
-    "as_json": (
-        Annotated[
-            bool,
-            typer.Option(
-                "--json",
-                help="print one JSON object on stdout, and all else on stderr",
-                rich_help_panel=EVERY,
-            ),
-        ],
-        False,
-    ),
-    "quiet": (
-        Annotated[
-            bool, typer.Option("--quiet", "-q", help="say errors alone", rich_help_panel=EVERY)
-        ],
-        False,
-    ),
-    "verbose": (
-        Annotated[
-            bool,
-            typer.Option(
-                "--verbose",
-                "-v",
-                help="show the lines of the log, with times; it lies in the home's logs/cuvee.log",
-                rich_help_panel=EVERY,
-            ),
-        ],
-        False,
-    ),
-}
-SET: tuple[Any, Any] = (
-    Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="change a field of the recipe, such as proxy.tokens=1M; may be repeated. What is "
-            "recorded is the changed recipe: give the same to confirm, approve and export",
-        ),
-    ],
-    None,
 )
 
 
@@ -259,7 +193,8 @@ def _perform(
     begin, answer = time.monotonic(), dict[str, Any]()
     with log_file.own_log(shown=verbose):
         try:
-            with _told(session, answer):
+            aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+            with _told(session, answer), aside:  # whoever prints: the object stands alone
                 answer.update(work(session, **given) or {})
         finally:
             display.close()

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cuvee.flows.cli.app import Cores, RecipePath, Session, command
+from cuvee.flows.cli.app import Session, command
+from cuvee.flows.cli.options import Cores, RecipePath
 from cuvee.flows.cli.study_commands import prefect_api
 
 PANEL = "From a study to a trainer"

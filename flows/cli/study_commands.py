@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuvee.flows.cli.app import Cores, RecipePath, Session, command
+from cuvee.flows.cli.app import Session, command
+from cuvee.flows.cli.options import Cores, RecipePath
 
 if TYPE_CHECKING:
     from cuvee.flows.execution.executor import Executor

@@ -278,6 +278,15 @@ def test_a_set_field_takes_yaml_and_refuses_what_is_none(tmp_path):
             apply_changes(text, recipe_changes([wrong]))
 
 
+def test_the_object_stands_alone_whoever_prints(study, monkeypatch):
+    """Catches JSON that cannot be read because a library said something on stdout."""
+    from cuvee.flows import plan
+
+    monkeypatch.setattr(plan, "print_plan", lambda *_: print("chatter") or {"study": "tiny"})
+    done = inside("plan", str(study[0]), "--json", home=study[1])
+    assert json.loads(done.stdout)["study"] == "tiny" and "chatter" in done.stderr
+
+
 def test_nothing_but_the_object_is_colored_or_animated_off_a_terminal(study):
     """Catches escape codes in a log of CI, and `--json` that a bar has torn."""
     done = inside("plan", str(study[0]), home=study[1])
