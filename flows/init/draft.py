@@ -12,6 +12,8 @@ from rich.table import Table
 from cuvee.mixtures.errors import RecipeError, StorageError
 from cuvee.tasks.escape import printable
 
+SCHEMA = "recipe.schema.json"  # beside the recipe, as `cuvee schema` writes it
+
 
 @dataclass(frozen=True)
 class RecipeDraft:
@@ -87,7 +89,9 @@ def study_name(folder: Path) -> str:
 def recipe_head(to: Path, command: str) -> str:
     """The comment at the top of a recipe, which a command reads next."""
     return (
+        f"yaml-language-server: $schema={SCHEMA}\n"
         f"A first recipe, drafted by `cuvee init`. Next: `cuvee {command} {printable(to.name)}`.\n"
         "What to change first is marked so: what the model is to be good at (`objective`), and the "
-        "run that the mixture is for (`full_scale`)."
+        "run that the mixture is for (`full_scale`). `cuvee schema > "
+        f"{SCHEMA}` beside this file lets an editor complete and check it."
     )

@@ -14,7 +14,7 @@ from cuvee.flows.init.language import text_language
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.documents import Files
 from cuvee.proxies.data.files import KNOWN, PROSE, TEXTS, file_kind
-from cuvee.proxies.data.heads import FileHead, read_head, text_field
+from cuvee.proxies.data.heads import LONGEST_ROW, FileHead, read_head, text_field
 from cuvee.tasks.escape import printable
 
 LEAST = 100_000  # bytes of text of a domain: 16,384 tokens of six bytes each, and what is held out
@@ -209,9 +209,10 @@ def _domain(name: str, paths: tuple[Path, ...], files: tuple[Path, ...]) -> Text
     step = max(1, len(files) // HEADS)
     heads = [read_head(path) for path in files[::step][:HEADS]]
     good = [head for head in heads if not head.why]
-    damaged = next((head.why for head in heads if head.why), "")
+    damaged = next((head.why for head in heads if head.why and not head.sound), "")
     if not good:
-        return f"{where} is left out: {printable(damaged)[:300]}"
+        why = damaged or f"{heads[0].why}, of more than {LONGEST_ROW / 1e6:.0f} MB: split it"
+        return f"{where} is left out: {printable(why)[:300]}"
     field = text_field(good)
     share = _share(good, field)
     text = share * sum(path.stat().st_size for path in files if path.exists())

@@ -39,7 +39,8 @@ class FileHead:
         texts: by field; plain text has the one field "".
         rows: that were looked at; 0 for plain text.
         share: by field, bytes of text in a byte of the file.
-        why: the reason for which nothing of it can be used, in a sentence; "" if there is none.
+        why: the reason for which nothing of it was seen, in a sentence; "" if there is none.
+        sound: whether it may be read whole nevertheless: its first row is too long for a look.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class FileHead:
     rows: int = 0
     share: Mapping[str, float] | None = None
     why: str = ""
+    sound: bool = False
 
     @property
     def plain(self) -> bool:
@@ -113,7 +115,7 @@ def _unpacked(path: Path, packing: str) -> float:
 
 
 def _rows_head(path: Path, packing: str) -> FileHead:
-    rows, size, found = [], 0, 0
+    rows, size, found, line = [], 0, 0, b""
     with open_compressed(path, packing) as stream:
         while size < HEAD and (line := stream.readline(LONGEST_ROW)):
             size, found = size + len(line), found + bool(line.strip())
@@ -121,6 +123,8 @@ def _rows_head(path: Path, packing: str) -> FileHead:
     if not rows:
         with open_compressed(path, packing) as stream:
             rows, size = _listed(stream.read(LONGEST_ROW))
+    if not rows and len(line) == LONGEST_ROW:
+        return FileHead(path, {}, why=f"{path} begins with a very long row", sound=True)
     if not rows:
         return FileHead(path, {}, why=f"{path}: its first {found or 1} lines hold no row of JSON")
     return _of_rows(path, rows, size / _unpacked(path, packing))

@@ -89,6 +89,7 @@ def test_a_folder_of_many_kinds(tmp_path):
     ]
     assert any("notes.md" in line for line in draft.said)
     assert text.count("# ") > 10 and "CHANGE THIS FIRST" in text
+    assert text.startswith("# yaml-language-server: $schema=recipe.schema.json\n")
 
 
 @pytest.mark.slow
@@ -157,6 +158,20 @@ def test_what_cannot_be_used_is_left_out_and_named(tmp_path):
     assert [domain.name for domain in found.domains] == ["a", "b"]
     for name in ("tiny", "binary", "one", "broken", "damaged", "packed", "loop"):
         assert any(name in line for line in found.left_out), name
+
+
+def test_a_row_too_long_for_a_look_is_no_damage(tmp_path, monkeypatch):
+    """Catches `on_error: skip`, which would drop rows, for a file that is sound."""
+    monkeypatch.setattr("cuvee.proxies.data.heads.LONGEST_ROW", 1 << 16)
+    for name in ("a", "b"):
+        rows(tmp_path / "data" / name / "x.jsonl", ord(name))
+    long = tmp_path / "data" / "a" / "long.jsonl"
+    long.write_text(json.dumps({"text": "word " * 40_000}) + "\n")
+    (tmp_path / "data" / "c").mkdir()
+    (tmp_path / "data" / "c" / "x.jsonl").write_bytes(long.read_bytes())
+    found = look_at_text(tmp_path / "data")
+    assert [(domain.name, domain.damaged) for domain in found.domains] == [("a", ""), ("b", "")]
+    assert any("c is left out" in line and "very long row" in line for line in found.left_out)
 
 
 def test_rows_without_text_are_skipped(tmp_path):
