@@ -48,8 +48,8 @@ def run(
 ) -> dict[str, Any]:
     """Run the whole study: train what is missing, recommend, confirm, report.
 
-    `cuvee plan` says before what it costs; stopped by Ctrl-C, the same command goes on. `cuvee
-    status` says from another terminal how far it is.
+    `cuvee plan` says before what it costs, and `cuvee status` meanwhile how far it is.
+    Stopped by Ctrl-C, the same command goes on.
 
     With --json: `study`, `weights`, `verdict`, `warnings`, `summary` (all of summary.json), `files`
     and `record`.
@@ -76,14 +76,14 @@ def status(
     session: Session,
     recipe: Annotated[
         Path | None,
-        typer.Argument(help="the recipe; all studies of the home without it", metavar="[RECIPE]"),
+        typer.Argument(help="the recipe; all studies of the home without it", metavar="RECIPE"),
     ] = None,
     watch: Watch = False,
 ) -> dict[str, Any]:
     """Say what runs now, what is done, failed or reused, and how long still; changes nothing.
 
-    It works from any terminal, and on any machine that shares the store. Ctrl-C of `--watch` leaves
-    the study alone.
+    It works from any terminal, and on any machine that shares the store.
+    Ctrl-C of `--watch` leaves the study alone.
     """
     place = session.find_home()
     given = session.load_or_translate(recipe)[0] if recipe else None

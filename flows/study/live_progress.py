@@ -18,6 +18,7 @@ from cuvee.tasks.tracking.tracker import Tracker
 
 RECORD_SECONDS = 15.0  # between two descriptions in the record, which may lie on a server
 PAGE_SECONDS = 0.5
+STOP_SECONDS = 5.0
 
 
 @contextlib.contextmanager
@@ -43,19 +44,24 @@ def live_progress(
     )
     monitor, display = StudyMonitor(study), workspace.display
     display.listener = monitor.follow_step
+
+    def show() -> None:
+        with contextlib.suppress(OSError):  # a terminal that was closed costs no study
+            display.show([monitor.snapshot()])
+
     try:
         with (
             ProgressRecord(monitor, ObjectFolder(workspace.store)),
             _ended_with_reason(monitor),
             _every(RECORD_SECONDS, lambda: tracker.log_progress(monitor.snapshot())),
-            _every(PAGE_SECONDS, lambda: display.show([monitor.snapshot()])),
+            _every(PAGE_SECONDS, show) if display.page else contextlib.nullcontext(),
         ):
             yield dataclasses.replace(workspace, monitor=monitor)
     except BaseException:
         tracker.log_progress(monitor.snapshot())
         raise
     finally:
-        display.show([monitor.snapshot()])
+        show()
 
 
 @contextlib.contextmanager
@@ -89,4 +95,4 @@ def _every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join()
+        thread.join(STOP_SECONDS)  # it may wait for a server that does not answer

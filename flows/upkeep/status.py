@@ -18,7 +18,6 @@ from cuvee.flows.console import Display, home_option
 from cuvee.flows.progress_page import study_page
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import NewerError
 from cuvee.tasks.approval.approve import standing_approval
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
@@ -107,6 +106,7 @@ def _status(
     name: str, seen: list[StudyProgress], store: Store, recipe: Recipe | None, typed: str
 ) -> StudyStatus:
     """The status of a study by its name; `typed` is its recipe as commands take it."""
+    # the order alone, among sweeps that ended, rests on the clocks of their machines
     ours = sorted((s for s in seen if s.name == name), key=lambda study: study.started)
     shown = running_studies(ours) or _last_with_counts(ours)
     past = _finished(store, name, recipe)
@@ -134,7 +134,7 @@ def _last_with_counts(ended: list[StudyProgress]) -> list[StudyProgress]:
 
 def _finished(store: Store, name: str, recipe: Recipe | None) -> FinishedStudy | None:
     """The latest finished study of a recipe, else of its name."""
-    with suppress(KeyError, NewerError):  # a mark of 404a3ce's is no study
+    with suppress(KeyError):  # a mark of 404a3ce's is no study
         known = finished.answers_of_recipe(store, recipe.digest) if recipe else ()
         return known[0] if known else finished.latest_of_name(store, name)
     return None
