@@ -140,7 +140,10 @@ def test_a_study_in_this_process_gives_the_same_bytes_and_starts_no_other(
     assert psutil.Process().children(recursive=True) == before
     one, two = (kept["cost"]["evidence"] for kept in (found, summary))
     assert (one["flops"], one["tokens"]) == (two["flops"], two["tokens"])
-    clocks = ("minutes", "tokens_per_second", "cost")
+    said, told = ({**kept["answers"]} for kept in (found, summary))
+    assert said.pop("cost").split(" cost ")[0] == told.pop("cost").split(" cost ")[0]
+    assert said == told
+    clocks = ("minutes", "tokens_per_second", "cost", "answers")
     assert {n: v for n, v in found.items() if n not in clocks} == {
         n: v for n, v in summary.items() if n not in clocks
     }
@@ -152,7 +155,7 @@ def test_a_study_in_this_process_gives_the_same_bytes_and_starts_no_other(
     assert seen.cost.flops == found["cost"]["call"]["flops"] and seen.left == 0
     assert seen.spent == pytest.approx(seen.planned) == pytest.approx(seen.cost.flops, rel=0.01)
     (parent,) = [run for run in ledger.runs.values() if run.parent is None]
-    assert "Verdict" in parent.description  # the end has the last word
+    assert said["recommended"] in parent.description  # the end has the last word
     assert parent.status == "FINISHED" and "report.html" in parent.artifacts
     assert sum(run.status == "FINISHED" for run in ledger.runs.values()) == 1 + found["proxies"]
 
