@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from contract_parts import PROBLEM, WORLD
 
-from cuvee.mixtures.inference.evidence_grade import grade_evidence
+from cuvee.mixtures.inference import diagnostics
+from cuvee.mixtures.inference.evidence_grade import grade_evidence, noisy_targets
 from cuvee.mixtures.inference.optimum import BEYOND
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.methods.mixing_laws import MixingLaws
@@ -77,8 +78,10 @@ def test_warnings_say_what_else_a_reader_must_know(answer):
     """Catches a warning that comes always or never: of runs that were left out or failed, of a
     point beyond the mixtures tried, of a law that leaves what scores can be."""
     _, W = answer
-    inside = graded(answer, stages=(Stage(tuple(W.mean(axis=0))),))
-    assert not [line for line in inside.warnings if "beyond the mixtures tried" in line]
+    edge = W[diagnostics.leverage(W, W).argmax()]  # a run itself lies not beyond the runs
+    for point in (W.mean(axis=0), edge):
+        inside = graded(answer, stages=(Stage(tuple(point)),))
+        assert not [line for line in inside.warnings if "beyond the mixtures tried" in line]
     outside = graded(answer, stages=(Stage((0.0, 0.0, 0.0, 1.0)),), W=0.5 * W + 0.125)
     assert [line for line in outside.warnings if "beyond the mixtures tried" in line]
     found = graded(answer, foreign=2, failed=3, warnings=(f"{BEYOND}: cut",))
@@ -87,3 +90,14 @@ def test_warnings_say_what_else_a_reader_must_know(answer):
     )
     assert "3 runs failed and are not part of the evidence" in found.warnings
     assert found.verdict == f"weak: do not use this yet; {BEYOND}"
+
+
+def test_noisy_targets_are_those_of_the_objective_below_the_ratio(answer):
+    """Catches a warning of a target that nobody optimizes, or of every target that is."""
+    draft, _ = answer
+    noise = [n for n in draft.noise if n.target != "objective"]
+    first, other = (n.target for n in noise[:2])
+    just_above = 1.01 * max(n.ratio for n in noise)
+    (line,) = noisy_targets(noise, (first,), just_above)
+    assert first in line and other not in line
+    assert noisy_targets(noise, (first, other), 0.99 * min(n.ratio for n in noise)) == ()
