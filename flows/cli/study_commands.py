@@ -84,6 +84,9 @@ def status(
 
     It works from any terminal, and on any machine that shares the store.
     Ctrl-C of `--watch` leaves the study alone.
+
+    With --json: `home`, `store` and `studies`, each with `name`, `state`, `progress`, `verdict`,
+    `recommendation`, `approved` and `next`.
     """
     place = session.find_home()
     given = session.load_or_translate(recipe)[0] if recipe else None

@@ -5,6 +5,7 @@ shares the store.
 """
 
 import dataclasses
+import re
 import shlex
 import signal
 import time
@@ -192,7 +193,7 @@ def status_line(status: StudyStatus) -> str:
     """A study in one line."""
     parts = [progress_line(study) for study in status.progress] or [status.state]
     if status.state == DONE and status.verdict:
-        parts.append(status.verdict.split(";")[0].split(": ")[0])
+        parts.append(re.split(r"[.;:]\s", status.verdict)[0].rstrip("."))
     if status.approved:
         parts.append(f"approved by {status.approved}")
     return "; ".join(parts)

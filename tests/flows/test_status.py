@@ -138,7 +138,7 @@ def test_a_finished_study_says_what_it_recommends_and_what_to_do_next(finished_h
     command to type that works in another home."""
     before = sorted(str(path) for path in finished_home.rglob("*"))
     line = asked(finished_home)
-    assert line.startswith("tiny: done")
+    assert line.startswith("tiny: done; ") and line.count(". ") == 0  # one sentence of the verdict
     recipe = str(finished_home / "tiny.yaml")
     text = asked(finished_home, recipe)
     typed = f"{recipe} --home {finished_home / 'home'}"
