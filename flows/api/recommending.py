@@ -127,7 +127,7 @@ class RecommendedMixture:
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in self.weights.items())
-        return f"RecommendedMixture({shares}; {self.verdict.partition(':')[0]})"
+        return f"RecommendedMixture({shares}; {self.recommendation.verdict.partition(':')[0]})"
 
     def __str__(self) -> str:
         ours = self.recommendation
