@@ -100,8 +100,9 @@ class PrefectApi:
                     "its last words are in prefect-api/server.log under the home folder"
                 )
             time.sleep(0.1)
+        hint = "" if self.url.rstrip("/").endswith("/api") else " (it usually ends in /api)"
         raise ServiceError(
-            f"no Prefect API answers at {self.url} within {seconds} s: start the server, "
+            f"no Prefect API answers at {self.url}{hint} within {seconds} s: start the server, "
             "correct PREFECT_API_URL, or unset it to use the embedded one"
         )
 

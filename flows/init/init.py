@@ -29,11 +29,15 @@ def draft_recipe(
     """
     if tables and corpus:
         raise RecipeError("a study rests on --from (tables of runs) or --corpus (text): give one")
-    if tables:
-        return recipe_for_tables(score_tables.look_at_tables(tables), to)
-    if corpus:
-        return recipe_for_text(_text(corpus), to)
-    return _for_whatever(here, to)
+    try:
+        if tables:
+            return recipe_for_tables(score_tables.look_at_tables(tables), to)
+        return recipe_for_text(_text(corpus), to) if corpus else _for_whatever(here, to)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or 'what is there'} cannot be looked at ({error.strerror or error}): "
+            "change its permissions, or name another"
+        ) from error
 
 
 def _for_whatever(here: Path, to: Path) -> RecipeDraft:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cuvee.flows.init.language import text_language
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.documents import Files
-from cuvee.proxies.data.files import KNOWN, PROSE, TEXTS, file_kind
+from cuvee.proxies.data.files import KNOWN, PROSE, TABLES, TEXTS, file_kind
 from cuvee.proxies.data.heads import LONGEST_ROW, FileHead, read_head, text_field
 from cuvee.tasks.escape import printable
 
@@ -214,6 +214,9 @@ def _domain(name: str, paths: tuple[Path, ...], files: tuple[Path, ...]) -> Text
         why = damaged or f"{heads[0].why}, of more than {LONGEST_ROW / 1e6:.0f} MB: split it"
         return f"{where} is left out: {printable(why)[:300]}"
     field = text_field(good)
+    refused = next((head.why for head in heads if head.refused), "") or _lacking(good, field)
+    if refused:
+        return f"{where} is left out: {printable(refused)[:300]}; mend that file or move it away"
     share = _share(good, field)
     text = share * sum(path.stat().st_size for path in files if path.exists())
     if text < LEAST:
@@ -234,6 +237,12 @@ def _domain(name: str, paths: tuple[Path, ...], files: tuple[Path, ...]) -> Text
     return TextDomain(
         name, paths, len(files), text, kinds, field, separator, damaged, text_language(sample)
     )
+
+
+def _lacking(heads: Sequence[FileHead], field: str) -> str:
+    """Which table has no column of the text that the others have; "" where all have it."""
+    tables = [head for head in heads if file_kind(head.path)[0] in TABLES]
+    return next((f"{h.path} has no column {field!r}" for h in tables if field not in h.texts), "")
 
 
 def _share(heads: Sequence[FileHead], field: str) -> float:

@@ -41,6 +41,7 @@ class FileHead:
         share: by field, bytes of text in a byte of the file.
         why: the reason for which nothing of it was seen, in a sentence; "" if there is none.
         sound: whether it may be read whole nevertheless: its first row is too long for a look.
+        refused: whether no reading gets past it, rows that are skipped or not.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class FileHead:
     share: Mapping[str, float] | None = None
     why: str = ""
     sound: bool = False
+    refused: bool = False
 
     @property
     def plain(self) -> bool:
@@ -68,11 +70,12 @@ def read_head(path: Path) -> FileHead:
             return _rows_head(path, packing)
         return _plain_head(path, packing)
     except DAMAGED as error:
-        return FileHead(path, {}, why=str(damaged_file_error(path, error)))
+        return FileHead(path, {}, why=str(damaged_file_error(path, error)), refused=True)
     except CuveeError as error:
-        return FileHead(path, {}, why=str(error))
+        return FileHead(path, {}, why=str(error), refused=True)
     except OSError as error:
-        return FileHead(path, {}, why=f"{path} cannot be read: {error.strerror or error}")
+        why = f"{path} cannot be read: {error.strerror or error}"
+        return FileHead(path, {}, why=why, refused=True)
 
 
 def text_field(heads: Sequence[FileHead]) -> str:
@@ -176,7 +179,7 @@ def _table_head(path: Path) -> FileHead:
     with path.open("rb") as file:
         names = _text_columns(table_batches(path, file, [])[0])
         if not names:
-            return FileHead(path, {}, why=f"{path} has no column of text")
+            return FileHead(path, {}, why=f"{path} has no column of text", refused=True)
         file.seek(0)
         _, batches = table_batches(path, file, names, buffer=HEAD)
         rows: list[Any] = []

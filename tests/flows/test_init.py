@@ -160,6 +160,18 @@ def test_what_cannot_be_used_is_left_out_and_named(tmp_path):
         assert any(name in line for line in found.left_out), name
 
 
+def test_a_file_that_no_plan_gets_past_keeps_its_domain_out(tmp_path):
+    """Catches a recipe with a damaged file, or a table without the column, among good ones."""
+    for name in ("a", "b", "c", "d"):
+        rows(tmp_path / "data" / name / "x.jsonl", ord(name))
+    (tmp_path / "data" / "c" / "y.jsonl.gz").write_bytes(b"\x1f\x8b\x08 broken")
+    pq.write_table(pa.table({"other": ["x" * 99] * 9}), tmp_path / "data" / "d" / "y.parquet")
+    found = look_at_text(tmp_path / "data")
+    assert [domain.name for domain in found.domains] == ["a", "b"]
+    assert any("c is left out" in line and "y.jsonl.gz" in line for line in found.left_out)
+    assert any("d is left out" in line and "no column 'text'" in line for line in found.left_out)
+
+
 def test_a_row_too_long_for_a_look_is_no_damage(tmp_path, monkeypatch):
     """Catches `on_error: skip`, which would drop rows, for a file that is sound."""
     monkeypatch.setattr("cuvee.proxies.data.heads.LONGEST_ROW", 1 << 16)
