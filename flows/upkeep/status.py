@@ -181,7 +181,7 @@ def print_statuses(display: Display, statuses: list[StudyStatus], *, whole: bool
             display.say(f"{status.name}: {status.state}")
         if status.verdict:
             before = " of the last finished run" if status.state != DONE else ""
-            display.say(f"Verdict{before}: {status.verdict}")
+            display.say(f"How sure{before}? {status.verdict}")
         if status.approved:
             display.say(f"Approved by {status.approved}")
     said = dict.fromkeys(status.next for status in statuses if whole or status.state != DONE)

@@ -142,7 +142,7 @@ def test_a_finished_study_says_what_it_recommends_and_what_to_do_next(finished_h
     recipe = str(finished_home / "tiny.yaml")
     text = asked(finished_home, recipe)
     typed = f"{recipe} --home {finished_home / 'home'}"
-    assert "Verdict: " in text and f"Next: cuvee approve {typed}" in text
+    assert "How sure? " in text and f"Next: cuvee approve {typed}" in text
     done = inside("status", "--json", home=finished_home / "home")
     (study,) = json.loads(done.stdout)["studies"]
     assert study["state"] == "done" and len(study["recommendation"]) == 64

@@ -95,10 +95,10 @@ def _objective_table(study: Study) -> ReportTable:
         (name, predicted.get(name, NONE), *seed_cells(study.confirmation, name))
         for name in dict.fromkeys((*predicted, *fresh))
     )
-    said = predicted_or_measured(study).lower()
-    return ReportTable(
-        ("mixture", f"{said} objective", "confirmed mean", "confirmed, by seed"), rows
-    )
+    said = f"{predicted_or_measured(study).lower()} objective"
+    if study.confirmation is None:
+        return ReportTable(("mixture", said), tuple(row[:2] for row in rows))
+    return ReportTable(("mixture", said, "confirmed mean", "confirmed, by seed"), rows)
 
 
 def _target_table(study: Study) -> ReportTable:
