@@ -33,7 +33,7 @@ def live_progress(
         tracker: its record, which is told now and then.
         command: that runs it.
     """
-    begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     study = StudyProgress(
         recipe.name,
         command,

@@ -78,7 +78,7 @@ class StudyProgress:
         reason: why it stopped.
         host: name of the machine that it runs on.
         home: that it works in.
-        started: ISO 8601, by the clock of that machine; it is shown and never compared.
+        started: ISO 8601, UTC, by the clock of that machine, against which no other is held.
         elapsed: seconds since.
         step: what is done now.
         message: how far that is, in words.
@@ -260,6 +260,6 @@ def progress_markdown(progress: StudyProgress) -> str:
             f"| {escape_markdown(run.label)} | {count_text(run.tokens)} of {count_text(run.total)} "
             f"| {loss} | {sparkline(run.losses, POINTS)} |"
         )
-    where = escape_markdown(f"on {progress.host}, begun {progress.started}")
+    where = escape_markdown(f"on {progress.host}, begun {progress.started[:19]} UTC")
     lines += ["", f"`cuvee {progress.command}` {where}; renewed every few seconds while it runs."]
     return "\n".join([*lines, "`cuvee status` says whether it still does."])

@@ -246,7 +246,7 @@ def test_the_record_says_how_far_a_study_is_until_its_end_has_the_last_word(tmp_
     assert "3 of 4 proxies done (1 trained, 1 reused, 1 failed)" in parent.description
     assert "| 1 | Proxies | 4 | 1 | 1 | 1 |" in parent.description
     assert "design seed 2: the loss diverged at step 7" in parent.description
-    assert "`cuvee run` on one, begun then" in parent.description
+    assert "`cuvee run` on one, begun then UTC" in parent.description
     tracker.finish_study(study, tmp_path)
     tracker.log_progress(now)
     assert parent.description == fields.study_description(study)
