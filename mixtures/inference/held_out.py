@@ -121,12 +121,16 @@ def quality_warnings(
         for one in qualities
         if one.rank_correlation < evidence_grade.RANK
     ]
-    lines += [
-        f"intervals of {one.target!r} are too narrow: {one.coverage:.0%} of held-out runs lie in "
-        f"those of {LEVEL:.0%}"
+    narrow = [
+        f"{one.target!r} ({one.coverage:.0%})"
         for one in qualities
         if _chance(round(one.coverage * runs), runs) < UNLIKELY
     ]
+    if narrow:
+        lines.append(
+            f"intervals are too narrow: fewer than {LEVEL:.0%} of the held-out runs lie in those of "
+            f"{', '.join(narrow)}"
+        )
     if not any(one.noise for one in qualities):
         lines.append(
             f"none of {mixtures} mixtures was run with two seeds, so the noise of a score is "

@@ -8,7 +8,7 @@ from scipy import stats
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.inference import diagnostics
+from cuvee.mixtures.inference import diagnostics, held_out
 from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.objectives import WeightedMean
@@ -171,3 +171,21 @@ def test_leverage_grows_beyond_the_rows():
     W = np.random.default_rng(0).dirichlet(np.full(4, 30.0), size=50)
     inside, outside = diagnostics.leverage(W, np.array([[0.25] * 4, [1.0, 0, 0, 0]]))
     assert inside < diagnostics.leverage(W, W).max() < outside
+
+
+def test_the_interval_of_a_rank_correlation_is_that_of_bonett_and_wright():
+    """Catches the variance 1 / (n - 3) of Pearson's, a half-width of 90 %, and a nan where an order
+    has no mistake: 0.5 of 28 pairs has z 0.54931, its deviation is sqrt(1.125 / 25) = 0.21213."""
+    low, high = held_out.rank_interval(0.5, 28)
+    assert (low, high) == pytest.approx((0.132747, 0.746533), abs=1e-5)
+    low, high = held_out.rank_interval(1.0, 28)
+    assert 0.99 < low < high < 1
+    assert held_out.rank_interval(0.9, 3) == (-1.0, 1.0)
+
+
+def test_narrow_intervals_are_named_as_far_as_chance_does_not_explain_them():
+    """Catches a threshold that does not know of how few runs it speaks: 3 of 4 say nothing."""
+    one = held_out.TargetQuality("a", 0.9, 0.8, 0.95, 0.1, 1.0, 0.75, 0.1)
+    assert held_out.quality_warnings([one], 4, 4) == ()
+    (said,) = held_out.quality_warnings([one], 40, 40)
+    assert "too narrow" in said and "'a' (75%)" in said
