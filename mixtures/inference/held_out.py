@@ -128,8 +128,8 @@ def quality_warnings(
     ]
     if narrow:
         lines.append(
-            f"intervals are too narrow: fewer than {LEVEL:.0%} of the held-out runs lie in those of "
-            f"{', '.join(narrow)}"
+            f"intervals are too narrow: fewer than {LEVEL:.0%} of the held-out runs lie in those "
+            f"of {', '.join(narrow)}"
         )
     if not any(one.noise for one in qualities):
         lines.append(
