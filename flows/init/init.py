@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cuvee.flows.init import score_tables, text_folder
+from cuvee.flows.init import score_tables
 from cuvee.flows.init.draft import RecipeDraft
 from cuvee.flows.init.table_recipe import recipe_for_tables
-from cuvee.flows.init.text_folder import TextFolder
-from cuvee.flows.init.text_recipe import recipe_for_text
 from cuvee.mixtures.errors import CuveeError, DataError, RecipeError
 from cuvee.tasks.extras import require
 
@@ -32,7 +30,7 @@ def draft_recipe(
     try:
         if tables:
             return recipe_for_tables(score_tables.look_at_tables(tables), to)
-        return recipe_for_text(_text(corpus), to) if corpus else _for_whatever(here, to)
+        return _for_text(corpus, to) if corpus else _for_whatever(here, to)
     except OSError as error:
         raise DataError(
             f"{error.filename or 'what is there'} cannot be looked at ({error.strerror or error}): "
@@ -49,7 +47,7 @@ def _for_whatever(here: Path, to: Path) -> RecipeDraft:
         except DataError as error:
             why = str(error)
     try:
-        draft = recipe_for_text(_text(here), to)
+        draft = _for_text(here, to)
     except CuveeError as error:
         raise DataError(
             f"no study can be made of what lies in {here}. As tables of runs: {why}. As text: "
@@ -59,6 +57,9 @@ def _for_whatever(here: Path, to: Path) -> RecipeDraft:
     return draft
 
 
-def _text(folder: Path) -> TextFolder:
-    require("to look at text", "train")
-    return text_folder.look_at_text(folder)
+def _for_text(folder: Path, to: Path) -> RecipeDraft:
+    require("`cuvee init` on text", "train")
+    from cuvee.flows.init.text_folder import look_at_text  # here: the core reads no text
+    from cuvee.flows.init.text_recipe import recipe_for_text
+
+    return recipe_for_text(look_at_text(folder), to)

@@ -143,6 +143,8 @@ LACKING = {
 EXPORT = "export --format json --to out"
 EARLY = "export --format json --to early"  # before anybody approved it
 FIT = ["fit", EARLY, "approve", EXPORT]
+TEXT = "init --corpus . --to text.yaml"
+DRAFTED = ["init --from mixtures.csv scores.csv --to drafted.yaml", "doctor --home home", TEXT]
 
 
 @pytest.fixture(scope="module")
@@ -154,14 +156,14 @@ def core(tmp_path_factory):
     owners = importlib.metadata.packages_distributions()
     modules = [module for module, found in owners.items() if {*map(plain, found)} & lacking]
     lines = [f"{line} recipe.yaml --home {word}" for word in ("none", "home")
-             for line in (LACKING if word == "none" else FIT)]  # fmt: skip
+             for line in (LACKING if word == "none" else FIT)] + DRAFTED  # fmt: skip
     absent = json.dumps([modules, sorted(lacking), REQUIRES, [line.split() for line in lines]])
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, absent],
         cwd=folder, capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
     said = json.loads(done.stdout.splitlines()[-1])
-    return folder, dict(zip([*LACKING, *FIT], said, strict=True))
+    return folder, dict(zip([*LACKING, *FIT, *DRAFTED], said, strict=True))
 
 
 def test_the_core_alone_fits_approves_and_exports(core):
@@ -171,6 +173,16 @@ def test_the_core_alone_fits_approves_and_exports(core):
     assert "is not approved" in said[EARLY][2] and "cuvee[" not in said[EARLY][2]
     assert "not recorded: pip install 'cuvee[record]'" in said["fit"][1]
     assert (folder / "out" / "mixture.json").exists()
+
+
+def test_the_core_alone_drafts_from_tables_and_looks_at_the_machine(core):
+    """Catches readers of text, or torch, on the way to a recipe from tables or to the doctor."""
+    folder, said = core
+    draft, doctor, text = (said[line] for line in DRAFTED)
+    assert draft[0] == 0 and (folder / "drafted.yaml").exists(), draft
+    assert doctor[0] in (0, 1) and "Error" not in doctor[3], doctor
+    assert "extra train is not installed" in doctor[1] and "problems, " in doctor[1]
+    assert text[0] == 2 and "pip install 'cuvee[train]'" in text[2], text
 
 
 @pytest.mark.parametrize("command", LACKING)
