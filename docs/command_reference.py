@@ -1,14 +1,13 @@
 """Pages on the command line, from the program's own commands, and on the files that it leaves."""
 
 import inspect
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from cuvee.flows.cli.app import EXITS
+from cuvee.flows.cli.app import EXITS, JSON_KEYS
 from cuvee.flows.cli.main import app
 from cuvee.flows.upkeep.clean import KINDS
 from cuvee.flows.upkeep.disk_layout import STORE_FOLDERS, STUDY_FILES
@@ -49,10 +48,10 @@ STORE = """
 def command_page() -> str:
     """Every command with its options, in Markdown."""
     program: Any = typer.main.get_command(app)
-    codes = re.findall(r"(\d+) (.*?)\.(?= \d|$)", EXITS)
     lines = ["# The command line", "", *_options(program)]
     lines += ["## Exit codes", "", "| code | means |", "| --- | --- |"]
-    lines += [f"| {code} | {meaning} |" for code, meaning in codes]
+    lines += [f"| {code} | {meaning} |" for code, meaning in EXITS.items()]
+    lines += ["", "## Output for programs", "", JSON_KEYS]
     for name, command in program.commands.items():
         if not command.hidden:
             lines += ["", f"## cuvee {name} {{#{name}}}", "", *_command(command)]

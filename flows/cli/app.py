@@ -28,10 +28,13 @@ if TYPE_CHECKING:  # what takes time to import is imported by the command that u
 
 LONGEST = 10_000  # characters of an error
 FOUND, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes; the last is 128 + SIGINT, as shells have it
-EXITS = (
-    "Exit codes: 0 done. 1 looked and found something to mend, or a fault of Cuvee's own. 2 a "
-    "mistake in what was typed or given, or a step that failed, in one sentence. 130 stopped by "
-    "Ctrl-C or SIGTERM: finished proxies are kept.\n\n"
+EXITS = {
+    0: "done",
+    FOUND: "looked and found something to mend, or a fault of Cuvee's own",
+    MISTAKE: "a mistake in what was typed or given, or a step that failed, in one sentence",
+    INTERRUPTED: "stopped by Ctrl-C or SIGTERM: finished proxies are kept",
+}
+JSON_KEYS = (
     "With --json every object has `command` and `exit`, and after a failure `error`, `kind` and, "
     "where it says more, `log`."
 )
@@ -41,7 +44,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog=EXITS,
+    epilog="Exit codes: "
+    + " ".join(f"{code} {meaning}." for code, meaning in EXITS.items())
+    + f"\n\n{JSON_KEYS}",
     help="Finds the data mixture for language-model training, and says how sure it is.",
 )
 

@@ -87,7 +87,7 @@ def test_help_and_typos_are_answered_before_anything_heavy_is_imported(words):
 
 def test_help_says_what_exit_codes_mean():
     """Catches a code that a script must guess."""
-    for code in ("0 done", "1 looked", "2 a mistake", "130 stopped"):
+    for code in ("0 done.", "1 looked", "2 a mistake", "130 stopped", "`exit`"):
         assert code in program.app.info.epilog
 
 
