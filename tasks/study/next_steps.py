@@ -150,6 +150,9 @@ def _gain(have: _Evidence) -> Iterator[tuple[str, str]]:
         return
     if not have.answer.noise:
         yield from _seeds(have)
+    if have.mixtures < GOOD * len(have.answer.domains):  # whose refits differ, with wide intervals
+        yield from _ranking(have, poor=False)
+        return
     yield (
         "objective",
         "perhaps there is nothing to gain over natural shares for this objective: use them, or "

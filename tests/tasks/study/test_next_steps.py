@@ -14,6 +14,7 @@ from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.methods.mixing_laws import MixingLaws
 from cuvee.mixtures.methods.regmix import RegMix
 from cuvee.mixtures.methods.static import Static
+from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.units import whole_number
 from cuvee.proxies import ladder
 from cuvee.tasks.study.next_steps import next_steps
@@ -59,6 +60,18 @@ def test_too_few_mixtures_ask_for_more_runs():
     _, steps = told(MixingLaws(runs=16, refits=10, folds=3), LOUD, first=6)
     (more,) = [step for step in steps if "method.runs" in step]
     assert "from 16 to 17" in more and "2 min 50 s of one core" in more
+
+
+def test_a_wide_interval_asks_for_more_runs_before_it_gives_up():
+    """Catches `there is nothing to gain` where refits of few mixtures alone disagree: 12 of 16."""
+    answer, history = found(MixingLaws(runs=16, refits=10, folds=3), TASK, WORLD)
+    low = Estimate(0.1, -0.1, 0.3)
+    unsure = dataclasses.replace(answer, gains=(("natural", low),), verdict="weak: ...")
+    few = dataclasses.replace(unsure, evidence=answer.evidence[:12])
+    (step,) = next_steps(few, TASK, history)
+    assert "method.runs from 16 to 17" in step
+    (step,) = next_steps(unsure, TASK, history)
+    assert "nothing to gain over natural shares" in step
 
 
 def test_no_repeats_ask_for_seeds_alone():
