@@ -12,7 +12,7 @@ import pytest
 import yaml
 from export_readers import FIXED
 
-from cuvee.mixtures import registry
+from cuvee.mixtures import catalog, registry
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import spearman
 from cuvee.tasks import export
@@ -78,6 +78,13 @@ def examples(tmp_path, monkeypatch):
     yield
     registry.forget("law", "root")
     registry.forget(export.KIND, "weights")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("law", "root"), (export.KIND, "weights")])
+def test_the_examples_say_when_to_take_them_and_what_their_fields_mean(examples, kind, name):
+    """Catches an example whose reader fails the contract of what is registered."""
+    entry = catalog.catalog_entry(kind, name)
+    assert entry.guidance and all(field.description for field in entry.fields)
 
 
 def test_the_example_of_a_law_is_one(examples):

@@ -157,13 +157,14 @@ def core(tmp_path_factory):
     modules = [module for module, found in owners.items() if {*map(plain, found)} & lacking]
     lines = [f"{line} recipe.yaml --home {word}" for word in ("none", "home")
              for line in (LACKING if word == "none" else FIT)] + DRAFTED  # fmt: skip
+    lines.append("schema --home none")
     absent = json.dumps([modules, sorted(lacking), REQUIRES, [line.split() for line in lines]])
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, absent],
         cwd=folder, capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
     said = json.loads(done.stdout.splitlines()[-1])
-    return folder, dict(zip([*LACKING, *FIT, *DRAFTED], said, strict=True))
+    return folder, dict(zip([*LACKING, *FIT, *DRAFTED, "schema"], said, strict=True))
 
 
 def test_the_core_alone_fits_approves_and_exports(core):
@@ -183,6 +184,13 @@ def test_the_core_alone_drafts_from_tables_and_looks_at_the_machine(core):
     assert doctor[0] in (0, 1) and "Error" not in doctor[3], doctor
     assert "extra train is not installed" in doctor[1] and "problems, " in doctor[1]
     assert text[0] == 2 and "pip install 'cuvee[train]'" in text[2], text
+
+
+def test_the_core_alone_prints_the_schema_of_a_recipe(core):
+    """Catches a part of the recipe, or a registered class, that imports what trains or records."""
+    code, printed, error, _ = core[1]["schema"]
+    assert code == 0 and not error
+    assert json.loads(printed)["title"] == "Recipe of a Cuvée study"
 
 
 @pytest.mark.parametrize("command", LACKING)
