@@ -16,7 +16,7 @@ import pytest
 import receiver
 import recommended_study
 
-from cuvee.flows.handoff import handoff
+from cuvee.flows.handoff import delivery, handoff
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study import finished as flows_finished
 from cuvee.flows.study.finished import finished_study
@@ -434,6 +434,20 @@ def test_an_approval_is_told_to_the_record_and_holds_without_it(study, monkeypat
     handoff.approve(recipe, home, by="eve")  # says it again, now that the record answers
     [version] = backend.versions("tiny")
     assert version.aliases == {"approved"} and version.tags["cuvee.approved_by"] == "ada"
+
+
+def test_a_relative_place_is_told_whole(study, tmp_path, monkeypatch):
+    """Catches `out/next`, which nobody but this process can find."""
+    _, home, corpus = study
+    monkeypatch.chdir(tmp_path)
+    with receiver.receiving() as server:
+        given = f"{{format: json, to: out/next, webhook: {server.url}/hook}}"
+        recipe = changed(corpus, handoff=given)
+        handoff.approve(recipe, home, by="ada")
+        assert delivery.hand_off(recipe, home)["state"] == "done"
+    [message] = server.messages
+    assert message["place"] == f"{tmp_path}/out/next/manifest.json"
+    assert Path(message["place"]).is_file()
 
 
 @pytest.mark.slow
