@@ -29,6 +29,7 @@ EXTRAS = {  # what each is for
     "flow": "run, confirm, schedule, handoff",
     "record": "the record in MLflow (review)",
     "s3": "stores and handoffs on s3://",
+    "notebook": "tables as data frames in Python",
 }
 GB, MB = 1e9, 1e6
 LEAST_DISK, LITTLE_DISK = 1 * GB, 10 * GB  # of a home: none of the demo, or few corpora
