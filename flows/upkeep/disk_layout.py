@@ -23,12 +23,15 @@ STORE_FOLDERS: Mapping[str, str] = {
     "predictions": "predictions that were written down before the runs that test them",
     "claims": "leases: which sweep trains a run, so that two never train the same",
     "sweeps": "heartbeats of the sweeps that hold leases",
+    "progress": "how far the sweeps are that run, renewed every few seconds",
 }
 STUDY_FILES: Mapping[str, str] = {
     "report.html": "the report: what is recommended, how sure, against what, at what cost",
     "report.md": "the same as text",
     "recommendation.json": "the recommendation: shares by domain and stage, intervals, gains",
     "summary.json": "the study in a few numbers, for programs",
+    "card.json": "the finished study, as approvals and exports read it",
+    "plots": "the pictures of the report, one file each",
     "recipe.yaml": "the recipe that was run, with `--set` applied",
     "fit/": "the same files, of `cuvee fit`",
     "exports/": "exports, a folder per format",

@@ -22,6 +22,7 @@ from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
 from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.prepare import pose_problem, prepare
+from cuvee.flows.upkeep.disk_layout import STORE_FOLDERS, STUDY_FILES
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, StorageError, TrainingError
 from cuvee.mixtures.runs import Failed, RunResult
@@ -65,6 +66,15 @@ def test_a_study_leaves_all_that_was_promised(study):
     assert page.count("<svg") >= 3 and "<script src" not in page and "<link" not in page
     assert "prose" in (folder / "report.md").read_text()
     assert (folder / "recipe.yaml").read_text() == study[1]
+
+
+def test_what_a_study_leaves_on_disk_is_in_the_reference(study):
+    """Catches a folder of the store, or a file of a study, that the reference does not name."""
+    home, _, _ = study
+    folders = {place.name for place in Path(home.store).iterdir() if place.is_dir()}
+    files = {place.name for place in home.study("tiny").iterdir()}
+    named = {name.rstrip("/") for names in STUDY_FILES for name in names.split(", ")}
+    assert (folders - set(STORE_FOLDERS), files - named) == (set(), set())
 
 
 def test_the_record_has_a_parent_and_a_child_per_proxy(study):
