@@ -6,7 +6,7 @@ import re
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but line ends and tabs
 SECRET = re.compile(r"SECRET|TOKEN(?!I)|PASSW|AUTH(?!OR)|CREDENTIAL|KEY$|WEBHOOK", re.IGNORECASE)
 SHORTEST = 8  # characters of what is taken for a secret
-USER = re.compile(r"(?<=://)[^/\s@]+@")
+USER = re.compile(r"(?<=://)([^/\s]+|[^/\s:@]+:(?!\d+/)[^\s@]+)@")  # keys may hold slashes
 QUERY = re.compile(r"(://[^\s?]*)\?[^\s)'\"]+")
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cuvee.flows.cli.options import SET, SHARED
+from cuvee.tasks.escape import printable, without_secrets
 
 if TYPE_CHECKING:  # what takes time to import is imported by the command that uses it
     from cuvee.flows.console import Display
@@ -35,8 +36,8 @@ EXITS = {
     INTERRUPTED: "stopped by Ctrl-C or SIGTERM: finished proxies are kept",
 }
 JSON_KEYS = (
-    "With --json every object has `command` and `exit`, and after a failure `error`, `kind` and, "
-    "where it says more, `log`."
+    "With --json every object has `command` (`cuvee` where none was typed) and `exit`, and after a "
+    "failure `error`, `kind` and, where it says more, `log`. No password or key stands in it."
 )
 PUZZLING = ("TrainingError", "ServiceError", "StorageError", "HandoffError")  # the log says more
 
@@ -72,8 +73,8 @@ class Session:
     log: Path | None = None
 
     def say(self, text: str) -> None:
-        """A line for the person."""
-        self.display.say(text)
+        """A line for the person, without passwords."""
+        self.display.say(without_secrets(text))
 
     def load(self, path: Path) -> "tuple[Recipe, str]":
         """A recipe with its changes, and its text; errors as `load_recipe`."""
@@ -185,8 +186,6 @@ def _perform(
     changes: Sequence[str] | None = None,
 ) -> None:
     """Run a command: progress, errors in a sentence, a way on after Ctrl-C, and its result."""
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, _terminate)  # which shells ignore in background jobs
     from rich.console import Console
 
     from cuvee.flows.cli import log_file
@@ -200,15 +199,32 @@ def _perform(
         try:
             aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
             with _told(session, answer), aside:  # whoever prints: the object stands alone
+                signal.signal(signal.SIGTERM, _terminate)  # until here `stop_early` answers
+                signal.signal(signal.SIGINT, _terminate)  # which shells ignore in background jobs
                 answer.update(work(session, **given) or {})
         finally:
             display.close()
             answer = {"command": name, "exit": session.exit} | answer
             log_file.LOG.info("end with %d after %.1f s", session.exit, time.monotonic() - begin)
             if as_json:
-                print(json.dumps(answer, indent=1, default=str))
+                print_answer(answer)
     if session.exit:
         raise typer.Exit(session.exit)
+
+
+def print_answer(answer: Mapping[str, Any]) -> None:
+    """Print what `--json` answers, in which no text holds a secret."""
+    plain = json.loads(json.dumps(answer, default=str))
+    print(json.dumps(_without_secrets(plain), indent=1))
+
+
+def _without_secrets(value: Any) -> Any:
+    """A value of JSON whose texts, but for the keys, went through `without_secrets`."""
+    if isinstance(value, dict):
+        return {key: _without_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(inner) for inner in value]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 @contextlib.contextmanager
@@ -216,14 +232,13 @@ def _told(session: Session, answer: dict[str, Any]) -> Iterator[None]:
     """Says what went wrong in a sentence, and puts it into the answer."""
     from cuvee.flows.cli.log_file import LOG, SAID
     from cuvee.mixtures.errors import CuveeError
-    from cuvee.tasks.escape import printable
 
     try:
         yield
     except typer.Exit as ended:
         session.exit = ended.exit_code
     except CuveeError as error:
-        kind, text = type(error).__name__, printable(str(error))[:LONGEST]
+        kind, text = type(error).__name__, without_secrets(printable(str(error)))[:LONGEST]
         SAID.error("%s", text)
         if kind in PUZZLING:
             LOG.error("where this %s arose", kind, exc_info=True)

@@ -168,4 +168,4 @@ def review(
 
     require_record(session.find_home().record)  # before a home is made
     place = session.open_home()
-    serve_review(place.record, session.say, port=port or PORT)
+    serve_review(place.record, session.display.say, port=port or PORT)

@@ -1,15 +1,17 @@
 """Entry point of the command `cuvee`: the program with all its commands."""
 
 import importlib
-import json
 import pkgutil
 import sys
+import traceback
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 
 from cuvee.flows import cli
-from cuvee.flows.cli.app import MISTAKE, app
+from cuvee.flows.cli.app import MISTAKE, app, print_answer
+from cuvee.tasks.escape import without_secrets
 
 FIRST = ("start", "study", "list", "schema", "handoff", "upkeep")  # the order of files in the help
 FILES = [name for _, name, _ in pkgutil.iter_modules(cli.__path__) if name.endswith("_commands")]
@@ -40,12 +42,19 @@ def _program(
 
 def main() -> None:
     """Run the command that was typed; with `--json` a mistake in it is an object too."""
+    sys.excepthook = _show_fault
     if "--json" not in sys.argv:
         app()
     try:
         sys.exit(app(standalone_mode=False))
     except USAGE as error:
-        text = error.format_message()
+        text, at = without_secrets(error.format_message()), error.ctx
         print(f"cuvee: error: {text}", file=sys.stderr)
-        print(json.dumps({"error": text, "kind": "UsageError", "exit": MISTAKE}, indent=1))
+        name = at.info_name if at and at.parent else "cuvee"
+        print_answer({"command": name, "exit": MISTAKE, "error": text, "kind": "UsageError"})
         sys.exit(MISTAKE)
+
+
+def _show_fault(kind: type[BaseException], fault: BaseException, at: TracebackType | None) -> None:
+    text = "".join(traceback.format_exception(kind, fault, at))
+    print(without_secrets(text), end="", file=sys.stderr)

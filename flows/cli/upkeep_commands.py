@@ -1,6 +1,7 @@
 """Commands on the home and its store: doctor, clean."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +38,7 @@ def doctor(
     from cuvee.flows.upkeep.servers import examine_servers
 
     findings = []
-    for finding in (*examine_machine(place), *examine_servers()):
+    for finding in itertools.chain(examine_machine(place), examine_servers()):
         findings.append(finding)
         session.say(f"{finding.state:8}{finding.subject}: {finding.said}")
     counts = {state: sum(f.state == state for f in findings) for state in (PROBLEM, WARNING)}
@@ -72,7 +73,7 @@ def clean(
     """Show what the home holds, and remove what can be made again; evidence only by name.
 
     With --json: `home`, `kinds` (each `kind`, `items`, `bytes` and whether it is `chosen`),
-    `removed` and `said`.
+    `removed` (whether anything was) and `said`.
     """
     from cuvee.flows.upkeep.clean import clean as clean_home
 
@@ -81,4 +82,5 @@ def clean(
     if table.row_count:
         session.display.console.print(table)
     session.say(f"{place.root}: {said}")
-    return {"home": str(place.root), "kinds": rows, "removed": yes, "said": said}
+    went = yes and any(row["chosen"] for row in rows)
+    return {"home": str(place.root), "kinds": rows, "removed": went, "said": said}

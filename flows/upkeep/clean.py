@@ -103,7 +103,9 @@ def clean(
             rows.append({"kind": name, "items": len(of), "bytes": size, "chosen": goes})
             table.add_row(name, kind.holds, f"{len(of)}", _size(size), f"{age:.0f} days ago", note)
     total = f"{len(chosen)} items, {_size(sum(thing.size for thing in chosen))}"
-    if not remove or not chosen:
+    if not chosen:
+        return table, "nothing to remove", rows
+    if not remove:
         return table, f"{total} would go; nothing was removed: --yes removes them", rows
     with _alone(home):
         for thing in chosen:

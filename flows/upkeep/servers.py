@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import email.utils
+import http.client
 import os
 import socket
 import threading
@@ -32,11 +33,22 @@ def examine_servers() -> Iterator[Finding]:
     embedded = [name for name in looks if not os.environ.get(name)]
     for name, look in looks.items():
         if name not in embedded:
-            yield from look(os.environ[name])
+            yield from _named(name, os.environ[name], look)
     if embedded:
         said = f"not set: {', '.join(embedded)}; what they would name is kept in the home"
         yield Finding(OK, "servers", said)
     yield _hub()
+
+
+def _named(name: str, url: str, look: Callable[[str], Iterator[Finding]]) -> Iterator[Finding]:
+    """What is found at an address, or that it is none."""
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        said = f"{without_secrets(url)} is no address ({_why(error)}): correct it, or unset {name}"
+        yield Finding(PROBLEM, name, said)
+    else:
+        yield from look(url)
 
 
 def _prefect(url: str) -> Iterator[Finding]:
@@ -113,17 +125,33 @@ def _answers(name: str, url: str, path: str, *, hint: str = "") -> Iterator[Find
         said = f"{shown} answers {error.code} at /{path}{hint}: check the address"
         yield Finding(PROBLEM, name, said)
         return
+    except http.client.HTTPException as error:  # what is said there is no HTTP, or no address
+        why = f"{type(error).__name__}: {_why(error)}"
+        said = f"{shown} is no server of the web ({why}){hint}: check the address, or unset {name}"
+        yield Finding(PROBLEM, name, said)
+        return
     except (OSError, ValueError) as error:
         said = f"{shown} does not answer ({_why(error)}){hint}: start the server, or unset {name}"
         yield Finding(PROBLEM, name, said)
         return
     yield Finding(OK, name, f"{shown} answers")
-    told = email.utils.parsedate_to_datetime(date).timestamp() if date else time.time()
-    if abs(told - time.time()) > ASKEW:
+    if date:
+        yield from _clock(shown, date)
+
+
+def _clock(shown: str, date: str) -> Iterator[Finding]:
+    """Whether a server's clock is ours, by the date of its answer."""
+    try:
+        away = abs(email.utils.parsedate_to_datetime(date).timestamp() - time.time())
+    except (ValueError, OverflowError, TypeError):
+        said = f"{shown} tells a time that cannot be read ({date[:40]!r}): look at its clock"
+        yield Finding(WARNING, "clock", said)
+        return
+    if away > ASKEW:
         yield Finding(
             WARNING,
             "clock",
-            f"{shown} is {abs(told - time.time()):,.0f} s away from this machine's clock: leases "
+            f"{shown} is {away:,.0f} s away from this machine's clock: leases "
             "and heartbeats of machines that share a store go by it; set both by NTP",
         )
 

@@ -236,7 +236,7 @@ def _cost(study: Study) -> str:
     trained = [f"{n} of {size} ({tokens:,} tokens each)" for (size, tokens), n in sizes.items()]
     which = f", {_listed(trained)}" if len(trained) != 1 else f" {trained[0].partition(' ')[2]}"
     failed = f", of which {len(study.failed)} failed," if study.failed else ""
-    took = f"The last command took {study.minutes:.1f} minutes"
+    took = f"The last command took {duration_text(60 * study.minutes)}"
     if study.cost is None:
         return f"{study.proxies} runs{failed}; their tables do not say what they cost. {took}."
     now = min(study.trained_now, study.proxies)

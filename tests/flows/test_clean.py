@@ -1,11 +1,13 @@
 """`cuvee clean` removes what can be made again, by age, and nothing that is in use or evidence."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 
 import pytest
+from command import inside
 
 from cuvee.flows.upkeep.clean import KINDS, age_seconds, clean
 from cuvee.flows.workspace import Workspace
@@ -50,6 +52,20 @@ def test_nothing_goes_unless_it_is_told_to(home):
     assert left(home) == set(FILES)
     assert said.startswith("12 items, ") and "nothing was removed" in said
     assert table.row_count == len(KINDS) - 2  # neither what came from the Hub nor digests
+
+
+def test_nothing_to_remove_is_not_removed(tmp_path):
+    """Catches an empty home that was "removed", and advice to give the option that was given."""
+    for words, kept in ((["--yes"], "empty"), ([], "empty"), (["--yes", "digests"], "full")):
+        folder = tmp_path / kept
+        if kept == "full":
+            (folder / "corpora" / "aa").mkdir(parents=True)
+        done = inside("clean", *words, "--json", home=folder)
+        answer = json.loads(done.stdout)
+        assert not answer["removed"] and answer["said"] == "nothing to remove"
+    answer = json.loads(inside("clean", "--yes", "--json", home=folder).stdout)
+    assert answer["removed"] and answer["said"].startswith("1 items, ")
+    assert not (folder / "corpora" / "aa").exists()
 
 
 def test_evidence_goes_by_name_alone(home):

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -18,12 +19,16 @@ from typer.testing import CliRunner
 from cuvee.evaluation.suites import SUITES
 from cuvee.flows.cli import log_file
 from cuvee.flows.cli import main as program
+from cuvee.flows.cli.app import Session, print_answer
+from cuvee.flows.console import Display
 from cuvee.flows.recipe.load import apply_changes, load_recipe, parse, recipe_changes
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError, RecipeError, TrainingError
 from cuvee.proxies.ladder import LADDER
+from cuvee.tasks.escape import without_secrets
 from cuvee.tasks.export import format_names
+from cuvee.tasks.store import objects
 
 pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
 COMMANDS = get_command(program.app).commands
@@ -143,14 +148,70 @@ def test_an_error_is_an_object_too(tmp_path, words, kind, said):
     assert said in answer["error"]
 
 
-def test_a_mistake_in_what_was_typed_is_an_object_too(monkeypatch, capsys):
-    """Catches a parser's error, which comes before any command, as a box of text on stderr only."""
-    monkeypatch.setattr(sys, "argv", ["cuvee", "plan", "--json"])
+@pytest.mark.parametrize(
+    ("words", "command", "said"),
+    [
+        (("plan", "--json"), "plan", "RECIPE"),
+        (("--json",), "cuvee", "--json"),
+        (("--version", "--json"), "cuvee", "--json"),
+        (("plna", "--json"), "cuvee", "'plan'"),
+    ],
+)
+def test_a_mistake_in_what_was_typed_is_an_object_too(words, command, said, monkeypatch, capsys):
+    """Catches a parser's error, which comes before any command, as a box of text on stderr only,
+    and an object that lacks a key which every object has."""
+    monkeypatch.setattr(sys, "argv", ["cuvee", *words])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     with pytest.raises(SystemExit) as ended:
         program.main()
     out, err = capsys.readouterr()
-    assert ended.value.code == 2 and json.loads(out)["kind"] == "UsageError"
-    assert "RECIPE" in json.loads(out)["error"] and err.startswith("cuvee: error: ")
+    answer = json.loads(out)
+    assert ended.value.code == answer["exit"] == 2 and answer["kind"] == "UsageError"
+    assert answer["command"] == command and said in answer["error"]
+    assert err.startswith("cuvee: error: ")
+
+
+STOPS = {  # where Ctrl-C falls, by the module that is imported then -> what is said
+    "cuvee.flows.cli": "stopped before anything",
+    "cuvee.flows.cli.study_commands": "stopped before anything",
+    "cuvee.flows.console": "stopped before anything",
+    "cuvee.flows.upkeep.status": "stopped. Finished proxies",
+}
+INTERRUPTED = """
+import signal, sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            try:
+                signal.raise_signal({number})
+            except KeyboardInterrupt:
+                if {swallowed}:
+                    raise ImportError("as NumPy does") from None
+                raise
+sys.meta_path.insert(0, Stop())
+sys.argv = ["cuvee", "status", "--json", "--home", {home!r}]
+from cuvee.flows.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("module", "said"), STOPS.items())
+def test_an_early_stop_is_an_object_too(module, said, tmp_path):
+    """Catches a Ctrl-C during imports that ends in a traceback, in a code that is not 130, or
+    without a word; and one that an import takes for an error of its own."""
+    number = signal.SIGTERM if module.endswith("cli") else signal.SIGINT
+    code = INTERRUPTED.format(
+        module=module,
+        number=int(number),
+        swallowed="before" in said,
+        home=str(tmp_path / "home"),
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    answer = json.loads(done.stdout)
+    assert done.returncode == answer["exit"] == 130, done.stderr
+    assert (answer["command"], answer["kind"]) == ("status", "Interrupted")
+    assert said in answer["error"] and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_quiet_says_errors_alone(study, tmp_path):
@@ -213,6 +274,36 @@ def test_no_secret_reaches_the_log(tmp_path, monkeypatch):
         assert secret not in text
     assert "@db:5432/x" in text and "$CUVEE_WEBHOOK_URL" in text
     assert path.stat().st_mode & 0o077 == 0
+
+
+STORES = ("s3://me:hush-hush@bucket/x", "http://me:hush-hush@host/x", "foo://me:hush/hush@h/x")
+
+
+@pytest.mark.parametrize("url", STORES)
+@pytest.mark.parametrize("words", [("status",), ("doctor", "--store")])
+def test_no_secret_reaches_terminal_or_object(url, words, tmp_path, monkeypatch):
+    """Catches a password of a store's address in an error, which only the log is cleaned of."""
+    monkeypatch.setattr(objects.fsspec.core, "url_to_fs", lambda _: 1 / 0)  # asks no network
+    monkeypatch.setenv("CUVEE_STORE", url)
+    done = inside(*words, "--json", home=tmp_path / "home")
+    answer = json.loads(done.stdout)
+    assert answer["kind"] == "StorageError" and "://...@" in answer["error"]
+    assert "hush" not in done.stdout + done.stderr
+
+
+def test_no_secret_reaches_a_result(tmp_path, monkeypatch, capsys):
+    """Catches addresses among the results, a variable's value, and a line for the person."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush-hush")
+    print_answer(
+        {"store": STORES[0], "studies": [{"key": "hush-hush-hush", "n": 3, "p": tmp_path}]}
+    )
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["store"] == "s3://...@bucket/x"
+    assert answer["studies"] == [{"key": "$AWS_SECRET_ACCESS_KEY", "n": 3, "p": str(tmp_path)}]
+    Session("x", Display(), tmp_path).say(f"records of {STORES[1]}, {STORES[2]}")
+    assert capsys.readouterr().out == "records of http://...@host/x, foo://...@h/x\n"
+    for plain in ("http://host:80/a@b", "s3://bucket/a@b:c", "file:///tmp/a:b@c"):
+        assert without_secrets(plain) == plain
 
 
 def test_two_processes_share_a_log_that_is_put_aside_when_full(tmp_path, monkeypatch):

@@ -145,7 +145,7 @@ def test_counts_of_proxies_add_up():
     counts = re.search(r"^(\d+) proxies .* trained (\d+) of them; (\d+) were there", text)
     every, now, before = map(int, counts.groups())
     assert now + before == every == study.proxies
-    assert "The last command took 7.4 minutes" in text
+    assert "The last command took 7 min 24 s and" in text
 
 
 def test_a_second_run_keeps_what_the_first_one_cost():
@@ -155,7 +155,7 @@ def test_a_second_run_keeps_what_the_first_one_cost():
     assert first.cost is not None and first.cost.flops == pytest.approx(1.9e12 * (39 - 1))
     again = dataclasses.replace(first, trained_now=0, reused=39, minutes=0.1, call_cost=NO_COST)
     text = study_answers(again)["cost"]
-    assert cost_text(first.cost) in text and "The last command took 0.1 minutes" in text
+    assert cost_text(first.cost) in text and "The last command took 6 s and" in text
     assert "of which 1 failed" in text and "trained 0 of them; 39 were there before." in text
     one, two = study_summary(first), study_summary(again)
     assert two["cost"]["evidence"] == one["cost"]["evidence"]
