@@ -28,7 +28,6 @@ EXTRAS = {  # what each is for
     "train": "proxies and their scores (plan, run, init on text)",
     "flow": "run, confirm, schedule, handoff",
     "record": "the record in MLflow (review)",
-    "notebook": "answers as data frames (to_frame)",
     "s3": "stores and handoffs on s3://",
     "notebook": "tables as data frames in Python",
 }
