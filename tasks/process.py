@@ -70,6 +70,21 @@ def marked_process_ended(mark: str) -> bool:
     return bool(where == process_namespace() and not process_runs(pid, start))
 
 
+def before_this_boot(mark: str, last: float) -> bool:
+    """Whether a process ran on this host in an earlier boot, of which it was last heard before.
+
+    Args:
+        mark: of the process.
+        last: when it was last heard of, by its own clock, in seconds of Unix time: what another
+            machine of the same name does now is later than the start of this one.
+    """
+    with contextlib.suppress(ValueError, TypeError, IndexError, AttributeError):
+        boot, _, host = json.loads(mark)[0].split(" ", 2)
+        ours, _, here = process_namespace().split(" ", 2)
+        return bool(host == here and boot != ours and last < psutil.boot_time())
+    return False
+
+
 def process_namespace() -> str:
     """The stretch of process ids: a boot of a machine, and its container if there is one."""
     with contextlib.suppress(OSError):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,7 +94,7 @@ def status(
     if watch:
         statuses.watch_studies(place, given.name if given else None)
         session.display.close()
-    found = statuses.study_statuses(place, given, recipe)
+    found = statuses.study_statuses(place, given, recipe, changes=session.changes)
     statuses.print_statuses(session.display, found, whole=given is not None)
     if not found:
         session.say(f"{place.root}: no study was run here yet; `cuvee run RECIPE` runs one")
@@ -129,7 +128,7 @@ def confirm(
         return confirm_larger(given, executor, workspace)
 
     _say_where_it_shows(session, recipe, place, watch=watch)
-    _train("confirm-mixture", enlarge, place, given, text)
+    _train("confirm-mixture", enlarge, place, given, text, command="confirm")
     return _show_study(session, place.study(given.name), _where_recorded(place))
 
 
@@ -197,6 +196,7 @@ def _train(
     given: "Recipe",
     text: str,
     *,
+    command: str = "run",
     ahead: bool = False,
 ) -> None:
     """Run what trains as a flow of Prefect, on Ray.
@@ -207,9 +207,13 @@ def _train(
         place: the workspace.
         given: the recipe.
         text: of the recipe.
+        command: that a person typed.
         ahead: have workers import while this process does, since there is something to train.
     """
-    with prefect_api(place) as api:
+    from cuvee.flows.study.live_progress import followed_study
+
+    # which `cuvee status` shows from here on: servers and workers take half a minute to start
+    with followed_study(given, place, command) as followed, prefect_api(place) as api:
         from cuvee.flows.execution.ray_executor import RayExecutor
 
         with RayExecutor(place.root, device=given.proxy.device) as executor:
@@ -218,7 +222,7 @@ def _train(
                 executor.begin(["cuvee.tasks.train_pack", *scoring])
             from cuvee.flows.execution.prefect_session import prefect_step, run_as_flow
 
-            within = dataclasses.replace(place, step=prefect_step)
+            within = dataclasses.replace(followed, step=prefect_step)
             run_as_flow(
                 name,
                 lambda: work(executor, within),
@@ -232,11 +236,12 @@ def _train(
 def _say_where_it_shows(session: Session, recipe: Path, place: "Workspace", *, watch: bool) -> None:
     """Say where a study that begins now can be followed; take its page for the bars if asked."""
     from cuvee.flows.console import home_option
+    from cuvee.flows.upkeep.status import typed_recipe
     from cuvee.tasks.extras import lacking
 
     option = home_option(place.root)
     curves = "" if lacking("record") else f"; its curves in MLflow: cuvee review{option}"
-    typed = shlex.quote(str(recipe))
+    typed = typed_recipe(recipe, session.changes)
     session.say(f"Follow it from another terminal: cuvee status {typed}{option} --watch{curves}")
     if watch:
         session.display.watch()

@@ -72,6 +72,8 @@ def clean(
 ) -> dict[str, Any]:
     """Show what the home holds, and remove what can be made again; evidence only by name.
 
+    `sweeps` by name is also what sweeps left in a store elsewhere (CUVEE_STORE).
+
     With --json: `home`, `kinds` (each `kind`, `items`, `bytes` and whether it is `chosen`),
     `removed` (whether anything was) and `said`.
     """

@@ -12,7 +12,7 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
 from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.study.monitor import StudyMonitor
-from cuvee.tasks.study.progress import DONE, STOPPED, StudyProgress
+from cuvee.tasks.study.progress import DONE, RUNNING, STARTING, STOPPED, StudyProgress
 from cuvee.tasks.study.progress_record import ProgressRecord
 from cuvee.tasks.tracking.tracker import Tracker
 
@@ -22,25 +22,24 @@ STOP_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def live_progress(
-    recipe: Recipe, workspace: Workspace, tracker: Tracker, command: str = "run"
+def followed_study(
+    recipe: Recipe, workspace: Workspace, command: str = "run"
 ) -> Iterator[Workspace]:
-    """A workspace whose study is followed until the context ends.
+    """A workspace whose study is seen in the store, and on its page, until the context ends.
 
     Args:
         recipe: of the study.
         workspace: where it runs.
-        tracker: its record, which is told now and then.
         command: that runs it.
     """
-    begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     study = StudyProgress(
         recipe.name,
         command,
         recipe.digest,
         host=socket.gethostname(),
         home=str(workspace.root),
-        started=begun,
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        step=STARTING,
     )
     monitor, display = StudyMonitor(study), workspace.display
     display.listener = monitor.follow_step
@@ -53,31 +52,63 @@ def live_progress(
         with (
             ProgressRecord(monitor, ObjectFolder(workspace.store)),
             _ended_with_reason(monitor),
-            _every(RECORD_SECONDS, lambda: tracker.log_progress(monitor.snapshot())),
             _every(PAGE_SECONDS, show) if display.page else contextlib.nullcontext(),
         ):
             yield dataclasses.replace(workspace, monitor=monitor)
-    except BaseException:
-        tracker.log_progress(monitor.snapshot())
-        raise
     finally:
         show()
 
 
 @contextlib.contextmanager
+def live_progress(
+    recipe: Recipe, workspace: Workspace, tracker: Tracker, command: str = "run"
+) -> Iterator[Workspace]:
+    """A workspace whose study is followed, in its record too, until the context ends.
+
+    Whoever had to start servers and workers first has followed the study since then: it goes on.
+
+    Args:
+        recipe: of the study.
+        workspace: where it runs; perhaps of `followed_study`.
+        tracker: its record, which is told now and then.
+        command: that runs it.
+    """
+    begun = workspace.monitor.snapshot().name == recipe.name
+    with (
+        contextlib.nullcontext(workspace) if begun else followed_study(recipe, workspace, command)
+    ) as within:
+        monitor = within.monitor
+        try:
+            with (
+                _ended_with_reason(monitor),
+                _every(RECORD_SECONDS, lambda: tracker.log_progress(monitor.snapshot())),
+            ):
+                yield within
+        except BaseException:
+            tracker.log_progress(monitor.snapshot())
+            raise
+
+
+@contextlib.contextmanager
 def _ended_with_reason(monitor: StudyMonitor) -> Iterator[None]:
+    """Tells a monitor how its study ended, unless it knows: what is nearest to the cause counts."""
+
+    def end(state: str, reason: str = "") -> None:
+        if monitor.snapshot().state == RUNNING:
+            monitor.end(state, reason)
+
     try:
         yield
     except CuveeError as error:
-        monitor.end(STOPPED, str(error))
+        end(STOPPED, str(error))
         raise
     except Exception as error:
-        monitor.end(STOPPED, repr(error))
+        end(STOPPED, repr(error))
         raise
     except BaseException:
-        monitor.end(STOPPED, "by the user")
+        end(STOPPED, "by the user")
         raise
-    monitor.end(DONE)
+    end(DONE)
 
 
 @contextlib.contextmanager

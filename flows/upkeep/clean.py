@@ -20,6 +20,7 @@ from rich.table import Table
 
 from cuvee.flows.workspace import IN_USE, Workspace
 from cuvee.mixtures.errors import RecipeError, ServiceError, StorageError, UnknownName
+from cuvee.tasks.store.objects import ObjectFolder
 
 UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
 BEATING = 600.0  # seconds within which a live sweep has written its heartbeat
@@ -61,14 +62,43 @@ KINDS = {
 }
 
 
+LEFT_IN_STORE = ("sweeps", "progress")  # folders of what sweeps write while they live
+
+
 @dataclass(frozen=True)
 class Thing:
-    """Something that may go: its kind, place, bytes on disk, and when it was last used."""
+    """Something that may go.
+
+    Attributes:
+        kind: of `KINDS`.
+        path: of it, in the home or in a store elsewhere.
+        size: bytes on disk.
+        used: when that was last, in seconds of Unix time.
+        store: that holds it, where it lies elsewhere.
+    """
 
     kind: str
     path: Path
     size: int
     used: float
+    store: ObjectFolder | None = None
+
+    def remove(self) -> None:
+        """Remove it, as far as that goes."""
+        if self.store is not None:
+            with suppress(FileNotFoundError):
+                self.store.files.rm_file(str(self.path))
+        elif self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    @property
+    def there(self) -> bool:
+        """Whether it is still there."""
+        if self.store is not None:
+            return bool(self.store.files.exists(str(self.path)))
+        return os.path.lexists(self.path)
 
 
 def clean(
@@ -90,7 +120,8 @@ def clean(
         if name not in KINDS:
             raise UnknownName("kind", name, KINDS)
     before = time.time() - age_seconds(older)
-    found = [thing for thing in _things(home.root) if thing.used <= before]
+    shared = _left_elsewhere(home) if "sweeps" in kinds else []  # of others too: by name alone
+    found = [thing for thing in (*_things(home.root), *shared) if thing.used <= before]
     chosen = [thing for thing in found if _chosen(thing.kind, kinds)]
     table, rows = Table("kind", "what", "items", "size", "last used", ""), []
     for name, kind in KINDS.items():
@@ -109,11 +140,8 @@ def clean(
         return table, f"{total} would go; nothing was removed: --yes removes them", rows
     with _alone(home):
         for thing in chosen:
-            if thing.path.is_dir() and not thing.path.is_symlink():
-                shutil.rmtree(thing.path, ignore_errors=True)
-            else:
-                thing.path.unlink(missing_ok=True)
-    left = [str(thing.path) for thing in chosen if os.path.lexists(thing.path)]
+            thing.remove()
+    left = [str(thing.path) for thing in chosen if thing.there]
     if left:
         raise StorageError(f"{len(left)} of {total} could not be removed: {', '.join(left[:5])}")
     return table, f"{total} removed", rows
@@ -145,6 +173,27 @@ def _things(root: Path) -> Iterator[Thing]:
             yield Thing(name, path, size, max((stat.st_mtime for stat in seen), default=0.0))
 
 
+def _elsewhere(home: Workspace) -> ObjectFolder | None:
+    """The home's store, where it lies elsewhere: several homes may share it."""
+    store, own = ObjectFolder(home.store), home.root / "store"
+    return store if store.root not in (str(own), str(own.resolve())) else None
+
+
+def _left_elsewhere(home: Workspace) -> list[Thing]:
+    """What sweeps left in a store that is not in the home."""
+    store = _elsewhere(home)
+    return list(_written_by_sweeps(store, LEFT_IN_STORE)) if store else []
+
+
+def _written_by_sweeps(store: ObjectFolder, folders: Sequence[str]) -> Iterator[Thing]:
+    for folder in folders:
+        for name in store.names(folder):
+            path = store.path(f"{folder}/{name}")
+            with suppress(FileNotFoundError):
+                size, used = int(store.files.size(path) or 0), store.files.modified(path)
+                yield Thing("sweeps", Path(path), size, used.timestamp(), store)
+
+
 def _stats(path: Path) -> Iterator[os.stat_result]:
     """Of a file, or of a folder and all in it; what is gone meanwhile is left out."""
     inner = (Path(at, name) for at, dirs, files in os.walk(path) for name in (*dirs, *files))
@@ -160,10 +209,10 @@ def _alone(home: Workspace) -> Iterator[None]:
     Raises:
         ServiceError: one uses it.
     """
-    now = time.time()
-    stores = {home.root / "store", Path(home.store.removeprefix("file://"))}
-    beats = [now - path.stat().st_mtime for store in stores for path in store.glob("sweeps/*")]
-    if any(age < BEATING for age in beats):
+    now, store = time.time(), _elsewhere(home)
+    stores = [ObjectFolder(str(home.root / "store")), *([store] if store else [])]
+    beats = [thing.used for each in stores for thing in _written_by_sweeps(each, ["sweeps"])]
+    if any(now - beat < BEATING for beat in beats):
         raise ServiceError(
             f"a sweep wrote to the store of {home.root} less than {BEATING / 60:.0f} minutes ago: "
             "wait until it has ended; one that was killed counts as ended after that time"

@@ -9,7 +9,7 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from cuvee.flows.workspace import Workspace
 from cuvee.tasks.approval.approve import standing_approval
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
+from cuvee.tasks.study.answers import Grade
 from cuvee.tasks.study.finished import FinishedStudy
 from cuvee.tasks.study.progress import (
     DEAD,
@@ -35,6 +36,9 @@ from cuvee.tasks.study.progress_record import ProgressReader, running_studies
 
 NOT_BEGUN = "not begun"
 REFRESH_SECONDS = 1.0  # of a page that is watched
+SURE = (Grade.CONFIRMED, Grade.STRONG)  # of which nothing need be mended
+RUNS_OTHER = "What runs now has another recipe of this name."
+STOPPED_OTHER = "What stopped last had another recipe of this name, or other values with --set."
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class StudyStatus:
         recommendation: fingerprint of that; "" without one.
         approved: by whom it is approved; "" if it is not.
         next: the command to type next, and why.
+        notes: what else one must know of what is shown.
+        advice: what mends weak evidence of its latest recommendation; that first.
     """
 
     name: str
@@ -58,6 +64,8 @@ class StudyStatus:
     recommendation: str = ""
     approved: str = ""
     next: str = ""
+    notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for programs."""
@@ -65,7 +73,11 @@ class StudyStatus:
 
 
 def study_statuses(
-    home: Workspace, recipe: Recipe | None = None, path: Path | None = None
+    home: Workspace,
+    recipe: Recipe | None = None,
+    path: Path | None = None,
+    *,
+    changes: Sequence[str] = (),
 ) -> list[StudyStatus]:
     """How things stand with the study of a recipe, or with all studies of a home and its store.
 
@@ -73,6 +85,7 @@ def study_statuses(
         home: need not exist.
         recipe: of the study; None for all.
         path: of the recipe, as it is typed.
+        changes: of the recipe, as they are typed with `--set`.
 
     Raises:
         StorageError: the store cannot be read.
@@ -84,19 +97,30 @@ def study_statuses(
         found = [_status(name, seen, store, None, "RECIPE" + _option(home)) for name in names]
         told = [status for status in found if status.state != NOT_BEGUN]
         return sorted(told, key=lambda status: (status.state != RUNNING, status.name))
-    typed = (shlex.quote(str(path)) if path else "RECIPE") + _option(home)
+    typed = (typed_recipe(path, changes) if path else "RECIPE") + _option(home)
     return [_status(recipe.name, seen, store, recipe, typed)]
+
+
+def typed_recipe(path: Path, changes: Sequence[str]) -> str:
+    """A recipe and its changes as commands take them."""
+    return shlex.join([str(path), *(word for change in changes for word in ("--set", change))])
 
 
 def _progress(home: Workspace, store: Store, name: str | None) -> list[StudyProgress]:
     def wanted(study: StudyProgress) -> bool:
         return name is None or study.name == name
 
+    return ProgressReader(store.objects).studies(wanted, _told_to(home.display))
+
+
+def _told_to(display: Display) -> Callable[[list[StudyProgress]], None]:
+    """Tells a person on whom is waited."""
+
     def waiting(studies: list[StudyProgress]) -> None:
         hosts = ", ".join(sorted({study.host for study in studies}))
-        home.display.say(f"Waiting for a sign of life from {hosts} ...")
+        display.say(f"Waiting for a sign of life from {hosts} ...")
 
-    return ProgressReader(store.objects).studies(wanted, waiting)
+    return waiting
 
 
 def _option(home: Workspace) -> str:
@@ -107,10 +131,8 @@ def _status(
     name: str, seen: list[StudyProgress], store: Store, recipe: Recipe | None, typed: str
 ) -> StudyStatus:
     """The status of a study by its name; `typed` is its recipe as commands take it."""
-    # the order alone, among sweeps that ended, rests on the clocks of their machines
-    ours = sorted((s for s in seen if s.name == name), key=lambda study: study.started)
-    shown = running_studies(ours) or _last_with_counts(ours)
     past = _finished(store, name, recipe)
+    shown, notes = _shown([study for study in seen if study.name == name], past, recipe)
     state = shown[0].state if shown else DONE if past else NOT_BEGUN
     given = standing_approval(store, past.identity) if past else None
     status = StudyStatus(
@@ -120,15 +142,38 @@ def _status(
         past.verdict if past else "",
         past.fingerprint if past else "",
         given.by if given else "",
+        notes=notes,
+        advice=past.next_steps if past and past.grade not in SURE else (),
     )
     return dataclasses.replace(status, next=_next(status, past, recipe, typed))
+
+
+def _shown(
+    ours: list[StudyProgress], past: FinishedStudy | None, recipe: Recipe | None
+) -> tuple[list[StudyProgress], tuple[str, ...]]:
+    """Which of a study's sweeps count, and what must be said of them: whose recipe they had."""
+    # the order alone, among sweeps that ended, rests on the clocks of their machines
+    ordered = sorted(ours, key=lambda study: study.started)
+    digest = recipe.digest if recipe else ""
+    same = [study for study in ordered if not digest or study.recipe == digest]
+    if now := running_studies(ordered):
+        other = [study for study in now if study not in same]
+        return now, (RUNS_OTHER,) if other else ()
+    if same or not ordered:
+        return _last_with_counts(same), ()
+    if ordered[-1].state == DONE:
+        return _last_with_counts(ordered), ()
+    if past and past.recipe == digest:
+        return [], (STOPPED_OTHER,)
+    return _last_with_counts(ordered), (STOPPED_OTHER,)
 
 
 def _last_with_counts(ended: list[StudyProgress]) -> list[StudyProgress]:
     """The last of what ended; one that stopped before its first round kept what was there."""
     if not ended or ended[-1].rounds or ended[-1].state == DONE:
         return ended[-1:]
-    known = next((one for one in reversed(ended) if one.rounds), ended[-1])
+    alike = [one for one in ended if one.recipe == ended[-1].recipe]
+    known = next((one for one in reversed(alike) if one.rounds), ended[-1])
     counts = ("rounds", "runs", "failures", "planned", "spent", "cost", "evidence")
     return [dataclasses.replace(ended[-1], **{name: vars(known)[name] for name in counts})]
 
@@ -147,13 +192,20 @@ def _next(
     """The command to type next, and why."""
     if status.state == RUNNING:
         return f"cuvee status {typed} --watch  (follow it; `cuvee review` shows its curves)"
+    tables = recipe is not None and recipe.tables is not None
+    run = f"cuvee {'fit' if tables else 'run'} {typed}"
     if status.state in (STOPPED, DEAD):
+        if STOPPED_OTHER in status.notes:
+            return f"{run}  (what still serves is reused)"
         return f"cuvee {status.progress[0].command} {typed}  (goes on; what is trained is kept)"
     if past is None:
-        return f"cuvee plan {typed}  (what it would cost), then cuvee run {typed}"
+        if tables:
+            return f"{run}  (recommends from the tables; nothing is trained)"
+        return f"cuvee plan {typed}  (what it would cost), then {run}"
     if recipe and past.recipe != recipe.digest:
-        return f"cuvee run {typed}  (the recipe has changed since; what still serves is reused)"
-    sizes = len(recipe.confirm.sizes) if recipe and recipe.confirm else 0
+        reused = "" if tables else "; what still serves is reused"
+        return f"{run}  (the recipe has changed since{reused})"
+    sizes = len(recipe.confirm.sizes) if recipe and recipe.confirm and not tables else 0
     if sizes and past.tests <= sizes:
         return f"cuvee confirm {typed}  (tests the recommendation at the larger sizes)"
     if not status.approved:
@@ -184,6 +236,8 @@ def print_statuses(display: Display, statuses: list[StudyStatus], *, whole: bool
             display.say(f"How sure{before}? {status.verdict}")
         if status.approved:
             display.say(f"Approved by {status.approved}")
+        for sentence in (*status.notes, *(f"Next: {step}" for step in status.advice)):
+            display.say(sentence)
     said = dict.fromkeys(status.next for status in statuses if whole or status.state != DONE)
     for sentence in said:
         display.say(f"Next: {sentence}")
@@ -214,7 +268,7 @@ def watch_studies(home: Workspace, name: str | None) -> None:
         return study.state == RUNNING and (name is None or study.name == name)
 
     with _left_alone(home.display):
-        now = running_studies(reader.studies(wanted))
+        now = running_studies(reader.studies(wanted, _told_to(home.display)))
         followed = {(study.name, study.started) for study in now}
         if not followed:
             home.display.say(f"Nothing runs now{f' of {name}' if name else ''}.")
@@ -223,7 +277,7 @@ def watch_studies(home: Workspace, name: str | None) -> None:
         while running_studies(now):
             home.display.show(now)
             time.sleep(REFRESH_SECONDS)
-            now = [s for s in reader.studies() if (s.name, s.started) in followed]
+            now = reader.studies(lambda study: (study.name, study.started) in followed)
         home.display.show(now)
 
 

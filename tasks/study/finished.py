@@ -26,7 +26,7 @@ from cuvee.mixtures.runs import History, canonical_json, finished_runs, revive
 from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.answers import study_answers
+from cuvee.tasks.study.answers import study_answers, study_grade
 from cuvee.tasks.study.study import Study, recommendation_fingerprint
 
 FILE = "card.json"
@@ -103,6 +103,8 @@ class FinishedStudy:
         purpose: what its recipe asked it for, when it was made.
         recipe_text: the YAML that was run; "" in studies of earlier versions.
         snapshot: what determined it; None of a fit, and where a budget ended it early.
+        grade: how far its evidence goes; "" in studies of earlier versions.
+        next_steps: what mends weak evidence, a sentence each.
     """
 
     name: str
@@ -123,6 +125,8 @@ class FinishedStudy:
     purpose: Purpose = NOTHING
     recipe_text: str = ""
     snapshot: Snapshot | None = None
+    grade: str = ""
+    next_steps: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -142,6 +146,8 @@ class FinishedStudy:
             confirmed=other.confirmed,
             tests=other.tests,
             answers=other.answers,
+            grade=other.grade,
+            next_steps=other.next_steps,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -199,6 +205,8 @@ def to_finished_study(
         purpose=dataclasses.replace(purpose, tokens=purpose.tokens or problem.full_tokens),
         recipe_text=study.recipe_text,
         snapshot=snapshot,
+        grade=study_grade(study),
+        next_steps=study.next_steps,
     )
 
 

@@ -16,6 +16,7 @@ from cuvee.tasks.escape import escape_markdown
 
 RUNNING, DONE, STOPPED, DEAD = "running", "done", "stopped", "dead"  # of a study
 TRAINING, TRAINED, FAILED = "training", "trained", "failed"  # of a proxy
+STARTING = "Starting"  # the step in which servers and workers start
 POINTS = 24  # most of a curve that are kept
 BARS = "▁▂▃▄▅▆▇█"
 PLAIN_BARS = "_.-=+*#@"  # where a terminal has no others
@@ -214,7 +215,8 @@ def step_text(progress: StudyProgress) -> str:
     title = progress.step or "Beginning"
     if rounds and progress.rounds[-1].title == progress.step and rounds > 1:
         title += f", round {rounds}"
-    detail = [progress.message, f"{progress.fraction:.0%}" if progress.step else ""]
+    shared = progress.step not in ("", STARTING)  # of which a share is known
+    detail = [progress.message, f"{progress.fraction:.0%}" if shared else ""]
     detail = [word for word in detail if word]
     return f"{title}: {', '.join(detail)}" if detail else title
 

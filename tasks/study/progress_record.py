@@ -2,13 +2,15 @@
 
 A running study writes `progress/<sweep>`, an object that is replaced whole every few seconds: how
 far it is, which process it is, and a counter. Whoever asks writes nothing. A study whose process is
-gone is dead: at once where that can be seen, in the same boot of the same machine; else when the
-counter has not moved for `patience` seconds of the observer's own clock, as with leases
-(`tasks.store.leases`).
+gone is dead: at once where that can be seen, in the same boot of the same machine, and where it was
+last heard of before this machine was started or hours ago; else when the counter has not moved for
+`patience` seconds of the observer's own clock, as with leases (`tasks.store.leases`). Times of day
+are compared where they differ by hours, and the study's own and the store's agree.
 """
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import threading
 import time
@@ -16,7 +18,12 @@ import uuid
 from collections.abc import Callable, Iterable
 
 from cuvee.mixtures.errors import CuveeError
-from cuvee.tasks.process import marked_process_ended, process_mark, process_namespace
+from cuvee.tasks.process import (
+    before_this_boot,
+    marked_process_ended,
+    process_mark,
+    process_namespace,
+)
 from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.study.monitor import StudyMonitor
 from cuvee.tasks.study.progress import DEAD, RUNNING, StudyProgress, progress_from_json
@@ -25,6 +32,7 @@ FOLDER = "progress"  # of a store
 BEAT_SECONDS = 3.0  # between two writes
 PATIENCE_SECONDS = 12.0  # without a beat, after which a study of another machine counts as dead
 LOOK_SECONDS = 0.5
+OLD_SECONDS = 2 * 3600.0  # since a last word, after which nothing more is waited for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +51,14 @@ class KeptProgress:
     beat: int
     study: StudyProgress
 
+    @property
+    def written(self) -> float | None:
+        """When it was written, by the clock of its machine, in seconds of Unix time."""
+        with contextlib.suppress(ValueError):
+            begun = datetime.datetime.fromisoformat(self.study.started)
+            return begun.timestamp() + self.study.elapsed
+        return None
+
 
 class ProgressRecord:
     """Keeps a study's progress in the store while its context lasts; its failures cost nothing.
@@ -59,6 +75,7 @@ class ProgressRecord:
         self._monitor, self._objects, self._beat = monitor, objects, beat
         self._key, self._process, self._count = uuid.uuid4().hex, process_mark(), 0
         self._stop, self._cleared = threading.Event(), False
+        self._others = ProgressReader(objects)
         self._thread = threading.Thread(target=self._live, name="progress", daemon=True)
 
     def __enter__(self) -> "ProgressRecord":
@@ -83,20 +100,29 @@ class ProgressRecord:
         self._count += 1
         study = self._monitor.snapshot()
         if study.rounds and not self._cleared:  # until then the last one's counts are the latest
-            self._remove_earlier(study.name)
-            self._cleared = True
+            self._cleared = self._remove_earlier(study.name)
         kept = {"process": self._process, "beat": self._count, "study": study.to_json()}
         # A store that refuses now may not in three seconds; the results themselves will tell.
         with contextlib.suppress(Exception):
             self._objects.replace(f"{FOLDER}/{self._key}", json.dumps(kept).encode())
 
-    def _remove_earlier(self, name: str) -> None:
-        """Remove what runs of the same study left that have ended."""
+    def _remove_earlier(self, name: str) -> bool:
+        """Remove what runs of the same study left that have ended; whether all is decided.
+
+        Of one elsewhere only its beat can tell, so that this takes some calls.
+        """
+        decided = False
         with contextlib.suppress(Exception):
-            for kept in read_progress(self._objects):
-                ended = kept.study.state != RUNNING or marked_process_ended(kept.process)
-                if kept.study.name == name and ended:
+            looked = [
+                (kept, state)
+                for kept, state in self._others.look(lambda study: study.name == name)
+                if kept.key != self._key
+            ]
+            decided = all(state is not None for _, state in looked)
+            for kept, state in looked:
+                if state not in (None, RUNNING):
                     self._objects.files.rm_file(self._objects.path(f"{FOLDER}/{kept.key}"))
+        return decided
 
 
 def process_place(mark: str) -> str:
@@ -139,6 +165,7 @@ class ProgressReader:
         patience: seconds without a beat after which a study of another machine is dead.
         clock: seconds that only go forward.
         pause: waits for seconds.
+        now: the time of day, in seconds of Unix time.
     """
 
     def __init__(
@@ -148,9 +175,10 @@ class ProgressReader:
         patience: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._objects, self._patience = objects, patience
-        self._clock, self._pause = clock, pause
+        self._clock, self._pause, self._now = clock, pause, now
         self._seen: dict[str, tuple[int, float, bool]] = {}  # beat, since when, whether it moved
 
     def studies(
@@ -169,15 +197,24 @@ class ProgressReader:
         """
         told = False
         while True:
-            kept = [one for one in read_progress(self._objects) if wanted(one.study)]
-            states = {one.key: self._state(one) for one in kept}
-            unknown = [one.study for one in kept if states[one.key] is None]
+            looked = self.look(wanted)
+            unknown = [kept.study for kept, state in looked if state is None]
             if not unknown:
-                return [self._told(one, states[one.key] or DEAD) for one in kept]
+                return [self._told(kept, state or DEAD) for kept, state in looked]
             if not told:
                 waiting(unknown)
                 told = True
             self._pause(LOOK_SECONDS)
+
+    def look(
+        self, wanted: Callable[[StudyProgress], bool]
+    ) -> list[tuple[KeptProgress, str | None]]:
+        """What the store holds of studies, with the state of each; None while it is not known.
+
+        Called again and again it is known after `patience`.
+        """
+        kept = [one for one in read_progress(self._objects) if wanted(one.study)]
+        return [(one, self._state(one)) for one in kept]
 
     def _state(self, kept: KeptProgress) -> str | None:
         """The state of a study; None while it may run or not."""
@@ -185,13 +222,34 @@ class ProgressReader:
             return kept.study.state
         if process_place(kept.process) == process_namespace():
             return DEAD if marked_process_ended(kept.process) else RUNNING
+        fresh = kept.key not in self._seen
         beat, since, moved = self._seen.get(kept.key, (kept.beat, self._clock(), False))
         if kept.beat != beat:
             since, moved = self._clock(), True
         self._seen[kept.key] = (kept.beat, since, moved)
+        if fresh and self._long_silent(kept):
+            self._seen[kept.key] = (kept.beat, since - 2 * self._patience, False)
+            return DEAD
         if self._clock() - since > self._patience:
             return DEAD
         return RUNNING if moved else None
+
+    def _long_silent(self, kept: KeptProgress) -> bool:
+        """Whether a study elsewhere was last heard of before this boot of its host, or hours ago.
+
+        A clock may be wrong: so the store's own time of the object must be as old.
+        """
+        if kept.written is None:
+            return False
+        if before_this_boot(kept.process, kept.written):
+            return True
+        oldest = self._now() - OLD_SECONDS
+        if kept.written > oldest:
+            return False
+        with contextlib.suppress(Exception):  # some file systems of fsspec know no times
+            name = self._objects.path(f"{FOLDER}/{kept.key}")
+            return bool(self._objects.files.modified(name).timestamp() < oldest)
+        return False
 
     def _told(self, kept: KeptProgress, state: str) -> StudyProgress:
         """A progress in its state; what a dead study kept after its last word counts as well."""

@@ -12,6 +12,7 @@ from command import inside
 from cuvee.flows.upkeep.clean import KINDS, age_seconds, clean
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import RecipeError, ServiceError, UnknownName
+from cuvee.tasks.store.objects import ObjectFolder
 
 DAY = 86_400
 FILES = {
@@ -143,3 +144,27 @@ def test_a_link_is_removed_and_not_what_it_leads_to(home, tmp_path_factory):
     (home.root / "corpora" / "linked").symlink_to(elsewhere, target_is_directory=True)
     clean(home, ["corpora"], older="", remove=True)
     assert (elsewhere / "mine").exists() and not (home.root / "corpora" / "linked").is_symlink()
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_sweeps_left_in_a_store_elsewhere_goes_by_name(
+    home, tmp_path_factory, monkeypatch, remote
+):
+    """Catches records of killed sweeps that stay in a shared store for ever, a store cleaned of
+    what others left because a home was, and a result that goes with them."""
+    folder = tmp_path_factory.mktemp("store")
+    url = f"memory:/{folder}" if remote else str(folder)
+    store = ObjectFolder(url)
+    for name in ("sweeps/dead", "progress/dead", "runs/f/result.json"):
+        store.replace(name, b"{}")
+        if not remote:
+            os.utime(folder / name, (0, time.time() - DAY))
+    if remote:
+        monkeypatch.setattr("cuvee.flows.upkeep.clean.BEATING", -1.0)  # whose times cannot be set
+    monkeypatch.setenv("CUVEE_STORE", url)
+    clean(home, [], older="", remove=True)
+    assert len(store.all_names()) == 3
+    _, said, _ = clean(home, ["sweeps"], older="", remove=False)
+    assert said.startswith("2 items, ") and len(store.all_names()) == 3
+    clean(home, ["sweeps"], older="", remove=True)
+    assert store.all_names() == ["runs/f/result.json"]

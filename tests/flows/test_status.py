@@ -1,5 +1,7 @@
 """`cuvee status` and the page that is watched: one view of one value, wherever it is asked for."""
 
+import contextlib
+import datetime
 import io
 import json
 import re
@@ -18,16 +20,21 @@ from rich.console import Console
 
 from cuvee.flows.console import Display
 from cuvee.flows.execution.executor import Interrupted
-from cuvee.flows.progress_page import study_page
+from cuvee.flows.progress_page import LivePage, study_page
 from cuvee.flows.recipe.load import parse
-from cuvee.flows.study.live_progress import live_progress
+from cuvee.flows.study.live_progress import followed_study, live_progress
 from cuvee.flows.upkeep.status import study_statuses, watch_studies
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.errors import DataError, ServiceError
 from cuvee.mixtures.runs import TrainingCost
+from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study import finished
+from cuvee.tasks.study.answers import Grade
 from cuvee.tasks.study.monitor import Announced
 from cuvee.tasks.study.progress import (
     BARS,
+    DONE,
     RUNNING,
     TRAINED,
     TRAINING,
@@ -36,6 +43,7 @@ from cuvee.tasks.study.progress import (
     StudyProgress,
     step_text,
 )
+from cuvee.tasks.study.progress_record import ProgressReader
 from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import MemoryBackend
 
@@ -90,6 +98,56 @@ def test_the_page_says_all_at_two_widths(width):
     plain = Console(record=True, width=width, file=io.StringIO())
     plain.print(study_page(NOW, width, plain=True))
     assert not set(BARS) & set(plain.export_text())
+
+
+def many(rounds: int, runs: int, failures: int) -> StudyProgress:
+    """A study of which there is more to show than a low terminal has room for."""
+    label = "design {} seed 1 (8624c2)"
+    return replace(
+        NOW,
+        rounds=tuple(RoundProgress(f"Round of {i}", 10, trained=10) for i in range(rounds)),
+        runs=tuple(replace(NOW.runs[0], label=label.format(i)) for i in range(runs)),
+        failures=tuple(f"design {i}: {'why ' * 40}" for i in range(failures)),
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 12), (40, 24)])
+def test_a_low_terminal_shows_what_matters_and_says_what_it_leaves_out(width, height):
+    """Catches a live page whose counts, cost and failures are cut off at its end, and proxies that
+    are not there without a word."""
+    study, out = many(9, 16, 5), io.StringIO()
+    console = Console(file=out, width=width, height=height, force_terminal=True)
+    page = LivePage(console, console.print, live=True)
+    page.show([study])
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    page.close()
+    lines = text.splitlines()
+    assert len(lines) <= height and max(map(len, lines)) <= width
+    words = " ".join(text.split())
+    assert "90 of 90 proxies done" in words
+    assert "of about 3.00e+11 FLOPs" in words and "Failed" in words and "not shown" in words
+    assert text.index("proxies done") < text.index("Failed")
+    if (width, height) == (80, 24):
+        assert "Failed: design 4: why" in words and "Failed before: " in words
+        shown = len(re.findall(r"design \d+ seed 1", words))
+        assert shown and f"and {16 - shown} more, not shown" in words
+        (first, last) = re.search(r"1 to (\d+) .* 9\. Round of (8)", words).groups()
+        assert 1 < int(first) < 9 and last == "8"
+    full = Console(record=True, width=width, file=io.StringIO())
+    full.print(study_page(study, width))
+    whole = full.export_text()
+    assert "not shown" not in whole and "design 15 seed 1" in whole
+
+
+def test_two_studies_share_a_low_terminal():
+    """Catches a page whose first study leaves nothing to the second."""
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=24, force_terminal=True)
+    page = LivePage(console, console.print, live=True)
+    page.show([many(9, 16, 5), replace(many(9, 16, 0), name="second")])
+    text = out.getvalue()
+    page.close()
+    assert text.count("90 of 90 proxies done") == 2 and "second" in text
 
 
 def test_where_there_is_no_terminal_lines_are_printed_and_not_too_many():
@@ -153,6 +211,22 @@ def test_a_finished_study_says_what_it_recommends_and_what_to_do_next(finished_h
     assert sorted(str(path) for path in finished_home.rglob("*")) == before
 
 
+@pytest.mark.parametrize("grade", [Grade.WEAK, Grade.UNCONFIRMED, Grade.DRAFT, Grade.STRONG])
+def test_what_mends_weak_evidence_comes_before_an_approval(finished_home, grade):
+    """Catches a study that is not to be used yet and whose only next step is to approve it, and
+    advice on one that needs none."""
+    store = Store(str(finished_home / "home" / "store"))
+    kept = finished.latest_of_name(store, "tiny")
+    assert kept.grade == Grade.STRONG
+    advised = replace(kept, grade=str(grade), next_steps=("raise method.runs from 8 to 12",))
+    finished.save_finished(store, advised)
+    text = asked(finished_home, str(finished_home / "tiny.yaml"))
+    approve = text.index("Next: cuvee approve")
+    assert (0 <= text.find("Next: raise method.runs from 8 to 12") < approve) == (
+        grade is not Grade.STRONG
+    )
+
+
 def test_a_home_that_is_not_there_is_not_made(tmp_path):
     """Catches a question that leaves an empty home behind."""
     text = asked(tmp_path)
@@ -212,6 +286,110 @@ def test_a_run_that_stopped_early_hides_nothing_of_what_the_one_before_it_kept(t
             raise DataError(f"stopped with {asked}")
     (status,) = study_statuses(home, recipe)
     assert status.progress[0].reason == "stopped with 0" and status.progress[0].asked == 3
+
+
+def test_a_stopped_run_of_another_recipe_is_told_and_options_are_typed_again(tmp_path):
+    """Catches "goes on" for a run whose proxies are others, and a next command without the --set
+    that the question had."""
+    text, home = tiny_study.recipe(tmp_path), Workspace(tmp_path / "home")
+    recipe, path = parse(text), Path("tiny.yaml")
+    with pytest.raises(DataError), live_progress(recipe, home, StudyTracker(MemoryBackend())):
+        raise DataError("stopped")
+    (status,) = study_statuses(home, recipe, path)
+    assert status.next.startswith("cuvee run tiny.yaml") and "goes on" in status.next
+    assert status.notes == ()
+    other = parse(text.replace("seed: 3", "seed: 4"))
+    changes = ["seed=4", "corpus.domains={a: b}"]
+    (status,) = study_statuses(home, other, path, changes=changes)
+    assert "another recipe" in status.notes[0] and "goes on" not in status.next
+    assert status.next.startswith("cuvee run tiny.yaml --set seed=4 --set 'corpus.domains={a: b}'")
+    (tmp_path / "tiny.yaml").write_text(text)
+    said = asked(tmp_path, str(tmp_path / "tiny.yaml"), "--set", "seed=4")
+    assert "another recipe" in said and "--set seed=4 --home" in said
+
+
+def test_a_recipe_of_tables_is_told_to_fit():
+    """Catches a next command that refuses the recipe: tables train nothing."""
+    tables = Path("examples/fit_from_csv/recipe.yaml")
+    text = asked(Path("/nonexistent-home"), str(tables))
+    assert f"Next: cuvee fit {tables}" in text and "cuvee plan" not in text
+    assert "cuvee run" not in text
+
+
+def test_a_study_is_seen_while_servers_start_and_has_one_record(tmp_path):
+    """Catches half a minute in which a study that began is not there, a second record of one sweep
+    once it trains, a reason that is lost to what followed from it, and a start that failed and
+    seems to run for ever."""
+    recipe, home = parse(tiny_study.recipe(tmp_path)), Workspace(tmp_path / "home")
+    records = tmp_path / "home" / "store" / "progress"
+    with pytest.raises(KeyboardInterrupt), followed_study(recipe, home, "confirm") as followed:
+        (status,) = study_statuses(home, recipe)
+        assert (status.state, status.progress[0].command) == (RUNNING, "confirm")
+        assert step_text(status.progress[0]) == "Starting"
+        raise KeyboardInterrupt
+    (path,) = records.iterdir()
+    assert study_statuses(home, recipe)[0].progress[0].reason == "by the user"
+    path.unlink()
+    tracker = StudyTracker(MemoryBackend())
+    with (
+        pytest.raises(ValueError, match="what Prefect makes of it"),
+        followed_study(recipe, home) as followed,
+    ):
+        with pytest.raises(DataError), live_progress(recipe, followed, tracker) as within:
+            assert within.monitor is followed.monitor and len(list(records.iterdir())) == 1
+            raise DataError("no text")
+        raise ValueError("what Prefect makes of it")
+    assert len(list(records.iterdir())) == 1
+    assert study_statuses(home, recipe)[0].progress[0].reason == "no text"
+
+
+def test_run_writes_its_record_before_anything_is_started(tmp_path, monkeypatch):
+    """Catches a first record that waits for Prefect: a start that fails is told, and has ended."""
+    from cuvee.flows.cli import study_commands
+
+    recipe, home = parse(tiny_study.recipe(tmp_path)), Workspace(tmp_path / "home")
+    seen = []
+
+    def unable(*_, **__):
+        seen.extend(study_statuses(home, recipe))
+        raise ServiceError("Prefect does not start")
+
+    monkeypatch.setattr(study_commands, "prefect_api", unable)
+    (tmp_path / "tiny.yaml").write_text(tiny_study.recipe(tmp_path))
+    done = inside("run", str(tmp_path / "tiny.yaml"), home=home.root)
+    assert done.returncode == 2 and "Prefect does not start" in done.stderr
+    assert [status.state for status in seen] == [RUNNING]
+    (status,) = study_statuses(home, recipe)
+    assert step_text(status.progress[0]) == "stopped: Prefect does not start"
+
+
+def test_a_watcher_waits_for_the_studies_that_it_follows_alone(tmp_path, monkeypatch):
+    """Catches a page that stands still for a record of another study that nobody renews."""
+    recipe, home = parse(tiny_study.recipe(tmp_path)), Workspace(tmp_path / "home")
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    stale = StudyProgress("other", host="far", started=now)
+    kept = {"process": '["far 1", 7, "9"]', "beat": 1, "study": stale.to_json()}
+    display = Display(Console(file=(out := io.StringIO()), width=200))
+    with contextlib.ExitStack() as study:
+        within = study.enter_context(followed_study(recipe, home))
+        record = ObjectFolder(home.store)
+
+        def refresh(_seconds: float) -> None:
+            record.replace("progress/far", json.dumps(kept).encode())
+            within.monitor.end(DONE)
+            study.close()
+
+        def impatient(_seconds: float) -> None:
+            pytest.fail("waits for a study that is not followed")
+
+        monkeypatch.setattr("cuvee.flows.upkeep.status.time.sleep", refresh)
+        monkeypatch.setattr(
+            ProgressReader.__init__,
+            "__kwdefaults__",
+            {**ProgressReader.__init__.__kwdefaults__, "pause": impatient},
+        )
+        watch_studies(replace(home, display=display), "tiny")
+    assert "tiny: done" in out.getvalue()
 
 
 WATCHER = """

@@ -1,17 +1,20 @@
 """How far a study is: what the monitor counts, what the store keeps, and who is dead."""
 
+import datetime
 import json
+import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs import Failed, RunResult, RunSpec, Stage
 from cuvee.proxies.interfaces import Progress
+from cuvee.tasks.process import before_this_boot, process_mark, process_namespace
 from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import progress
@@ -20,6 +23,7 @@ from cuvee.tasks.study.progress import DEAD, DONE, RUNNING, STOPPED, StudyProgre
 from cuvee.tasks.study.progress_record import (
     BEAT_SECONDS,
     FOLDER,
+    OLD_SECONDS,
     PATIENCE_SECONDS,
     ProgressReader,
     ProgressRecord,
@@ -27,6 +31,8 @@ from cuvee.tasks.study.progress_record import (
 from cuvee.tasks.tracking import fields
 from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import FaultTolerantTracker, MemoryBackend
+
+NOW = 1.9e9  # the time of day where it matters, in seconds of Unix time
 
 
 class Clock:
@@ -124,6 +130,7 @@ def test_a_curve_keeps_its_ends_and_a_line_its_width():
 
 CHILD = """
 import sys, time
+from cuvee.tasks.process import before_this_boot, process_mark, process_namespace
 from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.study.monitor import StudyMonitor
 from cuvee.tasks.study.progress import StudyProgress
@@ -154,9 +161,9 @@ def test_a_study_of_another_process_is_seen_and_dead_as_soon_as_it_is_killed(tmp
     finally:
         child.kill()
         child.wait()
-    before, began = contents(tmp_path), time.monotonic()
-    (seen,) = ProgressReader(objects).studies()
-    assert seen.state == DEAD and time.monotonic() - began < PATIENCE_SECONDS / 2
+    before, clock, waited = contents(tmp_path), Clock(), []
+    (seen,) = ProgressReader(objects, clock=clock, pause=waited.append).studies()
+    assert seen.state == DEAD and waited == []
     assert contents(tmp_path) == before
     monitor = StudyMonitor(StudyProgress("tiny", home="/h"))
     with ProgressRecord(monitor, objects):  # what the next run knows better is removed by it
@@ -183,6 +190,78 @@ def test_what_a_dead_study_kept_after_its_last_word_counts(tmp_path):
     assert (seen.state, seen.trained, seen.asked) == (DEAD, 2, 4)
 
 
+FAR = '["far 1", 7, "9"]'
+
+
+def leave_running(
+    folder: Path, key: str, *, process: str = FAR, started: float = NOW, elapsed: float = 0.0
+) -> Path:
+    """The record of a study elsewhere that ended without a word, in a store; its file."""
+    begun = datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat()
+    study = StudyProgress("tiny", host="far", started=begun, elapsed=elapsed)
+    kept = {"process": process, "beat": 1, "study": study.to_json()}
+    ObjectFolder(str(folder)).replace(f"{FOLDER}/{key}", json.dumps(kept).encode())
+    path = folder / FOLDER / key
+    os.utime(path, (started + elapsed, started + elapsed))
+    return path
+
+
+def looked_at_now(folder: Path, now: float = NOW) -> tuple[str, float]:
+    """The state of the only study of a store as an observer sees it now, and how long that took."""
+    clock = Clock()
+
+    def pause(seconds: float) -> None:
+        clock.now += seconds
+
+    reader = ProgressReader(ObjectFolder(str(folder)), clock=clock, pause=pause, now=lambda: now)
+    (seen,) = reader.studies()
+    return seen.state, clock.now
+
+
+def test_what_was_silent_for_hours_is_dead_without_a_wait(tmp_path):
+    """Catches a wait for a container that was killed yesterday, an age counted from the beginning
+    of a study and not from its last word, and one clock alone that is believed."""
+    path = leave_running(tmp_path, "one", started=NOW - OLD_SECONDS - 4e4, elapsed=3e4)
+    assert looked_at_now(tmp_path) == (DEAD, 0.0)
+    os.utime(path, (NOW, NOW))  # the store heard of it now: its own clock is behind
+    assert looked_at_now(tmp_path)[1] > PATIENCE_SECONDS
+    path = leave_running(tmp_path, "one", started=NOW - 3e6, elapsed=3e6 - 60)
+    assert looked_at_now(tmp_path)[1] > PATIENCE_SECONDS  # of a month, and heard of a minute ago
+    os.utime(path, (NOW - 3e6, NOW - 3e6))  # the store's clock is behind
+    assert looked_at_now(tmp_path)[1] > PATIENCE_SECONDS
+
+
+def test_a_study_of_this_host_from_before_its_last_boot_is_dead_without_a_wait(tmp_path):
+    """Catches a wait after every reboot, and a machine of the same name, booted by itself, whose
+    living study is taken for one of ours."""
+    boot = psutil.boot_time()
+    before = json.dumps([" ".join(["another-boot", *process_namespace().split(" ")[1:]]), 7, "9"])
+    foreign = json.dumps(["another-boot pid:[1] elsewhere", 7, "9"])
+    leave_running(tmp_path, "one", process=before, started=boot - 600, elapsed=500)
+    assert looked_at_now(tmp_path, boot + 60) == (DEAD, 0.0)
+    for process, elapsed in ((before, 700), (foreign, 500)):
+        leave_running(tmp_path, "one", process=process, started=boot - 600, elapsed=elapsed)
+        assert looked_at_now(tmp_path, boot + 60)[1] > PATIENCE_SECONDS
+    assert not before_this_boot(process_mark(), boot - 100) and not before_this_boot("x", 0.0)
+
+
+def test_the_next_sweep_removes_what_does_not_move_and_nothing_that_does(tmp_path):
+    """Catches a record of a killed container that costs every question its patience for ever, and
+    one of a colleague's living sweep that is removed."""
+    far, store = Elsewhere(tmp_path, True), ObjectFolder(str(tmp_path))
+    leave_running(tmp_path, "gone")
+    monitor = half_way(Clock())
+    record = ProgressRecord(monitor, store)
+    record._others = ProgressReader(store, clock=far.clock)
+    for _ in range(round((PATIENCE_SECONDS + 2 * BEAT_SECONDS) / BEAT_SECONDS)):
+        record._write()
+        assert (tmp_path / FOLDER / "gone").exists() == (far.clock.now <= PATIENCE_SECONDS)
+        far.pause(BEAT_SECONDS)
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == sorted(
+        [record._key, "one"]
+    )
+
+
 class Elsewhere:
     """A store in which a study of another machine beats, or not, while an observer waits."""
 
@@ -197,7 +276,7 @@ class Elsewhere:
 
     def write(self) -> None:
         study = StudyProgress("tiny", host="far", started="2150-01-01T00:00:00+00:00")
-        kept = {"process": '["far 1", 7, "9"]', "beat": self.count, "study": study.to_json()}
+        kept = {"process": FAR, "beat": self.count, "study": study.to_json()}
         self.objects.replace(f"{FOLDER}/one", json.dumps(kept).encode())
 
     def pause(self, seconds: float) -> None:
