@@ -17,7 +17,10 @@ from cuvee.mixtures.methods.static import Static
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.units import whole_number
 from cuvee.proxies import ladder
+from cuvee.tasks.study import finished
+from cuvee.tasks.study.answers import Grade, study_grade
 from cuvee.tasks.study.next_steps import next_steps
+from cuvee.tasks.study.study import Study
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=3), sd=0.004)
 LOUD = worlds.Noisy(world=WORLD.world, sd=0.4, spread=0.0)
@@ -112,3 +115,15 @@ def test_a_plan_says_whether_it_is_large_enough(method, tokens, said):
     assert f"are {len({tuple(s.weights) for s in specs}) / 4:.1f} a domain" in lines[0]
     assert len(lines) == 1 + bool(said) and all(word in lines[-1] for word in said)
     assert np.all([line[0].isupper() for line in lines])
+
+
+def test_a_finished_study_keeps_what_mends_it():
+    """Catches `cuvee status` without the advice that the report gives, or with that of a test
+    which a later one has overtaken."""
+    answer, history = found(MixingLaws(runs=16, refits=10, folds=3), TASK, LOUD)
+    study = Study("loud", "name: loud\n", TASK, answer, history)
+    kept = finished.from_json(finished.to_finished_study(study, "digest").to_json())
+    assert kept.next_steps == study.next_steps and kept.next_steps
+    assert kept.grade == study_grade(study) == Grade.WEAK
+    later = dataclasses.replace(kept, grade=str(Grade.CONFIRMED), next_steps=())
+    assert (kept.told(later).grade, kept.told(later).next_steps) == (Grade.CONFIRMED, ())
