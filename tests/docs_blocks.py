@@ -13,6 +13,7 @@ import subprocess
 import sys
 import types
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ PAGES = sorted(
     if name.endswith(".md")
 )  # fmt: skip
 MEASURED = "docs/results/"  # whose commands are checked and not run: they take minutes to hours
+NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\w)")  # with decimals: no count, name or version
+LAST, NEAR = 2, Decimal("0.02")  # by how much two numbers that are printed may differ
 TINY = {  # what a recipe of the repository is in a test
     "quickstart": {},
     "base": {"method": "{name: static, choose: best, trials: 2}", "confirm": "null"},
@@ -206,10 +209,32 @@ def check_console(block: Block, folder: Path) -> None:
         AssertionError: it prints something else.
     """
     for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n?)*)", block.text, re.MULTILINE):
-        printed = masked(run_shell(command, folder))
-        pieces = re.split(r"^\.\.\.$", masked(wanted), flags=re.MULTILINE)
-        same = re.fullmatch(".*".join(map(re.escape, pieces)), printed, re.DOTALL)
-        assert same, f"{block.place}: {command} prints\n{printed}"
+        printed = run_shell(command, folder)
+        assert prints_as(wanted, printed), f"{block.place}: {command} prints\n{masked(printed)}"
+
+
+def prints_as(wanted: str, printed: str) -> bool:
+    """Whether a text is what a page says is printed, a line of three dots standing for any lines.
+
+    Numbers with decimals may be off a little, since processors round otherwise: by `LAST` units of
+    their last printed digit or by `NEAR` of them, whichever is more. All else is compared exactly.
+    """
+    pieces = re.split(r"^\.\.\.$", masked(wanted), flags=re.MULTILINE)
+    pattern = ".*".join(
+        re.sub(r"(?:\\ )+\(", r" +(", f"({NUMBER.pattern})".join(map(re.escape, parts)))
+        for parts in map(NUMBER.split, pieces)
+    )  # blanks before a number may be more or fewer: a column is aligned at its right
+    same = re.fullmatch(pattern, masked(printed), re.DOTALL)
+    shown = [text for piece in pieces for text in NUMBER.findall(piece)]
+    return same is not None and all(map(_near, shown, same.groups()))
+
+
+def _near(shown: str, found: str) -> bool:
+    """Whether two numbers, as they are printed, are the same but for rounding."""
+    decimals = [len(text.partition(".")[2]) for text in (shown, found)]
+    off = abs(Decimal(found) - Decimal(shown))
+    most = max(LAST * Decimal(1).scaleb(-decimals[0]), NEAR * abs(Decimal(shown)))
+    return decimals[0] == decimals[1] and off <= most
 
 
 def masked(text: str) -> str:

@@ -72,6 +72,44 @@ def test_python_of_a_page_runs(page, sandbox):
     assert docs_blocks.run_page(page, sandbox, ("python",))
 
 
+PRINTED = """┃ domain  ┃ shares ┃  interval ┃
+│ legal   │  53.0% │ 9.9-20.8% │
+│ code-v1.2.3 │   0.7% │  0.0-1.2% │
+└─────────┴────────┴───────────┘
+Draw 53.0% from legal and 0.7% from 3 others of 0.6M, in 12 s.
+"""
+SAME = {  # what another machine may print
+    "53.0%": "53.9%",
+    "0.7%": "0.9%",
+    "│ 9.9-20.8%": "│ 10.1-20.8%",
+    "12 s": "1 min",
+}
+OTHER = {  # what is a fault of the page
+    "53.0%": "54.2%",
+    "  53.0%": "  35.0%",
+    "0.7%": "1.0%",
+    "0.0-1.2%": "0.3-1.2%",
+    "legal ": "Legal ",
+    "3 others": "4 others",
+    "0.6M": "0.61M",
+    "v1.2.3": "v1.2.4",
+    "9.9-20.8%": "9.90-20.8%",
+    "┴────────┴": "┴───────┴",
+    "│ legal   │  53.0% │ 9.9-20.8% │\n": "",
+}
+
+
+@pytest.mark.parametrize("wanted", [PRINTED, PRINTED.replace(PRINTED.splitlines()[2], "...")])
+def test_what_is_printed_is_compared_but_for_rounding(wanted):
+    """Catches digits of one processor that fail on another, and a tolerance by which a wrong
+    share, name, count, row or line of a table would stand in a page."""
+    for old, new in SAME.items():
+        assert docs_blocks.prints_as(wanted, PRINTED.replace(old, new)), new
+    for old, new in OTHER.items():
+        if old in wanted:
+            assert not docs_blocks.prints_as(wanted, PRINTED.replace(old, new)), new
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", SHELL)
 def test_a_page_can_be_followed(page, sandbox):
