@@ -22,6 +22,8 @@ from typing import Any
 MASKED = {  # places that may differ, as patterns of whole names, and why
     r"runs/\w+/(seconds|scoring_seconds)": "clock",
     r"summary/(minutes|tokens_per_second|cost/.*)": "clock and cost",
+    r"summary/answers/cost|record/study/tags/cuvee\.cost": "words, which tell minutes and cost",
+    r"summary/next_steps/.*": "words, which tell what more would cost",
     r"record/\w+/metrics/(seconds|minutes|tokens_per_second|cost/.*)@.*": "clock and cost",
     r"record/study/tags/mlflow\.note\.content": "words, which tell minutes and cost",
     r"record/study/tags/cuvee\.sweep": "which sweep",

@@ -120,8 +120,8 @@ def _pairs(values: Mapping[str, float] | Sequence[tuple[str, float]]) -> Weights
         found = tuple((str(name), float(weight)) for name, weight in pairs)
     except (TypeError, ValueError) as error:
         raise RecipeError(
-            "an objective takes its numbers as a mapping, such as {domain/code: 1, task/piqa: 2}; "
-            f"got {dict(values) if isinstance(values, Mapping) else list(values)!r}"
+            "an objective takes its numbers as a mapping, such as {domain/code: 1, task/piqa: 2}, "
+            f"or as a list of pairs of a name and a number; got {values!r}"
         ) from error
     for name, weight in found:
         if not np.isfinite(weight):

@@ -36,7 +36,7 @@ from cuvee.mixtures.runs import (
 from cuvee.proxies.data import files
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train import branching
-from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
+from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan, PlannedPack
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.leases import LeaseStore
@@ -143,7 +143,10 @@ class Evaluator:
         wanted = [spec for name, spec in unique.items() if name not in self._done]
         found = {spec.fingerprint for spec in wanted if self._look_up(spec)}
         missing = [spec for spec in wanted if spec.fingerprint not in found]
-        self._announce(title, wanted, missing)
+        packs = branching.plan_packs(
+            missing, self._branches, self._executor.device, self._pack_limit
+        )
+        self._announce(title, wanted, missing, packs)
         for note in self._store.damaged:
             self._workspace.display.say(f"damaged: {note}")
         self._store.damaged.clear()
@@ -151,22 +154,39 @@ class Evaluator:
             if not self.trained and not self.budget.reached:
                 self.budget.check(missing)
             with self._workspace.display.step(title) as self._bar:
-                self._train(missing)
+                self._train(missing, packs)
         self._remove_branches(specs)
         self._check_failures(len(specs))
         known = {**self._withheld, **self._done}
         return tuple(known[spec.fingerprint] for spec in specs)
 
-    def _announce(self, title: str, wanted: Sequence[RunSpec], missing: Sequence[RunSpec]) -> None:
-        """Tell whoever follows the study what is asked for, and what of it was there."""
-        monitor = self._workspace.monitor
+    def _announce(
+        self,
+        title: str,
+        wanted: Sequence[RunSpec],
+        missing: Sequence[RunSpec],
+        packs: Sequence[PlannedPack],
+    ) -> None:
+        """Tell whoever follows the study what is asked for, and what of it was there.
+
+        What several runs begin with is told once, and is no part of theirs.
+        """
+        monitor, shares = self._workspace.monitor, branching.trained_shares(packs)
         asked = {
             spec.fingerprint: Announced(
-                run_name(spec, self._tags(spec)), spec.tokens, self._flops(spec)
+                run_name(spec, self._tags(spec)),
+                spec.tokens,
+                self._flops(spec),
+                shared=1 - shares.get(spec.fingerprint, (spec, 1.0))[1],
             )
             for spec in wanted
         }
-        monitor.begin_round(title, asked, [spec.fingerprint for spec in missing])
+        shared = {
+            name: share * self._flops(spec)
+            for name, (spec, share) in shares.items()
+            if name not in asked
+        }
+        monitor.begin_round(title, asked, [spec.fingerprint for spec in missing], shared)
         for name in asked.keys() - {spec.fingerprint for spec in missing}:
             monitor.end_run(self._done[name], here=False)
 
@@ -192,10 +212,9 @@ class Evaluator:
             self._store.remember("untrained", key, known)
         return known
 
-    def _train(self, missing: Sequence[RunSpec]) -> None:
+    def _train(self, missing: Sequence[RunSpec], packs: Sequence[PlannedPack]) -> None:
         device = self._executor.device
-        batches = branching.plan_packs(missing, self._branches, device, self._pack_limit)
-        jobs = [self._job(batch.specs, device, batch.branch) for batch in batches]
+        jobs = [self._job(pack.specs, device, pack.branch) for pack in packs]
         self._packs = {job.name: job for job in jobs}
         self._reports, self._ended = {}, set()
         for spec in missing:
@@ -280,6 +299,7 @@ class Evaluator:
 
     def _withhold(self, job: PackJob) -> None:
         """Leave a pack untrained for want of budget; the next sweep asks for it again."""
+        self._workspace.monitor.end_shared(job.branch.keep, trained=False)
         for spec in job.specs:
             self._withheld[spec.fingerprint] = Failed(spec, f"not trained: {self.budget.reached}")
             self._leases.release(spec.fingerprint)
@@ -367,6 +387,7 @@ class Evaluator:
             needed_still = {name for other in left for name in other.branch.needs}
             for name in {*job.branch.needs} - needed_still:
                 branching.remove_branch_checkpoint(self._branches, name)
+        self._workspace.monitor.end_shared(job.branch.keep, trained=True)
         for outcome in outcomes:
             self._workspace.monitor.end_run(outcome, here=True)
             self._tracker.finish_run(outcome)
@@ -377,6 +398,7 @@ class Evaluator:
             future.result()
         except TrainingError as error:
             if job.branch.keep:
+                self._workspace.monitor.end_shared(job.branch.keep, trained=False)
                 return  # of the runs that were to begin with it, each has been trained whole
             for spec in job.specs:
                 failed = Failed(spec, str(error))

@@ -112,12 +112,14 @@ def confirm(
         EvidenceError: no run of the natural mixture finished, or no baseline shares two seeds with
             the recommended one.
     """
-    specs = confirmation_runs(problem, schedules, seeds)
-    wanted = tuple(specs.values())
-    outcomes = dict(
-        zip(specs, trainings(wanted, "Confirmation", mixture_names(specs)), strict=True)
-    )
-    return conclude_confirmation(problem, outcomes)
+    runs = confirmation_runs(problem, schedules, seeds)
+    return conclude_confirmation(problem, train_confirmation(runs, trainings))
+
+
+def train_confirmation(runs: Runs, trainings: Trainings) -> dict[tuple[str, int], Outcome]:
+    """The outcomes of a confirmation's runs at one size, by name and seed."""
+    outcomes = trainings(tuple(runs.values()), "Confirmation", mixture_names(runs))
+    return dict(zip(runs, outcomes, strict=True))
 
 
 def runs_of_sizes(

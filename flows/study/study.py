@@ -24,9 +24,11 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual
 from cuvee.flows.study.confirm import (
     compared_schedules,
-    confirm,
+    conclude_confirmation,
     confirmation_count,
+    confirmation_runs,
     fresh_seeds,
+    train_confirmation,
 )
 from cuvee.flows.study.finished import set_aside, snapshot
 from cuvee.flows.study.live_progress import live_progress
@@ -144,7 +146,7 @@ def run_study(
         remembering = RememberingMethod(method, store, evaluator.budget, workspace)
         answer, history = loop.search(remembering, problem, evaluator, recipe.seed)
         problem = method.problem(problem, history)  # what the answer is for is what is confirmed
-        confirmation = _confirmed(recipe, problem, answer, evaluator)
+        confirmation, inconclusive = _confirmed(recipe, problem, answer, evaluator)
         untrained = prepared.start.scores if prepared.start else None
         if untrained is None and history:
             untrained = evaluator.untrained(history[0].spec)
@@ -152,6 +154,7 @@ def run_study(
     study = dataclasses.replace(
         assemble_study(recipe, text, prepared, problem, answer, history),
         confirmation=confirmation,
+        inconclusive=inconclusive,
         untrained=untrained,
         chance=prepared.chance,
         minutes=(time.monotonic() - begin) / 60,
@@ -252,20 +255,20 @@ def _noted(answer: Recommendation, budget: Budget, note: str) -> Recommendation:
 
 def _confirmed(
     recipe: Recipe, problem: Problem, answer: Recommendation, evaluator: Evaluator
-) -> Confirmation | None:
-    """The confirmation that the recipe asks for, or None where the budget ended before it."""
+) -> tuple[Confirmation | None, History]:
+    """The confirmation that the recipe asks for; or the outcomes of its runs, where the budget
+    ended before they could say anything."""
     if recipe.confirm is None:
-        return None
+        return None, ()
+    schedules = compared_schedules(problem, answer, recipe.confirm)
+    seeds = fresh_seeds(recipe.seed, recipe.confirm.seeds)
+    runs = confirmation_runs(problem, schedules, seeds)
+    outcomes = train_confirmation(runs, evaluator)
     try:
-        return confirm(
-            problem,
-            compared_schedules(problem, answer, recipe.confirm),
-            evaluator,
-            seeds=fresh_seeds(recipe.seed, recipe.confirm.seeds),
-        )
+        return conclude_confirmation(problem, outcomes), ()
     except EvidenceError:
         if evaluator.budget.reached:
-            return None
+            return None, tuple({run.spec.fingerprint: run for run in outcomes.values()}.values())
         raise
 
 

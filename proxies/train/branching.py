@@ -147,6 +147,22 @@ def plan_packs(
     return [batch for group in groups for batch in _packed(group, device, limit)]
 
 
+def trained_shares(packs: Sequence[PlannedPack]) -> dict[str, tuple[RunSpec, float]]:
+    """By name of a prefix, or fingerprint of a run: of which run, and what share of its steps, a
+    pack trains for it; the shares of a run and of what it begins with sum to 1."""
+    found = {}
+    for pack in packs:
+        plan = pack.branch
+        for spec, start, keep in itertools.zip_longest(pack.specs, plan.start, plan.keep):
+            steps = ladder.training_plan(
+                spec.size, spec.tokens, 1, schedule=spec.schedule, rate=spec.rate
+            ).steps
+            begin = next((p.step for p in shared_prefixes(spec) if p.name == start), 0)
+            share = ((plan.until if keep else steps) - begin) / steps
+            found[keep or spec.fingerprint] = spec, share
+    return found
+
+
 def _shared(specs: Sequence[RunSpec]) -> Callable[[RunSpec], list[SharedPrefix]]:
     """For a run, the beginnings at which it parts from others that came with it so far."""
     count = Counter(prefix.name for spec in specs for prefix in shared_prefixes(spec))

@@ -21,7 +21,7 @@ from cuvee.tasks.report.plots.style import draw_picture
 from cuvee.tasks.report.sections import headline, larger_sizes, mixtures, moving_weights, runs
 from cuvee.tasks.report.sections.forgetting import forgetting_blocks
 from cuvee.tasks.report.sections.scale import scale_blocks
-from cuvee.tasks.study.answers import QUESTIONS, study_answers, study_grade
+from cuvee.tasks.study.answers import QUESTIONS, STEPS, study_answers, study_grade
 from cuvee.tasks.study.study import Study
 
 PAGE, TWIN, PLOTS = "report.html", "report.md", "plots"
@@ -79,6 +79,7 @@ def write_report(study: Study, folder: Path | str) -> tuple[Path, Path]:
         "tone": headline.headline_tone(study),
         "grade": study_grade(study),
         "answers": [(QUESTIONS[name], said) for name, said in study_answers(study).items()],
+        "next_steps": study.next_steps[:STEPS],
         "warnings": headline.headline_warnings(study),
         "sections": sections,
         "pictures": {name: vector for name, (vector, _) in pictures.items()},

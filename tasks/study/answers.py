@@ -25,6 +25,7 @@ QUESTIONS = {  # in the order in which they are asked
     "cost": "At what cost",
 }
 NOTHING = 0.0005  # a share below it would be shown as 0.0%
+STEPS = 3  # things to do next that stand below the answers; `summary.json` has all
 NAMED = 5  # domains that the first answer names; the table below it has all
 
 
@@ -66,10 +67,7 @@ def study_grade(study: Study) -> Grade:
     if any(pair.judgment is Judgement.WORSE for pair in pairs):
         return Grade.WORSE
     if study.confirmations:
-        held = [] if study.confirmed is None else [study.confirmed]
-        if study.transfer:
-            held += [study.transfer.held_at(step) for step in study.transfer.steps]
-        return Grade.CONFIRMED if all(held) else Grade.UNCONFIRMED
+        return Grade.UNCONFIRMED if study.unconfirmed else Grade.CONFIRMED
     kind = study.recommendation.verdict.partition(":")[0]
     return {"weak": Grade.WEAK, "draft": Grade.DRAFT}.get(kind, Grade.STRONG)
 
@@ -101,7 +99,7 @@ def known_gains(study: Study) -> tuple[str, tuple[tuple[str, Estimate], ...]]:
     if study.confirmations:
         found = study.confirmations[-1]
         gains = tuple((name, pair.estimate) for name, pair in found.objective.items())
-        return f"trained anew at {found.size}", gains
+        return f"trained anew at {size_text(study, found)}", gains
     return "measured in the trial" if study.measured else "predicted", study.recommendation.gains
 
 
@@ -115,13 +113,20 @@ def called(name: str) -> str:
     return name if name.startswith("its ") else f"the {name} mixture"
 
 
+def size_text(study: Study, found: Confirmation) -> str:
+    """Where fresh runs were trained: their size, and their tokens where that size has others."""
+    sizes = [one.size for one in study.confirmations]
+    same = sizes.count(found.size) > 1
+    return f"{found.size} and {found.tokens:,} tokens" if same else found.size
+
+
 def tested_sentences(study: Study) -> tuple[str, ...]:
     """What fresh runs showed at each size, the largest first."""
     places: dict[str, list[str]] = {}
     larger = study.transfer.steps[::-1] if study.transfer else ()
     own = (study.confirmation,) if study.confirmation else ()
     for found in (*larger, *own):
-        places.setdefault(_showed(study, found), []).append(f"at {found.size}")
+        places.setdefault(_showed(study, found), []).append(f"at {size_text(study, found)}")
     return tuple(f"{_listed(where)}, {showed}" for showed, where in places.items())
 
 
@@ -154,7 +159,8 @@ def _sure(study: Study) -> str:
     if not study.confirmations:
         said = [f"{OPENINGS[grade]}.", *reasons]
     elif kind in ("weak", "draft"):
-        why = f": {reasons[0][0].lower()}{reasons[0][1:]}" if reasons else "."
+        lower = [f"{one[0].lower()}{one[1:].rstrip('.')}" for one in reasons]
+        why = f": {'; '.join(lower)}." if lower else "."
         said.append(f"The fit alone was {kind}{why}")
     if study.law and not any("rank correlation" in reason for reason in said):
         said.append(
@@ -200,7 +206,7 @@ def _against(study: Study) -> str:
         return f"It is compared with no baseline.{_forgotten(study)}"
     if study.confirmations:
         found = study.confirmations[-1]
-        said, level = f"At {found.size}, fresh runs of it are", found.level
+        said, level = f"At {size_text(study, found)}, fresh runs of it are", found.level
     else:
         said = f"The {'trial measured' if study.measured else 'law predicts'} it to be"
     cover = f"intervals cover {level:.0%}"
@@ -229,7 +235,7 @@ def _gain(name: str, gain: Estimate) -> str:
 
 
 def _cost(study: Study) -> str:
-    specs = [run.spec for run in study.history]
+    specs = [run.spec for run in (*study.history, *study.inconclusive)]
     for found in study.confirmations:
         specs += [run.result.spec for run in found.runs] + [run.spec for run in found.failed]
     sizes = Counter((spec.size, spec.tokens) for spec in specs)

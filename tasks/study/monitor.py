@@ -7,12 +7,15 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from cuvee.mixtures.runs import NO_COST, Failed, Outcome, RunResult, training_cost
 from cuvee.proxies.interfaces import Progress
 from cuvee.tasks.study.progress import (
     FAILED,
+    LEFT_OFF,
     POINTS,
+    RUNNING,
     TRAINED,
     TRAINING,
     RoundProgress,
@@ -23,6 +26,7 @@ from cuvee.tasks.study.progress import (
 
 UNDER_WAY, ENDED = 12, 4  # proxies that are shown of those under way, and of those that ended
 FAILURES = 5  # reasons that are kept
+NOTHING_SHARED: Mapping[str, float] = MappingProxyType({})
 FIRST_ESTIMATE = 0.02  # of the FLOPs must be done before the time left is guessed
 
 
@@ -45,11 +49,30 @@ class _Round:
 
 @dataclasses.dataclass(frozen=True)
 class Announced:
-    """A proxy that is asked for: how people call it, its tokens, and the FLOPs of training it."""
+    """A proxy that is asked for.
+
+    Attributes:
+        label: how people call it.
+        tokens: of its training.
+        flops: of training it from its first step.
+        shared: share of it, 0 to 1, that is trained for several proxies at once and is no cost of
+            its own.
+    """
 
     label: str
     tokens: int
     flops: float
+    shared: float = 0.0
+
+    @property
+    def own(self) -> float:
+        """FLOPs of what is trained for it alone."""
+        return self.flops * (1 - self.shared)
+
+    def done(self, tokens: int) -> float:
+        """FLOPs of what is trained for it alone, after so many tokens."""
+        part = (tokens / max(self.tokens, 1) - self.shared) / max(1 - self.shared, 1e-9)
+        return self.own * min(max(part, 0.0), 1.0)
 
 
 class StudyMonitor:
@@ -74,6 +97,7 @@ class StudyMonitor:
         self._ended: deque[RunProgress] = deque(maxlen=ENDED)
         self._failures: deque[str] = deque(maxlen=FAILURES)
         self._later = self._planned = self._spent = 0.0
+        self._shared: dict[str, float] = {}  # FLOPs of beginnings that are not trained yet
         self._open: set[str] = set()  # announced to be trained, and not ended
         self._trained_since, self._trained_for = 0.0, 0.0
         self.changed = threading.Event()  # more than a step that went on
@@ -94,16 +118,24 @@ class StudyMonitor:
             self._later = flops
 
     def begin_round(
-        self, title: str, asked: Mapping[str, Announced], missing: Sequence[str]
+        self,
+        title: str,
+        asked: Mapping[str, Announced],
+        missing: Sequence[str],
+        shared: Mapping[str, float] = NOTHING_SHARED,
     ) -> None:
-        """Proxies are asked for, by fingerprint; the missing ones are to be trained."""
+        """Proxies are asked for, by fingerprint; the missing ones are to be trained.
+
+        `shared` has by name the FLOPs of each beginning that is trained once for several of them.
+        """
         with self._lock:
             if not asked:
                 return
             self._rounds.append(_Round(title, len(asked)))
             self._round_of |= dict.fromkeys(asked, len(self._rounds) - 1)
             self._announced |= asked
-            flops = math.fsum(asked[name].flops for name in missing)
+            flops = math.fsum([*(asked[name].own for name in missing), *shared.values()])
+            self._shared = dict(shared)
             if len(self._rounds) > 1:
                 self._later = max(0.0, self._later - math.fsum(a.flops for a in asked.values()))
             self._planned += flops
@@ -150,17 +182,26 @@ class StudyMonitor:
         """A proxy is not trained after all, for want of budget."""
         with self._lock:
             if fingerprint in self._open:
-                self._planned -= self._announced[fingerprint].flops
+                self._planned -= self._announced[fingerprint].own
                 self._open.discard(fingerprint)
+
+    def end_shared(self, names: Sequence[str], *, trained: bool) -> None:
+        """Beginnings that several proxies share are trained, or will not be."""
+        with self._lock:
+            flops = math.fsum(self._shared.pop(name, 0.0) for name in names)
+            if trained:
+                self._spent += flops
+            else:
+                self._planned -= flops
 
     def _close(self, name: str, told: Announced, *, trained: bool) -> None:
         if name not in self._open:
             return
         self._open.discard(name)
         if trained:
-            self._spent += told.flops
+            self._spent += told.own
         else:
-            self._planned -= told.flops  # another sweep has trained it
+            self._planned -= told.own  # another sweep has trained it
         if not self._open:
             self._trained_for += self._clock() - self._trained_since
 
@@ -192,16 +233,14 @@ class StudyMonitor:
     def _partial(self) -> float:
         """FLOPs of what is done of the proxies under way."""
         told = self._announced
-        return math.fsum(
-            told[name].flops * min(curve.tokens / max(told[name].tokens, 1), 1.0)
-            for name, curve in self._curves.items()
-        )
+        return math.fsum(told[name].done(curve.tokens) for name, curve in self._curves.items())
 
     def _under_way(self) -> tuple[RunProgress, ...]:
         told, shown = self._announced, list(self._curves.items())[:UNDER_WAY]
+        state = TRAINING if self._study.state == RUNNING else LEFT_OFF
         return tuple(
             RunProgress(
-                told[name].label, name, TRAINING, c.tokens, told[name].tokens, thinned(c.losses)
+                told[name].label, name, state, c.tokens, told[name].tokens, thinned(c.losses)
             )
             for name, c in shown
         )

@@ -15,6 +15,7 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import RunResult, TrainingCost, score_table, training_cost
 from cuvee.mixtures.units import count_text, duration_text
+from cuvee.tasks.validation.paired import AVERAGE, Confirmation, Judgement
 
 GOOD = 4  # mixtures per domain: 64 of 17 domains were ranked at 0.99 by kriging (docs/results/laws)
 SEEDS = 3  # of an anchor, as by default
@@ -55,13 +56,57 @@ class _Evidence:
 
     def price(self, runs: float, *, longer: float = 1.0) -> str:
         """What so many runs cost, by those that there are; "" where that is not known."""
-        if self.cost is None or not self.runs or not self.cost.core_seconds:
-            return ""
-        times = runs * longer / len(self.runs)
-        return (
-            f", about {duration_text(times * self.cost.core_seconds)} of one core and "
-            f"{times * self.cost.flops:.1e} FLOPs"
+        return _price(self.cost, runs * longer / len(self.runs)) if self.runs else ""
+
+
+def _price(cost: TrainingCost | None, times: float) -> str:
+    """So many times a cost, in words; "" where it is not known."""
+    if cost is None or not cost.core_seconds:
+        return ""
+    seconds, flops = duration_text(times * cost.core_seconds), times * cost.flops
+    return f", about {seconds} of one core and {flops:.1e} FLOPs"
+
+
+def tested_steps(
+    tested: Sequence[Confirmation], unconfirmed: Sequence[Confirmation]
+) -> tuple[str, ...]:
+    """A sentence for each thing to do where fresh runs did not bear a claim out; none where they
+    did.
+
+    Args:
+        tested: the confirmations of a study, the largest size last.
+        unconfirmed: those of them that did not bear the claim out.
+    """
+    worse = [
+        (pair.gain, name, found.size)
+        for found in tested
+        for name, pair in found.objective.items()
+        if pair.judgment is Judgement.WORSE
+    ]
+    if worse:
+        _, name, size = min(worse)
+        better = "its average shares" if name == AVERAGE else f"the {name} mixture"
+        return (f"use {better}, which fresh runs at {size} found better than this one",)
+    if not unconfirmed:
+        return ()
+    found = unconfirmed[0]
+    seeds = len(
+        {*(run.result.spec.seed for run in found.runs), *(r.spec.seed for r in found.failed)}
+    )
+    own = found is tested[0]
+    cost = training_cost([run.result for run in found.runs])
+    fresh = seeds * (MORE - 1) * (len(found.objective) + len(found.unpaired) + 1)
+    price = _price(cost, fresh / len(found.runs))
+    steps = [
+        f"raise confirm.seeds from {seeds} to {MORE * seeds}{price}: "
+        f"{'run' if own else 'confirm'} again, and only the new seeds are trained"
+    ]
+    if len(tested) == 1 and own:
+        steps.append(
+            "confirm at a larger size: name it in confirm.sizes (`cuvee plan` says what it costs), "
+            "and run `cuvee confirm`"
         )
+    return tuple(steps)
 
 
 def next_steps(

@@ -17,6 +17,7 @@ from cuvee.tasks.escape import escape_markdown
 RUNNING, DONE, STOPPED, DEAD = "running", "done", "stopped", "dead"  # of a study
 TRAINING, TRAINED, FAILED = "training", "trained", "failed"  # of a proxy
 STARTING = "Starting"  # the step in which servers and workers start
+LEFT_OFF = "left off"  # of a proxy that was under way when its study ended
 POINTS = 24  # most of a curve that are kept
 BARS = "▁▂▃▄▅▆▇█"
 PLAIN_BARS = "_.-=+*#@"  # where a terminal has no others
@@ -29,7 +30,7 @@ class RunProgress:
     Attributes:
         label: for people, as in the record.
         fingerprint: of its spec.
-        state: training, trained or failed.
+        state: training, trained, failed, or left off when the study ended.
         tokens: trained on so far.
         total: tokens in all.
         losses: training losses so far, nats per token, thinned out evenly.
@@ -253,9 +254,10 @@ def progress_markdown(progress: StudyProgress) -> str:
             f"| {number} | {escape_markdown(one.title)} | {one.asked} | {one.trained} | "
             f"{one.reused} | {one.failed} |"
         )
-    under_way = [run for run in progress.runs if run.state == TRAINING]
+    under_way = [run for run in progress.runs if run.state in (TRAINING, LEFT_OFF)]
     if under_way:
-        lines += ["", "| under way | tokens | loss | |", "| :-- | --: | --: | :-- |"]
+        title = "under way" if progress.state == RUNNING else LEFT_OFF
+        lines += ["", f"| {title} | tokens | loss | |", "| :-- | --: | --: | :-- |"]
     for run in under_way:
         loss = f"{run.losses[-1]:.3f}" if run.losses else ""
         lines.append(
@@ -263,5 +265,7 @@ def progress_markdown(progress: StudyProgress) -> str:
             f"| {loss} | {sparkline(run.losses, POINTS)} |"
         )
     where = escape_markdown(f"on {progress.host}, begun {progress.started[:19]} UTC")
+    if progress.state != RUNNING:
+        return "\n".join([*lines, "", f"`cuvee {progress.command}` {where}."])
     lines += ["", f"`cuvee {progress.command}` {where}; renewed every few seconds while it runs."]
     return "\n".join([*lines, "`cuvee status` says whether it still does."])

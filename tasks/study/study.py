@@ -73,6 +73,7 @@ class Study:
         corpus: by domain, what became of its text.
         versions: package -> version.
         confirmation: fresh runs of the answer, or None when it was not confirmed.
+        inconclusive: outcomes of a confirmation that the budget ended before it could say anything.
         untrained: scores and details of a proxy before training, by name.
         chance: what guessing scores, by the name of a detail ("task/piqa/accuracy").
         minutes: wall time of this run of the study.
@@ -98,6 +99,7 @@ class Study:
     corpus: Mapping[str, DomainFigures] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     confirmation: Confirmation | None = None
+    inconclusive: History = ()
     untrained: Mapping[str, float] | None = None
     chance: Mapping[str, float] = field(default_factory=dict)
     minutes: float = 0.0
@@ -139,20 +141,22 @@ class Study:
     @property
     def failed(self) -> tuple[Failed, ...]:
         """Every run that gave no result, the confirmations' included."""
-        lost = tuple(run for run in self.history if isinstance(run, Failed))
+        known = (*self.history, *self.inconclusive)
+        lost = tuple(run for run in known if isinstance(run, Failed))
         return lost + tuple(run for found in self.confirmations for run in found.failed)
 
     @property
     def proxies(self) -> int:
         """Proxies that belong to the study, failed ones included."""
         extra = [run for found in self.confirmations for run in (*found.runs, *found.failed)]
-        return len(self.history) + len(extra)
+        return len(self.history) + len(self.inconclusive) + len(extra)
 
     @property
     def cost(self) -> TrainingCost | None:
         """What its finished proxies cost, whoever trained them; None where tables do not say."""
         fresh = [run.result for found in self.confirmations for run in found.runs]
-        every = {run.spec.fingerprint: run for run in (*self.runs, *fresh)}
+        known = (*self.runs, *finished_runs(self.inconclusive), *fresh)
+        every = {run.spec.fingerprint: run for run in known}
         return training_cost(tuple(every.values()))
 
     @property
@@ -183,11 +187,23 @@ class Study:
         )
 
     @property
+    def unconfirmed(self) -> tuple[Confirmation, ...]:
+        """Those of the confirmations that did not bear the claim out."""
+        own = (self.confirmation,) if self.confirmation and not self.confirmed else ()
+        tests = self.transfer
+        larger = [s for s in tests.steps if not tests.held_at(s)] if tests else []
+        return (*own, *larger)
+
+    @property
     def next_steps(self) -> tuple[str, ...]:
         """What mends weak evidence, and at what cost; empty where fresh runs bore the claim out."""
+        tested = next_steps.tested_steps(self.confirmations, self.unconfirmed)
+        left = sum(isinstance(run, Failed) for run in self.inconclusive)
+        if left:
+            tested = (f"raise `budget` and run again: {left} runs of the confirmation are left",)
         if self.confirmed:
-            return ()
-        return next_steps.next_steps(
+            return tested
+        return tested + next_steps.next_steps(
             self.recommendation, self.problem, self.runs, least_signal=self.least_signal
         )
 

@@ -25,6 +25,7 @@ from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.sections import headline
 from cuvee.tasks.study.answers import (
     QUESTIONS,
+    STEPS,
     known_gains,
     short_cost,
     short_gain,
@@ -39,6 +40,7 @@ from cuvee.tasks.validation.paired import BASELINES, Confirmation
 from cuvee.tasks.validation.preregistration import Card
 
 PREFIX = "cuvee."
+DESCRIPTION = 7500  # most characters of one: servers hold 8,000 in a tag
 LOSS, OBJECTIVE = "curve/loss", "objective"  # the prefix puts the curve above all other charts
 BUILT = "objective as built"  # stands in the key as `objective`, as in the records of 2ad03ff
 WHOLE = f"{PREFIX}whole"  # tag: which proxies a record has, all of them told in full
@@ -354,6 +356,8 @@ def study_outcomes(study: Study) -> Iterator[tuple[Outcome, dict[str, str]]]:
     mixtures = MixtureNames(study.problem.domains)
     for outcome in study.history:
         yield outcome, mixtures.tags(outcome.spec)
+    for outcome in study.inconclusive:
+        yield outcome, {"role": "confirmation"}
     for found in study.confirmations:
         for run in found.runs:
             yield run.result, {"role": "confirmation", "mixture": run.mixture}
@@ -379,12 +383,15 @@ def study_description(study: Study) -> str:
     lines = []
     for name, answer in study_answers(study).items():
         lines += [f"**{QUESTIONS[name]}.** {escape_markdown(answer)}", ""]
+    if study.next_steps:
+        lines += ["**Next.**", ""]
+        lines += [f"- {escape_markdown(step)}" for step in study.next_steps[:STEPS]] + [""]
     lines += [f"- {escape_markdown(warning)}" for warning in headline.headline_warnings(study)]
     lines += ["", *_share_rows(study), "", f"Recommendation `{study.fingerprint[:16]}`."]
     lines += ["The whole account is `report.html` under Artifacts."]
     text = "\n".join(lines)
     recipe = "\n\n" + fenced_code(study.recipe_text, "yaml")
-    return text + recipe if len(text + recipe) <= 7500 else text[:7500]
+    return text + recipe if len(text + recipe) <= DESCRIPTION else text[:DESCRIPTION]
 
 
 def _share_rows(study: Study) -> Sequence[str]:

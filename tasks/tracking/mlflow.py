@@ -98,7 +98,13 @@ class MlflowBackend:
                 runs += page
                 token = page.token or ""
         return [
-            TrackedRun(r.info.run_id, dict(r.data.tags), r.info.status, frozenset(r.data.metrics))
+            TrackedRun(
+                r.info.run_id,
+                dict(r.data.tags),
+                r.info.status,
+                frozenset(r.data.metrics),
+                r.data.tags.get(NOTE, ""),
+            )
             for r in runs
         ]
 

@@ -28,6 +28,7 @@ from cuvee.tasks.tracking.tracker import (
     KILLED,
     NO_TAGS,
     RUNNING,
+    TrackedRun,
     TrackingBackend,
 )
 from cuvee.tasks.validation.preregistration import Card
@@ -36,6 +37,7 @@ RECOMMENDATION = "recommendation"  # folder of a run for its registered version
 CURVE_SECONDS = 5.0  # between two writes of a curve; a study trains many proxies at once
 SWEEP = f"{fields.PREFIX}sweep"  # tag: who wrote to a study's record last
 ARTIFACTS = ("report.html", "report.md", "recommendation.json", "summary.json", "recipe.yaml")
+LATER = "\n\n## The last command\n\n"  # parts the progress of a command from earlier answers
 PREDICTIONS = "predictions"  # folder of preregistered predictions, also in a study's own folder
 
 
@@ -64,7 +66,7 @@ class StudyTracker:
         self._parent = ""
         self._mark: Mapping[str, str] = {}
         self._whole, self._loaded = "", True
-        self._concluded = False
+        self._concluded, self._answered = False, ""  # the description of its last end
         self._sweep, self._alone = sweep or uuid.uuid4().hex, True
         self._children: dict[str, _Child] = {}
 
@@ -75,6 +77,7 @@ class StudyTracker:
             known = self._backend.find_runs(self._mark)
             self._children, self._concluded = {}, False
             self._parent = known[-1].run if known else self._create(name, ours)
+            self._answered = _answered(known[-1]) if known else ""
             self._alone = not known or known[-1].status != RUNNING
             if known:
                 self._backend.set_status(self._parent, RUNNING)
@@ -178,7 +181,8 @@ class StudyTracker:
     def log_progress(self, progress: StudyProgress) -> None:
         with self._lock:
             if self._parent and not self._concluded:  # its end has the last word
-                self._backend.log(self._parent, RunFields(description=progress_markdown(progress)))
+                text = _below(self._answered, progress_markdown(progress))
+                self._backend.log(self._parent, RunFields(description=text))
 
     def finish_study(self, study: Study, folder: Path) -> None:
         with self._lock:
@@ -244,6 +248,22 @@ class StudyTracker:
                     child.status = KILLED
             self._backend.log(self._parent, _reason(reason))
             self._backend.set_status(self._parent, KILLED)
+
+
+def _answered(known: TrackedRun) -> str:
+    """What the description of a study says of its last end; "" where it never ended."""
+    ended = f"{fields.PREFIX}grade" in known.tags
+    return known.description.partition(LATER)[0] if ended else ""
+
+
+def _below(answered: str, progress: str) -> str:
+    """How far a study is, below what its last end said; the recipe there gives way for room."""
+    if not answered:
+        return progress
+    later = LATER + progress
+    if len(answered) + len(later) > fields.DESCRIPTION:
+        answered = answered.partition("\n\n```")[0]
+    return answered[: max(fields.DESCRIPTION - len(later), 0)] + later
 
 
 def _new_points(child: _Child, curve: Iterable[tuple[int, float]]) -> tuple[MetricPoint, ...]:

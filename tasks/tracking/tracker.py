@@ -125,12 +125,13 @@ class FaultTolerantTracker:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run that a backend has: its id, tags, status, and the names of its metrics."""
+    """A run that a backend has: its id, tags, status, names of its metrics, and description."""
 
     run: str
     tags: Mapping[str, str]
     status: str
     metrics: frozenset[str] = frozenset()
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ class MemoryBackend:
 
     def find_runs(self, tags: Mapping[str, str], parent: str | None = None) -> Sequence[TrackedRun]:
         return [
-            TrackedRun(run, dict(kept.tags), kept.status, frozenset(kept.metrics))
+            TrackedRun(run, dict(kept.tags), kept.status, frozenset(kept.metrics), kept.description)
             for run, kept in reversed(self.runs.items())
             if (parent is None or kept.parent == parent) and tags.items() <= kept.tags.items()
         ]

@@ -85,3 +85,10 @@ def test_objectives_that_make_no_sense_are_refused(config, text):
 def test_an_unknown_target_is_named():
     with pytest.raises(RecipeError, match="no target 'z'; measured: a, b, c"):
         WeightedMean({"z": 1.0}).linear(TARGETS)
+
+
+@pytest.mark.parametrize("given", [5, None, "domain/code"])
+def test_weights_that_are_no_mapping_are_told_what_is_wanted(given):
+    """Catches a person who reads that an int is not iterable."""
+    with pytest.raises(RecipeError, match=f"mapping.* or as a list of pairs.*got {given!r}"):
+        WeightedMean(weights=given)

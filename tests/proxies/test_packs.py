@@ -72,13 +72,13 @@ class Here:
         """Nothing runs elsewhere."""
 
 
-def trained(corpus, folder, specs, *, limit=None, store=None, runner=None):
+def trained(corpus, folder, specs, *, limit=None, store=None, runner=None, place=None):
     """What a study's trainings make of specs; returns outcomes and the runner."""
     recorder = StudyTracker(MemoryBackend())
     recorder.start_study("packs", {}, {})
     runner = runner or Here()
     given = parse(tiny_study.recipe(folder, proxy=f"{{pack: {limit or 'null'}}}"))
-    place, store = Workspace(folder), store or Store(str(folder / "store"))
+    place, store = place or Workspace(folder), store or Store(str(folder / "store"))
     evaluator = Evaluator(given, corpus[0], store, recorder, runner, place)
     return evaluator(specs), runner
 
@@ -173,14 +173,17 @@ def test_a_killed_study_of_schedules_ends_like_an_undisturbed_one(
     folder = tmp_path / "checkpoints"
     there = list((folder / "trunks").rglob("step-*.pt"))
     assert len(there) == (0 if word else 1)
-    again = Mortal()
-    outcomes, _ = trained(corpus, tmp_path, specs[::-1], runner=again)
+    again, place = Mortal(), Workspace(tmp_path)
+    outcomes, _ = trained(corpus, tmp_path, specs[::-1], runner=again, place=place)
     assert [o.spec for o in outcomes] == specs[::-1]
     assert sum(name.startswith("trunk-") for name in again.names) == (1 if word else 0)
     assert outcomes[-1].curve == calm.curve and outcomes[-1].scores == calm.scores
     assert all(len(o.trunks) == 1 for o in outcomes)
     cost = training_cost(outcomes)
     assert cost is not None and cost.flops == pytest.approx((0.8 + 3 * 0.2) * calm.flops)
+    now, shared = place.monitor.snapshot(), 0.8 if word else 0.0  # what is announced is trained
+    assert now.planned == pytest.approx((shared + 3 * 0.2) * calm.flops)
+    assert now.spent == pytest.approx(now.planned)
     assert not [path for path in folder.rglob("*") if path.is_file()]
     assert Store(str(tmp_path / "store")).get(specs[0].fingerprint) == outcomes[-1]
 

@@ -13,7 +13,7 @@ from cuvee.mixtures.controllers.exp3 import Exp3
 from cuvee.mixtures.runs import Failed, RunResult, Stage, training_cost
 from cuvee.proxies.data.sampling_table import BLOCK
 from cuvee.proxies.train import branching, trainer, training_state
-from cuvee.proxies.train.branching import plan_packs, shared_prefixes
+from cuvee.proxies.train.branching import plan_packs, shared_prefixes, trained_shares
 from cuvee.proxies.train.trainer import TrainedRun, train_pack
 
 CORPUS = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
@@ -138,6 +138,10 @@ def test_trunks_of_trunks_are_planned() -> None:
         begin = made[b.branch.start[0]] if b.branch.start else 0
         steps += (b.branch.until or 100) - begin
     assert steps == 64 + 16 + 26 + 3 * 20 + 2 * 10 + 36
+    shares = trained_shares(plan)
+    assert shares.keys() == made.keys() | {spec.fingerprint for spec in specs}
+    assert 100 * math.fsum(share for _, share in shares.values()) == pytest.approx(steps)
+    assert shares[specs[0].fingerprint][1] == pytest.approx(0.2)
     apart = [dataclasses.replace(spec, seed=i) for i, spec in enumerate(specs)]
     assert all(not b.branch.keep for b in plan_packs(apart, "nowhere"))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from cuvee.mixtures.recommendation import Estimate, Front, LawEvidence
 from cuvee.mixtures.scale_evidence import ScaleEvidence
 from cuvee.mixtures.skill_graph import SkillGraph
-from cuvee.tasks.study.answers import UNIT, gain_sentence
+from cuvee.tasks.study.answers import UNIT, gain_sentence, size_text
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, Judgement
 
@@ -60,7 +60,9 @@ def larger_sizes_finding(study: Study) -> str:
     steps = study.confirmations
     parts = []
     for name in dict.fromkeys(name for step in steps for name in step.objective):
-        gains = [(s.size, s.objective[name].gain) for s in steps if name in s.objective]
+        gains = [
+            (size_text(study, s), s.objective[name].gain) for s in steps if name in s.objective
+        ]
         (first, low), (last, high) = gains[0], gains[-1]
         parts.append(f"the gain over {name} is {low:+.3f} at {first} and {high:+.3f} at {last}")
     return _sentence("; ".join(parts) or "no gain is known")

@@ -4,16 +4,21 @@ import dataclasses
 import json
 import re
 import shlex
+from types import SimpleNamespace
 
 import pytest
 import synthetic_study
+from larger_sizes import Trainer
 
 from cuvee.flows.console import answer_lines, review_hint
 from cuvee.flows.plan import repeated_run_sentences
-from cuvee.mixtures.runs import NO_COST, RunSpec, Stage
+from cuvee.flows.recipe.aim_parts import ConfirmPart
+from cuvee.flows.study.study import _confirmed
+from cuvee.mixtures.runs import NO_COST, Failed, RunSpec, Stage, finished_runs, training_cost
 from cuvee.tasks.escape import escape_markdown
 from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections import headline
+from cuvee.tasks.report.sections.findings import larger_sizes_finding
 from cuvee.tasks.study.answers import (
     QUESTIONS,
     cost_text,
@@ -25,8 +30,9 @@ from cuvee.tasks.study.answers import (
 from cuvee.tasks.study.finished import to_finished_study
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.study.summary import study_summary
-from cuvee.tasks.tracking.fields import study_fields
-from cuvee.tasks.validation.paired import PairedGain
+from cuvee.tasks.tracking.fields import study_fields, study_outcomes
+from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
+from cuvee.tasks.validation.paired import Confirmation, PairedGain
 
 
 def test_the_verdict_says_first_what_holds_now():
@@ -170,6 +176,88 @@ def test_runs_that_nobody_trained_are_not_said_to_have_been(tmp_path):
     study = dataclasses.replace(synthetic_study.synthetic_study(), trained_now=30, reused=8)
     text = study_answers(study)["cost"]
     assert "trained 30 of them; 8 were there before and 1 was not trained." in text
+
+
+def test_a_budget_that_ends_in_the_confirmation_loses_no_trained_proxy():
+    """Catches proxies that were paid for and are in no count: three of the nine were trained, so
+    that the last command cost more than all the evidence."""
+    study = synthetic_study.synthetic_study()
+    problem, part = study.problem, ConfirmPart(best_observed=False)
+    recipe = SimpleNamespace(seed=0, confirm=part)
+
+    class Broke:
+        """Trainings whose budget ends after three runs."""
+
+        budget = SimpleNamespace(reached="")
+
+        def __call__(self, specs, title, names):
+            train = Trainer(problem)
+            lost = [Failed(spec, "not trained: the budget is spent") for spec in specs[3:]]
+            self.budget.reached = "the budget is spent"
+            return (*train(specs[:3]), *lost)
+
+    found, outcomes = _confirmed(recipe, problem, study.recommendation, Broke())
+    assert found is None and len(outcomes) == 9
+    fresh = (*study.runs, *finished_runs(outcomes))
+    call = training_cost(fresh)
+    cut = dataclasses.replace(
+        study,
+        confirmation=None,
+        inconclusive=outcomes,
+        trained_now=len(fresh) + 1,
+        call_cost=call,
+        reused=0,
+    )
+    cost = study_summary(cut)["cost"]
+    assert cost["evidence"]["flops"] >= cost["call"]["flops"] > study_runs_flops(study)
+    assert (cut.proxies, len(cut.failed), cut.untried) == (39, 1 + 6, 6)
+    assert "39 proxies" in study_answers(cut)["cost"] and "trained 33" in study_answers(cut)["cost"]
+    assert cut.next_steps[0].startswith("raise `budget` and run again: 6 runs")
+    assert len(list(study_outcomes(cut))) == cut.proxies
+
+
+def study_runs_flops(study: Study) -> float:
+    """FLOPs of a study's own runs, without its confirmation."""
+    return sum(run.flops for run in study.runs)
+
+
+def test_one_size_with_two_token_counts_is_named_with_both():
+    """Catches `at 0.6M` said twice, of runs of 500,000 and of 1,000,000 tokens."""
+    study = synthetic_study.synthetic_study()
+    own = study.confirmation
+
+    def longer(tokens: int, size: str = "0.6M") -> Confirmation:
+        runs = tuple(
+            dataclasses.replace(
+                run,
+                result=dataclasses.replace(
+                    run.result,
+                    spec=dataclasses.replace(run.result.spec, tokens=tokens, size=size),
+                    flops=1e13,
+                ),
+            )
+            for run in own.runs
+        )
+        return dataclasses.replace(own, runs=runs)
+
+    def said(step: Confirmation) -> tuple[str, ...]:
+        tested = dataclasses.replace(study, transfer=larger_size_tests([step], own))
+        answers = study_answers(tested)
+        where = known_gains(tested)[0]
+        return answers["sure"], answers["against"], where, larger_sizes_finding(tested)
+
+    sure, against, where, finding = said(longer(1_000_000))
+    assert "at 0.6M and 1,000,000 tokens" in sure and "at 0.6M and 500,000 tokens" in sure
+    assert against.startswith("At 0.6M and 1,000,000 tokens, fresh runs")
+    assert where == "trained anew at 0.6M and 1,000,000 tokens"
+    assert "at 0.6M and 500,000 tokens and" in finding and "0.6M and 1,000,000 tokens" in finding
+    assert not any("tokens" in text.split("The law")[0] for text in said(longer(1_000_000, "1M")))
+
+
+def test_every_reason_of_a_weak_fit_is_told_after_a_confirmation():
+    """Catches a fit that was weak for two reasons, of which one is passed over."""
+    sure = study_answers(judged("weak: do not use this yet; one reason; another. "[:-1]))["sure"]
+    assert "The fit alone was weak: one reason; another." in sure and ".." not in sure
 
 
 def test_a_plan_says_why_it_has_more_runs_than_were_asked_for():

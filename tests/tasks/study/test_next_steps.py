@@ -3,12 +3,16 @@
 import dataclasses
 import functools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
+from synthetic_study import synthetic_study
 
 from cuvee.flows.plan_size import size_sentences
 from cuvee.mixtures import worlds
+from cuvee.mixtures.inference.optimum import BEYOND
 from cuvee.mixtures.inference.screening import Screened
 from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.methods.mixing_laws import MixingLaws
@@ -17,10 +21,14 @@ from cuvee.mixtures.methods.static import Static
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.units import whole_number
 from cuvee.proxies import ladder
+from cuvee.tasks.escape import escape_markdown
+from cuvee.tasks.report.page import write_report
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.answers import Grade, study_grade
 from cuvee.tasks.study.next_steps import next_steps
 from cuvee.tasks.study.study import Study
+from cuvee.tasks.tracking.fields import study_description
+from cuvee.tasks.validation.paired import PairedGain
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=3), sd=0.004)
 LOUD = worlds.Noisy(world=WORLD.world, sd=0.4, spread=0.0)
@@ -127,3 +135,52 @@ def test_a_finished_study_keeps_what_mends_it():
     assert kept.grade == study_grade(study) == Grade.WEAK
     later = dataclasses.replace(kept, grade=str(Grade.CONFIRMED), next_steps=())
     assert (kept.told(later).grade, kept.told(later).next_steps) == (Grade.CONFIRMED, ())
+
+
+def judged(study, *pairs):
+    """A study whose fresh runs at its own size gave these gains over natural and uniform."""
+    gains = {
+        name: PairedGain("objective", gain, gain - 0.01, gain + 0.01, 0.1, 3)
+        for name, gain in zip(("natural", "uniform"), pairs, strict=True)
+    }
+    return dataclasses.replace(
+        study, confirmation=dataclasses.replace(study.confirmation, objective=gains)
+    )
+
+
+def test_fresh_runs_that_do_not_confirm_say_what_to_do_and_what_it_costs():
+    """Catches a strong fit that fresh runs did not confirm and that is told nothing; a price of all
+    runs, where only new seeds are trained (9 of 25.5 s); and advice that a confirmed one gets."""
+    study = synthetic_study()
+    assert judged(study, 0.1, 0.1).next_steps == ()
+    seeds, larger, *_ = judged(study, 0.1, 0.005).next_steps
+    assert seeds.startswith(
+        "raise confirm.seeds from 3 to 6, about 3 min 50 s of one core and 1.7e"
+    )
+    assert "only the new seeds" in seeds and "confirm.sizes" in larger and "cuvee confirm" in larger
+    worse, *_ = judged(study, 0.005, -0.1).next_steps
+    assert "use the uniform mixture, which fresh runs at 0.6M found better" in worse
+
+
+def test_report_twin_and_record_say_what_to_do_next(tmp_path, quick_pictures):
+    """Catches steps that only the console prints, and a heading without a step below it."""
+    study = judged(synthetic_study(), 0.1, 0.005)
+    page, twin = write_report(study, tmp_path)
+    told = study_description(study)
+    for step in study.next_steps[:2]:
+        assert f"<li>{escape(step)}</li>" in page.read_text()
+        assert f"- {escape_markdown(step)}\n" in twin.read_text()
+        assert f"- {escape_markdown(step)}\n" in told
+    assert twin.read_text().index("At what cost") < twin.read_text().index("Next:")
+    sure = judged(study, 0.1, 0.1)
+    page, twin = write_report(sure, tmp_path)
+    assert ">Next<" not in page.read_text() and "Next:" not in twin.read_text()
+    assert "**Next.**" not in study_description(sure)
+
+
+def test_the_page_on_weak_evidence_names_the_reasons_that_are_given():
+    """Catches a page that lists a warning as a reason, with advice that is never printed."""
+    page = (Path(__file__).parents[3] / "docs/how-to/weak-evidence.md").read_text()
+    reasons = [line.split(" | ")[0].strip("| ") for line in page.splitlines() if line[:2] == "| "]
+    assert BEYOND in reasons
+    assert not any("beyond the mixtures tried" in reason for reason in reasons)

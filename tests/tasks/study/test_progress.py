@@ -342,6 +342,66 @@ def test_the_record_says_how_far_a_study_is_until_its_end_has_the_last_word(tmp_
     assert len(said) == 1
 
 
+def test_a_stopped_study_has_nothing_under_way():
+    """Catches a record that says for ever that a proxy is under way and that it is renewed."""
+    monitor = half_way(Clock())
+    running = progress.progress_markdown(monitor.snapshot())
+    assert "| under way |" in running and "renewed every few seconds" in running
+    monitor.end(STOPPED, "by the user")
+    now = monitor.snapshot()
+    assert [run.state for run in now.runs if run.fingerprint == NAMES[3]] == ["left off"]
+    stopped = progress.progress_markdown(now)
+    assert "| left off |" in stopped and "500 of 1k" in stopped
+    assert "under way" not in stopped and "renewed" not in stopped
+
+
+def test_a_second_command_keeps_the_answers_of_the_first_in_sight(tmp_path):
+    """Catches four answers that progress writes over, answers that stand twice after a third
+    command, and a description too long for a server."""
+    from synthetic_study import synthetic_study
+
+    study, backend = synthetic_study(seeds=(101, 102)), MemoryBackend()
+    first = StudyTracker(backend)
+    first.start_study(study.name, {}, {})
+    first.log_progress(half_way(Clock()).snapshot())
+    first.finish_study(study, tmp_path)
+    (parent,) = [run for run in backend.runs.values() if run.parent is None]
+    answers = parent.description.partition("\n\n```")[0]
+    for _ in range(2):  # one is stopped, and so is the next
+        monitor, again = half_way(Clock()), StudyTracker(backend)
+        again.start_study(study.name, {}, {})
+        again.fail_study("by the user")
+        monitor.end(STOPPED, "by the user")
+        again.log_progress(monitor.snapshot())
+        assert parent.description.startswith(answers)
+        assert parent.description.count("stopped: by the user") == 1
+        assert parent.description.count("proxies done") == 1
+        assert len(parent.description) <= fields.DESCRIPTION
+    last = StudyTracker(backend)
+    last.start_study(study.name, {}, {})
+    last.finish_study(study, tmp_path)
+    assert parent.description == fields.study_description(study)
+
+
+def test_what_proxies_share_is_counted_once():
+    """Catches a page that counts a shared beginning in each of its runs: two runs of 10 FLOPs that
+    share 4 take 16 and not 20, and one that goes on from there has not done 4 of its own."""
+    monitor = StudyMonitor(StudyProgress("tiny"), Clock())
+    asked = {
+        one.fingerprint: Announced(f"seed {one.seed}", 1000, 10.0, shared=0.4) for one in SPECS[:2]
+    }
+    monitor.begin_round("Proxies", asked, NAMES[:2], {"prefix": 4.0})
+    assert (monitor.snapshot().planned, monitor.snapshot().spent) == (16.0, 0.0)
+    monitor.end_shared(["prefix"], trained=True)
+    monitor.follow_training(NAMES[:1], [Progress(1, 2, 400, (4.0,))])
+    assert monitor.snapshot().spent == pytest.approx(4.0)
+    monitor.follow_training(NAMES[:1], [Progress(1, 2, 700, (4.0,))])
+    assert monitor.snapshot().spent == pytest.approx(7.0)
+    for one in SPECS[:2]:
+        monitor.end_run(result(one), here=True)
+    assert monitor.snapshot().spent == pytest.approx(monitor.snapshot().planned) == 16.0
+
+
 def test_states_are_said_in_words():
     """Catches a stopped study that seems to wait, and a dead one that seems to run."""
     now = half_way(Clock()).snapshot()
