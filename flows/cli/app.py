@@ -78,12 +78,14 @@ class Session:
 
     def load(self, path: Path) -> "tuple[Recipe, str]":
         """A recipe with its changes, and its text; errors as `load_recipe`."""
-        from cuvee.flows.recipe.load import apply_changes, load_recipe, recipe_changes
+        from cuvee.flows.recipe import load
 
-        if not self.changes:
-            return load_recipe(path)
-        changed, text = apply_changes(load_recipe(path)[1], recipe_changes(self.changes))
-        return changed.located(path.parent), text
+        given, text = load.load_recipe(path)
+        if self.changes:
+            changed, text = load.apply_changes(text, load.recipe_changes(self.changes))
+            given = changed.located(path.parent)
+        load.say_doubled_paths(given, self.say)
+        return given, text
 
     def load_or_translate(self, path: Path) -> "tuple[Recipe, str]":
         """A recipe, or one made of a fit file of Olmix, and its text."""

@@ -9,8 +9,8 @@ import typer
 RecipePath = Annotated[
     Path,
     typer.Argument(
-        help="the recipe, a YAML file; paths in it are meant from the working directory, and what "
-        "is not there is looked for beside the recipe",
+        help="the recipe, a YAML file; paths in it are meant from its own folder, and what is not "
+        "there is looked for in the working directory",
         metavar="RECIPE",
     ),
 ]

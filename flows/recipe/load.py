@@ -1,6 +1,6 @@
 """Recipes from files: strict YAML, checked whole before anything is spent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,15 @@ def load_recipe(path: Path) -> tuple[Recipe, str]:
     """
     text = recipe_text(path)
     return parse(text, str(path)).located(path.parent), text
+
+
+def say_doubled_paths(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Say which files are read, where the working directory has others of the same name."""
+    if doubled := recipe.doubled_paths:
+        say(
+            f"Read from the recipe's folder {recipe.folder}, although the working directory has "
+            f"others of the same name: {', '.join(doubled)}"
+        )
 
 
 def recipe_text(path: Path) -> str:

@@ -7,6 +7,7 @@ needs no change here.
 
 import glob
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,13 +152,31 @@ class Recipe(Part):
     def source_path(self, path: str) -> str:
         """Where a path that the recipe reads from leads.
 
-        A relative one is meant from the working directory; what is not there is looked for beside
-        the recipe, so that a recipe and its data can be moved and used from anywhere.
+        A relative one is meant from the recipe's folder, so that a recipe and its data can be moved
+        and used from anywhere; what is not there is looked for in the working directory.
         """
         beside = str(self._folder / path) if self._folder else path
-        if _leads_somewhere(path) or not _leads_somewhere(beside):
-            return path
-        return beside
+        same = Path(beside).resolve() == Path(path).resolve()
+        return path if same or not _leads_somewhere(beside) else beside
+
+    @property
+    def doubled_paths(self) -> tuple[str, ...]:
+        """Paths that it reads from and that lead elsewhere from the working directory."""
+        return tuple(
+            path
+            for path in dict.fromkeys(self._written_paths())
+            if self.source_path(path) != path and _leads_somewhere(path)
+        )
+
+    def _written_paths(self) -> Iterator[str]:
+        """Every path that it reads from, as it is written."""
+        for source in self.corpus.domains.values() if self.corpus else ():
+            yield from [source.path] if isinstance(source.path, str) else source.path
+        if self.tables:
+            yield from (self.tables.mixtures, self.tables.scores)
+        if self.proxy.start:
+            yield self.proxy.start
+        yield from self.evaluation.custom.values()
 
     @property
     def digest(self) -> str:

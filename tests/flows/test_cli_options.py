@@ -434,9 +434,9 @@ def test_a_recipe_is_refused_in_our_own_words(tmp_path, changes, words):
         assert foreign not in str(told.value)
 
 
-def test_paths_of_a_recipe_are_found_from_here_and_else_beside_it(study, tmp_path, monkeypatch):
-    """Catches a recipe that works in one folder only, data beside it that go before those of the
-    working directory, and a place that enters digests or fingerprints."""
+def test_paths_of_a_recipe_are_found_beside_it_and_else_from_here(study, tmp_path, monkeypatch):
+    """Catches a recipe that works in one folder only, a file of the working directory that is taken
+    in silence for the one beside the recipe, and a place that enters digests or fingerprints."""
     folder = study[0].parent
     text = study[0].read_text().replace(f"{folder}/", "")
     moved = folder / "relative.yaml"
@@ -450,6 +450,12 @@ def test_paths_of_a_recipe_are_found_from_here_and_else_beside_it(study, tmp_pat
     assert parse(text).source_path("corpus/code.jsonl") == "corpus/code.jsonl"
     monkeypatch.chdir(tmp_path)
     assert recipe.source_path("none.jsonl") == "none.jsonl"  # as the message then names it
+    (tmp_path / "here.jsonl").touch()
+    assert recipe.source_path("here.jsonl") == "here.jsonl" and not recipe.doubled_paths
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "code.jsonl").touch()
+    assert recipe.source_path("corpus/code.jsonl") == f"{folder}/corpus/code.jsonl"
+    assert recipe.doubled_paths == ("corpus/code.jsonl",)
+    monkeypatch.chdir(folder)  # where both are one file
     assert recipe.source_path("corpus/code.jsonl") == "corpus/code.jsonl"
+    assert not recipe.doubled_paths
