@@ -1,5 +1,6 @@
-"""A drafted recipe: its text, what was found, and the tables that go beside it."""
+"""A drafted recipe: its text, what was found, and what goes beside it."""
 
+import contextlib
 import csv
 import os
 import re
@@ -9,10 +10,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from cuvee.flows.recipe.json_schema import schema_text
 from cuvee.mixtures.errors import RecipeError, StorageError
 from cuvee.tasks.escape import printable
 
-SCHEMA = "recipe.schema.json"  # beside the recipe, as `cuvee schema` writes it
+SCHEMA = "recipe.schema.json"  # beside the recipe, which names it to editors
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ def check_free(paths: Sequence[Path], *, force: bool) -> None:
 
 
 def write_draft(draft: RecipeDraft, to: Path, *, force: bool) -> list[Path]:
-    """Write a draft, and the tables beside it; returns what was written, the recipe first.
+    """Write a draft, and beside it its tables, and the schema if there is none.
+
+    Returns what was written, the recipe first.
 
     Raises:
         RecipeError: something of that name is there.
@@ -63,6 +67,12 @@ def write_draft(draft: RecipeDraft, to: Path, *, force: bool) -> list[Path]:
             with (to.parent / name).open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerows(rows)
         to.write_text(draft.text, encoding="utf-8")
+        with (
+            contextlib.suppress(FileExistsError),
+            (to.parent / SCHEMA).open("x", encoding="utf-8") as file,
+        ):
+            paths.append(to.parent / SCHEMA)
+            file.write(schema_text())
     except OSError as error:
         raise StorageError(
             f"cannot write {error.filename or to} ({error.strerror or error}): choose another "
@@ -92,6 +102,6 @@ def recipe_head(to: Path, command: str) -> str:
         f"yaml-language-server: $schema={SCHEMA}\n"
         f"A first recipe, drafted by `cuvee init`. Next: `cuvee {command} {printable(to.name)}`.\n"
         "What to change first is marked so: what the model is to be good at (`objective`), and the "
-        "run that the mixture is for (`full_scale`). `cuvee schema > "
-        f"{SCHEMA}` beside this file lets an editor complete and check it."
+        f"run that the mixture is for (`full_scale`). By {SCHEMA} beside this file, which "
+        "`cuvee schema` prints, an editor completes and checks it."
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cuvee.flows.init.draft import SCHEMA
 from cuvee.flows.init.language import text_language
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.documents import Files
@@ -29,7 +30,7 @@ PART = r"(?:part|shard|chunk|split|batch|file)?[-_. ]*\d+(?:[-_ ]?of[-_ ]?\d+)?"
 SHARD = re.compile(rf"(?:(?:^|[-_. ]+){PART})+$", re.IGNORECASE)  # the number of a file's part
 SEPARATORS = ("\n<|endoftext|>\n", "<|endoftext|>", "\n%\n", "\n\n\n", "\n\n")  # tried in order
 PARTS = 8  # of a head that a separator must give
-IGNORED = {"node_modules", "__pycache__", "site-packages", "venv", "env"}  # folders of programs
+IGNORED = {"node_modules", "__pycache__", "site-packages", "venv", "env", SCHEMA}  # no text
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _candidates(
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder and may be text, sorted; hidden things and programs' folders are not.
+    """What lies in a folder and may be text, sorted: nothing hidden, no folder of programs.
 
     Raises:
         DataError: it cannot be looked into.

@@ -23,6 +23,7 @@ from cuvee.flows.init.init import draft_recipe
 from cuvee.flows.init.recipe_text import commented_recipe, scalar
 from cuvee.flows.init.text_folder import LEAST, MOST, look_at_text
 from cuvee.flows.plan import print_plan
+from cuvee.flows.recipe.json_schema import schema_text
 from cuvee.flows.recipe.load import load_recipe, parse
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.prepare import _files
@@ -332,7 +333,8 @@ def test_any_table_is_drafted_or_told(header, cells, tmp_path_factory):
 
 
 def test_the_command_finds_what_is_there_and_overwrites_nothing(tmp_path):
-    """Catches a working folder that is not looked at, a recipe that is lost, paths of elsewhere."""
+    """Catches a working folder that is not looked at, a recipe or a schema that is
+    lost, a schema that is named and not there, paths of elsewhere."""
     write_csv(tmp_path / "m.csv", ["run", *DOMAINS], [[i, *w] for i, w in enumerate(W)])
     write_csv(tmp_path / "s.csv", ["run", "loss"], [[i, y] for i, y in enumerate(LOSS)])
     home = tmp_path / "home"
@@ -341,6 +343,9 @@ def test_the_command_finds_what_is_there_and_overwrites_nothing(tmp_path):
     assert "Next: cuvee fit recipe.yaml" in first.stdout
     text = (tmp_path / "recipe.yaml").read_text()
     assert "mixtures: m.csv" in text
+    schema = tmp_path / text.partition("\n")[0].partition("$schema=")[2]
+    assert schema.read_text(encoding="utf-8") == schema_text() and str(schema.name) in first.stdout
+    schema.write_text("{}", encoding="utf-8")
     again = inside("init", home=home, folder=tmp_path)
     assert again.returncode == 2 and "--force" in again.stderr
     assert (
@@ -348,6 +353,7 @@ def test_the_command_finds_what_is_there_and_overwrites_nothing(tmp_path):
         == 0
     )
     assert (tmp_path / "recipe.yaml").read_text() == text
+    assert schema.read_text(encoding="utf-8") == "{}"
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     neither = inside("init", home=home, folder=nothing)
