@@ -1,4 +1,4 @@
-"""The shipped recipes, each read once for all tests."""
+"""The shipped recipes, each read once for all tests, and those of the examples."""
 
 import functools
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.recipe.schema import Recipe
 
-PATHS = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+ROOT = Path(__file__).parent.parent
+PATHS = sorted((ROOT / "recipes").glob("*.yaml"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
 @functools.cache

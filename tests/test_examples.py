@@ -1,5 +1,6 @@
 """What lies in `examples/` to be copied does what it says."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,18 +25,39 @@ def test_notebooks_are_committed_without_outputs(name):
     assert cells and all(not c.outputs and c.execution_count is None for c in cells)
 
 
+def execute_notebook(notebook):
+    where = {"metadata": {"path": str(EXAMPLES)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_run(name):
     """Catches a cell that fails today, an answer that shows nothing, and a picture that is none."""
     notebook = nbformat.read(EXAMPLES / name, as_version=4)
-    where = {"metadata": {"path": str(EXAMPLES)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+    execute_notebook(notebook)
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     shown = [out["data"] for out in outputs if "data" in out]
     assert any("image/png" in data for data in shown)
     assert any("Verdict" in data.get("text/html", "") for data in shown)
     assert not [out for out in outputs if out.get("name") == "stderr"]
+
+
+@pytest.mark.slow
+def test_recipe_and_notebook_give_the_same_numbers(tmp_path):
+    """Catches a method, a size, a weight or a bound that one of them has otherwise."""
+    notebook = nbformat.read(EXAMPLES / "from_data_frames.ipynb", as_version=4)
+    told = nbformat.v4.new_code_cell(
+        "import json\nprint(json.dumps([best.to_json(), best.verdict]))"
+    )
+    asked = next(i for i, cell in enumerate(notebook.cells) if "cuvee.recommend(" in cell.source)
+    notebook.cells[asked + 1 :] = [told]
+    execute_notebook(notebook)
+    best, verdict = json.loads(notebook.cells[-1].outputs[-1]["text"])
+    recipe = EXAMPLES / "fit_from_csv" / "recipe.yaml"
+    study = cuvee.run(recipe, home=tmp_path, quiet=True)
+    assert json.loads(json.dumps(study.recommendation.to_json())) == best
+    assert study.verdict == verdict
 
 
 def test_the_tables_and_their_recipe_belong_together(monkeypatch, tmp_path):

@@ -125,11 +125,15 @@ def test_the_schema_is_one_of_its_draft():
     jsonschema.Draft202012Validator.check_schema(json_schema.recipe_schema())
 
 
-@pytest.mark.parametrize("path", shipped.PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*shipped.PATHS, *shipped.EXAMPLES], ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_every_shipped_recipe_keeps_to_the_schema_that_it_names(path):
     """Catches a recipe that an editor marks though the loader takes it, or that names none."""
     text = path.read_text(encoding="utf-8")
-    assert text.startswith(LINE)
+    begin, _, named = text.partition("\n")[0].partition("=")
+    assert f"{begin}=" == LINE.partition("recipe.")[0]
+    assert (path.parent / named).resolve() == FILE
     values = strict_yaml.load_yaml(text)
     assert [error.message for error in validator().iter_errors(values)] == []
 
