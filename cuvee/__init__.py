@@ -13,8 +13,8 @@ From two tables, of mixtures and of scores, to a mixture under constraints:
 ... )
 >>> [name for name, share in best.weights.items() if share > 0.25]
 ['encyclopedia', 'legal']
->>> best.verdict.partition(":")[0]
-'strong'
+>>> best.grade, best.verdict.partition(".")[0]
+('strong', 'No fresh run has confirmed it yet')
 >>> shares, picture = best.to_frame(), best.plot()
 >>> law = cuvee.fit(tables, law="log_linear")
 >>> said = law.predict({"encyclopedia": 0.5, "legal": 0.5})

@@ -1,5 +1,7 @@
 """Fit one law to runs, look how far it can be trusted, and predict mixtures that nobody trained."""
 
+import contextlib
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from cuvee.flows.api.frames import TableLike
 from cuvee.flows.api.tables import LoadedTables, in_python_words, load_tables
 from cuvee.mixtures import loop, registry, simplex
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference import diagnostics, held_out
 from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.inference.held_out import TargetQuality
@@ -111,7 +114,8 @@ class LawFit:
 
         Args:
             mixtures: loaded tables, a frame or CSV file with a column of shares per domain, an
-                array (n, K) or (K,) in the order of `tables.domains`, or one mixture as a mapping.
+                array (n, K) or (K,) in the order of `tables.domains`, or mappings of shares: one
+                mixture, or a list of them.
 
         Raises:
             ConstraintError: a row that is no mixture.
@@ -189,6 +193,7 @@ def fit(
     Raises:
         EvidenceError: too few runs for the law; says how many it needs.
         UnknownName: no such law, or no such field of it.
+        RecipeError: a seed or a number of folds that is none.
         DataError: what is wrong with a table, as `load_tables`.
 
     Examples:
@@ -205,14 +210,28 @@ def fit(
     tables = as_tables(mixtures, scores)
     with in_python_words():
         built: Law = registry.build("law", law)
-        rng = loop.generator(seed, len(tables.runs))
-        fitted, held = held_out.fit_and_hold_out(built, _sample(tables), folds, rng)
+        rng = loop.generator(_count("seed", seed, 0), len(tables.runs))
+        fitted, held = held_out.fit_and_hold_out(
+            built, _sample(tables), _count("folds", folds, 2), rng
+        )
     return LawFit(
         tables=tables,
         law=built,
         quality=held_out.target_qualities(_sample(tables), held, tables.targets),
         fitted=fitted,
     )
+
+
+def _count(name: str, given: Any, least: int) -> int:
+    """An argument that counts.
+
+    Raises:
+        RecipeError: it is no whole number, or less than the least.
+    """
+    with contextlib.suppress(TypeError):
+        if operator.index(given) >= least and not isinstance(given, bool):
+            return operator.index(given)
+    raise RecipeError(f"`{name}` takes a whole number of at least {least}; got {given!r:.60}")
 
 
 def as_tables(mixtures: LoadedTables | TableLike, scores: TableLike | None) -> LoadedTables:

@@ -200,22 +200,24 @@ def _cell(value: Any) -> str:
 
 
 def shares_of(mixtures: Any, domains: Sequence[str]) -> tuple[list[str], Array]:
-    """Labels and shares (n, K) of mixtures to be predicted: a frame, an array, or one mixture.
+    """Labels and shares (n, K) of mixtures to be predicted: a frame, an array, or mappings.
 
     Args:
         mixtures: columns by domain (others are not looked at), an array (n, K) or (K,) in the
-            order of the domains, or one mixture as a mapping of shares.
+            order of the domains, or mappings of shares: one mixture, or a list of them.
         domains: names of the K domains.
 
     Raises:
         DataError: a domain without a column, or a cell that is no number.
         ConstraintError: a row that is no mixture.
     """
-    if isinstance(mixtures, Mapping) and all(np.isscalar(one) for one in mixtures.values()):
-        unknown = [name for name in mixtures if name not in domains]
+    if rows := _mappings(mixtures):
+        unknown = [
+            name for name in dict.fromkeys(n for row in rows for n in row) if name not in domains
+        ]
         if unknown:
             raise DataError(f"no domain {first_names(unknown)}; domains: {first_names(domains)}")
-        mixtures = {name: [mixtures.get(name, 0.0)] for name in domains}
+        mixtures = {name: [row.get(name, 0.0) for row in rows] for name in domains}
     elif (
         not hasattr(mixtures, "columns")
         and not isinstance(mixtures, str)
@@ -233,8 +235,16 @@ def shares_of(mixtures: Any, domains: Sequence[str]) -> tuple[list[str], Array]:
     labels = source.index or [str(i) for i in range(source.rows)]
     at = range(source.rows)
     columns = [table_columns.numbers_of_runs(table, name, labels, at) for name in domains]
-    rows = zip(np.stack(columns, axis=1), labels, strict=True)
-    return labels, np.array([_mixture(row, domains, label) for row, label in rows])
+    labeled = zip(np.stack(columns, axis=1), labels, strict=True)
+    return labels, np.array([_mixture(row, domains, label) for row, label in labeled])
+
+
+def _mappings(mixtures: Any) -> list[Mapping[str, Any]]:
+    """Mixtures that are given as mappings of shares; none where they are given otherwise."""
+    if isinstance(mixtures, Mapping):
+        return [mixtures] if all(np.isscalar(one) for one in mixtures.values()) else []
+    given = list(mixtures) if isinstance(mixtures, list | tuple) else []
+    return given if all(isinstance(one, Mapping) for one in given) else []
 
 
 def _mixture(row: Array, domains: Sequence[str], label: str) -> Array:

@@ -14,8 +14,11 @@ from cuvee.flows.api.tables import LoadedTables, in_python_words, plain_values, 
 from cuvee.flows.recipe.load import build_recipe
 from cuvee.flows.study import table_problem
 from cuvee.mixtures import registry
+from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.recommendation import Estimate, LawEvidence, Recommendation
 from cuvee.tasks.report.plots import mixtures as plots
+from cuvee.tasks.study.answers import study_answers
+from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import RECOMMENDED
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ class RecommendedMixture:
 
     Attributes:
         recommendation: all that is known of it, in the order of its domains.
-        verdict: whether the evidence is strong enough, in words.
+        verdict: how sure one may be of it, in the sentences that the report answers this with.
 
     Examples:
         >>> import cuvee
@@ -46,10 +49,17 @@ class RecommendedMixture:
         (['code', 'web'], 1.0)
         >>> list(best.references)
         ['natural', 'uniform', 'best observed']
+        >>> best.grade
+        'weak'
     """
 
     recommendation: Recommendation
     verdict: str
+
+    @property
+    def grade(self) -> str:
+        """How far the fit alone bears it: `strong`, `draft` or `weak`."""
+        return self.recommendation.verdict.partition(":")[0]
 
     @property
     def weights(self) -> dict[str, float]:
@@ -127,7 +137,7 @@ class RecommendedMixture:
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in self.weights.items())
-        return f"RecommendedMixture({shares}; {self.recommendation.verdict.partition(':')[0]})"
+        return f"RecommendedMixture({shares}; {self.grade})"
 
     def __str__(self) -> str:
         ours = self.recommendation
@@ -224,12 +234,22 @@ def recommend(
     }
     with in_python_words():
         recipe = build_recipe(values, "recommend")
-        _, answer, _ = table_problem.recommend_from_tables(recipe, tables.joined)
-    return RecommendedMixture(answer, answer.verdict)
+        found = table_problem.recommend_from_tables(recipe, tables.joined)
+    problem, answer, history = found
+    sure = study_answers(Study(recipe.name, "", problem, answer, history))["sure"]
+    return RecommendedMixture(answer, python_words(sure))
 
 
 def _objective(given: Mapping[str, Any] | None, tables: LoadedTables) -> dict[str, Any]:
     """An objective as a recipe has it."""
+    if not isinstance(given, Mapping | None):
+        names = [given] if isinstance(given, str) else given
+        known = isinstance(names, list | tuple) and all(one in tables.targets for one in names)
+        meant = dict.fromkeys(names if known and names else tables.targets[:2], 1)
+        raise RecipeError(
+            f"`objective` takes weights by target, such as {meant}, or a mapping with the `name` "
+            f"of a registered objective; got {given!r:.60}"
+        )
     if given is not None and isinstance(given.get("name"), str):
         return dict(plain_values(given))
     return {"name": "mean", "weights": plain_values(given or dict.fromkeys(tables.targets, 1.0))}
@@ -237,6 +257,11 @@ def _objective(given: Mapping[str, Any] | None, tables: LoadedTables) -> dict[st
 
 def _method(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """A method as a recipe has it; laws and the like may be instances."""
+    if not isinstance(given, str | Mapping):
+        raise RecipeError(
+            f"`method` takes a registered method's name or its mapping, such as {METHOD}, which is "
+            f"what it is without one; got {given!r:.60}"
+        )
     values = {"name": given} if isinstance(given, str) else dict(given)
     return {key: _part(value) for key, value in values.items()}
 

@@ -16,8 +16,9 @@ from cuvee.flows.api.tables import LoadedTables, plain_values
 from cuvee.flows.console import Display
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.recipe.evidence_parts import TablesPart
-from cuvee.flows.recipe.load import load_recipe, parse
+from cuvee.flows.recipe.load import load_recipe, parse, say_doubled_paths
 from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.study import table_problem
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
 from cuvee.mixtures.errors import EvidenceError, StorageError, UnknownName
 from cuvee.mixtures.runs import RunResult, score_table
@@ -29,6 +30,7 @@ from cuvee.tasks.study.finished import FILE, FinishedStudy
 from cuvee.tasks.study.tables import JoinedTables, read_tables
 
 HOME = ".cuvee"  # as of the command line, where CUVEE_HOME names no other
+EXECUTORS = ("inline", "ray")
 FIT = "fit"  # folder of what was fitted without training, within a study's
 
 
@@ -100,13 +102,12 @@ class StudyResult:
         """The runs that it rests on, for `fit` and `recommend`: from the store, or its own tables.
 
         Raises:
-            EvidenceError: they are not of one mixture each, or no longer in the store.
-            DataError: its tables are no longer where its recipe has them.
+            EvidenceError: they are not of one mixture each, or no longer in the store; its tables
+                have changed since.
+            DataError: its tables are no longer where they were.
         """
-        part = parse(self.recipe).tables if self.study.tables else None
-        if part is not None:
-            read = read_tables(Path(part.mixtures), Path(part.scores), part.reading)
-            return LoadedTables(read, part)
+        if self.study.tables:
+            return _fitted_tables(self.study)
         answer, outcomes = self.study.answer, map(self.store.get, self.study.answer.evidence)
         runs = [run for run in outcomes if isinstance(run, RunResult) and len(run.spec.stages) == 1]
         if len(runs) < len(answer.evidence) or not runs:
@@ -148,7 +149,7 @@ def run(
         quiet: print nothing while it runs.
 
     Raises:
-        RecipeError: what is wrong with the recipe.
+        RecipeError: what is wrong with the recipe, or no such executor.
         MissingExtra: what it needs and is not installed, such as torch to train.
         CuveeError: what is wrong with its data or its evidence.
 
@@ -165,6 +166,8 @@ def run(
         ...     done.report.name, max(done.recommendation.weights.values()) > 0.5
         ('report.html', True)
     """
+    if executor not in EXECUTORS:
+        raise UnknownName("executor", executor, EXECUTORS)
     if isinstance(recipe, Mapping):
         text = strict_yaml.dump_yaml(plain_values(recipe))
         given = parse(text, "run")
@@ -175,6 +178,7 @@ def run(
     with _left_as_it_was():
         place = open_workspace(_home(home), Display(quiet=quiet), hub=given.evaluation.hub)
         try:
+            say_doubled_paths(given, place.display.say)
             folder = _folder_of(given, text, place, executor)
         finally:
             place.display.close()
@@ -223,6 +227,22 @@ def open_study(name: str, *, home: str | os.PathLike[str] | None = None) -> Stud
     return StudyResult(study, None, store)
 
 
+def _fitted_tables(study: FinishedStudy) -> LoadedTables:
+    """The tables that a study was fitted to, wherever it is opened; errors as its `tables`."""
+    recipe = parse(study.recipe_text)
+    if (part := recipe.tables) is None:
+        raise EvidenceError(f"the study {study.name!r} does not say which tables it was fitted to")
+    files = {"mixtures": part.mixtures, "scores": part.scores, **study.table_files}
+    joined = read_tables(Path(files["mixtures"]), Path(files["scores"]), part.reading)
+    problem, history = table_problem.pose_table_problem(recipe, joined)
+    if finished.evidence_basis(problem.domains, problem.scoring, history) != dict(study.data):
+        raise EvidenceError(
+            f"{files['mixtures']} and {files['scores']} no longer hold the runs that the study "
+            f"{study.name!r} was fitted to: put those back, or fit it again with `cuvee fit`"
+        )
+    return LoadedTables(joined, part)
+
+
 def _home(given: str | os.PathLike[str] | None) -> Path:
     return Path(given or os.environ.get("CUVEE_HOME") or HOME)
 
@@ -244,8 +264,6 @@ def _executor(name: str, given: Recipe, place: Workspace) -> Executor:
         from cuvee.flows.execution.ray_executor import RayExecutor
 
         return RayExecutor(place.root, device=given.proxy.device)
-    if name != "inline":
-        raise UnknownName("executor", name, ["inline", "ray"])
     from cuvee.flows.execution.inline_executor import InlineExecutor
 
     return InlineExecutor(given.proxy.device)

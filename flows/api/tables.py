@@ -130,9 +130,9 @@ def load_tables(
     *,
     id_column: str | None = None,
     sizes: Mapping[str, float | str] | None = None,
-    domains: Sequence[str] = (),
-    targets: Sequence[str] = (),
-    higher_is_better: Sequence[str] = (),
+    domains: str | Sequence[str] = (),
+    targets: str | Sequence[str] = (),
+    higher_is_better: str | Sequence[str] = (),
     unmatched: Literal["refuse", "leave out"] = "refuse",
 ) -> LoadedTables:
     """Load runs that were trained elsewhere: their mixtures and their scores.
@@ -149,7 +149,8 @@ def load_tables(
         sizes: tokens that exist of every domain ("20M" is understood), or relative sizes; they
             make the natural mixture, and counts let `epochs` be constrained.
         domains: columns of shares to read; of an array, the names of its columns.
-        targets: columns of scores to read; of an array, the names of its columns.
+        targets: columns of scores to read; of an array, the names of its columns. Of these three,
+            one name may be given as it is.
         higher_is_better: targets of which more is better, such as an accuracy.
         unmatched: "leave out" runs that stand in one table only, instead of refusing them.
 
@@ -176,12 +177,16 @@ def load_tables(
         "scores": frames.place_of(scores, "scores"),
         "id": id_column,
         "sizes": plain_values(sizes or {}),
-        "targets": list(targets),
-        "higher_is_better": list(higher_is_better),
-        "only": list(domains),
+        "targets": _names(targets),
+        "higher_is_better": _names(higher_is_better),
+        "only": _names(domains),
         "unmatched": unmatched,
     }
     return _joined(mixtures, scores, values)
+
+
+def _names(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
 
 
 def _joined(mixtures: TableLike, scores: TableLike, values: dict[str, Any]) -> LoadedTables:

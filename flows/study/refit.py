@@ -53,7 +53,10 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
     )
     folder = home.study(recipe.name) / "fit"
     set_aside(folder, recipe.digest, home.display.say)
-    fitted = finished.to_finished_study(study, recipe.digest, recipe.purpose)
+    fitted = dataclasses.replace(
+        finished.to_finished_study(study, recipe.digest, recipe.purpose),
+        table_files=table_problem.table_files(recipe),
+    )
     if not finished.save_finished(Store(home.store), fitted, folder, fit=True):
         home.display.say(
             "Fresh runs have tested another recommendation of this recipe, which is what `cuvee "

@@ -34,6 +34,14 @@ def read_tables(recipe: Recipe, say: Say = silent) -> tables.JoinedTables:
     return joined
 
 
+def table_files(recipe: Recipe) -> dict[str, str]:
+    """Whole paths of a recipe's two tables; none of a recipe without them."""
+    if recipe.tables is None:
+        return {}
+    given = {"mixtures": recipe.tables.mixtures, "scores": recipe.tables.scores}
+    return {name: str(Path(recipe.source_path(path)).absolute()) for name, path in given.items()}
+
+
 def reading_notes(joined: tables.JoinedTables, mixtures: str) -> tuple[str, ...]:
     """What a reader must know of how two tables were read; `mixtures` is the first one's name."""
     notes = []

@@ -105,6 +105,8 @@ class FinishedStudy:
         snapshot: what determined it; None of a fit, and where a budget ended it early.
         grade: how far its evidence goes; "" in studies of earlier versions.
         next_steps: what mends weak evidence, a sentence each.
+        table_files: whole paths of its `mixtures` and `scores`, as they were read; what they held
+            is in `data`. None of a study that was trained, nor in studies of earlier versions.
     """
 
     name: str
@@ -127,6 +129,7 @@ class FinishedStudy:
     snapshot: Snapshot | None = None
     grade: str = ""
     next_steps: tuple[str, ...] = ()
+    table_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -156,6 +159,7 @@ class FinishedStudy:
         plain["answer"] = json.loads(json.dumps(self.answer.to_json()))
         plain["domains"] = [dataclasses.asdict(domain) for domain in self.domains]
         plain |= {"data": dict(self.data), "answers": dict(self.answers)}
+        plain |= {"table_files": dict(self.table_files)}
         plain |= {"purpose": dataclasses.asdict(self.purpose)}
         return plain | {"snapshot": self.snapshot and dataclasses.asdict(self.snapshot)}
 

@@ -120,6 +120,8 @@ def test_frames_give_the_numbers_of_the_command_line(pair, tmp_path):
         best.to_json(), indent=1
     ) + "\n"
     assert sum(best.epochs.values()) > 0
+    assert best.verdict == json.loads((folder / "summary.json").read_text())["verdict"]
+    assert best.grade == best.recommendation.verdict.partition(":")[0] != best.verdict
 
 
 def test_a_fit_says_what_the_recommendation_says(pair):
@@ -135,6 +137,41 @@ def test_a_fit_says_what_the_recommendation_says(pair):
     assert 1 + said.mean[0, 1] == pytest.approx(2 + best.weights["code"], abs=0.05)
     assert chosen.coverage == pytest.approx(np.mean([one.coverage for one in law.quality]))
     np.testing.assert_array_equal(tables.scores, Y)
+
+
+def fitted_below(folder, pair, monkeypatch):
+    """A study of two tables that lie beside its recipe, fitted from the folder above."""
+    inner = folder / "inner"
+    inner.mkdir()
+    pair[0].to_csv(inner / "m.csv"), pair[1].to_csv(inner / "s.csv")
+    values = {
+        "name": "below",
+        "tables": {"mixtures": "m.csv", "scores": "s.csv"},
+        "objective": {"name": "mean", "weights": {"math": 1}},
+        "method": FAST,
+    }
+    (inner / "recipe.yaml").write_text(json.dumps(values), encoding="utf-8")
+    monkeypatch.chdir(folder)
+    return inner, cuvee.run("inner/recipe.yaml", home=folder / "home")
+
+
+def test_a_study_gives_the_tables_that_it_was_fitted_to(pair, tmp_path, monkeypatch, capsys):
+    """Catches tables that are looked for in the caller's folder, others of the same name that are
+    read in their place, by the fit or afterwards, and ones that were edited since."""
+    pair[0].iloc[::-1].to_csv(tmp_path / "m.csv"), pair[1].to_csv(tmp_path / "s.csv")
+    inner, done = fitted_below(tmp_path, pair, monkeypatch)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"recipe's folder {inner}" in said and "same name: m.csv, s.csv" in said
+    monkeypatch.chdir(ROOT)
+    for study in (done, cuvee.open_study("below", home=tmp_path / "home")):
+        np.testing.assert_array_equal(study.tables.scores, Y)
+        assert study.tables.runs[0] == "r0"
+    pair[1].assign(math=pair[1]["math"] + 0.1).to_csv(inner / "s.csv")
+    with pytest.raises(cuvee.EvidenceError, match="no longer hold the runs.*'below'"):
+        done.tables  # noqa: B018
+    (inner / "s.csv").unlink()
+    with pytest.raises(cuvee.DataError, match="no table .*inner/s.csv"):
+        done.tables  # noqa: B018
 
 
 ROWS = {"run": ["a", "b", "c"], "web": [0.5, 0.25, 1.0], "code": [0.5, 0.75, 0.0]}
@@ -250,6 +287,13 @@ def test_what_is_no_mixture_is_taught(pair, mixture, error, words):
         ({"constraints": {"epochs": 4}}, cuvee.RecipeError, "counts in `sizes`"),
         ({"method": "regmixx"}, cuvee.UnknownName, "did you mean 'regmix'"),
         ({"full_tokens": "many"}, cuvee.RecipeError, "full_tokens|full_scale"),
+        ({"objective": "math"}, cuvee.RecipeError, r"such as {'math': 1}.*got 'math'"),
+        ({"objective": ["prose"]}, cuvee.RecipeError, r"such as {'prose': 1}.*got \['prose'\]"),
+        ({"objective": [{"a": 1}]}, cuvee.RecipeError, r"such as {'math': 1, 'prose': 1}"),
+        ({"objective": 3}, cuvee.RecipeError, "weights by target.*got 3"),
+        ({"method": None}, cuvee.RecipeError, "method's name or its mapping.*got None"),
+        ({"constraints": "epochs"}, cuvee.RecipeError, "constraints"),
+        ({"seed": -1}, cuvee.RecipeError, "seed"),
     ],
 )
 def test_what_makes_no_sense_is_taught_in_the_words_of_the_call(pair, change, error, words):
@@ -257,6 +301,36 @@ def test_what_makes_no_sense_is_taught_in_the_words_of_the_call(pair, change, er
     with pytest.raises(cuvee.CuveeError, match=words) as raised:
         cuvee.recommend(*pair, **{"method": FAST, **change})
     assert "tables." not in str(raised.value)
+
+
+@pytest.mark.parametrize("given", [{"seed": -1}, {"seed": "a"}, {"seed": 1.5}, {"folds": 1}])
+def test_what_counts_nothing_is_taught(pair, given):
+    """Catches the words of numpy for an argument of ours."""
+    ((name, value),) = given.items()
+    with pytest.raises(cuvee.RecipeError, match=f"`{name}` takes a whole number.*got {value!r}"):
+        cuvee.fit(*pair, law="linear", **given)
+
+
+def test_one_name_is_taken_whole_and_a_list_of_mixtures_row_by_row(pair):
+    """Catches a name that is read letter by letter, and shares in the order of a mapping."""
+    tables = cuvee.load_tables(*pair, targets="prose", higher_is_better="prose")
+    assert [*tables.targets] == [*tables.part.higher_is_better] == ["prose"]
+    law = cuvee.fit(tables, law="linear")
+    rows = [{"code": 0.75, "web": 0.25}, {"web": 0.5, NAMES[2]: 0.5}]
+    expected = law.predict([[0.25, 0.75, 0], [0.5, 0, 0.5]])
+    np.testing.assert_array_equal(law.predict(rows).mean, expected.mean)
+    with pytest.raises(cuvee.DataError, match="no domain wob"):
+        law.predict([{"web": 1}, {"wob": 1}])
+    with pytest.raises(cuvee.EvidenceError, match="is on web and no other domain"):
+        cuvee.load_tables(*pair, domains="web")
+
+
+def test_an_executor_is_looked_at_before_anything_is_done(tmp_path):
+    """Catches a name that only a study that trains refuses, and a home that is made for it."""
+    recipe = {"name": "x", "tables": {"mixtures": "m.csv", "scores": "s.csv"}}
+    with pytest.raises(cuvee.UnknownName, match="executor 'inlne'; did you mean 'inline'"):
+        cuvee.run(recipe, home=tmp_path / "home", executor="inlne")
+    assert not (tmp_path / "home").exists()
 
 
 def test_too_few_runs_are_said_with_how_many_are_needed(pair):
