@@ -234,10 +234,13 @@ def recommend(
     }
     with in_python_words():
         recipe = build_recipe(values, "recommend")
-        found = table_problem.recommend_from_tables(recipe, tables.joined)
-    problem, answer, history = found
-    sure = study_answers(Study(recipe.name, "", problem, answer, history))["sure"]
-    return RecommendedMixture(answer, python_words(sure))
+        problem, answer, history = table_problem.recommend_from_tables(recipe, tables.joined)
+    return _with_verdict(Study(recipe.name, "", problem, answer, history))
+
+
+def _with_verdict(study: Study) -> RecommendedMixture:
+    sure = study_answers(study)["sure"]
+    return RecommendedMixture(study.recommendation, python_words(sure))
 
 
 def _objective(given: Mapping[str, Any] | None, tables: LoadedTables) -> dict[str, Any]:
