@@ -145,10 +145,10 @@ def test_a_study_in_this_process_gives_the_same_bytes_and_starts_no_other(
         raise AssertionError(f"a process is started: {given}")
 
     home, text, summary = study
-    own, before = Workspace(tmp_path), psutil.Process().children(recursive=True)
+    own, before = Workspace(tmp_path), set(psutil.Process().children())
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     found, ledger = tiny_study.run_inline(text, own)
-    assert psutil.Process().children(recursive=True) == before
+    assert set(psutil.Process().children()) <= before  # those of other tests may end by themselves
     one, two = (kept["cost"]["evidence"] for kept in (found, summary))
     assert (one["flops"], one["tokens"]) == (two["flops"], two["tokens"])
     said, told = ({**kept["answers"]} for kept in (found, summary))
