@@ -57,7 +57,7 @@ def test_every_method_without_a_law_goes_through_a_study(tmp_path, prefect_api, 
     for name, summary in trained.items():
         assert summary["failed"] == 0 and sum(summary["weights"].values()) == pytest.approx(1)
         report = (home.study(name) / "report.md").read_text()
-        assert "no law was fitted" in report and "What the trial measured" in report
+        assert "No law was fitted" in report and "What the trial measured" in report
         assert "The law predict" not in report and "redicted gain" not in report
         assert (home.study(name) / "skills.json").exists() == (name == "skill_it")
     assert trained["odm"]["trained_now"] == 2 + 2 + 2  # controlled, trial, confirmation
