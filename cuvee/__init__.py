@@ -56,30 +56,13 @@ if TYPE_CHECKING:
 
     __version__: str
 
+_ERRORS = "cuvee.mixtures.errors"  # of all names that stand in no other place
 _PLACES = {
     "cuvee.flows.api.extending": ("register",),
     "cuvee.flows.api.fitting": ("LawFit", "PredictedScores", "fit"),
     "cuvee.flows.api.recommending": ("RecommendedMixture", "recommend"),
     "cuvee.flows.api.studies": ("StudyResult", "open_study", "run"),
     "cuvee.flows.api.tables": ("LoadedTables", "load_tables"),
-    "cuvee.mixtures.errors": (
-        "ApprovalError",
-        "BudgetError",
-        "ConstraintError",
-        "CorruptError",
-        "CuveeError",
-        "DataError",
-        "EvidenceError",
-        "ExportError",
-        "HandoffError",
-        "MissingExtra",
-        "NewerError",
-        "RecipeError",
-        "ServiceError",
-        "StorageError",
-        "TrainingError",
-        "UnknownName",
-    ),
 }
 __all__ = [
     "ApprovalError",
@@ -117,12 +100,12 @@ def __getattr__(name: str) -> object:
 
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("cuvee")
-    for module, names in _PLACES.items():
-        if name in names:
-            found: object = getattr(importlib.import_module(module), name)
-            globals()[name] = found
-            return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = next((place for place, names in _PLACES.items() if name in names), _ERRORS)
+    found: object = getattr(importlib.import_module(module), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
