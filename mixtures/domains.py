@@ -21,6 +21,8 @@ class Domain:
         bytes: UTF-8 bytes of the text behind those tokens.
         identity: hash of tokenizer and shards. Evidence is tied to it, not to the name.
         documents: training documents that exist.
+        heldout: hash of tokenizer and held-out shards, by which its scores are found; "" where the
+            corpus is older than the field, or there is none (tables).
     """
 
     name: str
@@ -28,6 +30,7 @@ class Domain:
     bytes: int
     identity: str
     documents: int = 1
+    heldout: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
