@@ -25,7 +25,7 @@ from cuvee.mixtures.errors import (
     RecipeError,
     ServiceError,
 )
-from cuvee.proxies.data.documents import Files
+from cuvee.proxies.data.text_files import Files
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import approve as approvals
 from cuvee.tasks.approval import manifest

@@ -16,10 +16,11 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.proxies import ladder
-from cuvee.proxies.data.documents import Files, TextSource
+from cuvee.proxies.data.documents import TextSource
 from cuvee.proxies.data.files import Digests
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.quickstart_text import KINDS, quickstart
+from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus import download
 from cuvee.tasks.extras import require
 from cuvee.tasks.study.prepared import Prepared

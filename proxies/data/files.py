@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 TEXTS = (".txt", ".text")
@@ -19,16 +18,6 @@ TABLES = (".parquet", ".arrow")
 PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
 KINDS = (*TEXTS, *PROSE, *LINES, ".json", *TABLES)
 KNOWN = f"{', '.join(KINDS)}; text and JSON also with {', '.join(PACKINGS[1:])}"
-
-
-@dataclass(frozen=True)
-class UnusableDocument:
-    """A row or a file that holds no text, and why, in a sentence."""
-
-    why: str
-
-
-Document = str | UnusableDocument
 
 
 def file_kind(path: Path) -> tuple[str, str]:

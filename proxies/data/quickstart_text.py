@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.mixtures.errors import CorruptError, DataError, UnknownName
+from cuvee.proxies.data.documents import ReadPart, TextDocument
 
 READER = 1  # raised by hand whenever the same archive would yield other documents
 PAGE = 4096  # bytes of dictionary entries that make up one document, about
@@ -248,14 +249,23 @@ class Quickstart:
         parts = [f"{path.name}:{_size(path)}" for path in self.archives]
         return hashlib.sha256("\n".join([f"{self.domain}/{READER}", *parts]).encode()).hexdigest()
 
-    def documents(self) -> Iterator[str]:
+    def parts(self) -> tuple[ReadPart, ...]:
+        """One part: what a domain takes of its archives is read together."""
+        size = sum(map(_size, self.archives))
+        return (ReadPart(f"quickstart:{self.domain}", size=size, content=self.identity),)
+
+    def read(self, part: ReadPart) -> Iterator[TextDocument]:
         """The domain's documents.
 
         Raises:
             DataError: an archive is missing or is not the pinned one.
             CorruptError: an archive cannot be read.
         """
-        return KINDS[self.domain].read(self.archives)
+        return map(TextDocument, KINDS[self.domain].read(self.archives))
+
+    def documents(self) -> Iterator[TextDocument]:
+        """The domain's documents, as `read` gives them."""
+        return self.read(self.parts()[0])
 
 
 def _size(path: Path) -> int:

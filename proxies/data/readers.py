@@ -19,13 +19,8 @@ import pyarrow.parquet as pq
 
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.compression import DAMAGED, damaged_file_error, open_compressed
-from cuvee.proxies.data.files import (
-    LINES,
-    TABLES,
-    Document,
-    UnusableDocument,
-    file_kind,
-)
+from cuvee.proxies.data.documents import Document, TextDocument, UnusableDocument
+from cuvee.proxies.data.files import LINES, TABLES, file_kind
 
 LONGEST = 1 << 28  # bytes of one line or one document (assumption: what is longer is a dump)
 CHUNK = 1 << 20  # bytes of plain text decoded together
@@ -84,7 +79,7 @@ def _plain(path: Path, packing: str, separator: str | None) -> Iterator[Document
                 parts.append(text)
             else:
                 *done, rest = parting.split(parts[0] + text)
-                yield from (part for part in map(_unmarked, done) if part.strip())
+                yield from (TextDocument(x) for x in map(_unmarked, done) if x.strip())
                 parts = [rest]
             size = size + len(data) if separator is None else len(parts[0])
             if size > LONGEST:
@@ -97,7 +92,7 @@ def _plain(path: Path, packing: str, separator: str | None) -> Iterator[Document
                 break
     text = _unmarked("".join(parts))
     if separator is None or text.strip():
-        yield text
+        yield TextDocument(text)
 
 
 def _unmarked(text: str) -> str:
@@ -191,7 +186,7 @@ def _text(row: Any, field: str, place: str, *, escaped: bool) -> Document:
                 f"{place}: half of a surrogate pair at character {error.start} of {field!r}; "
                 "such text has no UTF-8 form"
             )
-    return text
+    return TextDocument(text)
 
 
 def _table(path: Path, field: str) -> Iterator[Document]:
@@ -211,7 +206,8 @@ def _table(path: Path, field: str) -> Iterator[Document]:
                 for text in _texts(column.slice(start, ROWS_AT_ONCE), field):
                     row += 1
                     good = isinstance(text, str)
-                    yield text if good else UnusableDocument(f"{path}, row {row}: {text.why}")
+                    bad = "" if good else f"{path}, row {row}: {text.why}"
+                    yield TextDocument(text) if good else UnusableDocument(bad)
 
 
 def _texts(column: Any, field: str) -> Iterable[Any]:
@@ -225,7 +221,7 @@ def _texts(column: Any, field: str) -> Iterable[Any]:
     return (_one(value.as_buffer(), field) for value in column)
 
 
-def _one(raw: Any, field: str) -> Document:
+def _one(raw: Any, field: str) -> str | UnusableDocument:
     if raw is None:
         return UnusableDocument(f"column {field!r} is null")
     if raw.size > LONGEST:

@@ -19,8 +19,12 @@ import numpy as np
 
 from cuvee.evaluation.decontamination import NGramIndex
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data.documents import TextSource
-from cuvee.proxies.data.files import Document, UnusableDocument
+from cuvee.proxies.data.documents import (
+    Document,
+    FilteredDocument,
+    TextSource,
+    UnusableDocument,
+)
 from cuvee.proxies.data.tokenizer import STRETCH, stretches
 from cuvee.tasks.corpus.download import ProgressReport
 
@@ -117,8 +121,8 @@ def _usable(documents: Iterable[Document], domain: DomainText) -> Iterator[str]:
         if isinstance(document, UnusableDocument):
             domain.counts["skipped"] += 1
             domain.skipped = domain.skipped or document.why
-        else:
-            yield document
+        elif not isinstance(document, FilteredDocument):
+            yield document.text
 
 
 def text_groups(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:

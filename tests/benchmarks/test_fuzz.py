@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cuvee.evaluation import benchmarks
 from cuvee.mixtures.errors import CorruptError, DataError
-from cuvee.proxies.data import documents
+from cuvee.proxies.data import text_files
 from cuvee.proxies.ladder import model_size
 from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import checkpoint, warm_start
@@ -141,4 +141,4 @@ def test_a_damaged_table_of_arrow_is_refused_and_not_read_beyond_its_end(tmp_pat
     ):
         f.write_batch(table)
     with pytest.raises(CorruptError, match="damaged"):
-        list(documents.Files(str(tmp_path / "a.arrow")).documents())
+        list(text_files.Files(str(tmp_path / "a.arrow")).documents())

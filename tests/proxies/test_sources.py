@@ -17,9 +17,10 @@ import zstandard
 
 from cuvee.mixtures.errors import CorruptError, DataError, UnknownName
 from cuvee.proxies.data import files as disk
-from cuvee.proxies.data.documents import Files
-from cuvee.proxies.data.files import UnusableDocument, file_digest
+from cuvee.proxies.data.documents import TextDocument, UnusableDocument
+from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.quickstart_text import CORE, KINDS, Quickstart, members, quickstart
+from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus.download import pinned_archives
 
 TEXTS = ["first ünï", "second\nline", "third"]
@@ -43,6 +44,11 @@ def write(path, text=ROWS):
     return path
 
 
+def documents_of(source):
+    """The text of each document, and what is unusable as it is."""
+    return [x.text if isinstance(x, TextDocument) else x for x in source.documents()]
+
+
 ENDINGS = ("jsonl", "ndjson", "json")
 PACKED = [f"a.{end}{pack}" for end in ENDINGS for pack in ("", ".gz", ".zst", ".bz2", ".xz")]
 
@@ -51,15 +57,15 @@ PACKED = [f"a.{end}{pack}" for end in ENDINGS for pack in ("", ".gz", ".zst", ".
 def test_every_kind_of_file_yields_its_documents_in_order(tmp_path, name):
     """Catches a codec that is not undone and rows read out of order."""
     path = write(tmp_path / name)
-    assert list(Files(str(path)).documents()) == TEXTS
+    assert documents_of(Files(str(path))) == TEXTS
 
 
 def test_text_files_are_documents_or_hold_several(tmp_path):
     """Catches a byte-order mark or a separator left in the text."""
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\n%%\ntwo\n%%\n \n")
-    assert list(Files(str(tmp_path / "a.txt")).documents()) == ["one\n%%\ntwo\n%%\n \n"]
+    assert documents_of(Files(str(tmp_path / "a.txt"))) == ["one\n%%\ntwo\n%%\n \n"]
     parted = Files(str(tmp_path / "a.txt"), separator="\n%%\n")
-    assert list(parted.documents()) == ["one", "two"]
+    assert documents_of(parted) == ["one", "two"]
 
 
 def test_folders_and_globs_are_read_sorted_by_name(tmp_path):
@@ -68,11 +74,11 @@ def test_folders_and_globs_are_read_sorted_by_name(tmp_path):
     for name in ("b.txt", "a.txt", "deep/c.txt"):
         (tmp_path / name).write_text(name)
     (tmp_path / "notes.pdf").write_text("not text")
-    assert list(Files(str(tmp_path)).documents()) == ["a.txt", "b.txt", "deep/c.txt"]
-    assert list(Files(str(tmp_path / "*.txt")).documents()) == ["a.txt", "b.txt"]
-    assert len(list(Files(str(tmp_path / "**/*.txt")).documents())) == 3
+    assert documents_of(Files(str(tmp_path))) == ["a.txt", "b.txt", "deep/c.txt"]
+    assert documents_of(Files(str(tmp_path / "*.txt"))) == ["a.txt", "b.txt"]
+    assert len(documents_of(Files(str(tmp_path / "**/*.txt")))) == 3
     with pytest.raises(DataError, match=r"notes\.pdf.*cannot be read.*\.parquet"):
-        list(Files(str(tmp_path / "*.pdf")).documents())
+        documents_of(Files(str(tmp_path / "*.pdf")))
 
 
 @pytest.mark.parametrize("pack", ["", ".gz", ".zst", ".bz2", ".xz"])
@@ -82,8 +88,8 @@ def test_text_is_unpacked_and_parted_in_pieces_as_it_is_whole(tmp_path, monkeypa
     path = write(tmp_path / f"a.txt{pack}", "<|end|>".join([*parts, " \n"]))
     monkeypatch.setattr("cuvee.proxies.data.readers.CHUNK", 7)
     wanted = [part.removeprefix("\ufeff") for part in parts]
-    assert list(Files(str(path), separator="<|end|>").documents()) == wanted
-    [whole] = Files(str(path)).documents()
+    assert documents_of(Files(str(path), separator="<|end|>")) == wanted
+    [whole] = documents_of(Files(str(path)))
     assert whole == "<|end|>".join([*parts, " \n"]).removeprefix("\ufeff")
 
 
@@ -108,9 +114,9 @@ def test_every_arrow_type_of_text_is_read(tmp_path, kind, form):
         make = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
         with make(str(path), table.schema) as writer:
             writer.write_table(table, max_chunksize=2)
-    assert list(Files(str(path)).documents()) == texts
+    assert documents_of(Files(str(path))) == texts
     with pytest.raises(DataError, match="no column 'body'; it has: n, text"):
-        list(Files(str(path), field="body").documents())
+        documents_of(Files(str(path), field="body"))
 
 
 def test_long_windows_and_many_frames_of_zstd_are_read(tmp_path):
@@ -121,10 +127,10 @@ def test_long_windows_and_many_frames_of_zstd_are_read(tmp_path):
     path = tmp_path / "a.jsonl.zst"
     frame = packer.compress(ROWS.encode()) + packer.flush()
     path.write_bytes(skipped + frame + skipped + PACKERS[".zst"](ROWS.encode()))
-    assert list(Files(str(path)).documents()) == TEXTS * 2
+    assert documents_of(Files(str(path))) == TEXTS * 2
     path.write_bytes(frame[:-3])
     with pytest.raises(CorruptError, match="not whole"):
-        list(Files(str(path)).documents())
+        documents_of(Files(str(path)))
 
 
 def test_byte_order_marks_are_no_text_wherever_they_stand(tmp_path):
@@ -133,17 +139,17 @@ def test_byte_order_marks_are_no_text_wherever_they_stand(tmp_path):
     rows = ROWS.replace("\n", "\r\n")
     path = tmp_path / "a.jsonl"
     path.write_bytes(f"{mark}\r\n{mark}{rows}{mark}{mark}{rows}  \n{mark}".encode())
-    assert list(Files(str(path)).documents()) == TEXTS * 2
+    assert documents_of(Files(str(path))) == TEXTS * 2
     other = tmp_path / "a.json"
     other.write_bytes(f"{mark}{rows}".encode())
-    assert list(Files(str(other)).documents()) == TEXTS
+    assert documents_of(Files(str(other))) == TEXTS
 
 
 @pytest.mark.parametrize("text", ['[{"text": "a"},\n {"text": "b"}]', '{\n "text": "a"\n}'])
 def test_a_json_file_may_be_one_list_or_one_object(tmp_path, text):
     """Catches a file of the commonest form refused for not being one row a line."""
     (tmp_path / "a.json").write_text("\ufeff" + text)
-    documents = list(Files(str(tmp_path / "a.json")).documents())
+    documents = documents_of(Files(str(tmp_path / "a.json")))
     assert documents == ["a", "b"][: len(documents)] and len(documents) == text.count("text")
 
 
@@ -155,7 +161,7 @@ def test_what_a_folder_holds_and_is_not_read_is_named(tmp_path):
         (tmp_path / name).write_text("{}")
     (tmp_path / "linked").symlink_to(tmp_path, target_is_directory=True)
     source = Files(str(tmp_path))
-    assert list(source.documents()) == TEXTS * 2
+    assert documents_of(source) == TEXTS * 2
     named = {path.name for path in source.passed_over}
     assert named == {"README.md", "make.py", "info.json", "photo.png", "linked"}
     assert source.notice.startswith("5 files or folders are not read beside 2 that are: README.md")
@@ -168,11 +174,11 @@ def test_prose_is_read_where_there_are_neither_rows_nor_txt(tmp_path):
     for name in ("b.md", "c.rst", "d.py", "e.html", "info.json"):
         (tmp_path / name).write_text(name)
     source = Files(str(tmp_path))
-    assert list(source.documents()) == ["b.md", "c.rst", "d.py", "e.html"]
+    assert documents_of(source) == ["b.md", "c.rst", "d.py", "e.html"]
     assert source.notice == "1 file is not read beside 4 that are: info.json"
     (tmp_path / "a.txt").write_text("a.txt")
     source = Files(str(tmp_path))
-    assert list(source.documents()) == ["a.txt"]
+    assert documents_of(source) == ["a.txt"]
     assert source.notice.startswith(
         "5 files or folders are not read beside 1 that are: b.md, c.rst"
     )
@@ -186,7 +192,7 @@ def test_links_that_lead_round_are_entered_once(tmp_path):
         (tmp_path / name).symlink_to(".", target_is_directory=True)
     (tmp_path / "z[1]").symlink_to("in", target_is_directory=True)
     for pattern in ("**/*.jsonl", "**/**/*.jsonl", "**", "*/**/a.*"):
-        assert set(Files(str(tmp_path / pattern)).documents()) == set(TEXTS), pattern
+        assert set(documents_of(Files(str(tmp_path / pattern)))) == set(TEXTS), pattern
     assert [p.parent.name for p in Files(str(tmp_path / "**/a.jsonl")).files] == ["in"]
 
 
@@ -202,7 +208,7 @@ def test_a_domain_takes_several_paths(tmp_path):
     for name in ("b.txt", "a.txt", "c.txt"):
         (tmp_path / name).write_text(name)
     paths = (str(tmp_path / "b.txt"), str(tmp_path / "*.txt"))
-    assert list(Files(paths).documents()) == ["b.txt", "a.txt", "c.txt"]
+    assert documents_of(Files(paths)) == ["b.txt", "a.txt", "c.txt"]
 
 
 def test_rows_without_text_are_skipped_and_told(tmp_path):
@@ -210,7 +216,7 @@ def test_rows_without_text_are_skipped_and_told(tmp_path):
     rows = ['{"text": "a"}', '{"text": null}', "{broken", '{"text": 5}', '{"text": "b"}']
     path = tmp_path / "a.jsonl"
     path.write_bytes("\n".join(rows).encode() + b'\n{"text": "\xe9"}\n{"text": "c"}\n')
-    found = list(Files(str(path), skip=True).documents())
+    found = documents_of(Files(str(path), skip=True))
     assert [x for x in found if isinstance(x, str)] == ["a", "b", "c"]
     why = [x.why for x in found if isinstance(x, UnusableDocument)]
     assert [re.search(r"line (\d+)", w)[1] for w in why] == ["2", "3", "4", "6"]
@@ -224,13 +230,13 @@ def test_a_line_without_end_is_named_and_passed(tmp_path, monkeypatch, skip):
     path = write(tmp_path / "a.jsonl.gz", '{"text": "a"}\n' + " " * 5000 + '\n{"text": "b"}\n')
     if not skip:
         with pytest.raises(DataError, match="line 2: more than 1,000 bytes"):
-            list(Files(str(path)).documents())
+            documents_of(Files(str(path)))
         return
-    found = list(Files(str(path), skip=True).documents())
+    found = documents_of(Files(str(path), skip=True))
     assert [x for x in found if isinstance(x, str)] == ["a", "b"] and len(found) == 3
     (tmp_path / "a.txt").write_text("x" * 1001)
     with pytest.raises(DataError, match=r"a\.txt, line 1: a document of more.*separator"):
-        list(Files(str(tmp_path / "a.txt")).documents())
+        documents_of(Files(str(tmp_path / "a.txt")))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +257,7 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, message, end):
     """Catches a row dropped in silence and a line number that ignores blank lines."""
     path = write(tmp_path / f"rows.{end}", '{"text": "a"}\n\n' + line + "\n")
     with pytest.raises(DataError) as caught:
-        list(Files(str(path)).documents())
+        documents_of(Files(str(path)))
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
@@ -260,37 +266,37 @@ def test_text_that_is_not_utf8_is_named_by_line(tmp_path):
     for name in ("a.txt", "a.jsonl"):
         (tmp_path / name).write_bytes(b'{"text": "a"}\n{"text": "\xe9"}\n')
         with pytest.raises(DataError, match=rf"{name}, line 2: byte 0xe9 is not UTF-8"):
-            list(Files(str(tmp_path / name)).documents())
+            documents_of(Files(str(tmp_path / name)))
 
 
 def test_what_is_missing_or_empty_is_named(tmp_path):
     """Catches a domain that quietly has no text."""
     with pytest.raises(DataError, match=r"no file at .*none\.jsonl"):
-        list(Files(str(tmp_path / "none.jsonl")).documents())
+        documents_of(Files(str(tmp_path / "none.jsonl")))
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(DataError, match=r"empty\.jsonl is empty"):
-        list(Files(str(tmp_path / "empty.jsonl")).documents())
+        documents_of(Files(str(tmp_path / "empty.jsonl")))
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="holds no file"):
-        list(Files(str(tmp_path / "folder")).documents())
+        documents_of(Files(str(tmp_path / "folder")))
     with pytest.raises(DataError, match="separator"):
         Files("a.txt", separator="")
     write(tmp_path / "rows.jsonl")
     with pytest.raises(DataError, match="no plain text that the separator '%%' could part"):
-        list(Files(str(tmp_path / "rows.jsonl"), separator="%%").documents())
+        documents_of(Files(str(tmp_path / "rows.jsonl"), separator="%%"))
     (tmp_path / "folder" / "shard.tar").touch()
     with pytest.raises(DataError, match=r"holds no file.*it holds: shard\.tar"):
-        list(Files(str(tmp_path / "folder")).documents())
+        documents_of(Files(str(tmp_path / "folder")))
     for odd in ("~nobody-of-this-name/a.txt", "a" * 5000, "a\0b"):
         with pytest.raises(DataError):
-            list(Files(odd).documents())
+            documents_of(Files(odd))
 
 
 def test_a_separator_of_lines_parts_text_from_windows(tmp_path):
     """Catches one document made of many because lines end in two characters."""
     (tmp_path / "a.txt").write_bytes(b"one\r\n%\r\ntwo\n%\nth%ree")
     parted = Files(str(tmp_path / "a.txt"), separator="\n%\n")
-    assert list(parted.documents()) == ["one", "two", "th%ree"]
+    assert documents_of(parted) == ["one", "two", "th%ree"]
     assert parted.identity != Files(str(tmp_path / "a.txt")).identity
 
 
@@ -309,7 +315,7 @@ def test_a_damaged_table_is_a_sentence_whichever_byte_is_wrong(tmp_path, form):
         for byte in (0xC1, 0x7F):
             path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
             try:
-                list(Files(str(path), skip=True).documents())
+                documents_of(Files(str(path), skip=True))
             except DataError:
                 refused += 1
     assert refused > len(whole) / 20
@@ -320,7 +326,7 @@ def test_a_column_that_is_there_twice_is_named(tmp_path):
     columns = [pa.array(["a"]), pa.array(["b"])]
     pq.write_table(pa.table(columns, names=["text", "text"]), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="two columns are called 'text'"):
-        list(Files(str(tmp_path / "a.parquet")).documents())
+        documents_of(Files(str(tmp_path / "a.parquet")))
 
 
 @pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view"])
@@ -331,7 +337,7 @@ def test_one_bad_row_of_a_table_costs_no_other(tmp_path, kind):
     table = pa.table({"text": pa.array(rows, ARROW[kind])})
     with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
         writer.write_table(table)
-    found = list(Files(str(tmp_path / "a.arrow"), skip=True).documents())
+    found = documents_of(Files(str(tmp_path / "a.arrow"), skip=True))
     assert [i for i, x in enumerate(found) if x != f"row {i}"] == [700, 800]
     assert "row 701: column 'text' holds text that is not UTF-8" in found[700].why
     assert "row 801: column 'text' is null" in found[800].why
@@ -342,7 +348,7 @@ def test_a_value_without_end_in_a_table_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("cuvee.proxies.data.readers.LONGEST", 10)
     pq.write_table(pa.table({"text": ["a", "b" * 11, "c"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="row 2: more than 10 bytes"):
-        list(Files(str(tmp_path / "a.parquet")).documents())
+        documents_of(Files(str(tmp_path / "a.parquet")))
 
 
 @pytest.mark.parametrize(
@@ -353,7 +359,7 @@ def test_a_file_that_breaks_off_is_refused(tmp_path, name):
     path = write(tmp_path / name, "".join(f'{{"text": "{i * 7919}"}}\n' for i in range(20_000)))
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(CorruptError, match=name):
-        list(Files(str(path)).documents())
+        documents_of(Files(str(path)))
 
 
 def test_parquet_mistakes_are_named(tmp_path):
@@ -361,11 +367,11 @@ def test_parquet_mistakes_are_named(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["a", None], "n": [1, 2]}), path)
     with pytest.raises(DataError, match="row 2: column 'text' is null.*on_error: skip"):
-        list(Files(str(path)).documents())
+        documents_of(Files(str(path)))
     with pytest.raises(DataError, match="no column 'body'; it has: text, n"):
-        list(Files(str(path), field="body").documents())
+        documents_of(Files(str(path), field="body"))
     with pytest.raises(DataError, match="'n' holds int64, not text"):
-        list(Files(str(path), field="n").documents())
+        documents_of(Files(str(path), field="n"))
 
 
 def test_identity_follows_content_and_reading(tmp_path):
@@ -517,7 +523,7 @@ def fakes(tmp_path):
 def test_each_quickstart_domain_reads_its_archives(fakes, domain):
     """Catches a pattern, a field or a markup rule that reads something else."""
     [source] = quickstart(fakes, [domain]).values()
-    assert list(source.documents()) == EXPECTED[domain]
+    assert documents_of(source) == EXPECTED[domain]
 
 
 def test_the_core_has_eight_domains_and_no_dictionary(fakes):
@@ -536,7 +542,7 @@ def test_quickstart_mistakes_are_explained(fakes, tmp_path):
     with pytest.raises(DataError, match="fetch the quickstart archives"):
         _ = gone.identity
     with pytest.raises(DataError, match="fetch the quickstart archives"):
-        list(gone.documents())
+        documents_of(gone)
     with pytest.raises(DataError, match="pinned version"):
         list(members(fakes["sotu"], "nothing/like/it"))
 
@@ -548,7 +554,7 @@ def test_an_archive_that_breaks_off_is_refused(fakes, name):
     path.write_bytes(path.read_bytes()[:-60])
     [domain] = [d for d in ("speeches", "code_python") if name in KINDS[d].archives]
     with pytest.raises(CorruptError, match=path.name):
-        list(quickstart(fakes, [domain])[domain].documents())
+        documents_of(quickstart(fakes, [domain])[domain])
 
 
 @pytest.mark.parametrize("content", ["5", "[1]", '{"PATH": 3}', "[" * 100_000, "{"])

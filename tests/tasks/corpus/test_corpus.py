@@ -15,9 +15,10 @@ import pytest
 
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
-from cuvee.proxies.data.documents import Files
+from cuvee.proxies.data.documents import ReadPart, TextDocument
 from cuvee.proxies.data.prepared_corpus import Corpus, read_manifest, write_manifest
 from cuvee.proxies.data.shards import folder_names
+from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
@@ -33,8 +34,20 @@ def document(seed, words=80):
     return " ".join(rng.choice(WORDS, words)) + f" {seed}."
 
 
+class OnePart:
+    """What is read whole, as one part."""
+
+    def parts(self) -> tuple[ReadPart, ...]:
+        """One part."""
+        return (ReadPart("memory"),)
+
+    def documents(self) -> Iterator[TextDocument]:
+        """The documents of that part."""
+        return self.read(self.parts()[0])
+
+
 @dataclass(frozen=True)
-class Texts:
+class Texts(OnePart):
     """Documents given in memory."""
 
     texts: tuple[str, ...]
@@ -44,9 +57,9 @@ class Texts:
         """Hash of the documents."""
         return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
 
-    def documents(self) -> Iterator[str]:
+    def read(self, part: ReadPart) -> Iterator[TextDocument]:
         """The documents, as given."""
-        return iter(self.texts)
+        return map(TextDocument, self.texts)
 
 
 def sources(first=0, count=40):
@@ -136,7 +149,7 @@ def test_long_documents_in_stretches_give_the_same_shards(tmp_path, monkeypatch)
 GROWTH = """
 import re, sys
 from pathlib import Path
-from cuvee.proxies.data.documents import Files
+from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
@@ -257,15 +270,15 @@ def test_the_tokenizer_never_sees_held_out_text(tmp_path):
     assert json.loads(leaky) != json.loads(expected)
 
 
-class Counting:
+class Counting(OnePart):
     """A source that counts how often it is read."""
 
     def __init__(self, texts, identity="one"):
         self.texts, self.identity, self.reads = texts, identity, 0
 
-    def documents(self):
+    def read(self, part):
         self.reads += 1
-        return iter(self.texts)
+        return map(TextDocument, self.texts)
 
 
 def test_a_second_call_reads_nothing_and_a_changed_question_reads_again(tmp_path):
@@ -302,13 +315,13 @@ def test_a_corrupt_corpus_is_prepared_again(tmp_path):
     assert any("kitchen/train.bin is corrupt" in message for message in seen)
 
 
-class Breaking:
+class Breaking(OnePart):
     """A source that fails half-way, as a killed process would leave it."""
 
     identity = "x"
 
-    def documents(self):
-        yield document(0)
+    def read(self, part):
+        yield TextDocument(document(0))
         raise KeyboardInterrupt
 
 
@@ -406,9 +419,9 @@ def test_skipped_rows_are_counted_and_the_first_is_named(tmp_path):
 class Changing(Counting):
     """A source whose files change while they are read."""
 
-    def documents(self):
+    def read(self, part):
         self.identity = "other"
-        return super().documents()
+        return super().read(part)
 
 
 def test_text_that_changes_while_it_is_read_is_refused(tmp_path):
