@@ -15,6 +15,8 @@ not how well its kind was.
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,6 +31,7 @@ from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import Score
 
 DOCUMENTS = 30  # from here on documents are the sampling units; fewer give no usable variance
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 Floats = NDArray[np.float64]
 Text = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
 
@@ -132,14 +135,28 @@ def _limited(windows: list[tuple[int, int, int]], limit: int) -> list[tuple[int,
 
 
 def token_widths(tokenizer_path: Path) -> Floats:
-    """UTF-8 bytes of each token, (V,); exact for byte-level tokenizers, 0 for special tokens."""
+    """UTF-8 bytes of each token, (V,); 0 for special tokens and for ids left out.
+
+    Exact for byte-level tokenizers and for those that fall back on bytes; a blank that a tokenizer
+    puts before a text counts. Read off the decoder's definition: decoded alone, a token loses its
+    leading blank, and a part of a character is none.
+    """
     tokenizer = Tokenizer.from_file(str(tokenizer_path))
-    byte_level = "ByteLevel" in type(tokenizer.decoder).__name__
-    widths = np.zeros(max(tokenizer.get_vocab().values()) + 1)
-    special = {id_ for id_, added in tokenizer.get_added_tokens_decoder().items() if added.special}
-    for token, id_ in tokenizer.get_vocab().items():
-        if id_ not in special:
-            widths[id_] = len(token) if byte_level else len(tokenizer.decode([id_]).encode())
+    decoder = json.loads(tokenizer.to_str())["decoder"] or {}
+    steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if step}
+    blank = steps.get("Metaspace", {}).get("replacement") or "\u2581"
+    vocabulary = tokenizer.get_vocab()
+    widths = np.zeros(max(vocabulary.values()) + 1)
+    added = tokenizer.get_added_tokens_decoder()
+    for token, id_ in vocabulary.items():
+        if id_ in added:
+            widths[id_] = 0 if added[id_].special else len(token.encode())
+        elif "ByteLevel" in steps:
+            widths[id_] = len(token)  # a letter stands for each byte
+        elif "ByteFallback" in steps and BYTE_TOKEN.fullmatch(token):
+            widths[id_] = 1
+        else:
+            widths[id_] = len(token.replace(blank, " ").encode())
     return widths
 
 

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -54,10 +55,21 @@ def task_requests(
     definition = Path(tokenizer_path).read_text(encoding="utf-8")
     key = (suite.identity, hashlib.sha256(definition.encode()).hexdigest(), eot, context)
     if key not in _built:
-        encoder = RequestEncoder(Tokenizer.from_str(definition), eot, context)
+        encoder = RequestEncoder(_plain_tokenizer(definition), eot, context)
         _built.clear()  # a worker scores pack after pack on one suite; two would only hold memory
         _built[key] = tuple(_exam(suite, name, encoder) for name in suite.tasks)
     return _built[key]
+
+
+def _plain_tokenizer(definition: str) -> Tokenizer:
+    """A tokenizer that adds nothing and cuts nothing.
+
+    What it is set to put before a text, a proxy has never seen: its documents follow each other,
+    parted by the end-of-text token alone.
+    """
+    body = json.loads(definition)
+    body["post_processor"] = body["truncation"] = body["padding"] = None
+    return Tokenizer.from_str(json.dumps(body))
 
 
 def forget_requests() -> None:

@@ -61,6 +61,7 @@ def score_pack(
     valid: Mapping[str, Text],
     suite: Suite,
     limits: Limits = USUAL,
+    eot: int | None = None,
 ) -> list[PackScores]:
     """Score every proxy of a pack on held-out text and on a suite of tasks.
 
@@ -70,6 +71,7 @@ def score_pack(
         valid: held-out tokens (n,), document starts (D+1,) and bytes (D,), by domain.
         suite: tasks.
         limits: how much text is scored.
+        eot: id of the token that ends a document; None: that of <|endoftext|>.
 
     Returns:
         one per proxy, in the pack's order.
@@ -77,7 +79,7 @@ def score_pack(
     Raises:
         DataError: a task or a domain cannot be scored; `check_tasks` finds most of it beforehand.
     """
-    eot = end_of_text_id(tokenizer_path)
+    eot = end_of_text_id(tokenizer_path) if eot is None else eot
     context = likelihood.context
     exams: tuple[TaskRequests, ...] = ()
     if suite.tasks:

@@ -81,7 +81,13 @@ def _scorer(job: PackJob, corpus: Corpus) -> Callable[..., list[PackScores]]:
     """Scores a pack on held-out text of every domain and on the tasks of the `suite` given."""
     shards = {domain.name: corpus.valid(domain.name) for domain in corpus.domains}
     texts = {name: (shard.tokens, shard.offsets, shard.bytes) for name, shard in shards.items()}
-    return partial(score_pack, tokenizer_path=corpus.tokenizer_path, valid=texts, limits=job.limits)
+    return partial(
+        score_pack,
+        tokenizer_path=corpus.tokenizer_path,
+        valid=texts,
+        limits=job.limits,
+        eot=corpus.eot,
+    )
 
 
 def _evaluations(job: PackJob, corpus: Corpus) -> IntermediateEvaluations:

@@ -176,7 +176,7 @@ def run(
     if given.tables is None:
         require("a study that trains", "train", *(["flow"] if executor == "ray" else []))
     with _left_as_it_was():
-        place = open_workspace(_home(home), Display(quiet=quiet), hub=given.evaluation.hub)
+        place = open_workspace(_home(home), Display(quiet=quiet), hub=given.hub)
         try:
             say_doubled_paths(given, place.display.say)
             folder = _folder_of(given, text, place, executor)

@@ -121,12 +121,12 @@ class Session:
         """How a command that trains begins: the recipe, its text and the home; cores are bound."""
         given, text = self.load(path)
         limit_cores(cores)
-        return given, text, self.open_home(hub=given.evaluation.hub)
+        return given, text, self.open_home(hub=given.hub)
 
     def open_finished(self, path: Path) -> "tuple[Recipe, str, Workspace]":
         """How a command on a finished study begins; the recipe may be a fit file of Olmix."""
         given, text = self.load_or_translate(path)
-        return given, text, self.open_home(hub=given.evaluation.hub)
+        return given, text, self.open_home(hub=given.hub)
 
 
 Work = Callable[..., "Mapping[str, Any] | None"]

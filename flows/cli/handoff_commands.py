@@ -81,7 +81,7 @@ def export(
     from cuvee.mixtures.errors import RecipeError
 
     given = session.load_or_translate(recipe)[0] if recipe else None
-    place = session.open_home(hub=bool(given and given.evaluation.hub))
+    place = session.open_home(hub=bool(given and given.hub))
     from cuvee.flows.handoff import handoff
 
     if verify:

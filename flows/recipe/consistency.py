@@ -34,7 +34,12 @@ def check_names(recipe: "Recipe") -> None:
     if recipe.corpus is None:
         return
     names = tuple(recipe.corpus.quickstart or recipe.corpus.domains)
-    problems = [*_suite(recipe), *_targets(recipe, names), *_plans(recipe)]
+    problems = [
+        *_suite(recipe),
+        *_targets(recipe, names),
+        *_plans(recipe),
+        *_tokenizer(recipe),
+    ]
     if len(names) < 2:
         alone = f"corpus has one domain, {names[0]!r}, and nothing to mix it with"
         raise RecipeError("; ".join([alone, *problems]))
@@ -83,6 +88,15 @@ def _targets(recipe: "Recipe", names: Sequence[str]) -> Iterator[str]:
     known += [f"task/{name}" for name in part.custom]
     wanted = recipe.build_objective().targets
     yield from _unknown("objective", "target", wanted, list(dict.fromkeys(known)))
+
+
+def _tokenizer(recipe: "Recipe") -> Iterator[str]:
+    """Fields of a tokenizer that is trained beside one that is given, or the reverse."""
+    part = recipe.corpus
+    if part and part.tokenizer and "vocabulary" in part.model_fields_set:
+        yield "corpus.vocabulary has no effect with corpus.tokenizer: remove it"
+    if part and part.end_of_text and not (part.tokenizer or recipe.proxy.start):
+        yield "corpus.end_of_text names a token of corpus.tokenizer: give that, or remove it"
 
 
 def _plans(recipe: "Recipe") -> Iterator[str]:
@@ -146,11 +160,12 @@ def check_continual(recipe: "Recipe") -> None:
     for name in part.old:
         if name not in known:
             raise UnknownName("old domain", name, known)
-    if "vocabulary" in recipe.corpus.model_fields_set:
-        raise RecipeError(
-            "with proxy.start the corpus is tokenized by the checkpoint's own tokenizer, so that "
-            "corpus.vocabulary has no effect: remove it"
-        )
+    for name in ("vocabulary", "tokenizer"):
+        if name in recipe.corpus.model_fields_set:
+            raise RecipeError(
+                "with proxy.start the corpus is tokenized by the checkpoint's own tokenizer, so "
+                f"that corpus.{name} has no effect: remove it"
+            )
     _one_size(recipe)
     zeros = dict.fromkeys(old_targets(recipe), 0.0)
     floored_objective(recipe, recipe.build_objective(), zeros)

@@ -48,8 +48,22 @@ class CorpusPart(Part):
     vocabulary: Count = Field(
         default=4096,
         description="Entries of the tokenizer that is trained on the text, in tokens; it has no "
-        "effect with `proxy.start`, whose own tokenizer is taken.",
+        "effect with `tokenizer`, or with `proxy.start`, whose own is taken.",
         examples=[8192],
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Your own tokenizer, any fast one that gives every text back: a folder with a "
+        "`tokenizer.json` (of a checkpoint, say), such a file, a name on Hugging Face, or the "
+        "sha256 of one in the store. Without it one is trained on the text.",
+        examples=["tokenizers/ours/", "gpt2"],
+    )
+    end_of_text: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The token of `tokenizer` that ends a document, where its files do not say so.",
+        examples=["<|endoftext|>"],
     )
     heldout_bytes: Count = Field(
         default=400_000,

@@ -7,6 +7,7 @@ needs no change here.
 
 import glob
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -174,9 +175,21 @@ class Recipe(Part):
             yield from [source.path] if isinstance(source.path, str) else source.path
         if self.tables:
             yield from (self.tables.mixtures, self.tables.scores)
+        if self.corpus and self.corpus.tokenizer:
+            yield self.corpus.tokenizer
         if self.proxy.start:
             yield self.proxy.start
         yield from self.evaluation.custom.values()
+
+    @property
+    def hub(self) -> bool:
+        """Whether it names what may have to be fetched from Hugging Face."""
+        named = (self.corpus.tokenizer if self.corpus else None) or ""
+        return self.evaluation.hub or not (
+            named == ""
+            or re.fullmatch(r"[0-9a-f]{64}", named)
+            or _leads_somewhere(self.source_path(named))
+        )
 
     @property
     def digest(self) -> str:

@@ -86,7 +86,7 @@ def scheduled_sweep(
         try:
             given, text = recipe_with_changes(recipe, changes)
             given = given.located(folder or given.folder)
-            return _sweep(given, text, open_workspace(Path(home), hub=given.evaluation.hub))
+            return _sweep(given, text, open_workspace(Path(home), hub=given.hub))
         except PASSING as error:
             if not left:
                 return Failed(message=str(error))
@@ -154,11 +154,16 @@ def hold_ratios(recipe: Recipe, text: str, kept: Mapping[str, float], date: str)
     design = {"name": "reuse", "frozen": [dict(kept)], "design": before}
     values["method"] = {**recipe.method, "runs": less, "design": design}
     values["constraints"] = {**(values.get("constraints") or {}), "ratios": [dict(kept)]}
-    plan = ladder.training_plan(recipe.proxy.size, recipe.proxy.tokens, recipe.corpus.vocabulary)  # type: ignore[union-attr]
+    flops = ""
+    if recipe.corpus and not recipe.corpus.tokenizer:  # whose vocabulary nobody has looked at yet
+        plan = ladder.training_plan(
+            recipe.proxy.size, recipe.proxy.tokens, recipe.corpus.vocabulary
+        )
+        flops = f"{(runs - less) * plan.flops:.2e} FLOPs, "
     note = (
         f"Reused from the study of {date}: the ratios among {', '.join(kept)}, whose text is "
         f"unchanged. {less} runs were drawn in place of {runs}, which saved "
-        f"{(runs - less) * plan.flops:.2e} FLOPs ({1 - less / runs:.0%} of the design). Not "
+        f"{flops}{1 - less / runs:.0%} of the design. Not "
         "searched: other ratios among these domains."
     )
     return strict_yaml.dump_yaml(values), note

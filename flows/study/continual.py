@@ -25,8 +25,8 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 MAKE = "`cuvee checkpoint RECIPE --to FOLDER` trains a proxy and writes it so"
 
 
-def start_tokenizer(recipe: Recipe) -> Path | None:
-    """The tokenizer of the checkpoint that a recipe starts from; None where it starts from none.
+def start_folder(recipe: Recipe) -> Path | None:
+    """The checkpoint that a recipe starts from, whose tokenizer is used; None if there is none.
 
     Raises:
         DataError: a file of the checkpoint is missing; says which.
@@ -40,7 +40,7 @@ def start_tokenizer(recipe: Recipe) -> Path | None:
             f"proxy.start: no whole checkpoint in {folder}: {' and '.join(missing)} missing; it "
             f"needs {', '.join(FILES)}. {MAKE}"
         )
-    return folder / "tokenizer.json"
+    return folder
 
 
 def measure_start(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartCheckpoint:

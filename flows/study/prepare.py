@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
@@ -25,6 +26,9 @@ from cuvee.tasks.corpus import download
 from cuvee.tasks.extras import require
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import DomainFigures
+
+if TYPE_CHECKING:
+    from cuvee.proxies.data.tokenizer import TokenizerFile
 
 
 def prepare(recipe: Recipe, home: Workspace) -> Prepared:
@@ -206,7 +210,7 @@ def _corpus(
     settings = CorpusSettings(
         vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes, min_tokens=part.min_tokens
     )
-    given = continual.start_tokenizer(recipe)
+    given = _given_tokenizer(recipe, home)
     with home.display.step("Corpus") as bar:
         corpus: Corpus = home.step("prepare-corpus", corpora.prepare_corpus)(
             sources,
@@ -217,6 +221,27 @@ def _corpus(
             tokenizer=given,
         )
     return corpus
+
+
+def _given_tokenizer(recipe: Recipe, home: Workspace) -> "TokenizerFile | None":
+    """The tokenizer of the checkpoint or of the recipe; None where one is trained on the text.
+
+    Raises:
+        DataError: there is none, or one that cannot be used; says why.
+    """
+    part = _corpus_part(recipe)
+    start = continual.start_folder(recipe)
+    named = recipe.source_path(part.tokenizer) if part.tokenizer else None
+    if start is None and named is None:
+        return None
+    from cuvee.tasks.corpus.given_tokenizer import find_tokenizer  # as above
+
+    return find_tokenizer(
+        str(start or named),
+        store=home.store,
+        cache=home.root / "tokenizers",
+        end=part.end_of_text or "",
+    )
 
 
 def corpus_parts(prepared: Prepared) -> dict[str, DomainFigures]:

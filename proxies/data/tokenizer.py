@@ -1,19 +1,29 @@
-"""The tokenizer: a small byte-level BPE trained on a sample of the training documents.
+"""Tokenizers: a small byte-level BPE trained on the text, or a team's own; and documents to tokens.
 
-Byte-level, so that every text has a token sequence and bits per byte are defined for all of them;
-small (4096), because the embedding of a large vocabulary would dwarf a proxy of a million weights.
+The one that is trained is byte-level, so that every text has a token sequence and bits per byte are
+defined for all of them; and small (4096), because the embedding of a large vocabulary would dwarf a
+proxy of a million weights. A given one must give every text back (`check_tokenizer`).
 
-Encoding goes word by word through a table. The pre-tokenizer never joins a character that is not
-white space to white space that follows it, so text cut at those places has the tokens of the
-pieces, and natural text consists of few different pieces: half the time of encoding whole
-documents. `encode` checks that the tokenizer is one for which this holds, and otherwise encodes
-whole documents.
+Encoding goes piece by piece through a table where that gives the tokens of the whole, and natural
+text consists of few different pieces: half the time of encoding whole documents. It does where no
+match of the pre-tokenizer's expression spans a cut. They match from left to right and never look
+back, so that what stands before a cut changes nothing after it:
+
+    words   no match joins a character that is not white space to white space that follows it
+            (GPT-2, StarCoder): cuts before white space
+    lines   as words, but marks take the line ends that follow them (GPT-4, Llama 3, Qwen): cuts
+            before white space that is no line end, and after the last line end of white space
+
+A normalizer may be NFC, which composes nothing with the characters around these cuts. Any other
+tokenizer encodes whole documents.
 """
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -22,13 +32,62 @@ from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data.shards import token_type
 
 EOT = "<|endoftext|>"
+# Tokens that end a document in tokenizers whose configuration does not say.
+KNOWN_ENDS = (
+    EOT,
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|eos|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)
 # White space in the sense of Unicode (Python's \s also counts \x1c-\x1f), then what is not.
-_PIECES = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+|[^\S\x1c-\x1f]+")
-# Where long text may be cut: before white space, or between a word and an ASCII mark that follows.
-_EDGE = re.compile(r"[\S\x1c-\x1f](?=[^\S\x1c-\x1f])|[^\W_](?=[!-/:-@\[-^`{-~])")
+_BLANK, _MARK = r"[^\S\x1c-\x1f]", r"[\S\x1c-\x1f]"
+_PIECES = {
+    "words": re.compile(rf"{_BLANK}*{_MARK}+|{_BLANK}+"),
+    "lines": re.compile(rf"{_BLANK}*{_MARK}+(?:[\r\n](?:{_BLANK}*[\r\n])?)?|{_BLANK}+"),
+}
+# Where long text may be cut: where pieces part, or between a word and an ASCII mark that follows.
+_EDGES = {
+    "words": rf"{_MARK}(?={_BLANK})",
+    "lines": rf"{_MARK}(?=[^\S\x1c-\x1f\r\n])|[\r\n](?={_MARK})",
+}
+_AT_MARKS = r"[^\W_](?=[!-/:-@\[-^`{-~])"
+_TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_EXPRESSIONS = {  # of pre-tokenizers, for which the above was proved
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "words",
+    **{
+        rf"{short}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}|{_TAIL}": "lines"
+        for short in ("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'(?i:[sdmt]|ll|ve|re)")
+        for digits in (r"\p{N}{1,3}", r"\p{N}")
+    },
+}
 STRETCH = 1_000_000  # characters of a long document that are encoded together, about
 _TABLE_LIMIT = 1_000_000  # pieces remembered, some 150 MB
 _PIECE_LIMIT = 256  # characters of a piece that is remembered
+_HIDDEN = "\ufdd0"  # a character that is none, before the name of what no text may become
+SAMPLES = {  # what a tokenizer must give back, by what it loses that does not
+    "capital letters": "Letters And CAPITALS",
+    "marks and digits": "marks, digits: f(x[0]) == {12.5} - 'it'; <b>",
+    "repeated blanks": "two  blanks,    four",
+    "tabs and line ends": "a tab\tand lines\n\n    indented\r\n",
+    "accents": "na\u00efve fa\u00e7ade, \u00dcbung",
+    "letters of other scripts": "\u0436\u0443\u043a \u4e2d\u6587 \u0939\u093f\u0928",
+    "emoji": "\U0001f642\U0001f9ea",
+}
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """A tokenizer on disk, and which of its tokens ends a document.
+
+    Attributes:
+        path: its tokenizer.json.
+        end_of_text: the token; the one known name that it has where this is empty.
+    """
+
+    path: Path
+    end_of_text: str = ""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:
@@ -58,8 +117,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:
     return tokenizer
 
 
-def load_tokenizer(path: Path | str) -> Tokenizer:
+def load_tokenizer(path: Path | str, end: str = "") -> Tokenizer:
     """A tokenizer from a `tokenizer.json`.
+
+    Args:
+        path: the file.
+        end: the token that ends a document; "" for the one known name that it has.
 
     Raises:
         DataError: no such file, or a tokenizer without the end-of-text token.
@@ -74,43 +137,105 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         raise CorruptError(
             f"{path} is not a tokenizer: {error}; prepare the corpus again"
         ) from None
-    end_of_text(tokenizer)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    end_of_text(tokenizer, end)
     return tokenizer
 
 
-def end_of_text(tokenizer: Tokenizer) -> int:
+def end_of_text(tokenizer: Tokenizer, end: str = "") -> int:
     """The id that ends each document.
 
     Raises:
-        DataError: the tokenizer has no end-of-text token.
+        DataError: the tokenizer has no such token; or, where none is named, none or several of the
+            known names.
     """
-    token = tokenizer.token_to_id(EOT)
-    if token is None:
-        raise DataError(f"the tokenizer has no token {EOT}, which ends each document")
-    return token
+    if end and tokenizer.token_to_id(end) is None:
+        raise DataError(f"the tokenizer has no token {end}, which is to end each document")
+    named = [end] if end else [name for name in KNOWN_ENDS if name in tokenizer.get_vocab()]
+    if len(named) != 1:
+        has = f"several: {', '.join(named)}" if named else f"none of {', '.join(KNOWN_ENDS)}"
+        raise DataError(
+            f"the tokenizer has no token that is known to end each document (it has {has}): name "
+            "it, corpus.end_of_text"
+        )
+    return int(tokenizer.get_vocab()[named[0]])
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than its highest id: the rows of an embedding, which ids left out count in."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def check_tokenizer(tokenizer: Tokenizer, name: str) -> None:
+    """See that a tokenizer loses nothing of a text, so that its bits per byte mean something.
+
+    Raises:
+        DataError: what it loses, and an example.
+    """
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("dropout"):
+        raise DataError(f"{name} encodes a text at random (dropout {model['dropout']}): remove it")
+    plain = _characters_only(tokenizer)
+    for what, text in SAMPLES.items():
+        ids = plain.encode(text, add_special_tokens=False).ids
+        back = tokenizer.decode(ids, skip_special_tokens=False)
+        if back != text:
+            raise DataError(
+                f"{name} ({model['type']}) loses {what}: {text!r} comes back as {back!r}. Bits per "
+                "byte count every byte of a text, so that a tokenizer must give each one back: "
+                "take a byte-level BPE, or one with byte_fallback"
+            )
+
+
+def _characters_only(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that encodes text which reads like a special token as the characters it is.
+
+    A Unigram model, or a BPE that ignores its merges, would find such a token among its own pieces:
+    there it gets a name that no text has.
+    """
+    body = json.loads(tokenizer.to_str())
+    model = body["model"]
+    pieces = model["vocab"]
+    special = {token["content"] for token in body["added_tokens"] if token["special"]}
+    inside = special & (
+        set(pieces) if isinstance(pieces, dict) else {piece for piece, _ in pieces}
+    ) - {model.get("unk_token")}
+    if isinstance(pieces, dict):
+        model["vocab"] = {(_HIDDEN if n in inside else "") + n: i for n, i in pieces.items()}
+    else:
+        model["vocab"] = [[(_HIDDEN if n in inside else "") + n, score] for n, score in pieces]
+    body["added_tokens"] = [one for one in body["added_tokens"] if one["content"] not in inside]
+    body["post_processor"] = body["truncation"] = body["padding"] = None
+    copy = Tokenizer.from_str(json.dumps(body))
+    copy.encode_special_tokens = True
+    return copy
 
 
 class DocumentEncoder:
     """Encodes documents in batches to token ids as bytes, ready to be written to a shard.
 
-    Text that happens to read like the end-of-text token is encoded as the characters it is.
+    Text that happens to read like a special token is encoded as the characters it is.
+
+    Attributes:
+        separable: whether text may be cut, so that a long document need not be held whole.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self._tokenizer.encode_special_tokens = True
-        self._type = token_type(tokenizer.get_vocab_size())
+        self._tokenizer = _characters_only(tokenizer)
+        self._type = token_type(vocabulary_size(tokenizer))
         self._table: dict[str, bytes] = {}
-        self.separable = _separable(tokenizer)
+        self._pieces, self._edge = _cuts(tokenizer)
+        self.separable = self._pieces is not None
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Token ids of each text, as the bytes of little-endian integers of `token_type`."""
-        if not self.separable:
+        if self._pieces is None or not self.separable:
             return self._whole(texts)
         if len(self._table) > _TABLE_LIMIT:
             self._table.clear()
         table = self._table
-        pieces = [_PIECES.findall(text) for text in texts]
+        pieces = [self._pieces.findall(text) for text in texts]
         fresh = sorted(set().union(*pieces).difference(table))
         table.update(zip(fresh, self._whole(fresh), strict=True))
         encoded = [b"".join([table[piece] for piece in row]) for row in pieces]
@@ -118,6 +243,20 @@ class DocumentEncoder:
             if len(piece) > _PIECE_LIMIT:
                 del table[piece]
         return encoded
+
+    def stretches(self, text: str, size: int = STRETCH) -> list[str]:
+        """A text cut where no token spans, so that the tokens of the parts are those of the text.
+
+        A part is a little longer than `size`, and much longer where nothing may be cut; the text
+        itself where the tokenizer is not separable.
+        """
+        parts = []
+        start = 0
+        edge = self._edge
+        while edge and len(text) - start > size and (at := edge.search(text, start + size - 1)):
+            parts.append(text[start : at.end()])
+            start = at.end()
+        return [*parts, text[start:]]
 
     def _whole(self, texts: Sequence[str]) -> list[bytes]:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -128,28 +267,31 @@ class DocumentEncoder:
         return [data[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
 
 
-def stretches(text: str, size: int = STRETCH) -> list[str]:
-    """A text cut where no token spans, so that the tokens of the parts are those of the text.
-
-    A part is a little longer than `size`, and much longer where nothing may be cut. Holds for a
-    tokenizer whose `DocumentEncoder` is separable.
-    """
-    parts = []
-    start = 0
-    while len(text) - start > size and (edge := _EDGE.search(text, start + size - 1)):
-        parts.append(text[start : edge.end()])
-        start = edge.end()
-    return [*parts, text[start:]]
-
-
-def _separable(tokenizer: Tokenizer) -> bool:
-    """Whether text may be cut before white space without changing its tokens."""
+def _cuts(tokenizer: Tokenizer) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+    """The pieces that encode as they do in their text, and where it may be cut; or None, None."""
     body = json.loads(tokenizer.to_str())
-    split = body["pre_tokenizer"] or {}
-    return (
-        body["normalizer"] is None
-        and split.get("type") == "ByteLevel"
-        and split.get("use_regex") is True
-        and split.get("add_prefix_space") is False
-        and [token["content"] for token in body["added_tokens"]] == [EOT]
-    )
+    family = _family(body["pre_tokenizer"] or {})
+    matched = [token for token in body["added_tokens"] if not token["special"]]
+    wide = any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in matched)
+    if family is None or wide or (body["normalizer"] or {"type": "NFC"})["type"] != "NFC":
+        return None, None
+    names = [token["content"] for token in matched]
+    if any(len(_PIECES[family].findall(name)) > 1 for name in names):
+        return None, None
+    at_marks = not any(re.search(_AT_MARKS, name) for name in names)
+    edge = f"{_EDGES[family]}|{_AT_MARKS}" if at_marks else _EDGES[family]
+    return _PIECES[family], re.compile(edge)
+
+
+def _family(split: Mapping[str, Any]) -> str | None:
+    """Which cuts leave a pre-tokenizer's pieces as they are: "words", "lines", or None."""
+    *first, last = split.get("pretokenizers") or [split]
+    if last.get("type") != "ByteLevel" or last.get("add_prefix_space") is not False:
+        return None
+    if last.get("use_regex") is True:
+        alone = all(one.get("type") == "Digits" for one in first)
+        return "words" if alone else None
+    if len(first) != 1 or first[0].get("type") != "Split" or first[0].get("invert"):
+        return None
+    known = _EXPRESSIONS.get(first[0]["pattern"].get("Regex", ""))
+    return known if first[0]["behavior"] == "Isolated" else None

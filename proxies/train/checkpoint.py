@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from cuvee.mixtures.errors import StorageError
@@ -200,8 +201,7 @@ def huggingface_config(model: PackModel, eot: int) -> dict[str, Any]:
 
 def _special(tokenizer: Path, eot: int) -> str:
     """Text of the end-of-text token."""
-    added = json.loads(tokenizer.read_text(encoding="utf-8")).get("added_tokens", [])
-    return next((str(t["content"]) for t in added if t["id"] == eot), "<|endoftext|>")
+    return Tokenizer.from_file(str(tokenizer)).id_to_token(eot) or "<|endoftext|>"
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from cuvee.proxies.data.documents import (
     TextSource,
     UnusableDocument,
 )
-from cuvee.proxies.data.tokenizer import STRETCH, stretches
+from cuvee.proxies.data.tokenizer import STRETCH, DocumentEncoder
 from cuvee.tasks.corpus.download import ProgressReport
 
 Item = TypeVar("Item")
@@ -244,19 +244,19 @@ def unused_text(domain: DomainText) -> list[str]:
     return found
 
 
-def kept_text(domain: DomainText, whole: bool) -> Iterator[tuple[str, bool]]:
+def kept_text(domain: DomainText, encoder: DocumentEncoder) -> Iterator[tuple[str, bool]]:
     """The kept text of a domain in order, and whether a document ends with it.
 
-    A long document comes in parts that no token spans, unless it must come `whole`.
+    A long document comes in parts that no token spans, where the encoder can tell such places.
     """
     with domain.spool.open("rb") as spool:
         for size in domain.sizes:
-            step = size if whole else min(size, STRETCH)
+            step = min(size, STRETCH) if encoder.separable else size
             decoder = codecs.getincrementaldecoder("utf-8")()
             text = ""
             for start in range(0, size, step):
                 text += decoder.decode(spool.read(min(step, size - start)))
-                *done, text = [text] if whole else stretches(text, STRETCH)
+                *done, text = encoder.stretches(text, STRETCH)
                 yield from ((part, False) for part in done)
             yield text, True
 

@@ -24,6 +24,7 @@ from cuvee.proxies.data.documents import TextSource
 from cuvee.proxies.data.files import exclusive_lock, file_digest
 from cuvee.proxies.data.prepared_corpus import Corpus, write_manifest
 from cuvee.proxies.data.shards import ShardWriter, folder_names, shards_identity
+from cuvee.proxies.data.tokenizer import TokenizerFile
 from cuvee.tasks.corpus.deduplicate_split import (
     COUNTS,
     CorpusSettings,
@@ -48,7 +49,7 @@ def prepare_corpus(
     benchmarks: Mapping[str, Iterable[str]],
     settings: CorpusSettings = DEFAULT,
     progress: ProgressReport = ignore_progress,
-    tokenizer: Path | None = None,
+    tokenizer: TokenizerFile | None = None,
 ) -> Corpus:
     """The prepared corpus for these sources, made now or found where it was made before.
 
@@ -58,8 +59,8 @@ def prepare_corpus(
         benchmarks: texts by benchmark; none of them may remain in the corpus.
         settings: see `CorpusSettings`.
         progress: called with a message and the fraction done.
-        tokenizer: tokenizer.json to encode with, of a model that goes on training; None: one is
-            trained on the text.
+        tokenizer: a team's own, or that of a model that goes on training; None: one is trained on
+            the text.
 
     Raises:
         DataError: a source that cannot be used, or a domain with too little text.
@@ -69,7 +70,9 @@ def prepare_corpus(
     _check_names(sources)
     texts = {name: tuple(texts) for name, texts in benchmarks.items()}
     if tokenizer is not None:
-        tokenizers.load_tokenizer(tokenizer)  # before the text is read, which takes minutes
+        tokenizers.load_tokenizer(
+            tokenizer.path, tokenizer.end_of_text
+        )  # before the text is read, which takes minutes
     identities = {name: source.identity for name, source in sources.items()}
     key = _key(identities, texts, settings, tokenizer)
     root = Path(out) / key[:16]
@@ -113,7 +116,7 @@ def _key(
     identities: Mapping[str, str],
     texts: Mapping[str, Sequence[str]],
     settings: CorpusSettings,
-    tokenizer: Path | None,
+    tokenizer: TokenizerFile | None,
 ) -> str:
     """Hash of everything that determines a prepared corpus."""
     body = {
@@ -123,7 +126,7 @@ def _key(
         "settings": dataclasses.asdict(settings),
     }
     if tokenizer is not None:
-        body["tokenizer"] = file_digest(tokenizer)
+        body["tokenizer"] = [file_digest(tokenizer.path), tokenizer.end_of_text]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -149,7 +152,7 @@ class _Work:
     key: str
     settings: CorpusSettings
     progress: ProgressReport
-    tokenizer: Path | None
+    tokenizer: TokenizerFile | None
     identities: Mapping[str, str]
 
 
@@ -174,8 +177,8 @@ def _build(task: _Work, sources: Mapping[str, TextSource], index: NGramIndex) ->
             "version": VERSION,
             "settings": dataclasses.asdict(settings),
             "tokenizer": file_digest(work / "tokenizer.json"),
-            "vocabulary": tokenizer.get_vocab_size(),
-            "eot": tokenizers.end_of_text(tokenizer),
+            "vocabulary": tokenizers.vocabulary_size(tokenizer),
+            "eot": _end(task, tokenizer),
             "benchmarks": {
                 name: {"texts": index.texts[name], "too_short": index.short[name]}
                 for name in index.names
@@ -192,14 +195,19 @@ def _build(task: _Work, sources: Mapping[str, TextSource], index: NGramIndex) ->
 def _tokenizer(task: _Work, domains: list[DomainText], path: Path) -> Tokenizer:
     """The corpus's tokenizer, written to a path: the given one to the byte, or one trained now."""
     if task.tokenizer is not None:
-        shutil.copyfile(task.tokenizer, path)
-        return tokenizers.load_tokenizer(path)
+        shutil.copyfile(task.tokenizer.path, path)
+        return tokenizers.load_tokenizer(path, task.tokenizer.end_of_text)
     task.progress("training the tokenizer", 0.40)
     tokenizer = tokenizers.train_tokenizer(
         tokenizer_sample(domains, task.settings), task.settings.vocabulary
     )
     tokenizer.save(str(path))
     return tokenizer
+
+
+def _end(task: _Work, tokenizer: Tokenizer) -> int:
+    """The id that ends a document."""
+    return tokenizers.end_of_text(tokenizer, task.tokenizer.end_of_text if task.tokenizer else "")
 
 
 def _encode(
@@ -211,7 +219,7 @@ def _encode(
     ones are encoded, all of them at once.
     """
     encoder = tokenizers.DocumentEncoder(tokenizer)
-    vocabulary, eot = tokenizer.get_vocab_size(), tokenizers.end_of_text(tokenizer)
+    vocabulary, eot = tokenizers.vocabulary_size(tokenizer), _end(task, tokenizer)
     total = sum(sum(domain.sizes) for domain in domains)
     folders = folder_names([domain.name for domain in domains])
     done = 0
@@ -224,7 +232,7 @@ def _encode(
         train = ShardWriter(folder, "train", vocabulary=vocabulary, eot=eot)
         valid = ShardWriter(folder, "valid", vocabulary=vocabulary, eot=eot)
         number = 0
-        parts = kept_text(domain, whole=not encoder.separable)
+        parts = kept_text(domain, encoder)
         for group in text_groups(parts, lambda part: len(part[0])):
             for data, (_, ends) in zip(encoder.encode([t for t, _ in group]), group, strict=True):
                 writer = valid if number in domain.held else train

@@ -97,7 +97,7 @@ def test_only_what_is_shipped_keeps_away_from_the_network(monkeypatch, tmp_path,
     recipe = tiny_study.recipe(
         NOWHERE, evaluation=f"{{tasks: [{'arc_easy' if hub else 'boolq_offline'}]}}"
     )
-    assert parse(recipe).evaluation.hub == hub
+    assert parse(recipe).hub == hub
 
 
 @pytest.mark.slow
