@@ -123,7 +123,8 @@ def alike(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
     equal = (HASHES - ROWS) - np.bitwise_count(unlike).sum(axis=1, dtype=np.int64)
     low, high = np.sort([one["size"], other["size"]], axis=0).astype(np.int64)
     similar: NDArray[np.bool_] = (equal / (HASHES - ROWS) - 0.25) / 0.75 >= SIMILAR
-    return similar & ((high <= LONGEST) | (2 * low >= high))
+    found: NDArray[np.bool_] = similar & ((high <= LONGEST) | (2 * low >= high))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
