@@ -152,11 +152,12 @@ class NearGraph:
             ranks: (len(records),) of the domain that each was read from.
             frozen: sorted keys of the documents that the study holds out.
         """
+        shared = _shared_bands(records["band"])
+        records, ranks = records[shared], ranks[shared]
         order = np.lexsort((ranks, records["key"], records["band"]))
         records, ranks = records[order], ranks[order]
         first = _changes(records["band"]) | _changes(records["key"])  # of copies, the lowest rank
         records, ranks = records[first], ranks[first]
-        records, ranks = _grouped(records, ranks)
         order = np.lexsort((records["key"], ~records["size"], ranks, records["band"]))
         records, ranks = records[order], ranks[order]
         keys, at = np.unique(records["key"], return_index=True)
@@ -231,11 +232,13 @@ def _changes(values: NDArray[Any]) -> NDArray[np.bool_]:
     return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
 
 
-def _grouped(records: NDArray[Any], ranks: Places) -> tuple[NDArray[Any], Places]:
-    """Sorted records without those that are alone in their band."""
-    new = _changes(records["band"])
+def _shared_bands(bands: Keys) -> Places:
+    """Where the records are whose band another record has, too."""
+    order = np.argsort(bands)
+    new = _changes(bands[order])
     alone = new & np.concatenate([new[1:], [True]])[: len(new)]
-    return records[~alone], ranks[~alone]
+    found: Places = order[~alone]
+    return found
 
 
 def _pairs(records: NDArray[Any]) -> Keys:
