@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 class Domain:
     """One part of a corpus.
 
+    Of a domain that is sampled, `tokens`, `bytes` and `documents` are those of the whole, which the
+    run at full scale draws from, and `shard_tokens` those that proxies train on.
+
     Attributes:
         name: unique in its corpus.
         tokens: training tokens that exist, counted once.
@@ -23,6 +26,9 @@ class Domain:
         documents: training documents that exist.
         heldout: hash of tokenizer and held-out shards, by which its scores are found; "" where the
             corpus is older than the field, or there is none (tables).
+        shard_tokens: training tokens on disk; 0: all that exist.
+        tokens_error: standard error of `tokens` where they are estimated from a sample; 0: exact,
+            or declared.
     """
 
     name: str
@@ -31,6 +37,8 @@ class Domain:
     identity: str
     documents: int = 1
     heldout: str = ""
+    shard_tokens: int = 0
+    tokens_error: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
@@ -41,6 +49,22 @@ class Domain:
                     f"domain {self.name!r} has {getattr(self, unit)} {unit}; "
                     "a domain without text cannot be part of a mixture: remove it or add text"
                 )
+        if not 0 <= self.shard_tokens <= self.tokens or not self.tokens_error >= 0:
+            raise DataError(
+                f"domain {self.name!r} is said to have {self.tokens:,} tokens, and "
+                f"{self.shard_tokens:,} lie in its shards: a domain is at least as large as what "
+                "was read of it"
+            )
+
+    @property
+    def stored(self) -> int:
+        """Training tokens on disk, which proxies draw from."""
+        return self.shard_tokens or self.tokens
+
+    @property
+    def sampled(self) -> bool:
+        """Whether more exists than lies on disk."""
+        return self.stored < self.tokens
 
 
 @dataclass(frozen=True)
@@ -75,13 +99,26 @@ class DomainSet:
 
     @property
     def tokens(self) -> Array:
-        """Tokens that exist per domain, shape (K,)."""
+        """Tokens that exist per domain, shape (K,): what a run at full scale draws from."""
         return np.array([domain.tokens for domain in self.domains], dtype=np.float64)
+
+    @property
+    def stored(self) -> Array:
+        """Tokens on disk per domain, shape (K,): what proxies draw from."""
+        return np.array([domain.stored for domain in self.domains], dtype=np.float64)
 
     @property
     def natural(self) -> Array:
         """Shares of tokens as they lie in the corpus, shape (K,)."""
         return np.asarray(self.tokens / self.tokens.sum(), dtype=np.float64)
+
+    @property
+    def natural_errors(self) -> Array:
+        """Standard errors of the natural shares (K,), to first order in those of the sizes."""
+        errors = np.array([domain.tokens_error for domain in self.domains]) / self.tokens.sum()
+        shares, variances = self.natural, errors**2
+        others = variances.sum() - variances
+        return np.asarray(np.sqrt((1 - shares) ** 2 * variances + shares**2 * others))
 
     @property
     def uniform(self) -> Array:
@@ -110,5 +147,9 @@ class DomainSet:
         return {name: float(w) for name, w in zip(self.names, weights, strict=True)}
 
     def epochs(self, weights: Array, tokens: float) -> Array:
-        """Passes over each domain when `tokens` are drawn at `weights`, shape (K,)."""
+        """Passes over what exists of each domain when `tokens` are drawn at `weights`, (K,)."""
         return np.asarray(weights * tokens / self.tokens, dtype=np.float64)
+
+    def stored_epochs(self, weights: Array, tokens: float) -> Array:
+        """Passes over what lies on disk, as a proxy of so many tokens makes them, (K,)."""
+        return np.asarray(weights * tokens / self.stored, dtype=np.float64)

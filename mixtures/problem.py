@@ -87,6 +87,25 @@ class Problem:
             )
         return known[size]
 
+    @property
+    def short_samples(self) -> dict[str, int]:
+        """Domains whose sample a proxy may repeat more often than the run at full scale repeats the
+        domain, with the tokens that a sample needs so that this cannot be.
+
+        Drawn at a share w for t tokens, a proxy passes w t / S times over a sample of S tokens, the
+        full run of T w T / U times over the domain of U: the sample is large enough where
+        S >= U t / T, whatever w is. Passes below one repeat nothing.
+        """
+        most = self.proxy.tokens * self.constraints.bounds[1]
+        wanted = np.minimum(
+            most, self.domains.tokens * self.proxy.tokens / max(1, self.full_tokens)
+        )
+        return {
+            domain.name: int(np.ceil(need))
+            for domain, need in zip(self.domains, wanted, strict=True)
+            if domain.sampled and domain.stored < need
+        }
+
     def spec(
         self,
         weights: Sequence[float],

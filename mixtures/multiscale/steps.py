@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cuvee.mixtures import simplex
+from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import History, RunResult, RunSpec, finished_runs, score_table
@@ -71,7 +72,6 @@ def scaling_runs(problem: Problem, history: History, steps: Sequence[LadderStep]
         relative = sd / Y[rows].mean(axis=0) if degrees else first
         first = relative if step is steps[0] else first
         noise[rows] = relative * Y[rows]
-    whole = problem.proxy.repetition == 1.0
     tokens = np.array([step.tokens for step, _ in own], dtype=np.float64)
     along = [
         (i, float(seen), [scores[name] for name in problem.targets])
@@ -91,8 +91,18 @@ def scaling_runs(problem: Problem, history: History, steps: Sequence[LadderStep]
         noise=(noise / Y)[rows] * values,
         groups=rows,
         stable=on_the_way if along and apart else None,
-        available=np.array([d.tokens for d in problem.domains], dtype=np.float64)
-        if whole and all(d.tokens > 0 for d in problem.domains)
-        else None,
+        available=_available(problem, W, tokens),
         names=tuple(f"{run.spec.fingerprint[:12]} ({step.size})" for step, run in own),
     )
+
+
+def _available(problem: Problem, W: Array, tokens: Array) -> Array | None:
+    """Tokens that exist of each domain (K,), by which a law counts repeats.
+
+    None where runs repeat something else: a part of each domain, to match the full run, or a sample
+    that is smaller than what they drew from it.
+    """
+    domains = problem.domains
+    drawn = (W * tokens[:, None]).max(axis=0)
+    repeated = (domains.stored < domains.tokens) & (drawn > domains.stored)
+    return None if problem.proxy.repetition < 1.0 or repeated.any() else domains.tokens

@@ -105,7 +105,8 @@ def double_problem(problem: Problem, stable: Array, switch: float) -> Problem:
     domains = DomainSet(
         tuple(
             dataclasses.replace(domain, name=names[i * len(stable) + k],
-                                tokens=max(1, round(domain.tokens * part * COUNT)))
+                                tokens=max(1, round(domain.tokens * part * COUNT)),
+                                shard_tokens=0)
             for i, part in enumerate(parts)
             for k, domain in enumerate(problem.domains)
         )

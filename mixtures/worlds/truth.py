@@ -109,7 +109,7 @@ def _run(world: World, spec: RunSpec) -> RunResult:
     moved = training.simulate_run(world, corpus, spec) if spec.controller else ()
     weights = training.mean_weights(moved, spec.tokens) if moved else spec.weights
     W = weights[None]
-    epochs = corpus.epochs(W, spec.tokens) / spec.repetition
+    epochs = corpus.stored_epochs(W, spec.tokens) / spec.repetition
     taught = W
     if hasattr(world, "exposure"):  # a world in which the order of training matters
         taught = world.exposure(spec.stages)[None]
