@@ -102,9 +102,13 @@ def test_names_a_sample_that_proxies_repeat_more_often(
     """Catches a rule that counts passes below one, and one that forgets the full run's own."""
     domains = _domains()
     problem = Problem(
-        domains, ("domain/web",), WeightedMean({"domain/web": 1.0}), constrain(domains, full_tokens=full),
-        Proxy("0.6M", tokens), full,
-    )  # fmt: skip
+        domains=domains,
+        targets=("domain/web",),
+        objective=WeightedMean({"domain/web": 1.0}),
+        constraints=constrain(domains, full_tokens=full),
+        proxy=Proxy("0.6M", tokens),
+        full_tokens=full,
+    )
     assert problem.short_samples == short
     whole = DomainSet(tuple(dataclasses.replace(d, shard_tokens=0) for d in domains))
     assert dataclasses.replace(problem, domains=whole).short_samples == {}
