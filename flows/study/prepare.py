@@ -258,6 +258,11 @@ def corpus_parts(prepared: Prepared) -> dict[str, DomainFigures]:
                 *([prepared.unread[entry["name"]]] if entry["name"] in prepared.unread else []),
                 *entry.get("notices", ()),
             ),
+            distinct=entry.get("distinct", 0),
+            shared={
+                other: (count["exact"], count["near"])
+                for other, count in entry.get("shared", {}).items()
+            },
         )
         for entry in prepared.corpus.manifest["domains"]
     }

@@ -44,6 +44,7 @@ SECTIONS = (  # below the headline, in order; one without blocks is left out
     ("Training", runs.loss_curve_blocks),
     ("Epochs and constraints at full scale", mixtures.epoch_blocks),
     ("Corpus", runs.corpus_blocks),
+    ("Text that domains share", runs.shared_text_blocks),
     ("Failures", runs.failure_blocks),
     ("Recipe, versions and evidence", runs.evidence_blocks),
 )

@@ -49,6 +49,9 @@ class DomainFigures:
         contaminated: documents removed because they share a 13-gram with a benchmark, by benchmark.
         skipped: rows without usable text that were left out.
         notices: what a reader must know of text that is not used, a sentence each.
+        distinct: its different texts, before any was removed for being in another domain.
+        shared: by other domain, how many of these it holds too: word for word, and word for word or
+            nearly (the same number, where near-duplicates were not looked for).
     """
 
     documents: int
@@ -58,6 +61,8 @@ class DomainFigures:
     contaminated: Mapping[str, int] = field(default_factory=dict)
     skipped: int = 0
     notices: tuple[str, ...] = ()
+    distinct: int = 0
+    shared: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

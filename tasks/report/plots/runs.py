@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from cuvee.mixtures.runs import RunResult
 from cuvee.mixtures.scale_evidence import ScaleEvidence
@@ -115,4 +116,12 @@ def scales_figure(found: ScaleEvidence) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
+    return figure
+
+
+def shared_text_figure(names: Sequence[str], shares: NDArray[np.float64]) -> Figure:
+    """Share of the documents of each domain (down) that another one (across) holds too."""
+    figure, axes = style.shaded_table(shares, names, names, ".0%")
+    axes.set_xlabel("is also in")
+    axes.set_ylabel("text of")
     return figure

@@ -8,7 +8,6 @@ from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.tasks.report.plots import style
 
 WIDEST = 4.0  # points, of the strongest edge
-CELLS = 12  # columns of a table up to which its cells hold their number
 
 
 def skill_graph_figure(found: SkillGraph) -> Figure:
@@ -52,20 +51,8 @@ def skill_graph_figure(found: SkillGraph) -> Figure:
 
 def skill_table_figure(found: SkillGraph) -> Figure:
     """Every edge: training skills down, evaluated skills across, darker is stronger."""
-    edges = np.array(found.edges)
-    figure = style.empty_figure(0.32 * len(found.rows) + 1.5)
-    axes = figure.add_subplot()
-    low, high = float(min(0.0, edges.min())), float(max(edges.max(), 1e-12))
-    axes.imshow(edges, cmap="Blues", vmin=low, vmax=high, aspect="auto")
-    targets = [name.removeprefix("domain/")[: style.LONGEST] for name in found.columns]
-    axes.set_xticks(range(len(targets)), targets, rotation=30)
-    for text in axes.get_xticklabels():
-        text.set_horizontalalignment("right")
-    axes.set_yticks(range(len(found.rows)), [name[: style.LONGEST] for name in found.rows])
-    for i, row in enumerate(edges if len(found.columns) <= CELLS else ()):
-        for j, edge in enumerate(row):
-            color = "#ffffff" if edge > low + 0.55 * (high - low) else "#000000"
-            axes.text(j, i, f"{edge:.2f}", ha="center", va="center", color=color, fontsize=8)
+    targets = [name.removeprefix("domain/") for name in found.columns]
+    figure, axes = style.shaded_table(np.array(found.edges), found.rows, targets, ".2f")
     axes.set_xlabel("evaluated skill")
     axes.set_ylabel("training skill")
     return figure

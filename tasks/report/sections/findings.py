@@ -133,5 +133,13 @@ def scales_finding(found: ScaleEvidence) -> str:
     return _sentence(f"from the smallest to the largest size, {', '.join(parts)} {UNIT}")
 
 
+def shared_text_finding(near: float, exact: float, _: int, name: str, other: str) -> str:
+    """The domain that is most contained in another."""
+    return (
+        f"Most is shared of {name}: {near:.1%} of its documents are also in {other}, {exact:.1%} "
+        "word for word."
+    )
+
+
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from functools import partial
 
+import numpy as np
+
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.tasks.report.blocks import Block, Code, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import runs as plots
@@ -11,6 +13,9 @@ from cuvee.tasks.report.sections.headline import NONE
 from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import RECOMMENDED
+
+SHADED = 24  # domains in the picture of what they share, those that share most
+FOLD = 12  # pairs of domains that the table shows at first
 
 
 def law_blocks(study: Study) -> Iterable[Block]:
@@ -148,6 +153,45 @@ def corpus_blocks(study: Study) -> Iterable[Block]:
     yield ReportTable(
         ("domain", "documents", "bytes", "tokens", "duplicates", "skipped", *against), rows
     )
+
+
+def shared_text_blocks(study: Study) -> Iterable[Block]:
+    """What text pairs of domains share, before it was left to one of them; nothing if none does."""
+    pairs = sorted(
+        (
+            (near / part.distinct, exact / part.distinct, near, name, other)
+            for name, part in study.corpus.items()
+            for other, (exact, near) in part.shared.items()
+            if near
+        ),
+        key=lambda pair: (-pair[0], *pair[3:]),
+    )
+    if not pairs:
+        return
+    yield Paragraph(
+        "Documents of a domain that another one holds too, in percent of its different texts, as "
+        "they were read. Each is trained on in one domain only, so that a share given to the other "
+        "does not buy it twice. Nearly means that most runs of five words are the same; it is "
+        "looked for where the recipe says corpus.deduplicate: near."
+    )
+    names = list(dict.fromkeys(name for pair in pairs for name in pair[3:]))[:SHADED]
+    names = [name for name in study.corpus if name in names]
+    shares = np.zeros((len(names), len(names)))
+    for near, _, _, name, other in pairs:
+        if name in names and other in names:
+            shares[names.index(name), names.index(other)] = near
+    yield Picture(
+        "shared-text",
+        "Share of each domain's documents (row) that another one (column) holds too",
+        findings.shared_text_finding(*pairs[0]),
+        partial(plots.shared_text_figure, names, shares),
+    )
+    rows = tuple(
+        (name, other, f"{documents:,}", f"{exact:.1%}", f"{near:.1%}")
+        for near, exact, documents, name, other in pairs
+    )
+    columns = ("domain", "also in", "documents", "word for word", "or nearly")
+    yield ReportTable(columns, rows, words=(1,), fold=FOLD)
 
 
 def failure_blocks(study: Study) -> Iterable[Block]:

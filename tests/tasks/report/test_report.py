@@ -126,6 +126,27 @@ def _unstyled(path):
     return re.findall(r"<(b)>not bold", path.read_text(encoding="utf-8"))
 
 
+def test_what_domains_share_stands_in_percent_of_each_of_them(study, tmp_path, quick_pictures):
+    """Catches a share of the other domain's documents, pairs in the order of the recipe, a table of
+    pairs that share nothing, and a section where no text is shared."""
+    shared = {NAMES[0]: {NAMES[1]: (3, 20)}, NAMES[1]: {NAMES[0]: (2, 10), NAMES[2]: (0, 0)}}
+    counts = {NAMES[0]: 1000, NAMES[1]: 40}
+    corpus = {
+        name: replace(part, distinct=counts.get(name, 7), shared=shared.get(name, {}))
+        for name, part in study.corpus.items()
+    }
+    _, twin = write_report(replace(study, corpus=corpus), tmp_path)
+    text = twin.read_text().partition("## Text that domains share")[2].partition("\n## ")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        f"| {NAMES[1]} | {NAMES[0]} | 10 | 5.0% | 25.0% |",
+        f"| {NAMES[0]} | {NAMES[1]} | 20 | 0.3% | 2.0% |",
+    ]
+    assert f"25.0% of its documents are also in {NAMES[0]}, 5.0% word for word" in text
+    assert (tmp_path / "plots" / "shared-text.png").exists()
+    assert "Text that domains share" not in {one.title for one in report_sections(study)}
+
+
 def test_a_gain_whose_interval_holds_zero_is_called_noise():
     """Catches a report that calls a positive mean a gain whatever its interval."""
     assert PairedGain("objective", 0.05, -0.01, 0.11, 0.2, 3).judgment == "within the noise"
