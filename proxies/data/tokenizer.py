@@ -15,7 +15,9 @@ back, so that what stands before a cut changes nothing after it:
             before white space that is no line end, and after the last line end of white space
 
 A normalizer may be NFC, which composes nothing with the characters around these cuts. Any other
-tokenizer encodes whole documents.
+tokenizer encodes whole documents. A piece that is new is itself put together of words, which are
+what the expression matches in it: pieces are ten times fewer than those of a text, words again
+three times. ASCII alone is matched here, where letters and digits are the same in every library.
 """
 
 import json
@@ -54,8 +56,9 @@ _EDGES = {
 }
 _AT_MARKS = r"[^\W_](?=[!-/:-@\[-^`{-~])"
 _TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _EXPRESSIONS = {  # of pre-tokenizers, for which the above was proved
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "words",
+    _GPT2: "words",
     **{
         rf"{short}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}|{_TAIL}": "lines"
         for short in ("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'(?i:[sdmt]|ll|ve|re)")
@@ -225,7 +228,8 @@ class DocumentEncoder:
         self._tokenizer = _characters_only(tokenizer)
         self._type = token_type(vocabulary_size(tokenizer))
         self._table: dict[str, bytes] = {}
-        self._pieces, self._edge = _cuts(tokenizer)
+        self._words: dict[str, bytes] = {}
+        self._pieces, self._edge, self._word = _cuts(tokenizer)
         self.separable = self._pieces is not None
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
@@ -234,10 +238,11 @@ class DocumentEncoder:
             return self._whole(texts)
         if len(self._table) > _TABLE_LIMIT:
             self._table.clear()
+            self._words.clear()
         table = self._table
         pieces = [self._pieces.findall(text) for text in texts]
-        fresh = sorted(set().union(*pieces).difference(table))
-        table.update(zip(fresh, self._whole(fresh), strict=True))
+        fresh = list(set().union(*pieces).difference(table))
+        table.update(zip(fresh, self._spelled(fresh), strict=True))
         encoded = [b"".join([table[piece] for piece in row]) for row in pieces]
         for piece in fresh:
             if len(piece) > _PIECE_LIMIT:
@@ -258,6 +263,22 @@ class DocumentEncoder:
             start = at.end()
         return [*parts, text[start:]]
 
+    def _spelled(self, pieces: Sequence[str]) -> list[bytes]:
+        """Token ids of pieces, each put together of its words."""
+        if self._word is None:
+            return self._whole(pieces)
+        split = self._word.findall
+        rows = [split(piece) if piece.isascii() else [piece] for piece in pieces]
+        # In order, because the library remembers its last words, and neighbors are alike.
+        fresh = sorted(set().union(*rows).difference(self._words))
+        words = self._words
+        words.update(zip(fresh, self._whole(fresh), strict=True))
+        spelled = [b"".join([words[word] for word in row]) for row in rows]
+        for word in fresh:
+            if len(word) > _PIECE_LIMIT or not word.isascii():
+                del words[word]
+        return spelled
+
     def _whole(self, texts: Sequence[str]) -> list[bytes]:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         lengths = [len(encoding) for encoding in encodings]
@@ -267,20 +288,24 @@ class DocumentEncoder:
         return [data[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
 
 
-def _cuts(tokenizer: Tokenizer) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
-    """The pieces that encode as they do in their text, and where it may be cut; or None, None."""
+_Expression = re.Pattern[str] | None
+
+
+def _cuts(tokenizer: Tokenizer) -> tuple[_Expression, _Expression, _Expression]:
+    """The pieces that encode as they do in their text, where it may be cut, words of a piece."""
     body = json.loads(tokenizer.to_str())
-    family = _family(body["pre_tokenizer"] or {})
+    split = body["pre_tokenizer"] or {}
+    family = _family(split)
     matched = [token for token in body["added_tokens"] if not token["special"]]
     wide = any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in matched)
     if family is None or wide or (body["normalizer"] or {"type": "NFC"})["type"] != "NFC":
-        return None, None
+        return None, None, None
     names = [token["content"] for token in matched]
     if any(len(_PIECES[family].findall(name)) > 1 for name in names):
-        return None, None
+        return None, None, None
     at_marks = not any(re.search(_AT_MARKS, name) for name in names)
     edge = f"{_EDGES[family]}|{_AT_MARKS}" if at_marks else _EDGES[family]
-    return _PIECES[family], re.compile(edge)
+    return _PIECES[family], re.compile(edge), None if matched else _word(split)
 
 
 def _family(split: Mapping[str, Any]) -> str | None:
@@ -295,3 +320,17 @@ def _family(split: Mapping[str, Any]) -> str | None:
         return None
     known = _EXPRESSIONS.get(first[0]["pattern"].get("Regex", ""))
     return known if first[0]["behavior"] == "Isolated" else None
+
+
+def _word(split: Mapping[str, Any]) -> re.Pattern[str] | None:
+    """What a pre-tokenizer of a known family matches in ASCII; None if it cuts by more."""
+    *first, _ = split.get("pretokenizers") or [split]
+    if any(one["type"] != "Split" for one in first):
+        return None
+    expression = first[0]["pattern"]["Regex"] if first else _GPT2
+    sets = re.sub(r"\[[^\]]+\]", lambda one: _ascii(one[0], "A-Za-z", "0-9"), expression)
+    return re.compile(_ascii(sets, "[A-Za-z]", "[0-9]"), re.ASCII)
+
+
+def _ascii(expression: str, letters: str, digits: str) -> str:
+    return expression.replace(r"\p{L}", letters).replace(r"\p{N}", digits)

@@ -39,6 +39,19 @@ PIECES = st.sampled_from(
 )
 
 
+def single_digits():
+    """A byte-level BPE that parts digits first, as StarCoder's."""
+    made = byte_level()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), made.pre_tokenizer]
+    )
+    made.train_from_iterator([TEXT, "1234 1212"] * 3, trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["</s>"], show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    ))  # fmt: skip
+    return made
+
+
 def byte_level(expression: str = "", *, extra: tuple[str, ...] = (), nfc: bool = False):
     """A byte-level BPE as teams have them: by GPT-2's expression, or by another."""
     made = Tokenizer(models.BPE())
@@ -90,6 +103,7 @@ def fallback(kind: str):
 
 SEPARABLE = {
     "gpt-2": byte_level(),
+    "starcoder": single_digits(),
     "gpt-neox": byte_level(extra=("  ", "    ", "      "), nfc=True),
     "llama-3": byte_level(LLAMA),
     "qwen": byte_level(LLAMA.replace("{1,3}", ""), extra=("<tool_call>",), nfc=True),
@@ -101,7 +115,8 @@ SEPARABLE = {
 @given(pieces=st.lists(PIECES, max_size=40), size=st.integers(1, 9))
 def test_cut_text_has_the_tokens_of_the_whole(name, pieces, size):
     """Catches a cut between a mark and the line end that its token takes (Llama 3), inside an added
-    token, before an accent that composes, or within a run of blanks and line ends."""
+    token, before an accent that composes, or within a run of blanks and line ends; and words of a
+    piece that are not those of the tokenizer's own expression (digits one by one or by threes)."""
     encoder, plain = (tokenizers.DocumentEncoder(SEPARABLE[name]) for _ in range(2))
     plain.separable = False
     text = "".join(pieces)
