@@ -45,10 +45,6 @@ def single_digits():
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), made.pre_tokenizer]
     )
-    made.train_from_iterator([TEXT, "1234 1212"] * 3, trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["</s>", "<s>"], show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    ))  # fmt: skip
     return made
 
 
