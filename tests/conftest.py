@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -82,6 +83,30 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
     wait_for_clusters()
     assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator:
+    """A real S3 API on this machine; `s3` gives a test a bucket of its own in it."""
+    from s3_server import S3Server
+
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a fresh bucket, which this process and those that it starts find by environment."""
+    from s3fs import S3FileSystem
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # of botocore, beside what the program does itself
+    S3FileSystem.clear_instance_cache()  # a file system keeps the endpoint that it was made with
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    S3FileSystem().mkdir(bucket)
+    return f"s3://{bucket}"
 
 
 @contextlib.contextmanager
