@@ -102,7 +102,7 @@ def s3(s3_server, monkeypatch: pytest.MonkeyPatch) -> str:
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # of botocore, beside what the program does itself
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # of botocore, which waits between them
     S3FileSystem.clear_instance_cache()  # a file system keeps the endpoint that it was made with
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     S3FileSystem().mkdir(bucket)

@@ -64,8 +64,10 @@ class S3Server:
         if status == RESET:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionError
-        start(f"{status} {CODES[status]}", [("Content-Type", "application/xml")])
-        return [BODY.format(CODES[status]).encode()]
+        body = BODY.format(CODES[status]).encode() if method != "HEAD" else b""
+        headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+        start(f"{status} {CODES[status]}", headers)
+        return [body]
 
     @contextmanager
     def failing(self, fault: Fault, *, after: bool = False) -> Any:

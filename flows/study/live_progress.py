@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
-from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.study.monitor import StudyMonitor
 from cuvee.tasks.study.progress import DONE, RUNNING, STARTING, STOPPED, StudyProgress
 from cuvee.tasks.study.progress_record import ProgressRecord

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from cuvee.flows.workspace import IN_USE, Workspace
 from cuvee.mixtures.errors import RecipeError, ServiceError, StorageError, UnknownName
-from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.proxies.data.objects import ObjectFolder
 
 UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
 BEATING = 600.0  # seconds within which a live sweep has written its heartbeat

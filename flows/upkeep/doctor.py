@@ -11,7 +11,7 @@ from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, StorageError
 from cuvee.tasks.store import doctor
-from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.store.results import Store
 
 

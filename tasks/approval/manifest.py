@@ -15,10 +15,10 @@ from typing import Any
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError, ExportError, StorageError
 from cuvee.mixtures.runs import canonical_json
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.approval import approve
 from cuvee.tasks.approval.approve import Approval
 from cuvee.tasks.export import ExportFormat, ExportSpec
-from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import FinishedStudy
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data.files import file_digest
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.data.tokenizer import TokenizerFile, check_tokenizer, load_tokenizer
-from cuvee.tasks.store.objects import ObjectFolder
 
 DEFINITION = "tokenizer.json"
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json")  # which name the special tokens

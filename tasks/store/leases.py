@@ -11,8 +11,11 @@ machine. Else it is gone when its heartbeat, a counter in `sweeps/<id>`, has not
 that clocks that differ or are set back change nothing.
 
 What remains: a sweep that was halted for longer than `patience` and then goes on trains what
-another has taken over. The result is stored once all the same, and is the same. On a file system
-of fsspec without an atomic create, two leases within the same instant can both succeed.
+another has taken over. The result is stored once all the same, and is the same.
+
+Object stores create by a conditional write (S3: If-None-Match). A store where several who create
+one object all succeed is found by trying once; it is not shared: a sweep begins there only when no
+other one lives.
 """
 
 import contextlib
@@ -23,6 +26,7 @@ import time
 import uuid
 from dataclasses import dataclass
 
+from cuvee.mixtures.errors import StorageError
 from cuvee.tasks.process import process_namespace, process_runs, process_start
 from cuvee.tasks.store.results import Store
 
@@ -52,6 +56,7 @@ class LeaseStore:
         self, store: Store, *, beat: float = BEAT_SECONDS, patience: float = PATIENCE_SECONDS
     ) -> None:
         self._objects, self._beat, self._patience = store.objects, beat, patience
+        self._alone = False  # known to be, on a store that cannot be shared
         self.sweep = uuid.uuid4().hex
         process = {
             "place": process_namespace(),
@@ -68,6 +73,8 @@ class LeaseStore:
     def __enter__(self) -> "LeaseStore":
         self._stop.clear()
         self._write_beat(0)
+        if not self._alone and not self._objects.creates_once():
+            self._refuse_to_share()
         self._heart = threading.Thread(target=self._live, name="leases", daemon=True)
         self._heart.start()
         return self
@@ -103,6 +110,28 @@ class LeaseStore:
                     return False
             return False
 
+    def _refuse_to_share(self) -> None:
+        """See that no other sweep lives; of two that begin at once, both see each other's beat.
+
+        Raises:
+            StorageError: one does.
+        """
+        others = [name for name in self._objects.names("sweeps") if name != self.sweep]
+        before = {name: self._read(f"sweeps/{name}") for name in others}
+        until = time.monotonic() + self._patience if others else 0.0
+        while time.monotonic() < until:
+            if any(self._read(f"sweeps/{name}") not in (None, before[name]) for name in others):
+                self._remove(f"sweeps/{self.sweep}")
+                raise StorageError(
+                    f"another sweep runs on {self._objects.url}, and this store cannot be shared: "
+                    "of two that create one object there both succeed, so both would train the "
+                    "same runs. Wait until the other has ended, or use a store with conditional "
+                    "writes (S3, or a folder on a disk)"
+                )
+            self._write_beat(int(time.monotonic()))  # the other one may be looking, too
+            time.sleep(self._beat)
+        self._alone = True
+
     def release(self, fingerprint: str) -> None:
         """Give a lease back, when its run is in the store or will not be trained."""
         with self._lock:
@@ -113,8 +142,9 @@ class LeaseStore:
                 path = f"claims/{fingerprint}/{g}"
                 if g < generation or self._read(path) == self._mark:
                     self._remove(path)
-            with contextlib.suppress(OSError):
-                self._objects.files.rmdir(self._objects.path(f"claims/{fingerprint}"))
+            if not self._objects.remote:  # where there are no folders
+                with contextlib.suppress(OSError):
+                    self._objects.files.rmdir(self._objects.path(f"claims/{fingerprint}"))
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ from cuvee.mixtures.runs import (
     outcome_from_json,
     outcome_to_json,
 )
-from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.proxies.data.objects import ObjectFolder
 
 FORMAT = 1  # of a store; raised when an older version would misread what a newer one writes
 MARKER = "format.json"  # at the root of a store

@@ -23,7 +23,7 @@ from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, EvidenceError
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs import History, canonical_json, finished_runs, revive
-from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.answers import study_answers, study_grade

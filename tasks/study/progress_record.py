@@ -18,13 +18,13 @@ import uuid
 from collections.abc import Callable, Iterable
 
 from cuvee.mixtures.errors import CuveeError
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.process import (
     before_this_boot,
     marked_process_ended,
     process_mark,
     process_namespace,
 )
-from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.study.monitor import StudyMonitor
 from cuvee.tasks.study.progress import DEAD, RUNNING, StudyProgress, progress_from_json
 

@@ -12,7 +12,7 @@ from command import inside
 from cuvee.flows.upkeep.clean import KINDS, age_seconds, clean
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import RecipeError, ServiceError, UnknownName
-from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.proxies.data.objects import ObjectFolder
 
 DAY = 86_400
 FILES = {

@@ -25,10 +25,10 @@ from cuvee.flows.recipe.load import apply_changes, load_recipe, parse, recipe_ch
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError, RecipeError, TrainingError
+from cuvee.proxies.data import objects
 from cuvee.proxies.ladder import LADDER
 from cuvee.tasks.escape import without_secrets
 from cuvee.tasks.export import format_names
-from cuvee.tasks.store import objects
 
 pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
 COMMANDS = get_command(program.app).commands

@@ -27,7 +27,7 @@ from cuvee.flows.upkeep.status import study_statuses, watch_studies
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, ServiceError
 from cuvee.mixtures.runs import TrainingCost
-from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.answers import Grade

@@ -6,10 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from cuvee.mixtures.errors import StorageError
 from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
 
@@ -44,17 +48,25 @@ def sweep(url: str, *fingerprints: str) -> subprocess.Popen[str]:
     return process
 
 
-def test_of_three_processes_that_race_each_claim_has_one_winner(tmp_path):
+@pytest.mark.parametrize("place", ["disk", "s3"])
+def test_of_processes_that_race_each_claim_has_one_winner(place, tmp_path, request):
     """Catches a claim that is looked for and then written: two would both find nothing."""
-    sweeps = [sweep(str(tmp_path), *PRINTS) for _ in range(3)]
+    url = str(tmp_path) if place == "disk" else request.getfixturevalue("s3") + "/store"
+    prints = PRINTS if place == "disk" else PRINTS[:12]
+    sweeps = [sweep(url, *prints) for _ in range(3 if place == "disk" else 2)]
     for process in sweeps:
         process.stdin.write("go\n")
         process.stdin.flush()
     won = [list(iter(lambda p=process: p.stdout.readline().strip(), "done")) for process in sweeps]
     for process in sweeps:
         process.communicate("end\n")
-    assert sorted(name for names in won for name in names) == PRINTS
-    assert not list((tmp_path / "claims").iterdir()) and not list((tmp_path / "sweeps").iterdir())
+    assert sorted(name for names in won for name in names) == prints
+    store = Store(url).objects
+    assert not set(store.names("claims")) - {"exclusive"} and not store.names("sweeps")
+    if place == "s3":
+        asked = request.getfixturevalue("s3_server").asked
+        tried = [path for method, path in asked if method == "PUT" and "/claims/0000" in path]
+        assert len(tried) == 2 * len(prints)  # both, for each
 
 
 def test_of_threads_that_race_for_an_outbid_claim_one_wins(tmp_path):
@@ -151,3 +163,26 @@ def test_a_damaged_claim_ages_and_is_outbid(tmp_path, raw):
         time.sleep(0.3)
         assert mine.acquire(PRINTS[0])
     assert not list((tmp_path / "claims").iterdir())
+
+
+class Careless(MemoryFileSystem):
+    """A file system that knows no conditional create."""
+
+    protocol = "careless"
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        return super().pipe_file(path, value, mode="overwrite", **kwargs)
+
+
+def test_a_store_that_creates_one_object_twice_is_not_shared():
+    """Catches leases that trust any file system: two sweeps would both train every run."""
+    fsspec.register_implementation("careless", Careless, clobber=True)
+    store = Store(f"careless://{uuid.uuid4().hex}")
+    first, second = (LeaseStore(store, beat=0.05, patience=0.5) for _ in range(2))
+    with first:
+        assert first.acquire(PRINTS[0])
+        with pytest.raises(StorageError, match="cannot be shared"), second:
+            pass
+    with second:  # the first has ended
+        assert second.acquire(PRINTS[0])
+    assert store.objects.read("claims/exclusive") == b"no"

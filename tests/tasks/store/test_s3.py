@@ -1,31 +1,96 @@
-"""The store on a real S3 API: conditional writes, throttling, lost answers."""
+"""The store on a real S3 API: conditional writes, throttling, lost answers, large objects."""
+
+import hashlib
+import random
 
 import pytest
 from s3_server import RESET
+from s3fs import S3FileSystem
 
-from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.mixtures.errors import StorageError
+from cuvee.proxies.data import objects
+from cuvee.proxies.data.objects import ObjectFolder
 
-def test_x(s3, s3_server):
-    o = ObjectFolder(s3+"/store")
-    for i in range(2): print(o.create("a/b", b"%d"%i))
-    n=[0]
-    def f(m,p):
-        n[0]+=1
-        return None if n[0]>3 else 503
-    import time
-    for st in (503,429,RESET,409):
-        for after in (False,True):
-            n[0]=0
-            t=time.time()
-            with s3_server.failing(lambda m,p: st if f(m,p) else None, after=after):
-                try: print(st, after, o.create(f"c{st}{after}", b"x"), end=" ")
-                except Exception as e: print(repr(e), end=" ")
-            print(n[0], time.time()-t)
-    n[0]=-10**6
-    t=time.time()
-    for st in (503,429,RESET,409):
-        t=time.time(); n[0]=-10**6
-        with s3_server.failing(lambda m,p: st if f(m,p) else None):
-            try: o.read("a/b")
-            except Exception as e: print(st, repr(e), n[0]+10**6, time.time()-t)
-    assert 0
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Tries again at once."""
+    monkeypatch.setattr(objects, "REMOTE_PAUSES", (0.0, 0.0, 0.0))
+
+
+def failing_first(count, status):
+    """Faults of the first requests."""
+    left = iter(range(count))
+    return lambda method, path: status if next(left, None) is not None else None
+
+
+@pytest.mark.parametrize("status", [503, 429, RESET, 409])
+def test_a_create_whose_answer_was_lost_is_ours_and_nobody_elses(
+    s3, s3_server, quick, status, monkeypatch
+):
+    """Catches a sweep that takes its own lease for another's, and waits for itself for ever."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # so that the client tries again unseen
+    S3FileSystem.clear_instance_cache()
+    folder = ObjectFolder(f"{s3}/store")
+    with s3_server.failing(failing_first(2, status), after=True):
+        assert folder.create("lease", b"mine")
+    assert not folder.create("lease", b"theirs") and folder.read("lease") == b"mine"
+
+
+def test_a_store_that_asks_for_patience_gets_it(s3, s3_server, quick):
+    """Catches a first 503 that ends a study, and a store that is asked for ever."""
+    folder = ObjectFolder(f"{s3}/store")
+    folder.replace("one", b"1")
+    for status in (503, 429, RESET):
+        with s3_server.failing(failing_first(3, status)):
+            assert folder.read("one") == b"1"
+    asked = len(s3_server.asked)
+    with (
+        s3_server.failing(lambda method, path: 503),
+        pytest.raises(StorageError, match="asks for fewer requests .status 503.*run again later"),
+    ):
+        folder.read("one")
+    assert 4 <= len(s3_server.asked) - asked <= 16
+
+
+def test_pauses_grow_and_differ(monkeypatch, s3, s3_server):
+    """Catches workers that were throttled together and all come back together."""
+    waited: list[float] = []
+    monkeypatch.setattr(objects.time, "sleep", waited.append)
+    for _ in range(2):
+        with s3_server.failing(lambda method, path: 503), pytest.raises(StorageError):
+            ObjectFolder(f"{s3}/store").read("one")
+    half = len(waited) // 2
+    assert waited[half - 1] > waited[0] and waited[:half] != waited[half:]
+
+
+def test_what_is_refused_for_good_is_not_asked_again(s3, s3_server):
+    """Catches a minute of patience with a bucket that is not there."""
+    asked = len(s3_server.asked)
+    with pytest.raises(StorageError, match="bucket"):
+        ObjectFolder(f"{s3}-none/store").replace("one", b"1")
+    assert len(s3_server.asked) - asked <= 2
+
+
+def test_a_large_object_goes_up_in_parts_and_comes_down_by_ranges(
+    s3, s3_server, tmp_path, monkeypatch
+):
+    """Catches one request for a whole shard, which fails as a whole and must fit into memory."""
+    monkeypatch.setattr(objects, "RANGE", 5 << 20)
+    text = random.Random(0).randbytes(21 << 20)
+    (tmp_path / "up").write_bytes(text)
+    folder = ObjectFolder(f"{s3}/store")
+    folder.upload(tmp_path / "up", "large")
+    assert sum("partNumber" in path for method, path in s3_server.asked if method == "PUT") == 5
+    before = len(s3_server.asked)
+    assert folder.download("large", tmp_path / "down") == hashlib.sha256(text).hexdigest()
+    assert (tmp_path / "down").read_bytes() == text
+    assert sum(method == "GET" for method, _ in s3_server.asked[before:]) == 5
+
+
+def test_conditional_writes_are_tried_once_for_a_store(s3, s3_server):
+    """Catches a probe before every sweep."""
+    assert ObjectFolder(f"{s3}/store").creates_once()
+    before = len(s3_server.asked)
+    assert ObjectFolder(f"{s3}/store").creates_once()
+    assert not any(method == "PUT" for method, _ in s3_server.asked[before:])

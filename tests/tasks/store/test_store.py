@@ -9,6 +9,7 @@ from pathlib import Path
 import fsspec
 import fsspec.implementations.memory
 import pytest
+from fsspec.registry import _registry as registered
 
 from cuvee.mixtures.errors import NewerError, StorageError
 from cuvee.mixtures.runs import Failed, RunResult, RunSpec, Score, Stage, outcome_to_json
@@ -58,13 +59,16 @@ def test_a_place_that_nothing_here_opens_is_a_sentence(url, cure, monkeypatch):
     """Catches fsspec's ImportError and ValueError, and a folder called "s3:"."""
     for package in ("s3fs", "gcsfs"):
         monkeypatch.setitem(sys.modules, package, None)  # not installed
+    for protocol in ("s3", "gs"):  # which fsspec keeps, once it was opened
+        monkeypatch.delitem(registered, protocol, raising=False)
     for use in (Store, manifest.verify_export):
         with pytest.raises(StorageError, match=re.escape(cure)):
             use(url)
 
 
-def test_a_place_that_cannot_be_written_is_a_sentence():
+def test_a_place_that_cannot_be_written_is_a_sentence(monkeypatch):
     """Catches what a file system raises that is no OSError: here NotImplementedError."""
+    monkeypatch.setattr("cuvee.proxies.data.objects.REMOTE_PAUSES", (0.0,))
     store = Store("http://127.0.0.1:9/x")
     with pytest.raises(StorageError, match=r"127\.0\.0\.1"):
         store.put(result())
@@ -195,7 +199,7 @@ class Unsure(fsspec.implementations.memory.MemoryFileSystem):
 @pytest.fixture
 def unsure(monkeypatch):
     fsspec.register_implementation("unsure", Unsure, clobber=True)
-    monkeypatch.setattr("cuvee.tasks.store.objects.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("cuvee.proxies.data.objects.REMOTE_PAUSES", (0.0, 0.0, 0.0))
     for name, value in (("plan", []), ("store", {}), ("pseudo_dirs", [""])):
         monkeypatch.setattr(Unsure, name, value)
     return Store("unsure://place")

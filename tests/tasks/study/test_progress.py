@@ -13,9 +13,9 @@ import pytest
 
 from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs import Failed, RunResult, RunSpec, Stage
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.interfaces import Progress
 from cuvee.tasks.process import before_this_boot, process_mark, process_namespace
-from cuvee.tasks.store.objects import ObjectFolder
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import progress
 from cuvee.tasks.study.monitor import Announced, StudyMonitor
@@ -131,7 +131,7 @@ def test_a_curve_keeps_its_ends_and_a_line_its_width():
 CHILD = """
 import sys, time
 from cuvee.tasks.process import before_this_boot, process_mark, process_namespace
-from cuvee.tasks.store.objects import ObjectFolder
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.study.monitor import StudyMonitor
 from cuvee.tasks.study.progress import StudyProgress
 from cuvee.tasks.study.progress_record import ProgressRecord
