@@ -10,8 +10,8 @@ from cuvee.evaluation.suites import Limits, scoring_identity
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, StorageError
-from cuvee.tasks.store import doctor
 from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.tasks.store import doctor
 from cuvee.tasks.store.results import Store
 
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cuvee.flows.upkeep.machine import OK, PROBLEM, WARNING, Finding
 from cuvee.mixtures.errors import CuveeError
-from cuvee.tasks.escape import without_secrets
 from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.tasks.escape import without_secrets
 
 SECONDS = 3.0  # for an answer
 STORE_SECONDS = 10.0  # for a store, whose library tries several times
