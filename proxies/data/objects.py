@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -204,7 +205,7 @@ class ObjectFolder:
             for start in range(0, size, RANGE * AT_ONCE):
                 starts = range(start, min(start + RANGE * AT_ONCE, size), RANGE)
                 ends = [min(begin + RANGE, size) for begin in starts]
-                for part in self._patiently(lambda s=starts, e=ends: self._ranges(path, s, e)):
+                for part in self._patiently(partial(self._ranges, path, starts, ends)):
                     digest.update(part)
                     file.write(part)
             file.flush()
