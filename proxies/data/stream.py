@@ -66,7 +66,7 @@ class Stream:
         for stage in spec.stages:
             self._check(stage.weights)
         self.table = SamplingTable(spec, batch=batch, steps=steps)
-        self._filled: tuple[Block, Counts, Counts] | None = None  # the last block, in order
+        self._filled: tuple[Block, Counts, Counts] | None = None  # the last block
 
     @property
     def segments(self) -> Segments:
@@ -75,18 +75,26 @@ class Stream:
 
     def batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sequences (B, context + 1) of a step and the domain (B,) of each, in the spec's order."""
+        starts, places = self.windows_at(step)
+        rows = [
+            self.windows[place].tokens[start : start + self.context + 1]
+            for start, place in zip(starts.tolist(), places.tolist(), strict=True)
+        ]
+        return np.stack(rows).astype(np.int64), np.asarray(self.order, dtype=np.int64)[places]
+
+    def windows_at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the windows of a step begin in their domain (B,), and its place in `names` (B,)."""
         block = self.table.at(step)
         if self._filled is None or self._filled[0] is not block:
-            self._filled = (block, *shuffled(block, self.names, self.seed))
-        _, domains, draws = self._filled
-        part = slice(
-            (step - block.start) * self.batch_size, (step - block.start + 1) * self.batch_size
-        )
-        rows = [
-            self.windows[domain].draw(int(draw))
-            for domain, draw in zip(domains[part], draws[part], strict=True)
-        ]
-        return np.stack(rows), np.asarray(self.order, dtype=np.int64)[domains[part]]
+            domains, draws = shuffled(block, self.names, self.seed)
+            starts = np.empty_like(draws)
+            for place in np.flatnonzero(block.counts).tolist():
+                here = domains == place
+                starts[here] = self.windows[place].starts(draws[here])
+            self._filled = (block, starts, domains)
+        _, starts, domains = self._filled
+        first = (step - block.start) * self.batch_size
+        return starts[first : first + self.batch_size], domains[first : first + self.batch_size]
 
     def reweight(self, step: int, weights: ArrayLike) -> None:
         """Use other weights, in the spec's order, from a step on; later stages are dropped.
@@ -175,13 +183,16 @@ class Windows:
         self.count = max(0, (tokens.size - 1) // context)
         self.usable = math.ceil(repetition * self.count)
 
-    def draw(self, number: int) -> NDArray[np.int64]:
-        """Window (context + 1,) of the domain's draw with this number, counted over the run."""
-        epoch, place = divmod(number, self.usable)
-        if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = (epoch, self._ordered(epoch))
-        start = int(self._epoch[1][place]) * self.context
-        return np.asarray(self.tokens[start : start + self.context + 1], dtype=np.int64)
+    def starts(self, draws: NDArray[np.int64]) -> NDArray[np.int64]:
+        """First tokens (n,) of the domain's draws with these numbers (n,), counted over the run."""
+        epochs, places = np.divmod(draws, self.usable)
+        starts = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            if self._epoch is None or self._epoch[0] != epoch:
+                self._epoch = (epoch, self._ordered(epoch))
+            here = epochs == epoch
+            starts[here] = self._epoch[1][places[here]]
+        return starts * self.context
 
     def _ordered(self, epoch: int) -> NDArray[np.uint32]:
         rng = np.random.default_rng((self.seed, name_seed(self.name), epoch))

@@ -65,8 +65,11 @@ class RMSNorm(Function):
         unit_KND, inverse_KN1, gain_KD = ctx.saved_tensors
         product_KND = grads[0] * unit_KND
         ggain_KD = product_KND.sum(1)
-        rows = zip(product_KND, gain_KD, strict=True)  # per model, for the sake of the last bit
-        mean_KN1 = torch.stack([torch.mv(x_ND, gain_D) for x_ND, gain_D in rows])[..., None]
+        if product_KND.device.type == "cpu":  # per model, for the sake of the last bit
+            rows = zip(product_KND, gain_KD, strict=True)
+            mean_KN1 = torch.stack([torch.mv(x_ND, gain_D) for x_ND, gain_D in rows])[..., None]
+        else:
+            mean_KN1 = product_KND @ gain_KD[..., None]
         mean_KN1.div_(unit_KND.shape[-1])
         gx_KND = grads[0] * gain_KD[:, None]
         gx_KND.addcmul_(unit_KND, mean_KN1, value=-1).mul_(inverse_KN1)

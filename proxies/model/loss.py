@@ -162,11 +162,15 @@ def probabilities(logits: Tensor, target: Tensor, hidden: Tensor, head: Tensor) 
 def probabilities_unbranched(
     logits: Tensor, target: Tensor, _hidden: Tensor, _head: Tensor
 ) -> Tensor:
-    """The same without a branch on values, which would make the host wait for an accelerator."""
-    total = logits.logsumexp(-1, keepdim=True)
-    losses = (total - logits.gather(-1, target)).to(loss_dtype(logits.dtype))[..., 0]
-    logits.sub_(total).exp_()
-    return losses
+    """The same without a branch on values, which would make the host wait for an accelerator.
+
+    The sum over the vocabulary is had from the most probable token, whose probability cannot
+    underflow: two passes less than by `logsumexp`, and rounded once.
+    """
+    kind = loss_dtype(logits.dtype)
+    chosen, most = logits.gather(-1, target)[..., 0].to(kind), logits.amax(-1).to(kind)
+    torch.softmax(logits, -1, out=logits)
+    return most - logits.amax(-1).to(kind).log() - chosen
 
 
 def loss_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cuvee.mixtures.errors import DataError
@@ -34,6 +33,7 @@ from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.proxies.train.controller_runtime import ControllerRuntime
 from cuvee.proxies.train.device import keep_memory
 from cuvee.proxies.train.optimizer import AdamW, Average
+from cuvee.proxies.train.sequences import PackSequences
 
 SAVE_SECONDS = 15.0  # between checkpoints: what a kill may cost
 REPORTS = 64  # per run, which is also the number of points of its curve
@@ -124,6 +124,7 @@ class Training:
             branch.keep or [spec.fingerprint for spec in specs]
         )
         self.streams = pack_streams(specs, corpus, self.plan)
+        self.sequences = PackSequences(self.streams, device)
         self.model = PackModel(
             self.plan.model_size,
             corpus.vocabulary,
@@ -166,12 +167,8 @@ class Training:
         if not self.controllers.idle:
             rate = self.plan.rate(self.step)
             self.controllers.before_step(self.step, self.model, self.active, rate)
-        drawn, domains = zip(*(stream.batch(self.step) for stream in self.streams), strict=True)
-        tokens_KBT = torch.from_numpy(np.stack(drawn))
-        if self.device != "cpu":
-            tokens_KBT = tokens_KBT.pin_memory().to(self.device, non_blocking=True)
+        tokens_KBT, domains_KB = self.sequences.batch(self.step)
         self.model.parameters.clear()
-        domains_KB = np.stack(domains)
         factors_KB = self.controllers.factors(domains_KB)
         mean_K, losses_KBT = self.model.loss(tokens_KBT[..., :-1], tokens_KBT[..., 1:], factors_KB)
         self.model.backward(mean_K)
