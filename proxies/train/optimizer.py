@@ -53,6 +53,17 @@ class AdamW:
             active: models to update; all when None.
         """
         self.steps += 1
+        count = torch.full((), float(self.steps), device=norms_K.device)  # no copy from the host
+        self.update(rate, count, norms_K, active)
+
+    def update(
+        self,
+        rate: float | Tensor,
+        count: Tensor,
+        norms_K: Tensor,
+        active: Sequence[int] | None = None,
+    ) -> None:
+        """The same, told how many steps were taken, this one included; both may be tensors."""
         factor_K = (CLIP / norms_K.clamp(min=CLIP)).to(self.parameters.matrices.dtype)
         rows: Sequence[int | slice] = [slice(None)]
         if self.parameters.matrices.device.type == "cpu":
@@ -60,17 +71,16 @@ class AdamW:
         for group, gradient in enumerate(self.parameters.gradients):
             for row in rows:
                 gradient[row].mul_(factor_K[row, None] if isinstance(row, slice) else factor_K[row])
-                self._update(group, row, rate)
+                self._fused(group, row, rate, count)
 
-    def _update(self, group: int, row: int | slice, rate: float) -> None:
-        value = self.parameters.buffers[group][row]
+    def _fused(self, group: int, row: int | slice, rate: float | Tensor, count: Tensor) -> None:
         torch._fused_adamw_(
-            [value],
+            [self.parameters.buffers[group][row]],
             [self.parameters.gradients[group][row]],
             [self.first[group][row]],
             [self.second[group][row]],
             [],
-            [torch.full((), float(self.steps), device=value.device)],  # no copy from the host
+            [count],
             lr=rate,
             beta1=BETAS[0],
             beta2=BETAS[1],

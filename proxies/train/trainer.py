@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import Failed, RunSpec
@@ -33,9 +35,11 @@ from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.proxies.train.controller_runtime import ControllerRuntime
 from cuvee.proxies.train.device import keep_memory
 from cuvee.proxies.train.optimizer import AdamW, Average
+from cuvee.proxies.train.recorded_step import RecordedStep
 from cuvee.proxies.train.sequences import PackSequences
 
 SAVE_SECONDS = 15.0  # between checkpoints: what a kill may cost
+UNRECORDED = 3  # steps of a GPU before one is recorded: libraries choose kernels, take memory
 REPORTS = 64  # per run, which is also the number of points of its curve
 
 
@@ -142,8 +146,9 @@ class Training:
         )
         self.trunks: list[list[tuple[str, float]]] = [[] for _ in specs]
         self.points: list[list[tuple[int, dict[str, float]]]] = [[] for _ in specs]
-        self.step = 0
+        self.step = self._unrecorded = 0
         self.seconds = 0.0
+        self._recorded: RecordedStep | None = None
         self.losses = torch.full((self.plan.steps, len(specs)), math.nan, device=device)
         self.norms = torch.full_like(self.losses, math.nan)
         self.active = list(range(len(specs)))
@@ -168,6 +173,17 @@ class Training:
             rate = self.plan.rate(self.step)
             self.controllers.before_step(self.step, self.model, self.active, rate)
         tokens_KBT, domains_KB = self.sequences.batch(self.step)
+        if self.device != "cpu" and self.controllers.idle and self._unrecorded >= UNRECORDED:
+            self._replay(tokens_KBT)
+        else:
+            self._train(tokens_KBT, domains_KB)
+        self.average.add(self.step)
+        self.step += 1
+        self.seconds += time.perf_counter() - began
+
+    def _train(self, tokens_KBT: torch.Tensor, domains_KB: NDArray[np.int64]) -> None:
+        """Forward, backward and update, an operation after the other."""
+        self._unrecorded += 1
         self.model.parameters.clear()
         factors_KB = self.controllers.factors(domains_KB)
         mean_K, losses_KBT = self.model.loss(tokens_KBT[..., :-1], tokens_KBT[..., 1:], factors_KB)
@@ -178,11 +194,18 @@ class Training:
         if self.device == "cpu":
             self._drop(self.step, self.step + 1)
         self.optimizer.step(self.plan.rate(self.step), norms_K, self.active)
-        self.average.add(self.step)
         if not self.controllers.idle:
             self.controllers.after_step(tokens_KBT, losses_KBT, domains_KB)
-        self.step += 1
-        self.seconds += time.perf_counter() - began
+
+    def _replay(self, tokens_KBT: torch.Tensor) -> None:
+        """The same on a GPU where nothing steers, as it was recorded."""
+        if self._recorded is None:
+            self._recorded = RecordedStep(self.model, self.optimizer, tokens_KBT)
+        self.optimizer.steps += 1
+        rate = self.plan.rate(self.step)
+        self._recorded.replay(tokens_KBT, rate, self.optimizer.steps)
+        self.losses[self.step] = self._recorded.mean_K
+        self.norms[self.step] = self._recorded.norms_K
 
     def evaluate(self, evaluations: IntermediateEvaluations) -> None:
         """Measure the models as they are; what is no finite number is left out."""
@@ -218,6 +241,7 @@ class Training:
     def result(self, every: int) -> Trained:
         """Runs and likelihood of a training that has ended."""
         self._drop(0, self.step)
+        self._recorded = None  # its memory is free for scoring
         self.average.apply()
         runs = tuple(self._run(k, every) for k in range(len(self.specs)))
         keep = self.active

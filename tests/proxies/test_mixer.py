@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.runs import RunSpec, Stage
 from cuvee.proxies.data.stream import BLOCK, Stream
+from cuvee.proxies.train.sequences import PackSequences
 
 CONTEXT, BATCH = 4, 3
 SIZES = {"code": 4001, "law": 1201, "web": 20001, "prose": 401}
@@ -171,3 +173,17 @@ def test_a_domain_without_a_window_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_stage_of_no_step_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"stage 2 has 0\.001 of the tokens"):
         stream(stages=[({"code": 1.0}, 0.999), ({"law": 1.0}, 0.001)])
+
+
+def test_sequences_gathered_on_a_device_are_those_that_the_host_reads():
+    """Catches offsets of the wrong domain, windows of the wrong place, domains in sorted order."""
+    streams = [stream({"code": 0.2, "law": 0.5, "web": 0.3}, seed=1), stream(seed=2)]
+    host = PackSequences(streams, "cpu")
+    gathered = PackSequences(streams, "cpu", resident=True)
+    for step in (0, 1, 63, 64, 199):
+        tokens, domains = host.batch(step)
+        others, same = gathered.batch(step)
+        assert tokens.shape == (2, BATCH, CONTEXT + 1)
+        assert torch.equal(tokens, others) and tokens.dtype == others.dtype == torch.int64
+        assert np.array_equal(domains, same)
+        assert np.array_equal(tokens[..., 0] // 100_000, domains)  # a token tells its domain
