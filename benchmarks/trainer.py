@@ -1,11 +1,10 @@
 """Tokens per second of the proxy trainer against a plain transformers loop.
 
-    python benchmarks/trainer.py                  one core, sizes 0.6M and 2M; about 5 minutes
-    python benchmarks/trainer.py --device cuda    packs of 1, 4, 16, 64 and 256
+    python benchmarks/trainer.py    one core, sizes 0.6M and 2M; about 5 minutes
 
 Each figure is the median over rounds; in a round every contestant has a process of its own, in
 turn, on one thread. Speed is counted in seconds of processor time (user and system) on a CPU, so
-that neighbors on a shared machine count less; in wall time on a GPU. The last line is JSON.
+that neighbors on a shared machine count less (a GPU: `device.py`). The last line is JSON.
 """
 
 import argparse
@@ -34,16 +33,12 @@ TOKENS = 10**6  # of the planned run: for these, the ladder's batch is `BATCH` s
 WARM = 4  # steps before the clock starts
 
 
-def ours(size: str, precision: str, *, models: int = 1, device: str = "cpu") -> Callable[[], None]:
+def ours(size: str, precision: str) -> Callable[[], None]:
     """One step of our trainer, stream included."""
     corpus = SyntheticCorpus(VOCABULARY, {"one": 100_000, "two": 100_000})
-    specs = [
-        corpus.spec({"one": 0.5, "two": 0.5}, size=size, tokens=TOKENS, precision=precision, seed=k)
-        for k in range(models)
-    ]
-    if device == "cpu":
-        keep_memory()
-    training = Training(specs, corpus, device=device, references={})
+    spec = corpus.spec({"one": 0.5, "two": 0.5}, size=size, tokens=TOKENS, precision=precision)
+    keep_memory()
+    training = Training([spec], corpus, device="cpu", references={})
     assert training.plan.batch == BATCH
     return training.advance
 
@@ -164,46 +159,8 @@ def on_cpu(rounds: int, steps: int) -> dict[str, float]:
     return {key: round(value, 3) for key, value in result.items()}
 
 
-def on_cuda(steps: int) -> dict[str, float]:
-    """Aggregate tokens per second by models of a pack."""
-    name = torch.cuda.get_device_name()
-    a, b = (torch.randn(1, 8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    peak_flops = 20 * 2 * 8192**3 / _timed(lambda: grouped_matmul(a, b), 20)
-    print(f"torch {torch.__version__}, {name}, bfloat16 peak {peak_flops / 1e12:.0f} TFLOP/s")
-    print(f"{'size':6}{'K':>5}{'tokens/s':>14}{'times K=1':>11}{'of peak':>9}")
-    result: dict[str, float] = {}
-    for size in ("0.6M", "10M"):
-        for models in (1, 4, 16, 64, 256):
-            plan = ladder.training_plan(size, TOKENS, VOCABULARY)
-            tokens = plan.batch * plan.model_size.context * models
-            try:
-                step = ours(size, "bfloat16", models=models, device="cuda")
-                rate = steps * tokens / _timed(step, steps)
-            except torch.cuda.OutOfMemoryError:
-                print(f"{size:6}{models:5}  out of memory")
-                continue
-            result[f"{size} K={models}"] = round(rate)
-            share = rate * plan.model_size.flops(1, VOCABULARY) / peak_flops
-            gain = rate / result[f"{size} K=1"]
-            print(f"{size:6}{models:5}{rate:14,.0f}{gain:11.1f}{share:9.3f}")
-    return result
-
-
-def _timed(step: Callable[[], object], steps: int) -> float:
-    """Wall seconds of some steps on a GPU."""
-    for _ in range(WARM):
-        step()
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
@@ -211,8 +168,7 @@ def main() -> None:
     if given.child:
         child(given.child[0], given.child[1], int(given.child[2]))
         return
-    result = on_cuda(given.steps) if given.device == "cuda" else on_cpu(given.rounds, given.steps)
-    print(json.dumps(result))
+    print(json.dumps(on_cpu(given.rounds, given.steps)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """One step of a pack on a GPU, recorded once and replayed: the host launches one thing, not 300.
 
 A small model's step is some 300 kernels of a few microseconds each, which a host launches slower
-than the device runs them (docs/results/device.md). What a recording reads and writes stays where it
-is: tokens, rate and count of steps are put into tensors of its own before each replay.
+than the device runs them (docs/results/trainer.md). What a recording reads and writes stays where
+it is: tokens, rate and count of steps are put into tensors of its own before each replay.
 """
 
 import torch

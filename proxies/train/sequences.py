@@ -2,7 +2,7 @@
 
 On a CPU the streams are read step by step. A GPU holds the tokens of all domains, once for all
 models, and is told only where the windows begin: reading them on the host takes longer than the
-step itself from some 16 small models on (docs/results/device.md). A corpus too large for that is
+step itself from some 16 small models on (docs/results/trainer.md). A corpus too large for that is
 read on the host there too.
 """
 
