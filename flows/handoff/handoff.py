@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.flows.handoff import recorded_approvals
+from cuvee.flows.recipe.evidence_parts import SourcePart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.finished import finished_study, present_state
 from cuvee.flows.workspace import Workspace
@@ -25,6 +26,8 @@ from cuvee.mixtures.errors import (
     RecipeError,
     ServiceError,
 )
+from cuvee.proxies.data.files import file_kind
+from cuvee.proxies.data.source_files import is_url
 from cuvee.proxies.data.text_files import Files
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import approve as approvals
@@ -269,16 +272,19 @@ def export_spec(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
 def _reading(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
     """How the study read its documents, by domain: for a trainer that may read them."""
     given = recipe.corpus.domains if recipe.corpus else {}
-    at = recipe.source_path
-    paths = {
-        n: at(p.path) if isinstance(p.path, str) else tuple(map(at, p.path))
-        for n, p in given.items()
-    }
     return {
         "fields": {name: part.field for name, part in given.items()},
         "separators": {n: part.separator for n, part in given.items() if part.separator},
-        "endings": {name: endings_of(Files(path)) for name, path in paths.items()},
+        "endings": {name: _endings(recipe, part) for name, part in given.items()},
     }
+
+
+def _endings(recipe: Recipe, part: SourcePart) -> tuple[str, ...]:
+    """The endings of a domain's files: of URLs by their names alone, since nothing is listed."""
+    paths = tuple(map(recipe.source_path, part.paths))
+    if part.dataset or any(map(is_url, paths)):
+        return tuple(sorted({"".join(file_kind(path)) for path in paths} - {""}))
+    return endings_of(Files(paths, format=part.format or "", glob=tuple(part.glob)))
 
 
 def _caps(epochs: float | Mapping[str, float] | None, domains: DomainSet) -> dict[str, float]:

@@ -155,7 +155,7 @@ def _candidates(
                 continue
             seen.add(real)
             try:
-                yield path.name, (path,), Files(str(path)).files
+                yield path.name, (path,), tuple(Path(f.url) for f in Files(str(path)).files)
             except DataError as error:
                 if not os.access(path, os.R_OK | os.X_OK):
                     left.append(f"{_shown(path)} may not be read, and is left out")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cuvee.evaluation import suites
 from cuvee.flows.recipe.parts import Amount, Count, Part
@@ -10,18 +10,78 @@ from cuvee.proxies import ladder
 from cuvee.tasks.study.tables import TableReading
 
 
+class DatasetPart(Part):
+    """A data set of the Hugging Face Hub, or a folder that is one."""
+
+    name: str = Field(
+        min_length=1,
+        description="The data set's name on the Hub, or the folder of one on this machine.",
+        examples=["allenai/c4"],
+    )
+    config: str | None = Field(
+        default=None,
+        description="Which of its configurations; null where it has but one.",
+        examples=["en"],
+    )
+    split: str = Field(
+        default="train",
+        min_length=1,
+        description="Which of its splits is read.",
+        examples=["validation"],
+    )
+    revision: str | None = Field(
+        default=None,
+        description="A commit, tag or branch; null for the newest. Name a commit to keep the "
+        "corpus as it is.",
+        examples=["1588ec454efa1a09f29cd18ddd04fe05fc8653a2"],
+    )
+
+
 class SourcePart(Part):
     """One domain of a user's own corpus."""
 
-    path: str | Annotated[list[str], Field(min_length=1)] = Field(
-        description="A file, a folder, a glob, or a list of them: plain text, JSON lines, .parquet "
-        "or .arrow, compressed or not.",
-        examples=["data/web/*.jsonl.zst", ["data/a.txt", "data/b.txt"]],
+    path: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None,
+        description="A file, a folder, a glob, or a list of them, on this machine or by URL "
+        "(s3://, gs://, az://, hf://, https://): plain text, JSON lines, .csv, .tsv, .parquet or "
+        ".arrow, compressed or not. Either this or `dataset`.",
+        examples=["data/web/*.jsonl.zst", ["data/a.txt", "data/b.txt"], "s3://bucket/web/"],
+    )
+    dataset: DatasetPart | None = Field(
+        default=None,
+        description="A Hugging Face data set in place of `path`; its files are read as they are "
+        "needed.",
+        examples=[{"name": "allenai/c4", "config": "en"}],
+    )
+    glob: list[str] = Field(
+        default=[],
+        description="Patterns of the files that are read within a folder, each a document unless "
+        "it holds rows: for programs and whatever else has an ending of its own.",
+        examples=[["*.py", "*.rs"]],
+    )
+    format: Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow"] | None = Field(
+        default=None,
+        description="What the files are, where their names do not say it; null goes by the names.",
+        examples=["jsonl"],
     )
     field: str = Field(
         default="text",
-        description="The key or column that holds the text, in JSON lines and tables.",
+        description="The key or column that holds the text, in JSON lines and tables; `a.b` is b "
+        "within a.",
         examples=["content"],
+    )
+    id: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The key or column with a document's id, by which it can be found in the "
+        "corpus; null for none.",
+        examples=["url"],
+    )
+    attributes: list[str] = Field(
+        default=[],
+        description="Keys or columns that are kept for each document, beside the tokens; they are "
+        "no part of what a domain is.",
+        examples=[["language", "metadata.score"]],
     )
     separator: str | None = Field(
         default=None,
@@ -30,6 +90,19 @@ class SourcePart(Part):
         "document.",
         examples=["\n\n\n"],
     )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "SourcePart":
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError(
+                "a domain's text comes from `path` or from `dataset`: give one of them"
+            )
+        return self
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths, as they are written."""
+        return (self.path,) if isinstance(self.path, str) else tuple(self.path or ())
 
 
 class CorpusPart(Part):

@@ -32,6 +32,7 @@ from cuvee.mixtures.inference.screening import Screened
 from cuvee.mixtures.methods import Method
 from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs import canonical_json
+from cuvee.proxies.data.source_files import is_url
 from cuvee.tasks.study.finished import Purpose
 
 FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it
@@ -154,8 +155,11 @@ class Recipe(Part):
         """Where a path that the recipe reads from leads.
 
         A relative one is meant from the recipe's folder, so that a recipe and its data can be moved
-        and used from anywhere; what is not there is looked for in the working directory.
+        and used from anywhere; what is not there is looked for in the working directory. A URL is
+        no path, and leads where it says.
         """
+        if is_url(path):
+            return path
         beside = str(self._folder / path) if self._folder else path
         same = Path(beside).resolve() == Path(path).resolve()
         return path if same or not _leads_somewhere(beside) else beside
@@ -172,7 +176,8 @@ class Recipe(Part):
     def _written_paths(self) -> Iterator[str]:
         """Every path that it reads from, as it is written."""
         for source in self.corpus.domains.values() if self.corpus else ():
-            yield from [source.path] if isinstance(source.path, str) else source.path
+            yield from source.paths
+            yield from [source.dataset.name] if source.dataset else []
         if self.tables:
             yield from (self.tables.mixtures, self.tables.scores)
         if self.corpus and self.corpus.tokenizer:

@@ -10,6 +10,7 @@ from cuvee.evaluation.datasets import SOURCES
 from cuvee.evaluation.suites import Limits
 from cuvee.flows.recipe.consistency import floored_objective
 from cuvee.flows.recipe.evidence_parts import CorpusPart as RecipeCorpus
+from cuvee.flows.recipe.evidence_parts import SourcePart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual
 from cuvee.flows.workspace import Workspace
@@ -116,16 +117,28 @@ def _files(recipe: Recipe, digests: Digests) -> dict[str, Files]:
     part = _corpus_part(recipe)
     return {
         name: Files(
-            recipe.source_path(given.path)
-            if isinstance(given.path, str)
-            else tuple(map(recipe.source_path, given.path)),
+            _paths(recipe, given),
             given.field,
             separator=given.separator,
             skip=part.on_error == "skip",
             digest=digests,
+            id=given.id or "",
+            attributes=tuple(given.attributes),
+            format=given.format or "",
+            glob=tuple(given.glob),
         )
         for name, given in part.domains.items()
     }
+
+
+def _paths(recipe: Recipe, given: SourcePart) -> tuple[str, ...]:
+    """Where the files of a domain lie; of a data set, as its repository names them."""
+    if given.dataset is None:
+        return tuple(map(recipe.source_path, given.paths))
+    from cuvee.proxies.data.hub_datasets import dataset_files
+
+    one = given.dataset
+    return dataset_files(recipe.source_path(one.name), one.config, one.split, one.revision)
 
 
 def _look(sources: Mapping[str, Files], least: int) -> None:

@@ -13,16 +13,19 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import zstandard
 
-from cuvee.mixtures.errors import CorruptError
+from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies.data.source_files import open_stored
 
 BUFFER = 1 << 20  # bytes
+RATIO = 500  # bytes of content in a byte of a file (assumption), beyond which it was made to burst
+MOST = 1 << 30  # bytes of content below which this is not asked
 DAMAGED = (
     gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError,
     pa.ArrowException, UnicodeDecodeError, MemoryError,  # names and sizes in damaged tables
 )  # fmt: skip
 
 
-def damaged_file_error(path: Path, error: Exception) -> CorruptError:
+def damaged_file_error(path: Path | str, error: Exception) -> CorruptError:
     """What `DAMAGED` says of a file, in words."""
     why = " ".join(str(error).split())[:300]
     return CorruptError(
@@ -69,17 +72,49 @@ class _Frames(io.RawIOBase):
         super().close()
 
 
-_OPENERS: dict[str, Callable[[Path], Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-    ".zst": lambda path: _Frames(path.open("rb")),
+class _Unpacked(io.RawIOBase):
+    """Unpacked bytes, as long as there are not more of them than text could have.
+
+    A file that was made to burst is refused instead of being read for days.
+    """
+
+    def __init__(self, url: str, file: BinaryIO, unpack: Callable[[BinaryIO], Any]) -> None:
+        self._url, self._file, self._size = url, file, 0
+        self._plain = unpack(file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = int(self._plain.readinto(buffer) or 0)
+        self._size += size
+        if self._size > MOST and self._size > RATIO * self._file.tell():
+            raise DataError(
+                f"{self._url} unpacks to more than {RATIO} times its size, as no text does: it "
+                "looks made to burst. Leave it out, or unpack it yourself if it is sound"
+            )
+        return size
+
+    def close(self) -> None:
+        self._plain.close()
+        self._file.close()
+        super().close()
+
+
+_UNPACKERS: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _Frames,
 }
 
 
 @contextmanager
-def open_compressed(path: Path, packing: str) -> Iterator[io.BufferedReader]:
+def open_compressed(url: Path | str, packing: str) -> Iterator[io.BufferedReader]:
     """The content of a file; `packing` is one of `files.PACKINGS`. Raises what `DAMAGED` names."""
-    raw = _OPENERS[packing](path) if packing else path.open("rb", buffering=0)
-    with io.BufferedReader(raw, BUFFER) as stream:
-        yield stream
+    file: Any = open_stored(str(url))
+    if packing:
+        file = _Unpacked(str(url), file, _UNPACKERS[packing])
+        file = io.BufferedReader(file, BUFFER)
+    with file:
+        yield file

@@ -67,6 +67,11 @@ class TextSource(Protocol):
         """Changes whenever the documents may have changed; of contents, not of paths."""
         ...
 
+    @property
+    def reading(self) -> str:
+        """How a part is read, whichever it is: what its documents depend on beside its content."""
+        ...
+
     def parts(self) -> tuple[ReadPart, ...]:
         """What can be read apart, in order."""
         ...

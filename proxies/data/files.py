@@ -11,22 +11,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cuvee.proxies.data.source_files import url_name
+
 TEXTS = (".txt", ".text")
 PROSE = (".md", ".rst", ".html", ".py")  # of a folder, read where there are no rows and no .txt
 LINES = (".jsonl", ".ndjson")
+SHEETS = (".csv", ".tsv")
 TABLES = (".parquet", ".arrow")
 PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
-KINDS = (*TEXTS, *PROSE, *LINES, ".json", *TABLES)
-KNOWN = f"{', '.join(KINDS)}; text and JSON also with {', '.join(PACKINGS[1:])}"
+KINDS = (*TEXTS, *PROSE, *LINES, ".json", *SHEETS, *TABLES)
+KNOWN = f"{', '.join(KINDS)}; all but tables also with {', '.join(PACKINGS[1:])}"
 
 
-def file_kind(path: Path) -> tuple[str, str]:
+def file_kind(path: Path | str) -> tuple[str, str]:
     """A file's kind and packing by its name, such as (".jsonl", ".gz"); ("", "") if unknown."""
-    name = path.name.lower()
-    packing = next((end for end in PACKINGS[1:] if name.endswith(end)), "")
+    name = url_name(str(path)).lower()
+    packing = file_packing(name)
     ending = Path(name.removesuffix(packing)).suffix
     known = ending in KINDS and not (packing and ending in TABLES)
     return (ending, packing) if known else ("", "")
+
+
+def file_packing(name: str) -> str:
+    """How a file is packed by its name, such as ".gz"; "" if it is not."""
+    return next((end for end in PACKINGS[1:] if name.lower().endswith(end)), "")
 
 
 def file_digest(path: Path) -> str:

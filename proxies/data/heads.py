@@ -5,6 +5,7 @@ text, how much of its bytes is text, and why it cannot be used.
 """
 
 import codecs
+import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +18,9 @@ import pyarrow.parquet as pq
 
 from cuvee.mixtures.errors import CuveeError
 from cuvee.proxies.data.compression import DAMAGED, damaged_file_error, open_compressed
-from cuvee.proxies.data.files import LINES, TABLES, file_kind
-from cuvee.proxies.data.readers import MARK, table_batches
+from cuvee.proxies.data.files import LINES, SHEETS, TABLES, file_kind
+from cuvee.proxies.data.readers import MARK
+from cuvee.proxies.data.tables import table_batches
 
 HEAD = 1 << 17  # bytes of a file that are looked at, unless one row is longer
 LONGEST_ROW = 1 << 24  # bytes of one row that are looked at
@@ -68,6 +70,8 @@ def read_head(path: Path) -> FileHead:
             return _table_head(path)
         if ending in LINES or ending == ".json":
             return _rows_head(path, packing)
+        if ending in SHEETS:
+            return _sheet_head(path, packing, "\t" if ending == ".tsv" else ",")
         return _plain_head(path, packing)
     except DAMAGED as error:
         return FileHead(path, {}, why=str(damaged_file_error(path, error)), refused=True)
@@ -133,6 +137,22 @@ def _rows_head(path: Path, packing: str) -> FileHead:
     return _of_rows(path, rows, size / _unpacked(path, packing))
 
 
+def _sheet_head(path: Path, packing: str, delimiter: str) -> FileHead:
+    """The first rows of a sheet; the last that is looked at may be cut, and is left out."""
+    with open_compressed(path, packing) as stream:
+        data = stream.read(HEAD)
+    lines = data.decode("utf-8-sig", "replace").splitlines(keepends=True)
+    try:
+        cells = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        return FileHead(path, {}, why=f"{path} is no sheet: {error}")
+    cells = cells[:-1] if len(data) == HEAD else cells
+    rows = [dict(zip(cells[0], row, strict=False)) for row in cells[1:]]
+    if not rows:
+        return FileHead(path, {}, why=f"{path} has no rows")
+    return _of_rows(path, rows, len(data) / _unpacked(path, packing))
+
+
 def _objects(line: bytes) -> list[Any]:
     try:
         value = json.loads(line.decode("utf-8-sig"), parse_int=len)
@@ -177,11 +197,12 @@ def _bytes(texts: Iterable[str]) -> int:
 
 def _table_head(path: Path) -> FileHead:
     with path.open("rb") as file:
-        names = _text_columns(table_batches(path, file, [])[0])
+        ending = file_kind(path)[0]
+        names = _text_columns(table_batches(ending, file, [])[0])
         if not names:
             return FileHead(path, {}, why=f"{path} has no column of text", refused=True)
         file.seek(0)
-        _, batches = table_batches(path, file, names, buffer=HEAD)
+        _, batches, _ = table_batches(ending, file, names, buffer=HEAD)
         rows: list[Any] = []
         for batch in batches:
             kept = batch.select(names).slice(0, ROWS)

@@ -247,7 +247,12 @@ class Quickstart:
     def identity(self) -> str:
         """Hash of what is read and how; archives are pinned, so name and size say which."""
         parts = [f"{path.name}:{_size(path)}" for path in self.archives]
-        return hashlib.sha256("\n".join([f"{self.domain}/{READER}", *parts]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([self.reading, *parts]).encode()).hexdigest()
+
+    @property
+    def reading(self) -> str:
+        """The domain, and the version of what reads it."""
+        return f"{self.domain}/{READER}"
 
     def parts(self) -> tuple[ReadPart, ...]:
         """One part: what a domain takes of its archives is read together."""

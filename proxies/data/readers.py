@@ -1,4 +1,4 @@
-"""Documents out of one file: plain text, rows of JSON, or a column of a table; packed or not.
+"""Documents out of one file, or a part of it: text, rows of JSON or of a sheet, packed or not.
 
 What holds no text that could be used (a null, a malformed row, bytes that are not UTF-8) is yielded
 as `UnusableDocument`, with its place, for the caller to refuse or to count. One line and one
@@ -7,278 +7,246 @@ memory.
 """
 
 import codecs
-import json
+import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.errors import CuveeError, DataError
 from cuvee.proxies.data.compression import DAMAGED, damaged_file_error, open_compressed
-from cuvee.proxies.data.documents import Document, TextDocument, UnusableDocument
-from cuvee.proxies.data.files import LINES, TABLES, file_kind
+from cuvee.proxies.data.documents import Document, ReadPart, TextDocument, UnusableDocument
+from cuvee.proxies.data.files import LINES, SHEETS, TABLES
+from cuvee.proxies.data.rows import NUL, RowFields, RowReader, has_nul, not_utf8, parsed_json
+from cuvee.proxies.data.source_files import is_url, open_stored
+from cuvee.proxies.data.tables import table_documents
 
 LONGEST = 1 << 28  # bytes of one line or one document (assumption: what is longer is a dump)
 CHUNK = 1 << 20  # bytes of plain text decoded together
-ROWS_AT_ONCE = 256  # of a table; 1,024 are no faster and hold more of long documents
 MARK = "\ufeff"  # a byte order mark, which belongs to no text
 _BLANK = MARK + " \t\r\n"
+NEWLINE = b"\n"
 
 
-def read_documents(path: Path, field: str, separator: str | None) -> Iterator[Document]:
-    """The documents of a file.
+def read_documents(
+    part: ReadPart, kind: tuple[str, str], fields: RowFields, separator: str | None
+) -> Iterator[Document]:
+    """The documents of a file, or of a part of one.
 
     Args:
-        path: of a known kind.
-        field: the name of the text in rows and tables.
+        part: which; its start and stop are bytes of unpacked lines, or groups of rows of a table.
+        kind: ending and packing, as `file_kind` gives them.
+        fields: what is read of rows and tables.
         separator: what parts the documents of plain text; None: the file is one.
 
     Raises:
         DataError: the file cannot be read, or the table has no such column of text.
         CorruptError: it breaks off or is damaged.
     """
-    ending, packing = file_kind(path)
+    (ending, packing), url = kind, part.url
     try:
-        if path.stat().st_size == 0:
-            yield UnusableDocument(f"{path} is empty; remove it or fill it")
-        elif ending in TABLES:
-            yield from _table(path, field)
-        elif ending in LINES or ending == ".json":
-            yield from _rows(path, packing, field, whole=ending == ".json")
-        else:
-            yield from _plain(path, packing, separator)
+        if ending in TABLES:
+            yield from table_documents(part, ending, fields, LONGEST)
+            return
+        with open_stored(url) as file:
+            empty = not file.read(1)
+        if empty:
+            yield UnusableDocument(f"{url} is empty; remove it or fill it")
+            return
+        lines = ending in LINES or (ending == ".json" and _starts_with_a_row(url, packing))
+        with open_compressed(url, packing) as stream:
+            if lines:
+                yield from _rows(stream, part, fields)
+            elif ending == ".json":
+                yield from _one_value(stream, url, fields)
+            elif ending in SHEETS:
+                yield from _sheet(stream, url, fields, "\t" if ending == ".tsv" else ",")
+            elif separator is None:
+                yield _plain(stream, url)
+            else:
+                yield from _parted(stream, url, separator)
+    except CuveeError:
+        raise
     except DAMAGED as error:
-        raise damaged_file_error(path, error) from error
+        raise damaged_file_error(url, error) from error
     except OSError as error:
-        if error.errno is None:  # how Arrow and bz2 report a broken stream
-            raise damaged_file_error(path, error) from error
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        if error.errno is None and not is_url(url):  # how Arrow and bz2 report a broken stream
+            raise damaged_file_error(url, error) from error
+        raise DataError(f"{url} cannot be read: {error.strerror or error}") from error
 
 
-def _plain(path: Path, packing: str, separator: str | None) -> Iterator[Document]:
-    """Plain text, a chunk at a time: the whole as one document, or its parts."""
+def _plain(stream: BinaryIO, url: str) -> Document:
+    """A file of plain text as one document, decoded a chunk at a time."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, parts, size = 1, [""], 0
-    parting = re.compile(
-        re.escape(separator or "").replace("\\\n", "\r?\n")
-    )  # Windows ends lines so
-    with open_compressed(path, packing) as stream:
-        for data in iter(lambda: stream.read(CHUNK), None):
-            try:
-                text = decoder.decode(data, final=not data)
-            except UnicodeDecodeError as error:
-                line += error.object.count(b"\n", 0, error.start)
-                yield _not_utf8(path, line, error)
-                return
-            line += text.count("\n")
-            if separator is None:
-                parts.append(text)
-            else:
-                *done, rest = parting.split(parts[0] + text)
-                yield from (TextDocument(x) for x in map(_unmarked, done) if x.strip())
-                parts = [rest]
-            size = size + len(data) if separator is None else len(parts[0])
-            if size > LONGEST:
-                yield UnusableDocument(
-                    f"{path}, line {line}: a document of more than {LONGEST:,} bytes; give the "
-                    "domain the `separator` that parts its documents, or split the file"
-                )
-                return
-            if not data:
-                break
-    text = _unmarked("".join(parts))
-    if separator is None or text.strip():
+    for data in iter(lambda: stream.read(CHUNK), None):
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            line += error.object.count(b"\n", 0, error.start)
+            return not_utf8(f"{url}, line {line}", error)
+        if NUL in text:
+            line += text.count("\n", 0, text.index(NUL))
+            return has_nul(f"{url}, line {line}")
+        line += text.count("\n")
+        parts.append(text)
+        size += len(data)
+        if size > LONGEST:
+            return _too_long(f"{url}, line {line}")
+        if not data:
+            break
+    return TextDocument("".join(parts).lstrip(MARK))
+
+
+def _parted(stream: BinaryIO, url: str, separator: str) -> Iterator[Document]:
+    """Plain text in parts, each decoded alone, so that a bad one costs no other."""
+    mark = re.compile(re.escape(separator.encode()).replace(b"\\\n", b"\r?\n"))  # Windows
+    reach = 2 * len(separator.encode())
+    begun, line, searched, lost = bytearray(), 1, 0, False
+    for data in iter(lambda: stream.read(CHUNK), None):
+        begun += data
+        start = 0
+        for found in list(mark.finditer(begun, searched)):
+            raw, start = bytes(begun[start : found.start()]), found.end()
+            if not lost:
+                yield from _part(raw, url, line)
+            lost = False
+            line += raw.count(b"\n") + found[0].count(b"\n")
+        if not data:
+            break
+        del begun[:start]
+        if len(begun) > LONGEST:
+            if not lost:
+                yield _too_long(f"{url}, line {line}")
+            line, lost = line + begun.count(b"\n", 0, len(begun) - reach), True
+            del begun[:-reach]
+        searched = max(0, len(begun) - reach)
+    if not lost:
+        yield from _part(bytes(begun[start:]), url, line)
+
+
+def _part(raw: bytes, url: str, line: int) -> Iterator[Document]:
+    try:
+        text = raw.decode().lstrip(MARK)
+    except UnicodeDecodeError as error:
+        yield not_utf8(f"{url}, line {line + raw.count(NEWLINE, 0, error.start)}", error)
+        return
+    if NUL in text:
+        yield has_nul(f"{url}, line {line + text.count(NEWLINE.decode(), 0, text.index(NUL))}")
+    elif text.strip():
         yield TextDocument(text)
 
 
-def _unmarked(text: str) -> str:
-    return text.lstrip(MARK)
+def _rows(stream: BinaryIO, part: ReadPart, fields: RowFields) -> Iterator[Document]:
+    """Rows of JSON, one a line: those of which the first byte lies in the part."""
+    reader, number, at = RowReader(fields, part.url), 0, part.start
+    if part.start:
+        stream.seek(part.start - 1)
+        at = part.start - 1 + _rest_of_line(stream)
+    while (part.stop is None or at < part.stop) and (line := stream.readline(LONGEST + 1)):
+        number += 1
+        place = f"{part.url}, line " + (f"{number}" if not part.start else f"at byte {at:,}")
+        at += len(line)
+        if len(line) > LONGEST:
+            yield UnusableDocument(f"{place}: more than {LONGEST:,} bytes; split its document")
+            at += _rest_of_line(stream) if not line.endswith(b"\n") else 0
+            continue
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            yield not_utf8(place, error)
+            continue
+        escaped = b"\\u" in line
+        line = b" "  # of a long row there is room for one copy
+        text = text.strip(_BLANK)
+        if text:
+            row = parsed_json(text, place)
+            del text
+            yield reader.document(row, place, escaped=escaped)
+    reader.close()
 
 
-def _rows(path: Path, packing: str, field: str, *, whole: bool) -> Iterator[Document]:
-    """Rows of JSON, one a line; if `whole`, the file may also be one list of rows, or one row."""
-    with open_compressed(path, packing) as stream:
-        if whole and not _starts_with_a_row(stream):
-            yield from _one_value(path, packing, field)
-            return
-    with open_compressed(path, packing) as stream:
-        number = 0
-        while line := stream.readline(LONGEST + 1):
-            number += 1
-            place = f"{path}, line {number}"
-            if len(line) > LONGEST:
-                yield UnusableDocument(f"{place}: more than {LONGEST:,} bytes; split its document")
-                while line and not line.endswith(b"\n"):
-                    line = stream.readline(CHUNK)
-                continue
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                yield _not_utf8(path, number, error)
-                continue
-            escaped = b"\\u" in line
-            line = b" "  # of a long row there is room for one copy
-            text = text.strip(_BLANK)
-            if text:
-                row = _parsed(text, place)
-                del text
-                yield _text(row, field, place, escaped=escaped)
+def _rest_of_line(stream: BinaryIO) -> int:
+    """Goes to the line after this one, however long it is; the bytes that were passed over."""
+    size = 0
+    while line := stream.readline(CHUNK):
+        size += len(line)
+        if line.endswith(b"\n"):
+            break
+    return size
 
 
-def _starts_with_a_row(stream: BinaryIO) -> bool:
+def _starts_with_a_row(url: str, packing: str) -> bool:
     line = b""
-    while not line.strip(_BLANK.encode()):
-        line = stream.readline(LONGEST)
-        if not line:
-            return True
-    return isinstance(_parsed(line.decode("utf-8-sig", "replace"), ""), dict)
+    with open_compressed(url, packing) as stream:
+        while not line.strip(_BLANK.encode()):
+            line = stream.readline(LONGEST)
+            if not line:
+                return True
+    return isinstance(parsed_json(line.decode("utf-8-sig", "replace"), ""), dict)
 
 
-def _one_value(path: Path, packing: str, field: str) -> Iterator[Document]:
-    with open_compressed(path, packing) as stream:
-        data = stream.read(LONGEST + 1)
+def _one_value(stream: BinaryIO, url: str, fields: RowFields) -> Iterator[Document]:
+    """A file that is one list of rows, or one row."""
+    data = stream.read(LONGEST + 1)
     if len(data) > LONGEST:
         raise DataError(
-            f"{path} is one value of more than {LONGEST:,} bytes: write a row a line, for example "
+            f"{url} is one value of more than {LONGEST:,} bytes: write a row a line, for example "
             f"with `jq -c '.[]'`"
         )
     try:
-        value = _parsed(data.decode("utf-8-sig"), str(path))
+        value = parsed_json(data.decode("utf-8-sig"), url)
     except UnicodeDecodeError as error:
-        yield _not_utf8(path, data.count(b"\n", 0, error.start) + 1, error)
+        line = data.count(b"\n", 0, error.start) + 1
+        yield not_utf8(f"{url}, line {line}", error)
         return
+    reader = RowReader(fields, url)
     for number, row in enumerate(value if isinstance(value, list) else [value], 1):
-        yield _text(row, field, f"{path}, row {number}", escaped=b"\\u" in data)
+        yield reader.document(row, f"{url}, row {number}", escaped=b"\\u" in data)
+    reader.close()
 
 
-def _parsed(text: str, place: str) -> Any:
-    """A value of JSON, or why it is none; whole numbers, which are not used, may have any length"""
-    try:
-        return json.loads(text, parse_int=len)
-    except RecursionError:
-        return UnusableDocument(f"{place}: nested too deeply to be read")
-    except ValueError as error:
-        return UnusableDocument(f"{place}: malformed JSON: {error}")
-
-
-def _text(row: Any, field: str, place: str, *, escaped: bool) -> Document:
-    """The text of a JSON row, checked."""
-    if isinstance(row, UnusableDocument):
-        return row
-    if not isinstance(row, dict):
-        return UnusableDocument(f"{place}: a row is a JSON object; found {type(row).__name__}")
-    if field not in row:
-        names = ", ".join(row)[:300] or "nothing"
-        return UnusableDocument(f"{place}: no field {field!r}; the row has: {names}")
-    text = row[field]
-    if not isinstance(text, str):
-        what = "null" if text is None else f"{type(text).__name__}, not text"
-        return UnusableDocument(f"{place}: field {field!r} is {what}")
-    if escaped:
+def _sheet(stream: BinaryIO, url: str, fields: RowFields, delimiter: str) -> Iterator[Document]:
+    """Rows of a sheet, whose first row names the columns; a quoted cell may hold ends of lines."""
+    csv.field_size_limit(LONGEST)
+    rows = csv.reader(_sheet_lines(stream), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    reader = RowReader(fields, url)
+    while True:
+        place = f"{url}, line {rows.line_num + 1}"
         try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            return UnusableDocument(
-                f"{place}: half of a surrogate pair at character {error.start} of {field!r}; "
-                "such text has no UTF-8 form"
-            )
-    return TextDocument(text)
+            row = next(rows, None)
+        except csv.Error as error:
+            if not names:
+                raise DataError(f"{place}: the row that names the columns: {error}") from error
+            yield UnusableDocument(f"{place}: {error}")
+            continue
+        if row is None:
+            break
+        if not names:
+            names = row
+            wanted = (fields.text, *fields.others)
+            wrong = next((name for name in wanted if names.count(name) != 1), None)
+            if wrong is not None:
+                which = "two columns are called" if wrong in names else "no column"
+                raise DataError(f"{url}: {which} {wrong!r}; it has: {', '.join(names)}")
+        elif row and len(row) != len(names):
+            why = f"{len(row)} cells under {len(names)} names of columns"
+            yield UnusableDocument(f"{place}: {why}")
+        elif row:
+            yield reader.document(dict(zip(names, row, strict=True)), place, escaped=True)
+    reader.close()
 
 
-def _table(path: Path, field: str) -> Iterator[Document]:
-    row = 0
-    with path.open("rb") as file:
-        schema, batches = table_batches(path, file, [field])
-        if schema.names.count(field) != 1:
-            which = "two columns are called" if field in schema.names else "no column"
-            raise DataError(f"{path}: {which} {field!r}; it has: {', '.join(schema.names)}")
-        holds = schema.field(field).type
-        inner = holds.value_type if pa.types.is_dictionary(holds) else holds
-        if not any(test(inner) for test in _TEXT):
-            raise DataError(f"{path}: column {field!r} holds {holds}, not text")
-        for batch in batches:
-            column = _sound(batch.column(field))
-            for start in range(0, len(column), ROWS_AT_ONCE):
-                for text in _texts(column.slice(start, ROWS_AT_ONCE), field):
-                    row += 1
-                    good = isinstance(text, str)
-                    bad = "" if good else f"{path}, row {row}: {text.why}"
-                    yield TextDocument(text) if good else UnusableDocument(bad)
+def _sheet_lines(stream: BinaryIO) -> Iterator[str]:
+    """Lines of a sheet; bytes that are not UTF-8 come as surrogates, by which their row is told."""
+    while line := stream.readline(LONGEST + 1):
+        if len(line) > LONGEST:
+            raise DataError(f"a line of more than {LONGEST:,} bytes in {stream.name}")
+        yield line.decode("utf-8", "surrogateescape").lstrip(MARK)
 
 
-def _texts(column: Any, field: str) -> Iterable[Any]:
-    """Of a few rows the text, or what is wrong; together where they are short and all UTF-8."""
-    if column.nbytes <= LONGEST:
-        with suppress(UnicodeDecodeError):
-            null = UnusableDocument(f"column {field!r} is null")
-            return [
-                null if x is None else x for x in column.view(_STRINGS[column.type]).to_pylist()
-            ]
-    return (_one(value.as_buffer(), field) for value in column)
-
-
-def _one(raw: Any, field: str) -> str | UnusableDocument:
-    if raw is None:
-        return UnusableDocument(f"column {field!r} is null")
-    if raw.size > LONGEST:
-        return UnusableDocument(f"more than {LONGEST:,} bytes; split its document")
-    try:
-        return str(memoryview(raw), "utf-8")
-    except UnicodeDecodeError:
-        return UnusableDocument(f"column {field!r} holds text that is not UTF-8")
-
-
-def _sound(column: Any) -> Any:
-    """Bytes of a column whose offsets lie within it: Arrow itself reads wherever they point."""
-    if pa.types.is_dictionary(column.type):
-        column.validate(full=True)
-        column = column.dictionary_decode()
-    column = column.view(_BYTES.get(column.type, column.type))  # text is checked row by row
-    column.validate(full=True)
-    return column
-
-
-_BYTES = {
-    pa.string(): pa.binary(), pa.large_string(): pa.large_binary(),
-    pa.string_view(): pa.binary_view(),
-}  # fmt: skip
-_STRINGS = {plain: text for text, plain in _BYTES.items()}
-_TEXT: tuple[Callable[[Any], bool], ...] = (
-    pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
-    pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
-)  # fmt: skip
-
-
-def table_batches(
-    path: Path, file: BinaryIO, fields: Sequence[str], *, buffer: int = 0
-) -> tuple[Any, Iterator[Any]]:
-    """The schema of a table, and its rows a few at a time.
-
-    Args:
-        path: of the table, whose name says its kind.
-        file: the same, open.
-        fields: columns that are wanted; all come where it has not these.
-        buffer: bytes read together; 0: a whole column of a group of rows.
-    """
-    if file_kind(path)[0] == ".parquet":
-        table = pq.ParquetFile(file, buffer_size=buffer)
-        names = list(fields) if set(fields) <= set(table.schema_arrow.names) else None
-        return table.schema_arrow, table.iter_batches(ROWS_AT_ONCE, columns=names)
-    try:
-        reader = pa.ipc.open_file(file)
-        return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
-    except pa.ArrowInvalid:  # not a file of Arrow's, so perhaps a stream, as `datasets` writes
-        file.seek(0)
-        stream = pa.ipc.open_stream(file)
-        return stream.schema, iter(stream)
-
-
-def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> UnusableDocument:
-    byte = error.object[error.start]
+def _too_long(place: str) -> UnusableDocument:
     return UnusableDocument(
-        f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8; convert the file (iconv) first"
+        f"{place}: a document of more than {LONGEST:,} bytes; give the domain the `separator` that "
+        "parts its documents, or split the file"
     )

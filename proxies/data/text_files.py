@@ -1,28 +1,46 @@
-"""A user's own text files as a source of documents: which files a domain's paths name, in parts."""
+"""A user's own text files as a source of documents: which files its paths name, and their parts."""
 
 import glob
 import hashlib
 import json
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.errors import CuveeError, DataError
 from cuvee.proxies.data.documents import Document, ReadPart, UnusableDocument
 from cuvee.proxies.data.files import (
     KNOWN,
+    LINES,
     PACKINGS,
     PROSE,
+    SHEETS,
     TABLES,
     TEXTS,
     file_digest,
     file_kind,
+    file_packing,
+)
+from cuvee.proxies.data.rows import RowFields
+from cuvee.proxies.data.source_files import (
+    ListingProgress,
+    StoredFile,
+    changed_sentence,
+    file_state,
+    is_url,
+    list_objects,
+    local_path,
 )
 
 NAMED = 5  # files that were passed over, named in one sentence
+SPLIT = 1 << 28  # bytes of a file that are read together where its format can be parted
+FORMATS = {
+    "text": ".txt", "jsonl": ".jsonl", "json": ".json", "csv": ".csv", "tsv": ".tsv",
+    "parquet": ".parquet", "arrow": ".arrow",
+}  # fmt: skip
+Found = tuple[tuple[StoredFile, ...], tuple[str, ...]]  # what is read, and what is passed over
 
 
 @dataclass(frozen=True)
@@ -30,11 +48,17 @@ class Files:
     """Documents in files.
 
     Attributes:
-        path: a file, a folder (searched for what can be read), a glob ("**" descends), or several.
-        field: the name of the text in rows of JSON and columns of tables.
+        path: a file, a folder (searched for what can be read), a glob ("**" descends), or several;
+            paths, or URLs that fsspec opens.
+        field: the name of the text in rows of JSON and columns of tables; "a.b" is b within a.
         separator: what parts the documents of plain text; a file is one document if it is None.
         skip: whether what cannot be used is yielded as `UnusableDocument`, not refused.
         digest: of a file's bytes; one that remembers makes `identity` cheap.
+        id: the field with a document's id; "" for none.
+        attributes: fields that are kept beside the text.
+        format: of `FORMATS`, whatever the files are called; "" goes by their names.
+        glob: patterns of the files that are read of a folder, whatever they are; none: those that
+            hold text by their names.
     """
 
     path: str | tuple[str, ...]
@@ -42,48 +66,71 @@ class Files:
     separator: str | None = None
     skip: bool = False
     digest: Callable[[Path], str] = file_digest
+    id: str = ""
+    attributes: tuple[str, ...] = ()
+    format: str = ""
+    glob: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.separator == "":
             raise DataError("an empty separator parts nothing; leave it out for one per file")
-        for path in self._paths:
-            if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
-                raise DataError(
-                    f"{path} is a URL, and text is read from this machine's files only: copy or "
-                    "mount it, and give the path of the copy"
-                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was listed and hashed: workers read parts, and need none of it."""
+        return {**self.__dict__, "digest": file_digest} | {"_listed": None}
 
     @property
     def _paths(self) -> tuple[str, ...]:
         return (self.path,) if isinstance(self.path, str) else tuple(self.path)
 
-    @cached_property
-    def _found(self) -> tuple[tuple[list[Path], list[Path]], ...]:
-        try:
-            found = tuple(map(_files, self._paths))
-        except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long, ...
-            raise DataError(f"{self.path} cannot be looked for: {error}") from error
-        kinds = {file_kind(path)[0] for files, _ in found for path in files}
+    def list_files(self, progress: ListingProgress = lambda count: None) -> Found:
+        """What is read, of each path sorted by name, and what lies beside it; looked for once.
+
+        Args:
+            progress: called with the number of files seen, while a long listing goes on.
+
+        Raises:
+            DataError: nothing is there, or a file is of a kind that cannot be read.
+        """
+        if self.__dict__.get("_listed") is None:
+            self.__dict__["_listed"] = self._list(progress)
+        found: Found = self.__dict__["_listed"]
+        return found
+
+    def _list(self, progress: ListingProgress) -> Found:
+        read: dict[str, StoredFile] = {}
+        left: list[str] = []
+        for path in self._paths:
+            try:
+                found, more = self._at(path, progress)
+            except (OSError, RuntimeError, ValueError) as error:  # no such user, a long name, ...
+                raise DataError(f"{self.path} cannot be looked for: {error}") from error
+            read |= {file.url: file for file in found if file.url not in read}
+            left += more
+        kinds = {self.kind(file.url)[0] for file in read.values()}
         if self.separator is not None and not kinds & {*TEXTS, *PROSE}:
             raise DataError(
                 f"{self.path} holds no plain text that the separator {self.separator!r} could "
                 "part: leave it out"
             )
-        return found
+        return tuple(read.values()), tuple(left)
+
+    def kind(self, url: str) -> tuple[str, str]:
+        """Ending and packing of a file, by the format that is given or by its name."""
+        if self.format:
+            return FORMATS[self.format], file_packing(url)
+        found = file_kind(url)
+        return found if found[0] or not self.glob else (TEXTS[0], file_packing(url))
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The files, of each path sorted by name, each once.
-
-        Raises:
-            DataError: nothing is there, or a file is of a kind that cannot be read.
-        """
-        return tuple(dict.fromkeys(path for found, _ in self._found for path in found))
+    def files(self) -> tuple[StoredFile, ...]:
+        """The files, of each path sorted by name, each once; raises what `list_files` does."""
+        return self.list_files()[0]
 
     @property
-    def passed_over(self) -> tuple[Path, ...]:
+    def passed_over(self) -> tuple[str, ...]:
         """What lies in the folders and is not read, hidden files aside."""
-        return tuple(path for _, left in self._found for path in left)
+        return self.list_files()[1]
 
     @property
     def notice(self) -> str:
@@ -91,7 +138,7 @@ class Files:
         left = self.passed_over
         if not left:
             return ""
-        names = ", ".join(path.name for path in left[:NAMED])
+        names = ", ".join(Path(path).name for path in left[:NAMED])
         more = ", ..." if len(left) > NAMED else ""
         count = "1 file is" if len(left) == 1 else f"{len(left):,} files or folders are"
         return f"{count} not read beside {len(self.files):,} that are: {names}{more}"
@@ -100,94 +147,165 @@ class Files:
     def most_tokens(self) -> float:
         """More tokens than this cannot be in the files: a byte each, and an end for every file.
 
-        Infinite where a file is packed or a table.
+        Infinite where a file is packed or a table, or where a server does not tell its size.
         """
         sizes = 0.0
-        for path in self.files:
-            ending, packing = file_kind(path)
-            packed = bool(packing) or ending in TABLES
-            sizes += float("inf") if packed else path.stat().st_size + 1
+        for file in self.files:
+            ending, packing = self.kind(file.url)
+            unknown = packing or ending in TABLES or (file.content and not file.size)
+            sizes += float("inf") if unknown else file.size + 1
         return sizes
+
+    @property
+    def reading(self) -> str:
+        """How files are read, whichever they are: what their documents depend on beside bytes."""
+        given = [self.field, self.separator, self.skip, self.id, self.attributes, self.format]
+        return json.dumps(given)
 
     @property
     def identity(self) -> str:
         """Hash of the files' content in their order, and of how they are read."""
-        parts: list[object] = [self.field, self.separator, self.skip]
-        parts += [[*file_kind(Path(part.url)), part.content] for part in self.parts()]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        parts = [self._content(file) for file in self.files]
+        return hashlib.sha256(json.dumps([self.reading, parts]).encode()).hexdigest()
+
+    def _content(self, file: StoredFile) -> str:
+        """What a file holds and what it is read as."""
+        if file.content:
+            return "".join((file.content, *self.kind(file.url)))
+        try:
+            return "".join((self.digest(local_path(file.url)), *self.kind(file.url)))
+        except OSError as error:
+            raise DataError(f"{file.url} cannot be read: {error.strerror or error}") from error
 
     def parts(self) -> tuple[ReadPart, ...]:
-        """A part for each file.
+        """The files, large ones in parts of about `SPLIT` bytes where the format allows it.
 
         Raises:
             DataError: a file that cannot be read.
         """
-        found = []
-        for path in self.files:
-            try:
-                digest = self.digest(path)
-                found.append(ReadPart(str(path), size=path.stat().st_size, content=digest))
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        return tuple(found)
+        return tuple(part for file in self.files for part in self._parts(file))
+
+    def _parts(self, file: StoredFile) -> Iterator[ReadPart]:
+        ending, packing = self.kind(file.url)
+        content = self._content(file)
+        ranges: list[tuple[int, int, int]] = []
+        if file.size > SPLIT and ending in LINES and not packing:
+            starts = range(0, file.size, SPLIT)
+            ranges = [(at, at + SPLIT, min(SPLIT, file.size - at)) for at in starts]
+        elif file.size > SPLIT and ending in TABLES:
+            from cuvee.proxies.data.tables import table_parts
+
+            ranges = table_parts(file.url, ending, file.size, SPLIT)
+        if len(ranges) < 2:
+            yield ReadPart(file.url, size=file.size, content=content)
+        for number, (start, stop, size) in enumerate(ranges if len(ranges) > 1 else [], 1):
+            last = number == len(ranges)
+            yield ReadPart(file.url, start, None if last else stop, size, content)
 
     def documents(self) -> Iterator[Document]:
         """The documents of all files; raises what `read` does."""
-        for path in self.files:
-            yield from self.read(ReadPart(str(path)))
+        for file in self.files:
+            yield from self.read(ReadPart(file.url, size=file.size))
 
     def read(self, part: ReadPart) -> Iterator[Document]:
-        """The documents of a file.
+        """The documents of a file, or of a part of one.
 
         Raises:
             DataError: text that is not UTF-8, malformed JSON, a missing field, ... unless these
-                are skipped. The message names file and line.
+                are skipped; a file that changes or vanishes meanwhile. Names file and line.
             CorruptError: a file that breaks off.
         """
         from cuvee.proxies.data import readers
 
-        for document in readers.read_documents(Path(part.url), self.field, self.separator):
-            if isinstance(document, UnusableDocument) and not self.skip:
+        kind, before = self.kind(part.url), file_state(part.url)
+        if is_url(part.url) and part.content and part.content != "".join((before, *kind)):
+            raise DataError(changed_sentence(part.url))
+        fields = RowFields(self.field, self.id, self.attributes)
+        try:
+            for document in readers.read_documents(part, kind, fields, self.separator):
+                if isinstance(document, UnusableDocument) and not self.skip:
+                    raise DataError(
+                        f"{document.why}. Mend it, or leave out what holds no text with "
+                        "`corpus: {on_error: skip}`"
+                    )
+                yield document
+        except CuveeError:
+            if file_state(part.url) != before:
+                raise DataError(changed_sentence(part.url)) from None
+            raise
+        if file_state(part.url) != before:
+            raise DataError(changed_sentence(part.url))
+
+    def _at(self, given: str, progress: ListingProgress) -> tuple[list[StoredFile], list[str]]:
+        """The files that a path names, sorted, and what a folder holds beside them."""
+        if is_url(given):
+            found, folder = list_objects(given, progress)
+            if folder:
+                return self._of_folder(folder, found)
+        else:
+            path = local_path(given)
+            if path.is_dir():
+                return self._of_folder(f"{path}/", _within(path, progress))
+            there = [path] if path.is_file() else sorted({*filter(Path.is_file, _expanded(path))})
+            found = [_local(file) for file in there]
+        if not found:
+            raise DataError(
+                f"no file at {given}; give a file, a folder or a glob such as data/*.jsonl"
+            )
+        for file in found:
+            if not self.kind(file.url)[0]:
                 raise DataError(
-                    f"{document.why}. Mend it, or leave out what holds no text with "
-                    "`corpus: {on_error: skip}`"
+                    f"{file.url} is of a kind that cannot be read; known: {KNOWN}. If it is one of "
+                    "these under another name, say which in `format`"
                 )
-            yield document
+        return found, []
+
+    def _of_folder(
+        self, folder: str, there: list[StoredFile]
+    ) -> tuple[list[StoredFile], list[str]]:
+        """What a folder is read for, and what is passed over."""
+        inner = {file.url: PurePosixPath(file.url.removeprefix(folder)) for file in there}
+        shown = [f for f in there if not any(x[0] == "." for x in inner[f.url].parts)]
+        if self.glob:
+            chosen = {f.url for f in shown if any(map(inner[f.url].match, self.glob))}
+            what, left = f"that matches {', '.join(self.glob)}", []
+        else:
+            chosen = self._of_kinds(there)
+            what = f"of a kind that is read ({KNOWN})"
+            left = [file.url for file in shown if file.url not in chosen]
+        if not chosen:
+            names = ", ".join(file.name for file in there[:NAMED]) or "nothing"
+            raise DataError(f"folder {folder[:-1]} holds no file {what}; it holds: {names}")
+        return [file for file in there if file.url in chosen], left
+
+    def _of_kinds(self, there: Iterable[StoredFile]) -> set[str]:
+        """The files of a folder that hold text.
+
+        Notes, programs and settings beside rows or .txt are no text: sheets are read where there is
+        neither, prose where there are no sheets, and plain .json where there is nothing else.
+        """
+        kinds = {f.url: self.kind(f.url) if f.size >= 0 else ("", "") for f in there}
+        weak = {(".json", ""), *((end, pack) for end in (*PROSE, *SHEETS) for pack in PACKINGS)}
+        known = {url: kind for url, kind in kinds.items() if kind[0]}
+        strong = {url for url, kind in known.items() if self.format or kind not in weak}
+        sheets = {url for url, kind in known.items() if kind[0] in SHEETS}
+        prose = {url for url, kind in known.items() if kind[0] in PROSE}
+        return strong or sheets or prose or set(known)
 
 
-def _files(given: str) -> tuple[list[Path], list[Path]]:
-    """The files that a path names, sorted, and what a folder holds beside them."""
-    path = Path(given).expanduser()
-    if path.is_dir():
-        return _folder(path)
-    found = [path] if path.is_file() else sorted({p for p in _expanded(path) if p.is_file()})
-    if not found:
-        raise DataError(f"no file at {path}; give a file, a folder or a glob such as data/*.jsonl")
-    for file in found:
-        if not file_kind(file)[0]:
-            raise DataError(f"{file} is of a kind that cannot be read; known: {KNOWN}")
-    return found, []
+def _local(path: Path) -> StoredFile:
+    return StoredFile(str(path), path.stat().st_size)
 
 
-def _folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """What a folder is read for, and what is passed over.
-
-    Notes, programs and settings beside rows or .txt are no text: prose is read where there is
-    neither, and plain .json where there is nothing else.
-    """
-    there = sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
-    kinds = {p: file_kind(p) if p.is_file() else ("", "") for p in there}
-    weak = {(".json", ""), *((end, pack) for end in PROSE for pack in PACKINGS)}
-    chosen = {p for p, k in kinds.items() if k[0] and k not in weak}
-    chosen = chosen or {p for p, k in kinds.items() if k[0] in PROSE}
-    chosen = chosen or {p for p, k in kinds.items() if k[0]}
-    if not chosen:
-        names = ", ".join(path.name for path in there[:NAMED]) or "nothing"
-        raise DataError(
-            f"folder {folder} holds no file of a kind that is read ({KNOWN}); it holds: {names}"
-        )
-    shown = (p for p in there if not any(x.startswith(".") for x in p.relative_to(folder).parts))
-    return [p for p in there if p in chosen], [p for p in shown if p not in chosen]
+def _within(folder: Path, progress: ListingProgress) -> list[StoredFile]:
+    """All files below a folder, sorted; links that lead to none have size -1."""
+    paths = []
+    for number, path in enumerate(folder.rglob("*"), 1):
+        if path.is_file() or path.is_symlink():
+            paths.append(path)
+        if number % 10_000 == 0:
+            progress(number)
+    return [_local(p) if p.is_file() else StoredFile(str(p), -1) for p in sorted(paths)]
 
 
 def _expanded(pattern: Path) -> Iterator[Path]:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.mixtures.errors import ExportError
-from cuvee.proxies.data.files import LINES, PROSE, TEXTS, file_kind
+from cuvee.proxies.data.files import LINES, PROSE, SHEETS, TEXTS, file_kind
 from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.export.specification import ExportSpec
 
 BUILDERS = {
     **dict.fromkeys((*TEXTS, *PROSE), "text"),
     **dict.fromkeys((*LINES, ".json"), "json"),
+    **dict.fromkeys(SHEETS, "csv"),
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
@@ -95,6 +96,8 @@ def _source(spec: ExportSpec, name: str) -> dict[str, Any]:
     ]:  # not here, and of a kind that is not known: at least no splits are guessed
         return {"path": paths[0], "data_files": ["**"] if len(paths) == 1 else files}
     found: dict[str, Any] = {"path": builders[0], "data_files": files}
+    tabs = builders == ["csv"] and all(file_kind(path)[0] == ".tsv" for path in files)
+    found |= {"sep": "\t"} if tabs else {}
     return found | ({"sample_by": "document"} if builders == [TEXT] else {})
 
 
@@ -109,7 +112,7 @@ def _patterns(path: str, endings: Sequence[str]) -> list[str]:
     if place.is_dir():
         endings = endings_of(Files(path))
     elif glob.has_magic(path) and not _builder(path) and glob.glob(path, recursive=True):
-        return [glob.escape(str(file)) for file in Files(path).files]
+        return [glob.escape(file.url) for file in Files(path).files]
     elif _builder(path) or not endings:
         return [path]
     return [f"{glob.escape(path.rstrip('/'))}/**/*{ending}" for ending in endings]
@@ -124,9 +127,9 @@ def _named(path: str) -> bool:
 def endings_of(files: Files) -> tuple[str, ...]:
     """The endings of files, as they are written, each with that of its packing."""
     found: dict[str, None] = {}
-    for path in files.files:
-        length = sum(map(len, file_kind(path)))
-        found[path.name[len(path.name) - length :]] = None
+    for file in files.files:
+        length = sum(map(len, file_kind(file.name)))
+        found[file.name[len(file.name) - length :]] = None
     return tuple(sorted(found))
 
 

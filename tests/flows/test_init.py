@@ -118,7 +118,11 @@ def test_any_name_of_a_folder_is_read_back(names, tmp_path_factory):
         (data / name / "a.jsonl").write_text(json.dumps({"text": "word " * (LEAST // 4)}) + "\n")
         os.link(data / name / "a.jsonl", data / name / f"{i}.jsonl")
     recipe = drafted(data, data.parent / f"{data.name}.yaml")
-    read = {path for source in _files(recipe, file_digest).values() for path in source.files}
+    read = {
+        path
+        for source in _files(recipe, file_digest).values()
+        for path in (Path(file.url) for file in source.files)
+    }
     assert {path.parent.name for path in read} == set(names)
 
 

@@ -37,6 +37,8 @@ def document(seed, words=80):
 class OnePart:
     """What is read whole, as one part."""
 
+    reading = "whole"
+
     def parts(self) -> tuple[ReadPart, ...]:
         """One part."""
         return (ReadPart("memory"),)
