@@ -190,6 +190,12 @@ class Recipe(Part):
     def hub(self) -> bool:
         """Whether it names what may have to be fetched from Hugging Face."""
         named = (self.corpus.tokenizer if self.corpus else None) or ""
+        sources = self.corpus.domains.values() if self.corpus else ()
+        sets = [source.dataset.name for source in sources if source.dataset]
+        if any(path.startswith("hf://") for source in sources for path in source.paths):
+            return True
+        if not all(_leads_somewhere(self.source_path(name)) for name in sets):
+            return True
         return self.evaluation.hub or not (
             named == ""
             or re.fullmatch(r"[0-9a-f]{64}", named)
