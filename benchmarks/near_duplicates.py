@@ -175,7 +175,7 @@ def clustered(texts: list[str], threshold: float) -> dict[str, str]:
     keys = keys_of(texts)
     records = near.band_records(texts, keys, Powers())
     none = np.zeros(0, np.uint64)
-    graph = near.NearGraph.of_records(records, np.zeros(len(records), np.int64), none)
+    graph = near.NearGraph.of_records(records, np.zeros(len(records), np.int64), [0], none)
     near.SIMILAR = before
     stays, clusters = graph.resolve()
     of = -1 - np.arange(len(texts))
@@ -204,7 +204,7 @@ def search_cost(documents: int) -> dict[str, float]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
     none = np.zeros(0, np.uint64)
-    graph = near.NearGraph.of_records(records, np.zeros(len(records), np.int64), none)
+    graph = near.NearGraph.of_records(records, np.zeros(len(records), np.int64), [0], none)
     gone = int((~graph.resolve()[0]).sum())
     seconds = time.process_time() - began
     more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -14,7 +14,7 @@ domains of its own rank and before holds a better one, so that a domain which is
 changes what an earlier one keeps.
 
 A document is its key, the first 8 bytes of the hash of its text; of 250 M documents two share one
-with a chance of 0.2 %, and one of them is then lost. On disk it is 14 records of 48 bytes.
+with a chance of 0.2 %, and one of them is then lost. On disk it is 14 records of 52 bytes.
 """
 
 import re
@@ -37,7 +37,10 @@ LONGEST = 8_000_000  # bytes of a document that are looked at (assumption: the r
 PIECE = 1_000_000  # bytes hashed at once, 50 bytes of memory each
 ROUNDS = 100  # documents to which all others of one band are compared (assumption)
 FROZEN = -1  # rank of a held-out document of the study: it stays, whatever else must go
-RECORD = np.dtype([("band", "<u8"), ("key", "<u8"), ("size", "<u4"), ("sketch", "<u4", (7,))])
+RECORD = np.dtype(
+    [("band", "<u8"), ("key", "<u8"), ("size", "<u4"), ("copies", "<u4"), ("sketch", "<u4", (7,))]
+)
+HOLDER = np.dtype([("key", "<u8"), ("domain", "<u4")])  # a domain that holds a document
 METHOD = [N, BANDS, ROWS, SEED, SIMILAR, LONGEST, ROUNDS, rensa.RMinHash.ALGORITHM_VERSION]
 _BAND = np.uint64(0x9E3779B97F4A7C15)
 # Scripts without blanks between words: Thai, Lao, Burmese, Khmer, kana, Chinese characters.
@@ -94,9 +97,9 @@ def band_records(texts: Sequence[str], keys: Keys, powers: Powers) -> NDArray[An
     """
     if not texts:
         return np.zeros(0, RECORD)
-    chosen = np.unique(keys, return_index=True)[1]
+    _, chosen, copies = np.unique(keys, return_index=True, return_counts=True)
     hashes, counts = shingle_hashes([texts[i] for i in chosen], powers)
-    chosen = chosen[counts > 0]
+    chosen, copies = chosen[counts > 0], copies[counts > 0]
     ends = np.cumsum([0, *counts[counts > 0]]).astype(np.uint64)
     rows = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, HASHES, SEED).to_rows()
     minima = np.array(rows, dtype=np.uint64).reshape(-1, HASHES)
@@ -105,7 +108,7 @@ def band_records(texts: Sequence[str], keys: Keys, powers: Powers) -> NDArray[An
     shifts = np.arange(0, 32, 2, dtype=np.uint64)
     records = np.zeros(bands.shape, RECORD)
     records["band"] = bands + np.arange(BANDS, dtype=np.uint64) * _BAND
-    records["key"] = keys[chosen, None]
+    records["key"], records["copies"] = keys[chosen, None], copies[:, None]
     sizes = [len(texts[i].encode()) for i in chosen]
     records["size"] = np.minimum(np.array(sizes, np.int64), 2**32 - 1)[:, None]
     records["sketch"] = (two_bits << shifts).sum(axis=2)[:, None]
@@ -135,45 +138,59 @@ class NearGraph:
         keys: (V,) sorted.
         ranks: (V,) of the first domain, in the order of ranks, that holds it; or `FROZEN`.
         sizes: (V,) bytes of text.
+        copies: (V,) how often it was read.
         edges: (E, 2) places in `keys`: a forest, so E < V.
+        holders: (H,) of `HOLDER`, sorted: the domains that hold each.
     """
 
     keys: Keys
     ranks: NDArray[np.int32]
     sizes: NDArray[np.uint32]
+    copies: NDArray[np.uint32]
     edges: Places
+    holders: NDArray[Any]
 
     @classmethod
-    def of_records(cls, records: NDArray[Any], ranks: Places, frozen: Keys) -> "NearGraph":
+    def of_records(
+        cls, records: NDArray[Any], domains: Places, ranks: Sequence[int], frozen: Keys
+    ) -> "NearGraph":
         """The pairs among all the records of some bands.
 
         Args:
             records: of `RECORD`, of all documents; in any order.
-            ranks: (len(records),) of the domain that each was read from.
-            frozen: sorted keys of the documents that the study holds out.
+            domains: (len(records),) number of the one that each was read from.
+            ranks: of each domain, by its number.
+            frozen: keys of the documents that the study holds out.
         """
         shared = _shared_bands(records["band"])
-        records, ranks = records[shared], ranks[shared]
-        order = np.lexsort((ranks, records["key"], records["band"]))
-        records, ranks = records[order], ranks[order]
+        records, domains = records[shared], domains[shared]
+        rank = np.array(ranks, np.int32)[domains]
+        order = np.lexsort((rank, records["key"], records["band"]))
+        records, rank, domains = records[order], rank[order], domains[order]
         first = _changes(records["band"]) | _changes(records["key"])  # of copies, the lowest rank
-        records, ranks = records[first], ranks[first]
-        order = np.lexsort((records["key"], ~records["size"], ranks, records["band"]))
-        records, ranks = records[order], ranks[order]
+        holders = np.empty(len(records), HOLDER)
+        holders["key"], holders["domain"] = records["key"], domains
+        ends = np.flatnonzero(first)
+        copies = np.add.reduceat(records["copies"], ends) if len(ends) else records["copies"]
+        records, rank = records[first], rank[first]
         keys, at = np.unique(records["key"], return_index=True)
-        held = np.isin(keys, frozen, assume_unique=True)
-        of_keys = np.where(held, FROZEN, ranks[at]).astype(np.int32)
-        pairs = np.searchsorted(keys, _pairs(records))
-        return cls(keys, of_keys, records["size"][at], pairs).forest()
+        held = np.where(np.isin(keys, frozen), FROZEN, rank[at]).astype(np.int32)
+        order = np.lexsort((records["key"], ~records["size"], rank, records["band"]))
+        pairs = np.searchsorted(keys, _pairs(records[order]))
+        sizes, copies = records["size"][at], copies[at]
+        return cls(keys, held, sizes, copies, pairs, _distinct(holders)).forest()
 
     @classmethod
     def joined(cls, graphs: Sequence["NearGraph"]) -> "NearGraph":
         """Graphs of other bands of the same documents as one; their order changes no cluster."""
         keys, at = np.unique(np.concatenate([g.keys for g in graphs]), return_index=True)
-        ranks = np.concatenate([g.ranks for g in graphs])[at]
-        sizes = np.concatenate([g.sizes for g in graphs])[at]
-        pairs = [np.searchsorted(keys, g.keys)[g.edges] for g in graphs]
-        return cls(keys, ranks, sizes, np.concatenate(pairs)).forest()
+        ranks, sizes, copies = (
+            np.concatenate([getattr(g, name) for g in graphs])[at]
+            for name in ("ranks", "sizes", "copies")
+        )
+        edges = np.concatenate([np.searchsorted(keys, g.keys)[g.edges] for g in graphs])
+        holders = _distinct(np.concatenate([g.holders for g in graphs]))
+        return cls(keys, ranks, sizes, copies, edges, holders).forest()
 
     def forest(self) -> "NearGraph":
         """Without the pairs, and the documents, that no cluster of documents up to a rank needs."""
@@ -182,10 +199,11 @@ class NearGraph:
         low, high = np.divmod(np.unique(low * V + high), max(V, 1))
         weights = np.maximum(self.ranks[low], self.ranks[high]) - FROZEN + 1
         tree = minimum_spanning_tree(csr_array((weights, (low, high)), shape=(V, V))).tocoo()
-        edges = np.stack([tree.row, tree.col], axis=1).astype(np.int64)
-        used, edges = np.unique(edges, return_inverse=True)
-        edges = edges.reshape(-1, 2)
-        return NearGraph(self.keys[used], self.ranks[used], self.sizes[used], edges)
+        used, edges = np.unique(np.stack([tree.row, tree.col], axis=1), return_inverse=True)
+        keys, edges = self.keys[used], edges.reshape(-1, 2).astype(np.int64)
+        holders = self.holders[np.isin(self.holders["key"], keys)]
+        ranks, sizes, copies = self.ranks[used], self.sizes[used], self.copies[used]
+        return NearGraph(keys, ranks, sizes, copies, edges, holders)
 
     def resolve(self) -> tuple[NDArray[np.bool_], Places]:
         """Which documents stay, (V,), and the cluster of each, (V,), numbered from 0.
@@ -213,7 +231,7 @@ class NearGraph:
         return stays[place], clusters[place]
 
 
-def shared_documents(groups: Places, domains: Places, K: int) -> Places:
+def shared_documents(groups: Places, domains: Places, K: int) -> csr_array:
     """How many documents of one domain are also in another, (K, K); the diagonal is all of them.
 
     Args:
@@ -223,13 +241,18 @@ def shared_documents(groups: Places, domains: Places, K: int) -> Places:
     """
     shape = (int(groups.max(initial=-1)) + 1, K)
     counts = coo_array((np.ones(len(groups), np.int64), (groups, domains)), shape=shape).tocsr()
-    found: Places = (counts.T @ (counts > 0).astype(np.int64)).toarray()
-    return found
+    return csr_array(counts.T @ (counts > 0).astype(np.int64))
 
 
 def _changes(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Where a sorted column has another value than in the row before."""
     return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
+
+
+def _distinct(holders: NDArray[Any]) -> NDArray[Any]:
+    """Rows of `HOLDER` without doubles, sorted."""
+    holders = holders[np.lexsort((holders["domain"], holders["key"]))]
+    return holders[_changes(holders["key"]) | _changes(holders["domain"])]
 
 
 def _shared_bands(bands: Keys) -> Places:

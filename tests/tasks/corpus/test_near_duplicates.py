@@ -1,6 +1,7 @@
 """Near-duplicates: which are found, which one stays, and that nothing depends on order."""
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cuvee.tasks.corpus import near_duplicates
 from cuvee.tasks.corpus.near_duplicates import (
     BANDS,
     FROZEN,
+    HOLDER,
     RECORD,
     NearGraph,
     band_records,
@@ -32,7 +34,7 @@ def keys_of(texts):
 
 
 def records_of(*domains):
-    """Records of domains in the order of ranks, and the rank of each record."""
+    """Records of domains in the order of ranks, and the domain of each record."""
     found = [band_records(texts, keys_of(texts), Powers()) for texts in domains]
     ranks = np.repeat(np.arange(len(found)), [len(records) for records in found])
     return np.concatenate(found), ranks
@@ -40,7 +42,7 @@ def records_of(*domains):
 
 def kept_texts(*domains, frozen=()):
     """What is left of every domain."""
-    graph = NearGraph.of_records(*records_of(*domains), np.sort(keys_of(frozen)))
+    graph = NearGraph.of_records(*records_of(*domains), range(len(domains)), keys_of(frozen))
     stays, _ = graph.resolve()
     gone = set(graph.keys[~stays].tolist())
     return [
@@ -196,8 +198,8 @@ def test_records_are_the_same_on_every_machine():
     """Markers of earlier preparations hold records: hashing that depends on a seed of the process,
     or another version of the library, would compare what cannot be compared."""
     records = band_records([LONG], keys_of([LONG]), Powers())
-    assert records.itemsize == RECORD.itemsize == 48
-    assert hashlib.sha256(records.tobytes()).hexdigest()[:16] == "12af21cc5aae72dd"
+    assert records.itemsize == RECORD.itemsize == 52
+    assert hashlib.sha256(records.tobytes()).hexdigest()[:16] == "424ac6fd62aadf4e"
 
 
 def test_order_and_partitions_change_nothing(real_texts):
@@ -206,14 +208,14 @@ def test_order_and_partitions_change_nothing(real_texts):
     rng = np.random.default_rng(4)
     copies = [edited(text, rng.choice([0.007, 0.02, 0.03]), rng) for text in real_texts[:200] * 2]
     records, ranks = records_of(real_texts[:200], copies[:250], copies[250:])
-    whole = NearGraph.of_records(records, ranks, NONE)
+    whole = NearGraph.of_records(records, ranks, range(3), NONE)
     stays, clusters = whole.resolve()
     assert 150 < (~stays).sum() < 400
     for bits in (1, 4):
         order = rng.permutation(len(records))
         part = records["band"][order] >> np.uint64(64 - bits)
         split = [order[part == p] for p in rng.permutation(1 << bits).tolist()]
-        graphs = [NearGraph.of_records(records[i], ranks[i], NONE) for i in split]
+        graphs = [NearGraph.of_records(records[i], ranks[i], range(3), NONE) for i in split]
         joined = NearGraph.joined(graphs)
         again, groups = joined.resolve()
         assert np.array_equal(joined.keys, whole.keys)
@@ -246,7 +248,8 @@ def graphs(draw):
     sizes = draw(st.lists(st.integers(5, 7), min_size=V, max_size=V))
     return NearGraph(
         np.arange(V, dtype=np.uint64) * np.uint64(3),
-        np.array(ranks, np.int32), np.array(sizes, np.uint32), np.array(edges, np.int64),
+        np.array(ranks, np.int32), np.array(sizes, np.uint32), np.ones(V, np.uint32),
+        np.array(edges, np.int64), np.zeros(0, HOLDER),
     )  # fmt: skip
 
 
@@ -265,11 +268,11 @@ def test_the_rule_holds_on_every_graph_and_survives_freezing_and_new_domains(gra
     held = [i for i in np.flatnonzero(stays).tolist() if random.random() < 0.4]
     ranks = graph.ranks.copy()
     ranks[held] = FROZEN
-    frozen = NearGraph(graph.keys, ranks, graph.sizes, graph.edges)
+    frozen = replace(graph, ranks=ranks)
     assert np.array_equal(frozen.resolve()[0], stays)
     early = graph.ranks < graph.ranks.max()
     edges = graph.edges[early[graph.edges].all(axis=1)]
-    before = NearGraph(graph.keys, graph.ranks, graph.sizes, edges)
+    before = replace(graph, edges=edges)
     assert np.array_equal(before.resolve()[0][early], stays[early])
 
 
@@ -277,18 +280,25 @@ def test_shared_documents_are_counted_from_both_sides():
     """Two copies in one domain count twice there, and once seen from the other."""
     groups = np.array([0, 0, 0, 1, 1, 2, 3])
     domains = np.array([0, 0, 1, 1, 2, 2, 2])
-    assert shared_documents(groups, domains, 3).tolist() == [[2, 2, 0], [1, 2, 1], [0, 1, 3]]
+    assert shared_documents(groups, domains, 3).toarray().tolist() == [
+        [2, 2, 0],
+        [1, 2, 1],
+        [0, 1, 3],
+    ]
 
 
 def test_the_first_of_ranks_decides_for_a_text_that_several_domains_hold():
     """An exact copy is one document of the graph; a rank taken from the last copy would let the
     longer text of the middle domain win."""
     longer = f"{LONG} and more"
-    graph = NearGraph.of_records(*records_of([LONG], [longer], [LONG]), NONE)
+    graph = NearGraph.of_records(*records_of([LONG], [longer, longer], [LONG]), range(3), NONE)
     stays, _ = graph.resolve()
     order = np.argsort(keys_of([LONG, longer]))
     assert graph.ranks[np.argsort(order)].tolist() == [0, 1]
     assert stays[np.argsort(order)].tolist() == [True, False]
+    assert graph.copies[np.argsort(order)].tolist() == [2, 2]
+    key, other = keys_of([LONG, longer]).tolist()
+    assert sorted(graph.holders.tolist()) == sorted([(key, 0), (key, 2), (other, 1)])
 
 
 def test_neighbors_of_a_band_that_are_not_alike_are_left_apart():
@@ -297,6 +307,6 @@ def test_neighbors_of_a_band_that_are_not_alike_are_left_apart():
     records["key"] = [1, 2, 3, 4]
     records["size"] = [9, 8, 7, 6]
     records["sketch"][2:] = 0x55555555
-    graph = NearGraph.of_records(records, np.zeros(4, np.int64), NONE)
+    graph = NearGraph.of_records(records, np.zeros(4, np.int64), [0], NONE)
     assert sorted(map(tuple, graph.edges.tolist())) == [(0, 1), (2, 3)]
     assert all(a != b for a, b in pairwise(graph.keys.tolist()))
