@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from cuvee.mixtures.domains import Domain
 from cuvee.mixtures.runs import RunSpec, Stage
+from cuvee.proxies.data.shards import token_type
 
 
 @dataclass(frozen=True)
 class Split:
     """One split of a domain."""
 
-    tokens: NDArray[np.uint16]
+    tokens: NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class SyntheticCorpus:
         return RunSpec(**(values | fields))  # type: ignore[arg-type]
 
 
-def chain(name: str, size: int, vocabulary: int) -> NDArray[np.uint16]:
+def chain(name: str, size: int, vocabulary: int) -> NDArray[np.integer]:
     """Tokens (size,) of a domain; a function of the arguments alone."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     rng = np.random.default_rng([seed, vocabulary])
@@ -81,4 +82,4 @@ def chain(name: str, size: int, vocabulary: int) -> NDArray[np.uint16]:
     for i in range(1, size):
         if copied[i]:
             tokens[i] = int(follow[tokens[i - 1]])
-    return np.array(tokens, dtype=np.uint16)
+    return np.array(tokens, dtype=token_type(vocabulary))

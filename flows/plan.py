@@ -13,7 +13,8 @@ from rich.table import Table
 
 from cuvee.flows import plan_ladder, plan_size
 from cuvee.flows.console import Display
-from cuvee.flows.execution.budget import forecast, tokens_per_second
+from cuvee.flows.execution.budget import forecast
+from cuvee.flows.plan_speed import expected_speed, measure_rate
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual, superseded_runs
 from cuvee.flows.study import prepare as preparing
@@ -26,14 +27,8 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunSpec
 from cuvee.mixtures.units import duration_text
 from cuvee.proxies import ladder
-from cuvee.proxies.train import batching, device
-from cuvee.proxies.train.branching import BranchPlan
-from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
-from cuvee.tasks.study.prepared import Prepared
-
-OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
 
 
 def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, Any]:
@@ -81,6 +76,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     seconds = runs * ladder_plan.tokens / rate / 2
     for line in (
         *plan_size.size_sentences(screened, problem, specs, ladder_plan),
+        f"Parameters: {ladder_plan.model_size.describe(vocabulary)}",
         *cost_sentences(ladder_plan, planned, rate, source),
         *scoring_sentences(recipe, ladder_plan, len(problem.domains)),
         *larger_size_sentences(recipe, store, vocabulary, tried),
@@ -92,33 +88,13 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         "domains": {domain.name: domain.tokens for domain in problem.domains},
         "targets": list(problem.targets),
         **plan_figures(ladder_plan, planned, rate),
+        "parameters": {
+            "body": ladder_plan.model_size.body,
+            "all": ladder_plan.model_size.parameters(vocabulary),
+            "vocabulary": vocabulary,
+        },
         "speed_from": source,
     }
-
-
-def measure_rate(
-    recipe: Recipe, prepared: Prepared, problem: Problem, home: Workspace, store: Store
-) -> float:
-    """Tokens per second and core of the recipe's proxies, by training a pack for a second here.
-
-    0 where the store holds runs of their size, whose speed is known.
-    """
-    if tokens_per_second([run for run in store.outcomes() if run.spec.size == problem.proxy.size]):
-        return 0.0
-    from cuvee.tasks.train_pack import training_speed  # torch, which nothing else in a plan needs
-
-    shares = tuple(map(float, problem.domains.uniform))
-    where = "cuda" if recipe.proxy.device != "cpu" and device.has_gpu() else "cpu"
-    count = recipe.proxy.pack or batching.pack_limit(problem.proxy.size, where)
-    job = PackJob(
-        specs=tuple(problem.spec(shares, recipe.seed + k) for k in range(count)),
-        corpus=str(prepared.corpus.root),
-        suite=prepared.suite,
-        checkpoints="",
-        device=where,
-        branch=BranchPlan(starts=str(home.checkpoints / "starts")),
-    )
-    return training_speed(job)
 
 
 def scoring_sentences(recipe: Recipe, plan: ladder.TrainingPlan, domains: int) -> list[str]:
@@ -166,34 +142,6 @@ def larger_size_sentences(recipe: Recipe, store: Store, vocabulary: int, tried: 
     if len(lines) > 1:
         lines.append(f"`cuvee confirm` in all: {total:.2e} FLOPs")
     return lines
-
-
-def expected_speed(
-    store: Store, plan: ladder.TrainingPlan, vocabulary: int, tried: float
-) -> tuple[float, str]:
-    """Tokens per second and core at a size, and where that is from.
-
-    A size that was never trained is taken to do as many FLOPs per second as the sizes that were,
-    which larger matrices beat and more memory may not.
-
-    Args:
-        store: of results, whose speed goes before.
-        plan: of a training at the size.
-        vocabulary: tokens of the tokenizer.
-        tried: what a trial on this machine gave for the size; 0 where none was needed.
-    """
-    runs = list(store.outcomes())
-    own = tokens_per_second([run for run in runs if run.spec.size == plan.model_size.size])
-    if own:
-        return own, OWN
-    if tried:
-        return tried, TRIED
-    rates = []
-    for size in {run.spec.size for run in runs if run.spec.size in ladder.LADDER}:
-        found = tokens_per_second([run for run in runs if run.spec.size == size])
-        rates.append(found * ladder.model_size(size).flops(1, vocabulary))
-    guess = float(np.median([rate for rate in rates if rate]))
-    return guess / plan.model_size.flops(1, vocabulary), "from the FLOPs of other sizes"
 
 
 def rung_tables(

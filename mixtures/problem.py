@@ -52,7 +52,8 @@ class Problem:
         scoring: hash of what proxies are scored on.
         full_parameters: of the model for which the mixture is chosen, embeddings included; 0 where
             the answer is for the largest model tried.
-        sizes: (size, parameters) pairs of the ladder's steps, embeddings included.
+        sizes: (size, parameters) pairs of the ladder's steps, embeddings of at most 4096 tokens
+            included, so that a size means the same under every tokenizer.
     """
 
     domains: DomainSet

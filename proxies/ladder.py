@@ -4,6 +4,8 @@ One dial: the size. Width, depth, heads, context, batch, steps, learning rate an
 numbered steps.
 
 1. Shape. A table (`LADDER`), chosen so that the total at a vocabulary of 4096 is near the name.
+   A size is a body: under a larger vocabulary it keeps name, body, batch and learning rate, while
+   embedding and head grow ("0.6M" has 17M parameters at 131,072 tokens, 0.1M of them in the body).
    Depth grows with width, as in Hoffmann et al. 2022 (arXiv 2203.15556, table A9), continued
    downwards. Assumption, not studied: heads of 32 below 10M, 64 from there on.
 2. MLP. SwiGLU with 8/3 of the width, rounded up to 32 (Shazeer 2020, arXiv 2002.05202; Touvron et
@@ -25,13 +27,21 @@ numbered steps.
 7. Weight decay 0.1, betas (0.9, 0.95), clip 1.0, as in Llama (arXiv 2302.13971, section 2.2).
 8. FLOPs = 6 N_matrices D plus attention, 12 x layers x width x context x D / 2 for a causal mask
    (Kaplan et al. 2020, arXiv 2001.08361, table 1, times three for the backward pass).
+9. Parameters that laws over sizes see (`law_parameters`): those of the name, so with embeddings of
+   4096 tokens at most. Counted whole, embeddings of 128k tokens would make 17M to 89M of 0.6M to
+   10M; a law fitted to that small a step up takes the gain of a body 75 times as large for it, and
+   promises it again at full scale, where embeddings are a small part. Without embeddings losses
+   fall on one line (Kaplan et al. 2020, section 3.2). We keep those of 4096 so that a law means the
+   same at every vocabulary, as it was measured at that one (docs/results/scale.md).
 """
 
 import math
 from dataclasses import dataclass
 
 from cuvee.mixtures.errors import RecipeError, UnknownName
+from cuvee.mixtures.units import count_text
 
+VOCABULARY = 4096  # tokens that the names of sizes count
 LEAST_STEPS = 20  # below that a warm-up and a decay are no training
 LEAST_BATCH = 8  # sequences
 MOST_RATE = 2e-2
@@ -71,6 +81,18 @@ class ModelSize:
         """All parameters: embedding, untied head, blocks and gains of the norms."""
         gains = (2 * self.layers + 1) * self.width
         return 2 * vocabulary * self.width + self.body + gains
+
+    def describe(self, vocabulary: int) -> str:
+        """The size in words: parameters of the body and of all."""
+        return (
+            f"a proxy of size {self.size} has {count_text(self.body)} in its body and "
+            f"{count_text(self.parameters(vocabulary))} in all, with embeddings and head of "
+            f"{vocabulary:,} tokens"
+        )
+
+    def law_parameters(self, vocabulary: int) -> int:
+        """What laws over sizes take for the number of parameters (step 9)."""
+        return self.parameters(min(vocabulary, VOCABULARY))
 
     def flops(self, tokens: int, vocabulary: int) -> float:
         """Floating-point operations of training on `tokens` tokens (step 8)."""

@@ -144,7 +144,11 @@ class Evaluator:
         found = {spec.fingerprint for spec in wanted if self._look_up(spec)}
         missing = [spec for spec in wanted if spec.fingerprint not in found]
         packs = branching.plan_packs(
-            missing, self._branches, self._executor.device, self._pack_limit
+            missing,
+            self._branches,
+            self._executor.device,
+            self._pack_limit,
+            vocabulary=self._prepared.corpus.vocabulary,
         )
         self._announce(title, wanted, missing, packs)
         for note in self._store.damaged:

@@ -33,6 +33,8 @@ from cuvee.tasks.study.validity import Present
 SHOWN = 3  # of what differs
 EARLIER = "earlier"  # folder of a study's: what other recipes of its name left
 SHARED = ("fit", "exports", "looks.jsonl")  # what each looks after itself
+# Settings of a corpus that were there before any was added: in a snapshot whatever they are.
+FIRST_SETTINGS = {"quickstart", "vocabulary", "heldout_bytes", "min_tokens", "on_error"}
 
 
 def finished_study(recipe: Recipe, home: Workspace) -> FinishedStudy:
@@ -80,7 +82,10 @@ def present_state(recipe: Recipe, home: Workspace, prepared: Prepared | None = N
 def snapshot(recipe: Recipe, prepared: Prepared) -> Snapshot:
     """What determines a study, as it is now."""
     values = {name: part for name, part in recipe.determining().items() if name != "corpus"}
-    settings = recipe.corpus.model_dump(mode="json", exclude={"domains"}) if recipe.corpus else {}
+    settings = {}
+    if part := recipe.corpus:
+        settings = part.model_dump(mode="json", include=FIRST_SETTINGS)
+        settings |= part.model_dump(mode="json", exclude={"domains"}, exclude_defaults=True)
     domains, start = prepared.domains, [prepared.start.content] if prepared.start else []
     return Snapshot(
         recipe=_hash([values, settings, *start]),

@@ -106,7 +106,7 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
         scoring=prepared.scoring,
         full_parameters=recipe.full_scale.parameters,
         sizes=tuple(
-            (name, rung.parameters(prepared.corpus.vocabulary))
+            (name, rung.law_parameters(prepared.corpus.vocabulary))
             for name, rung in ladder.LADDER.items()
         ),
     )

@@ -234,6 +234,7 @@ def assemble_study(
         seed=recipe.seed,
         least_signal=recipe.limits.least_signal,
         continual=continual.continual_start(recipe, prepared) if prepared else None,
+        vocabulary=prepared.corpus.vocabulary if prepared else 0,
     )
 
 

@@ -195,7 +195,7 @@ def _characters_only(tokenizer: Tokenizer) -> Tokenizer:
     """A copy that encodes text which reads like a special token as the characters it is.
 
     A Unigram model, or a BPE that ignores its merges, would find such a token among its own pieces:
-    there it gets a name that no text has.
+    there it gets a name that no text has, and no merge makes it.
     """
     body = json.loads(tokenizer.to_str())
     model = body["model"]
@@ -204,9 +204,11 @@ def _characters_only(tokenizer: Tokenizer) -> Tokenizer:
     inside = special & (
         set(pieces) if isinstance(pieces, dict) else {piece for piece, _ in pieces}
     ) - {model.get("unk_token")}
-    if isinstance(pieces, dict):
+    if model["type"] == "BPE":
         model["vocab"] = {(_HIDDEN if n in inside else "") + n: i for n, i in pieces.items()}
-    else:
+        pairs = [pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"]]
+        model["merges"] = [one for one in pairs if not inside & {*one, "".join(one)}]
+    elif model["type"] == "Unigram":
         model["vocab"] = [[(_HIDDEN if n in inside else "") + n, score] for n, score in pieces]
     body["added_tokens"] = [one for one in body["added_tokens"] if one["content"] not in inside]
     body["post_processor"] = body["truncation"] = body["padding"] = None

@@ -15,6 +15,9 @@ from torch.autograd import Function
 from cuvee.proxies.model.grouped_matmul import grouped_matmul
 
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}  # of logits; CPU: within the shared cache
+# Tokens at least: each chunk walks over the whole head and its gradient, so that at a vocabulary of
+# 131,072 chunks of 16 take 1.9 (float32) to 2.5 times (bfloat16) as long (docs/results/trainer.md).
+LEAST_TOKENS = {"cpu": 128, "cuda": 16}
 TINY = 1e-30  # below this a probability has lost digits, and its logarithm is computed anew
 
 
@@ -179,7 +182,8 @@ def loss_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def chunk_tokens(hidden_KND: Tensor, vocabulary: int) -> int:
-    """Tokens whose logits are held at once."""
-    budget = CHUNK_BYTES.get(hidden_KND.device.type, CHUNK_BYTES["cuda"])
+    """Tokens whose logits are held at once: 134 MB on a CPU at a vocabulary of 262,144."""
+    kind = "cpu" if hidden_KND.device.type == "cpu" else "cuda"
+    budget, least = CHUNK_BYTES[kind], LEAST_TOKENS[kind]
     row = hidden_KND.shape[0] * vocabulary * hidden_KND.element_size()
-    return max(16, min(hidden_KND.shape[1], budget // row))
+    return max(least, min(hidden_KND.shape[1], budget // row))

@@ -105,7 +105,12 @@ def has_branch_checkpoint(folder: str | Path, name: str) -> bool:
 
 
 def plan_packs(
-    specs: Sequence[RunSpec], folder: str | Path, device: str = "cpu", limit: int | None = None
+    specs: Sequence[RunSpec],
+    folder: str | Path,
+    device: str = "cpu",
+    limit: int | None = None,
+    *,
+    vocabulary: int = ladder.VOCABULARY,
 ) -> list[PlannedPack]:
     """How to train runs with what they share trained once.
 
@@ -113,7 +118,8 @@ def plan_packs(
         specs: what to train, each once.
         folder: of the kept states; what is there already is used.
         device: "cpu" or "cuda...".
-        limit: models of a pack; what suits device and size when None.
+        limit: models of a pack; what suits device, size and vocabulary when None.
+        vocabulary: tokens of the tokenizer.
 
     Returns:
         Packs: first those that begin with a prefix, then those that train one, then the rest. One
@@ -144,7 +150,10 @@ def plan_packs(
         inner.setdefault((plan.until, begin), []).append((spec, plan))
     plain = ends.pop(0, [])
     groups = [*(ends[k] for k in sorted(ends)), *(inner[k] for k in sorted(inner)), plain]
-    return [batch for group in groups for batch in _packed(group, device, limit)]
+    most = functools.partial(
+        batching.group_into_packs, device=device, limit=limit, vocabulary=vocabulary
+    )
+    return [batch for group in groups for batch in _packed(group, most)]
 
 
 def trained_shares(packs: Sequence[PlannedPack]) -> dict[str, tuple[RunSpec, float]]:
@@ -194,12 +203,13 @@ def _chain(
 
 
 def _packed(
-    members: Sequence[tuple[RunSpec, BranchPlan]], device: str, limit: int | None
+    members: Sequence[tuple[RunSpec, BranchPlan]],
+    grouped: Callable[[list[RunSpec]], list[list[RunSpec]]],
 ) -> list[PlannedPack]:
     """Runs that begin at one step, in packs."""
     plans = {spec.fingerprint: plan for spec, plan in members}
     result = []
-    for group in batching.group_into_packs([spec for spec, _ in members], device, limit):
+    for group in grouped([spec for spec, _ in members]):
         own = [plans[spec.fingerprint] for spec in group]
         result.append(
             PlannedPack(

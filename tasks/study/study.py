@@ -94,6 +94,7 @@ class Study:
         transfer: fresh runs of the answer at larger sizes, or None when there are none.
         card: what was predicted of them before they were trained, with its outcome.
         continual: the checkpoint that every run went on from; None where there is none.
+        vocabulary: tokens of the tokenizer; 0 where nobody says.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Study:
     transfer: LargerSizeTests | None = None
     card: ScoredPredictions | None = None
     continual: ContinualStart | None = None
+    vocabulary: int = 0
 
     def __post_init__(self) -> None:
         ours, theirs = self.recommendation, self.problem

@@ -94,3 +94,18 @@ def test_planning_needs_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_larger_vocabulary_changes_no_size_but_in_what_it_holds() -> None:
+    """By hand: 2 x 131,072 x 64 + 106,816. Catches a law over sizes that sees embeddings grow, so
+    that a body 75 times as large is a model five times as large; and a rate that follows them."""
+    small, large = ladder.model_size("0.6M"), ladder.model_size("10M")
+    assert small.parameters(131_072) == 16_777_216 + 106_496 + 320
+    assert small.law_parameters(131_072) == small.parameters(4096)
+    assert small.law_parameters(512) == small.parameters(512)  # as studies have it in their records
+    assert large.law_parameters(262_144) / small.law_parameters(262_144) > 15
+    assert ladder.training_plan("0.6M", 10**6, 131_072).peak == pytest.approx(
+        ladder.training_plan("0.6M", 10**6, 4096).peak
+    )
+    words = small.describe(131_072)
+    assert "106k in its body and 16.9M in all, with embeddings and head of 131,072 tokens" in words

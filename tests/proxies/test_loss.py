@@ -24,6 +24,7 @@ def test_losses_and_gradients_are_those_of_torch(
 ) -> None:
     """In float64, chunks of 16 (the last one short), 20, all: catches wrong means over chunks."""
     monkeypatch.setitem(loss.CHUNK_BYTES, "cpu", budget)
+    monkeypatch.setitem(loss.LEAST_TOKENS, "cpu", 16)
     hidden, head, targets = example()
     upstream = torch.tensor([1.0, -0.5], dtype=torch.float64)  # catches a backward that ignores it
     mean, losses = linear_cross_entropy(hidden, head, targets, dtype=torch.float64)

@@ -19,6 +19,7 @@ from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError
 from cuvee.mixtures.runs import RunResult, Stage, training_cost
+from cuvee.proxies import ladder
 from cuvee.proxies.train import batching, device, trainer
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.study_tracker import StudyTracker
@@ -213,6 +214,11 @@ def test_the_device_and_the_size_say_how_many_models_make_a_pack():
         >= 1
     )
     assert batching.pack_limit("0.3M", "cpu") == 1  # measured: see docs/results/trainer.md
+    for size in ("0.3M", "0.6M", "4M", "30M"):
+        most = [batching.pack_limit(size, "cuda", v) for v in (4096, 32_768, 131_072, 262_144)]
+        each = ladder.model_size(size).parameters(262_144) * 16  # its state alone, by hand
+        assert most == sorted(most, reverse=True) and 1 <= most[-1] < (24 << 30) / each
+    assert batching.pack_limit("0.6M", "cuda", 131_072) > 16  # not one: that leaves a GPU idle
     data = SyntheticCorpus(256, {"a": 30_000, "b": 30_000})
     specs = [data.spec({"a": 0.5, "b": 0.5}, seed=s) for s in range(4)]
     assert [len(p) for p in batching.group_into_packs(specs, "cpu")] == [1] * 4

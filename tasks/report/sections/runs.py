@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from cuvee.mixtures.recommendation import LEVEL
+from cuvee.proxies import ladder
 from cuvee.tasks.report.blocks import Block, Code, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import runs as plots
 from cuvee.tasks.report.sections import findings
@@ -153,6 +154,12 @@ def corpus_blocks(study: Study) -> Iterable[Block]:
     yield ReportTable(
         ("domain", "documents", "bytes", "tokens", "duplicates", "skipped", *against), rows
     )
+    sizes = {run.spec.size for run in study.history} & set(ladder.LADDER)
+    shapes = sorted((ladder.LADDER[name] for name in sizes), key=lambda shape: shape.body)
+    if study.vocabulary and shapes:
+        yield Paragraph(
+            "Parameters: " + "; ".join(one.describe(study.vocabulary) for one in shapes) + "."
+        )
 
 
 def shared_text_blocks(study: Study) -> Iterable[Block]:
