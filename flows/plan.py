@@ -88,11 +88,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         "domains": {domain.name: domain.tokens for domain in problem.domains},
         "targets": list(problem.targets),
         **plan_figures(ladder_plan, planned, rate),
-        "parameters": {
-            "body": ladder_plan.model_size.body,
-            "all": ladder_plan.model_size.parameters(vocabulary),
-            "vocabulary": vocabulary,
-        },
+        "parameters": ladder_plan.model_size.counts(vocabulary),
         "speed_from": source,
     }
 

@@ -82,6 +82,11 @@ class ModelSize:
         gains = (2 * self.layers + 1) * self.width
         return 2 * vocabulary * self.width + self.body + gains
 
+    def counts(self, vocabulary: int) -> dict[str, int]:
+        """Parameters of the body and of all, for programs."""
+        every = self.parameters(vocabulary)
+        return {"body": self.body, "all": every, "vocabulary": vocabulary}
+
     def describe(self, vocabulary: int) -> str:
         """The size in words: parameters of the body and of all."""
         return (
