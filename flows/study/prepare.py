@@ -25,6 +25,7 @@ from cuvee.proxies.data.quickstart_text import KINDS, quickstart
 from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus import download
 from cuvee.tasks.extras import require
+from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import DomainFigures
 
@@ -218,6 +219,7 @@ def _corpus(
 ) -> Corpus:
     part = _corpus_part(recipe)
     from cuvee.tasks.corpus import prepare as corpora  # here: the core has no tokenizers
+    from cuvee.tasks.corpus.corpus_state import StateStore
     from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 
     settings = CorpusSettings(
@@ -232,6 +234,7 @@ def _corpus(
             settings=settings,
             progress=bar.move,
             tokenizer=given,
+            states=StateStore(Store(home.store), recipe.name, home.root / "tokenizers"),
         )
     return corpus
 

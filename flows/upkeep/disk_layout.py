@@ -17,6 +17,10 @@ STORE_FOLDERS: Mapping[str, str] = {
     "handoffs": "calls of a handoff: the claim before, the outcome after",
     "manifests": "manifests of exports, by their hash",
     "scorings": "what the scores of runs were measured with, by its hash",
+    "corpus-states": "of each study, what decides its corpora beside their text: what is held out, "
+    "the tokenizer, the order in which domains keep what several hold",
+    "heldout": "keys of the documents that studies hold out, by their sha256",
+    "tokenizers": "tokenizers that were trained, by their sha256",
     "beginnings": "scores of the checkpoint that continual pretraining goes on from",
     "untrained": "scores of a model before its first step",
     "prediction-scores": "how predictions of larger runs came out",

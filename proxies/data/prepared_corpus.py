@@ -14,7 +14,9 @@ from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.shards import SPLITS, Shard, token_type
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1: identities over files, nothing said of what is held out
+HELD_KEYS = "heldout.keys"  # of the documents that a study holds out, 16 bytes each, sorted
 FileTimes = tuple[tuple[str, int, int, int, int], ...]  # what the file system says of every file
 _verified: dict[Path, FileTimes] = {}  # corpora whose bytes this process has hashed, as they were
 
@@ -46,7 +48,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise _corrupt(path, "it is not a manifest")
     if _seal({key: value for key, value in body.items() if key != "digest"}) != body["digest"]:
         raise _corrupt(path, "its content does not match its own digest")
-    if body.get("format") != FORMAT:
+    if body.get("format") not in READABLE:
         raise DataError(f"{path} has format {body.get('format')}, not {FORMAT}; prepare it again")
     return body
 
@@ -110,6 +112,7 @@ class Corpus:
                 bytes=entry["train"]["bytes"],
                 identity=entry["identity"],
                 documents=entry["train"]["documents"],
+                heldout=entry.get("heldout", ""),
             )
             for entry in body["domains"]
         )
@@ -173,6 +176,8 @@ class Corpus:
 def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Every file of a corpus with the sha256 it was written with."""
     yield "tokenizer.json", body["tokenizer"]
+    if "heldout_keys" in body:
+        yield HELD_KEYS, body["heldout_keys"]
     for entry in body["domains"]:
         for split in SPLITS:
             for file, expected in entry[split]["files"].items():

@@ -8,15 +8,16 @@ A corpus is a folder with a manifest, a tokenizer, and per domain a train and a 
     <domain>/train.idx.npz        offsets (D+1,) int64 in tokens; bytes (D,) int64, UTF-8
     <domain>/valid.bin, valid.idx.npz
 
-Documents are concatenated, each ended by the end-of-text token. A domain's identity is a hash over
-the tokenizer and both shards, so it is the content that evidence is tied to, not the path.
+Documents are concatenated, each ended by the end-of-text token, in the order of a hash of their
+text. A domain's identity is a hash over the tokenizer and its training shard's content, so it is
+the content that evidence is tied to, not the path; what is held out has one of its own.
 """
 
 import hashlib
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,46 +60,47 @@ class Shard:
 
 
 class ShardWriter:
-    """Appends documents to one shard; `close` writes the index and returns what was written.
+    """Writes documents to one shard; `close` writes the index and returns what was written.
 
     Memory is bounded by the index (two integers per document), not by the text.
     """
 
-    def __init__(self, folder: Path, split: str, *, vocabulary: int, eot: int) -> None:
+    def __init__(self, folder: Path, split: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{split}.bin"
-        self._type = token_type(vocabulary)
-        self._end = np.array([eot], dtype=self._type).tobytes()
         self._file = self._path.open("wb")
         self._hash = hashlib.sha256()
-        self._lengths: list[int] = []
-        self._bytes: list[int] = []
-        self._open = 0  # bytes of the document that is being written
+        self._lengths: list[NDArray[Any]] = []
+        self._bytes: list[NDArray[Any]] = []
 
-    def extend(self, ids: bytes) -> None:
-        """Appends a part of a document: its token ids as bytes."""
+    def write(self, ids: bytes) -> None:
+        """Appends token ids as bytes, the end-of-text ids of documents included."""
         self._file.write(ids)
         self._hash.update(ids)
-        self._open += len(ids)
 
-    def add(self, ids: bytes, size: int) -> None:
-        """Appends one document, or its last part: ids as bytes without the end; UTF-8 bytes."""
-        self.extend(ids + self._end)
-        self._lengths.append(self._open // self._type.itemsize)
-        self._bytes.append(size)
-        self._open = 0
+    def end_documents(self, lengths: NDArray[Any], sizes: NDArray[Any]) -> None:
+        """Says what the ids that were written are: tokens of each document, and UTF-8 bytes."""
+        self._lengths.append(lengths)
+        self._bytes.append(sizes)
 
     def close(self) -> dict[str, Any]:
-        """Writes the index; returns documents, tokens, bytes, and sha256 of both files."""
+        """Writes the index; returns documents, tokens, bytes, the sha256 of what they say (tokens
+        and lengths of documents), and that of both files."""
         self._file.close()
         index = self._path.with_suffix(".idx.npz")
-        offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype("<i8")
-        np.savez(index, offsets=offsets, bytes=np.array(self._bytes, dtype="<i8"))
+        none = np.zeros(0, dtype="<i8")
+        lengths = np.concatenate([none, *self._lengths]).astype("<i8")
+        sizes = np.concatenate([none, *self._bytes]).astype("<i8")
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
+        np.savez(index, offsets=offsets, bytes=sizes)
+        tokens = self._hash.hexdigest()
+        content = f"{tokens}\n{hashlib.sha256(lengths.tobytes()).hexdigest()}"
         return {
-            "documents": len(self._lengths),
+            "documents": len(sizes),
             "tokens": int(offsets[-1]),
-            "bytes": int(sum(self._bytes)),
-            "files": {self._path.name: self._hash.hexdigest(), index.name: file_digest(index)},
+            "bytes": int(sizes.sum()),
+            "content": hashlib.sha256(content.encode()).hexdigest(),
+            "files": {self._path.name: tokens, index.name: file_digest(index)},
         }
 
 
@@ -108,7 +110,7 @@ def folder_names(domains: Iterable[str]) -> dict[str, str]:
     Names that would be one on a file system that does not tell case, or the name of a corpus's own
     file, are told apart by a number.
     """
-    used = {"manifest.json", "tokenizer.json"}
+    used = {"manifest.json", "tokenizer.json", "heldout.keys"}
     folders = {}
     for name in domains:
         kept = re.sub(r"[^\w. -]", lambda c: "".join(f"%{b:02X}" for b in c[0].encode()), name)
@@ -127,9 +129,14 @@ def _folded(folder: str) -> str:
     return unicodedata.normalize("NFC", folder).casefold()
 
 
-def shards_identity(tokenizer: str, splits: Mapping[str, Mapping[str, Any]]) -> str:
-    """A domain's identity: sha256 over the hashes of its tokenizer and of its shards' files."""
-    parts = [tokenizer]
-    for split in SPLITS:
-        parts += [digest for _, digest in sorted(splits[split]["files"].items())]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def shard_identity(tokenizer: str, content: str) -> str:
+    """What a split of a domain is: sha256 over its tokenizer, its tokens and its documents.
+
+    Neither names nor folders nor formats of files are part of it, nor any other domain.
+
+    Args:
+        tokenizer: sha256 of its tokenizer.json.
+        content: that `ShardWriter.close` gives.
+    """
+    body = f"{tokenizer}\n{content}\ndocument_order: key"
+    return hashlib.sha256(body.encode()).hexdigest()

@@ -224,11 +224,12 @@ class DocumentEncoder:
 
     Attributes:
         separable: whether text may be cut, so that a long document need not be held whole.
+        type: of the integers on disk.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = _characters_only(tokenizer)
-        self._type = token_type(vocabulary_size(tokenizer))
+        self.type = token_type(vocabulary_size(tokenizer))
         self._table: dict[str, bytes] = {}
         self._words: dict[str, bytes] = {}
         self._pieces, self._edge, self._word = _cuts(tokenizer)
@@ -285,8 +286,8 @@ class DocumentEncoder:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         lengths = [len(encoding) for encoding in encodings]
         ids = [token for encoding in encodings for token in encoding.ids]
-        data = np.array(ids, dtype=self._type).tobytes()
-        ends = np.cumsum([0, *lengths]) * self._type.itemsize
+        data = np.array(ids, dtype=self.type).tobytes()
+        ends = np.cumsum([0, *lengths]) * self.type.itemsize
         return [data[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
 
 

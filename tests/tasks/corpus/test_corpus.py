@@ -80,6 +80,10 @@ def texts(corpus, name, split):
     return [tokenizer.decode(row[:-1], skip_special_tokens=False) for row in ids]
 
 
+def key(text, seed):
+    return hashlib.blake2b(text.encode(), digest_size=16, key=b"%d" % seed).digest()
+
+
 def files(root):
     return {
         str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
@@ -93,7 +97,8 @@ def held(corpus, name="weather"):
 
 
 def test_every_document_is_in_one_split_and_unchanged(tmp_path):
-    """Catches lost, doubled, cut or reordered documents, and byte counts that are not theirs."""
+    """Catches lost, doubled or cut documents, byte counts that are not theirs, and documents in
+    the order of their file: they stand in that of a hash of their text, which is a shuffle."""
     given = sources()
     corpus = prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     for name, source in given.items():
@@ -101,14 +106,16 @@ def test_every_document_is_in_one_split_and_unchanged(tmp_path):
         assert len(valid) >= 1 and len(train) >= 1
         assert not set(train) & set(valid)
         assert sorted(train + valid) == sorted(source.texts)
-        assert train == [text for text in source.texts if text in set(train)]
+        assert train == sorted(train, key=lambda text: key(text, SMALL.seed))
+        assert train != [text for text in source.texts if text in set(train)]
         sizes = [len(text.encode()) for text in train]
         assert corpus.train(name).bytes.tolist() == sizes
     assert [domain.name for domain in corpus.domains] == list(given)
 
 
 def test_doubled_documents_are_kept_once_over_all_domains(tmp_path):
-    """Catches deduplication per domain, by which a document is trained on and held out."""
+    """Catches deduplication per domain, by which a document is trained on and held out, and a copy
+    that stays in the larger of two domains, or in the one that is named first."""
     shared = tuple(document(i) for i in range(10))
     given = {
         "a": Texts(shared + tuple(document(100 + i) for i in range(20)) + shared[:3]),
@@ -119,9 +126,12 @@ def test_doubled_documents_are_kept_once_over_all_domains(tmp_path):
         text for n in given for split in ("train", "valid") for text in texts(corpus, n, split)
     ]
     assert len(everything) == len(set(everything)) == 50
-    a, b = (entry["counts"] for entry in corpus.manifest["domains"])
-    assert (a["duplicates"], a["duplicates_elsewhere"]) == (3, 0)
-    assert (b["duplicates"], b["duplicates_elsewhere"]) == (0, 10)
+    for corpus_ in (corpus, prepare_corpus(dict([*given.items()][::-1]), tmp_path, benchmarks={},
+                                           settings=SMALL)):  # fmt: skip
+        entries = {entry["name"]: entry["counts"] for entry in corpus_.manifest["domains"]}
+        a, b = entries["a"], entries["b"]
+        assert (a["duplicates"], a["duplicates_elsewhere"]) == (0, 13)
+        assert (b["duplicates"], b["duplicates_elsewhere"]) == (0, 0)
 
 
 def test_two_preparations_agree_byte_for_byte(tmp_path):
@@ -140,9 +150,14 @@ def test_long_documents_in_stretches_give_the_same_shards(tmp_path, monkeypatch)
     given = sources()
     given["weather"] = Texts((*given["weather"].texts, long, long[:20_000], "w" * 3000))
     whole = prepare_corpus(given, tmp_path / "one", benchmarks={"b": [QUESTION]}, settings=SMALL)
-    monkeypatch.setattr("cuvee.tasks.corpus.deduplicate_split.STRETCH", 700)
+    monkeypatch.setattr("cuvee.tasks.corpus.tokenize_partitions.STRETCH", 700)
+    monkeypatch.setattr("cuvee.tasks.corpus.spooled_text.PIECE", 900)
     monkeypatch.setattr("cuvee.evaluation.decontamination.BATCH", 3000)
-    monkeypatch.setattr("cuvee.tasks.corpus.deduplicate_split.GROUP", 2000)
+    for module in ("read_parts", "spooled_text"):
+        monkeypatch.setattr(f"cuvee.tasks.corpus.{module}.GROUP", 2000)
+        monkeypatch.setattr(f"cuvee.tasks.corpus.{module}.LONG", 2500)
+    monkeypatch.setattr("cuvee.tasks.corpus.read_parts.RUN", 5000)
+    monkeypatch.setattr("cuvee.tasks.corpus.deduplicate_split.PARTITION", 9000)
     parts = prepare_corpus(given, tmp_path / "two", benchmarks={"b": [QUESTION]}, settings=SMALL)
     assert files(whole.root) == files(parts.root)
     assert whole.manifest["domains"][0]["counts"]["documents_cut"] == 2
@@ -332,7 +347,7 @@ def test_a_preparation_that_breaks_off_leaves_no_corpus(tmp_path):
     given = {**sources(), "last": Breaking()}
     with pytest.raises(KeyboardInterrupt):
         prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
-    assert [p for p in tmp_path.iterdir() if p.is_dir()] == []
+    assert [p for p in tmp_path.iterdir() if p.is_dir() and not p.name.startswith(".")] == []
 
 
 def test_leftovers_of_a_killed_preparation_are_replaced(tmp_path):
@@ -385,14 +400,15 @@ def test_the_order_of_encoding_changes_no_corpus(tmp_path):
 
 
 def test_text_that_another_domain_holds_is_named_as_such(tmp_path):
-    """Catches the wrong domain accused: "b has 0 usable documents; add text"."""
+    """Catches the wrong domain accused: "b has 0 usable documents; add text". Of equal domains the
+    first keeps the copies, else the smaller."""
     a = Texts(tuple(document(i) for i in range(23)))
     with pytest.raises(DataError, match="all 23 documents of b are also in a"):
         prepare_corpus({"a": a, "b": a}, tmp_path, benchmarks={}, settings=SMALL)
     given = {"a": a, "b": Texts((*a.texts[:10], *(document(100 + i) for i in range(10))))}
     corpus = prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
     notices = [entry["notices"] for entry in corpus.manifest["domains"]]
-    assert notices == [[], ["10 of 20 documents of b are also in a, and count there"]]
+    assert notices == [["10 of 23 documents of a are also in b, and count there"], []]
 
 
 def test_skipped_rows_are_counted_and_the_first_is_named(tmp_path):
@@ -431,7 +447,9 @@ def test_text_that_changes_while_it_is_read_is_refused(tmp_path):
     given = {**sources(), "moving": Changing(tuple(document(500 + i) for i in range(20)))}
     with pytest.raises(DataError, match="'moving' changed while it was read"):
         prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
-    assert [p for p in tmp_path.iterdir() if p.is_dir()] == []
+    assert [p for p in tmp_path.iterdir() if p.is_dir() and not p.name.startswith(".")] == []
+    given["moving"] = Texts(tuple(document(500 + i) for i in range(20)))
+    prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\n", "a\u202eb"])

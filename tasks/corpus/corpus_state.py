@@ -1,0 +1,194 @@
+"""What a study keeps of its corpora, in the store, so that new text moves no old evidence.
+
+The keys of what is held out, the trained tokenizer, and the order in which domains keep a document
+that several hold. The large parts are blobs under their sha256; a corpus that is prepared from
+nothing with the same state has the same bytes.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cuvee.mixtures.errors import CorruptError
+from cuvee.mixtures.runs import canonical_json
+from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.given_tokenizer import fetch_tokenizer, keep_tokenizer
+from cuvee.tasks.store.results import Store
+
+RECORDS, HELD = "corpus-states", "heldout"
+
+
+@dataclass(frozen=True)
+class RankedDomain:
+    """A domain that the study has had; identities as in `mixtures.domains.Domain`.
+
+    Attributes:
+        source: identity of what it was read from.
+    """
+
+    name: str
+    source: str
+    identity: str
+    heldout: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class CorpusState:
+    """What decides the split, the vocabulary and the copies that stay, beside text and settings.
+
+    Attributes:
+        tokenizers: sha256 of the trained tokenizer, by the vocabulary that was asked for.
+        heldout: sha256 of the keys of all documents that were held out; "" for none.
+        ranks: domains in the order in which they keep what several hold.
+    """
+
+    tokenizers: Mapping[int, str] = field(default_factory=dict)
+    heldout: str = ""
+    ranks: tuple[RankedDomain, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        trained = [{"vocabulary": n, "sha256": one} for n, one in sorted(self.tokenizers.items())]
+        return {**dataclasses.asdict(self), "tokenizers": trained}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "CorpusState":
+        """What `to_json` gave; fields that a later version added are left out."""
+        names = [one.name for one in dataclasses.fields(RankedDomain)]
+        ranks = tuple(RankedDomain(**{n: one[n] for n in names}) for one in body["ranks"])
+        trained = {one["vocabulary"]: one["sha256"] for one in body["tokenizers"]}
+        return cls(trained, body["heldout"], ranks)
+
+    @property
+    def digest(self) -> str:
+        """Of what decides a corpus."""
+        ranks = [[one.name, one.source] for one in self.ranks]
+        body = [sorted(self.tokenizers.items()), self.heldout, ranks]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def places(self, sources: Mapping[str, str]) -> dict[str, int]:
+        """Where domains stand in `ranks`: by source and name, then by source, then by name.
+
+        Args:
+            sources: identity of each domain's source, by name.
+        """
+        found: dict[str, int] = {}
+        free = dict(enumerate(self.ranks))
+        for same in ("name source", "source", "name"):
+            kinds = same.split()
+            known = {tuple(getattr(one, kind) for kind in kinds): i for i, one in free.items()}
+            for name, source in sources.items():
+                place = known.get(tuple({"name": name, "source": source}[kind] for kind in kinds))
+                if name not in found and place in free:
+                    found[name] = place
+                    del free[place]
+        return found
+
+    def ordered(self, sources: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int]:
+        """The rank of each domain: those of the study in its order, then new ones by size.
+
+        A small, chosen source thus keeps what a crawl holds too.
+
+        Args:
+            sources: identity of each domain's source, by name.
+            sizes: bytes of each domain's text.
+        """
+        places = self.places(sources)
+        fresh = [name for name in sources if name not in places]
+        fresh.sort(key=lambda name: (sizes[name], sources[name]))
+        return places | {name: len(self.ranks) + i for i, name in enumerate(fresh)}
+
+
+@dataclass(frozen=True)
+class StateStore:
+    """Keeps the states of one study, by what of the settings decides a split.
+
+    Attributes:
+        store: of the results.
+        study: its name.
+        cache: folder for tokenizers that are taken from the store.
+        new_tokenizer: whether the trained tokenizer is to be forgotten.
+    """
+
+    store: Store
+    study: str
+    cache: Path
+    new_tokenizer: bool = False
+
+    def load(self, settings: CorpusSettings) -> CorpusState:
+        """The state; an empty one where there is none yet."""
+        found = self.store.recall(f"{RECORDS}/{self.study}", _split_key(settings))
+        state = CorpusState() if found is None else CorpusState.from_json(found)
+        if self.new_tokenizer:
+            state = dataclasses.replace(state, tokenizers={})
+        return state
+
+    def save(
+        self, settings: CorpusSettings, state: CorpusState, tokenizer: Path, keys: bytes
+    ) -> None:
+        """Keep a state, and the blobs that it names, those first."""
+        if state == self.load(settings) and not self.new_tokenizer:
+            return
+        if state.tokenizers:
+            keep_tokenizer(self.store.url, tokenizer)
+        self.store.objects.create(f"{HELD}/{state.heldout}", keys)
+        self.store.remember(f"{RECORDS}/{self.study}", _split_key(settings), state.to_json())
+
+    def held_keys(self, state: CorpusState) -> bytes:
+        """Keys of what was held out, sorted, 16 bytes each.
+
+        Raises:
+            CorruptError: they are not there, or not what was kept.
+        """
+        raw = self.store.objects.read(f"{HELD}/{state.heldout}") if state.heldout else b""
+        if raw is None or (raw and hashlib.sha256(raw).hexdigest() != state.heldout):
+            raise CorruptError(
+                f"{self.store.objects.path(f'{HELD}/{state.heldout}')} is missing or not what was "
+                f"kept: it says what study {self.study} holds out. Restore it, or give the study "
+                "another name to begin anew"
+            )
+        return raw
+
+    def trained_tokenizer(self, state: CorpusState, vocabulary: int) -> Path | None:
+        """The tokenizer that was trained for a vocabulary; None where none was.
+
+        Raises:
+            DataError: the store has lost it.
+            CorruptError: it is not what was kept.
+        """
+        known = state.tokenizers.get(vocabulary)
+        return fetch_tokenizer(self.store.url, known, self.cache) if known else None
+
+
+def _split_key(settings: CorpusSettings) -> str:
+    body = [settings.seed, settings.valid_share, settings.valid_bytes]
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
+
+
+def next_state(
+    state: CorpusState,
+    domains: Sequence[RankedDomain],
+    ranks: Mapping[str, int],
+    *,
+    heldout: str,
+    tokenizer: tuple[int, str] | None,
+) -> CorpusState:
+    """The state after a corpus was prepared.
+
+    Args:
+        state: before.
+        domains: of the corpus.
+        ranks: of each, by name.
+        heldout: sha256 of the keys of all documents that were held out.
+        tokenizer: vocabulary that was asked for and sha256 of what was trained; None: none was.
+    """
+    ordered = dict(enumerate(state.ranks)) | {ranks[one.name]: one for one in domains}
+    trained = {tokenizer[0]: tokenizer[1]} if tokenizer else {}
+    return CorpusState(
+        {**state.tokenizers, **trained}, heldout, tuple(one for _, one in sorted(ordered.items()))
+    )

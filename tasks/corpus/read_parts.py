@@ -1,0 +1,307 @@
+"""Reads one part of a source: what is left of its documents goes to a spool, sorted by content.
+
+A spool is three files: the texts, an index of 32 bytes a document, and, written last, the record of
+what was read. It is named by everything that determines it, so one that is there need not be read
+again. A document's key is a hash of its cleaned text: equal text has equal keys, wherever it came
+from. Memory holds a run of documents, which is written in the order of their keys.
+"""
+
+import fcntl
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvee.evaluation.decontamination import NGramIndex
+from cuvee.proxies.data.documents import (
+    FilteredDocument,
+    ReadPart,
+    TextDocument,
+    TextSource,
+    UnusableDocument,
+)
+from cuvee.proxies.data.tokenizer import STRETCH
+from cuvee.tasks.corpus.work_folder import WorkFolder
+
+VERSION = 1  # raised by hand whenever the same part would give another spool
+GROUP = 4_000_000  # characters of text handled together
+RUN = 32_000_000  # bytes of text that are sorted together
+WEEK = 7 * 86_400.0  # seconds
+LONG = 8_000_000  # characters from which a document is written by itself, in pieces
+INDEX = np.dtype(
+    [("high", "<u8"), ("low", "<u8"), ("place", "<u8"), ("size", "<u4"), ("extra", "<u4")]
+)
+Entries = NDArray[Any]  # rows of INDEX, or of what adds columns to it
+
+
+class Signer(Protocol):
+    """What near-duplicates are found by: a row of numbers for each text. Picklable."""
+
+    @property
+    def name(self) -> str:
+        """Changes whenever the same text would have another row."""
+        ...
+
+    def rows(self, texts: Sequence[str]) -> NDArray[Any]:
+        """Signatures, shape (len(texts), width)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """A part to be read, and of which source.
+
+    Attributes:
+        name: of its spool.
+        domain: the place of its domain among those of the corpus.
+    """
+
+    name: str
+    domain: int
+    source: TextSource
+    part: ReadPart
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What was read of a part.
+
+    Attributes:
+        name: of the spool.
+        domain: as in the task.
+        size: bytes of the part as it is stored.
+        documents: that were kept.
+        bytes: of their text, UTF-8.
+        counts: of everything that was read and dropped.
+        hits: documents that share words with a benchmark, by benchmark.
+        skipped: why the first row that was skipped holds no text.
+        runs: documents of each sorted run.
+    """
+
+    name: str
+    domain: int
+    size: int
+    documents: int
+    bytes: int
+    counts: Mapping[str, int]
+    hits: Mapping[str, int]
+    skipped: str
+    runs: Sequence[int]
+
+
+@dataclass(frozen=True)
+class PartReader:
+    """Reads parts; the same for all parts of a corpus.
+
+    Attributes:
+        spools: where spools lie.
+        index: the benchmarks' runs of words, none of which may remain.
+        seed: of the split, which keys depend on.
+        signer: of near-duplicates, where these are looked for.
+    """
+
+    spools: WorkFolder
+    index: NGramIndex
+    seed: int
+    signer: Signer | None = None
+
+    def __call__(self, task: ReadTask) -> PartRecord:
+        """Read a part, unless that was done.
+
+        Raises:
+            DataError: text that cannot be used and is not to be skipped.
+            CorruptError: a file that breaks off.
+        """
+        done = self.spools.read(f"{task.name}.json")
+        if done is not None:
+            known = json.loads(done)
+            return PartRecord(**{**known, "domain": task.domain})
+        with (
+            self.spools.create(f"{task.name}.texts") as texts,
+            self.spools.create(f"{task.name}.index") as index,
+        ):
+            spool = _Spool(self, task, texts, index)
+            for group in document_groups(spool.usable(task.source.read(task.part))):
+                spool.keep(group)
+            spool.flush()
+        if self.signer is not None:
+            self.spools.write(f"{task.name}.signatures", b"".join(spool.signatures))
+        record = spool.record()
+        self.spools.write(f"{task.name}.json", json.dumps(asdict(record)).encode())
+        return record
+
+
+def document_groups(documents: Iterable[TextDocument]) -> Iterator[list[TextDocument]]:
+    """Documents in lists of about GROUP characters."""
+    group: list[TextDocument] = []
+    size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document.text)
+        if size >= GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+@dataclass
+class _Spool:
+    """A spool that is being written, and the counts of what went into it."""
+
+    reader: PartReader
+    task: ReadTask
+    texts: BinaryIO
+    index: BinaryIO
+    counts: Counter[str] = field(default_factory=Counter)
+    hits: Counter[str] = field(default_factory=Counter)
+    skipped: str = ""
+    runs: list[int] = field(default_factory=list)
+    place: int = 0  # bytes written
+    kept: int = 0  # bytes of text alone
+    signatures: list[bytes] = field(default_factory=list)
+    run: list[tuple[bytes, bytes, int, Any]] = field(default_factory=list)
+    held: int = 0  # bytes of text in the run
+
+    def usable(self, documents: Iterable[Any]) -> Iterator[TextDocument]:
+        """Documents without what holds no text or is not wanted, which is counted."""
+        for document in documents:
+            if isinstance(document, TextDocument):
+                yield document
+            elif isinstance(document, UnusableDocument):
+                self.counts["skipped"] += 1
+                self.skipped = self.skipped or document.why
+            elif isinstance(document, FilteredDocument):
+                self.counts["filtered"] += 1
+
+    def keep(self, group: list[TextDocument]) -> None:
+        """Drops what is blank or contaminated, and takes the rest into the run; counts it all."""
+        counts, signer = self.counts, self.reader.signer
+        full = [one for one in group if one.text and not one.text.isspace()]
+        counts["documents_read"] += len(group)
+        counts["blank"] += len(group) - len(full)
+        for document in group if len(full) < len(group) else ():
+            counts["bytes_read"] += utf8_size(document.text) if document not in full else 0
+        left = []
+        for document, clean in zip(
+            full, self.reader.index.clean_all([one.text for one in full]), strict=True
+        ):
+            if clean.dropped:
+                counts["documents_dropped" if clean.text is None else "documents_cut"] += 1
+                counts["blocks_dropped"] += clean.dropped
+                lost = utf8_size(document.text) - utf8_size(clean.text or "")
+                counts["bytes_read"] += lost
+                counts["bytes_dropped"] += lost
+                self.hits.update(dict.fromkeys(clean.hits, 1))
+            if clean.text is not None:
+                left.append((clean.text, _extra(document)))
+        rows = signer.rows([text for text, _ in left]) if signer and left else [None] * len(left)
+        for (text, extra), row in zip(left, rows, strict=True):
+            size = self._add(text, extra, row)
+            counts["bytes_read"] += size
+            self.kept += size
+        if self.held >= RUN:
+            self.flush()
+
+    def _add(self, text: str, extra: bytes, row: Any) -> int:
+        """Takes a document into the run, a long one into a run of its own; returns its bytes."""
+        digest = hashlib.blake2b(digest_size=16, key=b"%d" % self.reader.seed)
+        if len(text) < LONG:
+            blob = text.encode()
+            digest.update(blob)
+            self.run.append((digest.digest(), blob + extra, len(blob), row))
+            self.held += len(blob)
+            return len(blob)
+        self.flush()
+        size = 0
+        for start in range(0, len(text), STRETCH):
+            piece = text[start : start + STRETCH].encode()
+            digest.update(piece)
+            self.texts.write(piece)
+            size += len(piece)
+        self.texts.write(extra)
+        self._write_index([digest.digest()], [size], [size + len(extra)], [row])
+        return size
+
+    def flush(self) -> None:
+        """Writes the run in the order of its keys."""
+        run = sorted(self.run, key=itemgetter(0))
+        self.run, self.held = [], 0
+        if run:
+            keys, blobs, sizes, rows = zip(*run, strict=True)
+            self.texts.writelines(blobs)
+            self._write_index(keys, sizes, [len(blob) for blob in blobs], rows)
+
+    def _write_index(
+        self, keys: Sequence[bytes], sizes: Sequence[int], lengths: Sequence[int], rows: Any
+    ) -> None:
+        entries = np.empty(len(keys), dtype=INDEX)
+        halves = np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2)
+        entries["high"], entries["low"] = halves[:, 0], halves[:, 1]
+        ends = self.place + np.cumsum(lengths)
+        entries["place"] = ends - lengths
+        entries["size"] = sizes
+        entries["extra"] = np.array(lengths) - np.array(sizes)
+        self.place = int(ends[-1])
+        self.index.write(entries.tobytes())
+        self.runs.append(len(keys))
+        if rows[0] is not None:
+            self.signatures.append(np.stack(rows).tobytes())
+
+    def record(self) -> PartRecord:
+        """What was read, once all of it is written."""
+        return PartRecord(
+            name=self.task.name,
+            domain=self.task.domain,
+            size=self.task.part.size,
+            documents=sum(self.runs),
+            bytes=self.kept,
+            counts=dict(self.counts),
+            hits=dict(self.hits),
+            skipped=self.skipped,
+            runs=self.runs,
+        )
+
+
+def _extra(document: TextDocument) -> bytes:
+    """A document's own id and attributes as a line of JSON; nothing where it has none."""
+    if not document.id and not document.attributes:
+        return b""
+    body = {"id": document.id, **document.attributes}
+    return json.dumps(body, ensure_ascii=False, default=str).encode() + b"\n"
+
+
+def utf8_size(text: str) -> int:
+    """UTF-8 bytes of a text, a stretch at a time."""
+    pieces = range(0, len(text), STRETCH)
+    return sum(len(text[start : start + STRETCH].encode()) for start in pieces)
+
+
+@contextmanager
+def shared_spools(folder: Path) -> Iterator[list[PartRecord]]:
+    """Lets preparations use each other's spools, and the last of them remove what is done with.
+
+    A preparation adds to the list what it needs no more; of one that failed, spools stay for the
+    next try, a week at most.
+    """
+    folder.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        done: list[PartRecord] = []
+        yield done
+        with suppress(OSError):  # another preparation may be reading them
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            names = {record.name for record in done}
+            for path in folder.iterdir():
+                if path.name.split(".")[0] in names or time.time() - path.stat().st_mtime > WEEK:
+                    path.unlink()
+            folder.rmdir()  # unless there are others
