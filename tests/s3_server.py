@@ -20,7 +20,12 @@ KEYS = {
 }
 RESET = 0  # a fault: the connection is closed without an answer
 BODY = "<Error><Code>{}</Code><Message>Please reduce your request rate.</Message></Error>"
-CODES = {409: "ConditionalRequestConflict", 429: "TooManyRequests", 503: "SlowDown"}
+CODES = {
+    403: "ExpiredToken",
+    409: "ConditionalRequestConflict",
+    429: "TooManyRequests",
+    503: "SlowDown",
+}
 Fault = Callable[[str, str], int | None]  # method and path of a request to the status it gets
 
 

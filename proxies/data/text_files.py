@@ -59,6 +59,7 @@ class Files:
         format: of `FORMATS`, whatever the files are called; "" goes by their names.
         glob: patterns of the files that are read of a folder, whatever they are; none: those that
             hold text by their names.
+        part_bytes: of a file that are read together where its format can be parted.
     """
 
     path: str | tuple[str, ...]
@@ -70,6 +71,7 @@ class Files:
     attributes: tuple[str, ...] = ()
     format: str = ""
     glob: tuple[str, ...] = ()
+    part_bytes: int = SPLIT
 
     def __post_init__(self) -> None:
         if self.separator == "":
@@ -178,7 +180,7 @@ class Files:
             raise DataError(f"{file.url} cannot be read: {error.strerror or error}") from error
 
     def parts(self) -> tuple[ReadPart, ...]:
-        """The files, large ones in parts of about `SPLIT` bytes where the format allows it.
+        """The files, large ones in parts of about `part_bytes` where the format allows it.
 
         Raises:
             DataError: a file that cannot be read.
@@ -186,16 +188,16 @@ class Files:
         return tuple(part for file in self.files for part in self._parts(file))
 
     def _parts(self, file: StoredFile) -> Iterator[ReadPart]:
-        ending, packing = self.kind(file.url)
+        (ending, packing), most = self.kind(file.url), self.part_bytes
         content = self._content(file)
         ranges: list[tuple[int, int, int]] = []
-        if file.size > SPLIT and ending in LINES and not packing:
-            starts = range(0, file.size, SPLIT)
-            ranges = [(at, at + SPLIT, min(SPLIT, file.size - at)) for at in starts]
-        elif file.size > SPLIT and ending in TABLES:
+        if file.size > most and ending in LINES and not packing:
+            starts = range(0, file.size, most)
+            ranges = [(at, at + most, min(most, file.size - at)) for at in starts]
+        elif file.size > most and ending in TABLES:
             from cuvee.proxies.data.tables import table_parts
 
-            ranges = table_parts(file.url, ending, file.size, SPLIT)
+            ranges = table_parts(file.url, ending, file.size, most)
         if len(ranges) < 2:
             yield ReadPart(file.url, size=file.size, content=content)
         for number, (start, stop, size) in enumerate(ranges if len(ranges) > 1 else [], 1):
