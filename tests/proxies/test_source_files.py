@@ -88,11 +88,11 @@ def test_a_long_listing_comes_in_pages_and_says_how_far_it_is(s3, s3_server):
         backend.put_object(bucket, f"web/{i:04}.txt", b"x")
     s3_server.asked.clear()
     told = []
-    found, left = Files(f"{s3}/web/").list_files(told.append)
+    source = Files(f"{s3}/web/")
+    found, left = source.list_files(told.append)
     assert told == [1000, 1200] and len(found) == 1200 and not left
     lists = [path for method, path in s3_server.asked if method == "GET"]
     assert len(s3_server.asked) < 8 and len(lists) >= 2
-    source = Files(f"{s3}/web/")
     assert len(source.parts()) == 1200
     assert len(pickle.dumps(source)) < 2000  # what travels to workers with every part
     [document] = pickle.loads(pickle.dumps(source)).read(source.parts()[7])
@@ -103,7 +103,7 @@ def test_a_long_listing_comes_in_pages_and_says_how_far_it_is(s3, s3_server):
 def test_an_object_that_changes_or_vanishes_while_it_is_read_is_refused(s3, monkeypatch, change):
     """Catches a corpus of half an old and half a new object, kept under the identity of either."""
     monkeypatch.setattr(source_files, "BLOCK", 5 << 20)  # the least that S3's client fetches
-    url = put(f"{s3}/a.jsonl", ROWS + (json.dumps({"text": "x" * 999_990}) + "\n") * 20)
+    url = put(f"{s3}/a.jsonl", ROWS + (json.dumps({"text": "x" * 999_990}) + "\n") * 8)
     source = Files(url)
     [part] = source.parts()
 
