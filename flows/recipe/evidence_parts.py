@@ -149,6 +149,13 @@ class CorpusPart(Part):
         description="Training tokens that a domain needs at least; a smaller one is refused.",
         examples=["100k"],
     )
+    deduplicate: Literal["exact", "near"] = Field(
+        default="exact",
+        description="Which documents are removed because others say the same: `exact`, of equal "
+        "texts all but one; `near`, also of texts that share most of their runs of five words, "
+        "within a domain and between domains.",
+        examples=["near"],
+    )
     on_error: Literal["refuse", "skip"] = Field(
         default="refuse",
         description="What becomes of rows that hold no text (nulls, malformed JSON, bytes that are "

@@ -32,6 +32,8 @@ from cuvee.tasks.study.study import DomainFigures
 if TYPE_CHECKING:
     from cuvee.proxies.data.tokenizer import TokenizerFile
 
+DUPLICATES = ("duplicates", "duplicates_elsewhere", "near_duplicates")
+
 
 def prepare(recipe: Recipe, home: Workspace) -> Prepared:
     """Fetch, convert, tokenize; whatever is there already and intact is used as it is.
@@ -223,7 +225,10 @@ def _corpus(
     from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 
     settings = CorpusSettings(
-        vocabulary=part.vocabulary, valid_bytes=part.heldout_bytes, min_tokens=part.min_tokens
+        vocabulary=part.vocabulary,
+        valid_bytes=part.heldout_bytes,
+        min_tokens=part.min_tokens,
+        deduplicate=part.deduplicate,
     )
     given = _given_tokenizer(recipe, home)
     with home.display.step("Corpus") as bar:
@@ -267,7 +272,7 @@ def corpus_parts(prepared: Prepared) -> dict[str, DomainFigures]:
             documents=entry["train"]["documents"],
             bytes=entry["train"]["bytes"],
             tokens=entry["train"]["tokens"],
-            duplicates=entry["counts"]["duplicates"] + entry["counts"]["duplicates_elsewhere"],
+            duplicates=sum(entry["counts"].get(kind, 0) for kind in DUPLICATES),
             contaminated=entry["contaminated_documents"],
             skipped=entry["counts"].get("skipped", 0),
             notices=(

@@ -10,23 +10,30 @@ that a study has held out before stays held out: new text moves no old one.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from cuvee.mixtures.errors import DataError
+from cuvee.tasks.corpus.near_duplicates import shared_documents
 from cuvee.tasks.corpus.read_parts import INDEX, Entries, PartRecord
 from cuvee.tasks.corpus.work_folder import WorkFolder
 
 PARTITION = 64_000_000  # bytes of text in a partition, about
 PARTITION_DOCUMENTS = 500_000  # at most, about
 NOTABLE = 0.05  # share of a domain's documents that another one holds, from which it is told
-KEPT = np.dtype([*INDEX.descr, ("domain", "<u4"), ("part", "<u4"), ("row", "<u4")])
+KEPT = np.dtype(
+    [*INDEX.descr, ("domain", "<u4"), ("part", "<u4"), ("row", "<u4"), ("cluster", "<u4")]
+)
+CONTAINED = 0.5  # share of a domain's texts that another nearly holds, from which it is told
 COUNTS = (
     "documents_read",
     "bytes_read",
     "blank",
     "duplicates",
     "duplicates_elsewhere",
+    "near_duplicates",
     "documents_dropped",
     "documents_cut",
     "blocks_dropped",
@@ -45,6 +52,7 @@ class CorpusSettings:
         valid_share: share of each domain's bytes that is held out, about.
         valid_bytes: bytes held out per domain at most, about.
         min_tokens: training tokens below which a domain is refused.
+        deduplicate: "exact", or "near" to drop near-duplicates, too.
         tokenizer_bytes: bytes per domain that the tokenizer is trained on at most, about.
         seed: of the split.
     """
@@ -55,6 +63,7 @@ class CorpusSettings:
     min_tokens: int = 16_384
     tokenizer_bytes: int = 1_000_000
     seed: int = 0
+    deduplicate: str = "exact"
 
     def __post_init__(self) -> None:
         if not 257 <= self.vocabulary <= 1 << 20:
@@ -80,6 +89,8 @@ class DomainText:
     bytes: int = 0  # of their text
     frozen_bytes: int = 0  # of what was held out before
     frozen_documents: int = 0
+    distinct: int = 0  # texts that it holds, whatever domain keeps them
+    shared: dict[str, dict[str, int]] = field(default_factory=dict)  # of these, by other domain
 
     def add_part(self, record: PartRecord) -> None:
         """Counts what was read of a part."""
@@ -91,13 +102,20 @@ class DomainText:
 
 @dataclass(frozen=True)
 class PartitionStats:
-    """What is kept in a partition, per domain, shape (K,) each; and what was doubled."""
+    """What is kept in a partition, per domain, shape (K,) each; and what was doubled.
+
+    `shared` counts the texts of one domain that are in another, (K, K), on the diagonal all that it
+    has; `apart` those of them that have no near-duplicate.
+    """
 
     documents: tuple[int, ...]
     bytes: tuple[int, ...]
     frozen_documents: tuple[int, ...]
     frozen_bytes: tuple[int, ...]
     doubled: tuple[tuple[int, int, int], ...]  # domain, domain of the copy that stays, documents
+    near: tuple[int, ...]  # documents dropped as near-duplicates
+    shared: csr_array
+    apart: csr_array
 
 
 def partition_bits(records: Sequence[PartRecord]) -> int:
@@ -118,6 +136,7 @@ class Deduplicator:
         ranks: of each domain; the copy in the domain of the lowest rank stays.
         bits: of `partition_bits`.
         frozen: keys of what was held out before, sorted.
+        near: rows of `RESOLVED`, of the documents that have near-duplicates.
     """
 
     spools: WorkFolder
@@ -126,6 +145,7 @@ class Deduplicator:
     ranks: Sequence[int]
     bits: int
     frozen: bytes
+    near: Entries
 
     def __call__(self, partition: int) -> PartitionStats:
         """The rows that stay, sorted by domain and key, go to a file; what they are comes back."""
@@ -136,16 +156,38 @@ class Deduplicator:
         high, low = entries["high"], entries["low"]
         first = np.ones(len(entries), dtype=bool)
         first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-        owner = entries["domain"][np.flatnonzero(first)[np.cumsum(first) - 1]]
+        text = np.cumsum(first) - 1
+        owner = entries["domain"][np.flatnonzero(first)[text]]
         doubled = Counter(
             zip(entries["domain"][~first].tolist(), owner[~first].tolist(), strict=True)
         )
-        kept = entries[first]
+        entries["cluster"] = np.bincount(text)[text]
+        known, stays = self._resolve(entries)
+        new = first | np.concatenate([[True], np.diff(entries["domain"]) != 0])[: len(first)]
+        pairs = np.stack([text, entries["domain"]])[:, new]
+        kept = entries[first & stays]
         kept = kept[np.argsort(kept["domain"], kind="stable")]
         write_kept(self.kept, partition, kept)
-        return self.stats(kept, doubled)
+        count = len(self.ranks)
+        near = np.bincount(entries["domain"][first & ~stays], minlength=count).tolist()
+        shares = (
+            shared_documents(found[0], found[1], count) for found in (pairs, pairs[:, ~known[new]])
+        )
+        return self.stats(kept, doubled, tuple(near), *shares)
 
-    def stats(self, kept: Entries, doubled: Counter[tuple[int, int]]) -> PartitionStats:
+    def _resolve(self, entries: Entries) -> tuple[Entries, Entries]:
+        """Which rows have near-duplicates, and which of all stay; those get the size of their
+        cluster."""
+        known = np.isin(entries["high"], self.near["key"])
+        rows = self.near[np.searchsorted(self.near["key"], entries["high"][known])]
+        entries["cluster"][known] = rows["cluster"]
+        stays = np.ones(len(entries), dtype=bool)
+        stays[known] = rows["stays"]
+        return known, stays
+
+    def stats(
+        self, kept: Entries, doubled: Counter[tuple[int, int]], *others: Any
+    ) -> PartitionStats:
         """The figures of a partition's rows."""
         count, old = len(self.ranks), is_held(kept, self.frozen)
         domain, size = kept["domain"], kept["size"].astype(float)  # sums below 2^53 are exact
@@ -159,6 +201,7 @@ class Deduplicator:
             per_domain(domain[old]),
             per_domain(domain[old], size[old]),
             tuple(sorted((*pair, number) for pair, number in doubled.items())),
+            *others,
         )
 
     def _entries(self, partition: int) -> Entries:
@@ -176,6 +219,7 @@ class Deduplicator:
                 for name in INDEX.names or ():
                     rows[name] = index[name][a:b]
                 rows["domain"], rows["part"], rows["row"] = record.domain, number, np.arange(a, b)
+                rows["cluster"] = 0
                 found.append(rows)
                 start += length
         return np.concatenate(found)
@@ -242,6 +286,29 @@ def count_partitions(domains: Sequence[DomainText], stats: Sequence[PartitionSta
             else:
                 domains[i].counts["duplicates_elsewhere"] += number
                 domains[i].elsewhere[domains[owner].name] += number
+        for domain, number in zip(domains, part.near, strict=True):
+            domain.counts["near_duplicates"] += number
+
+
+def count_shared(
+    domains: Sequence[DomainText], stats: Sequence[PartitionStats], near: csr_array | None
+) -> None:
+    """Adds to the domains what texts of theirs are in others, too.
+
+    Args:
+        domains: in order.
+        stats: of all partitions.
+        near: (K, K) of the texts that have near-duplicates; None where none were looked for.
+    """
+    exact = sum((part.shared for part in stats[1:]), stats[0].shared)
+    for domain, number in zip(domains, exact.diagonal().tolist(), strict=True):
+        domain.distinct = number
+    alike = exact if near is None else sum((part.apart for part in stats), near)
+    alike = alike.tocoo()
+    for i, j, number in zip(*alike.coords, alike.data, strict=True):
+        if i != j and number:
+            shared = {"exact": int(exact[i, j]), "near": int(number)}
+            domains[i].shared[domains[j].name] = shared
 
 
 def hold_out(
@@ -327,6 +394,13 @@ def unused_text(domain: DomainText) -> list[str]:
         if count >= NOTABLE * read:
             which = f"all {count:,}" if count == read else f"{count:,} of {read:,}"
             found.append(f"{which} documents of {domain.name} are also in {other}, and count there")
+    for other, shared in sorted(domain.shared.items()):
+        if shared["near"] > shared["exact"] and shared["near"] >= CONTAINED * domain.distinct:
+            found.append(
+                f"{shared['near'] / domain.distinct:.0%} of the texts of {domain.name} are also in "
+                f"{other}, word for word ({shared['exact'] / domain.distinct:.0%}) or nearly: "
+                "their shares of a mixture buy much the same text"
+            )
     if domain.skipped:
         total = counts["skipped"] + read
         found.append(

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
 from cuvee.evaluation.decontamination import NGramIndex, texts_fingerprint
@@ -26,7 +28,7 @@ from cuvee.proxies.data.files import exclusive_lock, file_digest
 from cuvee.proxies.data.prepared_corpus import HELD_KEYS, Corpus, read_manifest, write_manifest
 from cuvee.proxies.data.shards import folder_names, shard_identity, token_type
 from cuvee.proxies.data.tokenizer import TokenizerFile
-from cuvee.tasks.corpus import read_parts
+from cuvee.tasks.corpus import near_bands, near_duplicates, read_parts
 from cuvee.tasks.corpus.corpus_state import CorpusState, RankedDomain, StateStore, next_state
 from cuvee.tasks.corpus.deduplicate_split import (
     COUNTS,
@@ -34,6 +36,7 @@ from cuvee.tasks.corpus.deduplicate_split import (
     Deduplicator,
     DomainText,
     count_partitions,
+    count_shared,
     hold_out,
     partition_bits,
     read_kept,
@@ -195,6 +198,8 @@ class CorpusRequest:
         }
         if self.tokenizer is not None:
             body["tokenizer"] = [file_digest(self.tokenizer.path), self.tokenizer.end_of_text]
+        if self.settings.deduplicate == "near":
+            body["near"] = near_duplicates.METHOD
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -239,6 +244,7 @@ class _Build:
         self.folder = self.work / "corpus"
         self.domains = [DomainText(name) for name in asked.sources]
         self.frozen = states.held_keys(asked.state) if states else b""
+        self.near = asked.settings.deduplicate == "near"
 
     def make(self) -> Corpus:
         """The corpus, in its place."""
@@ -251,7 +257,7 @@ class _Build:
             self.asked.identities, {one.name: one.read_bytes for one in self.domains}
         )
         self.bits = partition_bits(self.records)
-        self.deduplicate()
+        self.deduplicate(*self.near_duplicates())
         self.held = hold_out(self.domains, self.partitions, self.frozen, self.asked.settings)
         with SpooledText(self.spools, self.records) as text:
             tokenizer = self.tokenizer(text)
@@ -264,8 +270,9 @@ class _Build:
     def read(self, index: NGramIndex) -> list[PartRecord]:
         """Reads all parts; what is left of their text is in the spools."""
         asked, seed = self.asked, self.asked.settings.seed
-        reader = PartReader(self.spools, index, seed)
+        reader = PartReader(self.spools, index, seed, self.near)
         shared = [read_parts.VERSION, texts_fingerprint(asked.texts), seed]
+        shared += [near_duplicates.METHOD] if self.near else []
         tasks = [
             ReadTask(_part_name([*shared, asked.identities[name]], part), i, source, part)
             for i, (name, source) in enumerate(asked.sources.items())
@@ -292,16 +299,34 @@ class _Build:
                 raise DataError(f"the text of domain {name!r} changed while it was read: run again")
         return [found[number] for number in range(len(tasks))]
 
-    def deduplicate(self) -> None:
-        """Drops exact duplicates; the rows that stay are in files, a partition each."""
+    def near_duplicates(self) -> tuple[Entries, csr_array | None]:
+        """What becomes of documents that have near-duplicates, and what domains share of them."""
+        if not self.near:
+            return np.zeros(0, near_bands.RESOLVED), None
+        finder = near_bands.NearFinder(
+            self.spools,
+            [(record.name, record.domain) for record in self.records],
+            [self.ranks[domain.name] for domain in self.domains],
+            near_bands.band_bits(sum(record.documents for record in self.records)),
+            self.frozen,
+        )
+        for graph in near_bands.find_near_duplicates(self.pool, finder):
+            self.progress(f"near-duplicates: {len(graph.keys)} documents so far", 0.4)
+        return near_bands.resolved(graph, len(self.domains))
+
+    def deduplicate(self, near: Entries, shared: csr_array | None) -> None:
+        """Drops duplicates; the rows that stay are in files, a partition each."""
         ranks = [self.ranks[domain.name] for domain in self.domains]
-        work = Deduplicator(self.spools, self.kept, self.records, ranks, self.bits, self.frozen)
+        work = Deduplicator(
+            self.spools, self.kept, self.records, ranks, self.bits, self.frozen, near
+        )
         count = 1 << self.bits
         stats = {}
         for number, one in self.pool.map(work, range(count)):
             stats[number] = one
             self.progress("comparing documents", 0.4 + 0.02 * len(stats) / count)
         count_partitions(self.domains, [stats[number] for number in range(count)])
+        count_shared(self.domains, list(stats.values()), shared)
 
     def partitions(self, *, backwards: bool = False) -> Iterator[Entries]:
         """The rows that stay, a partition at a time, in the order of keys."""
@@ -393,6 +418,8 @@ class _Build:
             "counts": {count: domain.counts[count] for count in COUNTS},
             "contaminated_documents": dict(sorted(domain.hits.items())),
             "notices": unused_text(domain),
+            "distinct": domain.distinct,
+            "shared": domain.shared,
         }
 
     def write(self, index: NGramIndex, tokenizer: Tokenizer, entries: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from cuvee.proxies.data.documents import (
     UnusableDocument,
 )
 from cuvee.proxies.data.tokenizer import STRETCH
+from cuvee.tasks.corpus.near_bands import BandWriter, band_writer
 from cuvee.tasks.corpus.work_folder import WorkFolder
 
 VERSION = 1  # raised by hand whenever the same part would give another spool
@@ -41,19 +42,6 @@ INDEX = np.dtype(
     [("high", "<u8"), ("low", "<u8"), ("place", "<u8"), ("size", "<u4"), ("extra", "<u4")]
 )
 Entries = NDArray[Any]  # rows of INDEX, or of what adds columns to it
-
-
-class Signer(Protocol):
-    """What near-duplicates are found by: a row of numbers for each text. Picklable."""
-
-    @property
-    def name(self) -> str:
-        """Changes whenever the same text would have another row."""
-        ...
-
-    def rows(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Signatures, shape (len(texts), width)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -106,13 +94,13 @@ class PartReader:
         spools: where spools lie.
         index: the benchmarks' runs of words, none of which may remain.
         seed: of the split, which keys depend on.
-        signer: of near-duplicates, where these are looked for.
+        near: whether to write what near-duplicates are found by.
     """
 
     spools: WorkFolder
     index: NGramIndex
     seed: int
-    signer: Signer | None = None
+    near: bool = False
 
     def __call__(self, task: ReadTask) -> PartRecord:
         """Read a part, unless that was done.
@@ -128,13 +116,12 @@ class PartReader:
         with (
             self.spools.create(f"{task.name}.texts") as texts,
             self.spools.create(f"{task.name}.index") as index,
+            band_writer(self.spools, task.name, self.near) as bands,
         ):
-            spool = _Spool(self, task, texts, index)
+            spool = _Spool(self, task, texts, index, bands)
             for group in document_groups(spool.usable(task.source.read(task.part))):
                 spool.keep(group)
             spool.flush()
-        if self.signer is not None:
-            self.spools.write(f"{task.name}.signatures", b"".join(spool.signatures))
         record = spool.record()
         self.spools.write(f"{task.name}.json", json.dumps(asdict(record)).encode())
         return record
@@ -162,14 +149,14 @@ class _Spool:
     task: ReadTask
     texts: BinaryIO
     index: BinaryIO
+    bands: BandWriter | None
     counts: Counter[str] = field(default_factory=Counter)
     hits: Counter[str] = field(default_factory=Counter)
     skipped: str = ""
     runs: list[int] = field(default_factory=list)
     place: int = 0  # bytes written
     kept: int = 0  # bytes of text alone
-    signatures: list[bytes] = field(default_factory=list)
-    run: list[tuple[bytes, bytes, int, Any]] = field(default_factory=list)
+    run: list[tuple[bytes, bytes, int]] = field(default_factory=list)
     held: int = 0  # bytes of text in the run
 
     def usable(self, documents: Iterable[Any]) -> Iterator[TextDocument]:
@@ -185,7 +172,7 @@ class _Spool:
 
     def keep(self, group: list[TextDocument]) -> None:
         """Drops what is blank or contaminated, and takes the rest into the run; counts it all."""
-        counts, signer = self.counts, self.reader.signer
+        counts = self.counts
         full = [one for one in group if one.text and not one.text.isspace()]
         counts["documents_read"] += len(group)
         counts["blank"] += len(group) - len(full)
@@ -204,23 +191,26 @@ class _Spool:
                 self.hits.update(dict.fromkeys(clean.hits, 1))
             if clean.text is not None:
                 left.append((clean.text, _extra(document)))
-        rows = signer.rows([text for text, _ in left]) if signer and left else [None] * len(left)
-        for (text, extra), row in zip(left, rows, strict=True):
-            size = self._add(text, extra, row)
+        digests = []
+        for text, extra in left:
+            size, digest = self._add(text, extra)
+            digests.append(digest)
             counts["bytes_read"] += size
             self.kept += size
+        if self.bands:
+            self.bands.add([text for text, _ in left], digests)
         if self.held >= RUN:
             self.flush()
 
-    def _add(self, text: str, extra: bytes, row: Any) -> int:
-        """Takes a document into the run, a long one into a run of its own; returns its bytes."""
+    def _add(self, text: str, extra: bytes) -> tuple[int, bytes]:
+        """Takes a document into the run, a long one into a run of its own: its bytes and key."""
         digest = hashlib.blake2b(digest_size=16, key=b"%d" % self.reader.seed)
         if len(text) < LONG:
             blob = text.encode()
             digest.update(blob)
-            self.run.append((digest.digest(), blob + extra, len(blob), row))
+            self.run.append((digest.digest(), blob + extra, len(blob)))
             self.held += len(blob)
-            return len(blob)
+            return len(blob), digest.digest()
         self.flush()
         size = 0
         for start in range(0, len(text), STRETCH):
@@ -229,20 +219,22 @@ class _Spool:
             self.texts.write(piece)
             size += len(piece)
         self.texts.write(extra)
-        self._write_index([digest.digest()], [size], [size + len(extra)], [row])
-        return size
+        self._write_index([digest.digest()], [size], [size + len(extra)])
+        return size, digest.digest()
 
     def flush(self) -> None:
         """Writes the run in the order of its keys."""
         run = sorted(self.run, key=itemgetter(0))
         self.run, self.held = [], 0
         if run:
-            keys, blobs, sizes, rows = zip(*run, strict=True)
+            keys, blobs, sizes = zip(*run, strict=True)
             self.texts.writelines(blobs)
-            self._write_index(keys, sizes, [len(blob) for blob in blobs], rows)
+            self._write_index(keys, sizes, [len(blob) for blob in blobs])
+        if self.bands:
+            self.bands.flush()
 
     def _write_index(
-        self, keys: Sequence[bytes], sizes: Sequence[int], lengths: Sequence[int], rows: Any
+        self, keys: Sequence[bytes], sizes: Sequence[int], lengths: Sequence[int]
     ) -> None:
         entries = np.empty(len(keys), dtype=INDEX)
         halves = np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2)
@@ -254,8 +246,6 @@ class _Spool:
         self.place = int(ends[-1])
         self.index.write(entries.tobytes())
         self.runs.append(len(keys))
-        if rows[0] is not None:
-            self.signatures.append(np.stack(rows).tobytes())
 
     def record(self) -> PartRecord:
         """What was read, once all of it is written."""

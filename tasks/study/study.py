@@ -45,7 +45,7 @@ class DomainFigures:
         documents: training documents kept.
         bytes: UTF-8 bytes of their text.
         tokens: training tokens.
-        duplicates: documents removed because their text occurred before.
+        duplicates: documents removed because their text, or nearly that, occurred before.
         contaminated: documents removed because they share a 13-gram with a benchmark, by benchmark.
         skipped: rows without usable text that were left out.
         notices: what a reader must know of text that is not used, a sentence each.
