@@ -19,6 +19,7 @@ import threadpoolctl
 
 from cuvee.flows.console import Display
 from cuvee.mixtures.errors import ServiceError, StorageError
+from cuvee.proxies.data.objects import is_remote, within
 from cuvee.tasks.process import (
     HOME_MARK,
     RUN_MARK,
@@ -114,9 +115,14 @@ class Workspace:
         return self.root / "digests.json"
 
     @property
-    def checkpoints(self) -> Path:
-        """Checkpoints of packs that are being trained."""
-        return self.root / "checkpoints"
+    def shared(self) -> str:
+        """Under what lies what workers read by path: the home, or a remote store's URL."""
+        return self.store.rstrip("/") if is_remote(self.store) else str(self.root)
+
+    @property
+    def checkpoints(self) -> str | Path:
+        """Checkpoints of packs that are being trained, branches and models among them."""
+        return within(self.shared, "checkpoints")
 
     @property
     def store(self) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 from cuvee.evaluation.suites import Limits, Suite, scoring_identity
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import RunSpec
+from cuvee.proxies.data.objects import within
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
+from cuvee.tasks.store.shared_inputs import StoredQuestions
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class PackJob:
 
     Attributes:
         specs: runs that can train together.
-        corpus: folder of the prepared corpus.
+        corpus: folder of the prepared corpus, or its URL in a remote store.
         suite: what the proxies are scored on beside held-out text.
         checkpoints: folder for the pack's checkpoints.
         device: "cpu" or "cuda".
@@ -25,6 +27,7 @@ class PackJob:
         models: folder where reference models are kept.
         branch: the shared prefixes that the runs begin with; or the one that is trained instead.
         points: how often held-out text is scored on the way of a run.
+        questions: of the suite, where its files lie in a remote store.
     """
 
     specs: tuple[RunSpec, ...]
@@ -37,6 +40,7 @@ class PackJob:
     models: str = ""
     branch: BranchPlan = WHOLE_RUN
     points: int = 0
+    questions: StoredQuestions | None = None
 
     @property
     def name(self) -> str:
@@ -47,9 +51,15 @@ class PackJob:
             return f"{kind}{prints[0][:12]}"
         return f"{kind}{hashlib.sha256(''.join(prints).encode()).hexdigest()[:12]}x{len(prints)}"
 
-    def at(self, folder: Path) -> "PackJob":
+    def at(self, folder: str | Path) -> "PackJob":
         """The job with its checkpoints under a folder."""
-        return replace(self, checkpoints=str(folder / self.name))
+        return replace(self, checkpoints=str(within(folder, self.name)))
+
+    def here(self) -> "PackJob":
+        """The job with the files of its suite on this node, fetched where they lie elsewhere."""
+        if self.questions is None:
+            return self
+        return replace(self, suite=self.questions.fetch(self.suite), questions=None)
 
     def check_scoring(self) -> None:
         """Hold what a pack is scored on here and now against the scoring that its specs name.

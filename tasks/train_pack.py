@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -36,11 +35,12 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         One outcome per spec, in their order; none where a trunk was trained. Divergence is an
         outcome; anything else that goes wrong raises.
     """
+    job = job.here()
     job.check_scoring()
-    corpus = Corpus.open(Path(job.corpus), again=False)
+    corpus = Corpus.open(job.corpus, again=False)
     references = {
         spec.fingerprint: reference_model.train_reference_model(
-            spec, corpus, Path(job.models), device=job.device, starts=job.branch.starts
+            spec, corpus, job.models, device=job.device, starts=job.branch.starts
         )
         for spec in job.references
     }
@@ -48,7 +48,7 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
         job.specs,
         corpus,
         device=job.device,
-        checkpoints=Path(job.checkpoints) if job.checkpoints else None,
+        checkpoints=job.checkpoints or None,
         report=report,
         references=references,
         branch=job.branch,
@@ -112,15 +112,14 @@ def _keep_sources(job: PackJob, trained: Trained) -> None:
             and reference_model.is_source(run.spec)
             and trained.likelihood
         ):
-            reference_model.keep_source_model(
-                run.spec, trained.likelihood.model, k, Path(job.models)
-            )
+            reference_model.keep_source_model(run.spec, trained.likelihood.model, k, job.models)
 
 
 def untrained_scores(job: PackJob) -> dict[str, float]:
     """What proxies of this size and seed score before training: scores and details by name."""
+    job = job.here()
     job.check_scoring()
-    corpus = Corpus.open(Path(job.corpus), again=False)
+    corpus = Corpus.open(job.corpus, again=False)
     begun = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
     scored = _scores_as_planned(job, corpus, PackLikelihood(begun.model))
     return {name: score.value for name, score in untrained_baseline(scored).items()}
@@ -132,7 +131,7 @@ def training_speed(job: PackJob, seconds: float = 1.0) -> float:
     The first step allocates what the others use, so it is left out, unless it takes so long alone.
     """
     with single_thread():
-        corpus = Corpus.open(Path(job.corpus), again=False)
+        corpus = Corpus.open(job.corpus, again=False)
         tried = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
         tried.advance()
         first, steps = (tried.seconds, 1) if tried.seconds < seconds else (0.0, 0)

@@ -34,10 +34,12 @@ from cuvee.mixtures.runs import (
     training_cost,
 )
 from cuvee.proxies.data import files
+from cuvee.proxies.data.objects import is_remote, within
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train import branching
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan, PlannedPack
 from cuvee.tasks.pack_job import PackJob
+from cuvee.tasks.store import shared_inputs
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
@@ -103,6 +105,8 @@ class Evaluator:
         self._executor, self._workspace = executor, workspace
         self._pack_limit, self._failed_share = recipe.proxy.pack, recipe.limits.failed_share
         self._leases = LeaseStore(store)
+        self._corpus = str(prepared.corpus.root)
+        self._questions: shared_inputs.StoredQuestions | None = None
         self._flops = training_flops(prepared.corpus.vocabulary)
         self.budget = Budget(recipe.budget, self._flops)
         self._mixtures = MixtureNames(prepared.domains)
@@ -155,6 +159,7 @@ class Evaluator:
             self._workspace.display.say(f"damaged: {note}")
         self._store.damaged.clear()
         if missing:
+            self._publish()
             if not self.trained and not self.budget.reached:
                 self.budget.check(missing)
             with self._workspace.display.step(title) as self._bar:
@@ -163,6 +168,15 @@ class Evaluator:
         self._check_failures(len(specs))
         known = {**self._withheld, **self._done}
         return tuple(known[spec.fingerprint] for spec in specs)
+
+    def _publish(self) -> None:
+        """Copy what workers read to the store, once, where that is remote."""
+        shared = self._workspace.shared
+        if is_remote(shared) and self._questions is None:
+            prepared = self._prepared
+            with self._workspace.display.step("Copies in the store"):
+                self._questions = shared_inputs.publish_questions(prepared.suite, shared)
+                self._corpus = shared_inputs.publish_prepared_corpus(prepared.corpus, shared)
 
     def _announce(
         self,
@@ -210,6 +224,7 @@ class Evaluator:
         """What a proxy of a spec's size scores before training; computed once."""
         parts = [spec.size, spec.seed, spec.scoring, *([spec.start] if spec.start else [])]
         key = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+        self._publish()
         known: dict[str, float] | None = self._store.recall("untrained", key)
         if known is None:
             known = self._executor.untrained_scores(self._job([spec], self._executor.device))
@@ -365,15 +380,16 @@ class Evaluator:
         known = [self._done.get(name) or self._store.get(name) for name in names]
         job = PackJob(
             specs=tuple(specs),
-            corpus=str(self._prepared.corpus.root),
+            corpus=self._corpus,
             suite=self._prepared.suite,
             checkpoints="",
             device=device,
             limits=self._prepared.limits,
             points=self._prepared.points,
             references=tuple(run.spec for run in known if run),  # the worker names what lacks
-            models=str(folder / "references"),
-            branch=dataclasses.replace(branch, starts=str(folder / "starts")),
+            models=str(within(folder, "references")),
+            branch=dataclasses.replace(branch, starts=str(within(folder, "starts"))),
+            questions=self._questions,
         )
         return job.at(folder)
 
@@ -381,7 +397,7 @@ class Evaluator:
         for outcome in outcomes:
             self._store.put(outcome)
             self._leases.release(outcome.spec.fingerprint)
-        files.remove_folder(Path(job.checkpoints))
+        files.remove_folder(job.checkpoints)
         with self._lock:
             self._done |= {outcome.spec.fingerprint: outcome for outcome in outcomes}
             self._fresh |= {outcome.spec.fingerprint for outcome in outcomes}
@@ -412,15 +428,17 @@ class Evaluator:
                 self._tracker.finish_run(failed)
 
     @property
-    def _branches(self) -> Path:
+    def _branches(self) -> str | Path:
         """Where the states of shared beginnings are kept while runs need them."""
-        return self._workspace.checkpoints / "trunks"
+        return within(self._workspace.checkpoints, "trunks")
 
     def _remove_branches(self, specs: Sequence[RunSpec]) -> None:
         """Remove the branches of runs that are all stored, a killed study's included."""
-        if self._branches.is_dir() and any(self._branches.iterdir()):
+        kept = branching.kept_branches(self._branches)
+        if kept:
             for name in {t.name for spec in specs for t in branching.shared_prefixes(spec)}:
-                branching.remove_branch_checkpoint(self._branches, name)
+                if name[: branching.SHORT] in kept:
+                    branching.remove_branch_checkpoint(self._branches, name)
 
     def _move_bar(self) -> None:
         """Show how far all packs are; the lock is held."""

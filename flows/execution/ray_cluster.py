@@ -15,11 +15,13 @@ from typing import Any
 import ray
 
 from cuvee.mixtures.errors import ServiceError
+from cuvee.proxies.data.objects import is_remote
 from cuvee.proxies.train.device import WORKER_ENVIRONMENT
 from cuvee.tasks.process import usable_cores
 
 ATTEMPTS = 3  # to start or join Ray
 INHERITED = ("HF_HOME", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")  # by workers on any node
+PATHS = ("HF_HOME",)  # of these, what a node that shares a home alone can use
 LOOPBACK = "127.0.0.1"
 REACH_SECONDS = 10
 SOCKET_PATH_ROOM = 40  # of the 107 characters that a socket's path may have, what the home may take
@@ -56,7 +58,9 @@ def start_cluster(folder: Path | None, cores: int | None) -> None:
     settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     variables: dict[str, str] = {}
     if address:
-        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        apart = is_remote(os.environ.get("CUVEE_STORE", ""))  # nodes have folders of their own
+        names = [name for name in INHERITED if not apart or name not in PATHS]
+        inherited = {name: os.environ[name] for name in names if name in os.environ}
         variables["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # our own sentence says what is wrong
         settings["runtime_env"] = {"env_vars": {**WORKER_ENVIRONMENT, **inherited}}
     else:

@@ -13,6 +13,7 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
 from cuvee.mixtures.runs import Failed, RunSpec, Stage
 from cuvee.proxies.data import files
+from cuvee.proxies.data.objects import within
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.store.results import Store
@@ -50,7 +51,7 @@ def write_checkpoint(
     from cuvee.proxies.train.trainer import train_pack
 
     corpus = prepared.corpus
-    held = home.checkpoints / f"export-{spec.fingerprint[:16]}"
+    held = within(home.checkpoints, f"export-{spec.fingerprint[:16]}")
     with home.display.step("Training") as bar:
 
         def report(progress: Progress) -> None:
@@ -61,7 +62,7 @@ def write_checkpoint(
             corpus,
             checkpoints=held,
             report=report,
-            branch=BranchPlan(starts=str(home.checkpoints / "starts")),
+            branch=BranchPlan(starts=str(within(home.checkpoints, "starts"))),
         )
     run = trained.runs[0]
     if isinstance(run, Failed) or trained.likelihood is None:

@@ -14,6 +14,7 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs import RunSpec, Stage, canonical_json
+from cuvee.proxies.data.objects import within
 from cuvee.proxies.train import device
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.pack_job import PackJob
@@ -53,7 +54,7 @@ def measure_start(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartC
     from cuvee.tasks.train_pack import untrained_scores
 
     corpus, source = prepared.corpus, str(recipe.proxy.start)
-    folder = home.checkpoints / "starts"
+    folder = within(home.checkpoints, "starts")
     content = warm_start.adopt_start_checkpoint(
         Path(recipe.source_path(source)), folder, recipe.proxy.size, corpus.vocabulary
     )

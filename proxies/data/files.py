@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cuvee.mixtures.errors import StorageError
+from cuvee.proxies.data.objects import ObjectFolder, is_remote
 from cuvee.proxies.data.source_files import url_name
 
 TEXTS = (".txt", ".text")
@@ -101,6 +103,10 @@ def exclusive_lock(path: Path, waiting: Callable[[], None] = lambda: None) -> It
         yield
 
 
-def remove_folder(folder: Path) -> None:
+def remove_folder(folder: str | Path) -> None:
     """Remove a pack's checkpoints, which the caller does once its results are stored."""
-    shutil.rmtree(folder, ignore_errors=True)
+    if is_remote(folder):
+        with contextlib.suppress(StorageError):  # what stays costs space, and no run
+            ObjectFolder(str(folder)).clear()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -29,7 +29,8 @@ from cuvee.mixtures.errors import CuveeError, StorageError
 Result = TypeVar("Result")
 PAUSES = (0.1, 0.5, 2.0)  # seconds before a read or a write that failed is tried again
 REMOTE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # of a remote store: each times 0.5 to 1.5, by chance
-RANGE = 16 << 20  # bytes of a large object that one request reads
+RANGE = 8 << 20  # bytes of a large object that one request reads
+PART = 32 << 20  # and of one that is written in parts
 AT_ONCE = 4  # such requests, and parts of a large object that is written
 PROBE = "claims/exclusive"  # says whether a store creates an object once
 PROBES = 8  # that try to create one object at the same moment
@@ -41,9 +42,14 @@ PASSING = (*BUSY, 408, 409, 500, 502, 504)  # statuses of what may pass by itsel
 PRECONDITION = 412  # the status of a conditional write that found an object
 
 
-def is_remote(url: str) -> bool:
-    """Whether a URL names no place on this machine's disks; makes no connection."""
-    return "://" in url and not url.startswith(("file://", "local://"))
+def is_remote(url: str | Path) -> bool:
+    """Whether a URL names a place that every node can reach, and none of this machine's."""
+    return "://" in str(url) and not str(url).startswith(("file://", "local://", "memory://"))
+
+
+def within(folder: str | Path, name: str) -> str | Path:
+    """A place in a folder, which is a local path or a URL."""
+    return f"{folder}/{name}" if is_remote(folder) else Path(folder) / name
 
 
 class ObjectFolder:
@@ -174,33 +180,33 @@ class ObjectFolder:
         with _storage_errors(self.path(name)), contextlib.suppress(FileNotFoundError):
             self.files.mv(self.path(name), self.path(new))
 
-    def size(self, name: str) -> int | None:
-        """Bytes of an object; None if there is none."""
-        path = self.path(name)
-        with _storage_errors(path):
-            try:
-                return int(self._patiently(lambda: self.files.info(path))["size"])
-            except FileNotFoundError:
-                return None
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all objects by their names, of folders within as well; none where none is."""
+        with _storage_errors(self.root):
+            found = self._patiently(lambda: self.files.find(self.root, detail=True))
+        start = len(self.root.rstrip("/")) + 1
+        return {path[start:]: int(one["size"]) for path, one in found.items()}
+
+    def clear(self) -> None:
+        """Remove all objects, of folders within as well."""
+        with _storage_errors(self.root), contextlib.suppress(FileNotFoundError):
+            self._patiently(lambda: self.files.rm(self.root, recursive=True))
 
     def upload(self, source: Path, name: str) -> None:
         """Write a file as an object; a large one in parts, of which nobody sees any before all."""
         path, chunks = self.path(name), dict[str, int]()
         if "s3" in self.files.protocol:
-            chunks = {"chunksize": RANGE, "max_concurrency": AT_ONCE}
+            chunks = {"chunksize": PART, "max_concurrency": AT_ONCE}
         with _storage_errors(path):
             self._patiently(lambda: self.files.put_file(str(source), path, **chunks))
 
-    def download(self, name: str, target: Path) -> str:
-        """Write an object to a file by requests for its ranges; returns its sha256.
+    def download(self, name: str, target: Path, size: int) -> str:
+        """Write an object of a size to a file by requests for its ranges; returns its sha256.
 
         Raises:
-            StorageError: there is none, or it became shorter meanwhile.
+            StorageError: it is gone, or became shorter meanwhile.
         """
         path, digest = self.path(name), hashlib.sha256()
-        size = self.size(name)
-        if size is None:
-            raise StorageError(f"{self.url}/{name} is missing")
         with _storage_errors(path), target.open("wb") as file:
             for start in range(0, size, RANGE * AT_ONCE):
                 starts = range(start, min(start + RANGE * AT_ONCE, size), RANGE)

@@ -12,11 +12,14 @@ import numpy as np
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data.files import file_digest
+from cuvee.proxies.data.node_cache import NodeCache
+from cuvee.proxies.data.objects import ObjectFolder, is_remote
 from cuvee.proxies.data.shards import SPLITS, Shard, token_type
 
 FORMAT = 2
 READABLE = (1, 2)  # 1: identities over files, nothing said of what is held out
 HELD_KEYS = "heldout.keys"  # of the documents that a study holds out, 16 bytes each, sorted
+MANIFEST = "manifest.json"  # written last
 FileTimes = tuple[tuple[str, int, int, int, int], ...]  # what the file system says of every file
 _verified: dict[Path, FileTimes] = {}  # corpora whose bytes this process has hashed, as they were
 
@@ -35,13 +38,19 @@ def read_manifest(root: Path) -> dict[str, Any]:
         DataError: no corpus is there, or one of another format.
         CorruptError: the manifest is not what was written.
     """
-    path = root / "manifest.json"
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        raw = (root / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise DataError(
             f"no prepared corpus in {root}: manifest.json is missing; prepare it first"
         ) from None
+    return _checked_manifest(raw, root / MANIFEST)
+
+
+def _checked_manifest(raw: bytes, path: Path | str) -> dict[str, Any]:
+    """The body of a manifest; see `read_manifest`."""
+    try:
+        body = json.loads(raw)
     except ValueError as error:
         raise _corrupt(path, f"it cannot be read ({error})") from None
     if not isinstance(body, dict) or "digest" not in body:
@@ -50,7 +59,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise _corrupt(path, "its content does not match its own digest")
     if body.get("format") not in READABLE:
         raise DataError(f"{path} has format {body.get('format')}, not {FORMAT}; prepare it again")
-    return body
+    found: dict[str, Any] = body
+    return found
 
 
 def _seal(body: Mapping[str, Any]) -> str:
@@ -58,7 +68,7 @@ def _seal(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _corrupt(path: Path, what: str) -> CorruptError:
+def _corrupt(path: Path | str, what: str) -> CorruptError:
     return CorruptError(f"{path} is corrupt: {what}; prepare the corpus again to replace it")
 
 
@@ -89,7 +99,8 @@ class Corpus:
         """Opens a prepared corpus; `verify` hashes every file, so that a flipped byte is found.
 
         Args:
-            root: the folder.
+            root: the folder; or the URL of one in a remote store, of which this node keeps a copy
+                that is verified when it is fetched.
             verify: whether to hash.
             again: whether to hash what this process has hashed before, if no file was touched
                 since. One pack after the other opens the same corpus.
@@ -98,6 +109,8 @@ class Corpus:
             DataError: there is no corpus, or a file is missing.
             CorruptError: a file is not what was written; the message names it.
         """
+        if is_remote(root):
+            root, verify = fetch_corpus(str(root)), False
         root = Path(root)
         body = read_manifest(root)
         look = _file_times(root, body)
@@ -171,6 +184,38 @@ class Corpus:
         if len(offsets) != len(sizes) + 1 or offsets[-1] != len(tokens):
             raise _corrupt(path, f"it has {len(tokens)} tokens, its index says {offsets[-1]}")
         return Shard(tokens, offsets, sizes)
+
+
+def fetch_corpus(url: str) -> Path:
+    """The folder of this node's copy of a corpus in a remote store.
+
+    Raises:
+        DataError: no whole corpus is there.
+        CorruptError: a file there is not what was written; names it.
+    """
+    place = ObjectFolder(url)
+    raw = place.read(MANIFEST)
+    if raw is None:
+        raise DataError(f"no prepared corpus in {url}: {MANIFEST} is missing; prepare it first")
+    body = _checked_manifest(raw, f"{url}/{MANIFEST}")
+    files = {**dict(_files(body)), MANIFEST: hashlib.sha256(raw).hexdigest()}
+    return NodeCache.of_environment().folder(f"corpus-{body['digest'][:32]}", place, files)
+
+
+def publish_corpus(root: Path, url: str) -> None:
+    """Copy a corpus into a remote store, unless it is there: its manifest last.
+
+    Raises:
+        StorageError: the store cannot be written.
+    """
+    place, raw = ObjectFolder(url), (root / MANIFEST).read_bytes()
+    if place.read(MANIFEST) == raw:
+        return
+    there = place.sizes()  # of a copy that was cut off: names hold one content, of this corpus
+    for name, _ in _files(_checked_manifest(raw, str(root / MANIFEST))):
+        if there.get(name) != (root / name).stat().st_size:
+            place.upload(root / name, name)
+    place.replace(MANIFEST, raw)
 
 
 def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -16,16 +16,18 @@ import functools
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cuvee.mixtures.runs import RunSpec, canonical_json
 from cuvee.proxies import ladder
 from cuvee.proxies.data import files
+from cuvee.proxies.data.objects import ObjectFolder, is_remote, within
 from cuvee.proxies.data.sampling_table import SamplingTable
 from cuvee.proxies.train import batching
 
+SHORT = 32  # of the 64 digits of a prefix's name, as the name of its folder
 LEAST = 16  # steps that a prefix must save in all; below that a pack of its own costs more
 
 
@@ -94,14 +96,19 @@ def shared_prefixes(spec: RunSpec) -> tuple[SharedPrefix, ...]:
     return tuple(found)
 
 
-def branch_folder(folder: str | Path, name: str) -> Path:
+def branch_folder(folder: str | Path, name: str) -> str | Path:
     """Where the state of a prefix is kept."""
-    return Path(folder) / name[:32]
+    return within(folder, name[:SHORT])
 
 
-def has_branch_checkpoint(folder: str | Path, name: str) -> bool:
-    """Whether the state of a prefix is there; whether it is sound shows when it is read."""
-    return any(branch_folder(folder, name).glob("step-*.pt"))
+def kept_branches(folder: str | Path) -> set[str]:
+    """Beginnings of the names of prefixes whose states are there; whether they are sound shows
+    when they are read."""
+    if is_remote(folder):
+        paths = ObjectFolder(str(folder)).sizes()
+    else:
+        paths = {f"{path.parent.name}/{path.name}": 0 for path in Path(folder).glob("*/step-*.pt")}
+    return {path.split("/")[0] for path in paths if path.endswith(".pt")}
 
 
 def plan_packs(
@@ -128,16 +135,16 @@ def plan_packs(
     Raises:
         RecipeError: the limit is below 1.
     """
-    shared = _shared(specs)
+    shared, there = _shared(specs), kept_branches(folder)
     chains = {
-        spec.fingerprint: _chain(folder, shared_prefixes(spec), shared(spec)) for spec in specs
+        spec.fingerprint: _chain(there, shared_prefixes(spec), shared(spec)) for spec in specs
     }
     ends: dict[int, list[tuple[RunSpec, BranchPlan]]] = {}
     prefixes: dict[str, tuple[RunSpec, BranchPlan, int]] = {}
     for spec in specs:
         chain = chains[spec.fingerprint]
         for i, prefix in enumerate(chain):
-            if not has_branch_checkpoint(folder, prefix.name):
+            if prefix.name[:SHORT] not in there:
                 before = chain[i - 1] if i else None
                 start = (before.name,) if before else ()
                 plan = BranchPlan(start, (prefix.name,), prefix.step, str(folder))
@@ -190,15 +197,11 @@ def _shared(specs: Sequence[RunSpec]) -> Callable[[RunSpec], list[SharedPrefix]]
 
 
 def _chain(
-    folder: str | Path, possible: Sequence[SharedPrefix], shared: Sequence[SharedPrefix]
+    kept: Container[str], possible: Sequence[SharedPrefix], shared: Sequence[SharedPrefix]
 ) -> list[SharedPrefix]:
     """The prefixes that a run goes through; before the last one that is kept, none is needed."""
-    chain = [
-        prefix
-        for prefix in possible
-        if prefix in shared or has_branch_checkpoint(folder, prefix.name)
-    ]
-    there = [i for i, prefix in enumerate(chain) if has_branch_checkpoint(folder, prefix.name)]
+    chain = [prefix for prefix in possible if prefix in shared or prefix.name[:SHORT] in kept]
+    there = [i for i, prefix in enumerate(chain) if prefix.name[:SHORT] in kept]
     return chain[there[-1] :] if there else chain
 
 

@@ -2,7 +2,8 @@
 
 A checkpoint is one file: the sha256 of what follows, then a torch archive of tensors and plain
 values. It is written beside its place and moved there, so a file under its final name is whole; at
-most `KEPT` are kept. One that cannot be read is passed over for the one before it.
+most `KEPT` are kept. One that cannot be read is passed over for the one before it. Its folder is a
+local path, or a URL under a remote store, which every node reaches.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from cuvee.mixtures.errors import StorageError
+from cuvee.proxies.data.objects import ObjectFolder, is_remote, within
 from cuvee.proxies.model.layers import EPSILON, Rotary
 from cuvee.proxies.model.transformer import PackModel
 
@@ -31,7 +34,7 @@ DIGEST = 32  # bytes of a sha256
 log = logging.getLogger(__name__)
 
 
-def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
+def save_checkpoint(folder: str | Path, step: int, state: Mapping[str, Any]) -> str | Path:
     """Write a checkpoint atomically and drop the older ones.
 
     Raises:
@@ -40,7 +43,15 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     payload = buffer.getbuffer()
-    path = folder / f"step-{step:09d}.pt"
+    name = f"step-{step:09d}.pt"
+    if is_remote(folder):
+        place = ObjectFolder(str(folder))
+        place.replace(name, hashlib.sha256(payload).digest() + payload)
+        for old in _found(folder)[KEPT:]:
+            place.remove(old)
+        return within(folder, name)
+    folder = Path(folder)
+    path = folder / name
     draft = folder / f".{path.name}.{os.getpid()}.draft"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +62,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
             os.fsync(file.fileno())
         draft.replace(path)
         for old in _found(folder)[KEPT:]:
-            old.unlink(missing_ok=True)
+            (folder / old).unlink(missing_ok=True)
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink()
@@ -62,15 +73,15 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     return path
 
 
-def load_checkpoint(folder: Path, identity: Sequence[str]) -> dict[str, Any] | None:
+def load_checkpoint(folder: str | Path, identity: Sequence[str]) -> dict[str, Any] | None:
     """The latest checkpoint that is whole and belongs to this pack; None when there is none.
 
     Args:
         folder: of one pack.
         identity: the fingerprints of its runs, in order.
     """
-    for path in _found(folder):
-        state = _read(path)
+    for name in _found(folder):
+        state, path = _read(folder, name), within(folder, name)
         if state is None:
             log.warning("checkpoint %s is damaged; going on from the one before it", path)
         elif list(state["identity"]) != list(identity):
@@ -80,16 +91,23 @@ def load_checkpoint(folder: Path, identity: Sequence[str]) -> dict[str, Any] | N
     return None
 
 
-def _found(folder: Path) -> list[Path]:
-    """Checkpoints, latest first."""
-    return sorted(folder.glob("step-*.pt"), reverse=True)
+def _found(folder: str | Path) -> list[str]:
+    """Names of checkpoints, latest first."""
+    if is_remote(folder):
+        names = [n for n in ObjectFolder(str(folder)).names("") if fnmatch(n, "step-*.pt")]
+    else:
+        names = [path.name for path in Path(folder).glob("step-*.pt")]
+    return sorted(names, reverse=True)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
+def _read(folder: str | Path, name: str) -> dict[str, Any] | None:
+    if is_remote(folder):
+        data = ObjectFolder(str(folder)).read(name) or b""
+    else:
+        try:
+            data = (Path(folder) / name).read_bytes()
+        except OSError:
+            return None
     if hashlib.sha256(memoryview(data)[DIGEST:]).digest() != data[:DIGEST]:
         return None
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.runs import RunSpec
 from cuvee.proxies import ladder
+from cuvee.proxies.data.objects import within
 from cuvee.proxies.interfaces import Progress, TrainingCorpus, ignore_progress
 from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import checkpoint
@@ -23,7 +24,7 @@ from cuvee.proxies.train.trainer import train_pack
 def train_reference_model(
     spec: RunSpec,
     corpus: TrainingCorpus,
-    folder: Path,
+    folder: str | Path,
     *,
     device: str,
     report: Callable[[Progress], None] = ignore_progress,
@@ -47,7 +48,7 @@ def train_reference_model(
         raise EvidenceError(
             f"run {spec.fingerprint[:12]} cannot be a reference: it needs one itself"
         )
-    place = folder / spec.fingerprint
+    place = within(folder, spec.fingerprint)
     kept = checkpoint.load_checkpoint(place, [spec.fingerprint])
     if kept is None:
         branch = BranchPlan(starts=starts)
@@ -67,7 +68,7 @@ def train_reference_model(
     return found
 
 
-def keep_source_model(spec: RunSpec, pack: PackModel, k: int, folder: Path) -> None:
+def keep_source_model(spec: RunSpec, pack: PackModel, k: int, folder: str | Path) -> None:
     """Keep one model of a trained pack as the model of its run.
 
     Raises:
@@ -75,7 +76,7 @@ def keep_source_model(spec: RunSpec, pack: PackModel, k: int, folder: Path) -> N
     """
     buffers = [values[k : k + 1].cpu().clone() for values in pack.parameters.buffers]
     state = {"identity": [spec.fingerprint], "buffers": buffers}
-    checkpoint.save_checkpoint(folder / spec.fingerprint, 0, state)
+    checkpoint.save_checkpoint(within(folder, spec.fingerprint), 0, state)
 
 
 def is_source(spec: RunSpec) -> bool:

@@ -48,7 +48,7 @@ def train_pack(
     corpus: TrainingCorpus,
     *,
     device: str = "cpu",
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
     report: Callable[[Progress], None] = ignore_progress,
     references: Mapping[str, PackModel] | None = None,
     branch: BranchPlan = WHOLE_RUN,

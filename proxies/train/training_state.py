@@ -45,7 +45,7 @@ def training_state(training: "Training") -> dict[str, Any]:
     }
 
 
-def save_pack_checkpoint(training: "Training", folder: Path) -> None:
+def save_pack_checkpoint(training: "Training", folder: str | Path) -> None:
     """Keep the whole pack as it is.
 
     Raises:
@@ -54,7 +54,7 @@ def save_pack_checkpoint(training: "Training", folder: Path) -> None:
     checkpoint.save_checkpoint(folder, training.step, training_state(training))
 
 
-def resume(training: "Training", folder: Path | None, branch: BranchPlan) -> None:
+def resume(training: "Training", folder: str | Path | None, branch: BranchPlan) -> None:
     """Go on from the pack's own checkpoint, else where its branch begins, else from nothing."""
     saved = None if folder is None else checkpoint.load_checkpoint(folder, training.identity)
     if saved is not None:

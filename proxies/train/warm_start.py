@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies import ladder
+from cuvee.proxies.data.objects import within
 from cuvee.proxies.model.layers import EPSILON, Rotary
 from cuvee.proxies.model.transformer import PackModel, parameter_layout
 from cuvee.proxies.train import checkpoint
@@ -27,7 +28,7 @@ from cuvee.proxies.train import checkpoint
 FILE = "model.safetensors"
 
 
-def adopt_start_checkpoint(source: Path, folder: Path, size: str, vocabulary: int) -> str:
+def adopt_start_checkpoint(source: Path, folder: str | Path, size: str, vocabulary: int) -> str:
     """Keep a checkpoint for runs that start from it; returns the hash that names it in a spec.
 
     Args:
@@ -46,7 +47,9 @@ def adopt_start_checkpoint(source: Path, folder: Path, size: str, vocabulary: in
         total.update(f"{name} {tuple(values[name].shape)} ".encode())
         total.update(values[name].contiguous().numpy().tobytes())
     content = total.hexdigest()
-    checkpoint.save_checkpoint(folder / content, 0, {"identity": [content], "values": values})
+    checkpoint.save_checkpoint(
+        within(folder, content), 0, {"identity": [content], "values": values}
+    )
     return content
 
 
@@ -105,7 +108,7 @@ def fill_from_start(model: PackModel, k: int, folder: str | Path, content: str) 
     Raises:
         DataError: it is not there.
     """
-    kept = checkpoint.load_checkpoint(Path(folder) / content, [content]) if folder else None
+    kept = checkpoint.load_checkpoint(within(folder, content), [content]) if folder else None
     if kept is None:
         raise DataError(
             f"the starting checkpoint {content[:12]} is not among those kept "

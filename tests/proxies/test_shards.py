@@ -1,6 +1,7 @@
 """Shards on disk: what is written is what is read, and damage is named."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.prepared_corpus import Corpus, write_manifest
+from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.proxies.data.prepared_corpus import Corpus, publish_corpus, write_manifest
 from cuvee.proxies.data.shards import ShardWriter, shard_identity, token_type
 
 DOCUMENTS = {
@@ -251,3 +253,31 @@ def test_tokenizer_mistakes_are_explained(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(CorruptError, match=r"bad\.json"):
         tokenizers.load_tokenizer(tmp_path / "bad.json")
+
+
+def test_a_corpus_in_a_store_is_opened_as_one_on_a_disk(s3, tmp_path, monkeypatch):
+    """Catches a manifest that is written before its files, and a corpus that is another there."""
+    monkeypatch.setenv("CUVEE_CACHE", str(tmp_path / "cache"))
+    here, url = make(tmp_path / "corpus"), f"{s3}/store/corpora/c"
+    order: list[str] = []
+    upload, replace = ObjectFolder.upload, ObjectFolder.replace
+    monkeypatch.setattr(
+        ObjectFolder,
+        "upload",
+        lambda self, path, name: order.append(name) or upload(self, path, name),
+    )
+    monkeypatch.setattr(
+        ObjectFolder,
+        "replace",
+        lambda self, name, raw: order.append(name) or replace(self, name, raw),
+    )
+    publish_corpus(here, url)
+    publish_corpus(here, url)
+    assert order[-1] == "manifest.json" and len(order) == 10
+    shutil.copytree(here, tmp_path / "kept")
+    shutil.rmtree(here)
+    there, kept = Corpus.open(url), Corpus.open(tmp_path / "kept")
+    assert there.domains == kept.domains and there.root.is_relative_to(tmp_path / "cache")
+    for name in ("code", "prose"):
+        assert there.train(name).tokens.tolist() == kept.train(name).tokens.tolist()
+    there.check()
