@@ -27,13 +27,6 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunSpec
 from cuvee.mixtures.units import duration_text
 from cuvee.proxies import ladder
-<<<<<<< HEAD
-=======
-from cuvee.proxies.data.objects import within
-from cuvee.proxies.train import batching, device
-from cuvee.proxies.train.branching import BranchPlan
-from cuvee.tasks.pack_job import PackJob
->>>>>>> 9eea932 (Let corpora, benchmarks and checkpoints lie under a remote store, and each node keep verified copies of what it reads)
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 
@@ -100,34 +93,6 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     }
 
 
-<<<<<<< HEAD
-=======
-def measure_rate(
-    recipe: Recipe, prepared: Prepared, problem: Problem, home: Workspace, store: Store
-) -> float:
-    """Tokens per second and core of the recipe's proxies, by training a pack for a second here.
-
-    0 where the store holds runs of their size, whose speed is known.
-    """
-    if tokens_per_second([run for run in store.outcomes() if run.spec.size == problem.proxy.size]):
-        return 0.0
-    from cuvee.tasks.train_pack import training_speed  # torch, which nothing else in a plan needs
-
-    shares = tuple(map(float, problem.domains.uniform))
-    where = "cuda" if recipe.proxy.device != "cpu" and device.has_gpu() else "cpu"
-    count = recipe.proxy.pack or batching.pack_limit(problem.proxy.size, where)
-    job = PackJob(
-        specs=tuple(problem.spec(shares, recipe.seed + k) for k in range(count)),
-        corpus=str(prepared.corpus.root),
-        suite=prepared.suite,
-        checkpoints="",
-        device=where,
-        branch=BranchPlan(starts=str(within(home.checkpoints, "starts"))),
-    )
-    return training_speed(job)
-
-
->>>>>>> 9eea932 (Let corpora, benchmarks and checkpoints lie under a remote store, and each node keep verified copies of what it reads)
 def scoring_sentences(recipe: Recipe, plan: ladder.TrainingPlan, domains: int) -> list[str]:
     """A sentence on what scoring runs on their way costs, if the recipe asks for it.
 

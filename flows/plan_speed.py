@@ -10,6 +10,7 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import Outcome, RunResult
 from cuvee.proxies import ladder
+from cuvee.proxies.data.objects import within
 from cuvee.proxies.train import batching, device
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.pack_job import PackJob
@@ -43,7 +44,7 @@ def measure_rate(
         suite=prepared.suite,
         checkpoints="",
         device=where,
-        branch=BranchPlan(starts=str(home.checkpoints / "starts")),
+        branch=BranchPlan(starts=str(within(home.checkpoints, "starts"))),
     )
     return training_speed(job)
 
