@@ -1,6 +1,7 @@
 """From a recipe's sources to a prepared corpus and the benchmarks that proxies are scored on."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
 from cuvee.evaluation.suites import Limits
+from cuvee.flows.console import Bar
 from cuvee.flows.recipe.consistency import floored_objective
 from cuvee.flows.recipe.evidence_parts import CorpusPart as RecipeCorpus
 from cuvee.flows.recipe.evidence_parts import SourcePart
@@ -32,6 +34,7 @@ from cuvee.tasks.study.study import DomainFigures
 if TYPE_CHECKING:
     from cuvee.proxies.data.tokenizer import TokenizerFile
 
+LISTED = 5000  # files of a domain from which their listing is shown
 DUPLICATES = ("duplicates", "duplicates_elsewhere", "near_duplicates")
 
 
@@ -48,7 +51,7 @@ def prepare(recipe: Recipe, home: Workspace) -> Prepared:
     require("a corpus", "train")
     digests = Digests(home.digests)
     own = _files(recipe, digests)
-    _look(own, _corpus_part(recipe).min_tokens)
+    _look(own, _corpus_part(recipe).min_tokens, home)
     found = _fetch(recipe, home)
     suite = _benchmarks(recipe, home, found)
     tests = {name: suite.file(name) for name in suite.tasks}
@@ -144,7 +147,7 @@ def _paths(recipe: Recipe, given: SourcePart) -> tuple[str, ...]:
     return dataset_files(recipe.source_path(one.name), one.config, one.split, one.revision)
 
 
-def _look(sources: Mapping[str, Files], least: int) -> None:
+def _look(sources: Mapping[str, Files], least: int, home: Workspace) -> None:
     """See that every domain has files, and that they can hold enough, before anything is done.
 
     Raises:
@@ -153,6 +156,8 @@ def _look(sources: Mapping[str, Files], least: int) -> None:
     wrong = []
     for name, source in sources.items():
         try:
+            with contextlib.ExitStack() as stack:
+                source.list_files(_listing_progress(name, home, stack))
             most = source.most_tokens
         except DataError as error:
             wrong.append(f"domain {name!r}: {error}")
@@ -164,6 +169,21 @@ def _look(sources: Mapping[str, Files], least: int) -> None:
             )
     if wrong:
         raise DataError("; ".join(wrong))
+
+
+def _listing_progress(
+    name: str, home: Workspace, stack: contextlib.ExitStack
+) -> Callable[[int], None]:
+    """Shows how far a listing is, where it is so long that a person would wonder."""
+    bars: list[Bar] = []
+
+    def listed(count: int) -> None:
+        if count >= LISTED and not bars:
+            bars.append(stack.enter_context(home.display.step("Listing")))
+        for bar in bars:
+            bar.move(f"{name}: {count:,} files seen", 0.0)
+
+    return listed
 
 
 def _fetch(recipe: Recipe, home: Workspace) -> dict[str, Path]:

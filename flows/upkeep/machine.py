@@ -28,7 +28,9 @@ EXTRAS = {  # what each is for
     "train": "proxies and their scores (plan, run, init on text)",
     "flow": "run, confirm, schedule, handoff",
     "record": "the record in MLflow (review)",
-    "s3": "stores and handoffs on s3://",
+    "s3": "text, stores and handoffs on s3://",
+    "gcs": "the same on gs://",
+    "azure": "the same on az://",
     "notebook": "tables as data frames in Python",
 }
 GB, MB = 1e9, 1e6

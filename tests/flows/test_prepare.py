@@ -131,3 +131,33 @@ def test_separators_reach_the_reader(tmp_path):
     with pytest.raises(DataError, match="say in `separator`"):
         del domains["stories"]["separator"]
         prepared(recipe(domains, min_tokens=500), tmp_path / "home")
+
+
+def test_domains_come_from_where_teams_keep_them(tmp_path, s3):
+    """Catches a recipe's field that does not reach the reader: URLs taken for paths, a split or a
+    format that is ignored, and domains that another place of the same text makes new ones."""
+    from s3fs import S3FileSystem
+
+    local = tmp_path / "web.jsonl"
+    text(local, 1)
+    S3FileSystem().put_file(str(local), f"{s3}/web/0.jsonl")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "test.jsonl").write_text('{"body": "not this one"}\n')
+    (tmp_path / "set" / "train.jsonl").write_text(
+        local.read_text().replace('"text"', '"body"')[::1]
+    )
+    text(tmp_path / "rows.jsonl", 3)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    sheet = ["page,n", *(f'"{row["text"]}\n",{i}' for i, row in enumerate(rows))]
+    (tmp_path / "part-0").write_text("\n".join(sheet))
+    domains = {
+        "web": {"path": f"{s3}/web/"},
+        "sheet": {"path": str(tmp_path / "part-0"), "format": "csv", "field": "page", "id": "n"},
+    }
+    found, _ = prepared(recipe(domains), tmp_path / "home")
+    parts = corpus_parts(found)
+    assert (parts["web"].documents, parts["sheet"].documents) == (57, 57)
+    given = {"name": str(tmp_path / "set"), "split": "train"}
+    moved = {**domains, "web": {"dataset": given, "field": "body"}}
+    again, _ = prepared(recipe(moved), tmp_path / "home")
+    assert {d.identity for d in again.domains} == {d.identity for d in found.domains}

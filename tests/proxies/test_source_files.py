@@ -1,17 +1,24 @@
 """Text where teams keep it: object storage, the Hub, a URL; in parts, and changed meanwhile."""
 
+import contextlib
 import functools
 import http.server
 import io
 import itertools
 import json
 import pickle
+import shutil
+import socket
+import subprocess
 import sys
 import threading
+import time
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.config import conf, set_conf_env
 from fsspec.implementations.memory import MemoryFileSystem
 from s3fs import S3FileSystem
 
@@ -21,6 +28,9 @@ from cuvee.proxies.data.documents import TextDocument
 from cuvee.proxies.data.hub_datasets import dataset_files
 from cuvee.proxies.data.text_files import Files
 
+AZURITE = (  # the key that everyone's has
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
 TEXTS = ["first ünï", "second\nline", "third"]
 ROWS = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
 
@@ -147,8 +157,87 @@ def test_a_client_that_is_not_installed_is_named(monkeypatch, url, extra):
     """Catches a traceback of an import for a bucket of another vendor."""
     for name in ("gcsfs", "adlfs"):
         monkeypatch.setitem(sys.modules, name, None)
+    for scheme in ("gs", "az"):  # which fsspec keeps, once it was opened
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
     with pytest.raises(DataError, match=rf'pip install "cuvee\[{extra}\]"'):
         documents_of(Files(url))
+
+
+@pytest.mark.slow
+def test_buckets_of_google_are_read(monkeypatch):
+    """Catches an object of Google's without an identity, or one that may change unseen."""
+    from gcp_storage_emulator.server import create_server
+
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="web")
+    server.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("FSSPEC_GS_TOKEN", "anon")
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # a call that it has not
+    set_conf_env(conf)
+    try:
+        check_bucket(fsspec.filesystem("gs"), "gs://web")
+    finally:
+        server.stop()
+        conf.pop("gs")
+
+
+@pytest.mark.slow
+def test_containers_of_azure_are_read(tmp_path, monkeypatch):
+    """Catches what `test_buckets_of_google_are_read` does, of the third vendor."""
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("azurite is not installed (npm install -g azurite)")
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    place = f"http://127.0.0.1:{port}/devstoreaccount1"
+    monkeypatch.setenv(
+        "AZURE_STORAGE_CONNECTION_STRING",
+        f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURITE};"
+        f"BlobEndpoint={place};",
+    )
+    how = [
+        "--blobPort",
+        str(port),
+        "--location",
+        str(tmp_path),
+        "--silent",
+        "--skipApiVersionCheck",
+    ]
+    with subprocess.Popen([program, *how, "--disableTelemetry"]) as server:
+        try:
+            wait_for(port)
+            store = fsspec.filesystem("az")
+            store.mkdir("web")
+            check_bucket(store, "az://web")
+        finally:
+            server.terminate()
+
+
+def wait_for(port):
+    """Until something listens."""
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(port)
+
+
+def check_bucket(store, url):
+    """What holds of every store of objects."""
+    store.pipe_file(f"{url}/a/0.jsonl", ROWS.encode())
+    store.pipe_file(f"{url}/a/1.txt", b"plain")
+    assert documents_of(Files(f"{url}/a/")) == [*TEXTS, "plain"]
+    source = Files(f"{url}/a/*.jsonl")
+    [part] = source.parts()
+    assert [x.text for x in source.read(part)] == TEXTS and part.size == len(ROWS.encode())
+    assert Files(f"{url}/a/*.jsonl").identity == source.identity
+    store.pipe_file(f"{url}/a/0.jsonl", ROWS.upper().encode())
+    with pytest.raises(DataError, match=f"{url}/a/0.jsonl changed while"):
+        list(source.read(part))
+    with pytest.raises(DataError, match=f"no file at {url}/none"):
+        documents_of(Files(f"{url}/none"))
 
 
 class _Served(http.server.SimpleHTTPRequestHandler):
