@@ -14,7 +14,7 @@ from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.node_cache import NodeCache
 from cuvee.proxies.data.objects import ObjectFolder, is_remote
-from cuvee.proxies.data.shards import SPLITS, Shard, token_type
+from cuvee.proxies.data.shards import SPLITS, Shard, map_array, token_type
 
 FORMAT = 2
 READABLE = (1, 2)  # 1: identities over files, nothing said of what is held out
@@ -176,7 +176,7 @@ class Corpus:
         try:
             with np.load(path.with_suffix(".idx.npz")) as index:
                 offsets, sizes = index["offsets"], index["bytes"]
-            tokens = np.memmap(path, dtype=token_type(self.vocabulary), mode="r")
+            tokens = map_array(path, token_type(self.vocabulary))
         except FileNotFoundError as error:
             raise _missing(Path(error.filename)) from None
         except (ValueError, KeyError, OSError, EOFError) as error:

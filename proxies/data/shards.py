@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from cuvee.proxies.data.files import file_digest
@@ -37,6 +38,17 @@ def token_type(vocabulary: int) -> np.dtype:
     return np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<u4")
 
 
+def map_array(path: Path, kind: np.dtype) -> NDArray[Any]:
+    """A file's numbers, mapped and not read; the file itself is closed at once.
+
+    numpy's own maps keep their files open, of which a process may have but so many.
+    """
+    if not path.stat().st_size:
+        return np.zeros(0, dtype=kind)
+    with pa.memory_map(str(path)) as file:
+        return np.frombuffer(file.read_buffer(), dtype=kind)
+
+
 @dataclass(frozen=True)
 class Shard:
     """One split of one domain, memory-mapped.
@@ -47,7 +59,7 @@ class Shard:
         bytes: (D,) UTF-8 bytes of each document.
     """
 
-    tokens: np.memmap | NDArray[Any]
+    tokens: NDArray[Any]
     offsets: Integers
     bytes: Integers
 

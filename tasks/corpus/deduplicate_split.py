@@ -10,12 +10,14 @@ that a study has held out before stays held out: new text moves no old one.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from cuvee.mixtures.errors import DataError
+from cuvee.proxies.data.shards import map_array
 from cuvee.tasks.corpus.near_duplicates import shared_documents
 from cuvee.tasks.corpus.read_parts import INDEX, Entries, PartRecord
 from cuvee.tasks.corpus.work_folder import WorkFolder
@@ -237,7 +239,7 @@ def read_index(spools: WorkFolder, record: PartRecord) -> Entries:
     if not record.documents:
         return np.zeros(0, dtype=INDEX)
     if spools.local:
-        return np.memmap(spools.path(name), dtype=INDEX, mode="r")
+        return map_array(Path(spools.path(name)), INDEX)
     return np.frombuffer(spools.read(name) or b"", dtype=INDEX)
 
 
