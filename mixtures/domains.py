@@ -1,7 +1,7 @@
 """Domains: the parts of a corpus whose shares are to be chosen."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,9 @@ class Domain:
     bytes: int
     identity: str
     documents: int = 1
-    heldout: str = ""
-    shard_tokens: int = 0
-    tokens_error: float = 0.0
+    heldout: str = field(default="", repr=False)  # earlier fits are found by what repr gives
+    shard_tokens: int = field(default=0, repr=False)
+    tokens_error: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
@@ -96,6 +96,12 @@ class DomainSet:
     @property
     def identities(self) -> tuple[str, ...]:
         return tuple(domain.identity for domain in self.domains)
+
+    @property
+    def heldout(self) -> tuple[str, ...]:
+        """Hashes of the held-out text; empty where none is known."""
+        found = tuple(domain.heldout for domain in self.domains)
+        return found if any(found) else ()
 
     @property
     def tokens(self) -> Array:

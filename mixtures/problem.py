@@ -1,7 +1,7 @@
 """Problem: what is to be chosen, from what, for what, within what."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.objectives import Objective
-from cuvee.mixtures.runs import RunSpec, Stage
+from cuvee.mixtures.runs import VERSION, RunSpec, Stage
 
 FIRST_SEED = 0  # of every design run and every trial: equal seeds make mixtures comparable in pairs
 
@@ -54,6 +54,7 @@ class Problem:
             the answer is for the largest model tried.
         sizes: (size, parameters) pairs of the ladder's steps, embeddings of at most 4096 tokens
             included, so that a size means the same under every tokenizer.
+        version: of its runs; an earlier one where a study of that version is gone on with.
     """
 
     domains: DomainSet
@@ -65,6 +66,7 @@ class Problem:
     scoring: str = ""
     full_parameters: int = 0
     sizes: tuple[tuple[str, int], ...] = ()
+    version: int = field(default=VERSION, repr=False)  # earlier fits are found by what repr gives
 
     def __post_init__(self) -> None:
         missing = [t for t in self.objective.targets if t not in self.targets]
@@ -143,5 +145,7 @@ class Problem:
             stages=tuple(stages),
             seed=seed,
             scoring=self.scoring,
+            heldout=self.domains.heldout if self.version == VERSION else (),
+            version=self.version,
             **vars(proxy),
         )

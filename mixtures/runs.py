@@ -2,6 +2,12 @@
 
 A spec holds everything that determines one proxy training. Its fingerprint is the sha256 of its
 canonical JSON, so that a run is found again whoever asks for it and whatever its study is called.
+
+Since version 2 it holds contents in a canonical order: domains stand by the hash of their text, not
+by their names, and one without any share is left out. So a domain that is renamed, moved in the
+recipe or added leaves every run what it was. A result is read under the names, in the order and
+over the domains of whoever asks (`RunResult.seen_as`). Runs of version 1 go by names and order, and
+keep their fingerprints.
 """
 
 import dataclasses
@@ -19,12 +25,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.domains import Array
+from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.registry import lookup
 
 Value = TypeVar("Value")
-VERSION = 1  # raised by hand whenever the same spec would train a different proxy
+BY_NAMES, BY_CONTENT = 1, 2  # versions: what a fingerprint and the order of windows go by
+VERSION = BY_CONTENT  # raised by hand whenever the same spec would train a different proxy
 LATER = {"average": 0.0, "start": ""}  # later fields: at these values a fingerprint is the old one
+RESERVED = {"data_seed": None, "trainer": "", "arithmetic": "", "document_order": "key"}
+HELD_OUT = "domain/"  # how targets begin that are the held-out text of a domain
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,8 @@ class RunSpec:
         stages: the mixture over time; under a controller, its starting weights.
         size: a step of the ladder, such as "0.6M".
         tokens: training tokens in all.
-        seed: of initialisation and data order. Runs with equal seeds are paired.
+        seed: of initialisation, and of data order unless it has a seed of its own. Runs with equal
+            seeds are paired.
         scoring: hash of what the proxy is scored on (validation tokens, benchmarks, limits).
         schedule: learning-rate schedule, "wsd", "cosine" or "constant".
         precision: "float32" or "bfloat16" arithmetic (master weights are float32 in both).
@@ -72,6 +83,12 @@ class RunSpec:
             is off.
         average: share of the last steps whose weights are averaged uniformly; 0 is off.
         start: content hash of the checkpoint that the run starts from, or "" for random values.
+        heldout: content hashes of the domains' held-out text, by which scores are found; empty
+            where they are not known. No part of a run's identity, unless a controller follows them.
+        data_seed: of the data order, where it is another one than that of initialisation.
+        trainer: identity of the program that trains; "" for the built-in one.
+        arithmetic: what the numbers of a run depend on beside `precision`; "" for what is usual.
+        document_order: what orders the documents of a domain: "key", a hash of their text.
     """
 
     domains: tuple[str, ...]
@@ -90,12 +107,25 @@ class RunSpec:
     version: int = VERSION
     average: float = 0.0
     start: str = ""
+    heldout: tuple[str, ...] = ()
+    data_seed: int | None = None
+    trainer: str = ""
+    arithmetic: str = ""
+    document_order: str = "key"
 
     def __post_init__(self) -> None:
         if len(self.identities) != len(self.domains):
             raise EvidenceError(
                 f"{len(self.domains)} domains but {len(self.identities)} identities in a run's spec"
             )
+        if len(self.heldout) not in (0, len(self.domains)):
+            raise EvidenceError(
+                f"{len(self.domains)} domains, {len(self.heldout)} held-out texts in a run's spec"
+            )
+        if self.version == BY_NAMES and any(
+            getattr(self, name) != value for name, value in RESERVED.items()
+        ):
+            raise EvidenceError(f"a run of version 1 has no {', '.join(RESERVED)} of its own")
         if (
             not self.stages
             or abs(math.fsum(s.share for s in self.stages) - 1.0) > simplex.TOLERANCE
@@ -117,12 +147,138 @@ class RunSpec:
         """Shares of tokens over the whole run, shape (K,)."""
         return mean_shares(self.stages)
 
+    @property
+    def order_seed(self) -> int:
+        """Of the data order."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What the order of each domain's windows is drawn from, in the order of the domains."""
+        return self.domains if self.version == BY_NAMES else self.identities
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """Positions of the domains that the run is made of, in canonical order.
+
+        Under a controller all are, since each may get a share on the way. Domains of equal content
+        stand by their shares.
+        """
+        every = range(len(self.domains))
+        if self.version == BY_NAMES:
+            return tuple(sorted(every, key=self.domains.__getitem__))
+        shares = list(zip(*(stage.weights for stage in self.stages), strict=True))
+        if self.controller:
+            ends = self.heldout or self.domains
+            return tuple(sorted(every, key=lambda i: (self.identities[i], ends[i], shares[i])))
+        own = [i for i in every if any(shares[i])]
+        return tuple(sorted(own, key=lambda i: (self.identities[i], shares[i])))
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """What the score of each domain's held-out text is found by, in the order of the domains.
+
+        Text that is held out has a hash; where a corpus knows none, its domain's stands for it.
+        """
+        known = self.heldout or ("",) * len(self.domains)
+        return tuple(held or f"of {own}" for held, own in zip(known, self.identities, strict=True))
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of the canonical JSON, 64 hexadecimal digits."""
+        return hashlib.sha256(canonical_json(self.canonical()).encode()).hexdigest()
+
+    def canonical(self) -> dict[str, Any]:
+        """What the fingerprint is the hash of."""
         values = dataclasses.asdict(self)
-        kept = {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
-        return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
+        del values["heldout"]
+        if self.version == BY_NAMES:
+            kept = {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
+            return {k: v for k, v in kept.items() if k not in RESERVED}
+        del values["domains"]
+        values["identities"] = [self.identities[i] for i in self.order]
+        values["stages"] = [
+            {"weights": [stage.weights[i] for i in self.order], "share": stage.share}
+            for stage in self.stages
+        ]
+        values["data_seed"] = None if self.data_seed == self.seed else self.data_seed
+        if self.controller:
+            values["controller"] = self._canonical_controller()
+            values["heldout"] = [self.contents[i] for i in self.order]
+        return values
+
+    def _canonical_controller(self) -> Any:
+        """The controller with what it has by domain in canonical order, and targets by content."""
+        values = json.loads(self.controller)
+        contents = dict(zip(map(HELD_OUT.__add__, self.domains), self.contents, strict=True))
+        if "evaluated" in values:
+            values["evaluated"] = [contents.get(name, name) for name in values["evaluated"]]
+        by_domain = lookup("controller", values["name"]).by_domain if "name" in values else ()  # type: ignore[attr-defined]
+        for name in by_domain:
+            if len(values.get(name, ())) == len(self.domains):
+                values[name] = [values[name][i] for i in self.order]
+        return values
+
+    def over(self, domains: DomainSet) -> "RunSpec":
+        """The same run at fixed shares over other domains, which have its text under any names.
+
+        Raises:
+            EvidenceError: the text of a domain that the run is made of is not among them.
+        """
+        if self.version == BY_NAMES:
+            return self
+        free, places = list(range(len(domains))), {}  # position there -> position here
+        for i in self.order:
+            there = [j for j in free if domains.identities[j] == self.identities[i]]
+            if not there or self.controller:
+                raise EvidenceError(
+                    f"run {self.fingerprint[:12]} was trained on text of {self.domains[i]!r} that "
+                    f"is in none of the domains {', '.join(domains.names)}"
+                )
+            places[there[0]] = i
+            free.remove(there[0])
+        stages = [
+            [stage.weights[places[j]] if j in places else 0.0 for j in range(len(domains))]
+            for stage in self.stages
+        ]
+        return dataclasses.replace(
+            self,
+            domains=domains.names,
+            identities=domains.identities,
+            heldout=domains.heldout,
+            stages=tuple(
+                Stage(tuple(weights), stage.share)
+                for weights, stage in zip(stages, self.stages, strict=True)
+            ),
+        )
+
+    def joined(self, other: "RunSpec") -> "RunSpec":
+        """The run with the domains of another record of it that it lacks, which have no share."""
+        if self.version == BY_NAMES or self.controller:
+            return self
+        have = set(zip(self.identities, self.contents, strict=True))
+        more = [
+            i
+            for i, content in enumerate(zip(other.identities, other.contents, strict=True))
+            if content not in have
+        ]
+        if not more:
+            return self
+        names = list(self.domains)
+        for i in more:
+            name = other.domains[i]
+            names.append(f"{name} ({other.contents[i][-8:]})" if name in names else name)
+        blank = ("",) * len(other.domains)
+        return dataclasses.replace(
+            self,
+            domains=tuple(names),
+            identities=self.identities + tuple(other.identities[i] for i in more),
+            heldout=(self.heldout or ("",) * len(self.domains))
+            + tuple((other.heldout or blank)[i] for i in more),
+            stages=tuple(
+                Stage((*stage.weights, *(0.0 for _ in more)), stage.share) for stage in self.stages
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -177,6 +333,57 @@ class RunResult:
     trunks: tuple[tuple[str, float], ...] = ()
     points: tuple[tuple[int, Mapping[str, float]], ...] = ()
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Held-out texts of the spec's domains that have no score: domains that came later."""
+        if self.spec.version == BY_NAMES:
+            return ()
+        wanted = zip(self.spec.domains, self.spec.heldout, strict=False)
+        return tuple(
+            HELD_OUT + name for name, held in wanted if held and HELD_OUT + name not in self.scores
+        )
+
+    def seen_as(self, spec: RunSpec) -> "RunResult":
+        """The result as one of a spec with the same fingerprint: its names, order and domains.
+
+        A score of held-out text is found by the content of that text; where it was never measured,
+        there is none.
+
+        Raises:
+            EvidenceError: it is another run.
+        """
+        if spec == self.spec:
+            return self
+        if spec.fingerprint != self.spec.fingerprint:
+            raise EvidenceError(
+                f"run {self.spec.fingerprint[:12]} cannot stand for run {spec.fingerprint[:12]}"
+            )
+        if spec.version == BY_NAMES:
+            return dataclasses.replace(self, spec=spec)
+        names = _same_text(self.spec, spec)
+        return dataclasses.replace(
+            self,
+            spec=spec,
+            scores=_renamed(self.scores, names),
+            details=_renamed(self.details, names),
+            trajectory=tuple((t, _moved(w, self.spec, spec, 0.0)) for t, w in self.trajectory),
+            tokens=_moved(self.tokens, self.spec, spec, 0),
+            epochs=_moved(self.epochs, self.spec, spec, 0.0),
+            points=tuple((t, _renamed(y, names)) for t, y in self.points),
+        )
+
+    def merged(self, other: "RunResult") -> "RunResult":
+        """The result with what another record of the same run was scored on besides."""
+        spec = self.spec.joined(other.spec)
+        ours, theirs = self.seen_as(spec), other.seen_as(spec)
+        before = dict(theirs.points)
+        return dataclasses.replace(
+            ours,
+            scores={**theirs.scores, **ours.scores},
+            details={**theirs.details, **ours.details},
+            points=tuple((t, {**before.get(t, {}), **y}) for t, y in ours.points),
+        )
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -184,6 +391,42 @@ class Failed:
 
     spec: RunSpec
     reason: str
+
+    def seen_as(self, spec: RunSpec) -> "Failed":
+        """The failure as that of a spec with the same fingerprint; see `RunResult.seen_as`."""
+        return dataclasses.replace(self, spec=spec)
+
+
+def _same_text(before: RunSpec, after: RunSpec) -> dict[str, list[str]]:
+    """By name of a domain, those that have its held-out text under another spec of the run."""
+    found: dict[str, list[str]] = {}
+    first = {content: i for i, content in reversed(list(enumerate(before.contents)))}
+    for name, content in zip(after.domains, after.contents, strict=True):
+        if content in first:
+            found.setdefault(before.domains[first[content]], []).append(name)
+    return found
+
+
+def _renamed(values: Mapping[str, Value], names: Mapping[str, Sequence[str]]) -> dict[str, Value]:
+    """Values by target under other names of domains; those of no domain stay as they are."""
+    found: dict[str, Value] = {}
+    for target, value in values.items():
+        whose = names.get(target.removeprefix(HELD_OUT), ())
+        own = (HELD_OUT + name for name in whose)
+        found |= dict.fromkeys(own if target.startswith(HELD_OUT) else (target,), value)
+    return found
+
+
+def _moved(
+    values: Sequence[Value], before: RunSpec, after: RunSpec, none: Value
+) -> tuple[Value, ...]:
+    """One value per domain, under another spec of the run; `none` for domains without a share."""
+    if not values:
+        return ()
+    found = [none] * len(after.domains)
+    for i, j in zip(before.order, after.order, strict=True):
+        found[j] = values[i]
+    return tuple(found)
 
 
 Outcome = RunResult | Failed
@@ -264,7 +507,10 @@ def score_table(history: History, targets: Sequence[str]) -> tuple[Array, Array,
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """An outcome as plain JSON values; `outcome_from_json` gives it back."""
-    return {"kind": type(outcome).__name__, **dataclasses.asdict(outcome)}
+    found = {"kind": type(outcome).__name__, **dataclasses.asdict(outcome)}
+    if outcome.spec.version == BY_NAMES:
+        found["spec"] = {k: v for k, v in found["spec"].items() if k not in (*RESERVED, "heldout")}
+    return found
 
 
 def revive(kind: type[Value], values: Mapping[str, Any]) -> Value:

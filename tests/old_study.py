@@ -1,6 +1,7 @@
 """Studies as earlier commits left them: a store, a home and the recipes, for tests of what is old.
 
-`golden/COMMIT.tar.xz` holds `home/` of two studies: store, studies and record, without corpora.
+`golden/COMMIT.tar.xz` holds `home/` of two studies: store, studies and record; `corpus-1.tar.xz`
+the corpus that all of them were trained on, of format 1, as no later version makes one.
 `proxies` trained twenty proxies on four domains of text that `write_corpus` makes anew, byte by
 byte, and confirmed its answer; `tables` was fitted from two CSV tables. Both were approved by ada,
 and `tables` exported to `home/out`. Paths are relative, so that a test goes to the folder first.
@@ -101,6 +102,7 @@ def _document(domain: str, seed: int) -> str:
 def unpack(folder: Path, commit: str) -> Path:
     """Inputs and the home of a commit in a folder; returns the home."""
     write(folder)
-    with tarfile.open(GOLDEN / f"{commit}.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+    for part in (commit, "corpus-1"):
+        with tarfile.open(GOLDEN / f"{part}.tar.xz") as archive:
+            archive.extractall(folder, filter="data")
     return folder / "home"

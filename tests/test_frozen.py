@@ -2,8 +2,9 @@
 
 A run's fingerprint is what its result is found by. A change to one voids everything that people
 have trained, so it is listed here with its reason, or it does not happen. The golden fingerprints
-are those of 2ad03ff without AVX-512. With it, 2ad03ff drew other designs for quickstart, anneal and
-ladder: a last bit of numpy's powers decided which draws were kept. Now both kinds draw the same.
+of version 1 are those of 2ad03ff without AVX-512. With it, 2ad03ff drew other designs for
+quickstart, anneal and ladder: a last bit of numpy's powers decided which draws were kept. Now both
+kinds draw the same.
 """
 
 import json
@@ -21,30 +22,33 @@ from cuvee.flows.handoff import handoff
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.study import confirm_larger
 from cuvee.flows.study import prepare as preparing
-from cuvee.flows.study.finished import finished_study, present_state
+from cuvee.flows.study.finished import finished_study, prepare_as_studied, present_state
 from cuvee.flows.study.refit import refit
 from cuvee.flows.study.study import RememberingMethod
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ApprovalError
-from cuvee.mixtures.runs import RunResult
+from cuvee.mixtures.runs import BY_CONTENT, BY_NAMES, RunResult
 from cuvee.tasks.store import provenance
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
-from cuvee.tasks.study.finished import latest_complete
+from cuvee.tasks.study.finished import latest_complete, latest_of_name
 from cuvee.tasks.study.validity import changes_since, validity
 from cuvee.tasks.tracking.fields import cuvee_tags, study_key, study_params
 from cuvee.tasks.tracking.mlflow import open_backend
 
 pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
 
-GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
+GOLDEN = {  # by version
+    BY_NAMES: Path(__file__).parent / "golden" / "fingerprints.json",
+    BY_CONTENT: Path(__file__).parent / "golden" / "fingerprints-2.json",
+}
 TARGETS = ("mmlu", "openbookqa", "arc_easy", "arc_challenge", "piqa", "boolq", "humaneval")
 CHANGED: dict[str, str] = {}  # recipe -> why its fingerprints are not those of 2ad03ff any more
 
 
-def asked(name: str) -> list[str]:
+def asked(name: str, version: int) -> list[str]:
     """Fingerprints of a recipe's first round over stand-ins of its domains, in float32."""
     recipe, _ = shipped.recipe(name)
     proxy = recipe.proxy.model_copy(update={"precision": "float32"})  # auto asks the processor
@@ -52,7 +56,14 @@ def asked(name: str) -> list[str]:
     names = recipe.corpus.quickstart
     domains = DomainSet(
         tuple(
-            Domain(name, 1_000_000 + 377_777 * i, 3_900_000 + 1_400_000 * i, f"{i:064x}", 900 + i)
+            Domain(
+                name,
+                1_000_000 + 377_777 * i,
+                3_900_000 + 1_400_000 * i,
+                f"{i:064x}",
+                900 + i,
+                heldout=f"{i + 100:064x}" if version == BY_CONTENT else "",
+            )
             for i, name in enumerate(names)
         )
     )
@@ -63,6 +74,7 @@ def asked(name: str) -> list[str]:
         domains=domains,
         targets=tuple(targets),
         scoring="5c0" * 16,
+        version=version,
         start=start if recipe.proxy.start else None,
         corpus=SimpleNamespace(vocabulary=4096),
     )
@@ -71,12 +83,14 @@ def asked(name: str) -> list[str]:
     return [spec.fingerprint[:16] for spec in specs]
 
 
+@pytest.mark.parametrize("version", [BY_NAMES, BY_CONTENT])
 @pytest.mark.parametrize("name", [path.stem for path in shipped.PATHS])
-def test_the_runs_of_shipped_recipes_keep_their_fingerprints(name):
+def test_the_runs_of_shipped_recipes_keep_their_fingerprints(name, version):
     """Catches a refactoring that voids what people have trained: another draw of the design, a
-    field that enters the hash at its default, another rounding of shares."""
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    now, then = asked(name), golden[name]
+    field that enters the hash at its default, another rounding of shares; and a version 1 that a
+    change of version 2 moves."""
+    golden = json.loads(GOLDEN[version].read_text(encoding="utf-8"))
+    now, then = asked(name, version), golden[name]
     assert len(set(now)) == len(then) > 0
     if name in CHANGED:
         assert CHANGED[name] and now != then, "say why, or take it off the list"
@@ -92,6 +106,13 @@ def home(request, tmp_path, monkeypatch):
     return Workspace(home)
 
 
+def as_studied(recipe, home):
+    """What the old study of a recipe goes on with: its own corpus, runs of version 1."""
+    prepared = prepare_as_studied(recipe, home, latest_of_name(Store(home.store), recipe.name))
+    assert prepared.version == BY_NAMES
+    return prepared
+
+
 OLD = pytest.mark.parametrize("home", ["2ad03ff"], indirect=True)
 NEWER = pytest.mark.parametrize("home", ["404a3ce"], indirect=True)
 BOTH = pytest.mark.parametrize("home", old_study.COMMITS, indirect=True)
@@ -102,7 +123,7 @@ def test_trained_results_are_found_again(home, request):
     """Catches another identity of the same text, another hash of what is scored, and a record that
     can no longer be read: each would train everything anew without a word."""
     recipe, text = load_recipe(Path("proxies.yaml"))
-    prepared = preparing.prepare(recipe, home)
+    prepared = as_studied(recipe, home)
     problem, store = preparing.pose_problem(recipe, prepared), Store(home.store)
     specs = recipe.build_method().ask(problem, (), loop.generator(recipe.seed, 0))
     assert len(specs) == 12
@@ -120,7 +141,7 @@ def test_the_record_is_gone_on_with(home):
     """Catches a parameter that is worded anew and makes the study another one: its next run would
     write all of it into the record a second time, thousands of children on a server."""
     recipe, text = load_recipe(Path("proxies.yaml"))
-    prepared = preparing.prepare(recipe, home)
+    prepared = as_studied(recipe, home)
     params = study_params(text, preparing.pose_problem(recipe, prepared), recipe.seed)
     found = open_backend(home.record).find_runs(
         cuvee_tags({"study": study_key(recipe.name, params)})
@@ -172,7 +193,7 @@ def test_a_study_of_404a3ce_is_gone_on_with(home):
     study that cannot be read, and a fit that is not found in the store and is done again."""
     recipe, _ = load_recipe(Path("larger.yaml"))
     past = finished_study(recipe, home)
-    prepared = preparing.prepare(recipe, home)
+    prepared = as_studied(recipe, home)
     store = Store(home.store)
     now = present_state(load_recipe(Path("proxies.yaml"))[0], home, prepared)
     assert changes_since(latest_complete(store, "proxies"), now) == () == validity(past, now, store)

@@ -29,6 +29,7 @@ from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.loop import generator
 from cuvee.mixtures.registry import build, lookup, names
+from cuvee.mixtures.runs import BY_NAMES, VERSION
 from cuvee.mixtures.worlds import Scaled
 from cuvee.proxies.train.trainer import train_pack
 from cuvee.tasks.store import provenance
@@ -114,11 +115,12 @@ def table_output(**method: Any) -> Any:
         return str(error)
 
 
-def proxy_output(precision: str) -> Any:
+def proxy_output(name: str) -> Any:
+    """Losses of a proxy by arithmetic; without a version in its name, of a run of version 1."""
+    precision, _, version = name.partition(" version ")
     corpus = SyntheticCorpus(256, {"code": 30_000, "law": 20_000, "web": 60_000})
-    run = train_pack(
-        [corpus.spec({"code": 0.5, "law": 0.25, "web": 0.25}, precision=precision)], corpus
-    )
+    how = {"precision": precision, "version": int(version or BY_NAMES)}
+    run = train_pack([corpus.spec({"code": 0.5, "law": 0.25, "web": 0.25}, **how)], corpus)
     return [loss for _, loss in run.runs[0].curve]
 
 
@@ -148,11 +150,17 @@ OUTPUTS = {  # by kind: the names, and what is computed of one
         functools.partial(names, "method"),
         lambda name: table_output(name=name),
     ),
-    "proxy": (lambda: ("bfloat16", "float32"), proxy_output),
+    "proxy": (
+        lambda: tuple(
+            f"{p}{v}" for p in ("bfloat16", "float32") for v in ("", f" version {VERSION}")
+        ),
+        proxy_output,
+    ),
 }
 TOLERANCE = {  # of numbers, beside EXACT, where instruction sets or rounding decide more
     "proxy": 2e-5,
     "proxy/bfloat16": 2e-3,
+    f"proxy/bfloat16 version {VERSION}": 2e-3,
     "controller/ado": 2e-2,  # its fits of a few losses are flat
     "method/ado": 2e-2,
     "law on tables/autoscale": 1e-3,

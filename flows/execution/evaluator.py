@@ -24,6 +24,7 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.errors import TrainingError
 from cuvee.mixtures.runs import (
+    BY_NAMES,
     NO_COST,
     Failed,
     Outcome,
@@ -60,18 +61,19 @@ class StoreEvaluator:
     """The `evaluate` of a flow that trains nothing: it only looks into the store.
 
     Attributes:
+        store: of results.
         found: fingerprints of the runs that were there.
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self.found: set[str] = set()
 
     def __call__(
         self, specs: Sequence[RunSpec], _title: str = "", _confirmed: object = None
     ) -> tuple[Outcome, ...]:
         lacking = "not in the store: `cuvee run` trains it"
-        known = {spec.fingerprint: self._store.get(spec.fingerprint) for spec in specs}
+        known = {spec.fingerprint: self.store.outcome_of(spec) for spec in specs}
         self.found |= {name for name, outcome in known.items() if outcome}
         return tuple(known[spec.fingerprint] or Failed(spec, lacking) for spec in specs)
 
@@ -223,6 +225,8 @@ class Evaluator:
     def untrained(self, spec: RunSpec) -> dict[str, float]:
         """What a proxy of a spec's size scores before training; computed once."""
         parts = [spec.size, spec.seed, spec.scoring, *([spec.start] if spec.start else [])]
+        if spec.version != BY_NAMES:
+            parts += [spec.domains, spec.contents]
         key = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
         self._publish()
         known: dict[str, float] | None = self._store.recall("untrained", key)
@@ -358,7 +362,7 @@ class Evaluator:
 
     def _look_up(self, spec: RunSpec) -> bool:
         """Take an outcome from the store, if it is there."""
-        outcome = self._store.get(spec.fingerprint)
+        outcome = self._store.outcome_of(spec)
         if outcome is None:
             return False
         self._done[spec.fingerprint] = outcome
@@ -386,7 +390,9 @@ class Evaluator:
             device=device,
             limits=self._prepared.limits,
             points=self._prepared.points,
-            references=tuple(run.spec for run in known if run),  # the worker names what lacks
+            references=tuple(
+                run.spec.over(self._prepared.domains) for run in known if run
+            ),  # the worker names what lacks
             models=str(within(folder, "references")),
             branch=dataclasses.replace(branch, starts=str(within(folder, "starts"))),
             questions=self._questions,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
-from cuvee.flows.study.finished import finished_study, present_state
+from cuvee.flows.study.finished import finished_study, prepare_as_studied, present_state
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
 from cuvee.mixtures.runs import Failed, RunSpec, Stage
@@ -17,6 +17,7 @@ from cuvee.proxies.data.objects import within
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.finished import FinishedStudy
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.validity import refuse_void, validity
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED
@@ -44,9 +45,10 @@ def write_checkpoint(
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise StorageError(f"{to} is not an empty folder: a checkpoint replaces nothing")
-    prepared = preparing.prepare(recipe, home)
+    study = finished_study(recipe, home) if mixture == RECOMMENDED else None
+    prepared = prepare_as_studied(recipe, home, study)
     problem = preparing.pose_problem(recipe, prepared)
-    spec = problem.staged(mixture_stages(recipe, prepared, home, mixture), recipe.seed)
+    spec = problem.staged(mixture_stages(recipe, prepared, home, study or mixture), recipe.seed)
     from cuvee.proxies.train import checkpoint  # torch, which no flow needs before
     from cuvee.proxies.train.trainer import train_pack
 
@@ -74,16 +76,16 @@ def write_checkpoint(
 
 
 def mixture_stages(
-    recipe: Recipe, prepared: Prepared, home: Workspace, mixture: str
+    recipe: Recipe, prepared: Prepared, home: Workspace, mixture: str | FinishedStudy
 ) -> tuple[Stage, ...]:
-    """The stages of a mixture by its name; see `write_checkpoint`."""
+    """The stages of a mixture by its name, or a study's; see `write_checkpoint`."""
     domains = prepared.domains
     named = recipe.confirm.mixtures if recipe.confirm else {}
-    if mixture == RECOMMENDED:
-        study, now = finished_study(recipe, home), present_state(recipe, home, prepared)
-        reasons = validity(study, now, Store(home.store), code=False)
-        refuse_void(study, reasons, "trained as a checkpoint")
-        return study.answer.stages
+    if isinstance(mixture, FinishedStudy):
+        now = present_state(recipe, home, prepared)
+        reasons = validity(mixture, now, Store(home.store), code=False)
+        refuse_void(mixture, reasons, "trained as a checkpoint")
+        return mixture.answer.stages
     if mixture in named:
         shares = domains.vector(named[mixture])
     elif mixture in BASELINES:

@@ -53,7 +53,8 @@ def approve(
     Raises:
         ApprovalError: its evidence is void, with the reasons.
     """
-    card, now = finished_study(recipe, home), present_state(recipe, home)
+    card = finished_study(recipe, home)
+    now = present_state(recipe, home, study=card)
     approval = approvals.approve(
         card, now, Store(home.store), by=by or getpass.getuser(), note=note
     )
@@ -149,7 +150,7 @@ def adopt_approval(
             f"not believed: {doubt}. Approve it with `cuvee approve`"
         )
     registered = recorded_approvals.registered_purpose(version)
-    now = dataclasses.replace(present_state(recipe, home), purpose=registered)
+    now = dataclasses.replace(present_state(recipe, home, study=card), purpose=registered)
     try:
         approval = approvals.approve(card, now, store, by=by, note=note, via=approvals.RECORD)
     except ApprovalError as error:
@@ -208,7 +209,7 @@ def export(
     made = exports.build_format(_named(form), recipe.export.formats.get(form))
     card, store = finished_study(recipe, home), Store(home.store)
     approval = None if draft else adopt_approval(recipe, home, card)
-    reasons = validity(card, present_state(recipe, home), store, code=False)
+    reasons = validity(card, present_state(recipe, home, study=card), store, code=False)
     if not draft:
         refuse_void(card, reasons)
     target = to or _target(home, card, form)

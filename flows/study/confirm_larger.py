@@ -22,7 +22,12 @@ from cuvee.flows.study.confirm import (
     runs_of_sizes,
     train_larger_sizes,
 )
-from cuvee.flows.study.finished import finished_study, present_state, set_aside
+from cuvee.flows.study.finished import (
+    finished_study,
+    prepare_as_studied,
+    present_state,
+    set_aside,
+)
 from cuvee.flows.study.live_progress import live_progress
 from cuvee.flows.study.prediction import write_copy, write_prediction
 from cuvee.flows.study.study import abandoned_on_error, assemble_study, conclude_study
@@ -70,7 +75,7 @@ def _confirm_larger(
 ) -> dict[str, Any]:
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
     part, past = sizes(recipe), finished_study(recipe, workspace)
-    prepared = preparing.prepare(recipe, workspace)
+    prepared = prepare_as_studied(recipe, workspace, past)
     store, folder = Store(workspace.store), workspace.study(recipe.name)
     reasons = validity(past, present_state(recipe, workspace, prepared), store, code=False)
     refuse_void(past, reasons, "confirmed")

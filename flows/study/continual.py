@@ -13,7 +13,7 @@ from pathlib import Path
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError
-from cuvee.mixtures.runs import RunSpec, Stage, canonical_json
+from cuvee.mixtures.runs import BY_NAMES, RunSpec, Stage, canonical_json
 from cuvee.proxies.data.objects import within
 from cuvee.proxies.train import device
 from cuvee.proxies.train.branching import BranchPlan
@@ -69,10 +69,13 @@ def measure_start(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartC
         scoring=prepared.scoring,
         precision=proxy_precision(recipe),
         start=content,
+        heldout=domains.heldout,
+        version=prepared.version,
     )
-    key = hashlib.sha256(
-        canonical_json([content, spec.identities, spec.scoring, spec.precision]).encode()
-    ).hexdigest()
+    parts = [content, spec.identities, spec.scoring, spec.precision]
+    if spec.version != BY_NAMES:
+        parts += [spec.domains, spec.contents]
+    key = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
     store = Store(home.store)
     scores = store.recall("beginnings", key)
     if scores is None:

@@ -21,7 +21,8 @@ from cuvee.flows.study.prepare import prepare
 from cuvee.flows.study.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, StorageError
-from cuvee.mixtures.runs import canonical_json
+from cuvee.mixtures.runs import VERSION, canonical_json
+from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.store.provenance import code_version, study_version
 from cuvee.tasks.store.results import Store
@@ -66,13 +67,50 @@ def finished_study(recipe: Recipe, home: Workspace) -> FinishedStudy:
     )
 
 
-def present_state(recipe: Recipe, home: Workspace, prepared: Prepared | None = None) -> Present:
-    """How recipe, data and code stand now; reads the data unless given it, trains nothing."""
+def prepare_as_studied(recipe: Recipe, home: Workspace, study: FinishedStudy | None) -> Prepared:
+    """What a study goes on with: the text as it is now, or the corpus of an earlier version.
+
+    Runs of version 1 went by names and by text of both splits, which no corpus made now is like. A
+    study of them is read, tested and handed on over its own corpus, as long as that lies there.
+    """
+    if study is not None and not study.tables and not study.domains.heldout:
+        data = dict(zip(study.domains.names, study.domains.identities, strict=True))
+        for corpus in _corpora(home):
+            if {domain.name: domain.identity for domain in corpus.domains} == data:
+                home.display.say(
+                    f"The study {study.name} has runs of version 1: it goes on with its own corpus "
+                    f"in {corpus.root}, whatever became of its files. `cuvee run` makes one of the "
+                    f"text as it is now, with runs of version {VERSION}"
+                )
+                return prepare(recipe, home, corpus)
+    return prepare(recipe, home)
+
+
+def _corpora(home: Workspace) -> Iterator[Corpus]:
+    """The corpora of a home that earlier versions made, whole ones."""
+    for manifest in sorted((home.root / "corpora").glob("*/manifest.json")):
+        with contextlib.suppress(CuveeError):
+            found = Corpus.open(manifest.parent, verify=False)
+            if not found.domain_set().heldout:
+                yield Corpus.open(manifest.parent)
+
+
+def present_state(
+    recipe: Recipe,
+    home: Workspace,
+    prepared: Prepared | None = None,
+    *,
+    study: FinishedStudy | None = None,
+) -> Present:
+    """How recipe, data and code stand now, for a study; trains nothing.
+
+    The data are read unless given: those that the study goes on with (`prepare_as_studied`).
+    """
     if recipe.tables is not None:
         problem, history = from_tables(recipe, home.display.say)
         data = finished.evidence_basis(problem.domains, problem.scoring, history)
         return Present(recipe.digest, data, code_version(), recipe.purpose)
-    prepared = prepared or prepare(recipe, home)
+    prepared = prepared or prepare_as_studied(recipe, home, study)
     start = prepared.start.content if prepared.start else ""
     data = finished.evidence_basis(prepared.domains, prepared.scoring, start=start)
     seen = snapshot(recipe, prepared)

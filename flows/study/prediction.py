@@ -52,7 +52,7 @@ def write_prediction(
     """
     answer, domains = study.recommendation, study.problem.domains
     trained = {
-        spec.fingerprint: store.get(spec.fingerprint) is not None
+        spec.fingerprint: store.outcome_of(spec) is not None
         for _, specs in runs
         for spec in specs.values()
     }

@@ -38,19 +38,21 @@ LISTED = 5000  # files of a domain from which their listing is shown
 DUPLICATES = ("duplicates", "duplicates_elsewhere", "near_duplicates")
 
 
-def prepare(recipe: Recipe, home: Workspace) -> Prepared:
+def prepare(recipe: Recipe, home: Workspace, earlier: Corpus | None = None) -> Prepared:
     """Fetch, convert, tokenize; whatever is there already and intact is used as it is.
 
     Args:
         recipe: names the sources and the benchmarks.
         home: where they are kept.
+        earlier: the corpus of a study of an earlier version, in the place of what would be made of
+            the sources now (`finished.prepare_as_studied`).
 
     Raises:
         CuveeError: what is wrong with a source, an archive or a benchmark, by name.
     """
     require("a corpus", "train")
     digests = Digests(home.digests)
-    own = _files(recipe, digests)
+    own = {} if earlier else _files(recipe, digests)
     _look(own, _corpus_part(recipe).min_tokens, home)
     found = _fetch(recipe, home)
     suite = _benchmarks(recipe, home, found)
@@ -60,7 +62,7 @@ def prepare(recipe: Recipe, home: Workspace) -> Prepared:
     }
     sources = own or quickstart(found, _corpus_part(recipe).quickstart)
     try:
-        corpus = _corpus(recipe, home, sources, texts)
+        corpus = earlier or _corpus(recipe, home, sources, texts)
     finally:
         digests.keep()  # of what was refused, too: it is hashed but once
     text = Limits(tokens=recipe.evaluation.heldout_tokens)
@@ -110,6 +112,7 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
         ),
         full_tokens=recipe.full_scale.tokens,
         scoring=prepared.scoring,
+        version=prepared.version,
         full_parameters=recipe.full_scale.parameters,
         sizes=tuple(
             (name, rung.law_parameters(prepared.corpus.vocabulary))

@@ -71,6 +71,8 @@ class Controller(Protocol):
         sources: fingerprints of one run per domain, in their order.
         evaluates: whether it wants targets measured at updates.
         evaluated: these targets; empty for each domain's own held-out text.
+        by_domain: names of the fields that hold one entry per domain, in their order; so a run is
+            the same whatever the order of its domains.
     """
 
     name: ClassVar[str]
@@ -81,6 +83,7 @@ class Controller(Protocol):
     sources: tuple[str, ...] = ()
     evaluates: ClassVar[bool] = False
     evaluated: tuple[str, ...] = ()
+    by_domain: ClassVar[tuple[str, ...]] = ()
 
     def targets(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Names of what it wants measured at updates, such as "domain/legal"."""

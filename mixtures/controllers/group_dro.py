@@ -44,6 +44,7 @@ class GroupDRO(Controller):
     name = "group_dro"
     moves = "loss"
     compares = True
+    by_domain = ("reference",)
 
     rate: float = 1.0
     smoothing: float = 1e-3

@@ -48,6 +48,7 @@ class MixMinController(Controller):
     name = "mixmin"
     evaluates = True
     mixes = True
+    by_domain = ("sources",)
 
     sources: tuple[str, ...] = ()
     evaluated: tuple[str, ...] = ()

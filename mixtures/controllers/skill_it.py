@@ -57,6 +57,7 @@ class SkillItController(Controller):
 
     name = "skill_it"
     evaluates = True
+    by_domain = ("graph",)
 
     graph: tuple[tuple[float, ...], ...] = ()
     evaluated: tuple[str, ...] = ()

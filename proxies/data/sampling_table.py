@@ -28,7 +28,7 @@ class Block:
     """Steps `[start, stop)` that are filled and shuffled as one.
 
     Attributes:
-        counts: sequences of each domain, in sorted order of names.
+        counts: sequences of each domain that the run is made of, in its canonical order.
         given: sequences of each domain before this block.
     """
 
@@ -54,7 +54,7 @@ class SamplingTable:
     """
 
     def __init__(self, spec: RunSpec, *, batch: int, steps: int) -> None:
-        self.order = [spec.domains.index(name) for name in sorted(spec.domains)]
+        self.order = list(spec.order)
         self.batch, self.steps = batch, steps
         begins = stage_starts([stage.share for stage in spec.stages], steps)
         self.segments: Segments = [
@@ -89,7 +89,7 @@ class SamplingTable:
         return Block(start, stop, whole_counts(self._quota(stop) - given, total), given)
 
     def _quota(self, step: int) -> Array:
-        """Sequences of each domain due by a step, in sorted order of names."""
+        """Sequences of each domain due by a step, in canonical order."""
         due = np.zeros(len(self.order))
         bounds = [s for s, _ in self.segments[1:]] + [self.steps]
         for (start, weights), stop in zip(self.segments, bounds, strict=True):

@@ -6,8 +6,9 @@ of steps holds a whole number of sequences of each domain, by largest remainder 
 far: after any block each domain is within one sequence of its share of the run.
 
 What a step yields is a function of spec and step alone, so a stream is its own bookmark. A
-domain's windows come in an order that depends on the seed and on the domain's *name*: neither
-mixture, nor number, nor order of the domains changes it. Two runs with equal seeds see the same
+domain's windows come in an order that depends on the seed of the data and on the domain's *content*
+(its name in runs of version 1): neither mixture, nor number, name or order of the domains changes
+it. Two runs with equal seeds see the same
 windows of a domain in the same order, and at about the same points of a block: they are paired.
 
 Windows overlap by one token, so that each token but the first is predicted once per epoch.
@@ -54,14 +55,20 @@ class Stream:
         batch: int,
         steps: int,
     ) -> None:
-        self.names = tuple(sorted(spec.domains))
-        self.order = [spec.domains.index(name) for name in self.names]
-        self.position = [self.names.index(name) for name in spec.domains]
+        self.domains, self.order = spec.domains, list(spec.order)
+        self.names = tuple(spec.domains[i] for i in self.order)
+        self.keys = tuple(spec.keys[i] for i in self.order)
         self.context, self.batch_size, self.steps = context, batch, steps
-        self.seed = spec.seed % (1 << 63)  # generators take no negative seeds
+        self.seed = spec.order_seed % (1 << 63)  # generators take no negative seeds
         self.windows = [
-            Windows(name, tokens[name], context, seed=self.seed, repetition=spec.repetition)
-            for name in self.names
+            Windows(
+                spec.keys[i],
+                tokens[spec.domains[i]],
+                context,
+                seed=self.seed,
+                repetition=spec.repetition,
+            )
+            for i in self.order
         ]
         for stage in spec.stages:
             self._check(stage.weights)
@@ -86,7 +93,7 @@ class Stream:
         """Where the windows of a step begin in their domain (B,), and its place in `names` (B,)."""
         block = self.table.at(step)
         if self._filled is None or self._filled[0] is not block:
-            domains, draws = shuffled(block, self.names, self.seed)
+            domains, draws = shuffled(block, self.keys, self.seed)
             starts = np.empty_like(draws)
             for place in np.flatnonzero(block.counts).tolist():
                 here = domains == place
@@ -102,7 +109,7 @@ class Stream:
         Raises:
             ValueError: the step is not the start of a block, so its sequences are settled.
         """
-        values = tuple(float(w) for w in simplex.check_mixture(weights, self._spec_names))
+        values = tuple(float(w) for w in simplex.check_mixture(weights, self.domains))
         marked = any(start == step for start, _ in self.segments)
         if (step % BLOCK and not marked) or not 0 <= step < self.steps:
             raise ValueError(
@@ -133,31 +140,33 @@ class Stream:
 
     def drawn(self) -> tuple[int, ...]:
         """Tokens of each domain over the whole run, in the spec's order."""
-        last = self.table.at(self.steps - 1)
-        sequences = last.given + last.counts
-        return tuple(int(sequences[p]) * self.context for p in self.position)
+        found = [0] * len(self.domains)
+        for i, sequences in zip(self.order, self._sequences, strict=True):
+            found[i] = int(sequences) * self.context
+        return tuple(found)
 
     def epochs(self) -> tuple[float, ...]:
         """Passes over each domain's usable windows in the whole run, in the spec's order."""
-        last = self.table.at(self.steps - 1)
-        sequences = last.given + last.counts
-        return tuple(
-            float(sequences[p]) / self.windows[p].usable if sequences[p] else 0.0
-            for p in self.position
-        )
+        found = [0.0] * len(self.domains)
+        for i, sequences, windows in zip(self.order, self._sequences, self.windows, strict=True):
+            found[i] = float(sequences) / windows.usable if sequences else 0.0
+        return tuple(found)
 
     @property
-    def _spec_names(self) -> tuple[str, ...]:
-        return tuple(self.names[p] for p in self.position)
+    def _sequences(self) -> Counts:
+        last = self.table.at(self.steps - 1)
+        return last.given + last.counts
 
     def _check(self, weights: Sequence[float]) -> None:
-        for name, weight in zip(self._spec_names, weights, strict=True):
-            windows = self.windows[self.names.index(name)]
-            if weight > 0 and not windows.usable:
+        windows = dict(zip(self.order, self.windows, strict=True))
+        for i, (name, weight) in enumerate(zip(self.domains, weights, strict=True)):
+            if weight > 0 and i not in windows:
+                raise ValueError(f"the run is not made of domain {name!r}, which gets a share here")
+            if weight > 0 and not windows[i].usable:
                 raise DataError(
-                    f"domain {name!r} has {windows.tokens.size:,} training tokens, less than one "
-                    f"window of {self.context + 1}; add text, use a size with a shorter context, "
-                    "or give it no share"
+                    f"domain {name!r} has {windows[i].tokens.size:,} training tokens, less than "
+                    f"one window of {self.context + 1}; add text, use a size with a shorter "
+                    "context, or give it no share"
                 )
 
 
@@ -165,20 +174,21 @@ class Windows:
     """One domain's windows, in an order that is its own.
 
     Attributes:
+        key: what the order is drawn from, beside the seed.
         usable: windows that a run may use: all, or with `repetition` r < 1 the first ceil(r n) of a
             permutation that does not depend on the seed.
     """
 
     def __init__(
         self,
-        name: str,
+        key: str,
         tokens: NDArray[np.integer],
         context: int,
         *,
         seed: int,
         repetition: float = 1.0,
     ) -> None:
-        self.name, self.tokens, self.context, self.seed = name, tokens, context, seed
+        self.key, self.tokens, self.context, self.seed = key, tokens, context, seed
         self._epoch: tuple[int, NDArray[np.uint32]] | None = None  # the last one, in order
         self.count = max(0, (tokens.size - 1) // context)
         self.usable = math.ceil(repetition * self.count)
@@ -195,34 +205,33 @@ class Windows:
         return starts * self.context
 
     def _ordered(self, epoch: int) -> NDArray[np.uint32]:
-        rng = np.random.default_rng((self.seed, name_seed(self.name), epoch))
+        rng = np.random.default_rng((self.seed, key_seed(self.key), epoch))
         indices = rng.permutation(self.usable)
         if self.usable < self.count:
-            chosen = np.random.default_rng(name_seed(self.name)).permutation(self.count)
+            chosen = np.random.default_rng(key_seed(self.key)).permutation(self.count)
             indices = chosen[indices]
         return indices.astype(np.uint32)
 
 
-def name_seed(name: str) -> int:
-    """A domain's name as a seed."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+def key_seed(key: str) -> int:
+    """A domain's content, or its name, as a seed."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 
-def shuffled(block: Block, names: Sequence[str], seed: int) -> tuple[Counts, Counts]:
+def shuffled(block: Block, keys: Sequence[str], seed: int) -> tuple[Counts, Counts]:
     """Domain and number of draw for each sequence of a block: shuffled, but evenly spread.
 
     The j-th of n sequences of a domain stands at (j + u) / n with u uniform: every stretch of the
     block is close to the mixture, and runs that differ in their mixture stay paired.
     """
-    domains = np.repeat(np.arange(len(names)), block.counts)
+    domains = np.repeat(np.arange(len(keys)), block.counts)
     draws = np.concatenate(
         [g + np.arange(c) for g, c in zip(block.given, block.counts, strict=True)]
     )
     places = np.concatenate(
         [
-            (np.arange(c) + np.random.default_rng((seed, name_seed(name), block.start)).random(c))
-            / c
-            for name, c in zip(names, block.counts, strict=True)
+            (np.arange(c) + np.random.default_rng((seed, key_seed(key), block.start)).random(c)) / c
+            for key, c in zip(keys, block.counts, strict=True)
             if c
         ]
     )

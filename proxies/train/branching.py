@@ -20,7 +20,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuvee.mixtures.runs import RunSpec, canonical_json
+from cuvee.mixtures.runs import BY_NAMES, RunSpec, canonical_json
 from cuvee.proxies import ladder
 from cuvee.proxies.data import files
 from cuvee.proxies.data.objects import ObjectFolder, is_remote, within
@@ -85,13 +85,17 @@ def shared_prefixes(spec: RunSpec) -> tuple[SharedPrefix, ...]:
     if spec.controller:
         return ()
     plan = ladder.training_plan(spec.size, spec.tokens, 1, schedule=spec.schedule, rate=spec.rate)
-    values = dataclasses.asdict(spec)
+    values = spec.canonical()
     for field in ("stages", "scoring"):  # what comes later, and what is done afterwards
         del values[field]
-    total = hashlib.sha256(canonical_json([values, sorted(spec.domains)]).encode())
+    if spec.version != BY_NAMES:
+        del values["identities"]  # which of them it begins with, its blocks say
+    total = hashlib.sha256(canonical_json(values).encode())
     found = []
     for block in SamplingTable(spec, batch=plan.batch, steps=plan.steps).every():
-        total.update(canonical_json([block.stop, block.counts.tolist()]).encode())
+        drawn = [[spec.keys[i], n] for i, n in zip(spec.order, block.counts.tolist(), strict=True)]
+        filled = [part for part in drawn if part[1]]
+        total.update(canonical_json([block.stop, filled]).encode())
         found.append(SharedPrefix(total.copy().hexdigest(), block.stop))
     return tuple(found)
 

@@ -76,7 +76,7 @@ class ControllerRuntime:
         self.windows: list[Tensor | None] = []
         self.probes: dict[int, gradients.Probe] = {}  # by the number of gradients
         for spec, stream, c in zip(specs, streams, self.controllers, strict=True):
-            state = c.start(spec.domains, spec.stages[0].weights, steps) if c else None
+            state = c.start(spec.keys, spec.stages[0].weights, steps) if c else None
             names = c.targets(spec.domains) if c else ()
             self.states.append(state)
             self.moved.append([])
@@ -181,7 +181,7 @@ class ControllerRuntime:
         windows, stream = self.windows[k], self.streams[k]
         if windows is None:
             return gradients.NOTHING
-        of_domains = [stream.windows[p] for p in stream.position]
+        of_domains = [stream.windows[stream.order.index(i)] for i in range(len(stream.order))]
         texts = gradients.draw_windows(of_domains, seed=stream.seed, step=step)
         size = len(texts) + len(windows)
         if size not in self.probes:

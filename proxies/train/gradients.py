@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cuvee.proxies.data.stream import Windows, name_seed
+from cuvee.proxies.data.stream import Windows, key_seed
 from cuvee.proxies.model.transformer import PackModel
 
 WINDOWS = 2  # sequences of a domain or target in a probe
@@ -82,11 +82,11 @@ class Probe:
 def draw_windows(windows: Sequence[Windows], *, seed: int, step: int) -> Tensor:
     """Training sequences of each domain for a probe, (K, WINDOWS, context + 1).
 
-    They depend on seed, step and the domain's name alone, and not on what the stream has drawn.
+    They depend on seed, step and the domain's key alone, and not on what the stream has drawn.
     """
     rows = []
     for domain in windows:
-        rng = np.random.default_rng((seed, name_seed(domain.name), step, 1))
+        rng = np.random.default_rng((seed, key_seed(domain.key), step, 1))
         starts = rng.integers(max(1, domain.count), size=WINDOWS) * domain.context
         rows.append(np.stack([domain.tokens[s : s + domain.context + 1] for s in starts]))
     return torch.from_numpy(np.stack(rows).astype(np.int64))

@@ -31,8 +31,13 @@ class PackSequences:
         self, streams: Sequence[Stream], device: str, *, resident: bool | None = None
     ) -> None:
         self.streams, self.device = streams, device
-        tokens = [windows.tokens for windows in streams[0].windows]
-        self._first = np.cumsum([0, *(part.size for part in tokens)])[:-1]
+        own = [
+            part for stream in streams for part in zip(stream.names, stream.windows, strict=True)
+        ]
+        tokens = list({name: windows.tokens for name, windows in own}.values())
+        begins = np.cumsum([0, *(part.size for part in tokens)])
+        first = dict(zip(dict(own), begins.tolist(), strict=False))
+        self._first = [np.array([first[name] for name in stream.names]) for stream in streams]
         self._tokens: Tensor | None = None
         if resident is None:
             size = 4 * sum(part.size for part in tokens)
@@ -47,12 +52,13 @@ class PackSequences:
         if self._tokens is None:
             drawn, domains = zip(*(stream.batch(step) for stream in self.streams), strict=True)
             return self._sent(np.stack(drawn)), np.stack(domains)
-        parts = [stream.windows_at(step) for stream in self.streams]
-        starts_KB, places_KB = (np.stack(part) for part in zip(*parts, strict=True))
-        order_KN = np.array([stream.order for stream in self.streams], dtype=np.int64)
-        index_KB1 = self._sent(starts_KB + self._first[places_KB])[..., None]
-        tokens_KBT = self._tokens[index_KB1 + self._span].long()
-        return tokens_KBT, np.take_along_axis(order_KN, places_KB, axis=1)
+        starts, domains = [], []
+        for stream, first in zip(self.streams, self._first, strict=True):
+            begin, places = stream.windows_at(step)
+            starts.append(begin + first[places])
+            domains.append(np.asarray(stream.order, dtype=np.int64)[places])
+        index_KB1 = self._sent(np.stack(starts))[..., None]
+        return self._tokens[index_KB1 + self._span].long(), np.stack(domains)
 
     def _sent(self, values: NDArray[np.int64]) -> Tensor:
         """Values on the device, without waiting for it."""

@@ -125,7 +125,7 @@ class Training:
             rate=first.rate,
         )
         self.identity = training_state.checkpoint_identity(
-            branch.keep or [spec.fingerprint for spec in specs]
+            branch.keep or [spec.fingerprint for spec in specs], [spec.keys for spec in specs]
         )
         self.streams = pack_streams(specs, corpus, self.plan)
         self.sequences = PackSequences(self.streams, device)
@@ -299,16 +299,18 @@ def pack_streams(
     Raises:
         DataError: the corpus lacks a domain, or holds other text than the spec was written for.
     """
-    have = {domain.name: domain.identity for domain in corpus.domains}
+    have = {domain.name: domain for domain in corpus.domains}
     for spec in specs:
-        for name, identity in zip(spec.domains, spec.identities, strict=True):
+        held = spec.heldout or ("",) * len(spec.domains)
+        for name, identity, valid in zip(spec.domains, spec.identities, held, strict=True):
             if name not in have:
                 raise DataError(f"the corpus has no domain {name!r}; it has: {', '.join(have)}")
-            if have[name] != identity:
-                raise DataError(
-                    f"domain {name!r} of the corpus is not the one that the run was planned on "
-                    f"({have[name][:12]} against {identity[:12]}); plan the study again"
-                )
+            for found, wanted in ((have[name].identity, identity), (have[name].heldout, valid)):
+                if wanted and found != wanted:
+                    raise DataError(
+                        f"domain {name!r} of the corpus is not the one that the run was planned on "
+                        f"({found[:12]} against {wanted[:12]}); plan the study again"
+                    )
     tokens = {name: corpus.train(name).tokens for name in specs[0].domains}
     return [
         Stream(spec, tokens, context=plan.model_size.context, batch=plan.batch, steps=plan.steps)

@@ -20,13 +20,15 @@ FORMAT = "state 2"  # a checkpoint of another format is not used: its pack begin
 log = logging.getLogger(__name__)
 
 
-def checkpoint_identity(names: Sequence[str]) -> list[str]:
+def checkpoint_identity(names: Sequence[str], domains: Sequence[Sequence[str]] = ()) -> list[str]:
     """Whose state it is, as `checkpoint.load_checkpoint` compares it.
 
     Args:
         names: fingerprints of runs, or names of shared prefixes, in order.
+        domains: of each run, in the order that the shares of the state follow; none where it holds
+            no shares, as that of a shared prefix.
     """
-    return [FORMAT, *names]
+    return [FORMAT, *names, *(key for keys in domains for key in keys)]
 
 
 def training_state(training: "Training") -> dict[str, Any]:

@@ -15,7 +15,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cuvee.mixtures.errors import CorruptError, CuveeError, EvidenceError, NewerError, StorageError
+from cuvee.mixtures.errors import (
+    CorruptError,
+    CuveeError,
+    EvidenceError,
+    NewerError,
+    StorageError,
+    UnknownName,
+)
 from cuvee.mixtures.runs import (
     Outcome,
     RunResult,
@@ -51,10 +58,9 @@ class Store:
             self.objects.make()
 
     def get(self, fingerprint: str) -> Outcome | None:
-        """The outcome of a run, or None if it is not here or its record was damaged.
+        """The outcome of a run as it was kept, or None if it is not here or damaged.
 
-        A result is read once: another one cannot come under its fingerprint. A failure can become
-        a result, so it is looked for again.
+        A result is read once. A failure can become a result, so it is looked for again.
         """
         if fingerprint in self._known:
             return self._known[fingerprint]
@@ -67,6 +73,8 @@ class Store:
                 if record["spec"].keys() > dataclasses.asdict(outcome.spec).keys():
                     return None  # a later version's, of a training that this one does not know
                 raise EvidenceError(f"it holds run {outcome.spec.fingerprint[:12]}")
+        except UnknownName:
+            return None  # under a controller of a package that is not installed here
         except CuveeError as error:
             self._set_aside(f"runs/{fingerprint}/result.json", str(error))
             return None
@@ -74,18 +82,40 @@ class Store:
             self._known[fingerprint] = outcome
         return outcome
 
+    def outcome_of(self, spec: RunSpec) -> Outcome | None:
+        """The outcome of a run under the names, in the order and over the domains of its spec.
+
+        None if it is not here, or was never scored on the held-out text of one of these domains:
+        then it is trained again, and `put` adds what is new.
+        """
+        outcome = self.get(spec.fingerprint)
+        seen = outcome.seen_as(spec) if outcome else None
+        if not isinstance(seen, RunResult) or not seen.lacking:
+            return seen
+        del self._known[spec.fingerprint]  # another sweep may add to it
+        return None
+
     def put(self, outcome: Outcome) -> None:
-        """Keep an outcome. The last writer wins; equal specs give equal outcomes.
+        """Keep an outcome; scores that an earlier record of the run has besides stay.
+
+        The last writer wins; equal specs give equal outcomes.
 
         Raises:
             StorageError: the disk is full or the place cannot be written.
         """
+        self._known.pop(outcome.spec.fingerprint, None)
+        before = self.get(outcome.spec.fingerprint)
+        if isinstance(before, RunResult):
+            if not isinstance(outcome, RunResult):
+                return  # what a run gave once, a failure of training it again does not undo
+            outcome = outcome.merged(before)
+            self._known[outcome.spec.fingerprint] = outcome
         self.renew(f"runs/{outcome.spec.fingerprint}", "result", outcome_to_json(outcome), "spec")
 
     def missing(self, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
         """The specs whose outcome is not here, each once, in their order."""
         unique = {spec.fingerprint: spec for spec in specs}
-        return tuple(spec for name, spec in unique.items() if self.get(name) is None)
+        return tuple(spec for spec in unique.values() if self.outcome_of(spec) is None)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every readable outcome, in the order of fingerprints."""

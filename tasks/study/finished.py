@@ -219,7 +219,7 @@ def evidence_basis(
 ) -> dict[str, str]:
     """What evidence is tied to: domains, a checkpoint, what is scored, or the tables' content."""
     if not _from_tables(domains):
-        text = dict(zip(domains.names, domains.identities, strict=True))
+        text = {d.name: "/".join(filter(None, (d.identity, d.heldout))) for d in domains}
         return {**text, SCORING: scoring, **({START: start} if start else {})}
     rows = [
         [run.spec.domains, run.spec.stages[0].weights, {n: s.value for n, s in run.scores.items()}]

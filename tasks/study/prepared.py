@@ -7,6 +7,7 @@ from typing import Any
 from cuvee.evaluation import suites
 from cuvee.evaluation.suites import Limits
 from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.runs import BY_CONTENT, BY_NAMES
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.tasks.study.forgetting import StartCheckpoint
 
@@ -34,9 +35,23 @@ class Prepared:
     unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def version(self) -> int:
+        """Of runs on the corpus: one that knows no content of held-out text is an earlier study's.
+
+        Its domains have an identity of both splits, and its runs go by names.
+        """
+        return BY_CONTENT if self.corpus.domain_set().heldout else BY_NAMES
+
+    @property
     def domains(self) -> DomainSet:
-        """The domains of the corpus."""
-        return self.corpus.domain_set()
+        """The domains of the corpus, the largest first, so that their order follows their text.
+
+        A design is drawn in this order: moved in the recipe, a domain gets the same shares.
+        """
+        found = self.corpus.domain_set()
+        if self.version == BY_NAMES:
+            return found
+        return DomainSet(tuple(sorted(found, key=lambda d: (-d.tokens, d.identity, d.name))))
 
     @property
     def scoring(self) -> str:

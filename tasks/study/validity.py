@@ -109,11 +109,30 @@ def changes_since(before: FinishedStudy | None, now: Present) -> tuple[str, ...]
     ]
     if _tokens(before.data) == _tokens(now.data):  # files that moved hold the text they held
         return tuple(found)
-    gone = sorted(then.texts.keys() - here.texts.keys())
-    moved = sorted(name for name in here.texts if then.texts.get(name) != here.texts[name])
-    if not moved and not gone:
+    called = renamed_domains(_tokens(before.data), _tokens(now.data))
+    texts = {called.get(name, name): text for name, text in then.texts.items()}
+    gone = sorted(texts.keys() - here.texts.keys())
+    moved = sorted(name for name in here.texts if texts.get(name) != here.texts[name])
+    if not moved and not gone and not called:
         found.append("the tokens")
-    return (*found, *(f"domain {name}" for name in moved), *(f"domain {n} (gone)" for n in gone))
+    return (
+        *found,
+        *(f"domain {a} is called {b} now" for a, b in called.items()),
+        *(f"domain {name}" for name in moved),
+        *(f"domain {name} (gone)" for name in gone),
+    )
+
+
+def renamed_domains(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
+    """Names of domains whose content goes by another name now: old -> new."""
+    free = [name for name, content in after.items() if before.get(name) != content]
+    found: dict[str, str] = {}
+    for name, content in before.items():
+        now = next((other for other in free if after[other] == content), None)
+        if after.get(name) != content and now is not None:
+            found[name] = now
+            free.remove(now)
+    return found
 
 
 def unchanged_ratios(before: FinishedStudy | None, now: Present) -> dict[str, float]:
@@ -124,13 +143,16 @@ def unchanged_ratios(before: FinishedStudy | None, now: Present) -> dict[str, fl
     if before is None or before.snapshot is None or now.snapshot is None:
         return {}
     then, here = before.snapshot, now.snapshot
-    same = [name for name, text in here.texts.items() if then.texts.get(name) == text]
+    called = renamed_domains(_tokens(before.data), _tokens(now.data))
+    texts = {called.get(name, name): text for name, text in then.texts.items()}
+    same = [name for name, text in here.texts.items() if texts.get(name) == text]
     if (then.recipe, then.code) != (here.recipe, here.code) or (
         before.data.get(SCORING) != now.data.get(SCORING)
         or len(same) == len(here.texts) == len(then.texts)
     ):
         return {}
-    weights = dict(zip(before.answer.domains, before.answer.weights, strict=True))
+    names = [called.get(name, name) for name in before.answer.domains]
+    weights = dict(zip(names, before.answer.weights, strict=True))
     shares = {name: float(weights.get(name, 0.0)) for name in same}
     total = math.fsum(shares.values())
     kept = {name: share / total for name, share in shares.items() if share > 0} if total else {}
@@ -150,5 +172,9 @@ def _tokens(data: Mapping[str, str]) -> dict[str, str]:
 
 
 def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+    called = renamed_domains(_tokens(before), _tokens(after))
+    known = {*called, *called.values()}
+    names = [f"{a} is called {b} now" for a, b in called.items()]
+    every = (before.keys() | after.keys()) - known
+    names += sorted(n for n in every if before.get(n) != after.get(n))
     return ", ".join(names[:SHOWN]) + (", ..." if names[SHOWN:] else "")

@@ -56,7 +56,8 @@ def test_a_fingerprint_knows_every_field(change):
 def test_a_fingerprint_never_changes():
     """Gold: a changed value would orphan every finished run; raise VERSION instead."""
     assert SPEC.fingerprint == dataclasses.replace(SPEC).fingerprint
-    assert SPEC.fingerprint.startswith("1a4c187da108b890")
+    assert dataclasses.replace(SPEC, version=1).fingerprint.startswith("1a4c187da108b890")
+    assert SPEC.fingerprint.startswith("04561986aaebfc3b")
     text = runs.canonical_json(dataclasses.asdict(SPEC))
     assert json.loads(text)["stages"][0] == {"share": 0.5, "weights": [0.25, 0.75]}
     assert " " not in text

@@ -146,6 +146,20 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     assert losses(resumed) == losses(undisturbed(CORPUS.spec(EVEN)))
 
 
+def test_a_run_is_trained_with_the_seed_of_its_data_apart() -> None:
+    """Catches a data seed that moves the initial values too, or that the trainer never hands on."""
+    specs = [
+        CORPUS.spec(EVEN, seed=1),
+        CORPUS.spec(EVEN, seed=1, data_seed=2),
+        CORPUS.spec(EVEN, seed=2),
+    ]
+    begun = trainer.Training(specs, CORPUS, device="cpu", references={})
+    first, ours, second = begun.model.parameters.matrices
+    assert torch.equal(first, ours) and not torch.equal(ours, second)
+    one, both, two = (stream.batch(0)[0] for stream in begun.streams)
+    assert (both == two).all() and not (both == one).all()
+
+
 def test_stages_are_followed_and_recorded() -> None:
     first, second = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
     spec = CORPUS.spec(EVEN, stages=(Stage(first, 0.25), Stage(second, 0.75)))

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -109,6 +110,47 @@ def test_a_damaged_record_is_named_and_never_used(tmp_path, harm):
     assert store.missing((spec(),)) == (spec(),)
     store.put(result())
     assert store.get(spec().fingerprint) == result()
+
+
+def renamed(names, heldout, identities=("2", "1")):
+    """The run of `spec` with its domains exchanged, under other names."""
+    return replace(
+        spec(),
+        domains=names,
+        identities=identities,
+        heldout=heldout,
+        stages=(Stage((0.75, 0.25)),),
+    )
+
+
+def test_a_result_is_read_under_the_names_of_whoever_asks(tmp_path):
+    """Catches a run that is trained again for a new name, and a score under an old one."""
+    store, held = Store(str(tmp_path)), replace(spec(), heldout=("ha", "hb"))
+    scores = {"domain/a": Score(1.0, 0.01, 7), "domain/b": Score(2.0, 0.01, 7)}
+    store.put(replace(result(), spec=held, scores=scores))
+    now = renamed(("a", "z"), ("hb", "ha"))
+    assert store.missing((now,)) == () and now.fingerprint == held.fingerprint
+    found = Store(str(tmp_path)).outcome_of(now)
+    assert found.spec == now and found.tokens == (750, 250)
+    assert found.scores == {"domain/a": scores["domain/b"], "domain/z": scores["domain/a"]}
+
+
+def test_a_score_that_is_wanted_besides_is_added_to_the_record(tmp_path):
+    """Catches a result that stands for one that was never scored so, a record that a second scoring
+    writes over, and a failure that takes away what a run has given."""
+    store, held = Store(str(tmp_path)), replace(spec(), heldout=("ha", "hb"))
+    first = {"domain/a": Score(1.0, 0.01, 7), "domain/b": Score(2.0, 0.01, 7)}
+    store.put(replace(result(), spec=held, scores=first))
+    now = renamed(("b", "a"), ("hb", "new"))
+    assert store.outcome_of(now) is None and store.missing((held, now)) == (now,)
+    second = {"domain/a": Score(3.0, 0.01, 7), "domain/b": Score(2.0, 0.01, 7)}
+    Store(str(tmp_path)).put(
+        replace(result(), spec=now, scores=second, tokens=(750, 250), epochs=(0.2, 0.1))
+    )
+    assert store.outcome_of(now).scores == second
+    assert store.outcome_of(held).scores == first
+    store.put(Failed(now, "the disk was full"))
+    assert store.outcome_of(held).scores == first and store.missing((held, now)) == ()
 
 
 def test_nothing_half_written_is_visible(tmp_path, monkeypatch):
