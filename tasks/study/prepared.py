@@ -51,7 +51,7 @@ class Prepared:
         found = self.corpus.domain_set()
         if self.version == BY_NAMES:
             return found
-        return DomainSet(tuple(sorted(found, key=lambda d: (-d.tokens, d.identity, d.name))))
+        return DomainSet(tuple(sorted(found, key=lambda d: (-d.stored, d.identity, d.name))))
 
     @property
     def scoring(self) -> str:
