@@ -52,13 +52,14 @@ class PackSequences:
         if self._tokens is None:
             drawn, domains = zip(*(stream.batch(step) for stream in self.streams), strict=True)
             return self._sent(np.stack(drawn)), np.stack(domains)
-        starts, domains = [], []
+        starts: list[NDArray[np.int64]] = []
+        places_KB: list[NDArray[np.int64]] = []
         for stream, first in zip(self.streams, self._first, strict=True):
             begin, places = stream.windows_at(step)
             starts.append(begin + first[places])
-            domains.append(np.asarray(stream.order, dtype=np.int64)[places])
+            places_KB.append(np.asarray(stream.order, dtype=np.int64)[places])
         index_KB1 = self._sent(np.stack(starts))[..., None]
-        return self._tokens[index_KB1 + self._span].long(), np.stack(domains)
+        return self._tokens[index_KB1 + self._span].long(), np.stack(places_KB)
 
     def _sent(self, values: NDArray[np.int64]) -> Tensor:
         """Values on the device, without waiting for it."""
