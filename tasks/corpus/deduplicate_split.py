@@ -400,8 +400,8 @@ def unused_text(domain: DomainText) -> list[str]:
         if shared["near"] > shared["exact"] and shared["near"] >= CONTAINED * domain.distinct:
             found.append(
                 f"{shared['near'] / domain.distinct:.0%} of the texts of {domain.name} are also in "
-                f"{other}, word for word ({shared['exact'] / domain.distinct:.0%}) or nearly: "
-                "their shares of a mixture buy much the same text"
+                f"{other}, word for word ({shared['exact'] / domain.distinct:.0%}) or nearly; "
+                "each stays in one of the two"
             )
     if domain.skipped:
         total = counts["skipped"] + read

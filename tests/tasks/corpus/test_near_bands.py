@@ -110,8 +110,8 @@ def test_what_domains_share_is_counted_of_each(tmp_path):
     assert found["chosen"]["shared"] == {"crawl": {"exact": 5, "near": 30}}
     assert found["crawl"]["shared"] == {"chosen": {"exact": 5, "near": 35}}
     assert found["chosen"]["notices"] == [
-        "75% of the texts of chosen are also in crawl, word for word (12%) or nearly: their shares "
-        "of a mixture buy much the same text"
+        "75% of the texts of chosen are also in crawl, word for word (12%) or nearly; each stays "
+        "in one of the two"
     ]
 
 
