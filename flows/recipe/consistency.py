@@ -39,6 +39,7 @@ def check_names(recipe: "Recipe") -> None:
         *_targets(recipe, names),
         *_plans(recipe),
         *_tokenizer(recipe),
+        *_attributes(recipe),
     ]
     if len(names) < 2:
         alone = f"corpus has one domain, {names[0]!r}, and nothing to mix it with"
@@ -97,6 +98,22 @@ def _tokenizer(recipe: "Recipe") -> Iterator[str]:
         yield "corpus.vocabulary has no effect with corpus.tokenizer: remove it"
     if part and part.end_of_text and not (part.tokenizer or recipe.proxy.start):
         yield "corpus.end_of_text names a token of corpus.tokenizer: give that, or remove it"
+
+
+def _attributes(recipe: "Recipe") -> Iterator[str]:
+    """Attributes that would have the name of a column that stands for something else."""
+    part = recipe.corpus
+    if part is None:
+        return
+    for name, source in part.domains.items():
+        taken = {"cluster_size": "corpus.deduplicate: near"} if part.deduplicate == "near" else {}
+        if source.id not in (None, "id"):
+            taken["id"] = f"id: {source.id}"
+        for column in sorted(taken.keys() & set(source.attributes)):
+            yield (
+                f"corpus.domains.{name}.attributes: {column!r} is the column that {taken[column]} "
+                "fills; leave it out, or give the field another name"
+            )
 
 
 def _plans(recipe: "Recipe") -> Iterator[str]:

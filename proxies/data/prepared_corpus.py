@@ -159,6 +159,12 @@ class Corpus:
         """The held-out split of a domain."""
         return self._shard(name, "valid")
 
+    def attributes(self, name: str, split: str = "train") -> Path | None:
+        """The parquet file of what is kept beside the documents of a split, a row for each, in
+        their order; None where nothing is kept."""
+        path = self.root / self.folders[name] / f"{split}.attributes.parquet"
+        return path if path.exists() else None
+
     def domain_set(self) -> DomainSet:
         """The domains as a set whose order every weight vector follows."""
         return DomainSet(self.domains)

@@ -7,6 +7,7 @@ A corpus is a folder with a manifest, a tokenizer, and per domain a train and a 
     <domain>/train.bin            token ids, little-endian uint16 (uint32 above 65,536 ids)
     <domain>/train.idx.npz        offsets (D+1,) int64 in tokens; bytes (D,) int64, UTF-8
     <domain>/valid.bin, valid.idx.npz
+    <domain>/*.attributes.parquet a row for each document, where something is kept beside them
 
 Documents are concatenated, each ended by the end-of-text token, in the order of a hash of their
 text. A domain's identity is a hash over the tokenizer and its training shard's content, so it is

@@ -399,7 +399,9 @@ class _Build:
         digest = file_digest(self.folder / "tokenizer.json")
         width = token_type(tokenizers.vocabulary_size(tokenizer)).itemsize
         entries = []
-        joined = join_segments(self.segments, [found[n] for n in range(count)], places, width)
+        joined = join_segments(
+            self.segments, [found[n] for n in range(count)], places, width, self.near
+        )
         for domain, place, splits in zip(self.domains, places, joined, strict=True):
             entries.append(self.entry(domain, splits, digest) | {"folder": place.name})
             self.progress(f"writing {domain.name}", 0.95 + 0.04 * len(entries) / len(places))

@@ -8,22 +8,25 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from cuvee.proxies.data.shards import SPLITS, ShardWriter
 from cuvee.proxies.data.tokenizer import STRETCH, DocumentEncoder
 from cuvee.tasks.corpus.deduplicate_split import is_held, read_kept
+from cuvee.tasks.corpus.document_attributes import CLUSTER, write_attributes
 from cuvee.tasks.corpus.read_parts import Entries, PartRecord
 from cuvee.tasks.corpus.spooled_text import SpooledText
 from cuvee.tasks.corpus.work_folder import WorkFolder
 
 SAMPLE_DOCUMENT = 50_000  # characters of one document that the tokenizer sees at most
 SAMPLE_GROUP = 64  # documents of the sample that are read together
+DOCUMENT = 12  # bytes of what is written of a document: length, bytes, size of its cluster
 COPY = 1 << 24  # bytes of tokens copied together
 
 
@@ -50,8 +53,8 @@ class Segment:
 class PartitionEncoder:
     """Tokenizes partitions; the same for all partitions of a corpus.
 
-    A partition's tokens are three files, and the record of what is in them: the tokens, the lengths
-    and bytes of documents (two integers each), and lines of JSON.
+    A partition's tokens are three files, and the record of what is in them: the tokens, the length,
+    bytes and cluster's size of each document (`DOCUMENT`), and lines of JSON.
 
     Attributes:
         spools: where spools lie.
@@ -92,8 +95,9 @@ class PartitionEncoder:
                 for data, counts in encoded_groups(text, own, encoder, self.eot):
                     tokens.write(data)
                     lengths += counts
-                documents.write(np.stack([lengths, own["size"]], axis=1).astype("<u4").tobytes())
-                lines = text.extras(own) if own["extra"].any() else []
+                columns = np.stack([lengths, own["size"], own["cluster"]], axis=1)
+                documents.write(columns.astype("<u4").tobytes())
+                lines = [one or b"{}\n" for one in text.extras(own)] if own["extra"].any() else []
                 extras.writelines(lines)
                 found.append(Segment(domain, split, len(own), sum(lengths), sum(map(len, lines))))
         body = [asdict(segment) for segment in found]
@@ -143,15 +147,22 @@ def encoded_groups(
 
 
 def join_segments(
-    segments: WorkFolder, found: Sequence[Sequence[Segment]], folders: Sequence[Path], width: int
+    segments: WorkFolder,
+    found: Sequence[Sequence[Segment]],
+    folders: Sequence[Path],
+    width: int,
+    clusters: bool = False,
 ) -> Iterator[dict[str, dict[str, Any]]]:
     """Writes each domain's shards from the segments of all partitions; what `ShardWriter` says.
+
+    Attributes of documents go beside them, where there are some.
 
     Args:
         segments: where the tokens of partitions lie.
         found: what is in each partition.
         folders: of each domain's shards.
         width: bytes of a token.
+        clusters: whether the size of each document's cluster is an attribute.
     """
     starts = [_starts(one, width) for one in found]
     for domain, folder in enumerate(folders):
@@ -161,10 +172,8 @@ def join_segments(
             for partition, places in enumerate(starts):
                 if (domain, split) not in places:
                     continue
-                segment, token, document = places[domain, split]
-                with segments.open(f"{partition}.documents") as file:
-                    file.seek(document)
-                    lengths = np.frombuffer(file.read(8 * segment.documents), dtype="<u4")
+                segment, token, document, _ = places[domain, split]
+                columns = _read_documents(segments, partition, segment, document)
                 with segments.open(f"{partition}.tokens") as file:
                     file.seek(token)
                     left = segment.tokens * width
@@ -172,20 +181,53 @@ def join_segments(
                         data = file.read(min(left, COPY))
                         writer.write(data)
                         left -= len(data)
-                writer.end_documents(*lengths.reshape(-1, 2).T)
+                writer.end_documents(*columns[:2])
             splits[split] = writer.close()
+            own = [(i, *places[domain, split]) for i, places in enumerate(starts)
+                   if (domain, split) in places]  # fmt: skip
+            splits[split]["files"] |= write_attributes(
+                folder / f"{split}.attributes.parquet",
+                partial(_attributes, segments, own, clusters),
+            )
         yield splits
+
+
+def _read_documents(
+    segments: WorkFolder, partition: int, segment: Segment, start: int
+) -> NDArray[np.uint32]:
+    """Length, bytes and cluster's size of a segment's documents, (3, n)."""
+    with segments.open(f"{partition}.documents") as file:
+        file.seek(start)
+        return np.frombuffer(file.read(DOCUMENT * segment.documents), dtype="<u4").reshape(-1, 3).T
+
+
+def _attributes(
+    segments: WorkFolder, own: Sequence[tuple[int, Segment, int, int, int]], clusters: bool
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows of attributes of a domain and split, a segment at a time."""
+    any_extra = any(segment.extra for _, segment, *_ in own)
+    for partition, segment, _, document, extra in own if any_extra or clusters else ():
+        rows: list[dict[str, Any]] = [{} for _ in range(segment.documents)]
+        if segment.extra:
+            with segments.open(f"{partition}.extras") as file:
+                file.seek(extra)
+                rows = [json.loads(line) for line in file.read(segment.extra).splitlines()]
+        if clusters:
+            sizes = _read_documents(segments, partition, segment, document)[2].tolist()
+            rows = [{CLUSTER: size} | row for size, row in zip(sizes, rows, strict=True)]
+        yield rows
 
 
 def _starts(
     found: Sequence[Segment], width: int
-) -> dict[tuple[int, str], tuple[Segment, int, int]]:
-    """Each segment of a partition, and where its tokens and its documents start."""
-    places, token, document = {}, 0, 0
+) -> dict[tuple[int, str], tuple[Segment, int, int, int]]:
+    """Each segment of a partition, and where its tokens, documents and attributes start."""
+    places, token, document, extra = {}, 0, 0, 0
     for segment in found:
-        places[segment.domain, segment.split] = segment, token, document
+        places[segment.domain, segment.split] = segment, token, document, extra
         token += width * segment.tokens
-        document += 8 * segment.documents
+        document += DOCUMENT * segment.documents
+        extra += segment.extra
     return places
 
 

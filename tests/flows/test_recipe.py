@@ -38,6 +38,16 @@ def test_counts_may_carry_a_suffix():
         ("full_scale", "fullscale", "'fullscale'.*did you mean 'full_scale'"),
         ("tokens: 20M", "token: 20M", "full_scale.token'.*did you mean 'tokens'"),
         ("path: a.txt", "pth: a.txt", "did you mean 'path'"),
+        (
+            "path: a.txt",
+            "path: a.jsonl, id: url, attributes: [id, lang]",
+            "a.attributes: 'id' is the column that id: url fills",
+        ),
+        (
+            "domains: {a: {path: a.txt}",
+            "deduplicate: near, domains: {a: {path: a.jsonl, attributes: [cluster_size]}",
+            "'cluster_size' is the column that corpus.deduplicate: near fills",
+        ),
         ("name: regmix", "name: regmx", "did you mean 'regmix'"),
         ("runs: 4", "rums: 4", "did you mean 'runs'"),
         ("name: mean", "name: maen", "did you mean 'mean'"),
