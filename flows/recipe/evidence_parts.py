@@ -59,10 +59,24 @@ class SourcePart(Part):
         "it holds rows: for programs and whatever else has an ending of its own.",
         examples=[["*.py", "*.rs"]],
     )
-    format: Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow"] | None = Field(
+    format: (
+        Literal[
+            "text", "jsonl", "json", "csv", "tsv", "parquet", "arrow",
+            "megatron", "olmo", "datatrove",
+        ]
+        | None
+    ) = Field(
         default=None,
-        description="What the files are, where their names do not say it; null goes by the names.",
-        examples=["jsonl"],
+        description="What the files are, where their names do not say it; null goes by the names. "
+        "`megatron` (.bin beside .idx), `olmo` (.npy) and `datatrove` (.ds) are token files.",
+        examples=["jsonl", "megatron"],
+    )  # fmt: skip
+    tokens_of: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The tokenizer that made these token files, as `corpus.tokenizer` is named, "
+        "where it is another than the corpus's: they are decoded, and encoded anew.",
+        examples=["gpt2"],
     )
     field: str = Field(
         default="text",

@@ -180,26 +180,28 @@ class Recipe(Part):
             yield from [source.dataset.name] if source.dataset else []
         if self.tables:
             yield from (self.tables.mixtures, self.tables.scores)
-        if self.corpus and self.corpus.tokenizer:
-            yield self.corpus.tokenizer
+        yield from self._tokenizers()
         if self.proxy.start:
             yield self.proxy.start
         yield from self.evaluation.custom.values()
 
+    def _tokenizers(self) -> Iterator[str]:
+        """Every tokenizer that it names."""
+        named = [source.tokens_of for source in self.corpus.domains.values()] if self.corpus else []
+        yield from filter(None, [self.corpus.tokenizer if self.corpus else None, *named])
+
     @property
     def hub(self) -> bool:
         """Whether it names what may have to be fetched from Hugging Face."""
-        named = (self.corpus.tokenizer if self.corpus else None) or ""
         sources = self.corpus.domains.values() if self.corpus else ()
         sets = [source.dataset.name for source in sources if source.dataset]
         if any(path.startswith("hf://") for source in sources for path in source.paths):
             return True
         if not all(_leads_somewhere(self.source_path(name)) for name in sets):
             return True
-        return self.evaluation.hub or not (
-            named == ""
-            or re.fullmatch(r"[0-9a-f]{64}", named)
-            or _leads_somewhere(self.source_path(named))
+        return self.evaluation.hub or not all(
+            re.fullmatch(r"[0-9a-f]{64}", name) or _leads_somewhere(self.source_path(name))
+            for name in self._tokenizers()
         )
 
     @property
