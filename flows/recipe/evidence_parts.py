@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from cuvee.evaluation import suites
 from cuvee.flows.recipe.parts import Amount, Count, Part
 from cuvee.proxies import ladder
+from cuvee.proxies.data.files import TOKENS
 from cuvee.tasks.study.tables import TableReading
 
 
@@ -117,6 +118,17 @@ class SourcePart(Part):
     def paths(self) -> tuple[str, ...]:
         """The paths, as they are written."""
         return (self.path,) if isinstance(self.path, str) else tuple(self.path or ())
+
+    @property
+    def token_format(self) -> str:
+        """The format of token files, said or seen by their names; "" for text."""
+        if self.format:
+            return self.format if self.format in TOKENS else ""
+        kinds = {
+            kind for kind, ending in TOKENS.items() if any(p.endswith(ending) for p in self.paths)
+        }
+        alone = all(p.endswith(tuple(TOKENS.values())) for p in self.paths)
+        return kinds.pop() if alone and len(kinds) == 1 else ""
 
 
 class CorpusPart(Part):

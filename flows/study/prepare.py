@@ -32,6 +32,7 @@ from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import DomainFigures
 
 if TYPE_CHECKING:
+    from cuvee.proxies.data.token_files import TokenFiles
     from cuvee.proxies.data.tokenizer import TokenizerFile
 
 LISTED = 5000  # files of a domain from which their listing is shown
@@ -52,7 +53,8 @@ def prepare(recipe: Recipe, home: Workspace, earlier: Corpus | None = None) -> P
     """
     require("a corpus", "train")
     digests = Digests(home.digests)
-    own = {} if earlier else _files(recipe, digests)
+    given = None if earlier else _given_tokenizer(recipe, home)
+    own = {} if earlier else _files(recipe, home, digests, given)
     _look(own, _corpus_part(recipe).min_tokens, home)
     found = _fetch(recipe, home)
     suite = _benchmarks(recipe, home, found)
@@ -62,7 +64,7 @@ def prepare(recipe: Recipe, home: Workspace, earlier: Corpus | None = None) -> P
     }
     sources = own or quickstart(found, _corpus_part(recipe).quickstart)
     try:
-        corpus = earlier or _corpus(recipe, home, sources, texts)
+        corpus = earlier or _corpus(recipe, home, sources, texts, given)
     finally:
         digests.keep()  # of what was refused, too: it is hashed but once
     text = Limits(tokens=recipe.evaluation.heldout_tokens)
@@ -121,11 +123,17 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
     )
 
 
-def _files(recipe: Recipe, digests: Digests) -> dict[str, Files]:
+def _files(
+    recipe: Recipe, home: Workspace, digests: Digests, tokenizer: "TokenizerFile | None"
+) -> "dict[str, Files | TokenFiles]":
     """A user's own files by domain; empty where a study uses the quickstart's text."""
     part = _corpus_part(recipe)
-    return {
-        name: Files(
+    found: dict[str, Files | TokenFiles] = {}
+    for name, given in part.domains.items():
+        if given.token_format:
+            found[name] = _token_files(recipe, home, name, tokenizer, digests)
+            continue
+        found[name] = Files(
             _paths(recipe, given),
             given.field,
             separator=given.separator,
@@ -136,8 +144,40 @@ def _files(recipe: Recipe, digests: Digests) -> dict[str, Files]:
             format=given.format or "",
             glob=tuple(given.glob),
         )
-        for name, given in part.domains.items()
-    }
+    return found
+
+
+def _token_files(
+    recipe: Recipe,
+    home: Workspace,
+    name: str,
+    tokenizer: "TokenizerFile | None",
+    digests: Digests,
+) -> "TokenFiles":
+    """The token files of a domain, and what made them.
+
+    Raises:
+        DataError: nobody says which tokenizer that was.
+    """
+    from cuvee.proxies.data.token_files import TokenFiles  # as in `_corpus`
+
+    part = _corpus_part(recipe)
+    given = part.domains[name]
+    if given.tokens_of:
+        tokenizer = _named_tokenizer(recipe, home, given.tokens_of)
+    if tokenizer is None:
+        raise DataError(
+            f"domain {name!r} holds token files, and nobody says what their ids mean: name the "
+            f"tokenizer that made them, `corpus: {{tokenizer: FOLDER}}` for all text, or "
+            f"`tokens_of: FOLDER` in the domain for these files alone"
+        )
+    return TokenFiles(
+        _paths(recipe, given),
+        given.token_format,
+        tokenizer,
+        skip=part.on_error == "skip",
+        digest=digests,
+    )
 
 
 def _paths(recipe: Recipe, given: SourcePart) -> tuple[str, ...]:
@@ -150,7 +190,7 @@ def _paths(recipe: Recipe, given: SourcePart) -> tuple[str, ...]:
     return dataset_files(recipe.source_path(one.name), one.config, one.split, one.revision)
 
 
-def _look(sources: Mapping[str, Files], least: int, home: Workspace) -> None:
+def _look(sources: "Mapping[str, Files | TokenFiles]", least: int, home: Workspace) -> None:
     """See that every domain has files, and that they can hold enough, before anything is done.
 
     Raises:
@@ -241,6 +281,7 @@ def _corpus(
     home: Workspace,
     sources: Mapping[str, TextSource],
     texts: Mapping[str, Iterable[str]],
+    given: "TokenizerFile | None",
 ) -> Corpus:
     part = _corpus_part(recipe)
     from cuvee.tasks.corpus import prepare as corpora  # here: the core has no tokenizers
@@ -253,7 +294,6 @@ def _corpus(
         min_tokens=part.min_tokens,
         deduplicate=part.deduplicate,
     )
-    given = _given_tokenizer(recipe, home)
     with home.display.step("Corpus") as bar:
         corpus: Corpus = home.step("prepare-corpus", corpora.prepare_corpus)(
             sources,
@@ -275,17 +315,16 @@ def _given_tokenizer(recipe: Recipe, home: Workspace) -> "TokenizerFile | None":
     """
     part = _corpus_part(recipe)
     start = continual.start_folder(recipe)
-    named = recipe.source_path(part.tokenizer) if part.tokenizer else None
-    if start is None and named is None:
+    if start is None and part.tokenizer is None:
         return None
-    from cuvee.tasks.corpus.given_tokenizer import find_tokenizer  # as above
+    return _named_tokenizer(recipe, home, str(start or part.tokenizer), part.end_of_text or "")
 
-    return find_tokenizer(
-        str(start or named),
-        store=home.store,
-        cache=home.root / "tokenizers",
-        end=part.end_of_text or "",
-    )
+
+def _named_tokenizer(recipe: Recipe, home: Workspace, name: str, end: str = "") -> "TokenizerFile":
+    from cuvee.tasks.corpus.given_tokenizer import find_tokenizer  # as in `_corpus`
+
+    cache = home.root / "tokenizers"
+    return find_tokenizer(recipe.source_path(name), store=home.store, cache=cache, end=end)
 
 
 def corpus_parts(prepared: Prepared) -> dict[str, DomainFigures]:

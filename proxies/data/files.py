@@ -20,6 +20,7 @@ PROSE = (".md", ".rst", ".html", ".py")  # of a folder, read where there are no 
 LINES = (".jsonl", ".ndjson")
 SHEETS = (".csv", ".tsv")
 TABLES = (".parquet", ".arrow")
+TOKENS = {"megatron": ".bin", "olmo": ".npy", "datatrove": ".ds"}  # endings of token files
 PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
 KINDS = (*TEXTS, *PROSE, *LINES, ".json", *SHEETS, *TABLES)
 KNOWN = f"{', '.join(KINDS)}; all but tables also with {', '.join(PACKINGS[1:])}"

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from cuvee.mixtures.errors import CuveeError, DataError
 from cuvee.proxies.data.documents import Document, ReadPart, TextDocument, UnusableDocument
-from cuvee.proxies.data.files import file_digest
+from cuvee.proxies.data.files import TOKENS, file_digest
 from cuvee.proxies.data.source_files import (
     StoredFile,
     changed_sentence,
@@ -77,8 +77,9 @@ class TokenFiles:
 
     @cached_property
     def _listed(self) -> Files:
-        ending, _ = LAYOUTS[self.format]
-        return Files(self.path, glob=(f"*{ending}",), format="text", digest=self.digest)
+        return Files(
+            self.path, glob=(f"*{TOKENS[self.format]}",), format="text", digest=self.digest
+        )
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
@@ -109,10 +110,9 @@ class TokenFiles:
 
     def layout(self, url: str) -> TokenLayout:
         """A file, and where its documents lie."""
-        _, kind = LAYOUTS[self.format]
         tokenizer = self._loaded
         end = end_of_text(tokenizer, self.tokenizer.end_of_text)
-        return kind(url, vocabulary_size(tokenizer), end)
+        return LAYOUTS[self.format](url, vocabulary_size(tokenizer), end)
 
     def _content(self, file: StoredFile) -> str:
         """What a file and those beside it hold.

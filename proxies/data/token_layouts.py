@@ -13,7 +13,6 @@ All numbers are little-endian. A file that is not what its index says is refused
 
 import itertools
 import struct
-from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,20 +36,21 @@ Span = tuple[int, Array]  # the number or place of a document in its file, and i
 class TokenLayout(Protocol):
     """One token file of a format, with what lies beside it."""
 
-    url: str
+    @property
+    def url(self) -> str: ...
 
     @property
     def beside(self) -> tuple[str, ...]:
         """The URLs of the files that say where its documents lie."""
         ...
 
-    @abstractmethod
     def ranges(self, size: int) -> list[tuple[int, int, int]]:
         """What can be read apart: start, stop, and bytes, about `size` of them each."""
+        ...
 
-    @abstractmethod
     def documents(self, start: int, stop: int | None) -> Iterator[Span]:
         """The documents of a range, in order, each with its end-of-text token if it has one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,7 @@ class MegatronPair:
         ends = np.concatenate([[0], np.cumsum(lengths, dtype="<i8")])[bounds] * kind.itemsize
         cuts = np.searchsorted(ends, np.arange(0, ends[-1], size), "left")
         starts = [*np.unique(np.append(cuts, 0)).tolist(), len(bounds) - 1]
-        return [
-            (a, b, int(ends[b] - ends[a]))
-            for a, b in itertools.pairwise(starts)
-            if b > a
-        ]
+        return [(a, b, int(ends[b] - ends[a])) for a, b in itertools.pairwise(starts) if b > a]
 
     def documents(self, start: int, stop: int | None) -> Iterator[Span]:
         kind, lengths, places, bounds = self.index
@@ -175,7 +171,7 @@ class FlatTokens:
                         return
                 parts = [*parts, block[done:]] if open_at >= 0 else []
                 at += len(block)
-            if open_at >= 0 and sum(map(len, parts)):
+            if open_at >= 0 and any(len(part) for part in parts):
                 yield open_at, np.concatenate(parts)
 
 
@@ -226,10 +222,10 @@ class DatatroveFile:
                 yield number, _numbers(file, self.url, kind.str, count)
 
 
-LAYOUTS: dict[str, tuple[str, type[MegatronPair | FlatTokens | DatatroveFile]]] = {
-    "megatron": (".bin", MegatronPair),
-    "olmo": (".npy", FlatTokens),
-    "datatrove": (".ds", DatatroveFile),
+LAYOUTS: dict[str, type[MegatronPair | FlatTokens | DatatroveFile]] = {
+    "megatron": MegatronPair,
+    "olmo": FlatTokens,
+    "datatrove": DatatroveFile,
 }
 
 
