@@ -1,6 +1,7 @@
 """Tokens per second of the proxy trainer against a plain transformers loop.
 
-    python benchmarks/trainer.py    one core, sizes 0.6M and 2M; about 5 minutes
+    python benchmarks/trainer.py                   one core, sizes 0.6M and 2M; about 5 minutes
+    python benchmarks/trainer.py --vocabularies    one core, 0.6M at 4k to 256k tokens; 5 minutes
 
 Each figure is the median over rounds; in a round every contestant has a process of its own, in
 turn, on one thread. Speed is counted in seconds of processor time (user and system) on a CPU, so
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from synthetic_corpus import SyntheticCorpus
@@ -30,12 +32,13 @@ SIZES = ("0.6M", "2M")
 PRECISIONS = ("float32", "bfloat16")
 ALLOCATORS = ("as it comes", "tuned")
 TOKENS = 10**6  # of the planned run: for these, the ladder's batch is `BATCH` sequences
+VOCABULARIES = (4096, 32_768, 131_072, 262_144)
 WARM = 4  # steps before the clock starts
 
 
-def ours(size: str, precision: str) -> Callable[[], None]:
+def ours(size: str, precision: str, vocabulary: int = VOCABULARY) -> Callable[[], None]:
     """One step of our trainer, stream included."""
-    corpus = SyntheticCorpus(VOCABULARY, {"one": 100_000, "two": 100_000})
+    corpus = SyntheticCorpus(vocabulary, {"one": 100_000, "two": 100_000})
     spec = corpus.spec({"one": 0.5, "two": 0.5}, size=size, tokens=TOKENS, precision=precision)
     keep_memory()
     training = Training([spec], corpus, device="cpu", references={})
@@ -159,12 +162,58 @@ def on_cpu(rounds: int, steps: int) -> dict[str, float]:
     return {key: round(value, 3) for key, value in result.items()}
 
 
+def peak_memory() -> float:
+    """Most memory that this process had so far, MB; its parent's is not counted."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
+
+
+def wide_child(vocabulary: int, precision: str) -> None:
+    """Speed and memory of the trainer at a vocabulary; prints JSON."""
+    torch.set_num_threads(1)
+    before = peak_memory()
+    step = ours("0.6M", precision, vocabulary)
+    rate = speed(step, BATCH * ladder.model_size("0.6M").context, 4)
+    print(json.dumps({"rate": rate, "memory": peak_memory() - before}))
+
+
+def on_vocabularies(rounds: int) -> dict[str, float]:
+    """Tokens per second of processor time, and memory of the trainer, by vocabulary."""
+    result: dict[str, float] = {}
+    print(f"torch {torch.__version__}, 0.6M, batch {BATCH} x 256, 4 steps, median of {rounds}")
+    print(f"{'vocabulary':>10} {'precision':11}{'tokens/s':>10}{'MB':>8}{'MB of state':>13}")
+    for precision in PRECISIONS:
+        for vocabulary in VOCABULARIES:
+            command = [sys.executable, __file__, "--wide", str(vocabulary), precision]
+            seen = [
+                json.loads(
+                    subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                )
+                for _ in range(rounds)
+            ]
+            rate = statistics.median(one["rate"] for one in seen)
+            memory = max(one["memory"] for one in seen)
+            state = 16 * ladder.model_size("0.6M").parameters(vocabulary) / 1e6
+            print(f"{vocabulary:10,} {precision:11}{rate:10,.0f}{memory:8.0f}{state:13.0f}")
+            result[f"{vocabulary} {precision} tokens_s"] = round(rate)
+            result[f"{vocabulary} {precision} memory_mb"] = round(memory)
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--vocabularies", action="store_true")
+    parser.add_argument("--wide", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.wide:
+        wide_child(int(given.wide[0]), given.wide[1])
+        return
+    if given.vocabularies:
+        print(json.dumps(on_vocabularies(given.rounds)))
+        return
     if given.child:
         child(given.child[0], given.child[1], int(given.child[2]))
         return
