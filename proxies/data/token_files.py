@@ -22,13 +22,14 @@ from cuvee.mixtures.errors import CuveeError, DataError
 from cuvee.proxies.data.documents import Document, ReadPart, TextDocument, UnusableDocument
 from cuvee.proxies.data.files import TOKENS, file_digest
 from cuvee.proxies.data.source_files import (
+    ListingProgress,
     StoredFile,
     changed_sentence,
     file_state,
     is_url,
     local_path,
 )
-from cuvee.proxies.data.text_files import SPLIT, Files
+from cuvee.proxies.data.text_files import SPLIT, Files, Found
 from cuvee.proxies.data.token_layouts import LAYOUTS, Array, TokenLayout
 from cuvee.proxies.data.tokenizer import (
     TokenizerFile,
@@ -80,6 +81,10 @@ class TokenFiles:
         return Files(
             self.path, glob=(f"*{TOKENS[self.format]}",), format="text", digest=self.digest
         )
+
+    def list_files(self, progress: ListingProgress = lambda count: None) -> Found:
+        """The files with tokens, as `Files.list_files` has them."""
+        return self._listed.list_files(progress)
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
