@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
+from cuvee.tasks.corpus.task_pool import TaskPool
 from cuvee.tasks.pack_job import PackJob
 
 Listener = Callable[[Sequence[Progress]], None]  # is given a pack's new reports, in their order
@@ -49,6 +50,14 @@ class Executor(Protocol):
 
     def untrained_scores(self, job: PackJob) -> dict[str, float]:
         """Scores of a pack before training, by name. Raises as `train` does."""
+        ...
+
+    def pool(self, shared: str | None) -> TaskPool:
+        """Runs the tasks of a preparation where packs are trained; nothing is started for it yet.
+
+        Args:
+            shared: folder or URL that all nodes can write; None where they share this disk.
+        """
         ...
 
     def cancel(self) -> None:

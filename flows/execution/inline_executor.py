@@ -10,6 +10,7 @@ from cuvee.mixtures.errors import CuveeError, TrainingError
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.device import has_gpu
+from cuvee.tasks.corpus.task_pool import InlinePool
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.train_pack import run_pack, single_thread, untrained_scores
 
@@ -50,6 +51,9 @@ class InlineExecutor:
     def untrained_scores(self, job: PackJob) -> dict[str, float]:
         with self._turn, single_thread():
             return untrained_scores(job)
+
+    def pool(self, shared: str | None) -> InlinePool:
+        return InlinePool()
 
     def cancel(self) -> None:
         self._cancelled.set()

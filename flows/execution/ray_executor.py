@@ -9,7 +9,6 @@ import contextlib
 import importlib
 import logging
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -21,15 +20,14 @@ import threadpoolctl
 
 from cuvee.flows.execution.executor import Interrupted, Listener
 from cuvee.flows.execution.ray_cluster import sockets_folder, start_cluster
-from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
+from cuvee.flows.execution.ray_pool import POLL_SECONDS, RETRIES, RayPool, task_result
+from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
+from cuvee.tasks.corpus.task_pool import TaskPool
 from cuvee.tasks.pack_job import PackJob
 
-RETRIES = 2  # of a pack whose worker or node died; it goes on from its last checkpoint
-POLL_SECONDS = 0.5
 END_SECONDS = 10  # for a cluster to end before the program does
-IMPORT = re.compile(r"\b(ModuleNotFoundError|ImportError|No module named|cannot import)\b")
 
 _ending: list[threading.Thread] = []  # of clusters that were let go
 
@@ -129,14 +127,14 @@ class RayExecutor:
     @property
     def slots(self) -> int:
         """Packs that can be trained at once: GPUs where there are some, else cores."""
-        self._connect()
+        self.connect()
         kind = "GPU" if self.device == "cuda" else "CPU"
         return max(1, int(ray.cluster_resources().get(kind, 0)))
 
     @property
     def device(self) -> str:
         """Where packs are trained, "cpu" or "cuda"."""
-        self._connect()
+        self.connect()
         gpus = ray.cluster_resources().get("GPU", 0) > 0
         if self._wish == "cuda" and not gpus:
             raise ServiceError(
@@ -157,9 +155,12 @@ class RayExecutor:
         scores: dict[str, float] = self.run_in_worker(_score_in_worker, job)
         return scores
 
+    def pool(self, shared: str | None) -> TaskPool:
+        return RayPool(self.connect, self.raise_if_cancelled, shared)
+
     def run_in_worker(self, work: Callable[[PackJob, Any], Any], job: PackJob) -> Any:
         """Have a worker do something with a pack; blocks, and raises, as `train` does."""
-        self._connect()
+        self.connect()
         gpu = 1 if job.device == "cuda" else 0
         reference = (
             ray.remote(work)
@@ -169,28 +170,16 @@ class RayExecutor:
         while not self._cancelled.is_set():
             done, _ = ray.wait([reference], timeout=POLL_SECONDS)
             if done:
-                return self._fetch(reference, job)
+                return task_result(reference, f"pack {job.name}")
         ray.cancel(reference, force=True)
         raise Interrupted
 
-    def _fetch(self, reference: Any, job: PackJob) -> Any:
-        try:
-            return ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, BaseException) else error
-            if isinstance(cause, CuveeError):
-                raise cause from None
-            if isinstance(cause, ImportError) or _lacks_module(cause):
-                raise _unfit_worker(cause) from error
-            raise TrainingError(f"pack {job.name} failed in its worker: {cause!r}") from error
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.RaySystemError) as error:
-            if _lacks_module(error):
-                raise _unfit_worker(error) from error
-            raise TrainingError(
-                f"the worker of pack {job.name} died {RETRIES + 1} times (out of memory?): {error}"
-            ) from error
+    def connect(self) -> None:
+        """Start or join the cluster, unless that was done, and wait for it.
 
-    def _connect(self) -> None:
+        Raises:
+            ServiceError: it does not answer or does not start.
+        """
         self.begin()
         self._up.wait()
         if self._error is not None:
@@ -233,24 +222,6 @@ class RayExecutor:
         for pack, reports in waiting.items():
             if pack in self._listeners:
                 self._listeners[pack](reports)
-
-
-def _lacks_module(error: BaseException) -> bool:
-    """Whether an error of Ray's own says that a worker could not import something."""
-    return isinstance(error, ray.exceptions.RaySystemError) and bool(IMPORT.search(str(error)))
-
-
-def _unfit_worker(error: BaseException) -> ServiceError:
-    """What a worker that cannot import what it needs is worth to a person: no retry, one line."""
-    lines = [line.strip() for line in str(error).replace("\\n", "\n").splitlines() if line.strip()]
-    said = next(
-        (line for line in reversed(lines) if IMPORT.search(line)), lines[0] if lines else ""
-    )
-    return ServiceError(
-        f"a Ray worker cannot do its work: {said[:300] or repr(error)[:300]}. Every node needs "
-        "this Cuvee and what it depends on installed, and no other package of the same name "
-        "before it: look at PYTHONPATH there, and for a file or folder called cuvee"
-    )
 
 
 @atexit.register  # after ray's own, so it runs before it

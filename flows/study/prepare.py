@@ -1,7 +1,8 @@
 """From a recipe's sources to a prepared corpus and the benchmarks that proxies are scored on."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,24 +23,36 @@ from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.proxies import ladder
 from cuvee.proxies.data.documents import TextSource
 from cuvee.proxies.data.files import Digests
+from cuvee.proxies.data.objects import is_remote, within
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.quickstart_text import KINDS, quickstart
 from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus import download
+from cuvee.tasks.corpus.task_pool import InlinePool, TaskPool
 from cuvee.tasks.extras import require
+from cuvee.tasks.process import usable_cores
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import DomainFigures
 
 if TYPE_CHECKING:
+    from cuvee.flows.execution.executor import Executor
     from cuvee.proxies.data.token_files import TokenFiles
     from cuvee.proxies.data.tokenizer import TokenizerFile
 
 LISTED = 5000  # files of a domain from which their listing is shown
 DUPLICATES = ("duplicates", "duplicates_elsewhere", "near_duplicates")
 
+LITTLE_TEXT = 100_000_000  # bytes below which Ray takes longer to start than to help (assumption)
 
-def prepare(recipe: Recipe, home: Workspace, earlier: Corpus | None = None) -> Prepared:
+
+def prepare(
+    recipe: Recipe,
+    home: Workspace,
+    earlier: Corpus | None = None,
+    *,
+    executor: "Executor | None" = None,
+) -> Prepared:
     """Fetch, convert, tokenize; whatever is there already and intact is used as it is.
 
     Args:
@@ -47,6 +60,7 @@ def prepare(recipe: Recipe, home: Workspace, earlier: Corpus | None = None) -> P
         home: where they are kept.
         earlier: the corpus of a study of an earlier version, in the place of what would be made of
             the sources now (`finished.prepare_as_studied`).
+        executor: whose workers read large text; None: such text has workers of its own.
 
     Raises:
         CuveeError: what is wrong with a source, an archive or a benchmark, by name.
@@ -64,7 +78,10 @@ def prepare(recipe: Recipe, home: Workspace, earlier: Corpus | None = None) -> P
     }
     sources = own or quickstart(found, _corpus_part(recipe).quickstart)
     try:
-        corpus = earlier or _corpus(recipe, home, sources, texts, given)
+        corpus = earlier
+        if corpus is None:
+            with _workers(recipe, home, sources, executor) as pool:
+                corpus = _corpus(recipe, home, sources, texts, given=given, pool=pool)
     finally:
         digests.keep()  # of what was refused, too: it is hashed but once
     text = Limits(tokens=recipe.evaluation.heldout_tokens)
@@ -281,7 +298,9 @@ def _corpus(
     home: Workspace,
     sources: Mapping[str, TextSource],
     texts: Mapping[str, Iterable[str]],
+    *,
     given: "TokenizerFile | None",
+    pool: TaskPool,
 ) -> Corpus:
     part = _corpus_part(recipe)
     from cuvee.tasks.corpus import prepare as corpora  # here: the core has no tokenizers
@@ -303,8 +322,31 @@ def _corpus(
             progress=bar.move,
             tokenizer=given,
             states=StateStore(Store(home.store), recipe.name, home.root / "tokenizers"),
+            pool=pool,
         )
     return corpus
+
+
+@contextlib.contextmanager
+def _workers(
+    recipe: Recipe,
+    home: Workspace,
+    sources: Mapping[str, TextSource],
+    executor: "Executor | None",
+) -> Iterator[TaskPool]:
+    """Where the text is read: in this process where there is little, else by workers of Ray."""
+    size = sum(part.size for source in sources.values() for part in source.parts())
+    if size < LITTLE_TEXT or not ((usable_cores() or 1) > 1 or os.environ.get("RAY_ADDRESS")):
+        yield InlinePool()
+        return
+    shared = str(within(home.shared, "corpora")) if is_remote(home.shared) else None
+    if executor is not None:
+        yield executor.pool(shared)
+        return
+    from cuvee.flows.execution.ray_executor import RayExecutor  # only large text is worth it
+
+    with RayExecutor(home.root, device=recipe.proxy.device) as own:
+        yield own.pool(shared)
 
 
 def _given_tokenizer(recipe: Recipe, home: Workspace) -> "TokenizerFile | None":

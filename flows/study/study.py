@@ -132,7 +132,8 @@ def run_study(
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
     store = Store(workspace.store)  # before text is read: one that cannot be opened is told at once
-    prepared = prepare(recipe, workspace)
+    with let_go_on_error(executor):
+        prepared = prepare(recipe, workspace, executor=executor)
     problem = pose_problem(recipe, prepared)
     method = recipe.build_method()
     if store.missing(method.ask(problem, (), loop.generator(recipe.seed, 0))):
@@ -283,6 +284,16 @@ def _within(budget: Budget, fit: Callable[..., Recommendation], *evidence: Any) 
             f"{budget.reached}, and what was trained does not suffice for a recommendation "
             f"({error}). Finished proxies are kept: raise the budget and run again"
         ) from error
+
+
+@contextlib.contextmanager
+def let_go_on_error(executor: Executor) -> Iterator[None]:
+    """Lets an executor go that will not come to train."""
+    try:
+        yield
+    except BaseException as error:
+        executor.__exit__(type(error), error, error.__traceback__)
+        raise
 
 
 @contextlib.contextmanager

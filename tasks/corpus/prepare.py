@@ -144,7 +144,7 @@ def _found_or_made(
         found = _existing(root, progress)
         if found is None:
             with shared_spools(out / SPOOLS) as done:
-                build = _Build(asked, out, root, states, progress, pool)
+                build = _Build(asked, root, states, progress, pool)
                 found = build.make()
                 done += build.records
     return found
@@ -229,7 +229,6 @@ class _Build:
     def __init__(
         self,
         asked: CorpusRequest,
-        out: Path,
         root: Path,
         states: StateStore | None,
         progress: ProgressReport,
@@ -237,10 +236,11 @@ class _Build:
     ) -> None:
         self.asked, self.root, self.states = asked, root, states
         self.progress, self.pool = progress, pool
-        self.work = out / f".{root.name}.partial"
-        self.spools = WorkFolder(str(out / SPOOLS))
-        self.kept = WorkFolder(str(self.work / "kept"))
-        self.segments = WorkFolder(str(self.work / "segments"))
+        self.work = root.with_name(f".{root.name}.partial")
+        shared = WorkFolder(pool.shared or str(root.parent))  # what all workers read and write
+        self.spools = shared.within(SPOOLS)
+        self.kept = shared.within(f"{self.work.name}/kept")
+        self.segments = shared.within(f"{self.work.name}/segments")
         self.folder = self.work / "corpus"
         self.domains = [DomainText(name) for name in asked.sources]
         self.frozen = states.held_keys(asked.state) if states else b""
@@ -265,7 +265,18 @@ class _Build:
         self.write(index, tokenizer, self.encode(tokenizer))
         self.folder.rename(self.root)
         shutil.rmtree(self.work, ignore_errors=True)
+        if not self.spools.local:
+            self.remove_shared()
         return Corpus.open(self.root, verify=False)
+
+    def remove_shared(self) -> None:
+        """Removes what workers wrote in a place that is not this disk."""
+        for record in self.records:
+            for name in self.spools.names(record.name):
+                self.spools.remove(name)
+        for folder in (self.kept, self.segments):
+            for name in folder.names():
+                folder.remove(name)
 
     def read(self, index: NGramIndex) -> list[PartRecord]:
         """Reads all parts; what is left of their text is in the spools."""
@@ -274,7 +285,7 @@ class _Build:
         shared = [read_parts.VERSION, texts_fingerprint(asked.texts), seed]
         shared += [near_duplicates.METHOD] if self.near else []
         tasks = [
-            ReadTask(_part_name([*shared, asked.identities[name]], part), i, source, part)
+            ReadTask(_part_name(shared, source, asked.identities[name], part), i, source, part)
             for i, (name, source) in enumerate(asked.sources.items())
             for part in source.parts()
         ]
@@ -437,7 +448,7 @@ class _Build:
         trained = (asked.settings.vocabulary, digest) if given is None else None
         state = next_state(asked.state, domains, self.ranks, heldout=heldout, tokenizer=trained)
         manifest = {
-            "key": asked.key(asked.state),
+            "key": asked.key(state),
             "version": VERSION,
             "settings": dataclasses.asdict(asked.settings),
             "tokenizer": digest,
@@ -454,7 +465,8 @@ class _Build:
         write_manifest(self.folder, manifest)
 
 
-def _part_name(shared: list[Any], part: ReadPart) -> str:
+def _part_name(shared: list[Any], source: TextSource, identity: str, part: ReadPart) -> str:
     """The name of a part's spool: a hash of everything that determines it."""
-    body = [*shared, part.content or part.url, part.start, part.stop]
+    known = [source.reading, part.content] if part.content else [identity, part.url]
+    body = [*shared, *known, part.start, part.stop]
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:32]

@@ -173,11 +173,14 @@ class _Spool:
     def keep(self, group: list[TextDocument]) -> None:
         """Drops what is blank or contaminated, and takes the rest into the run; counts it all."""
         counts = self.counts
-        full = [one for one in group if one.text and not one.text.isspace()]
+        full = []
         counts["documents_read"] += len(group)
-        counts["blank"] += len(group) - len(full)
-        for document in group if len(full) < len(group) else ():
-            counts["bytes_read"] += utf8_size(document.text) if document not in full else 0
+        for document in group:
+            if document.text and not document.text.isspace():
+                full.append(document)
+            else:
+                counts["blank"] += 1
+                counts["bytes_read"] += utf8_size(document.text)
         left = []
         for document, clean in zip(
             full, self.reader.index.clean_all([one.text for one in full]), strict=True

@@ -8,7 +8,13 @@ Result = TypeVar("Result")
 
 
 class TaskPool(Protocol):
-    """Runs tasks that do not know where they run, nor in which order."""
+    """Runs tasks that do not know where they run, nor in which order.
+
+    Attributes:
+        shared: folder or URL that all workers can write; None where they share this disk.
+    """
+
+    shared: str | None
 
     @property
     def workers(self) -> int:
@@ -34,6 +40,7 @@ class TaskPool(Protocol):
 class InlinePool:
     """Runs tasks in this process, one after the other."""
 
+    shared: str | None = None
     workers = 1
 
     def map(

@@ -107,3 +107,8 @@ class WorkFolder:
         """Remove a file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self._place[0].rm_file(self.path(name))
+
+    def names(self, start: str = "") -> list[str]:
+        """Names of the files that begin so."""
+        found = self._place[0].glob(self.path(f"{start}*"))
+        return [str(path).rsplit("/", 1)[-1] for path in found]

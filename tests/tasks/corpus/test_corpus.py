@@ -7,61 +7,21 @@ import re
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from corpus_texts import SMALL, OnePart, Texts, document, files, texts
 
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
-from cuvee.proxies.data.documents import ReadPart, TextDocument
+from cuvee.proxies.data.documents import TextDocument
 from cuvee.proxies.data.prepared_corpus import Corpus, read_manifest, write_manifest
 from cuvee.proxies.data.shards import folder_names
 from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
-SMALL = CorpusSettings(
-    vocabulary=300, valid_share=0.1, valid_bytes=20_000, min_tokens=50, tokenizer_bytes=20_000
-)
 QUESTION = "which of these planets in our solar system has the largest number of known moons today"
-WORDS = ["sun", "rain", "code", "tree", "moon", "lamp", "river", "stone", "bread", "wind", "salt"]
-
-
-def document(seed, words=80):
-    rng = np.random.default_rng(seed)
-    return " ".join(rng.choice(WORDS, words)) + f" {seed}."
-
-
-class OnePart:
-    """What is read whole, as one part."""
-
-    reading = "whole"
-
-    def parts(self) -> tuple[ReadPart, ...]:
-        """One part."""
-        return (ReadPart("memory"),)
-
-    def documents(self) -> Iterator[TextDocument]:
-        """The documents of that part."""
-        return self.read(self.parts()[0])
-
-
-@dataclass(frozen=True)
-class Texts(OnePart):
-    """Documents given in memory."""
-
-    texts: tuple[str, ...]
-
-    @property
-    def identity(self) -> str:
-        """Hash of the documents."""
-        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
-
-    def read(self, part: ReadPart) -> Iterator[TextDocument]:
-        """The documents, as given."""
-        return map(TextDocument, self.texts)
 
 
 def sources(first=0, count=40):
@@ -71,25 +31,8 @@ def sources(first=0, count=40):
     }
 
 
-def texts(corpus, name, split):
-    """Every document of a split, decoded."""
-    tokenizer = tokenizers.load_tokenizer(corpus.tokenizer_path)
-    shard = getattr(corpus, split)(name)
-    ids = [shard.document(i).tolist() for i in range(len(shard))]
-    assert all(row[-1] == corpus.eot for row in ids)
-    return [tokenizer.decode(row[:-1], skip_special_tokens=False) for row in ids]
-
-
 def key(text, seed):
     return hashlib.blake2b(text.encode(), digest_size=16, key=b"%d" % seed).digest()
-
-
-def files(root):
-    return {
-        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in root.rglob("*")
-        if p.is_file()
-    }
 
 
 def held(corpus, name="weather"):

@@ -135,7 +135,7 @@ def test_no_near_duplicate_of_held_out_text_is_trained_on(tmp_path):
 class Backwards:
     """A pool whose tasks end in the opposite order."""
 
-    workers = 3
+    workers, shared = 3, None
 
     def map(self, work, items):
         """The last item first."""

@@ -1,0 +1,268 @@
+"""What text is known by: contents alone, whatever the order, the workers, or what else there is."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import corpus_texts
+import pytest
+from corpus_texts import SMALL, Texts, document, files, texts
+
+from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies.data.documents import ReadPart, TextDocument
+from cuvee.proxies.data.text_files import Files
+from cuvee.tasks.corpus.corpus_state import StateStore
+from cuvee.tasks.corpus.prepare import prepare_corpus
+from cuvee.tasks.corpus.task_pool import InlinePool
+from cuvee.tasks.store.results import Store
+
+SHARED = tuple(document(i) for i in range(8))
+
+
+def study(folder, name="study", **changes):
+    return StateStore(Store(str(folder / "store")), name, folder / "tokenizers", **changes)
+
+
+def domains(**more):
+    """Three domains of which two share documents, the larger one first."""
+    given = {
+        "weather": Texts((*SHARED, *(document(100 + i) for i in range(60)))),
+        "kitchen": Texts((*(document(1000 + i, 30) for i in range(40)), *SHARED)),
+        "garden": Texts(tuple(document(2000 + i, 50) for i in range(50))),
+    }
+    return given | more
+
+
+def known(corpus):
+    return {one.name: (one.identity, one.heldout) for one in corpus.domains}
+
+
+def make(given, folder, out="corpora", **changes):
+    changes = {"benchmarks": {}, "settings": SMALL, "states": study(folder)} | changes
+    return prepare_corpus(given, folder / out, **changes)
+
+
+def test_the_same_state_gives_the_same_bytes_from_nothing(tmp_path):
+    """Catches a split, a tokenizer or a choice of copies that depends on what lies on the disk; and
+    a corpus that is made twice because its study now has a state."""
+    first = make(domains(), tmp_path)
+    more = tuple(document(5000 + i) for i in range(30))
+    grown = domains(weather=Texts((*domains()["weather"].texts, *more)))
+    second = make(grown, tmp_path)
+    whole = files(second.root)
+    assert known(second) != known(first)
+    shutil.rmtree(tmp_path / "corpora")
+    shutil.rmtree(tmp_path / "tokenizers")
+    again = make(grown, tmp_path)
+    assert files(again.root) == whole
+    said = []
+    make(grown, tmp_path, progress=lambda words, _: said.append(words))
+    assert len(said) == 1 and said[0].startswith("the corpus is in")
+
+
+def test_a_domain_that_grows_changes_nothing_but_itself(tmp_path):
+    """22 bytes, then a lot. Catches a vocabulary, a held-out set or a copy that moves with them."""
+    before = known(make(domains(), tmp_path))
+    *rest, last = domains()["weather"].texts
+    grown = Texts((*rest, last + " and 22 bytes of rain."))
+    after = known(make(domains(weather=grown), tmp_path))
+    assert {name for name in before if before[name] != after[name]} == {"weather"}
+    held = set(texts(make(domains(), tmp_path), "weather", "valid"))
+    assert last not in held and before["weather"][1] == after["weather"][1]
+    much = tuple(document(9000 + i) for i in range(50))
+    larger = make(domains(weather=Texts((*domains()["weather"].texts, *much))), tmp_path)
+    now = known(larger)
+    assert {name for name in before if before[name] != now[name]} == {"weather"}
+    assert now["weather"][1] == before["weather"][1]
+    assert held == set(texts(larger, "weather", "valid"))
+    most = tuple(document(9000 + i) for i in range(400))  # now there is too little held out
+    largest = make(domains(weather=Texts((*domains()["weather"].texts, *most))), tmp_path)
+    assert held < set(texts(largest, "weather", "valid"))
+    assert {name for name in before if before[name] != known(largest)[name]} == {"weather"}
+
+
+def test_names_order_and_new_domains_keep_all_identities(tmp_path):
+    """Catches names, or places among the others, in an identity; a copy of a doubled document that
+    goes to a domain which is new; and a tokenizer that is trained anew for it."""
+    before = known(make(domains(), tmp_path))
+    given = domains()
+    turned = dict(reversed(given.items()))
+    assert known(make(turned, tmp_path)) == before
+    renamed = {{"weather": "climate"}.get(name, name): source for name, source in given.items()}
+    after = known(make(renamed, tmp_path))
+    assert after == {{"weather": "climate"}.get(name, name): one for name, one in before.items()}
+    small = Texts((*SHARED, *(document(7000 + i, 20) for i in range(12))))  # the smallest
+    added = make({"cellar": small, **given}, tmp_path)
+    assert {name: one for name, one in known(added).items() if name != "cellar"} == before
+    counts = {entry["name"]: entry["counts"] for entry in added.manifest["domains"]}
+    assert counts["cellar"]["duplicates_elsewhere"] == len(SHARED)
+    other = make({"cellar": small, **given}, tmp_path, states=study(tmp_path, "another"))
+    counts = {entry["name"]: entry["counts"] for entry in other.manifest["domains"]}
+    assert counts["cellar"]["duplicates_elsewhere"] == 0
+
+
+def test_a_document_that_was_held_out_stays_so_wherever_it_turns_up(tmp_path):
+    """Catches held-out text of one domain that another one trains on later."""
+    first = make(domains(), tmp_path)
+    held = texts(first, "garden", "valid")
+    left = {name: source for name, source in domains().items() if name != "garden"}
+    other = Texts((*held, *(document(8000 + i) for i in range(30))))
+    later = make({**left, "orchard": other}, tmp_path)
+    assert set(held) <= set(texts(later, "orchard", "valid"))
+
+
+def test_another_tokenizer_is_trained_only_when_it_is_asked_for(tmp_path):
+    """Catches a vocabulary that drifts with the text, and a flag without effect."""
+    one = make(domains(), tmp_path)
+    strange = Texts(tuple(f"{i:04d} " * 60 for i in range(60)))
+    two = make(domains(numbers=strange), tmp_path)
+    assert two.manifest["tokenizer"] == one.manifest["tokenizer"]
+    three = make(domains(numbers=strange), tmp_path,
+                 states=study(tmp_path, new_tokenizer=True))  # fmt: skip
+    assert three.manifest["tokenizer"] != one.manifest["tokenizer"]
+    assert make(domains(numbers=strange), tmp_path).root == three.root
+    (tmp_path / "store" / "tokenizers" / three.manifest["tokenizer"]).write_text("{}")
+    shutil.rmtree(tmp_path / "tokenizers", ignore_errors=True)
+    with pytest.raises(CorruptError, match="not what was kept"):
+        make(domains(), tmp_path)
+
+
+def test_what_a_study_holds_out_must_be_what_was_kept(tmp_path):
+    """Catches a held-out set that is drawn anew, in silence, where its keys are lost."""
+    make(domains(), tmp_path)
+    (keys,) = (tmp_path / "store" / "heldout").iterdir()
+    keys.write_bytes(keys.read_bytes()[:-16])
+    with pytest.raises(CorruptError, match="says what study study holds out"):
+        make({**domains(), "more": Texts(tuple(document(i) for i in range(400, 440)))}, tmp_path)
+
+
+@dataclass(frozen=True)
+class Parted:
+    """Documents in several parts, each of which says that it was read."""
+
+    texts: tuple[str, ...]
+    log: Path
+    harm: str = ""
+
+    reading = "parted"
+
+    @property
+    def identity(self) -> str:
+        """Hash of the documents."""
+        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
+
+    def parts(self):
+        """Ten documents each."""
+        return tuple(
+            ReadPart("memory", i, i + 10, 10, self.identity) for i in range(0, len(self.texts), 10)
+        )
+
+    def read(self, part):
+        """The documents of a part, or what is to happen in its middle."""
+        with self.log.open("a") as file:
+            file.write(f"{part.start}\n")
+        yield from map(TextDocument, self.texts[part.start : part.stop - 5])
+        if part.start == 30 and self.harm:
+            mark = self.log.with_suffix(".harmed")
+            if not mark.exists():
+                mark.touch()
+                if self.harm == "die":
+                    os._exit(1)
+                raise KeyboardInterrupt
+        yield from map(TextDocument, self.texts[part.stop - 5 : part.stop])
+
+
+def parted(log, harm=""):
+    """As `domains`, in parts."""
+    return {name: Parted(one.texts, log, harm if name == "garden" else "")
+            for name, one in domains().items()}  # fmt: skip
+
+
+class ShuffledPool(InlinePool):
+    """Runs tasks in any order."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def map(self, work, items):
+        order = random.Random(self.seed).sample(range(len(items)), len(items))
+        for i in order:
+            yield i, work(items[i])
+
+
+def test_no_order_of_tasks_and_no_partition_changes_a_byte(tmp_path, monkeypatch):
+    """Catches a result that is taken for its neighbor's, and a shuffle that depends on when a
+    part was read or on how many partitions there are."""
+    whole = make(parted(tmp_path / "log"), tmp_path / "a")
+    monkeypatch.setattr("cuvee.tasks.corpus.deduplicate_split.PARTITION", 2500)
+    monkeypatch.setattr("cuvee.tasks.corpus.read_parts.RUN", 900)
+    for seed in (1, 2):
+        other = make(parted(tmp_path / "log"), tmp_path / f"{seed}", pool=ShuffledPool(seed))
+        assert files(other.root) == files(whole.root)
+
+
+def test_a_preparation_that_was_stopped_goes_on_where_it_was(tmp_path):
+    """Catches parts that are read once more, and half a part that counts as read."""
+    whole = make(parted(tmp_path / "whole"), tmp_path / "a")
+    log = tmp_path / "log"
+    with pytest.raises(KeyboardInterrupt):
+        make(parted(log, "stop"), tmp_path / "b")
+    before = log.read_text().split()
+    assert before[-1] == "30" and len(before) > 10
+    again = make(parted(log, "stop"), tmp_path / "b")
+    after = log.read_text().split()[len(before) :]
+    assert after == ["30", "40"]
+    assert files(again.root) == files(whole.root)
+    left = [path.name for path in (tmp_path / "b" / "corpora").iterdir() if path.is_dir()]
+    assert left == [again.root.name]
+
+
+def test_a_change_in_one_file_reads_no_other_again(tmp_path, monkeypatch):
+    """After a stop: catches spools that are named by the whole domain."""
+    for i in range(3):
+        rows = [json.dumps({"text": document(100 * i + j)}) for j in range(30)]
+        (tmp_path / f"{i}.jsonl").write_text("\n".join(rows))
+    read = []
+    plain = Files.read
+
+    def logged(self, part):
+        read.append(Path(part.url).name)
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        return plain(self, part)
+
+    monkeypatch.setattr(Files, "read", logged)
+    given = {"all": Files(str(tmp_path / "?.jsonl")), "kitchen": domains()["kitchen"]}
+    with pytest.raises(KeyboardInterrupt):
+        make(given, tmp_path)
+    (tmp_path / "2.jsonl").write_text(json.dumps({"text": "other"}))
+    given["all"] = Files(str(tmp_path / "?.jsonl"))
+    make(given, tmp_path)
+    assert read == ["0.jsonl", "1.jsonl", "2.jsonl", "2.jsonl"]
+
+
+@pytest.mark.slow
+def test_workers_of_ray_give_the_same_bytes_though_one_of_them_dies(tmp_path, ray_cluster):
+    """Catches workers that need what only the driver has, and a part that is lost or counted twice
+    with the worker that read it."""
+    from ray import cloudpickle
+
+    from cuvee.flows.execution.ray_pool import RayPool
+
+    for module in (corpus_texts, sys.modules[__name__]):  # which workers cannot import
+        cloudpickle.register_pickle_by_value(module)
+    whole = make(parted(tmp_path / "whole"), tmp_path / "a")
+    pool = RayPool(lambda: None)
+    assert pool.workers == 2
+    other = make(parted(tmp_path / "log", "die"), tmp_path / "b", pool=pool)
+    assert (tmp_path / "log.harmed").exists()
+    assert files(other.root) == files(whole.root)
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"text": "fine"}\n{"text": null}\n')
+    with pytest.raises(DataError, match="broken.jsonl, line 2: field 'text' is null"):
+        make({**domains(), "broken": Files(str(broken))}, tmp_path / "c", pool=pool)
