@@ -85,10 +85,15 @@ class _Unpacked(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    @property
+    def stored(self) -> int:
+        """Bytes of the file that were read."""
+        return self._file.tell()
+
     def readinto(self, buffer: Any) -> int:
         size = int(self._plain.readinto(buffer) or 0)
         self._size += size
-        if self._size > MOST and self._size > RATIO * self._file.tell():
+        if self._size > MOST and self._size > RATIO * self.stored:
             raise DataError(
                 f"{self._url} unpacks to more than {RATIO} times its size, as no text does: it "
                 "looks made to burst. Leave it out, or unpack it yourself if it is sound"
@@ -118,3 +123,8 @@ def open_compressed(url: Path | str, packing: str) -> Iterator[io.BufferedReader
         file = io.BufferedReader(file, BUFFER)
     with file:
         yield file
+
+
+def stored_bytes(stream: io.BufferedReader) -> int:
+    """Bytes of the file, packed or not, that were read of it."""
+    return stream.raw.stored if isinstance(stream.raw, _Unpacked) else stream.tell()

@@ -40,7 +40,7 @@ FILTERED: Final = FilteredDocument()
 Document = TextDocument | UnusableDocument | FilteredDocument
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class ReadPart:
     """What one task reads: a file, or a part of one. Plain values, which travel to workers.
 

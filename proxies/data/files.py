@@ -30,7 +30,7 @@ def file_kind(path: Path | str) -> tuple[str, str]:
     """A file's kind and packing by its name, such as (".jsonl", ".gz"); ("", "") if unknown."""
     name = url_name(str(path)).lower()
     packing = file_packing(name)
-    ending = Path(name.removesuffix(packing)).suffix
+    ending = os.path.splitext(name.removesuffix(packing))[1]
     known = ending in KINDS and not (packing and ending in TABLES)
     return (ending, packing) if known else ("", "")
 

@@ -13,11 +13,16 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from cuvee.mixtures.errors import CuveeError, DataError
-from cuvee.proxies.data.compression import DAMAGED, damaged_file_error, open_compressed
+from cuvee.proxies.data.compression import (
+    DAMAGED,
+    damaged_file_error,
+    open_compressed,
+    stored_bytes,
+)
 from cuvee.proxies.data.documents import Document, ReadPart, TextDocument, UnusableDocument
 from cuvee.proxies.data.files import LINES, SHEETS, TABLES
 from cuvee.proxies.data.rows import NUL, RowFields, RowReader, has_nul, not_utf8, parsed_json
-from cuvee.proxies.data.source_files import is_url, open_stored
+from cuvee.proxies.data.source_files import is_url
 from cuvee.proxies.data.tables import table_documents
 
 LONGEST = 1 << 28  # bytes of one line or one document (assumption: what is longer is a dump)
@@ -47,14 +52,11 @@ def read_documents(
         if ending in TABLES:
             yield from table_documents(part, ending, fields, LONGEST)
             return
-        with open_stored(url) as file:
-            empty = not file.read(1)
-        if empty:
-            yield UnusableDocument(f"{url} is empty; remove it or fill it")
-            return
         lines = ending in LINES or (ending == ".json" and _starts_with_a_row(url, packing))
         with open_compressed(url, packing) as stream:
-            if lines:
+            if not stream.peek(1) and not stored_bytes(stream):
+                yield UnusableDocument(f"{url} is empty; remove it or fill it")
+            elif lines:
                 yield from _rows(stream, part, fields)
             elif ending == ".json":
                 yield from _one_value(stream, url, fields)

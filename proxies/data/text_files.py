@@ -167,8 +167,10 @@ class Files:
     @property
     def identity(self) -> str:
         """Hash of the files' content in their order, and of how they are read."""
-        parts = [self._content(file) for file in self.files]
-        return hashlib.sha256(json.dumps([self.reading, parts]).encode()).hexdigest()
+        digest = hashlib.sha256(self.reading.encode())
+        for file in self.files:
+            digest.update(f"\n{self._content(file)}".encode())
+        return digest.hexdigest()
 
     def _content(self, file: StoredFile) -> str:
         """What a file holds and what it is read as."""
@@ -189,6 +191,7 @@ class Files:
 
     def _parts(self, file: StoredFile) -> Iterator[ReadPart]:
         (ending, packing), most = self.kind(file.url), self.part_bytes
+        url = file.url if is_url(file.url) else str(local_path(file.url).absolute())
         content = self._content(file)
         ranges: list[tuple[int, int, int]] = []
         if file.size > most and ending in LINES and not packing:
@@ -199,10 +202,10 @@ class Files:
 
             ranges = table_parts(file.url, ending, file.size, most)
         if len(ranges) < 2:
-            yield ReadPart(file.url, size=file.size, content=content)
+            yield ReadPart(url, size=file.size, content=content)
         for number, (start, stop, size) in enumerate(ranges if len(ranges) > 1 else [], 1):
             last = number == len(ranges)
-            yield ReadPart(file.url, start, None if last else stop, size, content)
+            yield ReadPart(url, start, None if last else stop, size, content)
 
     def documents(self) -> Iterator[Document]:
         """The documents of all files; raises what `read` does."""
@@ -219,9 +222,9 @@ class Files:
         """
         from cuvee.proxies.data import readers
 
-        kind, before = self.kind(part.url), file_state(part.url)
-        if is_url(part.url) and part.content and part.content != "".join((before, *kind)):
-            raise DataError(changed_sentence(part.url))
+        kind, url = self.kind(part.url), part.url
+        known = part.content if is_url(url) else ""
+        before = known.removesuffix("".join(kind)) or file_state(url)
         fields = RowFields(self.field, self.id, self.attributes)
         try:
             for document in readers.read_documents(part, kind, fields, self.separator):
@@ -232,11 +235,11 @@ class Files:
                     )
                 yield document
         except CuveeError:
-            if file_state(part.url) != before:
-                raise DataError(changed_sentence(part.url)) from None
+            if file_state(url) != before:
+                raise DataError(changed_sentence(url)) from None
             raise
-        if file_state(part.url) != before:
-            raise DataError(changed_sentence(part.url))
+        if file_state(url) != before:
+            raise DataError(changed_sentence(url))
 
     def _at(self, given: str, progress: ListingProgress) -> tuple[list[StoredFile], list[str]]:
         """The files that a path names, sorted, and what a folder holds beside them."""
@@ -266,33 +269,42 @@ class Files:
         self, folder: str, there: list[StoredFile]
     ) -> tuple[list[StoredFile], list[str]]:
         """What a folder is read for, and what is passed over."""
-        inner = {file.url: PurePosixPath(file.url.removeprefix(folder)) for file in there}
-        shown = [f for f in there if not any(x[0] == "." for x in inner[f.url].parts)]
+
+        def hidden(file: StoredFile) -> bool:
+            return "/." in f"/{file.url.removeprefix(folder)}"
+
         if self.glob:
-            chosen = {f.url for f in shown if any(map(inner[f.url].match, self.glob))}
             what, left = f"that matches {', '.join(self.glob)}", []
+            chosen = [
+                file
+                for file in there
+                if not hidden(file)
+                and any(map(PurePosixPath(file.url.removeprefix(folder)).match, self.glob))
+            ]
         else:
-            chosen = self._of_kinds(there)
-            what = f"of a kind that is read ({KNOWN})"
-            left = [file.url for file in shown if file.url not in chosen]
+            what, wanted = f"of a kind that is read ({KNOWN})", self._wanted_kinds(there)
+            there_of = [f.size >= 0 and self.kind(f.url) in wanted for f in there]
+            chosen = [file for file, good in zip(there, there_of, strict=True) if good]
+            left = [
+                f.url for f, good in zip(there, there_of, strict=True) if not good and not hidden(f)
+            ]
         if not chosen:
             names = ", ".join(file.name for file in there[:NAMED]) or "nothing"
             raise DataError(f"folder {folder[:-1]} holds no file {what}; it holds: {names}")
-        return [file for file in there if file.url in chosen], left
+        return chosen, left
 
-    def _of_kinds(self, there: Iterable[StoredFile]) -> set[str]:
-        """The files of a folder that hold text.
+    def _wanted_kinds(self, there: Iterable[StoredFile]) -> set[tuple[str, str]]:
+        """Those of a folder's kinds of files that hold text.
 
         Notes, programs and settings beside rows or .txt are no text: sheets are read where there is
         neither, prose where there are no sheets, and plain .json where there is nothing else.
         """
-        kinds = {f.url: self.kind(f.url) if f.size >= 0 else ("", "") for f in there}
+        known = {self.kind(file.url) for file in there if file.size >= 0} - {("", "")}
         weak = {(".json", ""), *((end, pack) for end in (*PROSE, *SHEETS) for pack in PACKINGS)}
-        known = {url: kind for url, kind in kinds.items() if kind[0]}
-        strong = {url for url, kind in known.items() if self.format or kind not in weak}
-        sheets = {url for url, kind in known.items() if kind[0] in SHEETS}
-        prose = {url for url, kind in known.items() if kind[0] in PROSE}
-        return strong or sheets or prose or set(known)
+        strong = known if self.format else known - weak
+        sheets = {kind for kind in known if kind[0] in SHEETS}
+        prose = {kind for kind in known if kind[0] in PROSE}
+        return strong or sheets or prose or known
 
 
 def _local(path: Path) -> StoredFile:

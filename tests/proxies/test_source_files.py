@@ -78,12 +78,17 @@ def test_objects_are_found_and_read_as_files_are(s3):
 
 
 def test_an_object_is_known_by_what_its_store_says_of_it(s3, s3_server):
-    """Catches text that is read to know whether it changed, and a change that does not show."""
+    """Catches text that is read to know whether it changed, one that is fetched twice to be read
+    once, and a change that does not show."""
     url = put(f"{s3}/a.jsonl", ROWS)
     before = Files(url).identity
     s3_server.asked.clear()
     assert Files(url).identity == before
     assert {method for method, _ in s3_server.asked} == {"HEAD"}
+    source = Files(url)
+    [part] = source.parts()
+    assert len(list(source.read(part))) == len(TEXTS)
+    assert [method for method, _ in s3_server.asked].count("GET") == 1
     put(url, ROWS.replace("third", "other"))
     assert Files(url).identity != before
 
