@@ -52,7 +52,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         f"Study {recipe.name}: {len(problem.domains)} domains; {len(problem.targets)} targets: "
         f"{', '.join(problem.targets)}"
     )
-    for line in superseded_runs.superseded_sentences(store, problem, home.corpora):
+    for line in superseded_runs.superseded_sentences(store, problem, home.corpora, specs):
         say(line)
     display.console.print(design_table(problem, specs))
     for line in (*repeated_run_sentences(specs), *continual.start_sentences(recipe, prepared)):

@@ -136,8 +136,9 @@ def run_study(
         prepared = prepare(recipe, workspace, executor=executor)
     problem = pose_problem(recipe, prepared)
     method = recipe.build_method()
-    if store.missing(method.ask(problem, (), loop.generator(recipe.seed, 0))):
-        for line in superseded_sentences(Store(workspace.store), problem, workspace.corpora):
+    asked = method.ask(problem, (), loop.generator(recipe.seed, 0))
+    if store.missing(asked):
+        for line in superseded_sentences(store, problem, workspace.corpora, asked):
             workspace.display.say(line)  # of what could have been there, if nothing had changed
     params = study_params(text, problem, recipe.seed)
     tracker.start_study(recipe.name, params, {"method": str(recipe.method["name"])})

@@ -1,41 +1,55 @@
-"""Earlier runs that no longer count, and why: told before anything is trained in their place.
+"""Earlier runs that no longer count, those that stay, and why: told before anything is trained.
 
-A run is evidence for the text that it read, under the names and in the order of its domains. So a
-document that is added, or a domain that is renamed, leaves every run behind. What moved is found by
-what the prepared corpora of the home hold: documents and bytes of a domain do not depend on the
-tokenizer, which is trained on all of them, while every identity does.
+A run is evidence for the text that it read, whatever its domains are called, in whatever order they
+stand, and whichever others there are. So what voids it is text that changed or is gone, another
+tokenizer, other scoring, another checkpoint to begin with. What moved is found by what the prepared
+corpora of the home hold: documents and bytes of a domain do not depend on the tokenizer.
 """
 
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from cuvee.mixtures.domains import Domain
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import RunResult, RunSpec
+from cuvee.mixtures.runs import BY_NAMES, RunResult, RunSpec
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.validity import renamed_domains
 
-ALL = "the tokenizer is trained on all domains"
+EARLIER = (
+    "they are of version 1, known by the names and the order of their domains. Their study still "
+    "opens, and `cuvee fit`, `confirm`, `approve` and `export` go on with it on its own corpus"
+)
+Sizes = Mapping[str, tuple[int, int]]  # documents and bytes of training text, by identity
 
 
-def superseded_sentences(store: Store, problem: Problem, corpora: Path) -> list[str]:
-    """A sentence for each reason for which runs of the store do not count, with their number.
+def superseded_sentences(
+    store: Store, problem: Problem, corpora: Path, asked: Sequence[RunSpec] = ()
+) -> list[str]:
+    """A sentence for each reason for which runs of the store count no more, or stay, with numbers.
 
     Args:
         store: of results.
         problem: what is to be chosen now.
         corpora: folder of the prepared corpora.
+        asked: the first runs that the study asks for.
     """
-    sizes = _sizes(corpora)
-    reasons = Counter(
-        _why(run.spec, problem, sizes)
-        for run in store.outcomes()
-        if isinstance(run, RunResult) and _akin(run.spec, problem)
-    )
-    del reasons[""]
-    return [f"{n} earlier runs do not count: {why}" for why, n in reasons.most_common()]
+    sizes, wanted = _sizes(corpora), {spec.fingerprint: spec for spec in asked}
+    lost: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
+    for run in store.outcomes():
+        if not isinstance(run, RunResult) or not _akin(run.spec, problem):
+            continue
+        if why := _why(run.spec, problem, sizes):
+            lost[why] += 1
+        elif how := _how(run, problem, wanted.get(run.spec.fingerprint)):
+            kept[how] += 1
+    return [
+        *(f"{n} earlier runs do not count: {why}" for why, n in lost.most_common()),
+        *(f"{n} earlier runs stay evidence: {how}" for how, n in kept.most_common()),
+    ]
 
 
 def _akin(spec: RunSpec, problem: Problem) -> bool:
@@ -45,20 +59,20 @@ def _akin(spec: RunSpec, problem: Problem) -> bool:
     return 2 * max(len(names), len(content)) >= len(spec.domains)
 
 
-def _why(spec: RunSpec, problem: Problem, sizes: Mapping[str, Any]) -> str:
+def _why(spec: RunSpec, problem: Problem, sizes: Sizes) -> str:
     """Why a run does not count; empty where nothing speaks against it."""
-    then = dict(zip(spec.domains, spec.identities, strict=True))
-    now = dict(zip(problem.domains.names, problem.domains.identities, strict=True))
+    if spec.version != problem.version:
+        return EARLIER if spec.version == BY_NAMES else "they are of a later version"
     reasons = []
-    if then == now:
-        if spec.domains != problem.domains.names:
-            reasons.append("the domains stand in another order")
-    elif sorted(then.values()) == sorted(now.values()):
-        called = {identity: name for name, identity in now.items()}
-        pairs = [(name, called[i]) for name, i in then.items() if name != called[i]]
-        reasons.append("domains renamed: " + ", ".join(f"{a} to {b}" for a, b in pairs))
+    read = [i for i in spec.order if spec.identities[i] not in problem.domains.identities]
+    now = {domain.name: domain for domain in problem.domains}
+    there = [i for i in read if spec.domains[i] in now]
+    same = [i for i in there if _size(spec, i, sizes) == sizes.get(now[spec.domains[i]].identity)]
+    if read and len(same) == len(read) == len(spec.order):
+        reasons.append("the tokenizer changed")
     else:
-        reasons += _moved(then, now, sizes)
+        words = [_changed(spec.domains[i], spec.identities[i], now, sizes) for i in read]
+        reasons += sorted(words)
     if spec.scoring != problem.scoring:
         reasons.append("they were scored on other benchmarks, or on other amounts of text")
     if spec.start != problem.proxy.start:
@@ -66,31 +80,51 @@ def _why(spec: RunSpec, problem: Problem, sizes: Mapping[str, Any]) -> str:
     return "; ".join(reasons)
 
 
-def _moved(then: Mapping[str, str], now: Mapping[str, str], sizes: Mapping[str, Any]) -> list[str]:
-    """What became of domains that are not all what they were."""
-    groups = {
-        "added": sorted(now.keys() - then.keys()),
-        "gone": sorted(then.keys() - now.keys()),
-    }
-    reasons = [f"domain {', '.join(names)} {how}" for how, names in groups.items() if names]
-    differ = sorted(name for name in then.keys() & now.keys() if then[name] != now[name])
-    text = [name for name in differ if sizes.get(then[name]) != sizes.get(now[name])]
-    if not all(then[name] in sizes for name in differ):
-        return [*reasons, f"the text of {', '.join(differ)}, or the tokenizer, changed"]
-    if text:
-        reasons.append(f"text of {', '.join(text)} changed")
-    if len(differ) > len(text):
-        said = f"{', and '.join(reasons)} ({ALL})" if reasons else "the tokenizer changed"
-        return [said]
-    return reasons
+def _size(spec: RunSpec, i: int, sizes: Sizes) -> tuple[int, int] | None:
+    return sizes.get(spec.identities[i], (0, 0))
 
 
-def _sizes(corpora: Path) -> dict[str, Any]:
-    """Documents and bytes of every domain of the prepared corpora, by identity."""
-    found: dict[str, Any] = {}
+def _changed(name: str, identity: str, now: Mapping[str, Domain], sizes: Sizes) -> str:
+    """What became of the text of a domain that a run has read."""
+    if name not in now:
+        return f"domain {name} is gone"
+    before, after = sizes.get(identity), sizes.get(now[name].identity)
+    if before is None or after is None:
+        return f"the text of {name}, or the tokenizer, changed"
+    if before == after:
+        return f"the text of {name} changed"
+    return f"the text of {name} changed ({before[0]:,} documents before, {after[0]:,} now)"
+
+
+def _how(run: RunResult, problem: Problem, asked: RunSpec | None) -> str:
+    """What a run stays evidence in spite of; empty where nothing happened to it."""
+    spec = run.spec
+    before, after = (
+        dict(zip(names, contents, strict=True))
+        for names, contents in (
+            (spec.domains, spec.identities),
+            (problem.domains.names, problem.domains.identities),
+        )
+    )
+    read = {spec.domains[i] for i in spec.order}
+    called = {a: b for a, b in renamed_domains(before, after).items() if a in read}
+    added = [name for name, content in after.items() if content not in before.values()]
+    parts = []
+    if called:
+        parts.append("domains renamed: " + ", ".join(f"{a} to {b}" for a, b in called.items()))
+    if added:
+        mixes = "the design asks for it again" if asked else "the design asks for other mixtures"
+        parts.append(f"they have no share of {', '.join(added)}, and {mixes}")
+    if asked is not None and (lacking := run.seen_as(asked).lacking):
+        parts.append(f"trained again, to be scored on {', '.join(lacking)} too")
+    return "; ".join(parts)
+
+
+def _sizes(corpora: Path) -> dict[str, tuple[int, int]]:
+    """Documents and bytes of every domain's training text in the prepared corpora, by identity."""
+    found: dict[str, tuple[int, int]] = {}
     for path in corpora.glob("*/manifest.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             for entry in json.loads(path.read_bytes())["domains"]:
-                parts = (entry["train"], entry["valid"])
-                found[entry["identity"]] = [(p["documents"], p["bytes"]) for p in parts]
+                found[entry["identity"]] = (entry["train"]["documents"], entry["train"]["bytes"])
     return found
