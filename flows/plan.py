@@ -25,7 +25,7 @@ from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs import RunSpec
-from cuvee.mixtures.units import duration_text
+from cuvee.mixtures.units import count_text, duration_text, error_text
 from cuvee.proxies import ladder
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
@@ -55,7 +55,8 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     for line in superseded_runs.superseded_sentences(store, problem, home.corpora, specs):
         say(line)
     display.console.print(design_table(problem, specs))
-    for line in (*repeated_run_sentences(specs), *continual.start_sentences(recipe, prepared)):
+    begun = continual.start_sentences(recipe, prepared)
+    for line in (*sample_sentences(problem), *repeated_run_sentences(specs), *begun):
         say(line)
     climbing = 0.0
     if steps := screened.method.steps(problem):
@@ -67,8 +68,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     ladder_plan = ladder.training_plan(
         proxy.size, proxy.tokens, vocabulary, schedule=proxy.schedule, rate=proxy.rate
     )
-    extra = confirmation_count(recipe.confirm)
-    more = screened.method.remaining(problem)
+    extra, more = confirmation_count(recipe.confirm), screened.method.remaining(problem)
     tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, vocabulary, tried)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
@@ -85,7 +85,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         say(line)
     return {
         "study": recipe.name,
-        "domains": {domain.name: domain.tokens for domain in problem.domains},
+        **domain_figures(problem),
         "targets": list(problem.targets),
         **plan_figures(ladder_plan, planned, rate),
         "parameters": ladder_plan.model_size.counts(vocabulary),
@@ -156,23 +156,50 @@ def design_table(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
     weights = np.stack([spec.weights for spec in specs])
     domains = problem.domains
     low, high = problem.constraints.bounds
+    errors = domains.natural_errors
     table = Table(title=f"Design: {len(specs)} runs, {simplex.count_mixtures(weights)} mixtures")
     table.add_column("domain", no_wrap=True)
-    headings = ("tokens", "natural", "design", "allowed", "epochs, proxy", "epochs, full")
-    for heading in headings:
+    sampled = any(domain.sampled for domain in domains)
+    headings = ("design", "allowed", "epochs, proxy", "epochs, full")
+    for heading in ("tokens", *(["on disk"] if sampled else []), "natural", *headings):
         table.add_column(heading, justify="right", overflow="fold")
     for i, domain in enumerate(domains):
         most = weights[:, i].max()
         table.add_row(
             domain.name,
-            f"{domain.tokens / 1e6:.2f}M",
-            f"{domains.natural[i]:.1%}",
+            f"{domain.tokens / 1e6:.2f}M{error_text(domain.tokens_error)}",
+            *([f"{domain.stored / 1e6:.2f}M"] if sampled else []),
+            f"{domains.natural[i]:.1%}" + (f" ± {e:.1%}" if (e := errors[i]) else ""),
             f"{weights[:, i].min():.0%} to {most:.0%}",
             f"{low[i]:.0%} to {high[i]:.0%}",
-            f"{most * problem.proxy.tokens / domain.tokens:.2f}",
+            f"{most * problem.proxy.tokens / domain.stored:.2f}",
             f"{most * problem.full_tokens / domain.tokens:.2f}",
         )
     return table
+
+
+def domain_figures(problem: Problem) -> dict[str, Any]:
+    """For programs: tokens that exist by domain, and of samples what lies on disk."""
+    return {
+        "domains": {domain.name: domain.tokens for domain in problem.domains},
+        "samples": {
+            domain.name: {"tokens": domain.stored, "error": domain.tokens_error}
+            for domain in problem.domains
+            if domain.sampled
+        },
+    }
+
+
+def sample_sentences(problem: Problem) -> list[str]:
+    """How many tokens exist of what is sampled, how well that is known, and what is too small."""
+    return [
+        f"{d.name} is a sample: {count_text(d.stored)} of {count_text(d.tokens)}"
+        f"{error_text(d.tokens_error)} tokens are on disk, and proxies draw from these. Natural "
+        "shares, caps and epochs at full scale are those of all"
+        + ("; ± is one standard error of the estimate" if d.tokens_error else "")
+        for d in problem.domains
+        if d.sampled
+    ] + [*problem.sample_warnings]
 
 
 def repeated_run_sentences(specs: tuple[RunSpec, ...]) -> list[str]:

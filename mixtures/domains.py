@@ -1,7 +1,7 @@
 """Domains: the parts of a corpus whose shares are to be chosen."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,18 @@ class Domain:
         """Training tokens on disk, which proxies draw from."""
         return self.shard_tokens or self.tokens
 
+    def sized(self, tokens: int, error: float = 0.0) -> "Domain":
+        """The same domain, of which so many tokens exist; bytes and documents grow with them."""
+        factor = tokens / self.tokens
+        return replace(
+            self,
+            tokens=tokens,
+            bytes=max(1, round(self.bytes * factor)),
+            documents=max(1, round(self.documents * factor)),
+            shard_tokens=self.stored,
+            tokens_error=error,
+        )
+
     @property
     def sampled(self) -> bool:
         """Whether more exists than lies on disk."""
@@ -112,6 +124,11 @@ class DomainSet:
     def stored(self) -> Array:
         """Tokens on disk per domain, shape (K,): what proxies draw from."""
         return np.array([domain.stored for domain in self.domains], dtype=np.float64)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether more exists of some domain than lies on disk."""
+        return any(domain.sampled for domain in self.domains)
 
     @property
     def natural(self) -> Array:

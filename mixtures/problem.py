@@ -11,6 +11,7 @@ from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs import VERSION, RunSpec, Stage
+from cuvee.mixtures.units import count_text
 
 FIRST_SEED = 0  # of every design run and every trial: equal seeds make mixtures comparable in pairs
 
@@ -108,6 +109,17 @@ class Problem:
             for domain, need in zip(self.domains, wanted, strict=True)
             if domain.sampled and domain.stored < need
         }
+
+    @property
+    def sample_warnings(self) -> tuple[str, ...]:
+        """A sentence on each domain of `short_samples`."""
+        return tuple(
+            f"The sample of {name} has {count_text(self.domains.domains[i].stored)} tokens, and "
+            f"proxies of {count_text(self.proxy.tokens)} may repeat it more often than the run at "
+            f"full scale repeats the domain: take {count_text(need)} or more"
+            for name, need in self.short_samples.items()
+            for i in [self.domains.index(name)]
+        )
 
     def spec(
         self,

@@ -26,6 +26,8 @@ from scipy import stats
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import DataError
 
+MANY = 1_000_000  # documents, for which the t distribution is the normal one
+
 
 @dataclass(frozen=True)
 class SizeEstimate:
@@ -35,7 +37,7 @@ class SizeEstimate:
         total: of everything, in the unit of what was counted.
         error: standard error of the total; 0 where all was read.
         seen: counted in the sample.
-        clusters: parts or documents that were counted.
+        clusters: parts that were counted; documents are many.
     """
 
     total: float
@@ -74,15 +76,15 @@ def estimate_from_parts(counted: Array, sizes: Array, *, size: float, parts: int
     return SizeEstimate(size * y.sum() / x.sum(), size * variance**0.5, float(y.sum()), n)
 
 
-def estimate_from_content(counted: Array, share: float) -> SizeEstimate:
+def estimate_from_content(counted: float, squares: float, share: float) -> SizeEstimate:
     """The total over all documents from those whose keys lie in a share of all keys.
 
     Args:
-        counted: (n,) tokens of each document that was kept.
+        counted: tokens of the documents that were kept.
+        squares: the sum of the squares of each one's tokens.
         share: p, of keys below the threshold, in (0, 1].
     """
-    y = np.asarray(counted, dtype=np.float64)
     if not 0 < share <= 1:
         raise DataError(f"a share of keys lies in (0, 1]; got {share}")
-    error = float(np.sqrt((1 - share) * np.sum(y**2))) / share
-    return SizeEstimate(float(y.sum()) / share, error, float(y.sum()), len(y))
+    error = float(np.sqrt((1 - share) * squares)) / share
+    return SizeEstimate(counted / share, error, counted, MANY)

@@ -1,4 +1,4 @@
-"""Units: quantities as people write and read them: 20M tokens, 1.5T, 3 min 20 s."""
+"""Units: quantities as people write and read them: 20M tokens, 1.5T, 3.4 GB, 3 min 20 s."""
 
 from typing import Any
 
@@ -26,6 +26,19 @@ def count_text(count: float) -> str:
         if count >= 0.9995 * factor:
             return f"{count / factor:.3g}{suffix}"
     return f"{count:.0f}"
+
+
+def bytes_text(count: float) -> str:
+    """A size on disk for people: "12 KB", "3.4 GB"."""
+    for suffix, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= 0.9995 * factor:
+            return f"{count / factor:.3g} {suffix}"
+    return f"{count / 1e3:.0f} KB"
+
+
+def error_text(error: float) -> str:
+    """The standard error of a count behind it: " ± 1.3M"; "" where there is none."""
+    return f" ± {count_text(error)}" if error else ""
 
 
 def duration_text(seconds: float) -> str:

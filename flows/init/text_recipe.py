@@ -11,7 +11,7 @@ from cuvee.flows.init.recipe_text import commented_recipe
 from cuvee.flows.init.study_size import ANCHORS, EPOCHS, SEEDS, first_study
 from cuvee.flows.init.text_folder import TextDomain, TextFolder
 from cuvee.flows.recipe.load import parse
-from cuvee.mixtures.units import count_text, duration_text
+from cuvee.mixtures.units import bytes_text, count_text, duration_text
 from cuvee.proxies.data.heads import TEXT
 from cuvee.tasks.escape import printable
 
@@ -55,7 +55,7 @@ def recipe_for_text(found: TextFolder, to: Path) -> RecipeDraft:
     )
     if found.text / READING > LONG:
         said.append(
-            f"To read and tokenize {_size_text(found.text)} takes about "
+            f"To read and tokenize {bytes_text(found.text)} takes about "
             f"{duration_text(found.text / READING)} first; put an even sample of every domain into "
             "another folder for a quicker first study"
         )
@@ -100,14 +100,7 @@ def _text_table(found: TextFolder) -> Table:
     for heading in ("kind", "field", *(["language"] if languages else [])):
         table.add_column(heading, overflow="fold")
     for d in found.domains:
-        row = [d.name, f"{d.files:,}", _size_text(d.text), ", ".join(d.kinds), d.field or "-"]
+        row = [d.name, f"{d.files:,}", bytes_text(d.text), ", ".join(d.kinds), d.field or "-"]
         row += [d.language or "-"] if languages else []
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table
-
-
-def _size_text(count: float) -> str:
-    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count / 1e3:.0f} KB"

@@ -1,13 +1,17 @@
 """Where the evidence of a study comes from: text, tables of runs, proxies and what scores them."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cuvee.evaluation import suites
 from cuvee.flows.recipe.parts import Amount, Count, Part
+from cuvee.mixtures.errors import RecipeError
 from cuvee.proxies import ladder
+from cuvee.proxies.data.documents import Sample
 from cuvee.proxies.data.files import TOKENS
+from cuvee.proxies.data.row_filter import RowFilter
 from cuvee.tasks.study.tables import TableReading
 
 
@@ -36,6 +40,31 @@ class DatasetPart(Part):
         "corpus as it is.",
         examples=["1588ec454efa1a09f29cd18ddd04fe05fc8653a2"],
     )
+
+
+class TakePart(Part):
+    """How much of a large domain is read, and which part of it."""
+
+    tokens: Count = Field(
+        description="Training tokens that are wanted, about; never fewer while there are more.",
+        examples=["2B"],
+    )
+    by: Literal["parts", "content"] = Field(
+        default="parts",
+        description="`parts` reads files and parts of files that a hash chooses, and no more than "
+        "is needed; `content` reads everything and keeps the documents whose hashes are smallest, "
+        "so that all duplicates are found.",
+        examples=["content"],
+    )
+
+    @property
+    def sample(self) -> Sample:
+        """The same for those who read."""
+        return Sample(self.tokens, self.by)
+
+
+def _amount_taken(value: Any) -> Any:
+    return value if value is None or isinstance(value, Mapping | Part) else {"tokens": value}
 
 
 class SourcePart(Part):
@@ -105,6 +134,35 @@ class SourcePart(Part):
         "document.",
         examples=["\n\n\n"],
     )
+    take: Annotated[
+        TakePart | None,
+        BeforeValidator(_amount_taken, json_schema_input_type=Count | TakePart | None),
+    ] = Field(
+        default=None,
+        description="Tokens that are read of a large domain, in place of all; natural shares, "
+        "epochs and caps follow the size of the whole, estimated unless `tokens` gives it.",
+        examples=["2B", {"tokens": "2B", "by": "content"}],
+    )
+    tokens: Count | None = Field(
+        default=None,
+        description="Training tokens that the domain has in truth, where what is given here is a "
+        "sample of it.",
+        examples=["100B"],
+    )
+    filter: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Which rows are read, by their fields: comparisons, `in`, `and`, `or`, `not`.",
+        examples=['language == "en"', "meta.score >= 3 and not toxic"],
+    )
+
+    @field_validator("filter")
+    @classmethod
+    def _filter_reads(cls, value: str | None) -> str | None:
+        try:
+            return value if value is None else RowFilter(value).text
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _one_place(self) -> "SourcePart":

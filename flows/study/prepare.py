@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,19 @@ from cuvee.flows.recipe.evidence_parts import CorpusPart as RecipeCorpus
 from cuvee.flows.recipe.evidence_parts import SourcePart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual
+from cuvee.flows.study.confirm import problem_at_size
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.problem import Problem, Proxy
+from cuvee.mixtures.units import bytes_text, count_text
 from cuvee.proxies import ladder
-from cuvee.proxies.data.documents import TextSource
-from cuvee.proxies.data.files import Digests
+from cuvee.proxies.data.documents import COARSEST, Sample, SampledSource, TextSource
+from cuvee.proxies.data.files import Digests, sampled_digest
 from cuvee.proxies.data.objects import is_remote, within
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.quickstart_text import KINDS, quickstart
+from cuvee.proxies.data.source_files import file_origin
 from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus import download
 from cuvee.tasks.corpus.task_pool import InlinePool, TaskPool
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from cuvee.proxies.data.token_files import TokenFiles
     from cuvee.proxies.data.tokenizer import TokenizerFile
 
+SHOWN = 3  # places of one domain's files that are named
 LISTED = 5000  # files of a domain from which their listing is shown
 DUPLICATES = ("duplicates", "duplicates_elsewhere", "near_duplicates")
 
@@ -70,13 +75,16 @@ def prepare(
     given = None if earlier else _given_tokenizer(recipe, home)
     own = {} if earlier else _files(recipe, home, digests, given)
     _look(own, _corpus_part(recipe).min_tokens, home)
+    taken = _samples(recipe)
+    if own:
+        home.display.say(reading_sentence(own, taken))
     found = _fetch(recipe, home)
     suite = _benchmarks(recipe, home, found)
     tests = {name: suite.file(name) for name in suite.tasks}
     texts = {
         name: benchmarks.benchmark_texts(path) for name, path in tests.items() if path is not None
     }
-    sources = own or quickstart(found, _corpus_part(recipe).quickstart)
+    sources = _sampled(own or quickstart(found, _corpus_part(recipe).quickstart), taken)
     try:
         corpus = earlier
         if corpus is None:
@@ -92,6 +100,7 @@ def prepare(
         points=recipe.evaluation.curve,
         texts={name: source.identity for name, source in own.items()},
         unread={n: f"{n}: {source.notice}" for n, source in own.items() if source.notice},
+        sizes={n: s.tokens for n, s in _corpus_part(recipe).domains.items() if s.tokens},
     )
     for part in corpus_parts(prepared).values():
         for notice in part.notices:
@@ -114,7 +123,7 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
         simplex.check_mixture(domains.vector(shares), domains.names)
     before = prepared.start.scores if prepared.start else {}
     share = min(1.0, proxy.tokens / recipe.full_scale.tokens)
-    return Problem(
+    problem = Problem(
         domains=domains,
         targets=prepared.targets,
         objective=floored_objective(recipe, recipe.build_objective(), before),
@@ -138,13 +147,21 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
             for name, rung in ladder.LADDER.items()
         ),
     )
+    sizes = recipe.confirm.sizes if recipe.confirm else ()
+    largest = max([proxy.tokens, *(step.tokens for step in sizes)])
+    told = "; ".join(problem_at_size(problem, proxy.size, largest).sample_warnings)
+    if proxy.match_repetition and told:
+        raise RecipeError(
+            f"proxy.match_repetition cannot be kept: {told}, or set match_repetition to false"
+        )
+    return problem
 
 
 def _files(
     recipe: Recipe, home: Workspace, digests: Digests, tokenizer: "TokenizerFile | None"
 ) -> "dict[str, Files | TokenFiles]":
     """A user's own files by domain; empty where a study uses the quickstart's text."""
-    part = _corpus_part(recipe)
+    part, taken = _corpus_part(recipe), _samples(recipe)
     found: dict[str, Files | TokenFiles] = {}
     for name, given in part.domains.items():
         if given.token_format:
@@ -155,11 +172,13 @@ def _files(
             given.field,
             separator=given.separator,
             skip=part.on_error == "skip",
-            digest=digests,
+            digest=partial(sampled_digest, digests) if name in taken else digests,
             id=given.id or "",
             attributes=tuple(given.attributes),
             format=given.format or "",
             glob=tuple(given.glob),
+            filter=given.filter or "",
+            part_bytes=taken[name].part_bytes if name in taken else COARSEST,
         )
     return found
 
@@ -194,7 +213,40 @@ def _token_files(
         tokenizer,
         skip=part.on_error == "skip",
         digest=digests,
+        part_bytes=given.take.sample.part_bytes if given.take else COARSEST,
     )
+
+
+def _samples(recipe: Recipe) -> dict[str, Sample]:
+    """What is wanted of the domains of which not all is read."""
+    given = _corpus_part(recipe).domains.items()
+    return {name: one.take.sample for name, one in given if one.take}
+
+
+def _sampled(
+    sources: Mapping[str, TextSource], taken: Mapping[str, Sample]
+) -> dict[str, TextSource]:
+    return {n: SampledSource(s, taken[n]) if n in taken else s for n, s in sources.items()}
+
+
+def reading_sentence(
+    sources: "Mapping[str, Files | TokenFiles]", taken: Mapping[str, Sample]
+) -> str:
+    """How many bytes will be read of each domain, and from where, before that is done."""
+    total, each = 0.0, []
+    for name, source in sources.items():
+        files = source.files
+        whole = sum(file.size for file in files)
+        sample = taken.get(name)
+        size = sample.stored_bytes(len(files), whole) if sample else whole
+        places = sorted({file_origin(file.url) for file in files})
+        told = f"{bytes_text(size)} of {', '.join(places[:SHOWN])}"
+        if sample:
+            told = f"about {told}, for a sample of {count_text(sample.tokens)} tokens"
+            told += f" by {sample.by} out of {bytes_text(whole)}"
+        each.append(f"{name} {told}")
+        total += size
+    return f"Text to be read, unless it is prepared: {bytes_text(total)}; {'; '.join(each)}"
 
 
 def _paths(recipe: Recipe, given: SourcePart) -> tuple[str, ...]:

@@ -138,7 +138,8 @@ def run_study(
     method = recipe.build_method()
     asked = method.ask(problem, (), loop.generator(recipe.seed, 0))
     if store.missing(asked):
-        for line in superseded_sentences(store, problem, workspace.corpora, asked):
+        lost = superseded_sentences(store, problem, workspace.corpora, asked)
+        for line in (*problem.sample_warnings, *lost):
             workspace.display.say(line)  # of what could have been there, if nothing had changed
     params = study_params(text, problem, recipe.seed)
     tracker.start_study(recipe.name, params, {"method": str(recipe.method["name"])})

@@ -4,10 +4,16 @@ A document is what is kept whole when text is held out, so it should be an artic
 not a line, and not a whole dump.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
+
+PARTS, CONTENT = "parts", "content"  # what a sample is drawn by
+LEAST, AIMED = 8, 32  # parts of a sample: with fewer than the first its error is rough
+FINEST, COARSEST = 1 << 20, 1 << 28  # bytes of a part
+TOKEN_BYTES = 4  # of text, where the tokenizer is not known
 
 
 class TextDocument(NamedTuple):
@@ -83,3 +89,53 @@ class TextSource(Protocol):
     def documents(self) -> Iterator[Document]:
         """The documents of all parts, in order."""
         ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is wanted of a domain: training tokens, by parts or by content."""
+
+    tokens: int
+    by: str = PARTS
+
+    @property
+    def part_bytes(self) -> int:
+        """Size of the parts that are read: so many that it shows how they differ.
+
+        A power of two, so that a slightly larger sample reads the same parts.
+        """
+        wanted = max(1, TOKEN_BYTES * self.tokens // AIMED)
+        return min(COARSEST, max(FINEST, 1 << (wanted.bit_length() - 1)))
+
+    def stored_bytes(self, files: int, size: int) -> int:
+        """Bytes that are read of so many files of a size in all, about; before any is opened."""
+        parts = max(files, size // self.part_bytes, 1)
+        least = size * min(1.0, LEAST / parts)
+        wanted = max(TOKEN_BYTES * self.tokens, round(least))
+        return size if self.by == CONTENT else min(size, wanted)
+
+
+@dataclass(frozen=True)
+class SampledSource:
+    """A source of which a sample is wanted."""
+
+    source: TextSource
+    sample: Sample
+
+    @property
+    def identity(self) -> str:
+        body = f"{self.source.identity} {self.sample.tokens} {self.sample.by}"
+        return hashlib.sha256(body.encode()).hexdigest()
+
+    @property
+    def reading(self) -> str:
+        return self.source.reading
+
+    def parts(self) -> tuple[ReadPart, ...]:
+        return self.source.parts()
+
+    def read(self, part: ReadPart) -> Iterator[Document]:
+        return self.source.read(part)
+
+    def documents(self) -> Iterator[Document]:
+        return self.source.documents()

@@ -118,17 +118,7 @@ class Corpus:
             for name, expected in _files(body):
                 _verify(root / name, expected)
             _verified[root] = look
-        domains = tuple(
-            Domain(
-                name=entry["name"],
-                tokens=entry["train"]["tokens"],
-                bytes=entry["train"]["bytes"],
-                identity=entry["identity"],
-                documents=entry["train"]["documents"],
-                heldout=entry.get("heldout", ""),
-            )
-            for entry in body["domains"]
-        )
+        domains = tuple(map(_domain, body["domains"]))
         tokenizer = root / "tokenizer.json"
         folders = {entry["name"]: _folder(entry) for entry in body["domains"]}
         return cls(root, tokenizer, body["vocabulary"], body["eot"], domains, look, folders)
@@ -222,6 +212,21 @@ def publish_corpus(root: Path, url: str) -> None:
         if there.get(name) != (root / name).stat().st_size:
             place.upload(root / name, name)
     place.replace(MANIFEST, raw)
+
+
+def _domain(entry: Mapping[str, Any]) -> Domain:
+    """A domain as the manifest has it; of a sample, as large as the whole is estimated to be."""
+    split = entry["train"]
+    found = Domain(
+        name=entry["name"],
+        tokens=split["tokens"],
+        bytes=split["bytes"],
+        identity=entry["identity"],
+        documents=split["documents"],
+        heldout=entry.get("heldout", ""),
+    )
+    sampled = entry.get("sampled")
+    return found.sized(sampled["tokens"], sampled["error"]) if sampled else found
 
 
 def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

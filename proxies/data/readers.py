@@ -21,6 +21,7 @@ from cuvee.proxies.data.compression import (
 )
 from cuvee.proxies.data.documents import Document, ReadPart, TextDocument, UnusableDocument
 from cuvee.proxies.data.files import LINES, SHEETS, TABLES
+from cuvee.proxies.data.row_filter import Cell
 from cuvee.proxies.data.rows import NUL, RowFields, RowReader, has_nul, not_utf8, parsed_json
 from cuvee.proxies.data.source_files import is_url
 from cuvee.proxies.data.tables import table_documents
@@ -226,7 +227,7 @@ def _sheet(stream: BinaryIO, url: str, fields: RowFields, delimiter: str) -> Ite
             break
         if not names:
             names = row
-            wanted = (fields.text, *fields.others)
+            wanted = (fields.text, *fields.beside)
             wrong = next((name for name in wanted if names.count(name) != 1), None)
             if wrong is not None:
                 which = "two columns are called" if wrong in names else "no column"
@@ -235,7 +236,8 @@ def _sheet(stream: BinaryIO, url: str, fields: RowFields, delimiter: str) -> Ite
             why = f"{len(row)} cells under {len(names)} names of columns"
             yield UnusableDocument(f"{place}: {why}")
         elif row:
-            yield reader.document(dict(zip(names, row, strict=True)), place, escaped=True)
+            cells = map(Cell, row) if fields.filter else row
+            yield reader.document(dict(zip(names, cells, strict=True)), place, escaped=True)
     reader.close()
 
 

@@ -7,6 +7,7 @@ number is not true. A row for which that comes up is unusable, and the sentence 
 """
 
 import ast
+import datetime
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ MEANS = (
     'in, and, or, not, such as: language == "en" and meta.score >= 3'
 )
 Evaluate = Callable[[Mapping[str, Any]], Any]
+
+
+class Cell(str):
+    """A value of a sheet, which is text until the filter takes it for something else."""
 
 
 class FilterError(ValueError):
@@ -163,6 +168,7 @@ def _literal(node: ast.expr) -> Any:
 
 def _holds(kind: ast.cmpop, left: Any, right: Any, text: str) -> bool:
     """Whether one comparison of two values is true."""
+    left, right = _as_meant(left, right), _as_meant(right, left)
     if isinstance(kind, ast.In | ast.NotIn):
         return _member(left, right, text) is isinstance(kind, ast.In)
     if order := ORDERS.get(type(kind)):
@@ -185,9 +191,24 @@ def _member(left: Any, right: Any, text: str) -> bool:
     if left is None and NULL in right:
         return True
     there = [one for one in right if one is not NULL]
-    for one in there:
-        _alike(left, one, text)
-    return left in there
+    kinds = [(_as_meant(left, one), one) for one in there]
+    for ours, one in kinds:
+        _alike(ours, one, text)
+    return any(ours == one for ours, one in kinds)
+
+
+def _as_meant(value: Any, other: Any) -> Any:
+    """A cell of a sheet as what it is compared with: a number, true or false, null if empty."""
+    if not isinstance(value, Cell):
+        return value
+    if other is NULL and not value:
+        return None
+    if isinstance(other, bool):
+        return WORDS.get(value.lower(), value)
+    try:
+        return float(value) if isinstance(other, int | float) else value
+    except ValueError:
+        return value
 
 
 def _alike(left: Any, right: Any, text: str) -> str:
@@ -211,6 +232,7 @@ def _kind(value: Any) -> str:
 
 
 def _flag(value: Any, text: str) -> bool:
+    value = _as_meant(value, True)
     if not isinstance(value, bool):
         raise FilterError(f"{text} is {_kind(value)}, neither true nor false")
     return value
@@ -219,12 +241,10 @@ def _flag(value: Any, text: str) -> bool:
 def _value(row: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     """A field of a row; one whose own name has dots goes before a nested one."""
     whole = ".".join(path)
-    if whole in row:
-        return row[whole]
     value: Any = row
-    for name in path:
+    for name in (whole,) if whole in row else path:
         if not isinstance(value, Mapping) or name not in value:
             has = ", ".join(map(str, row))[:300] or "nothing"
             raise FilterError(f"the filter asks for {whole!r}, and the row has: {has}")
         value = value[name]
-    return value
+    return value.isoformat() if isinstance(value, datetime.date) else value

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data.documents import Document, TextDocument, UnusableDocument
+from cuvee.proxies.data.documents import FILTERED, Document, TextDocument, UnusableDocument
+from cuvee.proxies.data.row_filter import FilterError, RowFilter
 
 NUL = "\0"
 DIGITS = 18  # of a whole number that is kept as one; a longer one is kept as a fraction
@@ -22,16 +23,24 @@ class RowFields:
         text: with the text.
         id: with the document's id; "" for none.
         attributes: that are kept beside the text.
+        filter: says which rows are wanted; None: all.
     """
 
     text: str = "text"
     id: str = ""
     attributes: tuple[str, ...] = ()
+    filter: RowFilter | None = None
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The fields beside the text."""
+        """The fields beside the text that are kept."""
         return tuple(dict.fromkeys(name for name in (self.id, *self.attributes) if name))
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The fields beside the text that are read."""
+        asked = self.filter.names if self.filter else ()
+        return tuple(dict.fromkeys((*self.others, *asked)))
 
 
 class RowReader:
@@ -54,6 +63,9 @@ class RowReader:
             return row
         if not isinstance(row, Mapping):
             return UnusableDocument(f"{place}: a row is a JSON object; found {type(row).__name__}")
+        left_out = self.left_out(row, place)
+        if left_out is not None:
+            return left_out
         name = self._fields.text
         text = row.get(name, ABSENT) if name in row else field_value(row, name)
         if text is ABSENT:
@@ -66,6 +78,14 @@ class RowReader:
         if wrong:
             return UnusableDocument(f"{place}: {wrong}")
         return self.with_others(text, row, place, escaped=escaped)
+
+    def left_out(self, row: Mapping[str, Any], place: str) -> Document | None:
+        """What stands for a row that the filter does not want or can say nothing of, else None."""
+        try:
+            wanted = self._fields.filter is None or self._fields.filter.keeps(row)
+        except FilterError as error:
+            return UnusableDocument(f"{place}: {error}")
+        return None if wanted else FILTERED
 
     def with_others(
         self, text: str, row: Mapping[str, Any], place: str, *, escaped: bool

@@ -71,6 +71,14 @@ def is_url(path: str) -> bool:
     return bool(URL.match(path)) and not path.startswith(("file://", "local://"))
 
 
+def file_origin(url: str) -> str:
+    """Where a file lies: the store and bucket of a URL, or this machine."""
+    if not is_url(url):
+        return "this machine"
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}"
+
+
 def local_path(path: str) -> Path:
     """A path on this machine, which may be written as a file:// URL."""
     return Path(re.sub("^(file|local)://", "", path)).expanduser()

@@ -37,24 +37,27 @@ def table_documents(
             yield UnusableDocument(f"{url} is empty; remove it or fill it")
             return
         file.seek(0)
-        names = (fields.text, *fields.others)
+        names = (fields.text, *fields.beside)
         schema, batches, row = table_batches(
             ending, file, names, groups=(part.start, part.stop), buffer=BUFFER
         )
         _check_columns(url, schema, fields)
         for batch in batches:
             column = _sound(nested_column(batch, fields.text))
-            for name in fields.others:
+            for name in fields.beside:
                 nested_column(batch, name).validate(full=True)
             for start in range(0, len(column), ROWS_AT_ONCE):
                 texts = _texts(column.slice(start, ROWS_AT_ONCE), fields.text, longest)
-                beside = _beside(batch.slice(start, ROWS_AT_ONCE), fields.others)
+                beside = _beside(batch.slice(start, ROWS_AT_ONCE), fields.beside)
                 for text, others in zip(texts, beside, strict=True):
                     row += 1
                     place = f"{url}, row {row}"
+                    left_out = reader.left_out(others, place)
                     wrong = text.why if isinstance(text, UnusableDocument) else ""
                     wrong = wrong or unfit_text(text, fields.text, escaped=False)
-                    if wrong:
+                    if left_out is not None:
+                        yield left_out
+                    elif wrong:
                         yield UnusableDocument(f"{place}: {wrong}")
                     elif fields.others:
                         yield reader.with_others(text, others, place, escaped=False)
@@ -71,7 +74,7 @@ def _beside(batch: Any, names: Sequence[str]) -> Iterable[dict[str, Any]]:
 
 
 def _check_columns(url: str, schema: Any, fields: RowFields) -> None:
-    for name in (fields.text, *fields.others):
+    for name in (fields.text, *fields.beside):
         if schema.names.count(name) > 1 or nested_type(schema, name) is None:
             which = "two columns are called" if name in schema.names else "no column"
             raise DataError(f"{url}: {which} {name!r}; it has: {', '.join(schema.names)}")

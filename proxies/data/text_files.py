@@ -23,6 +23,7 @@ from cuvee.proxies.data.files import (
     file_kind,
     file_packing,
 )
+from cuvee.proxies.data.row_filter import RowFilter
 from cuvee.proxies.data.rows import RowFields
 from cuvee.proxies.data.source_files import (
     ListingProgress,
@@ -59,6 +60,7 @@ class Files:
         format: of `FORMATS`, whatever the files are called; "" goes by their names.
         glob: patterns of the files that are read of a folder, whatever they are; none: those that
             hold text by their names.
+        filter: which rows are read, as `RowFilter` reads it; "" for all.
         part_bytes: of a file that are read together where its format can be parted.
     """
 
@@ -71,6 +73,7 @@ class Files:
     attributes: tuple[str, ...] = ()
     format: str = ""
     glob: tuple[str, ...] = ()
+    filter: str = ""
     part_bytes: int = SPLIT
 
     def __post_init__(self) -> None:
@@ -114,6 +117,11 @@ class Files:
             raise DataError(
                 f"{self.path} holds no plain text that the separator {self.separator!r} could "
                 "part: leave it out"
+            )
+        if self.filter and kinds & {*TEXTS, *PROSE}:
+            raise DataError(
+                f"{self.path} holds plain text, which has no fields that filter {self.filter!r} "
+                "could ask for: leave it out"
             )
         return tuple(read.values()), tuple(left)
 
@@ -162,6 +170,7 @@ class Files:
     def reading(self) -> str:
         """How files are read, whichever they are: what their documents depend on beside bytes."""
         given = [self.field, self.separator, self.skip, self.id, self.attributes, self.format]
+        given += [RowFilter(self.filter).canonical] if self.filter else []
         return json.dumps(given)
 
     @property
@@ -225,7 +234,8 @@ class Files:
         kind, url = self.kind(part.url), part.url
         known = part.content if is_url(url) else ""
         before = known.removesuffix("".join(kind)) or file_state(url)
-        fields = RowFields(self.field, self.id, self.attributes)
+        chosen = RowFilter(self.filter) if self.filter else None
+        fields = RowFields(self.field, self.id, self.attributes, chosen)
         try:
             for document in readers.read_documents(part, kind, fields, self.separator):
                 if isinstance(document, UnusableDocument) and not self.skip:

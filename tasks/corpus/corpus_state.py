@@ -28,6 +28,8 @@ class RankedDomain:
 
     Attributes:
         source: identity of what it was read from.
+        parts: keys of what was read of it, of a sample by parts.
+        drawn_from: bytes that it had then.
     """
 
     name: str
@@ -35,6 +37,8 @@ class RankedDomain:
     identity: str
     heldout: str
     tokens: int
+    parts: tuple[str, ...] = ()
+    drawn_from: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,16 @@ class CorpusState:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "CorpusState":
         """What `to_json` gave; fields that a later version added are left out."""
-        names = [one.name for one in dataclasses.fields(RankedDomain)]
-        ranks = tuple(RankedDomain(**{n: one[n] for n in names}) for one in body["ranks"])
+        names = {one.name for one in dataclasses.fields(RankedDomain)}
+        ranks = [{n: one[n] for n in names & set(one)} for one in body["ranks"]]
+        drawn = [{**one, "parts": tuple(one.get("parts", ()))} for one in ranks]
         trained = {one["vocabulary"]: one["sha256"] for one in body["tokenizers"]}
-        return cls(trained, body["heldout"], ranks)
+        return cls(trained, body["heldout"], tuple(RankedDomain(**one) for one in drawn))
 
     @property
     def digest(self) -> str:
         """Of what decides a corpus."""
-        ranks = [[one.name, one.source] for one in self.ranks]
+        ranks = [[one.name, one.source, *one.parts] for one in self.ranks]
         body = [sorted(self.tokenizers.items()), self.heldout, ranks]
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 

@@ -139,6 +139,7 @@ class Deduplicator:
         bits: of `partition_bits`.
         frozen: keys of what was held out before, sorted.
         near: rows of `RESOLVED`, of the documents that have near-duplicates.
+        below: of each domain, the upper half of a key from which documents are not in its sample.
     """
 
     spools: WorkFolder
@@ -148,6 +149,7 @@ class Deduplicator:
     bits: int
     frozen: bytes
     near: Entries
+    below: Sequence[int]
 
     def __call__(self, partition: int) -> PartitionStats:
         """The rows that stay, sorted by domain and key, go to a file; what they are comes back."""
@@ -168,6 +170,8 @@ class Deduplicator:
         new = first | np.concatenate([[True], np.diff(entries["domain"]) != 0])[: len(first)]
         pairs = np.stack([text, entries["domain"]])[:, new]
         kept = entries[first & stays]
+        last = np.array([one - 1 for one in self.below], dtype=np.uint64)
+        kept = kept[kept["high"] <= last[kept["domain"]]]
         kept = kept[np.argsort(kept["domain"], kind="stable")]
         write_kept(self.kept, partition, kept)
         count = len(self.ranks)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tokenizers import Tokenizer
 from cuvee.evaluation.decontamination import NGramIndex, texts_fingerprint
 from cuvee.mixtures.errors import CuveeError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
-from cuvee.proxies.data.documents import ReadPart, TextSource
+from cuvee.proxies.data.documents import ReadPart, SampledSource, TextSource
 from cuvee.proxies.data.files import exclusive_lock, file_digest
 from cuvee.proxies.data.prepared_corpus import HELD_KEYS, Corpus, read_manifest, write_manifest
 from cuvee.proxies.data.shards import folder_names, shard_identity, token_type
@@ -44,11 +45,18 @@ from cuvee.tasks.corpus.deduplicate_split import (
 )
 from cuvee.tasks.corpus.download import ProgressReport, ignore_progress
 from cuvee.tasks.corpus.read_parts import (
+    KEYS,
     Entries,
     PartReader,
     PartRecord,
     ReadTask,
     shared_spools,
+)
+from cuvee.tasks.corpus.sampling import (
+    DomainSample,
+    bytes_per_token,
+    count_tokens,
+    sample_notices,
 )
 from cuvee.tasks.corpus.spooled_text import SpooledText
 from cuvee.tasks.corpus.task_pool import InlinePool, TaskPool
@@ -146,7 +154,7 @@ def _found_or_made(
             with shared_spools(out / SPOOLS) as done:
                 build = _Build(asked, root, states, progress, pool)
                 found = build.make()
-                done += build.records
+                done += build.known.values()
     return found
 
 
@@ -245,6 +253,26 @@ class _Build:
         self.domains = [DomainText(name) for name in asked.sources]
         self.frozen = states.held_keys(asked.state) if states else b""
         self.near = asked.settings.deduplicate == "near"
+        self.known: dict[tuple[int, str], PartRecord] = {}  # parts that were read: domain, spool
+        self.parts = {name: source.parts() for name, source in asked.sources.items()}
+        self.samples = self._samples()
+
+    def _samples(self) -> dict[int, DomainSample]:
+        """The samples that are wanted, by the number of their domain."""
+        asked, settings = self.asked, self.asked.settings
+        places = asked.state.places(asked.identities)
+        found = {}
+        for i, (name, source) in enumerate(asked.sources.items()):
+            if isinstance(source, SampledSource):
+                old = asked.state.ranks[places[name]] if name in places else None
+                found[i] = DomainSample(
+                    source.sample,
+                    self.parts[name],
+                    seed=settings.seed,
+                    valid_bytes=settings.valid_bytes,
+                    before=(old.parts, old.drawn_from) if old else ((), 0),
+                )
+        return found
 
     def make(self) -> Corpus:
         """The corpus, in its place."""
@@ -252,16 +280,19 @@ class _Build:
         self.folder.mkdir(parents=True)
         self.progress("reading the benchmarks", 0.0)
         index = NGramIndex.build(self.asked.texts)
-        self.records = self.read(index)
-        self.ranks = self.asked.state.ordered(
-            self.asked.identities, {one.name: one.read_bytes for one in self.domains}
-        )
-        self.bits = partition_bits(self.records)
-        self.deduplicate(*self.near_duplicates())
-        self.held = hold_out(self.domains, self.partitions, self.frozen, self.asked.settings)
-        with SpooledText(self.spools, self.records) as text:
-            tokenizer = self.tokenizer(text)
-            self.check_sizes(text, tokenizer)
+        while True:
+            self.records = self.read(index)
+            sizes = {one.name: one.read_bytes for one in self.domains}
+            sizes |= {self.domains[i].name: int(s.whole_text) for i, s in self.samples.items()}
+            self.ranks = self.asked.state.ordered(self.asked.identities, sizes)
+            self.bits = partition_bits(self.records)
+            self.deduplicate(*self.near_duplicates())
+            self.held = hold_out(self.domains, self.partitions, self.frozen, self.asked.settings)
+            with SpooledText(self.spools, self.records) as text:
+                tokenizer = self.tokenizer(text)
+                if self.settled(text, tokenizer):
+                    self.check_sizes(text, tokenizer)
+                    break
         self.write(index, tokenizer, self.encode(tokenizer))
         self.folder.rename(self.root)
         shutil.rmtree(self.work, ignore_errors=True)
@@ -271,7 +302,7 @@ class _Build:
 
     def remove_shared(self) -> None:
         """Removes what workers wrote in a place that is not this disk."""
-        for record in self.records:
+        for record in self.known.values():
             for name in self.spools.names(record.name):
                 self.spools.remove(name)
         for folder in (self.kept, self.segments):
@@ -279,36 +310,56 @@ class _Build:
                 folder.remove(name)
 
     def read(self, index: NGramIndex) -> list[PartRecord]:
-        """Reads all parts; what is left of their text is in the spools."""
-        asked, seed = self.asked, self.asked.settings.seed
-        reader = PartReader(self.spools, index, seed, self.near)
-        shared = [read_parts.VERSION, texts_fingerprint(asked.texts), seed]
-        shared += [near_duplicates.METHOD] if self.near else []
-        tasks = [
-            ReadTask(_part_name(shared, source, asked.identities[name], part), i, source, part)
-            for i, (name, source) in enumerate(asked.sources.items())
-            for part in source.parts()
-        ]
-        sizes = [max(1, task.part.size) for task in tasks]
-        left = [sum(task.domain == i for task in tasks) for i in range(len(self.domains))]
-        found: dict[int, PartRecord] = {}
-        done = 0
-        for number, record in self.pool.map(reader, tasks):
-            found[number] = record
-            domain = self.domains[record.domain]
-            domain.add_part(record)
-            done += sizes[number]
-            left[record.domain] -= 1
-            what = "reading" if left[record.domain] else "read"
-            count = domain.counts["documents_read"]
-            self.progress(f"{what} {domain.name}: {count} documents", 0.4 * done / sum(sizes))
-        for name, source in asked.sources.items():
-            if source.identity != asked.identities[name]:
+        """Reads all parts that are wanted; what is left of their text is in the spools."""
+        reader = PartReader(self.spools, index, self.asked.settings.seed, self.near)
+        tasks = self.tasks()
+        while left := [task for task in tasks if (task.domain, task.name) not in self.known]:
+            self.read_parts(reader, left)
+            tasks = self.tasks()
+        for name, source in self.asked.sources.items():
+            if source.identity != self.asked.identities[name]:
                 for task in tasks:
                     if task.source is source:
                         self.spools.remove(f"{task.name}.json")
                 raise DataError(f"the text of domain {name!r} changed while it was read: run again")
-        return [found[number] for number in range(len(tasks))]
+        self.domains = [DomainText(one.name) for one in self.domains]
+        for task in tasks:
+            self.domains[task.domain].add_part(self.known[task.domain, task.name])
+        return [self.known[task.domain, task.name] for task in tasks]
+
+    def tasks(self) -> list[ReadTask]:
+        """The parts that are wanted, as far as it is known by now which these are."""
+        asked, seed = self.asked, self.asked.settings.seed
+        shared: list[Any] = [read_parts.VERSION, texts_fingerprint(asked.texts), seed]
+        shared += [near_duplicates.METHOD] if self.near else []
+        tasks = []
+        for i, (name, source) in enumerate(asked.sources.items()):
+            sample, parts, below = self.samples.get(i), list(self.parts[name]), KEYS
+            if sample is not None:
+                chosen = sample.chosen()
+                parts, below = [sample.parts[place] for place in chosen], sample.spooled_below
+            shorter = [below] if below < KEYS else []
+            for part in parts:
+                spool = _part_name([*shared, *shorter], source, asked.identities[name], part)
+                tasks.append(ReadTask(spool, i, source, part, below))
+        return tasks
+
+    def read_parts(self, reader: PartReader, tasks: Sequence[ReadTask]) -> None:
+        """Reads parts, and tells the samples what was in them."""
+        sizes = [max(1, task.part.size) for task in tasks]
+        left = Counter(task.domain for task in tasks)
+        documents, done = Counter[int](), 0
+        for number, record in self.pool.map(reader, tasks):
+            task = tasks[number]
+            self.known[task.domain, task.name] = record
+            if task.domain in self.samples:
+                self.samples[task.domain].note(task.part, record)
+            done += sizes[number]
+            left[task.domain] -= 1
+            documents[task.domain] += record.counts.get("documents_read", 0)
+            what = "reading" if left[task.domain] else "read"
+            told = f"{what} {self.domains[task.domain].name}: {documents[task.domain]} documents"
+            self.progress(told, 0.4 * done / sum(sizes))
 
     def near_duplicates(self) -> tuple[Entries, csr_array | None]:
         """What becomes of documents that have near-duplicates, and what domains share of them."""
@@ -329,8 +380,9 @@ class _Build:
         """Drops duplicates; the rows that stay are in files, a partition each."""
         ranks = [self.ranks[domain.name] for domain in self.domains]
         work = Deduplicator(
-            self.spools, self.kept, self.records, ranks, self.bits, self.frozen, near
-        )
+            self.spools, self.kept, self.records, ranks, self.bits, self.frozen, near,
+            [self.samples[i].below if i in self.samples else KEYS for i in range(len(ranks))],
+        )  # fmt: skip
         count = 1 << self.bits
         stats = {}
         for number, one in self.pool.map(work, range(count)):
@@ -349,6 +401,8 @@ class _Build:
         """The corpus's tokenizer, in its folder: given, the study's, or trained now."""
         path, vocabulary = self.folder / "tokenizer.json", self.asked.settings.vocabulary
         given = self.asked.tokenizer
+        if path.exists():  # of a round before
+            return tokenizers.load_tokenizer(path, given.end_of_text if given else "")
         known = given.path if given else None
         if given is None and self.states is not None:
             known = self.states.trained_tokenizer(self.asked.state, vocabulary)
@@ -362,6 +416,18 @@ class _Build:
         tokenizer = tokenizers.train_tokenizer(sample, vocabulary)
         tokenizer.save(str(path))
         return tokenizer
+
+    def settled(self, text: SpooledText, tokenizer: Tokenizer) -> bool:
+        """Whether every sample holds as much as is wanted; if not, it is read anew, or cut."""
+        encoder = warm_encoder(tokenizer.to_str())
+        changed = [
+            sample.settle(
+                self.domains[i].bytes,
+                sample.rate or bytes_per_token(text, self.partitions(), i, encoder),
+            )
+            for i, sample in self.samples.items()
+        ]
+        return not any(changed)
 
     def check_sizes(self, text: SpooledText, tokenizer: Tokenizer) -> None:
         """Sees that small domains suffice before large ones are encoded; names all that do not.
@@ -410,13 +476,32 @@ class _Build:
         digest = file_digest(self.folder / "tokenizer.json")
         width = token_type(tokenizers.vocabulary_size(tokenizer)).itemsize
         entries = []
+        figures = self.sample_figures(count) if self.samples else {}
         joined = join_segments(
             self.segments, [found[n] for n in range(count)], places, width, self.near
         )
         for domain, place, splits in zip(self.domains, places, joined, strict=True):
-            entries.append(self.entry(domain, splits, digest) | {"folder": place.name})
+            entry = self.entry(domain, splits, digest) | {"folder": place.name}
+            entries.append(entry)
+            if sampled := figures.get(domain.name):
+                sampled["tokens"] -= splits["valid"]["tokens"]
+                entry["sampled"] = sampled
+                entry["notices"] += sample_notices(
+                    domain.name, sampled, self.samples[len(entries) - 1].grown
+                )
             self.progress(f"writing {domain.name}", 0.95 + 0.04 * len(entries) / len(places))
         return entries
+
+    def sample_figures(self, partitions: int) -> dict[str, dict[str, Any]]:
+        """What is estimated of each sampled domain that was not read whole."""
+        shape = len(self.records), len(self.domains)
+        tokens, squares = count_tokens(self.kept, self.segments, partitions, self.held, shape)
+        places = np.array([record.domain for record in self.records])
+        return {
+            self.domains[i].name: figures
+            for i, sample in self.samples.items()
+            if (figures := sample.figures(tokens[places == i], squares[i]))
+        }
 
     def entry(
         self, domain: DomainText, splits: dict[str, dict[str, Any]], tokenizer: str
@@ -441,10 +526,14 @@ class _Build:
         digest = file_digest(self.folder / "tokenizer.json")
         (self.folder / HELD_KEYS).write_bytes(self.held)
         heldout = hashlib.sha256(self.held).hexdigest()
+        drawn = {self.domains[i].name: sample.drawn for i, sample in self.samples.items()}
         domains = [
-            RankedDomain(e["name"], e["source"], e["identity"], e["heldout"], e["train"]["tokens"])
+            RankedDomain(
+                e["name"], e["source"], e["identity"], e["heldout"], e["train"]["tokens"],
+                *drawn.get(e["name"], ()),
+            )
             for e in entries
-        ]
+        ]  # fmt: skip
         trained = (asked.settings.vocabulary, digest) if given is None else None
         state = next_state(asked.state, domains, self.ranks, heldout=heldout, tokenizer=trained)
         manifest = {

@@ -41,6 +41,7 @@ LONG = 8_000_000  # characters from which a document is written by itself, in pi
 INDEX = np.dtype(
     [("high", "<u8"), ("low", "<u8"), ("place", "<u8"), ("size", "<u4"), ("extra", "<u4")]
 )
+KEYS = 1 << 64  # upper halves of keys
 Entries = NDArray[Any]  # rows of INDEX, or of what adds columns to it
 
 
@@ -51,12 +52,14 @@ class ReadTask:
     Attributes:
         name: of its spool.
         domain: the place of its domain among those of the corpus.
+        below: upper half of a key from which documents are left out, of a sample by content.
     """
 
     name: str
     domain: int
     source: TextSource
     part: ReadPart
+    below: int = KEYS
 
 
 @dataclass(frozen=True)
@@ -194,36 +197,31 @@ class _Spool:
                 self.hits.update(dict.fromkeys(clean.hits, 1))
             if clean.text is not None:
                 left.append((clean.text, _extra(document)))
-        digests = []
+        texts, digests = [], []
         for text, extra in left:
-            size, digest = self._add(text, extra)
-            digests.append(digest)
+            size, digest = utf8_digest(text, self.reader.seed)
             counts["bytes_read"] += size
-            self.kept += size
+            if int.from_bytes(digest[:8], "big") < self.task.below:
+                self._add(text, extra, digest, size)
+                texts.append(text)
+                digests.append(digest)
+                self.kept += size
         if self.bands:
-            self.bands.add([text for text, _ in left], digests)
+            self.bands.add(texts, digests)
         if self.held >= RUN:
             self.flush()
 
-    def _add(self, text: str, extra: bytes) -> tuple[int, bytes]:
-        """Takes a document into the run, a long one into a run of its own: its bytes and key."""
-        digest = hashlib.blake2b(digest_size=16, key=b"%d" % self.reader.seed)
+    def _add(self, text: str, extra: bytes, digest: bytes, size: int) -> None:
+        """Takes a document into the run, a long one into a run of its own."""
         if len(text) < LONG:
-            blob = text.encode()
-            digest.update(blob)
-            self.run.append((digest.digest(), blob + extra, len(blob)))
-            self.held += len(blob)
-            return len(blob), digest.digest()
+            self.run.append((digest, text.encode() + extra, size))
+            self.held += size
+            return
         self.flush()
-        size = 0
-        for start in range(0, len(text), STRETCH):
-            piece = text[start : start + STRETCH].encode()
-            digest.update(piece)
+        for piece in utf8_pieces(text):
             self.texts.write(piece)
-            size += len(piece)
         self.texts.write(extra)
-        self._write_index([digest.digest()], [size], [size + len(extra)])
-        return size, digest.digest()
+        self._write_index([digest], [size], [size + len(extra)])
 
     def flush(self) -> None:
         """Writes the run in the order of its keys."""
@@ -273,10 +271,24 @@ def _extra(document: TextDocument) -> bytes:
     return json.dumps(body, ensure_ascii=False, default=str).encode() + b"\n"
 
 
+def utf8_pieces(text: str) -> Iterator[bytes]:
+    """The UTF-8 bytes of a text, a stretch at a time."""
+    for start in range(0, len(text), STRETCH):
+        yield text[start : start + STRETCH].encode()
+
+
 def utf8_size(text: str) -> int:
-    """UTF-8 bytes of a text, a stretch at a time."""
-    pieces = range(0, len(text), STRETCH)
-    return sum(len(text[start : start + STRETCH].encode()) for start in pieces)
+    """How many there are."""
+    return sum(map(len, utf8_pieces(text)))
+
+
+def utf8_digest(text: str, seed: int) -> tuple[int, bytes]:
+    """How many there are, and a text's key."""
+    digest, size = hashlib.blake2b(digest_size=16, key=b"%d" % seed), 0
+    for piece in utf8_pieces(text):
+        digest.update(piece)
+        size += len(piece)
+    return size, digest.digest()
 
 
 @contextmanager

@@ -24,6 +24,7 @@ class Prepared:
         start: the checkpoint that every run goes on from; None where they start from nothing.
         texts: hash of a user's own files by domain, and of how they are read.
         unread: by domain, what its folders hold that is not read, in a sentence.
+        sizes: tokens that a domain has in truth, where the recipe says so.
     """
 
     corpus: Corpus
@@ -33,6 +34,7 @@ class Prepared:
     points: int = 0
     texts: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def version(self) -> int:
@@ -44,14 +46,16 @@ class Prepared:
 
     @property
     def domains(self) -> DomainSet:
-        """The domains of the corpus, the largest first, so that their order follows their text.
+        """The domains of the corpus, as large as they are in truth, the largest on disk first.
 
         A design is drawn in this order: moved in the recipe, a domain gets the same shares.
         """
         found = self.corpus.domain_set()
-        if self.version == BY_NAMES:
-            return found
-        return DomainSet(tuple(sorted(found, key=lambda d: (-d.stored, d.identity, d.name))))
+        if self.version == BY_CONTENT:
+            found = DomainSet(tuple(sorted(found, key=lambda d: (-d.stored, d.identity, d.name))))
+        return DomainSet(
+            tuple(d.sized(self.sizes[d.name]) if d.name in self.sizes else d for d in found)
+        )
 
     @property
     def scoring(self) -> str:

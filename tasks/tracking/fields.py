@@ -375,6 +375,7 @@ def _outcomes_digest(study: Study) -> str:
 def _datasets(study: Study) -> Iterator[LoggedDataset]:
     for one in study.problem.domains:
         sizes = {"num_rows": one.documents, "num_tokens": one.tokens, "num_bytes": one.bytes}
+        sizes |= {"num_tokens_on_disk": one.stored} if one.sampled else {}
         yield LoggedDataset(one.name, one.identity, sizes)
 
 

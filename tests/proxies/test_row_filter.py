@@ -1,14 +1,22 @@
 """Filters on rows: Python's own answers where it has one, refusals where it guesses."""
 
+import datetime
+import json
 import pickle
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv as sheets
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.errors import DataError, RecipeError
+from cuvee.proxies.data.documents import FILTERED, TextDocument, UnusableDocument
 from cuvee.proxies.data.row_filter import FilterError, RowFilter
+from cuvee.proxies.data.text_files import Files
 
 NUMBERS = st.integers(-5, 5) | st.floats(-5, 5)
 WORDS = st.sampled_from(["en", "de", 'a"b', ""])
@@ -117,3 +125,53 @@ def test_names_the_fields_that_it_asks_for() -> None:
         'meta.score >= 3 and lang in ["en", "de"] and other and not row["a b"] and z != null'
     )
     assert made.names == ("a b", "lang", "meta.score", "other", "z")
+
+
+LANGUAGES = [("one", "en", 3), ("two", "de", 5), ("three", "en", 1), (None, "de", 2)]
+
+
+def _written(folder: Path, ending: str) -> Path:
+    path = folder / f"rows{ending}"
+    rows = [{"text": t, "language": lang, "score": score} for t, lang, score in LANGUAGES]
+    if ending == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif ending == ".csv":
+        sheets.write_csv(pa.Table.from_pylist(rows), path)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_every_kind_of_rows_is_filtered_as_it_is_read(tmp_path: Path, ending: str) -> None:
+    """Catches a kind that forgets the filter or does not read its column, numbers of a sheet taken
+    for text, and a row without text that is unusable although nobody asked for it."""
+    source = Files(str(_written(tmp_path, ending)), filter='language == "en" and score >= 2')
+    assert list(source.documents()) == [TextDocument("one"), *[FILTERED] * 3]
+    assert Files(source.path).identity != source.identity
+    spaced = Files(source.path, filter="language == 'en'   and score>=2")
+    assert spaced.identity == source.identity
+
+
+def test_what_a_filter_cannot_say_is_refused_or_skipped_with_its_row(tmp_path: Path) -> None:
+    """Catches a row that is dropped in silence since its score is null, and a name that is
+    misspelled taken for a filter that wants nothing."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "score": 1}\n{"text": "b", "score": null}\n')
+    with pytest.raises(DataError, match="line 2: score > 0: null cannot be compared.*on_error"):
+        list(Files(str(path), filter="score > 0").documents())
+    good, bad = Files(str(path), filter="score > 0", skip=True).documents()
+    assert good == TextDocument("a") and isinstance(bad, UnusableDocument)
+    with pytest.raises(DataError, match="line 1: the filter asks for 'sore', and the row has: te"):
+        list(Files(str(path), filter="sore > 0").documents())
+    with pytest.raises(DataError, match="no column 'sore'; it has: text"):
+        list(Files(str(_written(tmp_path, ".parquet")), filter="sore > 0").documents())
+    (tmp_path / "plain.txt").write_text("text")
+    with pytest.raises(DataError, match="plain text, which has no fields"):
+        _ = Files(str(tmp_path / "plain.txt"), filter="score > 0").files
+
+
+def test_a_time_is_compared_as_it_is_written() -> None:
+    """Catches dates of a table that no filter can be written for."""
+    row = {"day": datetime.date(2024, 5, 1)}
+    assert RowFilter('day >= "2024-01-01"').keeps(row)

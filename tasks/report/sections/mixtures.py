@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.units import error_text
 from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import mixtures as plots
 from cuvee.tasks.report.sections import findings
@@ -148,11 +149,30 @@ def epoch_blocks(study: Study) -> Iterable[Block]:
         )
     known = study.tokens
     if known:
+        domains = study.problem.domains
         rows = tuple(
-            (name, f"{known[name]:,}", f"{ours.epochs[i]:.2f}" if ours.epochs else NONE)
-            for i, name in enumerate(ours.domains)
+            (
+                d.name,
+                f"{known[d.name]:,}{error_text(d.tokens_error)}",
+                f"{ours.epochs[i]:.2f}" if ours.epochs else NONE,
+                *([_natural(natural, error), f"{d.stored:,}"] if domains.sampled else ()),
+            )
+            for i, (d, natural, error) in enumerate(
+                zip(domains, domains.natural, domains.natural_errors, strict=True)
+            )
         )
-        yield ReportTable(("domain", "tokens that exist", "epochs"), rows)
+        last = ["natural share", "tokens on disk"] * domains.sampled
+        yield ReportTable(("domain", "tokens that exist", "epochs", *last), rows)
+        if domains.sampled:
+            yield Paragraph(
+                "Of sampled domains the tokens on disk are what proxies draw from; all that exist "
+                "count for natural shares, caps and epochs. ± is one standard error of what is "
+                "estimated from the sample."
+            )
+
+
+def _natural(share: float, error: float) -> str:
+    return f"{share:.1%} ± {error:.1%}" if error else f"{share:.1%}"
 
 
 def pareto_blocks(study: Study) -> Iterable[Block]:
