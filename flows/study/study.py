@@ -134,8 +134,7 @@ def run_study(
     store = Store(workspace.store)  # before text is read: one that cannot be opened is told at once
     with let_go_on_error(executor):
         prepared = prepare(recipe, workspace, executor=executor)
-    problem = pose_problem(recipe, prepared)
-    method = recipe.build_method()
+    problem, method = pose_problem(recipe, prepared), recipe.build_method()
     asked = method.ask(problem, (), loop.generator(recipe.seed, 0))
     if store.missing(asked):
         lost = superseded_sentences(store, problem, workspace.corpora, asked)
