@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from cuvee.proxies.data.files import file_digest
@@ -46,6 +45,8 @@ def map_array(path: Path, kind: np.dtype) -> NDArray[Any]:
     """
     if not path.stat().st_size:
         return np.zeros(0, dtype=kind)
+    import pyarrow as pa
+
     with pa.memory_map(str(path)) as file:
         return np.frombuffer(file.read_buffer(), dtype=kind)
 
