@@ -76,7 +76,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     seconds = runs * ladder_plan.tokens / rate / 2
     for line in (
         *plan_size.size_sentences(screened, problem, specs, ladder_plan),
-        f"Parameters: {ladder_plan.model_size.describe(vocabulary)}",
+        *plan_size.model_sentences(recipe, prepared, ladder_plan.model_size),
         *cost_sentences(ladder_plan, planned, rate, source),
         *scoring_sentences(recipe, ladder_plan, len(problem.domains)),
         *larger_size_sentences(recipe, store, vocabulary, tried),

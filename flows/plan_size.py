@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cuvee.flows.recipe.schema import Recipe
 from cuvee.mixtures import registry, simplex
 from cuvee.mixtures.inference.evidence_grade import MIXTURES
 from cuvee.mixtures.inference.screening import Screened
@@ -12,6 +13,7 @@ from cuvee.mixtures.runs import RunSpec
 from cuvee.mixtures.units import count_text
 from cuvee.proxies import ladder
 from cuvee.tasks.study.next_steps import GOOD
+from cuvee.tasks.study.prepared import Prepared
 
 TREES = "lightgbm"
 SHORT = 100  # steps of a proxy below which nothing was measured here
@@ -20,6 +22,21 @@ MEASURED = (
     "domains (3.8 a domain, docs/results/laws.md) and from 26 of 8 (3.3 a domain, proxies of 0.6M "
     "and 500k tokens, docs/results/demo.md)"
 )
+
+
+def model_sentences(recipe: Recipe, prepared: Prepared, size: ladder.ModelSize) -> list[str]:
+    """What a proxy holds, and in whose tokens, where these are given."""
+    corpus = prepared.corpus
+    lines = [f"Parameters: {size.describe(corpus.vocabulary)}"]
+    if recipe.corpus and recipe.corpus.tokenizer:
+        from tokenizers import Tokenizer  # here: the core has none
+
+        end = Tokenizer.from_file(str(corpus.tokenizer_path)).id_to_token(corpus.eot)
+        lines.append(
+            f"Tokens are those of {recipe.corpus.tokenizer}; each document ends with {end} "
+            "(corpus.end_of_text names another)"
+        )
+    return lines
 
 
 def size_sentences(

@@ -7,6 +7,7 @@ tokenizer that was trained on a corpus can be asked for again.
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,7 @@ def _from_hub(name: str) -> Path:
     import huggingface_hub  # here: no study but one that names something there needs it
     from huggingface_hub import constants, errors
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # which tells of every attempt
     try:
         path = Path(huggingface_hub.hf_hub_download(name, DEFINITION))
         for other in BESIDE:
