@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cuvee.proxies.model.grouped_matmul import grouped_matmul
 from cuvee.proxies.model.layers import Branches
-from cuvee.proxies.model.loss import chunk_tokens
+from cuvee.proxies.model.loss import chunk_tokens, models_together
 from cuvee.proxies.model.prefix_tree import (
     PrefixTreeBatch,
     Tokens,
@@ -151,6 +151,11 @@ def _predicted(
     """Log-probability of each target (K, S) and whether none was higher (K, S); in chunks of U."""
     models, total, _ = hidden_KUD.shape
     device, vocabulary = hidden_KUD.device, head_KDV.shape[-1]
+    wide = models_together(hidden_KUD, vocabulary, hidden_KUD.element_size())
+    if wide < models:
+        groups = [slice(k, k + wide) for k in range(0, models, wide)]
+        found = [_predicted(hidden_KUD[k], head_KDV[k], forest) for k in groups]
+        return torch.cat([logs for logs, _ in found]), torch.cat([best for _, best in found])
     logs = torch.empty(models, len(forest.rows), dtype=torch.float32, device=device)
     best = torch.empty(models, len(forest.rows), dtype=torch.bool, device=device)
     rows, targets = forest.rows.to(device), forest.targets.to(device)

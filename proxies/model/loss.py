@@ -18,6 +18,7 @@ CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}  # of logits; CPU: within the 
 # Tokens at least: each chunk walks over the whole head and its gradient, so that at a vocabulary of
 # 131,072 chunks of 16 take 1.9 (float32) to 2.5 times (bfloat16) as long (docs/results/trainer.md).
 LEAST_TOKENS = {"cpu": 128, "cuda": 16}
+FEW_TOKENS, MANY_TOKENS = 512, 1024  # of a chunk on a GPU, below which models go in groups; theirs
 TINY = 1e-30  # below this a probability has lost digits, and its logarithm is computed anew
 
 
@@ -81,7 +82,7 @@ class LinearCrossEntropy(Function):
         dtype: torch.dtype,
         factors_KN: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        wide = hidden_KND.shape[0] if hidden_KND.device.type != "cpu" else 1
+        wide = models_together(hidden_KND, head_KDV.shape[-1], dtype.itemsize)
         parts = [
             _chunked(
                 hidden_KND[k : k + wide].to(dtype),
@@ -179,6 +180,21 @@ def probabilities_unbranched(
 def loss_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of losses: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def models_together(hidden_KND: Tensor, vocabulary: int, size: int) -> int:
+    """Models whose logits are computed at once, of `size` bytes each: one on a CPU.
+
+    On a GPU all, unless chunks would become short: every chunk walks over its models' heads, and 39
+    models at 131,072 tokens took 2.6 times as long together as in turn (docs/results/trainer.md).
+    """
+    models = hidden_KND.shape[0]
+    if hidden_KND.device.type == "cpu":
+        return 1
+    row = vocabulary * size
+    if models * row * FEW_TOKENS <= CHUNK_BYTES["cuda"]:
+        return models
+    return max(1, min(models, CHUNK_BYTES["cuda"] // (row * MANY_TOKENS)))
 
 
 def chunk_tokens(hidden_KND: Tensor, vocabulary: int) -> int:

@@ -89,6 +89,15 @@ def test_chunks_do_not_shrink_below_what_pays() -> None:
     assert loss.chunk_tokens(hidden, VOCABULARY) == loss.LEAST_TOKENS["cpu"]
 
 
+def test_models_of_a_pack_share_chunks_only_while_these_stay_long() -> None:
+    """Catches 39 models at 131,072 tokens in chunks of 16 tokens, and packs at 4,096 parted."""
+    pack = torch.zeros(64, 8, 4, device="meta")  # as an accelerator's: no processor's
+    assert loss.models_together(pack, 4096, 2) == 64
+    assert loss.models_together(pack, 131_072, 2) == 1
+    assert loss.models_together(pack, 32_768, 2) == 4
+    assert loss.models_together(torch.zeros(64, 8, 4), 4096, 2) == 1
+
+
 def test_runs_of_another_vocabulary_say_nothing_of_the_speed() -> None:
     """At 131,072 tokens a step costs 43 times as much: catches an hour that is told for a day."""
     data = SyntheticCorpus(256, {"a": 30_000, "b": 30_000})
