@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-portable test-trainers lint docs docs-build bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale bench-faults clean
+.PHONY: demo test test-slow test-portable test-trainers lint docs docs-build bench bench-trainer bench-scoring bench-sweep bench-laws bench-regret bench-methods bench-scale bench-faults bench-corpus clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -68,6 +68,9 @@ bench-regret: $(READY)  ## what a method's answer is worth after so many runs, o
 
 bench-methods: $(READY)  ## every method at one budget, on the quickstart (an hour or more) and on worlds
 	@$(BIN)/python benchmarks/methods.py --worlds --recipe recipes/quickstart.yaml
+
+bench-corpus: $(READY)  ## reading, cleaning and tokenizing text against tokenizers and datatrove; memory (an hour)
+	@$(BIN)/python benchmarks/corpus.py
 
 bench-scale: $(READY)  ## scaling laws against ranking at one size, from small proxies to larger ones
 	@$(BIN)/python benchmarks/scale.py
