@@ -54,7 +54,8 @@ class BandWriter:
         """Writes what was taken as a run."""
         if not self.waiting:
             return
-        run = np.sort(np.concatenate(self.waiting), order=("band", "key"))
+        run = np.concatenate(self.waiting)
+        run = run[np.argsort(run["band"], kind="stable")]
         self.waiting = []
         fine = run["band"] >> np.uint64(64 - FINE)
         before = self.places[-1][-1] if self.places else 0

@@ -85,7 +85,7 @@ def _words(data: bytes, powers: Powers) -> Keys:
 
 
 def band_records(texts: Sequence[str], keys: Keys, powers: Powers) -> NDArray[Any]:
-    """What is written of documents: a record for each band of each, sorted by the band's hash.
+    """What is written of documents: a record for each band of each.
 
     Args:
         texts: of a group of documents, as they would be kept.
@@ -112,7 +112,7 @@ def band_records(texts: Sequence[str], keys: Keys, powers: Powers) -> NDArray[An
     sizes = [len(texts[i].encode()) for i in chosen]
     records["size"] = np.minimum(np.array(sizes, np.int64), 2**32 - 1)[:, None]
     records["sketch"] = (two_bits << shifts).sum(axis=2)[:, None]
-    return np.sort(records.reshape(-1), order=("band", "key"))
+    return records.reshape(-1)
 
 
 def alike(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:

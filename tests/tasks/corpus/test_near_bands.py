@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import pickle
 from itertools import count
 
 import numpy as np
 import pytest
 
+from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.text_files import Files
@@ -133,14 +135,15 @@ def test_no_near_duplicate_of_held_out_text_is_trained_on(tmp_path):
 
 
 class Backwards:
-    """A pool whose tasks end in the opposite order."""
+    """A pool whose tasks end in the opposite order, and travel there and back as bytes."""
 
     workers, shared = 3, None
 
     def map(self, work, items):
         """The last item first."""
+        sent = pickle.dumps(work)
         for i in reversed(range(len(items))):
-            yield i, work(items[i])
+            yield i, pickle.loads(pickle.dumps(pickle.loads(sent)(items[i])))
 
 
 def test_pools_partitions_and_runs_change_no_byte(tmp_path, monkeypatch):
@@ -178,6 +181,16 @@ def test_clusters_are_counted_with_their_copies(tmp_path):
     prepared(tmp_path, given, pool=Looking())
     assert len(found) == 120
     assert sorted(found.values()) == [1] * 119 + [5]
+
+
+def test_a_domain_that_another_holds_whole_is_refused_with_the_reason(tmp_path):
+    """Catches an error that says no more than how few documents are left."""
+    longer = [f"{text} and more" for text in nearly(SMALL)]
+    reason = (
+        r"'copy' has 0 usable documents of 40 read.*100% of the texts of copy are also in small"
+    )
+    with pytest.raises(DataError, match=reason):
+        prepared(tmp_path, {"copy": longer, "small": SMALL})
 
 
 @pytest.mark.parametrize("documents", [0, 80_000, 200_000, 10**9])

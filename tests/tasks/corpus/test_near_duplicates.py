@@ -103,7 +103,7 @@ def test_pairs_agree_with_exact_jaccard_on_real_text():
     table = csr_array((np.ones(places.shape[1], int), tuple(places)), (len(texts), len(runs)))
     both = (table @ table.T).toarray()
     jaccard = both / (both.diagonal()[:, None] + both.diagonal() - both)
-    records, _ = records_of(texts)
+    records = np.sort(records_of(texts)[0], order="band")
     index = {key: i for i, key in enumerate(keys_of(texts).tolist())}
     found = np.zeros(jaccard.shape, bool)
     for band in np.split(records, np.flatnonzero(np.diff(records["band"])) + 1):
@@ -199,7 +199,7 @@ def test_records_are_the_same_on_every_machine():
     or another version of the library, would compare what cannot be compared."""
     records = band_records([LONG], keys_of([LONG]), Powers())
     assert records.itemsize == RECORD.itemsize == 52
-    assert hashlib.sha256(records.tobytes()).hexdigest()[:16] == "424ac6fd62aadf4e"
+    assert hashlib.sha256(records.tobytes()).hexdigest()[:16] == "dfb41995a23cb919"
 
 
 def test_order_and_partitions_change_nothing(real_texts):
