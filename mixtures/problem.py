@@ -159,5 +159,8 @@ class Problem:
             scoring=self.scoring,
             heldout=self.domains.heldout if self.version == VERSION else (),
             version=self.version,
+            sampled=tuple((d.identity, d.stored / d.tokens) for d in self.domains if d.sampled)
+            if proxy.repetition < 1
+            else (),
             **vars(proxy),
         )

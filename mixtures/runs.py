@@ -89,6 +89,8 @@ class RunSpec:
         trainer: identity of the program that trains; "" for the built-in one.
         arithmetic: what the numbers of a run depend on beside `precision`; "" for what is usual.
         document_order: what orders the documents of a domain: "key", a hash of their text.
+        sampled: under a repetition below 1, by identity the share of a domain's tokens that lies on
+            disk where that is a sample; the part of it that is used is as much larger.
     """
 
     domains: tuple[str, ...]
@@ -112,6 +114,7 @@ class RunSpec:
     trainer: str = ""
     arithmetic: str = ""
     document_order: str = "key"
+    sampled: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.identities) != len(self.domains):
@@ -146,6 +149,10 @@ class RunSpec:
     def weights(self) -> Array:
         """Shares of tokens over the whole run, shape (K,)."""
         return mean_shares(self.stages)
+
+    def usable(self, index: int) -> float:
+        """The part of what lies on disk of a domain that the run may use."""
+        return min(1.0, self.repetition / dict(self.sampled).get(self.identities[index], 1.0))
 
     @property
     def order_seed(self) -> int:
@@ -191,12 +198,15 @@ class RunSpec:
     def canonical(self) -> dict[str, Any]:
         """What the fingerprint is the hash of."""
         values = dataclasses.asdict(self)
-        del values["heldout"]
+        del values["heldout"], values["sampled"]
         if self.version == BY_NAMES:
             kept = {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
             return {k: v for k, v in kept.items() if k not in RESERVED}
         del values["domains"]
         values["identities"] = [self.identities[i] for i in self.order]
+        used = {pair for pair in self.sampled if pair[0] in values["identities"]}
+        if used:
+            values["sampled"] = sorted(map(list, used))
         values["stages"] = [
             {"weights": [stage.weights[i] for i in self.order], "share": stage.share}
             for stage in self.stages
@@ -510,6 +520,8 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     found = {"kind": type(outcome).__name__, **dataclasses.asdict(outcome)}
     if outcome.spec.version == BY_NAMES:
         found["spec"] = {k: v for k, v in found["spec"].items() if k not in (*RESERVED, "heldout")}
+    if not outcome.spec.sampled:
+        del found["spec"]["sampled"]
     return found
 
 

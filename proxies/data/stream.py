@@ -66,7 +66,7 @@ class Stream:
                 tokens[spec.domains[i]],
                 context,
                 seed=self.seed,
-                repetition=spec.repetition,
+                repetition=spec.usable(i),
             )
             for i in self.order
         ]

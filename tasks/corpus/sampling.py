@@ -61,10 +61,9 @@ class DomainSample:
     ) -> None:
         self.sample, self.valid_bytes = sample, valid_bytes
         self.had, self.drawn_from = set(before[0]), before[1]
-        keyed = sorted(
-            ((key not in self.had, key), part) for part in parts for key in [part_key(part, seed)]
-        )
-        self.keys = [key for (_, key), _ in keyed]
+        keyed = [(part_key(part, seed), part) for part in parts]
+        keyed.sort(key=lambda one: (one[0] not in self.had, one[0]))  # equal ones keep their order
+        self.keys = [key for key, _ in keyed]
         self.parts = [part for _, part in keyed]
         self.places = {part: place for place, part in enumerate(self.parts)}
         self.size = sum(part.size for part in parts)

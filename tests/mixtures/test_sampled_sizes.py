@@ -1,6 +1,7 @@
 """Sizes of domains that are sampled: estimates that cover the truth, and what rests on them."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
+from cuvee.mixtures.runs import Failed, outcome_from_json, outcome_to_json
 from cuvee.mixtures.sampled_sizes import estimate_from_content, estimate_from_parts
 
 DRAWS = 1_500
@@ -113,3 +115,29 @@ def test_names_a_sample_that_proxies_repeat_more_often(
     assert problem.short_samples == short
     whole = DomainSet(tuple(dataclasses.replace(d, shard_tokens=0) for d in domains))
     assert dataclasses.replace(problem, domains=whole).short_samples == {}
+
+
+def test_a_matched_proxy_uses_as_much_of_a_sample_as_the_full_run_of_the_domain() -> None:
+    """Catches a share of the sample where one of the domain is meant: a proxy of a fortieth of the
+    tokens must repeat 200 tokens of web, half of its sample, and 50 of code; and a fingerprint
+    that does not know it, or changes with the order of the domains."""
+    domains = _domains()
+    problem = Problem(
+        domains=domains,
+        targets=("domain/web",),
+        objective=WeightedMean({"domain/web": 1.0}),
+        constraints=constrain(domains, full_tokens=16_000),
+        proxy=Proxy("0.6M", 400, repetition=1 / 40),
+        full_tokens=16_000,
+    )
+    spec = problem.spec([0.5, 0.5], 0)
+    assert [spec.usable(i) for i in (0, 1)] == pytest.approx([0.5, 0.025])
+    whole = dataclasses.replace(spec, sampled=())
+    assert whole.usable(0) == 0.025 and whole.fingerprint != spec.fingerprint
+    turned = dataclasses.replace(problem, domains=DomainSet(tuple(domains)[::-1]))
+    turned = dataclasses.replace(turned, constraints=constrain(turned.domains, full_tokens=16_000))
+    assert turned.spec([0.5, 0.5], 0).fingerprint == spec.fingerprint
+    off = dataclasses.replace(problem, proxy=Proxy("0.6M", 400))
+    assert off.spec([0.5, 0.5], 0).sampled == ()
+    outcome = Failed(spec, "why")
+    assert outcome_from_json(json.loads(json.dumps(outcome_to_json(outcome)))) == outcome
