@@ -30,7 +30,7 @@ def plan(session: Session, recipe: RecipePath) -> dict[str, Any]:
     """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing.
 
     With --json: `study`, `domains` (tokens of each), `targets`, `proxy`, `runs`, `tokens`, `flops`,
-    `core_seconds`, `tokens_per_second_and_core` and `speed_from`.
+    `core_seconds`, `tokens_per_second_and_core`, `speed_from`, `parameters` and `samples`.
     """
     from cuvee.tasks.extras import require
 
@@ -39,6 +39,37 @@ def plan(session: Session, recipe: RecipePath) -> dict[str, Any]:
     from cuvee.flows.plan import print_plan
 
     return print_plan(given, place, session.display)
+
+
+@command("cuvee corpus study.yaml", panel=PANEL)
+def corpus(
+    session: Session,
+    recipe: RecipePath,
+    find: Annotated[
+        str, typer.Option(help="a document's id, or words that stand in it", metavar="TEXT|ID")
+    ] = "",
+    new_tokenizer: Annotated[
+        bool,
+        typer.Option("--new-tokenizer", help="train another tokenizer; voids the study's runs"),
+    ] = False,
+) -> dict[str, Any]:
+    """Prepare a recipe's corpus and print what it holds; or say what has held a document.
+
+    With `--find`, nothing is prepared: all corpora of the home are looked through, and the runs and
+    recommendations are named that rest on text with the document in it.
+
+    With --json: `study`, `corpus`, `tokenizer`, `vocabulary` and `domains`; with `--find`,
+    `documents`, `runs`, `scored` and `recommendations`.
+    """
+    from cuvee.tasks.extras import require
+
+    require("`cuvee corpus`", "train")
+    given, _, place = session.open_training(recipe, None)
+    from cuvee.flows.study.corpus_figures import find_document, show_corpus
+
+    if find:
+        return find_document(place, session.display, find)
+    return show_corpus(given, place, session.display, new_tokenizer=new_tokenizer)
 
 
 @command("cuvee run recipes/quickstart.yaml --cores 2", panel=PANEL)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cuvee.evaluation import suites
-from cuvee.flows.recipe.parts import Amount, Count, Part
+from cuvee.flows.recipe.parts import Amount, Count, Part, Share
 from cuvee.mixtures.errors import RecipeError
 from cuvee.proxies import ladder
 from cuvee.proxies.data.documents import Sample
@@ -239,6 +239,12 @@ class CorpusPart(Part):
         "texts all but one; `near`, also of texts that share most of their runs of five words, "
         "within a domain and between domains.",
         examples=["near"],
+    )
+    tolerance: Share = Field(
+        default=0.0,
+        description="A domain that only grew, by less than this share of its tokens, keeps the "
+        "text that its runs were trained on, with a warning; 0 takes all text as it is.",
+        examples=[0.02],
     )
     on_error: Literal["refuse", "skip"] = Field(
         default="refuse",

@@ -57,6 +57,7 @@ def prepare(
     earlier: Corpus | None = None,
     *,
     executor: "Executor | None" = None,
+    new_tokenizer: bool = False,
 ) -> Prepared:
     """Fetch, convert, tokenize; whatever is there already and intact is used as it is.
 
@@ -66,6 +67,7 @@ def prepare(
         earlier: the corpus of a study of an earlier version, in the place of what would be made of
             the sources now (`finished.prepare_as_studied`).
         executor: whose workers read large text; None: such text has workers of its own.
+        new_tokenizer: train another tokenizer than the study's.
 
     Raises:
         CuveeError: what is wrong with a source, an archive or a benchmark, by name.
@@ -80,16 +82,15 @@ def prepare(
         home.display.say(reading_sentence(own, taken))
     found = _fetch(recipe, home)
     suite = _benchmarks(recipe, home, found)
-    tests = {name: suite.file(name) for name in suite.tasks}
-    texts = {
-        name: benchmarks.benchmark_texts(path) for name, path in tests.items() if path is not None
-    }
+    texts = _benchmark_texts(suite)
     sources = _sampled(own or quickstart(found, _corpus_part(recipe).quickstart), taken)
     try:
         corpus = earlier
         if corpus is None:
             with _workers(recipe, home, sources, executor) as pool:
-                corpus = _corpus(recipe, home, sources, texts, given=given, pool=pool)
+                corpus = _corpus(
+                    recipe, home, sources, texts, given=given, pool=pool, fresh=new_tokenizer
+                )
     finally:
         digests.keep()  # of what was refused, too: it is hashed but once
     text = Limits(tokens=recipe.evaluation.heldout_tokens)
@@ -321,6 +322,12 @@ def _fetch(recipe: Recipe, home: Workspace) -> dict[str, Path]:
     return paths
 
 
+def _benchmark_texts(suite: suites.Suite) -> dict[str, Iterable[str]]:
+    """Texts of the benchmarks that have a file, none of which may remain in the corpus."""
+    tests = {name: suite.file(name) for name in suite.tasks}
+    return {name: benchmarks.benchmark_texts(path) for name, path in tests.items() if path}
+
+
 def _corpus_part(recipe: Recipe) -> RecipeCorpus:
     if recipe.corpus is None:
         raise RecipeError("a recipe with `tables` has nothing to train on: use `cuvee fit`")
@@ -353,6 +360,7 @@ def _corpus(
     *,
     given: "TokenizerFile | None",
     pool: TaskPool,
+    fresh: bool = False,
 ) -> Corpus:
     part = _corpus_part(recipe)
     from cuvee.tasks.corpus import prepare as corpora  # here: the core has no tokenizers
@@ -364,6 +372,7 @@ def _corpus(
         valid_bytes=part.heldout_bytes,
         min_tokens=part.min_tokens,
         deduplicate=part.deduplicate,
+        tolerance=part.tolerance,
     )
     with home.display.step("Corpus") as bar:
         corpus: Corpus = home.step("prepare-corpus", corpora.prepare_corpus)(
@@ -373,7 +382,7 @@ def _corpus(
             settings=settings,
             progress=bar.move,
             tokenizer=given,
-            states=StateStore(Store(home.store), recipe.name, home.root / "tokenizers"),
+            states=StateStore(Store(home.store), recipe.name, home.root / "tokenizers", fresh),
             pool=pool,
         )
     return corpus

@@ -57,6 +57,7 @@ class CorpusSettings:
         deduplicate: "exact", or "near" to drop near-duplicates, too.
         tokenizer_bytes: bytes per domain that the tokenizer is trained on at most, about.
         seed: of the split.
+        tolerance: share by which a domain of the study may grow and keep its earlier shards.
     """
 
     vocabulary: int = 4096
@@ -66,6 +67,7 @@ class CorpusSettings:
     tokenizer_bytes: int = 1_000_000
     seed: int = 0
     deduplicate: str = "exact"
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         if not 257 <= self.vocabulary <= 1 << 20:

@@ -68,6 +68,7 @@ from cuvee.tasks.corpus.tokenize_partitions import (
     tokenizer_sample,
     warm_encoder,
 )
+from cuvee.tasks.corpus.tolerated_growth import keep_earlier
 from cuvee.tasks.corpus.work_folder import WorkFolder
 
 VERSION = 2  # raised by hand whenever the same sources would give other shards
@@ -293,7 +294,8 @@ class _Build:
                 if self.settled(text, tokenizer):
                     self.check_sizes(text, tokenizer)
                     break
-        self.write(index, tokenizer, self.encode(tokenizer))
+        entries = [self.tolerated(entry) for entry in self.encode(tokenizer)]
+        self.write(index, tokenizer, entries)
         self.folder.rename(self.root)
         shutil.rmtree(self.work, ignore_errors=True)
         if not self.spools.local:
@@ -519,6 +521,20 @@ class _Build:
             "distinct": domain.distinct,
             "shared": domain.shared,
         }
+
+    def tolerated(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """An entry, or that of the domain's earlier shards where it grew by little."""
+        tolerance, state = self.asked.settings.tolerance, self.asked.state
+        place = state.places(self.asked.identities).get(entry["name"]) if tolerance else None
+        if place is None:
+            return entry
+        return keep_earlier(
+            entry,
+            self.folder / entry["folder"],
+            state.ranks[place],
+            others=self.root.parent,
+            tolerance=tolerance,
+        )
 
     def write(self, index: NGramIndex, tokenizer: Tokenizer, entries: list[dict[str, Any]]) -> None:
         """Writes what else belongs to a corpus, the manifest last."""

@@ -29,6 +29,7 @@ from cuvee.proxies.data import objects
 from cuvee.proxies.ladder import LADDER
 from cuvee.tasks.escape import without_secrets
 from cuvee.tasks.export import format_names
+from cuvee.tasks.store.results import Store
 
 pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
 COMMANDS = get_command(program.app).commands
@@ -70,6 +71,32 @@ def test_every_command_has_an_example_that_can_be_typed_and_the_same_options(nam
     used = re.findall(r"(?<=\s)--?[a-z][a-z-]*", re.sub(r'"[^"]*"', "", example))
     assert set(used) <= known
     assert ("--set" in known) == any(param.name == "recipe" for param in command.params)
+
+
+def test_the_corpus_is_told_and_what_rests_on_a_document_is_named(study):
+    """Catches runs that are named though they drew nothing of the domain, a recommendation that is
+    forgotten where text must be deleted, and figures of another split."""
+    recipe, home = study
+    told = answer_of("corpus", str(recipe), home=home)
+    sizes = {one["name"]: one["documents"] + one["heldout_documents"] for one in told["domains"]}
+    assert sizes["tables"] == 150 and Path(told["corpus"]).parent == home / "corpora"
+    words = "40 squared is 1600; 40 cubed is 64000.\n41 squared"
+    found = answer_of("corpus", str(recipe), "--find", words, home=home)
+    (place,) = found["documents"]
+    assert place["domain"] == "tables" and len(found["recommendations"]) == 1
+    outcomes = tuple(Store(str(home / "store")).outcomes())
+    assert len(outcomes) > len(found["runs"]) or place["split"] == "train"
+    drew = [
+        run.spec.fingerprint
+        for run in outcomes
+        if any(dict(zip(run.spec.domains, stage.weights, strict=True)).get("tables", 0) > 0
+               for stage in run.spec.stages)
+    ]  # fmt: skip
+    named = {"train": "runs", "valid": "scored"}[place["split"]]
+    assert set(found[named]) == set(drew if named == "runs" else
+                                    [run.spec.fingerprint for run in outcomes])  # fmt: skip
+    nothing = answer_of("corpus", str(recipe), "--find", "41 squared is 1682; 41", home=home)
+    assert [nothing[key] for key in ("documents", "runs", "recommendations")] == [[], [], []]
 
 
 @pytest.mark.parametrize("words", [("--help",), ("plna",), ("plan", "--help"), ("--version",)])

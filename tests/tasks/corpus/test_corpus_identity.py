@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data.documents import ReadPart, TextDocument
 from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus.corpus_state import StateStore
+from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.find_document import find_documents
 from cuvee.tasks.corpus.prepare import prepare_corpus
 from cuvee.tasks.corpus.task_pool import InlinePool
 from cuvee.tasks.store.results import Store
@@ -139,6 +142,48 @@ def test_what_a_study_holds_out_must_be_what_was_kept(tmp_path):
     keys.write_bytes(keys.read_bytes()[:-16])
     with pytest.raises(CorruptError, match="says what study study holds out"):
         make({**domains(), "more": Texts(tuple(document(i) for i in range(400, 440)))}, tmp_path)
+
+
+def test_a_domain_that_grew_by_little_keeps_its_shards_if_that_is_asked_for(tmp_path):
+    """Catches an identity that stays while the text changes, growth that adds up unseen in small
+    steps, and text that was removed and yet stays in use."""
+    mild = CorpusSettings(**{**vars(SMALL), "tolerance": 0.1})
+    before = make(domains(), tmp_path, settings=mild)
+    whole = {name: one for name, one in files(before.root).items() if name.startswith("weather")}
+    old = domains()["weather"].texts
+    grown = [Texts((*old, *(document(9000 + i) for i in range(count)))) for count in (3, 30)]
+    first = make(domains(weather=grown[0]), tmp_path, settings=mild)
+    assert known(first) == known(before)
+    assert {n: d for n, d in files(first.root).items() if n.startswith("weather")} == whole
+    (entry,) = (one for one in first.manifest["domains"] if one["name"] == "weather")
+    assert re.search(r"weather has grown by \d\.\d%.*less than .*10\.0%", entry["notices"][-1])
+    assert make(domains(weather=grown[0]), tmp_path, settings=mild).root == first.root
+    much = make(domains(weather=grown[1]), tmp_path, settings=mild)
+    assert known(much)["weather"] != known(before)["weather"]
+    swapped = Texts((*grown[1].texts[:20], *grown[1].texts[21:], document(9999), document(9998)))
+    other = make(domains(weather=swapped), tmp_path, settings=mild)
+    assert known(other)["weather"] != known(much)["weather"]
+    strict = make(domains(weather=grown[0]), tmp_path)
+    assert known(strict)["weather"] != known(before)["weather"]
+    assert document(9000) in texts(strict, "weather", "train") + texts(strict, "weather", "valid")
+
+
+def test_a_document_is_found_by_its_words_and_by_its_id(tmp_path):
+    """Catches words that are missed because tokens depend on what stands around them, words that
+    are found where they do not stand, and a document whose id alone is known."""
+    rows = [{"text": document(300 + i), "key": f"row-{i}"} for i in range(30)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    corpus = make({**domains(), "rows": Files(str(path), id="key")}, tmp_path)
+    for text in (domains()["garden"].texts[7], rows[4]["text"], SHARED[3]):
+        for part in (text, text[5:60], text.split()[-1]):
+            places = list(find_documents(corpus, part))
+            held = [texts(corpus, one.domain, one.split)[one.number] for one in places]
+            assert text in held and all(part in one for one in held)
+    (place,) = find_documents(corpus, "row-11")
+    assert texts(corpus, place.domain, place.split)[place.number] == rows[11]["text"]
+    assert place.id == "row-11" and place.domain == "rows"
+    assert list(find_documents(corpus, "river stone never stands before zebra")) == []
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+"""Domains that grew by less than a stated share keep their earlier shards, and so their runs.
+
+The shards are those of the earlier corpus, linked or copied, so that no identity ever lies: what is
+trained on is what the runs of before were trained on. Growth is counted from there each time.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvee.mixtures.errors import CuveeError
+from cuvee.proxies.data.prepared_corpus import Corpus, read_manifest
+from cuvee.proxies.data.shards import SPLITS, token_type
+from cuvee.tasks.corpus.corpus_state import RankedDomain
+
+
+def keep_earlier(
+    entry: Mapping[str, Any],
+    folder: Path,
+    earlier: RankedDomain,
+    *,
+    others: Path,
+    tolerance: float,
+) -> dict[str, Any]:
+    """A domain's part of the manifest: of its earlier shards if they stay, else as it is given.
+
+    Args:
+        entry: of the domain as it is now.
+        folder: of its shards, which the earlier ones replace if they stay.
+        earlier: what the study knows of the domain.
+        others: folder of prepared corpora, in one of which the earlier shards may lie.
+        tolerance: share of the earlier tokens by which it may have grown.
+    """
+    grown = entry["train"]["tokens"] / max(1, earlier.tokens) - 1
+    if earlier.identity == entry["identity"] or not 0 <= grown < tolerance:
+        return dict(entry)
+    for root, before, width in _earlier_entries(others, earlier.identity):
+        then = _documents(root / before["folder"], width)
+        if not np.isin(then, _documents(folder, width)).all():
+            continue  # it did not only grow
+        shutil.rmtree(folder)
+        shutil.copytree(root / before["folder"], folder, copy_function=_link)
+        told = (
+            f"{entry['name']} has grown by {grown:.1%}, which is less than corpus.tolerance "
+            f"({tolerance:.1%}): its earlier text stays in use, and with it its runs"
+        )
+        stays = {part: before[part] for part in ("identity", "heldout", *SPLITS)}
+        return {**entry, **stays, "notices": [*entry["notices"], told]}
+    return dict(entry)
+
+
+def _earlier_entries(others: Path, identity: str) -> Iterator[tuple[Path, dict[str, Any], Any]]:
+    """Where shards of an identity lie that are whole: the corpus, its entry, its type of ids."""
+    for path in sorted(others.glob("*/manifest.json")):
+        with contextlib.suppress(CuveeError):
+            body = read_manifest(path.parent)
+            for entry in body["domains"]:
+                if entry["identity"] == identity and "heldout" in entry:
+                    Corpus.open(path.parent, again=False)  # verified, whole
+                    yield path.parent, entry, token_type(body["vocabulary"])
+
+
+def _documents(folder: Path, width: Any) -> NDArray[np.int64]:
+    """A hash of each document of both splits, good within this process."""
+    found = []
+    for split in SPLITS:
+        tokens = np.memmap(folder / f"{split}.bin", dtype=width, mode="r")
+        with np.load(folder / f"{split}.idx.npz") as index:
+            ends = index["offsets"].tolist()
+        found += [hash(tokens[a:b].tobytes()) for a, b in itertools.pairwise(ends)]
+    return np.array(found, dtype=np.int64)
+
+
+def _link(source: str, to: str) -> None:
+    """A hard link, or a copy where the file system has none."""
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copy2(source, to)
