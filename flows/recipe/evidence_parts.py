@@ -14,6 +14,8 @@ from cuvee.proxies.data.files import TOKENS
 from cuvee.proxies.data.row_filter import RowFilter
 from cuvee.tasks.study.tables import TableReading
 
+OF_TEXT = ("attributes", "field", "filter", "glob", "id", "separator")  # and not of token files
+
 
 class DatasetPart(Part):
     """A data set of the Hugging Face Hub, or a folder that is one."""
@@ -169,6 +171,18 @@ class SourcePart(Part):
         if (self.path is None) == (self.dataset is None):
             raise ValueError(
                 "a domain's text comes from `path` or from `dataset`: give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _of_tokens(self) -> "SourcePart":
+        given = sorted({*OF_TEXT} & self.model_fields_set)
+        if self.token_format and given:
+            raise ValueError(f"token files hold no {', '.join(given)}: leave it out")
+        if self.tokens_of and not self.token_format:
+            raise ValueError(
+                f"`tokens_of` is of token files ({', '.join(TOKENS.values())}); for those of "
+                "another name say which in `format`"
             )
         return self
 

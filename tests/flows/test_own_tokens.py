@@ -91,6 +91,12 @@ def test_token_files_need_what_made_them(place, home):
     wrong = own_recipe(place, "prose.jsonl", "tables.jsonl").replace("heldout_bytes", "vocabulary")
     with pytest.raises(RecipeError, match=r"corpus.vocabulary has no effect with corpus.tokenizer"):
         parse(wrong)
+    for prose, message in (
+        ("prose.bin, field: body", "token files hold no field"),
+        ("prose.jsonl, tokens_of: ours", r"`tokens_of` is of token files \(.bin, .npy, .ds\)"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            parse(own_recipe(place, prose, "tables.jsonl"))
 
 
 def test_a_checkpoint_carries_the_teams_tokenizer(place, home, from_text, tmp_path):

@@ -9,6 +9,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -160,3 +161,19 @@ def test_identity_follows_both_files_and_the_tokenizer(place):
         files(place, "megatron").parts()
     with pytest.raises(DataError, match=r"megatron.idx"):
         list(files(place, "megatron").read(ReadPart(part.url, 0, None)))
+
+
+def test_token_files_in_object_storage_are_read_in_ranges(place, s3):
+    """Catches an index that is looked for on this machine, and an identity by the path alone."""
+    system, root = fsspec.core.url_to_fs(s3)
+    for path in sorted(place.glob("[!t]*")):
+        system.pipe_file(f"{root}/{path.name}", path.read_bytes())
+    made = TokenizerFile(place / "tokenizer.json")
+    for kind, ending in TOKENS.items():
+        source = TokenFiles((f"{s3}/{kind}{ending}",), kind, made, part_bytes=60)
+        assert [one.text for one in source.documents()] == DOCUMENTS
+    before = TokenFiles((f"{s3}/megatron.bin",), "megatron", made).identity
+    raw = bytearray((place / "megatron.idx").read_bytes())
+    raw[-16] = 5
+    system.pipe_file(f"{root}/megatron.idx", bytes(raw))
+    assert TokenFiles((f"{s3}/megatron.bin",), "megatron", made).identity != before
