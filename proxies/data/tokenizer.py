@@ -246,7 +246,7 @@ class DocumentEncoder:
         pieces = [self._pieces.findall(text) for text in texts]
         fresh = list(set().union(*pieces).difference(table))
         table.update(zip(fresh, self._spelled(fresh), strict=True))
-        encoded = [b"".join([table[piece] for piece in row]) for row in pieces]
+        encoded = [b"".join(map(table.__getitem__, row)) for row in pieces]
         for piece in fresh:
             if len(piece) > _PIECE_LIMIT:
                 del table[piece]
@@ -276,7 +276,7 @@ class DocumentEncoder:
         fresh = sorted(set().union(*rows).difference(self._words))
         words = self._words
         words.update(zip(fresh, self._whole(fresh), strict=True))
-        spelled = [b"".join([words[word] for word in row]) for row in rows]
+        spelled = [b"".join(map(words.__getitem__, row)) for row in rows]
         for word in fresh:
             if len(word) > _PIECE_LIMIT or not word.isascii():
                 del words[word]
