@@ -172,6 +172,8 @@ class SourcePart(Part):
             raise ValueError(
                 "a domain's text comes from `path` or from `dataset`: give one of them"
             )
+        if self.filter and self.token_format:
+            raise ValueError("token files have no fields that a `filter` could ask for: remove it")
         return self
 
     @model_validator(mode="after")

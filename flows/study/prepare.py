@@ -440,6 +440,7 @@ def corpus_parts(prepared: Prepared) -> dict[str, DomainFigures]:
             duplicates=sum(entry["counts"].get(kind, 0) for kind in DUPLICATES),
             contaminated=entry["contaminated_documents"],
             skipped=entry["counts"].get("skipped", 0),
+            filtered=entry["counts"].get("filtered", 0),
             notices=(
                 *([prepared.unread[entry["name"]]] if entry["name"] in prepared.unread else []),
                 *entry.get("notices", ()),

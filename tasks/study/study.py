@@ -48,6 +48,7 @@ class DomainFigures:
         duplicates: documents removed because their text, or nearly that, occurred before.
         contaminated: documents removed because they share a 13-gram with a benchmark, by benchmark.
         skipped: rows without usable text that were left out.
+        filtered: rows that the recipe's filter left out.
         notices: what a reader must know of text that is not used, a sentence each.
         distinct: its different texts, before any was removed for being in another domain.
         shared: by other domain, how many of these it holds too: word for word, and word for word or
@@ -60,6 +61,7 @@ class DomainFigures:
     duplicates: int = 0
     contaminated: Mapping[str, int] = field(default_factory=dict)
     skipped: int = 0
+    filtered: int = 0
     notices: tuple[str, ...] = ()
     distinct: int = 0
     shared: Mapping[str, tuple[int, int]] = field(default_factory=dict)

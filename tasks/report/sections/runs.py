@@ -138,6 +138,7 @@ def corpus_blocks(study: Study) -> Iterable[Block]:
         "Training text after duplicates were removed, and documents that share a 13-gram with a "
         "benchmark (counted per benchmark)."
     )
+    filtered = ["filtered"] if any(part.filtered for part in parts.values()) else []
     rows = tuple(
         (
             name,
@@ -146,13 +147,15 @@ def corpus_blocks(study: Study) -> Iterable[Block]:
             f"{part.tokens:,}",
             f"{part.duplicates:,}",
             f"{part.skipped:,}",
+            *([f"{part.filtered:,}"] if filtered else ()),
             *(f"{part.contaminated.get(b, 0):,}" for b in benchmarks),
         )
         for name, part in parts.items()
     )
     against = (f"removed: {name}" for name in benchmarks)
     yield ReportTable(
-        ("domain", "documents", "bytes", "tokens", "duplicates", "skipped", *against), rows
+        ("domain", "documents", "bytes", "tokens", "duplicates", "skipped", *filtered, *against),
+        rows,
     )
     sizes = {run.spec.size for run in study.history} & set(ladder.LADDER)
     shapes = sorted((ladder.LADDER[name] for name in sizes), key=lambda shape: shape.body)
