@@ -396,7 +396,7 @@ def _workers(
     executor: "Executor | None",
 ) -> Iterator[TaskPool]:
     """Where the text is read: in this process where there is little, else by workers of Ray."""
-    size = sum(part.size for source in sources.values() for part in source.parts())
+    size = sum(map(_bytes_to_read, sources.values()))
     if size < LITTLE_TEXT or not ((usable_cores() or 1) > 1 or os.environ.get("RAY_ADDRESS")):
         yield InlinePool()
         return
@@ -408,6 +408,12 @@ def _workers(
 
     with RayExecutor(home.root, device=recipe.proxy.device) as own:
         yield own.pool(shared)
+
+
+def _bytes_to_read(source: TextSource) -> int:
+    if isinstance(source, SampledSource):
+        return source.stored_bytes
+    return sum(part.size for part in source.parts())
 
 
 def _given_tokenizer(recipe: Recipe, home: Workspace) -> "TokenizerFile | None":

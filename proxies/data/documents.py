@@ -131,6 +131,12 @@ class SampledSource:
     def reading(self) -> str:
         return self.source.reading
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that are read for the sample, about."""
+        parts = self.parts()
+        return self.sample.stored_bytes(len(parts), sum(part.size for part in parts))
+
     def parts(self) -> tuple[ReadPart, ...]:
         return self.source.parts()
 
