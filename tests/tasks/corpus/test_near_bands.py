@@ -162,6 +162,20 @@ def test_pools_partitions_and_runs_change_no_byte(tmp_path, monkeypatch):
     assert shards(prepared(tmp_path / "c", turned)) == whole
 
 
+@pytest.mark.slow
+def test_two_workers_of_ray_find_the_same(tmp_path, monkeypatch, ray_cluster):
+    """Catches a graph or a writer of bands that cannot travel, and what only one process knows."""
+    from cuvee.flows.execution.ray_pool import RayPool
+
+    whole = prepared(tmp_path / "a", GIVEN)
+    monkeypatch.setattr(near_bands, "PARTITION", 20_000)
+    other = prepared(tmp_path / "b", GIVEN, pool=RayPool(lambda: None))
+    assert shards(other) == shards(whole)
+    for name in GIVEN:
+        one, two = (corpus.attributes(name).read_bytes() for corpus in (whole, other))
+        assert one == two
+
+
 def test_clusters_are_counted_with_their_copies(tmp_path):
     """What is kept carries how many documents it stands for: three equal texts and two nearly so
     are five. Catches different texts that are counted in place of documents."""
