@@ -1,0 +1,58 @@
+"""A plan of sampled domains: what will be read, what exists, and what is too small."""
+
+import dataclasses
+from pathlib import Path
+
+from cuvee.flows.plan import design_table, domain_figures, sample_sentences
+from cuvee.flows.study.prepare import reading_sentence
+from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.domains import Domain, DomainSet
+from cuvee.mixtures.objectives import WeightedMean
+from cuvee.mixtures.problem import Problem, Proxy
+from cuvee.proxies.data.documents import Sample
+from cuvee.proxies.data.text_files import Files
+
+WEB = Domain("web", 8_000_000, 32_000_000, "w", shard_tokens=1_000_000, tokens_error=400_000.0)
+DOMAINS = DomainSet((WEB, Domain("code", 2_000_000, 8_000_000, "c")))
+PROBLEM = Problem(
+    domains=DOMAINS,
+    targets=("domain/web",),
+    objective=WeightedMean({"domain/web": 1.0}),
+    constraints=constrain(DOMAINS, full_tokens=16_000_000),
+    proxy=Proxy("0.6M", 500_000),
+    full_tokens=16_000_000,
+)
+
+
+def test_the_table_holds_what_exists_apart_from_what_lies_on_disk() -> None:
+    """Catches epochs of a proxy over the whole domain (0.06), epochs of the full run over the
+    sample (16), and natural shares without the error of what they are made of."""
+    table = design_table(PROBLEM, (PROBLEM.spec([1.0, 0.0], 0), PROBLEM.spec([0.5, 0.5], 0)))
+    rows = [[*column.cells] for column in table.columns]
+    web = dict(zip((c.header for c in table.columns), (r[0] for r in rows), strict=True))
+    assert (web["tokens"], web["on disk"]) == ("8.00M ± 400k", "1.00M")
+    assert web["natural"] == "80.0% ± 0.8%"
+    assert (web["epochs, proxy"], web["epochs, full"]) == ("0.50", "2.00")
+    assert domain_figures(PROBLEM)["samples"] == {"web": {"tokens": 1_000_000, "error": 4e5}}
+
+
+def test_a_sample_that_proxies_wear_out_is_named_with_what_would_do() -> None:
+    """Catches a plan that is silent about repetition that the full run will not have."""
+    longer = dataclasses.replace(PROBLEM, proxy=Proxy("0.6M", 4_000_000))
+    said = sample_sentences(longer)
+    assert len(sample_sentences(PROBLEM)) == 1 and len(said) == 2
+    assert said[-1].endswith("take 2M or more")
+
+
+def test_what_will_be_read_is_said_before_it_is(tmp_path: Path) -> None:
+    """Catches the whole of a domain announced where a sample is read."""
+    sources = {}
+    for name, count in (("web", 40), ("code", 2)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            (tmp_path / name / f"{number}.txt").write_text("x" * 100_000)
+        sources[name] = Files(str(tmp_path / name))
+    said = reading_sentence(sources, {"web": Sample(250_000)})
+    assert "prepared: 1.2 MB;" in said and "web about 1 MB of this machine" in said
+    assert "250k tokens by parts out of 4 MB; code 200 KB of this machine" in said
+    assert "about 4 MB" in reading_sentence(sources, {"web": Sample(250_000, "content")})
