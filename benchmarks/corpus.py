@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--no-others", dest="others", action="store_false")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--text", type=int, default=10**9, help="bytes of each original domain")
-    parser.add_argument("--two", type=int, default=4 * 10**8, help="bytes of text for the workers")
+    parser.add_argument("--two", type=int, default=10**9, help="bytes of text for the workers")
     parser.add_argument("--domains", type=int, default=1000)
     parser.add_argument("--memory", type=int, nargs="+", default=[2 * 10**9, 4 * 10**9])
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)

@@ -19,6 +19,7 @@ from cuvee.tasks.corpus.download import fetch_archives, pinned_archives
 
 ROW_FILE = 8_000_000  # bytes of text in a file of original text, about
 PARAGRAPHS = (4, 40)  # of a recombined document
+PARAGRAPH = 5000  # characters of one at most: a file without a blank line is none
 
 
 def archives(folder: Path) -> dict[str, Path]:
@@ -55,7 +56,8 @@ def original(found: Mapping[str, Path], most: int) -> dict[str, list[str]]:
 
 def recombined(documents: Iterable[str], size: int, seed: int) -> Iterator[str]:
     """Documents of paragraphs drawn from others, to so many bytes; the same for the same seed."""
-    pool = [part for text in documents for part in text.split("\n\n") if part.strip()]
+    parts = (part for text in documents for part in text.split("\n\n"))
+    pool = [part for part in parts if part.strip() and len(part) <= PARAGRAPH]
     rng = np.random.default_rng(seed)
     lengths = np.array([len(part.encode()) + 2 for part in pool])
     left = size
