@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from cuvee.proxies.data.tokenizer import TokenizerFile
 
 SHOWN = 3  # places of one domain's files that are named
+MOST_LISTED = 20  # domains whose text is told one by one
 LISTED = 5000  # files of a domain from which their listing is shown
 DUPLICATES = ("duplicates", "duplicates_elsewhere", "near_duplicates")
 
@@ -234,7 +235,7 @@ def reading_sentence(
     sources: "Mapping[str, Files | TokenFiles]", taken: Mapping[str, Sample]
 ) -> str:
     """How many bytes will be read of each domain, and from where, before that is done."""
-    total, each = 0.0, []
+    each: list[tuple[float, str]] = []
     for name, source in sources.items():
         files = source.files
         whole = sum(file.size for file in files)
@@ -245,9 +246,12 @@ def reading_sentence(
         if sample:
             told = f"about {told}, for a sample of {count_text(sample.tokens)} tokens"
             told += f" by {sample.by} out of {bytes_text(whole)}"
-        each.append(f"{name} {told}")
-        total += size
-    return f"Text to be read, unless it is prepared: {bytes_text(total)}; {'; '.join(each)}"
+        each.append((size, f"{name} {told}"))
+    total, rest = sum(size for size, _ in each), len(each) - MOST_LISTED
+    if rest > 0:
+        each = sorted(each, key=lambda one: -one[0])[:MOST_LISTED]
+    listed = [told for _, told in each] + ([f"{rest:,} smaller domains"] if rest > 0 else [])
+    return f"Text to be read, unless it is prepared: {bytes_text(total)}; {'; '.join(listed)}"
 
 
 def _paths(recipe: Recipe, given: SourcePart) -> tuple[str, ...]:

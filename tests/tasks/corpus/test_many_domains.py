@@ -4,6 +4,7 @@ import os
 import resource
 from contextlib import contextmanager
 
+from cuvee.flows.study.prepare import MOST_LISTED, reading_sentence
 from cuvee.proxies.data.text_files import Files
 from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
@@ -43,3 +44,15 @@ def test_many_domains_hold_no_more_open_files_than_few(tmp_path):
         domain.tokens for domain in corpus.domains
     )
     assert {int(shard.tokens[-1]) for shard in shards} == {corpus.eot}
+
+
+def test_of_many_domains_the_largest_are_told(tmp_path):
+    """Catches a sentence of a thousand names, and one that leaves out the largest."""
+    sources = {}
+    for i in range(MOST_LISTED + 3):
+        (tmp_path / f"{i}.txt").write_text("x" * (1000 + 100 * i))
+        sources[f"d{i:02}"] = Files(str(tmp_path / f"{i}.txt"))
+    told = reading_sentence(sources, {})
+    assert told.count("; ") == MOST_LISTED + 1 and told.endswith("3 smaller domains")
+    assert f"d{MOST_LISTED + 2}" in told and "d02" not in told
+    assert "d00" in reading_sentence({"d00": sources["d00"]}, {})
