@@ -8,6 +8,7 @@ import torch
 
 from cuvee.mixtures.errors import StorageError
 from cuvee.proxies.data import files
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.train import checkpoint
 
 
@@ -67,3 +68,20 @@ def test_remove_leaves_nothing_and_may_come_twice(tmp_path: Path) -> None:
     files.remove_folder(folder)
     files.remove_folder(folder)
     assert not folder.exists()
+
+
+def test_the_same_holds_in_a_remote_store(s3: str) -> None:
+    """Catches a path made of a URL, which is a folder called "s3:", and older ones that stay."""
+    folder = f"{s3}/store/checkpoints/pack"
+    for step in (1, 2, 10):
+        checkpoint.save_checkpoint(folder, step, state(step))
+    place = ObjectFolder(folder)
+    assert place.names("") == ("step-000000002.pt", "step-000000010.pt")
+    raw = place.read("step-000000010.pt") or b""
+    place.replace("step-000000010.pt", raw[:-1])
+    loaded = checkpoint.load_checkpoint(folder, ["a", "b"])
+    assert loaded is not None and loaded["step"] == 2
+    files.remove_folder(folder)
+    files.remove_folder(folder)
+    assert checkpoint.load_checkpoint(folder, ["a", "b"]) is None and not place.names("")
+    assert not Path("s3:").exists()

@@ -160,6 +160,21 @@ def test_a_pack_may_hold_branches_of_several_trunks(tmp_path: Path) -> None:
         assert own.curve == alone.curve and len(own.trunks) == 1
 
 
+def test_runs_branch_off_a_trunk_in_a_remote_store(s3: str) -> None:
+    """Catches a trunk that only the node that trained it can find."""
+    folder = f"{s3}/store/checkpoints/trunks"
+    specs = [staged(tail) for tail in TAILS]
+    *branches, stem = plan_packs(specs, folder)
+    run(stem)
+    (own,) = run(branches[0]).runs
+    alone = train_pack([specs[0]], CORPUS).runs[0]
+    assert isinstance(alone, TrainedRun) and isinstance(own, TrainedRun)
+    assert own.curve == alone.curve and len(own.trunks) == 1
+    assert not any(pack.branch.keep for pack in plan_packs(specs, folder))  # it is there
+    branching.remove_branch_checkpoint(folder, stem.branch.keep[0])
+    assert not branching.kept_branches(folder)
+
+
 def test_a_damaged_or_lost_trunk_costs_time_and_nothing_else(tmp_path: Path) -> None:
     specs = [staged(tail) for tail in TAILS]
     *branches, stem = plan_packs(specs, tmp_path)
