@@ -127,6 +127,8 @@ def status(
         session.display.close()
     found = statuses.study_statuses(place, given, recipe, changes=session.changes)
     statuses.print_statuses(session.display, found, whole=given is not None)
+    if given is None:
+        statuses.print_copies(place)
     if not found:
         session.say(f"{place.root}: no study was run here yet; `cuvee run RECIPE` runs one")
     return {

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from rich.table import Table
 
 from cuvee.flows.workspace import IN_USE, Workspace
 from cuvee.mixtures.errors import RecipeError, ServiceError, StorageError, UnknownName
-from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.proxies.data.node_cache import CachedCopy, NodeCache
+from cuvee.proxies.data.objects import ObjectFolder, is_remote
 
 UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
 BEATING = 600.0  # seconds within which a live sweep has written its heartbeat
@@ -46,6 +48,7 @@ KINDS = {
     "checkpoints": Kind(("checkpoints/*",), "trunks and packs in training"),
     "benchmarks": Kind(("benchmarks/*",), "benchmarks as JSON lines"),
     "archives": Kind(("archives/*", "archives/.partial"), "downloads"),
+    "cache": Kind((), "this node's copies of what lies in a remote store"),
     "hub": Kind(("huggingface",), "what was read from the Hub"),
     "ray": Kind(("ray/*",), "logs and sockets of Ray's sessions"),
     "prefect": Kind(("prefect", "prefect-api"), "Prefect's database and logs"),
@@ -62,6 +65,7 @@ KINDS = {
 }
 
 
+SHARED = ("corpora", "checkpoints", "benchmarks")  # lie in the store, where it is remote
 LEFT_IN_STORE = ("sweeps", "progress")  # folders of what sweeps write while they live
 
 
@@ -75,6 +79,7 @@ class Thing:
         size: bytes on disk.
         used: when that was last, in seconds of Unix time.
         store: that holds it, where it lies elsewhere.
+        copy: what it is in this node's cache.
     """
 
     kind: str
@@ -82,12 +87,15 @@ class Thing:
     size: int
     used: float
     store: ObjectFolder | None = None
+    copy: CachedCopy | None = None
 
     def remove(self) -> None:
         """Remove it, as far as that goes."""
-        if self.store is not None:
+        if self.copy is not None:
+            NodeCache.of_environment().evict(self.copy)  # unless a process uses it
+        elif self.store is not None:
             with suppress(FileNotFoundError):
-                self.store.files.rm_file(str(self.path))
+                self.store.files.rm(str(self.path), recursive=True)
         elif self.path.is_dir() and not self.path.is_symlink():
             shutil.rmtree(self.path, ignore_errors=True)
         else:
@@ -121,7 +129,9 @@ def clean(
             raise UnknownName("kind", name, KINDS)
     before = time.time() - age_seconds(older)
     shared = _left_elsewhere(home) if "sweeps" in kinds else []  # of others too: by name alone
-    found = [thing for thing in (*_things(home.root), *shared) if thing.used <= before]
+    shared += _shared_things(home, [name for name in SHARED if name in kinds])
+    every = (*_things(home.root), *_copies(home), *shared)
+    found = [thing for thing in every if thing.used <= before]
     chosen = [thing for thing in found if _chosen(thing.kind, kinds)]
     table, rows = Table("kind", "what", "items", "size", "last used", ""), []
     for name, kind in KINDS.items():
@@ -183,6 +193,31 @@ def _left_elsewhere(home: Workspace) -> list[Thing]:
     """What sweeps left in a store that is not in the home."""
     store = _elsewhere(home)
     return list(_written_by_sweeps(store, LEFT_IN_STORE)) if store else []
+
+
+def _shared_things(home: Workspace, kinds: Sequence[str]) -> Iterator[Thing]:
+    """What studies keep in a remote store for their workers."""
+    if not kinds or not is_remote(home.store):
+        return
+    store = ObjectFolder(home.store)
+    for kind in kinds:
+        sizes: Counter[str] = Counter()
+        newest: dict[str, str] = {}
+        for name, size in ObjectFolder(f"{home.shared}/{kind}").sizes().items():
+            sizes[name.split("/")[0]] += size
+            newest[name.split("/")[0]] = name
+        for name, size in sizes.items():
+            with suppress(FileNotFoundError):
+                used = store.files.modified(store.path(f"{kind}/{newest[name]}"))
+                path = Path(store.path(f"{kind}/{name}"))
+                yield Thing(kind, path, size, used.timestamp(), store)
+
+
+def _copies(home: Workspace) -> Iterator[Thing]:
+    """This node's copies, where the store is remote."""
+    if is_remote(home.store):
+        for copy in NodeCache.of_environment().copies():
+            yield Thing("cache", copy.path, copy.size, copy.used, copy=copy)
 
 
 def _written_by_sweeps(store: ObjectFolder, folders: Sequence[str]) -> Iterator[Thing]:

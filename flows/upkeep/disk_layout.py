@@ -28,6 +28,9 @@ STORE_FOLDERS: Mapping[str, str] = {
     "claims": "leases: which sweep trains a run, so that two never train the same",
     "sweeps": "heartbeats of the sweeps that hold leases",
     "progress": "how far the sweeps are that run, renewed every few seconds",
+    "corpora": "prepared corpora, where the store is remote, by the hash of their manifest",
+    "benchmarks": "benchmarks that workers are scored on, where the store is remote, by their hash",
+    "checkpoints": "packs in training, branches and models, where the store is remote",
 }
 STUDY_FILES: Mapping[str, str] = {
     "report.html": "the report: what is recommended, how sure, against what, at what cost",

@@ -10,8 +10,8 @@ from cuvee.evaluation.suites import Limits, scoring_identity
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, StorageError
-from cuvee.proxies.data.objects import ObjectFolder
-from cuvee.tasks.store import doctor
+from cuvee.proxies.data.objects import ObjectFolder, is_remote
+from cuvee.tasks.store import doctor, shared_inputs
 from cuvee.tasks.store.results import Store
 
 
@@ -32,8 +32,13 @@ def examine(home: Workspace, urls: Sequence[str]) -> tuple[list[str], str]:
             raise StorageError(f"there is no store at {url}: give its home (--home) or its URL")
     known = {scoring_identity(*found): found for found in _studies(home)}
     problems, count = doctor.examine_stores([Store(url) for url in wanted], known)
+    corpora = 0
+    for url in wanted:
+        wrong, there = shared_inputs.corpus_problems(url.rstrip("/")) if is_remote(url) else ([], 0)
+        problems, corpora = [*problems, *wrong], corpora + there
     left = "cannot be trusted as it is" if problems else "nothing speaks against it"
-    return problems, f"{count} records of {', '.join(wanted)}: {left}; nothing was changed"
+    read = f"{count} records{f' and {corpora} corpora' if corpora else ''}"
+    return problems, f"{read} of {', '.join(wanted)}: {left}; nothing was changed"
 
 
 def _studies(home: Workspace) -> Iterator[tuple[list[object], str, int]]:

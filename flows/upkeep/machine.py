@@ -19,6 +19,9 @@ import psutil
 from packaging.requirements import Requirement
 
 from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.errors import CuveeError
+from cuvee.proxies.data.node_cache import FOLDER, NodeCache
+from cuvee.proxies.data.objects import is_remote
 from cuvee.proxies.train import device
 from cuvee.tasks.extras import install, lacking
 from cuvee.tasks.process import SINGLE_THREAD, outer_environment, usable_cores
@@ -72,7 +75,8 @@ def examine_machine(home: Workspace) -> Iterator[Finding]:
         home: where a study would work; need not exist.
     """
     looks: tuple[Callable[[Workspace], Iterator[Finding]], ...] = (
-        _python, _packages, _cores, _threads, _memory, _shared_memory, _gpu, _home, _disk, _clock,
+        _python, _packages, _cores, _threads, _memory, _shared_memory, _gpu, _home, _disk, _cache,
+        _clock,
     )  # fmt: skip
     for look in looks:
         try:
@@ -295,6 +299,22 @@ def _disk(home: Workspace) -> Iterator[Finding]:
             yield Finding(WARNING, "disk", said)
         else:
             yield Finding(OK, "disk", said)
+
+
+def _cache(home: Workspace) -> Iterator[Finding]:
+    """The node's copies, where the store is remote."""
+    if not is_remote(home.store):
+        return
+    try:
+        cache = NodeCache.of_environment()
+    except CuveeError as error:
+        yield Finding(PROBLEM, "cache", str(error))
+        return
+    if not os.access(_existing(cache.root), os.W_OK | os.X_OK):
+        said = f"{cache.root} cannot be written: name a folder of this machine in {FOLDER}"
+        yield Finding(PROBLEM, "cache", said)
+    else:
+        yield Finding(OK, "cache", cache.said)
 
 
 def _existing(path: Path) -> Path:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cuvee.flows.upkeep.machine import OK, PROBLEM, WARNING, Finding
 from cuvee.mixtures.errors import CuveeError
-from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.proxies.data.objects import PROBE, ObjectFolder
 from cuvee.tasks.escape import without_secrets
 
 SECONDS = 3.0  # for an answer
@@ -84,7 +84,7 @@ def _ray(address: str) -> Iterator[Finding]:
 
 def _store(url: str) -> Iterator[Finding]:
     shown = without_secrets(url)
-    found: concurrent.futures.Future[bool] = concurrent.futures.Future()
+    found: concurrent.futures.Future[str] = concurrent.futures.Future()
     # a thread that nobody waits for: a library may try for minutes, and cannot be stopped
     threading.Thread(target=_look_for_store, args=(url, found), daemon=True).start()
     try:
@@ -99,14 +99,24 @@ def _store(url: str) -> Iterator[Finding]:
         said = f"{shown} cannot be read ({why}): check address and keys"
         yield Finding(PROBLEM, "CUVEE_STORE", said)
     else:
-        what = "is there" if there else "is not there yet; the first study makes it"
-        yield Finding(OK, "CUVEE_STORE", f"{shown} {what}")
+        state = WARNING if "cannot be shared" in there else OK
+        yield Finding(state, "CUVEE_STORE", f"{shown} {there}")
 
 
-def _look_for_store(url: str, found: "concurrent.futures.Future[bool]") -> None:
+def _look_for_store(url: str, found: "concurrent.futures.Future[str]") -> None:
+    """What there is to say of a store; nothing is written into it."""
     try:
         place = ObjectFolder(url)
-        found.set_result(bool(place.files.exists(place.root)))
+        if not place.files.exists(place.root):
+            found.set_result("is not there yet; the first study makes it")
+            return
+        tried = place.read(PROBE) if place.remote else None
+        shared = {
+            b"yes": ", and sweeps can share it: of two that create one object, one succeeds",
+            b"no": ", but cannot be shared: of two that create one object both succeed, so that "
+            "one sweep at a time runs on it",
+        }
+        found.set_result(f"is there{shared.get(tried or b'', '')}")
     except Exception as error:
         found.set_exception(error)
 

@@ -19,6 +19,8 @@ from cuvee.flows.console import Display, home_option
 from cuvee.flows.progress_page import study_page
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
+from cuvee.proxies.data.node_cache import NodeCache
+from cuvee.proxies.data.objects import is_remote
 from cuvee.tasks.approval.approve import standing_approval
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
@@ -241,6 +243,12 @@ def print_statuses(display: Display, statuses: list[StudyStatus], *, whole: bool
     said = dict.fromkeys(status.next for status in statuses if whole or status.state != DONE)
     for sentence in said:
         display.say(f"Next: {sentence}")
+
+
+def print_copies(home: Workspace) -> None:
+    """Say what this node keeps of what lies in a remote store."""
+    if is_remote(home.store):
+        home.display.say(f"This node: {NodeCache.of_environment().said}")
 
 
 def status_line(status: StudyStatus) -> str:

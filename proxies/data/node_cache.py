@@ -108,6 +108,16 @@ class NodeCache:
                     found.append(CachedCopy(path, sum(sizes), path.stat().st_mtime))
         return tuple(sorted(found, key=lambda copy: (copy.used, copy.path)))
 
+    @property
+    def said(self) -> str:
+        """What is in it, in a sentence."""
+        copies = self.copies()
+        taken = sum(copy.size for copy in copies) / 1e9
+        return (
+            f"{len(copies)} copies of what lies in the store, {taken:.2f} of at most "
+            f"{self.limit / 1e9:.2f} GB, in {self.root}"
+        )
+
     def evict(self, copy: CachedCopy) -> bool:
         """Remove a copy unless a live process uses it; whether it went."""
         name = copy.path.name.removeprefix(".").removesuffix(PARTIAL)

@@ -189,13 +189,18 @@ def fetch_corpus(url: str) -> Path:
         DataError: no whole corpus is there.
         CorruptError: a file there is not what was written; names it.
     """
-    place = ObjectFolder(url)
-    raw = place.read(MANIFEST)
+    files = stored_files(url)
+    key = f"corpus-{files[MANIFEST][:32]}"
+    return NodeCache.of_environment().folder(key, ObjectFolder(url), files)
+
+
+def stored_files(url: str) -> dict[str, str]:
+    """The sha256 of each file of a corpus in a remote store; raises as `fetch_corpus`."""
+    raw = ObjectFolder(url).read(MANIFEST)
     if raw is None:
-        raise DataError(f"no prepared corpus in {url}: {MANIFEST} is missing; prepare it first")
-    body = _checked_manifest(raw, f"{url}/{MANIFEST}")
-    files = {**dict(_files(body)), MANIFEST: hashlib.sha256(raw).hexdigest()}
-    return NodeCache.of_environment().folder(f"corpus-{body['digest'][:32]}", place, files)
+        raise DataError(f"no whole corpus in {url}: {MANIFEST} is missing; prepare it first")
+    files = dict(_files(_checked_manifest(raw, f"{url}/{MANIFEST}")))
+    return {**files, MANIFEST: hashlib.sha256(raw).hexdigest()}
 
 
 def publish_corpus(root: Path, url: str) -> None:

@@ -32,6 +32,7 @@ from cuvee.mixtures.runs import (
     outcome_to_json,
 )
 from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.tasks.store import shared_inputs
 
 FORMAT = 1  # of a store; raised when an older version would misread what a newer one writes
 MARKER = "format.json"  # at the root of a store
@@ -190,7 +191,8 @@ class Store:
         """(path in the store, content, what is wrong with it) of every record; moves nothing."""
         self._check_format()
         for name in self.objects.all_names():
-            raw = self.objects.read(name) if name.endswith(".json") else None
+            record = name.endswith(".json") and name.split("/")[0] not in shared_inputs.FOLDERS
+            raw = self.objects.read(name) if record else None
             if raw is not None:
                 try:
                     yield name, *_unsealed(raw)

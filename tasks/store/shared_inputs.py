@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cuvee.evaluation.suites import Suite
+from cuvee.mixtures.errors import CuveeError
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.node_cache import NodeCache
 from cuvee.proxies.data.objects import ObjectFolder
-from cuvee.proxies.data.prepared_corpus import Corpus, publish_corpus
+from cuvee.proxies.data.prepared_corpus import Corpus, publish_corpus, stored_files
 
 CORPORA, BENCHMARKS = "corpora", "benchmarks"  # folders of a remote store
+FOLDERS = (CORPORA, BENCHMARKS, "checkpoints")  # that hold no records
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,30 @@ def publish_questions(suite: Suite, store: str) -> StoredQuestions:
                 place.upload(path, f"{digest}.jsonl")
             files.append((task, digest))
     return StoredQuestions(url, tuple(files))
+
+
+def corpus_problems(store: str) -> tuple[list[str], int]:
+    """What is wrong with the corpora of a store, a sentence each, and how many there are.
+
+    Files are looked for, not read: a node holds each against its hash when it fetches it.
+    """
+    names, problems = ObjectFolder(store).names(CORPORA), []
+    for name in names:
+        url = f"{store}/{CORPORA}/{name}"
+        try:
+            wanted = stored_files(url)
+        except CuveeError as error:
+            problems.append(str(error))
+            continue
+        there = ObjectFolder(url).sizes()
+        lacking = [file for file in wanted if not there.get(file)]
+        if lacking:
+            shown = f"{', '.join(lacking[:3])}{' and others' if len(lacking) > 3 else ''}"
+            problems.append(
+                f"{url}: {len(lacking)} of {len(wanted)} files are missing or empty ({shown}); "
+                "`cuvee clean corpora` removes it, and the next run writes it anew"
+            )
+    return problems, len(names)
 
 
 def publish_prepared_corpus(corpus: Corpus, store: str) -> str:

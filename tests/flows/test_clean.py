@@ -10,9 +10,16 @@ import pytest
 from command import inside
 
 from cuvee.flows.upkeep.clean import KINDS, age_seconds, clean
+from cuvee.flows.upkeep.doctor import examine
+from cuvee.flows.upkeep.machine import examine_machine
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import RecipeError, ServiceError, UnknownName
+from cuvee.mixtures.errors import RecipeError, ServiceError, StorageError, UnknownName
+from cuvee.proxies.data import node_cache
+from cuvee.proxies.data.node_cache import NodeCache
 from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.proxies.data.prepared_corpus import Corpus
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.store.shared_inputs import publish_prepared_corpus
 
 DAY = 86_400
 FILES = {
@@ -52,7 +59,9 @@ def test_nothing_goes_unless_it_is_told_to(home):
     table, said, _ = clean(home, [], older="", remove=False)
     assert left(home) == set(FILES)
     assert said.startswith("12 items, ") and "nothing was removed" in said
-    assert table.row_count == len(KINDS) - 2  # neither what came from the Hub nor digests
+    assert (
+        table.row_count == len(KINDS) - 3
+    )  # nothing from the Hub, no digests, no copies
 
 
 def test_nothing_to_remove_is_not_removed(tmp_path):
@@ -168,3 +177,35 @@ def test_what_sweeps_left_in_a_store_elsewhere_goes_by_name(
     assert said.startswith("2 items, ") and len(store.all_names()) == 3
     clean(home, ["sweeps"], older="", remove=True)
     assert store.all_names() == ["runs/f/result.json"]
+
+
+def test_upkeep_knows_a_remote_store_and_what_a_node_keeps_of_it(
+    recommended, s3, tmp_path, monkeypatch
+):
+    """Catches corpora that are taken for damaged records, that nothing ever removes, and a look at
+    a home that removes what other homes have in the store."""
+    monkeypatch.setenv("CUVEE_STORE", f"{s3}/team")
+    monkeypatch.setenv("CUVEE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(node_cache, "_in_use", {})
+    home, corpora = Workspace(tmp_path / "home"), recommended / "home" / "corpora"
+    home.root.mkdir()
+    place = Store(home.store)
+    place.remember("things", "one", 1)
+    here = Corpus.open(next(path for path in corpora.iterdir() if path.is_dir()), verify=False)
+    url = publish_prepared_corpus(here, home.shared)
+    Corpus.open(url)
+    assert examine(home, [])[0] == []
+    assert "and 1 corpora of" in examine(home, [])[1]
+    states = {one.subject: one for one in examine_machine(home)}
+    assert states["cache"].said.startswith("1 copies of what lies in the store")
+    assert [row["kind"] for row in clean(home, [], older="", remove=False)[2]] == ["cache"]
+    with pytest.raises(StorageError, match="1 of 1 items.*could not be removed"):
+        clean(home, ["cache"], older="", remove=True)  # this process uses it
+    for lock in node_cache._in_use.values():
+        lock.close()
+    clean(home, [], older="", remove=True)
+    assert not NodeCache.of_environment().copies() and place.objects.names("corpora")
+    ObjectFolder(url).remove("tokenizer.json")
+    assert "1 of " in examine(home, [])[0][0] and "tokenizer.json" in examine(home, [])[0][0]
+    clean(home, ["corpora"], older="", remove=True)
+    assert not place.objects.names("corpora") and place.recall("things", "one") == 1
