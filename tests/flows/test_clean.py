@@ -59,9 +59,7 @@ def test_nothing_goes_unless_it_is_told_to(home):
     table, said, _ = clean(home, [], older="", remove=False)
     assert left(home) == set(FILES)
     assert said.startswith("12 items, ") and "nothing was removed" in said
-    assert (
-        table.row_count == len(KINDS) - 3
-    )  # nothing from the Hub, no digests, no copies
+    assert table.row_count == len(KINDS) - 3  # nothing from the Hub, no digests, no copies
 
 
 def test_nothing_to_remove_is_not_removed(tmp_path):
