@@ -106,8 +106,7 @@ def _how(run: RunResult, problem: Problem, asked: RunSpec | None) -> str:
             (problem.domains.names, problem.domains.identities),
         )
     )
-    read = {spec.domains[i] for i in spec.order}
-    called = {a: b for a, b in renamed_domains(before, after).items() if a in read}
+    called = renamed_domains(before, after)
     added = [name for name, content in after.items() if content not in before.values()]
     parts = []
     if called:
