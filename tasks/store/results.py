@@ -71,7 +71,7 @@ class Store:
         try:
             outcome = outcome_from_json(record)
             if outcome.spec.fingerprint != fingerprint:
-                if record["spec"].keys() > dataclasses.asdict(outcome.spec).keys():
+                if record["spec"].keys() - dataclasses.asdict(outcome.spec).keys():
                     return None  # a later version's, of a training that this one does not know
                 raise EvidenceError(f"it holds run {outcome.spec.fingerprint[:12]}")
         except UnknownName:
