@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import old_study
 import pytest
-from contract_parts import DOMAINS, PROBLEM, data, moved, quick, searched, standard
+from contract_parts import DOMAINS, PROBLEM, WORLD, data, moved, quick, small, standard
 from ladder_world import ladder_runs
 from synthetic_corpus import SyntheticCorpus
 
@@ -27,9 +27,10 @@ from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.study.table_problem import from_tables
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError
-from cuvee.mixtures.loop import generator
+from cuvee.mixtures.loop import generator, search
+from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import build, lookup, names
-from cuvee.mixtures.runs import BY_NAMES, VERSION
+from cuvee.mixtures.runs import BY_NAMES, VERSION, RunResult
 from cuvee.mixtures.worlds import Scaled
 from cuvee.proxies.train.trainer import train_pack
 from cuvee.tasks.store import provenance
@@ -88,9 +89,19 @@ def recommended(found: Any, evidence: Any) -> Any:
     return {**found.to_json(), "evidence": evidence, "surface": found.surface is not None}
 
 
+def as_by_names(problem: Problem) -> Problem:
+    """With runs of version 1: worlds draw their noise, and fits their order, from fingerprints."""
+    return dataclasses.replace(problem, version=BY_NAMES)
+
+
+def run_by_names(run: RunResult) -> RunResult:
+    """The same run as version 1 has it."""
+    return dataclasses.replace(run, spec=dataclasses.replace(run.spec, version=BY_NAMES))
+
+
 def method_output(name: str) -> Any:
     """The runs it asks for on a world, by their shares, and the whole recommendation."""
-    found, history = searched(name)
+    found, history = search(small(name), as_by_names(PROBLEM), WORLD, 7)
     asked = [[run.spec.seed, *(w for s in run.spec.stages for w in s.weights)] for run in history]
     return recommended(found, asked)
 
@@ -108,6 +119,7 @@ def table_output(**method: Any) -> Any:
     cheap = {key: value for key, value in cheap.items() if key in known}
     try:
         problem, history = from_tables(recipe)
+        problem, history = as_by_names(problem), tuple(map(run_by_names, history))
         chooser = recipe.model_copy(update={"method": cheap}).build_method()
         found = chooser.recommend(problem, history, generator(1, len(history)))
         return recommended(found, len(found.evidence))

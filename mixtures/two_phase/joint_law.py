@@ -105,6 +105,7 @@ def double_problem(problem: Problem, stable: Array, switch: float) -> Problem:
     domains = DomainSet(
         tuple(
             dataclasses.replace(domain, name=names[i * len(stable) + k],
+                                identity=f"{domain.identity} {i}",  # else runs would be alike
                                 tokens=max(1, round(domain.tokens * part * COUNT)),
                                 shard_tokens=0)
             for i, part in enumerate(parts)
