@@ -35,9 +35,9 @@ from typing import Any
 import corpus_text
 from corpus_scale import many_domains, peak_memory, worker_seconds
 
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.proxies.data.tokenizer import TokenizerFile, load_tokenizer
-from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import DEFAULT, prepare_corpus
 
 PINNED = ("datatrove==0.10.1", "orjson", "regex", "spacy", "xxhash<4")
@@ -71,7 +71,7 @@ def encode_batch(text: Path, _: Path) -> dict[str, float]:
 
 def demo(text: Path, out: Path) -> dict[str, float]:
     """The quickstart's corpus, from its archives to shards, tokenizer and all."""
-    from cuvee.proxies.data.quickstart_text import quickstart
+    from cuvee.proxies.data.sources.quickstart_text import quickstart
 
     found = corpus_text.archives(text / "archives")
     texts = json.loads((text / "benchmarks.json").read_text())

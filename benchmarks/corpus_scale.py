@@ -16,10 +16,10 @@ import corpus_text
 from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.flows.workspace import QUIET
 from cuvee.proxies.data.prepared_corpus import Corpus
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.proxies.data.tokenizer import TokenizerFile
+from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 from cuvee.tasks.corpus.prepare import prepare_corpus
-from cuvee.tasks.corpus.task_pool import TaskPool
 
 SAMPLED = 0.1  # seconds between two looks at memory or at open files
 DOMAIN = 100_000  # bytes of text of each of many domains

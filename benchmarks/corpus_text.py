@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from cuvee.evaluation import benchmarks, suites
-from cuvee.proxies.data.documents import TextDocument
-from cuvee.proxies.data.quickstart_text import CORE, KINDS, quickstart
+from cuvee.proxies.data.sources.documents import TextDocument
+from cuvee.proxies.data.sources.quickstart_text import CORE, KINDS, quickstart
 from cuvee.tasks.corpus.download import fetch_archives, pinned_archives
 
 ROW_FILE = 8_000_000  # bytes of text in a file of original text, about

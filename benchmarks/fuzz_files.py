@@ -31,7 +31,7 @@ from cuvee.flows.recipe import olmix
 from cuvee.flows.study.table_problem import pose_table_problem, read_tables
 from cuvee.mixtures.runs import canonical_json
 from cuvee.proxies.data import tokenizer
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.proxies.ladder import model_size
 from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import checkpoint, warm_start

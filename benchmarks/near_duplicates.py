@@ -29,10 +29,10 @@ import rensa
 from scipy.sparse import csr_array
 
 from cuvee.evaluation.ngrams import Powers
-from cuvee.proxies.data.documents import TextDocument
-from cuvee.proxies.data.quickstart_text import KINDS, quickstart
-from cuvee.tasks.corpus import near_duplicates as near
+from cuvee.proxies.data.sources.documents import TextDocument
+from cuvee.proxies.data.sources.quickstart_text import KINDS, quickstart
 from cuvee.tasks.corpus.download import fetch_archives, pinned_archives
+from cuvee.tasks.corpus.pipeline import near_duplicates as near
 
 DOMAINS = ("encyclopedia", "code_python", "legal", "techdocs")
 STEPS = (0.2, 0.4, 0.5, 0.6, 0.72, 0.8, 0.9, 1.01)

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
-from cuvee.tasks.corpus.task_pool import TaskPool
+from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 from cuvee.tasks.pack_job import PackJob
 
 Listener = Callable[[Sequence[Progress]], None]  # is given a pack's new reports, in their order

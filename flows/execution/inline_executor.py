@@ -10,7 +10,7 @@ from cuvee.mixtures.errors import CuveeError, TrainingError
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.device import has_gpu
-from cuvee.tasks.corpus.task_pool import InlinePool
+from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.train_pack import run_pack, single_thread, untrained_scores
 

@@ -24,7 +24,7 @@ from cuvee.flows.execution.ray_pool import POLL_SECONDS, RETRIES, RayPool, task_
 from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs import Outcome
 from cuvee.proxies.interfaces import Progress
-from cuvee.tasks.corpus.task_pool import TaskPool
+from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 from cuvee.tasks.pack_job import PackJob
 
 END_SECONDS = 10  # for a cluster to end before the program does

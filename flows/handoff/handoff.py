@@ -26,9 +26,8 @@ from cuvee.mixtures.errors import (
     RecipeError,
     ServiceError,
 )
-from cuvee.proxies.data.files import file_kind
-from cuvee.proxies.data.source_files import is_url
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.source_files import file_kind, is_url
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import approve as approvals
 from cuvee.tasks.approval import manifest

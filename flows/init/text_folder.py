@@ -13,9 +13,9 @@ from pathlib import Path
 from cuvee.flows.init.draft import SCHEMA
 from cuvee.flows.init.language import text_language
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data.files import KNOWN, PROSE, TABLES, TEXTS, file_kind
-from cuvee.proxies.data.heads import LONGEST_ROW, FileHead, read_head, text_field
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.heads import LONGEST_ROW, FileHead, read_head, text_field
+from cuvee.proxies.data.sources.source_files import KNOWN, PROSE, TABLES, TEXTS, file_kind
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.escape import printable
 
 LEAST = 100_000  # bytes of text of a domain: 16,384 tokens of six bytes each, and what is held out

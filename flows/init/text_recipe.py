@@ -12,7 +12,7 @@ from cuvee.flows.init.study_size import ANCHORS, EPOCHS, SEEDS, first_study
 from cuvee.flows.init.text_folder import TextDomain, TextFolder
 from cuvee.flows.recipe.load import parse
 from cuvee.mixtures.units import bytes_text, count_text, duration_text
-from cuvee.proxies.data.heads import TEXT
+from cuvee.proxies.data.sources.heads import TEXT
 from cuvee.tasks.escape import printable
 
 READING = 3.3e6  # bytes of text a second that a preparation reads and tokenizes, on one core

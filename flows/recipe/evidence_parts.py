@@ -9,9 +9,9 @@ from cuvee.evaluation import suites
 from cuvee.flows.recipe.parts import Amount, Count, Part, Share
 from cuvee.mixtures.errors import RecipeError
 from cuvee.proxies import ladder
-from cuvee.proxies.data.documents import Sample
-from cuvee.proxies.data.files import TOKENS
-from cuvee.proxies.data.row_filter import RowFilter
+from cuvee.proxies.data.sources.documents import Sample
+from cuvee.proxies.data.sources.row_filter import RowFilter
+from cuvee.proxies.data.sources.source_files import TOKENS
 from cuvee.tasks.study.tables import TableReading
 
 OF_TEXT = ("attributes", "field", "filter", "glob", "id", "separator")  # and not of token files

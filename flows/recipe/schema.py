@@ -32,7 +32,7 @@ from cuvee.mixtures.inference.screening import Screened
 from cuvee.mixtures.methods import Method
 from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs import canonical_json
-from cuvee.proxies.data.source_files import is_url
+from cuvee.proxies.data.sources.source_files import is_url
 from cuvee.tasks.study.finished import Purpose
 
 FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it

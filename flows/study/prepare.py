@@ -24,15 +24,15 @@ from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.units import bytes_text, count_text
 from cuvee.proxies import ladder
-from cuvee.proxies.data.documents import COARSEST, Sample, SampledSource, TextSource
 from cuvee.proxies.data.files import Digests, sampled_digest
 from cuvee.proxies.data.objects import is_remote, within
 from cuvee.proxies.data.prepared_corpus import Corpus
-from cuvee.proxies.data.quickstart_text import KINDS, quickstart
-from cuvee.proxies.data.source_files import file_origin
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.documents import COARSEST, Sample, SampledSource, TextSource
+from cuvee.proxies.data.sources.quickstart_text import KINDS, quickstart
+from cuvee.proxies.data.sources.source_files import file_origin
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.corpus import download
-from cuvee.tasks.corpus.task_pool import InlinePool, TaskPool
+from cuvee.tasks.corpus.pipeline.task_pool import InlinePool, TaskPool
 from cuvee.tasks.extras import require
 from cuvee.tasks.process import usable_cores
 from cuvee.tasks.store.results import Store
@@ -41,7 +41,7 @@ from cuvee.tasks.study.study import DomainFigures
 
 if TYPE_CHECKING:
     from cuvee.flows.execution.executor import Executor
-    from cuvee.proxies.data.token_files import TokenFiles
+    from cuvee.proxies.data.sources.token_files import TokenFiles
     from cuvee.proxies.data.tokenizer import TokenizerFile
 
 SHOWN = 3  # places of one domain's files that are named
@@ -197,7 +197,7 @@ def _token_files(
     Raises:
         DataError: nobody says which tokenizer that was.
     """
-    from cuvee.proxies.data.token_files import TokenFiles  # as in `_corpus`
+    from cuvee.proxies.data.sources.token_files import TokenFiles  # as in `_corpus`
 
     part = _corpus_part(recipe)
     given = part.domains[name]
@@ -258,7 +258,7 @@ def _paths(recipe: Recipe, given: SourcePart) -> tuple[str, ...]:
     """Where the files of a domain lie; of a data set, as its repository names them."""
     if given.dataset is None:
         return tuple(map(recipe.source_path, given.paths))
-    from cuvee.proxies.data.hub_datasets import dataset_files
+    from cuvee.proxies.data.sources.hub_datasets import dataset_files
 
     one = given.dataset
     return dataset_files(recipe.source_path(one.name), one.config, one.split, one.revision)
@@ -369,7 +369,7 @@ def _corpus(
     part = _corpus_part(recipe)
     from cuvee.tasks.corpus import prepare as corpora  # here: the core has no tokenizers
     from cuvee.tasks.corpus.corpus_state import StateStore
-    from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+    from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 
     settings = CorpusSettings(
         vocabulary=part.vocabulary,

@@ -1,4 +1,4 @@
-"""Files on disk: what kind one is by its name; lock, digest and removal where others may write."""
+"""Files on disk: lock, digest and removal where others may write."""
 
 import contextlib
 import fcntl
@@ -13,32 +13,8 @@ from pathlib import Path
 
 from cuvee.mixtures.errors import StorageError
 from cuvee.proxies.data.objects import ObjectFolder, is_remote
-from cuvee.proxies.data.source_files import url_name
 
-TEXTS = (".txt", ".text")
-PROSE = (".md", ".rst", ".html", ".py")  # of a folder, read where there are no rows and no .txt
-LINES = (".jsonl", ".ndjson")
-SHEETS = (".csv", ".tsv")
-TABLES = (".parquet", ".arrow")
-TOKENS = {"megatron": ".bin", "olmo": ".npy", "datatrove": ".ds"}  # endings of token files
-PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
-KINDS = (*TEXTS, *PROSE, *LINES, ".json", *SHEETS, *TABLES)
 LARGE, BLOCK = 1 << 26, 1 << 16  # bytes of a file that is not read to identify it, and of a look
-KNOWN = f"{', '.join(KINDS)}; all but tables also with {', '.join(PACKINGS[1:])}"
-
-
-def file_kind(path: Path | str) -> tuple[str, str]:
-    """A file's kind and packing by its name, such as (".jsonl", ".gz"); ("", "") if unknown."""
-    name = url_name(str(path)).lower()
-    packing = file_packing(name)
-    ending = os.path.splitext(name.removesuffix(packing))[1]
-    known = ending in KINDS and not (packing and ending in TABLES)
-    return (ending, packing) if known else ("", "")
-
-
-def file_packing(name: str) -> str:
-    """How a file is packed by its name, such as ".gz"; "" if it is not."""
-    return next((end for end in PACKINGS[1:] if name.lower().endswith(end)), "")
 
 
 def file_digest(path: Path) -> str:

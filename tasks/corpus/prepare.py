@@ -24,14 +24,15 @@ from tokenizers import Tokenizer
 from cuvee.evaluation.decontamination import NGramIndex, texts_fingerprint
 from cuvee.mixtures.errors import CuveeError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
-from cuvee.proxies.data.documents import ReadPart, SampledSource, TextSource
 from cuvee.proxies.data.files import exclusive_lock, file_digest
 from cuvee.proxies.data.prepared_corpus import HELD_KEYS, Corpus, read_manifest, write_manifest
 from cuvee.proxies.data.shards import folder_names, shard_identity, token_type
+from cuvee.proxies.data.sources.documents import ReadPart, SampledSource, TextSource
 from cuvee.proxies.data.tokenizer import TokenizerFile
-from cuvee.tasks.corpus import near_bands, near_duplicates, read_parts
 from cuvee.tasks.corpus.corpus_state import CorpusState, RankedDomain, StateStore, next_state
-from cuvee.tasks.corpus.deduplicate_split import (
+from cuvee.tasks.corpus.download import ProgressReport, ignore_progress
+from cuvee.tasks.corpus.pipeline import near_bands, near_duplicates, read_parts
+from cuvee.tasks.corpus.pipeline.deduplicate_split import (
     COUNTS,
     CorpusSettings,
     Deduplicator,
@@ -43,8 +44,7 @@ from cuvee.tasks.corpus.deduplicate_split import (
     read_kept,
     unused_text,
 )
-from cuvee.tasks.corpus.download import ProgressReport, ignore_progress
-from cuvee.tasks.corpus.read_parts import (
+from cuvee.tasks.corpus.pipeline.read_parts import (
     KEYS,
     Entries,
     PartReader,
@@ -52,15 +52,15 @@ from cuvee.tasks.corpus.read_parts import (
     ReadTask,
     shared_spools,
 )
-from cuvee.tasks.corpus.sampling import (
+from cuvee.tasks.corpus.pipeline.sampling import (
     DomainSample,
     bytes_per_token,
     count_tokens,
     sample_notices,
 )
-from cuvee.tasks.corpus.spooled_text import SpooledText
-from cuvee.tasks.corpus.task_pool import InlinePool, TaskPool
-from cuvee.tasks.corpus.tokenize_partitions import (
+from cuvee.tasks.corpus.pipeline.spooled_text import SpooledText
+from cuvee.tasks.corpus.pipeline.task_pool import InlinePool, TaskPool
+from cuvee.tasks.corpus.pipeline.tokenize_partitions import (
     PartitionEncoder,
     Segment,
     join_segments,
@@ -68,8 +68,8 @@ from cuvee.tasks.corpus.tokenize_partitions import (
     tokenizer_sample,
     warm_encoder,
 )
+from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 from cuvee.tasks.corpus.tolerated_growth import keep_earlier
-from cuvee.tasks.corpus.work_folder import WorkFolder
 
 VERSION = 2  # raised by hand whenever the same sources would give other shards
 DEFAULT = CorpusSettings()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.mixtures.errors import ExportError
-from cuvee.proxies.data.files import LINES, PROSE, SHEETS, TEXTS, file_kind
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.source_files import LINES, PROSE, SHEETS, TEXTS, file_kind
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.export.specification import ExportSpec
 
 BUILDERS = {

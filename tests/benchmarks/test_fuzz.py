@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cuvee.evaluation import benchmarks
 from cuvee.mixtures.errors import CorruptError, DataError
-from cuvee.proxies.data import text_files
+from cuvee.proxies.data.sources import text_files
 from cuvee.proxies.ladder import model_size
 from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import checkpoint, warm_start

@@ -31,7 +31,7 @@ from cuvee.mixtures.objectives import Floors
 from cuvee.mixtures.runs import RunResult
 from cuvee.tasks.corpus import prepare as corpora
 from cuvee.tasks.corpus.corpus_state import CorpusState
-from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.train_pack import run_pack

@@ -179,7 +179,7 @@ def test_a_file_that_no_plan_gets_past_keeps_its_domain_out(tmp_path):
 
 def test_a_row_too_long_for_a_look_is_no_damage(tmp_path, monkeypatch):
     """Catches `on_error: skip`, which would drop rows, for a file that is sound."""
-    monkeypatch.setattr("cuvee.proxies.data.heads.LONGEST_ROW", 1 << 16)
+    monkeypatch.setattr("cuvee.proxies.data.sources.heads.LONGEST_ROW", 1 << 16)
     for name in ("a", "b"):
         rows(tmp_path / "data" / name / "x.jsonl", ord(name))
     long = tmp_path / "data" / "a" / "long.jsonl"

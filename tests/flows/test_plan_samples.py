@@ -9,8 +9,8 @@ from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
-from cuvee.proxies.data.documents import Sample
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.documents import Sample
+from cuvee.proxies.data.sources.text_files import Files
 
 WEB = Domain("web", 8_000_000, 32_000_000, "w", shard_tokens=1_000_000, tokens_error=400_000.0)
 DOMAINS = DomainSet((WEB, Domain("code", 2_000_000, 8_000_000, "c")))

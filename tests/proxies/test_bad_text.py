@@ -12,8 +12,8 @@ import pytest
 import zstandard
 
 from cuvee.mixtures.errors import CorruptError, DataError
-from cuvee.proxies.data.documents import TextDocument
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.documents import TextDocument
+from cuvee.proxies.data.sources.text_files import Files
 
 ROWS = [
     {"doc": {"body": "one", "url": "x/1"}, "lang": "en", "score": 3, "tags": ["a"]},
@@ -121,8 +121,8 @@ def test_nul_is_named_by_its_row_and_costs_no_other(tmp_path, end):
 
 def test_one_bad_part_of_a_text_costs_no_other(tmp_path, monkeypatch):
     """Catches the rest of a file lost without a count after a part that is damaged or too long."""
-    monkeypatch.setattr("cuvee.proxies.data.readers.CHUNK", 7)
-    monkeypatch.setattr("cuvee.proxies.data.readers.LONGEST", 40)
+    monkeypatch.setattr("cuvee.proxies.data.sources.readers.CHUNK", 7)
+    monkeypatch.setattr("cuvee.proxies.data.sources.readers.LONGEST", 40)
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\n%\n\xe9\xe9\n%\ntwo\n%\n" + b"long\n" * 30 + b"\n%\nthree\n%\n")
     why, texts = bad_rows(path, separator="\n%\n")
@@ -147,13 +147,13 @@ def test_mixed_types_and_missing_fields_are_named(tmp_path):
 @pytest.mark.parametrize("end", ["jsonl.gz", "jsonl.zst", "txt.zst", "csv.gz"])
 def test_what_was_made_to_burst_is_refused(tmp_path, monkeypatch, end):
     """Catches a file of a few kilobytes that is read for days, or into all memory."""
-    monkeypatch.setattr("cuvee.proxies.data.compression.MOST", 1 << 20)
+    monkeypatch.setattr("cuvee.proxies.data.sources.compression.MOST", 1 << 20)
     content = b"text\n" + b'{"text": " "}\n' * (1 << 19)
     packed = gzip.compress(content * 4, 9) if end.endswith("gz") else None
     path = tmp_path / f"a.{end}"
     path.write_bytes(packed or zstandard.ZstdCompressor(level=9).compress(content * 4))
     assert path.stat().st_size < 200_000
-    monkeypatch.setattr("cuvee.proxies.data.compression.RATIO", 100)
+    monkeypatch.setattr("cuvee.proxies.data.sources.compression.RATIO", 100)
     with pytest.raises(DataError, match=rf"a\.{end} unpacks to more than 100 times its size"):
         list(Files(str(path), skip=True, separator="%%" if "txt" in end else None).documents())
 
@@ -171,9 +171,9 @@ def test_a_truncated_table_or_sheet_is_refused_whole(tmp_path):
 
 LONG_LINE = """
 import resource, sys
-from cuvee.proxies.data.documents import TextDocument
-from cuvee.proxies.data.text_files import Files
-import cuvee.proxies.data.readers
+from cuvee.proxies.data.sources.documents import TextDocument
+from cuvee.proxies.data.sources.text_files import Files
+import cuvee.proxies.data.sources.readers
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     found = list(Files(path, skip=True).documents())

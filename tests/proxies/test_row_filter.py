@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuvee.mixtures.errors import DataError, RecipeError
-from cuvee.proxies.data.documents import FILTERED, TextDocument, UnusableDocument
-from cuvee.proxies.data.row_filter import FilterError, RowFilter
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.documents import FILTERED, TextDocument, UnusableDocument
+from cuvee.proxies.data.sources.row_filter import FilterError, RowFilter
+from cuvee.proxies.data.sources.text_files import Files
 
 NUMBERS = st.integers(-5, 5) | st.floats(-5, 5)
 WORDS = st.sampled_from(["en", "de", 'a"b', ""])

@@ -23,10 +23,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from s3fs import S3FileSystem
 
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data import source_files
-from cuvee.proxies.data.documents import TextDocument
-from cuvee.proxies.data.hub_datasets import dataset_files
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources import source_files
+from cuvee.proxies.data.sources.documents import TextDocument
+from cuvee.proxies.data.sources.hub_datasets import dataset_files
+from cuvee.proxies.data.sources.text_files import Files
 
 AZURITE = (  # the key that everyone's has
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="

@@ -17,10 +17,10 @@ import zstandard
 
 from cuvee.mixtures.errors import CorruptError, DataError, UnknownName
 from cuvee.proxies.data import files as disk
-from cuvee.proxies.data.documents import TextDocument, UnusableDocument
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.quickstart_text import CORE, KINDS, Quickstart, members, quickstart
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.documents import TextDocument, UnusableDocument
+from cuvee.proxies.data.sources.quickstart_text import CORE, KINDS, Quickstart, members, quickstart
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.corpus.download import pinned_archives
 
 TEXTS = ["first ünï", "second\nline", "third"]
@@ -86,7 +86,7 @@ def test_text_is_unpacked_and_parted_in_pieces_as_it_is_whole(tmp_path, monkeypa
     """Catches a separator or a character lost where two chunks meet, and marks between files."""
     parts = [f"\ufeff{'ünï中' * i} {i}" for i in range(40)]
     path = write(tmp_path / f"a.txt{pack}", "<|end|>".join([*parts, " \n"]))
-    monkeypatch.setattr("cuvee.proxies.data.readers.CHUNK", 7)
+    monkeypatch.setattr("cuvee.proxies.data.sources.readers.CHUNK", 7)
     wanted = [part.removeprefix("\ufeff") for part in parts]
     assert documents_of(Files(str(path), separator="<|end|>")) == wanted
     [whole] = documents_of(Files(str(path)))
@@ -219,7 +219,7 @@ def test_rows_without_text_are_skipped_and_told(tmp_path):
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_line_without_end_is_named_and_passed(tmp_path, monkeypatch, skip):
     """Catches one line, written to burst, that takes all memory; and the next row lost with it."""
-    monkeypatch.setattr("cuvee.proxies.data.readers.LONGEST", 1000)
+    monkeypatch.setattr("cuvee.proxies.data.sources.readers.LONGEST", 1000)
     path = write(tmp_path / "a.jsonl.gz", '{"text": "a"}\n' + " " * 5000 + '\n{"text": "b"}\n')
     if not skip:
         with pytest.raises(DataError, match="line 2: more than 1,000 bytes"):
@@ -338,7 +338,7 @@ def test_one_bad_row_of_a_table_costs_no_other(tmp_path, kind):
 
 def test_a_value_without_end_in_a_table_is_named(tmp_path, monkeypatch):
     """Catches a bound on lines that tables go round."""
-    monkeypatch.setattr("cuvee.proxies.data.readers.LONGEST", 10)
+    monkeypatch.setattr("cuvee.proxies.data.sources.readers.LONGEST", 10)
     pq.write_table(pa.table({"text": ["a", "b" * 11, "c"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="row 2: more than 10 bytes"):
         documents_of(Files(str(tmp_path / "a.parquet")))

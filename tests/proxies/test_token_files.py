@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from cuvee.mixtures.errors import CorruptError, DataError
-from cuvee.proxies.data.documents import ReadPart, TextDocument, UnusableDocument
-from cuvee.proxies.data.files import TOKENS
-from cuvee.proxies.data.token_files import TokenFiles
-from cuvee.proxies.data.token_layouts import LAYOUTS, FlatTokens
+from cuvee.proxies.data.sources.documents import ReadPart, TextDocument, UnusableDocument
+from cuvee.proxies.data.sources.source_files import TOKENS
+from cuvee.proxies.data.sources.token_files import TokenFiles
+from cuvee.proxies.data.sources.token_layouts import LAYOUTS, FlatTokens
 from cuvee.proxies.data.tokenizer import TokenizerFile
 
 WRITTEN = Path(__file__).parents[1] / "golden" / "token_files"

@@ -14,11 +14,11 @@ from corpus_texts import SMALL, OnePart, Texts, document, files, texts
 
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
-from cuvee.proxies.data.documents import TextDocument
 from cuvee.proxies.data.prepared_corpus import Corpus, read_manifest, write_manifest
 from cuvee.proxies.data.shards import folder_names
-from cuvee.proxies.data.text_files import Files
-from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.proxies.data.sources.documents import TextDocument
+from cuvee.proxies.data.sources.text_files import Files
+from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
 QUESTION = "which of these planets in our solar system has the largest number of known moons today"
@@ -93,14 +93,14 @@ def test_long_documents_in_stretches_give_the_same_shards(tmp_path, monkeypatch)
     given = sources()
     given["weather"] = Texts((*given["weather"].texts, long, long[:20_000], "w" * 3000))
     whole = prepare_corpus(given, tmp_path / "one", benchmarks={"b": [QUESTION]}, settings=SMALL)
-    monkeypatch.setattr("cuvee.tasks.corpus.tokenize_partitions.STRETCH", 700)
-    monkeypatch.setattr("cuvee.tasks.corpus.spooled_text.PIECE", 900)
+    monkeypatch.setattr("cuvee.tasks.corpus.pipeline.tokenize_partitions.STRETCH", 700)
+    monkeypatch.setattr("cuvee.tasks.corpus.pipeline.spooled_text.PIECE", 900)
     monkeypatch.setattr("cuvee.evaluation.decontamination.BATCH", 3000)
     for module in ("read_parts", "spooled_text"):
         monkeypatch.setattr(f"cuvee.tasks.corpus.{module}.GROUP", 2000)
         monkeypatch.setattr(f"cuvee.tasks.corpus.{module}.LONG", 2500)
-    monkeypatch.setattr("cuvee.tasks.corpus.read_parts.RUN", 5000)
-    monkeypatch.setattr("cuvee.tasks.corpus.deduplicate_split.PARTITION", 9000)
+    monkeypatch.setattr("cuvee.tasks.corpus.pipeline.read_parts.RUN", 5000)
+    monkeypatch.setattr("cuvee.tasks.corpus.pipeline.deduplicate_split.PARTITION", 9000)
     parts = prepare_corpus(given, tmp_path / "two", benchmarks={"b": [QUESTION]}, settings=SMALL)
     assert files(whole.root) == files(parts.root)
     assert whole.manifest["domains"][0]["counts"]["documents_cut"] == 2
@@ -109,8 +109,8 @@ def test_long_documents_in_stretches_give_the_same_shards(tmp_path, monkeypatch)
 GROWTH = """
 import re, sys
 from pathlib import Path
-from cuvee.proxies.data.text_files import Files
-from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.proxies.data.sources.text_files import Files
+from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
 settings = CorpusSettings(vocabulary=512, valid_bytes=20_000)

@@ -15,13 +15,13 @@ import pytest
 from corpus_texts import SMALL, Texts, document, files, texts
 
 from cuvee.mixtures.errors import CorruptError, DataError
-from cuvee.proxies.data.documents import ReadPart, TextDocument
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.documents import ReadPart, TextDocument
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.corpus.corpus_state import StateStore
-from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.find_document import find_documents
+from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.corpus.prepare import prepare_corpus
-from cuvee.tasks.corpus.task_pool import InlinePool
 from cuvee.tasks.store.results import Store
 
 SHARED = tuple(document(i) for i in range(8))
@@ -244,8 +244,8 @@ def test_no_order_of_tasks_and_no_partition_changes_a_byte(tmp_path, monkeypatch
     """Catches a result that is taken for its neighbor's, and a shuffle that depends on when a
     part was read or on how many partitions there are."""
     whole = make(parted(tmp_path / "log"), tmp_path / "a")
-    monkeypatch.setattr("cuvee.tasks.corpus.deduplicate_split.PARTITION", 2500)
-    monkeypatch.setattr("cuvee.tasks.corpus.read_parts.RUN", 900)
+    monkeypatch.setattr("cuvee.tasks.corpus.pipeline.deduplicate_split.PARTITION", 2500)
+    monkeypatch.setattr("cuvee.tasks.corpus.pipeline.read_parts.RUN", 900)
     for seed in (1, 2):
         other = make(parted(tmp_path / "log"), tmp_path / f"{seed}", pool=ShuffledPool(seed))
         assert files(other.root) == files(whole.root)

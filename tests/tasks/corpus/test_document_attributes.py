@@ -9,10 +9,10 @@ import pytest
 from cuvee.mixtures.errors import CorruptError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.prepared_corpus import Corpus
-from cuvee.proxies.data.text_files import Files
-from cuvee.tasks.corpus import deduplicate_split, document_attributes, near_bands
-from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
-from cuvee.tasks.corpus.document_attributes import write_attributes
+from cuvee.proxies.data.sources.text_files import Files
+from cuvee.tasks.corpus.pipeline import deduplicate_split, document_attributes, near_bands
+from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.pipeline.document_attributes import write_attributes
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
 WORDS = [f"w{i}" for i in range(2000)]

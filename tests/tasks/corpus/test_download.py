@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError
-from cuvee.proxies.data.quickstart_text import KINDS
+from cuvee.proxies.data.sources.quickstart_text import KINDS
 from cuvee.tasks.corpus import download
 from cuvee.tasks.corpus.download import Archive, fetch_archives, pinned_archives
 

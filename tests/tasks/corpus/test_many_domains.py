@@ -5,8 +5,8 @@ import resource
 from contextlib import contextmanager
 
 from cuvee.flows.study.prepare import MOST_LISTED, reading_sentence
-from cuvee.proxies.data.text_files import Files
-from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.proxies.data.sources.text_files import Files
+from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
 DOMAINS = 250

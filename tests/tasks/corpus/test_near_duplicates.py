@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from cuvee.evaluation.ngrams import Powers
-from cuvee.tasks.corpus import near_duplicates
-from cuvee.tasks.corpus.near_duplicates import (
+from cuvee.tasks.corpus.pipeline import near_duplicates
+from cuvee.tasks.corpus.pipeline.near_duplicates import (
     BANDS,
     FROZEN,
     HOLDER,

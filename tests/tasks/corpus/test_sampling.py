@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cuvee.proxies.data.documents import Sample, SampledSource
 from cuvee.proxies.data.prepared_corpus import Corpus
-from cuvee.proxies.data.text_files import Files
+from cuvee.proxies.data.sources.documents import Sample, SampledSource
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.corpus.corpus_state import StateStore
-from cuvee.tasks.corpus.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 from cuvee.tasks.store.results import Store
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.mixtures.errors import CorruptError, DataError, UnknownName
-from cuvee.proxies.data.documents import ReadPart, TextDocument
+from cuvee.proxies.data.sources.documents import ReadPart, TextDocument
 
 READER = 1  # raised by hand whenever the same archive would yield other documents
 PAGE = 4096  # bytes of dictionary entries that make up one document, about
@@ -229,7 +229,7 @@ CORE = tuple(name for name, kind in KINDS.items() if not kind.optional)
 
 @dataclass(frozen=True)
 class Quickstart:
-    """A quickstart domain as a source of documents (see `proxies.data.documents.TextSource`).
+    """A quickstart domain as a source of documents (see `proxies.data.sources.documents.TextSource`).
 
     Attributes:
         domain: a name in KINDS.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from cuvee.evaluation.ngrams import Powers
-from cuvee.tasks.corpus.near_duplicates import (
+from cuvee.tasks.corpus.pipeline.near_duplicates import (
     BANDS,
     RECORD,
     Keys,
@@ -26,8 +26,8 @@ from cuvee.tasks.corpus.near_duplicates import (
     band_records,
     shared_documents,
 )
-from cuvee.tasks.corpus.task_pool import TaskPool
-from cuvee.tasks.corpus.work_folder import WorkFolder
+from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
+from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 FINE = 10  # leading bits of a band hash by which places are kept: partitions are 2^10 at most
 PARTITION = 64_000_000  # bytes of records in a partition, about

@@ -18,11 +18,11 @@ from tokenizers import Tokenizer
 
 from cuvee.proxies.data.shards import SPLITS, ShardWriter
 from cuvee.proxies.data.tokenizer import STRETCH, DocumentEncoder
-from cuvee.tasks.corpus.deduplicate_split import is_held, read_kept
-from cuvee.tasks.corpus.document_attributes import CLUSTER, write_attributes
-from cuvee.tasks.corpus.read_parts import Entries, PartRecord
-from cuvee.tasks.corpus.spooled_text import SpooledText
-from cuvee.tasks.corpus.work_folder import WorkFolder
+from cuvee.tasks.corpus.pipeline.deduplicate_split import is_held, read_kept
+from cuvee.tasks.corpus.pipeline.document_attributes import CLUSTER, write_attributes
+from cuvee.tasks.corpus.pipeline.read_parts import Entries, PartRecord
+from cuvee.tasks.corpus.pipeline.spooled_text import SpooledText
+from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 SAMPLE_DOCUMENT = 50_000  # characters of one document that the tokenizer sees at most
 SAMPLE_GROUP = 64  # documents of the sample that are read together

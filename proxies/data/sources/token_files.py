@@ -19,9 +19,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from cuvee.mixtures.errors import CuveeError, DataError
-from cuvee.proxies.data.documents import Document, ReadPart, TextDocument, UnusableDocument
-from cuvee.proxies.data.files import TOKENS, file_digest
-from cuvee.proxies.data.source_files import (
+from cuvee.proxies.data.files import file_digest
+from cuvee.proxies.data.sources.documents import Document, ReadPart, TextDocument, UnusableDocument
+from cuvee.proxies.data.sources.source_files import (
+    TOKENS,
     ListingProgress,
     StoredFile,
     changed_sentence,
@@ -29,8 +30,8 @@ from cuvee.proxies.data.source_files import (
     is_url,
     local_path,
 )
-from cuvee.proxies.data.text_files import SPLIT, Files, Found
-from cuvee.proxies.data.token_layouts import LAYOUTS, Array, TokenLayout
+from cuvee.proxies.data.sources.text_files import SPLIT, Files, Found
+from cuvee.proxies.data.sources.token_layouts import LAYOUTS, Array, TokenLayout
 from cuvee.proxies.data.tokenizer import (
     TokenizerFile,
     end_of_text,

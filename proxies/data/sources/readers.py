@@ -13,18 +13,24 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from cuvee.mixtures.errors import CuveeError, DataError
-from cuvee.proxies.data.compression import (
+from cuvee.proxies.data.sources.compression import (
     DAMAGED,
     damaged_file_error,
     open_compressed,
     stored_bytes,
 )
-from cuvee.proxies.data.documents import Document, ReadPart, TextDocument, UnusableDocument
-from cuvee.proxies.data.files import LINES, SHEETS, TABLES
-from cuvee.proxies.data.row_filter import Cell
-from cuvee.proxies.data.rows import NUL, RowFields, RowReader, has_nul, not_utf8, parsed_json
-from cuvee.proxies.data.source_files import is_url
-from cuvee.proxies.data.tables import table_documents
+from cuvee.proxies.data.sources.documents import Document, ReadPart, TextDocument, UnusableDocument
+from cuvee.proxies.data.sources.row_filter import Cell
+from cuvee.proxies.data.sources.rows import (
+    NUL,
+    RowFields,
+    RowReader,
+    has_nul,
+    not_utf8,
+    parsed_json,
+)
+from cuvee.proxies.data.sources.source_files import LINES, SHEETS, TABLES, is_url
+from cuvee.proxies.data.sources.tables import table_documents
 
 LONGEST = 1 << 28  # bytes of one line or one document (assumption: what is longer is a dump)
 CHUNK = 1 << 20  # bytes of plain text decoded together

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data.documents import FILTERED, Document, TextDocument, UnusableDocument
-from cuvee.proxies.data.row_filter import FilterError, RowFilter
+from cuvee.proxies.data.sources.documents import FILTERED, Document, TextDocument, UnusableDocument
+from cuvee.proxies.data.sources.row_filter import FilterError, RowFilter
 
 NUL = "\0"
 DIGITS = 18  # of a whole number that is kept as one; a longer one is kept as a fraction

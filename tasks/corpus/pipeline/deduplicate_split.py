@@ -18,9 +18,9 @@ from scipy.sparse import csr_array
 
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.shards import map_array
-from cuvee.tasks.corpus.near_duplicates import shared_documents
-from cuvee.tasks.corpus.read_parts import INDEX, Entries, PartRecord
-from cuvee.tasks.corpus.work_folder import WorkFolder
+from cuvee.tasks.corpus.pipeline.near_duplicates import shared_documents
+from cuvee.tasks.corpus.pipeline.read_parts import INDEX, Entries, PartRecord
+from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 PARTITION = 64_000_000  # bytes of text in a partition, about
 PARTITION_DOCUMENTS = 500_000  # at most, about

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.evaluation.decontamination import NGramIndex
-from cuvee.proxies.data.documents import (
+from cuvee.proxies.data.sources.documents import (
     FilteredDocument,
     ReadPart,
     TextDocument,
@@ -30,8 +30,8 @@ from cuvee.proxies.data.documents import (
     UnusableDocument,
 )
 from cuvee.proxies.data.tokenizer import STRETCH
-from cuvee.tasks.corpus.near_bands import BandWriter, band_writer
-from cuvee.tasks.corpus.work_folder import WorkFolder
+from cuvee.tasks.corpus.pipeline.near_bands import BandWriter, band_writer
+from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 VERSION = 1  # raised by hand whenever the same part would give another spool
 GROUP = 4_000_000  # characters of text handled together

@@ -10,8 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cuvee.mixtures.errors import CuveeError, DataError
-from cuvee.proxies.data.documents import Document, ReadPart, UnusableDocument
-from cuvee.proxies.data.files import (
+from cuvee.proxies.data.files import file_digest
+from cuvee.proxies.data.sources.documents import Document, ReadPart, UnusableDocument
+from cuvee.proxies.data.sources.row_filter import RowFilter
+from cuvee.proxies.data.sources.rows import RowFields
+from cuvee.proxies.data.sources.source_files import (
     KNOWN,
     LINES,
     PACKINGS,
@@ -19,16 +22,11 @@ from cuvee.proxies.data.files import (
     SHEETS,
     TABLES,
     TEXTS,
-    file_digest,
-    file_kind,
-    file_packing,
-)
-from cuvee.proxies.data.row_filter import RowFilter
-from cuvee.proxies.data.rows import RowFields
-from cuvee.proxies.data.source_files import (
     ListingProgress,
     StoredFile,
     changed_sentence,
+    file_kind,
+    file_packing,
     file_state,
     is_url,
     list_objects,
@@ -207,7 +205,7 @@ class Files:
             starts = range(0, file.size, most)
             ranges = [(at, at + most, min(most, file.size - at)) for at in starts]
         elif file.size > most and ending in TABLES:
-            from cuvee.proxies.data.tables import table_parts
+            from cuvee.proxies.data.sources.tables import table_parts
 
             ranges = table_parts(file.url, ending, file.size, most)
         if len(ranges) < 2:
@@ -229,7 +227,7 @@ class Files:
                 are skipped; a file that changes or vanishes meanwhile. Names file and line.
             CorruptError: a file that breaks off.
         """
-        from cuvee.proxies.data import readers
+        from cuvee.proxies.data.sources import readers
 
         kind, url = self.kind(part.url), part.url
         known = part.content if is_url(url) else ""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cuvee.mixtures.errors import CorruptError
 from cuvee.proxies.data.shards import token_type
-from cuvee.proxies.data.source_files import open_stored
+from cuvee.proxies.data.sources.source_files import open_stored
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")

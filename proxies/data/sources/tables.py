@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cuvee.mixtures.errors import DataError
-from cuvee.proxies.data.documents import Document, ReadPart, TextDocument, UnusableDocument
-from cuvee.proxies.data.rows import RowFields, RowReader, unfit_text
-from cuvee.proxies.data.source_files import open_stored
+from cuvee.proxies.data.sources.documents import Document, ReadPart, TextDocument, UnusableDocument
+from cuvee.proxies.data.sources.rows import RowFields, RowReader, unfit_text
+from cuvee.proxies.data.sources.source_files import open_stored
 
 ROWS_AT_ONCE = 256  # of a table; 1,024 are no faster and hold more of long documents
 BUFFER = 1 << 20  # bytes of a column that are read together, so that no group of rows sets memory

@@ -7,6 +7,7 @@ listing reads no text; one that changes or vanishes while it is read is refused 
 
 import hashlib
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,15 @@ CREDENTIALS = {  # no registry of clients knows them
     "principal; FSSPEC_AZ_ANON=true for what is public",
     "hf": "HF_TOKEN",
 }
+TEXTS = (".txt", ".text")
+PROSE = (".md", ".rst", ".html", ".py")  # of a folder, read where there are no rows and no .txt
+LINES = (".jsonl", ".ndjson")
+SHEETS = (".csv", ".tsv")
+TABLES = (".parquet", ".arrow")
+TOKENS = {"megatron": ".bin", "olmo": ".npy", "datatrove": ".ds"}  # endings of token files
+PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
+KINDS = (*TEXTS, *PROSE, *LINES, ".json", *SHEETS, *TABLES)
+KNOWN = f"{', '.join(KINDS)}; all but tables also with {', '.join(PACKINGS[1:])}"
 
 
 class StoredFile(NamedTuple):
@@ -255,3 +265,17 @@ def changed_sentence(url: str) -> str:
         f"{url} changed while it was read, and nothing of it is kept: run again once nobody writes "
         "there"
     )
+
+
+def file_kind(path: Path | str) -> tuple[str, str]:
+    """A file's kind and packing by its name, such as (".jsonl", ".gz"); ("", "") if unknown."""
+    name = url_name(str(path)).lower()
+    packing = file_packing(name)
+    ending = os.path.splitext(name.removesuffix(packing))[1]
+    known = ending in KINDS and not (packing and ending in TABLES)
+    return (ending, packing) if known else ("", "")
+
+
+def file_packing(name: str) -> str:
+    """How a file is packed by its name, such as ".gz"; "" if it is not."""
+    return next((end for end in PACKINGS[1:] if name.lower().endswith(end)), "")

@@ -6,8 +6,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cuvee.tasks.corpus.read_parts import GROUP, LONG, Entries, PartRecord
-from cuvee.tasks.corpus.work_folder import WorkFolder
+from cuvee.tasks.corpus.pipeline.read_parts import GROUP, LONG, Entries, PartRecord
+from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 GAP = 1 << 16  # bytes that are read with what lies around them
 PIECE = 1 << 20  # bytes of a long document that are read together

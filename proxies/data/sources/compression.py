@@ -14,7 +14,7 @@ import pyarrow as pa
 import zstandard
 
 from cuvee.mixtures.errors import CorruptError, DataError
-from cuvee.proxies.data.source_files import open_stored
+from cuvee.proxies.data.sources.source_files import open_stored
 
 BUFFER = 1 << 20  # bytes
 RATIO = 500  # bytes of content in a byte of a file (assumption), beyond which it was made to burst
@@ -116,7 +116,7 @@ _UNPACKERS: dict[str, Callable[[BinaryIO], Any]] = {
 
 @contextmanager
 def open_compressed(url: Path | str, packing: str) -> Iterator[io.BufferedReader]:
-    """The content of a file; `packing` is one of `files.PACKINGS`. Raises what `DAMAGED` names."""
+    """The content of a file; `packing` is one of `source_files.PACKINGS`. Raises what `DAMAGED` names."""
     file: Any = open_stored(str(url))
     if packing:
         file = _Unpacked(str(url), file, _UNPACKERS[packing])

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cuvee.mixtures.errors import CuveeError
-from cuvee.proxies.data.compression import DAMAGED, damaged_file_error, open_compressed
-from cuvee.proxies.data.files import LINES, SHEETS, TABLES, file_kind
-from cuvee.proxies.data.readers import MARK
-from cuvee.proxies.data.tables import table_batches
+from cuvee.proxies.data.sources.compression import DAMAGED, damaged_file_error, open_compressed
+from cuvee.proxies.data.sources.readers import MARK
+from cuvee.proxies.data.sources.source_files import LINES, SHEETS, TABLES, file_kind
+from cuvee.proxies.data.sources.tables import table_batches
 
 HEAD = 1 << 17  # bytes of a file that are looked at, unless one row is longer
 LONGEST_ROW = 1 << 24  # bytes of one row that are looked at
