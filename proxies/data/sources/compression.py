@@ -116,7 +116,7 @@ _UNPACKERS: dict[str, Callable[[BinaryIO], Any]] = {
 
 @contextmanager
 def open_compressed(url: Path | str, packing: str) -> Iterator[io.BufferedReader]:
-    """The content of a file; `packing` is one of `source_files.PACKINGS`. Raises what `DAMAGED` names."""
+    """The content of a file packed as one of `PACKINGS`. Raises what `DAMAGED` names."""
     file: Any = open_stored(str(url))
     if packing:
         file = _Unpacked(str(url), file, _UNPACKERS[packing])

@@ -229,7 +229,7 @@ CORE = tuple(name for name, kind in KINDS.items() if not kind.optional)
 
 @dataclass(frozen=True)
 class Quickstart:
-    """A quickstart domain as a source of documents (see `proxies.data.sources.documents.TextSource`).
+    """A quickstart domain as a source of documents (a `documents.TextSource`).
 
     Attributes:
         domain: a name in KINDS.
