@@ -28,7 +28,8 @@ from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.laws.default import NAME
 from cuvee.mixtures.methods.anneal import FRESH, Anneal
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import History, RunResult, Stage, score_table
+from cuvee.mixtures.runs.run_results import History, RunResult, score_table
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.two_phase import candidates as tails
 from cuvee.mixtures.worlds import Learning, Noisy, Recency
 from cuvee.proxies.train.device import keep_memory

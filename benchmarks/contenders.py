@@ -11,7 +11,7 @@ from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 
 BASELINES = ("natural", "uniform", "static")
 LAWS = ("kriging", "log_linear")  # of the methods that fit one: the quickstart's, without LightGBM

@@ -25,7 +25,8 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, score_table
+from cuvee.mixtures.runs.run_results import Outcome, RunResult, score_table
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies import ladder
 from cuvee.proxies.data import files
 from cuvee.proxies.train import branching

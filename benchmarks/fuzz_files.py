@@ -29,7 +29,7 @@ from input_tables import read_pair, write_tables
 from cuvee.evaluation import benchmarks
 from cuvee.flows.recipe import olmix
 from cuvee.flows.study.table_problem import pose_table_problem, read_tables
-from cuvee.mixtures.runs import canonical_json
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.proxies.data import tokenizer
 from cuvee.proxies.data.sources.text_files import Files
 from cuvee.proxies.ladder import model_size

@@ -38,7 +38,7 @@ from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import RunResult
+from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_backend

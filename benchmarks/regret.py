@@ -44,7 +44,7 @@ from cuvee.mixtures.laws import default
 from cuvee.mixtures.objectives import Floors
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import History
+from cuvee.mixtures.runs.run_results import History
 
 SIZE, TARGETS, SD = 6, 3, 0.01
 REPEATS = 6  # runs of the two anchors under three seeds

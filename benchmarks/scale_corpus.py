@@ -19,7 +19,7 @@ from cuvee.mixtures.inference.diagnostics import decision_accuracy, spearman
 from cuvee.mixtures.methods.ladder import Ladder
 from cuvee.mixtures.multiscale.steps import LadderStep, step_runs
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import History, RunResult, score_table
+from cuvee.mixtures.runs.run_results import History, RunResult, score_table
 
 SEED = 0  # of the runs that are compared, the design's own
 

@@ -33,7 +33,8 @@ from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import RunResult, RunSpec, Score
+from cuvee.mixtures.runs.run_results import RunResult, Score
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.mixtures.worlds import Additive
 from cuvee.tasks.store.results import Store
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.mixtures.domains import Domain
-from cuvee.mixtures.runs import RunSpec, Stage
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.proxies.data.shards import token_type
 
 

@@ -13,7 +13,8 @@ from cuvee.flows.upkeep.clean import KINDS
 from cuvee.flows.upkeep.disk_layout import STORE_FOLDERS, STUDY_FILES
 from cuvee.mixtures.catalog import attribute_texts
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import Failed, RunResult, RunSpec
+from cuvee.mixtures.runs.run_results import Failed, RunResult
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.tasks.study.finished import FinishedStudy
 
 RECORDS = {

@@ -28,7 +28,7 @@ from tokenizers import Tokenizer
 
 from cuvee.evaluation.likelihood import AnswerRow
 from cuvee.mixtures.errors import DataError
-from cuvee.mixtures.runs import Score
+from cuvee.mixtures.runs.run_results import Score
 
 DOCUMENTS = 30  # from here on documents are the sampling units; fewer give no usable variance
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")

@@ -27,7 +27,7 @@ from cuvee.evaluation.likelihood import Likelihood, answer_totals
 from cuvee.evaluation.requests import TaskRequests
 from cuvee.evaluation.suites import Limits, Suite
 from cuvee.mixtures.errors import DataError, EvidenceError
-from cuvee.mixtures.runs import Score
+from cuvee.mixtures.runs.run_results import Score
 
 END_OF_TEXT = "<|endoftext|>"
 Floats = NDArray[np.float64]

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cuvee.mixtures.errors import DataError, RecipeError, UnknownName
-from cuvee.mixtures.runs import canonical_json
+from cuvee.mixtures.runs.run_spec import canonical_json
 
 VERSION = 1  # raised by hand whenever the same tasks would give other scores
 HELD_OUT_VERSION = 1  # the same of held-out text

@@ -24,7 +24,7 @@ from cuvee.mixtures import loop, simplex
 from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.mixtures.units import count_text, duration_text, error_text
 from cuvee.proxies import ladder
 from cuvee.tasks.store.results import Store

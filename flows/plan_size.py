@@ -9,7 +9,7 @@ from cuvee.mixtures import registry, simplex
 from cuvee.mixtures.inference.evidence_grade import MIXTURES
 from cuvee.mixtures.inference.screening import Screened
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.mixtures.units import count_text
 from cuvee.proxies import ladder
 from cuvee.tasks.study.next_steps import GOOD

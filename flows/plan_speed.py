@@ -8,7 +8,7 @@ from cuvee.flows.execution.budget import tokens_per_second
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import Outcome, RunResult
+from cuvee.mixtures.runs.run_results import Outcome, RunResult
 from cuvee.proxies import ladder
 from cuvee.proxies.data.objects import within
 from cuvee.proxies.train import batching, device

@@ -12,7 +12,8 @@ import numpy as np
 
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, Outcome, RunSpec
+from cuvee.mixtures.runs.run_results import History, Outcome
+from cuvee.mixtures.runs.run_spec import RunSpec
 
 Evaluate = Callable[[Sequence[RunSpec]], Sequence[Outcome]]
 

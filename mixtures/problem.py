@@ -10,7 +10,7 @@ from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.objectives import Objective
-from cuvee.mixtures.runs import VERSION, RunSpec, Stage
+from cuvee.mixtures.runs.run_spec import VERSION, RunSpec, Stage
 from cuvee.mixtures.units import count_text
 
 FIRST_SEED = 0  # of every design run and every trial: equal seeds make mixtures comparable in pairs

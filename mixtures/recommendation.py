@@ -8,7 +8,8 @@ from typing import Any
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.runs import Stage, mean_shares, revive
+from cuvee.mixtures.runs.run_records import revive
+from cuvee.mixtures.runs.run_spec import Stage, mean_shares
 from cuvee.mixtures.scale_evidence import ScaleEvidence
 from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.mixtures.surface import Surface

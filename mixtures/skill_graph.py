@@ -25,7 +25,8 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import History, RunResult, RunSpec, Stage, finished_runs
+from cuvee.mixtures.runs.run_results import History, RunResult, finished_runs
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 
 KINDS = ("single", "pairwise", "continual")
 SHOWN = 0.25  # edges between skills below this part of the strongest are left out of a drawing

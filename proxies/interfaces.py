@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numpy.typing import NDArray
 
 from cuvee.mixtures.domains import Domain
-from cuvee.mixtures.runs import Failed, RunSpec
+from cuvee.mixtures.runs.run_results import Failed
+from cuvee.mixtures.runs.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from cuvee.proxies.model.likelihood import (
@@ -68,7 +69,7 @@ NO_EVALUATIONS = IntermediateEvaluations()
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What came of one training; the fields are those of `mixtures.runs.RunResult`."""
+    """What came of one training; the fields are those of `runs.run_results.RunResult`."""
 
     spec: RunSpec
     curve: tuple[tuple[int, float], ...]

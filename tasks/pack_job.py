@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cuvee.evaluation.suites import Limits, Suite, scoring_identity
 from cuvee.mixtures.errors import DataError
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies.data.objects import within
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.tasks.store.shared_inputs import StoredQuestions

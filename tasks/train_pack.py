@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from cuvee.evaluation.scores import PackScores, score_pack, untrained_baseline
-from cuvee.mixtures.runs import Failed, Outcome, RunResult
+from cuvee.mixtures.runs.run_results import Failed, Outcome, RunResult
 from cuvee.proxies import ladder
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.interfaces import (

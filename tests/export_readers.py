@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from cuvee.mixtures.domains import Domain, DomainSet
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks.export import ExportSpec
 
 TOKENS, SEQUENCE, BATCH = 40_960_000, 512, 16

@@ -5,7 +5,7 @@ from dataclasses import replace
 from synthetic_study import World
 
 from cuvee.flows.recipe.aim_parts import ConfirmPart, SizePart
-from cuvee.mixtures.runs import Failed
+from cuvee.mixtures.runs.run_results import Failed
 
 SEEDS = (101, 102, 103)
 PART = ConfirmPart(sizes=[SizePart(size="1M", tokens=5_000_000)])

@@ -14,7 +14,7 @@ import numpy as np
 
 from cuvee.mixtures import registry, worlds
 from cuvee.mixtures.loop import generator, search
-from cuvee.mixtures.runs import Score
+from cuvee.mixtures.runs.run_results import Score
 from cuvee.mixtures.worlds import Additive, Interacting, Noisy
 
 QUICK = {"runs": 18, "folds": 3, "refits": 10}

@@ -11,7 +11,7 @@ from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study.refit import refit
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
-from cuvee.mixtures.runs import RunResult, Score
+from cuvee.mixtures.runs.run_results import RunResult, Score
 from cuvee.tasks.store.results import Store
 
 EXPORT = """

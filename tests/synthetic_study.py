@@ -17,7 +17,8 @@ from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.recommendation import Candidate, Estimate, LawEvidence, Noise, Recommendation
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import Failed, RunResult, Score, Stage, score_table
+from cuvee.mixtures.runs.run_results import Failed, RunResult, Score, score_table
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks.study.study import DomainFigures, Study
 from cuvee.tasks.validation.paired import ConfirmedRun, paired_confirmation
 

@@ -29,7 +29,8 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ApprovalError
-from cuvee.mixtures.runs import BY_CONTENT, BY_NAMES, RunResult
+from cuvee.mixtures.runs.run_results import RunResult
+from cuvee.mixtures.runs.run_spec import BY_CONTENT, BY_NAMES
 from cuvee.tasks.store import provenance
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished

@@ -65,7 +65,7 @@ def test_the_rooms_are_links_that_git_keeps():
         ("proxies/ladder.py", "from cuvee.tasks import process", "the arrows of the design"),
         ("tasks/store/results.py", "import ray", "Ray lives in flows.execution"),
         ("flows/workspace.py", "import mlflow", "MLflow lives in tasks.tracking"),
-        ("mixtures/runs.py", "from cuvee.mixtures import loop", "no cycles inside a room"),
+        ("mixtures/runs/run_spec.py", "from cuvee.mixtures import loop", "no cycles inside a room"),
     ],
 )
 def test_lint_sees_a_forbidden_import(tmp_path, file, line, contract):

@@ -30,7 +30,8 @@ from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import build, lookup, names
-from cuvee.mixtures.runs import BY_NAMES, VERSION, RunResult
+from cuvee.mixtures.runs.run_results import RunResult
+from cuvee.mixtures.runs.run_spec import BY_NAMES, VERSION
 from cuvee.mixtures.worlds import Scaled
 from cuvee.proxies.train.trainer import train_pack
 from cuvee.tasks.store import provenance

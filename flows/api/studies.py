@@ -21,7 +21,7 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import table_problem
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
 from cuvee.mixtures.errors import EvidenceError, StorageError, UnknownName
-from cuvee.mixtures.runs import RunResult, score_table
+from cuvee.mixtures.runs.run_results import RunResult, score_table
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.extras import require
 from cuvee.tasks.store.results import Store

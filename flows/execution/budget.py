@@ -11,7 +11,8 @@ import numpy as np
 
 from cuvee.flows.recipe.parts import BudgetPart
 from cuvee.mixtures.errors import BudgetError
-from cuvee.mixtures.runs import Outcome, RunResult, RunSpec
+from cuvee.mixtures.runs.run_results import Outcome, RunResult
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies import ladder
 
 

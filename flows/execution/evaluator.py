@@ -23,17 +23,15 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.errors import TrainingError
-from cuvee.mixtures.runs import (
-    BY_NAMES,
+from cuvee.mixtures.runs.run_results import (
     NO_COST,
     Failed,
     Outcome,
-    RunSpec,
     TrainingCost,
-    canonical_json,
     finished_runs,
     training_cost,
 )
+from cuvee.mixtures.runs.run_spec import BY_NAMES, RunSpec, canonical_json
 from cuvee.proxies.data import files
 from cuvee.proxies.data.objects import is_remote, within
 from cuvee.proxies.interfaces import Progress

@@ -7,7 +7,7 @@ import threading
 
 from cuvee.flows.execution.executor import Interrupted, Listener
 from cuvee.mixtures.errors import CuveeError, TrainingError
-from cuvee.mixtures.runs import Outcome
+from cuvee.mixtures.runs.run_results import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.device import has_gpu
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool

@@ -22,7 +22,7 @@ from cuvee.flows.execution.executor import Interrupted, Listener
 from cuvee.flows.execution.ray_cluster import sockets_folder, start_cluster
 from cuvee.flows.execution.ray_pool import POLL_SECONDS, RETRIES, RayPool, task_result
 from cuvee.mixtures.errors import ServiceError
-from cuvee.mixtures.runs import Outcome
+from cuvee.mixtures.runs.run_results import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 from cuvee.tasks.pack_job import PackJob

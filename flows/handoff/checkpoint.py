@@ -11,7 +11,8 @@ from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study.finished import finished_study, prepare_as_studied, present_state
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
-from cuvee.mixtures.runs import Failed, RunSpec, Stage
+from cuvee.mixtures.runs.run_results import Failed
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.proxies.data import files
 from cuvee.proxies.data.objects import within
 from cuvee.proxies.interfaces import Progress

@@ -26,7 +26,7 @@ from cuvee.mixtures.errors import (
     HandoffError,
     RecipeError,
 )
-from cuvee.mixtures.runs import canonical_json
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.tasks.approval import webhook
 from cuvee.tasks.approval.webhook import CallOutcome, HandoffCall
 from cuvee.tasks.store.results import Store

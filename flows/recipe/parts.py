@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from cuvee.mixtures.runs import canonical_json
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.mixtures.units import whole_number
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import webhook as handoff_call

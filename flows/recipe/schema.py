@@ -31,7 +31,7 @@ from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.inference.screening import Screened
 from cuvee.mixtures.methods import Method
 from cuvee.mixtures.objectives import Objective
-from cuvee.mixtures.runs import canonical_json
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.proxies.data.sources.source_files import is_url
 from cuvee.tasks.study.finished import Purpose
 

@@ -10,7 +10,8 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import Failed, Outcome, RunResult, RunSpec, Stage, score_table
+from cuvee.mixtures.runs.run_results import Failed, Outcome, RunResult, score_table
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.tasks.study.study import same_mixture
 from cuvee.tasks.validation.paired import (
     AVERAGE,

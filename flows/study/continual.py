@@ -13,7 +13,7 @@ from pathlib import Path
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError
-from cuvee.mixtures.runs import BY_NAMES, RunSpec, Stage, canonical_json
+from cuvee.mixtures.runs.run_spec import BY_NAMES, RunSpec, Stage, canonical_json
 from cuvee.proxies.data.objects import within
 from cuvee.proxies.train import device
 from cuvee.proxies.train.branching import BranchPlan

@@ -12,7 +12,7 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
-from cuvee.mixtures.runs import RunResult
+from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.proxies.data.prepared_corpus import HELD_KEYS, Corpus
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished

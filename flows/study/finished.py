@@ -21,7 +21,7 @@ from cuvee.flows.study.prepare import prepare
 from cuvee.flows.study.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, StorageError
-from cuvee.mixtures.runs import VERSION, canonical_json
+from cuvee.mixtures.runs.run_spec import VERSION, canonical_json
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.store.provenance import code_version, study_version

@@ -17,7 +17,7 @@ from cuvee.mixtures import loop
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, RunResult, finished_runs
+from cuvee.mixtures.runs.run_results import History, RunResult, finished_runs
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.prepared import Prepared

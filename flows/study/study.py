@@ -42,7 +42,9 @@ from cuvee.mixtures.loop import Strategy
 from cuvee.mixtures.methods import Method
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, RunSpec, canonical_json, outcome_to_json
+from cuvee.mixtures.runs.run_records import outcome_to_json
+from cuvee.mixtures.runs.run_results import History
+from cuvee.mixtures.runs.run_spec import RunSpec, canonical_json
 from cuvee.proxies import ladder
 from cuvee.tasks.extras import installed_versions
 from cuvee.tasks.report import page

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from cuvee.mixtures.domains import Domain
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import BY_NAMES, RunResult, RunSpec
+from cuvee.mixtures.runs.run_results import RunResult
+from cuvee.mixtures.runs.run_spec import BY_NAMES, RunSpec
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.validity import renamed_domains
 

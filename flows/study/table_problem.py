@@ -13,7 +13,7 @@ from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference import evidence_grade
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, Outcome, RunResult, Score
+from cuvee.mixtures.runs.run_results import History, Outcome, RunResult, Score
 from cuvee.tasks.study import table_file, tables
 
 

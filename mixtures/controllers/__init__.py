@@ -20,7 +20,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.registry import build, describe
-from cuvee.mixtures.runs import RunSpec, canonical_json
+from cuvee.mixtures.runs.run_spec import RunSpec, canonical_json
 
 State = dict[str, Any]
 HUGE = 1e9  # beyond it a score decides alone anyway; keeps sums of huge losses finite

@@ -19,7 +19,8 @@ from cuvee.mixtures.laws.observations import check_most
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence
-from cuvee.mixtures.runs import History, RunResult, RunSpec, finished_runs, score_table
+from cuvee.mixtures.runs.run_results import History, RunResult, finished_runs, score_table
+from cuvee.mixtures.runs.run_spec import RunSpec
 
 CURVE = 2  # sizes of the learning curve below that of the cross-validation
 

@@ -17,7 +17,7 @@ from cuvee.mixtures.inference.diagnostics import REACH, Reach
 from cuvee.mixtures.laws import FittedLaw
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.searches import Search, score
 
 NAMES = ("recommended", "natural", "uniform", "best observed")  # of the mixtures compared

@@ -14,7 +14,7 @@ from scipy.ndimage import median_filter
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.runs import RunResult
+from cuvee.mixtures.runs.run_results import RunResult
 
 WINDOW = 5  # points of the running median
 SPIKE = 8.0  # robust deviations above it

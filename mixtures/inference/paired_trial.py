@@ -21,15 +21,8 @@ from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
 from cuvee.mixtures.registry import describe
-from cuvee.mixtures.runs import (
-    Failed,
-    History,
-    RunResult,
-    RunSpec,
-    Stage,
-    canonical_json,
-    finished_runs,
-)
+from cuvee.mixtures.runs.run_results import Failed, History, RunResult, finished_runs
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage, canonical_json
 
 RECOMMENDED = "recommended"
 BASELINES = ("natural", "uniform")

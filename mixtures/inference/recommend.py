@@ -26,7 +26,8 @@ from cuvee.mixtures.laws import Law
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import describe
-from cuvee.mixtures.runs import Failed, History, canonical_json
+from cuvee.mixtures.runs.run_results import Failed, History
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.mixtures.searches import Search, score
 
 FAST_REFITS, SLOW_REFITS = 50, 10

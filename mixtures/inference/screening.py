@@ -16,7 +16,8 @@ from cuvee.mixtures.inference import dataset, diagnostics, evidence_grade
 from cuvee.mixtures.objectives import Objective, WeightedMean
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Noise, Recommendation
-from cuvee.mixtures.runs import History, RunSpec, finished_runs, score_table
+from cuvee.mixtures.runs.run_results import History, finished_runs, score_table
+from cuvee.mixtures.runs.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from cuvee.mixtures.methods import Method

@@ -39,7 +39,8 @@ from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Estimate, Recommendation
 from cuvee.mixtures.registry import Registered, build, describe, register
-from cuvee.mixtures.runs import Failed, History, RunSpec, canonical_json, finished_runs, score_table
+from cuvee.mixtures.runs.run_results import Failed, History, finished_runs, score_table
+from cuvee.mixtures.runs.run_spec import RunSpec, canonical_json
 from cuvee.mixtures.two_phase import candidates as tails
 from cuvee.mixtures.two_phase import decision, joint_law
 from cuvee.mixtures.two_phase.candidates import TwoPhase

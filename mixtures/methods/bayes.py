@@ -24,7 +24,8 @@ from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec
+from cuvee.mixtures.runs.run_results import History
+from cuvee.mixtures.runs.run_spec import RunSpec
 
 APART = 1e-3  # least L1 distance between mixtures of a round
 

@@ -22,7 +22,8 @@ from cuvee.mixtures.inference.weight_warnings import unit_warnings, weight_warni
 from cuvee.mixtures.methods import Method, RemainingRuns
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, RunResult, RunSpec, Stage
+from cuvee.mixtures.runs.run_results import History, RunResult
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 
 
 class Controlled(Method):

@@ -24,7 +24,8 @@ from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.methods.controlled import Controlled, average_runs
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec
+from cuvee.mixtures.runs.run_results import History
+from cuvee.mixtures.runs.run_spec import RunSpec
 
 
 @register("method")

@@ -27,7 +27,8 @@ from cuvee.mixtures.multiscale.steps import LadderStep, step_runs
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import Registered, build, register
-from cuvee.mixtures.runs import History, RunSpec, score_table
+from cuvee.mixtures.runs.run_results import History, score_table
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.mixtures.units import whole_number
 
 

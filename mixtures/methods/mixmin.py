@@ -17,7 +17,8 @@ from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.methods.controlled import Controlled, check_counts, followed_targets
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec, finished_runs
+from cuvee.mixtures.runs.run_results import History, finished_runs
+from cuvee.mixtures.runs.run_spec import RunSpec
 
 
 @register("method")

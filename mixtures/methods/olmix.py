@@ -21,7 +21,8 @@ from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import Registered, describe, register
-from cuvee.mixtures.runs import Failed, History, Stage, canonical_json
+from cuvee.mixtures.runs.run_results import Failed, History
+from cuvee.mixtures.runs.run_spec import Stage, canonical_json
 
 DESIGN = (("name", "dirichlet"), ("temperature", 1.0), ("minimum", 0.002), ("oversample", 10))
 LAW = (("name", "log_linear"), ("offset", "positive"))

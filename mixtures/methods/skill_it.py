@@ -25,7 +25,8 @@ from cuvee.mixtures.methods.controlled import Controlled, followed_targets
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec
+from cuvee.mixtures.runs.run_results import History
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.mixtures.skill_graph import SkillGraph
 
 

@@ -24,7 +24,8 @@ from cuvee.mixtures.methods.controlled import check_counts
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
-from cuvee.mixtures.runs import History, RunSpec, Stage
+from cuvee.mixtures.runs.run_results import History
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.mixtures.simplex import temper
 
 KINDS = ("natural", "uniform", "temperature", "unimax")

@@ -17,7 +17,8 @@ from cuvee.mixtures.methods import Method
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import Registered, build
-from cuvee.mixtures.runs import History, RunSpec
+from cuvee.mixtures.runs.run_results import History
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.mixtures.searches import score
 
 MOST = 20_000  # runs, seeds, folds or refits of a study

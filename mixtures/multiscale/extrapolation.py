@@ -36,7 +36,7 @@ from cuvee.mixtures.multiscale.steps import (
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
-from cuvee.mixtures.runs import Failed, History, finished_runs, score_table
+from cuvee.mixtures.runs.run_results import Failed, History, finished_runs, score_table
 from cuvee.mixtures.scale_evidence import Forecast, ScaleCurve, ScaleEvidence, ScalePoint
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale

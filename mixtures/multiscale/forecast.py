@@ -14,7 +14,7 @@ from cuvee.mixtures.multiscale import extrapolation
 from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Estimate
-from cuvee.mixtures.runs import History
+from cuvee.mixtures.runs.run_results import History
 from cuvee.mixtures.scaling import Scaling
 
 Gains = Mapping[str, Estimate]

@@ -9,7 +9,8 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import History, RunResult, RunSpec, finished_runs, score_table
+from cuvee.mixtures.runs.run_results import History, RunResult, finished_runs, score_table
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.mixtures.scaling import ScalingRuns
 
 

@@ -28,7 +28,8 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference.diagnostics import RunTable, bootstrap_fits
 from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import RunResult, RunSpec, Stage, score_table
+from cuvee.mixtures.runs.run_results import RunResult, score_table
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.mixtures.searches import Search, score
 
 SAME = 1e-3  # shares closer than this make no schedule

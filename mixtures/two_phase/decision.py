@@ -7,7 +7,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
-from cuvee.mixtures.runs import Stage, mean_shares
+from cuvee.mixtures.runs.run_spec import Stage, mean_shares
 from cuvee.mixtures.two_phase.candidates import TwoPhase
 
 STATIC, SCHEDULE = "best static", "best schedule"

@@ -27,7 +27,7 @@ from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.inference.diagnostics import RunTable, bootstrap_fits
 from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import RunResult, score_table
+from cuvee.mixtures.runs.run_results import RunResult, score_table
 from cuvee.mixtures.searches import Search, score
 from cuvee.mixtures.searches.exact import Exact
 from cuvee.mixtures.two_phase.candidates import Candidates, TwoPhase

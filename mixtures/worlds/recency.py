@@ -22,7 +22,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import Registered, build, register
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.worlds import truth
 from cuvee.mixtures.worlds.learning import Learning
 

@@ -25,7 +25,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, load_controller
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs.run_spec import RunSpec
 
 STEPS = 100
 EXAMPLES, LENGTH, APART = 50, 20, 0.3  # of a target; tokens of one; nats per token between them

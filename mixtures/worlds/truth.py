@@ -13,7 +13,8 @@ from cuvee.mixtures.constraints import Constraints, constrain, feasible
 from cuvee.mixtures.domains import Array, Domain, DomainSet
 from cuvee.mixtures.objectives import Objective, WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
-from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, Score, Stage
+from cuvee.mixtures.runs.run_results import Outcome, RunResult, Score
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.mixtures.worlds import training
 
 TOKENS = 1_000_000  # of the smallest domain

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs.run_spec import RunSpec
 
 BLOCK = 64  # steps, over which the counts per domain are exact
 Counts = NDArray[np.int64]

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import DataError
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies.data.sampling_table import BLOCK, Block, Counts, SamplingTable, Segments
 
 __all__ = ["BLOCK", "Stream", "Windows"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies import ladder
 
 MOST_CPU = 1  # measured: batching a pack's products gains nothing on a core (docs/results)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuvee.mixtures.runs import BY_NAMES, RunSpec, canonical_json
+from cuvee.mixtures.runs.run_spec import BY_NAMES, RunSpec, canonical_json
 from cuvee.proxies import ladder
 from cuvee.proxies.data import files
 from cuvee.proxies.data.objects import ObjectFolder, is_remote, within

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cuvee.mixtures.controllers import Controller, ControllerEvidence, State, load_controller
 from cuvee.mixtures.errors import EvidenceError, RecipeError
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies.data.stream import Stream
 from cuvee.proxies.model.transformer import PackModel
 from cuvee.proxies.train import gradients

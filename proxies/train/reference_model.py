@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.runs import RunSpec
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies import ladder
 from cuvee.proxies.data.objects import within
 from cuvee.proxies.interfaces import Progress, TrainingCorpus, ignore_progress

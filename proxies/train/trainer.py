@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from cuvee.mixtures.errors import DataError
-from cuvee.mixtures.runs import Failed, RunSpec
+from cuvee.mixtures.runs.run_results import Failed
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies import ladder
 from cuvee.proxies.data.stream import Stream
 from cuvee.proxies.interfaces import (

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuvee.mixtures.errors import ApprovalError
-from cuvee.mixtures.runs import canonical_json, revive
+from cuvee.mixtures.runs.run_records import revive
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import FORMAT, FinishedStudy, Purpose
 from cuvee.tasks.study.validity import Present, refuse_void, validity

@@ -14,7 +14,7 @@ from typing import Any
 
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError, ExportError, StorageError
-from cuvee.mixtures.runs import canonical_json
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.approval import approve
 from cuvee.tasks.approval.approve import Approval

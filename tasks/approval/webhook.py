@@ -26,7 +26,7 @@ from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
 from cuvee.mixtures.errors import HandoffError, RecipeError, StorageError
-from cuvee.mixtures.runs import revive
+from cuvee.mixtures.runs.run_records import revive
 from cuvee.tasks.approval.approve import utc_now
 from cuvee.tasks.process import outer_environment
 from cuvee.tasks.store.results import Store

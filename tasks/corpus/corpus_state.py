@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.mixtures.errors import CorruptError
-from cuvee.mixtures.runs import canonical_json
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.tasks.corpus.given_tokenizer import fetch_tokenizer, keep_tokenizer
 from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.store.results import Store

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import ExportError
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks.export.delivery import OFF, whole_units
 
 TOKENS, DOCUMENTS, SEQUENCES = "tokens", "documents", "sequences of equal length"

@@ -14,7 +14,8 @@ from typing import Any
 from cuvee.evaluation import suites
 from cuvee.evaluation.suites import short_name
 from cuvee.mixtures.errors import CuveeError
-from cuvee.mixtures.runs import RunResult, outcome_from_json
+from cuvee.mixtures.runs.run_records import outcome_from_json
+from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.tasks.store.results import Store
 
 SCORINGS = "scorings"  # folder of a store: by hash of scoring, what it is the hash of

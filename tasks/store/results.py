@@ -23,14 +23,9 @@ from cuvee.mixtures.errors import (
     StorageError,
     UnknownName,
 )
-from cuvee.mixtures.runs import (
-    Outcome,
-    RunResult,
-    RunSpec,
-    canonical_json,
-    outcome_from_json,
-    outcome_to_json,
-)
+from cuvee.mixtures.runs.run_records import outcome_from_json, outcome_to_json
+from cuvee.mixtures.runs.run_results import Outcome, RunResult
+from cuvee.mixtures.runs.run_spec import RunSpec, canonical_json
 from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.store import shared_inputs
 

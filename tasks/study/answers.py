@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from cuvee.mixtures.recommendation import LEVEL, Estimate
-from cuvee.mixtures.runs import TrainingCost
+from cuvee.mixtures.runs.run_results import TrainingCost
 from cuvee.mixtures.units import count_text, duration_text
 from cuvee.tasks.study.forgetting import worst_change
 from cuvee.tasks.study.study import Study

@@ -22,7 +22,9 @@ from cuvee.mixtures import recommendation
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, EvidenceError
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import History, canonical_json, finished_runs, revive
+from cuvee.mixtures.runs.run_records import revive
+from cuvee.mixtures.runs.run_results import History, finished_runs
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from cuvee.mixtures.runs import NO_COST, Failed, Outcome, RunResult, training_cost
+from cuvee.mixtures.runs.run_results import NO_COST, Failed, Outcome, RunResult, training_cost
 from cuvee.proxies.interfaces import Progress
 from cuvee.tasks.study.progress import (
     FAILED,

@@ -13,7 +13,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.inference import evidence_grade
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
-from cuvee.mixtures.runs import RunResult, TrainingCost, score_table, training_cost
+from cuvee.mixtures.runs.run_results import RunResult, TrainingCost, score_table, training_cost
 from cuvee.mixtures.units import count_text, duration_text
 from cuvee.tasks.validation.paired import AVERAGE, Confirmation, Judgement
 

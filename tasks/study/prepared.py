@@ -7,7 +7,7 @@ from typing import Any
 from cuvee.evaluation import suites
 from cuvee.evaluation.suites import Limits
 from cuvee.mixtures.domains import DomainSet
-from cuvee.mixtures.runs import BY_CONTENT, BY_NAMES
+from cuvee.mixtures.runs.run_spec import BY_CONTENT, BY_NAMES
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.tasks.study.forgetting import StartCheckpoint
 

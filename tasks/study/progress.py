@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.runs import NO_COST, TrainingCost, revive
+from cuvee.mixtures.runs.run_records import revive
+from cuvee.mixtures.runs.run_results import NO_COST, TrainingCost
 from cuvee.mixtures.units import count_text, duration_text
 from cuvee.tasks.escape import escape_markdown
 

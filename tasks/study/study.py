@@ -19,17 +19,17 @@ from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.evidence_grade import RATIO
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Recommendation
-from cuvee.mixtures.runs import (
+from cuvee.mixtures.runs.run_results import (
     NO_COST,
     Failed,
     History,
     RunResult,
     TrainingCost,
-    canonical_json,
     finished_runs,
     score_table,
     training_cost,
 )
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.tasks.study import forgetting, next_steps
 from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
 from cuvee.tasks.validation.calibration import ScoredPredictions

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from cuvee.mixtures.recommendation import Estimate
-from cuvee.mixtures.runs import TrainingCost
+from cuvee.mixtures.runs.run_results import TrainingCost
 from cuvee.tasks.study import forgetting
 from cuvee.tasks.study.answers import study_answers, study_grade
 from cuvee.tasks.study.study import Study, finite_or_none

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cuvee.mixtures.errors import ApprovalError
-from cuvee.mixtures.runs import RunResult
+from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import NOTHING, SCORING, START, FinishedStudy, Purpose, Snapshot
 

@@ -19,7 +19,8 @@ import yaml
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs import Outcome, RunResult, RunSpec, TrainingCost, canonical_json
+from cuvee.mixtures.runs.run_results import Outcome, RunResult, TrainingCost
+from cuvee.mixtures.runs.run_spec import RunSpec, canonical_json
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.escape import escape_markdown, fenced_code
 from cuvee.tasks.report.sections import headline

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cuvee.mixtures.errors import ServiceError
-from cuvee.mixtures.runs import Failed, Outcome, RunSpec
+from cuvee.mixtures.runs.run_results import Failed, Outcome
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.tasks.report.sections.moving_weights import SKILL_GRAPH_FILES
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.progress import StudyProgress, progress_markdown

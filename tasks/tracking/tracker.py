@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from cuvee.mixtures.runs import Outcome, RunSpec
+from cuvee.mixtures.runs.run_results import Outcome
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.tasks.study.progress import StudyProgress
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.tracking.fields import LoggedDataset, RunFields

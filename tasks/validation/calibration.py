@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cuvee.mixtures.runs import revive
+from cuvee.mixtures.runs.run_records import revive
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.validation.hypothesis_tests import SizeClaim
 from cuvee.tasks.validation.paired import PairedGain

@@ -7,7 +7,7 @@ from enum import StrEnum
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.recommendation import LEVEL, Estimate
-from cuvee.mixtures.runs import Failed, RunResult
+from cuvee.mixtures.runs.run_results import Failed, RunResult
 from cuvee.mixtures.scale_evidence import Forecast
 
 RECOMMENDED = "recommended"

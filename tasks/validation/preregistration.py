@@ -17,7 +17,8 @@ from typing import Any
 
 from cuvee.mixtures.errors import CorruptError, EvidenceError
 from cuvee.mixtures.recommendation import Estimate
-from cuvee.mixtures.runs import Stage, canonical_json, revive
+from cuvee.mixtures.runs.run_records import revive
+from cuvee.mixtures.runs.run_spec import Stage, canonical_json
 from cuvee.tasks.store.results import Store
 
 SHELF = "predictions"

@@ -11,7 +11,8 @@ import pytest
 import resilience
 from fault_judge import Facts, judge
 
-from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage
+from cuvee.mixtures.runs.run_results import RunResult, Score
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.tasks.store.results import Store
 
 NAMES = ("code", "manual")

@@ -394,7 +394,7 @@ def test_every_offline_task_is_defined_once():
 
 def test_untrained_baseline_averages_the_pack():
     """Catches the first model taken for all, and an error over items where models vary."""
-    from cuvee.mixtures.runs import Score
+    from cuvee.mixtures.runs.run_results import Score
 
     pack = [scores.PackScores({"task/a": Score(v, 0.5, 9)}) for v in (1.0, 3.0)]
     found = scores.untrained_baseline([*pack, scores.BROKEN])["task/a"]

@@ -6,7 +6,7 @@ from cuvee.flows.execution.budget import Budget, forecast, training_flops
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.parts import BudgetPart, MoneyPart
 from cuvee.mixtures.errors import BudgetError, RecipeError
-from cuvee.mixtures.runs import RunSpec, Stage
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.proxies import ladder
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cuvee.mixtures import loop, worlds
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 
 WORLD = worlds.Noisy(worlds.Learning(size=6, seed=1), sd=0.01)
 PROBLEM = worlds.world_problem(WORLD)

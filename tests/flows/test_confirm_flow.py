@@ -21,7 +21,7 @@ from cuvee.flows.study.confirm_larger import sizes
 from cuvee.flows.study.finished import finished_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CorruptError, EvidenceError, RecipeError
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished as handoff_card
 from cuvee.tasks.study.study import recommendation_fingerprint

@@ -28,7 +28,7 @@ from cuvee.mixtures import loop
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import DataError, RecipeError, StorageError, UnknownName
 from cuvee.mixtures.objectives import Floors
-from cuvee.mixtures.runs import RunResult
+from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.tasks.corpus import prepare as corpora
 from cuvee.tasks.corpus.corpus_state import CorpusState
 from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings

@@ -10,7 +10,7 @@ from cuvee.flows.recipe.load import parse
 from cuvee.flows.study import superseded_runs
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.runs import RunResult, Score
+from cuvee.mixtures.runs.run_results import RunResult, Score
 from cuvee.tasks.store.results import Store
 
 

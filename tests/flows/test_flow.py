@@ -26,7 +26,7 @@ from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.upkeep.disk_layout import STORE_FOLDERS, STUDY_FILES
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, StorageError, TrainingError
-from cuvee.mixtures.runs import Failed, RunResult
+from cuvee.mixtures.runs.run_results import Failed, RunResult
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import latest_complete
 from cuvee.tasks.study.progress import DONE

@@ -17,7 +17,8 @@ from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.upkeep.doctor import examine
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
-from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage, canonical_json
+from cuvee.mixtures.runs.run_results import RunResult, Score
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage, canonical_json
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.doctor import SCORINGS
 from cuvee.tasks.store.results import Store

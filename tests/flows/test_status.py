@@ -26,7 +26,7 @@ from cuvee.flows.study.live_progress import followed_study, live_progress
 from cuvee.flows.upkeep.status import study_statuses, watch_studies
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, ServiceError
-from cuvee.mixtures.runs import TrainingCost
+from cuvee.mixtures.runs.run_results import TrainingCost
 from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished

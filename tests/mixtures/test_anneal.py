@@ -14,7 +14,8 @@ from cuvee.mixtures.methods import anneal
 from cuvee.mixtures.methods.anneal import Anneal
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import RunResult, Score, Stage
+from cuvee.mixtures.runs.run_results import RunResult, Score
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.two_phase import candidates as tails
 from cuvee.mixtures.two_phase import joint_law
 from cuvee.mixtures.worlds import Additive, Learning, Noisy, Recency

@@ -15,7 +15,7 @@ from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
 from cuvee.mixtures.registry import build, names
-from cuvee.mixtures.runs import outcome_from_json, outcome_to_json
+from cuvee.mixtures.runs.run_records import outcome_from_json, outcome_to_json
 
 
 def drawn(design, constraints, seed=0, n=6):

@@ -11,7 +11,7 @@ from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.registry import describe, lookup, names
-from cuvee.mixtures.runs import Failed
+from cuvee.mixtures.runs.run_results import Failed
 
 
 def spared(methods):

@@ -17,7 +17,8 @@ from cuvee.mixtures.multiscale.backtest import backtest
 from cuvee.mixtures.multiscale.steps import LadderStep, scaling_runs
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import RunResult, Score, outcome_from_json, outcome_to_json
+from cuvee.mixtures.runs.run_records import outcome_from_json, outcome_to_json
+from cuvee.mixtures.runs.run_results import RunResult, Score
 from cuvee.mixtures.scaling import ScalingRuns, equations
 from cuvee.mixtures.worlds.scaled import SIZES, Scaled
 from cuvee.proxies import ladder

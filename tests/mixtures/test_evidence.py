@@ -16,7 +16,7 @@ from cuvee.mixtures.designs import distinct_rows
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import dataset, diagnostics, outliers
 from cuvee.mixtures.loop import generator
-from cuvee.mixtures.runs import RunResult, Score
+from cuvee.mixtures.runs.run_results import RunResult, Score
 from cuvee.mixtures.worlds import Additive
 
 QUICK = {"folds": 3, "refits": 10, "laws": ["log_linear"], "search": "auto"}

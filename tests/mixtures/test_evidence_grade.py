@@ -12,7 +12,7 @@ from cuvee.mixtures.inference.optimum import BEYOND
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.methods.mixing_laws import MixingLaws
 from cuvee.mixtures.recommendation import Estimate
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 
 
 @pytest.fixture(scope="module")

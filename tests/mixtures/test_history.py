@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from cuvee.mixtures import runs
 from cuvee.mixtures.errors import ConstraintError, EvidenceError
-from cuvee.mixtures.runs import Failed, RunResult, RunSpec, Score, Stage
+from cuvee.mixtures.runs import run_records, run_results, run_spec
+from cuvee.mixtures.runs.run_results import Failed, RunResult, Score
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 
 SPEC = RunSpec(
     domains=("a", "b"),
@@ -41,7 +42,7 @@ RESULT = RunResult(
         {"rate": 2.0},
         {"precision": "bfloat16"},
         {"repetition": 0.5},
-        {"version": runs.VERSION + 1},
+        {"version": run_spec.VERSION + 1},
         {"stages": (Stage((0.5, 0.5)),)},
         {"controller": "{}"},
         {"average": 0.1},
@@ -58,7 +59,7 @@ def test_a_fingerprint_never_changes():
     assert SPEC.fingerprint == dataclasses.replace(SPEC).fingerprint
     assert dataclasses.replace(SPEC, version=1).fingerprint.startswith("1a4c187da108b890")
     assert SPEC.fingerprint.startswith("04561986aaebfc3b")
-    text = runs.canonical_json(dataclasses.asdict(SPEC))
+    text = run_spec.canonical_json(dataclasses.asdict(SPEC))
     assert json.loads(text)["stages"][0] == {"share": 0.5, "weights": [0.25, 0.75]}
     assert " " not in text
 
@@ -70,23 +71,25 @@ def test_weights_are_those_of_the_whole_run():
 
 @pytest.mark.parametrize("outcome", [RESULT, Failed(SPEC, "diverged at step 3")])
 def test_records_come_back_from_json(outcome):
-    back = runs.outcome_from_json(json.loads(json.dumps(runs.outcome_to_json(outcome))))
+    back = run_records.outcome_from_json(
+        json.loads(json.dumps(run_records.outcome_to_json(outcome)))
+    )
     assert back == outcome and back.spec.fingerprint == SPEC.fingerprint
 
 
 @pytest.mark.parametrize("broken", [{}, {"kind": "RunResult"}, {"spec": 3, "kind": "Failed"}])
 def test_what_is_no_record_is_refused(broken):
     with pytest.raises(EvidenceError, match="not the record"):
-        runs.outcome_from_json(broken)
+        run_records.outcome_from_json(broken)
 
 
 def test_the_table_has_one_row_per_finished_run_in_order():
-    W, Y, E = runs.score_table((Failed(SPEC, "x"), RESULT), ["u", "t"])
+    W, Y, E = run_results.score_table((Failed(SPEC, "x"), RESULT), ["u", "t"])
     assert W.shape == (1, 2) and Y.tolist() == [[2.5, 1.5]] and E.tolist() == [[0.0, 0.1]]
     with pytest.raises(EvidenceError, match="no score for v; it has t, u"):
-        runs.score_table((RESULT,), ["v"])
+        run_results.score_table((RESULT,), ["v"])
     with pytest.raises(EvidenceError, match="no run has finished"):
-        runs.score_table((Failed(SPEC, "x"),), ["t"])
+        run_results.score_table((Failed(SPEC, "x"),), ["t"])
 
 
 @pytest.mark.parametrize(

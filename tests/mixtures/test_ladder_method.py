@@ -13,7 +13,7 @@ from cuvee.mixtures.methods.ladder import climbers
 from cuvee.mixtures.multiscale import budget_splits
 from cuvee.mixtures.multiscale.forecast import gains_at
 from cuvee.mixtures.registry import build, describe
-from cuvee.mixtures.runs import Failed
+from cuvee.mixtures.runs.run_results import Failed
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 from cuvee.mixtures import worlds
 from cuvee.mixtures.loop import generator
 from cuvee.mixtures.registry import build, lookup, names
-from cuvee.mixtures.runs import History, RunSpec
+from cuvee.mixtures.runs.run_results import History
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.mixtures.worlds import Learning, Noisy, Recency
 
 CHEAP = {"runs": 8, "folds": 3, "refits": 10, "laws": ("log_linear",), "search": "exact"}

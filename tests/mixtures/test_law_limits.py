@@ -9,7 +9,7 @@ from cuvee.mixtures import worlds
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import dataset
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import RunResult, Score
+from cuvee.mixtures.runs.run_results import RunResult, Score
 
 
 @pytest.mark.parametrize("name", ["kriging", "gaussian_process"])

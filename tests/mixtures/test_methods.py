@@ -14,7 +14,7 @@ from cuvee.mixtures.methods.mixing_laws import MixingLaws
 from cuvee.mixtures.methods.olmix import Olmix
 from cuvee.mixtures.methods.regmix import RegMix
 from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
-from cuvee.mixtures.runs import Failed
+from cuvee.mixtures.runs.run_results import Failed
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=3), sd=0.004)
 TASK = worlds.world_problem(WORLD)

@@ -14,7 +14,7 @@ from cuvee.mixtures.methods import controlled as moving
 from cuvee.mixtures.methods.doremi import DoReMi
 from cuvee.mixtures.methods.skill_it import SkillIt
 from cuvee.mixtures.objectives import WeightedMean
-from cuvee.mixtures.runs import Failed, RunResult, Score
+from cuvee.mixtures.runs.run_results import Failed, RunResult, Score
 from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.mixtures.worlds.training import training_losses
 

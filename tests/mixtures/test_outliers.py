@@ -6,7 +6,7 @@ import numpy as np
 
 from cuvee.mixtures import worlds
 from cuvee.mixtures.inference import outliers
-from cuvee.mixtures.runs import Score
+from cuvee.mixtures.runs.run_results import Score
 
 WORLD = worlds.Noisy(world=worlds.Additive(size=3, count=2), sd=0.01)
 PROBLEM = worlds.world_problem(WORLD)

@@ -15,7 +15,8 @@ from cuvee.mixtures.controllers.mixmin import MixMinController
 from cuvee.mixtures.controllers.skill_it import SkillItController
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.runs import RunResult, RunSpec, Score, Stage
+from cuvee.mixtures.runs.run_results import RunResult, Score
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 
 TEXTS = {"web": "5", "code": "9", "law": "2", "sums": "7"}  # name -> identity
 

@@ -11,7 +11,8 @@ from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.objectives import WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
-from cuvee.mixtures.runs import Failed, outcome_from_json, outcome_to_json
+from cuvee.mixtures.runs.run_records import outcome_from_json, outcome_to_json
+from cuvee.mixtures.runs.run_results import Failed
 from cuvee.mixtures.sampled_sizes import estimate_from_content, estimate_from_parts
 
 DRAWS = 1_500

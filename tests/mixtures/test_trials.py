@@ -24,7 +24,8 @@ from cuvee.mixtures.methods.doremi import DoReMi
 from cuvee.mixtures.methods.odm import Odm
 from cuvee.mixtures.methods.static import Static, unimax
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs import RunResult, Score, Stage
+from cuvee.mixtures.runs.run_results import RunResult, Score
+from cuvee.mixtures.runs.run_spec import Stage
 
 WORLD = worlds.Noisy(world=worlds.Learning(size=4), sd=0.003)
 TASK = worlds.world_problem(WORLD)

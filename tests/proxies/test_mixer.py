@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuvee.mixtures.errors import DataError, RecipeError
-from cuvee.mixtures.runs import RunSpec, Stage
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.proxies.data.stream import BLOCK, Stream
 from cuvee.proxies.train.sequences import PackSequences
 

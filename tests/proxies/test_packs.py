@@ -18,7 +18,8 @@ from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError
-from cuvee.mixtures.runs import RunResult, Stage, training_cost
+from cuvee.mixtures.runs.run_results import RunResult, training_cost
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.proxies import ladder
 from cuvee.proxies.train import batching, device, trainer
 from cuvee.tasks.store.results import Store

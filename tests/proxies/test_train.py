@@ -11,7 +11,8 @@ import torch
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures.errors import DataError, RecipeError
-from cuvee.mixtures.runs import Failed, Stage
+from cuvee.mixtures.runs.run_results import Failed
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.proxies.train import trainer
 from cuvee.proxies.train.batching import group_into_packs
 from cuvee.proxies.train.trainer import Progress, Trained, TrainedRun, train_pack

@@ -10,7 +10,8 @@ from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures.controllers import dump_controller
 from cuvee.mixtures.controllers.exp3 import Exp3
-from cuvee.mixtures.runs import Failed, RunResult, Stage, training_cost
+from cuvee.mixtures.runs.run_results import Failed, RunResult, training_cost
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.proxies.data.sampling_table import BLOCK
 from cuvee.proxies.train import branching, trainer, training_state
 from cuvee.proxies.train.branching import plan_packs, shared_prefixes, trained_shares

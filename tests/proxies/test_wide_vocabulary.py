@@ -9,7 +9,7 @@ import torch
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows import plan_speed
-from cuvee.mixtures.runs import RunResult
+from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.proxies import ladder
 from cuvee.proxies.model import loss
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cuvee.mixtures.runs import RunResult
+from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.mixtures.scale_evidence import ScaleEvidence
 from cuvee.tasks.report.plots import style
 from cuvee.tasks.study.study import Study, same_mixture

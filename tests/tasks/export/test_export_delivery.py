@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, ExportError
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks import export
 from cuvee.tasks.export import ExportSpec
 

@@ -22,7 +22,7 @@ import yaml
 
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ExportError
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks import export
 from cuvee.tasks.export import ExportSpec
 

@@ -26,7 +26,7 @@ from export_readers import (
 from export_readers import megatron_phase as phase
 
 from cuvee.mixtures.errors import CuveeError, DataError, ExportError, UnknownName
-from cuvee.mixtures.runs import Stage
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks import export
 from cuvee.tasks.export import ExportSpec
 

@@ -14,7 +14,8 @@ from cuvee.flows.console import answer_lines, review_hint
 from cuvee.flows.plan import repeated_run_sentences
 from cuvee.flows.recipe.aim_parts import ConfirmPart
 from cuvee.flows.study.study import _confirmed
-from cuvee.mixtures.runs import NO_COST, Failed, RunSpec, Stage, finished_runs, training_cost
+from cuvee.mixtures.runs.run_results import NO_COST, Failed, finished_runs, training_cost
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.tasks.escape import escape_markdown
 from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections import headline

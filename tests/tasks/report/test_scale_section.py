@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from synthetic_study import synthetic_study
 
-from cuvee.mixtures.runs import RunResult, Score
+from cuvee.mixtures.runs.run_results import RunResult, Score
 from cuvee.mixtures.scale_evidence import (
     Forecast,
     LawTrial,

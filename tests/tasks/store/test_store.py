@@ -13,7 +13,9 @@ import pytest
 from fsspec.registry import _registry as registered
 
 from cuvee.mixtures.errors import NewerError, StorageError
-from cuvee.mixtures.runs import Failed, RunResult, RunSpec, Score, Stage, outcome_to_json
+from cuvee.mixtures.runs.run_records import outcome_to_json
+from cuvee.mixtures.runs.run_results import Failed, RunResult, Score
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.tasks.approval import manifest
 from cuvee.tasks.store.results import FORMAT, Store, _sealed
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from cuvee.mixtures.errors import ServiceError
-from cuvee.mixtures.runs import Failed, RunResult, RunSpec, Stage
+from cuvee.mixtures.runs.run_results import Failed, RunResult
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.interfaces import Progress
 from cuvee.tasks.process import before_this_boot, process_mark, process_namespace

@@ -12,7 +12,8 @@ import pytest
 from synthetic_study import synthetic_study
 
 from cuvee.mixtures.errors import ServiceError
-from cuvee.mixtures.runs import Failed, RunResult, Stage
+from cuvee.mixtures.runs.run_results import Failed, RunResult
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.tasks.report import page
 from cuvee.tasks.store.results import Store

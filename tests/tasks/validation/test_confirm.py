@@ -17,7 +17,8 @@ from cuvee.flows.study.confirm import (
 )
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
 from cuvee.mixtures.inference.diagnostics import holm
-from cuvee.mixtures.runs import Failed, Stage
+from cuvee.mixtures.runs.run_results import Failed
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks.study.answers import study_answers
 from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.validation.hypothesis_tests import SizeClaim, larger_size_tests

@@ -23,7 +23,8 @@ from cuvee.flows.study.prediction import with_remembered, write_copy, write_pred
 from cuvee.mixtures.errors import CorruptError, StorageError
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.recommendation import Estimate
-from cuvee.mixtures.runs import RunResult, canonical_json
+from cuvee.mixtures.runs.run_results import RunResult
+from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections.larger_sizes import prediction_card_blocks as card_section
 from cuvee.tasks.store.results import Store

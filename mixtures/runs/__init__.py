@@ -1,0 +1,1 @@
+"""Runs: what is trained, what came of it, and how both are written down."""
