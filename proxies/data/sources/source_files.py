@@ -114,7 +114,8 @@ def list_objects(url: str, progress: ListingProgress) -> tuple[list[StoredFile],
         system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
         scheme = url.split("://", maxsplit=1)[0]
         http = scheme in ("http", "https")
-        magic = path.find("*") if http else getattr(MAGIC.search(path), "start", lambda: -1)()
+        wild = MAGIC.search(path)
+        magic = path.find("*") if http else wild.start() if wild else -1
         if magic < 0:
             info = system.info(path)
             if info["type"] != "directory":
