@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.flows.handoff import recorded_approvals
-from cuvee.flows.recipe.evidence_parts import SourcePart
+from cuvee.flows.recipe.corpus_parts import SourcePart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.finished import finished_study, present_state
 from cuvee.flows.workspace import Workspace

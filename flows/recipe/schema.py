@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr
 
 from cuvee.flows.recipe.aim_parts import ConfirmPart, ConstraintsPart, FullScalePart, LimitsPart
-from cuvee.flows.recipe.evidence_parts import CorpusPart, EvaluationPart, ProxyPart, TablesPart
+from cuvee.flows.recipe.corpus_parts import CorpusPart
+from cuvee.flows.recipe.evidence_parts import EvaluationPart, ProxyPart, TablesPart
 from cuvee.flows.recipe.parts import (
     BudgetPart,
     ContinualPart,

@@ -13,8 +13,8 @@ from cuvee.evaluation.datasets import SOURCES
 from cuvee.evaluation.suites import Limits
 from cuvee.flows.console import Bar
 from cuvee.flows.recipe.consistency import floored_objective
-from cuvee.flows.recipe.evidence_parts import CorpusPart as RecipeCorpus
-from cuvee.flows.recipe.evidence_parts import SourcePart
+from cuvee.flows.recipe.corpus_parts import CorpusPart as RecipeCorpus
+from cuvee.flows.recipe.corpus_parts import SourcePart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual
 from cuvee.flows.study.confirm import problem_at_size
