@@ -1,4 +1,4 @@
-"""The text of a study in a recipe: its domains, where they lie, and how a corpus is made of them."""
+"""The text of a study in a recipe: its domains, where they lie, and how a corpus is made."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

@@ -2,35 +2,37 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
 from cuvee.evaluation.suites import Limits
-from cuvee.flows.console import Bar
 from cuvee.flows.recipe.consistency import floored_objective
-from cuvee.flows.recipe.corpus_parts import CorpusPart as RecipeCorpus
-from cuvee.flows.recipe.corpus_parts import SourcePart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual
 from cuvee.flows.study.confirm import problem_at_size
+from cuvee.flows.study.recipe_sources import (
+    look_at_sources,
+    reading_sentence,
+    recipe_corpus,
+    recipe_files,
+    recipe_tokenizer,
+    sampled_sources,
+    wanted_samples,
+)
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.problem import Problem, Proxy
-from cuvee.mixtures.units import bytes_text, count_text
 from cuvee.proxies import ladder
-from cuvee.proxies.data.files import Digests, sampled_digest
+from cuvee.proxies.data.files import Digests
 from cuvee.proxies.data.objects import is_remote, within
 from cuvee.proxies.data.prepared_corpus import Corpus
-from cuvee.proxies.data.sources.documents import COARSEST, Sample, SampledSource, TextSource
+from cuvee.proxies.data.sources.documents import SampledSource, TextSource
 from cuvee.proxies.data.sources.quickstart_text import KINDS, quickstart
-from cuvee.proxies.data.sources.source_files import file_origin
-from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.corpus import download
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool, TaskPool
 from cuvee.tasks.extras import require
@@ -41,12 +43,8 @@ from cuvee.tasks.study.study import DomainFigures
 
 if TYPE_CHECKING:
     from cuvee.flows.execution.executor import Executor
-    from cuvee.proxies.data.sources.token_files import TokenFiles
     from cuvee.proxies.data.tokenizer import TokenizerFile
 
-SHOWN = 3  # places of one domain's files that are named
-MOST_LISTED = 20  # domains whose text is told one by one
-LISTED = 5000  # files of a domain from which their listing is shown
 DUPLICATES = ("duplicates", "duplicates_elsewhere", "near_duplicates")
 
 LITTLE_TEXT = 100_000_000  # bytes below which Ray takes longer to start than to help (assumption)
@@ -75,16 +73,16 @@ def prepare(
     """
     require("a corpus", "train")
     digests = Digests(home.digests)
-    given = None if earlier else _given_tokenizer(recipe, home)
-    own = {} if earlier else _files(recipe, home, digests, given)
-    _look(own, _corpus_part(recipe).min_tokens, home)
-    taken = _samples(recipe)
+    given = None if earlier else recipe_tokenizer(recipe, home)
+    own = {} if earlier else recipe_files(recipe, home, digests, given)
+    look_at_sources(own, recipe_corpus(recipe).min_tokens, home)
+    taken = wanted_samples(recipe)
     if own:
         home.display.say(reading_sentence(own, taken))
     found = _fetch(recipe, home)
     suite = _benchmarks(recipe, home, found)
     texts = _benchmark_texts(suite)
-    sources = _sampled(own or quickstart(found, _corpus_part(recipe).quickstart), taken)
+    sources = sampled_sources(own or quickstart(found, recipe_corpus(recipe).quickstart), taken)
     try:
         corpus = earlier
         if corpus is None:
@@ -102,7 +100,7 @@ def prepare(
         points=recipe.evaluation.curve,
         texts={name: source.identity for name, source in own.items()},
         unread={n: f"{n}: {source.notice}" for n, source in own.items() if source.notice},
-        sizes={n: s.tokens for n, s in _corpus_part(recipe).domains.items() if s.tokens},
+        sizes={n: s.tokens for n, s in recipe_corpus(recipe).domains.items() if s.tokens},
     )
     for part in corpus_parts(prepared).values():
         for notice in part.notices:
@@ -159,154 +157,10 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
     return problem
 
 
-def _files(
-    recipe: Recipe, home: Workspace, digests: Digests, tokenizer: "TokenizerFile | None"
-) -> "dict[str, Files | TokenFiles]":
-    """A user's own files by domain; empty where a study uses the quickstart's text."""
-    part, taken = _corpus_part(recipe), _samples(recipe)
-    found: dict[str, Files | TokenFiles] = {}
-    for name, given in part.domains.items():
-        if given.token_format:
-            found[name] = _token_files(recipe, home, name, tokenizer, digests)
-            continue
-        found[name] = Files(
-            _paths(recipe, given),
-            given.field,
-            separator=given.separator,
-            skip=part.on_error == "skip",
-            digest=partial(sampled_digest, digests) if name in taken else digests,
-            id=given.id or "",
-            attributes=tuple(given.attributes),
-            format=given.format or "",
-            glob=tuple(given.glob),
-            filter=given.filter or "",
-            part_bytes=taken[name].part_bytes if name in taken else COARSEST,
-        )
-    return found
-
-
-def _token_files(
-    recipe: Recipe,
-    home: Workspace,
-    name: str,
-    tokenizer: "TokenizerFile | None",
-    digests: Digests,
-) -> "TokenFiles":
-    """The token files of a domain, and what made them.
-
-    Raises:
-        DataError: nobody says which tokenizer that was.
-    """
-    from cuvee.proxies.data.sources.token_files import TokenFiles  # as in `_corpus`
-
-    part = _corpus_part(recipe)
-    given = part.domains[name]
-    if given.tokens_of:
-        tokenizer = _named_tokenizer(recipe, home, given.tokens_of)
-    if tokenizer is None:
-        raise DataError(
-            f"domain {name!r} holds token files, and nobody says what their ids mean: name the "
-            f"tokenizer that made them, `corpus: {{tokenizer: FOLDER}}` for all text, or "
-            f"`tokens_of: FOLDER` in the domain for these files alone"
-        )
-    return TokenFiles(
-        _paths(recipe, given),
-        given.token_format,
-        tokenizer,
-        skip=part.on_error == "skip",
-        digest=digests,
-        part_bytes=given.take.sample.part_bytes if given.take else COARSEST,
-    )
-
-
-def _samples(recipe: Recipe) -> dict[str, Sample]:
-    """What is wanted of the domains of which not all is read."""
-    given = _corpus_part(recipe).domains.items()
-    return {name: one.take.sample for name, one in given if one.take}
-
-
-def _sampled(
-    sources: Mapping[str, TextSource], taken: Mapping[str, Sample]
-) -> dict[str, TextSource]:
-    return {n: SampledSource(s, taken[n]) if n in taken else s for n, s in sources.items()}
-
-
-def reading_sentence(
-    sources: "Mapping[str, Files | TokenFiles]", taken: Mapping[str, Sample]
-) -> str:
-    """How many bytes will be read of each domain, and from where, before that is done."""
-    each: list[tuple[float, str]] = []
-    for name, source in sources.items():
-        files = source.files
-        whole = sum(file.size for file in files)
-        sample = taken.get(name)
-        size = sample.stored_bytes(len(files), whole) if sample else whole
-        places = sorted({file_origin(file.url) for file in files})
-        told = f"{bytes_text(size)} of {', '.join(places[:SHOWN])}"
-        if sample:
-            told = f"about {told}, for a sample of {count_text(sample.tokens)} tokens"
-            told += f" by {sample.by} out of {bytes_text(whole)}"
-        each.append((size, f"{name} {told}"))
-    total, rest = sum(size for size, _ in each), len(each) - MOST_LISTED
-    if rest > 0:
-        each = sorted(each, key=lambda one: -one[0])[:MOST_LISTED]
-    listed = [told for _, told in each] + ([f"{rest:,} smaller domains"] if rest > 0 else [])
-    return f"Text to be read, unless it is prepared: {bytes_text(total)}; {'; '.join(listed)}"
-
-
-def _paths(recipe: Recipe, given: SourcePart) -> tuple[str, ...]:
-    """Where the files of a domain lie; of a data set, as its repository names them."""
-    if given.dataset is None:
-        return tuple(map(recipe.source_path, given.paths))
-    from cuvee.proxies.data.sources.hub_datasets import dataset_files
-
-    one = given.dataset
-    return dataset_files(recipe.source_path(one.name), one.config, one.split, one.revision)
-
-
-def _look(sources: "Mapping[str, Files | TokenFiles]", least: int, home: Workspace) -> None:
-    """See that every domain has files, and that they can hold enough, before anything is done.
-
-    Raises:
-        DataError: all that is missing or too small.
-    """
-    wrong = []
-    for name, source in sources.items():
-        try:
-            with contextlib.ExitStack() as stack:
-                source.list_files(_listing_progress(name, home, stack))
-            most = source.most_tokens
-        except DataError as error:
-            wrong.append(f"domain {name!r}: {error}")
-            continue
-        if most < least:
-            wrong.append(
-                f"domain {name!r} has at most {most:,.0f} training tokens, and {least:,} are "
-                "needed: add text, merge it with another domain, or lower corpus.min_tokens"
-            )
-    if wrong:
-        raise DataError("; ".join(wrong))
-
-
-def _listing_progress(
-    name: str, home: Workspace, stack: contextlib.ExitStack
-) -> Callable[[int], None]:
-    """Shows how far a listing is, where it is so long that a person would wonder."""
-    bars: list[Bar] = []
-
-    def listed(count: int) -> None:
-        if count >= LISTED and not bars:
-            bars.append(stack.enter_context(home.display.step("Listing")))
-        for bar in bars:
-            bar.move(f"{name}: {count:,} files seen", 0.0)
-
-    return listed
-
-
 def _fetch(recipe: Recipe, home: Workspace) -> dict[str, Path]:
     offline = suites.suite(recipe.evaluation.names, Path()).archives
     wanted = {SOURCES[name].archive for name in offline}
-    for name in _corpus_part(recipe).quickstart:
+    for name in recipe_corpus(recipe).quickstart:
         wanted |= set(KINDS[name].archives if name in KINDS else ())
     chosen = [archive for archive in download.pinned_archives().values() if archive.name in wanted]
     if not chosen:
@@ -317,7 +171,7 @@ def _fetch(recipe: Recipe, home: Workspace) -> dict[str, Path]:
                 home.archives, chosen, progress=bar.move
             )
     except DataError as error:
-        if _corpus_part(recipe).quickstart or not recipe.evaluation.suite:
+        if recipe_corpus(recipe).quickstart or not recipe.evaluation.suite:
             raise
         raise DataError(
             f"{error} Or do without the benchmarks of suite {recipe.evaluation.suite!r} and score "
@@ -330,12 +184,6 @@ def _benchmark_texts(suite: suites.Suite) -> dict[str, Iterable[str]]:
     """Texts of the benchmarks that have a file, none of which may remain in the corpus."""
     tests = {name: suite.file(name) for name in suite.tasks}
     return {name: benchmarks.benchmark_texts(path) for name, path in tests.items() if path}
-
-
-def _corpus_part(recipe: Recipe) -> RecipeCorpus:
-    if recipe.corpus is None:
-        raise RecipeError("a recipe with `tables` has nothing to train on: use `cuvee fit`")
-    return recipe.corpus
 
 
 def _benchmarks(recipe: Recipe, home: Workspace, found: Mapping[str, Path]) -> suites.Suite:
@@ -366,7 +214,7 @@ def _corpus(
     pool: TaskPool,
     fresh: bool = False,
 ) -> Corpus:
-    part = _corpus_part(recipe)
+    part = recipe_corpus(recipe)
     from cuvee.tasks.corpus import prepare as corpora  # here: the core has no tokenizers
     from cuvee.tasks.corpus.corpus_state import StateStore
     from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
@@ -418,26 +266,6 @@ def _bytes_to_read(source: TextSource) -> int:
     if isinstance(source, SampledSource):
         return source.stored_bytes
     return sum(part.size for part in source.parts())
-
-
-def _given_tokenizer(recipe: Recipe, home: Workspace) -> "TokenizerFile | None":
-    """The tokenizer of the checkpoint or of the recipe; None where one is trained on the text.
-
-    Raises:
-        DataError: there is none, or one that cannot be used; says why.
-    """
-    part = _corpus_part(recipe)
-    start = continual.start_folder(recipe)
-    if start is None and part.tokenizer is None:
-        return None
-    return _named_tokenizer(recipe, home, str(start or part.tokenizer), part.end_of_text or "")
-
-
-def _named_tokenizer(recipe: Recipe, home: Workspace, name: str, end: str = "") -> "TokenizerFile":
-    from cuvee.tasks.corpus.given_tokenizer import find_tokenizer  # as in `_corpus`
-
-    cache = home.root / "tokenizers"
-    return find_tokenizer(recipe.source_path(name), store=home.store, cache=cache, end=end)
 
 
 def corpus_parts(prepared: Prepared) -> dict[str, DomainFigures]:

@@ -26,7 +26,7 @@ from cuvee.flows.plan import print_plan
 from cuvee.flows.recipe.json_schema import schema_text
 from cuvee.flows.recipe.load import load_recipe, parse
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.study.prepare import _files
+from cuvee.flows.study.recipe_sources import recipe_files
 from cuvee.flows.study.table_problem import from_tables
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, DataError, RecipeError
@@ -84,7 +84,7 @@ def test_a_folder_of_many_kinds(tmp_path):
     assert {n: s.field for n, s in recipe.corpus.domains.items()} == {
         "web": "content", "books": "text", "law": "body",
     }  # fmt: skip
-    files = _files(recipe, file_digest)
+    files = recipe_files(recipe, Workspace(tmp_path), file_digest, None)
     assert [p.name for p in files["web"].files] == [
         f"web-0000{i}-of-00002.jsonl.gz" for i in (1, 2)
     ]
@@ -120,7 +120,7 @@ def test_any_name_of_a_folder_is_read_back(names, tmp_path_factory):
     recipe = drafted(data, data.parent / f"{data.name}.yaml")
     read = {
         path
-        for source in _files(recipe, file_digest).values()
+        for source in recipe_files(recipe, Workspace(data), file_digest, None).values()
         for path in (Path(file.url) for file in source.files)
     }
     assert {path.parent.name for path in read} == set(names)

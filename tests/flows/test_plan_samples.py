@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from cuvee.flows.plan import design_table, domain_figures, sample_sentences
-from cuvee.flows.study.prepare import reading_sentence
+from cuvee.flows.study.recipe_sources import reading_sentence
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.objectives import WeightedMean

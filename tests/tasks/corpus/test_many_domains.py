@@ -4,7 +4,7 @@ import os
 import resource
 from contextlib import contextmanager
 
-from cuvee.flows.study.prepare import MOST_LISTED, reading_sentence
+from cuvee.flows.study.recipe_sources import MOST_LISTED, reading_sentence
 from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
