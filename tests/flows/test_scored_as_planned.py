@@ -163,7 +163,7 @@ def test_the_doctor_makes_nothing(studied, tmp_path):
     [
         ([run(SUITE, 4.0)], [run(SUITE, 6.0)], (SUITE,), "both were asked the same"),
         ([run(SUITE, 4.0), run(OTHER, 4.0)], [], (SUITE, OTHER), "asked different things"),
-        ([run(SUITE, 4.0), run(OTHER, 6.0, 3.0)], [], (SUITE, OTHER), "domain/code 2 in run"),
+        ([run(SUITE, 4.0), run(OTHER, 6.0, 3.0)], [], (SUITE, OTHER), "domain/code 3 in run"),
         ([run(SUITE, 4.0)], [], (), "no benchmark known here"),
         (
             [run(SUITE, 4.0), run(SUITE, 4.0, seed=2), run(SUITE, 4.0, n=5, seed=3)],
