@@ -37,8 +37,8 @@ from corpus_scale import many_domains, peak_memory, worker_seconds
 
 from cuvee.proxies.data.sources.text_files import Files
 from cuvee.proxies.data.tokenizer import TokenizerFile, load_tokenizer
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
-from cuvee.tasks.corpus.prepare import DEFAULT, prepare_corpus
+from cuvee.tasks.corpus.corpus_settings import DEFAULT, CorpusSettings
+from cuvee.tasks.corpus.prepare import prepare_corpus
 
 PINNED = ("datatrove==0.10.1", "orjson", "regex", "spacy", "xxhash<4")
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -9,7 +9,7 @@ import numpy as np
 
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.sources.documents import ReadPart, TextDocument
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 
 SMALL = CorpusSettings(
     vocabulary=300, valid_share=0.1, valid_bytes=20_000, min_tokens=50, tokenizer_bytes=20_000

@@ -216,8 +216,8 @@ def _corpus(
 ) -> Corpus:
     part = recipe_corpus(recipe)
     from cuvee.tasks.corpus import prepare as corpora  # here: the core has no tokenizers
+    from cuvee.tasks.corpus.corpus_settings import CorpusSettings
     from cuvee.tasks.corpus.corpus_state import StateStore
-    from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 
     settings = CorpusSettings(
         vocabulary=part.vocabulary,

@@ -15,8 +15,8 @@ from typing import Any
 
 from cuvee.mixtures.errors import CorruptError
 from cuvee.mixtures.runs.run_spec import canonical_json
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.given_tokenizer import fetch_tokenizer, keep_tokenizer
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.store.results import Store
 
 RECORDS, HELD = "corpus-states", "heldout"

@@ -29,9 +29,9 @@ from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import DataError, RecipeError, StorageError, UnknownName
 from cuvee.mixtures.objectives import Floors
 from cuvee.mixtures.runs.run_results import RunResult
-from cuvee.tasks.corpus import prepare as corpora
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.corpus_state import CorpusState
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.pipeline.corpus_request import CorpusRequest
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.train_pack import run_pack
@@ -97,7 +97,7 @@ def test_recipes_and_corpora_of_old_keep_their_hashes():
     gold = "3856a31289b9a0a2c7f0040301efd7ad5695de1ef5d39a3b9f72261a10108db5"
     assert parse(text).digest == gold
 
-    asked = corpora.CorpusRequest(
+    asked = CorpusRequest(
         {}, {"a": "words"}, {"exam": ("one", "two")}, CorpusSettings(), None, CorpusState()
     )
     gold = "5837877fa3f55c10b9ef8aa1ea2173ce2601131631de87cbfeb3c430b32b1a19"

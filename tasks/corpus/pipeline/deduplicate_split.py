@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.shards import map_array
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.pipeline.near_duplicates import shared_documents
 from cuvee.tasks.corpus.pipeline.read_parts import INDEX, Entries, PartRecord
 from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
@@ -43,40 +44,6 @@ COUNTS = (
     "skipped",
     "filtered",
 )
-
-
-@dataclass(frozen=True)
-class CorpusSettings:
-    """How a corpus is prepared.
-
-    Attributes:
-        vocabulary: token ids at most, the end-of-text token included.
-        valid_share: share of each domain's bytes that is held out, about.
-        valid_bytes: bytes held out per domain at most, about.
-        min_tokens: training tokens below which a domain is refused.
-        deduplicate: "exact", or "near" to drop near-duplicates, too.
-        tokenizer_bytes: bytes per domain that the tokenizer is trained on at most, about.
-        seed: of the split.
-        tolerance: share by which a domain of the study may grow and keep its earlier shards.
-    """
-
-    vocabulary: int = 4096
-    valid_share: float = 0.05
-    valid_bytes: int = 400_000
-    min_tokens: int = 16_384
-    tokenizer_bytes: int = 1_000_000
-    seed: int = 0
-    deduplicate: str = "exact"
-    tolerance: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 257 <= self.vocabulary <= 1 << 20:
-            raise DataError(f"vocabulary lies in 257 ... 1048576; got {self.vocabulary}")
-        if not 0 < self.valid_share <= 0.5:
-            raise DataError(f"valid_share lies in (0, 0.5]; got {self.valid_share}")
-        for name in ("valid_bytes", "min_tokens", "tokenizer_bytes"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} is at least 1; got {getattr(self, name)}")
 
 
 @dataclass

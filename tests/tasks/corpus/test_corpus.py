@@ -18,7 +18,7 @@ from cuvee.proxies.data.prepared_corpus import Corpus, read_manifest, write_mani
 from cuvee.proxies.data.shards import folder_names
 from cuvee.proxies.data.sources.documents import TextDocument
 from cuvee.proxies.data.sources.text_files import Files
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
 QUESTION = "which of these planets in our solar system has the largest number of known moons today"
@@ -110,7 +110,7 @@ GROWTH = """
 import re, sys
 from pathlib import Path
 from cuvee.proxies.data.sources.text_files import Files
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
 settings = CorpusSettings(vocabulary=512, valid_bytes=20_000)

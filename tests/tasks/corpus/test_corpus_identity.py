@@ -17,9 +17,9 @@ from corpus_texts import SMALL, Texts, document, files, texts
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data.sources.documents import ReadPart, TextDocument
 from cuvee.proxies.data.sources.text_files import Files
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.corpus_state import StateStore
 from cuvee.tasks.corpus.find_document import find_documents
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.corpus.prepare import prepare_corpus
 from cuvee.tasks.store.results import Store

@@ -10,8 +10,8 @@ from cuvee.mixtures.errors import CorruptError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.sources.text_files import Files
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.pipeline import deduplicate_split, document_attributes, near_bands
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.pipeline.document_attributes import write_attributes
 from cuvee.tasks.corpus.prepare import prepare_corpus
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from cuvee.flows.study.recipe_sources import MOST_LISTED, reading_sentence
 from cuvee.proxies.data.sources.text_files import Files
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 
 DOMAINS = 250

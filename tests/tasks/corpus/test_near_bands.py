@@ -12,9 +12,9 @@ from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.sources.text_files import Files
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.corpus_state import StateStore
 from cuvee.tasks.corpus.pipeline import deduplicate_split, near_bands, read_parts
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.pipeline.near_bands import band_bits
 from cuvee.tasks.corpus.prepare import prepare_corpus
 from cuvee.tasks.store.results import Store

@@ -10,8 +10,8 @@ import pytest
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.sources.documents import Sample, SampledSource
 from cuvee.proxies.data.sources.text_files import Files
+from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.corpus_state import StateStore
-from cuvee.tasks.corpus.pipeline.deduplicate_split import CorpusSettings
 from cuvee.tasks.corpus.prepare import prepare_corpus
 from cuvee.tasks.store.results import Store
 
