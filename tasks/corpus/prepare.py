@@ -8,6 +8,7 @@ had ended is not done again.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from cuvee.mixtures.errors import CuveeError, DataError, StorageError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.files import exclusive_lock
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.data.prepared_corpus import HELD_KEYS, Corpus, read_manifest
 from cuvee.proxies.data.sources.documents import TextSource
 from cuvee.proxies.data.tokenizer import TokenizerFile
@@ -27,6 +29,7 @@ from cuvee.tasks.corpus.pipeline.read_parts import shared_spools
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool, TaskPool
 
 INLINE = InlinePool()
+KEY = re.compile(r"[0-9a-f]{16}")  # of a corpus, which names its folder
 
 
 def prepare_corpus(
@@ -72,6 +75,8 @@ def prepare_corpus(
     out = Path(out)
     try:
         found = _found_or_made(asked, out, states, progress, pool)
+        if states:
+            _remember(asked, out, states, found)
     except CuveeError:
         raise
     except OSError as error:
@@ -79,8 +84,6 @@ def prepare_corpus(
             f"cannot write the corpus under {out}: {error.strerror or error}; it needs about "
             "twice the size of the text"
         ) from error
-    if states:
-        _remember(asked, out, states, found)
     progress(f"the corpus is in {found.root}", 1.0)
     return found
 
@@ -99,15 +102,18 @@ def _found_or_made(
         progress("waiting for another process that prepares this corpus", 0.0)
 
     out.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(out / f".{name}.lock", waiting):
+    while True:
         root = _known_root(out, name)
-        found = _existing(root, progress)
-        if found is None:
-            with shared_spools(out / SPOOLS) as done:
-                build = CorpusBuild(asked, root, states, progress, pool)
-                found = build.make()
-                done += build.known.values()
-    return found
+        with exclusive_lock(out / f".{root.name}.lock", waiting):
+            if root != _known_root(out, name):  # another has found, meanwhile, that it lies there
+                continue
+            found = _existing(root, progress)
+            if found is None:
+                with shared_spools(out / SPOOLS) as done:
+                    build = CorpusBuild(asked, root, states, progress, pool)
+                    found = build.make()
+                    done += build.known.values()
+            return found
 
 
 def _remember(asked: CorpusRequest, out: Path, states: StateStore, found: Corpus) -> None:
@@ -117,7 +123,7 @@ def _remember(asked: CorpusRequest, out: Path, states: StateStore, found: Corpus
     states.save(asked.settings, state, found.tokenizer_path, keys)
     before, after = asked.key(asked.state), asked.key(state)
     if after != before:
-        (out / f".{after[:16]}.same").write_text(found.root.name)
+        ObjectFolder(str(out)).replace(f".{after[:16]}.same", found.root.name.encode())
 
 
 def _check_names(sources: Mapping[str, TextSource]) -> None:
@@ -134,8 +140,11 @@ def _check_names(sources: Mapping[str, TextSource]) -> None:
 
 def _known_root(out: Path, name: str) -> Path:
     """Where the corpus of a key lies: in its own folder, or in that of one with the same bytes."""
-    same = out / f".{name}.same"
-    return out / (same.read_text().strip() if same.exists() else name)
+    try:
+        said = (out / f".{name}.same").read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        said = ""
+    return out / (said if KEY.fullmatch(said) else name)
 
 
 def _existing(root: Path, progress: ProgressReport) -> Corpus | None:

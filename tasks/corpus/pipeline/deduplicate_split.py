@@ -21,6 +21,7 @@ from cuvee.proxies.data.shards import map_array
 from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.pipeline.near_duplicates import shared_documents
 from cuvee.tasks.corpus.pipeline.read_parts import INDEX, Entries, PartRecord
+from cuvee.tasks.corpus.pipeline.whole_files import file_sizes, not_whole, read_written
 from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 PARTITION = 64_000_000  # bytes of text in a partition, about
@@ -211,9 +212,13 @@ def read_index(spools: WorkFolder, record: PartRecord) -> Entries:
     name = f"{record.name}.index"
     if not record.documents:
         return np.zeros(0, dtype=INDEX)
-    if spools.local:
+    size = record.documents * INDEX.itemsize
+    if spools.local and file_sizes(spools, [name]) == {name: size}:
         return map_array(Path(spools.path(name)), INDEX)
-    return np.frombuffer(spools.read(name) or b"", dtype=INDEX)
+    raw = read_written(spools, name)
+    if len(raw) != size:
+        raise not_whole(spools.path(name))
+    return np.frombuffer(raw, dtype=INDEX)
 
 
 def write_kept(folder: WorkFolder, partition: int, rows: Entries) -> None:
@@ -223,7 +228,7 @@ def write_kept(folder: WorkFolder, partition: int, rows: Entries) -> None:
 
 def read_kept(folder: WorkFolder, partition: int) -> Entries:
     """The rows that stay of a partition."""
-    return np.frombuffer(folder.read(f"{partition}.npy") or b"", dtype=KEPT)
+    return np.frombuffer(read_written(folder, f"{partition}.npy"), dtype=KEPT)
 
 
 def key_bytes(entries: Entries) -> Entries:

@@ -27,6 +27,7 @@ from cuvee.tasks.corpus.pipeline.near_duplicates import (
     shared_documents,
 )
 from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
+from cuvee.tasks.corpus.pipeline.whole_files import read_exactly, read_written
 from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 FINE = 10  # leading bits of a band hash by which places are kept: partitions are 2^10 at most
@@ -104,14 +105,15 @@ class NearFinder:
         first, last = (place << (FINE - self.bits) for place in (partition, partition + 1))
         found, domains = [np.zeros(0, RECORD)], [np.zeros(0, np.int64)]
         for name, domain in self.parts:
-            places = np.frombuffer(self.spools.read(f"{name}.places") or b"", "<i8")
+            places = np.frombuffer(read_written(self.spools, f"{name}.places"), "<i8")
             places = places.reshape(-1, (1 << FINE) + 1)[:, [first, last]]
             if not (places[:, 1] > places[:, 0]).any():
                 continue
             with self.spools.open(f"{name}.bands") as file:
                 for start, stop in places.tolist():
                     file.seek(start * RECORD.itemsize)
-                    data = file.read((stop - start) * RECORD.itemsize)
+                    size = (stop - start) * RECORD.itemsize
+                    data = read_exactly(file, size, self.spools.path(f"{name}.bands"))
                     found.append(np.frombuffer(data, RECORD))
                     domains.append(np.full(stop - start, domain))
         frozen = upper_halves(self.frozen)

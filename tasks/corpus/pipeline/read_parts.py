@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,7 +30,9 @@ from cuvee.proxies.data.sources.documents import (
     UnusableDocument,
 )
 from cuvee.proxies.data.tokenizer import STRETCH
+from cuvee.tasks.corpus.pipeline.near_bands import ENDS as BAND_ENDS
 from cuvee.tasks.corpus.pipeline.near_bands import BandWriter, band_writer
+from cuvee.tasks.corpus.pipeline.whole_files import file_sizes, finished_task
 from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 VERSION = 1  # raised by hand whenever the same part would give another spool
@@ -76,6 +78,7 @@ class PartRecord:
         hits: documents that share words with a benchmark, by benchmark.
         skipped: why the first row that was skipped holds no text.
         runs: documents of each sorted run.
+        files: bytes of each file of the spool.
     """
 
     name: str
@@ -87,6 +90,7 @@ class PartRecord:
     hits: Mapping[str, int]
     skipped: str
     runs: Sequence[int]
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,8 @@ class PartReader:
             DataError: text that cannot be used and is not to be skipped.
             CorruptError: a file that breaks off.
         """
-        done = self.spools.read(f"{task.name}.json")
-        if done is not None:
-            known = json.loads(done)
+        known = finished_task(self.spools, task.name)
+        if known is not None:
             return PartRecord(**{**known, "domain": task.domain})
         with (
             self.spools.create(f"{task.name}.texts") as texts,
@@ -125,7 +128,9 @@ class PartReader:
             for group in document_groups(spool.usable(task.source.read(task.part))):
                 spool.keep(group)
             spool.flush()
-        record = spool.record()
+        ends = ("texts", "index", *(BAND_ENDS if self.near else ()))
+        sizes = file_sizes(self.spools, [f"{task.name}.{end}" for end in ends])
+        record = replace(spool.record(), files=sizes)
         self.spools.write(f"{task.name}.json", json.dumps(asdict(record)).encode())
         return record
 

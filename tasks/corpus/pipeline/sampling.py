@@ -21,6 +21,7 @@ from cuvee.tasks.corpus.pipeline.deduplicate_split import of_domain, read_kept
 from cuvee.tasks.corpus.pipeline.read_parts import KEYS, Entries, PartRecord
 from cuvee.tasks.corpus.pipeline.spooled_text import SpooledText
 from cuvee.tasks.corpus.pipeline.tokenize_partitions import SAMPLE_GROUP, encoded_groups, split_rows
+from cuvee.tasks.corpus.pipeline.whole_files import read_written
 from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 DENSE, SPARSE = 2.0, 7.0  # UTF-8 bytes of a token, before the tokenizer is known: least and most
@@ -232,7 +233,7 @@ def count_tokens(
     """
     tokens, squares = np.zeros(shape[0]), np.zeros(shape[1])
     for number in range(partitions):
-        raw = np.frombuffer(segments.read(f"{number}.documents") or b"", dtype="<u4")
+        raw = np.frombuffer(read_written(segments, f"{number}.documents"), dtype="<u4")
         lengths, start = raw.reshape(-1, 3)[:, 0].astype(np.float64), 0
         for domain, _, own in split_rows(read_kept(kept, number), held, shape[1]):
             counted = lengths[start : start + len(own)]

@@ -7,6 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cuvee.tasks.corpus.pipeline.read_parts import GROUP, LONG, Entries, PartRecord
+from cuvee.tasks.corpus.pipeline.whole_files import read_exactly
 from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 GAP = 1 << 16  # bytes that are read with what lies around them
@@ -85,10 +86,11 @@ class SpooledText:
             yield decoder.decode(self._read(int(row["part"]), place + start, place + stop))
 
     def _read(self, part: int, start: int, stop: int) -> bytes:
+        name = f"{self._records[part].name}.texts"
         file = self._files.get(part)
         if file is None:
             if len(self._files) >= OPEN_FILES:
                 self._files.pop(next(iter(self._files))).close()
-            file = self._files[part] = self._spools.open(f"{self._records[part].name}.texts")
+            file = self._files[part] = self._spools.open(name)
         file.seek(start)
-        return file.read(stop - start)
+        return read_exactly(file, stop - start, self._spools.path(name))

@@ -22,6 +22,7 @@ from cuvee.tasks.corpus.pipeline.deduplicate_split import is_held, read_kept
 from cuvee.tasks.corpus.pipeline.document_attributes import CLUSTER, write_attributes
 from cuvee.tasks.corpus.pipeline.read_parts import Entries, PartRecord
 from cuvee.tasks.corpus.pipeline.spooled_text import SpooledText
+from cuvee.tasks.corpus.pipeline.whole_files import file_sizes, finished_task, read_exactly
 from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 SAMPLE_DOCUMENT = 50_000  # characters of one document that the tokenizer sees at most
@@ -78,9 +79,9 @@ class PartitionEncoder:
 
     def __call__(self, partition: int) -> list[Segment]:
         """Tokenize a partition, unless that was done."""
-        done = self.segments.read(f"{partition}.json")
+        done = finished_task(self.segments, str(partition))
         if done is not None:
-            return [Segment(**one) for one in json.loads(done)]
+            return [Segment(**one) for one in done["segments"]]
         encoder = warm_encoder(self.tokenizer)
         rows = read_kept(self.kept, partition)
         found: list[Segment] = []
@@ -100,7 +101,9 @@ class PartitionEncoder:
                 lines = [one or b"{}\n" for one in text.extras(own)] if own["extra"].any() else []
                 extras.writelines(lines)
                 found.append(Segment(domain, split, len(own), sum(lengths), sum(map(len, lines))))
-        body = [asdict(segment) for segment in found]
+        names = [f"{partition}.{end}" for end in ("tokens", "documents", "extras")]
+        sizes = file_sizes(self.segments, names)
+        body = {"files": sizes, "segments": [asdict(segment) for segment in found]}
         self.segments.write(f"{partition}.json", json.dumps(body).encode())
         return found
 
@@ -174,13 +177,8 @@ def join_segments(
                     continue
                 segment, token, document, _ = places[domain, split]
                 columns = _read_documents(segments, partition, segment, document)
-                with segments.open(f"{partition}.tokens") as file:
-                    file.seek(token)
-                    left = segment.tokens * width
-                    while left:
-                        data = file.read(min(left, COPY))
-                        writer.write(data)
-                        left -= len(data)
+                for data in _read_tokens(segments, partition, token, segment.tokens * width):
+                    writer.write(data)
                 writer.end_documents(*columns[:2])
             splits[split] = writer.close()
             own = [(i, *places[domain, split]) for i, places in enumerate(starts)
@@ -192,13 +190,24 @@ def join_segments(
         yield splits
 
 
+def _read_tokens(segments: WorkFolder, partition: int, start: int, size: int) -> Iterator[bytes]:
+    """Tokens of a segment, some at a time."""
+    name = f"{partition}.tokens"
+    with segments.open(name) as file:
+        file.seek(start)
+        for done in range(0, size, COPY):
+            yield read_exactly(file, min(COPY, size - done), segments.path(name))
+
+
 def _read_documents(
     segments: WorkFolder, partition: int, segment: Segment, start: int
 ) -> NDArray[np.uint32]:
     """Length, bytes and cluster's size of a segment's documents, (3, n)."""
-    with segments.open(f"{partition}.documents") as file:
+    name = f"{partition}.documents"
+    with segments.open(name) as file:
         file.seek(start)
-        return np.frombuffer(file.read(DOCUMENT * segment.documents), dtype="<u4").reshape(-1, 3).T
+        raw = read_exactly(file, DOCUMENT * segment.documents, segments.path(name))
+        return np.frombuffer(raw, dtype="<u4").reshape(-1, 3).T
 
 
 def _attributes(
@@ -209,9 +218,11 @@ def _attributes(
     for partition, segment, _, document, extra in own if any_extra or clusters else ():
         rows: list[dict[str, Any]] = [{} for _ in range(segment.documents)]
         if segment.extra:
-            with segments.open(f"{partition}.extras") as file:
+            name = f"{partition}.extras"
+            with segments.open(name) as file:
                 file.seek(extra)
-                rows = [json.loads(line) for line in file.read(segment.extra).splitlines()]
+                raw = read_exactly(file, segment.extra, segments.path(name))
+                rows = [json.loads(line) for line in raw.splitlines()]
         if clusters:
             sizes = _read_documents(segments, partition, segment, document)[2].tolist()
             rows = [{CLUSTER: size} | row for size, row in zip(sizes, rows, strict=True)]

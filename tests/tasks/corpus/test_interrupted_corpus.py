@@ -1,0 +1,120 @@
+"""What a crash, a power cut or a second process leaves behind, and that nothing is lost by it."""
+
+import contextlib
+
+import pytest
+from corpus_texts import SMALL, Texts, document, files
+
+from cuvee.evaluation.decontamination import NGramIndex
+from cuvee.mixtures.errors import CorruptError, StorageError
+from cuvee.proxies.data.sources.documents import ReadPart
+from cuvee.tasks.corpus import prepare
+from cuvee.tasks.corpus.corpus_state import StateStore
+from cuvee.tasks.corpus.pipeline.corpus_build import CorpusBuild
+from cuvee.tasks.corpus.pipeline.deduplicate_split import read_index, read_kept
+from cuvee.tasks.corpus.pipeline.read_parts import PartReader, ReadTask
+from cuvee.tasks.corpus.pipeline.tokenize_partitions import Segment, join_segments
+from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
+from cuvee.tasks.store.results import Store
+
+GIVEN = {"weather": Texts(tuple(document(i) for i in range(40)))}
+
+
+def study(folder, **changes):
+    return StateStore(Store(str(folder / "store")), "study", folder / "tokenizers", **changes)
+
+
+def make(folder, given=GIVEN, **changes):
+    changes = {"benchmarks": {}, "settings": SMALL, "states": study(folder)} | changes
+    return prepare.prepare_corpus(given, folder / "corpora", **changes)
+
+
+def test_a_damaged_name_of_a_corpus_removes_nothing(tmp_path):
+    """Catches a name that is empty, as a full disk leaves it, or leads elsewhere: it was joined to
+    the folder of all corpora, which was then taken for a corrupt corpus and removed."""
+    first = make(tmp_path)
+    before = files(first.root)
+    (same,) = (tmp_path / "corpora").glob(".*.same")
+    assert same.read_bytes() == first.root.name.encode()
+    (tmp_path / "precious").mkdir()
+    for damaged in (b"", b"..", b"../precious", b"\xff\x00", b"/"):
+        same.write_bytes(damaged)
+        again = make(tmp_path)
+        assert again.root.parent == first.root.parent and again.root.name == same.name[1:17]
+        assert files(first.root) == before and (tmp_path / "precious").is_dir()
+
+
+def test_one_lock_guards_a_folder_whatever_key_asks_for_it(tmp_path, monkeypatch):
+    """Catches a lock that is named by the key alone: two keys lead to one folder, and two processes
+    wrote it; and a place that is not looked up again once the lock is held."""
+    first = make(tmp_path)
+    out = first.root.parent
+    (same,) = out.glob(".*.same")
+    taken = []
+
+    @contextlib.contextmanager
+    def lock(path, waiting):
+        taken.append(path.name)
+        if len(taken) == 1:  # another process tells, meanwhile, where it lies
+            same.write_text(first.root.name)
+        yield
+
+    same.unlink()
+    monkeypatch.setattr(prepare, "exclusive_lock", lock)
+    assert make(tmp_path).root == first.root
+    assert taken == [f".{same.name[1:17]}.lock", f".{first.root.name}.lock"]
+
+
+def test_a_name_that_cannot_be_written_is_an_error_of_storage(tmp_path, monkeypatch):
+    """Catches a bare OSError from the last thing that a preparation writes."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare, "_remember", full)
+    with pytest.raises(StorageError, match="No space left"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["texts", "index", "bands", "places"])
+def test_a_short_spool_is_read_again(tmp_path, end):
+    """Catches a record that is believed while a file of its spool lost its end in a power cut."""
+    source = GIVEN["weather"]
+    reader = PartReader(WorkFolder(str(tmp_path)), NGramIndex.build({}), 1, near=True)
+    task = ReadTask("part", 0, source, ReadPart("memory"))
+    record = reader(task)
+    whole = (tmp_path / f"part.{end}").read_bytes()
+    (tmp_path / f"part.{end}").write_bytes(whole[:-8])
+    if end == "index":
+        with pytest.raises(CorruptError, match="Run again"):
+            read_index(reader.spools, record)
+    assert reader(task) == record
+    assert (tmp_path / f"part.{end}").read_bytes() == whole
+
+
+def test_a_short_segment_ends_and_is_tokenized_again(tmp_path, monkeypatch):
+    """Catches joining that waits for ever for the end of a short file, and a next try that takes
+    the short file for a finished one; a partition that is lost is no empty one."""
+    segments = WorkFolder(str(tmp_path / "segments"))
+    segments.write("0.tokens", b"1234")
+    segments.write("0.documents", b"\0" * 12)
+    with pytest.raises(CorruptError, match="shorter"):
+        next(join_segments(segments, [[Segment(0, "train", 1, 4, 0)]], [tmp_path], 2))
+    with pytest.raises(CorruptError, match="missing"):
+        read_kept(segments, 0)
+    expected = files(make(tmp_path / "a").root)
+    encode = CorpusBuild.encode
+    cut = []
+
+    def broken(build, tokenizer):
+        entries = encode(build, tokenizer)
+        cut.append(build.segments.local / "0.tokens")
+        cut[0].write_bytes(cut[0].read_bytes()[:-2])
+        raise KeyboardInterrupt(entries)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CorpusBuild, "encode", broken)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "b")
+    assert cut[0].exists()
+    assert files(make(tmp_path / "b").root) == expected
