@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuvee.mixtures.errors import CorruptError
+from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.given_tokenizer import fetch_tokenizer, keep_tokenizer
@@ -134,14 +134,30 @@ class StateStore:
         return state
 
     def save(
-        self, settings: CorpusSettings, state: CorpusState, tokenizer: Path, keys: bytes
+        self,
+        settings: CorpusSettings,
+        state: CorpusState,
+        tokenizer: Path,
+        keys: bytes,
+        *,
+        before: CorpusState,
     ) -> None:
-        """Keep a state, and the blobs that it names, those first."""
-        if state == self.load(settings) and not self.new_tokenizer:
-            return
+        """Keep a state, and the blobs that it names, those first; blobs that were lost, too.
+
+        Raises:
+            DataError: the state is no longer the one that there was before.
+        """
+        now = self.load(settings)
+        if now not in (before, state):
+            raise DataError(
+                f"another preparation of study {self.study} ended first, and this corpus does not "
+                "know what that one holds out: run again"
+            )
         if state.tokenizers:
             keep_tokenizer(self.store.url, tokenizer)
         self.store.objects.create(f"{HELD}/{state.heldout}", keys)
+        if state == now and not self.new_tokenizer:
+            return
         self.store.remember(f"{RECORDS}/{self.study}", _split_key(settings), state.to_json())
 
     def held_keys(self, state: CorpusState) -> bytes:
@@ -167,7 +183,13 @@ class StateStore:
             CorruptError: it is not what was kept.
         """
         known = state.tokenizers.get(vocabulary)
-        return fetch_tokenizer(self.store.url, known, self.cache) if known else None
+        try:
+            return fetch_tokenizer(self.store.url, known, self.cache) if known else None
+        except DataError as error:
+            raise type(error)(
+                f"the tokenizer of study {self.study} cannot be had: {error}. Restore it, or train "
+                "another, which voids the study's runs: `cuvee corpus RECIPE --new-tokenizer`"
+            ) from None
 
 
 def _split_key(settings: CorpusSettings) -> str:

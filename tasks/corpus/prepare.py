@@ -120,7 +120,7 @@ def _remember(asked: CorpusRequest, out: Path, states: StateStore, found: Corpus
     """Keeps the study's state; asked for under it, the corpus is found where it is."""
     state = CorpusState.from_json(read_manifest(found.root)["state"])
     keys = (found.root / HELD_KEYS).read_bytes()
-    states.save(asked.settings, state, found.tokenizer_path, keys)
+    states.save(asked.settings, state, found.tokenizer_path, keys, before=asked.state)
     before, after = asked.key(asked.state), asked.key(state)
     if after != before:
         ObjectFolder(str(out)).replace(f".{after[:16]}.same", found.root.name.encode())

@@ -6,7 +6,7 @@ import pytest
 from corpus_texts import SMALL, Texts, document, files
 
 from cuvee.evaluation.decontamination import NGramIndex
-from cuvee.mixtures.errors import CorruptError, StorageError
+from cuvee.mixtures.errors import CorruptError, DataError, StorageError
 from cuvee.proxies.data.sources.documents import ReadPart
 from cuvee.tasks.corpus import prepare
 from cuvee.tasks.corpus.corpus_state import StateStore
@@ -118,3 +118,37 @@ def test_a_short_segment_ends_and_is_tokenized_again(tmp_path, monkeypatch):
             make(tmp_path / "b")
     assert cut[0].exists()
     assert files(make(tmp_path / "b").root) == expected
+
+
+def test_of_two_preparations_of_a_study_none_loses_what_the_other_held_out(tmp_path):
+    """Catches a state that is written over the one of a preparation which ended meanwhile."""
+    states = study(tmp_path)
+    before = states.load(SMALL)
+    other = {"garden": Texts(tuple(document(2000 + i) for i in range(40)))}
+    first = make(tmp_path)
+    kept = states.load(SMALL)
+    (tmp_path / "b").mkdir()
+    second = make(tmp_path / "b", other)
+    theirs = study(tmp_path / "b").load(SMALL)
+    keys = (second.root / "heldout.keys").read_bytes()
+    with pytest.raises(DataError, match="ended first.*run again"):
+        states.save(SMALL, theirs, second.tokenizer_path, keys, before=before)
+    assert states.load(SMALL) == kept != before
+    assert states.held_keys(kept) == (first.root / "heldout.keys").read_bytes()
+    make(tmp_path, other)
+    assert {one.name for one in states.load(SMALL).ranks} == {"weather", "garden"}
+
+
+def test_what_the_store_lost_is_written_again_or_named(tmp_path):
+    """Catches a blob that is not written because the state that names it is unchanged, and an
+    answer that does not say how to go on without the tokenizer."""
+    first = make(tmp_path)
+    states = study(tmp_path)
+    state = states.load(SMALL)
+    (digest,) = state.tokenizers.values()
+    for name in (f"heldout/{state.heldout}", f"tokenizers/{digest}"):
+        (tmp_path / "store" / name).unlink()
+    with pytest.raises(DataError, match="--new-tokenizer"):
+        states.trained_tokenizer(state, SMALL.vocabulary)
+    assert make(tmp_path).root == first.root
+    assert states.held_keys(state) and states.trained_tokenizer(state, SMALL.vocabulary)
