@@ -41,7 +41,9 @@ def keep_earlier(
     grown = entry["train"]["tokens"] / max(1, earlier.tokens) - 1
     if earlier.identity == entry["identity"] or not 0 <= grown < tolerance:
         return dict(entry)
+    there = False
     for root, before, width in _earlier_entries(others, earlier.identity):
+        there = True
         then = _documents(root / before["folder"], width)
         if not np.isin(then, _documents(folder, width)).all():
             continue  # it did not only grow
@@ -53,7 +55,14 @@ def keep_earlier(
         )
         stays = {part: before[part] for part in ("identity", "heldout", *SPLITS)}
         return {**entry, **stays, "notices": [*entry["notices"], told]}
-    return dict(entry)
+    if there:
+        return dict(entry)
+    told = (
+        f"{entry['name']} has grown by {grown:.1%}, which is less than corpus.tolerance "
+        f"({tolerance:.1%}), but its earlier shards are gone or damaged: its text is read anew, "
+        "and earlier runs of it do not count"
+    )
+    return {**entry, "notices": [*entry["notices"], told]}
 
 
 def _earlier_entries(others: Path, identity: str) -> Iterator[tuple[Path, dict[str, Any], Any]]:

@@ -168,6 +168,19 @@ def test_a_domain_that_grew_by_little_keeps_its_shards_if_that_is_asked_for(tmp_
     assert document(9000) in texts(strict, "weather", "train") + texts(strict, "weather", "valid")
 
 
+def test_it_is_said_that_earlier_shards_of_a_domain_are_gone(tmp_path):
+    """Catches a tolerance that is passed over in silence once prepared corpora were removed."""
+    mild = CorpusSettings(**{**vars(SMALL), "tolerance": 0.1})
+    before = make(domains(), tmp_path, settings=mild)
+    shutil.rmtree(before.root)
+    grown = Texts((*domains()["weather"].texts, document(9000)))
+    after = make(domains(weather=grown), tmp_path, settings=mild)
+    said = {one["name"]: " ".join(one["notices"]) for one in after.manifest["domains"]}
+    assert "earlier runs of it do not count" in said["weather"]
+    assert "do not count" not in said["garden"] + said["kitchen"]
+    assert known(after)["weather"] != known(before)["weather"]
+
+
 def test_a_document_is_found_by_its_words_and_by_its_id(tmp_path):
     """Catches words that are missed because tokens depend on what stands around them, words that
     are found where they do not stand, and a document whose id alone is known."""
