@@ -209,6 +209,20 @@ def test_programs_are_read_by_patterns(tmp_path):
         list(Files(str(tmp_path), glob=("*.go",)).documents())
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_an_empty_file_among_others_is_a_blank_document(tmp_path, skip):
+    """Catches a folder of programs refused for an empty `__init__.py`, and one named alone read."""
+    (tmp_path / "__init__.py").touch()
+    (tmp_path / "a.py").write_text("x = 1")
+    for path, glob in ((tmp_path, ("*.py",)), (tmp_path, ()), (tmp_path / "*.py", ())):
+        files = Files(str(path), glob=glob, skip=skip)
+        texts = [x.text for part in files.parts() for x in files.read(part)]
+        assert texts == ["", "x = 1"]
+    alone = Files((str(tmp_path / "__init__.py"), str(tmp_path / "a.py")))
+    with pytest.raises(DataError, match=r"__init__\.py is empty; remove it or fill it"):
+        list(alone.documents())
+
+
 def test_files_without_an_ending_are_read_as_the_recipe_says(tmp_path):
     """Catches files that are called as Spark and others call them, which no reading could name."""
     (tmp_path / "part-00000").write_text('{"text": "a"}\n')

@@ -32,9 +32,15 @@ class TextDocument(NamedTuple):
 
 @dataclass(frozen=True)
 class UnusableDocument:
-    """A row or a file that holds no text, and why, in a sentence."""
+    """A row or a file that holds no text, and why, in a sentence.
+
+    Attributes:
+        why: the sentence.
+        empty: whether it is a file without a byte, which among others is a blank document.
+    """
 
     why: str
+    empty: bool = False
 
 
 @dataclass(frozen=True)

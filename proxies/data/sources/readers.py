@@ -62,7 +62,7 @@ def read_documents(
         lines = ending in LINES or (ending == ".json" and _starts_with_a_row(url, packing))
         with open_compressed(url, packing) as stream:
             if not stream.peek(1) and not stored_bytes(stream):
-                yield UnusableDocument(f"{url} is empty; remove it or fill it")
+                yield UnusableDocument(f"{url} is empty; remove it or fill it", empty=True)
             elif lines:
                 yield from _rows(stream, part, fields)
             elif ending == ".json":

@@ -11,7 +11,12 @@ from typing import Any
 
 from cuvee.mixtures.errors import CuveeError, DataError
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.sources.documents import Document, ReadPart, UnusableDocument
+from cuvee.proxies.data.sources.documents import (
+    Document,
+    ReadPart,
+    TextDocument,
+    UnusableDocument,
+)
 from cuvee.proxies.data.sources.row_filter import RowFilter
 from cuvee.proxies.data.sources.rows import RowFields
 from cuvee.proxies.data.sources.source_files import (
@@ -236,6 +241,8 @@ class Files:
         fields = RowFields(self.field, self.id, self.attributes, chosen)
         try:
             for document in readers.read_documents(part, kind, fields, self.separator):
+                if isinstance(document, UnusableDocument) and document.empty:
+                    document = document if self._names(url) else TextDocument("")
                 if isinstance(document, UnusableDocument) and not self.skip:
                     raise DataError(
                         f"{document.why}. Mend it, or leave out what holds no text with "
@@ -248,6 +255,13 @@ class Files:
             raise
         if file_state(url) != before:
             raise DataError(changed_sentence(url))
+
+    def _names(self, url: str) -> bool:
+        """Whether a file is one of the paths, and not one of a folder or a glob."""
+        if is_url(url):
+            return url in self._paths
+        near = (local_path(path).absolute() for path in self._paths if not is_url(path))
+        return local_path(url).absolute() in near
 
     def _at(self, given: str, progress: ListingProgress) -> tuple[list[StoredFile], list[str]]:
         """The files that a path names, sorted, and what a folder holds beside them."""
