@@ -26,7 +26,7 @@ from cuvee.mixtures.errors import (
     RecipeError,
     ServiceError,
 )
-from cuvee.proxies.data.sources.source_files import file_kind, is_url
+from cuvee.proxies.data.sources.source_files import TOKENS, file_kind, is_url
 from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import approve as approvals
@@ -281,6 +281,8 @@ def _reading(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
 
 def _endings(recipe: Recipe, part: SourcePart) -> tuple[str, ...]:
     """The endings of a domain's files: of URLs by their names alone, since nothing is listed."""
+    if part.token_format:
+        return (TOKENS[part.token_format],)
     paths = tuple(map(recipe.source_path, part.paths))
     if part.dataset or any(map(is_url, paths)):
         return tuple(sorted({"".join(file_kind(path)) for path in paths} - {""}))

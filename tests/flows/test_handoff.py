@@ -17,6 +17,7 @@ import receiver
 import recommended_study
 
 from cuvee.flows.handoff import delivery, handoff
+from cuvee.flows.recipe.corpus_parts import SourcePart
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study import finished as flows_finished
 from cuvee.flows.study.finished import finished_study
@@ -101,6 +102,20 @@ def test_every_format_is_exported_with_a_manifest_that_holds(study, tmp_path, fo
     before = {p.name: p.read_bytes() for p in Path(target).iterdir()}
     handoff.export(recipe, home, form=form, to=target)
     assert {p.name: p.read_bytes() for p in Path(target).iterdir()} == before
+
+
+@pytest.mark.parametrize("named", ["megatron", None])
+def test_a_study_of_token_files_is_exported(study, tmp_path, named):
+    """Catches token files listed as text, which refused the export of their study."""
+    recipe, home, _ = study
+    golden = Path(__file__).parents[1] / "golden" / "token_files" / "megatron.bin"
+    first = next(iter(recipe.corpus.domains))
+    part = SourcePart(path=str(golden), format=named)
+    domains = recipe.corpus.domains | {first: part}
+    corpus = recipe.corpus.model_copy(update={"domains": domains})
+    made = recipe.model_copy(update={"corpus": corpus})
+    spec = handoff.export_spec(made, finished_study(recipe, home))
+    assert spec.endings[first] == (".bin",)
 
 
 def test_a_change_to_any_exported_byte_is_found(study, tmp_path):
