@@ -95,6 +95,15 @@ def test_flat_ids_may_have_numpys_header(place):
         list(files(place, "olmo").documents())
 
 
+@pytest.mark.parametrize("kind", ["<u4", "<i4"])
+def test_ids_of_4_bytes_are_not_read_as_twice_as_many_of_2(place, kind):
+    """Catches a token 0 after every id of a raw file, without an error."""
+    ids = np.fromfile(place / "olmo.npy", "<u2")
+    ids.astype(kind).tofile(place / "olmo.npy")
+    with pytest.raises(CorruptError, match=r"olmo.npy seems to hold ids of 4 bytes"):
+        list(files(place, "olmo").documents())
+
+
 BAD = {
     "a file that breaks off": ("megatron", "megatron.bin", lambda b: b[:-2], "index .*idx speaks"),
     "an index that breaks off": ("megatron", "megatron.idx", lambda b: b[:-8], "idx breaks off"),

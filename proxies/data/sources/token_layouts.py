@@ -29,6 +29,7 @@ MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
 TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}  # Megatron's codes of integers
 BLOCK = 1 << 20  # tokens that are read together
+LEAST = 32  # ids by which those of 4 bytes are told (assumption: fewer may be as they seem)
 Array = NDArray[Any]
 Span = tuple[int, Array]  # the number or place of a document in its file, and its ids
 
@@ -135,12 +136,25 @@ class FlatTokens:
             if file.read(6) == b"\x93NUMPY":
                 file.seek(0)
                 kind, begin = _numpy_header(file, self.url)
+            elif kind.itemsize == 2 and size % 4 == 0:
+                file.seek(0)
+                self._refuse_wide(_numbers(file, self.url, kind.str, min(BLOCK, size // 2)))
         if (size - begin) % kind.itemsize:
             raise CorruptError(
                 f"{self.url} holds {size - begin:,} bytes, which are no whole number of "
                 f"{kind.itemsize}-byte ids: it breaks off, or its ids are of another size"
             )
         return kind, begin, (size - begin) // kind.itemsize
+
+    def _refuse_wide(self, words: Array) -> None:
+        """Ids of 4 bytes, all below 65,536, have an empty upper half: every second word is 0."""
+        if len(words) >= LEAST and words[::2].any() and not words[1::2].any():
+            raise CorruptError(
+                f"{self.url} seems to hold ids of 4 bytes: every second of its first "
+                f"{len(words):,} ids of 2 bytes, which suffice for a vocabulary of "
+                f"{self.vocabulary:,}, is 0. Write it as uint16, or with NumPy's header, which "
+                "says the type"
+            )
 
     def ranges(self, size: int) -> list[tuple[int, int, int]]:
         kind, _, total = self.body
