@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies.data.sources import readers
 from cuvee.proxies.data.sources.documents import TextDocument
 from cuvee.proxies.data.sources.text_files import Files
 
@@ -207,6 +208,49 @@ def test_programs_are_read_by_patterns(tmp_path):
     assert [x.text for x in Files(str(tmp_path), glob=("*.jsonl",)).documents()] == ["rows.jsonl"]
     with pytest.raises(DataError, match=r"no file that matches \*\.go"):
         list(Files(str(tmp_path), glob=("*.go",)).documents())
+
+
+def test_patterns_descend_to_any_depth(tmp_path):
+    """Catches a "**" that stands for one folder."""
+    for name in ("src/a.py", "src/one/b.py", "src/one/two/c.py", "d.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    texts = [x.text for x in Files(str(tmp_path), glob=("src/**/*.py",)).documents()]
+    assert texts == ["src/a.py", "src/one/b.py", "src/one/two/c.py"]
+    assert [x.text for x in Files(str(tmp_path), glob=("one/*.py",)).documents()] == [
+        "src/one/b.py"
+    ]
+
+
+def test_markers_are_no_rows_whatever_the_format_says(tmp_path):
+    """Catches checksums and markers of Spark read as rows."""
+    (tmp_path / "part-00000").write_text('{"text": "a"}\n')
+    (tmp_path / ".part-00000.crc").write_bytes(b"crc\0")
+    (tmp_path / "_SUCCESS").touch()
+    files = Files(str(tmp_path), format="jsonl")
+    assert [x.text for x in files.documents()] == ["a"]
+    assert "_SUCCESS" in files.notice
+
+
+def test_a_part_of_a_file_may_lack_a_field(tmp_path):
+    """Catches a large file refused because a field stands in some of its parts alone."""
+    path = tmp_path / "lang.jsonl"
+    path.write_text('{"text": "a"}\n' * 9 + '{"text": "b", "lang": "fr"}\n')
+    files = Files(str(path), attributes=("lang",), part_bytes=40)
+    found = [x for part in files.parts() for x in files.read(part)]
+    assert len(files.parts()) > 2 and len(found) == 10
+    assert [x.attributes["lang"] for x in found] == [None] * 9 + ["fr"]
+    path.write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match="no row of .* has a field 'lang'"):
+        list(files.documents())
+
+
+def test_an_endless_line_of_a_packed_sheet_is_named(tmp_path, monkeypatch):
+    """Catches an AttributeError, since what is unpacked has no name."""
+    monkeypatch.setattr(readers, "LONGEST", 100)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text\n" + b"x" * 300))
+    with pytest.raises(DataError, match=r"a line of more than 100 bytes in .*a\.csv\.gz"):
+        list(Files(str(tmp_path / "a.csv.gz")).documents())
 
 
 @pytest.mark.parametrize("skip", [True, False])

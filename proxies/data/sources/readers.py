@@ -171,7 +171,8 @@ def _rows(stream: BinaryIO, part: ReadPart, fields: RowFields) -> Iterator[Docum
             row = parsed_json(text, place)
             del text
             yield reader.document(row, place, escaped=escaped)
-    reader.close()
+    if part.start == 0 and part.stop is None:  # one part of many may well lack a field
+        reader.close()
 
 
 def _rest_of_line(stream: BinaryIO) -> int:
@@ -217,7 +218,7 @@ def _one_value(stream: BinaryIO, url: str, fields: RowFields) -> Iterator[Docume
 def _sheet(stream: BinaryIO, url: str, fields: RowFields, delimiter: str) -> Iterator[Document]:
     """Rows of a sheet, whose first row names the columns; a quoted cell may hold ends of lines."""
     csv.field_size_limit(LONGEST)
-    rows = csv.reader(_sheet_lines(stream), delimiter=delimiter, strict=True)
+    rows = csv.reader(_sheet_lines(stream, url), delimiter=delimiter, strict=True)
     names: list[str] = []
     reader = RowReader(fields, url)
     while True:
@@ -247,11 +248,11 @@ def _sheet(stream: BinaryIO, url: str, fields: RowFields, delimiter: str) -> Ite
     reader.close()
 
 
-def _sheet_lines(stream: BinaryIO) -> Iterator[str]:
+def _sheet_lines(stream: BinaryIO, url: str) -> Iterator[str]:
     """Lines of a sheet; bytes that are not UTF-8 come as surrogates, by which their row is told."""
     while line := stream.readline(LONGEST + 1):
         if len(line) > LONGEST:
-            raise DataError(f"a line of more than {LONGEST:,} bytes in {stream.name}")
+            raise DataError(f"a line of more than {LONGEST:,} bytes in {url}")
         yield line.decode("utf-8", "surrogateescape").lstrip(MARK)
 
 

@@ -116,7 +116,7 @@ class RowReader:
         return TextDocument(text, "" if given is None else str(given), attributes)
 
     def close(self) -> None:
-        """To be called after the last row.
+        """To be called after the last row of a whole file.
 
         Raises:
             DataError: a field that no row had, which is misspelled rather than missing.

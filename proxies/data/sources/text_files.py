@@ -4,10 +4,13 @@ import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
+
+from fsspec.utils import glob_translate
 
 from cuvee.mixtures.errors import CuveeError, DataError
 from cuvee.proxies.data.files import file_digest
@@ -297,15 +300,21 @@ class Files:
 
         if self.glob:
             what, left = f"that matches {', '.join(self.glob)}", []
+            patterns = [re.compile(glob_translate(f"**/{pattern}")) for pattern in self.glob]
             chosen = [
                 file
                 for file in there
                 if not hidden(file)
-                and any(map(PurePosixPath(file.url.removeprefix(folder)).match, self.glob))
+                and any(pattern.match(file.url.removeprefix(folder)) for pattern in patterns)
             ]
         else:
             what, wanted = f"of a kind that is read ({KNOWN})", self._wanted_kinds(there)
-            there_of = [f.size >= 0 and self.kind(f.url) in wanted for f in there]
+            there_of = [
+                f.size >= 0
+                and self.kind(f.url) in wanted
+                and not (self.format and (hidden(f) or f.name.startswith("_")))  # markers
+                for f in there
+            ]
             chosen = [file for file, good in zip(there, there_of, strict=True) if good]
             left = [
                 f.url for f, good in zip(there, there_of, strict=True) if not good and not hidden(f)
