@@ -22,6 +22,7 @@ from cuvee.flows.study import table_problem
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
 from cuvee.mixtures.errors import EvidenceError, StorageError, UnknownName
 from cuvee.mixtures.runs.run_results import RunResult, score_table
+from cuvee.mixtures.runs.run_spec import BY_CONTENT
 from cuvee.tasks import strict_yaml
 from cuvee.tasks.extras import require
 from cuvee.tasks.store.results import Store
@@ -115,7 +116,14 @@ class StudyResult:
                 f"{len(runs)} of the {len(answer.evidence)} runs of {self.name!r} are in the store "
                 f"{self.store.url} and were trained at one mixture; tables need all of them"
             )
-        W, Y, _ = score_table(tuple(runs), answer.targets)
+        here = self.study.domains  # under whatever names and in whatever order they were trained
+        seen = [
+            run.seen_as(run.spec.over(here))
+            if run.spec.version == BY_CONTENT and not run.spec.controller
+            else run
+            for run in runs
+        ]
+        W, Y, _ = score_table(tuple(seen), answer.targets)
         ids = tuple(run.spec.fingerprint[:12] for run in runs)
         joined = JoinedTables(ids, answer.domains, answer.targets, W, Y, rescaled=0)
         sizes = {domain.name: float(domain.tokens) for domain in self.study.domains}

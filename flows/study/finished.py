@@ -73,7 +73,7 @@ def prepare_as_studied(recipe: Recipe, home: Workspace, study: FinishedStudy | N
     Runs of version 1 went by names and by text of both splits, which no corpus made now is like. A
     study of them is read, tested and handed on over its own corpus, as long as that lies there.
     """
-    if study is not None and not study.tables and not study.domains.heldout:
+    if study and not study.tables and not study.domains.heldout and _same_text(study, recipe):
         data = dict(zip(study.domains.names, study.domains.identities, strict=True))
         for corpus in _corpora(home):
             if {domain.name: domain.identity for domain in corpus.domains} == data:
@@ -84,6 +84,17 @@ def prepare_as_studied(recipe: Recipe, home: Workspace, study: FinishedStudy | N
                 )
                 return prepare(recipe, home, corpus)
     return prepare(recipe, home)
+
+
+def _same_text(study: FinishedStudy, recipe: Recipe) -> bool:
+    """Whether a recipe asks for the text of a study, by its own words or by the same ones."""
+    if study.recipe == recipe.digest:
+        return True
+    try:
+        before = parse(study.recipe_text)
+    except CuveeError:
+        return False
+    return (before.corpus, before.proxy.start) == (recipe.corpus, recipe.proxy.start)
 
 
 def _corpora(home: Workspace) -> Iterator[Corpus]:

@@ -88,7 +88,7 @@ class Store:
         seen = outcome.seen_as(spec) if outcome else None
         if not isinstance(seen, RunResult) or not seen.lacking:
             return seen
-        del self._known[spec.fingerprint]  # another sweep may add to it
+        self._known.pop(spec.fingerprint, None)  # another sweep may add to it
         return None
 
     def put(self, outcome: Outcome) -> None:
