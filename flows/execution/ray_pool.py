@@ -3,6 +3,7 @@
 A task whose worker died is done again.
 """
 
+import errno
 import itertools
 import os
 import re
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
+from cuvee.mixtures.errors import CuveeError, ServiceError, StorageError, TrainingError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -89,7 +90,8 @@ def task_result(reference: Any, what: str) -> Any:
 
     Raises:
         CuveeError: what the worker found wrong with its input.
-        ServiceError: the worker lacks what it needs.
+        ServiceError: the worker lacks what it needs, or Ray cannot run it.
+        StorageError: a file could not be read or written there.
         TrainingError: it failed, or died more often than it is retried.
     """
     try:
@@ -100,13 +102,41 @@ def task_result(reference: Any, what: str) -> Any:
             raise cause from None
         if isinstance(cause, ImportError) or _lacks_module(cause):
             raise _unfit_worker(cause) from error
+        if isinstance(cause, OSError):
+            raise _unfit_disk(cause, what) from error
         raise TrainingError(f"{what} failed in its worker: {cause!r}") from error
+    except ray.exceptions.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the worker of {what} used more memory than its node has, and was stopped "
+            f"{RETRIES + 1} times: run on fewer cores, or on nodes with more memory for each core"
+        ) from error
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.RaySystemError) as error:
         if _lacks_module(error):
             raise _unfit_worker(error) from error
         raise TrainingError(
             f"the worker of {what} died {RETRIES + 1} times (out of memory?): {error}"
         ) from error
+    except ray.exceptions.TaskCancelledError:
+        raise  # by this process, which knows why
+    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:
+        raise StorageError(
+            f"no space is left on the disk or in the object store of Ray for {what}: free some "
+            "space on the node and run again"
+        ) from error
+    except ray.exceptions.RayError as error:  # a node that went, an object lost with it, ...
+        said = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise ServiceError(
+            f"Ray could not finish {what} ({type(error).__name__}): {said[:300]}. Run again: what "
+            "is done is found; where it goes on, look at the logs of the nodes"
+        ) from error
+
+
+def _unfit_disk(error: OSError, what: str) -> StorageError:
+    """What a file that a worker could not read or write is worth to a person."""
+    said = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    cure = "free some space there" if full else "see that every node can read and write it"
+    return StorageError(f"{what} failed in its worker ({said}): {cure}, and run again")
 
 
 def _lacks_module(error: BaseException) -> bool:

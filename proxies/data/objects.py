@@ -96,13 +96,13 @@ class ObjectFolder:
 
     def make(self) -> None:
         """Make the folder itself, so that a place that cannot be written is told at once."""
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             self._patiently(lambda: self.files.makedirs(self.root, exist_ok=True))
 
     def read(self, name: str) -> bytes | None:
         """An object, or None if there is none."""
         path = self.path(name)
-        with _storage_errors(path):
+        with storage_errors(path):
             try:
                 return bytes(self._patiently(lambda: self.files.cat_file(path)))
             except FileNotFoundError:
@@ -135,14 +135,14 @@ class ObjectFolder:
                 return retried and bytes(self.files.cat_file(path)) == raw
             return True
 
-        with _storage_errors(path):
+        with storage_errors(path):
             return self._patiently(attempt)
 
     def creates_once(self) -> bool:
         """Whether of several who create an object one succeeds: tried once, and remembered there.
 
         Raises:
-            StorageError: the place cannot be written at all.
+            StorageError: the place cannot be written at all, or not now: nothing is remembered.
         """
         if not self.remote:
             return True
@@ -153,13 +153,18 @@ class ObjectFolder:
             def made(number: int) -> bool:
                 try:
                     return self.create(trial, str(number).encode())
-                except StorageError:  # a file system that knows no such mode
-                    return False
+                except StorageError as error:
+                    if isinstance(error.__cause__, Exception) and _passes(error.__cause__):
+                        raise  # asked too much, or cut off: that says nothing of the store
+                    return False  # a file system that knows no such mode
 
-            with ThreadPoolExecutor(PROBES) as pool:
-                first = sum(pool.map(made, range(PROBES)))
-            known = b"yes" if first == 1 and not made(PROBES) else b"no"
-            self.remove(trial)
+            try:
+                with ThreadPoolExecutor(PROBES) as pool:
+                    first = sum(pool.map(made, range(PROBES)))
+                known = b"yes" if first == 1 and not made(PROBES) else b"no"
+            finally:
+                with contextlib.suppress(StorageError):
+                    self.remove(trial)
             self.replace(PROBE, known)
         return known == b"yes"
 
@@ -167,29 +172,29 @@ class ObjectFolder:
         """Write an object whole, over what is there."""
         path = self.path(name)
         write = self.files.pipe_file if self.remote else _replace_file
-        with _storage_errors(path):
+        with storage_errors(path):
             self._patiently(lambda: write(path, raw))
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
-        with _storage_errors(self.path(name)), contextlib.suppress(FileNotFoundError):
+        with storage_errors(self.path(name)), contextlib.suppress(FileNotFoundError):
             self._patiently(lambda: self.files.rm_file(self.path(name)))
 
     def move(self, name: str, new: str) -> None:
         """Give an object another name, if it is there."""
-        with _storage_errors(self.path(name)), contextlib.suppress(FileNotFoundError):
+        with storage_errors(self.path(name)), contextlib.suppress(FileNotFoundError):
             self.files.mv(self.path(name), self.path(new))
 
     def sizes(self) -> dict[str, int]:
         """Bytes of all objects by their names, of folders within as well; none where none is."""
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             found = self._patiently(lambda: self.files.find(self.root, detail=True))
         start = len(self.root.rstrip("/")) + 1
         return {path[start:]: int(one["size"]) for path, one in found.items()}
 
     def clear(self) -> None:
         """Remove all objects, of folders within as well."""
-        with _storage_errors(self.root), contextlib.suppress(FileNotFoundError):
+        with storage_errors(self.root), contextlib.suppress(FileNotFoundError):
             self._patiently(lambda: self.files.rm(self.root, recursive=True))
 
     def upload(self, source: Path, name: str) -> None:
@@ -197,7 +202,7 @@ class ObjectFolder:
         path, chunks = self.path(name), dict[str, int]()
         if "s3" in self.files.protocol:
             chunks = {"chunksize": PART, "max_concurrency": AT_ONCE}
-        with _storage_errors(path):
+        with storage_errors(path):
             self._patiently(lambda: self.files.put_file(str(source), path, **chunks))
 
     def download(self, name: str, target: Path, size: int) -> str:
@@ -207,7 +212,7 @@ class ObjectFolder:
             StorageError: it is gone, or became shorter meanwhile.
         """
         path, digest = self.path(name), hashlib.sha256()
-        with _storage_errors(path), target.open("wb") as file:
+        with storage_errors(path), target.open("wb") as file:
             for start in range(0, size, RANGE * AT_ONCE):
                 starts = range(start, min(start + RANGE * AT_ONCE, size), RANGE)
                 ends = [min(begin + RANGE, size) for begin in starts]
@@ -237,25 +242,29 @@ class ObjectFolder:
                 return ()
             return tuple(sorted(one.rstrip("/").rsplit("/", 1)[-1] for one in found))
 
-        with _storage_errors(path):
+        with storage_errors(path):
             return self._patiently(listed)
 
     def all_names(self) -> list[str]:
         """Names of all objects, of folders within as well, in order."""
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             paths = self._patiently(lambda: sorted(self.files.find(self.root)))
         return [path.removeprefix(self.root).lstrip("/") for path in paths]
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
-        """Try again what failed for a reason that may pass by itself."""
-        for pause in REMOTE_PAUSES if self.remote else PAUSES:
-            try:
-                return work()
-            except Exception as error:
-                if not _passes(error):
-                    raise
-            time.sleep(pause * random.uniform(0.5, 1.5) if self.remote else pause)
-        return work()
+        return patiently(work, remote=self.remote)
+
+
+def patiently(work: Callable[[], Result], *, remote: bool = True) -> Result:
+    """Try again what failed for a reason that may pass by itself."""
+    for pause in REMOTE_PAUSES if remote else PAUSES:
+        try:
+            return work()
+        except Exception as error:
+            if not _passes(error):
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5) if remote else pause)
+    return work()
 
 
 def _options(url: str) -> dict[str, Any]:
@@ -345,7 +354,7 @@ def _sync_folders(path: str, fresh: bool) -> None:
 
 
 @contextmanager
-def _storage_errors(path: str) -> Iterator[None]:
+def storage_errors(path: str) -> Iterator[None]:
     """Turns errors of the disk into sentences."""
     try:
         yield

@@ -73,8 +73,12 @@ class LeaseStore:
     def __enter__(self) -> "LeaseStore":
         self._stop.clear()
         self._write_beat(0)
-        if not self._alone and not self._objects.creates_once():
-            self._refuse_to_share()
+        try:
+            if not self._alone and not self._objects.creates_once():
+                self._refuse_to_share()
+        except BaseException:  # no heart will beat: nobody should wait for this one
+            self._remove(f"sweeps/{self.sweep}")
+            raise
         self._heart = threading.Thread(target=self._live, name="leases", daemon=True)
         self._heart.start()
         return self
@@ -121,7 +125,6 @@ class LeaseStore:
         until = time.monotonic() + self._patience if others else 0.0
         while time.monotonic() < until:
             if any(self._read(f"sweeps/{name}") not in (None, before[name]) for name in others):
-                self._remove(f"sweeps/{self.sweep}")
                 raise StorageError(
                     f"another sweep runs on {self._objects.url}, and this store cannot be shared: "
                     "of two that create one object there both succeed, so both would train the "

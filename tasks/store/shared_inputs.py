@@ -71,9 +71,11 @@ def publish_questions(suite: Suite, store: str) -> StoredQuestions:
 def corpus_problems(store: str) -> tuple[list[str], int]:
     """What is wrong with the corpora of a store, a sentence each, and how many there are.
 
-    Files are looked for, not read: a node holds each against its hash when it fetches it.
+    Files are looked for, not read: a node holds each against its hash when it fetches it. What a
+    preparation has begun is no corpus.
     """
-    names, problems = ObjectFolder(store).names(CORPORA), []
+    found, problems = ObjectFolder(store).names(CORPORA), []
+    names = [name for name in found if not name.startswith(".")]  # of preparations under way
     for name in names:
         url = f"{store}/{CORPORA}/{name}"
         try:

@@ -10,6 +10,9 @@ from s3fs import S3FileSystem
 from cuvee.mixtures.errors import StorageError
 from cuvee.proxies.data import objects
 from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.tasks.store.leases import LeaseStore
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.store.shared_inputs import corpus_problems
 
 
 @pytest.fixture
@@ -96,3 +99,24 @@ def test_conditional_writes_are_tried_once_for_a_store(s3, s3_server):
     before = len(s3_server.asked)
     assert ObjectFolder(f"{s3}/store").creates_once()
     assert not any(method == "PUT" for method, _ in s3_server.asked[before:])
+
+
+def test_a_probe_that_was_throttled_says_nothing_of_the_store(s3, s3_server, quick):
+    """Catches one busy minute that makes a store one that is never shared again."""
+    folder = ObjectFolder(f"{s3}/store")
+    busy = lambda method, path: 503 if method == "PUT" else None  # noqa: E731
+    with s3_server.failing(busy), pytest.raises(StorageError, match="asks for fewer"):
+        folder.creates_once()
+    with s3_server.failing(busy), pytest.raises(StorageError), LeaseStore(Store(f"{s3}/store")):
+        pass
+    assert folder.creates_once() and not folder.names("sweeps")
+
+
+def test_a_preparation_under_way_is_no_damaged_corpus(s3):
+    """Catches a doctor that takes the files of a running preparation for corpora."""
+    folder = ObjectFolder(f"{s3}/store")
+    folder.replace("corpora/.parts.partial/0.texts", b"1")
+    assert corpus_problems(f"{s3}/store") == ([], 0)
+    folder.replace("corpora/torn/train.bin", b"1")
+    problems, count = corpus_problems(f"{s3}/store")
+    assert count == len(problems) == 1
