@@ -1,8 +1,10 @@
 """Makes a corpus, step by step, from parts that are read to a folder of shards."""
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.shards import folder_names, token_type
+from cuvee.proxies.data.sources.documents import ReadPart
+from cuvee.proxies.data.sources.source_files import file_state, is_url
 from cuvee.tasks.corpus.corpus_state import StateStore
 from cuvee.tasks.corpus.download import ProgressReport
 from cuvee.tasks.corpus.pipeline import near_bands
@@ -154,8 +158,11 @@ class CorpusBuild:
         sizes = [max(1, task.part.size) for task in tasks]
         left = Counter(task.domain for task in tasks)
         documents, done = Counter[int](), 0
-        for number, record in self.pool.map(reader, tasks):
+        away = [replace(task, state=self.state_here(task.part)) for task in tasks]
+        for number, found in self.pool.map(reader, away):
             task = tasks[number]
+            record = found or reader(task)  # which only this machine can read
+            assert record is not None
             self.known[task.domain, task.name] = record
             if task.domain in self.samples:
                 self.samples[task.domain].note(task.part, record)
@@ -165,6 +172,12 @@ class CorpusBuild:
             what = "reading" if left[task.domain] else "read"
             told = f"{what} {self.domains[task.domain].name}: {documents[task.domain]} documents"
             self.progress(told, 0.4 * done / sum(sizes))
+
+    def state_here(self, part: ReadPart) -> str:
+        """State of a file of this machine, where not all workers may see its disk."""
+        if self.pool.shared is None or is_url(part.url) or not os.path.exists(part.url):
+            return ""
+        return file_state(part.url)
 
     def near_duplicates(self) -> tuple[Entries, csr_array | None]:
         """What becomes of documents that have near-duplicates, and what domains share of them."""

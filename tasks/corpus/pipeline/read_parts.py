@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.evaluation.decontamination import NGramIndex
+from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.sources.documents import (
     FilteredDocument,
     ReadPart,
@@ -29,6 +30,7 @@ from cuvee.proxies.data.sources.documents import (
     TextSource,
     UnusableDocument,
 )
+from cuvee.proxies.data.sources.source_files import file_state
 from cuvee.proxies.data.tokenizer import STRETCH
 from cuvee.tasks.corpus.pipeline.near_bands import ENDS as BAND_ENDS
 from cuvee.tasks.corpus.pipeline.near_bands import BandWriter, band_writer
@@ -55,6 +57,8 @@ class ReadTask:
         name: of its spool.
         domain: the place of its domain among those of the corpus.
         below: upper half of a key from which documents are left out, of a sample by content.
+        state: of the part's file where the task was made (`file_state`), which a worker must see,
+            too; "" where it sees the file anyway.
     """
 
     name: str
@@ -62,6 +66,14 @@ class ReadTask:
     source: TextSource
     part: ReadPart
     below: int = KEYS
+    state: str = ""
+
+    @property
+    def within_reach(self) -> bool:
+        """Whether the file is there, and no other that has its path on another machine."""
+        with suppress(DataError):
+            return not self.state or file_state(self.part.url) == self.state
+        return False
 
 
 @dataclass(frozen=True)
@@ -109,8 +121,8 @@ class PartReader:
     seed: int
     near: bool = False
 
-    def __call__(self, task: ReadTask) -> PartRecord:
-        """Read a part, unless that was done.
+    def __call__(self, task: ReadTask) -> PartRecord | None:
+        """Read a part, unless that was done; None where its file is on another machine.
 
         Raises:
             DataError: text that cannot be used and is not to be skipped.
@@ -119,6 +131,8 @@ class PartReader:
         known = finished_task(self.spools, task.name)
         if known is not None:
             return PartRecord(**{**known, "domain": task.domain})
+        if not task.within_reach:
+            return None
         with (
             self.spools.create(f"{task.name}.texts") as texts,
             self.spools.create(f"{task.name}.index") as index,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+from fsspec.spec import AbstractBufferedFile
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,15 @@ class WorkFolder:
         """A file to be written, which has its name once it is whole."""
         path = self.path(name)
         if not self.local:
-            with self._place[0].open(path, "wb") as file:
-                try:
-                    yield file
-                except BaseException:
-                    file.discard()
-                    raise
+            file = self._place[0].open(path, "wb")
+            try:
+                yield file
+            except BaseException:
+                file.discard()
+                if isinstance(file, AbstractBufferedFile):
+                    file.closed = True  # to close it would be to write what was thrown away
+                raise
+            file.close()
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
         draft = f"{path}.{uuid.uuid4().hex[:8]}.draft"

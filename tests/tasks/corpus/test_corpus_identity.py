@@ -21,6 +21,7 @@ from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.corpus_state import StateStore
 from cuvee.tasks.corpus.find_document import find_documents
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
+from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 from cuvee.tasks.corpus.prepare import prepare_corpus
 from cuvee.tasks.store.results import Store
 
@@ -302,6 +303,51 @@ def test_a_change_in_one_file_reads_no_other_again(tmp_path, monkeypatch):
     given["all"] = Files(str(tmp_path / "?.jsonl"))
     make(given, tmp_path)
     assert read == ["0.jsonl", "1.jsonl", "2.jsonl", "2.jsonl"]
+
+
+class OtherMachine(InlinePool):
+    """Workers that share an object store alone: where the text lies, they have none, or another."""
+
+    def __init__(self, shared, text, theirs):
+        self.shared, self.text, self.theirs = shared, text, theirs
+
+    def map(self, work, items):
+        for i, item in enumerate(items):
+            self.text.rename(self.text.with_name("ours"))
+            if self.theirs:
+                shutil.copytree(self.theirs, self.text)
+            found = work(item)
+            shutil.rmtree(self.text, ignore_errors=True)
+            self.text.with_name("ours").rename(self.text)
+            yield i, found
+
+
+def test_text_of_one_machine_is_read_where_it_lies(tmp_path, s3):
+    """Catches a worker that looks for a file on its own disk, and one that takes what it finds
+    there for the text: a run of the corpus's identity on text that nobody named."""
+    for folder, seed in (("text", 5000), ("theirs", 7000)):
+        (tmp_path / folder).mkdir()
+        rows = [json.dumps({"text": document(seed + i)}) for i in range(60)]
+        (tmp_path / folder / "rows.jsonl").write_text("\n".join(rows))
+    given = {**domains(), "rows": Files(str(tmp_path / "text"))}
+    whole = make(given, tmp_path / "a")
+    for name, theirs in (("b", None), ("c", tmp_path / "theirs")):
+        pool = OtherMachine(f"{s3}/{name}", tmp_path / "text", theirs)
+        again = {**domains(), "rows": Files(str(tmp_path / "text"))}
+        assert files(make(again, tmp_path / name, pool=pool).root) == files(whole.root)
+
+
+def test_a_file_that_fails_on_its_way_to_a_store_leaves_nothing_and_tells_why(s3):
+    """Catches half of a file that appears under its name, and an error of the store's client in
+    the place of what went wrong."""
+    folder = WorkFolder(f"{s3}/work")
+    for size in (10, 12_000_000):  # in one request, in parts
+        with pytest.raises(DataError, match="what went wrong"), folder.create("half") as file:
+            file.write(b"x" * size)
+            raise DataError("what went wrong")
+        assert not folder.exists("half")
+    folder.write("whole", b"x")
+    assert folder.read("whole") == b"x"
 
 
 @pytest.mark.slow
