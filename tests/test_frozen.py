@@ -119,6 +119,25 @@ NEWER = pytest.mark.parametrize("home", ["404a3ce"], indirect=True)
 BOTH = pytest.mark.parametrize("home", old_study.COMMITS, indirect=True)
 
 
+@NEWER
+@pytest.mark.parametrize("change", ["another vocabulary", "a domain less", "another name"])
+def test_an_old_study_does_not_answer_for_another_text(home, change):
+    """Catches an answer over a domain that the recipe has not, or has under another name."""
+    recipe, _ = load_recipe(Path("proxies.yaml"))
+    part, names = recipe.corpus, list(recipe.corpus.domains)
+    domains = dict(part.domains)
+    if change != "another vocabulary":
+        gone = domains.pop(names[-1])
+        domains |= {"renamed": gone} if change == "another name" else {}
+    vocabulary = 1024 if change == "another vocabulary" else part.vocabulary
+    asked = part.model_copy(update={"domains": domains, "vocabulary": vocabulary})
+    other = recipe.model_copy(update={"corpus": asked}).located(recipe.folder)
+    study = latest_of_name(Store(home.store), recipe.name)
+    prepared = prepare_as_studied(other, home, study)
+    assert prepared.version == BY_CONTENT
+    assert set(prepared.domains.names) == set(domains)
+
+
 @BOTH
 def test_trained_results_are_found_again(home, request):
     """Catches another identity of the same text, another hash of what is scored, and a record that

@@ -4,9 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_study
 from command import inside
+
+import cuvee
 
 pytestmark = pytest.mark.slow  # trains twenty proxies by the real command
 
@@ -28,6 +31,7 @@ def test_a_renamed_and_moved_domain_trains_nothing_and_a_new_one_is_told(tmp_pat
     text = tiny_study.recipe(tmp_path / "corpus")
     before, _ = ran(tmp_path, text)
     assert before["trained_now"] >= 18
+    rows = cuvee.open_study("tiny", home=tmp_path / "home").tables
     lines = [line for line in text.splitlines() if ".jsonl" in line]
     moved = [lines[2].replace("tables:", "figures:"), lines[1], lines[0]]
     other = text.replace("\n".join(lines), "\n".join(moved))
@@ -35,6 +39,10 @@ def test_a_renamed_and_moved_domain_trains_nothing_and_a_new_one_is_told(tmp_pat
     assert (after["trained_now"], after["reused"]) == (0, before["trained_now"])
     names = {"tables": "figures"}
     assert {names.get(n, n): w for n, w in before["weights"].items()} == after["weights"]
+    read = cuvee.open_study("tiny", home=tmp_path / "home").tables  # runs that had other names
+    assert read.domains == tuple(names.get(name, name) for name in rows.domains)
+    assert np.array_equal(read.weights, rows.weights)
+    assert np.array_equal(read.scores, rows.scores)
     jokes = tmp_path / "corpus/jokes.jsonl"
     rows = (json.dumps({"text": f"{i} a joke of {i * 7} words and {i}"}) for i in range(3000))
     jokes.write_text("\n".join(rows))
