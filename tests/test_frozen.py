@@ -17,11 +17,13 @@ import pytest
 import shipped
 from command import inside
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from cuvee.flows.handoff import handoff
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.study import confirm_larger
 from cuvee.flows.study import prepare as preparing
+from cuvee.flows.study.corpus_figures import find_document
 from cuvee.flows.study.finished import finished_study, prepare_as_studied, present_state
 from cuvee.flows.study.refit import refit
 from cuvee.flows.study.study import RememberingMethod
@@ -117,6 +119,20 @@ def as_studied(recipe, home):
 OLD = pytest.mark.parametrize("home", ["2ad03ff"], indirect=True)
 NEWER = pytest.mark.parametrize("home", ["404a3ce"], indirect=True)
 BOTH = pytest.mark.parametrize("home", old_study.COMMITS, indirect=True)
+
+
+@NEWER
+def test_a_document_that_version_1_held_out_is_found_with_all_that_was_scored_on_it(home):
+    """Catches a deletion that is told of no run: format 1 has one identity for both splits."""
+    recipe, _ = load_recipe(Path("proxies.yaml"))
+    corpus = as_studied(recipe, home).corpus
+    tokenizer = Tokenizer.from_file(str(corpus.tokenizer_path))
+    text = tokenizer.decode(corpus.valid("facts").document(0)[:-1].tolist())
+    found = find_document(home, home.display, text.strip()[:60])
+    assert ("facts", "valid", 0) in {
+        (one["domain"], one["split"], one["number"]) for one in found["documents"]
+    }
+    assert found["scored"] and found["recommendations"]
 
 
 @NEWER

@@ -13,6 +13,7 @@ from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.runs.run_results import RunResult
+from cuvee.proxies.data.objects import is_remote
 from cuvee.proxies.data.prepared_corpus import HELD_KEYS, Corpus
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
@@ -114,7 +115,8 @@ def find_document(home: Workspace, display: Display, wanted: str) -> dict[str, A
                 if share > 0 or run.spec.controller
             }
             runs += [run.spec.fingerprint] if drawn & trained else []
-            held += [run.spec.fingerprint] if set(run.spec.heldout) & scored else []
+            texts = set(run.spec.heldout or run.spec.identities)  # version 1 has one for both
+            held += [run.spec.fingerprint] if texts & scored else []
     studies = [
         {"study": one.name, "recommendation": one.fingerprint}
         for key in store.keys(finished.CARDS)
@@ -130,6 +132,8 @@ def find_document(home: Workspace, display: Display, wanted: str) -> dict[str, A
         f"Documents: {len(places)}. Runs that drew from text which holds one: {len(runs)}; that "
         f"were scored on such text: {len(held)}"
     )
+    if is_remote(home.store):
+        display.say(f"Only the corpora of this home were looked through ({home.corpora})")
     for name, prints in (("trained on it", runs), ("scored on it", held)):
         if prints:
             display.say(f"Runs that may have been {name}: {', '.join(p[:SHOWN] for p in prints)}")

@@ -56,7 +56,8 @@ def find_documents(corpus: Corpus, wanted: str) -> Iterator[DocumentPlace]:
             numbers = {number for number, one in enumerate(ids) if one == wanted}
             numbers |= set(_holding(shard, wanted, tokenizer, encoder))
             for number in sorted(numbers):
-                identity = domain.identity if split == "train" else domain.heldout
+                held_out = domain.heldout or domain.identity  # format 1 has one for both splits
+                identity = domain.identity if split == "train" else held_out
                 known = ids[number] if ids else ""
                 yield DocumentPlace(str(corpus.root), domain.name, identity, split, number, known)
 
