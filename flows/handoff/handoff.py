@@ -8,7 +8,7 @@ What an approval sets off is in `flows.handoff.delivery`.
 import contextlib
 import dataclasses
 import getpass
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +249,7 @@ def export_spec(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
         domains=card.domains,
         stages=card.answer.stages,
         tokens=card.whole(recipe.purpose).tokens,
-        paths={n: (p,) if isinstance(p, str) else tuple(p) for n, p in part.paths.items()},
+        paths={name: _listed(path) for name, path in part.paths.items()},
         seed=part.seed,
         sequence=part.sequence_length,
         batch=part.batch,
@@ -275,8 +275,17 @@ def _reading(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
     return {
         "fields": {name: part.field for name, part in given.items()},
         "separators": {n: part.separator for n, part in given.items() if part.separator},
+        "filters": {
+            name: part.filter
+            for name, part in given.items()
+            if part.filter and _listed(recipe.export.paths.get(name, ())) == tuple(part.paths)
+        },
         "endings": {name: _endings(recipe, part) for name, part in given.items()},
     }
+
+
+def _listed(path: str | Sequence[str]) -> tuple[str, ...]:
+    return (path,) if isinstance(path, str) else tuple(path)
 
 
 def _endings(recipe: Recipe, part: SourcePart) -> tuple[str, ...]:

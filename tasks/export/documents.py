@@ -57,14 +57,30 @@ def document_source(
         field: a format's option: the column of all domains, or of those that it names.
 
     Raises:
-        ExportError: its files are of several kinds, or cannot be told.
+        ExportError: its files are of several kinds, or cannot be told, or hold rows that the study
+            left out.
     """
+    require_whole(spec, name)
     source = _source(spec, name)
     given = field if isinstance(field, str) else field.get(name, "")
     column = given or spec.fields.get(name, TEXT)
     if source["path"] == TEXT:
         return DocumentPaths(source, TEXT, spec.separators.get(name))
     return DocumentPaths(source, column, None)
+
+
+def require_whole(spec: ExportSpec, name: str) -> None:
+    """Refuse files of which the study read a part of the rows alone.
+
+    Raises:
+        ExportError: says what to do.
+    """
+    if name in spec.filters:
+        raise ExportError(
+            f"domain {name!r} was studied through the filter {spec.filters[name]!r}, which a "
+            "trainer that reads documents does not apply: write the rows that it keeps to files of "
+            f"their own and name these in export.paths.{name}, or take a format that reads tokens"
+        )
 
 
 def check_field(form: str, field: str | Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import KIND, SEQUENCES, ExportSpec
 from cuvee.tasks.export.delivery import MORE, OFF, WAYS_OUT
-from cuvee.tasks.export.documents import check_field
+from cuvee.tasks.export.documents import check_field, require_whole
 from cuvee.tasks.export.literal import yaml_text
 
 DEFAULT, LARGEST = 2048, 2**16 - 1  # sequences in a block
@@ -72,6 +72,7 @@ class Levanter:
             weights = [[step, stage] for step, stage in zip(steps, given, strict=True)]
         components = {name: _component(spec.paths[name]) for name in spec.shares}
         for name, component in components.items():
+            require_whole(spec, name)
             key = self.field if isinstance(self.field, str) else self.field.get(name, "")
             if (key or spec.fields.get(name, "text")) != "text":
                 component["format"] = {"type": "text", "text_key": key or spec.fields[name]}

@@ -66,6 +66,7 @@ class ExportSpec:
         documented: whether the domains' documents and bytes are counts.
         fields: domain -> the column of its text, where it is not "text".
         separators: domain -> what parts the documents of its text files.
+        filters: domain -> which rows of its paths the study read, where it did not read them all.
         endings: domain -> endings of the files that the study read, such as ".jsonl".
         caps: domain -> most passes over it.
     """
@@ -82,6 +83,7 @@ class ExportSpec:
     documented: bool = True
     fields: Mapping[str, str] = field(default_factory=dict)
     separators: Mapping[str, str] = field(default_factory=dict)
+    filters: Mapping[str, str] = field(default_factory=dict)
     endings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     caps: Mapping[str, float] = field(default_factory=dict)
 

@@ -326,3 +326,16 @@ def test_every_delivery_is_stated_and_short():
             READERS[name](export.render_export(form, blend), blend),
         )
         assert stated == pytest.approx(drawn, rel=2e-3), name
+
+
+@pytest.mark.parametrize("form", ["huggingface", "axolotl", "levanter"])
+def test_rows_that_a_filter_left_out_are_not_handed_to_a_reader_of_documents(form, tmp_path):
+    """Catches an export that draws rows which no proxy has seen."""
+    domains = DomainSet(tuple(Domain(n, 10**6, 4 * 10**6, n, 1000) for n in ("a", "b")))
+    paths = {name: (f"{tmp_path}/{name}.jsonl",) for name in domains.names}
+    stage = Stage((0.5, 0.5))
+    spec = ExportSpec("s", domains, (stage,), 10**6, paths, 1, sequence=64, batch=4)
+    assert export.build_format(form, {}).files(spec)
+    filtered = dataclasses.replace(spec, filters={"b": "score >= 3"})
+    with pytest.raises(ExportError, match="'b' was studied through the filter 'score >= 3'"):
+        export.build_format(form, {}).files(filtered)
