@@ -27,8 +27,9 @@ LOADER_ALONE = (
     "names held against one another: targets and domains that the corpus does not have",
     "numbers held against one another: clashing constraints, shares that do not sum to 1, a ladder "
     "whose rungs grow, tokens that make no training at a size",
-    "what goes together: `proxy.start` with `continual`, `evaluation.curve` with `proxy.schedule`, "
-    "`continual.forget` and `limits.drop_noisy` with the objective, the call of a handoff",
+    "what goes together: `path` or `dataset`, `proxy.start` with `continual`, `evaluation.curve` "
+    "with `proxy.schedule`, `continual.forget` and `limits.drop_noisy` with the objective, the "
+    "call of a handoff",
     "ranges and lengths in a registered class's own fields, such as folds of at least 2",
     "numbers in quotes beyond a field's range, infinity, and 5.0 where a registered class counts",
 )
