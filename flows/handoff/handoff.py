@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.flows.handoff import recorded_approvals
-from cuvee.flows.recipe.corpus_parts import SourcePart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.finished import finished_study, present_state
+from cuvee.flows.study.recipe_sources import domain_files
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import (
@@ -26,14 +26,13 @@ from cuvee.mixtures.errors import (
     RecipeError,
     ServiceError,
 )
-from cuvee.proxies.data.sources.source_files import TOKENS, file_kind, is_url
-from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import approve as approvals
 from cuvee.tasks.approval import manifest
 from cuvee.tasks.approval.approve import Approval
 from cuvee.tasks.export import ExportSpec
-from cuvee.tasks.export.documents import endings_of
+from cuvee.tasks.export.documents import same_text
+from cuvee.tasks.export.specification import StudiedText
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.finished import FinishedStudy, Purpose
@@ -256,7 +255,7 @@ def export_spec(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
         counted=card.counted,
         documented=not card.tables,
         caps=_caps(recipe.constraints.epochs, card.domains),
-        **_reading(recipe),
+        sources=_sources(recipe),
     )
     caps = made.caps
     over = [f"{n} {x:.2f}" for n, x in made.epochs.items() if x > MORE * caps.get(n, float("inf"))]
@@ -269,33 +268,28 @@ def export_spec(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
     return made
 
 
-def _reading(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
-    """How the study read its documents, by domain: for a trainer that may read them."""
-    given = recipe.corpus.domains if recipe.corpus else {}
-    return {
-        "fields": {name: part.field for name, part in given.items()},
-        "separators": {n: part.separator for n, part in given.items() if part.separator},
-        "filters": {
-            name: part.filter
-            for name, part in given.items()
-            if part.filter and _listed(recipe.export.paths.get(name, ())) == tuple(part.paths)
-        },
-        "endings": {name: _endings(recipe, part) for name, part in given.items()},
-    }
+def _sources(recipe: Recipe) -> dict[str, StudiedText]:
+    """How the study read its domains: for a trainer that may read them."""
+    found = {}
+    for name, part in recipe.corpus.domains.items() if recipe.corpus else ():
+        given, hub = _listed(recipe.export.paths.get(name, ())), part.dataset
+        files = domain_files(recipe, part, tuple(map(recipe.source_path, part.paths)))
+        keywords = {"name": hub.config, "revision": hub.revision, "split": hub.split} if hub else {}
+        left_out = {"split": "train", "name": None, "revision": None}
+        found[name] = StudiedText(
+            files,
+            own=given == (hub.name,) if hub else same_text(given, (*part.paths, *files.path)),
+            dataset={
+                "path": hub.name, **{k: v for k, v in keywords.items() if v != left_out[k]}
+            } if hub else {},
+            tokens=part.token_format,
+            sample=part.tokens is not None and part.take is None,
+        )  # fmt: skip
+    return found
 
 
 def _listed(path: str | Sequence[str]) -> tuple[str, ...]:
     return (path,) if isinstance(path, str) else tuple(path)
-
-
-def _endings(recipe: Recipe, part: SourcePart) -> tuple[str, ...]:
-    """The endings of a domain's files: of URLs by their names alone, since nothing is listed."""
-    if part.token_format:
-        return (TOKENS[part.token_format],)
-    paths = tuple(map(recipe.source_path, part.paths))
-    if part.dataset or any(map(is_url, paths)):
-        return tuple(sorted({"".join(file_kind(path)) for path in paths} - {""}))
-    return endings_of(Files(paths, format=part.format or "", glob=tuple(part.glob)))
 
 
 def _caps(epochs: float | Mapping[str, float] | None, domains: DomainSet) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What a recipe says of text, as sources that are read: own files, token files, and samples."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,20 +37,27 @@ def recipe_files(
         if given.token_format:
             found[name] = _token_files(recipe, home, name, tokenizer, digests)
             continue
-        found[name] = Files(
-            _paths(recipe, given),
-            given.field,
-            separator=given.separator,
-            skip=part.on_error == "skip",
+        found[name] = dataclasses.replace(
+            domain_files(recipe, given, _paths(recipe, given)),
             digest=partial(sampled_digest, digests) if name in taken else digests,
-            id=given.id or "",
-            attributes=tuple(given.attributes),
-            format=given.format or "",
-            glob=tuple(given.glob),
-            filter=given.filter or "",
             part_bytes=taken[name].part_bytes if name in taken else COARSEST,
         )
     return found
+
+
+def domain_files(recipe: Recipe, given: SourcePart, paths: tuple[str, ...]) -> Files:
+    """A domain's own files, read as the recipe says, wherever they lie."""
+    return Files(
+        paths,
+        given.field,
+        separator=given.separator,
+        skip=recipe_corpus(recipe).on_error == "skip",
+        id=given.id or "",
+        attributes=tuple(given.attributes),
+        format="" if given.token_format else given.format or "",
+        glob=tuple(given.glob),
+        filter=given.filter or "",
+    )
 
 
 def _token_files(

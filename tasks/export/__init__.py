@@ -82,8 +82,8 @@ def render_export(form: ExportFormat, spec: ExportSpec) -> dict[str, str]:
             "one at a time with --stage N, or choose a format that has them"
         )
     for need in sorted(form.needs):
-        _check_need(form.name, _IMPLIED.get(need, need), spec)
-        _check_need(form.name, need, spec)
+        for one in (*_IMPLIED.get(need, ()), need):
+            _check_need(form.name, one, spec)
     if spec.tokens and spec.sequence and not spec.samples and form.unit == SEQUENCES:
         raise ExportError(
             f"{form.name} counts in sequences, and the run of {spec.tokens:,} tokens is shorter "
@@ -133,7 +133,11 @@ def _fill_no_sequence(spec: ExportSpec) -> list[str]:
     return [d.name for d in spec.domains if d.name in spec.shares and d.tokens < length]
 
 
-_IMPLIED = {"path": "paths", "counts": "tokens"}  # what is asked for before
+_IMPLIED = {  # what is asked for before
+    "path": ("paths", "whole"),
+    "paths": ("whole",),
+    "counts": ("tokens",),
+}
 _NEEDS: dict[str, tuple[Callable[[ExportSpec], Sequence[str]], str]] = {  # what lacks it, and why
     "paths": (
         lambda spec: [name for name in spec.shares if not spec.paths.get(name)],
@@ -144,6 +148,11 @@ _NEEDS: dict[str, tuple[Callable[[ExportSpec], Sequence[str]], str]] = {  # what
         lambda spec: [name for name in spec.shares if len(spec.paths[name]) > 1],
         "{form} takes one path for a weight, and export.paths gives several for {names}: merge "
         "them, or make them domains of their own",
+    ),
+    "whole": (
+        lambda spec: [n for n, one in spec.sources.items() if one.own and one.sample],
+        "{form} would read the sample of {first} that was studied, again and again, where the "
+        "recipe's `tokens` says how much there is: name all of it in export.paths.{first}",
     ),
     "tokens": (
         lambda spec: () if spec.tokens else RUN,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec
-from cuvee.tasks.export.documents import check_field, document_source
+from cuvee.tasks.export.documents import check_field, check_top_level, document_source
 from cuvee.tasks.export.literal import yaml_text
 
 
@@ -72,14 +72,22 @@ class Axolotl:
                 "whole files or what a separator parts: write its documents as .jsonl, and name "
                 "that in export.paths, or choose huggingface"
             )
-        entry: dict[str, Any] = {"path": path, "type": self.type, "split": split}
+        if "sep" in read.source:
+            raise ExportError(
+                f"Axolotl reads sheets that commas part, and those of {name} are parted by tabs: "
+                "write them as .jsonl, and name that in export.paths, or choose huggingface"
+            )
+        check_top_level("Axolotl", name, read)
+        named = {key: read.source[key] for key in ("name", "revision") if key in read.source}
+        part = split.replace("train", read.source.get("split", "train"), 1)
+        entry: dict[str, Any] = {"path": path, **named, "type": self.type, "split": part}
         if self.type == "completion":
             entry["field"] = read.field
         if "data_files" not in read.source:
             return entry
         entry["ds_type"] = read.source["path"]
-        [pattern, *_] = patterns = list(read.source["data_files"])
-        if glob.has_magic(pattern):  # is read only beside a folder that is there
-            entry["path"] = re.split(r"[*?[]", pattern)[0].rpartition("/")[0] or "."
+        patterns = list(read.source["data_files"])
+        if patterns != [glob.escape(path)]:  # is read only beside a folder that is there
+            entry["path"] = re.split(r"[*?[]", patterns[0])[0].rpartition("/")[0] or "."
             entry["data_files"] = patterns
         return entry

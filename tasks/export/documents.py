@@ -5,16 +5,28 @@ column that the study read; a folder is written as patterns of its files, since 
 guess splits from their names.
 """
 
+import dataclasses
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from cuvee.mixtures.errors import ExportError
-from cuvee.proxies.data.sources.source_files import LINES, PROSE, SHEETS, TEXTS, file_kind
+from cuvee.proxies.data.sources.source_files import (
+    LINES,
+    MAGIC,
+    PROSE,
+    SHEETS,
+    TEXTS,
+    file_kind,
+    file_packing,
+    is_url,
+    local_path,
+)
 from cuvee.proxies.data.sources.text_files import Files
-from cuvee.tasks.export.specification import ExportSpec
+from cuvee.tasks.export.specification import ExportSpec, StudiedText
 
 BUILDERS = {
     **dict.fromkeys((*TEXTS, *PROSE), "text"),
@@ -31,14 +43,16 @@ class DocumentPaths:
     """How a domain's documents are read.
 
     Attributes:
-        source: keywords of `load_dataset`.
+        source: keywords of `load_dataset`; its split is "train" where it says none.
         field: the column with the text.
         separator: what parts the documents of a text file; None: a file is one.
+        nested: whether `field` may be one within another.
     """
 
     source: Mapping[str, Any]
     field: str
-    separator: str | None
+    separator: str | None = None
+    nested: bool = False
 
     @property
     def lines(self) -> bool:
@@ -52,34 +66,52 @@ def document_source(
     """How a domain's documents are read.
 
     Args:
-        spec: with the domain's paths, its column and separator in the study.
+        spec: with the domain's paths, and how the study read it.
         name: of the domain.
         field: a format's option: the column of all domains, or of those that it names.
 
     Raises:
-        ExportError: its files are of several kinds, or cannot be told, or hold rows that the study
-            left out.
+        ExportError: its files are of several kinds, or cannot be told, or are tokens, or hold rows
+            that the study left out.
     """
-    require_whole(spec, name)
-    source = _source(spec, name)
-    given = field if isinstance(field, str) else field.get(name, "")
-    column = given or spec.fields.get(name, TEXT)
+    studied = spec.sources.get(name, StudiedText())
+    if studied.own and (studied.files.filter or studied.tokens):
+        raise ExportError(_not_for_readers(name, studied))
+    source = _source(spec.paths[name], name, studied)
     if source["path"] == TEXT:
-        return DocumentPaths(source, TEXT, spec.separators.get(name))
-    return DocumentPaths(source, column, None)
+        return DocumentPaths(source, TEXT, studied.files.separator)
+    given = field if isinstance(field, str) else field.get(name, "")
+    column = given or studied.files.field
+    return DocumentPaths(source, column, nested="." in column and not given)
 
 
-def require_whole(spec: ExportSpec, name: str) -> None:
-    """Refuse files of which the study read a part of the rows alone.
+def _not_for_readers(name: str, studied: StudiedText) -> str:
+    """Why no trainer that reads documents can be given what the study read of a domain."""
+    if studied.tokens:
+        return (
+            f"domain {name!r} lies in token files ({studied.tokens}), which a trainer that reads "
+            f"documents cannot take: name its text in export.paths.{name}, or take a format that "
+            "reads tokens"
+        )
+    return (
+        f"domain {name!r} was studied through the filter {studied.files.filter!r}, which a "
+        "trainer that reads documents does not apply: write the rows that it keeps to files of "
+        f"their own and name these in export.paths.{name}, or take a format that reads tokens"
+    )
+
+
+def check_top_level(form: str, name: str, read: DocumentPaths) -> None:
+    """Refuse a field within another to a trainer that knows columns alone.
 
     Raises:
         ExportError: says what to do.
     """
-    if name in spec.filters:
+    if read.nested:
         raise ExportError(
-            f"domain {name!r} was studied through the filter {spec.filters[name]!r}, which a "
-            "trainer that reads documents does not apply: write the rows that it keeps to files of "
-            f"their own and name these in export.paths.{name}, or take a format that reads tokens"
+            f"the text of {name} is the field {read.field!r}, one within another, and {form} takes "
+            f"columns alone: write its documents as .jsonl with a column of its own, name that in "
+            f"export.paths, or choose huggingface; if a column is called so, say it in "
+            f"export.formats.{form.lower()}.field"
         )
 
 
@@ -95,60 +127,75 @@ def check_field(form: str, field: str | Mapping[str, str]) -> None:
         raise ExportError(f"{form}.field is a column's name, or names by domain; got {field!r}")
 
 
-def _source(spec: ExportSpec, name: str) -> dict[str, Any]:
-    """The keywords of `load_dataset` for files of one kind, or for a name on the Hub."""
-    paths = spec.paths[name]
+def _source(paths: Sequence[str], name: str, studied: StudiedText) -> dict[str, Any]:
+    """The keywords of `load_dataset` for files of one kind, or for a data set by its name."""
+    if studied.own and studied.dataset:
+        return dict(studied.dataset)
     if len(paths) == 1 and _named(paths[0]):
         return {"path": paths[0]}
-    files = [pattern for path in paths for pattern in _patterns(path, spec.endings.get(name, ()))]
-    builders = sorted({_builder(path) for path in files})
+    files = [pattern for path in paths for pattern in _patterns(path, studied.files)]
+    kinds = {(not studied.own and file_kind(p)[0]) or studied.files.kind(p)[0] for p in files}
+    builders = sorted({BUILDERS.get(kind, "") for kind in kinds})
     if len(builders) > 1:
         raise ExportError(
             f"the files of {name} are of several kinds ({', '.join(builders) or 'unknown'}), and "
             f"a data set is of one: name one kind in export.paths, such as {name}/*.jsonl"
         )
-    if builders == [
-        ""
-    ]:  # not here, and of a kind that is not known: at least no splits are guessed
+    if builders == [""]:  # not here, and of no known kind: at least no splits are guessed
         return {"path": paths[0], "data_files": ["**"] if len(paths) == 1 else files}
     found: dict[str, Any] = {"path": builders[0], "data_files": files}
-    tabs = builders == ["csv"] and all(file_kind(path)[0] == ".tsv" for path in files)
-    found |= {"sep": "\t"} if tabs else {}
+    found |= {"sep": "\t"} if kinds == {".tsv"} else {}
     return found | ({"sample_by": "document"} if builders == [TEXT] else {})
 
 
-def _patterns(path: str, endings: Sequence[str]) -> list[str]:
-    """A path as patterns of files: a folder as its files of each kind that the study reads.
+def _patterns(path: str, studied: Files) -> list[str]:
+    """A path as patterns of what the study would read of it: a folder as its files of each kind.
 
-    A folder that is not on this machine holds files of the study's `endings`.
+    A folder that is not on this machine holds files called as the study's are.
     """
-    place = Path(path).expanduser()
+    place = local_path(path)
+    there = dataclasses.replace(studied, path=path, separator=None, filter="")
     if place.is_file():
         return [glob.escape(path)]
-    if place.is_dir():
-        endings = endings_of(Files(path))
-    elif glob.has_magic(path) and not _builder(path) and glob.glob(path, recursive=True):
-        return [glob.escape(file.url) for file in Files(path).files]
-    elif _builder(path) or not endings:
+    folder, magic = place.is_dir(), glob.has_magic(path)
+    if magic and not file_kind(path)[0] and glob.glob(path, recursive=True):
+        return [glob.escape(file.url) for file in there.files]
+    if not folder and (file_kind(path)[0] or magic or (studied.format and place.suffix)):
         return [path]
-    return [f"{glob.escape(path.rstrip('/'))}/**/*{ending}" for ending in endings]
+    endings = _endings(there if folder else studied)
+    names = studied.glob or tuple(f"*{ending}" for ending in endings)
+    unread = there.passed_over if folder else ()
+    if any(fnmatch(Path(url).name, name) for url in unread for name in names):
+        return [glob.escape(file.url) for file in there.files]
+    return [f"{glob.escape(path.rstrip('/'))}/**/{name}" for name in names] or [path]
+
+
+def same_text(given: Sequence[str], studied: Sequence[str]) -> bool:
+    """Whether paths are some of those that the study read, or a folder and its own pattern."""
+
+    def places(path: str) -> set[str]:
+        whole = path if is_url(path) else str(local_path(path).absolute())
+        base = MAGIC.split(whole, maxsplit=1)[0]
+        return {whole.rstrip("/"), base.rpartition("/")[0] if base != whole else whole.rstrip("/")}
+
+    return any(places(one) & places(other) for one in given for other in studied)
 
 
 def _named(path: str) -> bool:
     """Whether a path can only be a data set's name: `owner/name`, and nothing here is called so."""
     plain = "://" not in path and path[:1] not in ("", "/", ".", "~") and path.count("/") <= 1
-    return bool(plain and path[-1] != "/" and not _builder(path) and not Path(path).exists())
+    return bool(plain and path[-1] != "/" and not file_kind(path)[0] and not Path(path).exists())
 
 
-def endings_of(files: Files) -> tuple[str, ...]:
-    """The endings of files, as they are written, each with that of its packing."""
-    found: dict[str, None] = {}
+def _endings(files: Files) -> tuple[str, ...]:
+    """The endings of files, each with that of its packing; of URLs by what the recipe calls them,
+    since nothing is listed."""
+    paths = (files.path,) if isinstance(files.path, str) else files.path
+    if any(map(is_url, paths)):
+        return tuple(sorted({"".join(file_kind(path)) for path in paths} - {""}))
+    found = set()
     for file in files.files:
-        length = sum(map(len, file_kind(file.name)))
-        found[file.name[len(file.name) - length :]] = None
+        packing = file_packing(file.name)
+        plain = file.name[: len(file.name) - len(packing)]
+        found.add(Path(plain).suffix + file.name[len(plain) :])
     return tuple(sorted(found))
-
-
-def _builder(path: str) -> str:
-    """What reads files of a name's ending; "" where it tells nothing."""
-    return BUILDERS.get(file_kind(Path(path))[0], "")

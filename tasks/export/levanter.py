@@ -20,12 +20,20 @@ import numpy as np
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
+from cuvee.proxies.data.sources.source_files import file_kind
 from cuvee.tasks.export import KIND, SEQUENCES, ExportSpec
 from cuvee.tasks.export.delivery import MORE, OFF, WAYS_OUT
-from cuvee.tasks.export.documents import check_field, require_whole
+from cuvee.tasks.export.documents import (
+    BUILDERS,
+    check_field,
+    check_top_level,
+    document_source,
+)
 from cuvee.tasks.export.literal import yaml_text
 
 DEFAULT, LARGEST = 2048, 2**16 - 1  # sequences in a block
+READ = (".jsonl", ".json", ".parquet")  # packed or not
+HUB_LEFT = ("revision", "split")  # of a data set, which it cannot be told
 NUDGE = 1e-4  # sequences over a whole number, so that rounding down gives that number
 AT_ONCE = 2048  # blocks that are tried together
 SURE = 4.0  # standard deviations of a block that breaks off: there are many blocks to choose from
@@ -70,12 +78,7 @@ class Levanter:
         if len(shares) > 1:
             steps = [start // (spec.batch or 1) for start in dealing.starts]
             weights = [[step, stage] for step, stage in zip(steps, given, strict=True)]
-        components = {name: _component(spec.paths[name]) for name in spec.shares}
-        for name, component in components.items():
-            require_whole(spec, name)
-            key = self.field if isinstance(self.field, str) else self.field.get(name, "")
-            if (key or spec.fields.get(name, "text")) != "text":
-                component["format"] = {"type": "text", "text_key": key or spec.fields[name]}
+        components = {name: self._component(spec, name) for name in spec.shares}
         data: dict[str, Any] = {
             "components": components,
             "train_weights": weights,
@@ -88,11 +91,29 @@ class Levanter:
             data["cache_dir"] = self.cache_dir
         return {"data.yaml": yaml_text({"data": data})}
 
-
-def _component(paths: tuple[str, ...]) -> dict[str, Any]:
-    if len(paths) == 1 and paths[0].startswith("hf://"):
-        return {"source": {"type": "hf", "id": paths[0].removeprefix("hf://")}}
-    return {"source": {"type": "url", "train_urls": list(paths)}}
+    def _component(self, spec: ExportSpec, name: str) -> dict[str, Any]:
+        read, paths = document_source(spec, name, self.field), spec.paths[name]
+        check_top_level("Levanter", name, read)
+        key = {} if read.field == "text" else {"format": {"type": "text", "text_key": read.field}}
+        hub = paths[0].startswith("hf://") and not paths[0].startswith("hf://datasets/")
+        urls, left = list(read.source.get("data_files", ())), ""
+        if hub or not urls:
+            left = " and ".join(f"{k} {read.source[k]}" for k in HUB_LEFT if k in read.source)
+            source: dict[str, Any] = {"type": "hf", "id": paths[0].removeprefix("hf://")}
+            source |= {"name": read.source["name"]} if "name" in read.source else {}
+        elif read.source["path"] in BUILDERS.values():
+            left = next((url for url in urls if file_kind(url)[0] not in READ), "")
+            source = {"type": "url", "train_urls": urls}
+        else:
+            source = {"type": "url", "train_urls": list(paths)}
+        if left:
+            raise ExportError(
+                f"the study of {name} read {left}, and Levanter reads files of {', '.join(READ)} "
+                "by their names (of others it takes lines, or nothing) and the newest train split "
+                "of a data set: write its documents as .jsonl and name that in export.paths, or "
+                "choose huggingface"
+            )
+        return {"source": source, **key}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,17 @@ from typing import Any
 import yaml
 
 READ = """
+def _value(row: dict | None, field: str) -> str | None:
+    if row is None or field in row:
+        return row and row[field]
+    outer, _, inner = field.partition(".")
+    return _value(row.get(outer), inner) if inner else None
+
+
+def _lifted(row: dict, field: str) -> dict:
+    return {"text": _value(row, field)}
+
+
 def _divided(rows: dict, separator: str) -> dict:
     parts = [part for text in rows["text"] for part in text.split(separator)]
     return {"text": [part for part in parts if part.strip()]}
@@ -17,7 +28,10 @@ def _filled(row: dict) -> bool:
 
 
 def _documents(source: dict, field: str, separator: str | None) -> IterableDataset:
-    part = load_dataset(**source, split="train", streaming=True).select_columns([field])
+    part = load_dataset(**{"split": "train", **source}, streaming=True)
+    if "." in field:
+        part, field = part.map(_lifted, fn_kwargs={"field": field}), "text"
+    part = part.select_columns([field])
     if field != "text":
         part = part.rename_column(field, "text")
     if separator is not None:

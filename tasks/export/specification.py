@@ -8,10 +8,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.runs.run_spec import Stage
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.export.delivery import OFF, whole_units
 
 TOKENS, DOCUMENTS, SEQUENCES = "tokens", "documents", "sequences of equal length"
@@ -50,6 +52,25 @@ class Units:
 
 
 @dataclass(frozen=True)
+class StudiedText:
+    """How the study read a domain, for trainers that may read it again.
+
+    Attributes:
+        files: its text; `export.paths` may name these files, or copies elsewhere.
+        own: whether it names these files, and no copies.
+        dataset: keywords by which `load_dataset` finds them; empty where they are no data set.
+        tokens: the format of token files; "" for text.
+        sample: whether they are a sample of what the recipe says that the domain has.
+    """
+
+    files: Files = field(default_factory=lambda: Files(()))
+    own: bool = False
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    tokens: str = ""
+    sample: bool = False
+
+
+@dataclass(frozen=True)
 class ExportSpec:
     """What a trainer is told: which domains, in which shares, from where, and for how long.
 
@@ -64,10 +85,7 @@ class ExportSpec:
         batch: sequences in a step, or None.
         counted: whether the domains' tokens are counts; else they are relative sizes only.
         documented: whether the domains' documents and bytes are counts.
-        fields: domain -> the column of its text, where it is not "text".
-        separators: domain -> what parts the documents of its text files.
-        filters: domain -> which rows of its paths the study read, where it did not read them all.
-        endings: domain -> endings of the files that the study read, such as ".jsonl".
+        sources: domain -> how the study read it.
         caps: domain -> most passes over it.
     """
 
@@ -81,10 +99,7 @@ class ExportSpec:
     batch: int | None = None
     counted: bool = True
     documented: bool = True
-    fields: Mapping[str, str] = field(default_factory=dict)
-    separators: Mapping[str, str] = field(default_factory=dict)
-    filters: Mapping[str, str] = field(default_factory=dict)
-    endings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sources: Mapping[str, StudiedText] = field(default_factory=dict)
     caps: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ApprovalError, CuveeError, EvidenceError, ExportError
 from cuvee.tasks import export
 from cuvee.tasks.approval import approve, manifest
+from cuvee.tasks.export.documents import document_source
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.validity import validity
@@ -115,7 +116,39 @@ def test_a_study_of_token_files_is_exported(study, tmp_path, named):
     corpus = recipe.corpus.model_copy(update={"domains": domains})
     made = recipe.model_copy(update={"corpus": corpus})
     spec = handoff.export_spec(made, finished_study(recipe, home))
-    assert spec.endings[first] == (".bin",)
+    assert spec.sources[first].tokens == "megatron"
+    spec = dataclasses.replace(spec, paths={**spec.paths, first: (str(golden),)})
+    read = dataclasses.replace(spec.sources[first], own=True)
+    spec = dataclasses.replace(spec, sources={**spec.sources, first: read})
+    with pytest.raises(ExportError, match=f"domain '{first}' lies in token files .megatron."):
+        document_source(spec, first)
+
+
+def test_an_export_knows_how_the_recipe_reads_each_domain(study):
+    """Catches exports for which `glob`, `format`, `filter`, `tokens` and data sets are nothing, and
+    a filter that is forgotten where `export.paths` writes the same files in another way."""
+    recipe, home, corpus = study
+    first, second, *_ = recipe.corpus.domains
+    parts = {
+        first: SourcePart(path=f"{corpus}/*.out", format="jsonl", field="a.b", filter="n > 3"),
+        second: SourcePart(
+            dataset={"name": "owner/name", "config": "en", "split": "held"}, tokens=10**9
+        ),
+    }
+    made = recipe.model_copy(
+        update={
+            "corpus": recipe.corpus.model_copy(update={"domains": recipe.corpus.domains | parts}),
+            "export": recipe.export.model_copy(
+                update={"paths": {first: f"{corpus}/", second: "owner/name"}}
+            ),
+        }
+    )
+    sources = handoff.export_spec(made, finished_study(recipe, home)).sources
+    files = sources[first].files
+    assert (files.format, files.field, files.filter) == ("jsonl", "a.b", "n > 3")
+    assert sources[first].own and not sources[first].sample
+    assert sources[second].own and sources[second].sample
+    assert sources[second].dataset == {"path": "owner/name", "name": "en", "split": "held"}
 
 
 def test_a_change_to_any_exported_byte_is_found(study, tmp_path):

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CuveeError, ExportError
 from cuvee.mixtures.runs.run_spec import Stage
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks import export
 from cuvee.tasks.export import ExportSpec
+from cuvee.tasks.export.specification import StudiedText
 
 ODD = (
     "source:topic",
@@ -266,8 +268,10 @@ def test_documents_are_read_as_the_study_read_them(tmp_path):
     blend = dataclasses.replace(
         FIXED,
         paths=paths,
-        fields={"code": "content", "chat: short": "body"},
-        separators={"chat: short": "\n%\n"},
+        sources={
+            "code": StudiedText(Files((), "content")),
+            "chat: short": StudiedText(Files((), "body", separator="\n%\n")),
+        },
     )
     given = constants(export.render_export(export.build_format("huggingface"), blend)["mixture.py"])
     assert given["FIELDS"] == ["text", "content", "text"]  # a text file has the column "text"
@@ -301,7 +305,8 @@ def test_documents_are_read_as_the_study_read_them(tmp_path):
 def test_a_folder_that_is_elsewhere_holds_what_the_study_read(tmp_path):
     """Catches a folder on a cluster whose files' names decide what is trained on."""
     paths = {**PATHS, "web": ("/far/away/",)}
-    blend = dataclasses.replace(FIXED, paths=paths, endings={"web": (".jsonl.gz",)})
+    studied = Files("s3://elsewhere/web/*.jsonl.gz")
+    blend = dataclasses.replace(FIXED, paths=paths, sources={"web": StudiedText(studied)})
     given = constants(export.render_export(export.build_format("huggingface"), blend)["mixture.py"])
     assert given["SOURCES"][0] == {"path": "json", "data_files": ["/far/away/**/*.jsonl.gz"]}
     entries = yaml.safe_load(
@@ -336,6 +341,55 @@ def test_rows_that_a_filter_left_out_are_not_handed_to_a_reader_of_documents(for
     stage = Stage((0.5, 0.5))
     spec = ExportSpec("s", domains, (stage,), 10**6, paths, 1, sequence=64, batch=4)
     assert export.build_format(form, {}).files(spec)
-    filtered = dataclasses.replace(spec, filters={"b": "score >= 3"})
+    read = StudiedText(Files(paths["b"], filter="score >= 3"), own=True)
+    filtered = dataclasses.replace(spec, sources={"b": read})
     with pytest.raises(ExportError, match="'b' was studied through the filter 'score >= 3'"):
         export.build_format(form, {}).files(filtered)
+
+
+HUB = {"path": "owner/name", "name": "en", "revision": "abc", "split": "held"}
+
+
+@pytest.mark.parametrize(
+    ("form", "path", "studied", "said"),
+    [
+        ("axolotl", "/d/b.jsonl", StudiedText(Files((), "a.b")), "text of b is the field 'a.b'"),
+        ("levanter", "/d/b.jsonl", StudiedText(Files((), "a.b")), "text of b is the field 'a.b'"),
+        ("axolotl", "/d/b.tsv", StudiedText(), "those of b are parted by tabs"),
+        ("levanter", "/d/b.txt", StudiedText(), "the study of b read /d/b.txt"),
+        ("levanter", "/d/b.csv", StudiedText(), "the study of b read /d/b.csv"),
+        ("levanter", "/d/*.log", StudiedText(Files((), format="jsonl")), "b read /d/.*log"),
+        ("levanter", "owner/name", StudiedText(Files(()), True, HUB), "revision abc and split hel"),
+        ("torchtitan", "/d/b.jsonl", StudiedText(Files(()), True, sample=True), "the sample of b"),
+        ("nanotron", "/d/b", StudiedText(Files(()), True, sample=True), "the sample of b"),
+    ],
+)
+def test_what_a_trainer_cannot_be_told_is_refused_by_domain(form, path, studied, said):
+    """Catches an export that a trainer reads otherwise than the study, without a word."""
+    domains = DomainSet(tuple(Domain(n, 10**6, 4 * 10**6, n, 1000) for n in ("a", "b")))
+    paths = {"a": ("/d/a.jsonl",), "b": (path,)}
+    spec = ExportSpec("s", domains, (Stage((0.5, 0.5)),), 10**6, paths, 1, sequence=64, batch=4)
+    with pytest.raises(ExportError, match=said):
+        export.render_export(
+            export.build_format(form), dataclasses.replace(spec, sources={"b": studied})
+        )
+
+
+def test_a_data_set_is_handed_on_by_config_revision_and_split():
+    """Catches another config, the newest revision, or the train split in place of the study's."""
+    domains = DomainSet(tuple(Domain(n, 10**6, 4 * 10**6, n, 1000) for n in ("a", "b")))
+    paths = {"a": ("/d/a.jsonl",), "b": ("owner/name",)}
+    spec = ExportSpec(
+        "s", domains, (Stage((0.5, 0.5)),), 10**6, paths, 1, sequence=64, batch=4,
+        sources={"b": StudiedText(Files(()), own=True, dataset=HUB)},
+    )  # fmt: skip
+    given = constants(export.render_export(export.build_format("huggingface"), spec)["mixture.py"])
+    assert given["SOURCES"][1] == HUB
+    text = export.render_export(export.build_format("axolotl"), spec)["datasets.yaml"]
+    [entry] = [one for one in yaml.safe_load(text)["datasets"] if one["path"] == "owner/name"]
+    assert entry["split"] == "held[:500]" and (entry["name"], entry["revision"]) == ("en", "abc")
+    plain = {"path": "owner/name", "name": "en"}
+    read = dataclasses.replace(spec, sources={"b": StudiedText(Files(()), True, plain)})
+    text = export.render_export(export.build_format("levanter"), read)["data.yaml"]
+    source = yaml.safe_load(text)["data"]["components"]["b"]["source"]
+    assert source == {"type": "hf", "id": "owner/name", "name": "en"}

@@ -23,8 +23,11 @@ import yaml
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.runs.run_spec import Stage
+from cuvee.proxies.data.sources.hub_datasets import dataset_files
+from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks import export
 from cuvee.tasks.export import ExportSpec
+from cuvee.tasks.export.specification import StudiedText
 
 SEEDS = range(6)
 WANT = {"web": 0.5, "code": 0.3, "chat": 0.2}
@@ -147,13 +150,50 @@ def test_datasets_reads_documents_fields_and_folders_as_the_study_did(tmp_path):
     given = ExportSpec(
         "s", domains, (Stage((0.5, 0.3, 0.2)),), 40_000,
         {n: (p,) for n, p in {**paths, "chat": str(tmp_path / "fortunes.txt")}.items()},
-        fields={"code": "content"}, separators={"chat": "\n%\n"},
+        sources={
+            "code": StudiedText(Files((), "content")),
+            "chat": StudiedText(Files((), separator="\n%\n")),
+        },
     )  # fmt: skip
     files = export.render_export(export.build_format("huggingface"), given)
     rows = [row["text"] for row in load(files["mixture.py"], tmp_path, "hf_read").build(50)]
     assert Counter(row.split()[0] for row in rows) == {"docs": 20, "code": 60, "chat": 400}
     assert all(row.count("\n") == 30 for row in rows if row.startswith("docs"))
     assert {row.count("%") for row in rows} == {0}
+
+
+def test_datasets_reads_what_the_study_read_whatever_files_are_called(tmp_path):
+    """Catches an export that knows nothing of `a.b`, `glob`, `format` or a data set's config, and
+    a file beside the study's own, which a pattern takes along."""
+    code, logs = tmp_path / "code", tmp_path / "logs"
+    for folder in (code / "deep", logs, tmp_path / "set"):
+        folder.mkdir(parents=True)
+    for i in range(30):
+        (code / ("deep" if i % 2 else "") / f"{i}.rs").write_text(f"code {i}\nlet\n")
+        rows = [{"meta": {"body": f"logs {i} {k}"}, "text": 5} for k in range(10)]
+        (logs / f"{i}.out").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (code / "notes.txt").write_text("notes")
+    (logs / "_SUCCESS").write_text("")
+    (tmp_path / "set" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: en\n  data_files: [{split: held, path: en.jsonl}]\n"
+        "- config_name: de\n  data_files: de.jsonl\n---\n"
+    )
+    for name in ("en", "de"):
+        rows = [json.dumps({"text": f"{name} {i}"}) for i in range(200)]
+        (tmp_path / "set" / f"{name}.jsonl").write_text("\n".join(rows))
+    held = {"path": str(tmp_path / "set"), "name": "en", "split": "held"}
+    studied = {
+        "web": StudiedText(Files(str(logs), "meta.body", format="jsonl"), own=True),
+        "code": StudiedText(Files(str(code), glob=("*.rs",)), own=True),
+        "chat": StudiedText(Files(dataset_files(held["path"], "en", "held", None)), True, held),
+    }
+    given = blend({"web": str(logs), "code": str(code), "chat": held["path"]}, sources=studied)
+    files = export.render_export(export.build_format("huggingface"), given)
+    module = load(files["mixture.py"], tmp_path, "hf_named")
+    for at, name in enumerate(module.DOMAINS):
+        part = module._documents(module.SOURCES[at], module.FIELDS[at], module.SEPARATORS[at])
+        read = sorted(document.text for document in studied[name].files.documents())
+        assert sorted(row["text"] for row in part) == read and len(read) in (30, 200, 300)
 
 
 @pytest.mark.trainers
@@ -278,7 +318,7 @@ def test_torchtitan_interleaves_the_sources(tmp_path):
     paths = {"web": "web.jsonl", "code": "docs", "chat": "chat.jsonl"}
     given = blend(
         {name: str(tmp_path / path) for name, path in paths.items()},
-        fields={"web": "body", "chat": "body"},
+        sources=dict.fromkeys(("web", "chat"), StudiedText(Files((), "body"))),
     )
     files = export.render_export(export.build_format("torchtitan"), given)
     config = load(files["data_config.py"], tmp_path, "titan_mixture").DATALOADER
