@@ -1,0 +1,176 @@
+"""MixBench judges laws: rows are joined by id, far mixtures are far, figures are right by hand."""
+
+import csv
+import json
+import random
+
+import numpy as np
+import pytest
+from mixbench import command, contestants, judge, splits, summary, tables
+
+from cuvee.mixtures import registry, simplex
+from cuvee.mixtures.errors import DataError, RecipeError
+
+DOMAINS = ("train_a", "train_b", "train_c")
+LAW = """
+from dataclasses import dataclass
+import numpy as np
+from cuvee.mixtures.laws import Law, Prediction
+from cuvee.mixtures.registry import register
+
+class Recalled:
+    def __init__(self, W, Y):
+        self.W, self.Y = W, Y
+    def predict(self, W):
+        same = np.abs(W[:, None] - self.W[None]).sum(axis=2) == 0
+        known, nearest = same.any(axis=1)[:, None], self.Y[same.argmax(axis=1)]
+        found = np.where(known, nearest, self.Y.mean(axis=0))
+        return Prediction(found, np.full(found.shape, 1e-3))
+
+@register("law")
+@dataclass(frozen=True)
+class Memorizing(Law):
+    name = "memorizing"
+    def rows(self, domains):
+        return 2
+    def fit(self, W, Y, noise, rng):
+        return Recalled(W, Y)
+"""
+
+
+def write(path, header, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def scores(W):
+    return np.column_stack([2 + np.exp(-2 * W[:, 0] - W[:, 1]), 3 - W[:, 2]])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """RegMix's files in small, losses in another order than mixtures."""
+    rng = np.random.default_rng(0)
+    shuffled = random.Random(1)
+    for part, size, count in (("train", "1m", 40), ("test", "1m", 24), ("test", "60m", 24)):
+        W = np.random.default_rng(len(part)).dirichlet(np.ones(3), count)
+        Y = scores(W) + 0.001 * rng.standard_normal((count, 2)) - (size == "60m")
+        losses = [[i, *y] for i, y in enumerate(Y)]
+        shuffled.shuffle(losses)
+        names = ("metric/the_pile_pile_cc_val_loss", "metric/the_pile_arxiv_val_loss")
+        shares = [[i, *w] for i, w in enumerate(W)]
+        write(tmp_path / "regmix" / f"{part}_mixture_{size}.csv", ("index", *DOMAINS), shares)
+        write(tmp_path / "regmix" / f"{part}_pile_loss_{size}.csv", ("index", *names), losses)
+    return tmp_path
+
+
+@pytest.fixture
+def memorizing(tmp_path):
+    """A law of one's own, in one file."""
+    path = tmp_path / "my_law.py"
+    path.write_text(LAW)
+    yield path
+    registry.forget("law", "memorizing")
+
+
+def test_rows_are_joined_by_their_id(folder):
+    """Catches a loader that pairs shares and losses by position, or that drops a row alone."""
+    table = tables.regmix(folder)
+    for runs in (table.pool, table.tests["1m"]):
+        assert np.abs(runs.Y - scores(runs.W)).max() < 0.01
+    assert table.targets == ("the_pile_pile_cc", "the_pile_arxiv")
+    path = folder / "regmix" / "test_pile_loss_60m.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="1 rows of .* have no partner"):
+        tables.regmix(folder)
+
+
+def test_far_mixtures_are_farther_from_the_rest_than_any_that_is_fitted():
+    """Catches a far split that draws at random, or that fits what it is judged on."""
+    W = np.random.default_rng(3).dirichlet(np.ones(3), 40)
+    runs = tables.Runs(tuple(map(str, range(40))), W, scores(W), scores(W))
+    table = tables.Table("t", "s", ("a", "b"), runs)
+    rows = splits.most_rows(table, "far")
+    trained = set()
+    for draw in range(5):
+        (trial,) = splits.trials(table, "far", rows, draw)
+        assert len(trial.train) == rows and len(trial.held_out) == 9
+        both = np.concatenate([trial.train, trial.held_out])
+        away = splits.farness(W[both])
+        assert away[:rows].max() < away[rows:].min() and len(set(both)) == len(both)
+        trained.add(tuple(sorted(trial.train)))
+    assert len(trained) == 5
+    halves = [splits._judged(40, True, np.random.default_rng(i)) for i in (1, 2)]
+    assert [len(h) for h in halves] == [20, 20] and set(halves[0]) != set(halves[1])
+
+
+def test_repeats_of_a_mixture_lie_in_one_part():
+    """Catches a run that is predicted from a repeat of it under another seed."""
+    W = np.repeat(np.random.default_rng(3).dirichlet(np.ones(3), 12), 3, axis=0)
+    runs = tables.Runs(tuple(map(str, range(36))), W, scores(W), scores(W))
+    table = tables.Table("t", "s", ("a", "b"), runs)
+    member = simplex.group_rows(W)
+    for split in splits.SPLITS:
+        for trial in splits.trials(table, split, splits.most_rows(table, split), 0):
+            assert not set(member[trial.train]) & set(member[trial.held_out])
+
+
+def test_decisions_on_close_pairs_by_hand():
+    """Catches pairs that are far apart, or within the noise, and are counted; and a tie that is
+    counted as right. Of 0, 1, 2, 5 at a floor of 1, the pairs 1 to 3 apart are (0, 1), (0, 2),
+    (1, 2) and (2, 5); the guesses order them right, right, by a tie, and wrong: 2.5 of 4."""
+    observed = np.array([0.0, 1.0, 2.0, 5.0])
+    guess = np.array([0.0, 4.0, 4.0, 3.0])
+    assert judge.close_accuracy(observed, guess, 1.0) == 2.5 / 4
+    assert judge.close_accuracy(observed, observed, 6.0) is None
+
+
+def test_a_law_of_ones_own_takes_part_and_memorizing_does_not_win(folder, memorizing, capsys):
+    """Catches a test row that a law was fitted to, a law of one's own that is left out, a kept cell
+    that is run again, and a level that is judged at another size."""
+    out = folder / "cells.json"
+    given = ["--data", str(folder), "--tables", "regmix-1m", "--laws", "log_linear", "--rows"]
+    given += ["16", "512", "--draws", "2", "--law-file", str(memorizing), "--out", str(out)]
+    command.main([*given, "--reference", "log_linear"])
+    whole = json.loads(capsys.readouterr().out.splitlines()[-1])
+    cells = {(c["split"], c["rows"], c["law"]): c for c in whole["cells"]}
+    assert {(rows, law) for _, rows, law in cells} == {
+        (n, law) for n in (16, 27, 40) for law in ("log_linear", "memorizing")
+    }
+    for (split, rows, law), cell in cells.items():
+        for size in ("1m", "60m"):
+            found = cell["judged"][size]
+            assert (found["rank"]["mean"] > 80) == (law == "log_linear"), (split, rows, law)
+            assert ("coverage" in found) == (size == "1m")
+            assert found["main.rank"] == found["targets.the_pile_pile_cc.rank"]
+        if law == "memorizing":
+            assert cell["against_reference"]["1m"]["rank"]["high"] < 0
+    kept = json.loads(out.read_text())["cells"]
+    for cell in kept.values():
+        cell["draws"][0]["seconds"] = 77.0
+    out.write_text(json.dumps({"cells": kept}))
+    command.main(given)
+    assert (
+        json.loads(capsys.readouterr().out.splitlines()[-1])["cells"][0]["judged"]["1m"]["seconds"][
+            "high"
+        ]
+        > 77
+    )
+    empty = folder / "empty.py"
+    empty.write_text("x = 1\n")
+    with pytest.raises(RecipeError, match="registers no law"):
+        contestants.laws_of(empty)
+
+
+def test_a_source_is_judged_by_the_law_that_the_others_choose():
+    """Catches a law that is chosen on the source that it is judged on."""
+    ranks = {"one": (90, 10), "two": (80, 20), "three": (10, 95)}
+    found = [
+        {"source": source, "law": law, "draws": [{"judged": {"x": {"rank": rank}}}]}
+        for source, pair in ranks.items()
+        for law, rank in zip("ab", pair, strict=True)
+    ]
+    report = summary.chosen_elsewhere(found)
+    assert (report["three"]["chosen"], report["three"]["rank"]) == ("a", 10)
+    assert (report["three"]["best"], report["one"]["chosen"]) == ("b", "b")
