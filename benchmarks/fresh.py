@@ -28,7 +28,7 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs.run_results import Outcome, RunResult, score_table
 from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies import ladder
-from cuvee.proxies.data import files
+from cuvee.proxies.data.objects import remove_folder
 from cuvee.proxies.train import branching
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
@@ -98,7 +98,7 @@ class Keeper:
                 running[self._submit(self._job(batch))] = batch
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 self._keep(running.pop(done), done.result())
-        files.remove_folder(trunks)
+        remove_folder(trunks)
         found = [self._store.get(spec.fingerprint) for spec in specs]
         return tuple(run for run in found if run is not None)
 
@@ -129,7 +129,7 @@ class Keeper:
         for outcome in outcomes:
             self._store.put(outcome)
             self.trained += 1
-        files.remove_folder(Path(self._job(batch).checkpoints))
+        remove_folder(Path(self._job(batch).checkpoints))
 
 
 def _train(job: PackJob) -> list[Outcome]:

@@ -32,8 +32,7 @@ from cuvee.mixtures.runs.run_results import (
     training_cost,
 )
 from cuvee.mixtures.runs.run_spec import BY_NAMES, RunSpec, canonical_json
-from cuvee.proxies.data import files
-from cuvee.proxies.data.objects import is_remote, within
+from cuvee.proxies.data.objects import is_remote, remove_folder, within
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train import branching
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan, PlannedPack
@@ -401,7 +400,7 @@ class Evaluator:
         for outcome in outcomes:
             self._store.put(outcome)
             self._leases.release(outcome.spec.fingerprint)
-        files.remove_folder(job.checkpoints)
+        remove_folder(job.checkpoints)
         with self._lock:
             self._done |= {outcome.spec.fingerprint: outcome for outcome in outcomes}
             self._fresh |= {outcome.spec.fingerprint for outcome in outcomes}

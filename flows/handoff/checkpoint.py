@@ -13,8 +13,7 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
 from cuvee.mixtures.runs.run_results import Failed
 from cuvee.mixtures.runs.run_spec import RunSpec, Stage
-from cuvee.proxies.data import files
-from cuvee.proxies.data.objects import within
+from cuvee.proxies.data.objects import remove_folder, within
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.tasks.store.results import Store
@@ -72,7 +71,7 @@ def write_checkpoint(
         raise TrainingError(f"no checkpoint: the run {getattr(run, 'reason', 'gave no model')}")
     model, path = trained.likelihood.model, corpus.tokenizer_path
     checkpoint.export_huggingface(model, 0, to, tokenizer=path, eot=corpus.eot)
-    files.remove_folder(held)
+    remove_folder(held)
     return to, spec
 
 

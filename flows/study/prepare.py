@@ -37,6 +37,7 @@ from cuvee.tasks.corpus import download
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool, TaskPool
 from cuvee.tasks.extras import require
 from cuvee.tasks.process import usable_cores
+from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import DomainFigures
@@ -86,7 +87,7 @@ def prepare(
     try:
         corpus = earlier
         if corpus is None:
-            with _workers(recipe, home, sources, executor) as pool:
+            with preparation_workers(recipe, home, sources, executor) as pool:
                 corpus = _corpus(
                     recipe, home, sources, texts, given=given, pool=pool, fresh=new_tokenizer
                 )
@@ -241,25 +242,29 @@ def _corpus(
 
 
 @contextlib.contextmanager
-def _workers(
+def preparation_workers(
     recipe: Recipe,
     home: Workspace,
     sources: Mapping[str, TextSource],
     executor: "Executor | None",
 ) -> Iterator[TaskPool]:
-    """Where the text is read: in this process where there is little, else by workers of Ray."""
+    """Where the text is read: in this process where there is little, else by workers of Ray.
+
+    While they write to a store that homes share, a heartbeat there keeps `clean` from it.
+    """
     size = sum(map(_bytes_to_read, sources.values()))
     if size < LITTLE_TEXT or not ((usable_cores() or 1) > 1 or os.environ.get("RAY_ADDRESS")):
         yield InlinePool()
         return
     shared = str(within(home.shared, "corpora")) if is_remote(home.shared) else None
-    if executor is not None:
-        yield executor.pool(shared)
-        return
-    from cuvee.flows.execution.ray_executor import RayExecutor  # only large text is worth it
+    with contextlib.ExitStack() as held:
+        if shared:
+            held.enter_context(LeaseStore(Store(home.store)))
+        if executor is None:
+            from cuvee.flows.execution.ray_executor import RayExecutor  # for large text alone
 
-    with RayExecutor(home.root, device=recipe.proxy.device) as own:
-        yield own.pool(shared)
+            executor = held.enter_context(RayExecutor(home.root, device=recipe.proxy.device))
+        yield executor.pool(shared)
 
 
 def _bytes_to_read(source: TextSource) -> int:

@@ -1,18 +1,16 @@
-"""Files on disk: lock, digest and removal where others may write."""
+"""Files on disk: written to stay, locked and hashed where others may write."""
 
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
-import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from cuvee.mixtures.errors import StorageError
-from cuvee.proxies.data.objects import ObjectFolder, is_remote
+from typing import Any
 
 LARGE, BLOCK = 1 << 26, 1 << 16  # bytes of a file that is not read to identify it, and of a look
 
@@ -97,10 +95,60 @@ def exclusive_lock(path: Path, waiting: Callable[[], None] = lambda: None) -> It
         yield
 
 
-def remove_folder(folder: str | Path) -> None:
-    """Remove a pack's checkpoints, which the caller does once its results are stored."""
-    if is_remote(folder):
-        with contextlib.suppress(StorageError):  # what stays costs space, and no run
-            ObjectFolder(str(folder)).clear()
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+def create_file(path: str, raw: bytes) -> None:
+    """Write a file that is not there, so that it outlasts a power cut.
+
+    Raises:
+        FileExistsError: it is there.
+    """
+    while True:
+        fresh = _make_parent(path)
+        with contextlib.suppress(FileNotFoundError):  # whoever gave a lease back removed the folder
+            with open(path, "xb") as file:
+                try:
+                    _write_through(file, raw)
+                except OSError:
+                    os.remove(path)
+                    raise
+            _sync_folders(path, fresh)
+            return
+
+
+def replace_file(path: str, raw: bytes) -> None:
+    """Write a file whole, over what is there, so that it outlasts a power cut."""
+    fresh = _make_parent(path)
+    draft = f"{path}.{uuid.uuid4().hex}.draft"
+    try:
+        with open(draft, "wb") as file:
+            _write_through(file, raw)
+        os.replace(draft, path)
+        _sync_folders(path, fresh)
+    finally:
+        if os.path.exists(draft):
+            os.remove(draft)
+
+
+def _write_through(file: Any, raw: bytes) -> None:
+    file.write(raw)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _make_parent(path: str) -> bool:
+    """Make the folder of a file; whether it was not there."""
+    folder = os.path.dirname(path)
+    fresh = not os.path.isdir(folder)
+    os.makedirs(folder, exist_ok=True)
+    return fresh
+
+
+def _sync_folders(path: str, fresh: bool) -> None:
+    """Let a new name outlast a power cut, and that of a fresh folder, where a file system can."""
+    own = os.path.dirname(path)
+    for folder in (own, os.path.dirname(own)) if fresh else (own,):
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)

@@ -9,37 +9,38 @@ asked too much, which they get: requests are tried again after growing, random p
 import contextlib
 import errno
 import hashlib
+import io
 import os
-import random
 import re
-import sys
-import time
+import shutil
+import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
-from cuvee.mixtures.errors import CuveeError, StorageError
+from cuvee.mixtures.errors import StorageError
+from cuvee.proxies.data.files import create_file, replace_file
+from cuvee.proxies.data.storage_errors import (
+    PRECONDITION,
+    may_pass,
+    patiently,
+    status_of,
+    storage_errors,
+)
 
 Result = TypeVar("Result")
-PAUSES = (0.1, 0.5, 2.0)  # seconds before a read or a write that failed is tried again
-REMOTE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # of a remote store: each times 0.5 to 1.5, by chance
 RANGE = 8 << 20  # bytes of a large object that one request reads
+BUFFER = 1 << 20  # and of a file that is read from anywhere in it
 PART = 32 << 20  # and of one that is written in parts
 AT_ONCE = 4  # such requests, and parts of a large object that is written
 PROBE = "claims/exclusive"  # says whether a store creates an object once
 PROBES = 8  # that try to create one object at the same moment
-FULL = (errno.ENOSPC, errno.EDQUOT)
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-LASTING = (*FULL, *REFUSED, errno.EISDIR)
-BUSY = (429, 503)  # statuses by which a store asks for fewer requests
-PASSING = (*BUSY, 408, 409, 500, 502, 504)  # statuses of what may pass by itself
-PRECONDITION = 412  # the status of a conditional write that found an object
 
 
 def is_remote(url: str | Path) -> bool:
@@ -54,6 +55,8 @@ def within(folder: str | Path, name: str) -> str | Path:
 
 class ObjectFolder:
     """The objects of a place, by their names in it; nothing is made before something is written.
+
+    It can be pickled. On a disk, reading is plain reading, without a layer between.
 
     Args:
         url: a local path or any fsspec URL; credentials come from the environment.
@@ -90,9 +93,16 @@ class ObjectFolder:
         if self.remote and hasattr(self.files, "retries"):  # s3fs: on top of botocore's, and ours
             self.files.retries = 1
 
+    def __reduce__(self) -> tuple[type["ObjectFolder"], tuple[str]]:
+        return ObjectFolder, (self.url,)
+
     def path(self, name: str) -> str:
         """The path of an object in the file system."""
         return f"{self.root}/{name}"
+
+    def within(self, name: str) -> "ObjectFolder":
+        """A folder in this one."""
+        return ObjectFolder(f"{self.url.rstrip('/')}/{name}")
 
     def make(self) -> None:
         """Make the folder itself, so that a place that cannot be written is told at once."""
@@ -127,9 +137,9 @@ class ObjectFolder:
                 if self.remote:
                     self.files.pipe_file(path, raw, mode="create")
                 else:
-                    _create_file(path, raw)
+                    create_file(path, raw)
             except OSError as error:
-                if not isinstance(error, FileExistsError) and _status(error) != PRECONDITION:
+                if not isinstance(error, FileExistsError) and status_of(error) != PRECONDITION:
                     raise
                 retried = self.remote or tries > 1
                 return retried and bytes(self.files.cat_file(path)) == raw
@@ -154,7 +164,7 @@ class ObjectFolder:
                 try:
                     return self.create(trial, str(number).encode())
                 except StorageError as error:
-                    if isinstance(error.__cause__, Exception) and _passes(error.__cause__):
+                    if isinstance(error.__cause__, Exception) and may_pass(error.__cause__):
                         raise  # asked too much, or cut off: that says nothing of the store
                     return False  # a file system that knows no such mode
 
@@ -171,14 +181,76 @@ class ObjectFolder:
     def replace(self, name: str, raw: bytes) -> None:
         """Write an object whole, over what is there."""
         path = self.path(name)
-        write = self.files.pipe_file if self.remote else _replace_file
+        write = self.files.pipe_file if self.remote else replace_file
         with storage_errors(path):
             self._patiently(lambda: write(path, raw))
+
+    def write(self, name: str, raw: bytes) -> None:
+        """Write a small object whole, as `writing` does."""
+        if self.remote:
+            self.replace(name, raw)
+        else:
+            with self.writing(name) as file:
+                file.write(raw)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A file to be written, large or not, which has its name once it is whole.
+
+        It is written on a disk of this machine, and goes from there to a store elsewhere, so that a
+        request that fails can be made again. It may be lost in a power cut.
+        """
+        path = self.path(name)
+        if self.remote:
+            with tempfile.NamedTemporaryFile() as draft:
+                yield cast(BinaryIO, draft)
+                draft.flush()
+                self.upload(Path(draft.name), name)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        beside = f"{path}.{uuid.uuid4().hex[:8]}.draft"
+        try:
+            with open(beside, "wb") as file:
+                yield file
+            os.replace(beside, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(beside)
+            raise
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to be read, from anywhere in it.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        path = self.path(name)
+        if not self.remote:
+            return open(path, "rb")
+        size = self.size(name)
+        if size is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return cast(BinaryIO, io.BufferedReader(_RangeReader(self, path, size), BUFFER))
+
+    def size(self, name: str) -> int | None:
+        """Bytes of an object, or None if there is none."""
+        path = self.path(name)
+        with storage_errors(path):
+            try:
+                return int(self._patiently(lambda: self.files.info(path))["size"])
+            except FileNotFoundError:
+                return None
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
         with storage_errors(self.path(name)), contextlib.suppress(FileNotFoundError):
             self._patiently(lambda: self.files.rm_file(self.path(name)))
+
+    def remove_all(self, names: Iterable[str]) -> None:
+        """Remove objects that are there, many at a time where a store can."""
+        paths = [self.path(name) for name in names]
+        with storage_errors(self.root), contextlib.suppress(FileNotFoundError):
+            self._patiently(lambda: self.files.rm(paths) if paths else None)
 
     def move(self, name: str, new: str) -> None:
         """Give an object another name, if it is there."""
@@ -223,6 +295,11 @@ class ObjectFolder:
             os.fsync(file.fileno())
         return digest.hexdigest()
 
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """Bytes of an object by its path, as many as it holds of those."""
+        with storage_errors(path):
+            return bytes(self._patiently(lambda: self.files.cat_file(path, start=start, end=stop)))
+
     def _ranges(self, path: str, starts: range, ends: list[int]) -> list[bytes]:
         parts = self.files.cat_ranges([path] * len(ends), list(starts), ends, on_error="raise")
         for part, start, end in zip(parts, starts, ends, strict=True):
@@ -255,16 +332,33 @@ class ObjectFolder:
         return patiently(work, remote=self.remote)
 
 
-def patiently(work: Callable[[], Result], *, remote: bool = True) -> Result:
-    """Try again what failed for a reason that may pass by itself."""
-    for pause in REMOTE_PAUSES if remote else PAUSES:
-        try:
-            return work()
-        except Exception as error:
-            if not _passes(error):
-                raise
-        time.sleep(pause * random.uniform(0.5, 1.5) if remote else pause)
-    return work()
+class _RangeReader(io.RawIOBase):
+    """An object of a remote store as a file: each read is a request of its own, made patiently."""
+
+    def __init__(self, folder: ObjectFolder, path: str, size: int) -> None:
+        self._folder, self._path, self._size, self._place = folder, path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._place + len(buffer), self._size)
+        if stop <= self._place:
+            return 0
+        data = self._folder.read_range(self._path, self._place, stop)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place}.get(whence, self._size)
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
 
 
 def _options(url: str) -> dict[str, Any]:
@@ -277,105 +371,10 @@ def _options(url: str) -> dict[str, Any]:
     return fresh
 
 
-def _status(error: BaseException) -> int:
-    """The HTTP status that a remote store answered; 0 where none is known."""
-    for each in (error, error.__cause__):
-        answer = getattr(each, "response", None)
-        found = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
-        for value in (found.get("HTTPStatusCode"), getattr(each, "status", None)):
-            if isinstance(value, int):
-                return value
-    return 0
-
-
-def _passes(error: Exception) -> bool:
-    """Whether what failed may pass by itself."""
-    status = _status(error)
-    if status:
-        return status in PASSING
-    if isinstance(error, OSError):
-        lasting = (FileNotFoundError, FileExistsError, PermissionError)
-        return error.errno not in LASTING and not isinstance(error, lasting)
-    s3fs = sys.modules.get("s3fs.core")  # it says which of botocore's errors are of the connection
-    return isinstance(error, s3fs.S3_RETRYABLE_ERRORS if s3fs else ())
-
-
-def _create_file(path: str, raw: bytes) -> None:
-    while True:
-        fresh = _make_parent(path)
-        with contextlib.suppress(FileNotFoundError):  # whoever gave a lease back removed the folder
-            with open(path, "xb") as file:
-                try:
-                    _write_through(file, raw)
-                except OSError:
-                    os.remove(path)
-                    raise
-            _sync_folders(path, fresh)
-            return
-
-
-def _replace_file(path: str, raw: bytes) -> None:
-    fresh = _make_parent(path)
-    draft = f"{path}.{uuid.uuid4().hex}.draft"
-    try:
-        with open(draft, "wb") as file:
-            _write_through(file, raw)
-        os.replace(draft, path)
-        _sync_folders(path, fresh)
-    finally:
-        if os.path.exists(draft):
-            os.remove(draft)
-
-
-def _write_through(file: Any, raw: bytes) -> None:
-    file.write(raw)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _make_parent(path: str) -> bool:
-    """Make the folder of a file; whether it was not there."""
-    folder = os.path.dirname(path)
-    fresh = not os.path.isdir(folder)
-    os.makedirs(folder, exist_ok=True)
-    return fresh
-
-
-def _sync_folders(path: str, fresh: bool) -> None:
-    """Let a new name outlast a power cut, and that of a fresh folder, where a file system can."""
-    own = os.path.dirname(path)
-    for folder in (own, os.path.dirname(own)) if fresh else (own,):
-        with contextlib.suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-
-
-@contextmanager
-def storage_errors(path: str) -> Iterator[None]:
-    """Turns errors of the disk into sentences."""
-    try:
-        yield
-    except OSError as error:
-        if _status(error) in BUSY:
-            raise StorageError(
-                f"the store of {path} asks for fewer requests (status {_status(error)}: {error}), "
-                f"and did so at {len(REMOTE_PAUSES) + 1} tries with growing pauses: run again "
-                "later, or on fewer cores; finished runs are kept"
-            ) from error
-        if error.errno in FULL:
-            raise StorageError(
-                f"no space left for {path}: finished runs are kept; free some space and run again"
-            ) from error
-        if error.errno in REFUSED:
-            raise StorageError(
-                f"cannot write {path} ({error.strerror}): "
-                "choose another folder with --home or change its permissions"
-            ) from error
-        raise StorageError(f"cannot use {path}: {error}") from error
-    except CuveeError:
-        raise
-    except Exception as error:  # a remote file system's own: no credentials, not writable, ...
-        raise StorageError(f"cannot use {path} ({type(error).__name__}): {error}") from error
+def remove_folder(folder: str | Path) -> None:
+    """Remove a pack's checkpoints, which the caller does once its results are stored."""
+    if is_remote(folder):
+        with contextlib.suppress(StorageError):  # what stays costs space, and no run
+            ObjectFolder(str(folder)).clear()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -22,8 +22,7 @@ from pathlib import Path
 
 from cuvee.mixtures.runs.run_spec import BY_NAMES, RunSpec, canonical_json
 from cuvee.proxies import ladder
-from cuvee.proxies.data import files
-from cuvee.proxies.data.objects import ObjectFolder, is_remote, within
+from cuvee.proxies.data.objects import ObjectFolder, is_remote, remove_folder, within
 from cuvee.proxies.data.sampling_table import SamplingTable
 from cuvee.proxies.train import batching
 
@@ -233,4 +232,4 @@ def _packed(
 
 def remove_branch_checkpoint(folder: str | Path, name: str) -> None:
     """Remove the state of a prefix, once everything that begins with it is stored."""
-    files.remove_folder(branch_folder(folder, name))
+    remove_folder(branch_folder(folder, name))

@@ -23,9 +23,9 @@ from cuvee.proxies.data.tokenizer import TokenizerFile
 from cuvee.tasks.corpus.corpus_settings import DEFAULT, CorpusSettings
 from cuvee.tasks.corpus.corpus_state import CorpusState, StateStore
 from cuvee.tasks.corpus.download import ProgressReport, ignore_progress
-from cuvee.tasks.corpus.pipeline.corpus_build import SPOOLS, CorpusBuild
+from cuvee.tasks.corpus.pipeline.corpus_build import CorpusBuild
 from cuvee.tasks.corpus.pipeline.corpus_request import CorpusRequest
-from cuvee.tasks.corpus.pipeline.read_parts import shared_spools
+from cuvee.tasks.corpus.pipeline.preparation_files import PreparationFiles
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool, TaskPool
 
 INLINE = InlinePool()
@@ -109,10 +109,8 @@ def _found_or_made(
                 continue
             found = _existing(root, progress)
             if found is None:
-                with shared_spools(out / SPOOLS) as done:
-                    build = CorpusBuild(asked, root, states, progress, pool)
-                    found = build.make()
-                    done += build.known.values()
+                with PreparationFiles(out, pool.shared) as files:
+                    found = CorpusBuild(asked, root, states, progress, pool, files=files).make()
             return found
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from cuvee.mixtures.errors import StorageError
-from cuvee.proxies.data import files
-from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.proxies.data.objects import ObjectFolder, remove_folder
 from cuvee.proxies.train import checkpoint
 
 
@@ -65,8 +64,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_remove_leaves_nothing_and_may_come_twice(tmp_path: Path) -> None:
     folder = tmp_path / "pack"
     checkpoint.save_checkpoint(folder, 1, state(1))
-    files.remove_folder(folder)
-    files.remove_folder(folder)
+    remove_folder(folder)
+    remove_folder(folder)
     assert not folder.exists()
 
 
@@ -81,7 +80,7 @@ def test_the_same_holds_in_a_remote_store(s3: str) -> None:
     place.replace("step-000000010.pt", raw[:-1])
     loaded = checkpoint.load_checkpoint(folder, ["a", "b"])
     assert loaded is not None and loaded["step"] == 2
-    files.remove_folder(folder)
-    files.remove_folder(folder)
+    remove_folder(folder)
+    remove_folder(folder)
     assert checkpoint.load_checkpoint(folder, ["a", "b"]) is None and not place.names("")
     assert not Path("s3:").exists()

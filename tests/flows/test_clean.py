@@ -7,8 +7,12 @@ import sys
 import time
 
 import pytest
+import tiny_study
 from command import inside
 
+from cuvee.flows.execution.inline_executor import InlineExecutor
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.study import prepare as preparing
 from cuvee.flows.upkeep.clean import KINDS, age_seconds, clean
 from cuvee.flows.upkeep.doctor import examine
 from cuvee.flows.upkeep.machine import examine_machine
@@ -180,8 +184,8 @@ def test_what_sweeps_left_in_a_store_elsewhere_goes_by_name(
 def test_upkeep_knows_a_remote_store_and_what_a_node_keeps_of_it(
     recommended, s3, tmp_path, monkeypatch
 ):
-    """Catches corpora that are taken for damaged records, that nothing ever removes, and a look at
-    a home that removes what other homes have in the store."""
+    """Catches corpora that are taken for damaged records, that nothing ever removes, a look at a
+    home that removes what other homes have in the store, and removal under a preparation there."""
     monkeypatch.setenv("CUVEE_STORE", f"{s3}/team")
     monkeypatch.setenv("CUVEE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(node_cache, "_in_use", {})
@@ -203,6 +207,13 @@ def test_upkeep_knows_a_remote_store_and_what_a_node_keeps_of_it(
         lock.close()
     clean(home, [], older="", remove=True)
     assert not NodeCache.of_environment().copies() and place.objects.names("corpora")
+    monkeypatch.setattr(preparing, "LITTLE_TEXT", 0)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # of workers that are not asked for anything
+    recipe = parse(tiny_study.recipe(tmp_path))
+    with preparing.preparation_workers(recipe, home, {}, InlineExecutor("cpu")):
+        with pytest.raises(ServiceError, match="less than 10 minutes ago"):
+            clean(Workspace(tmp_path / "other"), ["corpora"], older="", remove=True)
+        assert place.objects.names("corpora")
     ObjectFolder(url).remove("tokenizer.json")
     assert "1 of " in examine(home, [])[0][0] and "tokenizer.json" in examine(home, [])[0][0]
     clean(home, ["corpora"], older="", remove=True)

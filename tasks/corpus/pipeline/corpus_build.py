@@ -34,6 +34,7 @@ from cuvee.tasks.corpus.pipeline.deduplicate_split import (
     partition_bits,
     read_kept,
 )
+from cuvee.tasks.corpus.pipeline.preparation_files import PreparationFiles
 from cuvee.tasks.corpus.pipeline.read_parts import (
     KEYS,
     Entries,
@@ -56,11 +57,9 @@ from cuvee.tasks.corpus.pipeline.tokenize_partitions import (
     tokenizer_sample,
     warm_encoder,
 )
-from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 from cuvee.tasks.corpus.tolerated_growth import keep_earlier
 
 PLENTY = 64  # bytes a token, beyond which no text is too small for its tokens
-SPOOLS = ".parts.partial"  # of all corpora under a folder, beside them
 
 
 class CorpusBuild:
@@ -73,14 +72,15 @@ class CorpusBuild:
         states: StateStore | None,
         progress: ProgressReport,
         pool: TaskPool,
+        *,
+        files: PreparationFiles,
     ) -> None:
         self.asked, self.root, self.states = asked, root, states
-        self.progress, self.pool = progress, pool
+        self.progress, self.pool, self.files = progress, pool, files
         self.work = root.with_name(f".{root.name}.partial")
-        shared = WorkFolder(pool.shared or str(root.parent))  # what all workers read and write
-        self.spools = shared.within(SPOOLS)
-        self.kept = shared.within(f"{self.work.name}/kept")
-        self.segments = shared.within(f"{self.work.name}/segments")
+        self.spools = files.spools
+        self.kept = files.folder.within(f"{self.work.name}/kept")
+        self.segments = files.folder.within(f"{self.work.name}/segments")
         self.folder = self.work / "corpus"
         self.domains = [DomainText(name) for name in asked.sources]
         self.frozen = states.held_keys(asked.state) if states else b""
@@ -122,18 +122,10 @@ class CorpusBuild:
         )
         self.folder.rename(self.root)
         shutil.rmtree(self.work, ignore_errors=True)
-        if not self.spools.local:
-            self.remove_shared()
+        if self.spools.remote:
+            self.kept.clear()
+            self.segments.clear()
         return Corpus.open(self.root, verify=False)
-
-    def remove_shared(self) -> None:
-        """Removes what workers wrote in a place that is not this disk."""
-        for record in self.known.values():
-            for name in self.spools.names(record.name):
-                self.spools.remove(name)
-        for folder in (self.kept, self.segments):
-            for name in folder.names():
-                folder.remove(name)
 
     def read(self, index: NGramIndex) -> list[PartRecord]:
         """Reads all parts that are wanted; what is left of their text is in the spools."""
@@ -158,6 +150,7 @@ class CorpusBuild:
         sizes = [max(1, task.part.size) for task in tasks]
         left = Counter(task.domain for task in tasks)
         documents, done = Counter[int](), 0
+        self.files.use(task.name for task in tasks)
         away = [replace(task, state=self.state_here(task.part)) for task in tasks]
         for number, found in self.pool.map(reader, away):
             task = tasks[number]

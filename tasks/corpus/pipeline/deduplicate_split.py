@@ -17,12 +17,12 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from cuvee.mixtures.errors import DataError
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.data.shards import map_array
 from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.pipeline.near_duplicates import shared_documents
 from cuvee.tasks.corpus.pipeline.read_parts import INDEX, Entries, PartRecord
 from cuvee.tasks.corpus.pipeline.whole_files import file_sizes, not_whole, read_written
-from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 PARTITION = 64_000_000  # bytes of text in a partition, about
 PARTITION_DOCUMENTS = 500_000  # at most, about
@@ -112,8 +112,8 @@ class Deduplicator:
         below: of each domain, the upper half of a key from which documents are not in its sample.
     """
 
-    spools: WorkFolder
-    kept: WorkFolder
+    spools: ObjectFolder
+    kept: ObjectFolder
     records: Sequence[PartRecord]
     ranks: Sequence[int]
     bits: int
@@ -207,13 +207,13 @@ def partition_range(partition: int, bits: int) -> tuple[np.uint64, np.uint64]:
     return np.uint64(partition * step), np.uint64((partition + 1) * step % (1 << 64))
 
 
-def read_index(spools: WorkFolder, record: PartRecord) -> Entries:
+def read_index(spools: ObjectFolder, record: PartRecord) -> Entries:
     """A spool's index; mapped where it lies on a disk, so that only what is looked at is read."""
     name = f"{record.name}.index"
     if not record.documents:
         return np.zeros(0, dtype=INDEX)
     size = record.documents * INDEX.itemsize
-    if spools.local and file_sizes(spools, [name]) == {name: size}:
+    if not spools.remote and file_sizes(spools, [name]) == {name: size}:
         return map_array(Path(spools.path(name)), INDEX)
     raw = read_written(spools, name)
     if len(raw) != size:
@@ -221,12 +221,12 @@ def read_index(spools: WorkFolder, record: PartRecord) -> Entries:
     return np.frombuffer(raw, dtype=INDEX)
 
 
-def write_kept(folder: WorkFolder, partition: int, rows: Entries) -> None:
+def write_kept(folder: ObjectFolder, partition: int, rows: Entries) -> None:
     """Writes the rows that stay of a partition."""
     folder.write(f"{partition}.npy", rows.tobytes())
 
 
-def read_kept(folder: WorkFolder, partition: int) -> Entries:
+def read_kept(folder: ObjectFolder, partition: int) -> Entries:
     """The rows that stay of a partition."""
     return np.frombuffer(read_written(folder, f"{partition}.npy"), dtype=KEPT)
 

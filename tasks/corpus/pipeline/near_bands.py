@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from cuvee.evaluation.ngrams import Powers
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.corpus.pipeline.near_duplicates import (
     BANDS,
     RECORD,
@@ -28,7 +29,6 @@ from cuvee.tasks.corpus.pipeline.near_duplicates import (
 )
 from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 from cuvee.tasks.corpus.pipeline.whole_files import read_exactly, read_written
-from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 FINE = 10  # leading bits of a band hash by which places are kept: partitions are 2^10 at most
 PARTITION = 64_000_000  # bytes of records in a partition, about
@@ -65,12 +65,12 @@ class BandWriter:
 
 
 @contextmanager
-def band_writer(folder: WorkFolder, name: str, wanted: bool) -> Iterator[BandWriter | None]:
+def band_writer(folder: ObjectFolder, name: str, wanted: bool) -> Iterator[BandWriter | None]:
     """What writes the bands of a part, where they are wanted; whole at the end."""
     if not wanted:
         yield None
         return
-    with folder.create(f"{name}.bands") as file:
+    with folder.writing(f"{name}.bands") as file:
         writer = BandWriter(file)
         yield writer
         writer.flush()
@@ -94,7 +94,7 @@ class NearFinder:
         frozen: keys of what was held out before, 16 bytes each.
     """
 
-    spools: WorkFolder
+    spools: ObjectFolder
     parts: Sequence[tuple[str, int]]
     ranks: Sequence[int]
     bits: int

@@ -6,16 +6,13 @@ again. A document's key is a hash of its cleaned text: equal text has equal keys
 from. Memory holds a run of documents, which is written in the order of their keys.
 """
 
-import fcntl
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,6 +20,7 @@ from numpy.typing import NDArray
 
 from cuvee.evaluation.decontamination import NGramIndex
 from cuvee.mixtures.errors import DataError
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.data.sources.documents import (
     FilteredDocument,
     ReadPart,
@@ -35,12 +33,10 @@ from cuvee.proxies.data.tokenizer import STRETCH
 from cuvee.tasks.corpus.pipeline.near_bands import ENDS as BAND_ENDS
 from cuvee.tasks.corpus.pipeline.near_bands import BandWriter, band_writer
 from cuvee.tasks.corpus.pipeline.whole_files import file_sizes, finished_task
-from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 VERSION = 1  # raised by hand whenever the same part would give another spool
 GROUP = 4_000_000  # characters of text handled together
 RUN = 32_000_000  # bytes of text that are sorted together
-WEEK = 7 * 86_400.0  # seconds
 LONG = 8_000_000  # characters from which a document is written by itself, in pieces
 INDEX = np.dtype(
     [("high", "<u8"), ("low", "<u8"), ("place", "<u8"), ("size", "<u4"), ("extra", "<u4")]
@@ -116,7 +112,7 @@ class PartReader:
         near: whether to write what near-duplicates are found by.
     """
 
-    spools: WorkFolder
+    spools: ObjectFolder
     index: NGramIndex
     seed: int
     near: bool = False
@@ -134,8 +130,8 @@ class PartReader:
         if not task.within_reach:
             return None
         with (
-            self.spools.create(f"{task.name}.texts") as texts,
-            self.spools.create(f"{task.name}.index") as index,
+            self.spools.writing(f"{task.name}.texts") as texts,
+            self.spools.writing(f"{task.name}.index") as index,
             band_writer(self.spools, task.name, self.near) as bands,
         ):
             spool = _Spool(self, task, texts, index, bands)
@@ -308,24 +304,3 @@ def utf8_digest(text: str, seed: int) -> tuple[int, bytes]:
         digest.update(piece)
         size += len(piece)
     return size, digest.digest()
-
-
-@contextmanager
-def shared_spools(folder: Path) -> Iterator[list[PartRecord]]:
-    """Lets preparations use each other's spools, and the last of them remove what is done with.
-
-    A preparation adds to the list what it needs no more; of one that failed, spools stay for the
-    next try, a week at most.
-    """
-    folder.mkdir(exist_ok=True)
-    with folder.with_suffix(".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        done: list[PartRecord] = []
-        yield done
-        with suppress(OSError):  # another preparation may be reading them
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            names = {record.name for record in done}
-            for path in folder.iterdir():
-                if path.name.split(".")[0] in names or time.time() - path.stat().st_mtime > WEEK:
-                    path.unlink()
-            folder.rmdir()  # unless there are others

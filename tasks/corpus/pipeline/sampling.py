@@ -15,6 +15,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.sampled_sizes import estimate_from_content, estimate_from_parts
 from cuvee.mixtures.units import bytes_text, count_text, error_text
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.data.sources.documents import CONTENT, LEAST, PARTS, ReadPart, Sample
 from cuvee.proxies.data.tokenizer import DocumentEncoder
 from cuvee.tasks.corpus.pipeline.deduplicate_split import of_domain, read_kept
@@ -22,7 +23,6 @@ from cuvee.tasks.corpus.pipeline.read_parts import KEYS, Entries, PartRecord
 from cuvee.tasks.corpus.pipeline.spooled_text import SpooledText
 from cuvee.tasks.corpus.pipeline.tokenize_partitions import SAMPLE_GROUP, encoded_groups, split_rows
 from cuvee.tasks.corpus.pipeline.whole_files import read_written
-from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 DENSE, SPARSE = 2.0, 7.0  # UTF-8 bytes of a token, before the tokenizer is known: least and most
 MEASURED = 1_000_000  # bytes of a domain whose tokens are counted to know how many bytes one has
@@ -220,7 +220,7 @@ def bytes_per_token(
 
 
 def count_tokens(
-    kept: WorkFolder, segments: WorkFolder, partitions: int, held: bytes, shape: tuple[int, int]
+    kept: ObjectFolder, segments: ObjectFolder, partitions: int, held: bytes, shape: tuple[int, int]
 ) -> tuple[Array, Array]:
     """Tokens of each part (P,), and of each domain the sum of its documents' squared tokens (K,).
 

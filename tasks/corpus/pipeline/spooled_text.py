@@ -6,9 +6,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.corpus.pipeline.read_parts import GROUP, LONG, Entries, PartRecord
 from cuvee.tasks.corpus.pipeline.whole_files import read_exactly
-from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 GAP = 1 << 16  # bytes that are read with what lies around them
 PIECE = 1 << 20  # bytes of a long document that are read together
@@ -23,7 +23,7 @@ class SpooledText:
         records: of all parts, by whose places rows name them.
     """
 
-    def __init__(self, spools: WorkFolder, records: Sequence[PartRecord]) -> None:
+    def __init__(self, spools: ObjectFolder, records: Sequence[PartRecord]) -> None:
         self._spools, self._records = spools, records
         self._files: dict[int, BinaryIO] = {}
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.data.shards import SPLITS, ShardWriter
 from cuvee.proxies.data.tokenizer import STRETCH, DocumentEncoder
 from cuvee.tasks.corpus.pipeline.deduplicate_split import is_held, read_kept
@@ -23,7 +24,6 @@ from cuvee.tasks.corpus.pipeline.document_attributes import CLUSTER, write_attri
 from cuvee.tasks.corpus.pipeline.read_parts import Entries, PartRecord
 from cuvee.tasks.corpus.pipeline.spooled_text import SpooledText
 from cuvee.tasks.corpus.pipeline.whole_files import file_sizes, finished_task, read_exactly
-from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 
 SAMPLE_DOCUMENT = 50_000  # characters of one document that the tokenizer sees at most
 SAMPLE_GROUP = 64  # documents of the sample that are read together
@@ -68,9 +68,9 @@ class PartitionEncoder:
         eot: id that ends a document.
     """
 
-    spools: WorkFolder
-    kept: WorkFolder
-    segments: WorkFolder
+    spools: ObjectFolder
+    kept: ObjectFolder
+    segments: ObjectFolder
     records: Sequence[PartRecord]
     held: bytes
     domains: int
@@ -87,9 +87,9 @@ class PartitionEncoder:
         found: list[Segment] = []
         with (
             SpooledText(self.spools, self.records) as text,
-            self.segments.create(f"{partition}.tokens") as tokens,
-            self.segments.create(f"{partition}.documents") as documents,
-            self.segments.create(f"{partition}.extras") as extras,
+            self.segments.writing(f"{partition}.tokens") as tokens,
+            self.segments.writing(f"{partition}.documents") as documents,
+            self.segments.writing(f"{partition}.extras") as extras,
         ):
             for domain, split, own in split_rows(rows, self.held, self.domains):
                 lengths: list[int] = []
@@ -150,7 +150,7 @@ def encoded_groups(
 
 
 def join_segments(
-    segments: WorkFolder,
+    segments: ObjectFolder,
     found: Sequence[Sequence[Segment]],
     folders: Sequence[Path],
     width: int,
@@ -190,7 +190,7 @@ def join_segments(
         yield splits
 
 
-def _read_tokens(segments: WorkFolder, partition: int, start: int, size: int) -> Iterator[bytes]:
+def _read_tokens(segments: ObjectFolder, partition: int, start: int, size: int) -> Iterator[bytes]:
     """Tokens of a segment, some at a time."""
     name = f"{partition}.tokens"
     with segments.open(name) as file:
@@ -200,7 +200,7 @@ def _read_tokens(segments: WorkFolder, partition: int, start: int, size: int) ->
 
 
 def _read_documents(
-    segments: WorkFolder, partition: int, segment: Segment, start: int
+    segments: ObjectFolder, partition: int, segment: Segment, start: int
 ) -> NDArray[np.uint32]:
     """Length, bytes and cluster's size of a segment's documents, (3, n)."""
     name = f"{partition}.documents"
@@ -211,7 +211,7 @@ def _read_documents(
 
 
 def _attributes(
-    segments: WorkFolder, own: Sequence[tuple[int, Segment, int, int, int]], clusters: bool
+    segments: ObjectFolder, own: Sequence[tuple[int, Segment, int, int, int]], clusters: bool
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows of attributes of a domain and split, a segment at a time."""
     any_extra = any(segment.extra for _, segment, *_ in own)

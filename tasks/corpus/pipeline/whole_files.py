@@ -9,22 +9,16 @@ from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 from cuvee.mixtures.errors import CorruptError
-from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
+from cuvee.proxies.data.objects import ObjectFolder
 
 
-def file_sizes(folder: WorkFolder, names: Iterable[str]) -> dict[str, int]:
+def file_sizes(folder: ObjectFolder, names: Iterable[str]) -> dict[str, int]:
     """Bytes of each file; one that is not there is left out."""
-    found = {}
-    for name in names:
-        try:
-            with folder.open(name) as file:
-                found[name] = file.seek(0, 2)
-        except FileNotFoundError:
-            continue
-    return found
+    sizes = {name: folder.size(name) for name in names}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
-def finished_task(folder: WorkFolder, name: str) -> dict[str, Any] | None:
+def finished_task(folder: ObjectFolder, name: str) -> dict[str, Any] | None:
     """The record of a task that has ended; None where it, or a file that it names, is not whole."""
     raw = folder.read(f"{name}.json")
     try:
@@ -35,7 +29,7 @@ def finished_task(folder: WorkFolder, name: str) -> dict[str, Any] | None:
     return body if files and file_sizes(folder, files) == files else None
 
 
-def read_written(folder: WorkFolder, name: str) -> bytes:
+def read_written(folder: ObjectFolder, name: str) -> bytes:
     """A small file whole, which must be there.
 
     Raises:

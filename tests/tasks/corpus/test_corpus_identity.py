@@ -15,13 +15,13 @@ import pytest
 from corpus_texts import SMALL, Texts, document, files, texts
 
 from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.data.sources.documents import ReadPart, TextDocument
 from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.corpus_state import StateStore
 from cuvee.tasks.corpus.find_document import find_documents
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
-from cuvee.tasks.corpus.pipeline.work_folder import WorkFolder
 from cuvee.tasks.corpus.prepare import prepare_corpus
 from cuvee.tasks.store.results import Store
 
@@ -340,12 +340,12 @@ def test_text_of_one_machine_is_read_where_it_lies(tmp_path, s3):
 def test_a_file_that_fails_on_its_way_to_a_store_leaves_nothing_and_tells_why(s3):
     """Catches half of a file that appears under its name, and an error of the store's client in
     the place of what went wrong."""
-    folder = WorkFolder(f"{s3}/work")
+    folder = ObjectFolder(f"{s3}/work")
     for size in (10, 12_000_000):  # in one request, in parts
-        with pytest.raises(DataError, match="what went wrong"), folder.create("half") as file:
+        with pytest.raises(DataError, match="what went wrong"), folder.writing("half") as file:
             file.write(b"x" * size)
             raise DataError("what went wrong")
-        assert not folder.exists("half")
+        assert folder.size("half") is None
     folder.write("whole", b"x")
     assert folder.read("whole") == b"x"
 

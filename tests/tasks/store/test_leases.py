@@ -1,5 +1,6 @@
 """Leases: of several sweeps on one store, one trains a run, and a dead one blocks nobody."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -46,6 +47,27 @@ def sweep(url: str, *fingerprints: str) -> subprocess.Popen[str]:
     )
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+class Clock:
+    """The clock of sweeps, which only a test moves, or who sleeps by it."""
+
+    def __init__(self):
+        self.now, self.slept = 1000.0, 0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        self.slept += 1
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    found = Clock()
+    monkeypatch.setattr("cuvee.tasks.store.leases.time", found)
+    return found
 
 
 @pytest.mark.parametrize("place", ["disk", "s3"])
@@ -114,28 +136,22 @@ def test_a_sweep_that_was_killed_gives_way_at_once(tmp_path):
 
 @pytest.mark.parametrize("url", ["{}", "memory://claims/{}"])
 def test_a_sweep_on_another_machine_counts_as_gone_only_without_a_heartbeat(
-    tmp_path, monkeypatch, url
+    tmp_path, monkeypatch, clock, url
 ):
     """Catches leases that expire while their owner lives, and ones that never do."""
-    store = Store(url.format(tmp_path))
-    theirs = LeaseStore(store, beat=0.05, patience=0.4)
+    store, beats = Store(url.format(tmp_path)), itertools.count(1)
+    theirs = LeaseStore(store, beat=3600)  # its heart beats when the test says so
     monkeypatch.setattr("cuvee.tasks.store.leases.process_namespace", lambda: "elsewhere")
     theirs._mark = json.dumps({"sweep": theirs.sweep, "place": "there"}).encode()
-    with LeaseStore(store, beat=0.05, patience=0.4) as mine:
+    with LeaseStore(store, patience=30) as mine:
         with theirs:
             assert theirs.acquire(PRINTS[0])
-            deadline = time.monotonic() + 1.2  # three times the patience
-            while time.monotonic() < deadline:
+            for _ in range(4):  # three times the patience
+                theirs._write_beat(next(beats))
                 assert not mine.acquire(PRINTS[0])
-                time.sleep(0.05)
-            theirs._stop.set()  # its machine is cut off
-            theirs._heart.join()
-            assert not mine.acquire(PRINTS[0])
-            began = time.monotonic()
-            while not mine.acquire(PRINTS[0]):
-                assert time.monotonic() - began < 5
-                time.sleep(0.02)
-            assert time.monotonic() - began > 0.3
+                clock.now += 29
+                assert not mine.acquire(PRINTS[0])
+            clock.now += 2  # its machine is cut off
         assert mine.acquire(PRINTS[0])  # the late end of the other took nothing from us
         assert not LeaseStore(store).acquire(PRINTS[0])
 
@@ -154,13 +170,15 @@ def test_a_clock_set_back_or_forward_changes_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"sweep": 3}', b"\xff\xfe", b"[]"])
-def test_a_damaged_claim_ages_and_is_outbid(tmp_path, raw):
+def test_a_damaged_claim_ages_and_is_outbid(tmp_path, clock, raw):
     """Catches a traceback on a half-written claim, and one that blocks its run for ever."""
     store = Store(str(tmp_path))
     store.objects.create(f"claims/{PRINTS[0]}/0", raw)
-    with LeaseStore(store, patience=0.2) as mine:
+    with LeaseStore(store, patience=30) as mine:
         assert not mine.acquire(PRINTS[0])
-        time.sleep(0.3)
+        clock.now += 29
+        assert not mine.acquire(PRINTS[0])
+        clock.now += 2
         assert mine.acquire(PRINTS[0])
     assert not list((tmp_path / "claims").iterdir())
 
@@ -174,15 +192,27 @@ class Careless(MemoryFileSystem):
         return super().pipe_file(path, value, mode="overwrite", **kwargs)
 
 
-def test_a_store_that_creates_one_object_twice_is_not_shared():
-    """Catches leases that trust any file system: two sweeps would both train every run."""
+def test_a_store_that_creates_one_object_twice_is_not_shared(clock, monkeypatch):
+    """Catches leases that trust any file system: two sweeps would both train every run; and a sweep
+    that waits for ever for one that is gone."""
     fsspec.register_implementation("careless", Careless, clobber=True)
     store = Store(f"careless://{uuid.uuid4().hex}")
-    first, second = (LeaseStore(store, beat=0.05, patience=0.5) for _ in range(2))
+    first, second, third = (LeaseStore(store, beat=3600, patience=10800) for _ in range(3))
     with first:
         assert first.acquire(PRINTS[0])
+        sleep = clock.sleep
+
+        def beating(seconds):
+            first._write_beat(clock.slept + 1)
+            sleep(seconds)
+
+        monkeypatch.setattr(clock, "sleep", beating)
         with pytest.raises(StorageError, match="cannot be shared"), second:
             pass
+        assert clock.slept == 1
+        monkeypatch.setattr(clock, "sleep", sleep)
+        with third:  # the first is cut off
+            assert clock.slept == 4 and third.acquire(PRINTS[1])
     with second:  # the first has ended
         assert second.acquire(PRINTS[0])
     assert store.objects.read("claims/exclusive") == b"no"

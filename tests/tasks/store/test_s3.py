@@ -1,6 +1,7 @@
 """The store on a real S3 API: conditional writes, throttling, lost answers, large objects."""
 
 import hashlib
+import pickle
 import random
 
 import pytest
@@ -8,7 +9,7 @@ from s3_server import RESET
 from s3fs import S3FileSystem
 
 from cuvee.mixtures.errors import StorageError
-from cuvee.proxies.data import objects
+from cuvee.proxies.data import objects, storage_errors
 from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
@@ -18,7 +19,7 @@ from cuvee.tasks.store.shared_inputs import corpus_problems
 @pytest.fixture
 def quick(monkeypatch):
     """Tries again at once."""
-    monkeypatch.setattr(objects, "REMOTE_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(storage_errors, "REMOTE_PAUSES", (0.0, 0.0, 0.0))
 
 
 def failing_first(count, status):
@@ -56,10 +57,35 @@ def test_a_store_that_asks_for_patience_gets_it(s3, s3_server, quick):
     assert 4 <= len(s3_server.asked) - asked <= 16
 
 
+def test_a_streamed_file_and_what_is_read_from_within_it_get_patience_too(
+    s3, s3_server, quick, monkeypatch
+):
+    """Catches files of a preparation that one throttled request loses, and a sentence that blames
+    the local folder for what the store refuses."""
+    monkeypatch.setattr(objects, "PART", 5 << 20)
+    folder = pickle.loads(pickle.dumps(ObjectFolder(f"{s3}/store").within("work")))
+    text = random.Random(0).randbytes(11 << 20)
+    for status in (503, RESET):
+        name = f"large-{status}"
+        with s3_server.failing(failing_first(3, status)), folder.writing(name) as file:
+            file.write(text)
+        with folder.open(name) as file, s3_server.failing(failing_first(3, status)):
+            assert file.seek(9 << 20) and file.read(100) == text[9 << 20 :][:100]
+            assert file.seek(-5, 2) and file.read() == text[-5:]
+    with (
+        s3_server.failing(lambda method, path: 503),
+        pytest.raises(StorageError, match=r"store of bucket.*/work/lost asks for fewer"),
+        folder.writing("lost") as file,
+    ):
+        file.write(b"1")
+    with pytest.raises(FileNotFoundError):
+        folder.open("lost")
+
+
 def test_pauses_grow_and_differ(monkeypatch, s3, s3_server):
     """Catches workers that were throttled together and all come back together."""
     waited: list[float] = []
-    monkeypatch.setattr(objects.time, "sleep", waited.append)
+    monkeypatch.setattr(storage_errors.time, "sleep", waited.append)
     for _ in range(2):
         with s3_server.failing(lambda method, path: 503), pytest.raises(StorageError):
             ObjectFolder(f"{s3}/store").read("one")
@@ -83,9 +109,10 @@ def test_a_large_object_goes_up_in_parts_and_comes_down_by_ranges(
     monkeypatch.setattr(objects, "PART", 5 << 20)
     text = random.Random(0).randbytes(21 << 20)
     (tmp_path / "up").write_bytes(text)
-    folder = ObjectFolder(f"{s3}/store")
+    folder, before = ObjectFolder(f"{s3}/store"), len(s3_server.asked)
     folder.upload(tmp_path / "up", "large")
-    assert sum("partNumber" in path for method, path in s3_server.asked if method == "PUT") == 5
+    asked = s3_server.asked[before:]
+    assert sum("partNumber" in path for method, path in asked if method == "PUT") == 5
     before = len(s3_server.asked)
     digest = folder.download("large", tmp_path / "down", len(text))
     assert digest == hashlib.sha256(text).hexdigest()

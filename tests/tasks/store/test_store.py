@@ -71,7 +71,7 @@ def test_a_place_that_nothing_here_opens_is_a_sentence(url, cure, monkeypatch):
 
 def test_a_place_that_cannot_be_written_is_a_sentence(monkeypatch):
     """Catches what a file system raises that is no OSError: here NotImplementedError."""
-    monkeypatch.setattr("cuvee.proxies.data.objects.REMOTE_PAUSES", (0.0,))
+    monkeypatch.setattr("cuvee.proxies.data.storage_errors.REMOTE_PAUSES", (0.0,))
     store = Store("http://127.0.0.1:9/x")
     with pytest.raises(StorageError, match=r"127\.0\.0\.1"):
         store.put(result())
@@ -243,7 +243,7 @@ class Unsure(fsspec.implementations.memory.MemoryFileSystem):
 @pytest.fixture
 def unsure(monkeypatch):
     fsspec.register_implementation("unsure", Unsure, clobber=True)
-    monkeypatch.setattr("cuvee.proxies.data.objects.REMOTE_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("cuvee.proxies.data.storage_errors.REMOTE_PAUSES", (0.0, 0.0, 0.0))
     for name, value in (("plan", []), ("store", {}), ("pseudo_dirs", [""])):
         monkeypatch.setattr(Unsure, name, value)
     return Store("unsure://place")
