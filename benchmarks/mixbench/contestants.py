@@ -7,13 +7,13 @@ import importlib.util
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import CuveeError, RecipeError
 from cuvee.mixtures.inference.diagnostics import pooled_deviation
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction
@@ -57,18 +57,21 @@ def fitted(law: Law, runs: Runs, seed: list[int]) -> tuple[FittedLaw, float]:
     """A law fitted to runs, with the noise that their repeats show, and its processor seconds."""
     deviation, degrees = pooled_deviation(runs.Y, simplex.group_rows(runs.W))
     noise = deviation if degrees else np.zeros(runs.Y.shape[1])
+    return timed(lambda: law.fit(runs.W, runs.Y, noise, np.random.default_rng(seed)))
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call gives, and its processor seconds."""
     begin = time.process_time()
-    model = law.fit(runs.W, runs.Y, noise, np.random.default_rng(seed))
-    return model, time.process_time() - begin
+    return work(), time.process_time() - begin
 
 
-def predicted(model: FittedLaw, W: Array) -> Prediction:
-    """What a fitted law says of mixtures.
+def checked(found: Prediction) -> Prediction:
+    """A prediction, if all of it is finite.
 
     Raises:
-        RecipeError: it says a number that is not finite.
+        RecipeError: it is not.
     """
-    found = model.predict(W)
     if not (np.all(np.isfinite(found.mean)) and np.all(np.isfinite(found.sd))):
         raise RecipeError("it predicts a number that is not finite")
     return found
@@ -99,10 +102,10 @@ def one_draw(fits: Fits, judge: Judge, split: str, rows: int, draw: int) -> dict
         seconds.append(spent)
         seen = table.pool.Y[trial.train]
         if trial.held_out is not None:
-            held.append((trial.held_out, predicted(model, table.pool.W[trial.held_out])))
+            held.append((trial.held_out, checked(model.predict(table.pool.W[trial.held_out]))))
         for name, index in trial.tests.items():
             runs = table.tests[name].take(index)
-            judged[name] = judge.figures(name, runs, predicted(model, runs.W), seen)
+            judged[name] = judge.figures(name, runs, checked(model.predict(runs.W)), seen)
     if held:
         index = np.concatenate([rows for rows, _ in held])
         parts = [found for _, found in held]
@@ -112,26 +115,28 @@ def one_draw(fits: Fits, judge: Judge, split: str, rows: int, draw: int) -> dict
 
 
 def cell_draws(
-    law: str, judges: Any, split: str, rows: int, *, draws: int, limit: float
+    law: str, judges: Callable[[int], Judge], split: str, rows: int, **limits: Any
 ) -> dict[str, Any]:
-    """A cell: the figures of every draw, or why there are none.
-
-    Args:
-        law: name or JSON mapping.
-        judges: gives the judge of a draw.
-        split: how rows are parted.
-        rows: that the law sees.
-        draws: most.
-        limit: processor seconds after which no further draw begins.
-    """
-    found: list[dict[str, Any]] = []
-    begin = time.process_time()
+    """A cell of a law: the figures of every draw, or why there are none."""
     try:
         fits = Fits(law_of(law))
+    except CuveeError as error:
+        return {"refused": str(error)}
+    return drawn_within(lambda draw: one_draw(fits, judges(draw), split, rows, draw), **limits)
+
+
+def drawn_within(
+    one: Callable[[int], Mapping[str, Any]], *, draws: int, limit: float
+) -> dict[str, Any]:
+    """The figures of draws, none begun after so many processor seconds but the first two; or why
+    there are none."""
+    found: list[Mapping[str, Any]] = []
+    begin = time.process_time()
+    try:
         for draw in range(draws):
             if draw >= FEWEST and time.process_time() - begin > limit:
                 break
-            found.append(one_draw(fits, judges(draw), split, rows, draw))
+            found.append(one(draw))
     except (CuveeError, np.linalg.LinAlgError, FloatingPointError) as error:
         return {"refused": str(error)}
     return {"draws": found}

@@ -14,16 +14,17 @@ from mixbench.judge import LOWER
 
 LEVEL = 0.95
 METRICS = (
-    "rank", "close", "regret", "missed", "error", "error_mean", "coverage", "beyond", "seconds",
+    "rank", "close", "regret", "missed", "error", "error_mean", "coverage", "beyond", "level",
+    "seconds",
 )  # fmt: skip
 PAIRED = ("rank", "close", "regret", "error")
 
 
 def value_of(draw: Mapping[str, Any], judged: str, metric: str) -> float | None:
     """A figure of a draw: `rank`, `objective.rank`, `targets.NAME.rank` or `seconds`."""
-    if metric == "seconds":
-        return float(draw["seconds"])
     found: Any = draw["judged"][judged]
+    if metric == "seconds":
+        return float(found.get("seconds", draw["seconds"]))  # of a search, or of a fit
     for part in metric.split("."):
         found = found.get(part) if found else None
     return None if found is None else float(found)
@@ -46,7 +47,7 @@ def cell_summary(cell: Mapping[str, Any]) -> dict[str, Any]:
     extra = [f"{part}.{m}" for part in ("objective", "main") for m in ("rank", "close", "regret")]
     summary: dict[str, Any] = {}
     for judged, first in draws[0]["judged"].items():
-        metrics = [*METRICS, *extra, *(f"targets.{name}.rank" for name in first["targets"])]
+        metrics = [*METRICS, *extra, *(f"targets.{name}.rank" for name in first.get("targets", ()))]
         found = {m: interval(value_of(d, judged, m) for d in draws) for m in metrics}
         summary[judged] = {m: value for m, value in found.items() if value}
     return summary

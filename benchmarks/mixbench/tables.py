@@ -213,3 +213,39 @@ def repeats_floor(runs: Runs) -> Array | None:
     """Noise (M,) between runs of one mixture; None where no mixture was run twice."""
     deviation, degrees = pooled_deviation(runs.Y, simplex.group_rows(runs.W))
     return deviation if degrees else None
+
+
+SWEEPS = Path(__file__).parent / "sweeps"
+FEWEST = 10  # runs of one size that make a table
+
+
+def sweep_sizes(folder: Path) -> dict[str, tuple[Runs, float, float]]:
+    """Runs of a sweep by size, smallest first, with their parameters and tokens."""
+    runs, _ = joined(folder / "mixtures.csv", folder / "scores.csv", "run")
+    about = csv_rows(folder / "runs.csv", "run")
+    found: dict[str, list[int]] = {}
+    for i, run in enumerate(runs.ids):
+        found.setdefault(about[run]["size"], []).append(i)
+    sizes = {}
+    for size, index in found.items():
+        first = about[runs.ids[index[0]]]
+        sizes[size] = (runs.take(index), float(first["parameters"]), float(first["tokens"]))
+    return dict(sorted(sizes.items(), key=lambda item: item[1][1]))
+
+
+def sweeps() -> dict[str, Table]:
+    """Tables of this project's own sweeps: one of each size that has enough runs."""
+    tables = {}
+    for folder in sorted(path.parent for path in SWEEPS.glob("*/runs.csv")):
+        _, targets = joined(folder / "mixtures.csv", folder / "scores.csv", "run")
+        for size, (runs, _, _) in sweep_sizes(folder).items():
+            name = f"{folder.name}-{size}"
+            if len(runs.ids) >= FEWEST:
+                tables[name] = Table(name, "sweeps", targets, runs)
+    return tables
+
+
+def ladder_rungs() -> dict[str, tuple[Runs, float, float]]:
+    """Rungs of this project's ladder; none where it was not exported."""
+    folder = SWEEPS / "ladder"
+    return sweep_sizes(folder) if (folder / "runs.csv").exists() else {}

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from mixbench import command, contestants, judge, splits, summary, tables
+from mixbench import command, contestants, judge, scales, searched, splits, summary, tables, truths
 
 from cuvee.mixtures import registry, simplex
 from cuvee.mixtures.errors import DataError, RecipeError
@@ -131,12 +131,12 @@ def test_a_law_of_ones_own_takes_part_and_memorizing_does_not_win(folder, memori
     that is run again, and a level that is judged at another size."""
     out = folder / "cells.json"
     given = ["--data", str(folder), "--tables", "regmix-1m", "--laws", "log_linear", "--rows"]
-    given += ["16", "512", "--draws", "2", "--law-file", str(memorizing), "--out", str(out)]
+    given += ["512", "--draws", "2", "--law-file", str(memorizing), "--out", str(out)]
     command.main([*given, "--reference", "log_linear"])
     whole = json.loads(capsys.readouterr().out.splitlines()[-1])
     cells = {(c["split"], c["rows"], c["law"]): c for c in whole["cells"]}
     assert {(rows, law) for _, rows, law in cells} == {
-        (n, law) for n in (16, 27, 40) for law in ("log_linear", "memorizing")
+        (n, law) for n in (27, 40) for law in ("log_linear", "memorizing")
     }
     for (split, rows, law), cell in cells.items():
         for size in ("1m", "60m"):
@@ -174,3 +174,53 @@ def test_a_source_is_judged_by_the_law_that_the_others_choose():
     report = summary.chosen_elsewhere(found)
     assert (report["three"]["chosen"], report["three"]["rank"]) == ("a", 10)
     assert (report["three"]["best"], report["one"]["chosen"]) == ("b", "b")
+
+
+def test_recorded_sweeps_are_joined_by_run_and_parted_by_size(tmp_path):
+    """Catches sizes that are given to runs by their position, and sizes in no order."""
+    W = np.random.default_rng(5).dirichlet(np.ones(3), 8)
+    names = [f"r{i}" for i in range(8)]
+    sizes = [("4M", 4e6) if i % 2 else ("0.3M", 3e5) for i in range(8)]
+    write(
+        tmp_path / "mixtures.csv", ("run", *"abc"), [[n, *w] for n, w in zip(names, W, strict=True)]
+    )
+    rows = [[n, *y] for n, y in zip(names, scores(W), strict=True)]
+    write(tmp_path / "scores.csv", ("run", "x", "y"), rows[::-1])
+    about = [[n, s, p, 7] for n, (s, p) in zip(names, sizes, strict=True)]
+    write(tmp_path / "runs.csv", ("run", "size", "parameters", "tokens"), about[3:] + about[:3])
+    found = tables.sweep_sizes(tmp_path)
+    assert list(found) == ["0.3M", "4M"] and found["4M"][1:] == (4e6, 7)
+    assert found["4M"][0].ids == ("r1", "r3", "r5", "r7")
+    assert np.allclose(found["4M"][0].Y, scores(W[1::2]), atol=1e-5)
+    committed = tables.sweeps()
+    assert committed and all(np.allclose(t.pool.W.sum(axis=1), 1) for t in committed.values())
+
+
+def test_scaling_laws_are_judged_on_larger_sizes_that_they_did_not_see():
+    """Catches a size that is fitted and judged, and a level that is off and counted as nothing: a
+    law that ignores size is off by what separates the sizes, one of the truth's form is not."""
+    case = scales.world_draw("joint", 0)
+    largest = max(part.parameters for part in case.fitted)
+    assert [t.parameters / largest for t in case.tests.values()] == [2, 4]
+    off = {}
+    for name in ("joint", "single_scale"):
+        limits = {"draws": 1, "limit": 1.0}
+        cell = scales.cell_draws(
+            name, lambda draw: scales.world_draw("joint", draw), np.full(3, 0.004), **limits
+        )
+        off[name] = [found["level"] for found in cell["draws"][0]["judged"].values()]
+    apart = [
+        100 * abs(1 - case.fitted[-1].runs.truth.mean() / t.runs.truth.mean())
+        for t in case.tests.values()
+    ]
+    assert max(off["joint"]) < 1 < 0.5 * apart[0] < off["single_scale"][0] < off["single_scale"][1]
+
+
+def test_searches_are_judged_by_the_truth_of_what_they_find():
+    """Catches a regret that the law predicts in place of the world's, and a search without one."""
+    (draw,) = searched.cell_draws(
+        "log_linear", truths.WorldTable("additive"), 64, draws=1, limit=1.0
+    )["draws"]
+    found = {name: judged["regret"] for name, judged in draw["judged"].items()}
+    assert set(found) == {searched.BEST_RUN, *registry.names("search")}
+    assert 0 <= found["exact"] < 0.3 * found[searched.BEST_RUN]
