@@ -7,6 +7,7 @@ needs no change here.
 
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,6 +263,7 @@ class Recipe(Part):
 def _leads_somewhere(path: str) -> bool:
     """Whether a file, a folder or what matches a glob is there."""
     try:
+        path = os.path.expanduser(path)
         return Path(path).exists() or any(glob.iglob(path, recursive=True))
     except (OSError, ValueError):
         return False

@@ -120,12 +120,15 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:
     return tokenizer
 
 
-def load_tokenizer(path: Path | str, end: str = "") -> Tokenizer:
+def load_tokenizer(
+    path: Path | str, end: str = "", *, advice: str = "prepare the corpus again"
+) -> Tokenizer:
     """A tokenizer from a `tokenizer.json`.
 
     Args:
         path: the file.
         end: the token that ends a document; "" for the one known name that it has.
+        advice: what to do about a file that is none.
 
     Raises:
         DataError: no such file, or a tokenizer without the end-of-text token.
@@ -137,9 +140,7 @@ def load_tokenizer(path: Path | str, end: str = "") -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise CorruptError(
-            f"{path} is not a tokenizer: {error}; prepare the corpus again"
-        ) from None
+        raise CorruptError(f"{path} is not a tokenizer: {error}; {advice}") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     end_of_text(tokenizer, end)

@@ -8,6 +8,7 @@ tokenizer that was trained on a corpus can be asked for again.
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from cuvee.proxies.data.tokenizer import TokenizerFile, check_tokenizer, load_to
 
 DEFINITION = "tokenizer.json"
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json")  # which name the special tokens
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(?<!\.json)", re.ASCII)
 CONTENT = re.compile(r"[0-9a-f]{64}")
 SLOW = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 MAKE = (
@@ -41,15 +43,17 @@ def find_tokenizer(given: str, *, store: str, cache: Path, end: str = "") -> Tok
         DataError: there is none, or one that loses text or has no end of a document.
         CorruptError: the file is no tokenizer, or not the one that was kept.
     """
-    path = Path(given)
+    path = Path(os.path.expanduser(given))  # a user who is unknown stays as written
     if CONTENT.fullmatch(given) and not path.exists():
         path = fetch_tokenizer(store, given, cache)
     elif path.is_dir():
         path = _in_folder(path)
     elif not path.exists():
         path = _from_hub(given)
+    _check_definition(path)
     found = TokenizerFile(path, end or _said_end(path.parent))
-    check_tokenizer(load_tokenizer(path, found.end_of_text), f"the tokenizer {given}")
+    loaded = load_tokenizer(path, found.end_of_text, advice=MAKE)
+    check_tokenizer(loaded, f"the tokenizer {given}")
     return found
 
 
@@ -89,8 +93,36 @@ def _in_folder(folder: Path) -> Path:
     raise DataError(f"corpus.tokenizer: no {DEFINITION} in {folder}; {why}")
 
 
+def _check_definition(path: Path) -> None:
+    """See that a file is the definition of a tokenizer, before a library says less of it.
+
+    Raises:
+        DataError: what it is instead.
+    """
+    try:
+        body = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"the tokenizer {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is no {DEFINITION}, which is JSON: {error}. Name the folder of the tokenizer, "
+            f"or {MAKE}"
+        ) from error
+    if not isinstance(body, dict) or not isinstance(body.get("model"), dict):
+        has = ", ".join(body)[:200] if isinstance(body, dict) else f"a {type(body).__name__}"
+        raise DataError(
+            f"{path} is JSON, but no tokenizer: it has no `model` (it has: {has or 'nothing'}). "
+            f"Name the {DEFINITION} beside it, or {MAKE}"
+        )
+
+
 def _from_hub(name: str) -> Path:
     """A tokenizer by its name on Hugging Face, from the user's cache or fetched now."""
+    if not HUB_NAME.fullmatch(name):
+        raise DataError(
+            f"corpus.tokenizer: {name} is no folder or file here, and no name on Hugging Face can "
+            "be written so. Give a path, or fetch one by a name such as gpt2 or owner/name"
+        )
     import huggingface_hub  # here: no study but one that names something there needs it
     from huggingface_hub import constants, errors
 

@@ -1,5 +1,6 @@
 """Rows, sheets and columns: the fields that are kept, and what is wrong with a file, by its row."""
 
+import csv
 import gzip
 import json
 import re
@@ -232,6 +233,24 @@ def test_markers_are_no_rows_whatever_the_format_says(tmp_path):
     assert "_SUCCESS" in files.notice
 
 
+def test_text_may_be_called_as_markers_are(tmp_path):
+    """Catches `format: text` that passes over _intro.txt as if it were a marker of Spark."""
+    for name in ("_intro.rst", "__init__.py", "body.tex"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "_SUCCESS").touch()
+    files = Files(str(tmp_path), format="text")
+    assert {x.text for x in files.documents()} == {"_intro.rst", "__init__.py", "body.tex"}
+    assert "_SUCCESS" in files.notice
+
+
+def test_patterns_beside_what_is_no_folder_are_refused(tmp_path):
+    """Catches a `glob` that is ignored beside a file, whose owner believes it to choose."""
+    (tmp_path / "a.py").write_text("x = 1")
+    for path in ("a.py", "*.py"):
+        with pytest.raises(DataError, match=r"`glob` says .* is no folder: leave it out"):
+            list(Files(str(tmp_path / path), glob=("*.py",)).documents())
+
+
 def test_a_part_of_a_file_may_lack_a_field(tmp_path):
     """Catches a large file refused because a field stands in some of its parts alone."""
     path = tmp_path / "lang.jsonl"
@@ -245,8 +264,9 @@ def test_a_part_of_a_file_may_lack_a_field(tmp_path):
         list(files.documents())
 
 
-def test_an_endless_line_of_a_packed_sheet_is_named(tmp_path, monkeypatch):
+def test_an_endless_line_of_a_packed_sheet_is_named(tmp_path, monkeypatch, request):
     """Catches an AttributeError, since what is unpacked has no name."""
+    request.addfinalizer(lambda: csv.field_size_limit(1 << 28))  # which a short bound lowers
     monkeypatch.setattr(readers, "LONGEST", 100)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text\n" + b"x" * 300))
     with pytest.raises(DataError, match=r"a line of more than 100 bytes in .*a\.csv\.gz"):

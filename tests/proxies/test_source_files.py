@@ -23,6 +23,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from s3fs import S3FileSystem
 
 from cuvee.mixtures.errors import DataError
+from cuvee.proxies.data import storage_errors
 from cuvee.proxies.data.sources import source_files
 from cuvee.proxies.data.sources.documents import TextDocument
 from cuvee.proxies.data.sources.hub_datasets import dataset_files
@@ -246,23 +247,122 @@ def check_bucket(store, url):
 
 
 class _Served(http.server.SimpleHTTPRequestHandler):
+    """A folder, unless its server has a fault: a status, or a function that answers."""
+
     def log_message(self, *_):
         """Say nothing."""
+
+    def send_head(self):
+        fault = self.server.fault(self) if self.server.fault else None
+        self.server.asked += 1
+        if fault:
+            self.send_error(fault)
+        return None if fault or self.server.answered(self) else super().send_head()
 
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder and the URL at which it is served."""
+    """A folder, the URL at which it is served, and the server."""
     handler = functools.partial(_Served, directory=str(tmp_path))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.fault, server.answered, server.asked = None, lambda request: False, 0
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+    yield tmp_path, f"http://127.0.0.1:{server.server_port}", server
     server.shutdown()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Without pauses between tries."""
+    pauses = (0.0,) * len(storage_errors.REMOTE_PAUSES)
+    monkeypatch.setattr(storage_errors, "REMOTE_PAUSES", pauses)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "tries"),
+    [
+        (401, "may not be read: the credentials .*status 401.*netrc", 1),
+        (403, "may not be read: the credentials .*status 403", 1),
+        (404, "no file at", 1),
+        (418, "cannot be read: status 418", 1),
+        (429, r"busy or out of order \(status 429\).* 6 tries", 6),
+        (503, r"busy or out of order \(status 503\).* 6 tries", 6),
+    ],
+)
+def test_what_a_web_server_answers_is_told_for_what_it_is(served, quick, status, said, tries):
+    """Catches "not there" for every answer, and a key in a query that is shown or logged."""
+    folder, url, server = served
+    (folder / "a.jsonl").write_text(ROWS)
+    server.fault = lambda request: status
+    with pytest.raises(DataError, match=said) as caught:
+        documents_of(Files(f"{url}/a.jsonl?key=secret"))
+    assert f"{url}/a.jsonl" in str(caught.value) and "secret" not in str(caught.value)
+    assert server.asked == 2 * tries  # HEAD, then GET
+
+
+def test_a_busy_web_server_is_asked_again(served, quick):
+    """Catches a study that ends for one answer of 503, before and while a file is read."""
+    folder, url, server = served
+    (folder / "a.jsonl").write_text(ROWS)
+    server.fault = lambda request: 503 if server.asked in (0, 1, 2, 4, 7) else None
+    assert documents_of(Files(f"{url}/a.jsonl")) == TEXTS and server.asked > 8
+
+
+@pytest.mark.parametrize("length", [None, 40])
+def test_a_body_that_breaks_off_is_refused(served, quick, length):
+    """Catches a file that ends early, with or without a word of its server, taken for a whole."""
+    folder, url, server = served
+    (folder / "a.txt").write_text("x" * 1000)
+
+    def answer(request):
+        if request.command == "HEAD":
+            return False
+        if not request.headers["Range"].startswith("bytes=0-"):
+            request.send_error(416)
+            return True
+        request.send_response(200)
+        request.send_header("Content-Length", str(length or 1000))
+        request.end_headers()
+        request.wfile.write(b"x" * 40)
+        return True
+
+    source = Files(f"{url}/a.txt?key=secret")
+    assert source.files[0].size == 1000
+    server.answered = answer
+    with pytest.raises(DataError, match=f"{url}/a.txt broke off after") as caught:
+        documents_of(source)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_host_that_does_not_answer_is_told_from_a_file_that_is_not_there(monkeypatch):
+    """Catches "not there" for a server that is down, or that takes a request and stays silent."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setattr(source_files, "ANSWER", 0.2)
+        url = f"http://127.0.0.1:{port}/a.txt"
+        with pytest.raises(DataError, match=f"{url} cannot be reached: 127.0.0.1 does not answ"):
+            documents_of(Files(f"{url}?key=secret"))
+    monkeypatch.setattr(source_files, "ANSWER", 60)
+    with pytest.raises(DataError, match="cannot be reached.* does not answer") as caught:
+        documents_of(Files(f"{url}?key=secret"))
+    assert "secret" not in str(caught.value)
+
+
+def test_credentials_of_a_web_server_come_from_the_environment(served, tmp_path, monkeypatch):
+    """Catches a sentence that names ~/.netrc where nobody reads it."""
+    folder, url, server = served
+    (folder / "a.jsonl").write_text(ROWS)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ada password secret\n")
+    netrc.chmod(0o600)
+    server.fault = lambda request: None if request.headers.get("Authorization") else 401
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert documents_of(Files(f"{url}/a.jsonl")) == TEXTS
 
 
 def test_a_file_behind_a_url_is_read_by_its_name(served):
     """Catches a query taken for a part of the name, and an identity of the address alone."""
-    folder, url = served
+    folder, url, _ = served
     (folder / "a.jsonl").write_text(ROWS)
     source = Files(f"{url}/a.jsonl?download=true")
     assert documents_of(source) == TEXTS and source.files[0].size == len(ROWS)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import zstandard
 
 from cuvee.mixtures.errors import CorruptError, DataError
-from cuvee.proxies.data.sources.source_files import open_stored
+from cuvee.proxies.data.sources.source_files import open_stored, shown_url
 
 BUFFER = 1 << 20  # bytes
 RATIO = 500  # bytes of content in a byte of a file (assumption), beyond which it was made to burst
@@ -95,8 +95,8 @@ class _Unpacked(io.RawIOBase):
         self._size += size
         if self._size > MOST and self._size > RATIO * self.stored:
             raise DataError(
-                f"{self._url} unpacks to more than {RATIO} times its size, as no text does: it "
-                "looks made to burst. Leave it out, or unpack it yourself if it is sound"
+                f"{shown_url(self._url)} unpacks to more than {RATIO} times its size, as no text "
+                "does: it looks made to burst. Leave it out, or unpack it yourself if it is sound"
             )
         return size
 

@@ -8,6 +8,7 @@ memory.
 
 import codecs
 import csv
+import dataclasses
 import re
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -29,7 +30,7 @@ from cuvee.proxies.data.sources.rows import (
     not_utf8,
     parsed_json,
 )
-from cuvee.proxies.data.sources.source_files import LINES, SHEETS, TABLES, is_url
+from cuvee.proxies.data.sources.source_files import LINES, SHEETS, TABLES, is_url, shown_url
 from cuvee.proxies.data.sources.tables import table_documents
 
 LONGEST = 1 << 28  # bytes of one line or one document (assumption: what is longer is a dump)
@@ -54,7 +55,7 @@ def read_documents(
         DataError: the file cannot be read, or the table has no such column of text.
         CorruptError: it breaks off or is damaged.
     """
-    (ending, packing), url = kind, part.url
+    (ending, packing), url, named = kind, part.url, shown_url(part.url)
     try:
         if ending in TABLES:
             yield from table_documents(part, ending, fields, LONGEST)
@@ -62,25 +63,25 @@ def read_documents(
         lines = ending in LINES or (ending == ".json" and _starts_with_a_row(url, packing))
         with open_compressed(url, packing) as stream:
             if not stream.peek(1) and not stored_bytes(stream):
-                yield UnusableDocument(f"{url} is empty; remove it or fill it", empty=True)
+                yield UnusableDocument(f"{named} is empty; remove it or fill it", empty=True)
             elif lines:
-                yield from _rows(stream, part, fields)
+                yield from _rows(stream, dataclasses.replace(part, url=named), fields)
             elif ending == ".json":
-                yield from _one_value(stream, url, fields)
+                yield from _one_value(stream, named, fields)
             elif ending in SHEETS:
-                yield from _sheet(stream, url, fields, "\t" if ending == ".tsv" else ",")
+                yield from _sheet(stream, named, fields, "\t" if ending == ".tsv" else ",")
             elif separator is None:
-                yield _plain(stream, url)
+                yield _plain(stream, named)
             else:
-                yield from _parted(stream, url, separator)
+                yield from _parted(stream, named, separator)
     except CuveeError:
         raise
     except DAMAGED as error:
-        raise damaged_file_error(url, error) from error
+        raise damaged_file_error(named, error) from error
     except OSError as error:
         if error.errno is None and not is_url(url):  # how Arrow and bz2 report a broken stream
-            raise damaged_file_error(url, error) from error
-        raise DataError(f"{url} cannot be read: {error.strerror or error}") from error
+            raise damaged_file_error(named, error) from error
+        raise DataError(f"{named} cannot be read: {error.strerror or error}") from error
 
 
 def _plain(stream: BinaryIO, url: str) -> Document:

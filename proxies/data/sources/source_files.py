@@ -20,6 +20,7 @@ import fsspec
 from fsspec.utils import glob_translate
 
 from cuvee.mixtures.errors import CuveeError, DataError
+from cuvee.proxies.data.storage_errors import PASSING, REMOTE_PAUSES, patiently, status_of
 
 ListingProgress = Callable[[int], None]  # called with the files that were listed so far
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -39,7 +40,17 @@ CREDENTIALS = {  # no registry of clients knows them
     "azure": "AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, _SAS_TOKEN or a service "
     "principal; FSSPEC_AZ_ANON=true for what is public",
     "hf": "HF_TOKEN",
+    **dict.fromkeys(("http", "https"), "~/.netrc (or the file that NETRC names); or sign the URL"),
 }
+QUERY = re.compile(r"[?#][^\s'\")]*")  # of a URL, which may hold a key
+SILENT = {
+    "ClientConnectionError",
+    "ConnectionError",
+    "TimeoutError",
+    "TransportError",
+    "HTTPClientError",
+}
+CONNECT, ANSWER = 20, 60  # seconds that a server has to be reached, and to go on answering
 TEXTS = (".txt", ".text")
 PROSE = (".md", ".rst", ".html", ".py")  # of a folder, read where there are no rows and no .txt
 LINES = (".jsonl", ".ndjson")
@@ -76,6 +87,11 @@ def url_name(url: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
+def shown_url(url: str) -> str:
+    """A path or URL as it may be shown: without a password, and without what a query holds."""
+    return QUERY.sub("", re.sub(r"://[^/@]*@", "://", url)) if is_url(url) else url
+
+
 def is_url(path: str) -> bool:
     """Whether a path names something elsewhere than among this machine's files."""
     return bool(URL.match(path)) and not path.startswith(("file://", "local://"))
@@ -108,16 +124,17 @@ def list_objects(url: str, progress: ListingProgress) -> tuple[list[StoredFile],
         DataError: nothing is there, or it may not be seen; says what to do.
     """
     if re.search(r"://[^/@]*:[^/@]*@", url):
-        shown = re.sub(r"://[^/@]*@", "://", url)
-        raise DataError(f"{shown} is written with a password: set it in the environment instead")
+        raise DataError(
+            f"{shown_url(url)} is written with a password: set it in the environment instead"
+        )
     with storage_errors(url):
-        system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        system, path = _opened_system(url)
         scheme = url.split("://", maxsplit=1)[0]
         http = scheme in ("http", "https")
         wild = MAGIC.search(path)
         magic = path.find("*") if http else wild.start() if wild else -1
         if magic < 0:
-            info = system.info(path)
+            info = _patiently(url, lambda: system.info(path))
             if info["type"] != "directory":
                 return [_stored(info, url)], ""
             at, deep, matches = path.rstrip("/") + "/", True, None
@@ -133,6 +150,23 @@ def list_objects(url: str, progress: ListingProgress) -> tuple[list[StoredFile],
         progress(seen)
     found.sort()
     return found, "" if matches else f"{url.rstrip('/')}/"
+
+
+def _opened_system(url: str) -> tuple[Any, str]:
+    """The client of a URL, and the URL as that names it."""
+    how: dict[str, Any] = {"use_listings_cache": False}
+    if url.startswith(("http://", "https://")):
+        import aiohttp  # here: no study but one of such URLs needs it
+
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT, sock_read=ANSWER)
+        how["client_kwargs"] = {"timeout": timeout, "trust_env": True}  # proxies and .netrc
+    system, path = fsspec.core.url_to_fs(url, **how)
+    return system, str(path)
+
+
+def _patiently(url: str, work: Callable[[], Any]) -> Any:
+    """Ask again where a web server is busy; the clients of stores do so by themselves."""
+    return patiently(work) if url.startswith(("http://", "https://")) else work()
 
 
 def _infos(system: Any, at: str, *, deep: bool) -> Iterator[dict[str, Any]]:
@@ -178,9 +212,9 @@ def file_state(url: str) -> str:
     """
     with storage_errors(url):
         if is_url(url):
-            system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            system, path = _opened_system(url)
             system.invalidate_cache()
-            return _stored(system.info(path), url).content
+            return _stored(_patiently(url, lambda: system.info(path)), url).content
         seen = local_path(url).stat()
         return f"{seen.st_ino}:{seen.st_size}:{seen.st_mtime_ns}:{seen.st_ctime_ns}"
 
@@ -190,9 +224,10 @@ def open_stored(url: str, *, seeking: bool = False) -> BinaryIO:
     if not is_url(url):
         return local_path(url).open("rb")
     with storage_errors(url):
-        system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        system, path = _opened_system(url)
         how = {"cache_type": "blockcache", "cache_options": {"maxblocks": 8}} if seeking else {}
-        return io.BufferedReader(_RemoteFile(url, system.open(path, block_size=BLOCK, **how)))
+        file = _patiently(url, lambda: system.open(path, block_size=BLOCK, **how))
+        return io.BufferedReader(_RemoteFile(url, file))
 
 
 class _RemoteFile(io.RawIOBase):
@@ -216,7 +251,10 @@ class _RemoteFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with storage_errors(self._url):
-            data = self._file.read(len(buffer))
+            data = _patiently(self._url, lambda: self._file.read(len(buffer)))
+        size = getattr(self._file, "size", None)
+        if not data and buffer and size and self._file.tell() < size:
+            raise DataError(_broken_off(self._url, f"{self._file.tell():,} of {size:,} bytes"))
         buffer[: len(data)] = data
         return len(data)
 
@@ -232,39 +270,59 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except CuveeError:
         raise
-    except FileNotFoundError as error:
-        raise DataError(f"no file at {url}: it is not there, or not any more") from error
     except ImportError as error:
         extra = EXTRAS.get(url.split("://", maxsplit=1)[0], "train")
         raise DataError(
-            f'{url} takes a package that is not installed: pip install "cuvee[{extra}]" ({error})'
+            f'{shown_url(url)} takes a package that is not installed: pip install "cuvee[{extra}]" '
+            f"({error})"
         ) from error
     except Exception as error:  # each client has errors of its own
         raise DataError(_trouble(url, error)) from error
 
 
 def _trouble(url: str, error: Exception) -> str:
-    name = type(error).__name__
-    why = " ".join(f"{name}: {error}".split())[:300]
-    if not is_url(url):
+    """What went wrong with a file, and what to do."""
+    if not is_url(url) and not isinstance(error, FileNotFoundError):
         return f"{url} cannot be read: {getattr(error, 'strerror', None) or error}"
-    if name == "FileExpired":
+    chain = [error, *([error.__cause__] if error.__cause__ else [])]
+    kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
+    status, shown = status_of(error), shown_url(url)
+    told = QUERY.sub("", f"{type(chain[-1]).__name__}: {chain[-1]}")
+    why = f"status {status}" if status else told
+    why = " ".join(why.split())[:300]
+    if "FileExpired" in kinds:
         return changed_sentence(url)
-    if isinstance(error, PermissionError) or REFUSED.search(why):
+    if isinstance(error, FileNotFoundError) and status in (0, 404, 410) and not kinds & SILENT:
+        return f"no file at {shown}: it is not there, or not any more"
+    refused = isinstance(error, PermissionError) or REFUSED.search(f"{type(error)} {error}")
+    if status in (401, 403) or (status not in PASSING and refused):
         scheme = url.split("://", maxsplit=1)[0]
         names = CREDENTIALS.get(EXTRAS.get(scheme, scheme), "see what its client reads")
         return (
-            f"{url} may not be read: the credentials are missing, have expired or do not suffice "
+            f"{shown} may not be read: the credentials are missing, have expired or do not suffice "
             f"({why}). They are taken from the environment: {names}"
         )
-    return f"{url} cannot be read: {why}"
+    if status in PASSING:
+        return (
+            f"{shown} cannot be read now: its server is busy or out of order ({why}) and stayed so "
+            f"at {len(REMOTE_PAUSES) + 1} tries with growing pauses; run again later"
+        )
+    if kinds & SILENT:
+        return f"{shown} cannot be reached: {urlsplit(url).hostname} does not answer ({why})"
+    if "ClientPayloadError" in kinds:
+        return _broken_off(url, "a part")
+    return f"{shown} cannot be read: {why}"
+
+
+def _broken_off(url: str, after: str) -> str:
+    return f"{shown_url(url)} broke off after {after}, and nothing of it is kept: run again"
 
 
 def changed_sentence(url: str) -> str:
     """What is said of a file that is not any more what was listed."""
     return (
-        f"{url} changed while it was read, and nothing of it is kept: run again once nobody writes "
-        "there"
+        f"{shown_url(url)} changed while it was read, and nothing of it is kept: run again once "
+        "nobody writes there"
     )
 
 

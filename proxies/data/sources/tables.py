@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.sources.documents import Document, ReadPart, TextDocument, UnusableDocument
 from cuvee.proxies.data.sources.rows import RowFields, RowReader, unfit_text
-from cuvee.proxies.data.sources.source_files import open_stored
+from cuvee.proxies.data.sources.source_files import open_stored, shown_url
 
 ROWS_AT_ONCE = 256  # of a table; 1,024 are no faster and hold more of long documents
 BUFFER = 1 << 20  # bytes of a column that are read together, so that no group of rows sets memory
@@ -31,8 +31,9 @@ def table_documents(
     Raises:
         DataError: it has no such column of text.
     """
-    reader, url = RowReader(fields, part.url), part.url
-    with open_stored(url, seeking=True) as file:
+    url = shown_url(part.url)
+    reader = RowReader(fields, url)
+    with open_stored(part.url, seeking=True) as file:
         if not file.read(1):
             yield UnusableDocument(f"{url} is empty; remove it or fill it")
             return

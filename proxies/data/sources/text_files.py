@@ -39,6 +39,8 @@ from cuvee.proxies.data.sources.source_files import (
     is_url,
     list_objects,
     local_path,
+    shown_url,
+    url_name,
 )
 
 NAMED = 5  # files that were passed over, named in one sentence
@@ -94,6 +96,11 @@ class Files:
     def _paths(self) -> tuple[str, ...]:
         return (self.path,) if isinstance(self.path, str) else tuple(self.path)
 
+    @property
+    def shown(self) -> str:
+        """The paths in a sentence."""
+        return ", ".join(map(shown_url, self._paths))
+
     def list_files(self, progress: ListingProgress = lambda count: None) -> Found:
         """What is read, of each path sorted by name, and what lies beside it; looked for once.
 
@@ -115,18 +122,18 @@ class Files:
             try:
                 found, more = self._at(path, progress)
             except (OSError, RuntimeError, ValueError) as error:  # no such user, a long name, ...
-                raise DataError(f"{self.path} cannot be looked for: {error}") from error
+                raise DataError(f"{self.shown} cannot be looked for: {error}") from error
             read |= {file.url: file for file in found if file.url not in read}
             left += more
         kinds = {self.kind(file.url)[0] for file in read.values()}
         if self.separator is not None and not kinds & {*TEXTS, *PROSE}:
             raise DataError(
-                f"{self.path} holds no plain text that the separator {self.separator!r} could "
+                f"{self.shown} holds no plain text that the separator {self.separator!r} could "
                 "part: leave it out"
             )
         if self.filter and kinds & {*TEXTS, *PROSE}:
             raise DataError(
-                f"{self.path} holds plain text, which has no fields that filter {self.filter!r} "
+                f"{self.shown} holds plain text, which has no fields that filter {self.filter!r} "
                 "could ask for: leave it out"
             )
         return tuple(read.values()), tuple(left)
@@ -154,7 +161,7 @@ class Files:
         left = self.passed_over
         if not left:
             return ""
-        names = ", ".join(Path(path).name for path in left[:NAMED])
+        names = ", ".join(map(url_name, left[:NAMED]))
         more = ", ..." if len(left) > NAMED else ""
         count = "1 file is" if len(left) == 1 else f"{len(left):,} files or folders are"
         return f"{count} not read beside {len(self.files):,} that are: {names}{more}"
@@ -280,13 +287,19 @@ class Files:
             found = [_local(file) for file in there]
         if not found:
             raise DataError(
-                f"no file at {given}; give a file, a folder or a glob such as data/*.jsonl"
+                f"no file at {shown_url(given)}; give a file, a folder or a glob such as "
+                "data/*.jsonl"
+            )
+        if self.glob:
+            raise DataError(
+                f"`glob` says which files of a folder are read, and {shown_url(given)} is no "
+                "folder: leave it out (`format: text` reads a file as text, whatever it is called)"
             )
         for file in found:
             if not self.kind(file.url)[0]:
                 raise DataError(
-                    f"{file.url} is of a kind that cannot be read; known: {KNOWN}. If it is one of "
-                    "these under another name, say which in `format`"
+                    f"{shown_url(file.url)} is of a kind that cannot be read; known: {KNOWN}. "
+                    "If it is one of these under another name, say which in `format`"
                 )
         return found, []
 
@@ -312,7 +325,7 @@ class Files:
             there_of = [
                 f.size >= 0
                 and self.kind(f.url) in wanted
-                and not (self.format and (hidden(f) or f.name.startswith("_")))  # markers
+                and not (self.format and (hidden(f) or _is_marker(f)))
                 for f in there
             ]
             chosen = [file for file, good in zip(there, there_of, strict=True) if good]
@@ -336,6 +349,11 @@ class Files:
         sheets = {kind for kind in known if kind[0] in SHEETS}
         prose = {kind for kind in known if kind[0] in PROSE}
         return strong or sheets or prose or known
+
+
+def _is_marker(file: StoredFile) -> bool:
+    """Whether a file is what a writer of many files leaves beside them, such as _SUCCESS."""
+    return file.name.startswith("_") and ("." not in file.name or not file.size)
 
 
 def _local(path: Path) -> StoredFile:

@@ -82,6 +82,33 @@ def test_what_is_no_tokenizer_is_refused_by_what_is_there(find, folder, tmp_path
         find(folder)
 
 
+def test_a_home_is_expanded_and_a_wrong_file_is_told_for_what_it_is(find, folder, monkeypatch):
+    """Catches `~` looked for on the Hub, and "prepare the corpus again" for any other file."""
+    monkeypatch.setenv("HOME", str(folder.parent))
+    path = folder / "tokenizer.json"
+    assert find("~/llama") == find("~/llama/tokenizer.json") == TokenizerFile(path, "")
+    for name in ("~/none", "./none", "s3://bucket/tokenizer.json", "none/tokenizer.json"):
+        with pytest.raises(DataError, match=rf"{name} is no folder or file here") as caught:
+            find(name)
+        assert "hf download" not in str(caught.value)
+    for raw, said in (
+        (b"not JSON", r"tokenizer.json is no tokenizer.json, which is JSON: Expecting value"),
+        (b"\xff\xfe", r"is no tokenizer.json, which is JSON"),
+        (b"[1]", r"is JSON, but no tokenizer: it has no `model` \(it has: a list\)"),
+        (
+            b'{"eos_token": "x"}',
+            r"no `model` \(it has: eos_token\). Name the tokenizer.json",
+        ),
+        (b'{"model": {"type": "Nope"}}', r"is not a tokenizer: .*; write the fast one"),
+    ):
+        path.write_bytes(raw)
+        with pytest.raises((DataError, CorruptError), match=said):
+            find(path)
+    path.unlink()
+    with pytest.raises(DataError, match=f"no tokenizer.json in {folder}"):
+        find("~/llama")
+
+
 def test_a_corpus_in_the_tokens_of_a_given_tokenizer(find, folder, tmp_path):
     """Catches documents ended by another token than the one that is named, a saved truncation that
     cuts them, and two corpora under one key that differ in it."""
