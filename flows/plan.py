@@ -41,7 +41,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         CuveeError: what is wrong with the recipe or its data.
     """
     store = Store(home.store)  # before text is read: a store that cannot be opened is told at once
-    prepared = preparing.prepare(recipe, home)
+    prepared = preparing.prepare(recipe, home, planned=True)
     display.close()
     problem = preparing.pose_problem(recipe, prepared)
     screened = recipe.build_method()
@@ -199,7 +199,7 @@ def sample_sentences(problem: Problem) -> list[str]:
         + ("; ± is one standard error of the estimate" if d.tokens_error else "")
         for d in problem.domains
         if d.sampled
-    ] + [*problem.sample_warnings]
+    ] + [*problem.size_notes]
 
 
 def repeated_run_sentences(specs: tuple[RunSpec, ...]) -> list[str]:

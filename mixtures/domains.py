@@ -29,6 +29,8 @@ class Domain:
         shard_tokens: training tokens on disk; 0: all that exist.
         tokens_error: standard error of `tokens` where they are estimated from a sample; 0: exact,
             or declared.
+        drawn_tokens: tokens that existed when the study's mixtures were drawn, which natural shares
+            go by; 0: as many as exist now.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Domain:
     heldout: str = field(default="", repr=False)  # earlier fits are found by what repr gives
     shard_tokens: int = field(default=0, repr=False)
     tokens_error: float = field(default=0.0, repr=False)
+    drawn_tokens: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
@@ -60,6 +63,11 @@ class Domain:
     def stored(self) -> int:
         """Training tokens on disk, which proxies draw from."""
         return self.shard_tokens or self.tokens
+
+    @property
+    def natural_tokens(self) -> int:
+        """Tokens that its natural share goes by."""
+        return self.drawn_tokens or self.tokens
 
     def sized(self, tokens: int, error: float = 0.0) -> "Domain":
         """The same domain, of which so many tokens exist; bytes and documents grow with them."""
@@ -132,8 +140,28 @@ class DomainSet:
 
     @property
     def natural(self) -> Array:
-        """Shares of tokens as they lie in the corpus, shape (K,)."""
-        return np.asarray(self.tokens / self.tokens.sum(), dtype=np.float64)
+        """Shares of tokens as they lie in the corpus, shape (K,).
+
+        In a study that goes on while its text grows by little, as they lay when it began.
+        """
+        tokens = np.array([domain.natural_tokens for domain in self.domains], dtype=np.float64)
+        return np.asarray(tokens / tokens.sum(), dtype=np.float64)
+
+    @property
+    def natural_note(self) -> str:
+        """A sentence where natural shares are those of earlier sizes; else empty."""
+        moved = [d for d in self.domains if d.natural_tokens != d.tokens]
+        if not moved:
+            return ""
+        most = max(moved, key=lambda d: abs(d.tokens - d.natural_tokens) / d.natural_tokens)
+        now, i = self.tokens / self.tokens.sum(), self.index(most.name)
+        return (
+            "Natural shares are those that the study's mixtures were drawn at, so that its runs "
+            f"stay evidence; since then {most.name} went from {most.natural_tokens:,} to "
+            f"{most.tokens:,} tokens ({self.natural[i]:.4%} of all then, {now[i]:.4%} now)"
+            + (f", and {len(moved) - 1} more domains moved by less" if len(moved) > 1 else "")
+            + ". Caps and epochs are those of today's sizes"
+        )
 
     @property
     def natural_errors(self) -> Array:

@@ -121,6 +121,12 @@ class Problem:
             for i in [self.domains.index(name)]
         )
 
+    @property
+    def size_notes(self) -> tuple[str, ...]:
+        """What a reader must know of the domains' sizes, in sentences."""
+        note = self.domains.natural_note
+        return (*self.sample_warnings, *([note] if note else ()))
+
     def spec(
         self,
         weights: Sequence[float],

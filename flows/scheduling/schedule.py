@@ -108,7 +108,7 @@ def _sweep(recipe: Recipe, text: str, workspace: Workspace) -> Any:
 
     place = dataclasses.replace(workspace, step=prefect_step)
     store = Store(place.store)
-    now = present_state(recipe, place, preparing.prepare(recipe, place))
+    now = present_state(recipe, place, preparing.prepare(recipe, place, planned=True))
     before, date = latest_complete(store, recipe.name), now.snapshot.date if now.snapshot else ""
     found = changes_since(before, now) or (lost_runs(before, store) if before else ())
     if before and before.snapshot and not found:

@@ -39,12 +39,13 @@ from cuvee.tasks.extras import require
 from cuvee.tasks.process import usable_cores
 from cuvee.tasks.store.leases import LeaseStore
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study.prepared import Prepared
+from cuvee.tasks.study.prepared import Prepared, recall_drawn
 from cuvee.tasks.study.study import DomainFigures
 
 if TYPE_CHECKING:
     from cuvee.flows.execution.executor import Executor
     from cuvee.proxies.data.tokenizer import TokenizerFile
+    from cuvee.tasks.corpus.corpus_state import StateStore
 
 DUPLICATES = ("duplicates", "duplicates_elsewhere", "near_duplicates")
 
@@ -58,6 +59,7 @@ def prepare(
     *,
     executor: "Executor | None" = None,
     new_tokenizer: bool = False,
+    planned: bool = False,
 ) -> Prepared:
     """Fetch, convert, tokenize; whatever is there already and intact is used as it is.
 
@@ -68,6 +70,7 @@ def prepare(
             the sources now (`finished.prepare_as_studied`).
         executor: whose workers read large text; None: such text has workers of its own.
         new_tokenizer: train another tokenizer than the study's.
+        planned: leave what the study keeps of its corpora as it is.
 
     Raises:
         CuveeError: what is wrong with a source, an archive or a benchmark, by name.
@@ -88,8 +91,9 @@ def prepare(
         corpus = earlier
         if corpus is None:
             with preparation_workers(recipe, home, sources, executor) as pool:
+                states = _states(recipe, home, new_tokenizer, planned)
                 corpus = _corpus(
-                    recipe, home, sources, texts, given=given, pool=pool, fresh=new_tokenizer
+                    recipe, home, sources, texts, given=given, pool=pool, states=states
                 )
     finally:
         digests.keep()  # of what was refused, too: it is hashed but once
@@ -102,6 +106,8 @@ def prepare(
         texts={name: source.identity for name, source in own.items()},
         unread={n: f"{n}: {source.notice}" for n, source in own.items() if source.notice},
         sizes={n: s.tokens for n, s in recipe_corpus(recipe).domains.items() if s.tokens},
+        drawn=recall_drawn(Store(home.store), recipe.name),
+        tolerance=recipe_corpus(recipe).tolerance,
     )
     for part in corpus_parts(prepared).values():
         for notice in part.notices:
@@ -213,12 +219,11 @@ def _corpus(
     *,
     given: "TokenizerFile | None",
     pool: TaskPool,
-    fresh: bool = False,
+    states: "StateStore",
 ) -> Corpus:
     part = recipe_corpus(recipe)
     from cuvee.tasks.corpus import prepare as corpora  # here: the core has no tokenizers
     from cuvee.tasks.corpus.corpus_settings import CorpusSettings
-    from cuvee.tasks.corpus.corpus_state import StateStore
 
     settings = CorpusSettings(
         vocabulary=part.vocabulary,
@@ -235,10 +240,16 @@ def _corpus(
             settings=settings,
             progress=bar.move,
             tokenizer=given,
-            states=StateStore(Store(home.store), recipe.name, home.root / "tokenizers", fresh),
+            states=states,
             pool=pool,
         )
     return corpus
+
+
+def _states(recipe: Recipe, home: Workspace, fresh: bool, planned: bool) -> "StateStore":
+    from cuvee.tasks.corpus.corpus_state import StateStore  # here: the core has no tokenizers
+
+    return StateStore(Store(home.store), recipe.name, home.root / "tokenizers", fresh, planned)
 
 
 @contextlib.contextmanager

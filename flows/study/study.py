@@ -51,7 +51,7 @@ from cuvee.tasks.report import page
 from cuvee.tasks.store.provenance import code_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
-from cuvee.tasks.study.prepared import Prepared
+from cuvee.tasks.study.prepared import Prepared, remember_drawn
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.tracking.fields import study_params
@@ -140,8 +140,9 @@ def run_study(
     asked = method.ask(problem, (), loop.generator(recipe.seed, 0))
     if store.missing(asked):
         lost = superseded_sentences(store, problem, workspace.corpora, asked)
-        for line in (*problem.sample_warnings, *lost):
+        for line in (*problem.size_notes, *lost):
             workspace.display.say(line)  # of what could have been there, if nothing had changed
+    remember_drawn(store, recipe.name, problem.domains)
     params = study_params(text, problem, recipe.seed)
     tracker.start_study(recipe.name, params, {"method": str(recipe.method["name"])})
     with executor, abandoned_on_error(tracker):
@@ -349,6 +350,7 @@ def _key(method: Strategy, problem: Problem, history: History, rng: np.random.Ge
         repr(problem),
         repr(rng.bit_generator.state),
         code_version(),
+        *filter(None, [problem.domains.natural_note]),  # which repr leaves out
         *(
             canonical_json({**outcome_to_json(run), "seconds": 0, "scoring_seconds": 0})
             for run in history

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cuvee.flows.study.confirm import FRESH
 from cuvee.mixtures.domains import Domain
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs.run_results import RunResult
@@ -113,7 +114,11 @@ def _how(run: RunResult, problem: Problem, asked: RunSpec | None) -> str:
     if called:
         parts.append("domains renamed: " + ", ".join(f"{a} to {b}" for a, b in called.items()))
     if added:
-        mixes = "the design asks for it again" if asked else "the design asks for other mixtures"
+        mixes = "the design asks for other mixtures"
+        if asked is not None:
+            mixes = "the design asks for them again"
+        elif spec.seed >= FRESH:
+            mixes = "they tested a recommendation, which no design asks for"
         parts.append(f"they have no share of {', '.join(added)}, and {mixes}")
     if asked is not None and (lacking := run.seen_as(asked).lacking):
         parts.append(f"trained again, to be scored on {', '.join(lacking)} too")

@@ -6,7 +6,7 @@ beside them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,11 +20,16 @@ SLACK = 1e-6  # a limit that is passed by less than this share is kept
 
 @dataclass(frozen=True)
 class Limit:
-    """A named linear inequality `coefficients . w <= bound`."""
+    """A named linear inequality `coefficients . w <= bound`.
+
+    Attributes:
+        drawn: the bound at the sizes that the study's mixtures were drawn at; None: `bound`.
+    """
 
     name: str
     coefficients: tuple[float, ...]
     bound: float
+    drawn: float | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,17 @@ class Constraints:
         rows = np.array([limit.coefficients for limit in self.limits], dtype=np.float64)
         bounds = np.array([limit.bound for limit in self.limits], dtype=np.float64)
         return rows.reshape(-1, size), bounds
+
+    @property
+    def as_drawn(self) -> "Constraints":
+        """The set that a design is drawn in: that of the sizes its natural shares go by."""
+        if all(limit.drawn is None for limit in self.limits):
+            return self
+        limits = (
+            limit if limit.drawn is None else replace(limit, bound=limit.drawn, drawn=None)
+            for limit in self.limits
+        )
+        return replace(self, limits=tuple(limits))
 
     @property
     def bounds(self) -> tuple[Array, Array]:
@@ -290,10 +306,10 @@ def _epoch_caps(
     for name, passes in caps.items():
         if not passes > 0:
             raise ConstraintError(f"the epoch cap of {name!r} must be positive; got {passes}")
-        tokens = domains.domains[domains.index(name)].tokens
-        share = passes * tokens / full_tokens
-        if share < 1:
+        domain = domains.domains[domains.index(name)]
+        share, drawn = (passes * n / full_tokens for n in (domain.tokens, domain.natural_tokens))
+        if min(share, drawn) < 1:
             label = f"{name} at most {passes:g} epochs (share {share:.4g})"
             row = tuple(map(float, domains.vector({name: 1.0})))
-            limits.append(Limit(label, row, share))
+            limits.append(Limit(label, row, share, drawn if drawn != share else None))
     return limits

@@ -88,6 +88,7 @@ class Reuse(Design):
                     tokens=sum(d.tokens for d in inside),
                     bytes=sum(d.bytes for d in inside),
                     identity="+".join(d.identity for d in inside),
+                    drawn_tokens=sum(d.natural_tokens for d in inside),
                 )
             )
         for k, domain in enumerate(domains):

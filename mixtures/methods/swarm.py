@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from cuvee.mixtures.designs.anchors import Anchor, Anchors
+from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference.dataset import is_evidence
 from cuvee.mixtures.inference.recommend import recommend_mixture
@@ -92,12 +93,21 @@ class Swarm(Method):
         done = sum(1 for spec in own if spec.fingerprint not in special)
         wanted: list[RunSpec] = []
         if done < self.runs:
-            drawn = self.design.draw(problem.domains, problem.constraints, self.runs, rng)
-            fresh = [problem.spec(row, FIRST_SEED) for row in drawn]
+            fresh = [problem.spec(row, FIRST_SEED) for row in self._mixtures(problem, rng)]
             new = [s for s in fresh if s.fingerprint not in known | special]
             wanted += new[: self.runs - done]
         wanted += [spec for spec in repeats if spec.fingerprint not in known]
         return tuple({spec.fingerprint: spec for spec in wanted}.values())
+
+    def _mixtures(self, problem: Problem, rng: np.random.Generator) -> list[Array]:
+        """What the design draws, at the sizes that the study's mixtures were drawn at; a mixture
+        that today's sizes forbid moves to the nearest that they allow."""
+        now, then = problem.constraints, problem.constraints.as_drawn
+        drawn = self.design.draw(problem.domains, then, self.runs, rng)
+        if then is now:
+            return list(drawn)
+        fits = now.satisfied(drawn)
+        return [w if ok else now.project(w) for w, ok in zip(drawn, fits, strict=True)]
 
     def anchor_specs(self, problem: Problem) -> tuple[RunSpec, ...]:
         """Every anchor under every seed."""

@@ -229,14 +229,20 @@ class RunSpec:
         """The same run at fixed shares over other domains, which have its text under any names.
 
         Raises:
-            EvidenceError: the text of a domain that the run is made of is not among them.
+            EvidenceError: the text of a domain that the run is made of is not among them; or a
+                controller moved its shares.
         """
         if self.version == BY_NAMES:
             return self
+        if self.controller:
+            raise EvidenceError(
+                f"the shares of run {self.fingerprint[:12]} were moved by a controller, which may "
+                "give some to every domain: it is a run of its own domains, and of no others"
+            )
         free, places = list(range(len(domains))), {}  # position there -> position here
         for i in self.order:
             there = [j for j in free if domains.identities[j] == self.identities[i]]
-            if not there or self.controller:
+            if not there:
                 raise EvidenceError(
                     f"run {self.fingerprint[:12]} was trained on text of {self.domains[i]!r} that "
                     f"is in none of the domains {', '.join(domains.names)}"

@@ -107,6 +107,7 @@ def double_problem(problem: Problem, stable: Array, switch: float) -> Problem:
             dataclasses.replace(domain, name=names[i * len(stable) + k],
                                 identity=f"{domain.identity} {i}",  # else runs would be alike
                                 tokens=max(1, round(domain.tokens * part * COUNT)),
+                                drawn_tokens=max(1, round(domain.natural_tokens * part * COUNT)),
                                 shard_tokens=0)
             for i, part in enumerate(parts)
             for k, domain in enumerate(problem.domains)

@@ -19,7 +19,7 @@ from cuvee.proxies.data.shards import SPLITS, Shard, map_array, token_type
 FORMAT = 2
 READABLE = (1, 2)  # 1: identities over files, nothing said of what is held out
 HELD_KEYS = "heldout.keys"  # of the documents that a study holds out, 16 bytes each, sorted
-MANIFEST = "manifest.json"  # written last
+MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"  # the manifest is written last
 FileTimes = tuple[tuple[str, int, int, int, int], ...]  # what the file system says of every file
 _verified: dict[Path, FileTimes] = {}  # corpora whose bytes this process has hashed, as they were
 
@@ -119,7 +119,7 @@ class Corpus:
                 _verify(root / name, expected)
             _verified[root] = look
         domains = tuple(map(_domain, body["domains"]))
-        tokenizer = root / "tokenizer.json"
+        tokenizer = root / TOKENIZER
         folders = {entry["name"]: _folder(entry) for entry in body["domains"]}
         return cls(root, tokenizer, body["vocabulary"], body["eot"], domains, look, folders)
 
@@ -236,7 +236,7 @@ def _domain(entry: Mapping[str, Any]) -> Domain:
 
 def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Every file of a corpus with the sha256 it was written with."""
-    yield "tokenizer.json", body["tokenizer"]
+    yield TOKENIZER, body["tokenizer"]
     if "heldout_keys" in body:
         yield HELD_KEYS, body["heldout_keys"]
     for entry in body["domains"]:

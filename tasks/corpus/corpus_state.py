@@ -15,6 +15,8 @@ from typing import Any
 
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.mixtures.runs.run_spec import canonical_json
+from cuvee.proxies.data.files import file_digest
+from cuvee.proxies.data.prepared_corpus import HELD_KEYS, TOKENIZER
 from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.given_tokenizer import fetch_tokenizer, keep_tokenizer
 from cuvee.tasks.store.results import Store
@@ -118,12 +120,14 @@ class StateStore:
         study: its name.
         cache: folder for tokenizers that are taken from the store.
         new_tokenizer: whether the trained tokenizer is to be forgotten.
+        planned: whether the study is only planned, which leaves its state as it is.
     """
 
     store: Store
     study: str
     cache: Path
     new_tokenizer: bool = False
+    planned: bool = False
 
     def load(self, settings: CorpusSettings) -> CorpusState:
         """The state; an empty one where there is none yet."""
@@ -147,6 +151,8 @@ class StateStore:
         Raises:
             DataError: the state is no longer the one that there was before.
         """
+        if self.planned:
+            return
         now = self.load(settings)
         if now not in (before, state):
             raise DataError(
@@ -160,13 +166,15 @@ class StateStore:
             return
         self.store.remember(f"{RECORDS}/{self.study}", _split_key(settings), state.to_json())
 
-    def held_keys(self, state: CorpusState) -> bytes:
-        """Keys of what was held out, sorted, 16 bytes each.
+    def held_keys(self, state: CorpusState, corpora: Path) -> bytes:
+        """Keys of what was held out, sorted, 16 bytes each; prepared corpora have them too.
 
         Raises:
             CorruptError: they are not there, or not what was kept.
         """
         raw = self.store.objects.read(f"{HELD}/{state.heldout}") if state.heldout else b""
+        if raw is None and (copy := _in_corpora(corpora, HELD_KEYS, state.heldout)):
+            raw = copy.read_bytes()
         if raw is None or (raw and hashlib.sha256(raw).hexdigest() != state.heldout):
             raise CorruptError(
                 f"{self.store.objects.path(f'{HELD}/{state.heldout}')} is missing or not what was "
@@ -175,21 +183,30 @@ class StateStore:
             )
         return raw
 
-    def trained_tokenizer(self, state: CorpusState, vocabulary: int) -> Path | None:
+    def trained_tokenizer(self, state: CorpusState, vocabulary: int, corpora: Path) -> Path | None:
         """The tokenizer that was trained for a vocabulary; None where none was.
 
         Raises:
-            DataError: the store has lost it.
+            DataError: the store has lost it, and no prepared corpus has it.
             CorruptError: it is not what was kept.
         """
         known = state.tokenizers.get(vocabulary)
         try:
             return fetch_tokenizer(self.store.url, known, self.cache) if known else None
         except DataError as error:
+            lost = not isinstance(error, CorruptError)
+            if lost and (copy := _in_corpora(corpora, TOKENIZER, str(known))):
+                return copy
             raise type(error)(
                 f"the tokenizer of study {self.study} cannot be had: {error}. Restore it, or train "
                 "another, which voids the study's runs: `cuvee corpus RECIPE --new-tokenizer`"
             ) from None
+
+
+def _in_corpora(corpora: Path, name: str, content: str) -> Path | None:
+    """A file of a prepared corpus by its sha256, if one has it."""
+    found = (path for path in sorted(corpora.glob(f"*/{name}")) if file_digest(path) == content)
+    return next(found, None)
 
 
 def _split_key(settings: CorpusSettings) -> str:

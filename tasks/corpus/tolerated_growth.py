@@ -8,6 +8,8 @@ import contextlib
 import itertools
 import os
 import shutil
+import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from cuvee.mixtures.errors import CuveeError
 from cuvee.proxies.data.prepared_corpus import Corpus, read_manifest
 from cuvee.proxies.data.shards import SPLITS, token_type
 from cuvee.tasks.corpus.corpus_state import RankedDomain
+
+STEP = 1 << 12  # documents that are looked at together
 
 
 def keep_earlier(
@@ -44,9 +48,11 @@ def keep_earlier(
     there = False
     for root, before, width in _earlier_entries(others, earlier.identity):
         there = True
-        then = _documents(root / before["folder"], width)
-        if not np.isin(then, _documents(folder, width)).all():
-            continue  # it did not only grow
+        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+            then = document_hashes(root / before["folder"], width, Path(work) / "then")
+            now = document_hashes(folder, width, Path(work) / "now")
+            if not _all_among(then, now):
+                continue  # it did not only grow
         shutil.rmtree(folder)
         shutil.copytree(root / before["folder"], folder, copy_function=_link)
         told = (
@@ -76,15 +82,40 @@ def _earlier_entries(others: Path, identity: str) -> Iterator[tuple[Path, dict[s
                     yield path.parent, entry, token_type(body["vocabulary"])
 
 
-def _documents(folder: Path, width: Any) -> NDArray[np.int64]:
-    """A hash of each document of both splits, good within this process."""
-    found = []
-    for split in SPLITS:
-        tokens = np.memmap(folder / f"{split}.bin", dtype=width, mode="r")
-        with np.load(folder / f"{split}.idx.npz") as index:
-            ends = index["offsets"].tolist()
-        found += [hash(tokens[a:b].tobytes()) for a, b in itertools.pairwise(ends)]
-    return np.array(found, dtype=np.int64)
+def document_hashes(folder: Path, width: Any, out: Path) -> NDArray[np.int64]:
+    """A hash of each document of both splits, sorted, good within this process; on the disk."""
+    with out.open("wb") as file:
+        for split in SPLITS:
+            tokens = np.memmap(folder / f"{split}.bin", dtype=width, mode="r")
+            begin = 0
+            for ends in _document_ends(folder / f"{split}.idx.npz"):
+                places = itertools.pairwise([begin, *ends])
+                hashes = [hash(tokens[a:b].tobytes()) for a, b in places]
+                file.write(np.array(hashes, dtype=np.int64).tobytes())
+                begin = ends[-1]
+    found = np.memmap(out, dtype=np.int64, mode="r+")
+    found.sort()
+    return found
+
+
+def _document_ends(path: Path) -> Iterator[list[int]]:
+    """Where the documents of a shard end, in lists, without its whole index in memory."""
+    with zipfile.ZipFile(path) as index, index.open("offsets.npy") as file:
+        np.lib.format.read_magic(file)
+        _, _, kind = np.lib.format.read_array_header_1_0(file)
+        file.read(kind.itemsize)  # 0, where the first begins
+        while raw := file.read(STEP * kind.itemsize):
+            yield np.frombuffer(raw, dtype=kind).tolist()
+
+
+def _all_among(some: NDArray[np.int64], every: NDArray[np.int64]) -> bool:
+    """Whether all of some sorted numbers are among others, which are sorted too."""
+    for start in range(0, len(some), STEP):
+        block = some[start : start + STEP]
+        places = np.minimum(np.searchsorted(every, block), len(every) - 1)
+        if (every[places] != block).any():
+            return False
+    return True
 
 
 def _link(source: str, to: str) -> None:

@@ -8,6 +8,7 @@ import tiny_study
 
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study import superseded_runs
+from cuvee.flows.study.confirm import fresh_seeds
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.runs.run_results import RunResult, Score
@@ -73,16 +74,25 @@ def test_what_moved_is_named(before):
 
 
 def test_a_domain_that_is_added_is_named(before):
-    """Catches an added domain that is said to void runs, and one that nobody mentions."""
+    """Catches an added domain that is said to void runs, one that nobody mentions, and a design
+    that is said to ask for other mixtures than those that only test a recommendation."""
+    posed = pose_problem(parse(before[1]), prepare(parse(before[1]), before[2]))
+    tested = posed.spec((0.1, 0.3, 0.6), fresh_seeds(3, 1)[0])
+    before[3].put(RunResult(tested, {name: Score(1.0, 0.1, 9) for name in posed.targets}))
     jokes = before[0] / "more.jsonl"
     rows = (f'{{"text": "{i} a joke of {i * 7} words and {i}"}}\n' for i in range(3000))
     jokes.write_text("".join(rows))
     add = f"    jokes: {{path: {jokes}}}\nproxy:"
-    (line,) = told(before, lambda t: t.replace("proxy:", add, 1))
-    assert line == (
+    try:
+        lines = told(before, lambda t: t.replace("proxy:", add, 1))
+    finally:
+        before[3].objects.remove(f"runs/{tested.fingerprint}/result.json")
+    assert lines == [
         "3 earlier runs stay evidence: they have no share of jokes, and the design asks for other "
-        "mixtures"
-    )
+        "mixtures",
+        "1 earlier runs stay evidence: they have no share of jokes, and they tested a "
+        "recommendation, which no design asks for",
+    ]
 
 
 def test_runs_of_version_1_are_told_with_the_way_to_go_on_with_them(before):

@@ -1,4 +1,4 @@
-"""A real study whose domains are renamed, exchanged and joined by another: what is trained."""
+"""A real study whose domains are renamed, moved, joined by another or grow: what is trained."""
 
 import json
 import re
@@ -10,8 +10,10 @@ import tiny_study
 from command import inside
 
 import cuvee
+from cuvee.flows.workspace import Workspace
+from cuvee.tasks.store.results import Store
 
-pytestmark = pytest.mark.slow  # trains twenty proxies by the real command
+pytestmark = pytest.mark.slow  # train some twenty proxies each by the real command
 
 
 def ran(folder: Path, text: str, command: str = "run") -> tuple[dict, str]:
@@ -51,3 +53,54 @@ def test_a_renamed_and_moved_domain_trains_nothing_and_a_new_one_is_told(tmp_pat
     kept = re.findall(r"(\d+) earlier runs stay evidence: [^0-9]*they have no share of jokes", said)
     assert sum(map(int, kept)) == before["trained_now"]
     assert "do not count" not in said
+
+
+def mixtures(folder: Path, smallest: str) -> dict[str, tuple[tuple[float, ...], float]]:
+    """Of each run of the store by fingerprint: seed and shares, and that of the smallest domain."""
+    runs = [run.spec for run in Store(Workspace(folder / "home").store).outcomes()]
+    return {
+        spec.fingerprint: (
+            (spec.seed, *spec.weights.tolist()),
+            float(spec.weights[spec.domains.index(smallest)]),
+        )
+        for spec in runs
+    }
+
+
+def test_22_bytes_ask_for_no_other_mixture(tmp_path):
+    """Catches a design that follows natural shares which moved by a millionth, held-out text that
+    moves with what is added, a study that is changed by what is only planned, and growth that is
+    tolerated or voids runs without a word."""
+    tiny_study.write_corpus(tmp_path / "corpus")
+    text = tiny_study.recipe(tmp_path / "corpus", confirm="null")
+    before, _ = ran(tmp_path, text)
+    smallest = min((tmp_path / "corpus").iterdir(), key=lambda path: path.stat().st_size)
+    first = mixtures(tmp_path, smallest.stem)
+    added = '{"text": "some word"}\n'
+    assert len(added) == 22 and len(first) == before["trained_now"] > 8
+    with smallest.open("a") as file:
+        file.write(added)
+    mild, said = ran(tmp_path, text.replace("vocabulary:", "tolerance: 0.01\n  vocabulary:"))
+    assert (mild["trained_now"], mild["weights"]) == (0, before["weights"])
+    assert re.search(rf"{smallest.stem} has grown by 0\.\d%.*its earlier text stays in use", said)
+    kept = {
+        path: path.read_bytes() for path in (tmp_path / "home/store").glob("[cdht]*-*/**/*.json")
+    }
+    _, said = ran(tmp_path, text, "plan")
+    assert {path: path.read_bytes() for path in kept} == kept and len(kept) == 2
+    lost = sum(part > 0 for _, part in first.values())
+    assert re.search(
+        rf"{lost} earlier runs do not count: the text of {smallest.stem} changed "
+        r"\((\d+) documents before, (\d+) now\)",
+        said,
+    )
+    after, said = ran(tmp_path, text)
+    assert (after["trained_now"], after["reused"]) == (lost, len(first) - lost)
+    assert 0 < lost < len(first)
+    now = mixtures(tmp_path, smallest.stem)
+    assert {now[name][0] for name in now if name not in first} == {
+        shares for shares, part in first.values() if part > 0
+    }
+    assert re.search(rf"since then {smallest.stem} went from [0-9,]+ to [0-9,]+ tokens", said)
+    report = (tmp_path / "home/studies/tiny/report.md").read_text()
+    assert "Natural shares are those that the study's mixtures were drawn at" in report

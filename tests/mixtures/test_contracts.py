@@ -12,7 +12,9 @@ from contract_parts import CONSTRAINTS, DOMAINS, PROBLEM, standard
 
 from cuvee.mixtures import worlds
 from cuvee.mixtures.constraints import constrain
+from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
+from cuvee.mixtures.methods.swarm import Swarm
 from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
 from cuvee.mixtures.registry import build, names
 from cuvee.mixtures.runs.run_records import outcome_from_json, outcome_to_json
@@ -46,6 +48,31 @@ def test_designs_depend_on_the_generator_alone(name):
     first = drawn(design, CONSTRAINTS["caps"])
     np.random.seed(2)  # noqa: NPY002
     assert np.array_equal(first, drawn(design, CONSTRAINTS["caps"]))
+
+
+@pytest.mark.parametrize("name", names("design"))
+def test_designs_keep_their_mixtures_while_text_moves_by_little(name):
+    """Catches a design that follows today's sizes, a cap of today's sizes that turns another draw
+    away and so moves all that follow, and mixtures that today's caps forbid."""
+    passes = {"full_tokens": int(DOMAINS.tokens.sum()), "epochs": 2.0}
+    most = len(drawn(build("design", name), constrain(DOMAINS, **passes)))
+    design = Swarm(design=name, runs=most, seeds=0, laws=("log_linear",))
+    for factor in (1.009, 0.991):
+        asked = []
+        for tokens in (1.0, factor):
+            moved = [
+                dataclasses.replace(d, tokens=round(d.tokens * (tokens if i == 0 else 1.0)),
+                                    drawn_tokens=d.tokens)
+                for i, d in enumerate(DOMAINS)
+            ]  # fmt: skip
+            domains = DomainSet(tuple(moved))
+            caps = constrain(domains, **passes)
+            problem = dataclasses.replace(PROBLEM, domains=domains, constraints=caps)
+            asked.append([run.weights for run in design.ask(problem, (), np.random.default_rng(0))])
+        assert not np.array_equal(domains.tokens, DOMAINS.tokens)
+        assert all(bool(caps.satisfied(w)) for w in asked[1])
+        same = [np.array_equal(a, b) for a, b in zip(*asked, strict=True)]
+        assert all(same) or (factor < 1 and any(caps.active(w) for w in asked[1]) and any(same))
 
 
 @pytest.mark.parametrize("name", names("design"))

@@ -192,7 +192,8 @@ def test_a_controller_may_give_a_share_to_every_domain():
 
 
 def test_a_run_is_found_over_the_domains_of_another_study():
-    """Catches a reference that is looked for under the names of the study that trained it."""
+    """Catches a reference that is looked for under the names of the study that trained it, and text
+    that is blamed for what a controller does."""
     run = spec(((0.0, 0.6, 0.4, 0.0),))
     domains = [Domain(n, 10, 10, text, heldout=f"h{text}") for n, text in TEXTS.items()]
     fewer = DomainSet((dataclasses.replace(domains[2], name="x"), domains[3], domains[1]))
@@ -201,6 +202,9 @@ def test_a_run_is_found_over_the_domains_of_another_study():
     assert found.domains == ("x", "sums", "code") and found.stages[0].weights == (0.4, 0.0, 0.6)
     with pytest.raises(EvidenceError, match="text of 'law'"):
         run.over(DomainSet((domains[0], domains[1])))
+    moved = spec(((0.0, 0.6, 0.4, 0.0),), controller=dump_controller(AioliController()))
+    with pytest.raises(EvidenceError, match="moved by a controller"):  # all its text is there
+        moved.over(DomainSet(tuple(domains)))
 
 
 def test_two_records_of_one_run_are_one_result():

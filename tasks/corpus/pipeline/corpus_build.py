@@ -83,7 +83,7 @@ class CorpusBuild:
         self.segments = files.folder.within(f"{self.work.name}/segments")
         self.folder = self.work / "corpus"
         self.domains = [DomainText(name) for name in asked.sources]
-        self.frozen = states.held_keys(asked.state) if states else b""
+        self.frozen = states.held_keys(asked.state, root.parent) if states else b""
         self.near = asked.settings.deduplicate == "near"
         self.known: dict[tuple[int, str], PartRecord] = {}  # parts that were read: domain, spool
         self.parts = {name: source.parts() for name, source in asked.sources.items()}
@@ -216,7 +216,7 @@ class CorpusBuild:
             return tokenizers.load_tokenizer(path, given.end_of_text if given else "")
         known = given.path if given else None
         if given is None and self.states is not None:
-            known = self.states.trained_tokenizer(self.asked.state, vocabulary)
+            known = self.states.trained_tokenizer(self.asked.state, vocabulary, self.root.parent)
         if known is not None:
             shutil.copyfile(known, path)
             return tokenizers.load_tokenizer(path, given.end_of_text if given else "")

@@ -27,7 +27,7 @@ def headline_warnings(study: Study) -> tuple[str, ...]:
     """The recommendation's own warnings, then what confirmation, text and failures add."""
     found = [f"{line[:1].upper()}{line[1:]}" for line in study.recommendation.warnings]
     found += [f"Text: {notice}." for p in study.corpus.values() for notice in p.notices]
-    found += [f"{sentence}." for sentence in study.problem.sample_warnings]
+    found += [f"{sentence}." for sentence in study.problem.size_notes]
     found += _surprise(study)
     if study.transfer:
         found += [f"Nothing can be said at {lost}" for lost in study.transfer.lost]

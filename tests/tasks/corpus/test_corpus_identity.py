@@ -7,10 +7,12 @@ import random
 import re
 import shutil
 import sys
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
 import corpus_texts
+import numpy as np
 import pytest
 from corpus_texts import SMALL, Texts, document, files, texts
 
@@ -23,6 +25,7 @@ from cuvee.tasks.corpus.corpus_state import StateStore
 from cuvee.tasks.corpus.find_document import find_documents
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.corpus.prepare import prepare_corpus
+from cuvee.tasks.corpus.tolerated_growth import document_hashes
 from cuvee.tasks.store.results import Store
 
 SHARED = tuple(document(i) for i in range(8))
@@ -120,6 +123,20 @@ def test_a_document_that_was_held_out_stays_so_wherever_it_turns_up(tmp_path):
     assert set(held) <= set(texts(later, "orchard", "valid"))
 
 
+def test_a_study_that_is_only_planned_keeps_its_state(tmp_path):
+    """Catches a held-out set, a tokenizer or an owner of doubled text that a plan decides, for all
+    recipes of a name; and a run that reads again what its plan has read."""
+    seen = make(parted(tmp_path / "log"), tmp_path, states=study(tmp_path, planned=True))
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    read = (tmp_path / "log").read_text()
+    assert make(parted(tmp_path / "log"), tmp_path).root == seen.root
+    assert (tmp_path / "log").read_text() == read
+    kept = files(tmp_path / "store")
+    small = Texts((*SHARED, *(document(7000 + i, 20) for i in range(12))))
+    make({**domains(), "cellar": small}, tmp_path, states=study(tmp_path, planned=True))
+    assert files(tmp_path / "store") == kept
+
+
 def test_another_tokenizer_is_trained_only_when_it_is_asked_for(tmp_path):
     """Catches a vocabulary that drifts with the text, and a flag without effect."""
     one = make(domains(), tmp_path)
@@ -143,6 +160,37 @@ def test_what_a_study_holds_out_must_be_what_was_kept(tmp_path):
     keys.write_bytes(keys.read_bytes()[:-16])
     with pytest.raises(CorruptError, match="says what study study holds out"):
         make({**domains(), "more": Texts(tuple(document(i) for i in range(400, 440)))}, tmp_path)
+
+
+def test_what_the_store_lost_is_found_in_a_prepared_corpus(tmp_path):
+    """Catches a study that ends, or holds out other text, though a corpus has what it needs."""
+    before = known(make(domains(), tmp_path))
+    kept = files(tmp_path / "store")
+    for folder in ("store/heldout", "store/tokenizers", "tokenizers"):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+    more = Texts(tuple(document(i) for i in range(400, 440)))
+    after = make({**domains(), "more": more}, tmp_path)
+    assert {name: one for name, one in known(after).items() if name != "more"} == before
+    assert {n: d for n, d in files(tmp_path / "store").items() if n.startswith("tok")} == {
+        n: d for n, d in kept.items() if n.startswith("tok")
+    }
+
+
+def test_memory_for_a_domain_that_grew_does_not_follow_its_documents(tmp_path):
+    """Catches a number, or an object, that is kept in memory for each document."""
+    peaks, count = [], 40_000
+    for folder, part in (("few", count // 3), ("many", count)):
+        place = tmp_path / folder
+        place.mkdir()
+        for split in ("train", "valid"):
+            np.arange(part, dtype=np.uint32).tofile(place / f"{split}.bin")
+            np.savez(place / f"{split}.idx.npz", offsets=np.arange(part + 1), bytes=np.ones(part))
+        tracemalloc.start()
+        hashes = document_hashes(place, np.uint32, tmp_path / f"{folder}.hashes")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(hashes) == 2 * part and len(np.unique(hashes)) == part
+    assert peaks[1] - peaks[0] < count  # not a byte a document
 
 
 def test_a_domain_that_grew_by_little_keeps_its_shards_if_that_is_asked_for(tmp_path):
