@@ -99,15 +99,16 @@ class Swarm(Method):
         wanted += [spec for spec in repeats if spec.fingerprint not in known]
         return tuple({spec.fingerprint: spec for spec in wanted}.values())
 
-    def _mixtures(self, problem: Problem, rng: np.random.Generator) -> list[Array]:
+    def _mixtures(self, problem: Problem, rng: np.random.Generator) -> Array:
         """What the design draws, at the sizes that the study's mixtures were drawn at; a mixture
         that today's sizes forbid moves to the nearest that they allow."""
         now, then = problem.constraints, problem.constraints.as_drawn
         drawn = self.design.draw(problem.domains, then, self.runs, rng)
         if then is now:
-            return list(drawn)
+            return drawn
         fits = now.satisfied(drawn)
-        return [w if ok else now.project(w) for w, ok in zip(drawn, fits, strict=True)]
+        moved = [w if ok else now.project(w) for w, ok in zip(drawn, fits, strict=True)]
+        return np.array(moved, dtype=np.float64)
 
     def anchor_specs(self, problem: Problem) -> tuple[RunSpec, ...]:
         """Every anchor under every seed."""
