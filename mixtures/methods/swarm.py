@@ -103,7 +103,7 @@ class Swarm(Method):
         """What the design draws, at the sizes that the study's mixtures were drawn at; a mixture
         that today's sizes forbid moves to the nearest that they allow."""
         now, then = problem.constraints, problem.constraints.as_drawn
-        drawn = self.design.draw(problem.domains, then, self.runs, rng)
+        drawn: Array = self.design.draw(problem.domains, then, self.runs, rng)
         if then is now:
             return drawn
         fits = now.satisfied(drawn)
