@@ -37,7 +37,7 @@ def run_pack(job: PackJob, report: Callable[[Progress], None]) -> tuple[Outcome,
     """
     job = job.here()
     job.check_scoring()
-    corpus = Corpus.open(job.corpus, again=False)
+    corpus = Corpus.open(job.corpus, again=False).seen_by(job.specs[0])
     references = {
         spec.fingerprint: reference_model.train_reference_model(
             spec, corpus, job.models, device=job.device, starts=job.branch.starts
@@ -119,7 +119,7 @@ def untrained_scores(job: PackJob) -> dict[str, float]:
     """What proxies of this size and seed score before training: scores and details by name."""
     job = job.here()
     job.check_scoring()
-    corpus = Corpus.open(job.corpus, again=False)
+    corpus = Corpus.open(job.corpus, again=False).seen_by(job.specs[0])
     begun = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
     scored = _scores_as_planned(job, corpus, PackLikelihood(begun.model))
     return {name: score.value for name, score in untrained_baseline(scored).items()}
@@ -131,7 +131,7 @@ def training_speed(job: PackJob, seconds: float = 1.0) -> float:
     The first step allocates what the others use, so it is left out, unless it takes so long alone.
     """
     with single_thread():
-        corpus = Corpus.open(job.corpus, again=False)
+        corpus = Corpus.open(job.corpus, again=False).seen_by(job.specs[0])
         tried = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
         tried.advance()
         first, steps = (tried.seconds, 1) if tried.seconds < seconds else (0.0, 0)

@@ -76,11 +76,10 @@ def prepare(
         CuveeError: what is wrong with a source, an archive or a benchmark, by name.
     """
     require("a corpus", "train")
-    digests = Digests(home.digests)
+    digests, taken = Digests(home.digests), wanted_samples(recipe)
     given = None if earlier else recipe_tokenizer(recipe, home)
     own = {} if earlier else recipe_files(recipe, home, digests, given)
     look_at_sources(own, recipe_corpus(recipe).min_tokens, home)
-    taken = wanted_samples(recipe)
     if own:
         home.display.say(reading_sentence(own, taken))
     found = _fetch(recipe, home)
@@ -88,20 +87,17 @@ def prepare(
     texts = _benchmark_texts(suite)
     sources = sampled_sources(own or quickstart(found, recipe_corpus(recipe).quickstart), taken)
     try:
-        corpus = earlier
-        if corpus is None:
-            with preparation_workers(recipe, home, sources, executor) as pool:
-                states = _states(recipe, home, new_tokenizer, planned)
-                corpus = _corpus(
-                    recipe, home, sources, texts, given=given, pool=pool, states=states
-                )
+        states = _states(recipe, home, new_tokenizer, planned)
+        with preparation_workers(recipe, home, {} if earlier else sources, executor) as pool:
+            corpus = earlier or _corpus(
+                recipe, home, sources, texts, given=given, pool=pool, states=states
+            )
     finally:
         digests.keep()  # of what was refused, too: it is hashed but once
-    text = Limits(tokens=recipe.evaluation.heldout_tokens)
     prepared = Prepared(
         corpus,
         suite,
-        text,
+        Limits(tokens=recipe.evaluation.heldout_tokens),
         points=recipe.evaluation.curve,
         texts={name: source.identity for name, source in own.items()},
         unread={n: f"{n}: {source.notice}" for n, source in own.items() if source.notice},
@@ -109,9 +105,8 @@ def prepare(
         drawn=recall_drawn(Store(home.store), recipe.name),
         tolerance=recipe_corpus(recipe).tolerance,
     )
-    for part in corpus_parts(prepared).values():
-        for notice in part.notices:
-            home.display.say(f"Note: {notice}")
+    for notice in (one for part in corpus_parts(prepared).values() for one in part.notices):
+        home.display.say(f"Note: {notice}")
     if recipe.proxy.start is None:
         return prepared
     with home.display.step("Checkpoint"):

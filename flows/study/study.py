@@ -138,11 +138,7 @@ def run_study(
         prepared = prepare(recipe, workspace, executor=executor)
     problem, method = pose_problem(recipe, prepared), recipe.build_method()
     asked = method.ask(problem, (), loop.generator(recipe.seed, 0))
-    if store.missing(asked):
-        lost = superseded_sentences(store, problem, workspace.corpora, asked)
-        for line in (*problem.size_notes, *lost):
-            workspace.display.say(line)  # of what could have been there, if nothing had changed
-    remember_drawn(store, recipe.name, problem.domains)
+    _begin(recipe, problem, asked, store, workspace)
     params = study_params(text, problem, recipe.seed)
     tracker.start_study(recipe.name, params, {"method": str(recipe.method["name"])})
     with executor, abandoned_on_error(tracker):
@@ -170,6 +166,21 @@ def run_study(
     )
     study = with_remembered(study, recipe.confirm, store, workspace.display.say)
     return StudyRun(study, prepared, complete=not evaluator.budget.reached)
+
+
+def _begin(
+    recipe: Recipe,
+    problem: Problem,
+    asked: tuple[RunSpec, ...],
+    store: Store,
+    workspace: Workspace,
+) -> None:
+    """Tells what no longer counts, if anything is to be trained; keeps what is drawn at."""
+    if store.missing(asked):
+        lost = superseded_sentences(store, problem, workspace.corpora, asked)
+        for line in (*problem.size_notes, *lost):
+            workspace.display.say(line)  # of what could have been there, if nothing had changed
+    remember_drawn(store, recipe.name, problem.domains)
 
 
 def save_study(

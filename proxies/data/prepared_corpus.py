@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.mixtures.runs.run_spec import BY_NAMES, RunSpec
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.node_cache import NodeCache
 from cuvee.proxies.data.objects import ObjectFolder, is_remote
@@ -161,8 +163,38 @@ class Corpus:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Counts of everything that was read, kept and dropped."""
-        return read_manifest(self.root)
+        """Counts of everything that was read, kept and dropped, under the names of `domains`."""
+        body = read_manifest(self.root)
+        entries = {_folder(entry): entry for entry in body["domains"]}
+        shown = {folder: name for name, folder in self.folders.items()}
+        called = {e["name"]: shown[folder] for folder, e in entries.items() if folder in shown}
+        own = [entries[self.folders[domain.name]] for domain in self.domains]
+        return {**body, "domains": [_renamed_entry(entry, called) for entry in own]}
+
+    def renamed(self, names: Mapping[str, str]) -> "Corpus":
+        """The corpus under other names and in their order: by what it calls a domain, its name."""
+        own = {domain.name: domain for domain in self.domains}
+        return replace(
+            self,
+            domains=tuple(replace(own[before], name=name) for before, name in names.items()),
+            folders={name: self.folders[before] for before, name in names.items()},
+        )
+
+    def seen_by(self, run: RunSpec) -> "Corpus":
+        """The corpus under the names by which a run knows its text; what else it holds, under its
+        own, unless the run calls another domain so."""
+        asked = dict(zip(run.identities, run.domains, strict=True))
+        if run.version == BY_NAMES or all(
+            asked.get(d.identity, d.name) == d.name for d in self.domains
+        ):
+            return self
+        return self.renamed(
+            {
+                domain.name: asked.get(domain.identity, domain.name)
+                for domain in self.domains
+                if domain.identity in asked or domain.name not in run.domains
+            }
+        )
 
     def _shard(self, name: str, split: str) -> Shard:
         known = [domain.name for domain in self.domains]
@@ -217,6 +249,23 @@ def publish_corpus(root: Path, url: str) -> None:
         if there.get(name) != (root / name).stat().st_size:
             place.upload(root / name, name)
     place.replace(MANIFEST, raw)
+
+
+def marked_name(name: str) -> str:
+    """A domain's name as it stands in what a manifest says: whoever reads it may have another."""
+    return f"{{{name}}}"
+
+
+def _renamed_entry(entry: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A domain's part of the manifest under other names of all domains."""
+    found = {**entry, "name": names[entry["name"]]}
+    if "shared" in entry:
+        found["shared"] = {names.get(other, other): n for other, n in entry["shared"].items()}
+    if "notices" in entry:
+        marks = {marked_name(before): name for before, name in names.items()}
+        every = re.compile("|".join(map(re.escape, marks)))
+        found["notices"] = [every.sub(lambda m: marks[m[0]], one) for one in entry["notices"]]
+    return found
 
 
 def _domain(entry: Mapping[str, Any]) -> Domain:

@@ -7,7 +7,6 @@ nothing with the same state has the same bytes.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,13 +69,6 @@ class CorpusState:
         drawn = [{**one, "parts": tuple(one.get("parts", ()))} for one in ranks]
         trained = {one["vocabulary"]: one["sha256"] for one in body["tokenizers"]}
         return cls(trained, body["heldout"], tuple(RankedDomain(**one) for one in drawn))
-
-    @property
-    def digest(self) -> str:
-        """Of what decides a corpus."""
-        ranks = [[one.name, one.source, *one.parts] for one in self.ranks]
-        body = [sorted(self.tokenizers.items()), self.heldout, ranks]
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
     def places(self, sources: Mapping[str, str]) -> dict[str, int]:
         """Where domains stand in `ranks`: by source and name, then by source, then by name.
@@ -166,7 +158,7 @@ class StateStore:
             return
         self.store.remember(f"{RECORDS}/{self.study}", _split_key(settings), state.to_json())
 
-    def held_keys(self, state: CorpusState, corpora: Path) -> bytes:
+    def held_keys(self, state: CorpusState, corpora: Path | None = None) -> bytes:
         """Keys of what was held out, sorted, 16 bytes each; prepared corpora have them too.
 
         Raises:
@@ -183,7 +175,9 @@ class StateStore:
             )
         return raw
 
-    def trained_tokenizer(self, state: CorpusState, vocabulary: int, corpora: Path) -> Path | None:
+    def trained_tokenizer(
+        self, state: CorpusState, vocabulary: int, corpora: Path | None = None
+    ) -> Path | None:
         """The tokenizer that was trained for a vocabulary; None where none was.
 
         Raises:
@@ -203,10 +197,10 @@ class StateStore:
             ) from None
 
 
-def _in_corpora(corpora: Path, name: str, content: str) -> Path | None:
+def _in_corpora(corpora: Path | None, name: str, content: str) -> Path | None:
     """A file of a prepared corpus by its sha256, if one has it."""
-    found = (path for path in sorted(corpora.glob(f"*/{name}")) if file_digest(path) == content)
-    return next(found, None)
+    paths = sorted(corpora.glob(f"*/{name}")) if corpora else []
+    return next((path for path in paths if file_digest(path) == content), None)
 
 
 def _split_key(settings: CorpusSettings) -> str:

@@ -64,9 +64,8 @@ def prepare_corpus(
     _check_names(sources)
     if tokenizer is not None:  # before the text is read, which takes minutes
         tokenizers.load_tokenizer(tokenizer.path, tokenizer.end_of_text)
-    asked = CorpusRequest(
+    asked = CorpusRequest.canonical(
         sources,
-        {name: source.identity for name, source in sources.items()},
         {name: tuple(texts) for name, texts in benchmarks.items()},
         settings,
         tokenizer,
@@ -85,7 +84,8 @@ def prepare_corpus(
             "twice the size of the text"
         ) from error
     progress(f"the corpus is in {found.root}", 1.0)
-    return found
+    called = dict(zip(asked.sources, (domain.name for domain in found.domains), strict=True))
+    return found.renamed({called[name]: name for name in sources})
 
 
 def _found_or_made(
@@ -116,7 +116,7 @@ def _found_or_made(
 
 def _remember(asked: CorpusRequest, out: Path, states: StateStore, found: Corpus) -> None:
     """Keeps the study's state; asked for under it, the corpus is found where it is."""
-    state = CorpusState.from_json(read_manifest(found.root)["state"])
+    state = asked.state_after(read_manifest(found.root))
     keys = (found.root / HELD_KEYS).read_bytes()
     states.save(asked.settings, state, found.tokenizer_path, keys, before=asked.state)
     before, after = asked.key(asked.state), asked.key(state)

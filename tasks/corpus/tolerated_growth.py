@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.mixtures.errors import CuveeError
-from cuvee.proxies.data.prepared_corpus import Corpus, read_manifest
+from cuvee.proxies.data.prepared_corpus import Corpus, marked_name, read_manifest
 from cuvee.proxies.data.shards import SPLITS, token_type
 from cuvee.tasks.corpus.corpus_state import RankedDomain
 
@@ -45,7 +45,7 @@ def keep_earlier(
     grown = entry["train"]["tokens"] / max(1, earlier.tokens) - 1
     if earlier.identity == entry["identity"] or not 0 <= grown < tolerance:
         return dict(entry)
-    there = False
+    there, name = False, marked_name(entry["name"])
     for root, before, width in _earlier_entries(others, earlier.identity):
         there = True
         with tempfile.TemporaryDirectory(dir=folder.parent) as work:
@@ -56,7 +56,7 @@ def keep_earlier(
         shutil.rmtree(folder)
         shutil.copytree(root / before["folder"], folder, copy_function=_link)
         told = (
-            f"{entry['name']} has grown by {grown:.1%}, which is less than corpus.tolerance "
+            f"{name} has grown by {grown:.1%}, which is less than corpus.tolerance "
             f"({tolerance:.1%}): its earlier text stays in use, and with it its runs"
         )
         stays = {part: before[part] for part in ("identity", "heldout", *SPLITS)}
@@ -64,7 +64,7 @@ def keep_earlier(
     if there:
         return dict(entry)
     told = (
-        f"{entry['name']} has grown by {grown:.1%}, which is less than corpus.tolerance "
+        f"{name} has grown by {grown:.1%}, which is less than corpus.tolerance "
         f"({tolerance:.1%}), but its earlier shards are gone or damaged: its text is read anew, "
         "and earlier runs of it do not count"
     )

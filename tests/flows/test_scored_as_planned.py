@@ -211,3 +211,27 @@ def test_the_hash_of_scoring_is_the_one_that_stores_hold(studied):
     inner = hashlib.sha256(canonical_json(suite).encode()).hexdigest()
     assert prepared.scoring == hashlib.sha256(canonical_json([inner, limits]).encode()).hexdigest()
     assert list(suite[2]) == ["qa"]
+
+
+def test_a_worker_reads_text_under_the_names_of_the_run(studied):
+    """Catches a worker that takes a domain's text from a corpus by the name that it was prepared
+    under, where the recipe has exchanged two names since: another mixture is trained and scored."""
+    home, prepared, job, text = studied
+    swap = {"code": "prose", "prose": "code"}
+    lines = [line for line in text.splitlines() if ".jsonl, " in line or line.endswith(".jsonl}")]
+    other = text
+    for line in lines:
+        name = line.split(":")[0].strip()
+        other = other.replace(line, line.replace(f"{name}:", f"{swap.get(name, name)}:"))
+    assert other != text
+    again = prepare(parse(other), home)
+    assert again.corpus.root == prepared.corpus.root
+    before = dict(zip(prepared.domains.names, job.specs[0].weights, strict=True))
+    shares = [before[swap.get(name, name)] for name in again.domains.names]
+    spec = pose_problem(parse(other), again).spec(shares, 1)
+    assert spec.fingerprint == job.specs[0].fingerprint and spec != job.specs[0]
+    (first,) = run_pack(job, lambda _: None)
+    (second,) = run_pack(dataclasses.replace(job, specs=(spec,)), lambda _: None)
+    assert second.curve == first.curve and second.scores == first.seen_as(spec).scores
+    assert second.scores["domain/code"] == first.scores["domain/prose"]
+    assert second.tokens == first.seen_as(spec).tokens

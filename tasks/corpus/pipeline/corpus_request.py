@@ -11,7 +11,7 @@ from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.sources.documents import ReadPart, SampledSource, TextSource
 from cuvee.proxies.data.tokenizer import TokenizerFile
 from cuvee.tasks.corpus.corpus_settings import DEFAULT, CorpusSettings
-from cuvee.tasks.corpus.corpus_state import CorpusState
+from cuvee.tasks.corpus.corpus_state import CorpusState, next_state
 from cuvee.tasks.corpus.pipeline import near_duplicates, read_parts
 from cuvee.tasks.corpus.pipeline.read_parts import KEYS, ReadTask
 from cuvee.tasks.corpus.pipeline.sampling import DomainSample
@@ -30,24 +30,83 @@ class CorpusRequest:
     tokenizer: TokenizerFile | None
     state: CorpusState
 
+    @classmethod
+    def canonical(
+        cls,
+        sources: Mapping[str, TextSource],
+        texts: Mapping[str, Sequence[str]],
+        settings: CorpusSettings,
+        tokenizer: TokenizerFile | None,
+        state: CorpusState,
+    ) -> "CorpusRequest":
+        """A request whose sources stand in the order of their contents, whatever a recipe says."""
+        known = {name: source.identity for name, source in sources.items()}
+        order = sorted(sources, key=lambda name: (known[name], name))
+        return cls(
+            {name: sources[name] for name in order},
+            {name: known[name] for name in order},
+            texts,
+            settings,
+            tokenizer,
+            state,
+        )
+
     def key(self, state: CorpusState) -> str:
-        """Hash of it all, with a state of the study."""
+        """Hash of all that decides the corpus, with a state of the study.
+
+        Names are no part of it, nor is what the state says of other domains or other vocabularies.
+        Only domains of equal sources are told apart by their names.
+        """
+        contents = list(self.identities.values())
+        trained = state.tokenizers.get(self.settings.vocabulary) if not self.tokenizer else None
         body = {
             "version": VERSION,
-            "sources": [[name, identity] for name, identity in self.identities.items()],
+            "sources": self._known_sources(state),
+            "names": [n for n, one in self.identities.items() if contents.count(one) > 1],
             "benchmarks": texts_fingerprint(self.texts),
             "settings": {
                 name: value
                 for name, value in dataclasses.asdict(self.settings).items()
                 if value != getattr(DEFAULT, name)  # so that a new setting voids no corpus
             },
-            "state": state.digest,
+            "state": [state.heldout, trained],
         }
         if self.tokenizer is not None:
             body["tokenizer"] = [file_digest(self.tokenizer.path), self.tokenizer.end_of_text]
         if self.settings.deduplicate == "near":
             body["near"] = near_duplicates.METHOD
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def _known_sources(self, state: CorpusState) -> list[list[Any]]:
+        """Each source, and what a study knows of it: its rank among these, and what was read."""
+        places = state.places(self.identities)
+        ranks = {place: rank for rank, place in enumerate(sorted(places.values()))}
+        found: list[list[Any]] = []
+        for name, identity in self.identities.items():
+            found.append([identity])
+            if name in places:
+                old = state.ranks[places[name]]
+                kept = [old.identity] if self.settings.tolerance else []
+                found[-1] += [ranks[places[name]], list(old.parts), old.drawn_from, *kept]
+        return found
+
+    def state_after(self, body: Mapping[str, Any]) -> CorpusState:
+        """The state of the study once it has a corpus, as its manifest has it; the corpus may have
+        been prepared under other names."""
+        then = CorpusState.from_json(body["state"]).ranks
+        known = {(one.name, one.source): (place, one) for place, one in enumerate(then)}
+        found = {
+            name: known[entry["name"], entry["source"]]
+            for name, entry in zip(self.identities, body["domains"], strict=True)
+        }
+        ranks = self.state.places(self.identities)
+        fresh = sorted((name for name in found if name not in ranks), key=lambda n: found[n][0])
+        ranks |= {name: len(self.state.ranks) + i for i, name in enumerate(fresh)}
+        domains = [dataclasses.replace(one, name=name) for name, (_, one) in found.items()]
+        trained = (self.settings.vocabulary, body["tokenizer"]) if self.tokenizer is None else None
+        return next_state(
+            self.state, domains, ranks, heldout=body["heldout_keys"], tokenizer=trained
+        )
 
 
 def domain_samples(

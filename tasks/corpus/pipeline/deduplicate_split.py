@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.proxies.data.prepared_corpus import marked_name
 from cuvee.proxies.data.shards import map_array
 from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.pipeline.near_duplicates import shared_documents
@@ -368,23 +369,25 @@ def _check_documents(domain: DomainText) -> None:
 
 def unused_text(domain: DomainText) -> list[str]:
     """What a person must know of a domain's text that is not used, a sentence each."""
-    counts, found = domain.counts, []
+    counts, found, name = domain.counts, [], marked_name(domain.name)
     read = counts["documents_read"]
     for other, count in sorted(domain.elsewhere.items()):
         if count >= NOTABLE * read:
             which = f"all {count:,}" if count == read else f"{count:,} of {read:,}"
-            found.append(f"{which} documents of {domain.name} are also in {other}, and count there")
+            found.append(
+                f"{which} documents of {name} are also in {marked_name(other)}, and count there"
+            )
     for other, shared in sorted(domain.shared.items()):
         if shared["near"] > shared["exact"] and shared["near"] >= CONTAINED * domain.distinct:
+            nearly, exact = (shared[how] / domain.distinct for how in ("near", "exact"))
             found.append(
-                f"{shared['near'] / domain.distinct:.0%} of the texts of {domain.name} are also in "
-                f"{other}, word for word ({shared['exact'] / domain.distinct:.0%}) or nearly; "
-                "each stays in one of the two"
+                f"{nearly:.0%} of the texts of {name} are also in {marked_name(other)}, word for "
+                f"word ({exact:.0%}) or nearly; each stays in one of the two"
             )
     if domain.skipped:
         total = counts["skipped"] + read
         found.append(
-            f"{counts['skipped']:,} of {total:,} rows of {domain.name} were skipped, the first: "
+            f"{counts['skipped']:,} of {total:,} rows of {name} were skipped, the first: "
             f"{domain.skipped}"
         )
     return found

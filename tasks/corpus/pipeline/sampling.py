@@ -16,6 +16,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.sampled_sizes import estimate_from_content, estimate_from_parts
 from cuvee.mixtures.units import bytes_text, count_text, error_text
 from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.proxies.data.prepared_corpus import marked_name
 from cuvee.proxies.data.sources.documents import CONTENT, LEAST, PARTS, ReadPart, Sample
 from cuvee.proxies.data.tokenizer import DocumentEncoder
 from cuvee.tasks.corpus.pipeline.deduplicate_split import of_domain, read_kept
@@ -253,6 +254,7 @@ def sample_notices(name: str, figures: dict[str, Any], grown: float) -> list[str
     """
     if not figures:
         return []
+    name = marked_name(name)
     size = f"{count_text(figures['tokens'])}{error_text(figures['error'])} tokens"
     if figures["by"] == CONTENT:
         return [f"{name} is a sample by content of about {size}; all of it was read"]

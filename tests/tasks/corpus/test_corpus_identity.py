@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import corpus_texts
@@ -18,6 +18,7 @@ from corpus_texts import SMALL, Texts, document, files, texts
 
 from cuvee.mixtures.errors import CorruptError, DataError
 from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.proxies.data.shards import SPLITS
 from cuvee.proxies.data.sources.documents import ReadPart, TextDocument
 from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks.corpus.corpus_settings import CorpusSettings
@@ -111,6 +112,35 @@ def test_names_order_and_new_domains_keep_all_identities(tmp_path):
     other = make({"cellar": small, **given}, tmp_path, states=study(tmp_path, "another"))
     counts = {entry["name"]: entry["counts"] for entry in other.manifest["domains"]}
     assert counts["cellar"]["duplicates_elsewhere"] == 0
+
+
+def test_a_rename_a_swap_and_the_way_back_read_nothing(tmp_path):
+    """Catches names or an order in what a corpus is found by; a corpus, a sentence or the study's
+    state that keeps the names that it was prepared under; and shards under the wrong name."""
+    log, given = tmp_path / "log", parted(tmp_path / "log")
+    first = make(given, tmp_path)
+    read, before = log.read_text(), known(first)
+    names = {"weather": "kitchen", "garden": "plot", "kitchen": "weather"}
+    after = make({names[name]: given[name] for name in names}, tmp_path)
+    assert log.read_text() == read and after.root == first.root
+    assert known(after) == {names[name]: one for name, one in before.items()}
+    assert [entry["name"] for entry in after.manifest["domains"]] == list(names.values())
+    for name, other in names.items():
+        for split in SPLITS:
+            assert texts(after, other, split) == texts(first, name, split)
+    said = [{e["name"]: e["notices"] for e in one.manifest["domains"]} for one in (first, after)]
+    assert said[0]["kitchen"] == [] and said[1]["weather"] == []
+    assert said[0]["weather"] == [
+        "8 of 68 documents of weather are also in kitchen, and count there"
+    ]
+    assert said[1]["kitchen"] == [
+        "8 of 68 documents of kitchen are also in weather, and count there"
+    ]
+    ranks = {one.source: one.name for one in study(tmp_path).load(SMALL).ranks}
+    assert ranks == {source.identity: names[name] for name, source in given.items()}
+    assert known(make(given, tmp_path)) == before and log.read_text() == read
+    turned = dict(reversed(given.items()))
+    assert list(known(make(turned, tmp_path))) == list(turned) and log.read_text() == read
 
 
 def test_a_document_that_was_held_out_stays_so_wherever_it_turns_up(tmp_path):
@@ -285,9 +315,10 @@ class Parted:
 
 
 def parted(log, harm=""):
-    """As `domains`, in parts."""
-    return {name: Parted(one.texts, log, harm if name == "garden" else "")
-            for name, one in domains().items()}  # fmt: skip
+    """As `domains`, in parts; harm comes to the one that is read last."""
+    given = {name: Parted(one.texts, log) for name, one in domains().items()}
+    last = max(given, key=lambda name: given[name].identity)
+    return given | {last: replace(given[last], harm=harm)}
 
 
 class ShuffledPool(InlinePool):
@@ -323,7 +354,8 @@ def test_a_preparation_that_was_stopped_goes_on_where_it_was(tmp_path):
     assert before[-1] == "30" and len(before) > 10
     again = make(parted(log, "stop"), tmp_path / "b")
     after = log.read_text().split()[len(before) :]
-    assert after == ["30", "40"]
+    (last,) = (one for one in parted(log, "stop").values() if one.harm)
+    assert after == [str(part.start) for part in last.parts()][3:]
     assert files(again.root) == files(whole.root)
     left = [path.name for path in (tmp_path / "b" / "corpora").iterdir() if path.is_dir()]
     assert left == [again.root.name]
