@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from cuvee.evaluation.decontamination import NGramIndex
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.prepared_corpus import HELD_KEYS, write_manifest
+from cuvee.proxies.data.prepared_corpus import HELD_KEYS, marked_name, write_manifest
 from cuvee.proxies.data.shards import shard_identity
 from cuvee.tasks.corpus.corpus_state import RankedDomain, next_state
 from cuvee.tasks.corpus.pipeline.corpus_request import VERSION, CorpusRequest
@@ -30,7 +30,7 @@ def domain_entry(
         **splits,
         "counts": {count: domain.counts[count] for count in COUNTS},
         "contaminated_documents": dict(sorted(domain.hits.items())),
-        "notices": unused_text(domain),
+        "notices": unused_text(domain, marked_name),
         "distinct": domain.distinct,
         "shared": domain.shared,
     }

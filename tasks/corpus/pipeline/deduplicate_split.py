@@ -18,7 +18,6 @@ from scipy.sparse import csr_array
 
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.objects import ObjectFolder
-from cuvee.proxies.data.prepared_corpus import marked_name
 from cuvee.proxies.data.shards import map_array
 from cuvee.tasks.corpus.corpus_settings import CorpusSettings
 from cuvee.tasks.corpus.pipeline.near_duplicates import shared_documents
@@ -367,21 +366,19 @@ def _check_documents(domain: DomainText) -> None:
         )
 
 
-def unused_text(domain: DomainText) -> list[str]:
+def unused_text(domain: DomainText, named: Callable[[str], str] = str) -> list[str]:
     """What a person must know of a domain's text that is not used, a sentence each."""
-    counts, found, name = domain.counts, [], marked_name(domain.name)
+    counts, found, name = domain.counts, [], named(domain.name)
     read = counts["documents_read"]
     for other, count in sorted(domain.elsewhere.items()):
         if count >= NOTABLE * read:
             which = f"all {count:,}" if count == read else f"{count:,} of {read:,}"
-            found.append(
-                f"{which} documents of {name} are also in {marked_name(other)}, and count there"
-            )
+            found.append(f"{which} documents of {name} are also in {named(other)}, and count there")
     for other, shared in sorted(domain.shared.items()):
         if shared["near"] > shared["exact"] and shared["near"] >= CONTAINED * domain.distinct:
             nearly, exact = (shared[how] / domain.distinct for how in ("near", "exact"))
             found.append(
-                f"{nearly:.0%} of the texts of {name} are also in {marked_name(other)}, word for "
+                f"{nearly:.0%} of the texts of {name} are also in {named(other)}, word for "
                 f"word ({exact:.0%}) or nearly; each stays in one of the two"
             )
     if domain.skipped:

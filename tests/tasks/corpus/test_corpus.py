@@ -419,8 +419,10 @@ def test_any_printable_name_has_a_folder_of_its_own(tmp_path):
     given = {
         name: Texts(tuple(document(100 * i + j) for j in range(4))) for i, name in enumerate(NAMES)
     }
-    corpus = Corpus.open(prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL).root)
-    assert tuple(domain.name for domain in corpus.domains) == NAMES
+    made = prepare_corpus(given, tmp_path, benchmarks={}, settings=SMALL)
+    assert tuple(domain.name for domain in made.domains) == NAMES
+    corpus = Corpus.open(made.root)  # where they stand by their contents
+    assert sorted(domain.name for domain in corpus.domains) == sorted(NAMES)
     for name, source in given.items():
         kept = texts(corpus, name, "train") + texts(corpus, name, "valid")
         assert sorted(kept) == sorted(source.texts)
