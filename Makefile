@@ -64,7 +64,7 @@ bench-laws: $(READY)  ## every law on the RegMix tables
 	@$(BIN)/python benchmarks/laws.py
 
 mixbench: $(READY)  ## every law and search on all tables and worlds, random and far
-	@$(BIN)/python benchmarks/mixbench --workers 2 --limit 10 --out build/mixbench.json
+	@$(BIN)/python benchmarks/mixbench --workers 2 --limit 10 --out build/mixbench.json --page build/mixbench.md
 
 bench-regret: $(READY)  ## what a method's answer is worth after so many runs, on worlds
 	@$(BIN)/python benchmarks/regret.py

@@ -68,7 +68,7 @@ def floor_from(table: Table) -> str:
 
 def cells(options: Namespace, tables: dict[str, Table]) -> Iterator[Cell]:
     """All cells that are asked for, contestants side by side."""
-    limits = {"asked": options.draws, "limit": options.limit}
+    limits = {"asked": options.draws}
     for name, table in tables.items():
         place = {"kind": "law", "table": name, "source": table.source} | limits
         for split in options.splits:
@@ -87,9 +87,9 @@ def cells(options: Namespace, tables: dict[str, Table]) -> Iterator[Cell]:
                 yield place | {"split": "search", "rows": SEARCHED, "law": law}
 
 
-def one_cell(cell: Cell) -> Cell:
-    """A cell with its figures."""
-    name, limits = cell["table"], {"draws": cell["asked"], "limit": cell["limit"]}
+def one_cell(cell: Cell, limit: float) -> Cell:
+    """A cell with its figures, of which no draw begins after so many processor seconds."""
+    name, limits = cell["table"], {"draws": cell["asked"], "limit": limit}
     if cell["kind"] == "scaling":
         return cell | scales.cell_draws(cell["law"], _cases[name], _floors[name], **limits)
     table: Any = _tables[name]
@@ -111,20 +111,20 @@ def measured(wanted: list[Cell], options: Namespace) -> Iterator[Cell]:
     by_key = {json.dumps(cell, sort_keys=True): cell for cell in wanted}
     yield from (kept[key] for key in by_key if key in kept)
     todo = {key: cell for key, cell in by_key.items() if key not in kept}
-    for key, cell in _done(todo, options.workers):
+    for key, cell in _done(todo, options):
         kept[key] = cell | {"code": digest}
         if options.out:
             keep(options.out, kept)
         yield kept[key]
 
 
-def _done(todo: dict[str, Cell], workers: int) -> Iterator[tuple[str, Cell]]:
-    if workers <= 1:
-        yield from ((key, one_cell(cell)) for key, cell in todo.items())
+def _done(todo: dict[str, Cell], options: Namespace) -> Iterator[tuple[str, Cell]]:
+    if options.workers <= 1:
+        yield from ((key, one_cell(cell, options.limit)) for key, cell in todo.items())
         return
     context = multiprocessing.get_context("fork")  # tables and laws of a file come along
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting = {pool.submit(one_cell, cell): key for key, cell in todo.items()}
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        waiting = {pool.submit(one_cell, cell, options.limit): key for key, cell in todo.items()}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
 

@@ -23,7 +23,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     options.add_argument("home", type=Path)
     options.add_argument("--of", nargs="+", required=True, help="sizes and tokens: 0.6M/500000")
-    options.add_argument("--phases", action="store_true", help="also runs of several phases")
+    options.add_argument("--phases", type=int, default=1, help="that the runs had")
     options.add_argument("--to", type=Path, required=True)
     given = options.parse_args()
     store = Store(str(given.home / "store"), read_only=True)
@@ -32,7 +32,7 @@ def main() -> None:
         for run in store.outcomes()
         if isinstance(run, RunResult)
         and f"{run.spec.size}/{run.spec.tokens}" in given.of
-        and (given.phases or len(run.spec.stages) == 1)
+        and len(run.spec.stages) == given.phases
     ]
     if len({run.spec.identities for run in runs}) != 1:
         raise DataError(f"{given.home} has no such runs, or runs of several corpora")
