@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 PLAIN = "observed"  # the trial that ranks mixtures by what they scored at the next smaller size
 SINGLE = "single_scale"
+AVERAGE = "average"  # of the laws of scale, by back-tested weight
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,13 @@ class ScaleEvidence:
         verdict: the comparison in words.
         trials: the back-test, one row per law.
         curves: objective by scale of the mixtures that were trained at several sizes.
-        forecasts: what each law that can be fitted says of the candidates at the scale asked for.
+        forecasts: what each law that can be fitted says of the candidates at the scale asked for,
+            and what they say together.
+        weights: share of each law in the average, (name, share) pairs; empty where none was tested.
+        level: half-width of the 90 % interval of a score at that scale, relative.
+        order: half-width of the 90 % interval of a difference between two mixtures there, relative
+            to a score, by errors of the laws that no run at smaller sizes shows.
+        untested: why no back-test says how far the laws err, and so no interval is given.
     """
 
     parameters: int
@@ -126,6 +133,17 @@ class ScaleEvidence:
     trials: tuple[LawTrial, ...] = ()
     curves: tuple[ScaleCurve, ...] = ()
     forecasts: tuple[Forecast, ...] = ()
+    weights: tuple[tuple[str, float], ...] = ()
+    level: float = 0.0
+    order: float = 0.0
+    untested: str = ""
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The laws that the recommendation rests on."""
+        if self.chosen != AVERAGE or not self.weights:
+            return (self.chosen,)
+        return tuple(name for name, _ in self.weights)
 
     @property
     def factors(self) -> tuple[float, float]:
@@ -141,3 +159,26 @@ class ScaleEvidence:
             f"{sizes:,.3g} times the parameters and {tokens:,.3g} times the tokens of the "
             f"largest models tried ({self.largest_parameters:,} and {self.largest_tokens:,})."
         )
+
+    @property
+    def certainty(self) -> str:
+        """What the extrapolation costs in certainty, in words; empty where it goes nowhere."""
+        if max(self.factors) <= 1:
+            return ""
+        by = "these laws" if self.beats else "ranking"
+        known = (
+            f"a score there is known to +-{self.level:.1%} by the laws of scale",
+            f"differences of mixtures may be off by +-{self.order:.1%} of a score by {by}",
+        )
+        given = (self.level, self.order)
+        told = ", and ".join(part for part, half in zip(known, given, strict=True) if half)
+        lines = [
+            f"What that costs in certainty, by back-tests on the sizes tried (90%): {told}. Runs at "
+            "a size between would narrow it."
+        ]
+        if not self.level:
+            lines.append(
+                "No interval is given for scores at that scale, for no back-test can speak of it "
+                f"({self.untested or 'none was made'}): train mixtures at one more size."
+            )
+        return " ".join(lines if told else lines[1:])

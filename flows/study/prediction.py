@@ -24,6 +24,7 @@ from cuvee.mixtures.errors import EvidenceError, StorageError
 from cuvee.mixtures.loop import generator
 from cuvee.mixtures.multiscale.forecast import gains_at
 from cuvee.mixtures.recommendation import LEVEL, Estimate
+from cuvee.mixtures.scaling.average import average_of
 from cuvee.tasks.store.provenance import study_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.study import Study, recommendation_fingerprint
@@ -115,7 +116,10 @@ def _told(study: Study, schedules: Schedules, runs: Sized) -> list[Told]:
         name: np.array(stages[0].weights) for name, stages in schedules.items() if len(stages) == 1
     }
     found = gains_at(
-        next(law for law in method.scaling if law.name == scale.chosen),
+        average_of(
+            [law for law in method.scaling if law.name == scale.chosen]
+            or [law for law in method.scaling if law.name in scale.used]
+        ),
         method.steps(study.problem),
         study.problem,
         study.history,
@@ -124,7 +128,7 @@ def _told(study: Study, schedules: Schedules, runs: Sized) -> list[Told]:
         rng=generator(study.seed, len(study.history)),
         refits=method.refits,
     )
-    source = f"the law {scale.chosen}, fitted to {len(answer.evidence)} runs, at"
+    source = f"the law {' and '.join(scale.used)}, fitted to {len(answer.evidence)} runs, at"
     return [
         {
             name: (gain, f"{source} {place.proxy.size}, {place.proxy.tokens:,}")

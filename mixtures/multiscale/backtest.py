@@ -4,11 +4,12 @@ Single-scale ranking is hard to beat (Magnusson et al. 2025, "DataDecide", arXiv
 that a scaling law is used only if it decides better here: the 90 % interval of its gain in decision
 accuracy, over resampled mixtures, lies above zero. The rival is the better of two: a law of
 mixtures fitted at one size, and the plain order of the mixtures' own scores at the next smaller
-size.
+size. Where several laws beat it, their average is used, unless that does not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,12 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
+from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.recommendation import LEVEL
-from cuvee.mixtures.scale_evidence import PLAIN, SINGLE, LawTrial
+from cuvee.mixtures.scale_evidence import AVERAGE, PLAIN, SINGLE, LawTrial
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
+from cuvee.mixtures.scaling.average import average_fits
 
 LEAST = 4  # mixtures at the largest size below which pairs say nothing
 DRAWS = 400
@@ -65,20 +68,29 @@ def backtest(
         trials = tuple(LawTrial(name, refused=reason) for name in (*laws, SINGLE))
         return BackTest(trials, SINGLE, False, f"no back-test: {reason}; single-scale ranking used")
     rest = runs.take(runs.parameters < runs.sizes[-1])
-    observed, found, refused = scalar.relaxed(held.Y), {}, {}
-    inside: dict[str, float] = {}
+    observed, fits, refused = scalar.relaxed(held.Y), {}, {}
+    said: dict[str, Prediction] = {}
     candidates = {**laws, SINGLE: single}
     for (name, law), child in zip(candidates.items(), fit_rng.spawn(len(candidates)), strict=True):
         try:
-            said = law.fit(rest, child).predict(held.W, held.parameters, held.tokens)
-            found[name] = scalar.relaxed(said.mean)
-            inside[name] = float((abs(held.Y - said.mean) <= diagnostics.Z * said.sd).mean())
+            fits[name] = law.fit(rest, child)
+            said[name] = fits[name].predict(held.W, held.parameters, held.tokens)
         except EvidenceError as error:
             refused[name] = str(error)
+    found = {name: scalar.relaxed(told.mean) for name, told in said.items()}
     plain = _plain(rest.ends, held, scalar)
     if plain is not None:
         found[PLAIN] = plain
-    trials = _trials(found, observed, boot_rng)
+    draws = [boot_rng.integers(len(observed), size=len(observed)) for _ in range(DRAWS)]
+    trials = _trials(found, observed, draws)
+    better = [trial.law for trial in laws_that_beat(trials)]
+    if len(better) > 1 and AVERAGE not in laws:
+        average = average_fits([(laws[name], fits[name]) for name in better])
+        said[AVERAGE] = average.predict(held.W, held.parameters, held.tokens)
+        trials = _trials({AVERAGE: scalar.relaxed(said[AVERAGE].mean), **found}, observed, draws)
+    inside = {
+        n: float((abs(held.Y - p.mean) <= diagnostics.Z * p.sd).mean()) for n, p in said.items()
+    }
     trials = tuple(replace(t, coverage=inside.get(t.law, 0.0)) for t in trials)
     every = trials + tuple(LawTrial(name, refused=text) for name, text in refused.items())
     return choose_law(every)
@@ -111,12 +123,11 @@ def _plain(rest: ScalingRuns, held: ScalingRuns, scalar: Scalarized) -> Array | 
 
 
 def _trials(
-    found: Mapping[str, Array], observed: Array, rng: np.random.Generator
+    found: Mapping[str, Array], observed: Array, draws: Sequence[Any]
 ) -> tuple[LawTrial, ...]:
     accuracy = {n: diagnostics.decision_accuracy(observed, x) for n, x in found.items()}
     rivals = [name for name in (SINGLE, PLAIN) if name in found]
     rival = max(rivals, key=lambda name: accuracy[name]) if rivals else None
-    draws = [rng.integers(len(observed), size=len(observed)) for _ in range(DRAWS)]
     trials = []
     for name, predicted in found.items():
         low = high = gain = 0.0
@@ -134,8 +145,15 @@ def _trials(
     return tuple(trials)
 
 
+def laws_that_beat(trials: tuple[LawTrial, ...]) -> list[LawTrial]:
+    """The laws that beat single-scale ranking beyond the noise, their average among them."""
+    laws = [t for t in trials if t.law not in (SINGLE, PLAIN) and not t.refused]
+    ranked = any(t.law in (SINGLE, PLAIN) and not t.refused for t in trials)
+    return [t for t in laws if t.low > ties.ROUNDING] if ranked else laws
+
+
 def choose_law(trials: tuple[LawTrial, ...]) -> BackTest:
-    """The law to use: the most accurate of those that beat single-scale ranking, if any does."""
+    """The law to use: the average of those that beat ranking, or the best if that does not."""
     laws = [t for t in trials if t.law not in (SINGLE, PLAIN) and not t.refused]
     rivals = [t for t in trials if t.law in (SINGLE, PLAIN) and not t.refused]
     if not laws:
@@ -143,9 +161,9 @@ def choose_law(trials: tuple[LawTrial, ...]) -> BackTest:
         text = f"no scaling law could be tested on the largest size ({reasons})"
         return BackTest(trials, SINGLE, False, f"{text}; single-scale ranking is used")
     best = _best(laws)
-    better = [t for t in laws if t.low > ties.ROUNDING] if rivals else laws
+    better = laws_that_beat(trials)
     if better:
-        used = _best(better)
+        used = next((t for t in better if t.law == AVERAGE), _best(better))
         text = (
             f"{used.law} ordered {used.decision_accuracy:.0%} of the pairs at the largest size "
             f"rightly, {used.gain:+.0%} [{used.low:+.0%}, {used.high:+.0%}] over single-scale "

@@ -1,10 +1,11 @@
 """Extrapolation: from the runs of a ladder to a recommendation for full scale, with its test.
 
 Single-scale ranking drafts an answer at the largest step that has enough mixtures. The scaling laws
-are fitted to all but the largest size and predict it (`backtest`). A law that beat ranking
-is fitted to everything, searched at full scale, and fitted and searched again on resampled runs for
-the intervals; otherwise the draft stands, and its predicted scores are those of the step that was
-ranked. What each law forecasts at full scale is told in both cases.
+are fitted to all but the largest size and predict it (`backtest`). The average of the laws that
+beat ranking is fitted to everything, searched at full scale, and searched again in laws that were
+refitted to resampled runs and set off by what back-tests found, for the intervals; otherwise the
+draft stands, and its predicted scores are those of the step that was ranked. What each law
+forecasts at full scale is told in both cases, and what the distance costs in certainty.
 """
 
 import math
@@ -37,8 +38,16 @@ from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence, Noise, Recommendation
 from cuvee.mixtures.runs.run_results import Failed, History, finished_runs, score_table
-from cuvee.mixtures.scale_evidence import Forecast, ScaleCurve, ScaleEvidence, ScalePoint
+from cuvee.mixtures.scale_evidence import (
+    AVERAGE,
+    Forecast,
+    ScaleCurve,
+    ScaleEvidence,
+    ScalePoint,
+)
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
+from cuvee.mixtures.scaling.average import Average, FittedAverage, average_fits, average_of
+from cuvee.mixtures.scaling.discrepancy import learn_discrepancy
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
 from cuvee.mixtures.searches import Search
 
@@ -85,7 +94,7 @@ def extrapolate(
         EvidenceError: too few runs, or none that belongs to the problem.
         ConstraintError: no feasible mixture keeps the floors.
     """
-    draft_rng, test_rng, law_rng, forecast_rng = rng.spawn(4)
+    draft_rng, test_rng, law_rng, forecast_rng, single_rng = rng.spawn(5)
     ranked = _ranked(ladder, problem, history, steps)
     here, foreign = at_step(problem, ranked), _foreign(problem, history, steps)
     kept = tuple(
@@ -109,14 +118,19 @@ def extrapolate(
             dict.fromkeys((*base.warnings, *outliers.outlier_warnings(own, problem.targets)))
         ),
     )
+    used: FittedAverage | None = None
     if tested.beats:
-        answer = _by_law(ladder, laws[tested.chosen], answer, tested, scales, rng=law_rng)
-    evidence = _evidence(tested, scales, problem, ranked)
-    evidence = replace(
-        evidence,
-        curves=_curves(answer, scales),
-        forecasts=_forecasts(laws, answer, scales, forecast_rng),
-    )
+        names = [trial.law for trial in backtest.laws_that_beat(tested.trials)]
+        only = tested.chosen in laws
+        average = average_of([laws[n] for n in ([tested.chosen] if only else names) if n in laws])
+        answer, used = _by_law(ladder, average, answer, tested, scales, rng=law_rng)
+    evidence = replace(_evidence(tested, scales, problem, ranked), curves=_curves(answer, scales))
+    evidence = _forecast(evidence, (laws, used), answer, scales, forecast_rng)
+    if used is None:
+        order = learn_discrepancy(single, scales.restricted.ends, single_rng).errors(*scales.full)[
+            1
+        ]
+        evidence = replace(evidence, order=_order_error(order))
     answer = replace(answer, scale=evidence, warnings=(*answer.warnings, *_said(evidence)))
     return grade_evidence(answer, problem, W, foreign)
 
@@ -179,21 +193,19 @@ def scale_data(problem: Problem, history: History, steps: tuple[LadderStep, ...]
 
 def _by_law(
     ladder: Any,
-    law: Scaling,
+    law: Average,
     base: Recommendation,
     tested: BackTest,
     scales: ScaleData,
     *,
     rng: np.random.Generator,
-) -> Recommendation:
-    """The answer of a scaling law at full scale, in place of the single-scale draft."""
+) -> tuple[Recommendation, FittedAverage]:
+    """The answer of scaling laws at full scale, in place of the draft, and their fit."""
     fit_rng, boot_rng, search_rng, whole_rng = rng.spawn(4)
-    coarse = law.coarse()
-    fitted = coarse.fit(scales.restricted, fit_rng).at(*scales.full)
-    again = []
-    for child in boot_rng.spawn(ladder.refits or REFITS):
-        sample = scales.restricted.resample(child)
-        again.append(coarse.fit(sample, child).at(*scales.full))
+    average = law.fit(scales.restricted, fit_rng)
+    fitted = average.at(*scales.full)
+    drawn = average.refits(scales.restricted, ladder.refits or REFITS, boot_rng)
+    again = [refit.at(*scales.full) for refit in drawn]
     baselines = np.array([candidate.weights for candidate in base.candidates[1:]])
     search = cast(Search, ladder.search)
     runs = scales.restricted
@@ -203,13 +215,14 @@ def _by_law(
     )
     whole = law.fit(scales.runs, whole_rng).at(*scales.full)
     whole_reach = RunTable(scales.runs.W, scales.runs.Y, scales.runs.noise).reach
-    return replace(
+    answer = replace(
         base,
         **answer_of(scales.problem, chosen, whole, whole_reach),
         laws=(_as_law(tested), *(replace(found, chosen=False) for found in base.laws)),
         front=None,
         surface=None,
     )
+    return answer, average
 
 
 def _as_law(tested: BackTest) -> LawEvidence:
@@ -238,7 +251,7 @@ def _evidence(
 
 
 def _said(evidence: ScaleEvidence) -> tuple[str, ...]:
-    lines = [evidence.statement]
+    lines = [line for line in (evidence.statement, evidence.certainty) if line]
     if not evidence.beats:
         lines.append(
             f"{evidence.verdict}; predicted scores are those of models of "
@@ -268,23 +281,51 @@ def _curves(answer: Recommendation, scales: ScaleData) -> tuple[ScaleCurve, ...]
     return tuple(found)
 
 
-def _forecasts(
-    laws: Mapping[str, Scaling], answer: Recommendation, scales: ScaleData, rng: np.random.Generator
-) -> tuple[Forecast, ...]:
-    """What each law that can be fitted says of the candidates at full scale."""
+def _forecast(
+    evidence: ScaleEvidence,
+    found: tuple[Mapping[str, Scaling], FittedAverage | None],
+    answer: Recommendation,
+    scales: ScaleData,
+    rng: np.random.Generator,
+) -> ScaleEvidence:
+    """With what each law, and their average, say of the candidates, and how sure that is."""
+    (laws, used), fits, reasons = found, {}, []
     points = np.array([candidate.weights for candidate in answer.candidates])
-    found = []
     for (name, law), child in zip(laws.items(), rng.spawn(len(laws)), strict=True):
         try:
-            said = law.fit(scales.restricted, child).at(*scales.full).predict(points)
-        except EvidenceError:
-            continue  # the back-test's trial says why, or its own fit will
+            fits[name] = law.fit(scales.restricted, child)
+        except EvidenceError as error:
+            reasons.append(str(error))
+    if not fits:
+        return replace(evidence, untested=reasons[0] if reasons else "no scaling law is named")
+    average = used or average_fits([(laws[name], fit) for name, fit in fits.items()])
+    forecasts = []
+    for name, fit in {**fits, **({AVERAGE: average} if len(fits) > 1 else {})}.items():
+        said = fit.predict(points, *scales.full)
+        if not np.isfinite(said.sd).all():
+            continue  # nothing tested it at this distance
         level, half = scales.scalar.relaxed(said.mean), _half(scales.scalar, said.mean, said.sd)
-        found += [
+        forecasts += [
             Forecast(name, c.name, float(m), float(m - h), float(m + h))
             for c, m, h in zip(answer.candidates, level, half, strict=True)
         ]
-    return tuple(found)
+    if average.refused:
+        return replace(evidence, forecasts=tuple(forecasts), untested=average.refused)
+    said = average.predict(points, *scales.full)
+    shares = zip((str(law.name) for law in average.laws), average.weights, strict=True)
+    return replace(
+        evidence,
+        forecasts=tuple(forecasts),
+        weights=tuple((name, float(share)) for name, share in shares),
+        level=float(diagnostics.Z * np.mean(said.sd / said.mean)),
+        order=_order_error(average.errors(*scales.full)[1]),
+    )
+
+
+def _order_error(deviations: Array) -> float:
+    """Half-width of the interval of a difference of two scores, relative, over targets."""
+    wide = float(diagnostics.Z * np.sqrt(2.0 * np.mean(np.square(deviations))))
+    return wide if np.isfinite(wide) else 0.0
 
 
 def _half(scalar: Scalarized, mean: Array, sd: Array) -> Array:

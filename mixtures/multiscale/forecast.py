@@ -15,7 +15,8 @@ from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs.run_results import History
-from cuvee.mixtures.scaling import Scaling
+from cuvee.mixtures.scaling import FittedScaling, Scaling
+from cuvee.mixtures.scaling.average import average_of
 
 Gains = Mapping[str, Estimate]
 
@@ -34,13 +35,14 @@ def gains_at(
     """Predicted gain of the first mixture over each of the others, scale by scale.
 
     Args:
-        law: the scaling law that the answer rests on.
+        law: the scaling law that the answer rests on, or the average of several.
         steps: of the ladder, the smallest first.
         problem: what was to be chosen.
         history: outcomes of its runs.
         points: (K,) mixtures by name; the first is the one whose gain is told.
         scales: (parameters, tokens) of each.
-        rng: of the resampled runs; the interval is that of their refits.
+        rng: of the resampled runs; the interval is that of their refits, set off at random by
+            what back-tests found of errors at such a distance.
         refits: how many; None: `extrapolation.REFITS`.
 
     Returns:
@@ -50,12 +52,10 @@ def gains_at(
         EvidenceError: the runs do not suffice for the law.
     """
     evidence = extrapolation.scale_data(problem, history, tuple(steps))
-    coarse = law.coarse()
     fit_rng, boot_rng = rng.spawn(2)
-    fits = [coarse.fit(evidence.restricted, fit_rng)] + [
-        coarse.fit(evidence.restricted.resample(child), child)
-        for child in boot_rng.spawn(refits or extrapolation.REFITS)
-    ]
+    average = average_of([law]).fit(evidence.restricted, fit_rng)
+    drawn = average.refits(evidence.restricted, refits or extrapolation.REFITS, boot_rng)
+    fits: list[FittedScaling] = [average, *drawn]
     W = np.array(list(points.values()))
     told = []
     for scale in scales:

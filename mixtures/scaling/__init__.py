@@ -20,6 +20,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import FittedLaw, Prediction
+from cuvee.mixtures.scaling.discrepancy import Discrepancy
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +169,13 @@ class ScalingRuns:
 
 
 class FittedScaling(Protocol):
-    """A scaling law with its parameters. Immutable and picklable."""
+    """A scaling law with its parameters. Immutable and picklable.
+
+    Attributes:
+        discrepancy: what back-tests say of its errors beyond the runs; None: none were made.
+    """
+
+    discrepancy: Discrepancy | None = None
 
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         """Scores of models of a size, trained on so many tokens of a mixture.
@@ -179,7 +186,8 @@ class FittedScaling(Protocol):
             tokens: one number or (n,).
 
         Returns:
-            Means and deviations (n, M); a deviation is that of a new run.
+            Means and deviations (n, M); a deviation is that of a new run, infinite beyond the
+            runs where no back-test could be made.
         """
         ...
 
@@ -198,7 +206,7 @@ class Scaling(Protocol):
     name: ClassVar[str]
 
     def coarse(self) -> Self:
-        """A cheaper variant, for refits; itself where there is none."""
+        """A cheaper variant without back-tests, for refits; itself where there is none."""
         return self
 
     @property

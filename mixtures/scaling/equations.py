@@ -1,4 +1,4 @@
-"""Fits scaling laws that are one equation: several starts, Huber on log scale, bootstrap over runs.
+"""Fits scaling laws that are one equation: several starts, Huber on log scale, a normal prior.
 
 A law gives the logarithm of its value with derivatives; scores are divided by their mean per target
 and compared by their logarithms, as in Hoffmann et al. 2022 (arXiv 2203.15556, appendix D.3), who
@@ -12,8 +12,10 @@ them, which is fitted with it and then forgotten: what a decay is worth, taken t
 of a loss at every scale and mixture (assumption, not studied). The points of a run share its seed,
 so that together they weigh as much as one end.
 
-Deviations: the spread of refits to resampled runs (whole runs, within each size), and what the law
-does not explain. A bootstrap refit starts at the fit and keeps its weights.
+Deviations: the posterior of the parameters, linearized at the fit, so that what data leave open is
+as wide as the prior; what the law does not explain, of which runs of one mixture and of one scale
+share a part (each scale then says little more than one run); and beyond the fitted sizes what
+back-tests found (`discrepancy.py`).
 """
 
 from abc import abstractmethod
@@ -22,11 +24,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import Prediction, least_squares
 from cuvee.mixtures.laws.least_squares import Curve, FitProblem, Solution
 from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
+from cuvee.mixtures.scaling.discrepancy import Discrepancy, learn_discrepancy
 
 HUBER = 2.0  # robust deviations beyond which a row's residual loses weight
 ROUNDS = 3  # of weights and prior strength
@@ -34,6 +38,7 @@ EXPONENT = 50.0
 FIRST = 0.02  # residual deviation assumed for the first fit, relative
 CHUNK = 1024  # rows of a prediction at a time
 FLOOR = 1e-6  # of the residual deviation: below it lies rounding
+SHARED = 0.9  # most of the variance that rows of one scale can share
 GAP = (0.03, 0.05)  # prior mean and deviation of log (score before a decay / score after it)
 
 
@@ -62,35 +67,37 @@ class FittedEquation(FittedScaling):
     Attributes:
         curve: the equation.
         p: (M, P) parameters.
-        draws: (B, M, P) parameters of bootstrap refits.
+        covariance: (M, P, P) of the parameters.
         noise: (M,) relative deviation of what the law does not explain.
         scale: (M,) that scores were divided by.
         reference: (N0, D0), at which the amplitudes of the scale's terms are given.
+        discrepancy: what back-tests say of its errors beyond the runs; None in refits.
     """
 
     curve: Curve
     p: Array
-    draws: Array
+    covariance: Array
     noise: Array
     scale: Array
     reference: tuple[float, float]
+    discrepancy: Discrepancy | None = None
 
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         X = scale_rows(W, parameters, tokens, self.reference)
-        mean = _values(self.curve, self.p, X)
-        variance = np.repeat(self.noise[:, None] ** 2, X.shape[0], axis=1)
-        if len(self.draws):
-            flat = self.draws.reshape(-1, self.draws.shape[2])
-            found = _values(self.curve, flat, X).reshape(len(self.draws), *mean.shape)
-            variance = variance + ((found - mean) ** 2).mean(axis=0)
-        values = self.scale[:, None] * np.exp(np.clip(mean, -EXPONENT, EXPONENT))
-        return Prediction(values.T, (values * np.sqrt(variance)).T)
+        parts = [self._part(X[i : i + CHUNK]) for i in range(0, len(X), CHUNK)]
+        mean, own = (np.concatenate(column) for column in zip(*parts, strict=True))
+        variance = own + self.noise**2
+        if self.discrepancy is not None:
+            at = (np.broadcast_to(np.asarray(x, float), len(X)) for x in (parameters, tokens))
+            variance = variance + np.square(self.discrepancy.errors(*at)).sum(axis=0)
+        values = self.scale * np.exp(np.clip(mean, -EXPONENT, EXPONENT))
+        return Prediction(values, values * np.sqrt(variance))
 
-
-def _values(curve: Curve, p: Array, X: Array) -> Array:
-    """(B, n) values of an equation, a part of the rows at a time: derivatives take memory."""
-    parts = [curve(p, X[i : i + CHUNK])[0] for i in range(0, len(X), CHUNK)]
-    return np.concatenate(parts, axis=1) if parts else np.empty((len(p), 0))
+    def _part(self, X: Array) -> tuple[Array, Array]:
+        """Logarithms (n, M) and their variances, a part of the rows: derivatives take memory."""
+        mean, jacobian = self.curve(self.p, X)
+        spread = np.einsum("mnp,mpq->mnq", jacobian, self.covariance)
+        return mean.T, (spread * jacobian).sum(axis=2).T
 
 
 def scale_rows(W: Array, parameters: Any, tokens: Any, reference: tuple[float, float]) -> Array:
@@ -105,29 +112,32 @@ class EquationScaling(Scaling):
     """A scaling law that is one equation: it says its fewest `rows` and its `equation`.
 
     Attributes:
-        draws: bootstrap refits behind the deviations.
+        draws: 0 leaves out the back-tests, for refits; any other number makes them.
+        least: sizes from which it is fitted; of fewer than 3 the exponent in N is the prior's.
     """
 
     draws: int = 20
+    least: int = 3
 
     def __post_init__(self) -> None:
-        if self.draws < 0:
+        if self.draws < 0 or self.least < 1:
             raise RecipeError(
-                f"scaling law {self.name} needs draws of at least 0; got {self.draws}"
+                f"scaling law {self.name} needs draws of at least 0 and least of at least 1; got "
+                f"{self.draws} and {self.least}"
             )
 
     @property
     def sizes(self) -> int:
         """Fewest distinct parameter counts from which it can be fitted."""
-        return 3
+        return self.least
 
     @abstractmethod
     def equation(self, k: int) -> Equation:
         """The equation over K domains."""
 
     def coarse(self) -> Self:
-        """The same law without deviations of its own, for refits."""
-        return replace(self, draws=0)
+        """The same law without back-tests, from any sizes that are left, for refits."""
+        return replace(self, draws=0, least=1)
 
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
         check_scaling_runs(self.name, self, runs)
@@ -138,11 +148,16 @@ class EquationScaling(Scaling):
             form = with_gap(form)
             X = np.column_stack([X, np.asarray(runs.stable, dtype=np.float64)])
         y, noise = np.log(runs.Y / scale).T, (runs.noise / runs.Y).T
-        solution, v, sigma = _solve(form, X, y, noise, row_weights(runs))
-        found = _bootstrap(form, X, y, (v, sigma), (solution.p, draw_counts(runs, self.draws, rng)))
+        solution = _solve(form, X, y, noise, row_weights(runs))
+        covariance, sigma = _posterior(form, X, solution, runs)
         size = len(plain.center)
-        p, found = solution.p[:, :size], found[:, :, :size]
-        return FittedEquation(plain.curve, p, found, sigma, scale, middle)
+        p, covariance = solution.p[:, :size], covariance[:, :size, :size]
+        fitted = FittedEquation(plain.curve, p, covariance, sigma, scale, middle)
+        return (
+            replace(fitted, discrepancy=learn_discrepancy(self, runs, rng))
+            if self.draws
+            else fitted
+        )
 
 
 def with_gap(form: Equation) -> Equation:
@@ -163,13 +178,14 @@ def with_gap(form: Equation) -> Equation:
 
 
 def row_weights(runs: ScalingRuns) -> Array:
-    """(N,) how much each row counts: an end by 1, the points of one run together by as much."""
+    """(N,) how much each row counts: ends of a run together by 1, its points by as much."""
     groups = np.unique(np.asarray(runs.groups), return_inverse=True)[1]
     most = np.zeros(groups.max() + 1)
     np.maximum.at(most, groups, runs.tokens)
     before = runs.tokens < most[groups]
     points = np.bincount(groups, weights=before)[groups]
-    return np.where(before, 1.0 / np.maximum(points, 1.0), 1.0)
+    ends = np.bincount(groups, weights=~before)[groups]
+    return np.where(before, 1.0 / np.maximum(points, 1.0), 1.0 / ends)
 
 
 def geometric_mean(values: Array) -> float:
@@ -177,28 +193,13 @@ def geometric_mean(values: Array) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
-def draw_counts(runs: ScalingRuns, draws: int, rng: np.random.Generator) -> Array:
-    """(B, N) how often each row is in a bootstrap sample of the runs, drawn within each size."""
-    groups = np.asarray(runs.groups)
-    table = np.zeros((draws, len(runs)))
-    for size in runs.sizes:
-        own = np.unique(groups[runs.parameters == size])
-        for b in range(draws):
-            drawn, often = np.unique(rng.choice(own, size=len(own)), return_counts=True)
-            for group, times in zip(drawn, often, strict=True):
-                table[b, (groups == group) & (runs.parameters == size)] = times
-    return table
-
-
 def _problem(form: Equation, X: Array, y: Array, v: Array, strength: Array) -> FitProblem:
     prior, center = np.diag(form.deviation**-2.0), np.tile(form.center, (len(y), 1))
     return FitProblem(form.curve, X, y, v, strength, prior, center)
 
 
-def _solve(
-    form: Equation, X: Array, y: Array, noise: Array, share: Array
-) -> tuple[Solution, Array, Array]:
-    """The solution, the rows' weights (M, N) and the residual deviations (M,)."""
+def _solve(form: Equation, X: Array, y: Array, noise: Array, share: Array) -> Solution:
+    """The solution, its rows weighted by their noise and by how far they lie off."""
     m, s = len(y), len(form.starts)
     v, sigma = np.tile(share, (m, 1)), np.full(m, FIRST)
     many = _problem(form, X, np.tile(y, (s, 1)), np.tile(v, (s, 1)), np.tile(sigma**2, s))
@@ -213,7 +214,7 @@ def _solve(
         )
         sigma = residual_sd(solution, v)
         solution = least_squares.marquardt(_problem(form, X, y, v, sigma**2), solution.p)
-    return solution, v, residual_sd(solution, v)
+    return solution
 
 
 def residual_sd(solution: Solution, v: Array) -> Array:
@@ -224,22 +225,47 @@ def residual_sd(solution: Solution, v: Array) -> Array:
     return np.asarray(np.maximum(sigma, FLOOR), dtype=np.float64)
 
 
-def _bootstrap(
-    form: Equation,
-    X: Array,
-    y: Array,
-    v_sigma: tuple[Array, Array],
-    start_counts: tuple[Array, Array],
-) -> Array:
-    """(B, M, P) parameters of refits to resampled runs."""
-    (v, sigma), (start, table) = v_sigma, start_counts
-    m, b = len(y), len(table)
-    if not b:
-        return np.empty((0, *start.shape))
-    weights = (table[:, None, :] * v).reshape(b * m, -1)
-    problem = _problem(form, X, np.tile(y, (b, 1)), weights, np.tile(sigma**2, b))
-    found = least_squares.marquardt(problem, np.tile(start, (b, 1)), steps=40)
-    return found.p.reshape(b, m, -1)
+def _posterior(
+    form: Equation, X: Array, solution: Solution, runs: ScalingRuns
+) -> tuple[Array, Array]:
+    """Covariances (M, P, P) of the parameters and deviations (M,) of what the law leaves over.
+
+    Runs of one scale share a part of their residuals, so that together they say less than their
+    number of the level there. Runs of one mixture do too: what leaving it out changes (a jackknife,
+    linearized) counts beside the posterior, and a mixture left out says how far an unseen one errs.
+    """
+    share = row_weights(runs)
+    sigma = residual_sd(solution, np.tile(share, (len(solution.p), 1)))
+    residuals = solution.left_out * (1.0 - solution.leverage)
+    _, scale = np.unique([runs.parameters, runs.tokens], axis=1, return_inverse=True)
+    same = (scale.ravel()[:, None] == scale.ravel()) & ~np.eye(len(scale.ravel()), dtype=bool)
+    mixtures = simplex.group_rows(runs.W)
+    jacobian, precision = form.curve(solution.p, X)[1], np.diag(form.deviation**-2.0)
+    covariance, unseen = [], []
+    for r, variance, J in zip(residuals, sigma**2, jacobian, strict=True):
+        part = min(max(0.0, float(r @ same @ r) / max(same.sum(), 1)), SHARED * variance)
+        rows = part * same + np.diag(part + (variance - part) / share)
+        own = np.linalg.inv(J.T @ np.linalg.solve(rows, J) + precision)
+        inverse = np.linalg.inv((J.T * share) @ J + variance * precision)
+        moved, square = _without_mixtures(r, J, (inverse, share), mixtures)
+        covariance.append(own + moved.T @ moved)
+        unseen.append(square)
+    return np.array(covariance), np.maximum(sigma, np.sqrt(unseen))
+
+
+def _without_mixtures(
+    r: Array, J: Array, fit: tuple[Array, Array], mixtures: Any
+) -> tuple[Array, float]:
+    """What leaving each mixture out moves (G, P), and the mean square of what it then errs by."""
+    (inverse, share), moved, total = fit, [], 0.0
+    for index in range(int(mixtures.max()) + 1):
+        own = np.flatnonzero(mixtures == index)
+        weighted = J[own].T * share[own]
+        leverage = J[own] @ inverse @ weighted
+        left_out = np.linalg.solve((1.0 + 1e-9) * np.eye(len(own)) - leverage, r[own])
+        moved.append(inverse @ (weighted @ left_out))
+        total += float(share[own] @ left_out**2)
+    return np.array(moved), total / float(share.sum())
 
 
 def scale_term(p: Array, log_rate: Array, x: Array) -> tuple[Array, Array]:

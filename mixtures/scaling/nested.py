@@ -14,7 +14,7 @@ trained on one number of tokens only, no step law can be had: then the wanted to
 ladder's own path from sizes to tokens, or the law refuses.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -25,7 +25,8 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, least_squares
 from cuvee.mixtures.registry import Registered, build, register
-from cuvee.mixtures.scaling import Scaling, ScalingRuns, check_scaling_runs
+from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
+from cuvee.mixtures.scaling.discrepancy import Discrepancy, learn_discrepancy
 
 POINTS = 3  # of a series, to which an asymptote, an amplitude and a tied exponent are fitted
 OFF_PATH = 2.0  # most by which wanted tokens may differ from the ladder's path without a step law
@@ -43,7 +44,8 @@ class Nested(Scaling):
 
     Attributes:
         law: law of mixtures that is fitted to the extrapolated losses.
-        draws: bootstrap samples of the mixtures behind the deviation of an extrapolation.
+        draws: bootstrap samples of the mixtures behind the deviation of an extrapolation; 0 leaves
+            out both these and the back-tests, for refits.
     """
 
     name = "nested"
@@ -53,8 +55,14 @@ class Nested(Scaling):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "law", build("law", self.law))
-        if self.draws < 2:
-            raise RecipeError(f"scaling law nested needs draws of at least 2; got {self.draws}")
+        if self.draws < 2 and self.draws != 0:
+            raise RecipeError(
+                f"scaling law nested needs draws of 0 or at least 2; got {self.draws}"
+            )
+
+    def coarse(self) -> "Nested":
+        """The same laws without deviations of the extrapolation and back-tests."""
+        return replace(self, draws=0)
 
     @property
     def sizes(self) -> int:
@@ -73,7 +81,9 @@ class Nested(Scaling):
                 f"scaling law 'nested' needs at least {needed} mixtures trained at {POINTS} sizes "
                 f"or more each; got {len(parts)}: train more mixtures on the larger rungs"
             )
-        return FittedNested(self.law, tuple(parts), runs, int(rng.integers(2**31)), self.draws)
+        seed = int(rng.integers(2**31))
+        tested = learn_discrepancy(self, runs, rng) if self.draws else None
+        return FittedNested(self.law, tuple(parts), runs, seed, self.draws, tested)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +117,7 @@ def _series(runs: ScalingRuns) -> list[Series]:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedNested:
+class FittedNested(FittedScaling):
     """Series of losses that can be carried to any scale, where a mixing law is fitted to them."""
 
     law: Any
@@ -115,6 +125,7 @@ class FittedNested:
     runs: ScalingRuns
     seed: int
     draws: int
+    discrepancy: Discrepancy | None = None
 
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         w = np.asarray(W, dtype=np.float64)
@@ -137,6 +148,9 @@ class FittedNested:
         losses, spread = self._extrapolated(parameters, tokens)
         rng = np.random.default_rng(self.seed)
         fitted = cast(Law, self.law).fit(W, losses, np.zeros(losses.shape[1]), rng)
+        if self.discrepancy is not None:
+            beyond = self.discrepancy.errors(parameters, tokens)
+            spread = np.sqrt(spread**2 + np.square(beyond).sum(axis=(0, 1)))
         return FittedAt(fitted, spread)
 
     def _extrapolated(self, parameters: float, tokens: float) -> tuple[Array, Array]:
@@ -152,7 +166,7 @@ class FittedNested:
                 rows = rng.integers(len(y), size=len(y))
                 _, rate = carry_series(ratio[rows], y[rows, :, m], np.isfinite(sizes[rows]))
                 drawn.append(series_ends(ratio, y[:, :, m], np.isfinite(sizes) * 1.0, rate)[0])
-            off = np.array(drawn) / losses[:, m] - 1.0
+            off = np.array(drawn or [losses[:, m]]) / losses[:, m] - 1.0
             spread[m] = np.sqrt(np.mean(off**2))
         return losses, spread
 

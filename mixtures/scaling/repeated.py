@@ -22,6 +22,7 @@ from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
+from cuvee.mixtures.scaling.discrepancy import Discrepancy
 
 PUBLISHED = 15.39
 TRIED = (1.0, 2.0, 4.0, 8.0, PUBLISHED, 30.0)
@@ -72,8 +73,11 @@ class Repeated(Scaling):
         repeats = bool((runs.W * runs.tokens[:, None] > runs.available).any())
         tried = (self.worth,) if self.worth else TRIED if repeats else (PUBLISHED,)
         seed = int(rng.integers(2**31))
-        fits = [self._fit(runs, worth, seed) for worth in tried]
-        return fits[ties.lowest(np.array([_error(f, runs.ends) for f in fits]))]
+        if len(tried) == 1:
+            return self._fit(runs, tried[0], seed)
+        fits = [self.coarse()._fit(runs, worth, seed) for worth in tried]
+        best = ties.lowest(np.array([_error(f, runs.ends) for f in fits]))
+        return self._fit(runs, tried[best], seed)
 
     def _fit(self, runs: ScalingRuns, worth: float, seed: int) -> "FittedRepeated":
         available = np.asarray(runs.available, dtype=np.float64)
@@ -109,6 +113,10 @@ class FittedRepeated(FittedScaling):
     law: FittedScaling
     available: Array
     worth: float
+
+    @property
+    def discrepancy(self) -> Discrepancy | None:  # type: ignore[override]
+        return self.law.discrepancy
 
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         w = np.asarray(W, dtype=np.float64)

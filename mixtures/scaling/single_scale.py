@@ -16,7 +16,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, default
 from cuvee.mixtures.registry import Registered, build, register
-from cuvee.mixtures.scaling import Scaling, ScalingRuns, check_scaling_runs
+from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
 
 MIXTURES = 2  # distinct mixtures per domain from which a size is ranked
 
@@ -75,7 +75,7 @@ def ranked_size(runs: ScalingRuns, rows: int) -> ScalingRuns:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedSingleScale:
+class FittedSingleScale(FittedScaling):
     """A law of mixtures at the scale that was run.
 
     Attributes:

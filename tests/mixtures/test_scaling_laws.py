@@ -114,17 +114,17 @@ def test_deviations_cover_unseen_mixtures_at_the_scales_that_were_run():
     assert 0.8 <= inside <= 0.99
 
 
-def test_the_bootstrap_draws_runs_and_not_rows():
+def test_deviations_count_runs_and_not_rows():
     """Doubling every row within its run must not narrow the interval as twice the runs would."""
     runs = ladder_runs(WORLD, noise=0.01, points=1)
     double = ScalingRuns(*(np.concatenate([getattr(runs, n)] * 2) for n in (
         "W", "parameters", "tokens", "Y", "noise", "groups")))  # fmt: skip
-    law = build("scaling", {"name": "additive", "draws": 40})
+    law = build("scaling", "additive").coarse()
     spread = []
     for table in (runs, double):
         fitted = law.fit(table, np.random.default_rng(0))
-        spread.append(np.std(fitted.draws[:, :, -1]))
-    assert spread[1] > 0.85 * spread[0]
+        spread.append(fitted.predict(runs.W, *FULL).sd.mean())
+    assert spread[1] > 0.95 * spread[0]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ def scale_blocks(study: Study) -> Iterable[Block]:
     if found is None:
         return
     yield Paragraph(found.statement)
+    if found.certainty:
+        yield Paragraph(found.certainty)
     yield Paragraph(f"By the back-test, {found.verdict}.")
     if not found.beats:
         yield Paragraph(
@@ -89,8 +91,9 @@ def _forecasts(found: ScaleEvidence) -> Iterable[Block]:
     sizes, tokens = found.factors
     yield Paragraph(
         f"What each law, fitted to every size, forecasts of the objective ({UNIT}) at full scale, "
-        f"{sizes:,.3g} times the largest model and {tokens:,.3g} times its tokens. Intervals are "
-        "the law's own: they hold if its form does, which no run of this study can test."
+        f"{sizes:,.3g} times the largest model and {tokens:,.3g} times its tokens. Intervals hold "
+        "what each law's back-tests on the sizes below show of its errors at a distance."
+        + (f" The average weighs {_shares(found)}, by these back-tests." if found.weights else "")
     )
     names = tuple(dict.fromkeys(f.mixture for f in found.forecasts))
     rows = []
@@ -99,6 +102,10 @@ def _forecasts(found: ScaleEvidence) -> Iterable[Block]:
         cells = (own.get(name) for name in names)
         rows.append((law, *(interval_text(f) if f else NONE for f in cells)))
     yield ReportTable(("law", *names), tuple(rows))
+
+
+def _shares(found: ScaleEvidence) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in found.weights)
 
 
 def _accuracy(study: Study) -> Iterable[Block]:
