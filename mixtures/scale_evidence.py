@@ -171,9 +171,10 @@ class ScaleEvidence:
             f"differences of mixtures may be off by +-{self.order:.1%} of a score by {by}",
         )
         given = (self.level, self.order)
-        told = ", and ".join(part for part, half in zip(known, given, strict=True) if half)
+        pairs = zip(known, given, strict=True)
+        told = ", and ".join(text for text, half in pairs if half)
         lines = [
-            f"What that costs in certainty, by back-tests on the sizes tried (90%): {told}. Runs at "
+            f"What that costs in certainty, by back-tests (90%): {told}. Runs at "
             "a size between would narrow it."
         ]
         if not self.level:
