@@ -75,8 +75,9 @@ def test_a_shared_level_error_cancels_in_gains():
     """Refits that are set off differ in levels by more than in the difference of two mixtures that
     lie close. Catches an error that each mixture draws for itself."""
     at = (20 * TOP[0], 20 * TOP[1])
-    refits = [r.at(*at).predict(RUNS.W[:1] + [[0, 0, 0, 0], [1e-3, -1e-3, 0, 0]]).mean
-              for r in FITTED.refits(RUNS, 12, np.random.default_rng(1))]  # fmt: skip
+    W = np.array([RUNS.W[0], RUNS.W[0] + [1e-3, -1e-3, 0, 0]])
+    drawn = FITTED.refits(RUNS, 12, np.random.default_rng(1))
+    refits = [refit.at(*at).predict(W).mean for refit in drawn]
     logs = np.log(np.array(refits))
     assert logs[:, 0].std(axis=0).min() > 0.005
     assert (logs[:, 1] - logs[:, 0]).std(axis=0).max() < 0.002
