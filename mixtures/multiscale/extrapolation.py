@@ -46,7 +46,7 @@ from cuvee.mixtures.scale_evidence import (
     ScalePoint,
 )
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
-from cuvee.mixtures.scaling.average import Average, FittedAverage, average_fits, average_of
+from cuvee.mixtures.scaling.average import AverageScaling, FittedAverage, average_fits, average_of
 from cuvee.mixtures.scaling.discrepancy import learn_discrepancy
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
 from cuvee.mixtures.searches import Search
@@ -193,7 +193,7 @@ def scale_data(problem: Problem, history: History, steps: tuple[LadderStep, ...]
 
 def _by_law(
     ladder: Any,
-    law: Average,
+    law: AverageScaling,
     base: Recommendation,
     tested: BackTest,
     scales: ScaleData,

@@ -22,7 +22,7 @@ from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_sc
 
 @register("scaling")
 @dataclass(frozen=True)
-class Average(Scaling):
+class AverageScaling(Scaling):
     """The laws without parameters.
 
     Take it for levels and intervals at a scale that nobody ran: it is as sure as its laws agree.
@@ -44,7 +44,7 @@ class Average(Scaling):
         if not self.laws:
             raise RecipeError("scaling law average needs at least one law to average")
 
-    def coarse(self) -> "Average":
+    def coarse(self) -> "AverageScaling":
         return replace(self, laws=tuple(law.coarse() for law in self.laws))
 
     @property
@@ -67,10 +67,10 @@ class Average(Scaling):
         return average_fits(found)
 
 
-def average_of(laws: Sequence[Scaling]) -> Average:
+def average_of(laws: Sequence[Scaling]) -> AverageScaling:
     """The average of some laws; itself where that is what was given."""
     only = laws[0] if len(laws) == 1 else None
-    return only if isinstance(only, Average) else Average(tuple(laws))
+    return only if isinstance(only, AverageScaling) else AverageScaling(tuple(laws))
 
 
 def average_fits(found: Sequence[tuple[Scaling, FittedScaling]]) -> "FittedAverage":
