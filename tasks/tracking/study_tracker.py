@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cuvee.mixtures.errors import ServiceError
@@ -120,23 +120,31 @@ class StudyTracker:
 
     def start_run(self, spec: RunSpec, tags: Mapping[str, str]) -> None:
         with self._lock:
-            if not self._parent:
-                raise ServiceError("a proxy was announced before its study was begun")
-            if not self._loaded:
-                self._load_children()
-            child = self._children.get(spec.fingerprint)
-            told = fields.spec_fields(spec, {**tags, "kind": "proxy"})
-            if child is None:
-                name = fields.run_name(spec, tags)
-                run = self._backend.create_run(name, told.tags, self._parent)
-                child = self._children[spec.fingerprint] = _Child(run, RUNNING)
-            elif child.status != FINISHED:
-                child.steps |= self._backend.logged_steps(child.run, fields.LOSS)
-                self._backend.set_status(child.run, RUNNING)
-                child.status = RUNNING
-            if not child.told:
-                self._backend.log(child.run, RunFields(told.params, told.metrics))
+            child, untold = self._begin(spec, tags)
+            if untold is not None:
+                self._backend.log(child.run, untold)
                 child.told = True
+
+    def _begin(self, spec: RunSpec, tags: Mapping[str, str]) -> tuple[_Child, RunFields | None]:
+        """The running run of a proxy, made where it is missing, and what it is still to be told.
+
+        The caller logs that: a call to a record costs more than what it carries, so that a proxy
+        that has ended already is told everything at once.
+        """
+        if not self._parent:
+            raise ServiceError("a proxy was announced before its study was begun")
+        if not self._loaded:
+            self._load_children()
+        child = self._children.get(spec.fingerprint)
+        about = fields.spec_fields(spec, {**tags, "kind": "proxy"})
+        if child is None:
+            run = self._backend.create_run(fields.run_name(spec, tags), about.tags, self._parent)
+            child = self._children[spec.fingerprint] = _Child(run, RUNNING)
+        elif child.status != FINISHED:
+            child.steps |= self._backend.logged_steps(child.run, fields.LOSS)
+            self._backend.set_status(child.run, RUNNING)
+            child.status = RUNNING
+        return child, None if child.told else RunFields(about.params, about.metrics)
 
     def log_curve(self, fingerprint: str, points: Iterable[tuple[int, float]]) -> None:
         with self._lock:
@@ -159,8 +167,7 @@ class StudyTracker:
             known = self._children.get(outcome.spec.fingerprint)
             if known is not None and known.status == FINISHED:
                 return
-            self.start_run(outcome.spec, tags)
-            child = self._children[outcome.spec.fingerprint]
+            child, untold = self._begin(outcome.spec, tags)
             if isinstance(outcome, Failed):
                 told, status = _reason(outcome.reason), FAILED
             else:
@@ -170,8 +177,10 @@ class StudyTracker:
                 )
                 told = RunFields(metrics=points)
                 status, child.valued = FINISHED, objective is not None
+            if untold is not None:
+                told = replace(told, params=untold.params, metrics=(*untold.metrics, *told.metrics))
             self._backend.log(child.run, told)
-            child.status = status
+            child.status, child.told = status, True
             self._backend.set_status(child.run, status)
 
     def log_preregistration(self, card: Card, copy: Path) -> None:

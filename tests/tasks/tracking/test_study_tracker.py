@@ -124,9 +124,13 @@ def test_a_server_that_fails_now_and_then_leaves_each_proxy_once(done, study, tm
 
 
 class Counting(MemoryBackend):
-    """Counts how often the proxies of a study are listed."""
+    """Counts how often the proxies of a study are listed, and how often a run is told something."""
 
-    listed = 0
+    listed, logged = 0, 0
+
+    def log(self, run, fields):
+        self.logged += 1
+        super().log(run, fields)
 
     def find_runs(self, tags, parent=None):
         self.listed += parent is not None
@@ -162,4 +166,18 @@ def test_a_record_that_is_whole_is_not_listed_and_one_with_a_gap_is_filled(study
     ]
     recorded(backend, study, tmp_path, runs)  # the one before was cut off: its record is RUNNING
     assert backend.listed >= 1
+    proxies(backend, study)
+
+
+def test_a_proxy_that_has_ended_is_told_everything_at_once(study, tmp_path):
+    """Catches a call for its params and another for its scores, which each cost a server as much
+    as either: half a minute where 512 finished proxies are recorded for the first time."""
+    backend, runs = Counting(), [outcome for outcome, _ in fields.study_outcomes(study)]
+    tracker = StudyTracker(backend)
+    tracker.start_study(study.name, params(study), {})
+    before = backend.logged
+    for outcome in runs:
+        tracker.finish_run(outcome)
+    assert backend.logged - before == len(runs)
+    tracker.finish_study(study, tmp_path)
     proxies(backend, study)
