@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from cuvee.mixtures.domains import Domain
 from cuvee.mixtures.runs.run_results import Failed
 from cuvee.mixtures.runs.run_spec import RunSpec
+from cuvee.proxies.data.shards import TokenArray
 
 if TYPE_CHECKING:
     from cuvee.proxies.model.likelihood import (
@@ -20,7 +19,7 @@ class TokenSplit(Protocol):
     """One split of a domain."""
 
     @property
-    def tokens(self) -> NDArray[Any]: ...
+    def tokens(self) -> TokenArray: ...
 
 
 class TrainingCorpus(Protocol):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 
 from cuvee.evaluation.scores import PackScores, score_pack, untrained_baseline
@@ -80,7 +81,7 @@ def _scores_as_planned(
 def _scorer(job: PackJob, corpus: Corpus) -> Callable[..., list[PackScores]]:
     """Scores a pack on held-out text of every domain and on the tasks of the `suite` given."""
     shards = {domain.name: corpus.valid(domain.name) for domain in corpus.domains}
-    texts = {name: (shard.tokens, shard.offsets, shard.bytes) for name, shard in shards.items()}
+    texts = {n: (np.asarray(one.tokens), one.offsets, one.bytes) for n, one in shards.items()}
     return partial(
         score_pack,
         tokenizer_path=corpus.tokenizer_path,

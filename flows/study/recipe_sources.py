@@ -75,7 +75,7 @@ def _token_files(
     from cuvee.proxies.data.sources.token_files import TokenFiles  # the core has no tokenizers
 
     part = recipe_corpus(recipe)
-    given = part.domains[name]
+    given, corpus_tokenizer = part.domains[name], tokenizer
     if given.tokens_of:
         tokenizer = _named_tokenizer(recipe, home, given.tokens_of)
     if tokenizer is None:
@@ -91,6 +91,7 @@ def _token_files(
         skip=part.on_error == "skip",
         digest=digests,
         part_bytes=given.take.sample.part_bytes if given.take else COARSEST,
+        view=corpus_tokenizer is not None and corpus_tokenizer.content == tokenizer.content,
     )
 
 
@@ -119,6 +120,8 @@ def reading_sentence(
         size = sample.stored_bytes(len(files), whole) if sample else whole
         places = sorted({file_origin(file.url) for file in files})
         told = f"{bytes_text(size)} of {', '.join(places[:SHOWN])}"
+        if source.view:
+            told += " (tokens, decoded once to be compared, and used where they lie)"
         if sample:
             told = f"about {told}, for a sample of {count_text(sample.tokens)} tokens"
             told += f" by {sample.by} out of {bytes_text(whole)}"

@@ -1,8 +1,10 @@
 """A prepared corpus on disk: its manifest, its files, whether they are what was written."""
 
+import contextlib
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,20 +19,28 @@ from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.node_cache import NodeCache
 from cuvee.proxies.data.objects import ObjectFolder, is_remote
 from cuvee.proxies.data.shards import SPLITS, Shard, map_array, token_type
+from cuvee.proxies.data.sources.source_files import is_url
+from cuvee.proxies.data.token_views import ViewedFile, open_view
 
 FORMAT = 2
 READABLE = (1, 2)  # 1: identities over files, nothing said of what is held out
 HELD_KEYS = "heldout.keys"  # of the documents that a study holds out, 16 bytes each, sorted
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"  # the manifest is written last
+BLOCK = 1 << 24  # bytes of a view that are written together
+Views = Mapping[tuple[str, str], Mapping[str, Any]]
 FileTimes = tuple[tuple[str, int, int, int, int], ...]  # what the file system says of every file
 _verified: dict[Path, FileTimes] = {}  # corpora whose bytes this process has hashed, as they were
 
 
 def write_manifest(root: Path, body: Mapping[str, Any]) -> None:
     """Writes manifest.json with a digest of itself; the last act of preparing a corpus."""
-    sealed = {**body, "format": FORMAT}
+    (root / MANIFEST).write_bytes(_sealed_text({**body, "format": FORMAT}))
+
+
+def _sealed_text(body: Mapping[str, Any]) -> bytes:
+    sealed = {key: value for key, value in body.items() if key != "digest"}
     text = json.dumps({**sealed, "digest": _seal(sealed)}, indent=1, sort_keys=True)
-    (root / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    return f"{text}\n".encode()
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
@@ -86,6 +96,7 @@ class Corpus:
         domains: in the order they were prepared; sizes are those of the training split.
         look: size and times of every file when it was opened, by which `check` sees a change.
         folders: of each domain, under `root`.
+        views: what the manifest says of splits that are views, by domain and split.
     """
 
     root: Path
@@ -95,6 +106,7 @@ class Corpus:
     domains: tuple[Domain, ...]
     look: FileTimes = field(default=(), compare=False, repr=False)
     folders: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    views: Views = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def open(cls, root: Path | str, *, verify: bool = True, again: bool = True) -> "Corpus":
@@ -115,6 +127,8 @@ class Corpus:
             root, verify = fetch_corpus(str(root)), False
         root = Path(root)
         body = read_manifest(root)
+        for file in _viewed_here(body):
+            _ = file.path  # which sees that it is there, as it was
         look = _file_times(root, body)
         if verify and (again or _verified.get(root) != look):
             for name, expected in _files(body):
@@ -123,7 +137,8 @@ class Corpus:
         domains = tuple(map(_domain, body["domains"]))
         tokenizer = root / TOKENIZER
         folders = {entry["name"]: _folder(entry) for entry in body["domains"]}
-        return cls(root, tokenizer, body["vocabulary"], body["eot"], domains, look, folders)
+        views = _views(body)
+        return cls(root, tokenizer, body["vocabulary"], body["eot"], domains, look, folders, views)
 
     def check(self) -> None:
         """See that no file was touched since the corpus was opened.
@@ -200,18 +215,29 @@ class Corpus:
         known = [domain.name for domain in self.domains]
         if name not in known:
             raise DataError(f"no domain {name!r} in {self.root}; it has: {', '.join(known)}")
-        path = self.root / self.folders[name] / f"{split}.bin"
-        try:
-            with np.load(path.with_suffix(".idx.npz")) as index:
-                offsets, sizes = index["offsets"], index["bytes"]
-            tokens = map_array(path, token_type(self.vocabulary))
-        except FileNotFoundError as error:
-            raise _missing(Path(error.filename)) from None
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            raise _corrupt(path, f"it or its index cannot be read ({error})") from None
-        if len(offsets) != len(sizes) + 1 or offsets[-1] != len(tokens):
-            raise _corrupt(path, f"it has {len(tokens)} tokens, its index says {offsets[-1]}")
-        return Shard(tokens, offsets, sizes)
+        folder = self.root / self.folders[name]
+        return open_shard(folder, split, self.views.get((name, split)), self.vocabulary)
+
+
+def open_shard(folder: Path, split: str, view: Mapping[str, Any] | None, vocabulary: int) -> Shard:
+    """A split of a domain in its folder; `view` is what the manifest says where it is one.
+
+    Raises:
+        DataError: a file is missing.
+        CorruptError: a file is not what was written.
+    """
+    path, kind = folder / f"{split}.bin", token_type(vocabulary)
+    try:
+        with np.load(path.with_suffix(".idx.npz")) as index:
+            offsets, sizes = index["offsets"], index["bytes"]
+        tokens = open_view(folder, view, kind) if view else map_array(path, kind)
+    except FileNotFoundError as error:
+        raise _missing(Path(error.filename)) from None
+    except (ValueError, KeyError, OSError, EOFError) as error:
+        raise _corrupt(path, f"it or its index cannot be read ({error})") from None
+    if len(offsets) != len(sizes) + 1 or offsets[-1] != len(tokens):
+        raise _corrupt(path, f"it has {len(tokens)} tokens, its index says {offsets[-1]}")
+    return Shard(tokens, offsets, sizes)
 
 
 def fetch_corpus(url: str) -> Path:
@@ -241,12 +267,19 @@ def publish_corpus(root: Path, url: str) -> None:
     Raises:
         StorageError: the store cannot be written.
     """
-    place, raw = ObjectFolder(url), (root / MANIFEST).read_bytes()
+    place, body = ObjectFolder(url), read_manifest(root)
+    raw = (root / MANIFEST).read_bytes()
+    copied = _without_local_views(body)
+    if copied != body:
+        raw = _sealed_text(copied)
     if place.read(MANIFEST) == raw:
         return
     there = place.sizes()  # of a copy that was cut off: names hold one content, of this corpus
-    for name, _ in _files(_checked_manifest(raw, str(root / MANIFEST))):
-        if there.get(name) != (root / name).stat().st_size:
+    for name, _ in _files(copied):
+        if not (root / name).exists():
+            with _written_out(root, name, body) as path:
+                place.upload(path, name)
+        elif there.get(name) != (root / name).stat().st_size:
             place.upload(root / name, name)
     place.replace(MANIFEST, raw)
 
@@ -290,8 +323,55 @@ def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield HELD_KEYS, body["heldout_keys"]
     for entry in body["domains"]:
         for split in SPLITS:
+            view = entry[split].get("view")
             for file, expected in entry[split]["files"].items():
-                yield f"{_folder(entry)}/{file}", expected
+                if not view or file != f"{split}.bin":
+                    yield f"{_folder(entry)}/{file}", expected
+            if view:
+                yield f"{_folder(entry)}/{view['spans']}", view["sha256"]
+
+
+def _views(body: Mapping[str, Any]) -> Views:
+    """What is said of splits that are views, by domain and split."""
+    return {
+        (entry["name"], split): entry[split]["view"]
+        for entry in body["domains"]
+        for split in SPLITS
+        if "view" in entry[split]
+    }
+
+
+def _viewed_here(body: Mapping[str, Any]) -> list[ViewedFile]:
+    """The files of this machine that views show."""
+    found = {tuple(one.items()) for view in _views(body).values() for one in view["files"]}
+    files = [ViewedFile(**dict(one)) for one in sorted(found)]
+    return [file for file in files if not is_url(file.url)]
+
+
+def _without_local_views(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest as it is in a store: what views show of this machine's files is copied there."""
+    copied: dict[str, Any] = json.loads(json.dumps(body))
+    for entry in copied["domains"]:
+        for split in SPLITS:
+            files = entry[split].get("view", {}).get("files", ())
+            if any(not is_url(file["url"]) for file in files):
+                del entry[split]["view"]
+    return copied
+
+
+@contextlib.contextmanager
+def _written_out(root: Path, name: str, body: Mapping[str, Any]) -> Iterator[Path]:
+    """A shard of what a view shows, for as long as it takes to copy it."""
+    folder, _, file = name.rpartition("/")
+    split = file.removesuffix(".bin")
+    (entry,) = (one for one in body["domains"] if _folder(one) == folder)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as draft:
+        path = Path(draft) / file
+        view = open_view(root / folder, entry[split]["view"], token_type(body["vocabulary"]))
+        with path.open("wb") as out:
+            out.writelines(view.blocks(BLOCK))
+        _verify(path, entry[split]["files"][file])
+        yield path
 
 
 def _folder(entry: Mapping[str, Any]) -> str:
@@ -301,7 +381,7 @@ def _folder(entry: Mapping[str, Any]) -> str:
 def _file_times(root: Path, body: Mapping[str, Any]) -> FileTimes:
     """What the file system says of every file of a corpus: any write changes it."""
     found = []
-    for name, _ in _files(body):
+    for name in [*(name for name, _ in _files(body)), *(one.url for one in _viewed_here(body))]:
         try:
             seen = (root / name).stat()
         except FileNotFoundError:

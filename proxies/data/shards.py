@@ -8,6 +8,7 @@ A corpus is a folder with a manifest, a tokenizer, and per domain a train and a 
     <domain>/train.idx.npz        offsets (D+1,) int64 in tokens; bytes (D,) int64, UTF-8
     <domain>/valid.bin, valid.idx.npz
     <domain>/*.attributes.parquet a row for each document, where something is kept beside them
+    <domain>/train.spans          in the place of train.bin where the tokens lie in files of others
 
 Documents are concatenated, each ended by the end-of-text token, in the order of a hash of their
 text. A domain's identity is a hash over the tokenizer and its training shard's content, so it is
@@ -21,7 +22,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,17 @@ def map_array(path: Path, kind: np.dtype) -> NDArray[Any]:
         return np.frombuffer(file.read_buffer(), dtype=kind)
 
 
+class TokenArray(Protocol):
+    """Token ids one after the other: an array, or a view that becomes one where it is cut."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def dtype(self) -> Any: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Shard:
     """One split of one domain, memory-mapped.
@@ -61,7 +73,7 @@ class Shard:
         bytes: (D,) UTF-8 bytes of each document.
     """
 
-    tokens: NDArray[Any]
+    tokens: TokenArray
     offsets: Integers
     bytes: Integers
 
@@ -70,26 +82,29 @@ class Shard:
 
     def document(self, index: int) -> NDArray[Any]:
         """Token ids of one document, its end-of-text id included."""
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+        found: NDArray[Any] = self.tokens[self.offsets[index] : self.offsets[index + 1]]
+        return found
 
 
 class ShardWriter:
     """Writes documents to one shard; `close` writes the index and returns what was written.
 
-    Memory is bounded by the index (two integers per document), not by the text.
+    Memory is bounded by the index (two integers per document), not by the text. Of a view tokens
+    are hashed and not written: `keep` is false.
     """
 
-    def __init__(self, folder: Path, split: str) -> None:
+    def __init__(self, folder: Path, split: str, *, keep: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{split}.bin"
-        self._file = self._path.open("wb")
+        self._file = self._path.open("wb") if keep else None
         self._hash = hashlib.sha256()
         self._lengths: list[NDArray[Any]] = []
         self._bytes: list[NDArray[Any]] = []
 
     def write(self, ids: bytes) -> None:
         """Appends token ids as bytes, the end-of-text ids of documents included."""
-        self._file.write(ids)
+        if self._file:
+            self._file.write(ids)
         self._hash.update(ids)
 
     def end_documents(self, lengths: NDArray[Any], sizes: NDArray[Any]) -> None:
@@ -100,7 +115,8 @@ class ShardWriter:
     def close(self) -> dict[str, Any]:
         """Writes the index; returns documents, tokens, bytes, the sha256 of what they say (tokens
         and lengths of documents), and that of both files."""
-        self._file.close()
+        if self._file:
+            self._file.close()
         index = self._path.with_suffix(".idx.npz")
         none = np.zeros(0, dtype="<i8")
         lengths = np.concatenate([none, *self._lengths]).astype("<i8")

@@ -27,6 +27,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies.data.sampling_table import BLOCK, Block, Counts, SamplingTable, Segments
+from cuvee.proxies.data.shards import TokenArray
 
 __all__ = ["BLOCK", "Stream", "Windows"]
 
@@ -49,7 +50,7 @@ class Stream:
     def __init__(
         self,
         spec: RunSpec,
-        tokens: Mapping[str, NDArray[np.integer]],
+        tokens: Mapping[str, TokenArray],
         *,
         context: int,
         batch: int,
@@ -182,7 +183,7 @@ class Windows:
     def __init__(
         self,
         key: str,
-        tokens: NDArray[np.integer],
+        tokens: TokenArray,
         context: int,
         *,
         seed: int,

@@ -31,6 +31,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.shards import token_type
 
 EOT = "<|endoftext|>"
@@ -91,6 +92,11 @@ class TokenizerFile:
 
     path: Path
     end_of_text: str = ""
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """What it is, wherever it lies."""
+        return file_digest(self.path), self.end_of_text
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:

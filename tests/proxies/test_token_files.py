@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from cuvee.mixtures.errors import CorruptError, DataError
+from cuvee.mixtures.errors import CorruptError, CuveeError, DataError
 from cuvee.proxies.data.sources.documents import ReadPart, TextDocument, UnusableDocument
 from cuvee.proxies.data.sources.source_files import TOKENS
 from cuvee.proxies.data.sources.token_files import TokenFiles
@@ -81,8 +81,8 @@ def test_flat_ids_part_at_their_ends_wherever_they_are_cut(tmp_path_factory, ids
         wanted, rest = [*wanted, rest[:at]], rest[at:]
     wanted += [rest] if rest else []
     ranges = [(a, b) for a, b, _ in layout.ranges(2 * step)]
-    assert [d.tolist() for a, b in ranges for _, d in layout.documents(a, b)] == wanted
-    assert [d.tolist() for _, d in layout.documents(0, None)] == wanted
+    assert [d.tolist() for a, b in ranges for *_, d in layout.documents(a, b)] == wanted
+    assert [d.tolist() for *_, d in layout.documents(0, None)] == wanted
 
 
 def test_flat_ids_may_have_numpys_header(place):
@@ -137,6 +137,31 @@ def test_bad_token_files_are_named(place, what):
     with pytest.raises((CorruptError, DataError), match=message) as found:
         list(files(place, kind).documents())
     assert name in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["megatron.idx", "megatron.bin", "datatrove.ds.index", "datatrove.ds", "olmo.npy"]
+)
+def test_whatever_byte_is_wrong_is_told_in_words(place, name):
+    """Every byte of every header, index and file, at its extremes, and cut short there: catches
+    counts that are believed until memory ends, and errors of Python's or NumPy's own."""
+    if name == "olmo.npy":
+        np.save(place / name, np.fromfile(place / name, "<u2"))
+    raw = (place / name).read_bytes()
+    tokenizer = TokenizerFile(place / "tokenizer.json")
+    kind = name.partition(".")[0]
+    source = TokenFiles((str(place / f"{kind}{TOKENS[kind]}"),), kind, tokenizer, view=True)
+    told = 0
+    for at in range(len(raw)):
+        wrong = [raw[:at] + bytes([one]) + raw[at + 1 :] for one in (0, 127, 128, 255)]
+        for damaged in (raw[:at], *wrong):
+            (place / name).write_bytes(damaged)
+            try:
+                list(source.documents())
+            except CuveeError as error:
+                assert name.removesuffix(".index") in str(error)
+                told += 1
+    assert told > len(raw)  # a cut at each, and more
 
 
 def test_a_document_that_is_no_text_is_refused_or_skipped(place):

@@ -16,6 +16,14 @@ FINEST, COARSEST = 1 << 20, 1 << 28  # bytes of a part
 TOKEN_BYTES = 4  # of text, where the tokenizer is not known
 
 
+class TokenSpan(NamedTuple):
+    """Where a document's ids lie in its file: the first byte, how many ids, and their type."""
+
+    start: int
+    count: int
+    type: str
+
+
 class TextDocument(NamedTuple):
     """A document as its source gives it.
 
@@ -23,11 +31,13 @@ class TextDocument(NamedTuple):
         text: whole, as it stands in the source.
         id: of the source's own, where the recipe names a field for it; "" where it does not.
         attributes: fields of the source that the recipe keeps, by name.
+        tokens: where its ids lie, if they are to be used where they are.
     """
 
     text: str
     id: str = ""
     attributes: Mapping[str, Any] = MappingProxyType({})
+    tokens: TokenSpan | None = None
 
 
 @dataclass(frozen=True)

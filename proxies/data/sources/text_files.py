@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fsspec.utils import glob_translate
 
@@ -71,6 +71,8 @@ class Files:
         filter: which rows are read, as `RowFilter` reads it; "" for all.
         part_bytes: of a file that are read together where its format can be parted.
     """
+
+    view: ClassVar[bool] = False  # text is never used where it lies
 
     path: str | tuple[str, ...]
     field: str = "text"

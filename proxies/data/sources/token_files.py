@@ -1,9 +1,10 @@
 """Token files as a source of documents: decoded, so that they are compared and held out like text.
 
-A document's tokens become its text again, by the tokenizer that made them, and are dropped, held
-out and encoded as all text is. Decoding costs about as much as encoding does. Where the corpus has
-that tokenizer too, the tokens that are written are those of the file, up to what it would write
-otherwise today.
+A document's tokens become its text again, by the tokenizer that made them, which costs about as
+much as encoding does. Files of the corpus's own tokenizer are used where they lie (`view`): their
+documents are dropped or held out whole, and nothing of them is encoded or written. Special tokens
+at a document's ends are left out, and one end-of-text token follows it; those within it stay. Text
+of another tokenizer is cleaned and encoded as all text is.
 """
 
 import hashlib
@@ -15,12 +16,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer
 
-from cuvee.mixtures.errors import CuveeError, DataError
+from cuvee.mixtures.errors import CorruptError, CuveeError, DataError
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.sources.documents import Document, ReadPart, TextDocument, UnusableDocument
+from cuvee.proxies.data.sources.documents import (
+    Document,
+    ReadPart,
+    TextDocument,
+    TokenSpan,
+    UnusableDocument,
+)
 from cuvee.proxies.data.sources.source_files import (
     TOKENS,
     ListingProgress,
@@ -54,6 +60,7 @@ class TokenFiles:
         skip: whether documents that are no text are yielded as unusable, not refused.
         digest: of a file's bytes; one that remembers makes `identity` cheap.
         part_bytes: of a file that are read together.
+        view: whether tokens are used where they lie, since they are the corpus's own.
     """
 
     path: tuple[str, ...]
@@ -62,6 +69,7 @@ class TokenFiles:
     skip: bool = False
     digest: Callable[[Path], str] = file_digest
     part_bytes: int = SPLIT
+    view: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """With the tokenizer's definition, which workers on other machines have no file of."""
@@ -106,7 +114,8 @@ class TokenFiles:
     def reading(self) -> str:
         """How tokens are read, whichever they are."""
         maker = hashlib.sha256(self.definition.encode()).hexdigest()
-        return json.dumps([self.format, maker, self.tokenizer.end_of_text, self.skip])
+        how = [self.format, maker, self.tokenizer.end_of_text, self.skip]
+        return json.dumps([*how, *(["view"] if self.view else [])])
 
     @property
     def identity(self) -> str:
@@ -177,29 +186,29 @@ class TokenFiles:
 
     def _decoded(self, part: ReadPart, layout: TokenLayout) -> Iterator[Document]:
         name = part.url.rpartition("/")[2]
-        batch: list[tuple[str, Array]] = []
+        batch: list[tuple[str, int, Array]] = []
         size = 0
-        for number, ids in layout.documents(part.start, part.stop):
-            batch.append((f"{name}:{number}", ids))
+        for number, place, ids in layout.documents(part.start, part.stop):
+            batch.append((f"{name}:{number}", place, ids))
             size += len(ids)
             if size >= BATCH:
                 yield from self._texts(part.url, batch)
                 batch, size = [], 0
         yield from self._texts(part.url, batch)
 
-    def _texts(self, url: str, batch: list[tuple[str, Array]]) -> Iterator[Document]:
+    def _texts(self, url: str, batch: list[tuple[str, int, Array]]) -> Iterator[Document]:
         """Documents of ids, whose special tokens are no text."""
         tokenizer, highest = self._loaded, vocabulary_size(self._loaded) - 1
-        for name, ids in batch:
+        for name, _, ids in batch:
             if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) <= highest:
                 wrong = int(ids.max()) if int(ids.max()) > highest else int(ids.min())
                 raise DataError(
                     f"{url}: document {name} has the id {wrong:,}, and the ids of its tokenizer "
                     f"({self.tokenizer.path}) go to {highest:,}: it was made by another, or its "
-                    "ids are of another size"
+                    "ids are of another size or byte order"
                 )
-        texts = tokenizer.decode_batch([ids.tolist() for _, ids in batch])
-        for (name, ids), text in zip(batch, texts, strict=True):
+        texts = tokenizer.decode_batch([ids.tolist() for *_, ids in batch])
+        for (name, place, ids), text in zip(batch, texts, strict=True):
             if LOST in text and not self._same(text, ids):
                 why = (
                     f"{url}: document {name} is no text: some of its tokens are parts of characters"
@@ -208,12 +217,31 @@ class TokenFiles:
                     raise DataError(f"{why}. `corpus: {{on_error: skip}}` leaves such out")
                 yield UnusableDocument(why)
             else:
-                yield TextDocument(text, name)
+                yield TextDocument(text, name, tokens=self._span(url, name, place, ids))
 
     def _same(self, text: str, ids: Array) -> bool:
         """Whether a text that holds the sign for lost bytes holds it by right."""
         again = self._loaded.encode(text, add_special_tokens=False).ids
-        special = {
-            i for i, token in self._loaded.get_added_tokens_decoder().items() if token.special
-        }
-        return again == list(itertools.filterfalse(special.__contains__, np.asarray(ids).tolist()))
+        return again == list(itertools.filterfalse(self._special.__contains__, ids.tolist()))
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        """Ids that are no text."""
+        added = self._loaded.get_added_tokens_decoder().items()
+        return frozenset(i for i, token in added if token.special)
+
+    def _span(self, url: str, name: str, place: int, ids: Array) -> TokenSpan | None:
+        """Where a document's own ids lie, without the special ones at its ends."""
+        if not self.view:
+            return None
+        if place < 0 and len(ids):
+            raise CorruptError(
+                f"{url}: the sequences of document {name} do not lie one after the other: write "
+                "the pair anew, or give its text"
+            )
+        start, stop = 0, len(ids)
+        while stop > start and int(ids[stop - 1]) in self._special:
+            stop -= 1
+        while start < stop and int(ids[start]) in self._special:
+            start += 1
+        return TokenSpan(place + start * ids.itemsize, stop - start, ids.dtype.str)

@@ -31,7 +31,9 @@ TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}  # Megatron
 BLOCK = 1 << 20  # tokens that are read together
 LEAST = 32  # ids by which those of 4 bytes are told (assumption: fewer may be as they seem)
 Array = NDArray[Any]
-Span = tuple[int, Array]  # the number or place of a document in its file, and its ids
+# The number or place of a document in its file, its first byte there (-1: its sequences lie apart),
+# and its ids.
+Span = tuple[int, int, Array]
 
 
 class TokenLayout(Protocol):
@@ -82,6 +84,12 @@ class MegatronPair:
                     f"{url} has version {version} and ids of type {code}; known are version 1 and "
                     f"types {', '.join(map(str, TYPES))}"
                 )
+            says, has = HEADER.size + 12 * sequences + 8 * marks, _size(url)
+            if says not in (has, has - sequences):  # of several kinds of data, a byte more each
+                raise CorruptError(
+                    f"{url} breaks off, or its counts are damaged: {sequences:,} sequences and "
+                    f"{marks:,} marks take {says:,} bytes, and it has {has:,}"
+                )
             lengths = _numbers(file, url, "<i4", sequences)
             places = _numbers(file, url, "<i8", sequences)
             bounds = _numbers(file, url, "<i8", marks)
@@ -89,9 +97,10 @@ class MegatronPair:
         steps = np.diff(bounds)
         if not len(bounds) or bounds[0] != 0 or bounds[-1] != sequences or (steps < 0).any():
             raise CorruptError(f"{url} parts {sequences} sequences in another way than it says")
-        wanted = int((places + lengths.astype("<i8") * kind.itemsize).max(initial=0))
         size = _size(self.url)
-        if (lengths < 0).any() or (places < 0).any() or wanted != size:
+        apart = (lengths < 0) | (places < 0) | (places > size)
+        wanted = int((places + lengths.astype("<i8") * kind.itemsize).max(initial=0))
+        if apart.any() or wanted != size:
             raise CorruptError(
                 f"{self.url} has {size:,} bytes, and its index {url} speaks of {wanted:,}: one of "
                 "them breaks off, or they are of two files"
@@ -109,11 +118,15 @@ class MegatronPair:
         kind, lengths, places, bounds = self.index
         with open_stored(self.url, seeking=True) as file:
             for number in range(start, len(bounds) - 1 if stop is None else stop):
+                own = slice(int(bounds[number]), int(bounds[number + 1]))
                 parts = []
-                for at in range(int(bounds[number]), int(bounds[number + 1])):
-                    file.seek(int(places[at]))
-                    parts.append(_numbers(file, self.url, kind.str, int(lengths[at])))
-                yield number, np.concatenate(parts) if parts else np.empty(0, kind)
+                for place, length in zip(places[own].tolist(), lengths[own].tolist(), strict=True):
+                    file.seek(place)
+                    parts.append(_numbers(file, self.url, kind.str, length))
+                ends = places[own] + lengths[own].astype("<i8") * kind.itemsize
+                joint = (ends[:-1] == places[own][1:]).all()
+                first = int(places[own][0]) if parts and joint else -1
+                yield number, first, np.concatenate(parts) if parts else np.empty(0, kind)
 
 
 @dataclass(frozen=True)
@@ -132,13 +145,19 @@ class FlatTokens:
     def body(self) -> tuple[np.dtype[Any], int, int]:
         """Type of the ids, where they begin in bytes, and their number."""
         kind, begin, size = token_type(self.vocabulary), 0, _size(self.url)
+        says = -1
         with open_stored(self.url, seeking=True) as file:
             if file.read(6) == b"\x93NUMPY":
                 file.seek(0)
-                kind, begin = _numpy_header(file, self.url)
+                kind, begin, says = _numpy_header(file, self.url)
             elif kind.itemsize == 2 and size % 4 == 0:
                 file.seek(0)
                 self._refuse_wide(_numbers(file, self.url, kind.str, min(BLOCK, size // 2)))
+        if says >= 0 and says * kind.itemsize != size - begin:
+            raise CorruptError(
+                f"{self.url} breaks off, or its header is damaged: it speaks of {says:,} ids of "
+                f"{kind.itemsize} bytes, and {size - begin:,} bytes follow"
+            )
         if (size - begin) % kind.itemsize:
             raise CorruptError(
                 f"{self.url} holds {size - begin:,} bytes, which are no whole number of "
@@ -179,14 +198,15 @@ class FlatTokens:
                 ends, done = np.flatnonzero(block == self.end) + 1, 0
                 for cut in ends.tolist():
                     if open_at >= 0:
-                        yield open_at, np.concatenate([*parts, block[done:cut]])
+                        place = begin + open_at * kind.itemsize
+                        yield open_at, place, np.concatenate([*parts, block[done:cut]])
                     open_at, done, parts = at + cut, cut, []
                     if open_at >= stop:
                         return
                 parts = [*parts, block[done:]] if open_at >= 0 else []
                 at += len(block)
             if open_at >= 0 and any(len(part) for part in parts):
-                yield open_at, np.concatenate(parts)
+                yield open_at, begin + open_at * kind.itemsize, np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -207,15 +227,15 @@ class DatatroveFile:
         (url,) = self.beside
         size, index = _size(self.url), _size(url)
         with open_stored(url) as file:
-            ends = np.concatenate([[0], _numbers(file, url, "<u8", index // 8)]).astype("<i8")
-        kinds = [np.dtype(name) for name in ("<u2", "<u4") if ends[-1] * int(name[2]) == size]
-        if index % 8 or not kinds or (np.diff(ends) < 0).any():
+            ends = np.append(np.zeros(1, "<u8"), _numbers(file, url, "<u8", index // 8))
+        kinds = [np.dtype(name) for name in ("<u2", "<u4") if int(ends[-1]) * int(name[2]) == size]
+        if index % 8 or not kinds or (ends[1:] < ends[:-1]).any():
             raise CorruptError(
                 f"{self.url} has {size:,} bytes, and its index {url} speaks of {ends[-1]:,} tokens "
                 "of 2 or 4 bytes: one of them breaks off, is of another byte order, or they are of "
                 "two files"
             )
-        return kinds[0], ends
+        return kinds[0], ends.astype("<i8")
 
     def ranges(self, size: int) -> list[tuple[int, int, int]]:
         kind, ends = self.ends
@@ -233,7 +253,8 @@ class DatatroveFile:
             file.seek(int(ends[start]) * kind.itemsize)
             for number in range(start, len(ends) - 1 if stop is None else stop):
                 count = int(ends[number + 1] - ends[number])
-                yield number, _numbers(file, self.url, kind.str, count)
+                place = int(ends[number]) * kind.itemsize
+                yield number, place, _numbers(file, self.url, kind.str, count)
 
 
 LAYOUTS: dict[str, type[MegatronPair | FlatTokens | DatatroveFile]] = {
@@ -258,8 +279,8 @@ def _size(url: str) -> int:
         return file.seek(0, 2)
 
 
-def _numpy_header(file: BinaryIO, url: str) -> tuple[np.dtype[Any], int]:
-    """Type and beginning of the ids of a file that NumPy wrote."""
+def _numpy_header(file: BinaryIO, url: str) -> tuple[np.dtype[Any], int, int]:
+    """Type, beginning and number of the ids of a file that NumPy wrote."""
     try:
         major, _ = np.lib.format.read_magic(file)
         read = (
@@ -268,11 +289,11 @@ def _numpy_header(file: BinaryIO, url: str) -> tuple[np.dtype[Any], int]:
             else np.lib.format.read_array_header_2_0
         )
         shape, _, kind = read(file)
-    except ValueError as error:
+    except Exception as error:  # a header is read as Python is, and raises what that raises
         raise CorruptError(f"{url} is no array of NumPy's: {error}") from None
     if kind.kind not in "iu" or kind.byteorder == ">" or len(shape) != 1:
         raise CorruptError(
             f"{url} is an array of {kind.str} and shape {shape}: ids are little-endian integers, "
             "one after the other"
         )
-    return kind, file.tell()
+    return kind, file.tell(), shape[0]

@@ -20,6 +20,7 @@ from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.shards import folder_names, token_type
 from cuvee.proxies.data.sources.documents import ReadPart
 from cuvee.proxies.data.sources.source_files import file_state, is_url
+from cuvee.proxies.data.token_views import ViewMaker
 from cuvee.tasks.corpus.corpus_state import StateStore
 from cuvee.tasks.corpus.download import ProgressReport
 from cuvee.tasks.corpus.pipeline import near_bands
@@ -134,16 +135,30 @@ class CorpusBuild:
         while left := [task for task in tasks if (task.domain, task.name) not in self.known]:
             self.read_parts(reader, left)
             tasks = read_tasks(self.asked, self.parts, self.samples)
-        for name, source in self.asked.sources.items():
-            if source.identity != self.asked.identities[name]:
-                for task in tasks:
-                    if task.source is source:
-                        self.spools.remove(f"{task.name}.json")
-                raise DataError(f"the text of domain {name!r} changed while it was read: run again")
+        for name in self.asked.sources:
+            self.check_unchanged(name, tasks)
         self.domains = [DomainText(one.name) for one in self.domains]
         for task in tasks:
             self.domains[task.domain].add_part(self.known[task.domain, task.name])
         return [self.known[task.domain, task.name] for task in tasks]
+
+    def check_unchanged(self, name: str, tasks: Sequence[ReadTask] = ()) -> None:
+        """See that a domain's files are what they were when they were asked for.
+
+        Args:
+            name: of the domain.
+            tasks: whose spools do not stay where files changed.
+
+        Raises:
+            DataError: they are not.
+        """
+        source = self.asked.sources[name]
+        if source.identity == self.asked.identities[name]:
+            return
+        for task in tasks:
+            if task.source is source:
+                self.spools.remove(f"{task.name}.json")
+        raise DataError(f"the text of domain {name!r} changed while it was read: run again")
 
     def read_parts(self, reader: PartReader, tasks: Sequence[ReadTask]) -> None:
         """Reads parts, and tells the samples what was in them."""
@@ -285,11 +300,15 @@ class CorpusBuild:
         folders = folder_names([domain.name for domain in self.domains])
         places = [self.folder / folders[domain.name] for domain in self.domains]
         digest = file_digest(self.folder / "tokenizer.json")
-        width = token_type(tokenizers.vocabulary_size(tokenizer)).itemsize
+        views = ViewMaker(
+            [(one.url, one.view, one.content.split("+")[0]) for one in self.records],
+            work.eot,
+            token_type(tokenizers.vocabulary_size(tokenizer)),
+        )
         entries = []
         figures = self.sample_figures(count) if self.samples else {}
         joined = join_segments(
-            self.segments, [found[n] for n in range(count)], places, width, self.near
+            self.segments, [found[n] for n in range(count)], places, views, self.near
         )
         for domain, place, splits in zip(self.domains, places, joined, strict=True):
             source = self.asked.identities[domain.name]
@@ -302,6 +321,9 @@ class CorpusBuild:
                 entry["notices"] += sample_notices(
                     domain.name, sampled, self.samples[len(entries) - 1].grown
                 )
+            if "view" in splits["train"]:
+                entry["notices"].append(f"the tokens of {domain.name} are used where they lie")
+                self.check_unchanged(domain.name)
             self.progress(f"writing {domain.name}", 0.95 + 0.04 * len(entries) / len(places))
         return entries
 

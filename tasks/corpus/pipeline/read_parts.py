@@ -1,13 +1,15 @@
 """Reads one part of a source: what is left of its documents goes to a spool, sorted by content.
 
 A spool is three files: the texts, an index of 32 bytes a document, and, written last, the record of
-what was read. It is named by everything that determines it, so one that is there need not be read
-again. A document's key is a hash of its cleaned text: equal text has equal keys, wherever it came
-from. Memory holds a run of documents, which is written in the order of their keys.
+what was read. Of a document whose tokens are used where they lie, there is no text but their place.
+A spool is named by everything that determines it, so one that is there need not be read again. A
+document's key is a hash of its cleaned text: equal text has equal keys, wherever it came from.
+Memory holds a run of documents, which is written in the order of their keys.
 """
 
 import hashlib
 import json
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -42,6 +44,7 @@ INDEX = np.dtype(
     [("high", "<u8"), ("low", "<u8"), ("place", "<u8"), ("size", "<u4"), ("extra", "<u4")]
 )
 KEYS = 1 << 64  # upper halves of keys
+PLACE = struct.Struct("<QQ")  # of a document's ids: the first byte, and how many
 Entries = NDArray[Any]  # rows of INDEX, or of what adds columns to it
 
 
@@ -87,6 +90,9 @@ class PartRecord:
         skipped: why the first row that was skipped holds no text.
         runs: documents of each sorted run.
         files: bytes of each file of the spool.
+        view: type of the ids, of documents whose tokens are used where they lie; "" for text.
+        url: of the file that they lie in.
+        content: identity of that file.
     """
 
     name: str
@@ -99,6 +105,9 @@ class PartRecord:
     skipped: str
     runs: Sequence[int]
     files: Mapping[str, int] = field(default_factory=dict)
+    view: str = ""
+    url: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ class PartReader:
         """
         known = finished_task(self.spools, task.name)
         if known is not None:
-            return PartRecord(**{**known, "domain": task.domain})
+            return replace(PartRecord(**known), domain=task.domain, **spool_place(task))
         if not task.within_reach:
             return None
         with (
@@ -140,7 +149,7 @@ class PartReader:
             spool.flush()
         ends = ("texts", "index", *(BAND_ENDS if self.near else ()))
         sizes = file_sizes(self.spools, [f"{task.name}.{end}" for end in ends])
-        record = replace(spool.record(), files=sizes)
+        record = replace(spool.record(), files=sizes, **spool_place(task))
         self.spools.write(f"{task.name}.json", json.dumps(asdict(record)).encode())
         return record
 
@@ -174,7 +183,8 @@ class _Spool:
     runs: list[int] = field(default_factory=list)
     place: int = 0  # bytes written
     kept: int = 0  # bytes of text alone
-    run: list[tuple[bytes, bytes, int]] = field(default_factory=list)
+    view: str = ""  # type of ids
+    run: list[tuple[bytes, bytes, int, int]] = field(default_factory=list)
     held: int = 0  # bytes of text in the run
 
     def usable(self, documents: Iterable[Any]) -> Iterator[TextDocument]:
@@ -203,21 +213,22 @@ class _Spool:
         for document, clean in zip(
             full, self.reader.index.clean_all([one.text for one in full]), strict=True
         ):
+            text = None if clean.dropped and document.tokens else clean.text
             if clean.dropped:
-                counts["documents_dropped" if clean.text is None else "documents_cut"] += 1
+                counts["documents_dropped" if text is None else "documents_cut"] += 1
                 counts["blocks_dropped"] += clean.dropped
-                lost = utf8_size(document.text) - utf8_size(clean.text or "")
+                lost = utf8_size(document.text) - utf8_size(text or "")
                 counts["bytes_read"] += lost
                 counts["bytes_dropped"] += lost
                 self.hits.update(dict.fromkeys(clean.hits, 1))
-            if clean.text is not None:
-                left.append((clean.text, _extra(document)))
+            if text is not None:
+                left.append((text, document))
         texts, digests = [], []
-        for text, extra in left:
+        for text, document in left:
             size, digest = utf8_digest(text, self.reader.seed)
             counts["bytes_read"] += size
             if int.from_bytes(digest[:8], "big") < self.task.below:
-                self._add(text, extra, digest, size)
+                self._add(text, document, digest, size)
                 texts.append(text)
                 digests.append(digest)
                 self.kept += size
@@ -226,31 +237,39 @@ class _Spool:
         if self.held >= RUN:
             self.flush()
 
-    def _add(self, text: str, extra: bytes, digest: bytes, size: int) -> None:
-        """Takes a document into the run, a long one into a run of its own."""
-        if len(text) < LONG:
-            self.run.append((digest, text.encode() + extra, size))
+    def _add(self, text: str, document: TextDocument, digest: bytes, size: int) -> None:
+        """Takes a document into the run, a long text into a run of its own."""
+        extra, tokens = _extra(document), document.tokens
+        if tokens:
+            self.view = tokens.type
+        if tokens or len(text) < LONG:
+            own = PLACE.pack(tokens.start, tokens.count) if tokens else text.encode()
+            self.run.append((digest, own + extra, size, len(extra)))
             self.held += size
             return
         self.flush()
         for piece in utf8_pieces(text):
             self.texts.write(piece)
         self.texts.write(extra)
-        self._write_index([digest], [size], [size + len(extra)])
+        self._write_index([digest], [size], [size + len(extra)], [len(extra)])
 
     def flush(self) -> None:
         """Writes the run in the order of its keys."""
         run = sorted(self.run, key=itemgetter(0))
         self.run, self.held = [], 0
         if run:
-            keys, blobs, sizes = zip(*run, strict=True)
+            keys, blobs, sizes, extras = zip(*run, strict=True)
             self.texts.writelines(blobs)
-            self._write_index(keys, sizes, [len(blob) for blob in blobs])
+            self._write_index(keys, sizes, [len(blob) for blob in blobs], extras)
         if self.bands:
             self.bands.flush()
 
     def _write_index(
-        self, keys: Sequence[bytes], sizes: Sequence[int], lengths: Sequence[int]
+        self,
+        keys: Sequence[bytes],
+        sizes: Sequence[int],
+        lengths: Sequence[int],
+        extras: Sequence[int],
     ) -> None:
         entries = np.empty(len(keys), dtype=INDEX)
         halves = np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2)
@@ -258,7 +277,7 @@ class _Spool:
         ends = self.place + np.cumsum(lengths)
         entries["place"] = ends - lengths
         entries["size"] = sizes
-        entries["extra"] = np.array(lengths) - np.array(sizes)
+        entries["extra"] = extras
         self.place = int(ends[-1])
         self.index.write(entries.tobytes())
         self.runs.append(len(keys))
@@ -275,7 +294,13 @@ class _Spool:
             hits=dict(self.hits),
             skipped=self.skipped,
             runs=self.runs,
+            view=self.view,
         )
+
+
+def spool_place(task: ReadTask) -> dict[str, str]:
+    """Where the file of a part lies: a spool may have been written when it lay elsewhere."""
+    return {"url": task.part.url, "content": task.part.content}
 
 
 def _extra(document: TextDocument) -> bytes:

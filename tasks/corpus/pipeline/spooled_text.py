@@ -7,7 +7,8 @@ from typing import BinaryIO
 import numpy as np
 
 from cuvee.proxies.data.objects import ObjectFolder
-from cuvee.tasks.corpus.pipeline.read_parts import GROUP, LONG, Entries, PartRecord
+from cuvee.proxies.data.token_views import SPANS
+from cuvee.tasks.corpus.pipeline.read_parts import GROUP, LONG, PLACE, Entries, PartRecord
 from cuvee.tasks.corpus.pipeline.whole_files import read_exactly
 
 GAP = 1 << 16  # bytes that are read with what lies around them
@@ -70,10 +71,24 @@ class SpooledText:
                 found[i] = data[x:y]
         return found
 
+    def viewed(self, rows: Entries) -> bool:
+        """Whether the tokens of a domain's rows are used where they lie; there is no text then."""
+        return bool(len(rows) and self._records[int(rows["part"][0])].view)
+
+    def spans(self, rows: Entries) -> Entries:
+        """Where the tokens of each row lie, as rows of SPANS, whose `file` is the part."""
+        own = rows.copy()
+        own["size"] = PLACE.size
+        places = np.frombuffer(b"".join(self.texts(own)), dtype="<u8").reshape(-1, 2)
+        found = np.empty(len(rows), dtype=SPANS)
+        found["start"], found["count"] = places[:, 0], places[:, 1]
+        found["file"] = rows["part"]
+        return found
+
     def extras(self, rows: Entries) -> list[bytes]:
         """The line of JSON of each row; empty where a document has none."""
         behind = rows.copy()
-        behind["place"] += rows["size"]
+        behind["place"] += np.uint64(PLACE.size) if self.viewed(rows) else rows["size"]
         behind["size"] = rows["extra"]
         return self.texts(behind)
 

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.data.shards import SPLITS, ShardWriter
+from cuvee.proxies.data.token_views import SPANS, ViewMaker, view_record
 from cuvee.proxies.data.tokenizer import STRETCH, DocumentEncoder
 from cuvee.tasks.corpus.pipeline.deduplicate_split import is_held, read_kept
 from cuvee.tasks.corpus.pipeline.document_attributes import CLUSTER, write_attributes
@@ -41,6 +42,7 @@ class Segment:
         documents: how many.
         tokens: of all, ends included.
         extra: bytes of their lines of JSON.
+        view: whether they are used where they lie: of tokens there are but the places (SPANS).
     """
 
     domain: int
@@ -48,6 +50,11 @@ class Segment:
     documents: int
     tokens: int
     extra: int
+    view: bool = False
+
+    def stored(self, width: int) -> int:
+        """Bytes that are written of the tokens, if each takes `width`."""
+        return SPANS.itemsize * self.documents if self.view else width * self.tokens
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,8 @@ class PartitionEncoder:
                 documents.write(columns.astype("<u4").tobytes())
                 lines = [one or b"{}\n" for one in text.extras(own)] if own["extra"].any() else []
                 extras.writelines(lines)
-                found.append(Segment(domain, split, len(own), sum(lengths), sum(map(len, lines))))
+                extra, view = sum(map(len, lines)), text.viewed(own)
+                found.append(Segment(domain, split, len(own), sum(lengths), extra, view))
         names = [f"{partition}.{end}" for end in ("tokens", "documents", "extras")]
         sizes = file_sizes(self.segments, names)
         body = {"files": sizes, "segments": [asdict(segment) for segment in found]}
@@ -130,8 +138,13 @@ def encoded_groups(
 ) -> Iterator[tuple[bytes, list[int]]]:
     """Token ids as bytes, each document with its end, and the tokens of every document that ends.
 
-    A long document comes in parts that no token spans, where the encoder can tell such places.
+    A long document comes in parts that no token spans, where the encoder can tell such places. Of
+    documents whose tokens are used where they lie, come their places.
     """
+    if text.viewed(rows):
+        spans = text.spans(rows)
+        yield spans.tobytes(), (spans["count"].astype(np.int64) + 1).tolist()
+        return
     end = np.array([eot], dtype=encoder.type).tobytes()
     width = len(end)
     for group, texts in text.groups(rows):
@@ -153,36 +166,44 @@ def join_segments(
     segments: ObjectFolder,
     found: Sequence[Sequence[Segment]],
     folders: Sequence[Path],
-    width: int,
+    views: ViewMaker,
     clusters: bool = False,
 ) -> Iterator[dict[str, dict[str, Any]]]:
     """Writes each domain's shards from the segments of all partitions; what `ShardWriter` says.
 
-    Attributes of documents go beside them, where there are some.
+    Attributes of documents go beside them, where there are some. Of what is used where it lies, the
+    places are written, and the tokens are read there once, to say what they are.
 
     Args:
         segments: where the tokens of partitions lie.
         found: what is in each partition.
         folders: of each domain's shards.
-        width: bytes of a token.
+        views: makes views, and knows the corpus's tokens.
         clusters: whether the size of each document's cluster is an attribute.
     """
+    width = views.kind.itemsize
     starts = [_starts(one, width) for one in found]
     for domain, folder in enumerate(folders):
         splits = {}
         for split in SPLITS:
-            writer = ShardWriter(folder, split)
-            for partition, places in enumerate(starts):
-                if (domain, split) not in places:
-                    continue
-                segment, token, document, _ = places[domain, split]
-                columns = _read_documents(segments, partition, segment, document)
-                for data in _read_tokens(segments, partition, token, segment.tokens * width):
-                    writer.write(data)
-                writer.end_documents(*columns[:2])
-            splits[split] = writer.close()
             own = [(i, *places[domain, split]) for i, places in enumerate(starts)
                    if (domain, split) in places]  # fmt: skip
+            viewed = any(segment.view for _, segment, *_ in own)
+            writer = ShardWriter(folder, split, keep=not viewed)
+            for partition, segment, _, document, _ in own:
+                columns = _read_documents(segments, partition, segment, document)
+                writer.end_documents(*columns[:2])
+            stored = (
+                data
+                for partition, segment, token, *_ in own
+                for data in _read_tokens(segments, partition, token, segment.stored(width))
+            )
+            view = views.write(folder / f"{split}.spans", stored) if viewed else None
+            for data in view.blocks(COPY) if view else stored:
+                writer.write(data)
+            splits[split] = writer.close()
+            if view:
+                splits[split]["view"] = view_record(f"{split}.spans", view)
             splits[split]["files"] |= write_attributes(
                 folder / f"{split}.attributes.parquet",
                 partial(_attributes, segments, own, clusters),
@@ -236,7 +257,7 @@ def _starts(
     places, token, document, extra = {}, 0, 0, 0
     for segment in found:
         places[segment.domain, segment.split] = segment, token, document, extra
-        token += width * segment.tokens
+        token += segment.stored(width)
         document += DOCUMENT * segment.documents
         extra += segment.extra
     return places
