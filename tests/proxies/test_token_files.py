@@ -143,7 +143,7 @@ def test_bad_token_files_are_named(place, what):
     "name", ["megatron.idx", "megatron.bin", "datatrove.ds.index", "datatrove.ds", "olmo.npy"]
 )
 def test_whatever_byte_is_wrong_is_told_in_words(place, name):
-    """Every byte of every header, index and file, at its extremes, and cut short there: catches
+    """Bytes of headers, indices and files at their extremes, and files cut short there: catches
     counts that are believed until memory ends, and errors of Python's or NumPy's own."""
     if name == "olmo.npy":
         np.save(place / name, np.fromfile(place / name, "<u2"))
@@ -152,16 +152,17 @@ def test_whatever_byte_is_wrong_is_told_in_words(place, name):
     kind = name.partition(".")[0]
     source = TokenFiles((str(place / f"{kind}{TOKENS[kind]}"),), kind, tokenizer, view=True)
     told = 0
-    for at in range(len(raw)):
+    places = [*range(min(96, len(raw))), *range(96, len(raw), 7)]
+    for at in places:
         wrong = [raw[:at] + bytes([one]) + raw[at + 1 :] for one in (0, 127, 128, 255)]
-        for damaged in (raw[:at], *wrong):
+        for damaged in (raw[:at], *wrong[:: 1 if at < 96 else 3]):
             (place / name).write_bytes(damaged)
             try:
                 list(source.documents())
             except CuveeError as error:
-                assert name.removesuffix(".index") in str(error)
+                assert f"/{kind}." in str(error)
                 told += 1
-    assert told > len(raw)  # a cut at each, and more
+    assert told > len(places)  # a cut at each, and more
 
 
 def test_a_document_that_is_no_text_is_refused_or_skipped(place):

@@ -1,4 +1,4 @@
-"""Token files that a corpus uses where they lie: what it shows, and that changed ones are refused."""
+"""Token files that a corpus uses where they lie: what it shows, what is refused, what is copied."""
 
 import os
 from dataclasses import replace
