@@ -81,7 +81,7 @@ def prepare(
     own = {} if earlier else recipe_files(recipe, home, digests, given)
     look_at_sources(own, recipe_corpus(recipe).min_tokens, home)
     if own:
-        home.display.say(reading_sentence(own, taken))
+        home.display.say(reading_sentence(own, taken, str(home.store)))
     found = _fetch(recipe, home)
     suite = _benchmarks(recipe, home, found)
     texts = _benchmark_texts(suite)

@@ -14,8 +14,9 @@ from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.units import bytes_text, count_text
 from cuvee.proxies.data.files import Digests, sampled_digest
+from cuvee.proxies.data.objects import is_remote
 from cuvee.proxies.data.sources.documents import COARSEST, Sample, SampledSource, TextSource
-from cuvee.proxies.data.sources.source_files import file_origin
+from cuvee.proxies.data.sources.source_files import file_origin, is_url
 from cuvee.proxies.data.sources.text_files import Files
 
 if TYPE_CHECKING:
@@ -109,9 +110,15 @@ def sampled_sources(
 
 
 def reading_sentence(
-    sources: "Mapping[str, Files | TokenFiles]", taken: Mapping[str, Sample]
+    sources: "Mapping[str, Files | TokenFiles]", taken: Mapping[str, Sample], store: str = ""
 ) -> str:
-    """How many bytes will be read of each domain, and from where, before that is done."""
+    """How many bytes will be read of each domain, and from where, before that is done.
+
+    Args:
+        sources: by domain.
+        taken: samples that are wanted of them.
+        store: where other nodes will find the corpus.
+    """
     each: list[tuple[float, str]] = []
     for name, source in sources.items():
         files = source.files
@@ -121,7 +128,9 @@ def reading_sentence(
         places = sorted({file_origin(file.url) for file in files})
         told = f"{bytes_text(size)} of {', '.join(places[:SHOWN])}"
         if source.view:
-            told += " (tokens, decoded once to be compared, and used where they lie)"
+            local = not all(is_url(file.url) for file in files)
+            use = "copied into the store" if local and is_remote(store) else "used where they lie"
+            told += f" (tokens, decoded once to be compared, and {use})"
         if sample:
             told = f"about {told}, for a sample of {count_text(sample.tokens)} tokens"
             told += f" by {sample.by} out of {bytes_text(whole)}"

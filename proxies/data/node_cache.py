@@ -21,11 +21,10 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from cuvee.mixtures.errors import CorruptError, DataError, RecipeError, StorageError
 from cuvee.proxies.data.files import exclusive_lock, file_digest
-from cuvee.proxies.data.objects import ObjectFolder
 
 FOLDER, LIMIT = "CUVEE_CACHE", "CUVEE_CACHE_LIMIT"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -33,6 +32,15 @@ AT_ONCE = 4  # files that are fetched at a time
 PARTIAL = ".partial"
 
 _in_use: dict[Path, IO[bytes]] = {}  # copies that this process uses until it ends, by their lock
+
+
+class CachedSource(Protocol):
+    """Where a copy comes from; `ObjectFolder` is one."""
+
+    @property
+    def url(self) -> str: ...
+    def sizes(self) -> dict[str, int]: ...
+    def download(self, name: str, target: Path, size: int, /) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class NodeCache:
         there = next(path for path in (root, *root.parents) if path.exists())
         return cls(root, shutil.disk_usage(there).total // 2)
 
-    def folder(self, key: str, source: ObjectFolder, files: Mapping[str, str]) -> Path:
+    def folder(self, key: str, source: CachedSource, files: Mapping[str, str]) -> Path:
         """The folder of a copy, fetched if it is not here, and this process's until it ends.
 
         Args:
@@ -134,7 +142,7 @@ class NodeCache:
             shutil.rmtree(draft, ignore_errors=True)
         return True
 
-    def _fetch(self, place: Path, source: ObjectFolder, files: Mapping[str, str]) -> None:
+    def _fetch(self, place: Path, source: CachedSource, files: Mapping[str, str]) -> None:
         """Fetch what is not here and whole; the cache's lock is held."""
         there, draft = source.sizes(), self._draft(place)
         for name in files:

@@ -18,7 +18,7 @@ from cuvee.mixtures.runs.run_spec import BY_NAMES, RunSpec
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.node_cache import NodeCache
 from cuvee.proxies.data.objects import ObjectFolder, is_remote
-from cuvee.proxies.data.shards import SPLITS, Shard, map_array, token_type
+from cuvee.proxies.data.shards import SPLITS, Shard, TokenArray, map_array, token_type
 from cuvee.proxies.data.sources.source_files import is_url
 from cuvee.proxies.data.token_views import ViewedFile, open_view
 
@@ -230,7 +230,7 @@ def open_shard(folder: Path, split: str, view: Mapping[str, Any] | None, vocabul
     try:
         with np.load(path.with_suffix(".idx.npz")) as index:
             offsets, sizes = index["offsets"], index["bytes"]
-        tokens = open_view(folder, view, kind) if view else map_array(path, kind)
+        tokens = split_tokens(folder, split, view, kind)
     except FileNotFoundError as error:
         raise _missing(Path(error.filename)) from None
     except (ValueError, KeyError, OSError, EOFError) as error:
@@ -238,6 +238,11 @@ def open_shard(folder: Path, split: str, view: Mapping[str, Any] | None, vocabul
     if len(offsets) != len(sizes) + 1 or offsets[-1] != len(tokens):
         raise _corrupt(path, f"it has {len(tokens)} tokens, its index says {offsets[-1]}")
     return Shard(tokens, offsets, sizes)
+
+
+def split_tokens(folder: Path, split: str, view: Mapping[str, Any] | None, kind: Any) -> TokenArray:
+    """The tokens of a split in its folder; `view` is what the manifest says where it is one."""
+    return open_view(folder, view, kind) if view else map_array(folder / f"{split}.bin", kind)
 
 
 def fetch_corpus(url: str) -> Path:

@@ -156,7 +156,7 @@ class TokenView:
         place = range(self.size)[key]
         return self._gathered(place, place + 1)[0]
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return self._gathered(0, self.size).astype(dtype or self.dtype, copy=False)
 
     def blocks(self, size: int) -> Iterator[bytes]:

@@ -18,7 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.mixtures.errors import CuveeError
-from cuvee.proxies.data.prepared_corpus import Corpus, marked_name, read_manifest
+from cuvee.proxies.data.prepared_corpus import (
+    Corpus,
+    marked_name,
+    read_manifest,
+    split_tokens,
+)
 from cuvee.proxies.data.shards import SPLITS, token_type
 from cuvee.tasks.corpus.corpus_state import RankedDomain
 
@@ -49,8 +54,8 @@ def keep_earlier(
     for root, before, width in _earlier_entries(others, earlier.identity):
         there = True
         with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-            then = document_hashes(root / before["folder"], width, Path(work) / "then")
-            now = document_hashes(folder, width, Path(work) / "now")
+            then = document_hashes(root / before["folder"], before, width, Path(work) / "then")
+            now = document_hashes(folder, entry, width, Path(work) / "now")
             if not _all_among(then, now):
                 continue  # it did not only grow
         shutil.rmtree(folder)
@@ -82,11 +87,13 @@ def _earlier_entries(others: Path, identity: str) -> Iterator[tuple[Path, dict[s
                     yield path.parent, entry, token_type(body["vocabulary"])
 
 
-def document_hashes(folder: Path, width: Any, out: Path) -> NDArray[np.int64]:
+def document_hashes(
+    folder: Path, entry: Mapping[str, Any], width: Any, out: Path
+) -> NDArray[np.int64]:
     """A hash of each document of both splits, sorted, good within this process; on the disk."""
     with out.open("wb") as file:
         for split in SPLITS:
-            tokens = np.memmap(folder / f"{split}.bin", dtype=width, mode="r")
+            tokens = split_tokens(folder, split, entry[split].get("view"), width)
             begin = 0
             for ends in _document_ends(folder / f"{split}.idx.npz"):
                 places = itertools.pairwise([begin, *ends])

@@ -9,8 +9,10 @@ import tiny_study
 from cuvee.flows.handoff.checkpoint import write_checkpoint
 from cuvee.flows.recipe.load import load_recipe, parse
 from cuvee.flows.study.prepare import prepare
+from cuvee.flows.study.recipe_sources import reading_sentence, recipe_files, recipe_tokenizer
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
+from cuvee.proxies.data.files import Digests
 from tests.proxies.test_tokenizers import LLAMA, byte_level
 
 
@@ -81,6 +83,14 @@ def test_token_files_are_the_same_evidence_as_their_text(place, home, from_text)
     wanted = {d.name: (d.identity, d.heldout, d.tokens) for d in from_text.corpus.domains}
     assert {d.name: (d.identity, d.heldout, d.tokens) for d in prepared.corpus.domains} == wanted
     assert prepared.corpus.root != from_text.corpus.root
+    stored = {path.name for path in prepared.corpus.root.glob("prose/*")}
+    assert "train.spans" in stored and "train.bin" not in stored
+    assert (prepared.corpus.root / "tables" / "train.bin").exists()  # of another tokenizer
+    files = recipe_files(
+        parse(text), home, Digests(home.digests), recipe_tokenizer(parse(text), home)
+    )
+    assert reading_sentence(files, {}).count("decoded once to be compared, and used where") == 1
+    assert "copied into the store" in reading_sentence(files, {}, "s3://bucket")
 
 
 def test_token_files_need_what_made_them(place, home):

@@ -20,7 +20,7 @@ class TokenSpan(NamedTuple):
     """Where a document's ids lie in its file: the first byte, how many ids, and their type."""
 
     start: int
-    count: int
+    ids: int
     type: str
 
 

@@ -109,6 +109,11 @@ class PartRecord:
     url: str = ""
     content: str = ""
 
+    def of(self, task: ReadTask) -> "PartRecord":
+        """The record for a task: it may have been written when the file lay elsewhere."""
+        part = task.part
+        return replace(self, domain=task.domain, url=part.url, content=part.content)
+
 
 @dataclass(frozen=True)
 class PartReader:
@@ -135,7 +140,7 @@ class PartReader:
         """
         known = finished_task(self.spools, task.name)
         if known is not None:
-            return replace(PartRecord(**known), domain=task.domain, **spool_place(task))
+            return PartRecord(**known).of(task)
         if not task.within_reach:
             return None
         with (
@@ -149,7 +154,7 @@ class PartReader:
             spool.flush()
         ends = ("texts", "index", *(BAND_ENDS if self.near else ()))
         sizes = file_sizes(self.spools, [f"{task.name}.{end}" for end in ends])
-        record = replace(spool.record(), files=sizes, **spool_place(task))
+        record = replace(spool.record(), files=sizes).of(task)
         self.spools.write(f"{task.name}.json", json.dumps(asdict(record)).encode())
         return record
 
@@ -243,7 +248,7 @@ class _Spool:
         if tokens:
             self.view = tokens.type
         if tokens or len(text) < LONG:
-            own = PLACE.pack(tokens.start, tokens.count) if tokens else text.encode()
+            own = PLACE.pack(tokens.start, tokens.ids) if tokens else text.encode()
             self.run.append((digest, own + extra, size, len(extra)))
             self.held += size
             return
@@ -296,11 +301,6 @@ class _Spool:
             runs=self.runs,
             view=self.view,
         )
-
-
-def spool_place(task: ReadTask) -> dict[str, str]:
-    """Where the file of a part lies: a spool may have been written when it lay elsewhere."""
-    return {"url": task.part.url, "content": task.part.content}
 
 
 def _extra(document: TextDocument) -> bytes:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from corpus_texts import SMALL, Texts, document, files
 
@@ -15,6 +16,7 @@ from cuvee.evaluation.decontamination import NGramIndex
 from cuvee.mixtures.errors import CorruptError, DataError, StorageError
 from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.proxies.data.sources.documents import ReadPart
+from cuvee.proxies.data.token_views import ViewMaker
 from cuvee.tasks.corpus import prepare
 from cuvee.tasks.corpus.corpus_state import StateStore
 from cuvee.tasks.corpus.pipeline.corpus_build import CorpusBuild
@@ -111,7 +113,8 @@ def test_a_short_segment_ends_and_is_tokenized_again(tmp_path, monkeypatch):
     segments.write("0.tokens", b"1234")
     segments.write("0.documents", b"\0" * 12)
     with pytest.raises(CorruptError, match="shorter"):
-        next(join_segments(segments, [[Segment(0, "train", 1, 4, 0)]], [tmp_path], 2))
+        views = ViewMaker((), 0, np.dtype("<u2"))
+        next(join_segments(segments, [[Segment(0, "train", 1, 4, 0)]], [tmp_path], views))
     with pytest.raises(CorruptError, match="missing"):
         read_kept(segments, 0)
     expected = files(make(tmp_path / "a").root)
