@@ -96,7 +96,7 @@ class Corpus:
         domains: in the order they were prepared; sizes are those of the training split.
         look: size and times of every file when it was opened, by which `check` sees a change.
         folders: of each domain, under `root`.
-        views: what the manifest says of splits that are views, by domain and split.
+        views: what the manifest says of splits that are views, by folder and split.
     """
 
     root: Path
@@ -215,8 +215,9 @@ class Corpus:
         known = [domain.name for domain in self.domains]
         if name not in known:
             raise DataError(f"no domain {name!r} in {self.root}; it has: {', '.join(known)}")
-        folder = self.root / self.folders[name]
-        return open_shard(folder, split, self.views.get((name, split)), self.vocabulary)
+        folder = self.folders[name]
+        view = self.views.get((folder, split))
+        return open_shard(self.root / folder, split, view, self.vocabulary)
 
 
 def open_shard(folder: Path, split: str, view: Mapping[str, Any] | None, vocabulary: int) -> Shard:
@@ -337,9 +338,9 @@ def _files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _views(body: Mapping[str, Any]) -> Views:
-    """What is said of splits that are views, by domain and split."""
+    """What is said of splits that are views, by folder and split."""
     return {
-        (entry["name"], split): entry[split]["view"]
+        (_folder(entry), split): entry[split]["view"]
         for entry in body["domains"]
         for split in SPLITS
         if "view" in entry[split]

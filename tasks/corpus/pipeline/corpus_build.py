@@ -16,7 +16,7 @@ from cuvee.evaluation.decontamination import NGramIndex
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data import tokenizer as tokenizers
 from cuvee.proxies.data.files import file_digest
-from cuvee.proxies.data.prepared_corpus import Corpus
+from cuvee.proxies.data.prepared_corpus import Corpus, marked_name
 from cuvee.proxies.data.shards import folder_names, token_type
 from cuvee.proxies.data.sources.documents import ReadPart
 from cuvee.proxies.data.sources.source_files import file_state, is_url
@@ -322,7 +322,8 @@ class CorpusBuild:
                     domain.name, sampled, self.samples[len(entries) - 1].grown
                 )
             if "view" in splits["train"]:
-                entry["notices"].append(f"the tokens of {domain.name} are used where they lie")
+                told = f"the tokens of {marked_name(domain.name)} are used where they lie"
+                entry["notices"].append(told)
                 self.check_unchanged(domain.name)
             self.progress(f"writing {domain.name}", 0.95 + 0.04 * len(entries) / len(places))
         return entries

@@ -31,6 +31,8 @@ from cuvee.tasks.store.results import Store
 
 SHARED = tuple(document(i) for i in range(8))
 
+NO_VIEWS = {"train": {}, "valid": {}}
+
 
 def study(folder, name="study", **changes):
     return StateStore(Store(str(folder / "store")), name, folder / "tokenizers", **changes)
@@ -216,7 +218,7 @@ def test_memory_for_a_domain_that_grew_does_not_follow_its_documents(tmp_path):
             np.arange(part, dtype=np.uint32).tofile(place / f"{split}.bin")
             np.savez(place / f"{split}.idx.npz", offsets=np.arange(part + 1), bytes=np.ones(part))
         tracemalloc.start()
-        hashes = document_hashes(place, np.uint32, tmp_path / f"{folder}.hashes")
+        hashes = document_hashes(place, NO_VIEWS, np.uint32, tmp_path / f"{folder}.hashes")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(hashes) == 2 * part and len(np.unique(hashes)) == part

@@ -72,6 +72,8 @@ def test_a_view_is_what_the_same_text_is_and_nothing_of_it_is_written(place):
     assert entry["counts"]["duplicates"] == entry["counts"]["duplicates_elsewhere"] == 1
     assert "the tokens of ours are used where they lie" in entry["notices"]
     assert prepared(place, place / "views", paths(place)).root == corpus.root
+    again = corpus.renamed({"other": "ours", "ours": "books"})
+    assert np.array_equal(again.train("books").tokens, corpus.train("ours").tokens)
 
 
 def test_files_that_change_after_the_corpus_was_prepared_are_named(place):
