@@ -68,6 +68,7 @@ class Files:
         format: of `FORMATS`, whatever the files are called; "" goes by their names.
         glob: patterns of the files that are read of a folder, whatever they are; none: those that
             hold text by their names.
+        named: whether files may be named alone beside patterns for folders.
         filter: which rows are read, as `RowFilter` reads it; "" for all.
         part_bytes: of a file that are read together where its format can be parted.
     """
@@ -83,6 +84,7 @@ class Files:
     attributes: tuple[str, ...] = ()
     format: str = ""
     glob: tuple[str, ...] = ()
+    named: bool = False
     filter: str = ""
     part_bytes: int = SPLIT
 
@@ -292,7 +294,7 @@ class Files:
                 f"no file at {shown_url(given)}; give a file, a folder or a glob such as "
                 "data/*.jsonl"
             )
-        if self.glob:
+        if self.glob and not self.named:
             raise DataError(
                 f"`glob` says which files of a folder are read, and {shown_url(given)} is no "
                 "folder: leave it out (`format: text` reads a file as text, whatever it is called)"

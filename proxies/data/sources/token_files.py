@@ -88,7 +88,11 @@ class TokenFiles:
     @cached_property
     def _listed(self) -> Files:
         return Files(
-            self.path, glob=(f"*{TOKENS[self.format]}",), format="text", digest=self.digest
+            self.path,
+            glob=(f"*{TOKENS[self.format]}",),
+            named=True,
+            format="text",
+            digest=self.digest,
         )
 
     def list_files(self, progress: ListingProgress = lambda count: None) -> Found:
