@@ -106,7 +106,7 @@ def test_a_view_of_a_local_file_is_copied_into_a_store(place, s3, monkeypatch):
     for path in paths(place):
         os.unlink(path)
     there = Corpus.open(f"{s3}/corpora/x")
-    assert shown(there) == before and there.domains == corpus.domains
+    assert shown(there) == before and set(there.domains) == set(corpus.domains)
     assert (there.root / "ours" / "train.bin").stat().st_size == 2 * len(before[0][0])
 
 
