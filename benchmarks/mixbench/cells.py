@@ -23,6 +23,7 @@ from mixbench.tables import TABLES, Table, repeats_floor, sweeps
 from mixbench.truths import WorldTable, world_tables
 
 ROOT = Path(__file__).resolve().parents[2]
+APART = ("page.py", "command.py", "export.py", "summary.py")  # which change no draw
 SEARCHED = 64  # rows that the law sees under whose guidance searches are compared
 Cell = dict[str, Any]
 _tables: dict[str, Table | WorldTable] = {}  # before workers are forked, which inherit them
@@ -107,12 +108,12 @@ def one_cell(cell: Cell, limit: float) -> Cell:
 def measured(wanted: list[Cell], options: Namespace) -> Iterator[Cell]:
     """Cells with their figures: first those that the file holds, then others as they are done."""
     digest = code_digest(options.law_file)
-    kept = kept_cells(options.out, digest)
+    kept = kept_cells(options.out, digest, options.limit)
     by_key = {json.dumps(cell, sort_keys=True): cell for cell in wanted}
     yield from (kept[key] for key in by_key if key in kept)
     todo = {key: cell for key, cell in by_key.items() if key not in kept}
     for key, cell in _done(todo, options):
-        kept[key] = cell | {"code": digest}
+        kept[key] = cell | {"code": digest, "limit": options.limit}
         if options.out:
             keep(options.out, kept)
         yield kept[key]
@@ -132,12 +133,12 @@ def _done(todo: dict[str, Cell], options: Namespace) -> Iterator[tuple[str, Cell
 def code_digest(files: list[Path]) -> str:
     """A digest of the code that gives figures: the mathematics, this program, one's own laws."""
     own = [*(ROOT / "mixtures").rglob("*.py"), *Path(__file__).parent.glob("*.py"), *files]
-    own = [path for path in own if path.name not in ("page.py", "command.py", "export.py")]
+    own = [path for path in own if path.name not in APART]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(own))).hexdigest()[:16]
 
 
-def kept_cells(path: Path | None, digest: str) -> dict[str, Cell]:
-    """Cells that a file holds of the same code.
+def kept_cells(path: Path | None, digest: str, limit: float) -> dict[str, Cell]:
+    """Cells that a file holds of the same code, but those that a lower limit had stopped.
 
     Raises:
         RecipeError: it is no file of cells.
@@ -146,7 +147,12 @@ def kept_cells(path: Path | None, digest: str) -> dict[str, Cell]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return {key: cell for key, cell in found.items() if cell["code"] == digest}
+        cells = {key: cell for key, cell in found.items() if cell["code"] == digest}
+        return {
+            key: cell
+            for key, cell in cells.items()
+            if cell["limit"] >= limit or len(cell.get("draws", ())) in (0, cell["asked"])
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{path} is no file of MixBench: name another with --out") from error
 

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from mixbench.contestants import HELD
 from mixbench.searched import BEST_RUN
 from mixbench.splits import SPLITS
+from mixbench.truths import TRUTH
 
 Row = Mapping[str, Any]
 SMALL = 64  # rows of the first table
@@ -30,9 +32,10 @@ best, in nats or bits; **missed**: the same as a share of what the best gains ov
 no mixture was run twice, the floor is the median residual of a process that is no contestant, and
 holds what that cannot explain. Brackets hold 95 % intervals over draws.
 """
-CHOSEN = """For each source the law that the other sources would choose, by its mean rank over all
-their cells (random and far, all numbers of rows; sources count alike, and a law that cannot be
-fitted in a cell has rank 0 there), and what it does there.
+CHOSEN = """A law's shortfall in a cell is how far its rank is below the best law's there, counted
+up to 5 points; a source's is the mean over its cells, random and far, of all numbers of rows. For
+each source the law of the least shortfall on the other sources, which count alike, and what it
+does there.
 """
 BEYOND = """Fitted to the smaller sizes, judged at larger ones; on worlds at 2 and 4 times the
 largest in parameters and tokens. Level is how far off the mean of a size is. `single_scale`
@@ -75,6 +78,7 @@ def written(whole: Row) -> str:
         *_against(laws, about["reference"]),
         *_scaling([row for row in rows if row["kind"] == "scaling"]),
         *_searches([row for row in rows if row["kind"] == "search"]),
+        *_fewer(rows, about["draws"]),
         *_refused([row for row in whole["cells"] if "refused" in row]),
     ]
     return "\n".join(parts)
@@ -100,20 +104,23 @@ def figure(found: Row | None, digits: int, *, interval: bool = False) -> str:
 def _tables_used(tables: Mapping[str, Row]) -> list[str]:
     rows = []
     for name, table in tables.items():
-        tests = ", ".join(f"{n} at {key}" for key, n in table["tests"].items()) or "held-out folds"
+        tests = ", ".join(f"{n}{_at(key)}" for key, n in table["tests"].items()) or "held-out folds"
         sizes = (str(table[key]) for key in ("runs", "domains", "targets"))
         rows.append([name, *sizes, tests, table["floor"], table["note"]])
     header = ("table", "runs", "domains", "targets", "judged on", "noise floor", "note")
     return ["## Tables\n", grid(header, rows)]
 
 
+def _at(test: str) -> str:
+    return " others" if test == TRUTH else f" at {test}"
+
+
 def _chosen(report: Mapping[str, Row]) -> list[str]:
     rows = []
     for source, row in report.items():
-        both = [f"{row[key]:.2f}" for key in ("rank", "best_rank")]
-        lost = f"{row['rank'] - row['best_rank']:.2f}"
-        rows.append([source, f"`{row['chosen']}`", both[0], f"`{row['best']}`", both[1], lost])
-    header = ("source", "chosen elsewhere", "its rank", "best there", "its rank", "lost")
+        both = [f"{row[key]:.2f}" for key in ("shortfall", "best_shortfall")]
+        rows.append([source, f"`{row['chosen']}`", both[0], f"`{row['best']}`", both[1]])
+    header = ("source", "chosen elsewhere", "its shortfall", "best there", "its shortfall")
     return ["## Leave one source out\n", CHOSEN, grid(header, rows)] if rows else []
 
 
@@ -146,7 +153,7 @@ def matrix(laws: list[Row], split: str, metric: str, digits: int, *, small: bool
 
 
 def _short(judged: str) -> str:
-    return "" if judged in ("held out", "truth") else f" {judged}"
+    return "" if judged in (HELD, TRUTH) else f" {judged}"
 
 
 def _standing(law: str, columns: Mapping[Any, Mapping[str, Row]], metric: str) -> float:
@@ -226,6 +233,18 @@ def _searches(rows: list[Row]) -> list[str]:
             lines.append([row["table"], f"`{row['law']}`", name, *figures])
     header = ("world", "law", "search", "regret", "seconds")
     return ["## Searches\n", SEARCHED, grid(header, lines)] if lines else []
+
+
+def _fewer(rows: list[Row], asked: int) -> list[str]:
+    """Which cells have fewer draws, since they take long: their intervals say little."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["draws"] < asked:
+            place = f"{row['table']} ({row['split']}, {row['rows']}): {row['draws']}"
+            found.setdefault(row["law"], []).append(place)
+    lines = [[f"`{law}`", ", ".join(places)] for law, places in found.items()]
+    title = f"## Fewer than {asked} draws\n"
+    return [title, grid(("law", "where: draws"), lines)] if lines else []
 
 
 def _refused(rows: list[Row]) -> list[str]:

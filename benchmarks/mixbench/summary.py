@@ -13,6 +13,7 @@ from cuvee.mixtures.inference.diagnostics import paired_mean
 from mixbench.judge import LOWER
 
 LEVEL = 0.95
+CAPPED = 5.0  # points of rank x 100
 METRICS = (
     "rank", "close", "regret", "missed", "error", "error_mean", "coverage", "beyond", "level",
     "seconds",
@@ -71,24 +72,38 @@ def paired(cell: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, A
 
 
 def mean_rank(cell: Mapping[str, Any]) -> float:
-    """Mean rank correlation over what was judged and over draws; 0 for a law that was refused."""
-    if "draws" not in cell:
-        return 0.0
+    """Mean rank correlation over what was judged and over draws."""
     return float(
         np.mean([value_of(d, judged, "rank") for d in cell["draws"] for judged in d["judged"]])
     )
 
 
-def chosen_elsewhere(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """For each source the law that all other sources would choose, and its figure there.
+def shortfalls(cells: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """How far each law's rank is below the best law's, in the mean over a source's cells.
 
-    A law's figure on a source is its mean rank over the source's cells; the other sources count
-    alike. A law that cannot be fitted in a cell has rank 0 there, like one that knows nothing.
+    A cell in which a law was refused does not count for it. A shortfall counts up to `CAPPED`, so
+    that a table on which every law fails does not decide for all.
     """
-    ranks: dict[str, dict[str, list[float]]] = {}
+    by_cell: dict[tuple[Any, ...], dict[str, float]] = {}
     for cell in cells:
-        ranks.setdefault(cell["source"], {}).setdefault(cell["law"], []).append(mean_rank(cell))
-    means = {s: {law: float(np.mean(v)) for law, v in laws.items()} for s, laws in ranks.items()}
+        if "draws" in cell:
+            place = tuple(cell[key] for key in ("source", "table", "split", "rows"))
+            by_cell.setdefault(place, {})[cell["law"]] = mean_rank(cell)
+    found: dict[str, dict[str, list[float]]] = {}
+    for (source, *_), ranks in by_cell.items():
+        best = max(ranks.values())
+        for law, rank in ranks.items():
+            found.setdefault(source, {}).setdefault(law, []).append(min(best - rank, CAPPED))
+    return {s: {law: float(np.mean(v)) for law, v in laws.items()} for s, laws in found.items()}
+
+
+def chosen_elsewhere(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """For each source the law that all other sources would choose, and its shortfall there.
+
+    The law of the least shortfall in the mean over the other sources, which count alike; of the
+    laws that could be fitted on every source.
+    """
+    means = shortfalls(cells)
     laws = sorted(set.intersection(*(set(m) for m in means.values()))) if means else []
     report: dict[str, Any] = {}
     for source, here in means.items():
@@ -96,10 +111,8 @@ def chosen_elsewhere(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         if not others or not laws:
             continue
         elsewhere = {law: float(np.mean([m[law] for m in others])) for law in laws}
-        chosen = max(laws, key=lambda law: elsewhere[law])
-        best = max(laws, key=lambda law: here[law])
-        report[source] = {
-            "chosen": chosen, "rank": here[chosen], "best": best, "best_rank": here[best],
-            "ranks": here,
-        }  # fmt: skip
+        chosen = min(laws, key=lambda law: elsewhere[law])
+        best = min(here, key=lambda law: here[law])
+        report[source] = {"chosen": chosen, "shortfall": here[chosen], "best": best}
+        report[source] |= {"best_shortfall": here[best], "shortfalls": here}
     return report

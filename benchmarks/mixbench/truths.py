@@ -18,6 +18,7 @@ from mixbench.tables import Runs, Table
 
 SIZE, TARGETS, SD = 6, 4, 0.01
 POOL, TEST = 128, 256
+TRUTH = "truth"  # what a world is judged on: mixtures that none is fitted to
 TOKENS = 8_000_000  # of a run where repetition has its price; the smallest domain has a million
 
 TRUTHS: dict[str, Callable[[int], Any]] = {
@@ -53,7 +54,7 @@ class WorldTable:
             source="worlds",
             targets=worlds.world_targets(world),
             pool=runs_of(world, POOL, rng),
-            tests={"truth": runs_of(world, TEST, rng)},
+            tests={TRUTH: runs_of(world, TEST, rng)},
             floor=floor,
         )
 

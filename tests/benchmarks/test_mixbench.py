@@ -127,8 +127,9 @@ def test_decisions_on_close_pairs_by_hand():
 
 
 def test_a_law_of_ones_own_takes_part_and_memorizing_does_not_win(folder, memorizing, capsys):
-    """Catches a test row that a law was fitted to, a law of one's own that is left out, a kept cell
-    that is run again, and a level that is judged at another size."""
+    """Catches a test row that a law was fitted to, a law of one's own that is left out, a kept
+    cell that is run again, or that a lower limit cut short and is not, and a level that is judged
+    at another size."""
     out = folder / "cells.json"
     given = ["--data", str(folder), "--tables", "regmix-1m", "--laws", "log_linear", "--rows"]
     given += ["512", "--draws", "2", "--law-file", str(memorizing), "--out", str(out)]
@@ -157,6 +158,13 @@ def test_a_law_of_ones_own_takes_part_and_memorizing_does_not_win(folder, memori
         ]
         > 77
     )
+    for cell in kept.values():  # as a lower limit leaves it
+        cell |= {"draws": cell["draws"][:1], "limit": 0.0}
+    out.write_text(json.dumps({"cells": kept}))
+    command.main(given)
+    assert {c["draws"] for c in json.loads(capsys.readouterr().out.splitlines()[-1])["cells"]} == {
+        2
+    }
     empty = folder / "empty.py"
     empty.write_text("x = 1\n")
     with pytest.raises(RecipeError, match="registers no law"):
@@ -164,16 +172,22 @@ def test_a_law_of_ones_own_takes_part_and_memorizing_does_not_win(folder, memori
 
 
 def test_a_source_is_judged_by_the_law_that_the_others_choose():
-    """Catches a law that is chosen on the source that it is judged on."""
-    ranks = {"one": (90, 10), "two": (80, 20), "three": (10, 95)}
+    """Catches a law that is chosen on the source that it is judged on, and a source of much noise
+    that chooses for all. Shortfalls of `a` are 0, 0, 5 and 1, of `b` 5, 4, 0 and 0: without the
+    third source `a` is chosen, without the first `b`."""
+    ranks = {"one": (90, 10), "two": (84, 80), "three": (10, 95), "four": (50, 51)}
     found = [
-        {"source": source, "law": law, "draws": [{"judged": {"x": {"rank": rank}}}]}
+        {"source": source, "table": "t", "split": "random", "rows": 8, "law": law}
+        | {"draws": [{"judged": {"x": {"rank": rank}}}]}
         for source, pair in ranks.items()
         for law, rank in zip("ab", pair, strict=True)
     ]
-    report = summary.chosen_elsewhere(found)
-    assert (report["three"]["chosen"], report["three"]["rank"]) == ("a", 10)
+    found.append(found[0] | {"law": "c", "draws": found[0]["draws"]})
+    refused = {key: value for key, value in found[0].items() if key != "draws"}
+    report = summary.chosen_elsewhere([*found, refused | {"table": "u", "refused": "too few"}])
+    assert (report["three"]["chosen"], report["three"]["shortfall"]) == ("a", 5)
     assert (report["three"]["best"], report["one"]["chosen"]) == ("b", "b")
+    assert report["one"]["shortfalls"] == {"a": 0, "b": 5, "c": 0}
 
 
 def test_recorded_sweeps_are_joined_by_run_and_parted_by_size(tmp_path):
