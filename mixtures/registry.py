@@ -39,6 +39,7 @@ FOLDERS = {
 }
 PROTOCOLS = {kind: f"{folder}:{kind.capitalize()}" for kind, folder in FOLDERS.items()}
 PROTOCOLS["world"] = "cuvee.mixtures.worlds.truth:World"
+HELD = {"law": "cuvee.mixtures.laws.bounds:bound_fits"}  # what every class of a kind is held to
 ByName = Mapping[str, float] | tuple[tuple[str, float], ...]  # numbers by name, in recipes
 FIRST_CHOICE = {  # where many are listed
     "method": "take regmix with `laws: [kriging]` unless you have a reason",
@@ -93,6 +94,9 @@ def register(kind: str) -> Callable[[C], C]:
         name: str = cls.name  # type: ignore[attr-defined]  # as every protocol asks
         if _registered[kind].get(name, cls).__qualname__ != cls.__qualname__:
             raise RecipeError(f"two classes claim the {kind} {name!r}")
+        if kind in HELD:
+            module, _, called = HELD[kind].partition(":")
+            getattr(importlib.import_module(module), called)(cls)
         _registered[kind][name] = fit_on_one_thread(kind, cls)
         return cls
 

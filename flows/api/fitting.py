@@ -136,10 +136,8 @@ class LawFit:
             mixtures = dict(zip(mixtures.domains, mixtures.weights.T, strict=True))
         labels, W = frames.shares_of(mixtures, self.tables.domains)
         found = self.fitted.predict(W)
-        mean = np.clip(found.mean, *_sample(self.tables).reach)
-        return PredictedScores(
-            tuple(labels), self.tables.targets, self.tables.as_given(mean), found.sd
-        )
+        mean = self.tables.as_given(found.mean)
+        return PredictedScores(tuple(labels), self.tables.targets, mean, found.sd)
 
     def to_frame(self) -> "pd.DataFrame":
         """Quality, a row per target; needs pandas."""

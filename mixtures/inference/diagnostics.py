@@ -19,10 +19,6 @@ from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.recommendation import LEVEL, LawEvidence, Noise
 
 Rows = np.ndarray
-Reach = tuple[Array, Array]
-"""The least and the most (M,) that scores can be."""
-
-REACH = 10.0  # times the range of the runs' scores, beyond which no prediction is believed
 Z = 1.6448536269514722  # half-width of an interval of LEVEL in standard deviations
 
 
@@ -86,16 +82,6 @@ class RunTable:
         """A law fitted to some of the rows."""
         return law.fit(self.W[rows], self.Y[rows], self.noise, rng)
 
-    @property
-    def reach(self) -> Reach:
-        """What scores can be: within `REACH` times the runs' range of it, positive where all are.
-
-        A convention (assumption, not studied), wide enough for any law that has seen the truth.
-        """
-        low, high = self.Y.min(axis=0), self.Y.max(axis=0)
-        span = REACH * (high - low)
-        return np.where(low > 0, np.maximum(low - span, 0.0), low - span), high + span
-
     def columns(self, columns: Sequence[int]) -> "RunTable":
         """The sample with some of its targets."""
         chosen = list(columns)
@@ -110,7 +96,7 @@ def cross_validate(
     for part in parts:
         rest = np.setdiff1d(np.arange(len(sample.W)), part)
         prediction = sample.fit(law, rest, rng).predict(sample.W[part])
-        mean[part], sd[part] = np.clip(prediction.mean, *sample.reach), prediction.sd
+        mean[part], sd[part] = prediction.mean, prediction.sd
     return Prediction(mean, sd)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.inference.diagnostics import REACH, Reach
 from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.laws.bounds import Bounds
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate
 from cuvee.mixtures.runs.run_spec import Stage
@@ -36,7 +36,7 @@ class Optimum:
         refit_levels: (B, P) what each refit predicts of `points`.
         refit_gains: (B, B) what refit b predicts that the optimum of refit a gains over the
             recommended mixture.
-        cut: a warning where predictions left what scores can be, and were held there.
+        cut: a warning where predictions ran off, and were held to what scores can be.
     """
 
     weights: Array
@@ -57,7 +57,7 @@ def search_law(law: FittedLaw, search: Search, problem: Problem, seed: int) -> t
 def search_refits(
     laws: tuple[FittedLaw, Sequence[FittedLaw]],
     search: Search,
-    posed: tuple[Problem, Reach],
+    posed: tuple[Problem, Bounds],
     baselines: Array,
     *,
     rng: np.random.Generator,
@@ -72,15 +72,15 @@ def search_refits(
         rng: every search starts from the same state of it.
     """
     seed = int(rng.integers(2**31))
-    (problem, reach), (fitted, again) = posed, laws
+    (problem, bounds), (fitted, again) = posed, laws
     weights, reference = search_law(fitted, search, problem, seed)
     points = np.vstack([weights, baselines])
-    levels, beyond = _levels(fitted, points, (problem, reach), reference)
+    levels, beyond = _levels(fitted, points, posed, reference)
     coarse = search.coarse()
     found = [search_law(refit, coarse, problem, seed) for refit in again]
     optima = np.array([w for w, _ in found])
     said = [
-        _levels(refit, np.vstack([points, optima]), (problem, reach), ref)
+        _levels(refit, np.vstack([points, optima]), posed, ref)
         for refit, (_, ref) in zip(again, found, strict=True)
     ]
     every = np.array([value for value, _ in said])
@@ -92,22 +92,20 @@ def search_refits(
         refit_weights=optima,
         refit_levels=every[:, : len(points)],
         refit_gains=every[:, :1] - every[:, len(points) :],
-        cut=_cut(bool(beyond.any()), strayed, len(said)),
+        cut=_cut(bool(beyond.any()), strayed, len(said), bounds.ranges),
     )
 
 
 def _levels(
-    law: FittedLaw, points: Array, posed: tuple[Problem, Reach], reference: Array
+    law: FittedLaw, points: Array, posed: tuple[Problem, Bounds], reference: Array
 ) -> tuple[Array, Array]:
-    """The objective (n,) that a law predicts within what scores can be, and what lay beyond."""
-    problem, (low, high) = posed
-    scalar, mean = score.scalarize(problem, np.clip(reference, low, high)), law.predict(points).mean
-    held = np.clip(mean, low, high)
-    strayed = np.abs(held - mean) > 1e-9 + 1e-6 * np.abs(held)  # and not by rounding
-    return scalar.relaxed(held), np.asarray(strayed.any(axis=1), dtype=np.float64)
+    """The objective (n,) that a law predicts within what scores can be, and where it runs off."""
+    problem, bounds = posed
+    scalar, mean = score.scalarize(problem, bounds.hold(reference)), law.predict(points).mean
+    return scalar.relaxed(bounds.hold(mean)), np.asarray(bounds.run_off(law, points))
 
 
-def _cut(fitted: bool, strayed: int, refits: int) -> tuple[str, ...]:
+def _cut(fitted: bool, strayed: int, refits: int, ranges: float) -> tuple[str, ...]:
     if not fitted and not strayed:
         return ()
     who = (
@@ -116,8 +114,8 @@ def _cut(fitted: bool, strayed: int, refits: int) -> tuple[str, ...]:
         else f"{strayed} of {refits} refits of the law predict scores that no run comes near"
     )
     return (
-        f"{who}: as far as the law goes, intervals are unbounded; they are cut at {REACH:g} times "
-        "the range of the runs' scores",
+        f"{who}: they are held to at most {ranges:g} times the range of the runs' scores beyond "
+        "these, and so are intervals",
     )
 
 
@@ -127,7 +125,7 @@ def refit_interval(mean: float, values: Array) -> Estimate:
     return Estimate(float(mean), float(min(low, mean)), float(max(high, mean)))
 
 
-def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, reach: Reach) -> dict[str, Any]:
+def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, bounds: Bounds) -> dict[str, Any]:
     """The fields of a recommendation that follow from the optimum.
 
     Gains have the interval of the refits' paired differences.
@@ -136,7 +134,7 @@ def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, reach: Reach) -
         problem: what is asked.
         chosen: the optimum.
         law: fitted to all targets.
-        reach: what the scores of all targets can be.
+        bounds: what the scores of all targets can be.
     """
     weights = simplex.without_rounding(chosen.weights)
     pairs = zip(weights, chosen.refit_weights.T, strict=True)
@@ -146,7 +144,7 @@ def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, reach: Reach) -
     return {
         "stages": (Stage(tuple(map(float, weights))),),
         "intervals": tuple((share.low, share.high) for share in shares),
-        "candidates": _candidates(chosen, law, reach),
+        "candidates": _candidates(chosen, law, bounds),
         "gains": tuple(
             (name, refit_interval(over[p], refits[:, p])) for p, name in enumerate(NAMES) if p
         ),
@@ -155,14 +153,14 @@ def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, reach: Reach) -
     }
 
 
-def _candidates(chosen: Optimum, fitted: FittedLaw, reach: Reach) -> tuple[Candidate, ...]:
+def _candidates(chosen: Optimum, fitted: FittedLaw, bounds: Bounds) -> tuple[Candidate, ...]:
     """The mixtures compared, with intervals: of the objective by refits, of targets by the law.
 
     Both lie within what the targets' scores can be.
     """
     prediction = fitted.predict(chosen.points)
-    mean, half = np.clip(prediction.mean, *reach), diagnostics.Z * prediction.sd
-    low, high = np.clip(mean - half, *reach), np.clip(mean + half, *reach)
+    mean, half = bounds.hold(prediction.mean), diagnostics.Z * prediction.sd
+    low, high = bounds.hold(mean - half), bounds.hold(mean + half)
     return tuple(
         Candidate(
             name=name,

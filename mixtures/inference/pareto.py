@@ -86,9 +86,7 @@ def report_front(
     scalars = [aim.scalarize(posed.targets, reference) for aim in (first, second)]
 
     def values(points: Array) -> Array:
-        scores = shown.predict(points).mean
-        scores[:, :-1] = np.clip(scores[:, :-1], *restricted.reach)
-        return np.column_stack([scalar.relaxed(scores) for scalar in scalars])
+        return np.column_stack([s.relaxed(shown.predict(points).mean) for s in scalars])
 
     try:
         rows = _rows(fitted, shown, posed, second, draw_rng)

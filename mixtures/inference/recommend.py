@@ -23,6 +23,7 @@ from cuvee.mixtures.inference.dataset import (
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
 from cuvee.mixtures.inference.optimum import NAMES, Optimum, answer_of, search_law, search_refits
 from cuvee.mixtures.laws import Law
+from cuvee.mixtures.laws.bounds import Bounds
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import describe
@@ -68,8 +69,8 @@ def choose_mixture(
     fast = score.exponential(fitted) is not None
     count = refits or (FAST_REFITS if fast else SLOW_REFITS)
     again = diagnostics.bootstrap_fits(law.coarse(), found.restricted, count, boot_rng)
-    laws, reach = (fitted, again), found.restricted.reach
-    return search_refits(laws, search, (found.problem, reach), baselines, rng=search_rng)
+    posed = (found.problem, Bounds.of(found.restricted.Y))
+    return search_refits((fitted, again), search, posed, baselines, rng=search_rng)
 
 
 def recommend_mixture(
@@ -119,7 +120,7 @@ def draft_answer(
     return Recommendation(
         domains=problem.domains.names,
         targets=problem.targets,
-        **answer_of(problem, chosen, fitted, found.sample.reach),
+        **answer_of(problem, chosen, fitted, Bounds.of(found.sample.Y)),
         laws=tried,
         noise=noise,
         evidence=found.fingerprints,

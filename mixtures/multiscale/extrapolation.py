@@ -20,11 +20,11 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics, outliers
 from cuvee.mixtures.inference.dataset import natural_rows
-from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
 from cuvee.mixtures.inference.optimum import answer_of, search_refits
 from cuvee.mixtures.inference.recommend import draft_answer
 from cuvee.mixtures.laws import Law
+from cuvee.mixtures.laws.bounds import SIZES, Bounds
 from cuvee.mixtures.multiscale import backtest
 from cuvee.mixtures.multiscale.backtest import BackTest
 from cuvee.mixtures.multiscale.steps import (
@@ -208,16 +208,12 @@ def _by_law(
     again = [refit.at(*scales.full) for refit in drawn]
     baselines = np.array([candidate.weights for candidate in base.candidates[1:]])
     search = cast(Search, ladder.search)
-    runs = scales.restricted
-    reach = RunTable(runs.W, runs.Y, runs.noise).reach
-    chosen = search_refits(
-        (fitted, again), search, (scales.problem, reach), baselines, rng=search_rng
-    )
+    posed = (scales.problem, Bounds.of(scales.restricted.Y, SIZES))
+    chosen = search_refits((fitted, again), search, posed, baselines, rng=search_rng)
     whole = law.fit(scales.runs, whole_rng).at(*scales.full)
-    whole_reach = RunTable(scales.runs.W, scales.runs.Y, scales.runs.noise).reach
     answer = replace(
         base,
-        **answer_of(scales.problem, chosen, whole, whole_reach),
+        **answer_of(scales.problem, chosen, whole, Bounds.of(scales.runs.Y, SIZES)),
         laws=(_as_law(tested), *(replace(found, chosen=False) for found in base.laws)),
         front=None,
         surface=None,

@@ -23,6 +23,7 @@ from cuvee.mixtures.constraints import Constraints, feasible
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.searches import Search, score
@@ -61,8 +62,9 @@ class Exact(Search):
     ) -> Array:
         convex = score.exponential(law)
         if convex is None:
+            kind = type(unbounded(law)).__name__
             raise RecipeError(
-                f"search 'exact' needs a law of the form c + exp(A.w); {type(law).__name__} is not "
+                f"search 'exact' needs a law of the form c + exp(A.w); {kind} is not "
                 "one. Use search 'auto', 'mirror' or 'simulate'"
             )
         scalar = score.scalarize(problem, reference)

@@ -11,6 +11,7 @@ from cuvee.mixtures import ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.laws import Exponential, FittedLaw, Law
+from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.searches import Search
@@ -18,6 +19,7 @@ from cuvee.mixtures.searches import Search
 
 def exponential(law: FittedLaw) -> Exponential | None:
     """The law as a sum of exponentials, if it has that form."""
+    law = unbounded(law)
     if hasattr(law, "offsets") and hasattr(law, "exponents"):
         return cast(Exponential, law)
     return None

@@ -27,6 +27,7 @@ from cuvee.mixtures.designs import Design
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference.diagnostics import RunTable, bootstrap_fits
 from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
+from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs.run_results import RunResult, score_table
 from cuvee.mixtures.runs.run_spec import RunSpec, Stage
@@ -93,12 +94,12 @@ class ExpDecayLaw(DecayLaw):
     @property
     def offsets(self) -> Array:
         """c (M,)."""
-        return cast(Exponential, self.law).offsets
+        return cast(Exponential, unbounded(self.law)).offsets
 
     @property
     def exponents(self) -> Array:
         """A (M, K)."""
-        own = cast(Exponential, self.law).exponents
+        own = cast(Exponential, unbounded(self.law)).exponents
         return np.asarray((1.0 - self.part) * own[:, :1] + self.part * own[:, 1:])
 
 

@@ -26,6 +26,7 @@ from cuvee.mixtures.constraints import Constraints, Limit
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.inference.diagnostics import RunTable, bootstrap_fits
 from cuvee.mixtures.laws import Exponential, FittedLaw, Law, Prediction
+from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs.run_results import RunResult, score_table
 from cuvee.mixtures.searches import Search, score
@@ -52,19 +53,19 @@ class JointSlice:
     @property
     def onto(self) -> Array:
         """u = d . onto, (2K, 2K)."""
-        K = cast(Exponential, self.law).exponents.shape[1] // 2
+        K = cast(Exponential, unbounded(self.law)).exponents.shape[1] // 2
         early, one = (1.0 - self.longest) / self.switch, np.eye(K)
         return np.block([[early * one, (1.0 - early) * one], [np.zeros((K, K)), one]])
 
     @property
     def offsets(self) -> Array:
         """c (M,)."""
-        return cast(Exponential, self.law).offsets
+        return cast(Exponential, unbounded(self.law)).offsets
 
     @property
     def exponents(self) -> Array:
         """A (M, 2K)."""
-        return np.asarray(cast(Exponential, self.law).exponents @ self.onto.T)
+        return np.asarray(cast(Exponential, unbounded(self.law)).exponents @ self.onto.T)
 
     def predict(self, W: Array) -> Prediction:
         return self.law.predict(np.asarray(W) @ self.onto)

@@ -193,14 +193,14 @@ def test_intervals_stay_within_what_scores_can_be() -> None:
     Y = (2 + 0.5 * np.exp(-60 * t) + rng.normal(0, 0.02, 12))[:, None]
     sizes = {"sizes": {"a": 1, "b": 1, "c": 2}}
     _, _, answer = studied(W, Y, tables=sizes, method={"laws": ["log_linear"]})
-    most = Y.max() + 10 * np.ptp(Y)
+    most = Y.max() + np.ptp(Y)
     for candidate in answer.candidates:
         for estimate in (candidate.objective, *candidate.targets):
             assert 0 <= estimate.low <= estimate.mean <= estimate.high <= most
     for _, gain in answer.gains:
         assert max(abs(gain.low), abs(gain.high)) <= most
     assert all(law.error <= most for law in answer.laws)
-    assert any("unbounded" in line for line in answer.warnings)
+    assert any("comes near" in line for line in answer.warnings)
     assert answer.verdict.startswith("weak")
 
 

@@ -24,7 +24,9 @@ from cuvee.mixtures.laws import (
     saturating_power,
     stack,
 )
+from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.registry import build
+from cuvee.mixtures.searches.score import exponential
 
 CURVES = {
     "autoscale": (autoscale._curve, 10),
@@ -70,7 +72,7 @@ def test_log_linear_finds_the_parameters_it_was_made_from():
     W = shares(30, 5)
     A, c = np.random.default_rng(1).normal(size=(3, 5)), np.array([1.0, -2.0, 0.5])
     for law in ("log_linear",):
-        found = fit(law, W, c + np.exp(W @ A.T))
+        found = exponential(fit(law, W, c + np.exp(W @ A.T)))
         assert np.allclose(found.offsets, c, atol=1e-4)
         assert np.allclose(found.exponents, A, atol=1e-4)
 
@@ -80,7 +82,8 @@ def test_the_offset_can_be_held_positive():
     W = shares(40, 3)
     Y = 2.0 + W @ np.array([[1.0], [0.0], [-0.9]])  # linear: c would go to minus infinity
     law = {"name": "log_linear", "offset": "positive"}
-    assert fit(law, W, Y).offsets[0] >= 0 > fit("log_linear", W, Y).offsets[0]
+    own, free = (exponential(fit(one, W, Y)) for one in (law, "log_linear"))
+    assert own.offsets[0] >= 0 > free.offsets[0]
     with pytest.raises(RecipeError, match="positive scores"):
         fit(law, W, Y - 5.0)
 
@@ -90,7 +93,7 @@ def test_power_finds_its_exponent_and_what_domains_are_worth():
     stay. Catches an exponent that is folded away, or b in the wrong order."""
     W = shares(60, 4)
     b, g = np.array([2.0, 1.0, 0.5, 0.1]), 0.7
-    found = fit("power", W, (1.5 + (W @ b) ** -g)[:, None])
+    found = unbounded(fit("power", W, (1.5 + (W @ b) ** -g)[:, None]))
     assert np.exp(found.p[0, 1]) == pytest.approx(g, rel=0.02)
     worth = np.exp(found.p[0, 2:])
     assert worth / worth[0] == pytest.approx(b / b[0], rel=0.03)
@@ -101,14 +104,15 @@ def test_saturating_power_finds_how_fast_domains_saturate():
     W = shares(120, 3)
     for p in (0.35, 1.0):
         Y = (1.0 + (0.05 + (W**p) @ np.array([1.0, 0.3, 0.1])) ** -0.5)[:, None]
-        found = fit("saturating_power", W, Y)
+        found = unbounded(fit("saturating_power", W, Y))
         assert np.exp(found.p[0, 2]) == pytest.approx(p, rel=0.1)
 
 
 def test_linear_is_ridge_regression_in_the_limit():
     """Without noise the ridge vanishes and predictions are exact anywhere, vertices too."""
     W, t = shares(20, 4), np.array([[1.0], [2.0], [3.0], [-1.0]])
-    assert np.allclose(fit("linear", W, W @ t).predict(np.eye(4)).mean, t, atol=1e-5)
+    found = unbounded(fit("linear", W, W @ t))
+    assert np.allclose(found.predict(np.eye(4)).mean, t, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mixing_law_m2", "bimix", "autoscale", "implicit"])
@@ -320,7 +324,8 @@ def test_the_stack_trusts_the_member_that_predicts():
     """A log-linear truth: the weight must go to the log-linear law; weights are convex."""
     W = shares(60, 4)
     A = np.random.default_rng(1).normal(0, 2, size=(2, 4))
-    found = fit({"name": "stack", "members": ["linear", "log_linear"]}, W, 1 + np.exp(W @ A.T))
+    members = ["linear", "log_linear"]
+    found = unbounded(fit({"name": "stack", "members": members}, W, 1 + np.exp(W @ A.T)))
     assert np.all(found.weights >= 0) and np.allclose(found.weights.sum(axis=1), 1)
     assert np.all(found.weights[:, 1] > 0.9)
 

@@ -11,9 +11,10 @@ from cuvee.mixtures.inference.optimum import (
     refit_interval,
     search_refits,
 )
+from cuvee.mixtures.laws.bounds import Bounds
 from cuvee.mixtures.registry import build
 
-WIDE = (np.full(2, -100.0), np.full(2, 100.0))
+WIDE = Bounds(np.full(2, -100.0), np.full(2, 100.0))
 NATURAL, UNIFORM = PROBLEM.domains.natural, PROBLEM.domains.uniform
 
 
@@ -64,12 +65,12 @@ def test_targets_have_the_interval_of_one_new_run():
 
 def test_predictions_beyond_what_scores_can_be_are_held_and_told():
     """Catches a cut without a word, one that is told where nothing was cut, and refits that are
-    not looked at: here scores can be no lower than the most that the law predicts of any run."""
+    not looked at: at last scores can be no lower than the most that the law predicts of any run."""
     search, rng = build("search", "mirror"), np.random.default_rng
 
-    def told(law, again, least):
-        reach = (np.full(2, least), np.full(2, 100.0))
-        posed, points = (PROBLEM, reach), np.vstack([NATURAL, UNIFORM])
+    def told(law, again, low, high=100.0):
+        bounds = Bounds(np.full(2, low), np.full(2, high))
+        posed, points = (PROBLEM, bounds), np.vstack([NATURAL, UNIFORM])
         return search_refits((law, again), search, posed, points, rng=rng(0))
 
     again = [standard("log_linear")]
@@ -77,13 +78,13 @@ def test_predictions_beyond_what_scores_can_be_are_held_and_told():
     assert free.cut == () and free.levels[0] == free.levels.min()
     assert free.refit_gains.shape == (1, 1) and free.refit_gains[0, 0] >= 0
     W, Y = data()
-    astray = told(LAW, [fitted(build("law", "linear"), W, Y + 200.0), LAW], -100.0)
+    astray = told(LAW, [fitted(build("law", "linear"), W, Y + 500.0), LAW], -100.0)
     assert astray.cut[0].startswith(
         "1 of 2 refits of the law predict scores that no run comes near"
     )
     every = LAW.predict(W).mean.max()
-    held = told(LAW, again, every)
-    assert held.cut[0].startswith(BEYOND) and "cut at 10 times" in held.cut[0]
+    held = told(LAW, again, every, every)
+    assert held.cut[0].startswith(BEYOND) and "at most 1 times the range" in held.cut[0]
     assert np.all(held.levels == held.levels[0])  # the objective of what all were held to
 
 

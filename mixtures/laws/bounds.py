@@ -1,0 +1,129 @@
+"""Bounds of predictions: no law says a score that its runs give no ground for.
+
+Equations run off where no run holds them: an exponential fitted to twelve runs may promise a loss
+of -3, or of 1e19. Scores of a swarm do not: between the runs' mixtures and the worst corner of the
+simplex they moved by less than their own range on every table that we know. So what a fitted law
+predicts is left as it is within the range R of the scores that it was fitted to, and beyond it is
+bent towards a bound one such range further out, or at 0 where all scores are positive:
+
+    y -> high + r (2 / pi) atan(pi (y - high) / (2 r))     for y > high, r = R; alike below low
+
+The bend keeps value, slope and curvature where it begins and never turns, so that it changes no
+order of two mixtures by one target; of a mean of targets it can, where some are predicted beyond
+what was seen. Below the range it is convex as well, so that a convex law stays one there. A
+deviation says no more than the distance of the two bounds.
+
+Every registered law is fitted through `bound_fits`, one of another package too.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import FittedLaw, Prediction
+
+C = TypeVar("C", bound=type)
+RANGES = 1.0  # of the observed scores, how far beyond them a prediction may lie
+SIZES = 10.0  # the same at a size beyond the runs', where a score has good reason to leave them
+POSITIVE = 1e-3  # part of the lowest score that a positive score keeps
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """What scores can be, for all that the runs say.
+
+    Attributes:
+        low: (M,) the lowest score observed.
+        high: (M,) the highest.
+        ranges: how many of these a prediction may lie beyond them.
+    """
+
+    low: Array
+    high: Array
+    ranges: float = RANGES
+
+    @classmethod
+    def of(cls, Y: Array, ranges: float = RANGES) -> "Bounds":
+        """The bounds that scores (N, M) give."""
+        return cls(Y.min(axis=0), Y.max(axis=0), ranges)
+
+    @property
+    def least(self) -> Array:
+        """(M,) what no prediction falls below: positive where all scores are."""
+        least = self.low - self.ranges * (self.high - self.low)
+        held = np.where(self.low > 0, np.maximum(least, POSITIVE * self.low), least)
+        return np.asarray(held, dtype=np.float64)
+
+    @property
+    def most(self) -> Array:
+        """(M,) what none rises above."""
+        return np.asarray(self.high + self.ranges * (self.high - self.low), dtype=np.float64)
+
+    def bend(self, mean: Array) -> Array:
+        """Predictions (n, M), bent towards the bounds where they leave the observed range."""
+        inside = np.clip(mean, self.low, self.high)
+        reach = np.where(mean > inside, self.most - self.high, self.low - self.least)
+        reach = np.maximum(reach, np.finfo(np.float64).tiny)
+        with np.errstate(over="ignore"):
+            bent = reach * (2 / np.pi) * np.arctan(np.pi / 2 * ((mean - inside) / reach))
+        return np.asarray(np.clip(inside + bent, self.least, self.most), dtype=np.float64)
+
+    def narrow(self, sd: Array) -> Array:
+        """Deviations (n, M) of at most the distance of the bounds, where that is any."""
+        width = self.most - self.least
+        return np.asarray(np.minimum(sd, np.where(width > 0, width, np.inf)), dtype=np.float64)
+
+    def hold(self, values: Array) -> Array:
+        """Values (n, M) within the bounds."""
+        return np.asarray(np.clip(values, self.least, self.most), dtype=np.float64)
+
+    def run_off(self, law: FittedLaw, W: Array) -> NDArray[np.bool_]:
+        """(n,) of which mixtures (n, K) a law, as its equation has it, says what no score can be.
+
+        Of nearly constant targets no rounding is told.
+        """
+        mean = unbounded(law).predict(W).mean
+        beyond = np.abs(self.hold(mean) - mean) > 1e-9 + 1e-6 * np.abs(mean)
+        return np.asarray(beyond.any(axis=1))
+
+
+@dataclass(frozen=True)
+class BoundedLaw:
+    """A fitted law within its bounds.
+
+    Attributes:
+        law: as it was fitted.
+        bounds: of the scores that it was fitted to.
+    """
+
+    law: FittedLaw
+    bounds: Bounds
+
+    def predict(self, W: Array) -> Prediction:
+        found = self.law.predict(W)
+        return Prediction(self.bounds.bend(found.mean), self.bounds.narrow(found.sd))
+
+
+def unbounded(law: FittedLaw) -> FittedLaw:
+    """A fitted law as its equation has it."""
+    return law.law if isinstance(law, BoundedLaw) else law
+
+
+def bound_fits(cls: C) -> C:
+    """A class of laws whose fits are bounded: what its registration makes of it."""
+    fit: Callable[..., FittedLaw] = cls.fit  # type: ignore[attr-defined]  # a Law
+
+    @functools.wraps(fit)
+    def bounded(self: Any, W: Array, Y: Array, *others: Any, **named: Any) -> FittedLaw:
+        found = fit(self, W, Y, *others, **named)
+        if isinstance(found, BoundedLaw):  # registered twice, such as by an entry point too
+            return found
+        return BoundedLaw(found, Bounds.of(np.asarray(Y, dtype=np.float64)))
+
+    cls.fit = bounded  # type: ignore[attr-defined]
+    return cls
