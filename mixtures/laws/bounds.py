@@ -3,12 +3,13 @@
 Equations run off where no run holds them: an exponential fitted to twelve runs may promise a loss
 of -3, or of 1e19. Scores of a swarm do not: between the runs' mixtures and the worst corner of the
 simplex they moved by less than their own range on every table that we know. So what a fitted law
-predicts is left as it is within the range R of the scores that it was fitted to, and beyond it is
-bent towards a bound one such range further out, or at 0 where all scores are positive:
+predicts is left as it is within the range R of the scores that it was fitted to and half of it
+further, and from there is bent towards a bound that lies one R beyond the scores, or at 0 where all
+of them are positive:
 
-    y -> high + r (2 / pi) atan(pi (y - high) / (2 r))     for y > high, r = R; alike below low
+    y -> e + r (2 / pi) atan(pi (y - e) / (2 r))     for y > e = high + R / 2, r = R / 2
 
-The bend keeps value, slope and curvature where it begins and never turns, so that it changes no
+and alike below, where r is half the distance to the bound. The bend keeps value, slope and curvature where it begins and never turns, so that it changes no
 order of two mixtures by one target; of a mean of targets it can, where some are predicted beyond
 what was seen. Below the range it is convex as well, so that a convex law stays one there. A
 deviation says no more than the distance of the two bounds.
@@ -29,6 +30,7 @@ from cuvee.mixtures.laws import FittedLaw, Prediction
 
 C = TypeVar("C", bound=type)
 RANGES = 1.0  # of the observed scores, how far beyond them a prediction may lie
+KEPT = 0.5  # part of the way to a bound on which predictions are left as they are
 SIZES = 10.0  # the same at a size beyond the runs', where a score has good reason to leave them
 POSITIVE = 1e-3  # part of the lowest score that a positive score keeps
 
@@ -65,9 +67,10 @@ class Bounds:
         return np.asarray(self.high + self.ranges * (self.high - self.low), dtype=np.float64)
 
     def bend(self, mean: Array) -> Array:
-        """Predictions (n, M), bent towards the bounds where they leave the observed range."""
-        inside = np.clip(mean, self.low, self.high)
-        reach = np.where(mean > inside, self.most - self.high, self.low - self.least)
+        """Predictions (n, M), bent towards the bounds where they are far beyond the runs."""
+        below, above = self.low - self.least, self.most - self.high
+        inside = np.clip(mean, self.low - KEPT * below, self.high + KEPT * above)
+        reach = (1 - KEPT) * np.where(mean > inside, above, below)
         reach = np.maximum(reach, np.finfo(np.float64).tiny)
         with np.errstate(over="ignore"):
             bent = reach * (2 / np.pi) * np.arctan(np.pi / 2 * ((mean - inside) / reach))
