@@ -211,21 +211,31 @@ def test_approvals_of_2ad03ff_are_refused_with_the_way_to_approve_anew(home):
     assert handoff.export(recipe, home, form="json")[1]["status"] == "approved"
 
 
+@pytest.fixture
+def first_maths(monkeypatch):
+    """The version of the mathematics that 404a3ce had, whose answers its studies rest on."""
+    monkeypatch.setattr(provenance, "MATHS_VERSION", 1)
+
+
 @NEWER
 @pytest.mark.parametrize("name", ["proxies", "tables"])
-def test_approvals_of_404a3ce_stand(home, name):
+def test_approvals_of_404a3ce_stand(home, name, request):
     """Catches another identity of a card, a purpose that is read otherwise, and code that counts as
-    changed since: each would void what people approved, for a refactoring."""
+    changed since: each would void what people approved, for a refactoring. What is approved anew
+    must be of today's mathematics."""
     recipe, _ = load_recipe(Path(f"{name}.yaml"))
     _, manifest = handoff.export(recipe, home, form="json", to="again")
     assert (manifest["status"], manifest["approval"]["by"]) == ("approved", "ada")
+    with pytest.raises(ApprovalError, match="the code that fits and recommends has changed"):
+        handoff.approve(recipe, home, by="grace")
+    request.getfixturevalue("first_maths")
     card, approval = handoff.approve(recipe, home, by="grace")
     assert approval.by == "ada" and card.code == provenance.code_version()
     assert handoff.verify("home/out", home)["approval"]["by"] == "ada"
 
 
 @NEWER
-def test_a_study_of_404a3ce_is_gone_on_with(home):
+def test_a_study_of_404a3ce_is_gone_on_with(home, first_maths):
     """Catches a change of code where there is none, which would sweep anew every week, a finished
     study that cannot be read, and a fit that is not found in the store and is done again."""
     recipe, _ = load_recipe(Path("larger.yaml"))

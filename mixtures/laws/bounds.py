@@ -9,10 +9,11 @@ of them are positive:
 
     y -> e + r (2 / pi) atan(pi (y - e) / (2 r))     for y > e = high + R / 2, r = R / 2
 
-and alike below, where r is half the distance to the bound. The bend keeps value, slope and curvature where it begins and never turns, so that it changes no
-order of two mixtures by one target; of a mean of targets it can, where some are predicted beyond
-what was seen. Below the range it is convex as well, so that a convex law stays one there. A
-deviation says no more than the distance of the two bounds.
+and alike below, where r is half the distance to the bound. The bend keeps value, slope and
+curvature where it begins and never turns, so that it changes no order of two mixtures by one
+target; of a mean of targets it can, where some are predicted far beyond what was seen. Below the
+range it is convex as well, so that a convex law stays one there. A deviation says no more than
+the distance of the two bounds.
 
 Every registered law is fitted through `bound_fits`, one of another package too.
 """
