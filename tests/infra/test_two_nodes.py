@@ -1,4 +1,5 @@
-"""Two Ray nodes that share nothing but an S3 store finish a study.
+"""Two Ray nodes that share nothing but an S3 store finish a study of domains from four kinds of
+places.
 
 Each node is in a mount namespace of its own, in which the folder that holds homes, caches and
 sessions is an empty disk in memory: a path of one node leads nowhere on the other.
@@ -13,17 +14,33 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import tiny_study
 
 from cuvee.proxies.data.objects import ObjectFolder
+from cuvee.proxies.data.prepared_corpus import Corpus
+from tests.flows.test_own_tokens import encoded, megatron_pair
+from tests.proxies.test_tokenizers import LLAMA, byte_level
 
 BIN = Path(sys.executable).parent
 MOUNT = 'set -e; mount -t tmpfs tmpfs "$0"; mkdir -p "$0/home"; cd "$0"; exec "$@"'
 DEADLINE = 120.0
+TOKENIZER = byte_level(LLAMA)
+DOMAINS = {"rows": "[a-c]*.py", "set": "[d-f]*.py", "ids": "[g-i]*.py", "files": "[j-o]*.py"}
+MOST = 30_000  # bytes of a document
+CARD = "---\nconfigs:\n- {config_name: help, data_files: data/*.parquet}\n---\n"
+READ_BY_WORKERS = """
+from cuvee.flows.cli.main import app
+from cuvee.flows.study import prepare
+prepare.LITTLE_TEXT = 0  # this little text would be read without them
+app()
+"""
 
 pytestmark = [
     pytest.mark.slow,
@@ -132,47 +149,105 @@ def nodes(settings):
             log.unlink()
 
 
+def write_text(folder: Path) -> None:
+    """Four domains of programs, as rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pattern in DOMAINS.items():
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            for path in sorted(tiny_study.STDLIB.glob(pattern)):
+                if path.stat().st_size < MOST:
+                    file.write(json.dumps({"text": path.read_text(encoding="utf-8")}) + "\n")
+
+
+def rows(path: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def write_study(node: Node, s3: str) -> Path:
-    """The tiny study on a node: two domains and a benchmark in its own folder, one in the store."""
+    """The study on a node: its domains lie in the store, in a data set, in token files and in a
+    folder; all but the first, and the benchmark, in the node's own folder."""
     text = node.sees(node.base) / "text"
-    tiny_study.write_corpus(text)
+    write_text(text)
     questions = [
         {"query": f"{n} squared is", "choices": [f" {n * n}", f" {n * n + 1}"], "gold": 0}
         for n in range(2, 12)
     ]
     (text / "squares.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
     there = ObjectFolder(f"{s3}/text")
-    there.upload(text / "code.jsonl", "code.jsonl")
-    (text / "code.jsonl").unlink()
-    custom = f"{{squares: {node.base}/text/squares.jsonl}}"
+    there.upload(text / "rows.jsonl", "rows.jsonl")
+    (text / "set/data").mkdir(parents=True)
+    (text / "set/README.md").write_text(CARD)
+    table = pyarrow.table({"body": rows(text / "set.jsonl")})
+    pyarrow.parquet.write_table(table, text / "set/data/train.parquet")
+    (text / "ours").mkdir()
+    TOKENIZER.save(str(text / "ours/tokenizer.json"))
+    megatron_pair(text / "ids", encoded(text, "ids", TOKENIZER))
+    (text / "files").mkdir()
+    for number, program in enumerate(rows(text / "files.jsonl")):
+        (text / "files" / f"{number}.py").write_text(program, encoding="utf-8")
+    for name in DOMAINS:
+        (text / f"{name}.jsonl").unlink()
+    here = node.base / "text"
+    corpus = f"""
+      tokenizer: {here}/ours
+      end_of_text: </s>
+      heldout_bytes: 8000
+      min_tokens: 4096
+      domains:
+        rows: {{path: {there.url}/rows.jsonl}}
+        set: {{dataset: {{name: {here}/set, config: help}}, field: body}}
+        ids: {{path: {here}/ids.bin}}
+        files: {{path: {here}/files, glob: ["*.py"]}}
+    """
+    custom = f"{{squares: {here}/squares.jsonl}}"
     recipe = tiny_study.recipe(
-        node.base / "text",
-        evaluation=f"{{suite: null, heldout_tokens: 2048, custom: {custom}}}",
+        here,
+        corpus=textwrap.dedent(corpus),
+        proxy="{size: 0.3M, tokens: 40960}",
+        evaluation=f"{{suite: null, heldout_tokens: 512, custom: {custom}}}",
+        method="{name: mixing_laws, runs: 8, seeds: 2, folds: 4, refits: 10}",
+        objective="{name: mean, weights: {domain/set: 1}}",
+        confirm="null",
     )
-    recipe = recipe.replace(f"{node.base}/text/code.jsonl", f"{there.url}/code.jsonl")
     (text / "recipe.yaml").write_text(recipe)
-    return node.base / "text" / "recipe.yaml"
+    return here / "recipe.yaml"
 
 
 def run_study(node: Node, recipe: Path) -> dict:
-    done = node.run(BIN / "cuvee", "run", recipe, "--home", node.base / "cuvee")
+    done = node.run(
+        sys.executable, "-c", READ_BY_WORKERS, "run", recipe, "--home", node.base / "cuvee"
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
     summary = node.sees(node.base) / "cuvee/studies/tiny/summary.json"
     return dict(json.loads(summary.read_text()))
 
 
-def test_two_nodes_that_share_nothing_but_the_store_finish_a_study(nodes, s3):
-    """Catches any path that travels (of the corpus, of benchmarks, of checkpoints and models), and
-    a study that another node, with an empty home, trains anew."""
+def documents(corpus: Corpus, name: str) -> set[tuple[int, ...]]:
+    """The ids of all documents of a prepared domain."""
+    shards = corpus.train(name), corpus.valid(name)
+    return {tuple(map(int, shard.document(i))) for shard in shards for i in range(len(shard))}
+
+
+def test_two_nodes_that_share_nothing_but_the_store_finish_a_study(nodes, s3, tmp_path):
+    """Catches any path that travels (of sources, of the corpus, of benchmarks, of checkpoints and
+    models), text that is lost or read by another tokenizer on its way from where it lies, files of
+    a preparation that stay in the store, and a study that another node, with an empty home, trains
+    anew."""
     first, second = nodes
     found = run_study(first, write_study(first, s3))
-    assert found["trained_now"] > 8
+    assert found["trained_now"] > 3
+    write_text(tmp_path)
+    (manifest,) = first.sees(first.base).glob("cuvee/corpora/*/manifest.json")
+    corpus = Corpus.open(manifest.parent, again=False)
+    for name in DOMAINS:
+        assert documents(corpus, name) == {*map(tuple, encoded(tmp_path, name, TOKENIZER))}
     for node in nodes:  # both have trained
         copies = node.sees(node.base) / "home/.cache/cuvee"
         names = sorted(path.name.split("-")[0] for path in copies.iterdir() if path.is_dir())
         assert names == ["benchmarks", "corpus"]
     assert not (second.sees(second.base) / "cuvee").exists()
     names = ObjectFolder(f"{s3}/team").all_names()
+    assert not [name for name in names if ".partial" in name]
     assert {name.split("/")[0] for name in names} >= {"corpora", "benchmarks", "runs"}
     assert {name.split("/")[1] for name in names if name.startswith("checkpoints")} <= {
         "references"
