@@ -55,11 +55,11 @@ def corpus(
 ) -> dict[str, Any]:
     """Prepare a recipe's corpus and print what it holds; or say what has held a document.
 
-    With `--find`, nothing is prepared: all corpora of the home are looked through, and the runs and
-    recommendations are named that rest on text with the document in it.
+    With `--find`, nothing is prepared: all corpora of the home, and of a remote store, are looked
+    through, and the runs and recommendations are named that rest on text with the document in it.
 
     With --json: `study`, `corpus`, `tokenizer`, `vocabulary` and `domains`; with `--find`,
-    `documents`, `runs`, `scored` and `recommendations`.
+    `documents`, `runs`, `scored`, `recommendations`, `states`, `searched` and `not_searched`.
     """
     from cuvee.tasks.extras import require
 

@@ -1,8 +1,7 @@
 """What a study's corpus holds, and what held a document: `cuvee corpus`."""
 
-import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.table import Table
@@ -13,9 +12,10 @@ from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.runs.run_results import RunResult
-from cuvee.proxies.data.objects import is_remote
+from cuvee.proxies.data.objects import ObjectFolder, is_remote
 from cuvee.proxies.data.prepared_corpus import HELD_KEYS, Corpus
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.store.shared_inputs import CORPORA, stored_name
 from cuvee.tasks.study import finished
 
 SHOWN = 12  # characters of a hash
@@ -92,19 +92,87 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
 def find_document(home: Workspace, display: Display, wanted: str) -> dict[str, Any]:
     """Print which shards, runs and recommendations held a document; nothing is changed.
 
-    All corpora of the home are looked through, and all runs and finished studies of the store.
+    All corpora of the home and of a remote store are looked through, and all runs and studies of
+    the store.
 
     Args:
-        home: where corpora lie.
+        home: where corpora lie; of those in a remote store, this node keeps copies.
         display: prints.
         wanted: its id, or words that stand in it.
     """
     from cuvee.tasks.corpus.find_document import find_documents  # the core has no tokenizers
 
-    places = [place for corpus in _corpora(home) for place in find_documents(corpus, wanted)]
+    places, searched, unread = [], [], []
+    for urls, opened in _corpora(home, display):
+        if isinstance(opened, CuveeError):
+            unread.append(f"{urls[0]} ({opened})")
+            continue
+        searched += urls
+        here = list(find_documents(opened, wanted))
+        places += [replace(place, corpus=url) for url in urls for place in here]
     trained = {place.identity for place in places if place.split == "train"}
     scored = {place.identity for place in places if place.split == "valid"}
     store = Store(home.store, read_only=True)
+    runs, held = _runs_resting_on(store, trained, scored)
+    studies = [
+        {"study": one.name, "recommendation": one.fingerprint}
+        for key in store.keys(finished.CARDS)
+        if (one := finished.finished_by_identity(store, key))
+        and {*one.domains.identities, *one.domains.heldout} & (trained | scored)
+    ]
+    answer = {
+        "documents": [asdict(place) for place in places],
+        "runs": runs,
+        "scored": held,
+        "recommendations": studies,
+        "states": _states_resting_on(store, trained, scored),
+        "searched": searched,
+        "not_searched": unread,
+    }
+    _tell_document(answer, home, display)
+    return answer
+
+
+def _tell_document(found: dict[str, Any], home: Workspace, display: Display) -> None:
+    """Print what `find_document` found."""
+    for place in found["documents"]:
+        known = f" (id {place['id']})" if place["id"] else ""
+        display.say(
+            f"{place['corpus']}: domain {place['domain']}, {place['split']}, "
+            f"document {place['number']}{known}"
+        )
+    display.say(
+        f"Places that hold one: {len(found['documents'])}. Runs that drew from text which holds "
+        f"one: {len(found['runs'])}; that were scored on such text: {len(found['scored'])}"
+    )
+    away = sum(map(is_remote, found["searched"]))
+    told = f"Searched: {len(found['searched']) - away} corpora in {home.corpora}"
+    if is_remote(home.store):
+        told += (
+            f" and {away} in {home.store}; not what another home has prepared and not trained on, "
+            "nor the copies that other nodes keep"
+        )
+    display.say(told)
+    for what in found["not_searched"]:
+        display.say(f"Could not be searched: {what}")
+    for name in ("runs", "scored"):
+        if prints := ", ".join(one[:SHOWN] for one in found[name]):
+            verb = "trained" if name == "runs" else "scored"
+            display.say(f"Runs that may have been {verb} on it: {prints}")
+    for one in found["recommendations"]:
+        display.say(f"Recommendation {one['recommendation'][:SHOWN]} of study {one['study']}")
+    for state in found["states"]:
+        own = ", ".join(one[:SHOWN] for one in state["tokenizers"]) or "none"
+        display.say(
+            f"Study {state['study']} goes on with what it keeps of this text: the hashes of what "
+            f"it holds out ({state['heldout'][:SHOWN]}), tokenizers trained on it ({own})"
+        )
+
+
+def _runs_resting_on(
+    store: Store, trained: set[str], scored: set[str]
+) -> tuple[list[str], list[str]]:
+    """Runs that drew from training text, and those that were scored on held-out text."""
     runs, held = [], []
     for run in store.outcomes():
         if isinstance(run, RunResult):
@@ -117,38 +185,38 @@ def find_document(home: Workspace, display: Display, wanted: str) -> dict[str, A
             runs += [run.spec.fingerprint] if drawn & trained else []
             texts = set(run.spec.heldout or run.spec.identities)  # version 1 has one for both
             held += [run.spec.fingerprint] if texts & scored else []
-    studies = [
-        {"study": one.name, "recommendation": one.fingerprint}
-        for key in store.keys(finished.CARDS)
-        if (one := finished.finished_by_identity(store, key))
-        and {*one.domains.identities, *one.domains.heldout} & (trained | scored)
+    return runs, held
+
+
+def _states_resting_on(store: Store, trained: set[str], scored: set[str]) -> list[dict[str, Any]]:
+    """What studies keep of their corpora, where a domain of them held the document."""
+    from cuvee.tasks.corpus.corpus_state import RECORDS, CorpusState  # the core has no tokenizers
+
+    return [
+        {"study": study, "heldout": state.heldout, "tokenizers": sorted(state.tokenizers.values())}
+        for study in store.objects.names(RECORDS)
+        for key in store.keys(f"{RECORDS}/{study}")
+        if (state := CorpusState.from_json(store.recall(f"{RECORDS}/{study}", key)))
+        and any(one.identity in trained or one.heldout in scored for one in state.ranks)
     ]
+
+
+def _corpora(home: Workspace, display: Display) -> Iterator[tuple[list[str], Corpus | CuveeError]]:
+    """All prepared corpora of a home and of a remote store, and where each lies; or why not."""
+    remote = is_remote(home.store)
+    stored = ObjectFolder(home.shared).names(CORPORA) if remote else ()
+    left = {name: f"{home.shared}/{CORPORA}/{name}" for name in stored if name[0] != "."}
+    places = [manifest.parent for manifest in sorted(home.corpora.glob("*/manifest.json"))]
     for place in places:
-        known = f" (id {place.id})" if place.id else ""
-        display.say(
-            f"{place.corpus}: domain {place.domain}, {place.split}, document {place.number}{known}"
-        )
-    display.say(
-        f"Documents: {len(places)}. Runs that drew from text which holds one: {len(runs)}; that "
-        f"were scored on such text: {len(held)}"
-    )
-    if is_remote(home.store):
-        display.say(f"Only the corpora of this home were looked through ({home.corpora})")
-    for name, prints in (("trained on it", runs), ("scored on it", held)):
-        if prints:
-            display.say(f"Runs that may have been {name}: {', '.join(p[:SHOWN] for p in prints)}")
-    for answer in studies:
-        display.say(f"Recommendation {answer['recommendation'][:SHOWN]} of study {answer['study']}")
-    return {
-        "documents": [asdict(place) for place in places],
-        "runs": runs,
-        "scored": held,
-        "recommendations": studies,
-    }
-
-
-def _corpora(home: Workspace) -> Iterator[Corpus]:
-    """All prepared corpora of a home that can be opened."""
-    for manifest in sorted(home.corpora.glob("*/manifest.json")):
-        with contextlib.suppress(CuveeError):
-            yield Corpus.open(manifest.parent, verify=False)
+        try:
+            corpus = Corpus.open(place, verify=False)
+            also = left.pop(stored_name(corpus), None)
+            yield [str(place), *([also] if also else [])], corpus
+        except CuveeError as error:
+            yield [str(place)], error
+    for url in left.values():
+        display.say(f"Reading {url}, of which this node keeps a copy in its cache")
+        try:
+            yield [url], Corpus.open(url)
+        except CuveeError as error:
+            yield [url], error

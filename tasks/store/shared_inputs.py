@@ -100,6 +100,11 @@ def publish_prepared_corpus(corpus: Corpus, store: str) -> str:
     Raises:
         StorageError: the store cannot be written.
     """
-    url = f"{store}/{CORPORA}/{corpus.manifest['digest'][:32]}"
+    url = f"{store}/{CORPORA}/{stored_name(corpus)}"
     publish_corpus(Path(corpus.root), url)
     return url
+
+
+def stored_name(corpus: Corpus) -> str:
+    """The name of a corpus in a remote store."""
+    return str(corpus.manifest["digest"][:32])

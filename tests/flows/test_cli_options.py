@@ -22,14 +22,17 @@ from cuvee.flows.cli import main as program
 from cuvee.flows.cli.app import Session, print_answer
 from cuvee.flows.console import Display
 from cuvee.flows.recipe.load import apply_changes, load_recipe, parse, recipe_changes
+from cuvee.flows.study.corpus_figures import find_document
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import CuveeError, RecipeError, TrainingError
 from cuvee.proxies.data import objects
+from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.ladder import LADDER
 from cuvee.tasks.escape import without_secrets
 from cuvee.tasks.export import format_names
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.store.shared_inputs import publish_prepared_corpus
 
 pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
 COMMANDS = get_command(program.app).commands
@@ -95,8 +98,35 @@ def test_the_corpus_is_told_and_what_rests_on_a_document_is_named(study):
     named = {"train": "runs", "valid": "scored"}[place["split"]]
     assert set(found[named]) == set(drew if named == "runs" else
                                     [run.spec.fingerprint for run in outcomes])  # fmt: skip
+    (state,) = found["states"]
+    assert state["study"] == "tiny" and state["tokenizers"] == [told["tokenizer"]]
+    assert found["searched"] == [told["corpus"]]
     nothing = answer_of("corpus", str(recipe), "--find", "41 squared is 1682; 41", home=home)
-    assert [nothing[key] for key in ("documents", "runs", "recommendations")] == [[], [], []]
+    assert [nothing[key] for key in ("documents", "runs", "recommendations", "states")] == [[]] * 4
+
+
+def test_a_document_is_found_in_corpora_that_other_homes_have_in_the_store(
+    study, s3, tmp_path, monkeypatch, capsys
+):
+    """Catches a search of this home alone, a copy in the store that is not named where the home
+    has the corpus too, and a corpus that cannot be read and is passed over without a word."""
+    monkeypatch.setenv("CUVEE_STORE", f"{s3}/team")
+    monkeypatch.setenv("CUVEE_CACHE", str(tmp_path / "cache"))
+    (root,) = (path.parent for path in (study[1] / "corpora").glob("*/manifest.json"))
+    url = publish_prepared_corpus(Corpus.open(root, verify=False), f"{s3}/team")
+    other, words = (
+        Workspace(tmp_path / "home"),
+        "40 squared is 1600; 40 cubed is 64000.\n41 squared",
+    )
+    found = find_document(other, Display(), words)
+    assert [place["corpus"] for place in found["documents"]] == found["searched"] == [url]
+    assert f"Searched: 0 corpora in {other.corpora} and 1 in {s3}/team" in capsys.readouterr().out
+    found = find_document(Workspace(study[1]), Display(), words)
+    assert [place["corpus"] for place in found["documents"]] == [str(root), url]
+    objects.ObjectFolder(url).remove("manifest.json")
+    found = find_document(other, Display(), words)
+    assert not found["searched"] and "manifest.json is missing" in found["not_searched"][0]
+    assert f"Could not be searched: {url}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [("--help",), ("plna",), ("plan", "--help"), ("--version",)])
