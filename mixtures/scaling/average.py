@@ -40,7 +40,8 @@ class AverageScaling(Scaling):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "laws", tuple(build("scaling", law) for law in self.laws))
+        laws = self.laws if isinstance(self.laws, list | tuple) else (self.laws,)
+        object.__setattr__(self, "laws", tuple(build("scaling", law) for law in laws))
         if not self.laws:
             raise RecipeError("scaling law average needs at least one law to average")
 
