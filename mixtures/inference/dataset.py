@@ -15,7 +15,6 @@ from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.laws import Law
-from cuvee.mixtures.laws.observations import check_most
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LawEvidence
@@ -129,7 +128,6 @@ def compare_laws(
     refused: list[str] = []
     for i, (law, child) in enumerate(zip(laws, children, strict=True)):
         try:
-            check_most(law, len(found.sample.W))
             held = diagnostics.cross_validate(law, found.sample, parts, child)
         except EvidenceError as error:
             refused.append(f"{law.name} was left out: {error}")

@@ -7,7 +7,6 @@ fit did not see: the factor at which 90 % of them would have fallen inside the 9
 such an interval are `mean +- NORMAL_90 * sd`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,33 +62,24 @@ class Width:
         return np.outer(self.factor, np.exp(self.slope * (covariate - self.level)))
 
 
-def fold_width(
-    y: Array,
-    covariate: Array,
-    count: int,
-    refit_rng: tuple[Callable[[Rows, Rows], tuple[Array, Array]], np.random.Generator],
-) -> Width:
+def fold_width(residuals: Array, sd: Array, covariate: Array, count: int, parameters: int) -> Width:
     """Width of deviations from a cross-validation.
 
     Residuals may grow with a covariate faster or slower than a law's own deviations do; the slope
     of log |residual / sd| in it, over all targets, is taken out before the factors are chosen, so
     that intervals hold for mixtures unlike the runs in this respect (Lei et al. 2018, section 5.2).
     A fold's fit has fewer runs than the whole and errs more; the factors are reduced by as much
-    (without that, 92 to 93 % of held-out training rows of the RegMix tables lay inside).
+    (without that, 92 to 93 % of held-out training rows of the RegMix tables lay inside). What the
+    folds share with the whole, such as hyper-parameters, has seen the runs held out: factors are
+    raised as a variance is by its degrees of freedom.
 
     Args:
-        y: (M, N) scores.
+        residuals: (M, N) of runs under a fit without their fold.
+        sd: (M, N) uncalibrated deviations of the same predictions.
         covariate: (N,) of the runs.
         count: folds.
-        refit_rng: from the runs to fit and the runs held out to means and variances
-            (M, held out); and what deals the folds.
+        parameters: of each target that were not fitted anew in each fold.
     """
-    refit, rng = refit_rng
-    residuals, sd = np.empty_like(y), np.empty_like(y)
-    for kept, fold in random_folds(y.shape[1], count, rng):
-        mean, variance = refit(kept, fold)
-        residuals[:, fold] = y[:, fold] - mean
-        sd[:, fold] = np.sqrt(variance)
     level = float(covariate.mean())
     h = covariate - level
     logs = np.log(np.maximum(np.abs(residuals) / sd, 1e-3)).mean(axis=0)
@@ -97,4 +87,5 @@ def fold_width(
     slope = float(h @ (logs - logs.mean()) / (h @ h + 1.0))
     sd = sd * np.exp(slope * h)
     fewer = (1.0 - 1.0 / count) ** RATE
-    return Width(width_factor(residuals.T, sd.T) * fewer, slope, level)
+    seen = np.sqrt(1.0 + parameters / len(covariate))
+    return Width(width_factor(residuals.T, sd.T) * fewer * seen, slope, level)

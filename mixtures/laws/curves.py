@@ -15,12 +15,13 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.laws import Law, Prediction, calibration, least_squares
 from cuvee.mixtures.laws.least_squares import Curve, FitProblem, Solution
-from cuvee.mixtures.laws.observations import Observations, observe
+from cuvee.mixtures.laws.observations import Observations, observe, scattered_rows
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-8)  # lambda, for scores of standard deviation 1
 HUBER = 3.0  # robust deviations beyond which a run's residual loses weight
 CROWDED = 0.4  # parameters per run above which left-out residuals come from refits
 FOLDS = 5
+SUBSET = 192  # runs on which starts and strengths are compared
 EXPONENT = 50.0  # exponents of e beyond this are cut: no loss varies by e^50
 
 
@@ -122,7 +123,21 @@ class EquationLaw(Law):
 
 
 def solve_form(form: Form, W: Array, y: Array, v: Array, start: Array | None = None) -> Solution:
-    """The solution under each target's best strength, by weighted left-out error.
+    """The solution under each target's best strength; see `solved_form`."""
+    return solved_form(form, W, y, v, start)[0]
+
+
+def solved_form(
+    form: Form,
+    W: Array,
+    y: Array,
+    v: Array,
+    start: Array | None = None,
+    steps: int = least_squares.STEPS,
+) -> tuple[Solution, Array]:
+    """The solution under each target's best strength, by weighted left-out error; and that (M,).
+
+    Where runs are many, all but the last steps are done on `SUBSET` of them.
 
     Args:
         form: the equation.
@@ -130,7 +145,20 @@ def solve_form(form: Form, W: Array, y: Array, v: Array, start: Array | None = N
         y: (M, N) scaled scores.
         v: (M, N) weights.
         start: (M, P); without it, the best of the form's starts under a middling prior.
+        steps: at most.
     """
+    rows = np.sort(scattered_rows(W, y)[:SUBSET])
+    if len(rows) < len(W):
+        _, strength, start = _chosen(form, W[rows], y[:, rows], v[:, rows], start, steps)
+        return held_form(form, W, y, v, strength, start, steps), strength
+    solution, strength, _ = _chosen(form, W, y, v, start, steps)
+    return solution, strength
+
+
+def _chosen(
+    form: Form, W: Array, y: Array, v: Array, start: Array | None, steps: int
+) -> tuple[Solution, Array, Array]:
+    """The best solution of each target, its strength and its parameters."""
     m = len(y)
     problem = FitProblem(form.curve, W, y, v, np.ones(m), form.prior, np.tile(form.center, (m, 1)))
     if start is None:
@@ -139,9 +167,19 @@ def solve_form(form: Form, W: Array, y: Array, v: Array, start: Array | None = N
         first = least_squares.marquardt(every, starts.reshape(-1, starts.shape[2]), steps=40)
         start = least_squares.cheapest(first, first.objective, m).p
     every = _repeated(problem, np.repeat(form.strengths, m))
-    solution = least_squares.marquardt(every, np.tile(start, (len(form.strengths), 1)))
+    solution = least_squares.marquardt(every, np.tile(start, (len(form.strengths), 1)), steps)
     error = np.einsum("bn,bn->b", every.v, solution.left_out**2)
-    return least_squares.cheapest(solution, error, m)
+    best = least_squares.cheapest_rows(error, m)
+    return solution.take(best), every.strength[best], solution.p[best]
+
+
+def held_form(
+    form: Form, W: Array, y: Array, v: Array, strength: Array, start: Array, steps: int
+) -> Solution:
+    """The solution under given strengths (M,), from a start (M, P)."""
+    center = np.tile(form.center, (len(y), 1))
+    problem = FitProblem(form.curve, W, y, v, strength, form.prior, center)
+    return least_squares.marquardt(problem, start, steps)
 
 
 def _repeated(problem: FitProblem, strength: Array) -> FitProblem:

@@ -1,7 +1,6 @@
-"""Kriging of all targets: what `gaussian_process` and `kriging` have in common.
+"""Kriging of all targets: a trend plus a Gaussian process plus noise, exact or on anchors.
 
-A target is a trend plus a Gaussian process plus noise (Rasmussen and Williams 2006, chapters 2 and
-5; Cressie 1993, chapter 3, for universal kriging):
+Rasmussen and Williams 2006, chapters 2 and 5; Cressie 1993, chapter 3, for universal kriging:
 
     y_mn = q_mn' beta_m + f_m(x_n) + e_mn,   x = w^power
     cov f_m   = a_m Matern_3/2(|L_m (x - x')|)     one length per domain: anisotropic
@@ -14,25 +13,33 @@ wrong loses weight for all of them. Hyper-parameters maximize the marginal likel
 log-normal prior; the prior of the lengths is centered on their mean over the targets (empirical
 Bayes), because few runs cannot tell K lengths per target.
 
-Noise is also shared by the targets of a run (a bad proxy is bad at everything): one common factor
-with loadings from a factor analysis of the left-out residuals, solved jointly.
+They are found on at most `SUBSET` runs; then each target is solved once on all. Beyond `EXACT` runs
+the process is known by its values at `ANCHORS` of them (FITC: Snelson and Ghahramani 2006, "Sparse
+Gaussian processes using pseudo-inputs"), so that time grows with the runs and not with their cube.
+What a fit without a block of runs would have said of them follows from the whole's inverse P:
+residuals `(P_FF)^-1 (P y)_F`, covariance `(P_FF)^-1` (Rasmussen and Williams, section 5.4.2).
 """
 
+import functools
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import lapack, solve_triangular
 from scipy.optimize import minimize
 
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import Rows
+
+Partition = tuple[Rows, ...]  # of the runs into blocks, each of which is left out once
 
 HEAD = 4  # log s, log trend amplitude, gamma, log a; then K log inverse lengths
 DEVIATIONS = (2.0, 2.0, 0.7, 2.0)  # prior deviations of the head
 GAMMA = 0.7  # prior mean of gamma
 POOL = 0.5  # how far the lengths' prior moves to the mean over targets
-LOADING = 0.95  # bound on the common factor's part of the noise
-JITTER = 1e-8
-CHUNK = 2048  # mixtures predicted at a time
+JITTER, ANCHOR_JITTER = 1e-8, 1e-6
+SUBSET = 192  # runs on which hyper-parameters are found
+EXACT, ANCHORS = 1024, 512  # runs solved exactly, and those that stand for more
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class FieldData:
         trend: (M, N, P) trend basis, scaled so that beta has unit prior variance.
         spread: (N,) log concentration, mean 0.
         known: (M, N) known noise variance.
+        scattered: (N,) the runs in an order as good as random.
     """
 
     X: Array
@@ -52,6 +60,14 @@ class FieldData:
     trend: Array
     spread: Array
     known: Array
+    scattered: Rows
+
+    def take(self, rows: Rows) -> "FieldData":
+        """Some of the runs."""
+        return FieldData(
+            self.X[rows], self.y[:, rows], self.trend[:, rows], self.spread[rows],
+            self.known[:, rows], np.arange(len(rows)),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,25 +93,102 @@ class Prior:
     more: int = 12
 
 
+class Uncertainty(Protocol):
+    """How sure a process is of itself."""
+
+    def variance(self, theta: Array, k: Array, trend: Array) -> Array:
+        """(n,) of the process and its trend, from correlations with the anchors (n, A)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exact:
+    """From all runs.
+
+    Attributes:
+        inverse: (N, N) of their covariance.
+        trend: (N, P).
+    """
+
+    inverse: Array
+    trend: Array
+
+    def variance(self, theta: Array, k: Array, trend: Array) -> Array:
+        amplitude, field = np.exp(theta[[1, 3]])
+        c = field * k + amplitude * trend @ self.trend.T + 1.0
+        prior = field + 1.0 + amplitude * np.einsum("np,np->n", trend, trend)
+        return np.asarray(prior - np.einsum("nk,nk->n", c @ self.inverse, c), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """From anchors.
+
+    Attributes:
+        root: (A, A) lower factor of their correlation.
+        inverse: (D, D) posterior covariance of the features' weights.
+    """
+
+    root: Array
+    inverse: Array
+
+    def features(self, theta: Array, k: Array, trend: Array) -> Array:
+        """(n, D) features: of the process, of the trend, and the constant."""
+        amplitude, field = np.exp(0.5 * theta[[1, 3]])
+        process = field * solve_triangular(self.root, k.T, lower=True, check_finite=False).T
+        return np.hstack([process, amplitude * trend, np.ones((len(k), 1))])
+
+    def variance(self, theta: Array, k: Array, trend: Array) -> Array:
+        phi = self.features(theta, k, trend)
+        known = np.einsum("nd,nd->n", phi @ self.inverse, phi)
+        beyond = np.exp(theta[3]) - (phi[:, : len(self.root)] ** 2).sum(axis=1)
+        return np.asarray(known + np.maximum(beyond, 0.0), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """One target given the runs.
+
+    Attributes:
+        anchors: (A,) weights of the correlations with the anchors in a mean.
+        trend: (P,) weights of the trend.
+        constant: of a mean.
+        sure: how sure it is.
+    """
+
+    anchors: Array
+    trend: Array
+    constant: float
+    sure: Uncertainty
+
+    def mean(self, k: Array, trend: Array) -> Array:
+        """(n,) from correlations with the anchors (n, A) and the trend (n, P)."""
+        return np.asarray(k @ self.anchors + trend @ self.trend + self.constant, dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class Fields:
     """Fitted fields of all targets.
 
     Attributes:
-        X: (N, K).
-        trend: (M, N, P).
+        X: (A, K) the anchors' shares to the power.
         theta: (M, 4 + K) hyper-parameters.
-        alpha: (M, N) weights of the runs in a prediction.
-        inverse: (M, N, N) inverse covariances, for variances.
         factors: (N,) log t.
+        posteriors: one for each target.
+        left_out: (S, 2, M, N) residuals of every run under a fit without its block, and their
+            variances, for S partitions of the runs into blocks.
     """
 
     X: Array
-    trend: Array
     theta: Array
-    alpha: Array
-    inverse: Array
     factors: Array
+    posteriors: tuple[Posterior, ...]
+    left_out: Array
+
+    def means(self, Z: Array, trend: Array) -> Array:
+        """Means (M, n) of shares to the power (n, K) with their trend basis (M, n, P)."""
+        each = zip(self.posteriors, self.theta, trend, strict=True)
+        return np.stack([p.mean(_matern(Z, self.X, t[HEAD:])[0], q) for p, t, q in each])
 
     def predict(self, Z: Array, trend: Array, spread: Array) -> tuple[Array, Array]:
         """Means and variances (M, n) of new observations.
@@ -105,62 +198,133 @@ class Fields:
             trend: (M, n, P) their trend basis.
             spread: (n,) their log concentration, on the scale of the fit.
         """
-        parts = [slice(i, i + CHUNK) for i in range(0, len(Z), CHUNK)]
-        found = [self._part(Z[s], trend[:, s], spread[s]) for s in parts]
-        mean, variance = (np.concatenate(x, axis=1) for x in zip(*found, strict=True))
-        return mean, variance
-
-    def _part(self, Z: Array, trend: Array, spread: Array) -> tuple[Array, Array]:
         mean, variance = np.empty((2, len(self.theta), len(Z)))
-        for m, theta in enumerate(self.theta):
-            noise, amplitude, field = np.exp(theta[[0, 1, 3]])
-            c = field * _matern(Z, self.X, theta[HEAD:])[0]
-            c += amplitude * trend[m] @ self.trend[m].T + 1.0
-            prior = field + 1.0 + amplitude * np.einsum("np,np->n", trend[m], trend[m])
-            mean[m] = c @ self.alpha[m]
-            explained = np.einsum("nk,nk->n", c @ self.inverse[m], c)
-            fresh = noise * np.exp(theta[2] * spread)
-            variance[m] = np.maximum(prior - explained, 0.0) + fresh
+        for m, (posterior, theta) in enumerate(zip(self.posteriors, self.theta, strict=True)):
+            k = _matern(Z, self.X, theta[HEAD:])[0]
+            mean[m] = posterior.mean(k, trend[m])
+            variance[m] = np.maximum(posterior.sure.variance(theta, k, trend[m]), 0.0)
+            variance[m] += np.exp(theta[0] + theta[2] * spread)
         return mean, variance
 
 
-def fit_fields(data: FieldData, prior: Prior, start: Fields | None = None) -> Fields:
+def fit_fields(
+    data: FieldData,
+    prior: Prior,
+    partitions: tuple[Partition, ...] = (),
+    start: Fields | None = None,
+) -> Fields:
     """Fields of all targets.
 
     Args:
         data: what is fitted.
         prior: of the hyper-parameters.
+        partitions: of the runs, for residuals of runs under a fit without their block.
         start: fields of the same targets to begin from.
     """
+    rows, factors = np.sort(data.scattered[:SUBSET]), np.zeros(len(data.X))
+    theta, factors[rows] = _hyper_parameters(data.take(rows), prior, start)
+    if len(rows) < len(factors):
+        rest = np.setdiff1d(np.arange(len(factors)), rows)
+        solved = [t.solved(h) for t, h in zip(_targets(data, factors), theta, strict=True)]
+        factors[rest] += _surprise(solved, prior.freedom)[rest]
+        factors -= np.log(np.mean(np.exp(factors)))
+    return solve_fields(data, theta, factors, partitions)
+
+
+def solve_fields(
+    data: FieldData, theta: Array, factors: Array, partitions: tuple[Partition, ...] = ()
+) -> Fields:
+    """Fields of all targets at known hyper-parameters (M, 4 + K) and factors (N,)."""
+    posteriors, left_out = [], np.empty((len(partitions), 2, *data.y.shape))
+    anchors = _anchors(data)
+    for m, target in enumerate(_targets(data, factors)):
+        solved = target.solved(theta[m])
+        posteriors.append(solved.posterior)
+        for s, blocks in enumerate(partitions):
+            for rows in blocks:
+                left_out[s, 0, m, rows], left_out[s, 1, m, rows] = solved.without(rows)
+    return Fields(data.X[anchors], theta, factors, tuple(posteriors), left_out)
+
+
+def _anchors(data: FieldData) -> Rows:
+    n = len(data.X)
+    return np.arange(n) if n <= EXACT else np.sort(data.scattered[:ANCHORS])
+
+
+def _hyper_parameters(data: FieldData, prior: Prior, start: Fields | None) -> tuple[Array, Array]:
+    """Hyper-parameters (M, 4 + K) and factors (N,) of largest posterior."""
     m, n = data.y.shape
     head = np.array([prior.noise, 0.0, GAMMA, 0.0])
     lengths, shift = prior.lengths, np.zeros(data.X.shape[1])
     theta = start.theta if start else np.column_stack([np.tile(head, (m, 1)), lengths])
     factors = np.zeros(n)
     for i in range(prior.rounds):
-        targets = [
-            _Target(data, factors, j, np.concatenate([head, lengths[j] + shift]), prior.width)
-            for j in range(m)
-        ]
         steps = prior.more if i else prior.steps
-        theta = np.stack([t.optimum(theta[j], steps) for j, t in enumerate(targets)])
-        solved = [t.solved(theta[j]) for j, t in enumerate(targets)]
+        targets = _targets(data, factors)
+        theta = np.stack(
+            [
+                t.optimum(theta[j], np.concatenate([head, lengths[j] + shift]), prior.width, steps)
+                for j, t in enumerate(targets)
+            ]
+        )
         shift = POOL * (theta[:, HEAD:] - lengths).mean(axis=0)
         head = np.concatenate([head[:2], [theta[:, 2].mean()], head[3:]])
         if i + 1 < prior.rounds:
+            solved = [t.solved(h) for t, h in zip(targets, theta, strict=True)]
             factors = factors + _surprise(solved, prior.freedom)
             factors = factors - np.log(np.mean(np.exp(factors)))
-    return _jointly(data, theta, solved, factors)
+    return theta, factors
+
+
+class _Solved(Protocol):
+    """A target at its hyper-parameters."""
+
+    @property
+    def posterior(self) -> Posterior: ...
+
+    def left_out(self) -> tuple[Array, Array]:
+        """Residuals (N,) of each run under a fit without it, and their variances."""
+
+    def without(self, rows: Rows) -> tuple[Array, Array]:
+        """Residuals of these runs under a fit without them, and their variances."""
 
 
 @dataclass(frozen=True)
-class _Solved:
-    """A target at its hyper-parameters: left-out residuals and their variances, noise, inverse."""
+class _SolvedExactly:
+    """From the inverse P (N, N) of the covariance, and alpha = P y."""
 
-    left_out: Array
-    variance: Array
-    noise: Array
+    posterior: Posterior
+    alpha: Array
     inverse: Array
+
+    def left_out(self) -> tuple[Array, Array]:
+        variance = 1.0 / np.diag(self.inverse)
+        return self.alpha * variance, variance
+
+    def without(self, rows: Rows) -> tuple[Array, Array]:
+        block = np.linalg.inv(self.inverse[np.ix_(rows, rows)])
+        return block @ self.alpha[rows], np.diag(block)
+
+
+@dataclass(frozen=True)
+class _SolvedOnAnchors:
+    """The same by features (N, D): P is diagonal less a matrix of rank D."""
+
+    posterior: Posterior
+    alpha: Array
+    noise: Array
+    scaled: Array  # features over the noise
+    inverse: Array
+
+    def left_out(self) -> tuple[Array, Array]:
+        explained = np.einsum("nd,nd->n", self.scaled @ self.inverse, self.scaled)
+        variance = 1.0 / (1.0 / self.noise - explained)
+        return self.alpha * variance, variance
+
+    def without(self, rows: Rows) -> tuple[Array, Array]:
+        part = self.scaled[rows]
+        block = np.linalg.inv(np.diag(1.0 / self.noise[rows]) - part @ self.inverse @ part.T)
+        return block @ self.alpha[rows], np.diag(block)
 
 
 def _surprise(solved: list[_Solved], freedom: float) -> Array:
@@ -168,68 +332,40 @@ def _surprise(solved: list[_Solved], freedom: float) -> Array:
 
     The mean of a Student t's scale given the standardized left-out residuals of the M targets.
     """
-    squares = np.stack([s.left_out**2 / s.variance for s in solved])
+    squares = np.stack([r**2 / v for r, v in (s.left_out() for s in solved)])
     m = len(solved)
     return np.asarray(np.log((freedom + squares.sum(axis=0)) / (freedom + m)), dtype=np.float64)
 
 
-def _jointly(data: FieldData, theta: Array, solved: list[_Solved], factors: Array) -> Fields:
-    """Solve all targets together, given that part of a run's noise is common to them.
-
-    With e_mn = l_m sqrt(v_mn) u_n + rest, u_n of unit variance, Woodbury's identity leaves
-    one system of N unknowns, the u, beyond the targets' own.
-    """
-    n = data.y.shape[1]
-    load = _loadings(np.stack([s.left_out / np.sqrt(s.variance) for s in solved]))
-    inverses, system, right = [], np.eye(n), np.zeros(n)
-    for m, s in enumerate(solved):
-        common = load[m] * np.sqrt(s.noise)
-        own = np.linalg.inv(s.inverse)
-        own[np.diag_indices(n)] -= common**2
-        inverse = np.linalg.inv(own)
-        inverses.append(inverse)
-        system += common[:, None] * inverse * common
-        right += common * (inverse @ data.y[m])
-    u = np.linalg.solve(system, right)
-    alpha = [
-        inverses[m] @ (data.y[m] - load[m] * np.sqrt(s.noise) * u) for m, s in enumerate(solved)
-    ]
-    inverse = np.stack([s.inverse for s in solved])
-    return Fields(data.X, data.trend, theta, np.stack(alpha), inverse, factors)
-
-
-def _loadings(residuals: Array) -> Array:
-    """One-factor loadings (M,) of residuals (M, N), by principal-axis iteration."""
-    m = len(residuals)
-    if m < 3:
-        return np.zeros(m)  # two targets cannot tell a factor from their own noise
-    scale = np.maximum(residuals.std(axis=1), 1e-12)
-    z = (residuals - residuals.mean(axis=1, keepdims=True)) / scale[:, None]
-    correlation = z @ z.T / residuals.shape[1]
-    shared = np.full(m, 0.5)
-    for _ in range(100):
-        np.fill_diagonal(correlation, shared)
-        values, vectors = np.linalg.eigh(correlation)
-        load = vectors[:, -1] * np.sqrt(max(values[-1], 0.0))
-        shared = np.minimum(load**2, LOADING)
-    load = load * (1.0 if load.sum() >= 0 else -1.0)
-    return np.asarray(np.clip(load, -LOADING, LOADING), dtype=np.float64)
+def _targets(data: FieldData, factors: Array) -> list["_Target"]:
+    anchors = _anchors(data)
+    return [_Target(data, factors, m, anchors) for m in range(len(data.y))]
 
 
 class _Target:
     """The marginal likelihood of one target as a function of its hyper-parameters."""
 
-    def __init__(self, data: FieldData, factors: Array, m: int, mean: Array, width: float) -> None:
+    def __init__(self, data: FieldData, factors: Array, m: int, anchors: Rows) -> None:
         self.X, self.y, self.known = data.X, data.y[m], data.known[m]
-        self.trend = data.trend[m] @ data.trend[m].T
+        self.trend, self.anchors = data.trend[m], anchors
         self.spread, self.factors = data.spread, factors
-        self.mean = mean
-        self.deviation = np.concatenate([DEVIATIONS, np.full(len(mean) - HEAD, width)])
 
-    def optimum(self, start: Array, steps: int) -> Array:
+    @functools.cached_property
+    def of_trend(self) -> Array:
+        """(N, N) covariance of the trend at amplitude 1."""
+        return np.asarray(self.trend @ self.trend.T, dtype=np.float64)
+
+    def optimum(self, start: Array, mean: Array, width: float, steps: int) -> Array:
         """Hyper-parameters (4 + K,) of the largest posterior, by L-BFGS."""
+        deviation = np.concatenate([DEVIATIONS, np.full(len(mean) - HEAD, width)])
+
+        def cost(theta: Array) -> tuple[float, Array]:
+            value, gradient = self.objective(theta)
+            z = (theta - mean) / deviation
+            return value + 0.5 * float(z @ z), gradient + z / deviation
+
         found = minimize(
-            self.objective,
+            cost,
             np.clip(start, -10.0, 6.0),
             jac=True,
             method="L-BFGS-B",
@@ -238,41 +374,76 @@ class _Target:
         )
         return np.asarray(found.x, dtype=np.float64)
 
+    def _noise(self, theta: Array) -> Array:
+        return np.asarray(np.exp(theta[0] + theta[2] * self.spread + self.factors))
+
     def _covariance(self, theta: Array) -> tuple[Array, Array, Array, Array]:
         amplitude, field = np.exp(theta[[1, 3]])
-        noise = np.exp(theta[0] + theta[2] * self.spread + self.factors)
+        noise = self._noise(theta)
         k, slope = _matern(self.X, self.X, theta[HEAD:])
-        c = field * k + amplitude * self.trend + 1.0
+        c = field * k
+        c += amplitude * self.of_trend
+        c += 1.0
         c[np.diag_indices(len(c))] += noise + self.known + JITTER
         return c, k, slope, noise
 
     def objective(self, theta: Array) -> tuple[float, Array]:
-        """Negative log posterior and its gradient."""
+        """Negative log likelihood and its gradient."""
         c, k, slope, noise = self._covariance(theta)
         inverse, half_log = _inverse(c)
         if inverse is None:
             return 1e10, np.zeros_like(theta)
         alpha = inverse @ self.y
-        g = 0.5 * (inverse - np.outer(alpha, alpha))
+        g = inverse
+        g -= np.outer(alpha, alpha)
+        g *= 0.5
         amplitude, field = np.exp(theta[[1, 3]])
         by_noise = np.diag(g) * noise
         gradient = np.empty_like(theta)
         gradient[0], gradient[2] = by_noise.sum(), by_noise @ self.spread
-        gradient[1] = amplitude * np.vdot(g, self.trend)
+        gradient[1] = amplitude * np.vdot(g, self.of_trend)
         gradient[3] = field * np.vdot(g, k)
         # sum_nk h_nk (x_nj - x_kj)^2 for all j at once, by expanding the square
-        h, x = g * slope * field, self.X * np.exp(theta[HEAD:])
+        x = self.X * np.exp(theta[HEAD:])
+        h = g
+        h *= slope
+        h *= field
         gradient[HEAD:] = 4.0 * ((x * x).T @ h.sum(axis=1) - ((h @ x) * x).sum(axis=0))
-        z = (theta - self.mean) / self.deviation
-        value = 0.5 * self.y @ alpha + half_log + 0.5 * z @ z
-        return float(value), gradient + z / self.deviation
+        return float(0.5 * self.y @ alpha + half_log), gradient
 
     def solved(self, theta: Array) -> _Solved:
-        c, _, _, noise = self._covariance(theta)
+        """The target given all runs, at its hyper-parameters."""
+        if len(self.anchors) < len(self.X):
+            return self._on_anchors(theta)
+        c, _, _, _ = self._covariance(theta)
         found, _ = _inverse(c)
         inverse = np.asarray(np.linalg.pinv(c) if found is None else found, dtype=np.float64)
-        variance = 1.0 / np.diag(inverse)
-        return _Solved((inverse @ self.y) * variance, variance, noise, inverse)
+        alpha = inverse @ self.y
+        amplitude, field = np.exp(theta[[1, 3]])
+        weights = field * alpha, amplitude * (alpha @ self.trend), float(alpha.sum())
+        posterior = Posterior(*weights, Exact(inverse, self.trend))
+        return _SolvedExactly(posterior, alpha, inverse)
+
+    def _on_anchors(self, theta: Array) -> _Solved:
+        U, size = self.X[self.anchors], len(self.anchors)
+        correlation = _matern(U, U, theta[HEAD:])[0]
+        correlation[np.diag_indices(size)] += ANCHOR_JITTER
+        amplitude, field = np.exp(0.5 * theta[[1, 3]])
+        root = np.asarray(np.linalg.cholesky(correlation), dtype=np.float64)
+        phi = Sparse(root, root).features(theta, _matern(self.X, U, theta[HEAD:])[0], self.trend)
+        beyond = np.maximum(np.exp(theta[3]) - (phi[:, :size] ** 2).sum(axis=1), 0.0)
+        noise = self._noise(theta) + self.known + JITTER + beyond
+        scaled = phi / noise[:, None]
+        precision = scaled.T @ phi + np.eye(phi.shape[1])
+        found, _ = _inverse(precision)
+        inverse = np.asarray(np.linalg.pinv(precision) if found is None else found)
+        weights = inverse @ (scaled.T @ self.y)
+        alpha = (self.y - phi @ weights) / noise
+        anchors = field * solve_triangular(root.T, weights[:size], lower=False)
+        posterior = Posterior(
+            anchors, amplitude * weights[size:-1], float(weights[-1]), Sparse(root, inverse)
+        )
+        return _SolvedOnAnchors(posterior, alpha, noise, scaled, inverse)
 
 
 def _inverse(c: Array) -> tuple[Array | None, float]:
@@ -280,15 +451,25 @@ def _inverse(c: Array) -> tuple[Array | None, float]:
     factor, failed = lapack.dpotrf(c, lower=1)
     if failed:
         return None, 0.0
-    lower, _ = lapack.dpotri(factor, lower=1)
-    inverse = np.tril(lower) + np.tril(lower, -1).T
-    return inverse, float(np.log(np.diag(factor)).sum())
+    half_log = float(np.log(np.diag(factor)).sum())
+    lower, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    inverse = lower + lower.T  # above the diagonal the factor is clean
+    inverse[np.diag_indices(len(inverse))] *= 0.5
+    return inverse, half_log
 
 
 def _matern(A: Array, B: Array, logs: Array) -> tuple[Array, Array]:
     """Matern 3/2 correlation (n, N), and its derivative by the squared distance."""
     a, b = A * np.exp(logs), B * np.exp(logs)
-    square = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None] - 2.0 * a @ b.T
-    r = np.sqrt(3.0 * np.maximum(square, 0.0))
+    r = a @ b.T
+    r *= -2.0
+    r += (a * a).sum(axis=1)[:, None]
+    r += (b * b).sum(axis=1)
+    np.maximum(r, 0.0, out=r)
+    r *= 3.0
+    np.sqrt(r, out=r)
     e = np.exp(-r)
-    return (1.0 + r) * e, -1.5 * e
+    r += 1.0
+    r *= e
+    e *= -1.5
+    return r, e

@@ -147,16 +147,21 @@ def _linearized(problem: FitProblem, p: Array, best: Array) -> Solution:
 
 
 def cheapest(solution: Solution, cost: Array, groups: int) -> Solution:
-    """The cheapest solution of each group of a batch laid out as (alternatives, groups).
+    """The cheapest solution of each group; see `cheapest_rows`."""
+    return solution.take(cheapest_rows(cost, groups))
+
+
+def cheapest_rows(cost: Array, groups: int) -> Index:
+    """The cheapest of each group of a batch laid out as (alternatives, groups).
 
     Args:
-        solution: B = alternatives x groups solutions, group fastest.
-        cost: (B,) what is compared.
+        cost: (B,) of B = alternatives x groups solutions, group fastest.
         groups: number of groups.
     """
     table = np.where(np.isfinite(cost), cost, np.inf).reshape(-1, groups)
     least = table.min(axis=0) * (1.0 + SETTLED)  # starts that ended in one minimum tie
-    return solution.take((table <= least).argmax(axis=0) * groups + np.arange(groups))
+    first = (table <= least).argmax(axis=0)
+    return np.asarray(first * groups + np.arange(groups), dtype=np.intp)
 
 
 def noise_weights(residuals: Array, noise: Array) -> Array:

@@ -8,7 +8,9 @@ from numpy.typing import ArrayLike
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.laws import Law
+from cuvee.mixtures.laws import Law, Rows
+
+DIGITS = 1e5  # of the concentration, beyond which they are as good as random
 
 
 @dataclass(frozen=True)
@@ -56,34 +58,34 @@ class Observations:
         return Observations(self.W, np.log(self.Y), self.noise / self.Y, self.shifted)
 
 
-def check_most(law: Law, runs: int) -> None:
-    """Hold runs to the most that a law takes (`most`).
+def concentration(W: Array) -> Array:
+    """(N,) log of the sum of squared shares: 0 for one domain, -log K for equal shares."""
+    return np.asarray(np.log(np.sum(W**2, axis=1)), dtype=np.float64)
 
-    Raises:
-        EvidenceError: there are more.
+
+def scattered_rows(W: Array, y: Array) -> Rows:
+    """The runs in an order that is as good as random, whatever order of runs and domains.
+
+    Runs of one mixture stay together, so that some of them tell the noise.
     """
-    if runs > law.most:
-        raise EvidenceError(
-            f"{type(law).__name__} takes time that grows with the cube of the runs, and at most "
-            f"{law.most:,} of them; got {runs:,}. Use other laws, such as "
-            "`laws: [saturating_power, lightgbm]`, or raise its `most`"
-        )
+    spread = concentration(W)
+    digits = np.round(np.mod(spread * DIGITS, 1.0), 4)
+    return np.lexsort((y.sum(axis=0), spread, digits))
 
 
 def observe(law: Law, W: ArrayLike, Y: ArrayLike, noise: ArrayLike) -> Observations:
     """Check what a law is given.
 
     Args:
-        law: says how few runs and how many it can be fitted to.
+        law: says how few runs it can be fitted to.
         W: (N, K) shares of tokens.
         Y: (N, M) scores.
         noise: (M,) or (N, M) standard deviation of a score over seeds.
 
     Raises:
-        EvidenceError: too few runs or too many, tables that do not fit together, a value that is
+        EvidenceError: too few runs, tables that do not fit together, a value that is
             not finite.
     """
-    check_most(law, len(np.asarray(W)))
     name = law.name
     w, y = np.asarray(W, dtype=np.float64), np.asarray(Y, dtype=np.float64)
     if w.ndim != 2 or y.ndim != 2 or len(w) != len(y):

@@ -1,34 +1,84 @@
-"""Laws that are cubic in their runs: too many are refused, and other laws take their place."""
+"""The default law takes any number of runs, and refits from the fit that it has."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from cuvee.mixtures import worlds
-from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.inference import dataset
+from cuvee.mixtures.inference.diagnostics import RunTable, bootstrap_fits
+from cuvee.mixtures.laws import gaussian_field
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.runs.run_results import RunResult, Score
+
+FIELDS = ["kriging", "gaussian_process"]
 
 
-@pytest.mark.parametrize("name", ["kriging", "gaussian_process"])
-def test_a_law_that_is_cubic_in_its_runs_refuses_too_many(name):
-    """Catches a fit of hours that was asked for by nobody, and a limit that holds in folds only."""
-    W, rng = np.random.default_rng(0).dirichlet(np.full(4, 0.7), 40), np.random.default_rng(0)
-    law = dataclasses.replace(build("law", name), most=39)
-    with pytest.raises(EvidenceError, match="at most 39 of them; got 40"):
-        law.fit(W, W[:, :1], np.zeros(1), rng)
-    problem = worlds.world_problem(worlds.Additive(size=4, count=2))
-    Y = np.stack([W[:, 0], W[:, 1]], axis=1) + 1.0
-    runs = tuple(
-        RunResult(problem.spec(w, 0), dict(zip(problem.targets, map(score, y), strict=True)))
-        for w, y in zip(W, Y, strict=True)
+def table(n=60, m=2):
+    W = np.random.default_rng(0).dirichlet(np.full(4, 0.7), n)
+    A = np.random.default_rng(1).normal(size=(4, m))
+    noise = 0.01 * np.random.default_rng(2).standard_normal((n, m))
+    return W, 1 + np.exp(W @ A) + 0.1 * np.sqrt(W[:, :1] * W[:, 1:2]) + noise
+
+
+def fit(name, W, Y):
+    return build("law", name).fit(W, Y, np.zeros(Y.shape[1]), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_many_runs_are_known_by_anchors(name, monkeypatch):
+    """80 anchors of 160 runs against all of them. Catches anchors that are not those predicted
+    from, means without the trend, and deviations that know nothing of the runs left aside."""
+    W, Y = table(n=160)
+    X, _ = table(n=40, m=2)
+    exact = fit(name, W, Y).predict(X)
+    monkeypatch.setattr(gaussian_field, "EXACT", 100)
+    monkeypatch.setattr(gaussian_field, "ANCHORS", 80)
+    found = fit(name, W, Y).predict(X)
+    assert np.all(np.abs(found.mean - exact.mean).max(axis=0) < 0.03 * Y.std(axis=0))
+    assert np.all(np.abs(np.log(found.sd / exact.sd)).mean(axis=0) < 0.15)
+
+
+@pytest.mark.parametrize("anchors", [False, True])
+def test_residuals_of_blocks_are_those_of_fits_without_them(anchors, monkeypatch):
+    """At the same hyper-parameters. Catches a residual of one run where a block was left out."""
+    if anchors:
+        monkeypatch.setattr(gaussian_field, "EXACT", 20)
+        monkeypatch.setattr(gaussian_field, "ANCHORS", 40)  # all: without a block they are fewer
+    W, Y = table(n=40, m=1)
+    data = gaussian_field.FieldData(
+        np.sqrt(W), Y.T - Y.mean(), np.sqrt(W)[None], np.zeros(40), np.zeros((1, 40)), np.arange(40)
     )
-    found = dataset.gather_runs(problem, runs)
-    chosen, _, left = dataset.compare_laws((law, build("law", "linear")), found, 5, rng)
-    assert chosen == 1 and "left out" in left[0] and "at most 39" in left[0]
+    theta, blocks = np.full((1, 8), -1.0), (np.arange(9), np.arange(9, 40))
+    whole = gaussian_field.solve_fields(data, theta, np.zeros(40), (blocks,))
+    rest = gaussian_field.solve_fields(data.take(blocks[1]), theta, np.zeros(31))
+    mean, variance = rest.predict(data.X[:9], data.trend[:, :9], np.zeros(9))
+    residual, spread = whole.left_out[0]
+    assert residual[:, :9] == pytest.approx(data.y[:, :9] - mean, abs=1e-3)
+    assert spread[:, :9] == pytest.approx(variance, rel=0.02)
 
 
-def score(value):
-    return Score(float(value), 0.0, 1)
+@pytest.mark.parametrize("name", FIELDS)
+def test_refits_are_as_apart_as_whole_fits(name):
+    """Refits keep hyper-parameters, not answers. Catches a refit that forgets how often a run was
+    drawn, which is the fit to all of them, and one that is off by its own arithmetic."""
+    W, Y = table()
+    law, sample = build("law", name), RunTable(W, Y, np.zeros(2))
+    whole = fit(name, W, Y)
+    X = table(n=30)[0]
+    refits = bootstrap_fits(law, whole, sample, 8, np.random.default_rng(3))
+    warm = [refit.predict(X).mean for refit in refits]
+    draws = (np.sort(rng.integers(60, size=60)) for rng in np.random.default_rng(3).spawn(8))
+    cold = [fit(name, W[rows], Y[rows]).predict(X).mean for rows in draws]
+    ratio = np.std(warm, axis=0).mean() / np.std(cold, axis=0).mean()
+    assert 0.4 < ratio < 1.5, ratio
+    again = law.refit(whole, (W, Y, np.zeros(2)), np.arange(60), np.random.default_rng(0))
+    assert np.abs(again.predict(X).mean - whole.predict(X).mean).max() < 0.1 * Y.std()
+
+
+def test_a_recipe_that_limits_the_runs_still_loads():
+    """`most` was a field of both; catches an older recipe that no longer loads."""
+    for name in FIELDS:
+        law = build("law", {"name": name, "most": 39})
+        assert dataclasses.replace(law, most=None) == build("law", name)
+        W, Y = table(n=40)
+        found = law.fit(W, Y, np.zeros(2), np.random.default_rng(0)).predict(W)
+        assert np.all(np.isfinite(found.sd))

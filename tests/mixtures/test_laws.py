@@ -295,29 +295,14 @@ def test_the_gradient_of_the_marginal_likelihood_is_right():
         trend=rng.normal(size=(1, 15, 2)),
         spread=rng.normal(size=15),
         known=rng.uniform(0, 0.1, size=(1, 15)),
+        scattered=np.arange(15),
     )
-    target = gaussian_field._Target(data, rng.normal(size=15), 0, np.zeros(7), 1.0)
+    target = gaussian_field._Target(data, rng.normal(size=15), 0, np.arange(15))
     theta = rng.normal(0, 0.5, size=7)
     _, gradient = target.objective(theta)
     for i, step in enumerate(np.eye(7) * 1e-5):
         slope = (target.objective(theta + step)[0] - target.objective(theta - step)[0]) / 2e-5
         assert gradient[i] == pytest.approx(slope, rel=1e-4, abs=1e-6), f"hyper-parameter {i}"
-
-
-def test_noise_that_targets_share_is_found():
-    """Five targets with a common error of loading 0.8 each; catches a factor that is always 0, and
-    one that takes chance for a common error: of independent noise it may be one target's own, so
-    what it says of pairs must be small. Over 5 draws; by chance a pair is off by 0.02."""
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        common = rng.standard_normal(2000)
-        alone = rng.standard_normal((5, 2000))
-        shared = gaussian_field._loadings(0.8 * common + 0.6 * alone)
-        assert shared == pytest.approx(np.full(5, shared[0]), abs=0.08)
-        assert abs(np.mean(shared)) == pytest.approx(0.8, abs=0.05)
-        loadings = gaussian_field._loadings(alone)
-        pairs = np.outer(loadings, loadings)
-        assert np.abs(pairs[~np.eye(5, dtype=bool)]).max() < 0.15
 
 
 def test_the_stack_trusts_the_member_that_predicts():
