@@ -102,7 +102,7 @@ class Uncertainty(Protocol):
 
 
 @dataclass(frozen=True)
-class Exact:
+class FromRuns:
     """From all runs.
 
     Attributes:
@@ -121,7 +121,7 @@ class Exact:
 
 
 @dataclass(frozen=True)
-class Sparse:
+class FromAnchors:
     """From anchors.
 
     Attributes:
@@ -421,7 +421,7 @@ class _Target:
         alpha = inverse @ self.y
         amplitude, field = np.exp(theta[[1, 3]])
         weights = field * alpha, amplitude * (alpha @ self.trend), float(alpha.sum())
-        posterior = Posterior(*weights, Exact(inverse, self.trend))
+        posterior = Posterior(*weights, FromRuns(inverse, self.trend))
         return _SolvedExactly(posterior, alpha, inverse)
 
     def _on_anchors(self, theta: Array) -> _Solved:
@@ -430,7 +430,9 @@ class _Target:
         correlation[np.diag_indices(size)] += ANCHOR_JITTER
         amplitude, field = np.exp(0.5 * theta[[1, 3]])
         root = np.asarray(np.linalg.cholesky(correlation), dtype=np.float64)
-        phi = Sparse(root, root).features(theta, _matern(self.X, U, theta[HEAD:])[0], self.trend)
+        phi = FromAnchors(root, root).features(
+            theta, _matern(self.X, U, theta[HEAD:])[0], self.trend
+        )
         beyond = np.maximum(np.exp(theta[3]) - (phi[:, :size] ** 2).sum(axis=1), 0.0)
         noise = self._noise(theta) + self.known + JITTER + beyond
         scaled = phi / noise[:, None]
@@ -441,7 +443,7 @@ class _Target:
         alpha = (self.y - phi @ weights) / noise
         anchors = field * solve_triangular(root.T, weights[:size], lower=False)
         posterior = Posterior(
-            anchors, amplitude * weights[size:-1], float(weights[-1]), Sparse(root, inverse)
+            anchors, amplitude * weights[size:-1], float(weights[-1]), FromAnchors(root, inverse)
         )
         return _SolvedOnAnchors(posterior, alpha, noise, scaled, inverse)
 
