@@ -272,7 +272,11 @@ def _kriged(
 @register("law")
 @dataclass(frozen=True)
 class Kriging(FieldLaw):
-    """The law without data.
+    """Kriged power law, the default: a saturating power law, and what it leaves is kriged.
+
+    The average of two fields: a Gaussian process around the power law
+    `c_m + (b_m0 + sum_j b_mj r_j^p_m)^(-g_m)`, and one on a linear trend alone. The equation
+    carries the fit where runs are few; the process corrects it where they are many.
 
     Take it with `regmix`, and wherever you know no better: no law ranked unseen mixtures clearly
     better in our comparisons, from few runs or many, and its deviations are calibrated. It is the
@@ -343,7 +347,10 @@ def _weights(form: curves.Form, tables: Tables, factors: Array, p: Array) -> Arr
 @register("law")
 @dataclass(frozen=True)
 class GaussianProcess(FieldLaw):
-    """The process without data.
+    """Gaussian process on the square roots of the shares, anisotropic.
+
+    A linear trend and a process in Hellinger's metric, in which a share going from 0 to 1 % moves
+    as far as one going from 36 % to 49 %; Rasmussen and Williams 2006, chapters 2 and 5.
 
     Take it where you expect no equation to hold and there are a hundred runs or more; from fewer
     `kriging` is safer.
