@@ -42,19 +42,19 @@ def test_a_fit_has_one_thread_and_its_caller_keeps_all():
         def rows(self, domains: int) -> int:
             return domains
 
-        def fit(self, again: bool) -> None:
-            if again:
-                Inner().fit(False)
+        def fit(self, W: bool, Y: None) -> None:
+            if W:
+                Inner().fit(False, None)
             seen.append(threads())
-            if not again:
+            if not W:
                 raise ValueError("on purpose")
 
     try:
         with threadpoolctl.threadpool_limits(3):
             with pytest.raises(ValueError, match="on purpose"):
-                Inner().fit(True)
+                Inner().fit(True, None)
             with pytest.raises(ValueError, match="on purpose"):
-                Inner().fit(False)
+                Inner().fit(False, None)
             assert seen == [{1}, {1}] and 3 in threads()
     finally:
         registry.forget("law", "of_this_test")
