@@ -71,7 +71,7 @@ def fold_width(residuals: Array, sd: Array, covariate: Array, count: int, parame
     A fold's fit has fewer runs than the whole and errs more; the factors are reduced by as much
     (without that, 92 to 93 % of held-out training rows of the RegMix tables lay inside). What the
     folds share with the whole, such as hyper-parameters, has seen the runs held out: factors are
-    raised as a variance is by its degrees of freedom.
+    raised by as many parts of the runs as there are of them.
 
     Args:
         residuals: (M, N) of runs under a fit without their fold.
@@ -87,5 +87,5 @@ def fold_width(residuals: Array, sd: Array, covariate: Array, count: int, parame
     slope = float(h @ (logs - logs.mean()) / (h @ h + 1.0))
     sd = sd * np.exp(slope * h)
     fewer = (1.0 - 1.0 / count) ** RATE
-    seen = np.sqrt(1.0 + parameters / len(covariate))
+    seen = 1.0 + parameters / len(covariate)  # its root held too few from few runs
     return Width(width_factor(residuals.T, sd.T) * fewer * seen, slope, level)

@@ -203,7 +203,7 @@ class FieldLaw(Law):
             np.mean(x, axis=0) for x in zip(*(m.left_out for m in members), strict=True)
         )
         width = calibration.fold_width(
-            residuals, sd, concentration(data.W), self.folds, data.W.shape[1]
+            residuals, sd, concentration(data.W), self.folds, data.W.shape[1] + field.HEAD
         )
         return FittedFields(members, data.center, data.spread, logs, width)
 
