@@ -93,6 +93,21 @@ def test_a_folder_of_many_kinds(tmp_path):
     assert text.startswith("# yaml-language-server: $schema=recipe.schema.json\n")
 
 
+def test_text_within_other_fields_is_found(tmp_path):
+    """Catches a look at the top of rows alone, which takes the short title there for the text, or
+    finds none; in rows of JSON and in columns of structs."""
+    data = tmp_path / "data"
+    data.mkdir()
+    texts = documents(5)[:120]
+    rows_ = [{"title": f"t{i}", "doc": {"id": i, "body": text}} for i, text in enumerate(texts)]
+    (data / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    bodies = [{"body": text, "n": i} for i, text in enumerate(texts)]
+    pq.write_table(pa.table({"title": ["t"] * len(texts), "doc": bodies}), data / "law.parquet")
+    recipe = drafted(data, tmp_path / "recipe.yaml")
+    found = {name: domain.field for name, domain in recipe.corpus.domains.items()}
+    assert found == {"web": "doc.body", "law": "doc.body"}
+
+
 @pytest.mark.slow
 def test_a_drafted_recipe_is_planned_as_it_stands(tmp_path):
     """Catches a study that the plan refuses: too little text, clashing constraints, few tokens."""

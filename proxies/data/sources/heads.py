@@ -8,7 +8,7 @@ import codecs
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from cuvee.mixtures.errors import CuveeError
 from cuvee.proxies.data.sources.compression import DAMAGED, damaged_file_error, open_compressed
 from cuvee.proxies.data.sources.readers import MARK
+from cuvee.proxies.data.sources.rows import field_value
 from cuvee.proxies.data.sources.source_files import LINES, SHEETS, TABLES, file_kind
-from cuvee.proxies.data.sources.tables import table_batches
+from cuvee.proxies.data.sources.tables import nested_column, nested_type, table_batches
 
 HEAD = 1 << 17  # bytes of a file that are looked at, unless one row is longer
 LONGEST_ROW = 1 << 24  # bytes of one row that are looked at
@@ -28,6 +29,7 @@ ROWS = 64  # of a table
 TEXT = "text"  # the field that a recipe takes where it names none
 PACKED = 3.0  # bytes of text in a byte of packed text (assumption), where a file is larger than
 UNPACKED = 1 << 21  # bytes, which are unpacked to know it
+DEEPEST = 4  # fields within fields that are looked at
 GROUPS = 1000  # groups of rows whose sizes are added up
 NUL = "\x00"
 
@@ -180,15 +182,23 @@ def _listed(data: bytes) -> tuple[list[Any], int]:
 
 def _of_rows(path: Path, rows: Sequence[Mapping[str, Any]], size: float) -> FileHead:
     """A head from rows that fill so many bytes of the file."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    texts = {
-        name: tuple(row[name] for row in rows if isinstance(row.get(name), str)) for name in names
-    }
+    names = dict.fromkeys(name for row in rows for name in _field_names(row))
+    values = {name: [field_value(row, name) for row in rows] for name in names}
+    texts = {n: tuple(x for x in found if isinstance(x, str)) for n, found in values.items()}
     texts = {name: found for name, found in texts.items() if found}
     share = {name: _bytes(found) / max(size, 1.0) for name, found in texts.items()}
     why = "" if texts else f"{path}: its rows have no field of text; they have: "
     why += ", ".join(map(str, names))[:300] if why else ""
     return FileHead(path, texts, rows=len(rows), share=share, why=why)
+
+
+def _field_names(row: Mapping[str, Any], within: str = "", depth: int = 1) -> Iterator[str]:
+    """The fields of a row, and "a.b" for b within a, as a recipe names them."""
+    for name, value in row.items():
+        if isinstance(value, Mapping) and depth < DEEPEST:
+            yield from _field_names(value, f"{within}{name}.", depth + 1)
+        else:
+            yield f"{within}{name}"
 
 
 def _bytes(texts: Iterable[str]) -> int:
@@ -198,16 +208,19 @@ def _bytes(texts: Iterable[str]) -> int:
 def _table_head(path: Path) -> FileHead:
     with path.open("rb") as file:
         ending = file_kind(path)[0]
-        names = _text_columns(table_batches(ending, file, [])[0])
+        schema = table_batches(ending, file, [])[0]
+        names = [n for n in _text_columns(schema) if nested_type(schema, n) is not None]
         if not names:
             return FileHead(path, {}, why=f"{path} has no column of text", refused=True)
         file.seek(0)
         _, batches, _ = table_batches(ending, file, names, buffer=HEAD)
         rows: list[Any] = []
         for batch in batches:
-            kept = batch.select(names).slice(0, ROWS)
-            kept.validate(full=True)  # Arrow reads wherever damaged offsets point
-            rows += kept.to_pylist()
+            columns = [nested_column(batch.slice(0, ROWS), name) for name in names]
+            for column in columns:
+                column.validate(full=True)  # Arrow reads wherever damaged offsets point
+            cells = zip(*(column.to_pylist() for column in columns), strict=True)
+            rows += [dict(zip(names, row, strict=True)) for row in cells]
             if len(rows) >= ROWS:
                 break
     if not rows:
@@ -220,18 +233,24 @@ def _decoded(value: Any) -> Any:
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def _text_columns(schema: Any) -> list[str]:
-    """Columns that hold text, by type; bytes are text only in columns that are called so."""
-    names = []
-    for field in schema:
+def _text_columns(fields: Iterable[Any], within: str = "", depth: int = 1) -> list[str]:
+    """Columns that hold text, by type, those within others too; each name that stands once.
+
+    Bytes are text only in columns that are called so.
+    """
+    names: list[str] = []
+    for field in fields:
         kind = field.type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         text = text or pa.types.is_string_view(kind)
         raw = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-        if (text or (raw and field.name == TEXT)) and schema.names.count(field.name) == 1:
-            names.append(field.name)
-    return names
+        if text or (raw and field.name == TEXT):
+            names.append(f"{within}{field.name}")
+        elif pa.types.is_struct(kind) and depth < DEEPEST:
+            names += _text_columns(kind, f"{within}{field.name}.", depth + 1)
+    counts = Counter(names)
+    return [name for name in names if counts[name] == 1]
 
 
 def _table_shares(path: Path, head: FileHead) -> dict[str, float]:
