@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import threadpoolctl
 
 C = TypeVar("C", bound=type)
-ALONE = {"law": ("fit", "refit"), "scaling": ("fit",), "method": ("ask", "recommend")}  # by kind
+ALONE = {"law": ("fit",), "scaling": ("fit",), "method": ("ask", "recommend")}  # by kind
 _lock = threading.Lock()
 _depth = 0
 _limits: Any = None

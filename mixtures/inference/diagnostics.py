@@ -205,13 +205,12 @@ def bootstrap_rows(membership: Rows, least: int, rng: np.random.Generator) -> Ro
 
 
 def bootstrap_fits(
-    law: Law, fitted: FittedLaw, sample: RunTable, count: int, rng: np.random.Generator
+    law: Law, sample: RunTable, count: int, rng: np.random.Generator
 ) -> list[FittedLaw]:
-    """The law, fitted to all runs, fitted again to `count` bootstrap samples of the mixtures."""
+    """The law fitted to `count` bootstrap samples of the mixtures."""
     membership, least = simplex.group_rows(sample.W), law.rows(sample.W.shape[1])
-    runs = (sample.W, sample.Y, sample.noise)
     return [
-        law.refit(fitted, runs, bootstrap_rows(membership, least, child), child)
+        sample.fit(law, bootstrap_rows(membership, least, child), child)
         for child in rng.spawn(count)
     ]
 

@@ -62,13 +62,14 @@ def choose_mixture(
     """Fit, search, and do both again on bootstrap samples.
 
     The search's generator is the same for every refit, so that what they find differs by the data
-    alone. Laws refit as cheaply as they can (`refit`), and searches search them so (`coarse`).
+    alone. Laws and searches that have a cheaper variant (`coarse()`) use it for the refits, and fit
+    everything anew: intervals from refits that keep hyper-parameters are too narrow.
     """
     fit_rng, boot_rng, search_rng = rng.spawn(3)
     fitted = found.restricted.fit(law, np.arange(len(found.restricted.W)), fit_rng)
     fast = score.exponential(fitted) is not None
     count = refits or (FAST_REFITS if fast else SLOW_REFITS)
-    again = diagnostics.bootstrap_fits(law, fitted, found.restricted, count, boot_rng)
+    again = diagnostics.bootstrap_fits(law.coarse(), found.restricted, count, boot_rng)
     posed = (found.problem, Bounds.of(found.restricted.Y))
     return search_refits((fitted, again), search, posed, baselines, rng=search_rng)
 

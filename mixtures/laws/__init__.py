@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cuvee.mixtures.domains import Array
-
-RunArrays = tuple[Array, Array, Array]  # W, Y and noise
-Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -46,21 +42,6 @@ class Law(Protocol):
     def coarse(self) -> Self:
         """A cheaper variant, for refits; itself where there is none."""
         return self
-
-    def refit(
-        self, fitted: FittedLaw, runs: RunArrays, rows: Rows, rng: np.random.Generator
-    ) -> FittedLaw:
-        """Fit a bootstrap sample; laws that can begin at the fit to all runs save most of it.
-
-        Args:
-            fitted: what this law, or its cheaper variant, made of all runs.
-            runs: all runs: W, Y and noise as for `fit`.
-            rows: (n,) those of the sample, some of them several times.
-            rng: the only source of chance.
-        """
-        W, Y, noise = runs
-        noise = noise[rows] if noise.ndim == 2 else noise
-        return self.coarse().fit(W[rows], Y[rows], noise, rng)
 
     @abstractmethod
     def rows(self, domains: int) -> int:

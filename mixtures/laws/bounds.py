@@ -129,14 +129,5 @@ def bound_fits(cls: C) -> C:
             return found
         return BoundedLaw(found, Bounds.of(np.asarray(Y, dtype=np.float64)))
 
-    refit: Callable[..., FittedLaw] = cls.refit  # type: ignore[attr-defined]
-
-    @functools.wraps(refit)
-    def refitted(self: Any, fitted: FittedLaw, *others: Any, **named: Any) -> FittedLaw:
-        found = refit(self, unbounded(fitted), *others, **named)
-        if isinstance(found, BoundedLaw) or not isinstance(fitted, BoundedLaw):
-            return found
-        return BoundedLaw(found, fitted.bounds)
-
-    cls.fit, cls.refit = bounded, refitted  # type: ignore[attr-defined]
+    cls.fit = bounded  # type: ignore[attr-defined]
     return cls

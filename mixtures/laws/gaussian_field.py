@@ -29,7 +29,7 @@ from scipy.linalg import lapack, solve_triangular
 from scipy.optimize import minimize
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import Rows
+from cuvee.mixtures.laws.calibration import Rows
 
 Partition = tuple[Rows, ...]  # of the runs into blocks, each of which is left out once
 

@@ -25,25 +25,20 @@ This law is our own. Settings were chosen on held-out training rows of the RegMi
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import (
-    FittedLaw,
     Law,
     Prediction,
-    Rows,
-    RunArrays,
     calibration,
     curves,
     least_squares,
 )
 from cuvee.mixtures.laws import gaussian_field as field
 from cuvee.mixtures.laws.observations import (
-    Observations,
     concentration,
     observe,
     scattered_rows,
@@ -176,12 +171,6 @@ class FittedFields:
         mean = np.exp(mean)
         return Prediction(mean, sd * mean)
 
-    def tables(self, runs: Observations) -> Tables:
-        """Runs in the units of the fit."""
-        runs = runs.logarithms() if self.logs else runs
-        y, noise = (runs.Y - self.center) / self.spread, runs.noise / self.spread
-        return runs.W, y.T, noise.T**2
-
 
 class FieldLaw(Law):
     """What `gaussian_process` and `kriging` have in common; an abstract level without state."""
@@ -206,34 +195,6 @@ class FieldLaw(Law):
             residuals, sd, concentration(data.W), self.folds, data.W.shape[1] + field.HEAD
         )
         return FittedFields(members, data.center, data.spread, logs, width)
-
-    def refit(
-        self, fitted: FittedLaw, runs: RunArrays, rows: Rows, rng: np.random.Generator
-    ) -> FittedFields:
-        """The fit at its own hyper-parameters and deviations' width, to a bootstrap sample."""
-        which, count = np.unique(rows, return_counts=True)
-        whole = cast(FittedFields, fitted)
-        W, y, known = whole.tables(observe(self, *runs))
-        tables = W[which], y[:, which], known[:, which] / count
-        members = tuple(_resampled(m, tables, which, np.log(count)) for m in whole.members)
-        return replace(whole, members=members)
-
-
-def _resampled(member: Kriged, tables: Tables, rows: Rows, logs: Array) -> Kriged:
-    """A member on some of its runs, each as often as the exponential of its log says."""
-    factors = member.fields.factors[rows] - logs
-    mean = member.mean
-    if isinstance(mean, PowerMean):
-        v = np.exp(-factors) / np.exp(-factors).mean()
-        W, y, _ = tables
-        v = np.broadcast_to(v, y.shape)
-        held = least_squares.FitProblem(
-            mean.form.curve, W, y, v, mean.strength, mean.form.prior,
-            np.tile(mean.form.center, (len(y), 1)),
-        )  # fmt: skip
-        mean = replace(mean, p=least_squares.marquardt(held, mean.p, REFIT_STEPS).p)
-    data = _field_data(mean, tables, member.power, member.level)
-    return replace(member, mean=mean, fields=field.solve_fields(data, member.fields.theta, factors))
 
 
 def _field_data(

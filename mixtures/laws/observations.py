@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.laws import Law, Rows
+from cuvee.mixtures.laws import Law
+from cuvee.mixtures.laws.calibration import Rows
 
 DIGITS = 1e5  # of the concentration, beyond which they are as good as random
 

@@ -247,7 +247,7 @@ def best_decay(
     coarse = search.coarse()
     others = [
         tried.chosen(model, switch, coarse, np.random.default_rng(seed))[0]
-        for model in bootstrap_fits(law, fitted, sample, count, boot_rng)
+        for model in bootstrap_fits(law.coarse(), sample, count, boot_rng)
     ]
     refit_decays = np.array(others).reshape(-1, len(tried.stable))
     none = np.empty((0, len(tried.stable)))

@@ -154,7 +154,7 @@ def best_joint(
 
     switch, d, gain = tried.best_switch(lambda at: chosen(fitted, at))
     stable, decay = _split(d)
-    models = bootstrap_fits(law, fitted, sample, count, boot_rng)
+    models = bootstrap_fits(law.coarse(), sample, count, boot_rng)
     others = np.array([_split(chosen(model, switch)[0]) for model in models])
     others = others.reshape(-1, 2, len(stable))
     decays_law = tried.sample.fit(law, np.arange(len(tried.runs)), np.random.default_rng(seed))

@@ -134,12 +134,12 @@ def test_without_repeats_there_is_no_noise_floor():
 def test_bootstrap_refits_draw_whole_mixtures_and_enough_rows():
     W = np.repeat(np.random.default_rng(0).dirichlet(np.ones(4), size=5), 2, axis=0)
     data = RunTable(W, W[:, :1], np.zeros(1))
-    found = diagnostics.bootstrap_fits(Linear(), None, data, 20, np.random.default_rng(0))
+    found = diagnostics.bootstrap_fits(Linear(), data, 20, np.random.default_rng(0))
     assert len(found) == 20
     for refit in found:
         counts = np.bincount(simplex.group_rows(refit.seen))
         assert len(refit.seen) >= 4 and np.all(counts % 2 == 0)
-    again = diagnostics.bootstrap_fits(Linear(), None, data, 20, np.random.default_rng(0))
+    again = diagnostics.bootstrap_fits(Linear(), data, 20, np.random.default_rng(0))
     assert all(np.array_equal(a.seen, b.seen) for a, b in zip(found, again, strict=False))
 
 
@@ -152,7 +152,7 @@ def test_bootstrap_spread_is_that_of_the_estimate():
         sample(40, 0.2, seed).fit(Linear(), rows, rng).predict(point).mean[0, 0]
         for seed in range(60)
     ]
-    refits = diagnostics.bootstrap_fits(Linear(), None, sample(40, 0.2, 99), 60, rng)
+    refits = diagnostics.bootstrap_fits(Linear(), sample(40, 0.2, 99), 60, rng)
     boot = [refit.predict(point).mean[0, 0] for refit in refits]
     assert 0.5 < np.std(boot) / np.std(fresh) < 2
 

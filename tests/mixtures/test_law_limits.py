@@ -1,11 +1,10 @@
-"""The default law takes any number of runs, and refits from the fit that it has."""
+"""The default law takes any number of runs, and is calibrated in closed form."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from cuvee.mixtures.inference.diagnostics import RunTable, bootstrap_fits
 from cuvee.mixtures.laws import gaussian_field
 from cuvee.mixtures.registry import build
 
@@ -54,24 +53,6 @@ def test_residuals_of_blocks_are_those_of_fits_without_them(anchors, monkeypatch
     residual, spread = whole.left_out[0]
     assert residual[:, :9] == pytest.approx(data.y[:, :9] - mean, abs=1e-3)
     assert spread[:, :9] == pytest.approx(variance, rel=0.02)
-
-
-@pytest.mark.parametrize("name", FIELDS)
-def test_refits_are_as_apart_as_whole_fits(name):
-    """Refits keep hyper-parameters, not answers. Catches a refit that forgets how often a run was
-    drawn, which is the fit to all of them, and one that is off by its own arithmetic."""
-    W, Y = table()
-    law, sample = build("law", name), RunTable(W, Y, np.zeros(2))
-    whole = fit(name, W, Y)
-    X = table(n=30)[0]
-    refits = bootstrap_fits(law, whole, sample, 8, np.random.default_rng(3))
-    warm = [refit.predict(X).mean for refit in refits]
-    draws = (np.sort(rng.integers(60, size=60)) for rng in np.random.default_rng(3).spawn(8))
-    cold = [fit(name, W[rows], Y[rows]).predict(X).mean for rows in draws]
-    ratio = np.std(warm, axis=0).mean() / np.std(cold, axis=0).mean()
-    assert 0.4 < ratio < 1.5, ratio
-    again = law.refit(whole, (W, Y, np.zeros(2)), np.arange(60), np.random.default_rng(0))
-    assert np.abs(again.predict(X).mean - whole.predict(X).mean).max() < 0.1 * Y.std()
 
 
 def test_a_recipe_that_limits_the_runs_still_loads():
