@@ -101,7 +101,7 @@ def test_a_class_that_lacks_a_member_of_its_protocol_does_not_register():
         def fit(self, W, Y, noise, rng):
             return None
 
-    with pytest.raises(RecipeError, match=r"Alone is no law, since it lacks coarse, refit: .*Law"):
+    with pytest.raises(RecipeError, match=r"Alone is no law, since it lacks coarse: .*Law"):
         register("law")(Alone)
 
     class Unfit(Law):
