@@ -1,10 +1,11 @@
 """Scaling laws: fitted to smaller models, judged on larger ones, at 2 and 4 times the largest.
 
-Cases are the four Pile domains at 90M, 200M and 440M, this project's ladder, and worlds of several
-truths at four sizes (20 tokens a parameter): `joint` is the form of a scaling law here, the others
-of none: synergies beside it, exponents that depend on the mixture, and size and data that
-limit each other. A draw of real runs takes nine tenths of each size's; a draw of a world is another
-world. `level` is how far off the mean of a size is, which all its runs share.
+Cases are the four Pile domains at 90M, 200M and 440M, this project's ladder, its sweep of sizes and
+tokens (`scales`), and worlds of several truths at four sizes (20 tokens a parameter): `joint` is
+the form of a scaling law here, the others of none: synergies beside it, exponents that depend on
+the mixture, and size and data that limit each other. A draw of real runs takes nine tenths of each
+size's; a draw of a world is another world. `level` is how far
+off the mean of a size is, which all its runs share.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from cuvee.mixtures.registry import build
 from cuvee.mixtures.scaling import ScalingRuns
 from mixbench.contestants import checked, drawn_within, timed
 from mixbench.judge import Judge
-from mixbench.tables import Runs, Table, ladder_rungs, pile4_runs
+from mixbench.tables import SWEEPS, Runs, Table, pile4_runs, sweep_sizes
 
 MILLION = 10**6
 FITTED = {300_000: 30, 600_000: 16, 1 * MILLION: 12, 2 * MILLION: 10}  # parameters: mixtures
@@ -111,9 +112,9 @@ def pile4_parts(data: Path) -> dict[str, SizedRuns]:
     return sized
 
 
-def ladder_parts() -> dict[str, SizedRuns]:
-    """Rungs of this project's ladder, smallest first."""
-    return {name: SizedRuns(runs, n, d) for name, (runs, n, d) in ladder_rungs().items()}
+def sweep_parts(name: str) -> dict[str, SizedRuns]:
+    """Scales of a sweep of this project, smallest first."""
+    return {key: SizedRuns(*found) for key, found in sweep_sizes(SWEEPS / name).items()}
 
 
 def exponents(rng: np.random.Generator) -> Truth:
@@ -202,10 +203,16 @@ def cases(data: Path) -> dict[str, Callable[[int], ScaleDraw]]:
         ("pile4-6B-to-8B", early, late),
     ):
         found[name] = partial(real_draw, name, pile, fitted, tests)
-    rungs = ladder_parts()
-    if len(rungs) > 1:
-        *below, top = rungs
-        found["ladder-to-largest"] = partial(real_draw, "ladder-to-largest", rungs, below, [top])
+    *below, top = rungs = sweep_parts("ladder")
+    found["ladder-to-largest"] = partial(real_draw, "ladder-to-largest", rungs, below, [top])
+    own = sweep_parts("scales")
+    for size, tokens in (("1M", 2), ("2M", 4)):
+        most, name = own[f"{size}/{tokens}M"], f"scales-to-{size}-{tokens}M"
+        seen = [k for k, part in own.items() if part.parameters <= most.parameters]
+        fitted = [k for k in seen if own[k].tokens <= most.tokens]
+        tests = [k for k in own if k not in seen or k.startswith(f"{size}/")]
+        tests = [k for k in tests if k not in fitted and own[k].tokens >= most.tokens]
+        found[name] = partial(real_draw, name, own, fitted, tests)
     return found
 
 

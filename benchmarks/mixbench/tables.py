@@ -8,7 +8,7 @@ perplexities by their logarithm.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -220,17 +220,21 @@ FEWEST = 10  # runs of one size that make a table
 
 
 def sweep_sizes(folder: Path) -> dict[str, tuple[Runs, float, float]]:
-    """Runs of a sweep by size, smallest first, with their parameters and tokens."""
+    """Runs of a sweep by size, smallest first, with their parameters and tokens.
+
+    Keys are sizes ("0.3M"); of a sweep of several numbers of tokens a size both ("0.3M/8M").
+    """
     runs, _ = joined(folder / "mixtures.csv", folder / "scores.csv", "run")
     about = csv_rows(folder / "runs.csv", "run")
-    found: dict[str, list[int]] = {}
+    found: dict[tuple[float, float, str], list[int]] = {}
     for i, run in enumerate(runs.ids):
-        found.setdefault(about[run]["size"], []).append(i)
-    sizes = {}
-    for size, index in found.items():
-        first = about[runs.ids[index[0]]]
-        sizes[size] = (runs.take(index), float(first["parameters"]), float(first["tokens"]))
-    return dict(sorted(sizes.items(), key=lambda item: item[1][1]))
+        n, d = numbers([about[run]], ("parameters", "tokens"))[0].tolist()
+        found.setdefault((n, d, about[run]["size"]), []).append(i)
+    several = len({size for *_, size in found}) < len(found)
+    return {
+        f"{size}/{d / 1e6:g}M" if several else size: (runs.take(found[n, d, size]), n, d)
+        for n, d, size in sorted(found)
+    }
 
 
 def sweeps() -> dict[str, Table]:
@@ -240,12 +244,18 @@ def sweeps() -> dict[str, Table]:
         _, targets = joined(folder / "mixtures.csv", folder / "scores.csv", "run")
         for size, (runs, _, _) in sweep_sizes(folder).items():
             name = f"{folder.name}-{size}"
-            if len(runs.ids) >= FEWEST:
+            if "/" not in size and len(runs.ids) >= FEWEST:
                 tables[name] = Table(name, "sweeps", targets, runs)
-    return tables
+    return tables | {table.name: table for table in scales_tables()}
 
 
-def ladder_rungs() -> dict[str, tuple[Runs, float, float]]:
-    """Rungs of this project's ladder; none where it was not exported."""
-    folder = SWEEPS / "ladder"
-    return sweep_sizes(folder) if (folder / "runs.csv").exists() else {}
+def scales_tables() -> Iterator[Table]:
+    """Two tables of the sweep of sizes and tokens: folds at one scale, and what larger ones say."""
+    parts = {key: runs for key, (runs, _, _) in sweep_sizes(SWEEPS / "scales").items()}
+    _, targets = joined(SWEEPS / "scales/mixtures.csv", SWEEPS / "scales/scores.csv", "run")
+    yield Table("scales-0.3M-8M", "sweeps", targets, parts["0.3M/8M"])
+    small = "0.3M/4M"
+    tests = {key: runs for key, runs in parts.items() if key.endswith("/4M") and key != small}
+    yield Table(
+        "scales-0.3M-transfer", "sweeps", targets, parts[small], tests, elsewhere=tuple(tests)
+    )

@@ -191,7 +191,8 @@ def test_a_source_is_judged_by_the_law_that_the_others_choose():
 
 
 def test_recorded_sweeps_are_joined_by_run_and_parted_by_size(tmp_path):
-    """Catches sizes that are given to runs by their position, and sizes in no order."""
+    """Catches sizes that are given to runs by their position, sizes in no order, and runs of one
+    size and several numbers of tokens that are taken for one scale."""
     W = np.random.default_rng(5).dirichlet(np.ones(3), 8)
     names = [f"r{i}" for i in range(8)]
     sizes = [("4M", 4e6) if i % 2 else ("0.3M", 3e5) for i in range(8)]
@@ -206,7 +207,11 @@ def test_recorded_sweeps_are_joined_by_run_and_parted_by_size(tmp_path):
     assert list(found) == ["0.3M", "4M"] and found["4M"][1:] == (4e6, 7)
     assert found["4M"][0].ids == ("r1", "r3", "r5", "r7")
     assert np.allclose(found["4M"][0].Y, scores(W[1::2]), atol=1e-5)
+    about = [[n, s, p, 7e6 if n < "r4" else 8e6] for n, (s, p) in zip(names, sizes, strict=True)]
+    write(tmp_path / "runs.csv", ("run", "size", "parameters", "tokens"), about)
+    assert list(tables.sweep_sizes(tmp_path)) == ["0.3M/7M", "0.3M/8M", "4M/7M", "4M/8M"]
     committed = tables.sweeps()
+    assert len(committed["scales-0.3M-transfer"].tests) == 5
     assert committed and all(np.allclose(t.pool.W.sum(axis=1), 1) for t in committed.values())
 
 
