@@ -2,16 +2,22 @@
 
 The matrices of a fit are small: many threads that wait for each other make it up to ten times as
 slow beside other work. So each fit is computed with one, and after it the caller's are as before.
+A large fit's parts, such as its targets, are computed beside each other, each with one: numpy lets
+go of the interpreter meanwhile.
 """
 
 import functools
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import threadpoolctl
 
 C = TypeVar("C", bound=type)
+A, B = TypeVar("A"), TypeVar("B")
+CORES = min(os.cpu_count() or 1, 8)  # that the parts of one large fit are computed on
 ALONE = {"law": ("fit",), "scaling": ("fit",), "method": ("ask", "recommend")}  # by kind
 _lock = threading.Lock()
 _depth = 0
@@ -49,3 +55,11 @@ def fit_on_one_thread(kind: str, cls: C) -> C:
         if hasattr(cls, name):
             setattr(cls, name, one_thread(getattr(cls, name)))
     return cls
+
+
+def each_part(work: Callable[[A], B], parts: Iterable[A], large: bool) -> list[B]:
+    """What `work` makes of each part, in their order; on all cores where the work is large."""
+    if not large or CORES == 1:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(CORES) as pool:
+        return list(pool.map(work, parts))

@@ -25,11 +25,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular
+from scipy.linalg import lapack
 from scipy.optimize import minimize
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.laws.calibration import Rows
+from cuvee.mixtures.threads import each_part
 
 Partition = tuple[Rows, ...]  # of the runs into blocks, each of which is left out once
 
@@ -40,6 +41,7 @@ POOL = 0.5  # how far the lengths' prior moves to the mean over targets
 JITTER, ANCHOR_JITTER = 1e-8, 1e-6
 SUBSET = 192  # runs on which hyper-parameters are found
 EXACT, ANCHORS = 1024, 512  # runs solved exactly, and those that stand for more
+LARGE = 50_000  # entries of shares of a fit whose targets are computed on all cores
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class FieldData:
     spread: Array
     known: Array
     scattered: Rows
+
+    @property
+    def large(self) -> bool:
+        """Whether its targets are worth a thread each."""
+        return self.X.size > LARGE
 
     def take(self, rows: Rows) -> "FieldData":
         """Some of the runs."""
@@ -125,23 +132,23 @@ class FromAnchors:
     """From anchors.
 
     Attributes:
-        root: (A, A) lower factor of their correlation.
+        whiten: (A, A) inverse of the lower factor of their correlation.
         inverse: (D, D) posterior covariance of the features' weights.
     """
 
-    root: Array
+    whiten: Array
     inverse: Array
 
     def features(self, theta: Array, k: Array, trend: Array) -> Array:
         """(n, D) features: of the process, of the trend, and the constant."""
         amplitude, field = np.exp(0.5 * theta[[1, 3]])
-        process = field * solve_triangular(self.root, k.T, lower=True, check_finite=False).T
+        process = field * (k @ self.whiten.T)
         return np.hstack([process, amplitude * trend, np.ones((len(k), 1))])
 
     def variance(self, theta: Array, k: Array, trend: Array) -> Array:
         phi = self.features(theta, k, trend)
         known = np.einsum("nd,nd->n", phi @ self.inverse, phi)
-        beyond = np.exp(theta[3]) - (phi[:, : len(self.root)] ** 2).sum(axis=1)
+        beyond = np.exp(theta[3]) - (phi[:, : len(self.whiten)] ** 2).sum(axis=1)
         return np.asarray(known + np.maximum(beyond, 0.0), dtype=np.float64)
 
 
@@ -211,7 +218,7 @@ def fit_fields(
     data: FieldData,
     prior: Prior,
     partitions: tuple[Partition, ...] = (),
-    start: Fields | None = None,
+    start: Array | None = None,
 ) -> Fields:
     """Fields of all targets.
 
@@ -219,31 +226,43 @@ def fit_fields(
         data: what is fitted.
         prior: of the hyper-parameters.
         partitions: of the runs, for residuals of runs under a fit without their block.
-        start: fields of the same targets to begin from.
+        start: hyper-parameters of the same targets to begin from.
     """
+    return solve_fields(data, *hyper_parameters(data, prior, start), partitions)
+
+
+def hyper_parameters(
+    data: FieldData, prior: Prior, start: Array | None = None
+) -> tuple[Array, Array]:
+    """Hyper-parameters (M, 4 + K) and factors (N,) of the runs, from some of them; see `SUBSET`."""
     rows, factors = np.sort(data.scattered[:SUBSET]), np.zeros(len(data.X))
-    theta, factors[rows] = _hyper_parameters(data.take(rows), prior, start)
+    theta, factors[rows] = _likeliest(data.take(rows), prior, start)
     if len(rows) < len(factors):
         rest = np.setdiff1d(np.arange(len(factors)), rows)
-        solved = [t.solved(h) for t, h in zip(_targets(data, factors), theta, strict=True)]
-        factors[rest] += _surprise(solved, prior.freedom)[rest]
+        pairs = list(zip(_targets(data, factors), theta, strict=True))
+        found = each_part(lambda pair: pair[0].solved(pair[1]).left_out(), pairs, data.large)
+        factors[rest] += _surprise(found, prior.freedom)[rest]
         factors -= np.log(np.mean(np.exp(factors)))
-    return solve_fields(data, theta, factors, partitions)
+    return theta, factors
 
 
 def solve_fields(
     data: FieldData, theta: Array, factors: Array, partitions: tuple[Partition, ...] = ()
 ) -> Fields:
     """Fields of all targets at known hyper-parameters (M, 4 + K) and factors (N,)."""
-    posteriors, left_out = [], np.empty((len(partitions), 2, *data.y.shape))
-    anchors = _anchors(data)
-    for m, target in enumerate(_targets(data, factors)):
-        solved = target.solved(theta[m])
-        posteriors.append(solved.posterior)
+
+    def solve(pair: tuple[_Target, Array]) -> tuple[Posterior, Array]:
+        solved, left_out = pair[0].solved(pair[1]), np.empty((len(partitions), 2, len(data.X)))
         for s, blocks in enumerate(partitions):
             for rows in blocks:
-                left_out[s, 0, m, rows], left_out[s, 1, m, rows] = solved.without(rows)
-    return Fields(data.X[anchors], theta, factors, tuple(posteriors), left_out)
+                left_out[s, 0, rows], left_out[s, 1, rows] = solved.without(rows)
+        return solved.posterior, left_out
+
+    pairs = list(zip(_targets(data, factors), theta, strict=True))
+    posteriors, left_out = zip(*each_part(solve, pairs, data.large), strict=True)
+    return Fields(
+        data.X[_anchors(data)], theta, factors, tuple(posteriors), np.stack(left_out, axis=2)
+    )
 
 
 def _anchors(data: FieldData) -> Rows:
@@ -251,26 +270,25 @@ def _anchors(data: FieldData) -> Rows:
     return np.arange(n) if n <= EXACT else np.sort(data.scattered[:ANCHORS])
 
 
-def _hyper_parameters(data: FieldData, prior: Prior, start: Fields | None) -> tuple[Array, Array]:
+def _likeliest(data: FieldData, prior: Prior, start: Array | None) -> tuple[Array, Array]:
     """Hyper-parameters (M, 4 + K) and factors (N,) of largest posterior."""
     m, n = data.y.shape
     head = np.array([prior.noise, 0.0, GAMMA, 0.0])
     lengths, shift = prior.lengths, np.zeros(data.X.shape[1])
-    theta = start.theta if start else np.column_stack([np.tile(head, (m, 1)), lengths])
+    theta = np.column_stack([np.tile(head, (m, 1)), lengths]) if start is None else start
     factors = np.zeros(n)
     for i in range(prior.rounds):
         steps = prior.more if i else prior.steps
-        targets = _targets(data, factors)
-        theta = np.stack(
-            [
-                t.optimum(theta[j], np.concatenate([head, lengths[j] + shift]), prior.width, steps)
-                for j, t in enumerate(targets)
-            ]
-        )
+        targets, means = _targets(data, factors), lengths + shift
+        parts = [
+            (t, (theta[j], np.concatenate([head, means[j]]), prior.width, steps))
+            for j, t in enumerate(targets)
+        ]
+        theta = np.stack(each_part(lambda part: part[0].optimum(*part[1]), parts, data.large))
         shift = POOL * (theta[:, HEAD:] - lengths).mean(axis=0)
         head = np.concatenate([head[:2], [theta[:, 2].mean()], head[3:]])
         if i + 1 < prior.rounds:
-            solved = [t.solved(h) for t, h in zip(targets, theta, strict=True)]
+            solved = [t.solved(h).left_out() for t, h in zip(targets, theta, strict=True)]
             factors = factors + _surprise(solved, prior.freedom)
             factors = factors - np.log(np.mean(np.exp(factors)))
     return theta, factors
@@ -327,13 +345,13 @@ class _SolvedOnAnchors:
         return block @ self.alpha[rows], np.diag(block)
 
 
-def _surprise(solved: list[_Solved], freedom: float) -> Array:
+def _surprise(left_out: list[tuple[Array, Array]], freedom: float) -> Array:
     """(N,) log of the factor by which each run's noise is larger than it was thought to be.
 
     The mean of a Student t's scale given the standardized left-out residuals of the M targets.
     """
-    squares = np.stack([r**2 / v for r, v in (s.left_out() for s in solved)])
-    m = len(solved)
+    squares = np.stack([r**2 / v for r, v in left_out])
+    m = len(left_out)
     return np.asarray(np.log((freedom + squares.sum(axis=0)) / (freedom + m)), dtype=np.float64)
 
 
@@ -430,20 +448,22 @@ class _Target:
         correlation[np.diag_indices(size)] += ANCHOR_JITTER
         amplitude, field = np.exp(0.5 * theta[[1, 3]])
         root = np.asarray(np.linalg.cholesky(correlation), dtype=np.float64)
-        phi = FromAnchors(root, root).features(
-            theta, _matern(self.X, U, theta[HEAD:])[0], self.trend
-        )
+        whiten = np.asarray(np.linalg.inv(root), dtype=np.float64)
+        k = _matern(self.X, U, theta[HEAD:])[0]
+        phi = FromAnchors(whiten, whiten).features(theta, k, self.trend)
         beyond = np.maximum(np.exp(theta[3]) - (phi[:, :size] ** 2).sum(axis=1), 0.0)
         noise = self._noise(theta) + self.known + JITTER + beyond
         scaled = phi / noise[:, None]
-        precision = scaled.T @ phi + np.eye(phi.shape[1])
-        found, _ = _inverse(precision)
-        inverse = np.asarray(np.linalg.pinv(precision) if found is None else found)
+        half = phi / np.sqrt(noise)[:, None]
+        precision = half.T @ half
+        precision[np.diag_indices(len(precision))] += 1.0
+        lower = np.linalg.inv(np.linalg.cholesky(precision))
+        inverse = np.asarray(lower.T @ lower, dtype=np.float64)
         weights = inverse @ (scaled.T @ self.y)
         alpha = (self.y - phi @ weights) / noise
-        anchors = field * solve_triangular(root.T, weights[:size], lower=False)
+        anchors = field * (weights[:size] @ whiten)
         posterior = Posterior(
-            anchors, amplitude * weights[size:-1], float(weights[-1]), FromAnchors(root, inverse)
+            anchors, amplitude * weights[size:-1], float(weights[-1]), FromAnchors(whiten, inverse)
         )
         return _SolvedOnAnchors(posterior, alpha, noise, scaled, inverse)
 

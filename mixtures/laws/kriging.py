@@ -220,14 +220,13 @@ def _kriged(
     power: float,
     prior: field.Prior,
     blocks: field.Partition = (),
-    start: Kriged | None = None,
+    start: Array | None = None,
 ) -> Kriged:
     """Krige what a mean leaves."""
     level = float(concentration(tables[0]).mean())
     data = _field_data(mean, tables, power, level)
     partitions = (blocks,) if blocks else ()
-    fields = field.fit_fields(data, prior, partitions, start.fields if start else None)
-    return Kriged(mean, fields, power, level)
+    return Kriged(mean, field.fit_fields(data, prior, partitions, start), power, level)
 
 
 @register("law")
@@ -281,11 +280,12 @@ class Kriging(FieldLaw):
             return replace(prior, lengths=level + swayed, noise=noise)
 
         prior = lengths(LINEAR_LENGTH, FIRST, LINEAR_NOISE)
-        linear = _kriged(flat, tables, self.power, prior)
-        v = _weights(form, tables, linear.fields.factors, solution.p)
+        level = float(concentration(W).mean())
+        theta, factors = field.hyper_parameters(_field_data(flat, tables, self.power, level), prior)
+        v = _weights(form, tables, factors, solution.p)
         solution = curves.held_form(form, W, y, v, strength, solution.p, steps=STEPS)
         prior = lengths(LINEAR_LENGTH, AGAIN, LINEAR_NOISE)
-        linear = _kriged(flat, tables, self.power, prior, blocks, linear)
+        linear = _kriged(flat, tables, self.power, prior, blocks, theta)
         precision = RIDGE[0] * form.prior + RIDGE[1] * np.eye(len(form.prior))
         basis = np.linalg.cholesky(np.linalg.inv(precision))
         scale = np.sqrt(np.mean(solution.left_out**2, axis=1)) + 1e-6
