@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import threadpoolctl
 
 C = TypeVar("C", bound=type)
-A, B = TypeVar("A"), TypeVar("B")
+Part = TypeVar("Part")
+Made = TypeVar("Made")
 CORES = min(os.cpu_count() or 1, 8)  # that the parts of one large fit are computed on
 ALONE = {"law": ("fit",), "scaling": ("fit",), "method": ("ask", "recommend")}  # by kind
 _lock = threading.Lock()
@@ -57,7 +58,7 @@ def fit_on_one_thread(kind: str, cls: C) -> C:
     return cls
 
 
-def each_part(work: Callable[[A], B], parts: Iterable[A], large: bool) -> list[B]:
+def each_part(work: Callable[[Part], Made], parts: Iterable[Part], large: bool) -> list[Made]:
     """What `work` makes of each part, in their order; on all cores where the work is large."""
     if not large or CORES == 1:
         return [work(part) for part in parts]

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.threads import each_part
 
 Curve = Callable[[Array, Array], tuple[Array, Array]]
 """(B, P) parameters and (n, K) shares -> (B, n) values and (B, n, P) derivatives."""
@@ -28,6 +29,8 @@ Curve = Callable[[Array, Array], tuple[Array, Array]]
 Index = NDArray[np.intp]  # positions in a batch
 
 STEPS = 80
+LARGE = 40_000  # derivatives of one problem, beyond which they are solved one by one
+LOOSE = 1e-5  # their tolerance
 TOLERANCE = 1e-10  # relative fall of the objective at which a problem is solved
 SETTLED = 1e-8  # relative difference of objectives that are one minimum
 LEVERAGE = 0.98  # a run's leverage is held below this, so that its left-out residual stays finite
@@ -100,6 +103,13 @@ class Solution:
 def marquardt(problem: FitProblem, start: Array, steps: int = STEPS) -> Solution:
     """Solve every problem of a batch from its start (B, P)."""
     p = np.array(start, dtype=np.float64)
+    if len(problem.W) * p.shape[1] > LARGE:
+        each = each_part(
+            lambda b: _solve_large(problem.take(b), p[b], steps), np.arange(len(p))[:, None], True
+        )
+        return Solution(
+            *(np.concatenate([getattr(s, n) for s in each]) for n in Solution.__dataclass_fields__)
+        )
     damping = np.full(len(p), 1e-2)
     with np.errstate(over="ignore", invalid="ignore"):
         best = problem.objective(p, problem.curve(p, problem.W)[0])
@@ -111,6 +121,37 @@ def marquardt(problem: FitProblem, start: Array, steps: int = STEPS) -> Solution
             done = (fall >= 0) & (fall <= TOLERANCE * (best[active] + TOLERANCE))
             active = active[~done & (damping[active] < 1e8)]
     return _linearized(problem, p, best)
+
+
+def _solve_large(problem: FitProblem, start: Array, steps: int) -> Solution:
+    """One problem (B = 1) of many parameters or runs, to fewer digits; as `marquardt`."""
+    p, damping, root = start[0], 1e-2, np.sqrt(problem.v[0])[:, None]
+    strength, prior, center = problem.strength[0], problem.prior, problem.center[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        values, jacobian = problem.curve(start, problem.W)
+        best = float(problem.objective(start, values)[0])
+        while steps > 0 and np.isfinite(best) and damping < 1e8:
+            half = jacobian[0] * root
+            gram = half.T @ half + strength * prior
+            gradient = (root[:, 0] * (values - problem.y)[0]) @ half
+            gradient += strength * ((p - center) @ prior)
+            diagonal = np.diag(gram)
+            floor = 1e-9 * diagonal.max() + 1e-12
+            fall = -1.0
+            while fall < 0 < steps and damping < 1e8:
+                steps -= 1
+                damped = gram + np.diag(damping * (diagonal + floor))
+                trial = p - np.linalg.solve(damped, gradient)
+                tried = problem.curve(trial[None], problem.W)
+                after = float(problem.objective(trial[None], tried[0])[0])
+                fall = best - after if after <= best else -1.0
+                damping = max(damping / 5.0, 1e-12) if fall >= 0 else damping * 4.0
+            if fall < 0:
+                break
+            p, best, (values, jacobian) = trial, after, tried
+            if fall <= LOOSE * (best + LOOSE):
+                break
+    return _linearized(problem, p[None], np.array([best]))
 
 
 def _step(problem: FitProblem, p: Array, best: Array, damping: Array, active: Index) -> Array:
