@@ -9,6 +9,7 @@ from pathlib import Path
 from command_reference import command_page, files_page
 from kind_reference import kind_page
 from recipe_reference import recipe_page
+from trainer_reference import contract_page
 
 import cuvee
 from cuvee.flows.recipe.json_schema import recipe_schema
@@ -52,6 +53,7 @@ OTHERS = {
     "commands": ("The command line", command_page),
     "recipe": ("The recipe", recipe_page),
     "python": ("Python API", python_page),
+    "trainer_contract": ("The trainer contract", contract_page),
     "files": ("Files on disk", files_page),
 }
 

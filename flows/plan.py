@@ -16,11 +16,13 @@ from cuvee.flows.console import Display
 from cuvee.flows.execution.budget import forecast
 from cuvee.flows.plan_speed import expected_speed, measure_rate
 from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.recipe.trainer_parts import check_controllers, study_program
 from cuvee.flows.study import continual, superseded_runs
 from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study.confirm import confirmation_count
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, simplex
+from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.problem import Problem
@@ -43,8 +45,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     store = Store(home.store)  # before text is read: a store that cannot be opened is told at once
     prepared = preparing.prepare(recipe, home, planned=True)
     display.close()
-    problem = preparing.pose_problem(recipe, prepared)
-    screened = recipe.build_method()
+    problem, screened = preparing.pose_problem(recipe, prepared), recipe.build_method()
     specs = screened.ask(problem, (), loop.generator(recipe.seed, 0))
     missing = store.missing(specs)
     say = display.say
@@ -70,16 +71,17 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     )
     extra, more = confirmation_count(recipe.confirm), screened.method.remaining(problem)
     tried = measure_rate(recipe, prepared, problem, home, store)
-    rate, source = expected_speed(store, ladder_plan, vocabulary, tried)
+    rate, source = expected_speed(store, ladder_plan, vocabulary, tried, problem.proxy.trainer)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
     runs = len(missing) + more.runs + extra
-    seconds = runs * ladder_plan.tokens / rate / 2
+    seconds = runs * ladder_plan.tokens / rate / 2 if rate else None
     for line in (
         *plan_size.size_sentences(screened, problem, specs, ladder_plan),
         *plan_size.model_sentences(recipe, prepared, ladder_plan.model_size),
         *cost_sentences(ladder_plan, planned, rate, source),
         *scoring_sentences(recipe, ladder_plan, len(problem.domains)),
-        *larger_size_sentences(recipe, store, vocabulary, tried),
+        *larger_size_sentences(recipe, store, vocabulary, tried, problem.proxy.trainer),
+        *trainer_sentences(recipe, home, specs),
         *forecast(recipe.budget, runs * ladder_plan.flops + climbing, seconds),
     ):
         say(line)
@@ -110,7 +112,27 @@ def scoring_sentences(recipe: Recipe, plan: ladder.TrainingPlan, domains: int) -
     ]
 
 
-def larger_size_sentences(recipe: Recipe, store: Store, vocabulary: int, tried: float) -> list[str]:
+def trainer_sentences(recipe: Recipe, home: Workspace, specs: tuple[RunSpec, ...]) -> list[str]:
+    """What a plan says of a trainer of others: what its runs get, and whether it may be run."""
+    part = recipe.proxy.trainer
+    if part is None:
+        return []
+    check_controllers(recipe, specs)
+    lines = [
+        f"Each run is trained by {part.command[0]}, on {part.nodes} "
+        f"{'nodes' if part.nodes > 1 else 'node'} with {part.cpus:g} cores and {part.gpus:g} GPUs; "
+        "steps, rate and FLOPs above are the built-in trainer's of this size, which it is told"
+    ]
+    try:
+        study_program(recipe, home.trainings, home.shared)
+    except RecipeError as error:
+        lines.append(f"`cuvee run` will refuse: {error}")
+    return lines
+
+
+def larger_size_sentences(
+    recipe: Recipe, store: Store, vocabulary: int, tried: float, trainer: str
+) -> list[str]:
     """A sentence for each size of `cuvee confirm`: runs, tokens, FLOPs and time."""
     part, lines = recipe.confirm, []
     total = 0.0
@@ -125,12 +147,13 @@ def larger_size_sentences(recipe: Recipe, store: Store, vocabulary: int, tried: 
         runs = confirmation_count(part)
         base = ladder.model_size(recipe.proxy.size).flops(1, vocabulary)
         scaled = tried * base / plan.model_size.flops(1, vocabulary)
-        rate, source = expected_speed(store, plan, vocabulary, scaled)
-        seconds = runs * plan.tokens / rate
+        rate, source = expected_speed(store, plan, vocabulary, scaled, trainer)
         total += runs * plan.flops
-        time = (
-            f"{duration_text(seconds)} on one core, {duration_text(seconds / 2)} on two ({source})"
-        )
+        time = f"time is {source}"
+        if rate:
+            seconds = runs * plan.tokens / rate
+            halved = duration_text(seconds / 2)
+            time = f"{duration_text(seconds)} on one core, {halved} on two ({source})"
         lines.append(
             f"`cuvee confirm` at {step.size}: {runs} runs of {plan.tokens / 1e6:.1f}M tokens, "
             f"{runs * plan.flops:.2e} FLOPs; {time}"
@@ -255,8 +278,8 @@ def plan_figures(plan: ladder.TrainingPlan, runs: Runs, rate: float) -> dict[str
         },
         "tokens": round((runs.design + rest) * plan.tokens),
         "flops": (runs.design + rest) * plan.flops + runs.climbing,
-        "core_seconds": (runs.missing + rest) * plan.tokens / rate,
-        "tokens_per_second_and_core": rate,
+        "core_seconds": (runs.missing + rest) * plan.tokens / rate if rate else None,
+        "tokens_per_second_and_core": rate or None,
     }
 
 
@@ -275,6 +298,8 @@ def cost_sentences(plan: ladder.TrainingPlan, runs: Runs, rate: float, source: s
         f"In all: {most}{total * plan.tokens / 1e6:.1f}M tokens, {total * plan.flops:.2e} FLOPs"
         + (f"; {runs.climbing:.2e} FLOPs more on the larger rungs" if runs.climbing else ""),
     ]
+    if not rate:
+        return [*lines, f"Training time: {source}"]
     seconds = (runs.missing + rest) * plan.tokens / rate
     lines.append(
         f"Training{first}: {most}{duration_text(seconds)} on one core, "

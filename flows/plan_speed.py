@@ -18,6 +18,7 @@ from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.prepared import Prepared
 
 OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
+UNKNOWN = "not known before a first run of this trainer"
 
 
 def measure_rate(
@@ -25,10 +26,12 @@ def measure_rate(
 ) -> float:
     """Tokens per second and core of the recipe's proxies, by training a pack for a second here.
 
-    0 where the store holds runs of their size, whose speed is known.
+    0 where the store holds runs of their size, whose speed is known, and for another trainer, which
+    cannot be tried for a second.
     """
-    if tokens_per_second(
-        runs_of_cost(store.outcomes(), problem.proxy.size, prepared.corpus.vocabulary)
+    proxy = problem.proxy
+    if proxy.trainer or tokens_per_second(
+        runs_of_cost(store.outcomes(), proxy.size, prepared.corpus.vocabulary)
     ):
         return 0.0
     from cuvee.tasks.train_pack import training_speed  # torch, which nothing else in a plan needs
@@ -50,7 +53,7 @@ def measure_rate(
 
 
 def expected_speed(
-    store: Store, plan: ladder.TrainingPlan, vocabulary: int, tried: float
+    store: Store, plan: ladder.TrainingPlan, vocabulary: int, tried: float, trainer: str = ""
 ) -> tuple[float, str]:
     """Tokens per second and core at a size, and where that is from.
 
@@ -62,9 +65,10 @@ def expected_speed(
         plan: of a training at the size.
         vocabulary: tokens of the tokenizer.
         tried: what a trial on this machine gave for the size; 0 where none was needed.
+        trainer: identity of what trains; 0 is given where it has trained nothing.
     """
-    runs = list(store.outcomes())
-    own = tokens_per_second(runs_of_cost(runs, plan.model_size.size, vocabulary))
+    runs = [run for run in store.outcomes() if run.spec.trainer == trainer]
+    own = tokens_per_second(runs_of_cost(runs, plan.model_size.size, vocabulary, trainer))
     if own:
         return own, OWN
     if tried:
@@ -73,20 +77,25 @@ def expected_speed(
     for run in runs:
         if isinstance(run, RunResult) and run.seconds > 0:
             rates.setdefault(run.spec.size, []).append(run.flops / run.seconds)
+    if not rates:
+        return 0.0, UNKNOWN
     guess = float(np.median([np.median(of_size) for of_size in rates.values()]))
     return guess / plan.model_size.flops(1, vocabulary), "from the FLOPs of other sizes"
 
 
-def runs_of_cost(outcomes: Iterable[Outcome], size: str, vocabulary: int) -> list[Outcome]:
+def runs_of_cost(
+    outcomes: Iterable[Outcome], size: str, vocabulary: int, trainer: str = ""
+) -> list[Outcome]:
     """Runs whose every token cost what it does at a size and a vocabulary, to a twentieth.
 
-    A run of fewer tokens than its spec asks for, by less than a step, is among them.
+    A run of fewer tokens than its spec asks for, by less than a step, is among them. Runs of
+    another trainer count their own FLOPs.
     """
     each = ladder.model_size(size).flops(1, vocabulary)
     return [
         run
         for run in outcomes
         if isinstance(run, RunResult)
-        and run.spec.size == size
-        and 0.94 < run.flops / (run.spec.tokens * each) < 1.06
+        and (run.spec.size, run.spec.trainer) == (size, trainer)
+        and (bool(trainer) or 0.94 < run.flops / (run.spec.tokens * each) < 1.06)
     ]

@@ -125,6 +125,11 @@ class Workspace:
         return within(self.shared, "checkpoints")
 
     @property
+    def trainings(self) -> Path:
+        """Run directories of trainers of others, one per fingerprint."""
+        return self.root / "trainings"
+
+    @property
     def store(self) -> str:
         """URL of the store of results: CUVEE_STORE, or a folder here."""
         return os.environ.get("CUVEE_STORE") or str(self.root / "store")

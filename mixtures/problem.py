@@ -26,7 +26,7 @@ class Proxy:
         schedule: "wsd", "cosine" or "constant".
         precision: "float32" or "bfloat16".
         rate: multiplier on the ladder's learning rate.
-        repetition, average, start: see `RunSpec`.
+        repetition, average, start, trainer: see `RunSpec`.
     """
 
     size: str
@@ -37,6 +37,7 @@ class Proxy:
     repetition: float = 1.0
     average: float = 0.0
     start: str = ""
+    trainer: str = field(default="", repr=False)  # earlier fits are found by what repr gives
 
 
 @dataclass(frozen=True)

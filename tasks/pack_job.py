@@ -10,6 +10,7 @@ from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies.data.objects import within
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.tasks.store.shared_inputs import StoredQuestions
+from cuvee.tasks.trainer.program import TrainerProgram
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class PackJob:
         branch: the shared prefixes that the runs begin with; or the one that is trained instead.
         points: how often held-out text is scored on the way of a run.
         questions: of the suite, where its files lie in a remote store.
+        program: that trains in the place of the built-in trainer, one run alone; None for that.
     """
 
     specs: tuple[RunSpec, ...]
@@ -41,6 +43,7 @@ class PackJob:
     branch: BranchPlan = WHOLE_RUN
     points: int = 0
     questions: StoredQuestions | None = None
+    program: TrainerProgram | None = None
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from cuvee.flows.console import Bar
 from cuvee.flows.execution.budget import Budget, training_flops
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.recipe.trainer_parts import study_program
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.errors import TrainingError
@@ -45,6 +46,8 @@ from cuvee.tasks.study.monitor import Announced
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.tracking.fields import MixtureNames, run_name
 from cuvee.tasks.tracking.tracker import Tracker
+from cuvee.tasks.train_by_program import forget_state
+from cuvee.tasks.trainer.contract import RefusedResult
 
 POLL_SECONDS = 0.05
 OTHERS_SECONDS = 1.0  # between two looks at what another sweep trains
@@ -102,7 +105,9 @@ class Evaluator:
     ) -> None:
         self._prepared, self._store, self._tracker = prepared, store, tracker
         self._executor, self._workspace = executor, workspace
-        self._pack_limit, self._failed_share = recipe.proxy.pack, recipe.limits.failed_share
+        self._program = study_program(recipe, workspace.trainings, workspace.shared)
+        self._pack_limit = 1 if self._program else recipe.proxy.pack
+        self._failed_share = recipe.limits.failed_share
         self._leases = LeaseStore(store)
         self._corpus = str(prepared.corpus.root)
         self._questions: shared_inputs.StoredQuestions | None = None
@@ -252,7 +257,9 @@ class Evaluator:
     ) -> list[Launched]:
         """Submit what no other sweep trains; wait for the rest, or take it over from a dead one."""
         launched: list[Launched] = []
-        waiting, told, most = list(jobs), False, self._executor.slots * (1 + AHEAD)
+        waiting, told = list(jobs), False
+        places = self._executor.places
+        most = places(self._program) if self._program else self._executor.slots * (1 + AHEAD)
         while waiting:
             elsewhere: list[PackJob] = []
             while waiting:
@@ -284,12 +291,23 @@ class Evaluator:
     def _submit(self, job: PackJob, pool: ThreadPoolExecutor) -> "Future[None]":
         """Have a pack trained in a thread that waits for it, and its outcomes kept at once."""
         step = self._workspace.step(
-            "train-pack", self._train_pack, label=f"pack-{job.name}", retry=True
+            "train-pack", self._train_pack, label=f"pack-{job.name}", retry=not job.program
         )
         return pool.submit(contextvars.copy_context().run, step, job)
 
     def _train_pack(self, job: PackJob) -> None:
-        self._keep(job, self._executor.train(job, functools.partial(self._report, job)))
+        left = job.program.retries if job.program else 0  # the steps of packs are retried
+        while True:
+            try:
+                outcomes = self._executor.train(job, functools.partial(self._report, job))
+            except TrainingError as error:
+                if left == 0 or isinstance(error, RefusedResult):
+                    raise
+                left -= 1
+                said = str(error).splitlines()[0]
+                self._workspace.display.say(f"Run {job.name}: {said} It is begun again")
+            else:
+                return self._keep(job, outcomes)
 
     def _report(self, job: PackJob, reports: Sequence[Progress]) -> None:
         """Take what a pack has reported since the last call, from a thread of the executor's."""
@@ -393,6 +411,7 @@ class Evaluator:
             models=str(within(folder, "references")),
             branch=dataclasses.replace(branch, starts=str(within(folder, "starts"))),
             questions=self._questions,
+            program=self._program,
         )
         return job.at(folder)
 
@@ -401,6 +420,7 @@ class Evaluator:
             self._store.put(outcome)
             self._leases.release(outcome.spec.fingerprint)
         remove_folder(job.checkpoints)
+        forget_state(job)
         with self._lock:
             self._done |= {outcome.spec.fingerprint: outcome for outcome in outcomes}
             self._fresh |= {outcome.spec.fingerprint for outcome in outcomes}

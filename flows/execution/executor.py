@@ -13,6 +13,7 @@ from cuvee.mixtures.runs.run_results import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 from cuvee.tasks.pack_job import PackJob
+from cuvee.tasks.trainer.program import TrainerProgram
 
 Listener = Callable[[Sequence[Progress]], None]  # is given a pack's new reports, in their order
 
@@ -34,8 +35,16 @@ class Executor(Protocol):
         """Packs that can be trained at once."""
         ...
 
+    def places(self, program: TrainerProgram) -> int:
+        """Runs that a trainer of others can train at once.
+
+        Raises:
+            ServiceError: none, since nothing here has what a run asks for.
+        """
+        ...
+
     def train(self, job: PackJob, listener: Listener) -> tuple[Outcome, ...]:
-        """Train and score a pack; blocks until it is done.
+        """Train and score a pack; blocks until it is done. A job's program is run once.
 
         Args:
             job: the pack.

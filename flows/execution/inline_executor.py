@@ -6,13 +6,15 @@ It starts no process, and imports neither Ray nor Prefect.
 import threading
 
 from cuvee.flows.execution.executor import Interrupted, Listener
-from cuvee.mixtures.errors import CuveeError, TrainingError
+from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
 from cuvee.mixtures.runs.run_results import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.device import has_gpu
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.pack_job import PackJob
+from cuvee.tasks.train_by_program import train_by_program
 from cuvee.tasks.train_pack import run_pack, single_thread, untrained_scores
+from cuvee.tasks.trainer.program import TrainerProgram
 
 
 class InlineExecutor:
@@ -34,6 +36,14 @@ class InlineExecutor:
 
     def __exit__(self, *_: object) -> None: ...  # nothing was started
 
+    def places(self, program: TrainerProgram) -> int:
+        if program.nodes > 1:
+            raise ServiceError(
+                f"a run of {program.name} takes {program.nodes} nodes (proxy.trainer.nodes), and "
+                "this process is on one: run it on a Ray cluster, with `cuvee run`"
+            )
+        return 1
+
     def train(self, job: PackJob, listener: Listener) -> tuple[Outcome, ...]:
         def report(progress: Progress) -> None:
             self.raise_if_cancelled()
@@ -42,6 +52,8 @@ class InlineExecutor:
         with self._turn, single_thread():
             self.raise_if_cancelled()
             try:
+                if job.program:
+                    return train_by_program(job, report, self.raise_if_cancelled)
                 return run_pack(job, report)
             except CuveeError:
                 raise

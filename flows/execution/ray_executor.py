@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,18 @@ import threadpoolctl
 from cuvee.flows.execution.executor import Interrupted, Listener
 from cuvee.flows.execution.ray_cluster import sockets_folder, start_cluster
 from cuvee.flows.execution.ray_pool import POLL_SECONDS, RETRIES, RayPool, task_result
+from cuvee.flows.execution.ray_programs import (
+    program_options,
+    program_places,
+    train_in_worker,
+    train_on_nodes,
+)
 from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs.run_results import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 from cuvee.tasks.pack_job import PackJob
+from cuvee.tasks.trainer.program import TrainerProgram
 
 END_SECONDS = 10  # for a cluster to end before the program does
 
@@ -143,10 +150,21 @@ class RayExecutor:
             )
         return "cuda" if gpus and self._wish != "cpu" else "cpu"
 
+    def places(self, program: TrainerProgram) -> int:
+        self.connect()
+        return program_places(program)
+
     def train(self, job: PackJob, listener: Listener) -> tuple[Outcome, ...]:
         self._listeners[job.name] = listener
         try:
-            outcomes: tuple[Outcome, ...] = self.run_in_worker(_train_in_worker, job)
+            outcomes: tuple[Outcome, ...]
+            if job.program and job.program.nodes > 1:
+                self.connect()
+                outcomes = train_on_nodes(job, job.program, self._queue, self.raise_if_cancelled)
+            elif job.program:
+                outcomes = self.run_in_worker(train_in_worker, job, program_options(job.program))
+            else:
+                outcomes = self.run_in_worker(_train_in_worker, job)
         finally:
             del self._listeners[job.name]  # late reports of a pack that has ended go nowhere
         return outcomes
@@ -158,15 +176,17 @@ class RayExecutor:
     def pool(self, shared: str | None) -> TaskPool:
         return RayPool(self.connect, self.raise_if_cancelled, shared)
 
-    def run_in_worker(self, work: Callable[[PackJob, Any], Any], job: PackJob) -> Any:
+    def run_in_worker(
+        self,
+        work: Callable[[PackJob, Any], Any],
+        job: PackJob,
+        resources: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Have a worker do something with a pack; blocks, and raises, as `train` does."""
         self.connect()
-        gpu = 1 if job.device == "cuda" else 0
-        reference = (
-            ray.remote(work)
-            .options(num_cpus=1, num_gpus=gpu, max_retries=RETRIES, name=f"pack-{job.name}")
-            .remote(job, self._queue)
-        )
+        own = resources or {"num_cpus": 1, "num_gpus": int(job.device == "cuda")}
+        task = ray.remote(work).options(max_retries=RETRIES, name=f"pack-{job.name}", **own)
+        reference = task.remote(job, self._queue)
         while not self._cancelled.is_set():
             done, _ = ray.wait([reference], timeout=POLL_SECONDS)
             if done:

@@ -10,7 +10,7 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study.finished import finished_study, prepare_as_studied, present_state
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import StorageError, TrainingError, UnknownName
+from cuvee.mixtures.errors import RecipeError, StorageError, TrainingError, UnknownName
 from cuvee.mixtures.runs.run_results import Failed
 from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.proxies.data.objects import remove_folder, within
@@ -45,6 +45,11 @@ def write_checkpoint(
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise StorageError(f"{to} is not an empty folder: a checkpoint replaces nothing")
+    if recipe.proxy.trainer:
+        raise RecipeError(
+            "`cuvee checkpoint` trains with the built-in trainer, and the recipe names another one "
+            f"(proxy.trainer): its checkpoints lie in the run directories in {home.trainings}"
+        )
     study = finished_study(recipe, home) if mixture == RECOMMENDED else None
     prepared = prepare_as_studied(recipe, home, study)
     problem = preparing.pose_problem(recipe, prepared)

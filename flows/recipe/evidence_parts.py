@@ -6,6 +6,7 @@ from pydantic import Field
 
 from cuvee.evaluation import suites
 from cuvee.flows.recipe.parts import Amount, Count, Part
+from cuvee.flows.recipe.trainer_parts import TrainerPart
 from cuvee.proxies import ladder
 from cuvee.tasks.study.tables import TableReading
 
@@ -78,6 +79,11 @@ class ProxyPart(Part):
         description="Proxies that one trainer trains at once, at most; null chooses from the "
         "device and the size. It changes no result.",
         examples=[16],
+    )
+    trainer: TrainerPart | None = Field(
+        default=None,
+        description="Your own program, which trains each run; null takes the built-in trainer.",
+        examples=[{"command": ["/opt/train/bin/python", "/opt/train/train.py"], "gpus": 1}],
     )
 
 

@@ -136,6 +136,8 @@ def build_recipe(values: Mapping[str, Any], where: str) -> Recipe:
         recipe.export.check()
         if recipe.handoff:
             recipe.handoff.check(recipe.export)
+        if recipe.proxy.trainer:
+            recipe.proxy.trainer.check(recipe)
         recipe.build_method()
         objective = recipe.build_objective()
         if recipe.limits.drop_noisy:

@@ -39,6 +39,8 @@ from cuvee.tasks.study.finished import Purpose
 
 FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it
     "confirm", "export", "handoff", "schedule", "budget", "proxy.pack", "limits.failed_share",
+    *(f"proxy.trainer.{name}" for name in
+      ("cpus", "gpus", "memory", "nodes", "timeout", "retries", "environment", "folder")),
 )  # fmt: skip
 LONGEST = 200  # characters of a study's name: files are named by it, and add to it
 NAME_RULE = (  # what a refusal says that a name must be

@@ -97,6 +97,8 @@ def measure_start(recipe: Recipe, prepared: Prepared, home: Workspace) -> StartC
 def proxy_precision(recipe: Recipe) -> str:
     """The arithmetic of a recipe's proxies."""
     part = recipe.proxy
+    if part.trainer and part.precision == "auto":  # whose nodes this machine knows nothing of
+        return "bfloat16" if part.device == "cuda" else "float32"
     return device.precision(part.device) if part.precision == "auto" else part.precision
 
 

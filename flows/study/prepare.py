@@ -139,6 +139,7 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
             repetition=share if proxy.match_repetition else 1.0,
             average=proxy.average,
             start=prepared.start.content if prepared.start else "",
+            trainer=proxy.trainer.identity if proxy.trainer else "",
         ),
         full_tokens=recipe.full_scale.tokens,
         scoring=prepared.scoring,

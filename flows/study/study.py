@@ -21,6 +21,7 @@ from cuvee.flows.execution.budget import Budget, tokens_per_second
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.recipe.schema import Recipe
+from cuvee.flows.recipe.trainer_parts import check_controllers, study_program
 from cuvee.flows.study import continual
 from cuvee.flows.study.confirm import (
     compared_schedules,
@@ -135,9 +136,11 @@ def run_study(
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
     store = Store(workspace.store)  # before text is read: one that cannot be opened is told at once
     with let_go_on_error(executor):
+        study_program(recipe, workspace.trainings, workspace.shared)  # one that may not be run
         prepared = prepare(recipe, workspace, executor=executor)
     problem, method = pose_problem(recipe, prepared), recipe.build_method()
     asked = method.ask(problem, (), loop.generator(recipe.seed, 0))
+    check_controllers(recipe, asked)
     _begin(recipe, problem, asked, store, workspace)
     params = study_params(text, problem, recipe.seed)
     tracker.start_study(recipe.name, params, {"method": str(recipe.method["name"])})
@@ -149,7 +152,7 @@ def run_study(
         problem = method.problem(problem, history)  # what the answer is for is what is confirmed
         confirmation, inconclusive = _confirmed(recipe, problem, answer, evaluator)
         untrained = prepared.start.scores if prepared.start else None
-        if untrained is None and history:
+        if untrained is None and history and not recipe.proxy.trainer:
             untrained = evaluator.untrained(history[0].spec)
     answer = _noted(answer, evaluator.budget, note)
     study = dataclasses.replace(

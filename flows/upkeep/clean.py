@@ -46,6 +46,9 @@ class Kind:
 KINDS = {
     "corpora": Kind(("corpora/[!.]*", "corpora/.*.partial"), "tokenized text"),
     "checkpoints": Kind(("checkpoints/*",), "trunks and packs in training"),
+    "trainings": Kind(
+        ("trainings/*",), "run directories of your own trainer: logs, models", evidence=True
+    ),
     "benchmarks": Kind(("benchmarks/*",), "benchmarks as JSON lines"),
     "archives": Kind(("archives/*", "archives/.partial"), "downloads"),
     "cache": Kind((), "this node's copies of what lies in a remote store"),

@@ -8,7 +8,8 @@ from there, to the bit as if it had been trained alone. A shared prefix may itse
 shorter one. A checkpoint that is lost or damaged costs time and nothing else: the run is then
 trained whole.
 
-Runs under a controller have none: what their stream holds is not known beforehand.
+Runs under a controller have none, nor those of another trainer: what their stream holds is not
+known beforehand.
 """
 
 import dataclasses
@@ -81,7 +82,7 @@ class PlannedPack:
 @functools.lru_cache(maxsize=4096)
 def shared_prefixes(spec: RunSpec) -> tuple[SharedPrefix, ...]:
     """Every beginning of a run that others could share, the shortest first; one per block."""
-    if spec.controller:
+    if spec.controller or spec.trainer:
         return ()
     plan = ladder.training_plan(spec.size, spec.tokens, 1, schedule=spec.schedule, rate=spec.rate)
     values = spec.canonical()

@@ -33,9 +33,11 @@ FILES = {
     "ray/session_1/log": 40, "logs/cuvee.log": 40,
     "store/runs/f/result.json": 40, "store/runs/f/result.json.1.draft": 40, "store/sweeps/dead": 40,
     "store/approvals/a.json": 40, "mlflow/mlflow.db": 40, "studies/s/report.md": 40,
+    "trainings/f/result.json": 40,
 }  # fmt: skip
 EVIDENCE = {
-    "store/runs/f/result.json", "store/approvals/a.json", "mlflow/mlflow.db", "studies/s/report.md"
+    "store/runs/f/result.json", "store/approvals/a.json", "mlflow/mlflow.db", "studies/s/report.md",
+    "trainings/f/result.json",
 }  # fmt: skip
 
 

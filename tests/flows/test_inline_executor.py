@@ -9,7 +9,7 @@ from cuvee.flows.execution.executor import Interrupted
 from cuvee.flows.execution.inline_executor import InlineExecutor
 from cuvee.mixtures.errors import DataError, TrainingError
 
-JOB = SimpleNamespace(name="one", device="cpu")
+JOB = SimpleNamespace(name="one", device="cpu", program=None)
 
 
 def raising(error):

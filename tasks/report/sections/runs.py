@@ -1,5 +1,6 @@
 """The report's sections on runs: laws, noise, tasks, losses, corpus, failures, evidence."""
 
+import json
 from collections.abc import Iterable
 from functools import partial
 
@@ -162,6 +163,12 @@ def corpus_blocks(study: Study) -> Iterable[Block]:
     if study.vocabulary and shapes:
         yield Paragraph(
             "Parameters: " + "; ".join(one.describe(study.vocabulary) for one in shapes) + "."
+        )
+    for trainer in sorted({run.spec.trainer for run in study.history} - {""}):
+        told = json.loads(trainer)
+        yield Paragraph(
+            f"Runs were trained by {told['name']} (version {told['version'][:40]}), a program of "
+            "its own, and not by the built-in trainer: sizes are what it was told."
         )
 
 

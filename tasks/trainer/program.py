@@ -1,0 +1,191 @@
+"""The program that trains runs in the place of the built-in trainer: what it is, and may be.
+
+A recipe alone runs nothing: whoever operates Cuvée names in the environment which programs may be
+run, as for handoffs. What tells a trainer from another is part of the fingerprint of its runs: its
+name, its version (or else what its files hold), its command without folders, and its settings.
+"""
+
+import hashlib
+import math
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.runs.run_spec import canonical_json
+
+ALLOWED = "CUVEE_TRAINER_COMMANDS"
+LARGEST = 1 << 24  # bytes of a file whose content tells its trainer from another
+VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+SECRET = re.compile(r"(TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH)", re.IGNORECASE)
+FILE = re.compile(r"\.(py|sh|json|ya?ml|toml)$")
+PLACES = ("run", "folder", "cpus", "gpus", "nodes", "node_rank", "master_address", "master_port")
+
+
+@dataclass(frozen=True)
+class TrainerProgram:
+    """A trainer, and what each of its runs is given.
+
+    Attributes:
+        command: the program by its full path, and its arguments.
+        name: what people call it.
+        identity: canonical JSON of what tells it from other trainers.
+        settings: free values for it.
+        cpus, gpus, memory: of each node: cores, devices (shares of one too), bytes.
+        nodes: that train one run together.
+        timeout: seconds that a run may take; infinite without a limit.
+        retries: how often a run that failed is begun again.
+        folder: of the run directories.
+        environment: variables beside those of the machine.
+        secrets: values among them that must stand in no file.
+    """
+
+    command: tuple[str, ...]
+    name: str
+    identity: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+    nodes: int = 1
+    timeout: float = math.inf
+    retries: int = 2
+    folder: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def words(self, run: Path, place: Mapping[str, object]) -> list[str]:
+        """The command for a run.json; it is the last word where no other one names it.
+
+        Args:
+            run: path of run.json.
+            place: what stands for the other `PLACES` in braces.
+        """
+        known = {"run": run, "folder": run.parent, "cpus": max(1, math.floor(self.cpus))}
+        known |= {"gpus": math.ceil(self.gpus), "nodes": self.nodes, **place}
+        named = any("{run}" in word or "{folder}" in word for word in self.command)
+        words = [_filled(word, known) for word in self.command]
+        return words if named else [*words, str(run)]
+
+
+def _filled(word: str, known: Mapping[str, object]) -> str:
+    for name in PLACES:
+        word = word.replace(f"{{{name}}}", str(known.get(name, "")))
+    return word
+
+
+def check_command(command: Sequence[str]) -> None:
+    """Refuse a command that no operator could allow, or that would not find its files.
+
+    Raises:
+        RecipeError: says what is wrong.
+    """
+    if not os.path.isabs(command[0]):
+        raise RecipeError(
+            f"proxy.trainer.command begins with {command[0]!r}: name the program by its full path, "
+            "such as /usr/bin/python3; no shell is used"
+        )
+    for word in command[1:]:
+        if FILE.search(word) and not os.path.isabs(word) and not word.startswith(("-", "{")):
+            raise RecipeError(
+                f"proxy.trainer.command names {word!r}, which no trainer would find: each runs in "
+                f"the directory of its run. Give the full path, perhaps {os.path.abspath(word)}"
+            )
+
+
+def check_environment(given: Mapping[str, str]) -> None:
+    """Refuse a secret that would stand in the recipe, which is copied into reports and records.
+
+    Raises:
+        RecipeError: names the variable, and never its value.
+    """
+    for name, value in given.items():
+        if SECRET.search(name) and value and not VARIABLE.fullmatch(value):
+            raise RecipeError(
+                f"proxy.trainer.environment.{name} looks like a secret, and recipes are copied "
+                f"into reports and records: set it in your own environment, and write `{name}: "
+                f"${name}` here"
+            )
+
+
+def environment_of(given: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The variables of a recipe with their values, and which of the values are secrets.
+
+    Raises:
+        RecipeError: the environment of this process lacks one.
+    """
+    values, secrets = {}, []
+    for name, value in given.items():
+        known = VARIABLE.fullmatch(value)
+        if known and known[1] not in os.environ:
+            raise RecipeError(
+                f"proxy.trainer.environment.{name} takes the value of {known[1]}, which is not set "
+                "in the environment of this command: set it, or take the line out"
+            )
+        values[name] = os.environ[known[1]] if known else value
+        if known and values[name]:
+            secrets.append(values[name])
+    return values, tuple(secrets)
+
+
+def check_allowed(command: Sequence[str]) -> None:
+    """See that whoever operates this lets a command be run.
+
+    An entry of the list is a program by its full path, or one with its first arguments, which then
+    are the only ones that it may begin with.
+
+    Raises:
+        RecipeError: it may not; says how it is allowed.
+    """
+    for entry in filter(None, os.environ.get(ALLOWED, "").split(os.pathsep)):
+        words = shlex.split(entry)
+        if words and list(command[: len(words)]) == words:
+            return
+    files = [word for word in command[1:2] if os.path.isabs(word)]
+    raise RecipeError(
+        f"{command[0]} may not be run: a recipe alone runs nothing. Whoever operates this sets "
+        f"{ALLOWED} in the environment to the programs that may train, by full path and divided by "
+        f"{os.pathsep!r}; with arguments behind it, a program may be run with these alone: "
+        f"{ALLOWED}={shlex.quote(shlex.join([command[0], *files]))}"
+    )
+
+
+def trainer_identity(
+    command: Sequence[str], name: str, version: str, settings: Mapping[str, Any]
+) -> tuple[str, str]:
+    """What people call a trainer, and the canonical JSON of what tells it from others.
+
+    Without a version, what the files that the command names hold stands for one; folders are no
+    part of it, so that a trainer may be moved.
+
+    Raises:
+        RecipeError: there is neither a version nor a file that could stand for one.
+    """
+    files = [Path(word) for word in command if os.path.isabs(word) and os.path.isfile(word)]
+    own = files[1:] or [path for path in files if _script(path)]  # the first may be an interpreter
+    called = name or (own[0].stem if own else Path(command[0]).stem)
+    shown = [Path(word).name if os.path.isabs(word) else word for word in command]
+    if not version:
+        small = [path for path in own if path.stat().st_size <= LARGEST]
+        if not small:
+            raise RecipeError(
+                f"nothing tells one version of the trainer {called!r} from another: its command "
+                "names no file of this machine. Say it in proxy.trainer.version: a version, a "
+                "commit, or the digest of its container"
+            )
+        version = hashlib.sha256(b"\n".join(_digest(path) for path in small)).hexdigest()
+    parts = {"command": shown, "name": called, "settings": settings, "version": version}
+    return called, canonical_json(parts)
+
+
+def _script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()

@@ -1,0 +1,246 @@
+"""Runs that a program of others trains: what comes back, what is tried again, what is refused.
+
+The trainer is real and small (`tests/trainer_programs/good.py`); the corpus is prepared, the store
+and the record are real. What needs Ray or a command line of its own is slow.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny_study
+
+from cuvee.flows.execution.evaluator import Evaluator
+from cuvee.flows.execution.executor import Interrupted
+from cuvee.flows.execution.inline_executor import InlineExecutor
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.study.prepare import pose_problem, prepare
+from cuvee.flows.study.study import search_mixture
+from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.errors import RecipeError, TrainingError
+from cuvee.mixtures.runs.run_results import Failed
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.tracking.study_tracker import StudyTracker
+from cuvee.tasks.tracking.tracker import MemoryBackend
+from cuvee.tasks.trainer.supervisor import marked_processes
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "tests/trainer_programs/good.py"
+CUVEE = Path(sys.executable).with_name("cuvee")
+COMMAND = [sys.executable, str(PROGRAM)]
+
+
+@pytest.fixture(autouse=True)
+def allowed(monkeypatch):
+    monkeypatch.setenv("CUVEE_TRAINER_COMMANDS", " ".join(COMMAND))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    tiny_study.write_corpus(folder)
+    return folder
+
+
+def recipe(corpus: Path, settings: dict | None = None, **fields: object) -> str:
+    trainer = {"command": COMMAND, "settings": settings or {}, **fields}
+    return tiny_study.recipe(
+        corpus, proxy=json.dumps({"size": "0.3M", "tokens": 42_000, "trainer": trainer})
+    )
+
+
+class Sweep:
+    """Runs of a recipe in a home, as a study trains them."""
+
+    def __init__(self, text: str, home: Path, executor: object = None) -> None:
+        self.recipe, self.place = parse(text), Workspace(home)
+        self.prepared = prepare(self.recipe, self.place)
+        self.problem = pose_problem(self.recipe, self.prepared)
+        self.record, self.executor = MemoryBackend(), executor or InlineExecutor("cpu")
+
+    def train(self, *seeds: int) -> tuple:
+        specs = [self.problem.spec(self.problem.domains.uniform, seed) for seed in seeds]
+        tracker, store = StudyTracker(self.record), Store(self.place.store)
+        tracker.start_study("tiny", {}, {})
+        self.evaluator = Evaluator(
+            self.recipe, self.prepared, store, tracker, self.executor, self.place
+        )
+        with self.executor:
+            return self.evaluator(specs)
+
+    @property
+    def folders(self) -> list[Path]:
+        return sorted(self.place.trainings.glob("*"))
+
+    def attempts(self) -> list[str]:
+        """What every attempt said, the oldest first."""
+        log = (self.folders[0] / "trainer.log") if self.folders else Path("/nowhere")
+        return log.read_text().split("--- attempt")[1:] if log.exists() else []
+
+
+@pytest.fixture(scope="module")
+def prepared_home(corpus, tmp_path_factory) -> Path:
+    """A home with the corpus in it, to be copied."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUVEE_TRAINER_COMMANDS", " ".join(COMMAND))
+        Sweep(recipe(corpus), home)
+    return home
+
+
+@pytest.fixture
+def home(prepared_home, tmp_path) -> Path:
+    subprocess.run(["cp", "-r", prepared_home, tmp_path / "home"], check=True)
+    return tmp_path / "home"
+
+
+def test_a_trained_run_is_a_result_like_any_other(corpus, home):
+    """Catches shares, tokens, curve, cost or scores that are not the trainer's, a run that is
+    trained again, and one that the built-in trainer's result would stand for."""
+    sweep = Sweep(recipe(corpus), home)
+    (run,) = sweep.train(0)
+    (folder,) = sweep.folders
+    written = json.loads((folder / "result.json").read_text())
+    assert {k: v.value for k, v in run.scores.items()} == {
+        name: score["value"] for name, score in written["scores"].items()
+    }
+    assert set(run.scores) == {"domain/code", "domain/prose", "domain/tables"}
+    assert [tokens for tokens, _ in run.curve] == [8400, 16800, 25200, 33600, 42000]
+    assert run.tokens == (14_000,) * 3 and run.flops > 0 and 0 < run.seconds < 60
+    for name, share in zip(run.spec.domains, run.epochs, strict=True):
+        train = json.loads((folder / "run.json").read_text())["domains"][name]["train"]
+        assert os.path.getsize(train["path"]) == 2 * train["tokens"]
+        assert share == pytest.approx(14_000 / train["tokens"])
+    assert not (folder / "state").exists() and sweep.evaluator.trained == 1
+    assert json.loads(run.spec.trainer)["name"] == "good"
+    again = Sweep(recipe(corpus), home)
+    assert again.train(0) == (run,) and again.evaluator.trained == 0
+    own = parse(tiny_study.recipe(corpus, proxy="{size: 0.3M, tokens: 42000}"))
+    built_in = pose_problem(own, sweep.prepared).spec(run.spec.weights, 0)
+    assert built_in.fingerprint != run.spec.fingerprint
+    assert Store(sweep.place.store).outcome_of(built_in) is None
+
+
+def test_a_trainer_that_crashed_goes_on_from_what_it_kept(corpus, home):
+    """Catches a retry that begins anew, a run that differs because it was cut off, a curve that
+    holds a stretch twice, and one more attempt than was allowed."""
+    sweep = Sweep(recipe(corpus, {"crash": 2, "kill": 4}), home)
+    (run,) = sweep.train(0)
+    begins = [said.splitlines()[1] for said in sweep.attempts()]
+    assert begins == [f"begins at step {step} with rank 0" for step in (0, 2, 4)]
+    (whole,) = Sweep(recipe(corpus), home).train(0)
+    assert run.scores == whole.scores and run.curve == whole.curve
+    short = Sweep(recipe(corpus, {"crash": 1}, retries=0), home)
+    with pytest.raises(TrainingError, match=r"(?s)good ended with code 3.*fell off the bus"):
+        short.train(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("nan", "the score of domain/.* is not finite"),
+        ("none", "ended well and left no scores"),
+        pytest.param("foreign", "belongs to run '000000000000'", marks=pytest.mark.slow),
+        pytest.param("lacking", "lacks the score of domain/", marks=pytest.mark.slow),
+        pytest.param("half", "is not JSON", marks=pytest.mark.slow),
+    ],
+)
+def test_a_refused_result_is_named_and_not_used(corpus, home, kind, words):
+    """Catches a number that is used though it is none, a wrong program that is tried three times,
+    and a directory in which the mended program would find the old result."""
+    sweep = Sweep(recipe(corpus, {"steps": 2, "result": kind}), home)
+    (run,) = sweep.train(0)
+    assert isinstance(run, Failed)
+    (folder,) = sweep.folders
+    assert folder.name.endswith(".refused-1") and str(folder) in run.reason
+    assert re.search(words, run.reason), run.reason
+    assert len(sweep.attempts()) == 1
+    assert Store(sweep.place.store).outcome_of(run.spec) is None  # the next run tries again
+
+
+def test_a_run_that_ended_before_it_was_stored_is_not_trained_again(corpus, home):
+    """Catches a sweep that was killed between the result and the store, and trains it twice."""
+    sweep = Sweep(recipe(corpus), home)
+    (run,) = sweep.train(0)
+    subprocess.run(["rm", "-r", f"{sweep.place.store}/runs"], check=True)
+    again = Sweep(recipe(corpus), home)
+    assert again.train(0)[0].scores == run.scores and len(again.attempts()) == 1
+    subprocess.run(["rm", "-r", f"{sweep.place.store}/runs"], check=True)
+    values = json.loads((sweep.folders[0] / "result.json").read_text())
+    values["scores"]["domain/code"]["value"] += 1e-9
+    (sweep.folders[0] / "result.json").write_text(json.dumps(values))
+    (refused,) = Sweep(recipe(corpus), home).train(0)
+    assert isinstance(refused, Failed) and "written twice with other values" in refused.reason
+
+
+def test_nothing_of_a_trainer_outlives_it_and_no_secret_is_written(corpus, home, monkeypatch):
+    """Catches children that go on training, an endless trainer without an end, and a token in a
+    log, a run.json or the record."""
+    monkeypatch.setenv("MY_TOKEN", "hunter2-hunter2")
+    settings = {"steps": 2, "children": True, "never": True, "say": "API_TOKEN"}
+    text = recipe(corpus, settings, timeout=3, retries=0, environment={"API_TOKEN": "$MY_TOKEN"})
+    sweep = Sweep(text, home)
+    before = {process.pid for process in psutil.process_iter()}
+    (run,) = sweep.train(0)
+    assert isinstance(run, Failed) and "was ended after 3 s, its limit" in run.reason
+    left = [p for p in psutil.process_iter() if p.pid not in before and "sleep" in p.name()]
+    assert left == [] and marked_processes(str(sweep.folders[0])) == []
+    assert "the secret is ***" in sweep.attempts()[0]
+    for path in home.rglob("*"):
+        assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
+    assert "hunter2" not in repr(vars(sweep.record))
+
+
+def test_an_interrupted_run_ends_within_seconds(corpus, home):
+    """Catches a Ctrl-C that waits for the trainer, and a trainer that outlives it."""
+    executor = InlineExecutor("cpu")
+    sweep = Sweep(recipe(corpus, {"wait": 30, "children": True}), home, executor)
+    found: list = []
+
+    def stop() -> None:
+        until = time.monotonic() + 30
+        while "begins" not in "".join(sweep.attempts()) and time.monotonic() < until:
+            time.sleep(0.05)
+        found.append(time.monotonic())
+        executor.cancel()
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(Interrupted):
+        sweep.train(0)
+    assert time.monotonic() - found[0] < 10
+    assert marked_processes(str(sweep.folders[0])) == []
+
+
+def test_a_method_that_moves_shares_is_refused(corpus, home):
+    """Catches a controller that nobody runs, whose shares are then believed."""
+    text = re.sub("method: .*", "method: {name: odm}", recipe(corpus))
+    with pytest.raises(RecipeError, match="method 'odm' moves the shares while a run is trained"):
+        search_mixture(
+            parse(text),
+            InlineExecutor("cpu"),
+            Workspace(home),
+            text=text,
+            tracker=StudyTracker(MemoryBackend()),
+        )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"size"', '"pack": 2, "size"', "proxy.pack is of the built-in trainer"),
+        ("suite: null", "suite: null, curve: 2", "evaluation.curve is of the built-in trainer"),
+        (sys.executable, "python", "name the program by its full path"),
+        ('"settings"', '"environment": {"HF_TOKEN": "x"}, "settings"', "looks like a secret"),
+    ],
+)
+def test_a_recipe_with_a_trainer_is_checked_when_it_is_read(corpus, old, new, words):
+    """Catches a field that has no effect and says nothing of it."""
+    with pytest.raises(RecipeError, match=words):
+        parse(recipe(corpus).replace(old, new))

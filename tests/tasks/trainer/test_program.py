@@ -1,0 +1,101 @@
+"""Which program may train, and what tells one trainer from another."""
+
+import json
+import math
+import sys
+
+import pytest
+
+from cuvee.mixtures.errors import RecipeError
+from cuvee.tasks.trainer import program
+from cuvee.tasks.trainer.program import TrainerProgram
+
+
+def test_a_recipe_alone_runs_nothing(monkeypatch):
+    """Catches a program that runs because its beginning, its name or its folder is allowed."""
+    monkeypatch.delenv(program.ALLOWED, raising=False)
+    command = ["/opt/bin/python", "/opt/train.py", "--fast"]
+    with pytest.raises(RecipeError, match="a recipe alone runs nothing.*CUVEE_TRAINER_COMMANDS"):
+        program.check_allowed(command)
+    for entry in ("/opt/bin", "python", "/opt/bin/python3", "/opt/bin/python /opt/other.py", "''"):
+        monkeypatch.setenv(program.ALLOWED, f"/bin/true:{entry}")
+        with pytest.raises(RecipeError, match="may not be run"):
+            program.check_allowed(command)
+    for entry in (
+        "/opt/bin/python",
+        "/opt/bin/python /opt/train.py",
+        "/opt/bin/python '/opt/train.py'",
+    ):
+        monkeypatch.setenv(program.ALLOWED, f"/bin/true:{entry}")
+        program.check_allowed(command)
+    with pytest.raises(RecipeError, match="/opt/bin/python -c may"):
+        program.check_allowed(["/opt/bin/python -c", "evil"])
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["python3", "/t.py"], "begins with 'python3': name the program by its full path"),
+        (["./train.sh"], "full path"),
+        (["/bin/python3", "train.py"], "names 'train.py'.*the directory of its run.*Give the full"),
+    ],
+)
+def test_a_command_that_would_find_nothing_is_refused(command, words):
+    """Catches a relative path, which leads elsewhere in each run directory."""
+    with pytest.raises(RecipeError, match=words):
+        program.check_command(command)
+    program.check_command(["/bin/python3", "-m", "train", "--config={folder}/c.json", "{run}"])
+
+
+def test_a_trainer_is_known_by_what_its_files_hold(tmp_path):
+    """Catches evidence of an edited trainer that passes for that of the old one, a trainer that is
+    another because its folder moved, and one that nothing tells from its next version."""
+
+    def identity(folder, text="a", settings=None, version="", more=()):
+        folder.mkdir(exist_ok=True)
+        (folder / "train.py").write_text(text)
+        words = [sys.executable, str(folder / "train.py"), *more]
+        return program.trainer_identity(words, "", version, settings or {})[1]
+
+    first = identity(tmp_path / "one")
+    assert json.loads(first)["name"] == "train"
+    assert identity(tmp_path / "two") == first
+    assert identity(tmp_path / "one", text="b") != first
+    assert identity(tmp_path / "one", settings={"lr": 2}) != first
+    assert identity(tmp_path / "one", more=["--fast"]) != first
+    named = identity(tmp_path / "one", version="7")
+    assert identity(tmp_path / "one", text="b", version="7") == named
+    with pytest.raises(RecipeError, match="tells one version.*proxy.trainer.version"):
+        program.trainer_identity([sys.executable, "-m", "train"], "", "", {})
+    with pytest.raises(RecipeError, match="proxy.trainer.version"):
+        program.trainer_identity(["/nowhere/train"], "", "", {})
+
+
+def test_secrets_are_named_and_not_written(monkeypatch):
+    """Catches a token in a recipe, or the token itself in what is said about it."""
+    with pytest.raises(RecipeError, match=r"WANDB_API_KEY.*\$WANDB_API_KEY") as told:
+        program.check_environment({"WANDB_API_KEY": "hunter2"})
+    assert "hunter2" not in str(told.value)
+    given = {"WANDB_API_KEY": "$MY_KEY", "NCCL_DEBUG": "INFO"}
+    program.check_environment(given)
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(RecipeError, match="takes the value of MY_KEY, which is not set"):
+        program.environment_of(given)
+    monkeypatch.setenv("MY_KEY", "hunter2")
+    values, secrets = program.environment_of(given)
+    assert values == {"WANDB_API_KEY": "hunter2", "NCCL_DEBUG": "INFO"} and secrets == ("hunter2",)
+    made = TrainerProgram(("/x",), "x", "{}", environment=values, secrets=secrets)
+    assert "hunter2" not in repr(made)
+
+
+def test_words_are_filled_in_and_nothing_else(tmp_path):
+    """Catches a brace of the user's own that ends a command, and a run that is told twice."""
+    made = TrainerProgram(
+        ("/x", "--n={nodes}", '{"a": {gpus}}', "{node_rank}"), "x", "{}", gpus=0.5, nodes=2
+    )
+    run = tmp_path / "run.json"
+    words = made.words(run, {"node_rank": 1})
+    assert words == ["/x", "--n=2", '{"a": 1}', "1", str(run)]
+    named = TrainerProgram(("/x", "--config", "{run}"), "x", "{}")
+    assert named.words(run, {}) == ["/x", "--config", str(run)]
+    assert math.isinf(named.timeout)
