@@ -9,20 +9,20 @@ size. Where several laws beat it, their average is used, unless that does not.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.scale_evidence import AVERAGE, PLAIN, SINGLE, LawTrial
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
 from cuvee.mixtures.scaling.average import average_fits
+from cuvee.mixtures.scaling.discrepancy import attempts, hold_out
 
 LEAST = 4  # mixtures at the largest size below which pairs say nothing
 DRAWS = 400
@@ -68,16 +68,11 @@ def backtest(
         trials = tuple(LawTrial(name, refused=reason) for name in (*laws, SINGLE))
         return BackTest(trials, SINGLE, False, f"no back-test: {reason}; single-scale ranking used")
     rest = runs.take(runs.parameters < runs.sizes[-1])
-    observed, fits, refused = scalar.relaxed(held.Y), {}, {}
-    said: dict[str, Prediction] = {}
-    candidates = {**laws, SINGLE: single}
-    for (name, law), child in zip(candidates.items(), fit_rng.spawn(len(candidates)), strict=True):
-        try:
-            fits[name] = law.fit(rest, child)
-            said[name] = fits[name].predict(held.W, held.parameters, held.tokens)
-        except EvidenceError as error:
-            refused[name] = str(error)
-    found = {name: scalar.relaxed(told.mean) for name, told in said.items()}
+    observed, candidates = scalar.relaxed(held.Y), {**laws, SINGLE: single}
+    calls = {name: partial(hold_out, law, rest, held) for name, law in candidates.items()}
+    told, refused = attempts(calls, fit_rng)
+    said = {name: prediction for name, (_, prediction) in told.items()}
+    found = {name: scalar.relaxed(prediction.mean) for name, prediction in said.items()}
     plain = _plain(rest.ends, held, scalar)
     if plain is not None:
         found[PLAIN] = plain
@@ -85,7 +80,7 @@ def backtest(
     trials = _trials(found, observed, draws)
     better = [trial.law for trial in laws_that_beat(trials)]
     if len(better) > 1 and AVERAGE not in laws:
-        average = average_fits([(laws[name], fits[name]) for name in better])
+        average = average_fits([(laws[name], told[name][0]) for name in better])
         said[AVERAGE] = average.predict(held.W, held.parameters, held.tokens)
         trials = _trials({AVERAGE: scalar.relaxed(said[AVERAGE].mean), **found}, observed, draws)
     inside = {

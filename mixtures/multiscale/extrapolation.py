@@ -11,13 +11,13 @@ forecasts at full scale is told in both cases, and what the distance costs in ce
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics, outliers
 from cuvee.mixtures.inference.dataset import natural_rows
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
@@ -47,7 +47,7 @@ from cuvee.mixtures.scale_evidence import (
 )
 from cuvee.mixtures.scaling import Scaling, ScalingRuns
 from cuvee.mixtures.scaling.average import AverageScaling, FittedAverage, average_fits, average_of
-from cuvee.mixtures.scaling.discrepancy import learn_discrepancy
+from cuvee.mixtures.scaling.discrepancy import attempts, learn_discrepancy
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
 from cuvee.mixtures.searches import Search
 
@@ -285,15 +285,12 @@ def _forecast(
     rng: np.random.Generator,
 ) -> ScaleEvidence:
     """With what each law, and their average, say of the candidates, and how sure that is."""
-    (laws, used), fits, reasons = found, {}, []
+    laws, used = found
     points = np.array([candidate.weights for candidate in answer.candidates])
-    for (name, law), child in zip(laws.items(), rng.spawn(len(laws)), strict=True):
-        try:
-            fits[name] = law.fit(scales.restricted, child)
-        except EvidenceError as error:
-            reasons.append(str(error))
+    calls = {name: partial(law.fit, scales.restricted) for name, law in laws.items()}
+    fits, refused = attempts(calls, rng)
     if not fits:
-        return replace(evidence, untested=reasons[0] if reasons else "no scaling law is named")
+        return replace(evidence, untested=next(iter(refused.values()), "no scaling law is named"))
     average = used or average_fits([(laws[name], fit) for name, fit in fits.items()])
     forecasts = []
     for name, fit in {**fits, **({AVERAGE: average} if len(fits) > 1 else {})}.items():

@@ -9,6 +9,7 @@ Distributions" (arXiv 1704.02030), pseudo-BMA; ours leaves out sizes where their
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
+from cuvee.mixtures.scaling.discrepancy import attempts
 
 
 @register("scaling")
@@ -57,15 +59,11 @@ class AverageScaling(Scaling):
 
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> "FittedAverage":
         check_scaling_runs("average", self, runs)
-        found, reasons = [], []
-        for law, child in zip(self.laws, rng.spawn(len(self.laws)), strict=True):
-            try:
-                found.append((law, cast(Scaling, law).fit(runs, child)))
-            except EvidenceError as error:
-                reasons.append(str(error))
-        if not found:
-            raise EvidenceError(reasons[0])
-        return average_fits(found)
+        calls = {i: partial(law.fit, runs) for i, law in enumerate(self.laws)}
+        fits, refused = attempts(calls, rng)
+        if not fits:
+            raise EvidenceError(refused[0])
+        return average_fits([(self.laws[i], fit) for i, fit in fits.items()])
 
 
 def average_of(laws: Sequence[Scaling]) -> AverageScaling:

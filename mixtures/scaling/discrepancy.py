@@ -17,8 +17,9 @@ The settings were chosen on worlds with an eye on trained ladders, which therefo
 from outside: docs/results/scale.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from numpy.typing import NDArray
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.laws import Prediction
 
 if TYPE_CHECKING:
-    from cuvee.mixtures.scaling import Scaling, ScalingRuns
+    from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns
 
 GROWTH = 0.75  # G
 LEVEL, ORDER = 0.02, 0.005  # prior medians of the deviations at a factor e, relative
@@ -67,7 +69,7 @@ class Discrepancy:
 
 
 @dataclass(frozen=True, eq=False)
-class _HeldOut:
+class _Scale:
     """What one fit predicted of one scale: residuals and the fit's own variances (n, M)."""
 
     residuals: Array
@@ -75,19 +77,31 @@ class _HeldOut:
     growth: float
     weight: float
 
-    def level_density(self, sd: Array) -> Array:
-        """(G, M) log density of the mean error under deviations (G,)."""
-        variance = self.variances.mean(axis=0) + (sd[:, None] * self.growth) ** 2
-        error = self.residuals.mean(axis=0)
-        return np.asarray(-0.5 * self.weight * (np.log(variance) + error**2 / variance))
+    def density(self, deviations: Array, count: float, squares: Array) -> Array:
+        """(G, M) log density, under deviations (G,), of so many errors by their squares' sum."""
+        variance = self.variances.mean(axis=0) + (deviations[:, None] * self.growth) ** 2
+        return np.asarray(-0.5 * self.weight * (count * np.log(variance) + squares / variance))
 
-    def order_density(self, sd: Array) -> Array:
-        """(G, M) log density of the errors around their mean."""
-        variance = self.variances.mean(axis=0) + (sd[:, None] * self.growth) ** 2
-        n = len(self.residuals)
-        squares = n * self.residuals.var(axis=0)
-        density = (n - 1) * np.log(variance) + squares / variance
-        return np.asarray(-0.5 * self.weight * ROWS * density)
+
+def attempts(
+    calls: Mapping[Any, Callable[[np.random.Generator], Any]], rng: np.random.Generator
+) -> tuple[dict[Any, Any], dict[Any, str]]:
+    """What fits gave, each with a generator of its own, and why others could not be made."""
+    found, refused = {}, {}
+    for (key, call), child in zip(calls.items(), rng.spawn(len(calls)), strict=True):
+        try:
+            found[key] = call(child)
+        except EvidenceError as error:
+            refused[key] = str(error)
+    return found, refused
+
+
+def hold_out(
+    law: "Scaling", rest: "ScalingRuns", held: "ScalingRuns", rng: np.random.Generator
+) -> tuple["FittedScaling", Prediction]:
+    """A law fitted to some runs, and what it predicts of others."""
+    fitted = law.fit(rest, rng)
+    return fitted, fitted.predict(held.W, held.parameters, held.tokens)
 
 
 def learn_discrepancy(law: "Scaling", runs: "ScalingRuns", rng: np.random.Generator) -> Discrepancy:
@@ -98,54 +112,48 @@ def learn_discrepancy(law: "Scaling", runs: "ScalingRuns", rng: np.random.Genera
         runs: that it is fitted to; what is held out are ends of runs.
         rng: the only source of chance.
     """
-    top = (float(runs.parameters.max()), float(runs.tokens.max()))
-    coarse, found, reasons = law.coarse(), {}, []
-    cuts = list(_cuts(runs))
-    for below, child in zip(cuts, rng.spawn(len(cuts)), strict=True):
-        rest = runs.take(below)
-        try:
-            held = _held_out(coarse, rest, runs.take(~below).ends, child)
-        except EvidenceError as error:
-            reasons.append(str(error))
-            continue
-        found[float(rest.parameters.max()), float(rest.tokens.max())] = held
+    cuts = {_top(runs.take(below)): below for below in _cuts(runs)}
+    held = {at: runs.take(~below).ends for at, below in cuts.items()}
+    calls = {
+        at: partial(hold_out, law.coarse(), runs.take(below), held[at])
+        for at, below in cuts.items()
+    }
+    told, refused = attempts(calls, rng)
+    found = {at: list(_scales(held[at], said, at)) for at, (_, said) in told.items()}
     every = [part for parts in found.values() for part in parts]
     if not every:
-        why = reasons[-1] if reasons else "all runs are of one size and number of tokens"
+        why = ["all runs are of one size and number of tokens", *refused.values()][-1]
         nothing = np.zeros(runs.Y.shape[1])
-        return Discrepancy(nothing, nothing, top, {}, f"no back-test can be made: {why}")
-    level = _deviation(LEVEL, [part.level_density(LEVEL * GRID) for part in every])
-    order = _deviation(ORDER, [part.order_density(ORDER * GRID) for part in every])
+        return Discrepancy(nothing, nothing, _top(runs), {}, f"no back-test can be made: {why}")
+    level = _deviation(LEVEL, [
+        part.density(LEVEL * GRID, 1.0, part.residuals.mean(axis=0) ** 2) for part in every
+    ])  # fmt: skip
+    order = _deviation(ORDER, [
+        ROWS * part.density(ORDER * GRID, n - 1.0, n * part.residuals.var(axis=0))
+        for part in every
+        for n in [len(part.residuals)]
+    ])  # fmt: skip
     scores = {at: _score(parts, level, order) for at, parts in found.items()}
-    return Discrepancy(level, order, top, scores)
+    return Discrepancy(level, order, _top(runs), scores)
+
+
+def _top(runs: "ScalingRuns") -> tuple[float, float]:
+    return float(runs.parameters.max()), float(runs.tokens.max())
 
 
 def _cuts(runs: "ScalingRuns") -> Iterator[NDArray[np.bool_]]:
     """Which rows (N,) lie below each of the upper sizes, and each of the upper token counts."""
-    made: list[NDArray[np.bool_]] = []
-    for values in (runs.parameters, runs.ends.tokens):
-        for most in np.unique(values)[:-1][-TESTS:]:
-            below = (runs.parameters if values is runs.parameters else runs.tokens) <= most
-            if not any(np.array_equal(below, other) for other in made):
-                made.append(below)
-                yield below
+    for column, values in ((runs.parameters, runs.parameters), (runs.tokens, runs.ends.tokens)):
+        yield from (column <= most for most in np.unique(values)[:-1][-TESTS:])
 
 
-def _held_out(
-    law: "Scaling", rest: "ScalingRuns", held: "ScalingRuns", rng: np.random.Generator
-) -> list[_HeldOut]:
-    """What a law that was fitted to some runs predicts of others, scale by scale."""
-    fitted = law.fit(rest, rng)
-    top = (rest.parameters.max(), rest.tokens.max())
-    scales = sorted(set(zip(held.parameters.tolist(), held.tokens.tolist(), strict=True)))
-    found = []
-    for size, tokens in scales:
-        own = held.take((held.parameters == size) & (held.tokens == tokens))
-        said = fitted.predict(own.W, own.parameters, own.tokens)
-        growth = float(_distance(size, tokens, top)[0]) ** GROWTH
-        relative = (said.sd / said.mean) ** 2
-        found.append(_HeldOut(np.log(own.Y / said.mean), relative, growth, 1.0 / len(scales)))
-    return found
+def _scales(held: "ScalingRuns", said: Prediction, top: tuple[float, float]) -> Iterator[_Scale]:
+    """What was predicted of held-out runs, scale by scale."""
+    scales, member = np.unique([held.parameters, held.tokens], axis=1, return_inverse=True)
+    residuals, variances = np.log(held.Y / said.mean), (said.sd / said.mean) ** 2
+    for i, (size, tokens) in enumerate(scales.T):
+        growth, own = float(_distance(size, tokens, top)[0]) ** GROWTH, member.ravel() == i
+        yield _Scale(residuals[own], variances[own], growth, 1.0 / scales.shape[1])
 
 
 def _deviation(center: float, densities: list[Array]) -> Array:
@@ -158,7 +166,7 @@ def _deviation(center: float, densities: list[Array]) -> Array:
     return np.asarray(np.sqrt(variance), dtype=np.float64)
 
 
-def _score(parts: list[_HeldOut], level: Array, order: Array) -> float:
+def _score(parts: list[_Scale], level: Array, order: Array) -> float:
     """Mean log density of what a back-test held out, a scale counted once."""
     densities = []
     for part in parts:
