@@ -8,8 +8,9 @@
 Laws are registered names, or JSON mappings such as '{"name": "kriging", "draws": 2}'; a law of
 one's own takes part with --law-file. Rows beyond a table's mean all of its rows. --scaling names
 scaling laws, and --searches the laws under which searches are compared; both are everything unless
---tables or --laws are named. How rows are parted stands in `splits.py`, what is judged in
-`judge.py`, where tables come from in `tables.py` and `truths.py`, sizes in `scales.py`.
+--tables or --laws are named; --tables with no name leaves laws of mixtures out. How rows are parted
+stands in `splits.py`, what is judged in `judge.py`, where tables come from in `tables.py` and
+`truths.py`, sizes in `scales.py`.
 
 Seconds are processor time of one fit on one thread. A cell (a law on a table, a split and a number
 of rows) begins no further draw after --limit processor seconds, so that slow laws have fewer draws,
@@ -41,9 +42,11 @@ DATA = cells.ROOT.parent / "shared" / "data"
 ROWS = [16, 32, 64, 128, 256, 512]
 HEADER = (
     "| table | split | rows | law | judged | draws | rank x 100 | close pairs, % | regret | "
-    "error, % | coverage, % | level, % | fit, s |\n|" + "---|" * 13
+    "error, % | coverage, % | level, % | width, % | interval score | gains covered, % | width, % "
+    "| fit, s |\n|" + "---|" * 17
 )
 SHOWN = {"rank": 2, "close": 1, "regret": 4, "error": 3, "coverage": 1, "level": 2}
+SHOWN |= {"width": 1, "score": 1, "gains": 1, "gain_width": 2}  # of scaling laws alone
 PLACE = ("kind", "table", "split", "rows")
 CONVEX = "log_linear"  # the law that convex searches take
 
@@ -53,7 +56,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mixbench", description=__doc__.split("\n\n", 1)[0])
     known = cells.table_names()
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the tables")
-    parser.add_argument("--tables", nargs="+", choices=known, metavar="NAME")
+    parser.add_argument("--tables", nargs="*", choices=known, metavar="NAME")
     parser.add_argument("--laws", nargs="+", metavar="LAW")
     parser.add_argument("--scaling", nargs="*", choices=names("scaling"), metavar="NAME")
     parser.add_argument("--searches", nargs="*", metavar="LAW")
@@ -105,7 +108,7 @@ def show(cell: Cell) -> None:
     """Print the row or rows of a cell."""
     head = f"| {cell['table']} | {cell['split']} | {cell['rows']} | {cell['law']} |"
     if "draws" not in cell:
-        print(f"{head} refused: {cell['refused']} | | | | | | | | |", flush=True)
+        print(f"{head} refused: {cell['refused']}" + " |" * 13, flush=True)
         return
     for judged, found in summary.cell_summary(cell).items():
         row = " | ".join(shown(found.get(metric), digits) for metric, digits in SHOWN.items())

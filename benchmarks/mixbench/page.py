@@ -39,7 +39,8 @@ does there.
 """
 BEYOND = """Fitted to the smaller sizes, judged at larger ones; on worlds at 2 and 4 times the
 largest in parameters and tokens. Level is how far off the mean of a size is. `single_scale`
-predicts the level of the size that it saw.
+predicts the level of the size that it saw. Gains are of the mixture that a law would pick over each
+other; what the figures are stands in `benchmarks/mixbench/scales.py`.
 """
 SEARCHED = """Regret of what each search finds under one law of 64 runs, against the optimum.
 """
@@ -216,11 +217,15 @@ def _scaling(rows: list[Row]) -> list[str]:
     lines = []
     for row in rows:
         for judged, found in row["judged"].items():
-            figures = [figure(found.get(m), 2) for m in ("rank", "level", "error")]
-            covered = figure(found.get("coverage"), 1, interval=True)
             about = [row["table"], judged, f"`{row['law']}`", str(row["draws"])]
-            lines.append([*about, *figures, covered])
-    header = ("case", "judged", "law", "draws", "rank", "level, %", "error, %", "coverage, %")
+            figures = [figure(found.get(m), 2) for m in ("rank", "level", "error")]
+            for metric in ("coverage", "gains"):
+                wide = "width" if metric == "coverage" else "gain_width"
+                covered = figure(found.get(metric), 1, interval=True)
+                figures += [covered, figure(found.get(wide), 2)]
+            lines.append([*about, *figures, figure(found.get("score"), 1)])
+    header = ("case", "judged", "law", "draws", "rank", "level, %", "error, %", "coverage, %",
+              "half-width, %", "gains covered, %", "half-width, %", "interval score")  # fmt: skip
     return ["## Beyond the largest size\n", BEYOND, grid(header, lines)] if lines else []
 
 

@@ -3,25 +3,36 @@
 Cases are the four Pile domains at 90M, 200M and 440M, this project's ladder, its sweep of sizes and
 tokens (`scales`), and worlds of several truths at four sizes (20 tokens a parameter): `joint` is
 the form of a scaling law here, the others of none: synergies beside it, exponents that depend on
-the mixture, and size and data that limit each other. A draw of real runs takes nine tenths of each
-size's; a draw of a world is another world. `level` is how far
-off the mean of a size is, which all its runs share.
+the mixture, size and data that limit each other, and domains that run out. A draw of real runs
+takes nine tenths of each size's; a draw of a world is another world.
+
+`level` is how far off the mean of a size is, which all its runs share; `width` the half-width of
+the 90 % intervals of scores and `score` their interval score (their width, and 20 times what lies
+outside; Gneiting and Raftery 2007), in % of a score. `gains` is how often the 90 % interval of a
+gain holds it, target by target: of the mixture that a law would pick over each other one, in
+`REFITS` refits that are set off as a recommendation's are; `gain_width` is its half-width. Real
+gains hold the noise of two runs, which an interval of a gain does not.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from cuvee.mixtures import simplex, worlds
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import CuveeError
-from cuvee.mixtures.inference.diagnostics import pooled_deviation
+from cuvee.mixtures.inference.diagnostics import Z, pooled_deviation
+from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.scaling import ScalingRuns
+from cuvee.mixtures.scaling.average import AverageScaling, FittedAverage, average_fits
+from cuvee.mixtures.scaling.equations import EquationScaling
+from cuvee.mixtures.scaling.repeated import effective_tokens
 from mixbench.contestants import checked, drawn_within, timed
 from mixbench.judge import Judge
 from mixbench.tables import SWEEPS, Runs, Table, pile4_runs, sweep_sizes
@@ -31,8 +42,10 @@ FITTED = {300_000: 30, 600_000: 16, 1 * MILLION: 12, 2 * MILLION: 10}  # paramet
 LARGER = {"2 x": 4 * MILLION, "4 x": 8 * MILLION}
 TOKENS_EACH = 20  # per parameter
 SIZE, TARGETS, SD = 5, 3, 0.004
+SCARCE = np.array([4.0, 6.0, 9.0, 14.0, 20.0]) * MILLION  # tokens of the domains that run out
 TESTED = 32  # mixtures at each larger size
 KEPT = 0.9  # of a real size's runs, in a draw
+REFITS = 8  # behind an interval of a gain, which is that of Student's t of as many
 Truth = Callable[[Array, float, float], Array]
 
 
@@ -59,11 +72,13 @@ class ScaleDraw:
         table: targets and floor, as the judge reads them.
         fitted: sizes that it sees.
         tests: sizes that it does not, by name.
+        available: (K,) tokens that exist of each domain; None where repetition is not known.
     """
 
     table: Table
     fitted: tuple[SizedRuns, ...]
     tests: Mapping[str, SizedRuns]
+    available: Array | None = None
 
     @property
     def scaling_runs(self) -> ScalingRuns:
@@ -77,6 +92,7 @@ class ScaleDraw:
             Y=Y,
             noise=np.vstack([_noise(part.runs) for part in self.fitted]),
             groups=np.arange(len(Y)),
+            available=self.available,
         )
 
 
@@ -158,11 +174,25 @@ def joint_world(seed: int) -> Any:
     return worlds.Scaled(size=SIZE, count=TARGETS, seed=seed)
 
 
+def repeating(rng: np.random.Generator) -> Truth:
+    """Domains that run out: repeats are worth less and less, at a rate that no law here takes."""
+    floor, worth = rng.uniform(0.6, 1.2, TARGETS), float(rng.uniform(4.0, 10.0))
+    taught = rng.uniform(0.0, 1.5, (TARGETS, SIZE))
+
+    def truth(W: Array, n: float, d: float) -> Array:
+        useful = effective_tokens(W, np.full(len(W), d), SCARCE, worth)[:, None]
+        by_scale = 0.4 * (n / MILLION) ** -0.3 + 0.4 * (useful / (20 * MILLION)) ** -0.28
+        return np.asarray(floor + 0.5 * np.exp(-W @ taught.T) + by_scale)
+
+    return truth
+
+
 TRUTHS: dict[str, Callable[[np.random.Generator], Truth]] = {
     "joint": partial(of_world, joint_world),
     "synergies": partial(of_world, lambda seed: worlds.Interacting(joint_world(seed), 0.5, seed)),
     "exponents": exponents,
     "coupled": coupled,
+    "repeating": repeating,
 }
 
 
@@ -183,7 +213,7 @@ def world_draw(name: str, draw: int) -> ScaleDraw:
     tests = {key: sized(others, n) for key, n in LARGER.items()}
     targets = tuple(f"target/{m}" for m in range(TARGETS))
     table = Table(f"scale-{name}", "worlds", targets, fitted[0].runs, floor=np.full(TARGETS, SD))
-    return ScaleDraw(table, fitted, tests)
+    return ScaleDraw(table, fitted, tests, SCARCE if name == "repeating" else None)
 
 
 def cases(data: Path) -> dict[str, Callable[[int], ScaleDraw]]:
@@ -218,21 +248,51 @@ def cases(data: Path) -> dict[str, Callable[[int], ScaleDraw]]:
 
 def one_draw(law: Any, case: ScaleDraw, floor: Array, draw: int) -> dict[str, Any]:
     """Figures of a draw by the size that was judged."""
-    runs = case.scaling_runs
-    model, seconds = timed(lambda: law.fit(runs, np.random.default_rng([draw, 41])))
+    runs, rng = case.scaling_runs, np.random.default_rng([draw, 41])
+    model, seconds = timed(lambda: law.fit(runs, rng))
+    whole = model if isinstance(model, FittedAverage) else average_fits([(law, model)])
+    refits = list(whole.refits(runs, REFITS, rng))
     judge, judged = Judge(case.table, floor), {}
     for name, test in case.tests.items():
         found = checked(model.predict(test.runs.W, test.parameters, test.tokens))
+        again = [refit.predict(test.runs.W, test.parameters, test.tokens).mean for refit in refits]
         figures = judge.figures(name, test.runs, found, runs.Y)
-        off = (found.mean - test.runs.Y).mean(axis=0) / test.runs.Y.mean(axis=0)
-        judged[name] = figures | {"level": 100 * float(np.abs(off).mean())}
+        judged[name] = figures | interval_figures(test.runs, found, np.array(again))
     return {"seconds": seconds, "judged": judged}
+
+
+def interval_figures(runs: Runs, found: Prediction, again: Array) -> dict[str, float]:
+    """Level, widths, interval score, and coverage of gains by refits' means (R, n, M), in %."""
+    off = (found.mean - runs.Y).mean(axis=0) / runs.Y.mean(axis=0)
+    half = Z * found.sd
+    outside = np.maximum(np.abs(runs.Y - found.mean) - half, 0.0)
+    pick = int(np.argmin(found.mean.mean(axis=1)))
+    others = np.arange(len(runs.Y)) != pick
+    gain, true, drawn = (
+        np.asarray(y - y[..., pick : pick + 1, :])[..., others, :]
+        for y in (found.mean, runs.truth, again)
+    )
+    wide = stats.t.ppf(0.95, len(again)) * np.sqrt(np.mean((drawn - gain) ** 2, axis=0))
+    return {
+        "level": 100 * float(np.abs(off).mean()),
+        "width": 100 * float((half / runs.Y).mean()),
+        "score": 100 * float(((2 * half + 20 * outside) / runs.Y).mean()),
+        "gains": 100 * float((np.abs(gain - true) <= wide).mean()),
+        "gain_width": 100 * float((wide / runs.Y[others]).mean()),
+    }
 
 
 def cell_draws(name: str, case: Callable[[int], ScaleDraw], floor: Array, **limits: Any) -> Any:
     """A cell of a scaling law: the figures of every draw, or why there are none."""
     try:
-        law = build("scaling", name)
+        law = of_few_sizes(build("scaling", name))
     except CuveeError as error:
         return {"refused": str(error)}
     return drawn_within(lambda draw: one_draw(law, case(draw), floor, draw), **limits)
+
+
+def of_few_sizes(law: Any) -> Any:
+    """The law where it takes as few sizes as a table has, which in a study it refuses."""
+    if isinstance(law, AverageScaling):
+        return replace(law, laws=tuple(map(of_few_sizes, law.laws)))
+    return replace(law, least=1) if isinstance(law, EquationScaling) else law

@@ -16,7 +16,7 @@ LEVEL = 0.95
 CAPPED = 5.0  # points of rank x 100
 METRICS = (
     "rank", "close", "regret", "missed", "error", "error_mean", "coverage", "beyond", "level",
-    "seconds",
+    "width", "score", "gains", "gain_width", "seconds",
 )  # fmt: skip
 PAIRED = ("rank", "close", "regret", "error")
 

@@ -177,6 +177,11 @@ class FittedScaling(Protocol):
 
     discrepancy: Discrepancy | None = None
 
+    @property
+    def unexplained(self) -> Any:
+        """Relative deviation (M,) of what it leaves over of the runs, as far as it knows."""
+        return 0.0
+
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         """Scores of models of a size, trained on so many tokens of a mixture.
 

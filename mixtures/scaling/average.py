@@ -19,7 +19,7 @@ from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
-from cuvee.mixtures.scaling.discrepancy import attempts
+from cuvee.mixtures.scaling.discrepancy import Discrepancy, attempts
 
 
 @register("scaling")
@@ -127,42 +127,54 @@ class FittedAverage(FittedScaling):
     def refits(
         self, runs: ScalingRuns, count: int, rng: np.random.Generator
     ) -> Iterator["PerturbedRefit"]:
-        """Laws refitted to resampled runs, drawn by share and off by what back-tests say."""
+        """Laws refitted to resampled runs, drawn by share and off by what back-tests say.
+
+        What a law leaves over of the runs, and seeds do not explain, it errs by in gains too.
+        """
         center = runs.W.mean(axis=0)
         apart = np.sqrt(((runs.W - center) ** 2).sum(axis=1).mean()) or 1.0
+        seeds = np.square(runs.noise / runs.Y).mean(axis=0)
         for child in rng.spawn(count):
             which = int(child.choice(len(self.laws), p=self.weights))
             level = np.asarray(child.standard_normal(runs.Y.shape[1]))
             slope = child.standard_normal((runs.W.shape[1], runs.Y.shape[1])) / apart
-            fitted = self.laws[which].coarse().fit(runs.resample(child), child)
-            yield PerturbedRefit(fitted, self.fits[which], level, slope, center)
+            fitted, tested = (
+                self.laws[which].coarse().fit(runs.resample(child), child),
+                self.fits[which],
+            )
+            left = np.sqrt(np.maximum(np.square(tested.unexplained) - seeds, 0.0))
+            yield PerturbedRefit(fitted, tested.discrepancy, level, slope, center, left)
 
 
 @dataclass(frozen=True, eq=False)
 class PerturbedRefit(FittedScaling):
-    """A refit whose level and order are off at random, by what back-tests say of its law.
+    """A refit whose level and order are off at random, by what is known of its law's errors.
 
     The level is off alike for all mixtures of a scale, so that gains hardly feel it; the order by a
     slope over mixtures, so that near ones stay together and far ones part.
 
     Attributes:
         refit: to resampled runs.
-        tested: the fit to all runs, which was back-tested.
+        tested: what back-tests said of the law; None: none were made.
         level: (M,) standard normal.
         slope: (K, M) such that mixtures as the runs' err by a standard normal.
         center: (K,) the runs' mean mixture.
+        left: (M,) deviation of what the law leaves over of the runs.
     """
 
     refit: FittedScaling
-    tested: FittedScaling
+    tested: Discrepancy | None
     level: Array
     slope: Array
     center: Array
+    left: Array
 
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         said = self.refit.predict(W, parameters, tokens)
-        if self.tested.discrepancy is None or self.tested.discrepancy.refused:
-            return said
-        level, order = self.tested.discrepancy.errors(parameters, tokens)
-        shift = level * self.level + order * ((np.asarray(W) - self.center) @ self.slope)
+        level = order = np.zeros(1)
+        if self.tested is not None and not self.tested.refused:
+            level, order = self.tested.errors(parameters, tokens)
+        shift = level * self.level + np.hypot(order, self.left) * (
+            (np.asarray(W) - self.center) @ self.slope
+        )
         return Prediction(said.mean * np.exp(shift), said.sd)

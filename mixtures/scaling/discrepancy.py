@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns
 
 GROWTH = 0.75  # G
-LEVEL, ORDER = 0.02, 0.005  # prior medians of the deviations at a factor e, relative
+LEVEL, ORDER = 0.01, 0.005  # prior medians of the deviations at a factor e, relative
 SPREAD = 1.5  # prior deviation of their logarithms
 POOL = 0.3  # weight of the mean over all targets in a target's likelihood
 ROWS = 0.3  # how much one mixture's error of the order says: those of one size err alike

@@ -20,6 +20,7 @@ back-tests found (`discrepancy.py`).
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -39,6 +40,7 @@ FIRST = 0.02  # residual deviation assumed for the first fit, relative
 CHUNK = 1024  # rows of a prediction at a time
 FLOOR = 1e-6  # of the residual deviation: below it lies rounding
 SHARED = 0.9  # most of the variance that rows of one scale can share
+UNDER = ((np.log(0.003), 1.5), (np.log(1.0), 0.3))  # prior of log amplitude and log rate
 GAP = (0.03, 0.05)  # prior mean and deviation of log (score before a decay / score after it)
 
 
@@ -81,6 +83,10 @@ class FittedEquation(FittedScaling):
     scale: Array
     reference: tuple[float, float]
     discrepancy: Discrepancy | None = None
+
+    @property
+    def unexplained(self) -> Array:
+        return self.noise
 
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         X = scale_rows(W, parameters, tokens, self.reference)
@@ -141,7 +147,7 @@ class EquationScaling(Scaling):
 
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> FittedEquation:
         check_scaling_runs(self.name, self, runs)
-        plain = form = self.equation(runs.W.shape[1])
+        plain = form = undertrained(self.equation(runs.W.shape[1]))
         middle = (geometric_mean(runs.parameters), geometric_mean(runs.tokens))
         X, scale = scale_rows(runs.W, runs.parameters, runs.tokens, middle), runs.Y.mean(axis=0)
         if runs.stable is not None:
@@ -158,6 +164,30 @@ class EquationScaling(Scaling):
             if self.draws
             else fitted
         )
+
+
+def undertrained(form: Equation) -> Equation:
+    """An equation with one more term: a model that sees few tokens for its size is worse for it.
+
+    `U (N / D)^u`, alike for all mixtures: without it every law says that a larger model is better
+    on any number of tokens, however few. Where runs do not show it, the prior keeps it small.
+    """
+    (at, apart), (rate, spread) = UNDER
+    return Equation(
+        curve=partial(_with_undertraining, form.curve),
+        center=np.append(form.center, [at, rate]),
+        deviation=np.append(form.deviation, [apart, spread]),
+        starts=np.column_stack([form.starts, np.tile([at, rate], (len(form.starts), 1))]),
+    )
+
+
+def _with_undertraining(curve: Curve, p: Array, X: Array) -> tuple[Array, Array]:
+    values, jacobian = curve(p[:, :-2], X)
+    term, by_rate = scale_term(p[:, -2:-1], p[:, -1:], X[:, -1] - X[:, -2])
+    total = np.logaddexp(values, np.log(term))
+    own = np.exp(values - total)[:, :, None] * jacobian
+    added = np.exp(-total)[:, :, None] * np.stack([term, by_rate], axis=2)
+    return total, np.concatenate([own, added], axis=2)
 
 
 def with_gap(form: Equation) -> Equation:

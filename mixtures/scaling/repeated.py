@@ -118,6 +118,10 @@ class FittedRepeated(FittedScaling):
     def discrepancy(self) -> Discrepancy | None:  # type: ignore[override]
         return self.law.discrepancy
 
+    @property
+    def unexplained(self) -> Any:
+        return self.law.unexplained
+
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         w = np.asarray(W, dtype=np.float64)
         count = np.broadcast_to(np.asarray(tokens, dtype=np.float64), len(w))
