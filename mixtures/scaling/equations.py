@@ -7,6 +7,9 @@ Levenberg-Marquardt with Huber weights, and parameters have a normal prior, wide
 speak: a ladder has three or four sizes, from which an exponent and an asymptote cannot both be
 had without one. The prior weighs as much as the residuals' variance says it should.
 
+Every equation has one more term, `U (N / D)^u`: of few tokens a larger model is worse, which no sum
+of falls in N and in D can say (assumption; seen on this project's ladder, docs/results/scale.md).
+
 Points before the decay of a run (`Runs.stable`) are fitted as the law times one factor for all of
 them, which is fitted with it and then forgotten: what a decay is worth, taken to be the same share
 of a loss at every scale and mixture (assumption, not studied). The points of a run share its seed,
