@@ -17,7 +17,7 @@ not how well its kind was.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -44,17 +44,20 @@ class HeldOutSample:
         rows: what to score.
         documents: (R,) the document of each row.
         bytes: (R,) UTF-8 bytes of the scored tokens of each row.
+        pieces: (R,) the part of a document that each row is of: the sampling unit where there are
+            few documents.
     """
 
     rows: tuple[AnswerRow, ...]
     documents: NDArray[np.int64]
     bytes: Floats
+    pieces: NDArray[np.int64]
 
     def score(self, nats: Floats) -> Score:
         """Bits per byte, from the log-likelihood of each row (R,) in nats."""
         units = self.documents
         if len(np.unique(units)) < DOCUMENTS:
-            units = np.arange(len(self.rows))
+            units = self.pieces
         _, group = np.unique(units, return_inverse=True)
         sizes = np.bincount(group, self.bytes).astype(np.float64)
         return bits_per_byte(np.bincount(group, -nats / np.log(2)).astype(np.float64), sizes)
@@ -111,7 +114,49 @@ def held_out_sample(
         whole = float(widths[tokens[begin:end]].sum())
         part = float(widths[tokens[start:stop]].sum())
         shares.append(float(sizes[document]) * (part / whole if whole else 1.0))
-    return HeldOutSample(tuple(rows), np.array([d for d, _, _ in chosen]), np.array(shares))
+    documents = np.array([d for d, _, _ in chosen])
+    return HeldOutSample(tuple(rows), documents, np.array(shares), np.arange(len(rows)))
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A part of a document of held-out text, for models that have a tokenizer of their own.
+
+    Attributes:
+        document: its number.
+        text: what is scored.
+    """
+
+    document: int
+    text: str
+
+
+def passage_sample(
+    name: str, passages: Sequence[Passage], windows: Callable[[str], Sequence[AnswerRow]]
+) -> HeldOutSample:
+    """What to score of one domain's passages, by the tokenizer of a model.
+
+    Args:
+        name: of the domain, for messages.
+        passages: the same for every model, so that their bits per byte compare.
+        windows: the rows of a text, each of its tokens in one of them.
+
+    Raises:
+        DataError: fewer than two passages.
+    """
+    if len(passages) < 2:
+        raise DataError(
+            f"domain {name!r} has {len(passages)} passages of held-out text; its bits per byte "
+            "need at least 2: hold out more documents of it"
+        )
+    rows, owners, sizes = list[AnswerRow](), list[int](), list[int]()
+    for i, passage in enumerate(passages):
+        parts = windows(passage.text)
+        rows += parts
+        owners += [i] * len(parts)
+        sizes += [len(passage.text.encode()), *[0] * len(parts)][: len(parts)]
+    documents = np.array([passages[i].document for i in owners])
+    return HeldOutSample(tuple(rows), documents, np.array(sizes, np.float64), np.array(owners))
 
 
 def _windows(

@@ -55,13 +55,22 @@ def task_requests(
     definition = Path(tokenizer_path).read_text(encoding="utf-8")
     key = (suite.identity, hashlib.sha256(definition.encode()).hexdigest(), eot, context)
     if key not in _built:
-        encoder = RequestEncoder(_plain_tokenizer(definition), eot, context)
+        encoder = RequestEncoder(plain_tokenizer(definition), eot, context)
         _built.clear()  # a worker scores pack after pack on one suite; two would only hold memory
-        _built[key] = tuple(_exam(suite, name, encoder) for name in suite.tasks)
+        _built[key] = encoded_tasks(suite, encoder)
     return _built[key]
 
 
-def _plain_tokenizer(definition: str) -> Tokenizer:
+def encoded_tasks(suite: Suite, encoder: RequestEncoder) -> tuple[TaskRequests, ...]:
+    """The suite's tasks as a model of this tokenizer and context is asked them.
+
+    Raises:
+        UnknownName, DataError: as in `check`.
+    """
+    return tuple(_exam(suite, name, encoder) for name in suite.tasks)
+
+
+def plain_tokenizer(definition: str) -> Tokenizer:
     """A tokenizer that adds nothing and cuts nothing.
 
     What it is set to put before a text, a proxy has never seen: its documents follow each other,
@@ -119,7 +128,7 @@ def _item(
     parts: list[list[AnswerRow]] = []
     for context, continuation in pairs:
         if context is None:
-            part = _rolling(encoder, continuation)
+            part = rolling_rows(encoder, continuation)
         else:
             row = encoder.pair(context, continuation)
             part = [] if row is None else [row]
@@ -133,7 +142,7 @@ def _item(
     return Item(task, instances, choices, gold, sizes, _averaged(task), own), parts
 
 
-def _rolling(encoder: RequestEncoder, text: str) -> list[AnswerRow]:
+def rolling_rows(encoder: RequestEncoder, text: str) -> list[AnswerRow]:
     """A whole text in windows; the first token is conditioned on the end-of-text token."""
     windows = get_rolling_token_windows(encoder.encode(text), encoder.eot, encoder.context, 1)
     pairs = map(make_disjoint_window, windows)

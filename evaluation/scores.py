@@ -91,6 +91,15 @@ def score_pack(
     samples = held_out.held_out_samples(
         valid, tokenizer_path=tokenizer_path, eot=eot, context=context, limit=limits.tokens
     )
+    return score_requests(likelihood, samples, exams)
+
+
+def score_requests(
+    likelihood: Likelihood,
+    samples: Mapping[str, held_out.HeldOutSample],
+    exams: Sequence[TaskRequests],
+) -> list[PackScores]:
+    """Score every model of a pack on what was built for its tokenizer and context, in one pass."""
     parts = [sample.rows for sample in samples.values()] + [exam.rows for exam in exams]
     nats, greedy = answer_totals(likelihood, [row for part in parts for row in part])
     sound = [bool(np.isfinite(line).all()) for line in nats]

@@ -1,4 +1,4 @@
-"""Commands on a study: plan, run, confirm, fit, checkpoint."""
+"""Commands on a study: plan, run, confirm, fit, checkpoint, score."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuvee.flows.cli.app import Session, command
+from cuvee.flows.cli.app import MISTAKE, Session, command
 from cuvee.flows.cli.options import Cores, RecipePath
 
 if TYPE_CHECKING:
@@ -212,6 +212,68 @@ def checkpoint(
         "tokens": spec.tokens,
         "mixture": mixture,
         "run": spec.fingerprint,
+    }
+
+
+@command("cuvee score runs/a runs/b --recipe study.yaml --csv scores.csv", panel=PANEL)
+def score(
+    session: Session,
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(
+            help="folders of Hugging Face checkpoints, with safetensors and a tokenizer",
+            metavar="CHECKPOINT...",
+        ),
+    ],
+    recipe: Annotated[Path, typer.Option(help="whose held-out text and tasks they are scored on")],
+    csv: Annotated[
+        Path | None, typer.Option(help="write the table that `cuvee fit` reads, and one of errors")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (as it was saved), float32, bfloat16, float16")
+    ] = "auto",
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="folder of a tokenizer in the place of their own")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="longest input in tokens, if less than their own")
+    ] = None,
+) -> dict[str, Any]:
+    """Score checkpoints that others trained on a recipe's held-out text and tasks.
+
+    What was scored is kept, and is not scored again. Nothing is unpickled, and no code of a
+    checkpoint is run. One that cannot be scored is named, the others are scored, and the exit code
+    is 2.
+
+    With --json: `study`, `checkpoints` (each with `path`, `run`, `content`, `scores` and `details`,
+    or `error`), `table` and `details`.
+    """
+    from cuvee.tasks.extras import require
+
+    require("`cuvee score`", "train")
+    given, _, place = session.open_training(recipe, None)
+    from cuvee.evaluation.causal_model import CheckpointReading
+    from cuvee.flows.study import score_checkpoints
+
+    how = CheckpointReading(device, dtype, tokenizer, context)
+    found = score_checkpoints.score_checkpoints(given, place, checkpoints, how)
+    session.display.close()
+    good = [one for one in found if not one.problem]
+    if good:
+        session.display.console.print(score_checkpoints.scores_table(good))
+    more = score_checkpoints.write_tables(good, csv) if csv and good else None
+    if more:
+        session.say(f"scores: {csv} (`tables.scores` of a recipe); with errors: {more}")
+    bad = [one for one in found if one.problem]
+    for one in bad:
+        session.say(f"Not scored: {one.problem}")
+        session.exit = MISTAKE
+    return {
+        "study": given.name,
+        "checkpoints": [one.to_json() for one in found],
+        "table": str(csv) if more else "",
+        "details": str(more) if more else "",
     }
 
 
