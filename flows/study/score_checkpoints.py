@@ -29,6 +29,7 @@ from cuvee.tasks.checkpoint_scores import score_parts, scored_parts
 from cuvee.tasks.process import usable_cores
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
+from cuvee.tasks.trainer.contract import RUN
 
 COLUMNS, WIDEST = 4, 24  # checkpoints that a table shows, and letters of their names
 SHOWN = ("accuracy", "probability")  # of the details of a task
@@ -121,7 +122,7 @@ def checkpoint_name(folder: Path) -> str:
     """The run that a checkpoint is of, or the name of its folder."""
     for place in (folder, folder.absolute().parent):
         try:
-            run = json.loads((place / "run.json").read_text(encoding="utf-8"))
+            run = json.loads((place / RUN).read_text(encoding="utf-8"))
             return str(run["fingerprint"])
         except (OSError, ValueError, LookupError, TypeError):
             continue

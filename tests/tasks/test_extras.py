@@ -23,7 +23,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OPTIONAL = PROJECT["optional-dependencies"]
 ROOMS = ("flows", "tasks", "proxies", "evaluation", "mixtures")
 BOUNDS = {"fastapi", "sqlalchemy"}  # of Prefect and MLflow, which take versions that they fail with
-WRITTEN_FOR = {"transformers"}  # reads what is exported; tests do
 RECIPE = """\
 name: core
 tables: {mixtures: mixtures.csv, scores: scores.csv, sizes: {web: 3, code: 1, prose: 1}}
@@ -104,7 +103,7 @@ def test_what_is_imported_is_declared_and_the_reverse():
     assert used - declared == set(), "imported and not declared"
     clouds = EXTRAS["s3"] | EXTRAS["gcs"] | EXTRAS["azure"]  # which fsspec imports
     theirs = clouds | EXTRAS["team"]  # which MLflow imports
-    beside = BOUNDS | WRITTEN_FOR | theirs
+    beside = BOUNDS | theirs
     assert declared - used == beside, "declared and not imported"
 
 
