@@ -1,16 +1,20 @@
-"""Calibration: standard deviations that mean what they say.
+"""Calibration: what runs that a fit did not see say of its deviations and of laws' weights.
 
 A law's formula for its own uncertainty is right in shape at best: misfit is not noise. So the
 standard deviations are multiplied by one factor per target, chosen on predictions of runs that the
 fit did not see: the factor at which 90 % of them would have fallen inside the 90 % interval
 (split conformal prediction; Lei et al. 2018, algorithm 2, with normalized residuals). The ends of
 such an interval are `mean +- NORMAL_90 * sd`.
+
+Random folds ask how a law fills gaps between runs; held-out regions ask how it goes beyond them.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
+from scipy.spatial.distance import cdist
 
 from cuvee.mixtures.domains import Array
 
@@ -18,6 +22,8 @@ Rows = NDArray[np.intp]  # positions of runs
 
 NORMAL_90 = 1.6448536269514722  # half-width of a 90 % interval in standard deviations
 LEVEL = 0.90
+SAME, ROUNDS = 1e-6, 20  # distance of one place; rounds of the clustering
+SUM = 1e3  # weight of the equation "the weights sum to one" in the least squares
 RATE = 0.3  # errors fall as N^-RATE: 0.3 to 0.5 on training rows of the RegMix tables
 
 
@@ -41,6 +47,45 @@ def random_folds(rows: int, count: int, rng: np.random.Generator) -> tuple[tuple
     order = rng.permutation(rows)
     folds = [np.sort(order[i::count]) for i in range(min(count, rows))]
     return tuple((np.setdiff1d(np.arange(rows), fold), fold) for fold in folds)
+
+
+def region_folds(X: Array, order: Rows, count: int) -> tuple[Rows, ...]:
+    """Rows in clusters (k-means), each of which is a region that the others do not reach into.
+
+    Args:
+        X: (N, K) where each row lies.
+        order: (N,) of the rows, in which ties are broken.
+        count: clusters, fewer where the rows lie at fewer places.
+    """
+    P = X[order]
+    centers = P[[int(np.argmax(cdist(P, P).sum(axis=1)))]]
+    for _ in range(count - 1):  # each as far from the others as can be
+        gap = cdist(P, centers).min(axis=1)
+        if gap.max() > SAME:
+            centers = np.vstack([centers, P[np.argmax(gap)]])
+    for _ in range(ROUNDS):
+        nearest = cdist(P, centers).argmin(axis=1)
+        centers = np.stack([P[nearest == i].mean(axis=0) for i in np.unique(nearest)])
+    nearest = cdist(P, centers).argmin(axis=1)
+    return tuple(np.sort(order[nearest == i]) for i in np.unique(nearest))
+
+
+def convex_weights(residuals: Array, center: Array, pull: float) -> Array:
+    """Weights (members,) that are not negative, sum to one, and minimize held-out squares.
+
+    With weights that sum to one, the residual of the mean is the mean of the residuals.
+
+    Args:
+        residuals: (members, N) of held-out predictions.
+        center: (members,) weights that they are drawn to.
+        pull: how strongly, in squared residuals.
+    """
+    count, n = residuals.shape
+    scale = np.sqrt(n * (np.mean(residuals**2) + 1e-24))
+    draw = np.sqrt(n * pull) / scale
+    system = np.vstack([residuals.T / scale, draw * np.eye(count), np.full((1, count), SUM)])
+    weights, _ = nnls(system, np.concatenate([np.zeros(n), draw * center, [SUM]]))
+    return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
 @dataclass(frozen=True)

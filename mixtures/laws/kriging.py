@@ -11,16 +11,24 @@ together with f (universal kriging, Cressie 1993, section 3.4, linearized).
 piece of a sphere on which Euclidean distance is Hellinger's, so that a share going from 0 to 1 %
 moves as far as one going from 36 % to 49 %. Olmix fits an isotropic process on the shares.
 
-`kriging` is the average of two such fields, with a linear mean and with a saturating power law,
+`kriging` is a weighted average of two such fields, with a linear mean and with a saturating power
+law, and of a power law in effective data alone:
 
-    c_m + (b_m0 + sum_j b_mj r_j^p_m)^(-g_m)
+    c_m + (b_m0 + sum_j b_mj r_j^p_m)^(-g_m)    and    c_m + (sum_j b_mj r_j)^(-g_m)
 
-They err differently; on the training rows of the RegMix tables the average was better than either
-at every number of rows. A domain that the power law finds useful to a target is given a shorter
-length in f (`sway`). Runs that the fields find noisy weigh less in a second fit of the power law.
+The fields err differently; on the training rows of the RegMix tables their average was better than
+either at every number of rows. The plain law bends least: it is what holds far from the runs and
+at another scale, where bends that a field has learned need not be (`HEDGE`). A domain that the
+power law finds useful to a target is given a shorter length in f (`sway`). Runs that the fields
+find noisy weigh less in a second fit of the power laws.
 
-The deviations are calibrated by cross-validation, in closed form at the whole's hyper-parameters.
-This law is our own. Settings were chosen on held-out training rows of the RegMix tables.
+The weights of a target minimize the squares of runs under a fit without their fold, of random
+folds and of held-out regions alike, and are drawn to `SHARES`: by the fields' own squares, since
+few runs tell members apart badly, and by `HEDGE`, which does not vanish with more runs. Deviations
+are the fields' with the members' disagreement, calibrated on the random folds. Fields are left out
+in closed form at the whole's hyper-parameters, equations by refits.
+This law is our own. Settings were chosen on held-out training rows of the RegMix tables; those of
+the weights on all tables of MixBench (docs/results/laws.md).
 """
 
 from abc import abstractmethod
@@ -43,6 +51,7 @@ from cuvee.mixtures.laws.observations import (
     observe,
     scattered_rows,
 )
+from cuvee.mixtures.laws.power import power_form
 from cuvee.mixtures.laws.saturating_power import saturating_form
 from cuvee.mixtures.registry import register
 
@@ -55,7 +64,10 @@ UNSET = np.empty((0, 0))  # lengths, which each fit fills in
 FIRST = field.Prior(UNSET, rounds=4, steps=25, more=8)  # from the prior
 AGAIN = field.Prior(UNSET, rounds=2, steps=6, more=4)  # from an earlier fit
 POWER_NOISE, LINEAR_NOISE = -1.0, -4.0  # prior means of log noise, relative to what is kriged
-STEPS, REFIT_STEPS = 40, 6  # of the power law's fit
+STEPS, REFIT_STEPS = 40, 12  # of the power laws' fits, and of those without a fold
+SHARES = (0.3, 0.3, 0.4)  # of the average, that weights are drawn to: two fields and the power law
+PULL = 3.0  # to them, in squared held-out residuals of the fields' average
+HEDGE = 0.003  # the same in squared deviations of a target, for what differs at another scale
 CHUNK = 2048  # mixtures predicted at a time
 
 
@@ -130,10 +142,50 @@ class Kriged:
 
     @property
     def left_out(self) -> tuple[Array, Array]:
-        """Residuals (M, N) of runs under a fit without their block, and their deviations."""
-        residual, variance = self.fields.left_out[0]
+        """Residuals (S, M, N) of runs under a fit without their block, and their deviations."""
+        residual, variance = self.fields.left_out.swapaxes(0, 1)
         scale = self.mean.scale[:, None]
         return scale * residual, scale * np.sqrt(variance)
+
+
+@dataclass(frozen=True)
+class PlainLaw:
+    """A power law alone, in scaled scores.
+
+    Attributes:
+        form: the law.
+        p: (M, P) its parameters.
+        left_out: (S, M, N) residuals of runs under a fit without their block.
+    """
+
+    form: curves.Form
+    p: Array
+    left_out: Array
+
+    def means(self, W: Array) -> Array:
+        """Scaled means (M, n)."""
+        return self.form.curve(self.p, W)[0]
+
+
+Members = tuple[tuple[Kriged, ...], tuple[PlainLaw, ...]]
+
+
+def _left_out(members: Members) -> tuple[Array, Array]:
+    """Residuals (L, S, M, N) of all members, and the variances (S, M, N) of the fields' average."""
+    found = [field.left_out for field in members[0]]
+    residuals = [residual for residual, _ in found] + [law.left_out for law in members[1]]
+    return np.stack(residuals), np.mean([sd for _, sd in found], axis=0) ** 2
+
+
+def _average(values: Array, weights: Array, variance: Array) -> tuple[Array, Array]:
+    """Mean (M, n) of members' values (L, M, n) under weights (M, L), and its deviation.
+
+    How far the members are from one another adds to the fields' variance: far from the runs,
+    where they disagree, none of them knows by how much it is wrong.
+    """
+    mean = np.einsum("ml,lmn->mn", weights, values)
+    between = np.einsum("ml,lmn->mn", weights, (values - mean) ** 2)
+    return mean, np.sqrt(variance + between)
 
 
 @dataclass(frozen=True)
@@ -141,14 +193,16 @@ class FittedFields:
     """A fitted law of fields.
 
     Attributes:
-        members: fields whose average it is.
+        members: fields and equations whose average it is.
+        weights: (M, L) of the fields, then of the equations.
         center: (M,) subtracted from (the logarithm of) the scores.
         spread: (M,) that they are divided by.
         logs: whether logarithms were taken.
         width: of the deviations, from cross-validation.
     """
 
-    members: tuple[Kriged, ...]
+    members: Members
+    weights: Array
     center: Array
     spread: Array
     logs: bool
@@ -162,9 +216,11 @@ class FittedFields:
         )
 
     def _part(self, W: Array) -> Prediction:
-        found = [member.predict(W) for member in self.members]
-        mean = self.center + self.spread * np.mean([mean for mean, _ in found], axis=0).T
-        deviation = np.mean([sd for _, sd in found], axis=0)
+        found = [member.predict(W) for member in self.members[0]]
+        values = [mean for mean, _ in found] + [law.means(W) for law in self.members[1]]
+        variance = np.mean([sd for _, sd in found], axis=0) ** 2
+        scaled, deviation = _average(np.stack(values), self.weights, variance)
+        mean = self.center + self.spread * scaled.T
         sd = self.spread * (deviation * self.width.at(concentration(W))).T
         if not self.logs:
             return Prediction(mean, sd)
@@ -179,22 +235,41 @@ class FieldLaw(Law):
     folds: int
 
     @abstractmethod
-    def members(self, tables: Tables, blocks: field.Partition) -> tuple[Kriged, ...]:
-        """Fit to the tables; blocks of runs are left out once each, for calibration."""
+    def members(self, tables: Tables, partitions: tuple[field.Partition, ...]) -> Members:
+        """Fit to the tables; each block of runs of the partitions is left out once."""
 
     def fit(self, W: Array, Y: Array, noise: Array, rng: np.random.Generator) -> FittedFields:
         data = observe(self, W, Y, noise)
         logs = self.logarithm and bool(data.Y.min() > 0)
         data = data.logarithms() if logs else data
-        blocks = tuple(held for _, held in calibration.random_folds(len(data.W), self.folds, rng))
-        members = self.members((data.W, data.scaled.T, data.scaled_noise.T**2), blocks)
-        residuals, sd = (
-            np.mean(x, axis=0) for x in zip(*(m.left_out for m in members), strict=True)
-        )
+        shares, y = data.W, data.scaled.T
+        order = scattered_rows(shares, y)  # so that no order of runs moves a fold
+        dealt = calibration.random_folds(len(order), self.folds, rng)
+        folds = tuple(np.sort(order[held]) for _, held in dealt)
+        regions = calibration.region_folds(np.sqrt(shares), order, self.folds)
+        members = self.members((shares, y, data.scaled_noise.T**2), (folds, regions))
+        residuals, variance = _left_out(members)
+        weights = _weights_of(residuals)
+        # all that is calibrated is what the average does in the random folds
+        held, sd = _average(residuals[:, 0], weights, variance[0])
         width = calibration.fold_width(
-            residuals, sd, concentration(data.W), self.folds, data.W.shape[1] + field.HEAD
+            held, sd, concentration(shares), self.folds, shares.shape[1] + field.HEAD
         )
-        return FittedFields(members, data.center, data.spread, logs, width)
+        return FittedFields(members, weights, data.center, data.spread, logs, width)
+
+
+def _weights_of(residuals: Array) -> Array:
+    """Weights (M, L) of members by their held-out residuals (L, S, M, N)."""
+    count, _, m, _ = residuals.shape
+    if count == 1:
+        return np.ones((m, 1))
+    each = residuals.transpose(2, 0, 1, 3).reshape(m, count, -1)
+    squares = np.mean(each[:, :-1].mean(axis=1) ** 2, axis=1)  # of the fields' average
+    pull = PULL * squares + HEDGE
+    center = np.array(SHARES)
+    return np.stack(
+        [calibration.convex_weights(r, center, p) for r, p in zip(each, pull, strict=True)]
+    )
 
 
 def _field_data(
@@ -219,13 +294,12 @@ def _kriged(
     tables: Tables,
     power: float,
     prior: field.Prior,
-    blocks: field.Partition = (),
+    partitions: tuple[field.Partition, ...] = (),
     start: Array | None = None,
 ) -> Kriged:
     """Krige what a mean leaves."""
     level = float(concentration(tables[0]).mean())
     data = _field_data(mean, tables, power, level)
-    partitions = (blocks,) if blocks else ()
     return Kriged(mean, field.fit_fields(data, prior, partitions, start), power, level)
 
 
@@ -234,9 +308,10 @@ def _kriged(
 class Kriging(FieldLaw):
     """Kriged power law, the default: a saturating power law, and what it leaves is kriged.
 
-    The average of two fields: a Gaussian process around the power law
-    `c_m + (b_m0 + sum_j b_mj r_j^p_m)^(-g_m)`, and one on a linear trend alone. The equation
-    carries the fit where runs are few; the process corrects it where they are many.
+    The average of a Gaussian process around the power law
+    `c_m + (b_m0 + sum_j b_mj r_j^p_m)^(-g_m)`, of one on a linear trend alone, and of the plain
+    law `power`, in weights chosen for each target on held-out runs and regions. The equations carry
+    the fit where runs are few or far; the processes correct it where they are many.
 
     Take it with `regmix`, and wherever you know no better: no law ranked unseen mixtures clearly
     better in our comparisons, from few runs or many, and its deviations are calibrated. It is the
@@ -268,7 +343,7 @@ class Kriging(FieldLaw):
     def rows(self, domains: int) -> int:
         return domains + 5
 
-    def members(self, tables: Tables, blocks: field.Partition) -> tuple[Kriged, ...]:
+    def members(self, tables: Tables, partitions: tuple[field.Partition, ...]) -> Members:
         W, y, _ = tables
         form = saturating_form(W.shape[1])
         solution, strength = curves.solved_form(form, W, y, np.ones_like(y), steps=STEPS)
@@ -285,13 +360,32 @@ class Kriging(FieldLaw):
         v = _weights(form, tables, factors, solution.p)
         solution = curves.held_form(form, W, y, v, strength, solution.p, steps=STEPS)
         prior = lengths(LINEAR_LENGTH, AGAIN, LINEAR_NOISE)
-        linear = _kriged(flat, tables, self.power, prior, blocks, theta)
+        linear = _kriged(flat, tables, self.power, prior, partitions, theta)
         precision = RIDGE[0] * form.prior + RIDGE[1] * np.eye(len(form.prior))
         basis = np.linalg.cholesky(np.linalg.inv(precision))
         scale = np.sqrt(np.mean(solution.left_out**2, axis=1)) + 1e-6
         mean = PowerMean(form, solution.p, strength, basis, scale)
         prior = lengths(POWER_LENGTH, FIRST, POWER_NOISE)
-        return _kriged(mean, tables, self.power, prior, blocks), linear
+        kriged = _kriged(mean, tables, self.power, prior, partitions)
+        return (kriged, linear), (_plain_law(tables, factors, partitions),)
+
+
+def _plain_law(tables: Tables, factors: Array, partitions: tuple[field.Partition, ...]) -> PlainLaw:
+    """The plain power law, and its refits without each block."""
+    W, y, _ = tables
+    form = power_form(W.shape[1])
+    solution, strength = curves.solved_form(form, W, y, np.ones_like(y), steps=STEPS)
+    v = _weights(form, tables, factors, solution.p)
+    p = curves.held_form(form, W, y, v, strength, solution.p, steps=STEPS).p
+    left_out = np.empty((len(partitions), *y.shape))
+    for s, blocks in enumerate(partitions):
+        for rows in blocks:
+            kept = np.setdiff1d(np.arange(len(W)), rows)
+            part = curves.held_form(
+                form, W[kept], y[:, kept], v[:, kept], strength, p, steps=REFIT_STEPS
+            )
+            left_out[s][:, rows] = y[:, rows] - form.curve(part.p, W[rows])[0]
+    return PlainLaw(form, p, left_out)
 
 
 def _weights(form: curves.Form, tables: Tables, factors: Array, p: Array) -> Array:
@@ -344,7 +438,8 @@ class GaussianProcess(FieldLaw):
     def rows(self, domains: int) -> int:
         return domains + 2
 
-    def members(self, tables: Tables, blocks: field.Partition) -> tuple[Kriged, ...]:
+    def members(self, tables: Tables, partitions: tuple[field.Partition, ...]) -> Members:
         W, y, _ = tables
         prior = field.Prior(np.full((len(y), W.shape[1]), self.length), noise=self.noise)
-        return (_kriged(LinearMean(np.ones(len(y))), tables, self.power, prior, blocks),)
+        mean = LinearMean(np.ones(len(y)))
+        return (_kriged(mean, tables, self.power, prior, partitions),), ()

@@ -38,11 +38,16 @@ class Power(EquationLaw):
         return domains + 3
 
     def form(self, k: int) -> Form:
-        prior = curves.centering_prior(k + 2, 2, k + 2)
-        prior[1, 1] = 3.0
-        center = np.zeros(k + 2)
-        center[1] = np.log(EXPONENT)
-        return Form(_curve, prior, center, _starts)
+        return power_form(k)
+
+
+def power_form(k: int) -> Form:
+    """The law over k domains; parameters c, log g, log b_1 .. log b_k."""
+    prior = curves.centering_prior(k + 2, 2, k + 2)
+    prior[1, 1] = 3.0
+    center = np.zeros(k + 2)
+    center[1] = np.log(EXPONENT)
+    return Form(_curve, prior, center, _starts)
 
 
 def falling_power(total: Array, p: Array) -> tuple[Array, Array, Array]:

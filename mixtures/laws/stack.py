@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from scipy.optimize import nnls
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
@@ -20,7 +19,6 @@ from cuvee.mixtures.laws.observations import observe
 from cuvee.mixtures.registry import Registered, build, register
 
 PULL = 1e-2  # to equal weights, relative to the mean squared residual
-SUM = 1e3  # weight of the equation "the weights sum to one" in the least squares
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Stack(Law):
         residuals = (data.Y - means) / data.spread
         noise_weight = 1.0 / np.sqrt(data.scaled_noise**2 + np.median(residuals**2) + 1e-12)
         weights = np.stack(
-            [_convex(residuals[:, :, m] * noise_weight[:, m]) for m in range(data.Y.shape[1])]
+            [_equal_drawn(residuals[:, :, m] * noise_weight[:, m]) for m in range(data.Y.shape[1])]
         )
         mean = np.einsum("ml,lnm->nm", weights, means)
         sd = np.einsum("ml,lnm->nm", weights, sds)
@@ -111,15 +109,7 @@ def _predictions(members: tuple[FittedLaw, ...], W: Array) -> tuple[Array, Array
     return np.stack([f.mean for f in found]), np.stack([f.sd for f in found])
 
 
-def _convex(residuals: Array) -> Array:
-    """Weights (members,) of least squared combined residual (members, N), as least squares.
-
-    With weights that sum to one, the residual of the mean is the mean of the residuals.
-    """
-    count, n = residuals.shape
-    scale = np.sqrt(np.mean(residuals**2)) + 1e-12
-    pull = np.sqrt(PULL * n) * np.eye(count)
-    system = np.vstack([residuals.T / scale, pull, np.full((1, count), SUM * np.sqrt(n))])
-    right = np.concatenate([np.zeros(n), pull.sum(axis=1) / count, [SUM * np.sqrt(n)]])
-    weights, _ = nnls(system, right)
-    return np.asarray(weights / weights.sum(), dtype=np.float64)
+def _equal_drawn(residuals: Array) -> Array:
+    """Weights (members,) of least squared residuals (members, N), drawn to equal ones."""
+    center = np.full(len(residuals), 1.0 / len(residuals))
+    return calibration.convex_weights(residuals, center, PULL * float(np.mean(residuals**2)))
