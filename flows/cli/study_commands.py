@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 
 from cuvee.flows.cli.app import MISTAKE, Session, command
 from cuvee.flows.cli.options import Cores, RecipePath
+from cuvee.tasks.escape import printable, without_secrets
 
 if TYPE_CHECKING:
     from cuvee.flows.execution.executor import Executor
@@ -222,7 +224,7 @@ def score(
         list[Path],
         typer.Argument(
             help="folders of Hugging Face checkpoints, with safetensors and a tokenizer",
-            metavar="CHECKPOINT...",
+            metavar="CHECKPOINT",
         ),
     ],
     recipe: Annotated[Path, typer.Option(help="whose held-out text and tasks they are scored on")],
@@ -267,7 +269,7 @@ def score(
         session.say(f"scores: {csv} (`tables.scores` of a recipe); with errors: {more}")
     bad = [one for one in found if one.problem]
     for one in bad:
-        session.say(f"Not scored: {one.problem}")
+        print(f"cuvee: not scored: {without_secrets(printable(one.problem))}", file=sys.stderr)
         session.exit = MISTAKE
     return {
         "study": given.name,

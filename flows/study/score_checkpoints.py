@@ -7,8 +7,10 @@ by the name of its folder. Of two that would share a name each gets the digits o
 import csv
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,23 @@ from cuvee.evaluation.checkpoint_files import checkpoint_digest, checkpoint_weig
 from cuvee.evaluation.scores import PackScores
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.finished import prepare_as_studied
+from cuvee.flows.study.prepare import pose_problem
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import CuveeError, RecipeError, StorageError
-from cuvee.mixtures.runs.run_results import Score
+from cuvee.mixtures import loop
+from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, StorageError
+from cuvee.mixtures.runs.run_results import Failed, Outcome, RunResult, Score
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies.data.files import Digests
 from cuvee.tasks.checkpoint_scores import score_parts, scored_parts
 from cuvee.tasks.process import usable_cores
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
+from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.trainer.contract import RUN
 
 COLUMNS, WIDEST = 4, 24  # checkpoints that a table shows, and letters of their names
 SHOWN = ("accuracy", "probability")  # of the details of a task
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 ROWS = "scored-checkpoints"  # folder of the store: by content, the latest scores of a checkpoint
 LARGE = 40_000_000  # bytes of weights from which more threads than one help (assumption)
 SHORT = 8  # digits of a content in a name
@@ -115,7 +122,33 @@ def score_checkpoints(
     for one in found:
         if not one.problem:
             store.remember(ROWS, one.content, {**one.to_json(), "study": recipe.name})
+    _keep_runs(recipe, prepared, home, found)
     return found
+
+
+def _keep_runs(
+    recipe: Recipe, prepared: Prepared, home: Workspace, found: Sequence[ScoredCheckpoint]
+) -> None:
+    """Keep the scores of runs that the recipe's method asks of its trainer as their outcomes."""
+    store, named = Store(home.store), {one.name: one.scores for one in found if not one.problem}
+    if recipe.proxy.trainer is None or not any(map(FINGERPRINT.fullmatch, named)):
+        return
+    kept = 0
+
+    def take(specs: Sequence[RunSpec]) -> list[Outcome]:
+        nonlocal kept
+        for spec in specs:
+            scores = named.get(spec.fingerprint)
+            if scores and store.outcome_of(spec) is None:
+                store.put(RunResult(spec, scores.scores, scores.details))
+                kept += 1
+        return [store.outcome_of(spec) or Failed(spec, "not in the store") for spec in specs]
+
+    with suppress(EvidenceError):  # too few runs to ask for more
+        loop.replay(recipe.build_method(), pose_problem(recipe, prepared), take, recipe.seed)
+    home.display.say(
+        f"{kept} of them are new results of runs of {recipe.name}: `cuvee fit` reads them"
+    )
 
 
 def checkpoint_name(folder: Path) -> str:
@@ -123,7 +156,8 @@ def checkpoint_name(folder: Path) -> str:
     for place in (folder, folder.absolute().parent):
         try:
             run = json.loads((place / RUN).read_text(encoding="utf-8"))
-            return str(run["fingerprint"])
+            if FINGERPRINT.fullmatch(run["fingerprint"]):
+                return str(run["fingerprint"])
         except (OSError, ValueError, LookupError, TypeError):
             continue
     return folder.absolute().name

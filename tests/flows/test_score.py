@@ -12,9 +12,14 @@ from checkpoints import write_checkpoint, write_tokenizer
 from command import inside
 
 from cuvee.evaluation import causal_model
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.study.prepare import pose_problem, prepare
+from cuvee.flows.workspace import Workspace
+from cuvee.mixtures import loop
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.tasks import checkpoint_scores
+from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.tables import read_tables
 
 QUESTIONS = [
@@ -144,6 +149,32 @@ def test_a_checkpoint_of_a_run_goes_by_its_run(place, tmp_path):
     assert names[1] != names[2]
 
 
+def test_scores_of_a_trainers_runs_are_their_outcomes(place, tmp_path):
+    """Catches rows that only a table reads though a run asked for them, and a checkpoint without a
+    run among a study's runs."""
+    text = (place / "recipe.yaml").read_text().replace(
+        "proxy: {", "proxy: {trainer: {command: [/bin/false], version: 1.0.0}, "
+    )  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(text)
+    home, recipe = Workspace(place / "home"), parse(text)
+    problem = pose_problem(recipe, prepare(recipe, home, planned=True))
+    rng = loop.generator(recipe.seed, 0)
+    spec, other, *_ = recipe.build_method().ask(problem, (), rng)
+    for run in ("a", "b"):
+        shutil.copytree(place / "first", tmp_path / run / "checkpoint")
+    (tmp_path / "a" / "run.json").write_text(json.dumps({"fingerprint": spec.fingerprint}))
+    given = ["--recipe", str(tmp_path / "recipe.yaml"), "--json"]
+    folders = [str(tmp_path / run / "checkpoint") for run in "ab"]
+    done = inside("score", *folders, *given, home=place / "home")
+    assert done.returncode == 0, done.stderr
+    assert "1 of them are new results of runs of tiny" in done.stderr
+    outcome = Store(home.store).outcome_of(spec)
+    named = json.loads(done.stdout)["checkpoints"][0]
+    assert named["run"] == spec.fingerprint
+    assert outcome.scores["task/qa"].value == named["scores"]["task/qa"]["value"]
+    assert Store(home.store).outcome_of(other) is None
+
+
 def test_mistakes_are_sentences(place, tmp_path):
     """Catches tracebacks, and a file of the user's that is written over."""
     (tmp_path / "ratios.csv").write_text("run,code,prose\nfirst,0.5,0.5\n")
@@ -153,7 +184,7 @@ def test_mistakes_are_sentences(place, tmp_path):
     assert (tmp_path / "ratios.csv").read_text().startswith("run,code,prose")
     told = score(place, "nowhere")
     assert told.returncode == 2
-    assert "nowhere is not there: name the folder of a Hugging Face checkpoint" in told.stdout
+    assert "nowhere is not there: name the folder of a Hugging Face checkpoint" in told.stderr
     assert "float32, bfloat16, float16" in score(place, "first", more=("--dtype", "int4")).stderr
     with pytest.raises(DataError, match="loses"):
         lossy = tmp_path / "lossy"
