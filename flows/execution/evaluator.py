@@ -123,6 +123,7 @@ class Evaluator:
         self._packs: dict[str, PackJob] = {}
         self._ended: set[str] = set()
         self._fresh: set[str] = set()
+        self._unrecorded: list[RunSpec] = []
         self.reused = 0
         store.remember(SCORINGS, prepared.scoring, prepared.scored)
 
@@ -163,6 +164,7 @@ class Evaluator:
             self._workspace.display.say(f"damaged: {note}")
         self._store.damaged.clear()
         if missing:
+            self._record_found()
             self._publish()
             if not self.trained and not self.budget.reached:
                 self.budget.check(missing)
@@ -363,6 +365,7 @@ class Evaluator:
                 self._leases.release(spec.fingerprint)
             else:
                 ours.append(spec)
+        self._record_found()
         starts = dict(zip(job.specs, job.branch.start, strict=False))
         routes = [
             dataclasses.replace(job.branch, start=tuple(starts[s] for s in part if s in starts))
@@ -383,8 +386,18 @@ class Evaluator:
         self._done[spec.fingerprint] = outcome
         self.reused += 1
         self._workspace.monitor.end_run(outcome, here=False)
-        self._tracker.finish_run(outcome, tags=self._tags(spec))
+        self._unrecorded.append(spec)
         return True
+
+    def _record_found(self) -> None:
+        """Tell the record what was found in the store, since more is to be trained.
+
+        Where nothing is, the record waits for the study's end, which tells it each run once, with
+        its objective; a call costs the record more than what it carries.
+        """
+        found, self._unrecorded = self._unrecorded, []
+        for spec in found:
+            self._tracker.finish_run(self._done[spec.fingerprint], tags=self._tags(spec))
 
     def _tags(self, spec: RunSpec) -> dict[str, str]:
         """Which mixture a run has, and why it is trained, for the record."""

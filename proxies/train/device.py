@@ -52,8 +52,8 @@ def has_gpu() -> bool:
 
 def _processor() -> bool:
     """Whether the processor multiplies bfloat16 by itself."""
-    if sys.platform == "linux" and CPU_FLAGS.exists() and "avx512_bf16" not in _flags():
-        return False
+    if sys.platform == "linux" and CPU_FLAGS.exists():
+        return "avx512_bf16" in _flags()  # which the kernel tells only where programs may use it
     import torch
 
     # Private in torch 2.13, which has no public name for it; without it float32 is always right.

@@ -289,3 +289,20 @@ def test_order_of_specs_is_order_of_outcomes(study, prefect_api, tmp_path):
     assert [run.spec for run in outcomes] == specs
     best = np.argmin([[run.scores[t].value for t in bench.problem.targets] for run in outcomes], 0)
     assert list(best) == [0, 1, 2]  # each domain is learned best from itself
+
+
+def test_what_the_store_holds_is_recorded_at_once_only_where_more_is_trained(
+    study, prefect_api, tmp_path
+):
+    """Catches found proxies that a sweep's record lacks for hours, and a finished study that tells
+    each of them twice: before its objective is known, and when it is."""
+    bench = Bench(study, tmp_path, prefect_api)
+    known = next(run for run in Store(study[0].store).outcomes() if run.spec.seed == 0)
+    bench.store.put(known)
+    assert bench.trainings((known.spec,)) == (known,)
+    assert not any(run.parent for run in bench.backend.runs.values())
+    bench.train((bench.problem.spec((0.2, 0.3, 0.5), 77),))
+    children = [run for run in bench.backend.runs.values() if run.parent]
+    assert [run.status for run in children] == ["FINISHED"] * 2
+    assert children[0].tags["cuvee.fingerprint"] == known.spec.fingerprint
+    assert all(len(run.metrics["curve/loss"]) > 1 for run in children)
