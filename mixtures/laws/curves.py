@@ -22,6 +22,8 @@ HUBER = 3.0  # robust deviations beyond which a run's residual loses weight
 CROWDED = 0.4  # parameters per run above which left-out residuals come from refits
 FOLDS = 5
 SUBSET = 192  # runs on which starts and strengths are compared
+CORNERS = 1e-3  # weight of each corner in a first fit; a run's is 1
+ASTRAY = 8.0  # deviations of the scores that a corner may lie off their mean
 EXPONENT = 50.0  # exponents of e beyond this are cut: no loss varies by e^50
 
 
@@ -35,6 +37,8 @@ class Form:
         center: (P,) where the prior has its minimum.
         starts: from shares (N, K) and scaled scores (M, N) to starts (S, M, P).
         strengths: of the prior, from which each target's is chosen.
+        corners: weights of the prior on corners, one or (M,), which a first fit begins with and
+            whose residuals then set; see `_posed`. 0 is none.
     """
 
     curve: Curve
@@ -42,6 +46,7 @@ class Form:
     center: Array
     starts: Callable[[Array, Array], Array]
     strengths: tuple[float, ...] = STRENGTHS
+    corners: Array | float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,10 @@ def fit_form(
         r = solution.left_out * (1.0 - solution.leverage)
         v = least_squares.noise_weights(r, noise)
         v = v * least_squares.huber_weights(r, huber) if huber else v
-        if np.ptp(v) < 1e-9:
+        if np.any(form.corners):
+            error = np.average(solution.left_out**2, axis=1, weights=v)
+            form = replace(form, corners=np.minimum(error, 1.0) / ASTRAY**2)
+        elif np.ptp(v) < 1e-9:
             break
         solution = solve_form(form, data.W, y, v, start=solution.p)
     held_out = solution.left_out
@@ -159,8 +167,8 @@ def _chosen(
     form: Form, W: Array, y: Array, v: Array, start: Array | None, steps: int
 ) -> tuple[Solution, Array, Array]:
     """The best solution of each target, its strength and its parameters."""
-    m = len(y)
-    problem = FitProblem(form.curve, W, y, v, np.ones(m), form.prior, np.tile(form.center, (m, 1)))
+    m, n = y.shape
+    problem = _posed(form, W, y, v, np.ones(m))
     if start is None:
         starts = form.starts(W, y)
         every = _repeated(problem, np.full(len(starts) * m, 1e-2))
@@ -168,7 +176,8 @@ def _chosen(
         start = least_squares.cheapest(first, first.objective, m).p
     every = _repeated(problem, np.repeat(form.strengths, m))
     solution = least_squares.marquardt(every, np.tile(start, (len(form.strengths), 1)), steps)
-    error = np.einsum("bn,bn->b", every.v, solution.left_out**2)
+    solution = _of_runs(solution, n)
+    error = np.einsum("bn,bn->b", every.v[:, :n], solution.left_out**2)
     best = least_squares.cheapest_rows(error, m)
     return solution.take(best), every.strength[best], solution.p[best]
 
@@ -177,9 +186,31 @@ def held_form(
     form: Form, W: Array, y: Array, v: Array, strength: Array, start: Array, steps: int
 ) -> Solution:
     """The solution under given strengths (M,), from a start (M, P)."""
+    found = least_squares.marquardt(_posed(form, W, y, v, strength), start, steps)
+    return _of_runs(found, len(W))
+
+
+def _posed(form: Form, W: Array, y: Array, v: Array, strength: Array) -> FitProblem:
+    """The problems, with the prior on corners as further observations.
+
+    Whatever its parameters, a law that runs off does so towards a corner that no run came near. So
+    each corner counts as a run that scored the mean, give or take `ASTRAY` deviations of the
+    scores: its weight is small, and smaller the better the law predicts runs. Steep falls within
+    the runs, which a prior on parameters would flatten, are left to them.
+    """
+    if np.any(form.corners):
+        k = W.shape[1]
+        W = np.vstack([W, np.eye(k)])
+        y = np.column_stack([y, np.repeat(y.mean(axis=1, keepdims=True), k, axis=1)])
+        v = np.column_stack([v, np.outer(np.broadcast_to(form.corners, len(v)), np.ones(k))])
     center = np.tile(form.center, (len(y), 1))
-    problem = FitProblem(form.curve, W, y, v, strength, form.prior, center)
-    return least_squares.marquardt(problem, start, steps)
+    return FitProblem(form.curve, W, y, v, strength, form.prior, center)
+
+
+def _of_runs(solution: Solution, runs: int) -> Solution:
+    """The solution with the residuals and leverages of runs alone."""
+    left_out, leverage = solution.left_out[:, :runs], solution.leverage[:, :runs]
+    return replace(solution, left_out=left_out, leverage=leverage)
 
 
 def _repeated(problem: FitProblem, strength: Array) -> FitProblem:

@@ -6,7 +6,7 @@ components' own k fold into t, as in `log_linear`.
 
 Departures: the paper trains 30 components as a network, boosts 30 networks and keeps the best of 16
 seeds by its training error. We take few components, since each costs K parameters and runs are
-dear, one prior as in `log_linear`, and starts that follow from the log-linear start: component i
+dear, the priors of `log_linear`, and starts that follow from the log-linear start: component i
 begins with its exponents stretched by `STRETCHES[i]`, which tells the components apart without
 chance.
 """
@@ -59,7 +59,8 @@ class Implicit(EquationLaw):
             first = 1 + i * k
             prior += curves.centering_prior(size, first, first + k)
             prior[first : first + k, first : first + k] += 1e-3 / k  # a vanishing component
-        return Form(_curve, prior, np.zeros(size), partial(_starts, self.components))
+        starts = partial(_starts, self.components)
+        return Form(_curve, prior, np.zeros(size), starts, corners=curves.CORNERS)
 
 
 def _curve(p: Array, W: Array) -> tuple[Array, Array]:

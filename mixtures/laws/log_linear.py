@@ -13,6 +13,8 @@ Departures:
 * K + 1 parameters from little more than K + 1 runs interpolate the noise. A quadratic prior
   `lambda sum_j (t_j - mean t)^2` pulls the exponents of a target together (the mean, that is log k,
   is free); lambda is chosen per target by linearized leave-one-out error, down to practically none.
+  Where runs are few that says little, and exponents run off towards domains that hardly any run
+  drew from: the prior on the simplex's corners (`curves.Form`) holds them.
 """
 
 from dataclasses import dataclass, replace
@@ -89,14 +91,14 @@ class LogLinear(Law):
         data = observe(self, W, Y, noise)
         prior = curves.centering_prior(size, 1, size)
         if self.offset == "free":
-            form = Form(_free, prior, np.zeros(size), _free_starts)
+            form = Form(_free, prior, np.zeros(size), _free_starts, corners=curves.CORNERS)
             return FittedLogLinear(curves.fit_form(data, form, rng, self.huber))
         if data.Y.min() <= 0:
             raise RecipeError(
                 "log_linear with a positive offset needs positive scores; the lowest is "
                 f"{data.Y.min():.4g}: set offset to free"
             )
-        form = Form(_positive, prior, np.zeros(size), _positive_starts)
+        form = Form(_positive, prior, np.zeros(size), _positive_starts, corners=curves.CORNERS)
         return FittedLogLinear(
             _unlogged(curves.fit_form(replace(data, shifted=False), form, rng, self.huber))
         )

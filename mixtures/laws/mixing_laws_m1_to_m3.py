@@ -10,6 +10,8 @@ Source: Ye et al. 2024 (arXiv 2403.16952).
   c absorbs the sum of k; a weak quadratic prior around (k, t) = (1/2, -2) makes the answer unique.
 * M2 has one k per target. It is written `exp(kappa)`, so that it is positive and the sign of a
   domain's effect lies in t alone.
+* M1 and M2 have the prior on the simplex's corners that `log_linear` has. In M3, where corners say
+  nothing of T, the strength of the prior on it does not fall below 0.01.
 * In M3 the product of the t is all that the equation knows of them, and it multiplies the product
   of the shares, so that the law has three parameters: `c + k exp(T prod_j K r_j)` with
   `T = prod_j t_j / K`. (K r_j is 1 at equal shares, which keeps T of order 1.) It cannot tell one
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws.curves import EXPONENT, EquationLaw, Form
+from cuvee.mixtures.laws.curves import CORNERS, EXPONENT, STRENGTHS, EquationLaw, Form
 from cuvee.mixtures.registry import register
 
 M1_SLOPES = (-2.0, -8.0, 2.0)  # starts of t
@@ -47,7 +49,7 @@ class MixingLawM1(EquationLaw):
     def form(self, k: int) -> Form:
         prior = np.diag(np.concatenate([[0.0], np.ones(k), np.full(k, 0.03)]))
         center = np.concatenate([[0.0], np.full(k, 0.5), np.full(k, -2.0)])
-        return Form(_m1_curve, prior, center, _m1_starts)
+        return Form(_m1_curve, prior, center, _m1_starts, corners=CORNERS)
 
 
 @register("law")
@@ -67,7 +69,7 @@ class MixingLawM2(EquationLaw):
     def form(self, k: int) -> Form:
         prior = np.diag(np.concatenate([[0.0, 0.1], np.full(k, 0.03)]))
         center = np.concatenate([[0.0, 0.0], np.full(k, -2.0)])
-        return Form(_m2_curve, prior, center, _m2_starts)
+        return Form(_m2_curve, prior, center, _m2_starts, corners=CORNERS)
 
 
 @register("law")
@@ -84,7 +86,7 @@ class MixingLawM3(EquationLaw):
         return 4
 
     def form(self, k: int) -> Form:
-        return Form(_m3_curve, np.diag([0.0, 0.1, 0.1]), np.zeros(3), _m3_starts)
+        return Form(_m3_curve, np.diag([0.0, 0.1, 0.1]), np.zeros(3), _m3_starts, STRENGTHS[:3])
 
 
 def _m1_curve(p: Array, W: Array) -> tuple[Array, Array]:

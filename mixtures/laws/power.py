@@ -6,10 +6,10 @@ constant), as in Hernandez et al. 2021, "Scaling laws for transfer" (arXiv 2102.
 `c + (sum_j exp(beta_j) r_j)^(-g)`.
 
 A quadratic prior draws the beta of a target together; its strength is chosen by leave-one-out
-error. log g is drawn weakly to log 0.5.
+error. log g is drawn weakly to log 0.5, and the simplex's corners to the mean (`curves.Form`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Power(EquationLaw):
         return domains + 3
 
     def form(self, k: int) -> Form:
-        return power_form(k)
+        return replace(power_form(k), corners=curves.CORNERS)
 
 
 def power_form(k: int) -> Form:
