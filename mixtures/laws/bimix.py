@@ -7,7 +7,7 @@ Olmix fits a target that is none of the domains by the sum over domains,
 
 Departures: a share of 0 would cost infinitely much, so e, one per target, is fitted; c is fitted as
 well, so that scores need not be all reducible. F and alpha are exponentials of parameters with
-a quadratic prior.
+a quadratic prior; the simplex's corners have one too (`curves.Form`).
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class BiMixLaw(EquationLaw):
     def form(self, k: int) -> Form:
         prior = np.diag(np.concatenate([[0.0, 0.3], np.ones(k), np.ones(k)]))
         center = np.concatenate([[0.0, np.log(1e-2)], np.full(k, -4.0), np.full(k, np.log(0.3))])
-        return Form(_curve, prior, center, _starts)
+        return Form(_curve, prior, center, _starts, corners=curves.CORNERS)
 
 
 def _curve(p: Array, W: Array) -> tuple[Array, Array]:

@@ -8,8 +8,8 @@ anything useful is worth.
 This law is our own, so there is nothing to depart from. On the RegMix tables p lies near 0.6, and
 for these two parameters more than `power` it halves the error; one exponent per domain and target
 fitted worse from few runs. A quadratic prior draws the log b of a target together; its strength
-is chosen by leave-one-out error. log g and log p are drawn weakly to log 0.5 and log 0.6, and the simplex's
-corners to the mean (`curves.Form`).
+is chosen by leave-one-out error. log g and log p are drawn weakly to log 0.5 and log 0.6,
+and the simplex's corners to the mean (`curves.Form`).
 """
 
 from dataclasses import dataclass, replace
