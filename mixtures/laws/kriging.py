@@ -65,7 +65,7 @@ FIRST = field.Prior(UNSET, rounds=4, steps=25, more=8)  # from the prior
 AGAIN = field.Prior(UNSET, rounds=2, steps=6, more=4)  # from an earlier fit
 POWER_NOISE, LINEAR_NOISE = -1.0, -4.0  # prior means of log noise, relative to what is kriged
 STEPS, REFIT_STEPS = 40, 12  # of the power laws' fits, and of those without a fold
-SHARES = (0.3, 0.3, 0.4)  # of the average, that weights are drawn to: two fields and the power law
+SHARES = (0.35, 0.35, 0.3)  # that weights are drawn to: of both fields and the plain power law
 PULL = 3.0  # to them, in squared held-out residuals of the fields' average
 HEDGE = 0.003  # the same in squared deviations of a target, for what differs at another scale
 CHUNK = 2048  # mixtures predicted at a time
