@@ -75,7 +75,8 @@ bench-methods: $(READY)  ## every method at one budget, on the quickstart (an ho
 bench-corpus: $(READY)  ## reading, cleaning and tokenizing text against tokenizers and datatrove; memory (an hour)
 	@$(BIN)/python benchmarks/corpus.py
 
-bench-scale: $(READY)  ## scaling laws against ranking at one size, from small proxies to larger ones
+bench-scale: $(READY)  ## scaling laws: intervals beyond the largest size, and against ranking at one size
+	@$(BIN)/python benchmarks/mixbench --tables --scaling average joint additive nested repeated --workers 2 --limit 90 --out build/scaling.json
 	@$(BIN)/python benchmarks/scale.py
 
 bench-faults: $(READY)  ## faults at random moments, generated inputs, 10,000 records (hours)

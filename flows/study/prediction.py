@@ -24,7 +24,6 @@ from cuvee.mixtures.errors import EvidenceError, StorageError
 from cuvee.mixtures.loop import generator
 from cuvee.mixtures.multiscale.forecast import gains_at
 from cuvee.mixtures.recommendation import LEVEL, Estimate
-from cuvee.mixtures.scaling.average import average_of
 from cuvee.tasks.store.provenance import study_version
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.study import Study, recommendation_fingerprint
@@ -116,10 +115,8 @@ def _told(study: Study, schedules: Schedules, runs: Sized) -> list[Told]:
         name: np.array(stages[0].weights) for name, stages in schedules.items() if len(stages) == 1
     }
     found = gains_at(
-        average_of(
-            [law for law in method.scaling if law.name == scale.chosen]
-            or [law for law in method.scaling if law.name in scale.used]
-        ),
+        [law for law in method.scaling if law.name == scale.chosen]
+        or [law for law in method.scaling if law.name in scale.used],
         method.steps(study.problem),
         study.problem,
         study.history,

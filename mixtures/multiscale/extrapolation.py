@@ -45,9 +45,9 @@ from cuvee.mixtures.scale_evidence import (
     ScaleEvidence,
     ScalePoint,
 )
-from cuvee.mixtures.scaling import Scaling, ScalingRuns
-from cuvee.mixtures.scaling.average import AverageScaling, FittedAverage, average_fits, average_of
-from cuvee.mixtures.scaling.discrepancy import attempts, learn_discrepancy
+from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns
+from cuvee.mixtures.scaling.average import FittedAverage, average_fits, fit_average
+from cuvee.mixtures.scaling.discrepancy import Discrepancy, attempts, learn_discrepancy
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
 from cuvee.mixtures.searches import Search
 
@@ -118,19 +118,24 @@ def extrapolate(
             dict.fromkeys((*base.warnings, *outliers.outlier_warnings(own, problem.targets)))
         ),
     )
+    calls = {name: partial(law.fit, scales.restricted) for name, law in laws.items()}
+    fits, refused = attempts(calls, forecast_rng)
     used: FittedAverage | None = None
     if tested.beats:
-        names = [trial.law for trial in backtest.laws_that_beat(tested.trials)]
-        only = tested.chosen in laws
-        average = average_of([laws[n] for n in ([tested.chosen] if only else names) if n in laws])
-        answer, used = _by_law(ladder, average, answer, tested, scales, rng=law_rng)
+        better = [trial.law for trial in backtest.laws_that_beat(tested.trials)]
+        names = [tested.chosen] if tested.chosen in laws else [n for n in better if n in laws]
+        used = average_fits([(laws[name], fits[name]) for name in names])
+        answer = _by_law(ladder, used, answer, tested, scales, rng=law_rng)
     evidence = replace(_evidence(tested, scales, problem, ranked), curves=_curves(answer, scales))
-    evidence = _forecast(evidence, (laws, used), answer, scales, forecast_rng)
+    if fits:
+        average = used or average_fits([(laws[name], fit) for name, fit in fits.items()])
+        evidence = _forecast(evidence, fits, average, answer, scales)
+    else:
+        untested = next(iter(refused.values()), "no scaling law is named")
+        evidence = replace(evidence, untested=untested)
     if used is None:
-        order = learn_discrepancy(single, scales.restricted.ends, single_rng).errors(*scales.full)[
-            1
-        ]
-        evidence = replace(evidence, order=_order_error(order))
+        ranking = learn_discrepancy(single, scales.restricted.ends, single_rng)
+        evidence = replace(evidence, order=_order_error(ranking.errors(*scales.full)[1]))
     answer = replace(answer, scale=evidence, warnings=(*answer.warnings, *_said(evidence)))
     return grade_evidence(answer, problem, W, foreign)
 
@@ -193,16 +198,15 @@ def scale_data(problem: Problem, history: History, steps: tuple[LadderStep, ...]
 
 def _by_law(
     ladder: Any,
-    law: AverageScaling,
+    average: FittedAverage,
     base: Recommendation,
     tested: BackTest,
     scales: ScaleData,
     *,
     rng: np.random.Generator,
-) -> tuple[Recommendation, FittedAverage]:
-    """The answer of scaling laws at full scale, in place of the draft, and their fit."""
-    fit_rng, boot_rng, search_rng, whole_rng = rng.spawn(4)
-    average = law.fit(scales.restricted, fit_rng)
+) -> Recommendation:
+    """The answer of scaling laws at full scale, in place of the draft."""
+    boot_rng, search_rng, whole_rng = rng.spawn(3)
     fitted = average.at(*scales.full)
     drawn = average.refits(scales.restricted, ladder.refits or REFITS, boot_rng)
     again = [refit.at(*scales.full) for refit in drawn]
@@ -210,15 +214,14 @@ def _by_law(
     search = cast(Search, ladder.search)
     posed = (scales.problem, Bounds.of(scales.restricted.Y, SIZES))
     chosen = search_refits((fitted, again), search, posed, baselines, rng=search_rng)
-    whole = law.fit(scales.runs, whole_rng).at(*scales.full)
-    answer = replace(
+    whole = fit_average(average.laws, scales.runs, whole_rng).at(*scales.full)
+    return replace(
         base,
         **answer_of(scales.problem, chosen, whole, Bounds.of(scales.runs.Y, SIZES)),
         laws=(_as_law(tested), *(replace(found, chosen=False) for found in base.laws)),
         front=None,
         surface=None,
     )
-    return answer, average
 
 
 def _as_law(tested: BackTest) -> LawEvidence:
@@ -279,19 +282,13 @@ def _curves(answer: Recommendation, scales: ScaleData) -> tuple[ScaleCurve, ...]
 
 def _forecast(
     evidence: ScaleEvidence,
-    found: tuple[Mapping[str, Scaling], FittedAverage | None],
+    fits: Mapping[str, FittedScaling],
+    average: FittedAverage,
     answer: Recommendation,
     scales: ScaleData,
-    rng: np.random.Generator,
 ) -> ScaleEvidence:
     """With what each law, and their average, say of the candidates, and how sure that is."""
-    laws, used = found
     points = np.array([candidate.weights for candidate in answer.candidates])
-    calls = {name: partial(law.fit, scales.restricted) for name, law in laws.items()}
-    fits, refused = attempts(calls, rng)
-    if not fits:
-        return replace(evidence, untested=next(iter(refused.values()), "no scaling law is named"))
-    average = used or average_fits([(laws[name], fit) for name, fit in fits.items()])
     forecasts = []
     for name, fit in {**fits, **({AVERAGE: average} if len(fits) > 1 else {})}.items():
         said = fit.predict(points, *scales.full)
@@ -302,8 +299,9 @@ def _forecast(
             Forecast(name, c.name, float(m), float(m - h), float(m + h))
             for c, m, h in zip(answer.candidates, level, half, strict=True)
         ]
-    if average.refused:
-        return replace(evidence, forecasts=tuple(forecasts), untested=average.refused)
+    tested = cast(Discrepancy, average.discrepancy)
+    if tested.refused:
+        return replace(evidence, forecasts=tuple(forecasts), untested=tested.refused)
     said = average.predict(points, *scales.full)
     shares = zip((str(law.name) for law in average.laws), average.weights, strict=True)
     return replace(
@@ -311,7 +309,7 @@ def _forecast(
         forecasts=tuple(forecasts),
         weights=tuple((name, float(share)) for name, share in shares),
         level=float(diagnostics.Z * np.mean(said.sd / said.mean)),
-        order=_order_error(average.errors(*scales.full)[1]),
+        order=_order_error(tested.errors(*scales.full)[1]),
     )
 
 

@@ -16,13 +16,13 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs.run_results import History
 from cuvee.mixtures.scaling import FittedScaling, Scaling
-from cuvee.mixtures.scaling.average import average_of
+from cuvee.mixtures.scaling.average import fit_average
 
 Gains = Mapping[str, Estimate]
 
 
 def gains_at(
-    law: Scaling,
+    laws: Sequence[Scaling],
     steps: Sequence[LadderStep],
     problem: Problem,
     history: History,
@@ -35,7 +35,7 @@ def gains_at(
     """Predicted gain of the first mixture over each of the others, scale by scale.
 
     Args:
-        law: the scaling law that the answer rests on, or the average of several.
+        laws: the scaling laws whose average the answer rests on.
         steps: of the ladder, the smallest first.
         problem: what was to be chosen.
         history: outcomes of its runs.
@@ -49,11 +49,11 @@ def gains_at(
         For each scale the gains by name, in units of the objective.
 
     Raises:
-        EvidenceError: the runs do not suffice for the law.
+        EvidenceError: the runs do not suffice for any law.
     """
     evidence = extrapolation.scale_data(problem, history, tuple(steps))
     fit_rng, boot_rng = rng.spawn(2)
-    average = average_of([law]).fit(evidence.restricted, fit_rng)
+    average = fit_average(laws, evidence.restricted, fit_rng)
     drawn = average.refits(evidence.restricted, refits or extrapolation.REFITS, boot_rng)
     fits: list[FittedScaling] = [average, *drawn]
     W = np.array(list(points.values()))

@@ -3,6 +3,8 @@
 No form is right, and which one is least wrong is known only as far as runs reach. So the laws are
 not chosen among but weighted: by a softmax of the log densities that they gave to the sizes and
 token counts held out from them (`discrepancy.py`), and what they disagree by widens the interval.
+Laws of far less support than the best are left out, since a hundredth of a law that is far off
+widens an interval by more than it is worth (Occam's window: Madigan and Raftery 1994).
 Averaging by predictive densities: Yao et al. 2018, "Using Stacking to Average Bayesian Predictive
 Distributions" (arXiv 1704.02030), pseudo-BMA; ours leaves out sizes where theirs leaves out rows.
 """
@@ -20,6 +22,8 @@ from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
 from cuvee.mixtures.scaling.discrepancy import Discrepancy, attempts
+
+WINDOW = 0.2  # share of the best law's below which a law is left out
 
 
 @register("scaling")
@@ -59,33 +63,45 @@ class AverageScaling(Scaling):
 
     def fit(self, runs: ScalingRuns, rng: np.random.Generator) -> "FittedAverage":
         check_scaling_runs("average", self, runs)
-        calls = {i: partial(law.fit, runs) for i, law in enumerate(self.laws)}
-        fits, refused = attempts(calls, rng)
-        if not fits:
-            raise EvidenceError(refused[0])
-        return average_fits([(self.laws[i], fit) for i, fit in fits.items()])
+        return fit_average(self.laws, runs, rng)
 
 
-def average_of(laws: Sequence[Scaling]) -> AverageScaling:
-    """The average of some laws; itself where that is what was given."""
-    only = laws[0] if len(laws) == 1 else None
-    return only if isinstance(only, AverageScaling) else AverageScaling(tuple(laws))
+def fit_average(
+    laws: Sequence[Scaling], runs: ScalingRuns, rng: np.random.Generator
+) -> "FittedAverage":
+    """The average of those laws that can be fitted to some runs.
+
+    Raises:
+        EvidenceError: none can; says why the first cannot.
+    """
+    fits, refused = attempts({i: partial(law.fit, runs) for i, law in enumerate(laws)}, rng)
+    if not fits:
+        raise EvidenceError(refused[0])
+    return average_fits([(laws[i], fit) for i, fit in fits.items()])
 
 
 def average_fits(found: Sequence[tuple[Scaling, FittedScaling]]) -> "FittedAverage":
-    """The average of laws that were fitted to the same runs, those left out that nothing tested."""
-    tested = [pair for pair in found if pair[1].discrepancy and pair[1].discrepancy.scores]
-    laws, fits = zip(*(tested or found), strict=True)
-    return FittedAverage(laws, fits, _weights(fits))
+    """The average of laws that were fitted to the same runs, those left out that nothing tested.
 
-
-def _weights(fits: tuple[FittedScaling, ...]) -> Array:
-    """(L,) shares of the laws, by the back-tests that all of them made; equal without any."""
-    scores = [fit.discrepancy.scores if fit.discrepancy else {} for fit in fits]
-    shared = [at for at in scores[0] if all(at in other for other in scores)]
-    total = np.array([sum(own[at] for at in shared) for own in scores])
-    weights = np.exp(total - total.max())
-    return np.asarray(weights / weights.sum(), dtype=np.float64)
+    Shares are by the back-tests that all of them made; equal without any.
+    """
+    found = [pair for pair in found if pair[1].discrepancy and pair[1].discrepancy.scores] or found
+    own = [fit.discrepancy for _, fit in found if fit.discrepancy]
+    own = own if len(own) == len(found) else []  # some were fitted without any
+    shared = [at for at in own[0].scores if all(at in o.scores for o in own)] if own else []
+    scores = np.array([[o.scores[at] for at in shared] for o in own]).reshape(len(found), -1)
+    weights = np.exp(scores.sum(axis=1) - scores.sum(axis=1).max())
+    near = np.flatnonzero(weights >= WINDOW).tolist()
+    laws, fits = zip(*(found[i] for i in near), strict=True)
+    weights, own = weights[near] / weights[near].sum(), [own[i] for i in near if own]
+    if not own:
+        return FittedAverage(laws, fits, weights)
+    level, order = (np.sqrt(weights @ np.square(e)) for e in
+                    ([o.level for o in own], [o.order for o in own]))  # fmt: skip
+    both = dict(zip(shared, (weights @ scores[near]).tolist(), strict=True))
+    return FittedAverage(
+        laws, fits, weights, replace(own[0], level=level, order=order, scores=both)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,17 +112,13 @@ class FittedAverage(FittedScaling):
         laws: without parameters.
         fits: with them.
         weights: (L,) shares.
+        discrepancy: what their back-tests say together; None: none were made.
     """
 
     laws: tuple[Any, ...]
     fits: tuple[FittedScaling, ...]
     weights: Array
-
-    @property
-    def refused(self) -> str:
-        """Why no law could be tested, so that there is no interval beyond the runs."""
-        reasons = [fit.discrepancy.refused for fit in self.fits if fit.discrepancy]
-        return reasons[0] if len(reasons) == len(self.fits) and all(reasons) else ""
+    discrepancy: Discrepancy | None = None
 
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
         said = [fit.predict(W, parameters, tokens) for fit in self.fits]
@@ -114,15 +126,6 @@ class FittedAverage(FittedScaling):
         mean = np.einsum("l,lnm->nm", self.weights, means)
         variance = np.einsum("l,lnm->nm", self.weights, sds**2 + (means - mean) ** 2)
         return Prediction(mean, np.sqrt(variance))
-
-    def errors(self, parameters: float, tokens: float) -> tuple[Array, Array]:
-        """Deviations (M,) of level and order of a log score at a scale, beyond the runs."""
-        own = [np.vstack(fit.discrepancy.errors(parameters, tokens)) if fit.discrepancy else 0.0
-               for fit in self.fits]  # fmt: skip
-        level, order = np.sqrt(
-            sum(w * np.square(e) for w, e in zip(self.weights, own, strict=True))
-        )
-        return level, order
 
     def refits(
         self, runs: ScalingRuns, count: int, rng: np.random.Generator

@@ -16,9 +16,8 @@ of a loss at every scale and mixture (assumption, not studied). The points of a 
 so that together they weigh as much as one end.
 
 Deviations: the posterior of the parameters, linearized at the fit, so that what data leave open is
-as wide as the prior; what the law does not explain, of which runs of one mixture and of one scale
-share a part (each scale then says little more than one run); and beyond the fitted sizes what
-back-tests found (`discrepancy.py`).
+as wide as the prior; what the law does not explain, of which runs of one mixture share a part; and
+beyond the fitted sizes what back-tests found (`discrepancy.py`).
 """
 
 from abc import abstractmethod
@@ -42,8 +41,7 @@ EXPONENT = 50.0
 FIRST = 0.02  # residual deviation assumed for the first fit, relative
 CHUNK = 1024  # rows of a prediction at a time
 FLOOR = 1e-6  # of the residual deviation: below it lies rounding
-SHARED = 0.9  # most of the variance that rows of one scale can share
-UNDER = ((np.log(0.003), 1.5), (np.log(1.0), 0.3))  # prior of log amplitude and log rate
+UNDER = ((np.log(0.003), 1.5), (np.log(1.0), 0.3))  # prior of log U and log u
 GAP = (0.03, 0.05)  # prior mean and deviation of log (score before a decay / score after it)
 
 
@@ -175,13 +173,7 @@ def undertrained(form: Equation) -> Equation:
     `U (N / D)^u`, alike for all mixtures: without it every law says that a larger model is better
     on any number of tokens, however few. Where runs do not show it, the prior keeps it small.
     """
-    (at, apart), (rate, spread) = UNDER
-    return Equation(
-        curve=partial(_with_undertraining, form.curve),
-        center=np.append(form.center, [at, rate]),
-        deviation=np.append(form.deviation, [apart, spread]),
-        starts=np.column_stack([form.starts, np.tile([at, rate], (len(form.starts), 1))]),
-    )
+    return _extended(form, partial(_with_undertraining, form.curve), *UNDER)
 
 
 def _with_undertraining(curve: Curve, p: Array, X: Array) -> tuple[Array, Array]:
@@ -202,11 +194,17 @@ def with_gap(form: Equation) -> Equation:
         by_gap = np.broadcast_to(flag, values.shape)[:, :, None]
         return values + p[:, -1:] * flag, np.concatenate([jacobian, by_gap], axis=2)
 
+    return _extended(form, curve, GAP)
+
+
+def _extended(form: Equation, curve: Curve, *priors: tuple[float, float]) -> Equation:
+    """An equation with more parameters, of which each begins at the mean of its prior."""
+    center, deviation = np.transpose(priors)
     return Equation(
         curve=curve,
-        center=np.append(form.center, GAP[0]),
-        deviation=np.append(form.deviation, GAP[1]),
-        starts=np.column_stack([form.starts, np.full(len(form.starts), GAP[0])]),
+        center=np.append(form.center, center),
+        deviation=np.append(form.deviation, deviation),
+        starts=np.column_stack([form.starts, np.tile(center, (len(form.starts), 1))]),
     )
 
 
@@ -263,25 +261,19 @@ def _posterior(
 ) -> tuple[Array, Array]:
     """Covariances (M, P, P) of the parameters and deviations (M,) of what the law leaves over.
 
-    Runs of one scale share a part of their residuals, so that together they say less than their
-    number of the level there. Runs of one mixture do too: what leaving it out changes (a jackknife,
-    linearized) counts beside the posterior, and a mixture left out says how far an unseen one errs.
+    Runs of one mixture share a part of what the law does not explain: the covariance is the mean of
+    the posterior's and of what leaving mixtures out changes (a jackknife, linearized), and a
+    mixture left out says how far an unseen one errs.
     """
-    share = row_weights(runs)
+    share, mixtures = row_weights(runs), simplex.group_rows(runs.W)
     sigma = residual_sd(solution, np.tile(share, (len(solution.p), 1)))
     residuals = solution.left_out * (1.0 - solution.leverage)
-    _, scale = np.unique([runs.parameters, runs.tokens], axis=1, return_inverse=True)
-    same = (scale.ravel()[:, None] == scale.ravel()) & ~np.eye(len(scale.ravel()), dtype=bool)
-    mixtures = simplex.group_rows(runs.W)
     jacobian, precision = form.curve(solution.p, X)[1], np.diag(form.deviation**-2.0)
     covariance, unseen = [], []
     for r, variance, J in zip(residuals, sigma**2, jacobian, strict=True):
-        part = min(max(0.0, float(r @ same @ r) / max(same.sum(), 1)), SHARED * variance)
-        rows = part * same + np.diag(part + (variance - part) / share)
-        own = np.linalg.inv(J.T @ np.linalg.solve(rows, J) + precision)
         inverse = np.linalg.inv((J.T * share) @ J + variance * precision)
         moved, square = _without_mixtures(r, J, (inverse, share), mixtures)
-        covariance.append(own + moved.T @ moved)
+        covariance.append((variance * inverse + moved.T @ moved) / 2.0)
         unseen.append(square)
     return np.array(covariance), np.maximum(sigma, np.sqrt(unseen))
 

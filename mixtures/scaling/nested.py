@@ -22,7 +22,7 @@ from scipy.optimize import minimize_scalar
 
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.errors import EvidenceError, RecipeError
+from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction, least_squares
 from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns, check_scaling_runs
@@ -44,8 +44,7 @@ class Nested(Scaling):
 
     Attributes:
         law: law of mixtures that is fitted to the extrapolated losses.
-        draws: bootstrap samples of the mixtures behind the deviation of an extrapolation; 0 leaves
-            out both these and the back-tests, for refits.
+        draws: 0 leaves out the back-tests, for refits; any other number makes them.
     """
 
     name = "nested"
@@ -55,13 +54,9 @@ class Nested(Scaling):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "law", build("law", self.law))
-        if self.draws < 2 and self.draws != 0:
-            raise RecipeError(
-                f"scaling law nested needs draws of 0 or at least 2; got {self.draws}"
-            )
 
     def coarse(self) -> "Nested":
-        """The same laws without deviations of the extrapolation and back-tests."""
+        """The same laws without back-tests."""
         return replace(self, draws=0)
 
     @property
@@ -83,7 +78,7 @@ class Nested(Scaling):
             )
         seed = int(rng.integers(2**31))
         tested = learn_discrepancy(self, runs, rng) if self.draws else None
-        return FittedNested(self.law, tuple(parts), runs, seed, self.draws, tested)
+        return FittedNested(self.law, tuple(parts), runs, seed, tested)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +119,6 @@ class FittedNested(FittedScaling):
     series: tuple[Series, ...]
     runs: ScalingRuns
     seed: int
-    draws: int
     discrepancy: Discrepancy | None = None
 
     def predict(self, W: Array, parameters: Any, tokens: Any) -> Prediction:
@@ -145,30 +139,21 @@ class FittedNested(FittedScaling):
             EvidenceError: the tokens cannot be reached without a step law.
         """
         W = np.array([s.weights for s in self.series])
-        losses, spread = self._extrapolated(parameters, tokens)
-        rng = np.random.default_rng(self.seed)
+        losses, rng = self._extrapolated(parameters, tokens), np.random.default_rng(self.seed)
         fitted = cast(Law, self.law).fit(W, losses, np.zeros(losses.shape[1]), rng)
-        if self.discrepancy is not None:
-            beyond = self.discrepancy.errors(parameters, tokens)
-            spread = np.sqrt(spread**2 + np.square(beyond).sum(axis=(0, 1)))
-        return FittedAt(fitted, spread)
+        if self.discrepancy is None:
+            return FittedAt(fitted, np.zeros(losses.shape[1]))
+        beyond = np.square(self.discrepancy.errors(parameters, tokens)).sum(axis=(0, 1))
+        return FittedAt(fitted, np.sqrt(beyond))
 
-    def _extrapolated(self, parameters: float, tokens: float) -> tuple[Array, Array]:
-        """Losses (n, M) of every series at a scale, and their relative deviation (M,)."""
+    def _extrapolated(self, parameters: float, tokens: float) -> Array:
+        """Losses (n, M) of every series at a scale."""
         sizes, y = self._at_tokens(parameters, tokens)
-        rng = np.random.default_rng([self.seed, 1])
-        losses, spread = np.empty(y.shape[::2]), np.empty(y.shape[2])
-        for m in range(y.shape[2]):
-            ratio = parameters / np.where(np.isfinite(sizes), sizes, 1.0)
-            losses[:, m], _ = carry_series(ratio, y[:, :, m], np.isfinite(sizes))
-            drawn = []
-            for _ in range(self.draws):
-                rows = rng.integers(len(y), size=len(y))
-                _, rate = carry_series(ratio[rows], y[rows, :, m], np.isfinite(sizes[rows]))
-                drawn.append(series_ends(ratio, y[:, :, m], np.isfinite(sizes) * 1.0, rate)[0])
-            off = np.array(drawn or [losses[:, m]]) / losses[:, m] - 1.0
-            spread[m] = np.sqrt(np.mean(off**2))
-        return losses, spread
+        there = np.isfinite(sizes)
+        ratio = parameters / np.where(there, sizes, 1.0)
+        return np.array(
+            [carry_series(ratio, column, there)[0] for column in y.transpose(2, 0, 1)]
+        ).T
 
     def _at_tokens(self, parameters: float, tokens: float) -> tuple[Array, Array]:
         """Sizes (n, S), NaN where a series lacks one, and losses there (n, S, M) at the tokens."""
@@ -201,7 +186,7 @@ class FittedNested(FittedScaling):
 
 @dataclass(frozen=True, eq=False)
 class FittedAt:
-    """A mixing law at one scale, with the deviation of the extrapolation (M,), relative."""
+    """A mixing law at one scale, and how far it may be off there (M,), relative."""
 
     law: FittedLaw
     spread: Array

@@ -103,7 +103,9 @@ def test_gains_are_forecast_for_the_scale_that_is_asked(found):
     arguments = {"points": points, "scales": scales, "rng": generator(0, 1)}
     method = ladder()
     law = next(law for law in method.scaling if law.name == "joint")
-    told = gains_at(law, method.steps(problem), problem, history, refits=method.refits, **arguments)
+    told = gains_at(
+        [law], method.steps(problem), problem, history, refits=method.refits, **arguments
+    )
     for scale, gains in zip(scales, told, strict=True):
         assert list(gains) == list(points)[1:]
         truth = world.world.at_scale(*scale).truth
