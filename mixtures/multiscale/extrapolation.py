@@ -111,13 +111,9 @@ def extrapolate(
     name = next(law.law for law in base.laws if law.chosen)
     single = SingleScale(next(law for law in ladder.laws if law.name == name))
     tested = backtest.backtest(laws, single, scales.restricted, scales.scalar, test_rng)
-    answer = replace(
-        base,
-        evidence=tuple(run.spec.fingerprint for run in own),
-        warnings=tuple(
-            dict.fromkeys((*base.warnings, *outliers.outlier_warnings(own, problem.targets)))
-        ),
-    )
+    warnings = (*base.warnings, *outliers.outlier_warnings(own, problem.targets))
+    trained = tuple(run.spec.fingerprint for run in own)
+    answer = replace(base, evidence=trained, warnings=tuple(dict.fromkeys(warnings)))
     calls = {name: partial(law.fit, scales.restricted) for name, law in laws.items()}
     fits, refused = attempts(calls, forecast_rng)
     used: FittedAverage | None = None
@@ -126,13 +122,12 @@ def extrapolate(
         names = [tested.chosen] if tested.chosen in laws else [n for n in better if n in laws]
         used = average_fits([(laws[name], fits[name]) for name in names])
         answer = _by_law(ladder, used, answer, tested, scales, rng=law_rng)
-    evidence = replace(_evidence(tested, scales, problem, ranked), curves=_curves(answer, scales))
+    untested = "" if fits else next(iter(refused.values()), "no scaling law is named")
+    evidence = replace(_evidence(tested, scales, problem, ranked), untested=untested)
+    evidence = replace(evidence, curves=_curves(answer, scales))
     if fits:
         average = used or average_fits([(laws[name], fit) for name, fit in fits.items()])
         evidence = _forecast(evidence, fits, average, answer, scales)
-    else:
-        untested = next(iter(refused.values()), "no scaling law is named")
-        evidence = replace(evidence, untested=untested)
     if used is None:
         ranking = learn_discrepancy(single, scales.restricted.ends, single_rng)
         evidence = replace(evidence, order=_order_error(ranking.errors(*scales.full)[1]))
