@@ -52,6 +52,29 @@ def least_kl(prior: Array, rows: Array, bounds: Array) -> Array:
     return simplex.normalized(np.clip(result.x, 0.0, None))
 
 
+def least_kl_dual(prior: Array, rows: Array, bounds: Array) -> Array:
+    """The same, to some six digits and much faster: by its dual, one variable a limit.
+
+    The mixture is `prior exp(-rows' x)`, normalized, at the x >= 0 that minimizes
+    `log sum(prior exp(-rows' x)) + bounds . x`.
+    """
+    from scipy.optimize import minimize
+
+    def dual(x: Array) -> tuple[float, Array]:
+        exponents = -x @ rows
+        top = exponents.max()
+        mass = prior * np.exp(exponents - top)
+        total = mass.sum()
+        return float(np.log(total) + top + bounds @ x), bounds - rows @ (mass / total)
+
+    start = np.zeros(len(rows))
+    limits = [(0.0, None)] * len(rows)
+    result = minimize(
+        dual, start, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 200}
+    )
+    return simplex.tilt(prior, -result.x @ rows)
+
+
 def nearest_point(
     target: Array,
     ceiling: Array,

@@ -13,7 +13,7 @@ import numpy as np
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.laws import FittedLaw, predicted_means
 from cuvee.mixtures.laws.bounds import Bounds
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate
@@ -33,7 +33,8 @@ class Optimum:
         points: (P, K) the mixtures compared, the recommended one first.
         levels: (P,) their predicted objective.
         refit_weights: (B, K) what each refit recommends.
-        refit_levels: (B, P) what each refit predicts of `points`.
+        refit_levels: (B or more, P) what each refit, and others that were not searched, predict of
+            `points`.
         refit_gains: (B, B) what refit b predicts that the optimum of refit a gains over the
             recommended mixture.
         cut: a warning where predictions ran off, and were held to what scores can be.
@@ -50,8 +51,12 @@ class Optimum:
 
 def search_law(law: FittedLaw, search: Search, problem: Problem, seed: int) -> tuple[Array, Array]:
     """What a fitted law chooses (K,), and what it predicts of the natural mixture (M,)."""
-    reference = law.predict(problem.domains.natural[None]).mean[0]
+    reference = _of_natural(law, problem)
     return search.choose(law, problem, reference, np.random.default_rng(seed)), reference
+
+
+def _of_natural(law: FittedLaw, problem: Problem) -> Array:
+    return np.asarray(predicted_means(law, problem.domains.natural[None])[0], dtype=np.float64)
 
 
 def search_refits(
@@ -61,15 +66,17 @@ def search_refits(
     baselines: Array,
     *,
     rng: np.random.Generator,
+    more: Sequence[FittedLaw] = (),
 ) -> Optimum:
     """What a fitted law and its refits choose.
 
     Args:
-        laws: fitted to all runs, and to bootstrap samples of them.
+        laws: fitted to all runs, and to bootstrap samples of them or drawn from their posterior.
         search: its cheaper variant searches the refits.
         posed: the problem with the targets that the laws predict, and what these scores can be.
         baselines: (P - 1, K) mixtures to compare with.
         rng: every search starts from the same state of it.
+        more: refits or draws that are not searched, and only say what they predict of the mixtures.
     """
     seed = int(rng.integers(2**31))
     (problem, bounds), (fitted, again) = posed, laws
@@ -84,15 +91,17 @@ def search_refits(
         for refit, (_, ref) in zip(again, found, strict=True)
     ]
     every = np.array([value for value, _ in said])
-    strayed = sum(bool(over[: len(points)].any()) for _, over in said)
+    others = [_levels(law, points, posed, _of_natural(law, problem)) for law in more]
+    strayed = sum(bool(over[: len(points)].any()) for _, over in (*said, *others))
+    levels_again = np.array([*every[:, : len(points)], *(value for value, _ in others)])
     return Optimum(
         weights=weights,
         points=points,
         levels=levels,
         refit_weights=optima,
-        refit_levels=every[:, : len(points)],
+        refit_levels=levels_again,
         refit_gains=every[:, :1] - every[:, len(points) :],
-        cut=_cut(bool(beyond.any()), strayed, len(said), bounds.ranges),
+        cut=_cut(bool(beyond.any()), strayed, len(levels_again), bounds.ranges),
     )
 
 
@@ -101,7 +110,7 @@ def _levels(
 ) -> tuple[Array, Array]:
     """The objective (n,) that a law predicts within what scores can be, and where it runs off."""
     problem, bounds = posed
-    scalar, mean = score.scalarize(problem, bounds.hold(reference)), law.predict(points).mean
+    scalar, mean = score.scalarize(problem, bounds.hold(reference)), predicted_means(law, points)
     return scalar.relaxed(bounds.hold(mean)), np.asarray(bounds.run_off(law, points))
 
 

@@ -22,7 +22,7 @@ from cuvee.mixtures.inference.dataset import (
 )
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
 from cuvee.mixtures.inference.optimum import NAMES, Optimum, answer_of, search_law, search_refits
-from cuvee.mixtures.laws import Law
+from cuvee.mixtures.laws import Law, posterior_draws
 from cuvee.mixtures.laws.bounds import Bounds
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
@@ -32,6 +32,7 @@ from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.mixtures.searches import Search, score
 
 FAST_REFITS, SLOW_REFITS = 50, 10
+DRAWS = 100  # of a posterior, behind the intervals of gains; some are searched, as refits are
 
 
 class LawSettings(Protocol):
@@ -59,19 +60,24 @@ def choose_mixture(
     refits: int | None,
     rng: np.random.Generator,
 ) -> Optimum:
-    """Fit, search, and do both again on bootstrap samples.
+    """Fit, search, and do both again with the law's posterior draws, or on bootstrap samples.
 
     The search's generator is the same for every refit, so that what they find differs by the data
     alone. Laws and searches that have a cheaper variant (`coarse()`) use it for the refits, and fit
-    everything anew: intervals from refits that keep hyper-parameters are too narrow.
+    everything anew: intervals from refits that keep hyper-parameters are too narrow. A law that can
+    be drawn from its own posterior needs no refits, and of more draws than are searched it is asked
+    what they predict.
     """
     fit_rng, boot_rng, search_rng = rng.spawn(3)
     fitted = found.restricted.fit(law, np.arange(len(found.restricted.W)), fit_rng)
     fast = score.exponential(fitted) is not None
     count = refits or (FAST_REFITS if fast else SLOW_REFITS)
-    again = diagnostics.bootstrap_fits(law.coarse(), found.restricted, count, boot_rng)
+    drawn = posterior_draws(fitted, max(count, DRAWS), boot_rng)
+    if drawn is None:
+        drawn = diagnostics.bootstrap_fits(law.coarse(), found.restricted, count, boot_rng)
+    again, more = drawn[:count], drawn[count:]
     posed = (found.problem, Bounds.of(found.restricted.Y))
-    return search_refits((fitted, again), search, posed, baselines, rng=search_rng)
+    return search_refits((fitted, again), search, posed, baselines, rng=search_rng, more=more)
 
 
 def recommend_mixture(

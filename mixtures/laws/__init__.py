@@ -30,6 +30,36 @@ class FittedLaw(Protocol):
         ...
 
 
+def predicted_means(law: FittedLaw, W: Array) -> Array:
+    """Predicted scores (n, M) of mixtures (n, K) alone.
+
+    A law that has a method `means(W)` is spared its deviations, which can be most of the work.
+    """
+    own = getattr(law, "means", None)
+    return np.asarray(law.predict(W).mean if own is None else own(W), dtype=np.float64)
+
+
+def log_slopes(law: FittedLaw, W: Array) -> tuple[Array, Array] | None:
+    """Predicted scores (n, M) and their derivatives by the logarithms of the shares (n, M, K).
+
+    Of a law with a method `slopes(W)`; None of others. By logarithms, because a derivative by the
+    share itself may be without bound where there is none of it.
+    """
+    own = getattr(law, "slopes", None)
+    return None if own is None else own(W)
+
+
+def posterior_draws(
+    law: FittedLaw, count: int, rng: np.random.Generator
+) -> "list[FittedLaw] | None":
+    """Laws as they may as well be, given the runs: what `draws(count, rng)` gives; None of others.
+
+    They stand for fits to other samples of runs, at a part of the work.
+    """
+    own = getattr(law, "draws", None)
+    return None if own is None else own(count, rng)
+
+
 class Law(Protocol):
     """A law without parameters: it cannot predict. Its fields are its hyper-parameters.
 

@@ -27,7 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import FittedLaw, Prediction
+from cuvee.mixtures.laws import (
+    FittedLaw,
+    Prediction,
+    log_slopes,
+    posterior_draws,
+    predicted_means,
+)
 
 C = TypeVar("C", bound=type)
 RANGES = 1.0  # of the observed scores, how far beyond them a prediction may lie
@@ -77,6 +83,13 @@ class Bounds:
             bent = reach * (2 / np.pi) * np.arctan(np.pi / 2 * ((mean - inside) / reach))
         return np.asarray(np.clip(inside + bent, self.least, self.most), dtype=np.float64)
 
+    def bend_slope(self, mean: Array) -> Array:
+        """Derivative (n, M) of `bend`."""
+        below, above = self.low - self.least, self.most - self.high
+        over = mean - np.clip(mean, self.low - KEPT * below, self.high + KEPT * above)
+        reach = (1 - KEPT) * np.where(over > 0, above, below)
+        return np.asarray(1.0 / (1.0 + (np.pi / 2 * over / np.maximum(reach, 1e-300)) ** 2))
+
     def narrow(self, sd: Array) -> Array:
         """Deviations (n, M) of at most the distance of the bounds, where that is any."""
         width = self.most - self.least
@@ -91,7 +104,7 @@ class Bounds:
 
         Of nearly constant targets no rounding is told.
         """
-        mean = unbounded(law).predict(W).mean
+        mean = predicted_means(unbounded(law), W)
         beyond = np.abs(self.hold(mean) - mean) > 1e-9 + 1e-6 * np.abs(mean)
         return np.asarray(beyond.any(axis=1))
 
@@ -111,6 +124,23 @@ class BoundedLaw:
     def predict(self, W: Array) -> Prediction:
         found = self.law.predict(W)
         return Prediction(self.bounds.bend(found.mean), self.bounds.narrow(found.sd))
+
+    def means(self, W: Array) -> Array:
+        """Predicted scores (n, M) alone."""
+        return self.bounds.bend(predicted_means(self.law, W))
+
+    def slopes(self, W: Array) -> tuple[Array, Array] | None:
+        """As `laws.log_slopes`."""
+        found = log_slopes(self.law, W)
+        if found is None:
+            return None
+        mean, slope = found
+        return self.bounds.bend(mean), slope * self.bounds.bend_slope(mean)[:, :, None]
+
+    def draws(self, count: int, rng: np.random.Generator) -> "list[BoundedLaw] | None":
+        """As `laws.posterior_draws`."""
+        found = posterior_draws(self.law, count, rng)
+        return None if found is None else [BoundedLaw(law, self.bounds) for law in found]
 
 
 def unbounded(law: FittedLaw) -> FittedLaw:

@@ -39,6 +39,8 @@ class Form:
         strengths: of the prior, from which each target's is chosen.
         corners: weights of the prior on corners, one or (M,), which a first fit begins with and
             whose residuals then set; see `_posed`. 0 is none.
+        slopes: from parameters (B, P) and shares (n, K) to the values' derivatives by the
+            logarithms of the shares (B, n, K).
     """
 
     curve: Curve
@@ -47,6 +49,7 @@ class Form:
     starts: Callable[[Array, Array], Array]
     strengths: tuple[float, ...] = STRENGTHS
     corners: Array | float = 0.0
+    slopes: Callable[[Array, Array], Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ class FittedCurve:
         variance = np.maximum(np.einsum("mnp,mnp->mn", moved, jacobian), 0.0)
         sd = np.sqrt(variance + self.noise[:, None] ** 2)
         return Prediction(self.center + self.spread * values.T, self.spread * sd.T)
+
+    def means(self, W: Array) -> Array:
+        """Predicted scores (n, M) alone."""
+        values, _ = self.curve(self.p, np.asarray(W, dtype=np.float64))
+        return np.asarray(self.center + self.spread * values.T, dtype=np.float64)
 
 
 def fit_form(

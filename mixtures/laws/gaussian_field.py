@@ -21,7 +21,7 @@ residuals `(P_FF)^-1 (P y)_F`, covariance `(P_FF)^-1` (Rasmussen and Williams, s
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -41,6 +41,7 @@ POOL = 0.5  # how far the lengths' prior moves to the mean over targets
 JITTER, ANCHOR_JITTER = 1e-8, 1e-6
 SUBSET = 192  # runs on which hyper-parameters are found
 EXACT, ANCHORS = 1024, 512  # runs solved exactly, and those that stand for more
+WAVES = 128  # of a draw's path of the prior
 LARGE = 50_000  # entries of shares of a fit whose targets are computed on all cores
 
 
@@ -100,11 +101,19 @@ class Prior:
     more: int = 12
 
 
+Weights = tuple[Array, Array, Array]  # of anchors (A, ...), trend (P, ...) and constant (...)
+
+
 class Uncertainty(Protocol):
     """How sure a process is of itself."""
 
     def variance(self, theta: Array, k: Array, trend: Array) -> Array:
         """(n,) of the process and its trend, from correlations with the anchors (n, A)."""
+        ...
+
+    def conditioned(self, theta: Array, path: Array, rng: np.random.Generator) -> Weights:
+        """What B paths of the prior, with values (A, B) at the anchors, are moved by to be draws of
+        what the runs leave open of the process and its trend (Matheron's rule)."""
         ...
 
 
@@ -115,16 +124,27 @@ class FromRuns:
     Attributes:
         inverse: (N, N) of their covariance.
         trend: (N, P).
+        noise: (N,) variance.
     """
 
     inverse: Array
     trend: Array
+    noise: Array
 
     def variance(self, theta: Array, k: Array, trend: Array) -> Array:
         amplitude, field = np.exp(theta[[1, 3]])
         c = field * k + amplitude * trend @ self.trend.T + 1.0
         prior = field + 1.0 + amplitude * np.einsum("np,np->n", trend, trend)
         return np.asarray(prior - np.einsum("nk,nk->n", c @ self.inverse, c), dtype=np.float64)
+
+    def conditioned(self, theta: Array, path: Array, rng: np.random.Generator) -> Weights:
+        amplitude, field = np.exp(theta[[1, 3]])
+        noise = np.sqrt(self.noise)[:, None] * rng.standard_normal(path.shape)
+        constant = rng.standard_normal(path.shape[1])
+        trend = np.sqrt(amplitude) * rng.standard_normal((self.trend.shape[1], path.shape[1]))
+        alpha = self.inverse @ (path + noise + self.trend @ trend + constant)
+        trend = trend - amplitude * (self.trend.T @ alpha)
+        return -field * alpha, trend, constant - alpha.sum(axis=0)
 
 
 @dataclass(frozen=True)
@@ -151,26 +171,66 @@ class FromAnchors:
         beyond = np.exp(theta[3]) - (phi[:, : len(self.whiten)] ** 2).sum(axis=1)
         return np.asarray(known + np.maximum(beyond, 0.0), dtype=np.float64)
 
+    def conditioned(self, theta: Array, path: Array, rng: np.random.Generator) -> Weights:
+        size, (amplitude, field) = len(self.whiten), np.exp(0.5 * theta[[1, 3]])
+        root = np.linalg.cholesky(self.inverse)
+        drawn = root @ rng.standard_normal((len(root), path.shape[1]))
+        anchors = self.whiten.T @ (field * drawn[:size] - self.whiten @ path)
+        return anchors, amplitude * drawn[size:-1], drawn[-1]
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Random waves, whose sums are paths of the prior: random Fourier features (Rahimi and Recht
+    2007, "Random features for large-scale kernel machines"), of a Matern 3/2: Student's t of 3
+    degrees of freedom.
+
+    Attributes:
+        frequencies: (D, K).
+        phases: (D,).
+    """
+
+    frequencies: Array
+    phases: Array
+
+    @classmethod
+    def drawn(cls, domains: int, rng: np.random.Generator) -> "Waves":
+        """Waves over coordinates in units of the lengths."""
+        scale = np.sqrt(3.0 / rng.chisquare(3.0, WAVES))
+        frequencies = rng.standard_normal((WAVES, domains)) * scale[:, None]
+        return cls(frequencies, rng.uniform(0.0, 2.0 * np.pi, WAVES))
+
+    def angles(self, z: Array) -> Array:
+        """(n, D) at coordinates (n, K) in units of the lengths."""
+        return np.asarray(z @ self.frequencies.T + self.phases, dtype=np.float64)
+
 
 @dataclass(frozen=True)
 class Posterior:
-    """One target given the runs.
+    """One target given the runs, or a draw of it.
 
     Attributes:
         anchors: (A,) weights of the correlations with the anchors in a mean.
         trend: (P,) weights of the trend.
         constant: of a mean.
         sure: how sure it is.
+        waved: (D,) weights of the waves of a draw; the mean has none.
     """
 
     anchors: Array
     trend: Array
     constant: float
     sure: Uncertainty
+    waved: Array | None = None
 
     def mean(self, k: Array, trend: Array) -> Array:
-        """(n,) from correlations with the anchors (n, A) and the trend (n, P)."""
+        """(n,) from correlations with the anchors (n, A) and the trend (n, P), without waves."""
         return np.asarray(k @ self.anchors + trend @ self.trend + self.constant, dtype=np.float64)
+
+    def moved(self, by: list[Array]) -> "Posterior":
+        """With these added to the weights of anchors, trend, constant and waves."""
+        anchors, trend, constant = self.anchors + by[0], self.trend + by[1], self.constant + by[2]
+        return Posterior(anchors, trend, float(constant), self.sure, by[3])
 
 
 @dataclass(frozen=True)
@@ -184,6 +244,7 @@ class Fields:
         posteriors: one for each target.
         left_out: (S, 2, M, N) residuals of every run under a fit without its block, and their
             variances, for S partitions of the runs into blocks.
+        waves: of a draw.
     """
 
     X: Array
@@ -191,11 +252,62 @@ class Fields:
     factors: Array
     posteriors: tuple[Posterior, ...]
     left_out: Array
+    waves: Waves | None = None
 
     def means(self, Z: Array, trend: Array) -> Array:
         """Means (M, n) of shares to the power (n, K) with their trend basis (M, n, P)."""
         each = zip(self.posteriors, self.theta, trend, strict=True)
-        return np.stack([p.mean(_matern(Z, self.X, t[HEAD:])[0], q) for p, t, q in each])
+        return np.stack(
+            [self._mean(p, _matern(Z, self.X, t[HEAD:])[0], Z, t, q) for p, t, q in each]
+        )
+
+    def _mean(self, posterior: Posterior, k: Array, Z: Array, theta: Array, trend: Array) -> Array:
+        mean = posterior.mean(k, trend)
+        if self.waves is not None and posterior.waved is not None:
+            mean = mean + np.cos(self.waves.angles(Z * np.exp(theta[HEAD:]))) @ posterior.waved
+        return mean
+
+    def slopes(self, Z: Array) -> tuple[Array, Array]:
+        """Means (M, n) without the trend, and their derivatives (M, n, K), by shares to the power
+        (n, K)."""
+        mean, slope = np.empty((len(self.theta), len(Z))), np.empty((len(self.theta), *Z.shape))
+        for m, (posterior, theta) in enumerate(zip(self.posteriors, self.theta, strict=True)):
+            scale = np.exp(theta[HEAD:])
+            z, anchors = Z * scale, self.X * scale
+            k, by_square = _matern(Z, self.X, theta[HEAD:])
+            by_square *= posterior.anchors
+            mean[m] = k @ posterior.anchors + posterior.constant
+            slope[m] = 2.0 * (z * by_square.sum(axis=1)[:, None] - by_square @ anchors)
+            if self.waves is not None and posterior.waved is not None:
+                angles = self.waves.angles(z)
+                mean[m] += np.cos(angles) @ posterior.waved
+                slope[m] -= (np.sin(angles) * posterior.waved) @ self.waves.frequencies
+            slope[m] *= scale
+        return mean, slope
+
+    def draws(self, count: int, widths: Array, rng: np.random.Generator) -> list["Fields"]:
+        """Fields as they may as well be, given the runs; deviations times widths (M,).
+
+        Each has waves of its own, so that over draws their covariance is the process's.
+        """
+        waves = [Waves.drawn(self.X.shape[1], child) for child in rng.spawn(count)]
+
+        def drawn(part: tuple[Posterior, Array, float, np.random.Generator]) -> list[Posterior]:
+            own, theta, width, child = part
+            X, size = self.X * np.exp(theta[HEAD:]), np.sqrt(2.0 * np.exp(theta[3]) / WAVES)
+            waved = size * child.standard_normal((WAVES, count))
+            path = np.stack(
+                [np.cos(each.angles(X)) @ waved[:, b] for b, each in enumerate(waves)], axis=1
+            )
+            moves = (*own.sure.conditioned(theta, path, child), waved)
+            return [own.moved([width * move[..., b] for move in moves]) for b in range(count)]
+
+        parts = zip(self.posteriors, self.theta, widths, rng.spawn(len(self.theta)), strict=True)
+        each_target = each_part(drawn, parts, self.X.size > LARGE)
+        return [
+            replace(self, posteriors=posteriors, waves=each)
+            for posteriors, each in zip(zip(*each_target, strict=True), waves, strict=True)
+        ]
 
     def predict(self, Z: Array, trend: Array, spread: Array) -> tuple[Array, Array]:
         """Means and variances (M, n) of new observations.
@@ -208,7 +320,7 @@ class Fields:
         mean, variance = np.empty((2, len(self.theta), len(Z)))
         for m, (posterior, theta) in enumerate(zip(self.posteriors, self.theta, strict=True)):
             k = _matern(Z, self.X, theta[HEAD:])[0]
-            mean[m] = posterior.mean(k, trend[m])
+            mean[m] = self._mean(posterior, k, Z, theta, trend[m])
             variance[m] = np.maximum(posterior.sure.variance(theta, k, trend[m]), 0.0)
             variance[m] += np.exp(theta[0] + theta[2] * spread)
         return mean, variance
@@ -439,7 +551,8 @@ class _Target:
         alpha = inverse @ self.y
         amplitude, field = np.exp(theta[[1, 3]])
         weights = field * alpha, amplitude * (alpha @ self.trend), float(alpha.sum())
-        posterior = Posterior(*weights, FromRuns(inverse, self.trend))
+        noise = self._noise(theta) + self.known + JITTER
+        posterior = Posterior(*weights, FromRuns(inverse, self.trend, noise))
         return _SolvedExactly(posterior, alpha, inverse)
 
     def _on_anchors(self, theta: Array) -> _Solved:

@@ -33,6 +33,7 @@ the weights on all tables of MixBench (docs/results/laws.md).
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -68,6 +69,7 @@ STEPS, REFIT_STEPS = 40, 12  # of the power laws' fits, and of those without a f
 SHARES = (0.35, 0.35, 0.3)  # that weights are drawn to: of both fields and the plain power law
 PULL = 3.0  # to them, in squared held-out residuals of the fields' average
 HEDGE = 0.003  # the same in squared deviations of a target, for what differs at another scale
+STEP = 1e-3  # of the power law's parameters, of order 1, in a difference
 CHUNK = 2048  # mixtures predicted at a time
 
 
@@ -94,6 +96,16 @@ class PowerMean:
         values, jacobian = self.form.curve(self.p, W)
         return values, jacobian @ self.basis
 
+    def slopes(self, W: Array, X: Array, power: float, trend: Array) -> tuple[Array, Array]:
+        """Values (M, n) with a trend (M, P) by weight, and derivatives (M, n, K) by log share."""
+        assert self.form.slopes is not None
+        values, jacobian = self.form.curve(self.p, W)
+        move = trend @ self.basis.T
+        step = STEP / (1.0 + np.abs(move).max(axis=1, keepdims=True))
+        ahead, behind = (self.form.slopes(self.p + s * step * move, W) for s in (1.0, -1.0))
+        slope = self.form.slopes(self.p, W) + (ahead - behind) / (2.0 * step[:, :, None])
+        return values + np.einsum("mnp,mp->mn", jacobian, move), slope
+
 
 @dataclass(frozen=True)
 class LinearMean:
@@ -109,6 +121,10 @@ class LinearMean:
         """Values (M, n) and trend basis (M, n, K) at mixtures (n, K)."""
         m = len(self.scale)
         return np.zeros((m, len(X))), np.broadcast_to(X, (m, *X.shape))
+
+    def slopes(self, W: Array, X: Array, power: float, trend: Array) -> tuple[Array, Array]:
+        """Values (M, n) with a trend (M, K) by weight, and derivatives (M, n, K) by log share."""
+        return trend @ X.T, power * trend[:, None, :] * X
 
 
 @dataclass(frozen=True)
@@ -140,6 +156,19 @@ class Kriged:
         values, trend = self.mean.at(W, X)
         return values + self.mean.scale[:, None] * self.fields.means(X, trend)
 
+    def slopes(self, W: Array) -> tuple[Array, Array]:
+        """Scaled means (M, n) and their derivatives (M, n, K) by log shares."""
+        X, scale = W**self.power, self.mean.scale[:, None]
+        by_field, slope = self.fields.slopes(X)
+        trend = scale * np.stack([p.trend for p in self.fields.posteriors])
+        values, by_mean = self.mean.slopes(W, X, self.power, trend)
+        slope *= self.power * scale[:, :, None] * X
+        return values + scale * by_field, by_mean + slope
+
+    def draws(self, count: int, widths: Array, rng: np.random.Generator) -> list["Kriged"]:
+        """As it may as well be, given the runs; deviations times widths (M,)."""
+        return [replace(self, fields=drawn) for drawn in self.fields.draws(count, widths, rng)]
+
     @property
     def left_out(self) -> tuple[Array, Array]:
         """Residuals (S, M, N) of runs under a fit without their block, and their deviations."""
@@ -165,6 +194,11 @@ class PlainLaw:
     def means(self, W: Array) -> Array:
         """Scaled means (M, n)."""
         return self.form.curve(self.p, W)[0]
+
+    def slopes(self, W: Array) -> tuple[Array, Array]:
+        """Scaled means (M, n) and their derivatives (M, n, K) by log shares."""
+        assert self.form.slopes is not None
+        return self.means(W), self.form.slopes(self.p, W)
 
 
 Members = tuple[tuple[Kriged, ...], tuple[PlainLaw, ...]]
@@ -214,6 +248,49 @@ class FittedFields:
         return Prediction(
             np.concatenate([p.mean for p in parts]), np.concatenate([p.sd for p in parts])
         )
+
+    def means(self, W: Array) -> Array:
+        """Means (n, M) without deviations: as `predict` has them, to the bit."""
+        W = np.asarray(W, dtype=np.float64)
+        parts = []
+        for i in range(0, len(W), CHUNK):
+            values = np.stack([one.means(W[i : i + CHUNK]) for one in chain(*self.members)])
+            scaled = np.einsum("ml,lmn->mn", self.weights, values)
+            parts.append(self.center + self.spread * scaled.T)
+        mean = np.concatenate(parts)
+        return np.exp(mean) if self.logs else mean
+
+    def slopes(self, W: Array) -> tuple[Array, Array]:
+        """Means (n, M), and their derivatives by log shares (n, M, K)."""
+        W = np.asarray(W, dtype=np.float64)
+        each = (one.slopes(W) for one in chain(*self.members))
+        values, slopes = (np.stack(found) for found in zip(*each, strict=True))
+        mean = self.center + self.spread * np.einsum("ml,lmn->nm", self.weights, values)
+        slope = np.einsum("ml,lmnk->nmk", self.weights * self.spread[:, None], slopes)
+        if not self.logs:
+            return mean, slope
+        mean = np.exp(mean)
+        return mean, slope * mean[:, :, None]
+
+    def draws(self, count: int, rng: np.random.Generator) -> list["FittedFields"]:
+        """Laws as they may as well be, given the runs.
+
+        Each is one member, the same for all targets as far as their weights are, taken as often as
+        it weighs, so that members' disagreement is in the draws; and a draw of it, if it is a
+        field, by so much wider that over all draws the variance is that of the fields.
+        """
+        fields, plain = self.members
+        seed, order = int(rng.integers(2**63)), rng.permutation(count)
+        known = np.maximum(self.weights[:, : len(fields)].sum(axis=1), 1.0 / count)
+        widths = self.width.factor / np.sqrt(known)
+        each = [one.draws(count, widths, np.random.default_rng(seed)) for one in fields]
+        before = np.cumsum(self.weights, axis=1)[:, :-1]
+        found = []
+        for drawn, place in zip(zip(*each, strict=True), order, strict=True):
+            taken = (before <= (place + 0.5) / count).sum(axis=1)
+            weights = np.eye(self.weights.shape[1])[taken]
+            found.append(replace(self, members=(drawn, plain), weights=weights))
+        return found
 
     def _part(self, W: Array) -> Prediction:
         found = [member.predict(W) for member in self.members[0]]
@@ -371,12 +448,17 @@ class Kriging(FieldLaw):
 
 
 def _plain_law(tables: Tables, factors: Array, partitions: tuple[field.Partition, ...]) -> PlainLaw:
-    """The plain power law, and its refits without each block."""
+    """The plain power law, and its refits without each block; large ones are linearized."""
     W, y, _ = tables
     form = power_form(W.shape[1])
     solution, strength = curves.solved_form(form, W, y, np.ones_like(y), steps=STEPS)
     v = _weights(form, tables, factors, solution.p)
     p = curves.held_form(form, W, y, v, strength, solution.p, steps=STEPS).p
+    if W.shape[0] * p.shape[1] > least_squares.LARGE:
+        center = np.tile(form.center, (len(y), 1))
+        problem = least_squares.FitProblem(form.curve, W, y, v, strength, form.prior, center)
+        held = [least_squares.without_blocks(problem, p, blocks) for blocks in partitions]
+        return PlainLaw(form, p, np.stack(held))
     left_out = np.empty((len(partitions), *y.shape))
     for s, blocks in enumerate(partitions):
         for rows in blocks:

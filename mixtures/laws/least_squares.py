@@ -14,7 +14,7 @@ residuals cost nothing (`left_out`): `r_n / (1 - h_n)` with the leverage h. They
 calibrate intervals.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,8 +29,8 @@ Curve = Callable[[Array, Array], tuple[Array, Array]]
 Index = NDArray[np.intp]  # positions in a batch
 
 STEPS = 80
-LARGE = 40_000  # derivatives of one problem, beyond which they are solved one by one
-LOOSE = 1e-5  # their tolerance
+LARGE, MOST = 40_000, 12  # derivatives from which on problems are solved one by one; their steps
+LOOSE = 1e-3  # their tolerance
 TOLERANCE = 1e-10  # relative fall of the objective at which a problem is solved
 SETTLED = 1e-8  # relative difference of objectives that are one minimum
 LEVERAGE = 0.98  # a run's leverage is held below this, so that its left-out residual stays finite
@@ -105,7 +105,9 @@ def marquardt(problem: FitProblem, start: Array, steps: int = STEPS) -> Solution
     p = np.array(start, dtype=np.float64)
     if len(problem.W) * p.shape[1] > LARGE:
         each = each_part(
-            lambda b: _solve_large(problem.take(b), p[b], steps), np.arange(len(p))[:, None], True
+            lambda b: _solve_large(problem.take(b), p[b], min(steps, MOST)),
+            np.arange(len(p))[:, None],
+            True,
         )
         return Solution(
             *(np.concatenate([getattr(s, n) for s in each]) for n in Solution.__dataclass_fields__)
@@ -185,6 +187,24 @@ def _linearized(problem: FitProblem, p: Array, best: Array) -> Solution:
     leverage = np.einsum("bnp,bpq,bnq->bn", jacobian, inverse, jacobian, optimize=True) * problem.v
     leverage = np.clip(np.where(np.isfinite(leverage), leverage, LEVERAGE), 0.0, LEVERAGE)
     return Solution(p, best, (problem.y - values) / (1.0 - leverage), leverage, inverse)
+
+
+def without_blocks(problem: FitProblem, p: Array, blocks: Sequence[Index]) -> Array:
+    """(B, N) residuals of blocks of runs under a fit without each, linearized at p (B, P)."""
+
+    def one(b: Index) -> Array:
+        part = problem.take(b)
+        values, jacobian = part.curve(p[b], part.W)
+        J, v, residual = jacobian[0], part.v[0], (part.y - values)[0]
+        gram, left_out = part.normal(jacobian)[0], residual.copy()
+        gram[np.diag_indices(len(gram))] += 1e-10 * np.diag(gram).max()
+        for rows in blocks:
+            weighted = (J[rows] * v[rows, None]).T
+            move = np.linalg.solve(gram - weighted @ J[rows], weighted @ residual[rows])
+            left_out[rows] += J[rows] @ move
+        return left_out
+
+    return np.stack(each_part(one, np.arange(len(p))[:, None], True))
 
 
 def cheapest(solution: Solution, cost: Array, groups: int) -> Solution:

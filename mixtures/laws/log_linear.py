@@ -58,6 +58,16 @@ class FittedLogLinear:
     def predict(self, W: Array) -> Prediction:
         return self.fitted.predict(W)
 
+    def means(self, W: Array) -> Array:
+        """Predicted scores (n, M) alone."""
+        return self.fitted.means(W)
+
+    def slopes(self, W: Array) -> tuple[Array, Array]:
+        """As `laws.log_slopes`."""
+        f, mean = self.fitted, self.means(W)
+        rest = mean - (f.center + f.spread * f.p[:, 0])
+        return mean, rest[:, :, None] * f.p[:, 1:] * W[:, None, :]
+
 
 @register("law")
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def power_form(k: int) -> Form:
     prior[1, 1] = 3.0
     center = np.zeros(k + 2)
     center[1] = np.log(EXPONENT)
-    return Form(_curve, prior, center, _starts)
+    return Form(_curve, prior, center, _starts, slopes=_slopes)
 
 
 def falling_power(total: Array, p: Array) -> tuple[Array, Array, Array]:
@@ -74,6 +74,10 @@ def _curve(p: Array, W: Array) -> tuple[Array, Array]:
     values, by_g, by_log = falling_power(total, p)
     parts = b[:, None, :] * W * (by_log / total)[:, :, None]
     return values, np.concatenate([np.ones_like(by_g)[:, :, None], by_g[:, :, None], parts], axis=2)
+
+
+def _slopes(p: Array, W: Array) -> Array:
+    return _curve(p, W)[1][:, :, 2:]
 
 
 def _starts(W: Array, y: Array) -> Array:

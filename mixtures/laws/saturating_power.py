@@ -50,7 +50,7 @@ def saturating_form(k: int) -> Form:
     prior[1, 1], prior[2, 2] = 3.0, 30.0
     center = np.zeros(k + 4)
     center[1], center[2] = np.log(EXPONENT), np.log(SATURATION)
-    return Form(_curve, prior, center, _starts, STRENGTHS)
+    return Form(_curve, prior, center, _starts, STRENGTHS, _slopes)
 
 
 def _curve(p: Array, W: Array) -> tuple[Array, Array]:
@@ -66,6 +66,11 @@ def _curve(p: Array, W: Array) -> tuple[Array, Array]:
     jacobian[:, :, 3], jacobian[:, :, 4:] = slope[:, :, 0] * b[:, :, 0], slope * terms
     jacobian[:, :, 2] = (jacobian[:, :, 4:] * logs).sum(axis=2) * exponent[:, :, 0]
     return values, jacobian
+
+
+def _slopes(p: Array, W: Array) -> Array:
+    exponent = np.exp(np.clip(p[:, 2:3], -3.0, 1.0))[:, :, None]
+    return np.asarray(_curve(p, W)[1][:, :, 4:] * exponent, dtype=np.float64)
 
 
 def _starts(W: Array, y: Array) -> Array:

@@ -1,6 +1,7 @@
 """Auto: the exact search where the law allows it, simulation where not.
 
-For methods that choose their law by cross-validation and cannot know its form beforehand.
+For methods that choose their law by cross-validation and cannot know its form beforehand. Over many
+domains random draws come nowhere near the best, so that a law with derivatives is descended there.
 """
 
 from dataclasses import dataclass, replace
@@ -9,16 +10,21 @@ from typing import Annotated, Any
 import numpy as np
 
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.laws import FittedLaw, log_slopes
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import Registered, build, register
 from cuvee.mixtures.searches import Search, score
+from cuvee.mixtures.searches.mirror import Mirror
+
+MANY = 48  # domains beyond which a law with derivatives is descended
 
 
 @register("search")
 @dataclass(frozen=True)
 class Auto(Search):
     """Two searches, and the choice between them by the form of the law.
+
+    Laws with derivatives, such as the default, are searched by `mirror` over more than 48 domains.
 
     Take it unless you know the law's form: `exact` where the law allows it, `simulate` elsewhere.
     It is the default.
@@ -45,4 +51,7 @@ class Auto(Search):
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
     ) -> Array:
         search = self.otherwise if score.exponential(law) is None else self.convex
+        natural = problem.domains.natural
+        if search is self.otherwise and len(natural) > MANY and log_slopes(law, natural[None]):
+            search = Mirror()
         return np.asarray(search.choose(law, problem, reference, rng), dtype=np.float64)

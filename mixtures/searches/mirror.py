@@ -2,13 +2,15 @@
 
     w <- w * exp(-eta * g) / sum,   then the KL projection onto the limits
 
-(Beck and Teboulle 2003, with the entropy as mirror map.) The gradient is numerical, towards the
-vertices, so that the law is only ever asked about mixtures: `g_k = (f((1 - h) w + h e_k) - f(w)) /
-h`, which is the gradient up to a constant that the update ignores. The step grows while it helps
-and shrinks when it does not. Laws that are constant in pieces, such as trees, have no gradient:
-they keep the best start, and `simulate` serves them better.
+(Beck and Teboulle 2003, with the entropy as mirror map.) Where the law has derivatives, all starts
+descend together by them. Else the gradient is numerical, towards the vertices, so that the law is
+only ever asked about mixtures: `g_k = (f((1 - h) w + h e_k) - f(w)) / h`, which is the gradient up
+to a constant that the update ignores; derivatives by log share are turned into much the same. The
+step grows while it helps and shrinks when it does not. Laws that are constant in pieces, such as
+trees, have no gradient: they keep the best start, and `simulate` serves them better.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,14 +19,14 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.constraints import Constraints, feasible, polytope
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.laws import FittedLaw, predicted_means
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.searches import Search, score
 
 STEP = 1e-3  # h: small against any share that matters, large against rounding
-PRICE = 20.0  # of a broken floor while descending; the answer itself keeps the floors
+TINY = 1e-12  # share below which a derivative counts no more
 LEAST = 1e-6  # step at which a descent has ended
 
 
@@ -71,7 +73,10 @@ class Mirror(Search):
         best = pool[ties.sort_order(merit)[: self.starts]]
         fixed = [constraints.project(problem.domains.natural)]
         starts = np.vstack([*fixed, best])[: self.starts]
-        found = [self._descend(law, start, constraints, scalar) for start in starts]
+        if score.merit_slopes(law, starts[:1], scalar) is None:
+            found = np.array([self._descend(law, start, constraints, scalar) for start in starts])
+        else:
+            found = self._descend_together(law, starts, constraints, scalar)
         return score.best_or_natural(
             law, score.best_point(law, np.vstack([found, pool]), scalar), problem, scalar
         )
@@ -98,11 +103,44 @@ class Mirror(Search):
                 eta /= 3.0
         return w
 
+    def _descend_together(
+        self, law: FittedLaw, starts: Array, constraints: Constraints, scalar: Scalarized
+    ) -> Array:
+        """The ends (n, K) of descents from all starts (n, K), by the law's derivatives."""
+        sets = [constraints] * len(starts)
+        if constraints.most_domains is not None:
+            sets = [feasible.on_support(constraints, tuple(np.flatnonzero(w > 0))) for w in starts]
+        regions = [feasible.region_of(each) for each in sets]
+
+        def told(points: Array) -> tuple[Array, Array]:
+            found = score.merit_slopes(law, points, scalar)
+            assert found is not None
+            return found[0], found[1] * (np.sqrt(1.0 + STEP / np.maximum(points, TINY)) - 1.0)
+
+        w, eta = starts.copy(), np.ones(len(starts))
+        value, slope = told(w)
+        for _ in range(self.steps):
+            spread = np.ptp(slope, axis=1)
+            active = np.flatnonzero((spread > 0) & (eta >= LEAST))
+            if not active.size:
+                break
+            tilts = [simplex.tilt(w[i], -eta[i] * slope[i] / spread[i]) for i in active]
+            moved = np.array(
+                [
+                    _inside(tilt, sets[i], regions[i], polytope.least_kl_dual)
+                    for i, tilt in zip(active, tilts, strict=True)
+                ]
+            )
+            trial, ahead = told(moved)
+            better = trial < value[active]
+            chosen = active[better]
+            w[chosen], value[chosen], slope[chosen] = moved[better], trial[better], ahead[better]
+            eta[active] *= np.where(better, 1.5, 1.0 / 3.0)
+        return w
+
 
 def _merit(law: FittedLaw, points: Array, scalar: Scalarized) -> Array:
-    """The objective (n,) with broken floors at a price, so that there is a way back to them."""
-    scores = law.predict(points).mean
-    return np.asarray(scalar.relaxed(scores) + PRICE * scalar.violation(scores), dtype=np.float64)
+    return score.merit(predicted_means(law, points), scalar)
 
 
 def _gradient(law: FittedLaw, w: Array, scalar: Scalarized) -> Array:
@@ -112,13 +150,19 @@ def _gradient(law: FittedLaw, w: Array, scalar: Scalarized) -> Array:
     return np.asarray((values[1:] - values[0]) / STEP, dtype=np.float64)
 
 
-def _inside(w: Array, constraints: Constraints, region: feasible.Region) -> Array:
+def _inside(
+    w: Array,
+    constraints: Constraints,
+    region: feasible.Region,
+    nearest: Callable[[Array, Array, Array], Array] = polytope.least_kl,
+) -> Array:
     """The feasible mixture with the least KL to `w`; the rest by the line to the centre."""
     if bool(constraints.satisfied(w, slack=0.0)):
         return w
     rows, bounds = constraints.matrix
     near = _in_ball(w, constraints)
-    near = polytope.least_kl(near, rows, bounds) if len(rows) else near
+    if len(rows):
+        near = nearest(near, rows, bounds)
     return np.asarray(feasible.clamp_inside(near[None], region)[0], dtype=np.float64)
 
 

@@ -15,7 +15,7 @@ from cuvee.mixtures.constraints import feasible
 from cuvee.mixtures.designs.dirichlet import draw_dirichlet
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.laws import FittedLaw, predicted_means
 from cuvee.mixtures.objectives import Objective, Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Compromise
@@ -57,7 +57,7 @@ def pareto_front(
     scalars = tuple(objective.scalarize(problem.targets, reference) for objective in pair)
     exact = score.exponential(law) is not None and problem.constraints.most_domains is None
     found = _exact(law, problem, scalars, points) if exact else _drawn(law, problem, scalars, rng)
-    scores = law.predict(found).mean
+    scores = predicted_means(law, found)
     values = np.column_stack([scalar.relaxed(scores) for scalar in scalars])
     kept = _thinned(values, undominated(values), points)
     return tuple(compromise(found[i], values[i]) for i in kept)
@@ -138,7 +138,7 @@ def _drawn(
 
     found = feasible.draw_inside(raw, problem.constraints, DRAWS, rng)
     for _ in range(ROUNDS):
-        scores = law.predict(found).mean
+        scores = predicted_means(law, found)
         best = found[undominated(np.column_stack([scalar.relaxed(scores) for scalar in scalars]))]
         one, two = rng.integers(len(best), size=(2, DRAWS // ROUNDS))
         part = rng.random((len(one), 1))

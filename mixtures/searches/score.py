@@ -10,11 +10,14 @@ import numpy as np
 from cuvee.mixtures import ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError, RecipeError
-from cuvee.mixtures.laws import Exponential, FittedLaw, Law
+from cuvee.mixtures.laws import Exponential, FittedLaw, Law, log_slopes, predicted_means
 from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.searches import Search
+
+PRICE = 20.0  # of a broken floor while a search descends; its answer keeps the floors
+NUDGE = 1e-6  # of a score in a difference
 
 
 def exponential(law: FittedLaw) -> Exponential | None:
@@ -32,7 +35,25 @@ def scalarize(problem: Problem, reference: Array) -> Scalarized:
 
 def predict_objective(law: FittedLaw, points: Array, scalar: Scalarized) -> Array:
     """Predicted objective (n,) of points (n, K); infinite where a floor is broken."""
-    return scalar.value(law.predict(points).mean)
+    return scalar.value(predicted_means(law, points))
+
+
+def merit(scores: Array, scalar: Scalarized) -> Array:
+    """The objective (n,) of scores (n, M), broken floors at a price: there is a way back."""
+    return np.asarray(scalar.relaxed(scores) + PRICE * scalar.violation(scores), dtype=np.float64)
+
+
+def merit_slopes(law: FittedLaw, points: Array, scalar: Scalarized) -> tuple[Array, Array] | None:
+    """Merit (n,) of points (n, K) and its derivatives by log shares (n, K); None where the law has
+    none."""
+    found = log_slopes(law, points)
+    if found is None:
+        return None
+    scores, slopes = found
+    value, small = merit(scores, scalar), NUDGE * (1.0 + np.abs(scores))
+    nudged = scores[:, None, :] + small[:, None, :] * np.eye(scores.shape[1])
+    weights = (merit(nudged, scalar) - value[:, None]) / small
+    return value, np.einsum("nm,nmk->nk", weights, slopes)
 
 
 def best_point(law: FittedLaw, points: Array, scalar: Scalarized) -> Array:
@@ -41,7 +62,7 @@ def best_point(law: FittedLaw, points: Array, scalar: Scalarized) -> Array:
     Raises:
         ConstraintError: every point breaks a floor; says by how much the nearest does.
     """
-    scores = law.predict(points).mean
+    scores = predicted_means(law, points)
     found = scalar.value(scores)
     if not np.isfinite(found).any():
         short = float(scalar.violation(scores).min())
