@@ -104,7 +104,7 @@ def test_descent_by_derivatives_finds_what_differences_find():
 
 
 def test_a_schedule_is_chosen_by_the_default_law_with_its_interval():
-    """A world in which a1 pays early and a2 late: the schedule says so, and gains about what the law
+    """A world in which a1 pays early, a2 late: the schedule says so, and gains about what the law
     and its draws say. Catches stages that change places, shares of the run taken for shares of a
     stage, and draws of other points than the schedule's."""
     problem, size, rng = PROBLEM, len(PROBLEM.domains), np.random.default_rng(3)
