@@ -19,6 +19,8 @@ from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate
 from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.searches import Search, score
+from cuvee.mixtures.searches.auto import MANY
+from cuvee.mixtures.threads import each_part
 
 NAMES = ("recommended", "natural", "uniform", "best observed")  # of the mixtures compared
 BEYOND = "the law predicts scores that no run comes near"
@@ -84,14 +86,17 @@ def search_refits(
     points = np.vstack([weights, baselines])
     levels, beyond = _levels(fitted, points, posed, reference)
     coarse = search.coarse()
-    found = [search_law(refit, coarse, problem, seed) for refit in again]
+    large = len(problem.domains) > MANY
+    found = each_part(lambda refit: search_law(refit, coarse, problem, seed), again, large)
     optima = np.array([w for w, _ in found])
     said = [
         _levels(refit, np.vstack([points, optima]), posed, ref)
         for refit, (_, ref) in zip(again, found, strict=True)
     ]
     every = np.array([value for value, _ in said])
-    others = [_levels(law, points, posed, _of_natural(law, problem)) for law in more]
+    others = each_part(
+        lambda law: _levels(law, points, posed, _of_natural(law, problem)), more, large
+    )
     strayed = sum(bool(over[: len(points)].any()) for _, over in (*said, *others))
     levels_again = np.array([*every[:, : len(points)], *(value for value, _ in others)])
     return Optimum(

@@ -41,8 +41,9 @@ POOL = 0.5  # how far the lengths' prior moves to the mean over targets
 JITTER, ANCHOR_JITTER = 1e-8, 1e-6
 SUBSET = 192  # runs on which hyper-parameters are found
 EXACT, ANCHORS = 1024, 512  # runs solved exactly, and those that stand for more
-WAVES = 128  # of a draw's path of the prior
+WAVES, KINDS = 128, 50  # of a draw's path of the prior, and how many such sets draws have
 LARGE = 50_000  # entries of shares of a fit whose targets are computed on all cores
+FEW = 6  # targets of a large fit that say how surprising a run is that hyper-parameters had not
 
 
 @dataclass(frozen=True)
@@ -256,25 +257,32 @@ class Fields:
 
     def means(self, Z: Array, trend: Array) -> Array:
         """Means (M, n) of shares to the power (n, K) with their trend basis (M, n, P)."""
-        each = zip(self.posteriors, self.theta, trend, strict=True)
-        return np.stack(
-            [self._mean(p, _matern(Z, self.X, t[HEAD:])[0], Z, t, q) for p, t, q in each]
-        )
+        return np.stack([self._mean(m, self._near(m, Z)[0], Z, q) for m, q in enumerate(trend)])
 
-    def _mean(self, posterior: Posterior, k: Array, Z: Array, theta: Array, trend: Array) -> Array:
+    def _near(self, m: int, Z: Array) -> tuple[Array, Array]:
+        """Correlation (n, A) of shares to the power with the anchors, and its derivative."""
+        scale, anchors = self._scaled[m]
+        return _matern_of(Z * scale, anchors)
+
+    @functools.cached_property
+    def _scaled(self) -> list[tuple[Array, Array]]:
+        """Of each target the lengths' inverses (K,) and the anchors in units of the lengths."""
+        return [(scale, self.X * scale) for scale in np.exp(self.theta[:, HEAD:])]
+
+    def _mean(self, m: int, k: Array, Z: Array, trend: Array) -> Array:
+        posterior = self.posteriors[m]
         mean = posterior.mean(k, trend)
         if self.waves is not None and posterior.waved is not None:
-            mean = mean + np.cos(self.waves.angles(Z * np.exp(theta[HEAD:]))) @ posterior.waved
+            mean = mean + np.cos(self.waves.angles(Z * self._scaled[m][0])) @ posterior.waved
         return mean
 
     def slopes(self, Z: Array) -> tuple[Array, Array]:
         """Means (M, n) without the trend, and their derivatives (M, n, K), by shares to the power
         (n, K)."""
         mean, slope = np.empty((len(self.theta), len(Z))), np.empty((len(self.theta), *Z.shape))
-        for m, (posterior, theta) in enumerate(zip(self.posteriors, self.theta, strict=True)):
-            scale = np.exp(theta[HEAD:])
-            z, anchors = Z * scale, self.X * scale
-            k, by_square = _matern(Z, self.X, theta[HEAD:])
+        for m, posterior in enumerate(self.posteriors):
+            scale, anchors = self._scaled[m]
+            z, (k, by_square) = Z * scale, self._near(m, Z)
             by_square *= posterior.anchors
             mean[m] = k @ posterior.anchors + posterior.constant
             slope[m] = 2.0 * (z * by_square.sum(axis=1)[:, None] - by_square @ anchors)
@@ -288,26 +296,33 @@ class Fields:
     def draws(self, count: int, widths: Array, rng: np.random.Generator) -> list["Fields"]:
         """Fields as they may as well be, given the runs; deviations times widths (M,).
 
-        Each has waves of its own, so that over draws their covariance is the process's.
+        Few share their waves, so that over draws their covariance is the process's.
         """
-        waves = [Waves.drawn(self.X.shape[1], child) for child in rng.spawn(count)]
+        kinds = [Waves.drawn(self.X.shape[1], child) for child in rng.spawn(min(count, KINDS))]
+        waves = [kinds[b % KINDS] for b in range(count)]
 
         def drawn(part: tuple[Posterior, Array, float, np.random.Generator]) -> list[Posterior]:
             own, theta, width, child = part
             X, size = self.X * np.exp(theta[HEAD:]), np.sqrt(2.0 * np.exp(theta[3]) / WAVES)
             waved = size * child.standard_normal((WAVES, count))
-            path = np.stack(
-                [np.cos(each.angles(X)) @ waved[:, b] for b, each in enumerate(waves)], axis=1
-            )
+            path = np.empty((len(X), count))
+            for i, kind in enumerate(kinds):
+                path[:, i::KINDS] = np.cos(kind.angles(X)) @ waved[:, i::KINDS]
             moves = (*own.sure.conditioned(theta, path, child), waved)
             return [own.moved([width * move[..., b] for move in moves]) for b in range(count)]
 
         parts = zip(self.posteriors, self.theta, widths, rng.spawn(len(self.theta)), strict=True)
         each_target = each_part(drawn, parts, self.X.size > LARGE)
-        return [
+        found = [
             replace(self, posteriors=posteriors, waves=each)
             for posteriors, each in zip(zip(*each_target, strict=True), waves, strict=True)
         ]
+        for one in found:
+            vars(one)["_scaled"] = self._scaled  # alike in all, and as large as the rest together
+        return found
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_scaled"}
 
     def predict(self, Z: Array, trend: Array, spread: Array) -> tuple[Array, Array]:
         """Means and variances (M, n) of new observations.
@@ -319,8 +334,8 @@ class Fields:
         """
         mean, variance = np.empty((2, len(self.theta), len(Z)))
         for m, (posterior, theta) in enumerate(zip(self.posteriors, self.theta, strict=True)):
-            k = _matern(Z, self.X, theta[HEAD:])[0]
-            mean[m] = self._mean(posterior, k, Z, theta, trend[m])
+            k = self._near(m, Z)[0]
+            mean[m] = self._mean(m, k, Z, trend[m])
             variance[m] = np.maximum(posterior.sure.variance(theta, k, trend[m]), 0.0)
             variance[m] += np.exp(theta[0] + theta[2] * spread)
         return mean, variance
@@ -352,6 +367,7 @@ def hyper_parameters(
     if len(rows) < len(factors):
         rest = np.setdiff1d(np.arange(len(factors)), rows)
         pairs = list(zip(_targets(data, factors), theta, strict=True))
+        pairs = pairs[:: -(-len(pairs) // FEW)] if data.large else pairs
         found = each_part(lambda pair: pair[0].solved(pair[1]).left_out(), pairs, data.large)
         factors[rest] += _surprise(found, prior.freedom)[rest]
         factors -= np.log(np.mean(np.exp(factors)))
@@ -595,7 +611,11 @@ def _inverse(c: Array) -> tuple[Array | None, float]:
 
 def _matern(A: Array, B: Array, logs: Array) -> tuple[Array, Array]:
     """Matern 3/2 correlation (n, N), and its derivative by the squared distance."""
-    a, b = A * np.exp(logs), B * np.exp(logs)
+    return _matern_of(A * np.exp(logs), B * np.exp(logs))
+
+
+def _matern_of(a: Array, b: Array) -> tuple[Array, Array]:
+    """The same in units of the lengths."""
     r = a @ b.T
     r *= -2.0
     r += (a * a).sum(axis=1)[:, None]

@@ -33,7 +33,6 @@ the weights on all tables of MixBench (docs/results/laws.md).
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 
@@ -249,12 +248,16 @@ class FittedFields:
             np.concatenate([p.mean for p in parts]), np.concatenate([p.sd for p in parts])
         )
 
+    @property
+    def _every(self) -> tuple[Kriged | PlainLaw, ...]:
+        return (*self.members[0], *self.members[1])
+
     def means(self, W: Array) -> Array:
         """Means (n, M) without deviations: as `predict` has them, to the bit."""
         W = np.asarray(W, dtype=np.float64)
         parts = []
         for i in range(0, len(W), CHUNK):
-            values = np.stack([one.means(W[i : i + CHUNK]) for one in chain(*self.members)])
+            values = np.stack([one.means(W[i : i + CHUNK]) for one in self._every])
             scaled = np.einsum("ml,lmn->mn", self.weights, values)
             parts.append(self.center + self.spread * scaled.T)
         mean = np.concatenate(parts)
@@ -263,7 +266,7 @@ class FittedFields:
     def slopes(self, W: Array) -> tuple[Array, Array]:
         """Means (n, M), and their derivatives by log shares (n, M, K)."""
         W = np.asarray(W, dtype=np.float64)
-        each = (one.slopes(W) for one in chain(*self.members))
+        each = (one.slopes(W) for one in self._every)
         values, slopes = (np.stack(found) for found in zip(*each, strict=True))
         mean = self.center + self.spread * np.einsum("ml,lmn->nm", self.weights, values)
         slope = np.einsum("ml,lmnk->nmk", self.weights * self.spread[:, None], slopes)

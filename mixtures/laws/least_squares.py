@@ -202,7 +202,7 @@ def without_blocks(problem: FitProblem, p: Array, blocks: Sequence[Index]) -> Ar
             weighted = (J[rows] * v[rows, None]).T
             move = np.linalg.solve(gram - weighted @ J[rows], weighted @ residual[rows])
             left_out[rows] += J[rows] @ move
-        return left_out
+        return np.asarray(left_out, dtype=np.float64)
 
     return np.stack(each_part(one, np.arange(len(p))[:, None], True))
 

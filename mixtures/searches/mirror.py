@@ -57,8 +57,8 @@ class Mirror(Search):
             )
 
     def coarse(self) -> "Mirror":
-        """The same search from two starts, for refits."""
-        return replace(self, starts=min(self.starts, 2))
+        """The same search from two starts, a third as long, for refits."""
+        return replace(self, starts=min(self.starts, 2), steps=-(-self.steps // 3))
 
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
