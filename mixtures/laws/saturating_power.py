@@ -50,7 +50,7 @@ def saturating_form(k: int) -> Form:
     prior[1, 1], prior[2, 2] = 3.0, 30.0
     center = np.zeros(k + 4)
     center[1], center[2] = np.log(EXPONENT), np.log(SATURATION)
-    return Form(_curve, prior, center, _starts, STRENGTHS, _slopes)
+    return Form(_curve, prior, center, _starts, STRENGTHS, slopes=_slopes)
 
 
 def _curve(p: Array, W: Array) -> tuple[Array, Array]:
