@@ -233,7 +233,7 @@ def describe_run(job: PackJob, corpus: Corpus, folder: Path) -> ContractRun:
             precision=spec.precision,
         ),
         settings=dict(program.settings) if program else {},
-        domains=_domain_files(job, spec, corpus, folder.parent / TOKENS),
+        domains=_domain_files(spec, corpus, folder.parent / TOKENS),
         token_type=token_type(corpus.vocabulary).name,
         tokenizer=str(corpus.tokenizer_path.absolute()),
         vocabulary=corpus.vocabulary,
@@ -248,7 +248,7 @@ def describe_run(job: PackJob, corpus: Corpus, folder: Path) -> ContractRun:
 
 
 def _domain_files(
-    job: PackJob, spec: RunSpec, corpus: Corpus, written: Path
+    spec: RunSpec, corpus: Corpus, written: Path
 ) -> dict[str, contract.ContractDomain]:
     """Where the ids of every domain of a run lie, and how many of them it may use."""
     found = {}
@@ -259,8 +259,6 @@ def _domain_files(
             count = len(shard.tokens)
             if split == "train":
                 count = round(spec.usable(i) * count)
-            elif job.limits.tokens:
-                count = min(count, job.limits.tokens)
             splits[split] = contract.ContractTokens(
                 path=str(_token_file(corpus, name, split, written)),
                 index=str((corpus.root / corpus.folders[name] / f"{split}.idx.npz").absolute()),
