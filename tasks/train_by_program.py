@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from cuvee.evaluation.suites import short_name
-from cuvee.mixtures.errors import TrainingError
-from cuvee.mixtures.runs.run_results import Outcome, RunResult
+from cuvee.mixtures.errors import DataError, TrainingError
+from cuvee.mixtures.runs.run_results import Outcome, RunResult, Score
 from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies import ladder
 from cuvee.proxies.data.files import exclusive_lock, replace_file
@@ -127,9 +127,13 @@ class _BegunRun:
         Raises:
             RefusedResult: neither is there, or it is no result of the run.
         """
+        began = time.monotonic()
         try:
             result = contract.accept_result(self.folder, self.run)
-            scores, details = contract.run_scores(self.run, self._scored(result))
+            if result and result.scores is not None:
+                scores, details = contract.run_scores(self.run, result)
+            else:
+                scores, details = self._score_checkpoint(result)
         except RefusedResult as error:
             raise RefusedResult(f"{error}. {self._set_aside()}") from None
         self.corpus.check()
@@ -151,16 +155,32 @@ class _BegunRun:
                 epochs=tuple(n / all_ for n, all_ in zip(tokens, there, strict=True)),
                 flops=(result and result.flops) or plan.flops,
                 seconds=float(self.spent.get("seconds", 0.0)) * devices,
+                scoring_seconds=(time.monotonic() - began) * devices,
             ),
         )
 
-    def _scored(self, result: ContractResult | None) -> ContractResult:
-        if result is None or result.scores is None:
+    def _score_checkpoint(self, result: ContractResult | None) -> tuple[dict[str, Score], ...]:
+        """The scores of the model that the trainer left, on all targets, and details.
+
+        Raises:
+            RefusedResult: there is none, or it cannot be scored.
+        """
+        folder = Path((result and result.checkpoint) or self.run.write.checkpoint)
+        if not folder.is_dir():
             raise RefusedResult(
-                f"the trainer {self.program.name} ended well and left no scores: it writes "
-                f"{self.run.write.result}, with `fingerprint` and `scores` by target"
+                f"the trainer {self.program.name} ended well and left nothing that can be scored: "
+                f"it writes {self.run.write.result}, with `fingerprint` and `scores` by target, or "
+                f"a model in the format of Hugging Face, with its tokenizer, to {folder}"
             )
-        return result
+        from cuvee.evaluation.causal_model import CheckpointReading
+        from cuvee.tasks.checkpoint_scores import score_checkpoint
+
+        how, job = CheckpointReading(device="cuda" if self.program.gpus else "cpu"), self.job
+        try:
+            found = score_checkpoint(folder, self.corpus, job.suite, job.limits, how=how)
+        except DataError as error:
+            raise RefusedResult(f"its checkpoint cannot be scored: {error}") from error
+        return {name: found.scores[name] for name in self.run.targets}, found.details
 
     def _set_aside(self) -> str:
         """Move the directory away, so that the run can be trained anew."""

@@ -5,7 +5,8 @@
 
 It needs torch, transformers, accelerate and numpy, and nothing of Cuvée's. What `settings` of
 run.json may say: `architecture` and `config` of the model ("llama", and fields of its config),
-`micro_batch` (sequences of a process at once), `save_every` (steps between two states).
+`micro_batch` (sequences of a process at once), `save_every` (steps between two states), `score`
+(false leaves the scores to Cuvée).
 """
 
 import json
@@ -204,7 +205,7 @@ def write(path, text):
 def leave(run, model, mixture, device):
     """The model with its tokenizer, and its scores on held-out text.
 
-    Scores of benchmarks (`task/...`) are left to Cuvée, which then scores the checkpoint.
+    Benchmarks (`task/...`) are left to Cuvée, which then scores the checkpoint on all targets.
     """
     folder = Path(run["write"]["checkpoint"])
     model.save_pretrained(folder)
@@ -212,7 +213,8 @@ def leave(run, model, mixture, device):
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(run["end_of_text"])
     tokenizer.save_pretrained(folder)
     result = {"fingerprint": run["fingerprint"], "tokens": mixture.drawn()}
-    if all(name.startswith("domain/") for name in run["targets"]):
+    mine = all(name.startswith("domain/") for name in run["targets"])
+    if mine and run["settings"].get("score", True):
         model.eval()
         result["scores"] = {
             name: bits_per_byte(run, model, run["domains"][name[7:]]["valid"], device)

@@ -3,23 +3,26 @@
 Each test kills another part: the trainer, a worker of Ray, the command, the command by Ctrl-C.
 """
 
+import contextlib
 import json
 import os
 import re
+import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-import ray
 import tiny_study
-from ray.cluster_utils import Cluster
 
-from cuvee.flows.execution.ray_executor import RayExecutor
+from cuvee.flows.execution.ray_executor import RayExecutor, wait_for_clusters
 from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.tasks.store.results import Store
@@ -29,7 +32,7 @@ from tests.flows.test_trainer import COMMAND, CUVEE, ROOT, Sweep, recipe
 pytestmark = pytest.mark.slow
 EXAMPLE = ROOT / "examples/trainers/transformers_trainer.py"
 TORCHRUN = [str(CUVEE.with_name("torchrun")), "--standalone", "--nproc-per-node"]
-RUNS = 8  # of the study
+RUNS = 10  # of the study
 WITHIN = 90.0  # seconds for a program to get somewhere on a busy machine
 
 
@@ -107,6 +110,22 @@ def test_the_transformers_example_in_two_processes_is_what_one_gives(corpus, tmp
     assert tokenizer.decode(ids[0]) == "squared is"
 
 
+def test_a_checkpoint_alone_is_scored_here(corpus, tmp_path):
+    """Catches scores of another model or text, and a run without scores that is thrown away."""
+    sweeps = [
+        Sweep(recipe(corpus, more, command=[sys.executable, str(EXAMPLE)]), tmp_path / "home")
+        for more in ({}, {"score": False})
+    ]
+    (own,), (ours,) = (sweep.train(0) for sweep in sweeps)
+    assert isinstance(ours, RunResult), ours
+    assert set(own.scores) == set(ours.scores)
+    for name, score in own.scores.items():
+        assert ours.scores[name].value == pytest.approx(score.value, rel=0.1)
+    order = sorted(own.scores, key=lambda name: own.scores[name].value)
+    assert order == sorted(ours.scores, key=lambda name: ours.scores[name].value)
+    assert ours.scores["domain/code"].n > 1 and ours.scoring_seconds > 0
+
+
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(corpus, tmp_path):
     """Catches a trainer that goes on without its worker beside the one that takes its place, and
     one that begins from nothing."""
@@ -119,8 +138,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(corpus, tmp_path):
             workers = [p for p in psutil.process_iter() if name_of(p).startswith("ray::pack-")]
             workers[0].send_signal(signal.SIGKILL)
 
-            killer = threading.Thread(target=kill)
-
+        killer = threading.Thread(target=kill)
         killer.start()
         (run,) = sweep.train(0)
         killer.join()
@@ -140,33 +158,65 @@ def name_of(process: psutil.Process) -> str:
         return ""
 
 
+@contextlib.contextmanager
+def two_nodes(monkeypatch, folder: Path):
+    """A Ray cluster of two nodes with a core each, to which this process is told to go."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{asked.getsockname()[1]}"
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for name, value in {**token, "RAY_ADDRESS": address}.items():
+        monkeypatch.setenv(name, value)
+    settings = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    shared = tempfile.mkdtemp(prefix="cuvee-")  # sockets need a short path
+    wanted = [
+        ["--head", f"--port={address.rpartition(':')[2]}", f"--temp-dir={shared}"],
+        [f"--address={address}"],
+    ]
+    nodes = []
+    try:
+        for k, words in enumerate(wanted):
+            size = ["--num-cpus=1", "--object-store-memory=100000000", "--block"]
+            size += [f"--node-ip-address=127.0.0.{k + 1}"]
+            words += ["--include-dashboard=false"] if k == 0 else []
+            log = folder / f"node-{k}.log"
+            with log.open("w") as out:
+                command = [CUVEE.with_name("ray"), "start", *words, *size]
+                nodes.append(
+                    subprocess.Popen(
+                        command, env=settings, stdout=out, stderr=out, start_new_session=True
+                    )
+                )
+            until(lambda log=log: "runtime started" in log.read_text(), f"node {k}")
+        yield
+    finally:
+        wait_for_clusters()
+        for node in nodes:
+            for process in (*psutil.Process(node.pid).children(recursive=True), node):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            node.wait(30)
+        shutil.rmtree(shared, ignore_errors=True)
+
+
 def test_a_run_on_two_nodes_is_started_on_both(corpus, tmp_path, monkeypatch):
     """Catches two ranks on one node, ranks that cannot find each other, a second result, and a
     run that waits for ever for nodes that are not there."""
-    head = {"num_cpus": 1, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    cluster.add_node(num_cpus=1)
-    try:
-        ray.init(address=cluster.address, log_to_driver=False)
-        with RayExecutor(tmp_path / "home", device="cpu") as executor:
-            sweep = Sweep(recipe(corpus, {"steps": 2}, nodes=2), tmp_path / "home", executor)
+    home = tmp_path / "home"
+    with two_nodes(monkeypatch, tmp_path):
+        with RayExecutor(home, device="cpu") as executor:
+            sweep = Sweep(recipe(corpus, {"steps": 2}, nodes=2), home, executor)
             (run,) = sweep.train(0)
         assert isinstance(run, RunResult), run
         (folder,) = sweep.folders
         assert "begins at step 0 with rank 0" in (folder / "trainer.log").read_text()
         assert "with rank 1" in (folder / "trainer-1.log").read_text()
         asked = "asks for 1 CPU, 0.5 GPU.*the most on one: 1 CPU, 0 GPU"
-        for more, words in (
-            ({"nodes": 3}, "asks for 3 nodes with 1 CPU each"),
-            ({"gpus": 0.5}, asked),
-        ):
-            with RayExecutor(tmp_path / "home", device="cpu") as executor:
-                sweep = Sweep(recipe(corpus, {"steps": 2}, **more), tmp_path / "home", executor)
+        for more, words in (({"nodes": 3}, "asks for 3 nodes with 1 CPU"), ({"gpus": 0.5}, asked)):
+            with RayExecutor(home, device="cpu") as executor:
+                sweep = Sweep(recipe(corpus, {"steps": 2}, **more), home, executor)
                 with pytest.raises(ServiceError, match=words):
                     sweep.train(1)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -182,7 +232,7 @@ def test_a_stopped_study_goes_on(corpus, tmp_path, number):
                 "trainer": {"command": COMMAND, "settings": {"wait": 0.4, "children": True}},
             }
         ),
-        method="{name: regmix, runs: 8, anchors: [], folds: 2, refits: 5, laws: [log_linear]}",
+        method="{name: regmix, runs: 10, anchors: [], folds: 2, refits: 10, laws: [log_linear]}",
         confirm="null",
     )
     (tmp_path / "r.yaml").write_text(text)
