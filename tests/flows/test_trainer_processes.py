@@ -229,7 +229,7 @@ def test_a_stopped_study_goes_on(corpus, tmp_path, number):
             {
                 "size": "0.3M",
                 "tokens": 42_000,
-                "trainer": {"command": COMMAND, "settings": {"wait": 0.4, "children": True}},
+                "trainer": {"command": COMMAND, "settings": {"wait": 0.4, "children": 10_000}},
             }
         ),
         method="{name: regmix, runs: 10, anchors: [], folds: 2, refits: 10, laws: [log_linear]}",

@@ -6,7 +6,7 @@ What else it does is asked for in `settings`, so that tests have one program to 
     kill     end itself by SIGKILL after so many steps, once
     wait     seconds to sleep in each step
     never    go on for ever after the last step
-    children start a child that never ends, in a session of its own and without its environment
+    children start two that sleep so many seconds in sessions of their own, one without environment
     say      a variable whose value is printed
     result   changes of result.json: "nan", "foreign", "lacking", "none", "half"
 """
@@ -84,7 +84,7 @@ def train():
     if "say" in settings:
         print(f"the secret is {os.environ[settings['say']]}", flush=True)
     if settings.get("children"):
-        words = ["sleep", "1000"]
+        words = ["sleep", str(settings["children"])]
         subprocess.Popen(words, start_new_session=True, env={"PATH": os.environ["PATH"]})
         subprocess.Popen(words, start_new_session=True)
     for step in range(begin, STEPS):
