@@ -43,9 +43,9 @@ def program_places(program: TrainerProgram) -> int:
         )
         many = f"{program.nodes} nodes with {asked} each" if program.nodes > 1 else asked
         raise ServiceError(
-            f"a run of {program.name} asks for {many} (proxy.trainer), and of the {len(nodes)} "
-            f"nodes of this Ray cluster {len(fit)} have that (the most on one: {most}): ask for "
-            "less, or add nodes"
+            f"a run of {program.name} asks for {many} (proxy.trainer), and this Ray cluster has "
+            f"{len(fit) or 'no'} such node{'s' * (len(fit) > 1)} (the most on one: {most}): ask "
+            "for less, or add nodes"
         )
     return max(1, sum(fit) // program.nodes)
 

@@ -69,7 +69,7 @@ def run_program(
         "environment": trainer_environment(program, run, node),
         "folder": str(run.parent),
         "log": str(log),
-        "mark": str(run.parent),
+        "mark": f"{run.parent}{f' of node {node.rank}' if node.rank else ''}",
         "secrets": list(program.secrets),
         "timeout": program.timeout,
     }

@@ -326,15 +326,14 @@ class ProgressFile:
 
     def points(self) -> list[Point]:
         """(tokens, loss) pairs of new lines."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._read)
-                raw = file.read(LONGEST)
-        except OSError:
-            return []
-        whole = raw[: raw.rfind(b"\n") + 1]
-        self._read += len(whole)
-        return list(_points(whole.splitlines()))
+        found: list[Point] = []
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._read += len(line)
+                    found += _point(line)
+        return found
 
 
 def training_curve(points: Sequence[Point]) -> tuple[Point, ...]:
@@ -347,13 +346,13 @@ def training_curve(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(curve)
 
 
-def _points(lines: Sequence[bytes]) -> Iterator[Point]:
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-            values = json.loads(line)
-            tokens, loss = values["tokens"], float(values["loss"])
-            if isinstance(tokens, int) and tokens >= 0 and math.isfinite(loss):
-                yield tokens, loss
+def _point(line: bytes) -> Iterator[Point]:
+    """The point that a line of progress holds, if it holds one."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        values = json.loads(line)
+        tokens, loss = values["tokens"], float(values["loss"])
+        if isinstance(tokens, int) and tokens >= 0 and math.isfinite(loss):
+            yield tokens, loss
 
 
 def _parsed(kind: type[Content], path: Path) -> Content:
