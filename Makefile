@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-portable test-trainers lint docs docs-build bench bench-trainer bench-scoring bench-sweep bench-laws mixbench bench-regret bench-methods bench-scale bench-faults bench-corpus clean
+.PHONY: demo test test-slow test-portable test-trainers lint docs docs-build bench bench-trainer bench-scoring bench-sweep bench-laws bench-wide mixbench bench-regret bench-methods bench-scale bench-faults bench-corpus clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -62,6 +62,9 @@ bench-sweep: $(READY)  ## what a study costs beside training and scoring
 
 bench-laws: $(READY)  ## every law on the RegMix tables
 	@$(BIN)/python benchmarks/laws.py
+
+bench-wide: $(READY)  ## 200 domains in two phases, 2,000 runs, 20 targets: fit, search, intervals
+	@$(BIN)/python benchmarks/wide.py --laws default
 
 mixbench: $(READY)  ## every law and search on all tables and worlds, random and far
 	@$(BIN)/python benchmarks/mixbench --workers 2 --limit 10 --out build/mixbench.json --page build/mixbench.md

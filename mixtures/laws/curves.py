@@ -21,6 +21,7 @@ STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-8)  # lambda, for scores of standar
 HUBER = 3.0  # robust deviations beyond which a run's residual loses weight
 CROWDED = 0.4  # parameters per run above which left-out residuals come from refits
 FOLDS = 5
+FIRST = 3  # steps of a large problem on all runs, the first time
 SUBSET = 192  # runs on which starts and strengths are compared
 CORNERS = 1e-3  # weight of each corner in a first fit; a run's is 1
 ASTRAY = 8.0  # deviations of the scores that a corner may lie off their mean
@@ -166,6 +167,8 @@ def solved_form(
     rows = np.sort(scattered_rows(W, y)[:SUBSET])
     if len(rows) < len(W):
         _, strength, start = _chosen(form, W[rows], y[:, rows], v[:, rows], start, steps)
+        # more steps were lost on a large problem, whose runs are weighted and fitted again
+        steps = FIRST if len(W) * len(form.center) > least_squares.LARGE else steps
         return held_form(form, W, y, v, strength, start, steps), strength
     solution, strength, _ = _chosen(form, W, y, v, start, steps)
     return solution, strength

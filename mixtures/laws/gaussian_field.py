@@ -462,14 +462,18 @@ class _SolvedOnAnchors:
     scaled: Array  # features over the noise
     inverse: Array
 
+    @functools.cached_property
+    def _known(self) -> Array:
+        return np.asarray(self.scaled @ self.inverse, dtype=np.float64)
+
     def left_out(self) -> tuple[Array, Array]:
-        explained = np.einsum("nd,nd->n", self.scaled @ self.inverse, self.scaled)
+        explained = np.einsum("nd,nd->n", self._known, self.scaled)
         variance = 1.0 / (1.0 / self.noise - explained)
         return self.alpha * variance, variance
 
     def without(self, rows: Rows) -> tuple[Array, Array]:
-        part = self.scaled[rows]
-        block = np.linalg.inv(np.diag(1.0 / self.noise[rows]) - part @ self.inverse @ part.T)
+        explained = self._known[rows] @ self.scaled[rows].T
+        block = np.linalg.inv(np.diag(1.0 / self.noise[rows]) - explained)
         return block @ self.alpha[rows], np.diag(block)
 
 

@@ -29,7 +29,7 @@ Curve = Callable[[Array, Array], tuple[Array, Array]]
 Index = NDArray[np.intp]  # positions in a batch
 
 STEPS = 80
-LARGE, MOST = 40_000, 12  # derivatives from which on problems are solved one by one; their steps
+LARGE, MOST = 40_000, 8  # derivatives from which on problems are solved one by one; their steps
 LOOSE = 1e-3  # their tolerance
 TOLERANCE = 1e-10  # relative fall of the objective at which a problem is solved
 SETTLED = 1e-8  # relative difference of objectives that are one minimum

@@ -66,8 +66,7 @@ class Anneal(Swarm):
         tail_design: which tails are tried; a registered design.
         tail_law: law over the tails; a registered law.
         trials: proposals of main mixture and tail together, each a run; 0: only tails after the
-            main mixture. They take a tail law of the form c + exp(A.w), and as many runs as it
-            needs for twice the domains.
+            main mixture. They take as many runs as the tail law needs for twice the domains.
         pairs: fresh seeds under which the schedule is compared with the main mixture.
     """
 

@@ -38,8 +38,8 @@ class Swarm(Method):
             or shares by domain.
         seeds: runs of each anchor, the one with the design's seed included.
         folds: folds of the cross-validation that judges the laws.
-        refits: bootstrap refits behind the intervals; null: 50 for exponential laws, 10 for
-            others.
+        refits: bootstrap refits behind the intervals, or draws of a law's own posterior that are
+            searched (the default law has one); null: 50 for exponential laws, 10 for others.
     """
 
     runs: int = 64

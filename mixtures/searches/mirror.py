@@ -57,8 +57,9 @@ class Mirror(Search):
             )
 
     def coarse(self) -> "Mirror":
-        """The same search from two starts, a third as long, for refits."""
-        return replace(self, starts=min(self.starts, 2), steps=-(-self.steps // 3))
+        """The same search from two starts of fewer draws, a third as long, for refits."""
+        few = min(self.starts, 2)
+        return replace(self, starts=few, steps=-(-self.steps // 3), draws=max(few, self.draws // 4))
 
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator

@@ -45,6 +45,7 @@ from cuvee.mixtures.searches import Search, score
 from cuvee.mixtures.searches.auto import Auto
 from cuvee.mixtures.searches.exact import Exact
 from cuvee.mixtures.searches.mirror import Mirror
+from cuvee.mixtures.threads import one_thread
 from cuvee.mixtures.two_phase.candidates import Candidates, TwoPhase, two_stages
 
 REFITS = 10  # searched, where a caller names no number
@@ -206,6 +207,7 @@ def best_joint(
     return TwoPhase(switch, decay, gain, others[:, 1], stable, others[:, 0], noise)
 
 
+@one_thread
 def choose_schedule(
     law: Law,
     search: Search,
