@@ -97,9 +97,11 @@ def run(
 
         return search_mixture(given, executor, workspace, text=text)
 
-    # workers would only be in the way of a concluded study, which seldom trains
+    # workers would only be in the way of a concluded study, which seldom trains; and of a trainer
+    # of others, which imports what it needs by itself
+    ahead = not concluded and given.proxy.trainer is None
     _say_where_it_shows(session, recipe, place, watch=watch)
-    _train("search-mixture", search, place, given, text, ahead=not concluded)
+    _train("search-mixture", search, place, given, text, ahead=ahead)
     return _show_study(session, place.study(given.name), _where_recorded(place))
 
 

@@ -149,6 +149,7 @@ def spec_fields(spec: RunSpec, tags: Mapping[str, str]) -> RunFields:
         "repetition": f"{spec.repetition:g}",
         "stages": str(len(spec.stages)),
         "controller": spec.controller[:2000] or "none",
+        **({"trainer": spec.trainer[:2000]} if spec.trainer else {}),
     }
     weights = zip(spec.domains, spec.weights, strict=True)
     points = tuple(MetricPoint(metric_name(f"weight/{name}"), float(w)) for name, w in weights)

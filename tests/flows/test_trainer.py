@@ -25,6 +25,7 @@ from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.study.study import search_mixture
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import RecipeError, TrainingError
+from cuvee.mixtures.inference.dataset import is_evidence
 from cuvee.mixtures.runs.run_results import Failed
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.study_tracker import StudyTracker
@@ -119,6 +120,8 @@ def test_a_trained_run_is_a_result_like_any_other(corpus, home):
         assert os.path.getsize(train["path"]) == 2 * train["tokens"]
         assert share == pytest.approx(14_000 / train["tokens"])
     assert not (folder / "state").exists() and sweep.evaluator.trained == 1
+    (told,) = [r.params["trainer"] for r in sweep.record.runs.values() if "trainer" in r.params]
+    assert told == run.spec.trainer
     assert json.loads(run.spec.trainer)["name"] == "good"
     again = Sweep(recipe(corpus), home)
     assert again.train(0) == (run,) and again.evaluator.trained == 0
@@ -126,6 +129,7 @@ def test_a_trained_run_is_a_result_like_any_other(corpus, home):
     built_in = pose_problem(own, sweep.prepared).spec(run.spec.weights, 0)
     assert built_in.fingerprint != run.spec.fingerprint
     assert Store(sweep.place.store).outcome_of(built_in) is None
+    assert is_evidence(sweep.problem, run.spec) and not is_evidence(sweep.problem, built_in)
 
 
 def test_a_trainer_that_crashed_goes_on_from_what_it_kept(corpus, home):
