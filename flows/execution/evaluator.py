@@ -306,8 +306,8 @@ class Evaluator:
                 if left == 0 or isinstance(error, RefusedResult):
                     raise
                 left -= 1
-                said = str(error).splitlines()[0]
-                self._workspace.display.say(f"Run {job.name}: {said} It is begun again")
+                said = str(error).split(". The end of ")[0]  # the log, which is shown in the end
+                self._workspace.display.say(f"Run {job.name}: {said}. It is begun again")
             else:
                 return self._keep(job, outcomes)
 

@@ -63,7 +63,8 @@ class TrainerPart(Part):
     )
     memory: Count | None = Field(
         default=None,
-        description="Bytes of memory that a run gets on each node; null asks for none.",
+        description="Bytes of memory that a run gets on each node, 64B for 64 GB; null asks for "
+        "none.",
         examples=["64B"],
     )
     nodes: int = Field(
