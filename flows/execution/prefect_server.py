@@ -90,16 +90,17 @@ class PrefectApi:
         """
         seconds = START_SECONDS if self._process else 15
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
-                    return self.url
-            if self._process is not None and self._process.poll() is not None:
-                raise ServiceError(
-                    f"the embedded Prefect API ended with code {self._process.returncode}; "
-                    "its last words are in prefect-api/server.log under the home folder"
-                )
-            time.sleep(0.1)
+        with httpx.Client(timeout=5) as client:  # one: each reads all certificates as it is made
+            while time.monotonic() < deadline:
+                with contextlib.suppress(httpx.HTTPError):
+                    if client.get(f"{self.url}/health").status_code == 200:
+                        return self.url
+                if self._process is not None and self._process.poll() is not None:
+                    raise ServiceError(
+                        f"the embedded Prefect API ended with code {self._process.returncode}; "
+                        "its last words are in prefect-api/server.log under the home folder"
+                    )
+                time.sleep(0.1)
         hint = "" if self.url.rstrip("/").endswith("/api") else " (it usually ends in /api)"
         raise ServiceError(
             f"no Prefect API answers at {self.url}{hint} within {seconds} s: start the server, "

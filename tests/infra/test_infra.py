@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -546,3 +547,44 @@ def test_flows_and_tasks_keep_no_pickled_results():
                 given = {k.arg: ast.unparse(k.value) for k in call.keywords}
                 assert given.get("persist_result", "False") == "False", (path, name)
                 assert "result_serializer" not in given
+
+
+PAGES = """
+import sys
+from pathlib import Path
+import prefect
+from fastapi.testclient import TestClient
+from prefect.server.api.server import create_ui_app
+from prefect.settings import PREFECT_UI_STATIC_DIRECTORY, temporary_settings
+
+closed = Path(sys.argv[1]) / "file"  # nobody makes a folder below a file, not even root
+closed.write_text("")
+prefect.__ui_static_subpath__ = closed / "v1"
+prefect.__ui_v2_static_subpath__ = closed / "v2"
+
+def asked():
+    found = TestClient(create_ui_app(ephemeral=False)).get("/", headers={"Accept": "text/html"})
+    return found.status_code, "<title>Prefect" in found.text
+
+print(*asked())
+with temporary_settings(restore_defaults={PREFECT_UI_STATIC_DIRECTORY}):
+    print(*asked())
+"""
+
+
+def test_prefects_pages_are_served_where_its_package_cannot_be_written(tmp_path):
+    """Catches a team's server that answers 404 to everybody who opens it: for user 1000 on a
+    read-only root Prefect cannot copy its pages to where it does by default."""
+    name = "PREFECT_SERVER_UI_STATIC_DIRECTORY"
+    (server,) = (part for _, pod in pods() for part in parts(pod) if part["name"] == "prefect")
+    values = [variable["value"] for variable in server["env"] if variable["name"] == name]
+    assert [compose()["services"]["prefect"]["environment"][name]] == values
+    assert values[0].startswith("/tmp/")  # the folder of each that can be written
+    found = subprocess.run(
+        [sys.executable, "-c", PAGES, str(tmp_path)],
+        env={**os.environ, name: values[0].replace("/tmp", str(tmp_path), 1)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.splitlines()[-2:] == ["200 True", "404 False"]
