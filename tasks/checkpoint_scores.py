@@ -100,8 +100,10 @@ def score_parts(
             kept = _score_part(model, target, passages, suite)
             if store:
                 store.remember(place, key, kept)
+        if passages is not None:  # it may have been scored when the domain had another name
+            kept = {"scores": {target: next(iter(kept["scores"].values()))}, "details": {}}
         for scores, name in ((found.scores, "scores"), (found.details, "details")):
-            scores.update({target: Score(*value) for target, value in kept[name].items()})
+            scores.update({each: Score(*value) for each, value in kept[name].items()})
     return found
 
 

@@ -87,7 +87,7 @@ def test_rows_are_what_a_fit_reads_and_one_bad_checkpoint_loses_none(place, tmp_
 
 def test_nothing_is_scored_twice_and_ctrl_c_keeps_what_is_done(place, tmp_path, monkeypatch):
     """Catches a second call that loads or scores anew, parts that are lost with the process, and
-    scores of other weights under a folder's name."""
+    scores of other weights under a folder's name, or of a domain under a name that it had."""
     folder = tmp_path / "third"
     write_checkpoint(folder, "gpt2", n_positions=64)
     write_tokenizer(folder, ["1 and 1 is 2, " * 20])
@@ -107,6 +107,12 @@ def test_nothing_is_scored_twice_and_ctrl_c_keeps_what_is_done(place, tmp_path, 
     monkeypatch.setattr(checkpoint_scores, "load_checkpoint", None)
     again = score(place, str(folder), more=("--json",))
     assert json.loads(again.stdout)["checkpoints"] == json.loads(done.stdout)["checkpoints"]
+    renamed = tmp_path / "renamed.yaml"
+    text = (place / "recipe.yaml").read_text().replace("prose:", "words:")
+    renamed.write_text(text.replace("domain/prose", "domain/words"))
+    same = inside("score", str(folder), "--recipe", str(renamed), "--json", home=place / "home")
+    before, after = (json.loads(one.stdout)["checkpoints"][0]["scores"] for one in (done, same))
+    assert after == {name.replace("prose", "words"): score for name, score in before.items()}
     monkeypatch.undo()
     write_checkpoint(folder, "gpt2", n_positions=64, seed=1)
     other = score(place, str(folder), more=("--json",))
