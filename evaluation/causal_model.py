@@ -12,6 +12,7 @@ Logits are float32 in whatever type the model computes.
 """
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ USUAL_CONTEXT = 2048  # of a model that names none, as in lm-eval
 CPU_BATCH, BATCH = 1 << 11, 1 << 14  # tokens that are computed at once
 LOGITS = {"cpu": 1 << 25, "": 1 << 29}  # of them at once
 TYPES = ("auto", "float32", "bfloat16", "float16")
+log = logging.getLogger(__name__)
 PROBE = 16  # tokens by which a model shows that it is causal
 
 
@@ -169,13 +171,11 @@ class CausalCheckpoint:
         likelihood: what answers.
         encoder: of tasks, as HFLM encodes them.
         text_encoder: of held-out text, to which nothing is added.
-        notes: what a person should know, in sentences.
     """
 
     likelihood: CausalLikelihood
     encoder: RequestEncoder
     text_encoder: RequestEncoder
-    notes: tuple[str, ...]
 
 
 def load_checkpoint(folder: Path, reading: CheckpointReading) -> CausalCheckpoint:
@@ -193,7 +193,7 @@ def load_checkpoint(folder: Path, reading: CheckpointReading) -> CausalCheckpoin
     check_tokenizer_files(tokens)
     tokenizer, prefix = _tokenizer(tokens)
     context = _context(folder, config, tokenizer, reading.context)
-    model, notes = _model(folder, config, reading)
+    model = _model(folder, config, reading)
     likelihood = CausalLikelihood(model, context)
     highest = max(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values())
     if max(highest, prefix) >= likelihood.vocabulary:
@@ -210,7 +210,6 @@ def load_checkpoint(folder: Path, reading: CheckpointReading) -> CausalCheckpoin
         likelihood,
         RequestEncoder(backend, prefix, context),
         RequestEncoder(plain, prefix, context),
-        notes,
     )
 
 
@@ -281,8 +280,8 @@ def _context(folder: Path, config: Any, tokenizer: Any, asked: int | None) -> in
     return asked or own or (int(said) if said < 1 << 60 else USUAL_CONTEXT)
 
 
-def _model(folder: Path, config: Any, reading: CheckpointReading) -> tuple[Any, tuple[str, ...]]:
-    """A model on its device, all of whose weights are there and finite, and what to tell of it."""
+def _model(folder: Path, config: Any, reading: CheckpointReading) -> Any:
+    """A model on its device, all of whose weights are there and finite."""
     name = reading.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -309,12 +308,10 @@ def _model(folder: Path, config: Any, reading: CheckpointReading) -> tuple[Any, 
             )
     _check_causal(model, folder)
     spare = sorted(map(str, info["unexpected_keys"]))
-    told = (
-        f"{folder}: {len(spare)} weights are no part of its model, such as {spare[0]}"
-        if spare
-        else ""
-    )
-    return model, (told,) if told else ()
+    if spare:
+        log.warning("%s: %d weights are no part of its model, such as %s; they are not used",
+                    folder, len(spare), spare[0])  # fmt: skip
+    return model
 
 
 @torch.inference_mode()

@@ -253,6 +253,18 @@ def test_sharded_weights_and_another_type_are_read(tmp_path, tokenizers):
     assert checkpoint_digest(tmp_path / "shards", file_digest) != whole_digest
 
 
+def test_weights_that_are_no_part_of_the_model_are_told(tmp_path, tokenizers, caplog):
+    """Catches a model of fewer layers than were trained that nobody hears of."""
+    from cuvee.evaluation.causal_model import CheckpointReading, load_checkpoint
+
+    folder = whole(tmp_path / "llama", "llama", tokenizers)
+    load_checkpoint(folder, CheckpointReading(device="cpu"))
+    assert "no part of its model" not in caplog.text
+    with_config(folder, num_hidden_layers=1)
+    load_checkpoint(folder, CheckpointReading(device="cpu"))
+    assert "9 weights are no part of its model, such as model.layers.1." in caplog.text
+
+
 def test_a_context_is_the_models_own_or_a_shorter_one(tmp_path, tokenizers):
     """Catches a context beyond what positions were trained for, and one that is not kept to."""
     from cuvee.evaluation.causal_model import CheckpointReading, load_checkpoint
