@@ -241,6 +241,8 @@ def shares_table(answer: Recommendation) -> Table:
 
 def _findings(answer: Recommendation, digest: dict[str, Any]) -> list[str]:
     lines = answer_lines(digest["answers"])
+    lines += [f"Step: {answer.step.said}"] if answer.step else []
+    lines += [f"Asked: {one.said}" for one in answer.demands]
     lines += [f"Next: {step}" for step in digest.get("next_steps", ())]
     lines += [f"Warning: {warning}" for warning in answer.warnings]
     return lines + (_predicted(digest["card"]) if digest["card"] else [])

@@ -9,11 +9,13 @@ keeps a convex law's problem convex.
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 
-from cuvee.mixtures.domains import Array
+from cuvee.mixtures import simplex
+from cuvee.mixtures.designs.anchors import Anchor
+from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import ByName, register
 
@@ -23,6 +25,25 @@ WrittenWeights = Annotated[Weights, ByName]
 WrittenFamilies = Annotated[Families, Mapping[str, tuple[str, ...]] | Families]
 NEEDED = {"needed": True}  # of a field whose default is refused, so that a recipe must give it
 SLACK = 1e-6  # bits per byte by which a floor may be passed: a solver's rounding
+PRICE = 1e3  # of a floor that yields, per bit per byte by which it is broken: no gain is worth it
+OBJECTIVE = "objective"  # what the whole is called where targets are named
+FLOOR, MOST, GAIN = "floor", "most", "gain"  # what may be asked of a target
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a target, a family or the objective.
+
+    Attributes:
+        name: of whom.
+        kind: `floor`: lose at most so much; `most`: score at most so much; `gain`: gain at least so
+            much.
+        amount: how much, bits per byte.
+    """
+
+    name: str
+    kind: str
+    amount: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +55,32 @@ class Scalarized:
         offsets: (P,).
         floors: (F, M) weights, none negative; F may be 0.
         bounds: (F,).
+        asked: what each floor holds.
+        yields: whether floors that cannot be kept are broken as little as can be, where others
+            leave no answer.
     """
 
     rows: Array
     offsets: Array
     floors: Array
     bounds: Array
+    asked: tuple[Asked, ...] = ()
+    yields: bool = False
 
     def relaxed(self, scores: Array) -> Array:
         """The value (...) of scores (..., M) as if there were no floors: always finite."""
         return np.asarray((scores @ self.rows.T - self.offsets).max(axis=-1), dtype=np.float64)
+
+    @property
+    def without_floors(self) -> "Scalarized":
+        """The same where every mixture is allowed."""
+        none = _no_floors(self.rows.shape[1])
+        return replace(self, floors=none[0], bounds=none[1], asked=())
+
+    @property
+    def broken_least(self) -> "Scalarized":
+        """The objective of breaking the worst of the floors by as little as can be."""
+        return replace(self, rows=self.floors, offsets=self.bounds).without_floors
 
     def violation(self, scores: Array) -> Array:
         """By how much the worst floor is broken (...), 0 where none is; bits per byte."""
@@ -53,8 +90,10 @@ class Scalarized:
         return np.asarray(np.maximum(over, 0.0).max(axis=-1), dtype=np.float64)
 
     def value(self, scores: Array) -> Array:
-        """The value (...), infinite where a floor is broken."""
-        return np.where(self.violation(scores) > SLACK, np.inf, self.relaxed(scores))
+        """The value (...), infinite where a floor is broken, or at a price if floors yield."""
+        over, value = self.violation(scores), self.relaxed(scores)
+        priced = value + PRICE * over if self.yields else np.inf
+        return np.where(over > SLACK, priced, value)
 
 
 class Objective(Protocol):
@@ -90,12 +129,45 @@ class Objective(Protocol):
         Args:
             scores: (..., M) values of all targets of a problem.
             targets: names of the M columns.
-            reference: (M,) scores of the natural mixture, for objectives that are relative to it.
+            reference: (M,) scores of the mixture that it is relative to; see `reference_shares`.
 
         Returns:
             (...) values; lower is better, infinite where a floor is broken.
         """
         return self.scalarize(targets, reference).value(scores)
+
+    def reference_shares(self, domains: DomainSet) -> Array:
+        """The mixture (K,) that its gains and floors are relative to: the natural one.
+
+        Raises:
+            ConstraintError, DataError: shares that a recipe gives are no mixture of the domains.
+        """
+        return domains.natural
+
+    def relative_to(self, shares: Weights) -> "Objective":
+        """The same objective over other domains, where its reference is this mixture of them."""
+        return self
+
+    def row(self, name: str, targets: Sequence[str]) -> Array:
+        """Weights (M,) of one of its targets or families, or of itself by the name `objective`.
+
+        Raises:
+            RecipeError: it does not read the name, or is no mean and so has no weights of its own.
+        """
+        if name != OBJECTIVE:
+            if not set(_members(name, self.families)) <= set(self.targets):
+                raise RecipeError(
+                    f"the objective does not read {name!r}: give it a weight or a floor there; "
+                    f"it reads {', '.join(self.targets)}"
+                )
+            return _row(targets, ((name, 1.0),), self.families)
+        rows = self.scalarize(targets, np.zeros(len(targets))).rows
+        if len(rows) > 1:
+            raise RecipeError(
+                f"a gain of the whole objective needs a mean, and {self.name!r} is none: name "
+                f"targets, such as {self.parts[0]}"
+            )
+        return np.asarray(rows[0], dtype=np.float64)
 
     def linear(self, targets: Sequence[str]) -> Array | None:
         """Weights (M,) if the value is their dot product with the scores, else None."""
@@ -114,7 +186,12 @@ class Objective(Protocol):
         return None
 
 
-def _pairs(values: Mapping[str, float] | Sequence[tuple[str, float]]) -> Weights:
+def written_numbers(values: Mapping[str, float] | Sequence[tuple[str, float]]) -> Weights:
+    """Numbers by name, as a recipe writes them, as pairs.
+
+    Raises:
+        RecipeError: they are no finite numbers by name.
+    """
     pairs = values.items() if isinstance(values, Mapping) else values
     try:
         found = tuple((str(name), float(weight)) for name, weight in pairs)
@@ -213,7 +290,7 @@ class WeightedMean(Objective):
     families: WrittenFamilies = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", _pairs(self.weights))
+        object.__setattr__(self, "weights", written_numbers(self.weights))
         object.__setattr__(self, "families", _families(self.families))
         if not self.weights or any(w <= 0 for _, w in self.weights):
             raise RecipeError(
@@ -292,7 +369,7 @@ class Regret(Objective):
     families: WrittenFamilies = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "best", _pairs(self.best))
+        object.__setattr__(self, "best", written_numbers(self.best))
         object.__setattr__(self, "families", _families(self.families))
         if not self.best:
             raise RecipeError("a regret needs in `best` a finite best score per target; got ()")
@@ -335,7 +412,7 @@ class Floors(Objective):
 
     def __post_init__(self) -> None:
         for name in ("weights", "floors", "most"):
-            object.__setattr__(self, name, _pairs(getattr(self, name)))
+            object.__setattr__(self, name, written_numbers(getattr(self, name)))
         object.__setattr__(self, "families", _families(self.families))
         WeightedMean(self.weights, self.families)
         if not (self.floors or self.most):
@@ -356,6 +433,80 @@ class Floors(Objective):
         named = (*self.floors, *self.most)
         rows = _rows(targets, [name for name, _ in named], self.families)
         bounds = np.array([value for _, value in named])
-        natural = len(self.floors)
-        bounds[:natural] += rows[:natural] @ reference
-        return Scalarized(mean[None], np.zeros(1), rows, bounds)
+        relative = len(self.floors)
+        bounds[:relative] += rows[:relative] @ reference
+        kinds = [FLOOR] * relative + [MOST] * len(self.most)
+        asked = (Asked(name, kind, x) for (name, x), kind in zip(named, kinds, strict=True))
+        return Scalarized(mean[None], np.zeros(1), rows, bounds, tuple(asked))
+
+
+@register("objective")
+@dataclass(frozen=True)
+class Hinge(Objective):
+    """A mean that gains without bound; guardrails count only where they lose more than tolerated.
+
+    Take it where the answer goes to someone who asks what was made worse: guardrails are floors
+    that no gain can buy, relative to natural or to the mixture that is in use. Where no mixture
+    keeps them all, the answer is the one whose worst loss is least, and the report says which
+    guardrail loses how much; `floors` refuses there.
+
+    Attributes:
+        weights: of targets or families in the mean, positive; they need not sum to 1.
+        floors: guardrails: tolerance by target or family, in bits per byte, or their names alone.
+        tolerance: how much worse than the reference a guardrail named alone may become, in bits per
+            byte; that of a pair of runs differs by noise too, which the report shows.
+        reference: the mixture that guardrails are relative to: `natural`, `uniform`, or shares by
+            domain, such as those in use; put it among the method's `anchors` so that it is run.
+        families: targets by family; a family counts as the plain mean of its targets.
+        most: highest score allowed by target or family, as `floors` has it.
+    """
+
+    name = "hinge"
+
+    weights: WrittenWeights = field(default=(), metadata=NEEDED)
+    floors: Annotated[Weights, ByName | tuple[str, ...]] = field(default=(), metadata=NEEDED)
+    tolerance: float = 0.0
+    reference: Annotated[Any, Anchor] = "natural"
+    families: WrittenFamilies = ()
+    most: WrittenWeights = ()
+
+    def __post_init__(self) -> None:
+        given: Any = (self.floors,) if isinstance(self.floors, str) else self.floors
+        if not isinstance(given, Mapping) and all(isinstance(name, str) for name in given):
+            given = tuple((name, self.tolerance) for name in given)
+        if not (np.isfinite(self.tolerance) and self.tolerance >= 0):
+            raise RecipeError(f"a tolerance is 0 or more; got {self.tolerance}")
+        object.__setattr__(self, "floors", written_numbers(given))
+        for name in ("weights", "most"):
+            object.__setattr__(self, name, written_numbers(getattr(self, name)))
+        object.__setattr__(self, "families", _families(self.families))
+        object.__setattr__(
+            self, "reference", simplex.written_mixture(self.reference, "hinge.reference")
+        )
+        if not (self.floors or self.most):
+            raise RecipeError("a hinge needs in `floors` what may not lose; else take `mean`")
+        WeightedMean(self.weights, self.families)
+
+    @property
+    def _strict(self) -> Floors:
+        """The same objective with floors that do not yield."""
+        return Floors(self.weights, self.floors, self.families, self.most)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self._strict.parts
+
+    def reference_shares(self, domains: DomainSet) -> Array:
+        return simplex.written_shares(self.reference, domains)
+
+    def relative_to(self, shares: Weights) -> "Hinge":
+        return replace(self, reference=shares)
+
+    def turned(self, names: Sequence[str]) -> "Hinge":
+        return replace(self, most=self._strict.turned(names).most)
+
+    def floored(self, most: Weights) -> "Hinge":
+        return replace(self, most=(*self.most, *most))
+
+    def scalarize(self, targets: Sequence[str], reference: Array) -> Scalarized:
+        return replace(self._strict.scalarize(targets, reference), yields=True)

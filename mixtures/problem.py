@@ -7,7 +7,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
-from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs.run_spec import VERSION, RunSpec, Stage
@@ -77,6 +77,11 @@ class Problem:
                 f"the objective asks for {', '.join(missing)}, which no run measures; "
                 f"measured: {', '.join(self.targets)}"
             )
+
+    @property
+    def reference(self) -> Array:
+        """The mixture (K,) that gains and floors of the objective are relative to."""
+        return self.objective.reference_shares(self.domains)
 
     def parameters(self, size: str) -> int:
         """Parameters of a model of a size, embeddings included.

@@ -8,6 +8,7 @@ from typing import Any
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.objectives import FLOOR, GAIN, MOST
 from cuvee.mixtures.runs.run_records import revive
 from cuvee.mixtures.runs.run_spec import Stage, mean_shares
 from cuvee.mixtures.scale_evidence import ScaleEvidence
@@ -15,6 +16,9 @@ from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.mixtures.surface import Surface
 
 LEVEL = 0.90  # of every interval in a recommendation
+ASKED = {FLOOR: "loses at most", MOST: "scores at most", GAIN: "gains at least"}
+BINDS = 1e-4  # bits per byte to spare up to which what was asked is said to bind
+KEPT = 2e-6  # bits per byte by which what was asked may be missed: rounding of a search
 DISTANCE = "distance from natural"  # KL(w || natural) in nats, as a quantity of a front
 
 
@@ -46,6 +50,83 @@ class Candidate:
     weights: tuple[float, ...]
     objective: Estimate
     targets: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a target, a family or the objective was asked for, and what is predicted of it.
+
+    Attributes:
+        name: of whom.
+        kind: `floor`: may lose at most `amount` over the reference; `most`: may score at most so
+            much; `gain`: gains at least so much over the start of the step.
+        amount: bits per byte.
+        margin: by how much more than that it is kept, with the interval of refits; negative where
+            it is not.
+        certainty: share of the refits in which it is kept; None where they do not say.
+    """
+
+    name: str
+    kind: str
+    amount: float
+    margin: Estimate
+    certainty: float | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the law predicts so."""
+        return self.margin.mean >= -KEPT
+
+    @property
+    def predicted(self) -> str:
+        """Its predicted gain over the mixture that it is relative to, or its score, in words."""
+        base = -self.amount if self.kind == FLOOR else self.amount
+        sign = -1 if self.kind == MOST else 1
+        mean, *ends = (base + sign * end for end in dataclasses.astuple(self.margin))
+        word, form = ("score", ".4f") if self.kind == MOST else ("gain", "+.4f")
+        return f"{word} {mean:{form}} ({min(ends):{form}} to {max(ends):{form}})"
+
+    @property
+    def asked(self) -> str:
+        """What was asked, in words, such as `loses at most 0.002`."""
+        return f"{ASKED[self.kind]} {self.amount:.4g}"
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is kept, in words; it binds where nothing is to spare."""
+        if not self.kept:
+            return f"short by {-self.margin.mean:.4f}"
+        return "kept, binds" if self.margin.mean <= BINDS else "kept"
+
+    @property
+    def said(self) -> str:
+        """What was asked and what is predicted, in a line."""
+        sure = "" if self.certainty is None else f", in {self.certainty:.0%} of refits"
+        return f"{self.name} {self.asked}: predicted {self.predicted}, {self.verdict}{sure}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far an answer lies from the mixture that it started from.
+
+    Attributes:
+        start: its name among the candidates.
+        moved: share of the tokens that another domain has now (total variation).
+        kl: KL(w || start) in nats, where a domain that the start lacks counts as `without_zeros`
+            of `mixtures.simplex` has it.
+    """
+
+    start: str
+    moved: float
+    kl: float
+
+    @property
+    def said(self) -> str:
+        """How long the step is, in words."""
+        return (
+            f"{100 * self.moved:.1f} points of the tokens move from one domain to another, from "
+            f"the {self.start} mixture (KL {self.kl:.4f} nats)"
+        )
 
 
 @dataclass(frozen=True)
@@ -161,6 +242,8 @@ class Recommendation:
         surface: what the chosen law predicts everywhere, for a page to compute, if there is a law.
         scale: for which scale it is made and how far that extrapolates, where sizes were compared.
         skills: which domain helps which target, if the method estimated it.
+        demands: floors and gains that were asked for.
+        step: how far it lies from where it started, if the smallest step was sought.
     """
 
     domains: tuple[str, ...]
@@ -183,6 +266,8 @@ class Recommendation:
     surface: Surface | None = None
     scale: ScaleEvidence | None = None
     skills: SkillGraph | None = None
+    demands: tuple[Demand, ...] = ()
+    step: Step | None = None
 
     def __post_init__(self) -> None:
         for stage in self.stages:

@@ -5,19 +5,22 @@ move a vector say so in their names.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cuvee.mixtures.domains import Array
-from cuvee.mixtures.errors import ConstraintError
+from cuvee.mixtures.domains import Array, DomainSet
+from cuvee.mixtures.errors import ConstraintError, RecipeError
 
 TOLERANCE = 1e-6  # of a sum of shares: far below any share that a trainer can realise
 SAME = 1e-6  # in every share; rows that lie this near to one mixture are runs of it
 STEP = 2 * SAME * (1 + 1e-9)  # between two rows of one mixture
 ZERO = 1e-9  # shares below it are a solver's rounding
+LEAST = 1e-3  # share that stands for 0 where a distance from it must be finite
 TINY = 1e-300  # in place of 0 in a logarithm
+NAMED = ("natural", "uniform")  # mixtures that a recipe need not write out
 
 
 def check_mixture(weights: ArrayLike, names: Sequence[str] | None = None) -> Array:
@@ -41,6 +44,35 @@ def check_mixture(weights: ArrayLike, names: Sequence[str] | None = None) -> Arr
             f"weights sum to {w.sum():.6g} over {w.size} domains ({shown}); they must sum to 1"
         )
     return w
+
+
+def written_mixture(given: Any, what: str) -> Any:
+    """A mixture as a recipe writes it, hashable: one of `NAMED`, or (domain, share) pairs.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    if isinstance(given, str) and given in NAMED:
+        return given
+    pairs = tuple(sorted(given.items())) if isinstance(given, Mapping) else given
+    if isinstance(given, str) or not isinstance(pairs, tuple) or not pairs:
+        raise RecipeError(
+            f"{what} is 'natural', 'uniform' or shares by domain, such as "
+            f"{{web: 0.7, code: 0.3}}; got {given!r}"
+        )
+    return pairs
+
+
+def written_shares(given: Any, domains: DomainSet) -> Array:
+    """Shares (K,) of what `written_mixture` gives; a domain that is not named has none.
+
+    Raises:
+        ConstraintError: the shares do not sum to one, or one is negative.
+        DataError: a domain is not in the corpus.
+    """
+    if isinstance(given, str):
+        return domains.natural if given == "natural" else domains.uniform
+    return check_mixture(domains.vector(dict(given)), domains.names)
 
 
 def group_rows(W: ArrayLike) -> NDArray[np.int64]:
@@ -108,6 +140,11 @@ def group_means(values: Array, member: NDArray[np.int64]) -> Array:
 def without_rounding(weights: Array) -> Array:
     """Shares (..., K) in which what a solver's rounding left above 0 is 0."""
     return normalized(np.where(weights > ZERO, weights, 0.0))
+
+
+def without_zeros(weights: Array) -> Array:
+    """Shares (K,) to measure KL from: those of 0 become `LEAST`, all others shrink by as much."""
+    return weights if weights.all() else normalized(np.maximum(weights, LEAST))
 
 
 def normalized(values: ArrayLike) -> Array:

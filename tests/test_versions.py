@@ -43,8 +43,10 @@ NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 TARGETS = PROBLEM.targets
 NEEDED = {  # what a recipe must say of a part that has no defaults
     "floors": {"weights": {TARGETS[0]: 1.0}, "floors": {TARGETS[1]: 0.01}},
+    "hinge": {"weights": {TARGETS[0]: 1.0}, "floors": [TARGETS[1]], "tolerance": 0.01},
     "mean": {"weights": {TARGETS[0]: 2.0, TARGETS[1]: 1.0}},
     "regret": {"best": {TARGETS[0]: 1.0, TARGETS[1]: 1.1}},
+    "smallest_step": {"gains": {"objective": 0.002}},
     "worst": {"members": TARGETS},
 }
 
@@ -157,7 +159,7 @@ OUTPUTS = {  # by kind: the names, and what is computed of one
     ),
     "search on tables": (
         functools.partial(names, "search"),
-        lambda name: table_output(search=name),
+        lambda name: table_output(search={"name": name, **NEEDED.get(name, {})}),
     ),
     "method on tables": (
         functools.partial(names, "method"),

@@ -46,6 +46,7 @@ def check_names(recipe: "Recipe") -> None:
         raise RecipeError("; ".join([alone, *problems]))
     domains = DomainSet(tuple(Domain(name, PLENTY, PLENTY, name) for name in names))
     wrong = [*_constraints(recipe, domains), *_mixtures(recipe, domains)]
+    wrong += _told("objective or method.search", check_aims, recipe, domains)
     problems += wrong
     if not wrong and recipe.constraints.most_kl is None:  # which needs the true sizes
         problems += _told("constraints", recipe.build_constraints, domains)
@@ -155,6 +156,18 @@ def _mixtures(recipe: "Recipe", domains: DomainSet) -> Iterator[str]:
         else:
             yield from _told(place, simplex.check_mixture, domains.vector(shares), domains.names)
     yield from _unknown("export.paths", "domain", recipe.export.paths, domains.names)
+
+
+def check_aims(recipe: "Recipe", domains: DomainSet) -> None:
+    """Hold the mixtures that objective and search refer to, and what they ask, to the domains.
+
+    Raises:
+        CuveeError: a name that is not there, or shares that are no mixture.
+    """
+    objective, method = recipe.build_objective(), recipe.build_method().method
+    objective.reference_shares(domains)
+    if search := getattr(method, "search", None):
+        search.check_asked(objective, domains)
 
 
 def check_continual(recipe: "Recipe") -> None:

@@ -173,7 +173,8 @@ def _kind(kind: str) -> Schema:
     entries = catalog(kind)
     made = {f"{kind}.{entry.name}": _member(entry) for entry in entries}
     mappings = [{"$ref": f"#/$defs/{place}"} for place in made]
-    short = [] if kind in ("method", "objective", export.KIND) else [_name(one) for one in entries]
+    named = [] if kind in ("method", "objective", export.KIND) else entries
+    short = [_name(one) for one in named if not any(field.required for field in one.fields)]
     for other, meant in registry.aliases(kind).items() if short else ():
         short.append({"const": other, "description": f"Another name of `{meant}`."})
     return {kind: {"oneOf": [*short, *mappings]}, **made}

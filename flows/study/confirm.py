@@ -184,4 +184,4 @@ def conclude_confirmation(
 
 def _objective(problem: Problem, run: RunResult, reference: np.ndarray) -> float:
     row = score_table((run,), problem.targets)[1][0]
-    return float(problem.objective.value(row, problem.targets, reference))
+    return float(problem.objective.scalarize(problem.targets, reference).relaxed(row))

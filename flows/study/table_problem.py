@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cuvee.flows.console import Say, silent
+from cuvee.flows.recipe.consistency import check_aims
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.mixtures import loop, simplex
 from cuvee.mixtures.constraints import Constraints
@@ -80,6 +81,7 @@ def pose_table_problem(recipe: Recipe, joined: tables.JoinedTables) -> tuple[Pro
         raise RecipeError("the recipe has no `tables`")
     given = (part.sizes, "sizes") if part.sizes else (part.token_counts, "token_counts")
     domains = domains_of_tables(joined.domains, *given)
+    check_aims(recipe, domains)
     problem = Problem(
         domains=domains,
         targets=joined.targets,

@@ -4,7 +4,6 @@ They measure the noise: runs that differ in nothing but their seed. A mixture th
 forbid is replaced by the nearest one that they allow.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,10 +13,8 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.designs import Design, distinct_rows, first_rows
 from cuvee.mixtures.domains import Array, DomainSet
-from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.registry import ByName, register
 
-NAMED = ("natural", "uniform")
 Anchor = Literal["natural", "uniform"] | ByName  # as recipes write one
 
 
@@ -35,18 +32,11 @@ class Anchors(Design):
 
     name = "anchors"
 
-    mixtures: Annotated[tuple[Any, ...], tuple[Anchor, ...]] = NAMED
+    mixtures: Annotated[tuple[Any, ...], tuple[Anchor, ...]] = simplex.NAMED
 
     def __post_init__(self) -> None:
-        values = tuple(
-            tuple(sorted(m.items())) if isinstance(m, Mapping) else m for m in self.mixtures
-        )
+        values = tuple(simplex.written_mixture(m, "an anchor") for m in self.mixtures)
         object.__setattr__(self, "mixtures", values)
-        for value in values:
-            if isinstance(value, str) and value not in NAMED:
-                raise RecipeError(
-                    f"an anchor is 'natural', 'uniform' or shares by domain; got {value!r}"
-                )
 
     def draw(
         self, domains: DomainSet, constraints: Constraints, n: int, rng: np.random.Generator
@@ -55,12 +45,6 @@ class Anchors(Design):
 
     def all(self, domains: DomainSet, constraints: Constraints) -> Array:
         """Every distinct anchor, shape (A, K)."""
-        rows = [constraints.project(self._shares(m, domains)) for m in self.mixtures]
+        given = [simplex.written_shares(m, domains) for m in self.mixtures]
+        rows = [constraints.project(shares) for shares in given]
         return distinct_rows(np.array(rows).reshape(-1, len(domains)))
-
-    def _shares(self, mixture: Any, domains: DomainSet) -> Array:
-        if mixture == "natural":
-            return domains.natural
-        if mixture == "uniform":
-            return domains.uniform
-        return simplex.check_mixture(domains.vector(dict(mixture)), domains.names)

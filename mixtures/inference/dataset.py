@@ -79,11 +79,11 @@ def evidence_runs(problem: Problem, history: History) -> tuple[tuple[RunResult, 
     return own, len(runs) - len(own)
 
 
-def natural_rows(problem: Problem, W: Array) -> Sequence[int]:
-    """Rows of runs of the natural mixture (or the feasible one nearest to it)."""
-    natural = problem.constraints.project(problem.domains.natural)
-    near = np.abs(W - natural).max(axis=1) <= 2 * simplex.SAME
-    near |= np.abs(W - problem.domains.natural).max(axis=1) <= 2 * simplex.SAME
+def reference_rows(problem: Problem, W: Array) -> Sequence[int]:
+    """Rows of runs of the objective's reference mixture (or the feasible one nearest to it)."""
+    allowed = problem.constraints.project(problem.reference)
+    near = np.abs(W - allowed).max(axis=1) <= 2 * simplex.SAME
+    near |= np.abs(W - problem.reference).max(axis=1) <= 2 * simplex.SAME
     return [int(i) for i in np.flatnonzero(near)]
 
 
@@ -91,7 +91,7 @@ def gather_runs(problem: Problem, history: History) -> Dataset:
     """The runs that speak for a problem, as arrays."""
     runs, foreign = evidence_runs(problem, history)
     W, Y, _ = score_table(runs, problem.targets)
-    rows = natural_rows(problem, W)
+    rows = reference_rows(problem, W)
     reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
     scalar = problem.objective.scalarize(problem.targets, reference)
     sd, degrees = diagnostics.pooled_deviation(Y, simplex.group_rows(W))

@@ -12,7 +12,7 @@ import numpy as np
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.inference.optimum import BEYOND
+from cuvee.mixtures.inference.optimum import BEYOND, REFERENCE, START
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Noise, Recommendation
 
@@ -45,9 +45,10 @@ def grade_evidence(
             "repeat the anchors with `seeds` of at least 2"
         )
     else:
-        gain = dict(draft.gains)["natural"]
+        over = _baseline(draft)
+        gain = dict(draft.gains)[over]
         verdict = (
-            f"strong: ready to be confirmed; predicted gain over natural {gain.mean:.4f} "
+            f"strong: ready to be confirmed; predicted gain over {over} {gain.mean:.4f} "
             f"[{gain.low:.4f}, {gain.high:.4f}] bits per byte"
         )
     return mark_unmeasured(replace(draft, verdict=verdict, warnings=warnings), problem, W)
@@ -137,24 +138,32 @@ def _rows(draft: Recommendation, W: Array) -> tuple[str, ...]:
     return (f"{distinct} distinct mixtures for {len(draft.domains)} domains, wanted {needed}",)
 
 
+def _baseline(draft: Recommendation) -> str:
+    """The mixture that a gain is asked over: the start of a step, the reference, else natural."""
+    gains = dict(draft.gains)
+    return next((n for n in (START, REFERENCE) if n in gains), "natural")
+
+
 def _gain(draft: Recommendation) -> tuple[str, ...]:
-    gain = dict(draft.gains)["natural"]
+    over = _baseline(draft)
+    gain = dict(draft.gains)[over]
     noise = next((n for n in draft.noise if n.target == "objective"), None)
     if gain.low <= ties.ROUNDING:
         return (
-            f"the predicted gain over natural {gain.mean:.4f} [{gain.low:.4f}, {gain.high:.4f}] "
+            f"the predicted gain over {over} {gain.mean:.4f} [{gain.low:.4f}, {gain.high:.4f}] "
             "may be nothing",
         )
     if noise is not None and gain.mean <= diagnostics.Z * np.sqrt(2) * noise.seeds:
         return (
-            f"the predicted gain over natural {gain.mean:.4f} is within the noise of a pair of "
+            f"the predicted gain over {over} {gain.mean:.4f} is within the noise of a pair of "
             f"runs (standard deviation over seeds {noise.seeds:.4f})",
         )
     return ()
 
 
 def _warnings(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> tuple[str, ...]:
-    found = []
+    found = [f"what was asked for is not reached: {d.said}" for d in draft.demands if not d.kept]
+    found += _given_lines(draft, problem, W)
     if foreign:
         found.append(
             f"{foreign} finished runs were left out: their data, proxy or scoring is another"
@@ -168,9 +177,25 @@ def _warnings(draft: Recommendation, problem: Problem, W: Array, foreign: int) -
     found += noisy_targets(draft.noise, problem.objective.targets, RATIO)
     if not bool(problem.constraints.satisfied(problem.domains.natural)):
         found.append("the natural mixture itself breaks a constraint; it is shown for comparison")
-    if dict(draft.gains)["best observed"].mean < -ties.ROUNDING:
+    if draft.step is None and dict(draft.gains)["best observed"].mean < -ties.ROUNDING:
         found.append("the law predicts the best observed mixture to be better than this one")
     return tuple(found)
+
+
+def _given_lines(draft: Recommendation, problem: Problem, W: Array) -> list[str]:
+    """A sentence on each mixture that the recipe gives to compare with, where one is due."""
+    found = []
+    for one in draft.candidates:
+        if one.name in (REFERENCE, START):
+            shares = np.array(one.weights)
+            if not bool(problem.constraints.satisfied(shares)):
+                found.append(f"the {one.name} mixture itself breaks a constraint")
+            if not (np.abs(W - shares).max(axis=1) <= 2 * simplex.SAME).any():
+                found.append(
+                    f"no run was trained at the {one.name} mixture, so that gains over it rest on "
+                    "the law alone: put it among the anchors"
+                )
+    return found
 
 
 def noisy_targets(noise: Sequence[Noise], targets: Sequence[str], ratio: float) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Each law is searched alike, so that what refits find differs by the data alone. 
 in pairs, refit by refit; intervals on targets are for one new run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,16 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.laws import FittedLaw, predicted_means
 from cuvee.mixtures.laws.bounds import Bounds
+from cuvee.mixtures.objectives import Asked
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate
+from cuvee.mixtures.recommendation import KEPT, LEVEL, Candidate, Demand, Estimate, Step
 from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.searches import Search, score
 from cuvee.mixtures.searches.auto import MANY
 from cuvee.mixtures.threads import each_part
 
-NAMES = ("recommended", "natural", "uniform", "best observed")  # of the mixtures compared
+RECOMMENDED, REFERENCE, START = "recommended", "reference", "start"
+STRICTER = 5  # searches at most until what was asked for is certain
 BEYOND = "the law predicts scores that no run comes near"
 
 
@@ -33,39 +35,45 @@ class Optimum:
     Attributes:
         weights: recommended shares (K,).
         points: (P, K) the mixtures compared, the recommended one first.
+        names: of these.
         levels: (P,) their predicted objective.
         refit_weights: (B, K) what each refit recommends.
         refit_levels: (B or more, P) what each refit, and others that were not searched, predict of
             `points`.
         refit_gains: (B, B) what refit b predicts that the optimum of refit a gains over the
             recommended mixture.
+        demands: what was asked for, and what the law and its refits predict of it.
+        step: how far it lies from where it started, where that was to be near.
         cut: a warning where predictions ran off, and were held to what scores can be.
     """
 
     weights: Array
     points: Array
+    names: tuple[str, ...]
     levels: Array
     refit_weights: Array
     refit_levels: Array
     refit_gains: Array
+    demands: tuple[Demand, ...] = ()
+    step: Step | None = None
     cut: tuple[str, ...] = ()
 
 
 def search_law(law: FittedLaw, search: Search, problem: Problem, seed: int) -> tuple[Array, Array]:
-    """What a fitted law chooses (K,), and what it predicts of the natural mixture (M,)."""
-    reference = _of_natural(law, problem)
+    """What a fitted law chooses (K,), and what it predicts of the reference mixture (M,)."""
+    reference = _of_reference(law, problem)
     return search.choose(law, problem, reference, np.random.default_rng(seed)), reference
 
 
-def _of_natural(law: FittedLaw, problem: Problem) -> Array:
-    return np.asarray(predicted_means(law, problem.domains.natural[None])[0], dtype=np.float64)
+def _of_reference(law: FittedLaw, problem: Problem) -> Array:
+    return np.asarray(predicted_means(law, problem.reference[None])[0], dtype=np.float64)
 
 
 def search_refits(
     laws: tuple[FittedLaw, Sequence[FittedLaw]],
     search: Search,
     posed: tuple[Problem, Bounds],
-    baselines: Array,
+    baselines: Mapping[str, Array],
     *,
     rng: np.random.Generator,
     more: Sequence[FittedLaw] = (),
@@ -76,14 +84,22 @@ def search_refits(
         laws: fitted to all runs, and to bootstrap samples of them or drawn from their posterior.
         search: its cheaper variant searches the refits.
         posed: the problem with the targets that the laws predict, and what these scores can be.
-        baselines: (P - 1, K) mixtures to compare with.
+        baselines: P - 1 mixtures (K,) to compare with, by name.
         rng: every search starts from the same state of it.
         more: refits or draws that are not searched, and only say what they predict of the mixtures.
     """
     seed = int(rng.integers(2**31))
     (problem, bounds), (fitted, again) = posed, laws
-    weights, reference = search_law(fitted, search, problem, seed)
-    points = np.vstack([weights, baselines])
+    first, (weights, reference) = search, search_law(fitted, search, problem, seed)
+    every_law = (fitted, *again, *more)
+    margins = _margins(every_law, first, problem, weights)
+    for _ in range(STRICTER if search.certain and again else 0):
+        stricter = search.stricter(np.quantile(margins[1:], (1 - LEVEL) / 2, axis=0))
+        if stricter is search:
+            break
+        search, (weights, _) = stricter, search_law(fitted, stricter, problem, seed)
+        margins = _margins(every_law, first, problem, weights)
+    points = np.vstack([weights, *baselines.values()])
     levels, beyond = _levels(fitted, points, posed, reference)
     coarse = search.coarse()
     large = len(problem.domains) > MANY
@@ -95,19 +111,70 @@ def search_refits(
     ]
     every = np.array([value for value, _ in said])
     others = each_part(
-        lambda law: _levels(law, points, posed, _of_natural(law, problem)), more, large
+        lambda law: _levels(law, points, posed, _of_reference(law, problem)), more, large
     )
     strayed = sum(bool(over[: len(points)].any()) for _, over in (*said, *others))
     levels_again = np.array([*every[:, : len(points)], *(value for value, _ in others)])
     return Optimum(
         weights=weights,
         points=points,
+        names=(RECOMMENDED, *baselines),
         levels=levels,
         refit_weights=optima,
         refit_levels=levels_again,
         refit_gains=every[:, :1] - every[:, len(points) :],
+        demands=_demands(first.held(fitted, problem, reference).asked, margins),
+        step=_step(first.begins(problem), weights, baselines),
         cut=_cut(bool(beyond.any()), strayed, len(levels_again), bounds.ranges),
     )
+
+
+def _margins(laws: Sequence[FittedLaw], search: Search, problem: Problem, weights: Array) -> Array:
+    """By how much each law says that each floor is kept (B, F)."""
+    found, points = [], np.stack([weights, problem.reference])
+    for law in laws:
+        scores, reference = predicted_means(law, points)
+        held = search.held(law, problem, reference)
+        found.append(held.bounds - held.floors @ scores)
+    return np.array(found)
+
+
+def _demands(asked: Sequence[Asked], margins: Array) -> tuple[Demand, ...]:
+    refits = margins[1:] if len(margins) > 1 else margins
+    sure = (refits >= -KEPT).mean(axis=0)
+    return tuple(
+        Demand(
+            one.name,
+            one.kind,
+            one.amount,
+            refit_interval(margins[0, f], refits[:, f]),
+            float(sure[f]),
+        )
+        for f, one in enumerate(asked)
+    )
+
+
+def _step(begin: Array | None, weights: Array, baselines: Mapping[str, Array]) -> Step | None:
+    if begin is None:
+        return None
+    name = next((n for n, w in baselines.items() if np.abs(w - begin).max() <= simplex.SAME), START)
+    moved = float(np.abs(weights - begin).sum() / 2)
+    return Step(name, moved, float(simplex.kl(weights, simplex.without_zeros(begin))))
+
+
+def compared_mixtures(problem: Problem, search: Search, observed: Array) -> dict[str, Array]:
+    """The mixtures that a recommendation is compared with, by name.
+
+    Beside natural, uniform and the best observed: the objective's reference and the start of a
+    step, where these are others.
+    """
+    found = {"natural": problem.domains.natural, "uniform": problem.domains.uniform}
+    for name, shares in ((REFERENCE, problem.reference), (START, search.begins(problem))):
+        if shares is not None and not any(
+            np.abs(shares - known).max() <= simplex.SAME for known in found.values()
+        ):
+            found[name] = shares
+    return found | {"best observed": observed}
 
 
 def _levels(
@@ -160,8 +227,12 @@ def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, bounds: Bounds)
         "intervals": tuple((share.low, share.high) for share in shares),
         "candidates": _candidates(chosen, law, bounds),
         "gains": tuple(
-            (name, refit_interval(over[p], refits[:, p])) for p, name in enumerate(NAMES) if p
+            (name, refit_interval(over[p], refits[:, p]))
+            for p, name in enumerate(chosen.names)
+            if p
         ),
+        "demands": chosen.demands,
+        "step": chosen.step,
         "active": problem.constraints.active(weights),
         "epochs": tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
     }
@@ -184,5 +255,5 @@ def _candidates(chosen: Optimum, fitted: FittedLaw, bounds: Bounds) -> tuple[Can
                 Estimate(*map(float, ends)) for ends in zip(mean[p], low[p], high[p], strict=True)
             ),
         )
-        for p, name in enumerate(NAMES)
+        for p, name in enumerate(chosen.names)
     )

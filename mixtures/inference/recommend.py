@@ -6,6 +6,7 @@ is the interval on each share, and the spread of what they predict, taken in pai
 each gain. Intervals on the targets are for one new run: the law's own standard deviation.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,13 @@ from cuvee.mixtures.inference.dataset import (
     gather_runs,
 )
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
-from cuvee.mixtures.inference.optimum import NAMES, Optimum, answer_of, search_law, search_refits
+from cuvee.mixtures.inference.optimum import (
+    Optimum,
+    answer_of,
+    compared_mixtures,
+    search_law,
+    search_refits,
+)
 from cuvee.mixtures.laws import Law, posterior_draws
 from cuvee.mixtures.laws.bounds import Bounds
 from cuvee.mixtures.problem import Problem
@@ -55,7 +62,7 @@ def choose_mixture(
     law: Law,
     search: Search,
     found: Dataset,
-    baselines: Array,
+    baselines: Mapping[str, Array],
     *,
     refits: int | None,
     rng: np.random.Generator,
@@ -115,9 +122,7 @@ def draft_answer(
     compare_rng, choose_rng, fit_rng, front_rng, surface_rng = rng.spawn(5)
     found = gather_runs(problem, history)
     best, tried, refused = compare_laws(laws, found, method.folds, compare_rng)
-    baselines = np.vstack(
-        [problem.domains.natural, problem.domains.uniform, best_observed(problem, found)]
-    )
+    baselines = compared_mixtures(problem, search, best_observed(problem, found))
     chosen = choose_mixture(
         laws[best], search, found, baselines, refits=method.refits, rng=choose_rng
     )
@@ -138,7 +143,7 @@ def draft_answer(
             laws[best],
             problem,
             found.sample,
-            tuple(zip(NAMES, chosen.points, strict=True)),
+            tuple(zip(chosen.names, chosen.points, strict=True)),
             front_rng,
         ),
         surface=surface.law_surface(fitted, problem.constraints, chosen.points, surface_rng),
@@ -151,11 +156,13 @@ def pick_shares(
     """The shares (K,) of `recommend_mixture`, to the bit, without what it says of them.
 
     For studies of many recommendations, where refits would be most of the work: they give
-    intervals and have no part in the choice.
+    intervals and have no part in the choice, unless the search is `certain`.
 
     Raises:
         EvidenceError, ConstraintError, RecipeError: as `recommend_mixture`.
     """
+    if method.search.certain:
+        return draft_answer(method, problem, history, rng).weights
     laws, search = method.laws, method.search
     compare_rng, choose_rng, *_ = rng.spawn(5)
     found = gather_runs(problem, history)

@@ -41,6 +41,7 @@ from cuvee.mixtures.recommendation import Estimate, Recommendation
 from cuvee.mixtures.registry import Registered, build, describe, register
 from cuvee.mixtures.runs.run_results import Failed, History, finished_runs, score_table
 from cuvee.mixtures.runs.run_spec import RunSpec, canonical_json
+from cuvee.mixtures.searches.smallest_step import SmallestStep
 from cuvee.mixtures.two_phase import candidates as tails
 from cuvee.mixtures.two_phase import decision, joint_law
 from cuvee.mixtures.two_phase.candidates import TwoPhase
@@ -89,6 +90,11 @@ class Anneal(Swarm):
             raise RecipeError(
                 "anneal needs switches between 0 and 1, such as [0.8, 0.9]; "
                 f"got {list(self.switches)}"
+            )
+        if isinstance(self.search, SmallestStep):
+            raise RecipeError(
+                "anneal looks for the ending that gains most, and smallest_step for no more than "
+                "was asked for: take another search, or the method regmix"
             )
         if self.candidates < 1 or self.trials < 0 or self.pairs < 2:
             raise RecipeError(
@@ -208,7 +214,7 @@ class Anneal(Swarm):
         runs = runs_of(history, self._candidates(problem, history, main))
         found, _ = dataset.evidence_runs(problem, self._static(problem, history, main))
         W, Y, _ = score_table(found, problem.objective.targets)
-        rows = dataset.natural_rows(problem, W)
+        rows = dataset.reference_rows(problem, W)
         reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
         return tails.Candidates(problem, runs, main, self.switches, reference)
 

@@ -100,7 +100,7 @@ class Bayes(Swarm):
             self.laws[best],
             self.search.coarse(),
             found,
-            problem.domains.natural[None],
+            {"natural": problem.domains.natural},
             refits=self.ensemble,
             rng=choose_rng,
         )

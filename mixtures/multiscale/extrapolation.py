@@ -19,7 +19,7 @@ import numpy as np
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics, outliers
-from cuvee.mixtures.inference.dataset import natural_rows
+from cuvee.mixtures.inference.dataset import reference_rows
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
 from cuvee.mixtures.inference.optimum import answer_of, search_refits
 from cuvee.mixtures.inference.recommend import draft_answer
@@ -179,7 +179,7 @@ def scale_data(problem: Problem, history: History, steps: tuple[LadderStep, ...]
     runs, names = scaling_runs(problem, history, steps), problem.objective.targets
     restricted = scaling_runs(replace(problem, targets=names), history, steps)
     top, ends = runs.sizes[-1], restricted.ends
-    rows = [i for i in natural_rows(problem, ends.W) if ends.parameters[i] == top]
+    rows = [i for i in reference_rows(problem, ends.W) if ends.parameters[i] == top]
     reference = ends.Y[rows].mean(axis=0) if rows else ends.Y.mean(axis=0)
     largest = (int(top), int(runs.tokens[runs.parameters == top].max()))
     return ScaleData(
@@ -205,7 +205,7 @@ def _by_law(
     fitted = average.at(*scales.full)
     drawn = average.refits(scales.restricted, ladder.refits or REFITS, boot_rng)
     again = [refit.at(*scales.full) for refit in drawn]
-    baselines = np.array([candidate.weights for candidate in base.candidates[1:]])
+    baselines = {c.name: np.array(c.weights) for c in base.candidates[1:]}
     search = cast(Search, ladder.search)
     posed = (scales.problem, Bounds.of(scales.restricted.Y, SIZES))
     chosen = search_refits((fitted, again), search, posed, baselines, rng=search_rng)

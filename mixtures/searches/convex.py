@@ -1,7 +1,8 @@
-"""Convex program: what the exact search solves, with its gradients."""
+"""Programs: what searches solve by SLSQP, with gradients; convex where the law is."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from scipy.optimize import minimize
@@ -9,36 +10,91 @@ from scipy.optimize import minimize
 from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws import FittedLaw, predicted_means
 from cuvee.mixtures.objectives import Scalarized
 
 BROKEN = 1e6  # merit of a broken floor, per bit per byte: far above any objective
+STEP = 1e-5  # towards each vertex, where slopes are differences
+
+
+class Curve(Protocol):
+    """A law as a program needs it.
+
+    Attributes:
+        patience: options of the solver.
+    """
+
+    patience: ClassVar[Mapping[str, float]]
+
+    def scores(self, w: Array) -> Array:
+        """y (M,)."""
+
+    def slope(self, w: Array) -> Array:
+        """dy/dw (M, K), up to a constant for each score, since shares sum to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exponentials:
+    """`y = c + exp(A w)`, with offsets c (M,) and exponents A (M, K)."""
+
+    offsets: Array
+    exponents: Array
+    patience: ClassVar[Mapping[str, float]] = {"maxiter": 300, "ftol": 1e-12}
+
+    def scores(self, w: Array) -> Array:
+        return np.asarray(self.offsets + np.exp(self.exponents @ w), dtype=np.float64)
+
+    def slope(self, w: Array) -> Array:
+        return np.asarray(np.exp(self.exponents @ w)[:, None] * self.exponents, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class AnyLaw:
+    """A law of any form, asked about mixtures alone; its slopes are differences."""
+
+    law: FittedLaw
+    patience: ClassVar[Mapping[str, float]] = {"maxiter": 60, "ftol": 1e-8}
+    known: dict[bytes, Array] = field(default_factory=dict)  # a solver asks the same many times
+
+    def scores(self, w: Array) -> Array:
+        return np.asarray(self._around(w)[0], dtype=np.float64)
+
+    def slope(self, w: Array) -> Array:
+        values = self._around(w)
+        return np.asarray((values[1:] - values[0]).T / STEP, dtype=np.float64)
+
+    def _around(self, w: Array) -> Array:
+        """Scores (1 + K, M) of a mixture, and a step from it towards each vertex."""
+        if (key := w.tobytes()) not in self.known:
+            inside = simplex.normalized(np.maximum(w, 0.0))
+            points = np.vstack([inside, (1 - STEP) * inside + STEP * np.eye(w.size)])
+            self.known[key] = predicted_means(self.law, points)
+        return self.known[key]
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """`max_p (r_p . y(w) - o_p) + kl_reg KL(w || prior)` with `y = c + exp(A w)`, under floors.
+    """`max_p (r_p . y(w) - o_p) + kl_reg KL(w || prior)` under floors.
 
     Attributes:
-        offsets: c (M,).
-        exponents: A (M, K).
+        curve: y(w); the problem is convex where it is.
         scalar: rows r and offsets o of the objective, and its floors.
         prior: (K,).
         kl_reg: bits per byte per nat.
     """
 
-    offsets: Array
-    exponents: Array
+    curve: Curve
     scalar: Scalarized
     prior: Array
     kl_reg: float
 
     def scores(self, w: Array) -> Array:
         """y (M,)."""
-        return np.asarray(self.offsets + np.exp(self.exponents @ w), dtype=np.float64)
+        return self.curve.scores(w)
 
     def slope(self, w: Array) -> Array:
         """dy/dw (M, K)."""
-        return np.asarray(np.exp(self.exponents @ w)[:, None] * self.exponents, dtype=np.float64)
+        return self.curve.slope(w)
 
     def merit(self, w: Array) -> float:
         """What is minimised, with a broken floor priced so that it never pays."""
@@ -67,7 +123,7 @@ class Program:
             bounds=[(0.0, 1.0)] * start.size + [(None, None)] * many,
             constraints=self._conditions(constraints, start.size, many),
             method="SLSQP",
-            options={"maxiter": 300, "ftol": 1e-12},
+            options=self.curve.patience,
         )
         return np.asarray(result.x[: start.size], dtype=np.float64)
 

@@ -13,7 +13,7 @@ needed; floors and worst-case objectives; sparsity by trying supports (all if th
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -22,14 +22,18 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.constraints import Constraints, feasible
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError, RecipeError
-from cuvee.mixtures.laws import FittedLaw
+from cuvee.mixtures.laws import FittedLaw, predicted_means
 from cuvee.mixtures.laws.bounds import unbounded
+from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.searches import Search, score
 from cuvee.mixtures.searches.convex import Program
 
 SUPPORTS = 200
+NEARER = np.append(np.geomspace(1.0, 1e-6, 40)[1:], 0.0)  # parts left of a line, to its end
+EDGE = 1e-8  # bits per byte that a descent stays inside floors: a solver's rounding
+DRAWS = 1000  # mixtures tried where floors yield, for laws that are constant in pieces
 
 
 @register("search")
@@ -60,29 +64,26 @@ class Exact(Search):
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
     ) -> Array:
-        convex = score.exponential(law)
-        if convex is None:
+        if score.exponential(law) is None:
             kind = type(unbounded(law)).__name__
             raise RecipeError(
                 f"search 'exact' needs a law of the form c + exp(A.w); {kind} is not "
                 "one. Use search 'auto', 'mirror' or 'simulate'"
             )
-        scalar = score.scalarize(problem, reference)
-        program = Program(
-            offsets=np.asarray(convex.offsets, dtype=np.float64),
-            exponents=np.asarray(convex.exponents, dtype=np.float64),
-            scalar=scalar,
-            prior=problem.domains.natural,
-            kl_reg=self.kl_reg,
-        )
-        constraints = problem.constraints
+        scalar, known = settled(law, problem, reference, rng)
+        program = Program(score.curve_of(law), scalar, problem.domains.natural, self.kl_reg)
+        found = self.minimized(program, problem.constraints, rng)
+        points = [found] if self.kl_reg > 0 else [found, known]
+        return score.best_point(law, np.array(points), scalar)
+
+    def minimized(
+        self, program: Program, constraints: Constraints, rng: np.random.Generator
+    ) -> Array:
+        """The feasible mixture (K,) that a program finds lowest."""
         found = self._solve(program, constraints, rng)
         if constraints.most_domains is not None and not bool(constraints.satisfied(found)):
             found = self._sparse(program, constraints, found, rng)
-        found = simplex.without_rounding(found)
-        if self.kl_reg > 0:
-            return score.best_point(law, found[None], scalar)
-        return score.best_or_natural(law, found, problem, scalar)
+        return simplex.without_rounding(found)
 
     def _sparse(
         self, program: Program, constraints: Constraints, dense: Array, rng: np.random.Generator
@@ -133,3 +134,57 @@ class Exact(Search):
         points = feasible.clamp_inside(np.array([*solved, *inner]), shape)
         merits = np.array([program.merit(point) for point in points])
         return np.asarray(points[ties.lowest(merits)], dtype=np.float64)
+
+
+def settled(
+    law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
+) -> tuple[Scalarized, Array]:
+    """The objective under floors that can be kept, and a mixture (K,) to fall back on.
+
+    That is natural, or the feasible mixture nearest to it: a search may never recommend what its
+    own law holds for worse than doing nothing. Where it breaks floors that yield, it is the mixture
+    that breaks the worst by least, and the floors are raised by that.
+    """
+    scalar = score.scalarize(problem, reference)
+    natural = problem.constraints.project(problem.domains.natural)
+    if not scalar.yields or not float(scalar.violation(predicted_means(law, natural[None]))[0]):
+        return scalar, natural
+    program = Program(score.curve_of(law), scalar.broken_least, problem.domains.natural, 0.0)
+    drawn = feasible.draw_inside(
+        lambda count: rng.dirichlet(np.ones(natural.size), count), problem.constraints, DRAWS, rng
+    )
+    least = Exact().minimized(program, problem.constraints, rng)
+    points = np.vstack([natural, least, drawn])
+    over = scalar.violation(predicted_means(law, points))
+    best = ties.lowest(over)
+    return replace(scalar, bounds=scalar.bounds + over[best], yields=False), points[best]
+
+
+def best_under_floors(law: FittedLaw, problem: Problem, points: Array, scalar: Scalarized) -> Array:
+    """The best (K,) of points (n, K) and, where there are floors, of what a descent from it finds.
+
+    Few draws come near the edge of what floors allow, and the best lies on it.
+    """
+    best = score.best_point(law, points, scalar)
+    if not len(scalar.floors):
+        return best
+    inside = replace(scalar, bounds=scalar.bounds - EDGE)
+    program = Program(score.curve_of(law), inside, problem.domains.natural, 0.0)
+    line = descended(program, problem.constraints, best)
+    return score.best_point(law, np.vstack([best, line]), scalar)
+
+
+def descended(program: Program, constraints: Constraints, start: Array) -> Array:
+    """Points (n, K) of the line from a feasible start to what SLSQP finds from there.
+
+    At the end itself rounding may break a floor. A law that is constant in pieces, such as trees,
+    gives no way down.
+    """
+    if not program.slope(start).any():
+        return start[None]
+    if constraints.most_domains is not None:
+        constraints = feasible.on_support(constraints, tuple(np.flatnonzero(start > 0)))
+    region = feasible.region_of(constraints)
+    end = feasible.clamp_inside(program.solve(constraints, start)[None], region)[0]
+    line = start + (1.0 - NEARER)[:, None] * (end - start)
+    return simplex.without_rounding(line)

@@ -24,6 +24,7 @@ from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.searches import Search, score
+from cuvee.mixtures.searches.exact import best_under_floors, settled
 
 STEP = 1e-3  # h: small against any share that matters, large against rounding
 TINY = 1e-12  # share below which a derivative counts no more
@@ -64,7 +65,7 @@ class Mirror(Search):
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
     ) -> Array:
-        scalar = score.scalarize(problem, reference)
+        scalar, known = settled(law, problem, reference, rng)
         constraints = problem.constraints
         size = len(problem.domains)
         pool = feasible.draw_inside(
@@ -72,15 +73,13 @@ class Mirror(Search):
         )
         merit = _merit(law, pool, scalar)
         best = pool[ties.sort_order(merit)[: self.starts]]
-        fixed = [constraints.project(problem.domains.natural)]
-        starts = np.vstack([*fixed, best])[: self.starts]
+        starts = np.vstack([known, best])[: self.starts]
         if score.merit_slopes(law, starts[:1], scalar) is None:
             found = np.array([self._descend(law, start, constraints, scalar) for start in starts])
         else:
             found = self._descend_together(law, starts, constraints, scalar)
-        return score.best_or_natural(
-            law, score.best_point(law, np.vstack([found, pool]), scalar), problem, scalar
-        )
+        points = np.vstack([found, pool, known])
+        return best_under_floors(law, problem, points, scalar)
 
     def _descend(
         self, law: FittedLaw, start: Array, constraints: Constraints, scalar: Scalarized

@@ -92,12 +92,9 @@ def _thinned(values: Array, rows: list[int], points: int) -> list[int]:
 
 
 def _exact(law: FittedLaw, problem: Problem, scalars: tuple[Scalarized, ...], points: int) -> Array:
-    convex = score.exponential(law)
-    assert convex is not None
-    first, second = (_without_floors(scalar) for scalar in scalars)
+    first, second = (scalar.without_floors for scalar in scalars)
     program = Program(
-        offsets=np.asarray(convex.offsets, dtype=np.float64),
-        exponents=np.asarray(convex.exponents, dtype=np.float64),
+        curve=score.curve_of(law),
         scalar=first,
         prior=problem.domains.natural,
         kl_reg=0.0,
@@ -118,11 +115,6 @@ def _exact(law: FittedLaw, problem: Problem, scalars: tuple[Scalarized, ...], po
         rows.append(w)
     found = np.array([*rows, ends[1]])
     return simplex.without_rounding(found)
-
-
-def _without_floors(scalar: Scalarized) -> Scalarized:
-    size = scalar.rows.shape[1]
-    return replace(scalar, floors=np.zeros((0, size)), bounds=np.zeros(0))
 
 
 def _drawn(

@@ -15,6 +15,7 @@ from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.searches import Search
+from cuvee.mixtures.searches.convex import AnyLaw, Curve, Exponentials
 
 PRICE = 20.0  # of a broken floor while a search descends; its answer keeps the floors
 NUDGE = 1e-6  # of a score in a difference
@@ -26,6 +27,14 @@ def exponential(law: FittedLaw) -> Exponential | None:
     if hasattr(law, "offsets") and hasattr(law, "exponents"):
         return cast(Exponential, law)
     return None
+
+
+def curve_of(law: FittedLaw) -> Curve:
+    """The law as a program needs it: as exponentials where it is of them, else by differences."""
+    convex = exponential(law)
+    if convex is None:
+        return AnyLaw(law)
+    return Exponentials(*(np.asarray(x, dtype=float) for x in (convex.offsets, convex.exponents)))
 
 
 def scalarize(problem: Problem, reference: Array) -> Scalarized:
@@ -72,15 +81,6 @@ def best_point(law: FittedLaw, points: Array, scalar: Scalarized) -> Array:
         )
     size = float(np.abs(scores[int(np.argmin(found))]).max())  # of what the lowest is made of
     return np.asarray(points[ties.lowest(found, size)], dtype=np.float64)
-
-
-def best_or_natural(law: FittedLaw, found: Array, problem: Problem, scalar: Scalarized) -> Array:
-    """A search's answer, or the natural mixture if that is feasible and predicted to be better.
-
-    A search may then never recommend what its own law holds for worse than doing nothing.
-    """
-    natural = problem.constraints.project(problem.domains.natural)
-    return best_point(law, np.stack([found, natural]), scalar)
 
 
 def check_laws(search: Search, laws: Sequence[Law]) -> None:

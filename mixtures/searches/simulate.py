@@ -9,7 +9,7 @@ whole, as a tree law takes seconds for 100 000 draws of each target; draws keep 
 (RegMix draws without); with sparsity, whose set is not convex, only draws with the best one's
 support are averaged; where the mean breaks a floor, the best single draw is taken; where too few
 draws keep every floor, more are made nearer to the natural shares, where floors relative to these
-hold.
+hold; under floors, whose edge few draws come near, a descent goes on from the mean.
 """
 
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from cuvee.mixtures.laws import FittedLaw
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.searches import Search, score
+from cuvee.mixtures.searches.exact import best_under_floors, settled
 
 COARSE = 10  # times fewer draws for refits, of which there are many
 CHUNK = 20_000  # mixtures predicted at once: bounds the memory, not the result
@@ -68,7 +69,8 @@ class Simulate(Search):
     def choose(
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
     ) -> Array:
-        scalar = score.scalarize(problem, reference)
+        scalar, known = settled(law, problem, reference, rng)
+        scalar = replace(scalar, yields=False)
         points, found = np.empty((0, len(problem.domains))), np.empty(0)
         for factor in NEARER:
             drawn = self._points(problem, rng, factor)
@@ -82,14 +84,14 @@ class Simulate(Search):
         order = ties.sort_order(found)[: self.top]
         order = order[np.isfinite(found[order])]
         if not order.size:
-            return score.best_or_natural(law, points[0], problem, scalar)
+            return score.best_point(law, np.stack([points[0], known]), scalar)
         best = points[order]
         same = ((best > 0) == (best[0] > 0)).all(axis=1)
         chosen = best[same] if problem.constraints.most_domains is not None else best
         mean = simplex.normalized(chosen.mean(axis=0))
         if not np.isfinite(score.predict_objective(law, mean[None], scalar)[0]):
             mean = best[0]
-        return score.best_or_natural(law, mean, problem, scalar)
+        return best_under_floors(law, problem, np.stack([mean, known]), scalar)
 
     def _points(self, problem: Problem, rng: np.random.Generator, factor: float) -> Array:
         strength = factor * self.strength

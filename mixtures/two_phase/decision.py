@@ -6,7 +6,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import LEVEL, Candidate, Estimate, Recommendation
+from cuvee.mixtures.recommendation import LEVEL, Candidate, Demand, Estimate, Recommendation
 from cuvee.mixtures.runs.run_spec import Stage, mean_shares
 from cuvee.mixtures.two_phase.candidates import TwoPhase
 
@@ -56,6 +56,7 @@ def conclude_schedule(
             dataclasses.replace(base.candidates[0], name=STATIC),
         ),
         gains=gains,
+        demands=tuple(_moved_demand(problem, one, targets) for one in base.demands),
         active=problem.constraints.active(weights),
         epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
         front=None,  # this and the surface are of fixed mixtures
@@ -82,6 +83,13 @@ def _moved(
             for own, gain in zip(base.targets, map(float, targets), strict=True)
         ),
     )
+
+
+def _moved_demand(problem: Problem, asked: Demand, targets: Array) -> Demand:
+    """What was asked for, of the schedule: predicted for its stable mixture, then measured."""
+    gained = float(problem.objective.row(asked.name, problem.targets) @ targets)
+    margin = _sum(asked.margin, Estimate(gained, gained, gained))
+    return dataclasses.replace(asked, margin=margin, certainty=None)
 
 
 def _shares(base: Recommendation, weights: Array) -> str:

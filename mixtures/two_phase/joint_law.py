@@ -160,8 +160,13 @@ def double_problem(problem: Problem, stable: Array, switch: float) -> Problem:
     )  # fmt: skip
     prior = tuple(part * p for part in parts for p in constraints.prior)
     doubled = Constraints(names, tuple(limits), None, prior, constraints.most_kl)
+    shares = np.concatenate([part * problem.reference for part in parts]).tolist()
     return dataclasses.replace(
-        problem, domains=domains, targets=problem.objective.targets, constraints=doubled
+        problem,
+        domains=domains,
+        targets=problem.objective.targets,
+        objective=problem.objective.relative_to(tuple(zip(names, shares, strict=True))),
+        constraints=doubled,
     )
 
 
@@ -252,11 +257,12 @@ def choose_schedule(
     search = _searched_by(search, fitted)
     own, *others = (joint_slice(each, longest, switch) for each in (fitted, *drawn))
     task = double_problem(problem, problem.domains.uniform, switch)
-    natural = predicted_means(own, task.domains.natural[None])[0]
-    best = runs[ties.lowest(score.scalarize(task, natural).relaxed(table.Y))].spec.stages
+    reference = predicted_means(own, task.reference[None])[0]
+    best = runs[ties.lowest(score.scalarize(task, reference).relaxed(table.Y))].spec.stages
     fixed = [problem.domains.natural] * 2, [problem.domains.uniform] * 2
     rows = [*fixed, [np.asarray(best[i].weights) for i in (0, -1)]]
-    baselines = np.array([np.concatenate([switch * m, (1 - switch) * t]) for m, t in rows])
+    points = (np.concatenate([switch * m, (1 - switch) * t]) for m, t in rows)
+    baselines = dict(zip(("natural", "uniform", "best observed"), points, strict=True))
     found = search_refits(
         (own, others[:refits]),
         search,

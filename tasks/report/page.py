@@ -28,6 +28,7 @@ PAGE, TWIN, PLOTS = "report.html", "report.md", "plots"
 TEMPLATES = jinja2.PackageLoader("cuvee.tasks.report", "templates")
 SECTIONS = (  # below the headline, in order; one without blocks is left out
     ("Recommended shares", mixtures.share_blocks),
+    ("What was asked for", mixtures.demand_blocks),
     ("{} and confirmed scores", mixtures.score_blocks),
     ("Forgetting", forgetting_blocks),
     ("Larger sizes", larger_sizes.larger_size_blocks),

@@ -225,17 +225,18 @@ class Study:
 
     @cached_property
     def reference(self) -> Array:
-        """Scores of the natural mixture (M,): seen, else predicted, else the mean of all runs."""
-        natural = self.problem.domains.natural
-        runs = tuple(run for run in self.runs if same_mixture(run.spec.weights, natural))
-        for candidate in self.recommendation.candidates if not runs else ():
-            if candidate.name == "natural":
+        """Scores (M,) of the mixture that the objective is relative to: seen, else predicted, else
+        the mean of all runs."""
+        shares = self.problem.reference
+        runs = tuple(run for run in self.runs if same_mixture(run.spec.weights, shares))
+        for candidate in self.recommendation.candidates[1:] if not runs else ():
+            if same_mixture(candidate.weights, shares):
                 return np.array([estimate.mean for estimate in candidate.targets])
         _, scores, _ = score_table(runs or self.runs, self.problem.targets)
         return np.asarray(scores.mean(axis=0), dtype=np.float64)
 
     def objective(self, run: RunResult) -> float:
-        """The objective of one run, bits per byte; lower is better.
+        """The objective of one run without its floors, bits per byte; lower is better.
 
         A run of a larger size has the value that it had beside the natural mixture of that size.
         """
@@ -243,7 +244,8 @@ class Study:
         if known is not None:
             return known
         row = score_table((run,), self.problem.targets)[1][0]
-        return float(self.problem.objective.value(row, self.problem.targets, self.reference))
+        posed = self.problem.objective.scalarize(self.problem.targets, self.reference)
+        return float(posed.relaxed(row))
 
     @cached_property
     def changes(self) -> tuple[DomainChange, ...]:

@@ -241,5 +241,5 @@ def test_searches_are_judged_by_the_truth_of_what_they_find():
         "log_linear", truths.WorldTable("additive"), 64, draws=1, limit=1.0
     )["draws"]
     found = {name: judged["regret"] for name, judged in draw["judged"].items()}
-    assert set(found) == {searched.BEST_RUN, *registry.names("search")}
+    assert set(found) == {searched.BEST_RUN, *registry.names("search")} - {"smallest_step"}
     assert 0 <= found["exact"] < 0.3 * found[searched.BEST_RUN]

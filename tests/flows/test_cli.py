@@ -149,6 +149,47 @@ def test_fit_reads_two_tables_without_training(tmp_path):
     assert_said(inside("fit", write(tmp_path, text), home=tmp_path / "home"), "r0")
 
 
+def test_a_step_of_given_gains_under_guardrails_is_fitted_told_and_reported(tmp_path):
+    """By hand: losses fall by the share, so that a gain of 0.1 over equal shares is a step of
+    10 points, and with a guardrail of 0.04 on the other no more than 0.04 can be had. Catches an
+    answer that goes further, a gain that is bought with a guardrail, and one that is not told."""
+    shares = [round(i / 20, 2) for i in range(21)]
+    rows = [f"r{i},{a},{round(1 - a, 2)}\n" for i, a in enumerate(shares)]
+    losses = [f"r{i},{3 - a},{2 + a}\n" for i, a in enumerate(shares)]
+    (tmp_path / "m.csv").write_text("run,a,b\n" + "".join(rows))
+    (tmp_path / "s.csv").write_text("run,on_a,on_b\n" + "".join(losses))
+
+    def fitted(tolerance, more=""):
+        text = tiny_study.recipe(
+            tmp_path,
+            tables=f"{{mixtures: {tmp_path}/m.csv, scores: {tmp_path}/s.csv}}",
+            objective="{name: hinge, weights: {on_a: 1}, floors: [on_b], tolerance: "
+            f"{tolerance}}}",
+            method="{name: mixing_laws, refits: 10, search: {name: smallest_step, "
+            f"gains: {{on_a: 0.1}}{more}}}}}",
+        )
+        text = text.replace(text[text.index("corpus:") : text.index("proxy:")], "")
+        done = inside("fit", write(tmp_path, text), home=tmp_path / "home")
+        folder = tmp_path / "home/studies/tiny/fit"
+        return done, json.loads((folder / "recommendation.json").read_text()), folder
+
+    done, answer, folder = fitted(0.2)
+    assert done.returncode == 0, done.stderr
+    assert answer["stages"][0]["weights"] == pytest.approx([0.6, 0.4], abs=5e-3)
+    assert answer["step"]["moved"] == pytest.approx(0.1, abs=5e-3)
+    assert "Asked: on_a gains at least 0.1" in done.stdout.replace("\n", " ")
+    report = (folder / "report.md").read_text()
+    assert "What was asked for" in report and "loses at most 0.2" in report
+    done, answer, folder = fitted(0.04)
+    assert answer["stages"][0]["weights"] == pytest.approx([0.54, 0.46], abs=5e-3)
+    guardrail, gain = answer["demands"]
+    assert guardrail["margin"]["mean"] >= -2e-6
+    assert gain["margin"]["mean"] == pytest.approx(-0.06, abs=5e-3)
+    assert any("on_a gains at least 0.1" in line for line in answer["warnings"])
+    done, *_ = fitted(0.2, ", start: {a: 0.5, b: 0.4}")
+    assert_said(done, "sum to 0.9")
+
+
 def ours(home: Path) -> list[psutil.Process]:
     """Processes that carry the mark of a home."""
     found = []

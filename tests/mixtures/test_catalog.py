@@ -17,6 +17,8 @@ NEEDED = {  # without which a class of its kind is refused
     "worst": {"members": ["t"]},
     "regret": {"best": {"t": 1}},
     "floors": {"weights": {"t": 1}, "floors": {"t": 0}},
+    "hinge": {"weights": {"t": 1}, "floors": {"t": 0}},
+    "smallest_step": {"gains": {"t": 0.01}},
 }
 
 

@@ -15,9 +15,10 @@ from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.methods.swarm import Swarm
-from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
+from cuvee.mixtures.objectives import Floors, Hinge, WeightedMean, Worst
 from cuvee.mixtures.registry import build, names
 from cuvee.mixtures.runs.run_records import outcome_from_json, outcome_to_json
+from cuvee.mixtures.simplex import kl
 
 
 def drawn(design, constraints, seed=0, n=6):
@@ -83,10 +84,12 @@ def test_designs_say_when_they_cannot_draw_enough(name):
         build("design", name).draw(DOMAINS, frozen, 5, np.random.default_rng(0))
 
 
+ASKED = {"smallest_step": {"gains": {"target/0": 0.005}}}  # what searches must be told
 OBJECTIVES = {
     "mean": WeightedMean({"target/0": 2.0, "target/1": 1.0}),
     "worst": Worst(("target/0", "target/1")),
     "floors": Floors({"target/0": 1.0}, {"target/1": 0.01}),
+    "hinge": Hinge({"target/0": 1.0}, {"target/1": 0.01}),
 }
 
 
@@ -94,13 +97,14 @@ OBJECTIVES = {
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("name", names("search"))
 def test_searches_are_feasible_and_no_worse_than_natural(name, objective, case):
-    """Catches an answer outside the limits, a broken floor, and a search that goes uphill."""
+    """Catches an answer outside the limits, a broken floor, a search that goes uphill, and a step
+    that is longer than one of many random mixtures that reach its gains as well."""
     law = standard("log_linear")
     problem = dataclasses.replace(
         PROBLEM, objective=OBJECTIVES[objective], constraints=CONSTRAINTS[case]
     )
     reference = law.predict(DOMAINS.natural[None]).mean[0]
-    chooser = build("search", name)
+    chooser = build("search", {"name": name, **ASKED.get(name, {})})
     chosen = chooser.choose(law, problem, reference, np.random.default_rng(0))
     again = chooser.choose(law, problem, reference, np.random.default_rng(0))
     assert np.array_equal(chosen, again)
@@ -109,10 +113,20 @@ def test_searches_are_feasible_and_no_worse_than_natural(name, objective, case):
     def value(w):
         return problem.objective.value(law.predict(w[None]).mean, problem.targets, reference)[0]
 
-    start = problem.constraints.project(DOMAINS.natural)
-    assert np.isfinite(value(chosen)) and value(chosen) <= value(start) + 1e-9
     rng = np.random.default_rng(1)
     others = [w for w in rng.dirichlet(np.full(4, 0.5), 300) if problem.constraints.satisfied(w)]
+    if (begin := chooser.begins(problem)) is not None:
+        held = chooser.held(law, problem, reference)
+        over = held.violation(law.predict(np.array([chosen, *others])).mean)
+        assert over[0] <= max(1e-6, over.min() + 1e-9)
+        reach = [w for w, o in zip(others, over[1:], strict=True) if o <= 1e-6]
+        assert (
+            over[0] > 1e-6
+            or kl(chosen, begin) <= min([kl(w, begin) for w in reach], default=9.0) + 1e-9
+        )
+        return
+    start = problem.constraints.project(DOMAINS.natural)
+    assert np.isfinite(value(chosen)) and value(chosen) <= value(start) + 1e-9
     if others:
         assert value(chosen) <= np.quantile([value(w) for w in others], 0.1) + 1e-9
 
@@ -121,7 +135,8 @@ def test_searches_are_feasible_and_no_worse_than_natural(name, objective, case):
 def test_searches_serve_any_law_or_say_which_search_does(name):
     law = standard("lightgbm")
     try:
-        found = build("search", name).choose(law, PROBLEM, np.zeros(2), np.random.default_rng(0))
+        chooser = build("search", {"name": name, **ASKED.get(name, {})})
+        found = chooser.choose(law, PROBLEM, np.zeros(2), np.random.default_rng(0))
     except RecipeError as error:
         assert "simulate" in str(error)
     else:

@@ -24,7 +24,9 @@ def chosen(levels, refit_levels) -> Optimum:
     scattered = np.array([[0.5, 0.5, 0, 0], [0.6, 0.4, 0, 0], [0.8, 0.2, 0, 0]])
     points = np.vstack([weights, NATURAL, UNIFORM, UNIFORM])
     nothing = np.zeros((3, 3))
-    return Optimum(weights, points, np.array(levels), scattered, np.array(refit_levels), nothing)
+    names = ("recommended", "natural", "uniform", "best observed")
+    values = np.array(levels), scattered, np.array(refit_levels), nothing
+    return Optimum(weights, points, names, *values)
 
 
 def test_an_interval_is_the_central_part_of_refits_and_holds_the_value():
@@ -70,7 +72,7 @@ def test_predictions_beyond_what_scores_can_be_are_held_and_told():
 
     def told(law, again, low, high=100.0):
         bounds = Bounds(np.full(2, low), np.full(2, high))
-        posed, points = (PROBLEM, bounds), np.vstack([NATURAL, UNIFORM])
+        posed, points = (PROBLEM, bounds), {"natural": NATURAL, "uniform": UNIFORM}
         return search_refits((law, again), search, posed, points, rng=rng(0))
 
     again = [standard("log_linear")]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from cuvee.mixtures import worlds
+from cuvee.mixtures import simplex, worlds
 from cuvee.mixtures.constraints import Group, constrain
-from cuvee.mixtures.errors import ConstraintError, RecipeError
+from cuvee.mixtures.errors import ConstraintError, CuveeError, RecipeError
 from cuvee.mixtures.laws import Prediction
-from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
+from cuvee.mixtures.objectives import Floors, Hinge, WeightedMean, Worst
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.searches.exact import Exact
 from cuvee.mixtures.searches.pareto import pareto_front, undominated
@@ -259,3 +259,115 @@ def test_a_front_of_draws_comes_near_the_exact_one():
 def test_what_is_dominated_by_hand():
     values = np.array([[1.0, 3.0], [2.0, 2.0], [2.0, 2.5], [3.0, 1.0], [1.0, 3.0]])
     assert undominated(values) == [0, 1, 3]
+
+
+def lattice(steps=60):
+    """Every mixture of three domains in steps of 1 / 60."""
+    rows = [(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]
+    return np.array(rows) / steps
+
+
+THREE = worlds.world_problem(worlds.Additive(size=3, count=3))
+LAWS = {"exponential": lambda law: law, "any": Opaque}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("form", LAWS)
+def test_a_hinge_is_the_best_mean_whose_guardrails_do_not_lose(form, seed):
+    """Against all of a fine lattice: catches a guardrail that is traded for the mean, one that is
+    held to natural where the reference is another mixture, and an answer short of the edge that
+    guardrails allow (draws alone came to a seventh of the gain)."""
+    law = LAWS[form](known(seed, size=3, count=3))
+    hinge = Hinge({"target/0": 1}, ["target/1"], tolerance=0.01, reference={"a0": 0.4, "a1": 0.6})
+    task = dataclasses.replace(THREE, objective=hinge)
+    reference = law.predict(task.reference[None]).mean[0]
+    found = build("search", "auto").choose(law, task, reference, rng())
+    scores, every = law.predict(found[None]).mean[0], law.predict(lattice()).mean
+    most = reference[1] + 0.01
+    kept = every[:, 1] <= most
+    if kept.any():
+        assert scores[1] <= most + 1e-6
+        assert scores[0] <= every[kept, 0].min() + 1e-4
+    else:
+        assert scores[1] <= every[:, 1].min() + 1e-4
+
+
+@pytest.mark.parametrize("search", ["exact", "simulate", "mirror"])
+def test_guardrails_that_cannot_be_kept_lose_as_little_as_can_be(search):
+    """a0 must be 0.8, which costs target/1 by hand e^0 - e^-0.6 of shares (0.8, 0.2); with a0 free
+    above that more would be lost. Catches a refusal, and a loss that serves the mean."""
+    law = Known(np.zeros(2), np.array([[-3.0, 0.0], [0.0, -3.0]]))
+    bound = constrain(PAIR.domains, full_tokens=1, bounds={"a0": (0.8, 1.0)})
+    hinge = Hinge({"target/0": 1}, {"target/1": 0.0})
+    task = dataclasses.replace(PAIR, constraints=bound, objective=hinge)
+    found, _, _ = solve(search, law, task)
+    assert found == pytest.approx([0.8, 0.2], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("form", LAWS)
+def test_the_smallest_step_against_every_mixture_of_a_lattice(form, seed):
+    """Catches an answer that does not reach its gains, one that goes on to the optimum, a floor
+    that a gain breaks, and a distance from natural where the step starts elsewhere."""
+    law = LAWS[form](known(seed, size=3, count=3))
+    start, every = np.array([0.2, 0.3, 0.5]), lattice()
+    begin, scores = law.predict(start[None]).mean[0], law.predict(every).mean
+    floors = scores[:, 1] <= begin[1] + 0.02
+    gain = 0.5 * (begin[0] - scores[floors, 0].min())
+    named = {"a0": 0.2, "a1": 0.3, "a2": 0.5}
+    hinge = Hinge({"target/0": 1}, {"target/1": 0.02}, reference=named)
+    task = dataclasses.replace(THREE, objective=hinge)
+    step = build("search", {"name": "smallest_step", "gains": {"target/0": gain}})
+    found = step.choose(law, task, begin, rng())
+    told = law.predict(found[None]).mean[0]
+    assert told[0] <= begin[0] - gain + 1e-6 and told[1] <= begin[1] + 0.02 + 1e-6
+    reach = floors & (scores[:, 0] <= begin[0] - gain)
+    assert simplex.kl(found, start) <= simplex.kl(every[reach], start).min() + 1e-6
+    assert simplex.kl(found, start) >= simplex.kl(every[reach], start).min() - 0.02
+    slack = min(begin[0] - gain - told[0], begin[1] + 0.02 - told[1])
+    assert slack <= 1e-5  # nothing to spare: a nearer mixture would miss one
+
+
+@pytest.mark.parametrize("form", LAWS)
+def test_gains_out_of_reach_are_missed_by_as_little_as_can_be(form):
+    """Two targets that want the same share: catches a refusal, and one served at the other's cost.
+    By symmetry both end alike, at the largest gain that both can have."""
+    law = LAWS[form](Known(np.zeros(2), np.array([[-3.0, 0.0], [0.0, -3.0]])))
+    start = {"a0": 0.9, "a1": 0.1}
+    step = {"name": "smallest_step", "gains": {"target/0": 0.5, "target/1": 0.5}, "start": start}
+    chooser, begin = build("search", step), law.predict(np.array([[0.9, 0.1]])).mean[0]
+    found = chooser.choose(law, PAIR, law.predict(PAIR.domains.natural[None]).mean[0], rng())
+    every = np.column_stack([x := np.linspace(0, 1, 10_001), 1 - x])
+    short = (law.predict(every).mean - begin + 0.5).max(axis=1)
+    held = chooser.held(law, PAIR, begin)
+    assert float(held.violation(law.predict(found[None]).mean)[0]) <= short.min() + 1e-4
+    assert [one.kind for one in held.asked] == ["gain", "gain"]
+
+
+def test_a_step_may_add_a_domain_that_its_start_lacks():
+    """KL to a share of 0 is infinite: catches a domain that no gain can ever bring in."""
+    law = Known(np.zeros(3), np.array([[0, 0, -2.0], [0, 0, 0], [0, 0, 0]]))
+    start = {"a0": 0.5, "a1": 0.5}
+    step = {"name": "smallest_step", "gains": {"target/0": 0.1}, "start": start}
+    found = build("search", step).choose(law, THREE, np.ones(3), rng())
+    assert np.exp(-2 * found[2]) == pytest.approx(0.9, abs=1e-5)
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "how much each target must gain"),
+        ({"gains": {"target/0": -0.1}}, "each above 0"),
+        ({"gains": {"target/0": 0.1}, "start": 3}, "shares by domain"),
+        ({"gains": {"target/9": 0.1}}, "does not read 'target/9'"),
+        ({"gains": {"objective": 0.1}}, "needs a mean, and 'worst' is none"),
+        ({"gains": {"target/0": 0.1}, "start": {"a0": 0.5}}, "sum to 0.5"),
+        ({"gains": {"target/0": 0.1}, "start": {"b": 1.0}}, "no domain 'b'"),
+    ],
+)
+def test_wrong_steps_are_explained(given, said):
+    task = dataclasses.replace(PAIR, objective=Worst(PAIR.targets))
+    with pytest.raises(CuveeError, match=said):
+        step = build("search", {"name": "smallest_step", **given})
+        step.check_asked(task.objective, task.domains)

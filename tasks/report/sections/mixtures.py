@@ -50,6 +50,32 @@ def share_blocks(study: Study) -> Iterable[Block]:
         yield ReportTable(("domain", *head), rows)
 
 
+def demand_blocks(study: Study) -> Iterable[Block]:
+    """Floors and gains that were asked for, and what is predicted and confirmed of each; the length
+    of the step; nothing where nothing was asked for."""
+    ours, fresh = study.recommendation, study.confirmation
+    if ours.step:
+        yield Paragraph(f"The smallest step: {ours.step.said}.")
+    if not ours.demands:
+        return
+    start = ours.step.start if ours.step else "natural"
+    yield Paragraph(
+        f"Floors and gains in {UNIT}; a positive gain is better. Intervals ({LEVEL:.0%}), and the "
+        "share of refits in which each is kept, are of the law fitted again to resampled evidence. "
+        "What binds has nothing to spare; half of the refits break it, unless more was asked for."
+    )
+    rows = []
+    for one in ours.demands:
+        known = fresh.targets.get(start) if fresh and one.name in ours.targets else None
+        gain = known[ours.targets.index(one.name)].estimate if known else None
+        sure = NONE if one.certainty is None else f"{one.certainty:.0%}"
+        last = (interval_text(gain, "+.4f") if gain else NONE,) if fresh else ()
+        rows.append((one.name, one.asked, one.predicted, one.verdict, sure, *last))
+    head = ("target", "asked", "predicted", "verdict", "refits that keep it")
+    over = (f"confirmed gain over {start}",) if fresh else ()
+    yield ReportTable((*head, *over), tuple(rows), words=(1, 3))
+
+
 def score_blocks(study: Study) -> Iterable[Block]:
     """What the law (or the trial) says of every mixture, and what fresh runs of that size say."""
     ours, confirmation = study.recommendation, study.confirmation
@@ -82,11 +108,12 @@ def score_blocks(study: Study) -> Iterable[Block]:
 
 
 def _objective(study: Study) -> str:
-    row = study.problem.objective.linear(study.problem.targets)
-    if row is None:
+    posed = study.problem.objective.scalarize(study.problem.targets, study.reference)
+    if len(posed.rows) > 1 or posed.offsets.any():
         return repr(study.problem.objective)
-    terms = zip(row, study.problem.targets, strict=True)
-    return " + ".join(f"{weight:.3g} {target}" for weight, target in terms if weight)
+    terms = zip(posed.rows[0], study.problem.targets, strict=True)
+    mean = " + ".join(f"{weight:.3g} {target}" for weight, target in terms if weight)
+    return f"{mean}, under the floors above" if len(posed.floors) else mean
 
 
 def _objective_table(study: Study) -> ReportTable:
