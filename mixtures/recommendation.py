@@ -106,7 +106,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Step:
+class MixtureStep:
     """How far an answer lies from the mixture that it started from.
 
     Attributes:
@@ -267,7 +267,7 @@ class Recommendation:
     scale: ScaleEvidence | None = None
     skills: SkillGraph | None = None
     demands: tuple[Demand, ...] = ()
-    step: Step | None = None
+    step: MixtureStep | None = None
 
     def __post_init__(self) -> None:
         for stage in self.stages:

@@ -164,10 +164,9 @@ def check_aims(recipe: "Recipe", domains: DomainSet) -> None:
     Raises:
         CuveeError: a name that is not there, or shares that are no mixture.
     """
-    objective, method = recipe.build_objective(), recipe.build_method().method
+    objective = recipe.build_objective()
     objective.reference_shares(domains)
-    if search := getattr(method, "search", None):
-        search.check_asked(objective, domains)
+    recipe.build_method().method.check_asked(objective, domains)
 
 
 def check_continual(recipe: "Recipe") -> None:

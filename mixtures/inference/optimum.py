@@ -17,7 +17,7 @@ from cuvee.mixtures.laws import FittedLaw, predicted_means
 from cuvee.mixtures.laws.bounds import Bounds
 from cuvee.mixtures.objectives import Asked
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import KEPT, LEVEL, Candidate, Demand, Estimate, Step
+from cuvee.mixtures.recommendation import KEPT, LEVEL, Candidate, Demand, Estimate, MixtureStep
 from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.searches import Search, score
 from cuvee.mixtures.searches.auto import MANY
@@ -55,7 +55,7 @@ class Optimum:
     refit_levels: Array
     refit_gains: Array
     demands: tuple[Demand, ...] = ()
-    step: Step | None = None
+    step: MixtureStep | None = None
     cut: tuple[str, ...] = ()
 
 
@@ -154,12 +154,14 @@ def _demands(asked: Sequence[Asked], margins: Array) -> tuple[Demand, ...]:
     )
 
 
-def _step(begin: Array | None, weights: Array, baselines: Mapping[str, Array]) -> Step | None:
+def _step(
+    begin: Array | None, weights: Array, baselines: Mapping[str, Array]
+) -> MixtureStep | None:
     if begin is None:
         return None
     name = next((n for n, w in baselines.items() if np.abs(w - begin).max() <= simplex.SAME), START)
     moved = float(np.abs(weights - begin).sum() / 2)
-    return Step(name, moved, float(simplex.kl(weights, simplex.without_zeros(begin))))
+    return MixtureStep(name, moved, float(simplex.kl(weights, simplex.without_zeros(begin))))
 
 
 def compared_mixtures(problem: Problem, search: Search, observed: Array) -> dict[str, Array]:

@@ -6,7 +6,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.multiscale.steps import LadderStep
+from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.runs.run_results import History
@@ -63,6 +65,10 @@ class Method(Protocol):
     def remaining(self, problem: Problem) -> RemainingRuns:
         """What is asked for after the first round, for the plan of a study's cost."""
         return RemainingRuns()
+
+    def check_asked(self, objective: Objective, domains: DomainSet) -> None:
+        """Hold what a recipe asks of its parts to the objective and domains; see `Search`."""
+        return
 
     @property
     def sizes(self) -> tuple[tuple[str, int], ...]:

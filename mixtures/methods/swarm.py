@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import numpy as np
 
 from cuvee.mixtures.designs.anchors import Anchor, Anchors
-from cuvee.mixtures.domains import Array
+from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference.dataset import is_evidence
 from cuvee.mixtures.inference.recommend import recommend_mixture
 from cuvee.mixtures.methods import Method
+from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import Registered, build
@@ -77,6 +78,9 @@ class Swarm(Method):
         if self.refits is not None and not 10 <= self.refits <= MOST:
             raise RecipeError(f"intervals need 10 to {MOST:,} refits; got {self.refits:,}")
         score.check_laws(self.search, self.laws)
+
+    def check_asked(self, objective: Objective, domains: DomainSet) -> None:
+        self.search.check_asked(objective, domains)
 
     def first_round(
         self, problem: Problem, history: History, rng: np.random.Generator
