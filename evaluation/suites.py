@@ -28,6 +28,14 @@ TASKS = Path(__file__).with_name("tasks")
 SUFFIX = "_offline"
 
 
+BETWEEN: Mapping[str, tuple[float, float]] = MappingProxyType(  # what scores by a metric can be
+    dict.fromkeys(
+        ("acc", "acc_norm", "acc_bytes", "accuracy", "accuracy_norm", "exact_match", "probability"),
+        (0.0, 1.0),
+    )
+)
+
+
 @dataclass(frozen=True)
 class Measure:
     """What an offline task measures.

@@ -9,6 +9,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.constraints import Constraints
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
+from cuvee.mixtures.laws.bounds import Limits, score_limits
 from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.runs.run_spec import VERSION, RunSpec, Stage
 from cuvee.mixtures.units import count_text
@@ -56,6 +57,7 @@ class Problem:
             the answer is for the largest model tried.
         sizes: (size, parameters) pairs of the ladder's steps, embeddings of at most 4096 tokens
             included, so that a size means the same under every tokenizer.
+        limits: (target, least, most) of scores that can be no less or no more, such as accuracies.
         version: of its runs; an earlier one where a study of that version is gone on with.
     """
 
@@ -68,6 +70,7 @@ class Problem:
     scoring: str = ""
     full_parameters: int = 0
     sizes: tuple[tuple[str, int], ...] = ()
+    limits: Limits = field(default=(), repr=False)
     version: int = field(default=VERSION, repr=False)  # earlier fits are found by what repr gives
 
     def __post_init__(self) -> None:
@@ -82,6 +85,11 @@ class Problem:
     def reference(self) -> Array:
         """The mixture (K,) that gains and floors of the objective are relative to."""
         return self.objective.reference_shares(self.domains)
+
+    @property
+    def score_limits(self) -> Array | None:
+        """(M, 2) least and most that each target's score can be; None where none is declared."""
+        return score_limits(self.targets, self.limits)
 
     def parameters(self, size: str) -> int:
         """Parameters of a model of a size, embeddings included.

@@ -18,6 +18,7 @@ from cuvee.mixtures.inference import diagnostics, held_out
 from cuvee.mixtures.inference.diagnostics import RunTable
 from cuvee.mixtures.inference.held_out import TargetQuality
 from cuvee.mixtures.laws import FittedLaw, Law
+from cuvee.mixtures.laws.bounds import score_limits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -251,4 +252,5 @@ def _sample(tables: LoadedTables) -> RunTable:
     """The runs as laws are fitted to them."""
     W, Y = simplex.canonical_rows(tables.joined.W), tables.joined.Y
     sd, degrees = diagnostics.pooled_deviation(Y, simplex.group_rows(W))
-    return RunTable(W, Y, sd if degrees else np.zeros(Y.shape[1]))
+    limits = score_limits(tables.targets, tables.joined.limits)
+    return RunTable(W, Y, sd if degrees else np.zeros(Y.shape[1]), limits)

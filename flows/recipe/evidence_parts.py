@@ -176,6 +176,13 @@ class TablesPart(Part):
         description="Columns of which more is better, such as accuracies: their sign is turned.",
         examples=[["piqa"]],
     )
+    bounds: dict[str, tuple[float, float]] = Field(
+        default={},
+        description="Least and most that a column's scores can be, by its name: no prediction lies "
+        "outside. Known by itself of columns that end in the name of a metric, such as "
+        "`piqa/accuracy`.",
+        examples=[{"piqa": [0, 1]}],
+    )
     families: dict[str, list[str]] = Field(
         default={},
         description="Columns by the name of the one that takes their place: their plain mean.",
@@ -206,6 +213,7 @@ class TablesPart(Part):
             targets=tuple(self.targets),
             higher_is_better=tuple(self.higher_is_better),
             families=tuple((name, tuple(parts)) for name, parts in self.families.items()),
+            bounds=tuple((name, *limits) for name, limits in self.bounds.items()),
             common=self.unmatched == "leave out",
             only=tuple(self.only),
             every=self.every,

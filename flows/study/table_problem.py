@@ -89,6 +89,7 @@ def pose_table_problem(recipe: Recipe, joined: tables.JoinedTables) -> tuple[Pro
         constraints=_constraints(recipe, domains),
         proxy=Proxy(size="table", tokens=1),
         full_tokens=recipe.full_scale.tokens,
+        limits=joined.limits,
     )
     seen: dict[tuple[float, ...], int] = {}
     history: list[Outcome] = []

@@ -95,7 +95,7 @@ def gather_runs(problem: Problem, history: History) -> Dataset:
     reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
     scalar = problem.objective.scalarize(problem.targets, reference)
     sd, degrees = diagnostics.pooled_deviation(Y, simplex.group_rows(W))
-    sample = RunTable(W, Y, sd if degrees else np.zeros(Y.shape[1]))
+    sample = RunTable(W, Y, sd if degrees else np.zeros(Y.shape[1]), problem.score_limits)
     names = problem.objective.targets
     columns = [problem.targets.index(name) for name in names]
     return Dataset(

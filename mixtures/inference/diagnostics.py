@@ -15,6 +15,7 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import FittedLaw, Law, Prediction
+from cuvee.mixtures.laws.bounds import Bounds, declared
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.recommendation import LEVEL, LawEvidence, Noise
 
@@ -72,20 +73,29 @@ class RunTable:
         W: (N, K) shares of tokens.
         Y: (N, M) scores.
         noise: (M,) standard deviation over seeds, 0 where unknown.
+        limits: (M, 2) least and most that a score can be, where any is declared.
     """
 
     W: Array
     Y: Array
     noise: Array
+    limits: Array | None = None
 
     def fit(self, law: Law, rows: Rows, rng: np.random.Generator) -> FittedLaw:
         """A law fitted to some of the rows."""
-        return law.fit(self.W[rows], self.Y[rows], self.noise, rng)
+        found = law.fit(self.W[rows], self.Y[rows], self.noise, rng)
+        return declared(found, self.limits)
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the scores can be."""
+        return Bounds.of(self.Y, limits=self.limits)
 
     def columns(self, columns: Sequence[int]) -> "RunTable":
         """The sample with some of its targets."""
         chosen = list(columns)
-        return RunTable(self.W, self.Y[:, chosen], self.noise[chosen])
+        limits = None if self.limits is None else self.limits[chosen]
+        return RunTable(self.W, self.Y[:, chosen], self.noise[chosen], limits)
 
 
 def cross_validate(

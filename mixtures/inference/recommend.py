@@ -30,7 +30,6 @@ from cuvee.mixtures.inference.optimum import (
     search_refits,
 )
 from cuvee.mixtures.laws import Law, posterior_draws
-from cuvee.mixtures.laws.bounds import Bounds
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import describe
@@ -83,7 +82,7 @@ def choose_mixture(
     if drawn is None:
         drawn = diagnostics.bootstrap_fits(law.coarse(), found.restricted, count, boot_rng)
     again, more = drawn[:count], drawn[count:]
-    posed = (found.problem, Bounds.of(found.restricted.Y))
+    posed = (found.problem, found.restricted.bounds)
     return search_refits((fitted, again), search, posed, baselines, rng=search_rng, more=more)
 
 
@@ -132,7 +131,7 @@ def draft_answer(
     return Recommendation(
         domains=problem.domains.names,
         targets=problem.targets,
-        **answer_of(problem, chosen, fitted, Bounds.of(found.sample.Y)),
+        **answer_of(problem, chosen, fitted, found.sample.bounds),
         laws=tried,
         noise=noise,
         evidence=found.fingerprints,

@@ -15,12 +15,14 @@ target; of a mean of targets it can, where some are predicted far beyond what wa
 range it is convex as well, so that a convex law stays one there. A deviation says no more than
 the distance of the two bounds.
 
-Every registered law is fitted through `bound_fits`, one of another package too.
+Every registered law is fitted through `bound_fits`, one of another package too. What a score can be
+at all, such as an accuracy between 0 and 1, is declared where it is read (`Problem.limits`) and
+narrows these bounds (`declared`).
 """
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,10 +38,19 @@ from cuvee.mixtures.laws import (
 )
 
 C = TypeVar("C", bound=type)
+Limits = tuple[tuple[str, float, float], ...]  # (target, least, most) of a score, as declared
 RANGES = 1.0  # of the observed scores, how far beyond them a prediction may lie
 KEPT = 0.5  # part of the way to a bound on which predictions are left as they are
 SIZES = 10.0  # the same at a size beyond the runs', where a score has good reason to leave them
 POSITIVE = 1e-3  # part of the lowest score that a positive score keeps
+
+
+def score_limits(targets: Sequence[str], limits: Limits) -> Array | None:
+    """(M, 2) least and most that each target's score can be; None where none is declared."""
+    if not limits:
+        return None
+    known = {name: (low, high) for name, low, high in limits}
+    return np.array([known.get(name, (-np.inf, np.inf)) for name in targets])
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,28 +61,35 @@ class Bounds:
         low: (M,) the lowest score observed.
         high: (M,) the highest.
         ranges: how many of these a prediction may lie beyond them.
+        limits: (M, 2) least and most that a score can be at all, as declared; infinite where not.
     """
 
     low: Array
     high: Array
     ranges: float = RANGES
+    limits: Array | None = None
 
     @classmethod
-    def of(cls, Y: Array, ranges: float = RANGES) -> "Bounds":
-        """The bounds that scores (N, M) give."""
-        return cls(Y.min(axis=0), Y.max(axis=0), ranges)
+    def of(cls, Y: Array, ranges: float = RANGES, limits: Array | None = None) -> "Bounds":
+        """The bounds that scores (N, M), and what is declared of them, give."""
+        return cls(Y.min(axis=0), Y.max(axis=0), ranges, limits)
 
     @property
     def least(self) -> Array:
         """(M,) what no prediction falls below: positive where all scores are."""
         least = self.low - self.ranges * (self.high - self.low)
         held = np.where(self.low > 0, np.maximum(least, POSITIVE * self.low), least)
+        if self.limits is not None:
+            held = np.minimum(np.maximum(held, self.limits[:, 0]), self.low)
         return np.asarray(held, dtype=np.float64)
 
     @property
     def most(self) -> Array:
         """(M,) what none rises above."""
-        return np.asarray(self.high + self.ranges * (self.high - self.low), dtype=np.float64)
+        most = self.high + self.ranges * (self.high - self.low)
+        if self.limits is not None:
+            most = np.maximum(np.minimum(most, self.limits[:, 1]), self.high)
+        return np.asarray(most, dtype=np.float64)
 
     def bend(self, mean: Array) -> Array:
         """Predictions (n, M), bent towards the bounds where they are far beyond the runs."""
@@ -146,6 +164,13 @@ class BoundedLaw:
 def unbounded(law: FittedLaw) -> FittedLaw:
     """A fitted law as its equation has it."""
     return law.law if isinstance(law, BoundedLaw) else law
+
+
+def declared(law: FittedLaw, limits: Array | None) -> FittedLaw:
+    """A fitted law within what is declared of its scores (M, 2) too."""
+    if limits is None or not isinstance(law, BoundedLaw):
+        return law
+    return replace(law, bounds=replace(law.bounds, limits=limits))
 
 
 def bound_fits(cls: C) -> C:

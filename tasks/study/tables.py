@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from cuvee.evaluation.suites import BETWEEN
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import DataError, EvidenceError, closest_name
+from cuvee.mixtures.laws.bounds import Limits
 from cuvee.tasks.study import table_columns, table_file
 from cuvee.tasks.study.table_file import CsvTable, first_names
 
@@ -35,6 +37,7 @@ class TableReading:
         targets: columns of scores to read; all if empty.
         higher_is_better: columns whose scores are turned round.
         families: (name, columns) pairs; the columns of each are replaced by their plain mean.
+        bounds: (column, least, most) of scores that can be no less or no more.
         common: leave out runs that stand in one table only, instead of refusing them.
         only: domains to read; runs on any other are set aside, and the others' columns left out.
         every: of those, runs in which each of these domains has a share.
@@ -44,6 +47,7 @@ class TableReading:
     targets: tuple[str, ...] = ()
     higher_is_better: tuple[str, ...] = ()
     families: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    bounds: Limits = ()
     common: bool = False
     only: tuple[str, ...] = ()
     every: bool = False
@@ -68,6 +72,7 @@ class JoinedTables:
         aside: ids of runs on other domains than those to read.
         unread: columns that hold no number in any row.
         missed: by how much a row of shares missed the sum 1, at most.
+        limits: (target, least, most) of those whose scores are bounded, by declaration or by name.
     """
 
     ids: tuple[str, ...]
@@ -80,6 +85,7 @@ class JoinedTables:
     aside: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     missed: float = 0.0
+    limits: Limits = ()
 
 
 def read_tables(mixtures: Path, scores: Path, reading: TableReading = READ_ALL) -> JoinedTables:
@@ -112,7 +118,7 @@ def join_tables(left: CsvTable, right: CsvTable, reading: TableReading = READ_AL
     columns = list(range(len(dict.fromkeys(reading.only)) or len(domains)))  # `only` come first
     on = _on(W, columns, reading, mixtures)
     kept = [run for run, stays in zip(ids, on, strict=True) if stays]
-    Y, targets, silent = _scores(
+    Y, targets, silent, limits = _scores(
         right, reading, kept, [rows[1][run] for run in kept],
         skip={keys[1], *(domains[k] for k in columns if mixtures == scores)},
     )  # fmt: skip
@@ -128,6 +134,7 @@ def join_tables(left: CsvTable, right: CsvTable, reading: TableReading = READ_AL
         aside=tuple(run for run, stays in zip(ids, on, strict=True) if not stays),
         unread=tuple(dict.fromkeys((*unread, *silent))),
         missed=float(missed[on].max()),
+        limits=limits,
     )
 
 
@@ -227,11 +234,12 @@ def _alone(
 
 def _scores(
     table: CsvTable, reading: TableReading, ids: list[str], at: list[int], *, skip: set[str]
-) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
-    """Scores (N, M), lower is better, the names of the M targets, and what holds no number."""
+) -> tuple[Array, tuple[str, ...], tuple[str, ...], Limits]:
+    """Scores (N, M), lower is better, names of the M targets, what holds no number, and limits."""
     known = [name for name in table.columns if name not in skip]
     members = [name for _, names in reading.families for name in names]
-    for name in (*reading.targets, *reading.higher_is_better, *members):
+    bounded = [name for name, _, _ in reading.bounds]
+    for name in (*reading.targets, *reading.higher_is_better, *bounded, *members):
         if name not in known:
             close = closest_name(name, known)
             hint = f"did you mean {close!r}?" if close else f"it has: {first_names(known)}"
@@ -248,7 +256,44 @@ def _scores(
     for family, parts in reading.families:
         columns[family] = np.mean([turned[part] for part in parts], axis=0)
     unread = () if reading.targets else tuple(silent)
-    return np.stack(list(columns.values()), axis=1), tuple(columns), unread
+    limits = _limits(table, reading, values, ids)
+    for family, parts in reading.families:
+        if all(part in limits for part in parts):
+            low, high = np.mean([limits[part] for part in parts], axis=0)
+            limits[family] = (float(low), float(high))
+    held = tuple((name, *limits[name]) for name in columns if name in limits)
+    return np.stack(list(columns.values()), axis=1), tuple(columns), unread, held
+
+
+def _limits(
+    table: CsvTable, reading: TableReading, values: Mapping[str, Array], ids: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """What columns' scores can be, turned as the scores are.
+
+    Declared, or known of the metric that a column's name ends in, where all its scores keep to it:
+    an accuracy in percent is not one between 0 and 1.
+
+    Raises:
+        DataError: a score that lies outside of what was declared.
+    """
+    found = {}
+    for name, low, high in reading.bounds:
+        out = [i for i, y in enumerate(values.get(name, ())) if not low <= y <= high]
+        if out:
+            raise DataError(
+                f"{table.path}: {name!r} is declared to lie between {low:g} and {high:g}, and run "
+                f"{ids[out[0]]} has {values[name][out[0]]:g}: change tables.bounds, or that score"
+            )
+        found[name] = (low, high)
+    for name, column in values.items():
+        low, high = BETWEEN.get(name.rpartition("/")[2], (np.nan, np.nan))
+        if name not in found and np.all((low <= column) & (column <= high)):
+            found[name] = (low, high)
+    for name in reading.higher_is_better:
+        if name in found:
+            low, high = found[name]
+            found[name] = (-high, -low)
+    return found
 
 
 def sizes_are_counts(given: Mapping[str, float]) -> bool:

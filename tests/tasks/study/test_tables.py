@@ -1,8 +1,11 @@
 """Tables are joined by run id, and what does not fit is named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cuvee.flows.recipe.evidence_parts import TablesPart
 from cuvee.mixtures.errors import DataError, EvidenceError
 from cuvee.tasks.study import tables
 
@@ -211,3 +214,24 @@ def test_errors_name_the_field_that_was_given():
     """Catches tables.sizes blamed for what stands in tables.token_counts."""
     with pytest.raises(DataError, match="^tables.token_counts names wob"):
         tables.domain_tokens(("web",), {"wob": 1.0, "web": 1}, field="tables.token_counts")
+
+
+def test_bounds_are_declared_or_known_by_the_metric(tmp_path):
+    """Catches bounds that are not turned with their scores, lost in a family's mean, taken of
+    percent for shares, and a score outside what was declared that nobody is told of."""
+    (tmp_path / "m.csv").write_text("run,a,b\n1,0.5,0.5\n2,1,0\n")
+    (tmp_path / "s.csv").write_text(
+        "run,qa/accuracy,pct/accuracy,own,loss\n1,0.5,50,3,2\n2,1,60,4,2\n"
+    )
+    paths = tmp_path / "m.csv", tmp_path / "s.csv"
+    reading = tables.TableReading(higher_is_better=("qa/accuracy",), bounds=(("own", 0.0, 5.0),))
+    found = tables.read_tables(*paths, reading)
+    assert found.limits == (("qa/accuracy", -1.0, 0.0), ("own", 0.0, 5.0))
+    family = replace(reading, families=(("all", ("qa/accuracy", "own")),))
+    assert tables.read_tables(*paths, family).limits == (("all", -0.5, 2.5),)
+    with pytest.raises(DataError, match=r"'own' is declared to lie between 0 and 3.5, and run 2"):
+        tables.read_tables(*paths, replace(reading, bounds=(("own", 0.0, 3.5),)))
+    with pytest.raises(DataError, match="no column of scores 'owm'; did you mean 'own'"):
+        tables.read_tables(*paths, replace(reading, bounds=(("owm", 0.0, 5.0),)))
+    part = TablesPart.model_validate({"mixtures": "m", "scores": "s", "bounds": {"own": [0, 5]}})
+    assert part.reading.bounds == (("own", 0.0, 5.0),)
