@@ -45,8 +45,19 @@ def kind_page(title: str, kind: str, definitions: Mapping[str, Any]) -> str:
         "| --- | --- |",
     ]
     entries = catalog(kind)
-    lines += [f"| [`{entry.name}`](#{entry.name}) | {entry.guidance} |" for entry in entries]
-    for entry in entries:
+    taken = [entry for entry in entries if not entry.baseline]
+    apart = [entry for entry in entries if entry.baseline]
+    lines += [f"| [`{entry.name}`](#{entry.name}) | {entry.guidance} |" for entry in taken]
+    if apart:
+        lines += [
+            "",
+            "## Baselines of comparisons",
+            "",
+            "| name | what it is for |",
+            "| --- | --- |",
+        ]
+        lines += [f"| [`{entry.name}`](#{entry.name}) | {entry.guidance} |" for entry in apart]
+    for entry in (*taken, *apart):
         lines += ["", f"## {entry.name} {{#{entry.name}}}", "", *_member(entry, definitions)]
     for other, meant in registry.aliases(kind).items():
         lines += ["", f"`{other}` is another name of [`{meant}`](#{meant})."]

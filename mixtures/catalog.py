@@ -51,6 +51,7 @@ class CatalogEntry:
         guidance: when to take it; "" where that does not depend.
         text: equation, source and departures, as its module has them.
         fields: its hyper-parameters.
+        baseline: whether it is there for comparisons alone: its class says `baseline = True`.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class CatalogEntry:
     guidance: str
     text: str
     fields: tuple[FieldEntry, ...]
+    baseline: bool = False
 
 
 def catalog(kind: str) -> tuple[CatalogEntry, ...]:
@@ -91,6 +93,7 @@ def catalog_entry(kind: str, name: str) -> CatalogEntry:
         guidance=" ".join(found[0].split()) if found else "",
         text=rest.strip(),
         fields=class_fields(cls),
+        baseline=getattr(cls, "baseline", False),
     )
 
 

@@ -24,8 +24,11 @@ def _registered(kind: str) -> list[dict[str, Any]]:
     import cuvee.tasks.export  # noqa: F401  whose formats are a kind of the registry
     from cuvee.mixtures.catalog import catalog
 
+    ordered = sorted(catalog(kind), key=lambda one: one.baseline)  # baselines come last
     return [
-        {"name": one.name, "summary": one.summary, "when": one.guidance} for one in catalog(kind)
+        {"name": one.name, "summary": one.summary, "when": one.guidance}
+        | ({"baseline": True} if one.baseline else {})
+        for one in ordered
     ]
 
 
@@ -106,7 +109,8 @@ def list_names(
 ) -> dict[str, Any]:
     """List what a recipe may name, a line each, and when to take which.
 
-    With --json: `kind`, `advice` and `members`, each with `name`, `summary` and `when`.
+    With --json: `kind`, `advice` and `members`, each with `name`, `summary` and `when`, and
+    `baseline` where it is there for comparisons alone.
     """
     from rich.table import Table
     from rich.text import Text
@@ -123,7 +127,12 @@ def list_names(
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()
+    apart = False
     for one in members:
+        if one.get("baseline") and not apart:
+            table.add_row("", "")
+            table.add_row("", Text("Baselines of comparisons:", style="italic"))
+            apart = True
         table.add_row(Text(one["name"], style="bold"), Text(one["summary"]))
         if one["when"]:
             table.add_row("", Text(one["when"], style="dim"))

@@ -9,6 +9,7 @@ quadratic prior. Extrapolation in N is another law's business.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class AutoScale(EquationLaw):
     """
 
     name = "autoscale"
+    baseline: ClassVar[bool] = True
 
     def rows(self, domains: int) -> int:
         return 2 * domains + 3

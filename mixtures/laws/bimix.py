@@ -11,6 +11,7 @@ a quadratic prior; the simplex's corners have one too (`curves.Form`).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class BiMixLaw(EquationLaw):
     """
 
     name = "bimix"
+    baseline: ClassVar[bool] = True
 
     def rows(self, domains: int) -> int:
         return 2 * domains + 3

@@ -6,6 +6,7 @@ among the coefficients of a target; its strength is chosen by leave-one-out erro
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class LinearLaw(EquationLaw):
     """
 
     name = "linear"
+    baseline: ClassVar[bool] = True
 
     def rows(self, domains: int) -> int:
         return domains + 1

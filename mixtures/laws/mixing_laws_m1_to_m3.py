@@ -20,6 +20,7 @@ Source: Ye et al. 2024 (arXiv 2403.16952).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class MixingLawM1(EquationLaw):
     """
 
     name = "mixing_law_m1"
+    baseline: ClassVar[bool] = True
 
     def rows(self, domains: int) -> int:
         return 2 * domains + 2
@@ -62,6 +64,7 @@ class MixingLawM2(EquationLaw):
     """
 
     name = "mixing_law_m2"
+    baseline: ClassVar[bool] = True
 
     def rows(self, domains: int) -> int:
         return domains + 3
@@ -81,6 +84,7 @@ class MixingLawM3(EquationLaw):
     """
 
     name = "mixing_law_m3"
+    baseline: ClassVar[bool] = True
 
     def rows(self, domains: int) -> int:
         return 4
