@@ -453,7 +453,10 @@ def test_what_a_recipe_may_name_is_listed_with_when_to_take_it():
         for kind in kinds
     }
     for kind, word in (("method", "methods"), ("law", "laws"), ("search", "searches")):
-        assert [one["name"] for one in listed[word]["members"]] == list(registry.names(kind))
+        apart = [getattr(registry.lookup(kind, n), "baseline", False) for n in registry.names(kind)]
+        ordered = sorted(zip(apart, registry.names(kind), strict=True))  # baselines come last
+        assert [one["name"] for one in listed[word]["members"]] == [name for _, name in ordered]
+        assert [one.get("baseline", False) for one in listed[word]["members"]] == sorted(apart)
     assert [one["name"] for one in listed["formats"]["members"]] == list(format_names())
     assert [one["name"] for one in listed["sizes"]["members"]] == list(LADDER)
     assert [one["name"] for one in listed["suites"]["members"]] == list(SUITES)
