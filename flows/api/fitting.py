@@ -86,7 +86,7 @@ class LawFit:
         >>> law = cuvee.fit(f"{folder}/mixtures.csv", f"{folder}/scores.csv", law="log_linear")
         >>> legal = law["domain/legal"]
         >>> print(f"{legal.rank_correlation:.2f} ({legal.low:.2f} to {legal.high:.2f})")
-        0.99 (0.99 to 1.00)
+        0.99 (0.98 to 1.00)
     """
 
     tables: LoadedTables
