@@ -1,4 +1,4 @@
-"""Auto: the exact search where the law allows it, simulation where not.
+"""Auto: the exact search where the law allows it, descent over many domains, else simulation.
 
 For methods that choose their law by cross-validation and cannot know its form beforehand. Over many
 domains random draws come nowhere near the best, so that a law with derivatives is descended there.
@@ -24,10 +24,9 @@ MANY = 48  # domains beyond which a law with derivatives is descended
 class Auto(Search):
     """Two searches, and the choice between them by the form of the law.
 
-    Laws with derivatives, such as the default, are searched by `mirror` over more than 48 domains.
-
-    Take it unless you know the law's form: `exact` where the law allows it, `simulate` elsewhere.
-    It is the default.
+    Take it unless you know the law's form: `exact` where the law allows it, `mirror` for other laws
+    with derivatives, such as the default, over more than 48 domains, `simulate` elsewhere. It is
+    the default.
 
     Attributes:
         convex: search for laws of the form `c + exp(A.w)`.
