@@ -15,6 +15,8 @@ from cuvee.mixtures.scale_evidence import ScaleEvidence
 from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.mixtures.surface import Surface
 
+RECOMMENDED, REFERENCE, START = "recommended", "reference", "start"  # names of candidates
+BEYOND = "the law predicts scores that no run comes near"  # begins a warning
 LEVEL = 0.90  # of every interval in a recommendation
 ASKED = {FLOOR: "loses at most", MOST: "scores at most", GAIN: "gains at least"}
 BINDS = 1e-4  # bits per byte to spare up to which what was asked is said to bind

@@ -260,8 +260,11 @@ class Evaluator:
         """Submit what no other sweep trains; wait for the rest, or take it over from a dead one."""
         launched: list[Launched] = []
         waiting, told = list(jobs), False
-        places = self._executor.places
-        most = places(self._program) if self._program else self._executor.slots * (1 + AHEAD)
+        most = (
+            self._executor.places(self._program)
+            if self._program
+            else self._executor.slots * (1 + AHEAD)
+        )
         while waiting:
             elsewhere: list[PackJob] = []
             while waiting:

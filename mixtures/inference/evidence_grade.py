@@ -12,9 +12,8 @@ import numpy as np
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
-from cuvee.mixtures.inference.optimum import BEYOND, REFERENCE, START
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import Noise, Recommendation
+from cuvee.mixtures.recommendation import BEYOND, REFERENCE, START, Noise, Recommendation
 
 RANK = 0.6  # held-out rank correlation of the objective below which a law is not believed
 MIXTURES = 2  # distinct mixtures per domain below which there are too few

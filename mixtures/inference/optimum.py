@@ -17,15 +17,24 @@ from cuvee.mixtures.laws import FittedLaw, predicted_means
 from cuvee.mixtures.laws.bounds import Bounds
 from cuvee.mixtures.objectives import Asked
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import KEPT, LEVEL, Candidate, Demand, Estimate, MixtureStep
+from cuvee.mixtures.recommendation import (
+    BEYOND,
+    KEPT,
+    LEVEL,
+    RECOMMENDED,
+    REFERENCE,
+    START,
+    Candidate,
+    Demand,
+    Estimate,
+    MixtureStep,
+)
 from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.searches import Search, score
 from cuvee.mixtures.searches.auto import MANY
 from cuvee.mixtures.threads import each_part
 
-RECOMMENDED, REFERENCE, START = "recommended", "reference", "start"
 STRICTER = 5  # searches at most until what was asked for is certain
-BEYOND = "the law predicts scores that no run comes near"
 
 
 @dataclass(frozen=True, eq=False)

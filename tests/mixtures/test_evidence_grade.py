@@ -8,10 +8,9 @@ from contract_parts import PROBLEM, WORLD
 
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.inference.evidence_grade import grade_evidence, noisy_targets
-from cuvee.mixtures.inference.optimum import BEYOND
 from cuvee.mixtures.loop import search
 from cuvee.mixtures.methods.mixing_laws import MixingLaws
-from cuvee.mixtures.recommendation import Estimate
+from cuvee.mixtures.recommendation import BEYOND, Estimate
 from cuvee.mixtures.runs.run_spec import Stage
 
 

@@ -5,13 +5,13 @@ import pytest
 from contract_parts import PROBLEM, data, fitted, standard
 
 from cuvee.mixtures.inference.optimum import (
-    BEYOND,
     Optimum,
     answer_of,
     refit_interval,
     search_refits,
 )
 from cuvee.mixtures.laws.bounds import Bounds
+from cuvee.mixtures.recommendation import BEYOND
 from cuvee.mixtures.registry import build
 
 WIDE = Bounds(np.full(2, -100.0), np.full(2, 100.0))

@@ -12,13 +12,12 @@ from synthetic_study import synthetic_study
 
 from cuvee.flows.plan_size import size_sentences
 from cuvee.mixtures import worlds
-from cuvee.mixtures.inference.optimum import BEYOND
 from cuvee.mixtures.inference.screening import Screened
 from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.methods.mixing_laws import MixingLaws
 from cuvee.mixtures.methods.regmix import RegMix
 from cuvee.mixtures.methods.static import Static
-from cuvee.mixtures.recommendation import Estimate
+from cuvee.mixtures.recommendation import BEYOND, Estimate
 from cuvee.mixtures.units import whole_number
 from cuvee.proxies import ladder
 from cuvee.tasks.escape import escape_markdown
