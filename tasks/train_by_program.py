@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cuvee.evaluation.suites import short_name
-from cuvee.mixtures.errors import DataError, TrainingError
+from cuvee.mixtures.errors import DataError, RecipeError, TrainingError
 from cuvee.mixtures.runs.run_results import Outcome, RunResult, Score
 from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies import ladder
@@ -29,7 +29,13 @@ from cuvee.proxies.interfaces import Progress
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.trainer import contract
 from cuvee.tasks.trainer.attempt import NodePlace, run_program
-from cuvee.tasks.trainer.contract import ContractResult, ContractRun, Point, RefusedResult
+from cuvee.tasks.trainer.contract import (
+    ContractResult,
+    ContractRun,
+    Point,
+    RefusedHere,
+    RefusedResult,
+)
 from cuvee.tasks.trainer.program import TrainerProgram
 
 SHORT = 32  # of the 64 digits of a fingerprint, as the name of a run directory
@@ -72,10 +78,14 @@ def attempt_run(
         node: of those that train the run, this one; the first alone gives an outcome.
 
     Raises:
-        RefusedResult: what the trainer left is no result of the run.
+        RefusedResult: what the trainer left is no result of the run, or its files have changed.
         TrainingError: the trainer failed.
     """
     begun, total = _begun(job), job.specs[0].tokens
+    try:
+        begun.program.check_unchanged(job.specs[0].trainer)
+    except RecipeError as error:
+        raise RefusedHere(str(error)) from None
 
     def follow(points: list[Point]) -> None:
         for tokens, loss in points:

@@ -138,6 +138,7 @@ class TrainerPart(Part):
             command=tuple(self.command),
             name=named[0],
             identity=named[1],
+            version=self.version,
             settings=self.settings,
             cpus=self.cpus,
             gpus=self.gpus,

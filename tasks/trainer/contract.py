@@ -43,6 +43,10 @@ class RefusedResult(TrainingError):
     """What a trainer left is no result of its run: it is never used, nor tried again by itself."""
 
 
+class RefusedHere(RefusedResult):
+    """What this machine cannot do, by no fault of the trainer: its run directory stays."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")  # later versions may add fields
 

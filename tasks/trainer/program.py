@@ -21,7 +21,18 @@ from cuvee.mixtures.runs.run_spec import canonical_json
 ALLOWED = "CUVEE_TRAINER_COMMANDS"
 LARGEST = 1 << 24  # bytes of a file whose content tells its trainer from another
 VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
-SECRET = re.compile(r"(TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH)", re.IGNORECASE)
+SECRET = re.compile(
+    r"(^|_)(TOKEN|API_?KEY|KEYS?|SECRETS?|PASS|CREDENTIALS?|AUTH)(_|$)|PASSW", re.IGNORECASE
+)
+SHORT_VALUE = 8  # characters; a shorter value is hidden only where its name is a secret's
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LOADS_CODE = re.compile(  # names of variables that decide which code a program loads
+    r"PATH|HOME|PYTHON(?!UNBUFFERED$|HASHSEED$).*|((LD|DYLD|GIT|CUVEE|LUA)_|RUBY|PERL5).*|PERLLIB"
+    r"|GCONV_PATH|GLIBC_TUNABLES|BASH_ENV|BASH_FUNC.*|BASHOPTS|SHELLOPTS|ENV|PS4|IFS"
+    r"|NODE_(OPTIONS|PATH)|CLASSPATH|(JAVA_TOOL|_JAVA|JDK_JAVA)_OPTIONS|CC|CXX|CUDACXX|CUDA_HOME"
+    r"|TRITON_\w*PATH|CUDA_INJECTION\w*|OPENSSL_(CONF|ENGINES|MODULES)|\w+_(PLUGIN|TOOL_LIBRARIES)"
+)
+CONFIGS = (".json", ".yaml", ".yml", ".toml")
 FILE = re.compile(r"\.(py|sh|json|ya?ml|toml)$")
 PLACES = ("run", "folder", "cpus", "gpus", "nodes", "node_rank", "master_address", "master_port")
 
@@ -34,6 +45,7 @@ class TrainerProgram:
         command: the program by its full path, and its arguments.
         name: what people call it.
         identity: canonical JSON of what tells it from other trainers.
+        version: as the recipe says it; empty where its files stand for one.
         settings: free values for it.
         cpus, gpus, memory: of each node: cores, devices (shares of one too), bytes.
         nodes: that train one run together.
@@ -47,6 +59,7 @@ class TrainerProgram:
     command: tuple[str, ...]
     name: str
     identity: str
+    version: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     cpus: float = 1.0
     gpus: float = 0.0
@@ -57,6 +70,24 @@ class TrainerProgram:
     folder: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def check_unchanged(self, identity: str) -> None:
+        """See that the trainer's files are those that the fingerprint of a run stands for.
+
+        Args:
+            identity: of the trainer, in the spec of the run.
+
+        Raises:
+            RecipeError: they were edited since, or are others on this machine.
+        """
+        now = trainer_identity(self.command, self.name, self.version, self.settings)[1]
+        if now != identity:
+            raise RecipeError(
+                f"the files of the trainer {self.name} are not those that this study began with: "
+                "they were edited since, or are others on this machine. Its runs would pass for "
+                "those of the earlier trainer: bring the files back, or call `cuvee run` again, "
+                "which takes the trainer as it is now for another one"
+            )
 
     def words(self, run: Path, place: Mapping[str, object]) -> list[str]:
         """The command for a run.json; it is the last word where no other one names it.
@@ -98,12 +129,23 @@ def check_command(command: Sequence[str]) -> None:
 
 
 def check_environment(given: Mapping[str, str]) -> None:
-    """Refuse a secret that would stand in the recipe, which is copied into reports and records.
+    """Refuse variables that would load other code than was allowed, and secrets in a recipe.
 
     Raises:
         RecipeError: names the variable, and never its value.
     """
     for name, value in given.items():
+        if not NAME.fullmatch(name) or "\0" in value:
+            raise RecipeError(
+                f"proxy.trainer.environment has {name!r}, which is no variable: names have letters,"
+                " digits and underscores alone, and values no zero byte"
+            )
+        if LOADS_CODE.fullmatch(name):
+            raise RecipeError(
+                f"proxy.trainer.environment.{name} decides which code is loaded, and a recipe alone"
+                " runs nothing: take it out. Whoever operates this sets it where `cuvee` is called,"
+                " or in a script that is allowed as the trainer"
+            )
         if SECRET.search(name) and value and not VARIABLE.fullmatch(value):
             raise RecipeError(
                 f"proxy.trainer.environment.{name} looks like a secret, and recipes are copied "
@@ -127,7 +169,8 @@ def environment_of(given: Mapping[str, str]) -> tuple[dict[str, str], tuple[str,
                 "in the environment of this command: set it, or take the line out"
             )
         values[name] = os.environ[known[1]] if known else value
-        if known and values[name]:
+        named = known and (SECRET.search(name) or SECRET.search(known[1]))
+        if known and values[name] and (named or len(values[name]) >= SHORT_VALUE):
             secrets.append(values[name])
     return values, tuple(secrets)
 
@@ -165,21 +208,48 @@ def trainer_identity(
     Raises:
         RecipeError: there is neither a version nor a file that could stand for one.
     """
-    files = [Path(word) for word in command if os.path.isabs(word) and os.path.isfile(word)]
-    own = files[1:] or [path for path in files if _script(path)]  # the first may be an interpreter
-    called = name or (own[0].stem if own else Path(command[0]).stem)
-    shown = [Path(word).name if os.path.isabs(word) else word for word in command]
+    own = [path for path in map(_path, command[1:]) if path and path.is_file()]
+    first = Path(command[0])
+    called = (
+        name
+        or next(
+            (path for path in own if str(path) in command and path.suffix not in CONFIGS), first
+        ).stem
+    )
+    shown = [_without_folder(word) for word in command]
     if not version:
-        small = [path for path in own if path.stat().st_size <= LARGEST]
-        if not small:
+        try:
+            texts = [path.read_bytes() for path in own if path.stat().st_size <= LARGEST]
+            if first.is_file() and first.stat().st_size <= LARGEST and _script(first):
+                texts.append(first.read_bytes().partition(b"\n")[2])  # without its interpreter
+        except OSError as error:
+            raise RecipeError(
+                f"{error.filename}, which proxy.trainer.command names, cannot be read "
+                f"({error.strerror}): make it readable, or say in proxy.trainer.version what tells "
+                "this trainer from an earlier one"
+            ) from None
+        if not texts:
             raise RecipeError(
                 f"nothing tells one version of the trainer {called!r} from another: its command "
                 "names no file of this machine. Say it in proxy.trainer.version: a version, a "
                 "commit, or the digest of its container"
             )
-        version = hashlib.sha256(b"\n".join(_digest(path) for path in small)).hexdigest()
+        version = hashlib.sha256(b"\n".join(map(_digest, texts))).hexdigest()
     parts = {"command": shown, "name": called, "settings": settings, "version": version}
     return called, canonical_json(parts)
+
+
+def _path(word: str) -> Path | None:
+    """The full path that a word of a command is, or that follows its `=`."""
+    value = word if os.path.isabs(word) else word.partition("=")[2]
+    return Path(value) if os.path.isabs(value) else None
+
+
+def _without_folder(word: str) -> str:
+    path = _path(word)
+    if path is None:
+        return word
+    return path.name if os.path.isabs(word) else f"{word.partition('=')[0]}={path.name}"
 
 
 def _script(path: Path) -> bool:
@@ -187,5 +257,5 @@ def _script(path: Path) -> bool:
         return file.read(2) == b"#!"
 
 
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()

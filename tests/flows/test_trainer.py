@@ -169,6 +169,18 @@ def test_a_refused_result_is_named_and_not_used(corpus, home, kind, words):
     assert Store(sweep.place.store).outcome_of(run.spec) is None  # the next run tries again
 
 
+def test_a_trainer_that_is_edited_in_mid_study_trains_no_more(corpus, home, monkeypatch, tmp_path):
+    """Catches runs of an edited script that stand in the store as the earlier one's."""
+    script = tmp_path / "mine.py"
+    script.write_text(PROGRAM.read_text())
+    monkeypatch.setenv("CUVEE_TRAINER_COMMANDS", sys.executable)
+    sweep = Sweep(recipe(corpus, command=[sys.executable, str(script)]), home)
+    script.write_text(f"{PROGRAM.read_text()}# edited\n")
+    (run,) = sweep.train(0)
+    assert isinstance(run, Failed) and "are not those that this study began with" in run.reason
+    assert sweep.attempts() == []
+
+
 def test_a_run_that_ended_before_it_was_stored_is_not_trained_again(corpus, home):
     """Catches a sweep that was killed between the result and the store, and trains it twice."""
     sweep = Sweep(recipe(corpus), home)
@@ -243,6 +255,7 @@ def test_a_method_that_moves_shares_is_refused(corpus, home):
         ("suite: null", "suite: null, curve: 2", "evaluation.curve is of the built-in trainer"),
         (sys.executable, "python", "name the program by its full path"),
         ('"settings"', '"environment": {"HF_TOKEN": "x"}, "settings"', "looks like a secret"),
+        ('"settings"', '"environment": {"PYTHONPATH": "/x"}, "settings"', "which code is loaded"),
     ],
 )
 def test_a_recipe_with_a_trainer_is_checked_when_it_is_read(corpus, old, new, words):

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,11 +72,54 @@ def test_a_trainer_is_known_by_what_its_files_hold(tmp_path):
         program.trainer_identity(["/nowhere/train"], "", "", {})
 
 
+def test_every_file_of_a_command_tells_its_trainer_from_others(tmp_path):
+    """Catches files that are known by their place among those found: a configuration behind `=`
+    or beside a missing interpreter, a wrapper script with a configuration, a folder that counts."""
+
+    def identity(folder, edited="", *words):
+        folder.mkdir(exist_ok=True)
+        for name in ("train.sh", "train.py", "x.yaml"):
+            start = f"#!{folder}/sh\n" if name == "train.sh" else ""
+            (folder / name).write_text(start + ("new" if name == edited else "old"))
+        command = [word.replace("@", str(folder)) for word in words]
+        return program.trainer_identity(command, "", "", {})[1]
+
+    for words in (
+        ("/nowhere/python", "@/train.py", "--config=@/x.yaml"),
+        ("@/train.sh", "@/train.py", "config=@/x.yaml"),
+        ("@/train.sh", "@/x.yaml"),
+    ):
+        first = identity(tmp_path / "one", "", *words)
+        assert identity(tmp_path / "two", "", *words) == first and str(tmp_path) not in first
+        assert json.loads(first)["name"] == "train"
+        for name in {Path(word).name for word in words if "@" in word}:
+            assert identity(tmp_path / "one", name, *words) != first, (name, words)
+
+
+def test_variables_that_load_other_code_are_the_operators():
+    """Catches a recipe that runs code of its own beside an allowed program, and one that takes
+    the marks away by which leftovers are known."""
+    refused = "PATH PYTHONPATH PYTHONSTARTUP LD_PRELOAD LD_LIBRARY_PATH DYLD_INSERT_LIBRARIES"
+    refused += " GCONV_PATH BASH_ENV ENV SHELLOPTS BASH_FUNC_ls PERL5OPT RUBYOPT NODE_OPTIONS"
+    refused += " GIT_SSH_COMMAND CUVEE_RUN_DIRECTORY CUVEE_NODE_RANK CUVEE_HOME_MARK"
+    refused += " CUDA_INJECTION64_PATH NCCL_NET_PLUGIN"
+    for name in refused.split():
+        with pytest.raises(RecipeError, match=f"environment.{name} decides.*sets it where"):
+            program.check_environment({name: "/tmp/evil"})
+    for name in ("A=B", "BASH_FUNC_ls%%", "", "1A", "A B", "PATH\n"):
+        with pytest.raises(RecipeError, match="is no variable"):
+            program.check_environment({name: "x"})
+    free = "PYTHONUNBUFFERED PYTHONHASHSEED HF_HOME NCCL_DEBUG TOKENIZERS_PARALLELISM MAX_TOKENS"
+    free += " KEYBOARD AUTHOR CUDA_VISIBLE_DEVICES LDAP OMP_NUM_THREADS"
+    program.check_environment(dict.fromkeys(free.split(), "1"))
+
+
 def test_secrets_are_named_and_not_written(monkeypatch):
     """Catches a token in a recipe, or the token itself in what is said about it."""
-    with pytest.raises(RecipeError, match=r"WANDB_API_KEY.*\$WANDB_API_KEY") as told:
-        program.check_environment({"WANDB_API_KEY": "hunter2"})
-    assert "hunter2" not in str(told.value)
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "my_auth"):
+        with pytest.raises(RecipeError, match=rf"{name} looks.*\${name}") as told:
+            program.check_environment({name: "hunter2"})
+        assert "hunter2" not in str(told.value)
     given = {"WANDB_API_KEY": "$MY_KEY", "NCCL_DEBUG": "INFO"}
     program.check_environment(given)
     monkeypatch.delenv("MY_KEY", raising=False)
@@ -84,6 +128,9 @@ def test_secrets_are_named_and_not_written(monkeypatch):
     monkeypatch.setenv("MY_KEY", "hunter2")
     values, secrets = program.environment_of(given)
     assert values == {"WANDB_API_KEY": "hunter2", "NCCL_DEBUG": "INFO"} and secrets == ("hunter2",)
+    monkeypatch.setenv("RANKS", "1")  # which would stand as *** in every figure of a log
+    monkeypatch.setenv("PLACE", "correct-horse")
+    assert program.environment_of({"N": "$RANKS", "P": "$PLACE"})[1] == ("correct-horse",)
     made = TrainerProgram(("/x",), "x", "{}", environment=values, secrets=secrets)
     assert "hunter2" not in repr(made)
 
