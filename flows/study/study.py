@@ -364,7 +364,8 @@ def _key(method: Strategy, problem: Problem, history: History, rng: np.random.Ge
         repr(problem),
         repr(rng.bit_generator.state),
         code_version(),
-        *filter(None, [problem.domains.natural_note]),  # which repr leaves out
+        *filter(None, [problem.domains.natural_note]),  # which repr leaves out, as it does
+        *map(repr, problem.limits),
         *(
             canonical_json({**outcome_to_json(run), "seconds": 0, "scoring_seconds": 0})
             for run in history

@@ -105,8 +105,9 @@ class Bounds:
         """Derivative (n, M) of `bend`."""
         below, above = self.low - self.least, self.most - self.high
         over = mean - np.clip(mean, self.low - KEPT * below, self.high + KEPT * above)
-        reach = (1 - KEPT) * np.where(over > 0, above, below)
-        return np.asarray(1.0 / (1.0 + (np.pi / 2 * over / np.maximum(reach, 1e-300)) ** 2))
+        reach = np.maximum((1 - KEPT) * np.where(over > 0, above, below), 1e-300)
+        with np.errstate(over="ignore"):
+            return np.asarray(1.0 / (1.0 + (np.pi / 2 * over / reach) ** 2), dtype=np.float64)
 
     def narrow(self, sd: Array) -> Array:
         """Deviations (n, M) of at most the distance of the bounds, where that is any."""

@@ -24,6 +24,7 @@ NORMAL_90 = 1.6448536269514722  # half-width of a 90 % interval in standard devi
 LEVEL = 0.90
 SAME, ROUNDS = 1e-6, 20  # distance of one place; rounds of the clustering
 SUM = 1e3  # weight of the equation "the weights sum to one" in the least squares
+BLOCK = 1024  # rows whose distances are known at a time
 RATE = 0.3  # errors fall as N^-RATE: 0.3 to 0.5 on training rows of the RegMix tables
 
 
@@ -58,7 +59,8 @@ def region_folds(X: Array, order: Rows, count: int) -> tuple[Rows, ...]:
         count: clusters, fewer where the rows lie at fewer places.
     """
     P = X[order]
-    centers = P[[int(np.argmax(cdist(P, P).sum(axis=1)))]]
+    far = [cdist(P[i : i + BLOCK], P).sum(axis=1) for i in range(0, len(P), BLOCK)]
+    centers = P[[int(np.argmax(np.concatenate(far)))]]
     for _ in range(count - 1):  # each as far from the others as can be
         gap = cdist(P, centers).min(axis=1)
         if gap.max() > SAME:

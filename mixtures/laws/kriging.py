@@ -280,7 +280,8 @@ class FittedFields:
 
         Each is one member, the same for all targets as far as their weights are, taken as often as
         it weighs, so that members' disagreement is in the draws; and a draw of it, if it is a
-        field, by so much wider that over all draws the variance is that of the fields.
+        field, by so much wider that over all draws the variance is that of the fields, at the mean
+        concentration of the runs.
         """
         fields, plain = self.members
         seed, order = int(rng.integers(2**63)), rng.permutation(count)

@@ -47,7 +47,7 @@ from cuvee.mixtures.scale_evidence import (
 )
 from cuvee.mixtures.scaling import FittedScaling, Scaling, ScalingRuns
 from cuvee.mixtures.scaling.average import FittedAverage, average_fits, fit_average
-from cuvee.mixtures.scaling.discrepancy import Discrepancy, attempts, learn_discrepancy
+from cuvee.mixtures.scaling.discrepancy import attempts, learn_discrepancy
 from cuvee.mixtures.scaling.single_scale import MIXTURES, SingleScale
 from cuvee.mixtures.searches import Search
 
@@ -294,8 +294,8 @@ def _forecast(
             Forecast(name, c.name, float(m), float(m - h), float(m + h))
             for c, m, h in zip(answer.candidates, level, half, strict=True)
         ]
-    tested = cast(Discrepancy, average.discrepancy)
-    if tested.refused:
+    tested = average.discrepancy  # None: some law makes no back-tests
+    if tested and tested.refused:
         return replace(evidence, forecasts=tuple(forecasts), untested=tested.refused)
     said = average.predict(points, *scales.full)
     shares = zip((str(law.name) for law in average.laws), average.weights, strict=True)
@@ -304,7 +304,7 @@ def _forecast(
         forecasts=tuple(forecasts),
         weights=tuple((name, float(share)) for name, share in shares),
         level=float(diagnostics.Z * np.mean(said.sd / said.mean)),
-        order=_order_error(tested.errors(*scales.full)[1]),
+        order=_order_error(tested.errors(*scales.full)[1]) if tested else 0.0,
     )
 
 

@@ -85,6 +85,8 @@ def average_fits(found: Sequence[tuple[Scaling, FittedScaling]]) -> "FittedAvera
 
     Shares are by the back-tests that all of them made; equal without any.
     """
+    if len(found) == 1 and isinstance(found[0][1], FittedAverage):
+        return found[0][1]
     found = [pair for pair in found if pair[1].discrepancy and pair[1].discrepancy.scores] or found
     own = [fit.discrepancy for _, fit in found if fit.discrepancy]
     own = own if len(own) == len(found) else []  # some were fitted without any

@@ -37,7 +37,7 @@ from cuvee.mixtures.laws import (
     posterior_draws,
     predicted_means,
 )
-from cuvee.mixtures.laws.bounds import Bounds, unbounded
+from cuvee.mixtures.laws.bounds import score_limits, unbounded
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs.run_results import RunResult, score_table
 from cuvee.mixtures.runs.run_spec import Stage
@@ -248,6 +248,7 @@ def choose_schedule(
         np.array([joint_point(run, longest) for run in runs]),
         score_table(runs, names)[1],
         np.zeros(len(names)),
+        score_limits(names, problem.limits),
     )
     fit_rng, boot_rng, search_rng = rng.spawn(3)
     fitted = table.fit(law, np.arange(len(runs)), fit_rng)
@@ -266,7 +267,7 @@ def choose_schedule(
     found = search_refits(
         (own, others[:refits]),
         search,
-        (task, Bounds.of(table.Y)),
+        (task, table.bounds),
         baselines,
         rng=search_rng,
         more=others[refits:],
@@ -286,8 +287,10 @@ def _sample(tried: Candidates, fixed: tuple[RunResult, ...]) -> RunTable:
     every = {run.spec.fingerprint: run for run in (*fixed, *tried.runs, *tried.others)}
     runs = tuple(every[name] for name in sorted(every))
     points = np.array([joint_point(run, tried.longest) for run in runs])
-    _, Y, _ = score_table(runs, tried.problem.objective.targets)
-    return RunTable(points, Y, np.zeros(Y.shape[1]))
+    names = tried.problem.objective.targets
+    _, Y, _ = score_table(runs, names)
+    limits = score_limits(names, tried.problem.limits)
+    return RunTable(points, Y, np.zeros(Y.shape[1]), limits)
 
 
 def _chosen(

@@ -203,3 +203,10 @@ def test_bounds_leave_runs_and_exponents_as_they_are():
     found = standard("log_linear")
     assert exponential(found) is unbounded(found)
     assert pickle.loads(pickle.dumps(found)).bounds.ranges == 1.0
+
+
+def test_the_slope_of_a_bend_says_nothing_where_there_is_no_room(recwarn):
+    """Catches an overflow that is printed to whoever fits a target that a run has at its bound."""
+    held = Bounds(np.zeros(1), np.ones(1), limits=np.array([[0.0, 1.0]]))
+    assert held.bend_slope(np.array([[0.5], [1.5], [-2.0]])).ravel().tolist() == [1.0, 0.0, 0.0]
+    assert len(recwarn) == 0

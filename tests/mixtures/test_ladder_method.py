@@ -159,3 +159,13 @@ def test_splits_spend_the_budget_and_no_more():
         assert 590 <= cost <= 600 and all(n == 0 or n >= budget_splits.LEAST for n in runs)
         assert list(runs) == sorted(runs, reverse=True)
     assert budget_splits.step_counts(budget_splits.SPLITS[0], 600.0, each) == (600, 0, 0)
+
+
+@pytest.mark.parametrize("law", ["single_scale", {"name": "joint", "draws": 0}])
+def test_a_ladder_answers_by_laws_that_make_no_back_tests(found, law):
+    """Catches an average that needs its laws' back-tests: the study would train, and then crash."""
+    _, problem, _, history = found
+    method = ladder(scaling=[law])
+    answer = method.recommend(problem, history, generator(0, len(history)))
+    named = law if isinstance(law, str) else law["name"]
+    assert answer.scale.weights == ((named, 1.0),)

@@ -7,6 +7,7 @@ from ladder_world import ladder_runs
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import Z
 from cuvee.mixtures.registry import build
+from cuvee.mixtures.scaling.average import FittedAverage, fit_average
 from cuvee.mixtures.scaling.discrepancy import learn_discrepancy
 from cuvee.mixtures.worlds import Scaled
 
@@ -108,3 +109,14 @@ def test_where_nothing_can_be_held_out_there_is_no_interval():
     assert np.all(found.errors(1_000_000, 20_000_000)[0] == 0)
     with pytest.raises(EvidenceError, match="at least 3 sizes; got 2"):
         build("scaling", "average").fit(few.take(few.parameters < 1e6), np.random.default_rng(0))
+
+
+def test_an_average_is_averaged_once():
+    """Catches an average around the law `average`: its refits would be averages of all laws in
+    equal parts, and none would hold what a law leaves over of the runs."""
+    law = build("scaling", "average")
+    runs = ladder_runs(Scaled(size=4, count=1), noise=0.005)
+    found = fit_average([law], runs, np.random.default_rng(0))
+    assert {one.name for one in found.laws} <= {"additive", "joint", "bimix"}
+    refits = list(found.refits(runs, 3, np.random.default_rng(1)))
+    assert refits and not any(isinstance(one.refit, FittedAverage) for one in refits)
