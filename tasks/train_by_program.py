@@ -144,6 +144,8 @@ class _BegunRun:
                 scores, details = contract.run_scores(self.run, result)
             else:
                 scores, details = self._score_checkpoint(result)
+        except RefusedHere:
+            raise
         except RefusedResult as error:
             raise RefusedResult(f"{error}. {self._set_aside()}") from None
         self.corpus.check()
@@ -173,9 +175,10 @@ class _BegunRun:
         """The scores of the model that the trainer left, on all targets, and details.
 
         Raises:
-            RefusedResult: there is none, or it cannot be scored.
+            RefusedResult: there is none.
+            RefusedHere: it cannot be scored on this machine.
         """
-        folder = Path((result and result.checkpoint) or self.run.write.checkpoint)
+        folder = self.folder / ((result and result.checkpoint) or self.run.write.checkpoint)
         if not folder.is_dir():
             raise RefusedResult(
                 f"the trainer {self.program.name} ended well and left nothing that can be scored: "
@@ -185,11 +188,14 @@ class _BegunRun:
         from cuvee.evaluation.causal_model import CheckpointReading
         from cuvee.tasks.checkpoint_scores import score_checkpoint
 
-        how, job = CheckpointReading(device="cuda" if self.program.gpus else "cpu"), self.job
+        how, job = CheckpointReading(device="auto" if self.program.gpus else "cpu"), self.job
         try:
             found = score_checkpoint(folder, self.corpus, job.suite, job.limits, how=how)
         except DataError as error:
-            raise RefusedResult(f"its checkpoint cannot be scored: {error}") from error
+            raise RefusedHere(
+                f"the checkpoint in {folder} cannot be scored: {error}. It stays there, and the "
+                f"next `cuvee run` scores it; remove {self.folder} to train the run anew"
+            ) from error
         return {name: found.scores[name] for name in self.run.targets}, found.details
 
     def _set_aside(self) -> str:

@@ -133,7 +133,7 @@ def _supervised(job: Mapping[str, Any], log: Path) -> Iterator[Callable[[], dict
     """
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-I", supervisor.__file__],
+            [sys.executable, "-P", supervisor.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -17,7 +17,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,6 +33,7 @@ RUN, RESULT, PROGRESS, CHECKPOINT, STATE = (
 )
 ACCEPTED = "accepted.json"  # the scores of the result that was read first
 LONGEST = 1 << 24  # bytes of a file of JSON that is read
+MOST = 1 << 62  # tokens or items that anyone counts
 SHOWN = 5  # names in a message
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -145,7 +146,7 @@ class ContractScore(_Part):
 
     value: float = Field(description="The score, such as bits per byte.")
     stderr: float = Field(description="Its standard error over what was measured; 0 if unknown.")
-    n: int = Field(ge=1, description="Documents or items measured.")
+    n: int = Field(ge=1, le=MOST, description="Documents or items measured.")
 
 
 class ContractResult(_Part):
@@ -159,13 +160,18 @@ class ContractResult(_Part):
         "checkpoint is scored.",
     )
     checkpoint: str | None = Field(
-        default=None, description="Folder of the model, where it is not `write.checkpoint`."
+        default=None,
+        description="Folder of the model, where it is not `write.checkpoint`; a relative one is "
+        "in the run directory.",
     )
-    tokens: dict[str, int] | None = Field(
+    tokens: dict[str, Annotated[int, Field(ge=0, le=MOST)]] | None = Field(
         default=None, description="Tokens drawn by domain; else the run's shares are believed."
     )
     flops: float | None = Field(
-        default=None, ge=0, description="Of the training; else counted for the built-in size."
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Of the training; else counted for the built-in size.",
     )
 
 
@@ -275,6 +281,9 @@ def check_result(run: ContractRun, result: ContractResult, path: Path) -> None:
             f"0 (value {one.value}, stderr {one.stderr}); a run that diverged has no result: let "
             "the trainer end with a code other than 0"
         )
+    unknown = [name for name in result.tokens or () if name not in run.domains]
+    if unknown:
+        raise RefusedResult(f"{path}: `tokens` names {_listed(unknown)}, no domain of the run")
     if result.scores is None:
         return
     lacking = [name for name in run.targets if name not in result.scores]
@@ -283,9 +292,6 @@ def check_result(run: ContractRun, result: ContractResult, path: Path) -> None:
             f"{path} lacks the score of {_listed(lacking)}; it has {_listed(result.scores)}. The "
             "names are those of `targets` in run.json"
         )
-    unknown = [name for name in result.tokens or () if name not in run.domains]
-    if unknown:
-        raise RefusedResult(f"{path}: `tokens` names {_listed(unknown)}, no domain of the run")
 
 
 def accept_result(folder: Path, run: ContractRun) -> ContractResult | None:
@@ -352,10 +358,10 @@ def training_curve(points: Sequence[Point]) -> tuple[Point, ...]:
 
 def _point(line: bytes) -> Iterator[Point]:
     """The point that a line of progress holds, if it holds one."""
-    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError):
         values = json.loads(line)
         tokens, loss = values["tokens"], float(values["loss"])
-        if isinstance(tokens, int) and tokens >= 0 and math.isfinite(loss):
+        if isinstance(tokens, int) and 0 <= tokens <= MOST and math.isfinite(loss):
             yield tokens, loss
 
 

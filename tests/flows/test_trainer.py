@@ -169,6 +169,18 @@ def test_a_refused_result_is_named_and_not_used(corpus, home, kind, words):
     assert Store(sweep.place.store).outcome_of(run.spec) is None  # the next run tries again
 
 
+def test_a_checkpoint_that_cannot_be_scored_here_stays(corpus, home):
+    """Catches a trained model that is thrown away or trained again because this machine cannot
+    read it, and a relative path that is looked for where `cuvee` was called."""
+    for _ in range(2):
+        sweep = Sweep(recipe(corpus, {"steps": 2, "result": "empty model"}), home)
+        (run,) = sweep.train(0)
+        (folder,) = sweep.folders
+        assert isinstance(run, Failed) and "the next `cuvee run` scores it" in run.reason
+        assert f"the checkpoint in {folder}/model cannot be scored: " in run.reason
+        assert ".refused" not in folder.name and len(sweep.attempts()) == 1
+
+
 def test_a_trainer_that_is_edited_in_mid_study_trains_no_more(corpus, home, monkeypatch, tmp_path):
     """Catches runs of an edited script that stand in the store as the earlier one's."""
     script = tmp_path / "mine.py"

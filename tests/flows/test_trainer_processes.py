@@ -111,10 +111,14 @@ def test_the_transformers_example_in_two_processes_is_what_one_gives(corpus, tmp
 
 
 def test_a_checkpoint_alone_is_scored_here(corpus, tmp_path):
-    """Catches scores of another model or text, and a run without scores that is thrown away."""
+    """Catches scores of another model or text, and a run without scores that is thrown away, be it
+    because its trainer had a GPU and the torch of this process knows none."""
     sweeps = [
-        Sweep(recipe(corpus, more, command=[sys.executable, str(EXAMPLE)]), tmp_path / "home")
-        for more in ({}, {"score": False})
+        Sweep(
+            recipe(corpus, more, command=[sys.executable, str(EXAMPLE)], gpus=gpus),
+            tmp_path / "home",
+        )
+        for more, gpus in (({}, 0), ({"score": False}, 0.5))
     ]
     (own,), (ours,) = (sweep.train(0) for sweep in sweeps)
     assert isinstance(ours, RunResult), ours

@@ -8,7 +8,7 @@ What else it does is asked for in `settings`, so that tests have one program to 
     never    go on for ever after the last step
     children start two that sleep so many seconds in sessions of their own, one without environment
     say      a variable whose value is printed
-    result   changes of result.json: "nan", "foreign", "lacking", "none", "half"
+    result   changes of result.json: "nan", "foreign", "lacking", "none", "half", "empty model"
 """
 
 import json
@@ -121,6 +121,9 @@ def main():
         result["fingerprint"] = "0" * 64
     if change == "lacking":
         del scores[first]
+    if change == "empty model":
+        (places["state"].parent / "model").mkdir(exist_ok=True)
+        result = {"fingerprint": run["fingerprint"], "checkpoint": "model"}
     if change == "half":
         places["result"].write_text(json.dumps(result)[:-20])
     elif change != "none":

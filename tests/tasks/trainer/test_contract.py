@@ -86,6 +86,13 @@ REFUSED = {
     "measured on nothing": ({"scores": {"domain/web": {**GOOD, "n": 0}}}, "n: .*greater than"),
     "a share of items": ({"scores": {"domain/web": {**GOOD, "n": 1.5}}}, "n: .*valid integer"),
     "no such domain": ({"tokens": {"wob": 5}}, "`tokens` names wob, no domain"),
+    "no such domain of a checkpoint": (
+        {"tokens": {"wob": 5}, "scores": None},
+        "`tokens` names wob, no domain",
+    ),
+    "fewer tokens than none": ({"tokens": {"web": -5}}, "tokens.web: .*greater than or equal to 0"),
+    "more tokens than any": ({"tokens": {"web": 10**400}}, "tokens.web: .*less than"),
+    "work without end": ({"flops": math.inf}, "flops: .*finite"),
     "later version": ({"version": 99}, "version 99 of the trainer contract.*update cuvee"),
     "no mapping": ({"scores": [1]}, "scores: .*valid dictionary"),
 }
@@ -166,7 +173,9 @@ def test_progress_is_read_as_it_grows(tmp_path):
         out.flush()
         assert file.points() == [(10, 5.0)]
         out.write('"loss": 4.0}\nepoch 3\n[1]\n{"tokens": 30, "loss": NaN}\n')
-        out.write('{"tokens": 3.5, "loss": 1}\n{"tokens": 40, "loss": 3, "lr": 0.1}\n')
+        out.write('{"tokens": 3.5, "loss": 1}\n')
+        out.write('{"tokens": 35, "loss": 1%s}\n{"tokens": 40' % ("0" * 400))
+        out.write(', "loss": 3, "lr": 0.1}\n')
         out.flush()
         assert file.points() == [(20, 4.0), (40, 3.0)] and file.points() == []
 
