@@ -128,6 +128,9 @@ class CausalLikelihood:
                 self._batch = len(some) * len(some[0]) // 2
                 torch.cuda.empty_cache()
                 continue
+            except Exception as error:
+                what = self.model.name_or_path or "the model"
+                raise DataError(_not_computed(what, self.model.device, error)) from error
             done += len(some)
             self.moved(done / len(rows))
         return nats, hits
@@ -300,18 +303,33 @@ def _model(folder: Path, config: Any, reading: CheckpointReading) -> Any:
             f"{folder} lacks {len(missing)} weights of its model, such as {missing[0]}, which "
             "would be random numbers: save the whole model"
         )
-    for parameter, value in model.named_parameters():
-        if not bool(torch.isfinite(value).all()):
-            raise DataError(
-                f"{folder}: {parameter} holds numbers that are not finite (a training that "
-                "diverged, or a type that is too narrow): nothing can be scored by it"
-            )
-    _check_causal(model, folder)
+    try:
+        _check_finite(model, folder)
+        _check_causal(model, folder)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(_not_computed(folder, name, error)) from error
     spare = sorted(map(str, info["unexpected_keys"]))
     if spare:
         log.warning("%s: %d weights are no part of its model, such as %s; they are not used",
                     folder, len(spare), spare[0])  # fmt: skip
     return model
+
+
+def _check_finite(model: Any, folder: Path) -> None:
+    """See that all weights are finite.
+
+    Raises:
+        DataError: one is not.
+    """
+    for parameter, value in model.named_parameters():
+        narrow = value.is_floating_point() and value.element_size() == 1  # has no isfinite
+        if not bool(torch.isfinite(value.float() if narrow else value).all()):
+            raise DataError(
+                f"{folder}: {parameter} holds numbers that are not finite (a training that "
+                "diverged, or a type that is too narrow): nothing can be scored by it"
+            )
 
 
 @torch.inference_mode()
@@ -321,7 +339,8 @@ def _check_causal(model: Any, folder: Path) -> None:
     Raises:
         DataError: one does, as in encoders that carry a head for the next token.
     """
-    tokens = torch.arange(PROBE, device=model.device).repeat(2, 1) % model.config.vocab_size
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    tokens = torch.arange(PROBE, device=model.device).repeat(2, 1) % vocabulary
     tokens[1, -1] = 0
     one, other = model(tokens, use_cache=False).logits.float()
     changed = (one - other).abs().amax(-1)
@@ -330,6 +349,10 @@ def _check_causal(model: Any, folder: Path) -> None:
             f"{folder}: its tokens see those that follow, as in an encoder; no text can be scored "
             "by it"
         )
+
+
+def _not_computed(what: object, device: object, error: Exception) -> str:
+    return f"{what} cannot be computed on {device}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:

@@ -50,6 +50,9 @@ def checkpoint_weights(folder: Path) -> tuple[Path, ...]:
             f"{folder} holds no {CONFIG}, so that it is no Hugging Face checkpoint; it holds: "
             f"{', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
         )
+    _check_config(folder)
+    if (folder / WEIGHTS).is_file():  # before an index, as transformers takes them
+        return (folder / WEIGHTS,)
     if (folder / INDEX).is_file():
         shards = _json(folder / INDEX).get("weight_map")
         if not isinstance(shards, dict) or not all(
@@ -64,8 +67,6 @@ def checkpoint_weights(folder: Path) -> tuple[Path, ...]:
                 f"{', '.join(lacking[:3])}; copy them too"
             )
         return tuple(folder / name for name in names)
-    if (folder / WEIGHTS).is_file():
-        return (folder / WEIGHTS,)
     pickles = sorted({path.name for pattern in PICKLES for path in folder.glob(pattern)})
     if pickles:
         raise DataError(
@@ -73,6 +74,19 @@ def checkpoint_weights(folder: Path) -> tuple[Path, ...]:
             f"and that runs code of whoever wrote it: {CONVERT}"
         )
     raise DataError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX} is there")
+
+
+def _check_config(folder: Path) -> None:
+    """See that a configuration names no other files than those that are read.
+
+    Raises:
+        DataError: it does.
+    """
+    if _json(folder / CONFIG).get("transformers_weights") is not None:
+        raise DataError(
+            f"{folder / CONFIG} names other weights (transformers_weights) than {WEIGHTS} and "
+            f"{INDEX}: give the file one of these names, and take the line out"
+        )
 
 
 def checkpoint_digest(folder: Path, digest: Callable[[Path], str]) -> str:

@@ -1,7 +1,8 @@
 """Checkpoints that others trained, scored as a recipe scores its proxies: `cuvee score`.
 
-A checkpoint is called by the run whose `run.json` lies in its folder or in the one above, and else
-by the name of its folder. Of two that would share a name each gets the digits of its content.
+A checkpoint is called by the run whose `run.json` lies in its folder, or beside its folder where
+that is the `checkpoint` of the trainer contract; and else by the name of its folder. Of two that
+would share a name each gets the digits of its content.
 """
 
 import csv
@@ -35,7 +36,7 @@ from cuvee.tasks.process import usable_cores
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.prepared import Prepared
-from cuvee.tasks.trainer.contract import RUN
+from cuvee.tasks.trainer.contract import CHECKPOINT, RUN
 
 COLUMNS, WIDEST = 4, 24  # checkpoints that a table shows, and letters of their names
 SHOWN = ("accuracy", "probability")  # of the details of a task
@@ -122,16 +123,29 @@ def score_checkpoints(
     for one in found:
         if not one.problem:
             store.remember(ROWS, one.content, {**one.to_json(), "study": recipe.name})
-    _keep_runs(recipe, prepared, home, found)
+    _keep_runs(recipe, prepared, home, found, how)
     return found
 
 
 def _keep_runs(
-    recipe: Recipe, prepared: Prepared, home: Workspace, found: Sequence[ScoredCheckpoint]
+    recipe: Recipe,
+    prepared: Prepared,
+    home: Workspace,
+    found: Sequence[ScoredCheckpoint],
+    how: CheckpointReading,
 ) -> None:
-    """Keep the scores of runs that the recipe's method asks of its trainer as their outcomes."""
+    """Keep the scores of runs that the recipe's method asks of its trainer as their outcomes.
+
+    A run has one outcome for good, so that only scores read as `cuvee run` reads them become it.
+    """
     store, named = Store(home.store), {one.name: one.scores for one in found if not one.problem}
     if recipe.proxy.trainer is None or not any(map(FINGERPRINT.fullmatch, named)):
+        return
+    if dataclasses.replace(how, device="auto") != CheckpointReading():
+        home.display.say(
+            f"none of them became a result of a run of {recipe.name}: those are read without "
+            "--context, --dtype and --tokenizer"
+        )
         return
     kept = 0
 
@@ -153,14 +167,15 @@ def _keep_runs(
 
 def checkpoint_name(folder: Path) -> str:
     """The run that a checkpoint is of, or the name of its folder."""
-    for place in (folder, folder.absolute().parent):
+    folder = folder.resolve() if ".." in folder.parts else folder.absolute()
+    for place in (folder, folder.parent) if folder.name == CHECKPOINT else (folder,):
         try:
             run = json.loads((place / RUN).read_text(encoding="utf-8"))
             if FINGERPRINT.fullmatch(run["fingerprint"]):
                 return str(run["fingerprint"])
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue
-    return folder.absolute().name
+    return folder.name
 
 
 def _distinct(found: Sequence[ScoredCheckpoint]) -> list[ScoredCheckpoint]:

@@ -197,6 +197,9 @@ REFUSED = {
     "BertForMaskedLM, which is no causal language model": masked,
     "adapter of PEFT .* merge": adapter,
     "code of its own": own_code,
+    "names other weights .transformers_weights.": lambda folder: with_config(
+        folder, transformers_weights="other.safetensors"
+    ),
     "config.json cannot be read|no model that transformers has": lambda folder: (
         folder / "config.json"
     ).write_text("{"),
@@ -227,7 +230,8 @@ def test_an_encoder_with_a_head_for_the_next_token_is_refused(tmp_path, tokenize
 
 
 def test_sharded_weights_and_another_type_are_read(tmp_path, tokenizers):
-    """Catches a reader of one file, and a type that is not asked for."""
+    """Catches a reader of one file, a type that is not asked for, and a digest of shards that lie
+    beside the one file that transformers loads."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -251,6 +255,60 @@ def test_sharded_weights_and_another_type_are_read(tmp_path, tokenizers):
     rounded = half.likelihood.answer(context, answers)[0]
     assert 1e-4 < (rounded - nats).abs().max() < 1
     assert checkpoint_digest(tmp_path / "shards", file_digest) != whole_digest
+    for path in (tmp_path / "shards").glob("model*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    assert checkpoint_digest(folder, file_digest) == whole_digest
+
+
+def test_a_causal_model_within_one_of_images_is_scored(tmp_path, tokenizers):
+    """Catches a size of the vocabulary that is looked for where such a model has none."""
+    import torch
+    from checkpoints import SHAPE
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    from cuvee.evaluation.causal_model import CheckpointReading, load_checkpoint
+
+    torch.manual_seed(0)
+    eye = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "image_size": 28,
+           "num_attention_heads": 2, "patch_size": 14}  # fmt: skip
+    config = Gemma3Config(
+        text_config={**SHAPE, "vocab_size": 320, "pad_token_id": 0, "query_pre_attn_scalar": 8},
+        vision_config=eye, mm_tokens_per_image=4, image_token_index=319,
+    )  # fmt: skip
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    for path in tokenizers[False].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    loaded = load_checkpoint(tmp_path, CheckpointReading(device="cpu"))
+    nats, _ = loaded.likelihood.answer([[5, 6, 7]], [[[8, 9], [10]]])
+    assert (nats < -1).all()
+
+
+def test_what_a_device_cannot_compute_is_a_sentence(tmp_path, tokenizers, monkeypatch):
+    """Catches an exception of torch that ends the scoring of all checkpoints: of weights of a byte,
+    which have no `isfinite`, and of a computation that fails after loading."""
+    import torch
+
+    from cuvee.evaluation import causal_model
+
+    folder, reading = whole(tmp_path / "llama", "llama", tokenizers), causal_model.CheckpointReading
+    loaded = causal_model.load_checkpoint(folder, reading(device="cpu"))
+    model = loaded.likelihood.model
+
+    def fail(*_args, **_more):
+        raise RuntimeError("no kernel\nof that type")
+
+    monkeypatch.setattr(type(model), "forward", fail)
+    with pytest.raises(
+        DataError, match="llama cannot be computed on cpu: RuntimeError: no kernel$"
+    ):
+        loaded.likelihood.answer([[5, 6, 7]], [[[8, 9], [10]]])
+    with pytest.raises(DataError, match="llama cannot be computed on cpu: RuntimeError: no kernel"):
+        causal_model.load_checkpoint(folder, reading(device="cpu"))
+    model.model.norm.weight.data = model.model.norm.weight.data.to(torch.float8_e4m3fn)
+    causal_model._check_finite(model, folder)
+    model.model.norm.weight.data = torch.full((32,), torch.nan).to(torch.float8_e4m3fn)
+    with pytest.raises(DataError, match="model.norm.weight holds numbers that are not finite"):
+        causal_model._check_finite(model, folder)
 
 
 def test_weights_that_are_no_part_of_the_model_are_told(tmp_path, tokenizers, caplog):

@@ -157,7 +157,8 @@ def test_a_checkpoint_of_a_run_goes_by_its_run(place, tmp_path):
 
 def test_scores_of_a_trainers_runs_are_their_outcomes(place, tmp_path):
     """Catches rows that only a table reads though a run asked for them, and a checkpoint without a
-    run among a study's runs."""
+    run among a study's runs; and, as what a run has for good, scores of a shorter context or of an
+    earlier step that lies beside its last."""
     text = (place / "recipe.yaml").read_text().replace(
         "proxy: {", "proxy: {trainer: {command: [/bin/false], version: 1.0.0}, "
     )  # fmt: skip
@@ -171,6 +172,12 @@ def test_scores_of_a_trainers_runs_are_their_outcomes(place, tmp_path):
     (tmp_path / "a" / "run.json").write_text(json.dumps({"fingerprint": spec.fingerprint}))
     given = ["--recipe", str(tmp_path / "recipe.yaml"), "--json"]
     folders = [str(tmp_path / run / "checkpoint") for run in "ab"]
+    other_way = inside("score", folders[0], *given, "--context", "64", home=place / "home")
+    assert "none of them became a result of a run of tiny" in other_way.stderr
+    shutil.copytree(tmp_path / "a" / "checkpoint", tmp_path / "a" / "checkpoint-500")
+    earlier = inside("score", f"{folders[0]}-500", *given, home=place / "home")
+    assert json.loads(earlier.stdout)["checkpoints"][0]["run"] == "checkpoint-500"
+    assert Store(home.store).outcome_of(spec) is None
     done = inside("score", *folders, *given, home=place / "home")
     assert done.returncode == 0, done.stderr
     assert "1 of them are new results of runs of tiny" in done.stderr
