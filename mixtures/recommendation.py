@@ -1,7 +1,7 @@
 """Recommendation: the mixture that the evidence speaks for, with its uncertainty."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from cuvee.mixtures.surface import Surface
 
 RECOMMENDED, REFERENCE, START = "recommended", "reference", "start"  # names of candidates
 BEYOND = "the law predicts scores that no run comes near"  # begins a warning
+MISSED = "what was asked for is not reached: "  # begins a warning, which stands first
 LEVEL = 0.90  # of every interval in a recommendation
 ASKED = {FLOOR: "loses at most", MOST: "scores at most", GAIN: "gains at least"}
 BINDS = 1e-4  # bits per byte to spare up to which what was asked is said to bind
@@ -105,6 +106,11 @@ class Demand:
         """What was asked and what is predicted, in a line."""
         sure = "" if self.certainty is None else f", in {self.certainty:.0%} of refits"
         return f"{self.name} {self.asked}: predicted {self.predicted}, {self.verdict}{sure}"
+
+
+def missed_lines(demands: Iterable[Demand]) -> tuple[str, ...]:
+    """The warning of each demand that is not kept."""
+    return tuple(MISSED + one.said for one in demands if not one.kept)
 
 
 @dataclass(frozen=True)
@@ -237,7 +243,7 @@ class Recommendation:
         evidence: fingerprints of the runs that it rests on.
         failed: runs that gave no result.
         verdict: whether the evidence is strong enough, in words.
-        warnings: what a reader must know before using it.
+        warnings: what a reader must know before using it; demands that are not kept stand first.
         method: canonical JSON of the method.
         trajectory: for methods that move weights: (tokens, weights) pairs.
         front: what the first two parts of the objective cost each other, if it was computed.
@@ -274,6 +280,8 @@ class Recommendation:
     def __post_init__(self) -> None:
         for stage in self.stages:
             simplex.check_mixture(stage.weights, self.domains)
+        missed_first = sorted(self.warnings, key=lambda line: not line.startswith(MISSED))
+        object.__setattr__(self, "warnings", tuple(missed_first))
         if len(self.intervals) != len(self.domains):
             raise EvidenceError(
                 f"{len(self.domains)} domains but {len(self.intervals)} intervals on their shares"

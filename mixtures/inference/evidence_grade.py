@@ -13,7 +13,14 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import BEYOND, REFERENCE, START, Noise, Recommendation
+from cuvee.mixtures.recommendation import (
+    BEYOND,
+    REFERENCE,
+    START,
+    Noise,
+    Recommendation,
+    missed_lines,
+)
 
 RANK = 0.6  # held-out rank correlation of the objective below which a law is not believed
 MIXTURES = 2  # distinct mixtures per domain below which there are too few
@@ -161,8 +168,7 @@ def _gain(draft: Recommendation) -> tuple[str, ...]:
 
 
 def _warnings(draft: Recommendation, problem: Problem, W: Array, foreign: int) -> tuple[str, ...]:
-    found = [f"what was asked for is not reached: {d.said}" for d in draft.demands if not d.kept]
-    found += _given_lines(draft, problem, W)
+    found = [*missed_lines(draft.demands), *_given_lines(draft, problem, W)]
     if foreign:
         found.append(
             f"{foreign} finished runs were left out: their data, proxy or scoring is another"

@@ -84,7 +84,7 @@ class Simulate(Search):
         order = ties.sort_order(found)[: self.top]
         order = order[np.isfinite(found[order])]
         if not order.size:
-            return score.best_point(law, np.stack([points[0], known]), scalar)
+            return best_under_floors(law, problem, np.stack([points[0], known]), scalar)
         best = points[order]
         same = ((best > 0) == (best[0] > 0)).all(axis=1)
         chosen = best[same] if problem.constraints.most_domains is not None else best

@@ -153,7 +153,11 @@ class SmallestStep(Search):
 
         limits = way.problem.constraints
         found = way.first(feasible.draw_inside(raw, limits, self.draws, rng), held)
-        around = np.vstack([rng.dirichlet(CLOSE * w + 1e-3, LINES) for w in found[:POLISHED]])
+        whole = limits.most_domains is None  # else no dust in domains that the nearest leave out
+        drawn = [
+            rng.dirichlet(CLOSE * w + 1e-3, LINES) * (whole | (w > 0)) for w in found[:POLISHED]
+        ]
+        around = simplex.normalized(np.vstack(drawn))
         return way.first(np.vstack([found, around[limits.satisfied(around)]]), held)
 
 

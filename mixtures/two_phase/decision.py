@@ -6,7 +6,15 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.recommendation import LEVEL, Candidate, Demand, Estimate, Recommendation
+from cuvee.mixtures.recommendation import (
+    LEVEL,
+    MISSED,
+    Candidate,
+    Demand,
+    Estimate,
+    Recommendation,
+    missed_lines,
+)
 from cuvee.mixtures.runs.run_spec import Stage, mean_shares
 from cuvee.mixtures.two_phase.candidates import TwoPhase
 
@@ -23,6 +31,8 @@ def conclude_schedule(
 ) -> Recommendation:
     """The recommendation of the schedule if its gain was measured to be one, else of no schedule.
 
+    A floor that the stable mixture keeps is not given for the gain: such a schedule is none either.
+
     Args:
         problem: what was asked.
         base: the recommendation of the stable mixture.
@@ -32,15 +42,22 @@ def conclude_schedule(
     """
     told = f"{measured.mean:+.4f} [{measured.low:+.4f}, {measured.high:+.4f}] bits per byte"
     ours = _moved(base.candidates[0], found.stages, measured, targets)
-    if measured.low <= 0:
+    demands = tuple(_moved_demand(problem, one, targets) for one in base.demands)
+    broken = [d for d, old in zip(demands, base.demands, strict=True) if old.kept and not d.kept]
+    if measured.low <= 0 or broken:
         before = f"after {_shares(base, found.stable)} " if len(found.refit_stables) else ""
+        why = (
+            "a schedule does not beat the best static mixture here"
+            if measured.low <= 0
+            else "a schedule gains, but breaks what the best static mixture keeps "
+            f"({'; '.join(one.said for one in broken)})"
+        )
         return dataclasses.replace(
             base,
             candidates=(*base.candidates, dataclasses.replace(ours, name=SCHEDULE)),
             warnings=(
-                "a schedule does not beat the best static mixture here: ending with "
-                f"{_shares(base, found.decay)} from {found.switch:.0%} of the run on {before}"
-                f"gained {told} on paired fresh seeds",
+                f"{why}: ending with {_shares(base, found.decay)} from {found.switch:.0%} of the "
+                f"run on {before}gained {told} on paired fresh seeds",
                 *base.warnings,
             ),
         )
@@ -56,15 +73,16 @@ def conclude_schedule(
             dataclasses.replace(base.candidates[0], name=STATIC),
         ),
         gains=gains,
-        demands=tuple(_moved_demand(problem, one, targets) for one in base.demands),
+        demands=demands,
         active=problem.constraints.active(weights),
         epochs=tuple(map(float, problem.domains.epochs(weights, problem.full_tokens))),
         front=None,  # this and the surface are of fixed mixtures
         surface=None,
         warnings=(
+            *missed_lines(demands),
             "scores of the schedule are those of its main mixture as predicted, less the gain "
             "that was measured on paired fresh seeds",
-            *base.warnings,
+            *(line for line in base.warnings if not line.startswith(MISSED)),
         ),
         verdict=f"{base.verdict}; the schedule gained {told} over the best static mixture",
     )

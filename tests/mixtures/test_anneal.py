@@ -13,12 +13,21 @@ from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.loop import generator, search
 from cuvee.mixtures.methods import anneal
 from cuvee.mixtures.methods.anneal import Anneal
+from cuvee.mixtures.objectives import Hinge
 from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.recommendation import (
+    MISSED,
+    Candidate,
+    Demand,
+    Estimate,
+    Recommendation,
+    missed_lines,
+)
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.runs.run_results import RunResult, Score
 from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.mixtures.two_phase import candidates as tails
-from cuvee.mixtures.two_phase import joint_law
+from cuvee.mixtures.two_phase import decision, joint_law
 from cuvee.mixtures.worlds import Additive, Learning, Noisy, Recency
 
 QUICK = {"laws": ("log_linear",), "search": "exact", "runs": 16, "folds": 3, "refits": 10}
@@ -148,6 +157,48 @@ def test_main_mixture_and_tail_are_chosen_together(seed: int) -> None:
             for tail in grid:
                 if problem.constraints.satisfied(switch * main + (1 - switch) * tail):
                     assert own <= true(tails.two_stages(main, tail, switch)) + 1e-3
+
+
+def concluded(margin: float, gained: float) -> Recommendation:
+    """What is made of a schedule that gains 0.1, and so much in a guardrail with such a margin."""
+    mean = Estimate(0.0, 0.0, 0.0)
+    problem = dataclasses.replace(
+        worlds.world_problem(Additive(size=2, count=2)),
+        objective=Hinge({"target/0": 1}, {"target/1": 0.01}),
+    )
+    asked = Demand("target/1", "floor", 0.01, Estimate(margin, margin, margin), None)
+    said = missed_lines([asked])
+    base = Recommendation(
+        problem.domains.names,
+        problem.targets,
+        fixed(0.5, 0.5),
+        ((0.4, 0.6),) * 2,
+        (Candidate("recommended", (0.5, 0.5), mean, (mean, mean)),),
+        gains=(("natural", mean),),
+        demands=(asked,),
+        warnings=("a line of its own", *said),
+    )
+    assert base.warnings == (*said, "a line of its own")
+    main, tail = np.array([0.5, 0.5]), np.array([1.0, 0.0])
+    ending = tails.TwoPhase(0.8, tail, 0.1, tail[None], main, np.empty((0, 2)))
+    measured = Estimate(0.1, 0.05, 0.15)
+    targets = np.array([0.1, gained])
+    return decision.conclude_schedule(problem, base, ending, measured=measured, targets=targets)
+
+
+def test_no_schedule_breaks_a_guardrail_that_the_main_mixture_keeps() -> None:
+    """Catches a gain that buys a guardrail, one that is short without a word, and the warning of a
+    shortfall that the schedule has made good."""
+    kept = concluded(0.02, -0.01)
+    assert len(kept.stages) == 2 and kept.demands[0].margin.mean == pytest.approx(0.01)
+    bought = concluded(0.02, -0.03)
+    assert len(bought.stages) == 1 and bought.demands[0].margin.mean == 0.02
+    assert "breaks what the best static mixture keeps (target/1" in bought.warnings[0]
+    mended = concluded(-0.01, 0.03)
+    assert len(mended.stages) == 2 and not any(w.startswith(MISSED) for w in mended.warnings)
+    short = concluded(-0.03, 0.01)
+    assert len(short.stages) == 2 and "short by 0.0200" in short.warnings[0]
+    assert sum(line.startswith(MISSED) for line in short.warnings) == 1
 
 
 @pytest.mark.slow

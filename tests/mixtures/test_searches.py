@@ -354,6 +354,39 @@ def test_a_step_may_add_a_domain_that_its_start_lacks():
     assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
+@pytest.mark.parametrize("form", [Floors, Hinge])
+def test_a_simulation_goes_on_where_no_draw_keeps_the_floors(form):
+    """Floors hold a1 - a0 to what it is in natural, a strip that no draw meets, and target/0 wants
+    a2. Catches the mixture to fall back on, natural, as the answer."""
+    law = Known(np.zeros(3), np.array([[0, 0, -3.0], [1.0, -1.0, 0], [-1.0, 1.0, 0]]))
+    floors = form({"target/0": 1}, {"target/1": 1e-5, "target/2": 1e-5})
+    task = dataclasses.replace(THREE, objective=floors)
+    found, _, _ = solve({"name": "simulate", "draws": 64, "top": 4}, law, task)
+    more = THREE.domains.natural[1] - THREE.domains.natural[0]
+    assert more > 0 and found == pytest.approx([0, more, 1 - more], abs=1e-3)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+@pytest.mark.parametrize("form", LAWS)
+def test_a_sparse_step_has_no_dust(form, most):
+    """Catches shares of a millionth in the domains that a sparse mixture leaves out, and a step far
+    from the nearest of a lattice."""
+    law = LAWS[form](known(1))
+    task = dataclasses.replace(
+        TASK,
+        objective=WeightedMean({"target/0": 1}),
+        constraints=constrain(TASK.domains, full_tokens=1, most_domains=most),
+    )
+    begin = law.predict(task.reference[None]).mean[0]
+    single = law.predict(np.eye(6)).mean[:, 0].min()
+    gains = {"target/0": float(0.5 * (begin[0] - single))}
+    for seed in range(4):
+        search = build("search", {"name": "smallest_step", "gains": gains})
+        found = search.choose(law, task, begin, np.random.default_rng(seed))
+        assert 1 <= (found > 0).sum() <= most and task.constraints.satisfied(found)
+        assert law.predict(found[None]).mean[0, 0] <= begin[0] - gains["target/0"] + 1e-6
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
