@@ -45,22 +45,7 @@ def conclude_schedule(
     demands = tuple(_moved_demand(problem, one, targets) for one in base.demands)
     broken = [d for d, old in zip(demands, base.demands, strict=True) if old.kept and not d.kept]
     if measured.low <= 0 or broken:
-        before = f"after {_shares(base, found.stable)} " if len(found.refit_stables) else ""
-        why = (
-            "a schedule does not beat the best static mixture here"
-            if measured.low <= 0
-            else "a schedule gains, but breaks what the best static mixture keeps "
-            f"({'; '.join(one.said for one in broken)})"
-        )
-        return dataclasses.replace(
-            base,
-            candidates=(*base.candidates, dataclasses.replace(ours, name=SCHEDULE)),
-            warnings=(
-                f"{why}: ending with {_shares(base, found.decay)} from {found.switch:.0%} of the "
-                f"run on {before}gained {told} on paired fresh seeds",
-                *base.warnings,
-            ),
-        )
+        return _against(base, found, ours, told, broken if measured.low > 0 else [])
     weights = np.asarray(ours.weights)
     gains = ((STATIC, measured), *((name, _sum(gain, measured)) for name, gain in base.gains))
     return dataclasses.replace(
@@ -85,6 +70,26 @@ def conclude_schedule(
             *(line for line in base.warnings if not line.startswith(MISSED)),
         ),
         verdict=f"{base.verdict}; the schedule gained {told} over the best static mixture",
+    )
+
+
+def _against(
+    base: Recommendation, found: TwoPhase, ours: Candidate, told: str, broken: list[Demand]
+) -> Recommendation:
+    """The recommendation of the stable mixture, with what was tried and why it is not taken."""
+    before = f"after {_shares(base, found.stable)} " if len(found.refit_stables) else ""
+    why = "a schedule does not beat the best static mixture here"
+    if broken:
+        lost = "; ".join(one.said for one in broken)
+        why = f"a schedule gains, but breaks what the best static mixture keeps ({lost})"
+    return dataclasses.replace(
+        base,
+        candidates=(*base.candidates, dataclasses.replace(ours, name=SCHEDULE)),
+        warnings=(
+            f"{why}: ending with {_shares(base, found.decay)} from {found.switch:.0%} of the run "
+            f"on {before}gained {told} on paired fresh seeds",
+            *base.warnings,
+        ),
     )
 
 
