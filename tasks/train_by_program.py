@@ -203,8 +203,13 @@ class _BegunRun:
         for number in itertools.count(1):
             aside = self.folder.with_name(f"{self.folder.name}.refused-{number}")
             if not aside.exists():
-                with suppress(OSError):
+                try:
                     self.folder.rename(aside)
+                except OSError as error:
+                    return (
+                        f"Its directory {self.folder} cannot be moved aside ({error.strerror}): "
+                        "remove it, so that the next `cuvee run` trains the run anew"
+                    )
                 break
         return f"Its directory is now {aside}; the next `cuvee run` trains the run anew"
 

@@ -18,6 +18,8 @@ from cuvee.tasks.trainer.program import TrainerProgram
 if TYPE_CHECKING:
     from cuvee.flows.recipe.schema import Recipe
 
+SHARE_DIGITS = 4  # of a share of a resource, in Ray
+
 
 class TrainerPart(Part):
     """Your own program, which trains each run in the place of the built-in trainer.
@@ -110,8 +112,23 @@ class TrainerPart(Part):
         """
         program.check_command(self.command)
         program.check_environment(self.environment)
-        if problems := list(_unfit(recipe)):
+        program.check_settings(self.settings)
+        if problems := [*self._unplaceable(), *_unfit(recipe)]:
             raise RecipeError("; ".join(problems))
+
+    def _unplaceable(self) -> Iterator[str]:
+        """Which resources Ray could not give, in sentences."""
+        for name, amount in (("cpus", self.cpus), ("gpus", self.gpus)):
+            if round(amount, SHARE_DIGITS) != amount:
+                yield (
+                    f"proxy.trainer.{name} is {amount}, and Ray divides a node into ten "
+                    f"thousandths: take a number with at most {SHARE_DIGITS} decimals"
+                )
+        if self.gpus > 1 and self.gpus % 1:
+            yield (
+                f"proxy.trainer.gpus is {self.gpus}, and above 1 a run gets whole GPUs: "
+                f"take {math.ceil(self.gpus)}, or a share below 1"
+            )
 
     @property
     def identity(self) -> str:

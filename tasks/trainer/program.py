@@ -115,17 +115,36 @@ def check_command(command: Sequence[str]) -> None:
     Raises:
         RecipeError: says what is wrong.
     """
+    if any("\0" in word for word in command):
+        raise RecipeError("proxy.trainer.command has a zero byte, which no program can be given")
     if not os.path.isabs(command[0]):
         raise RecipeError(
             f"proxy.trainer.command begins with {command[0]!r}: name the program by its full path, "
             "such as /usr/bin/python3; no shell is used"
         )
     for word in command[1:]:
-        if FILE.search(word) and not os.path.isabs(word) and not word.startswith(("-", "{")):
+        elsewhere = os.path.isabs(word) or "://" in word or word.startswith(("-", "{"))
+        if FILE.search(word) and not elsewhere:
             raise RecipeError(
                 f"proxy.trainer.command names {word!r}, which no trainer would find: each runs in "
                 f"the directory of its run. Give the full path, perhaps {os.path.abspath(word)}"
             )
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that no JSON holds.
+
+    Raises:
+        RecipeError: says why.
+    """
+    for name, value in settings.items():
+        try:
+            canonical_json({name: value})
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                f"proxy.trainer.settings.{name} cannot stand in run.json ({error}): take finite "
+                "numbers, text, true or false, null, and lists and mappings of them"
+            ) from None
 
 
 def check_environment(given: Mapping[str, str]) -> None:
@@ -185,7 +204,13 @@ def check_allowed(command: Sequence[str]) -> None:
         RecipeError: it may not; says how it is allowed.
     """
     for entry in filter(None, os.environ.get(ALLOWED, "").split(os.pathsep)):
-        words = shlex.split(entry)
+        try:
+            words = shlex.split(entry)
+        except ValueError as error:
+            raise RecipeError(
+                f"{ALLOWED} cannot be read: {entry!r} is no command ({error}); a quotation mark "
+                "that belongs to a path stands in quotation marks itself"
+            ) from None
         if words and list(command[: len(words)]) == words:
             return
     files = [word for word in command[1:2] if os.path.isabs(word)]
@@ -224,7 +249,7 @@ def trainer_identity(
                 texts.append(first.read_bytes().partition(b"\n")[2])  # without its interpreter
         except OSError as error:
             raise RecipeError(
-                f"{error.filename}, which proxy.trainer.command names, cannot be read "
+                f"{error.filename or ' or '.join(map(str, own or [first]))}, which proxy.trainer.command names, cannot be read "
                 f"({error.strerror}): make it readable, or say in proxy.trainer.version what tells "
                 "this trainer from an earlier one"
             ) from None

@@ -23,6 +23,7 @@ import psutil
 
 MARK = "CUVEE_RUN_DIRECTORY"  # in the environment of all that a trainer starts
 GRACE = 4.0  # seconds between asking a program to end and ending it
+GIVE_UP = 30.0  # seconds more for a program that even SIGKILL does not end, as in a dead disk
 POLL = 0.1
 BLOCK = 1 << 16
 DEATH_SIGNAL, SUBREAPER = 1, 36  # of Linux's prctl
@@ -44,7 +45,7 @@ def end_marked(mark: str, grace: float = GRACE) -> int:
     until, ended = time.monotonic() + grace, set[int]()
     while True:
         left = {p.pid: p for p in [*marked_processes(mark), *_children()]}
-        if not left:
+        if not left or time.monotonic() >= until + GIVE_UP:
             return len(ended)
         last = time.monotonic() >= until
         for pid, process in left.items():

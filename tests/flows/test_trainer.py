@@ -214,10 +214,10 @@ def test_nothing_of_a_trainer_outlives_it_and_no_secret_is_written(corpus, home,
     monkeypatch.setenv("MY_TOKEN", "hunter2-hunter2")
     seconds = 10_000 + os.getpid()  # by which our children are known
     settings = {"steps": 2, "children": seconds, "never": True, "say": "API_TOKEN"}
-    text = recipe(corpus, settings, timeout=3, retries=0, environment={"API_TOKEN": "$MY_TOKEN"})
+    text = recipe(corpus, settings, timeout=20, retries=0, environment={"API_TOKEN": "$MY_TOKEN"})
     sweep = Sweep(text, home)
     (run,) = sweep.train(0)
-    assert isinstance(run, Failed) and "was ended after 3 s, its limit" in run.reason
+    assert isinstance(run, Failed) and "was ended after 20 s, its limit" in run.reason
     words = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"])]
     assert ["sleep", str(seconds)] not in words
     assert marked_processes(str(sweep.folders[0])) == []
@@ -267,6 +267,9 @@ def test_a_method_that_moves_shares_is_refused(corpus, home):
         ("suite: null", "suite: null, curve: 2", "evaluation.curve is of the built-in trainer"),
         (sys.executable, "python", "name the program by its full path"),
         ('"settings"', '"environment": {"HF_TOKEN": "x"}, "settings"', "looks like a secret"),
+        ('"settings"', '"cpus": 0.00001, "settings"', "at most 4 decimals"),
+        ('"settings"', '"gpus": 1.5, "settings"', "a run gets whole GPUs: take 2"),
+        ('"settings": {}', '"settings": {"x": .inf}', "settings.x cannot stand in run.json"),
         ('"settings"', '"environment": {"PYTHONPATH": "/x"}, "settings"', "which code is loaded"),
     ],
 )

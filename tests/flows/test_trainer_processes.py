@@ -139,7 +139,8 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(corpus, tmp_path):
         def kill() -> None:
             until(lambda: "begins" in "".join(sweep.attempts()), "the trainer")
             until((sweep.folders[0] / "state/step").exists, "a state")
-            workers = [p for p in psutil.process_iter() if name_of(p).startswith("ray::pack-")]
+            own = psutil.Process().children(recursive=True)  # others' clusters are left alone
+            workers = [p for p in own if name_of(p).startswith("ray::pack-")]
             workers[0].send_signal(signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
@@ -180,7 +181,7 @@ def two_nodes(monkeypatch, folder: Path):
     nodes = []
     try:
         for k, words in enumerate(wanted):
-            size = ["--num-cpus=1", "--object-store-memory=100000000", "--block"]
+            size = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--block"]
             size += [f"--node-ip-address=127.0.0.{k + 1}"]
             words += ["--include-dashboard=false"] if k == 0 else []
             log = folder / f"node-{k}.log"

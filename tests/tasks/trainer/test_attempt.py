@@ -1,5 +1,6 @@
 """One attempt at a run: the process that keeps its program."""
 
+from cuvee.tasks.trainer import supervisor
 from cuvee.tasks.trainer.attempt import run_program
 from cuvee.tasks.trainer.program import TrainerProgram
 
@@ -16,3 +17,19 @@ def test_a_supervisor_finds_packages_where_its_python_does(tmp_path, monkeypatch
     monkeypatch.chdir(run)
     run_program(TrainerProgram(("/bin/true",), "true", "{}"), run / "run.json", print)
     assert (tmp_path / "found").exists()
+
+
+def test_what_cannot_be_killed_is_given_up(monkeypatch):
+    """Catches a worker that waits for ever for a process that hangs in a dead disk."""
+
+    class Hanging:
+        pid = -1
+
+        def terminate(self) -> None:
+            """Nothing comes of it."""
+
+        kill = terminate
+
+    monkeypatch.setattr(supervisor, "marked_processes", lambda mark: [Hanging()])
+    monkeypatch.setattr(supervisor, "GIVE_UP", 0.2)
+    assert supervisor.end_marked("/run", 0.0) == 1

@@ -31,6 +31,9 @@ def test_a_recipe_alone_runs_nothing(monkeypatch):
         program.check_allowed(command)
     with pytest.raises(RecipeError, match="/opt/bin/python -c may"):
         program.check_allowed(["/opt/bin/python -c", "evil"])
+    monkeypatch.setenv(program.ALLOWED, "/opt/ann's/python")
+    with pytest.raises(RecipeError, match=r"cannot be read: .*ann's.*No closing quotation"):
+        program.check_allowed(command)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,7 @@ def test_a_command_that_would_find_nothing_is_refused(command, words):
     with pytest.raises(RecipeError, match=words):
         program.check_command(command)
     program.check_command(["/bin/python3", "-m", "train", "--config={folder}/c.json", "{run}"])
+    program.check_command(["/bin/python3", "/t.py", "s3://bucket/c.yaml", "https://x/c.json"])
 
 
 def test_a_trainer_is_known_by_what_its_files_hold(tmp_path):
@@ -70,6 +74,11 @@ def test_a_trainer_is_known_by_what_its_files_hold(tmp_path):
         program.trainer_identity([sys.executable, "-m", "train"], "", "", {})
     with pytest.raises(RecipeError, match="proxy.trainer.version"):
         program.trainer_identity(["/nowhere/train"], "", "", {})
+    closed = tmp_path / "one" / "train.py"
+    closed.unlink()
+    closed.symlink_to("/proc/self/mem")  # which not even root can read from its beginning
+    with pytest.raises(RecipeError, match=r"train.py.*cannot be read"):
+        program.trainer_identity([sys.executable, str(closed)], "", "", {})
 
 
 def test_every_file_of_a_command_tells_its_trainer_from_others(tmp_path):
