@@ -248,8 +248,9 @@ def trainer_identity(
             if first.is_file() and first.stat().st_size <= LARGEST and _script(first):
                 texts.append(first.read_bytes().partition(b"\n")[2])  # without its interpreter
         except OSError as error:
+            which = error.filename or " or ".join(map(str, own or [first]))
             raise RecipeError(
-                f"{error.filename or ' or '.join(map(str, own or [first]))}, which proxy.trainer.command names, cannot be read "
+                f"{which}, which proxy.trainer.command names, cannot be read "
                 f"({error.strerror}): make it readable, or say in proxy.trainer.version what tells "
                 "this trainer from an earlier one"
             ) from None
