@@ -65,6 +65,16 @@ class Mixture:
         return dict(zip(self.names, counts.tolist(), strict=True))
 
 
+def check_fits(run, mixture, ranks):
+    """End with a sentence where a process would have nothing to train on."""
+    batch = run["schedule"]["batch"]
+    if ranks > batch:
+        sys.exit(f"{ranks} processes for {batch} sequences a step: start at most {batch}")
+    for d, (name, text) in enumerate(zip(mixture.names, mixture.texts, strict=True)):
+        if len(text) == 0 and (mixture.domains == d).any():
+            sys.exit(f"domain {name} is shorter than one sequence of {mixture.length} tokens")
+
+
 def make_model(run):
     size, settings = run["model"], run["settings"]
     fields = {
@@ -100,6 +110,7 @@ def rate(plan, step):
 def train(run, accelerator):
     plan, settings = run["schedule"], run["settings"]
     mixture, model = Mixture(run), make_model(run)
+    check_fits(run, mixture, accelerator.num_processes)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan["rate"], betas=(0.9, 0.95), weight_decay=0.1
     )

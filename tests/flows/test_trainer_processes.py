@@ -4,6 +4,7 @@ Each test kills another part: the trainer, a worker of Ray, the command, the com
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -108,6 +109,29 @@ def test_the_transformers_example_in_two_processes_is_what_one_gives(corpus, tmp
     ids = tokenizer("squared is", return_tensors="pt").input_ids
     assert model(ids).logits.shape[-1] == len(tokenizer) == 512
     assert tokenizer.decode(ids[0]) == "squared is"
+
+
+def test_the_transformers_example_says_what_it_cannot_train_on(tmp_path):
+    """Catches a process without a sequence, and a division by the sequences of a short domain."""
+    spec = importlib.util.spec_from_file_location("transformers_trainer", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    (tmp_path / "ids").write_bytes(bytes(20))
+    split = {"path": str(tmp_path / "ids"), "tokens": 10}
+    run = {
+        "schedule": {"sequence_length": 8, "batch": 2, "steps": 2},
+        "domains": {"long": {"train": split}, "short": {"train": {**split, "tokens": 5}}},
+        "stages": [{"tokens": 32, "shares": {"long": 1.0, "short": 0.0}}],
+        "data_seed": 0,
+        "tokens": 32,
+        "token_type": "uint16",
+    }
+    example.check_fits(run, example.Mixture(run), 2)
+    with pytest.raises(SystemExit, match="3 processes for 2 sequences a step"):
+        example.check_fits(run, example.Mixture(run), 3)
+    run["stages"][0]["shares"] = {"long": 0.5, "short": 0.5}
+    with pytest.raises(SystemExit, match="domain short is shorter than one sequence of 8"):
+        example.check_fits(run, example.Mixture(run), 2)
 
 
 def test_a_checkpoint_alone_is_scored_here(corpus, tmp_path):
