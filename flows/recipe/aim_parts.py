@@ -5,6 +5,7 @@ from pydantic import Field
 from cuvee.flows.recipe.parts import Count, Part, Share
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference.evidence_grade import RATIO
+from cuvee.mixtures.recommendation import REFERENCE, START
 from cuvee.proxies import ladder
 from cuvee.tasks.validation.paired import AVERAGE, BASELINES, BEST, RECOMMENDED
 
@@ -136,11 +137,11 @@ class ConfirmPart(Part):
         twice = next((place for place in places if places.count(place) > 1), None)
         if twice:
             raise RecipeError(f"confirm.sizes names {twice[0]} with {twice[1]:,} tokens twice")
-        taken = {RECOMMENDED, BEST, AVERAGE, *BASELINES} & set(self.mixtures)
+        taken = {RECOMMENDED, BEST, AVERAGE, REFERENCE, START, *BASELINES} & set(self.mixtures)
         if taken:
             raise RecipeError(
-                f"confirm.mixtures cannot bear the name {min(taken)!r}, which every confirmation "
-                "uses already; choose another"
+                f"confirm.mixtures cannot bear the name {min(taken)!r}, which another mixture "
+                "of an answer has already; choose another"
             )
 
 

@@ -24,7 +24,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import ConstraintError, RecipeError
 from cuvee.mixtures.laws import FittedLaw, predicted_means
 from cuvee.mixtures.laws.bounds import unbounded
-from cuvee.mixtures.objectives import Scalarized
+from cuvee.mixtures.objectives import SLACK, Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.registry import register
 from cuvee.mixtures.searches import Search, score
@@ -73,7 +73,8 @@ class Exact(Search):
         scalar, known = settled(law, problem, reference, rng)
         program = Program(score.curve_of(law), scalar, problem.domains.natural, self.kl_reg)
         found = self.minimized(program, problem.constraints, rng)
-        points = [found] if self.kl_reg > 0 else [found, known]
+        kept = bool(np.isfinite(score.predict_objective(law, found[None], scalar)[0]))
+        points = [found] if self.kl_reg > 0 and kept else [found, known]
         return score.best_point(law, np.array(points), scalar)
 
     def minimized(
@@ -143,18 +144,24 @@ def settled(
 
     That is natural, or the feasible mixture nearest to it: a search may never recommend what its
     own law holds for worse than doing nothing. Where it breaks floors that yield, it is the mixture
-    that breaks the worst by least, and the floors are raised by that.
+    that they are relative to; where that does too, it is the one that breaks the worst by least,
+    and the floors are raised by that.
     """
     scalar = score.scalarize(problem, reference)
-    natural = problem.constraints.project(problem.domains.natural)
-    if not scalar.yields or not float(scalar.violation(predicted_means(law, natural[None]))[0]):
-        return scalar, natural
+    known = [problem.constraints.project(problem.domains.natural)]
+    if not scalar.yields:
+        return scalar, known[0]
+    if np.any(problem.reference != problem.domains.natural):
+        known.append(problem.constraints.project(problem.reference))
+    over = scalar.violation(predicted_means(law, np.array(known)))
+    if (over <= SLACK).any():
+        return replace(scalar, yields=False), known[int((over <= SLACK).argmax())]
     program = Program(score.curve_of(law), scalar.broken_least, problem.domains.natural, 0.0)
     drawn = feasible.draw_inside(
-        lambda count: rng.dirichlet(np.ones(natural.size), count), problem.constraints, DRAWS, rng
+        lambda count: rng.dirichlet(np.ones(known[0].size), count), problem.constraints, DRAWS, rng
     )
     least = Exact().minimized(program, problem.constraints, rng)
-    points = np.vstack([natural, least, drawn])
+    points = np.vstack([*known, least, drawn])
     over = scalar.violation(predicted_means(law, points))
     best = ties.lowest(over)
     return replace(scalar, bounds=scalar.bounds + over[best], yields=False), points[best]

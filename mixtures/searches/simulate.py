@@ -70,7 +70,6 @@ class Simulate(Search):
         self, law: FittedLaw, problem: Problem, reference: Array, rng: np.random.Generator
     ) -> Array:
         scalar, known = settled(law, problem, reference, rng)
-        scalar = replace(scalar, yields=False)
         points, found = np.empty((0, len(problem.domains))), np.empty(0)
         for factor in NEARER:
             drawn = self._points(problem, rng, factor)

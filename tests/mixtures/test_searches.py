@@ -12,7 +12,7 @@ from cuvee.mixtures.errors import ConstraintError, CuveeError, RecipeError
 from cuvee.mixtures.laws import Prediction
 from cuvee.mixtures.objectives import Floors, Hinge, WeightedMean, Worst
 from cuvee.mixtures.registry import build
-from cuvee.mixtures.searches.exact import Exact
+from cuvee.mixtures.searches.exact import Exact, settled
 from cuvee.mixtures.searches.pareto import pareto_front, undominated
 from cuvee.mixtures.searches.simulate import Simulate
 
@@ -342,6 +342,26 @@ def test_gains_out_of_reach_are_missed_by_as_little_as_can_be(form):
     held = chooser.held(law, PAIR, begin)
     assert float(held.violation(law.predict(found[None]).mean)[0]) <= short.min() + 1e-4
     assert [one.kind for one in held.asked] == ["gain", "gain"]
+
+
+@pytest.mark.parametrize(
+    "search", ["exact", {"name": "exact", "kl_reg": 0.3}, "mirror", "simulate"]
+)
+def test_floors_that_can_be_kept_have_no_price(search):
+    """The gain is worth 10,000 times what the floor loses: catches a floor that yields to a price
+    where natural, or only the mixture in use, keeps it."""
+    law = Known(np.zeros(2), np.array([[-3.0, 0.0], [1e-4, 0.0]]))
+    for given, most in (("natural", ()), ({"a0": 0.01, "a1": 0.99}, {"target/1": 2.0})):
+        hinge = Hinge({"target/0": 1}, {"target/1": 1e-5}, reference=given, most=most)
+        task = dataclasses.replace(PAIR, objective=hinge)
+        reference = law.predict(task.reference[None]).mean[0]
+        scalar, known = settled(law, task, reference, rng())
+        assert not scalar.yields and not float(scalar.violation(law.predict(known[None]).mean)[0])
+        found = build("search", search).choose(law, task, reference, rng())
+        assert float(scalar.violation(law.predict(found[None]).mean)[0]) <= 1e-6
+        if given != "natural":
+            assert scalar.bounds == pytest.approx([reference[1] + 1e-5, 2.0])  # were not raised
+            assert known == pytest.approx([0.01, 0.99])
 
 
 def test_a_step_may_add_a_domain_that_its_start_lacks():

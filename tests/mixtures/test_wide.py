@@ -6,6 +6,7 @@ from contract_parts import PROBLEM, data, fitted
 
 from cuvee.mixtures import threads
 from cuvee.mixtures.constraints import polytope
+from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.laws import (
     curves,
     gaussian_field,
@@ -18,7 +19,7 @@ from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.laws.saturating_power import saturating_form
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.runs.run_results import RunResult, Score
-from cuvee.mixtures.searches import score
+from cuvee.mixtures.searches import auto, score
 from cuvee.mixtures.two_phase import candidates, joint_law
 
 W, Y = data()
@@ -102,6 +103,26 @@ def test_descent_by_derivatives_finds_what_differences_find():
     ]
     ours, theirs = scalar.relaxed(predicted_means(law, np.array(ends)))
     assert ours <= theirs + 1e-3
+
+
+def test_auto_takes_the_search_that_a_recipe_names_over_many_domains(monkeypatch):
+    """Catches a descent in place of what was named, one that refits do not make coarse, and one
+    of other fields than the recipe's."""
+    monkeypatch.setattr(auto, "MANY", 2)
+    law = fitted(build("law", "kriging"), W, Y)
+    mirror = {"name": "mirror", "steps": 3, "starts": 1, "draws": 4}
+
+    def chosen(search):
+        rng = np.random.default_rng(0)
+        return build("search", search).choose(law, PROBLEM, np.zeros(Y.shape[1]), rng)
+
+    default = chosen({"name": "auto", "smooth": mirror})
+    assert np.array_equal(default, chosen(mirror))
+    assert np.array_equal(chosen({"name": "auto", "otherwise": mirror}), default)
+    found = build("search", "auto")
+    assert found.coarse().smooth == build("search", "mirror").coarse()
+    with pytest.raises(RecipeError, match="name smallest_step itself"):
+        build("search", {"name": "auto", "otherwise": {"name": "smallest_step", "gains": {"a": 1}}})
 
 
 def test_a_schedule_is_chosen_by_the_default_law_with_its_interval():

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import partial
 
+from cuvee.mixtures.objectives import FLOOR, GAIN
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.units import error_text
 from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
@@ -10,7 +11,7 @@ from cuvee.tasks.report.plots import mixtures as plots
 from cuvee.tasks.report.sections import findings
 from cuvee.tasks.report.sections.headline import NONE, predicted_or_measured
 from cuvee.tasks.study.answers import UNIT
-from cuvee.tasks.study.study import Study
+from cuvee.tasks.study.study import Study, same_mixture
 from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED, Confirmation, interval_text
 
 LARGEST = 3  # domains that the table of a front names for each mixture
@@ -64,16 +65,19 @@ def demand_blocks(study: Study) -> Iterable[Block]:
         "share of refits in which each is kept, are of the law fitted again to resampled evidence. "
         "What binds has nothing to spare; half of the refits break it, unless more was asked for."
     )
+    compared, shares = ours.candidates[1:], study.problem.reference
+    held = next((c.name for c in compared if same_mixture(c.weights, shares)), "natural")
     rows = []
     for one in ours.demands:
-        known = fresh.targets.get(start) if fresh and one.name in ours.targets else None
+        over = {GAIN: start, FLOOR: held}.get(one.kind)
+        known = fresh.targets.get(over) if fresh and over and one.name in ours.targets else None
         gain = known[ours.targets.index(one.name)].estimate if known else None
         sure = NONE if one.certainty is None else f"{one.certainty:.0%}"
-        last = (interval_text(gain, "+.4f") if gain else NONE,) if fresh else ()
+        last = (f"{interval_text(gain, '+.4f')} over {over}" if gain else NONE,) if fresh else ()
         rows.append((one.name, one.asked, one.predicted, one.verdict, sure, *last))
     head = ("target", "asked", "predicted", "verdict", "refits that keep it")
-    over = (f"confirmed gain over {start}",) if fresh else ()
-    yield ReportTable((*head, *over), tuple(rows), words=(1, 3))
+    last = ("confirmed gain",) if fresh else ()
+    yield ReportTable((*head, *last), tuple(rows), words=(1, 3))
 
 
 def score_blocks(study: Study) -> Iterable[Block]:

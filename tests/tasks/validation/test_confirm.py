@@ -74,6 +74,13 @@ def test_what_is_compared_is_named_once_and_at_the_same_seeds(study):
         )
 
 
+@pytest.mark.parametrize("name", ["start", "reference", "natural"])
+def test_a_mixture_may_not_bear_a_name_that_another_has(name):
+    """Catches two mixtures of one name in a report, of which one's gains are told of the other."""
+    with pytest.raises(RecipeError, match="cannot bear the name"):
+        ConfirmPart(mixtures={name: {"legal": 1.0}}).check()
+
+
 def test_a_best_observed_mixture_that_is_recommended_is_not_trained_twice(study):
     """Catches a gain of exactly zero over oneself, told as a result."""
     ours = study.recommendation
