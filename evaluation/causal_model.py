@@ -159,10 +159,11 @@ class CausalLikelihood:
         for line, row in zip(logits, rows, strict=True):
             for place, answer in asked[row]:
                 part = line[len(row) - len(answer) - first : len(row) - first].float()
+                # summed on the CPU: MPS has no float64
                 targets = torch.tensor(answer, device=part.device)
                 log_p = torch.log_softmax(part, -1).gather(-1, targets[:, None])
                 hit = (part.argmax(-1) == targets).all()
-                found.append((place, float(log_p.double().sum()), bool(hit)))
+                found.append((place, float(log_p.cpu().double().sum()), bool(hit)))
         return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from cuvee.mixtures.errors import CorruptError, DataError
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
+KERNELS = ("attn_implementation", "experts_implementation")  # of a configuration
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.distcp")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 TOKENIZER_FILES = (
@@ -77,12 +78,23 @@ def checkpoint_weights(folder: Path) -> tuple[Path, ...]:
 
 
 def _check_config(folder: Path) -> None:
-    """See that a configuration names no other files than those that are read.
+    """See that a configuration names no code, and no other files than those that are read.
 
     Raises:
         DataError: it does.
     """
-    if _json(folder / CONFIG).get("transformers_weights") is not None:
+    config = _json(folder / CONFIG)
+    parts: list[Any] = [config]
+    while parts:
+        part = parts.pop()
+        for name, value in part.items() if isinstance(part, dict) else enumerate(part):
+            if str(name).removesuffix("_internal").lstrip("_") in KERNELS and "/" in str(value):
+                raise DataError(
+                    f"{folder / CONFIG} names a kernel to be downloaded, which is code ({name}: "
+                    f"{value!r}): take the line out"
+                )
+            parts += [value] if isinstance(value, (dict, list)) else []
+    if config.get("transformers_weights") is not None:
         raise DataError(
             f"{folder / CONFIG} names other weights (transformers_weights) than {WEIGHTS} and "
             f"{INDEX}: give the file one of these names, and take the line out"

@@ -261,6 +261,8 @@ def score(
     from cuvee.flows.study import score_checkpoints
 
     how = CheckpointReading(device, dtype, tokenizer, context)
+    if csv:
+        score_checkpoints.check_tables(csv)
     found = score_checkpoints.score_checkpoints(given, place, checkpoints, how)
     session.display.close()
     good = [one for one in found if not one.problem]

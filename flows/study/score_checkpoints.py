@@ -39,6 +39,9 @@ from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.trainer.contract import CHECKPOINT, RUN
 
 COLUMNS, WIDEST = 4, 24  # checkpoints that a table shows, and letters of their names
+DETAILS = ["run", "score", "value", "stderr", "n", "content", "path"]  # columns of the second table
+TARGET = re.compile(r"(domain|task)/")
+LONGEST = 1 << 20  # letters of a header
 SHOWN = ("accuracy", "probability")  # of the details of a task
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 ROWS = "scored-checkpoints"  # folder of the store: by content, the latest scores of a checkpoint
@@ -202,14 +205,39 @@ def write_tables(found: Sequence[ScoredCheckpoint], path: Path) -> Path:
     good = [one for one in found if not one.problem]
     targets = list(dict.fromkeys(name for one in good for name in one.scores.scores))
     rows = [[one.name, *(repr(one.scores.scores[t].value) for t in targets)] for one in good]
-    more = path.with_name(f"{path.stem}.details{path.suffix or '.csv'}")
+    more = check_tables(path)
     lines = [
         [one.name, name, repr(score.value), repr(score.stderr), score.n, one.content, one.path]
         for one in good
         for name, score in _all(one.scores).items()
     ]
     _write(path, ["run", *targets], rows)
-    _write(more, ["run", "score", "value", "stderr", "n", "content", "path"], lines)
+    _write(more, DETAILS, lines)
+    return more
+
+
+def check_tables(path: Path) -> Path:
+    """See that both tables can be written; the path of the second.
+
+    Raises:
+        StorageError: something else lies there, or nothing can be written there.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise StorageError(f"cannot write {path}: name a file, in a folder that is there")
+    more = path.with_name(f"{path.stem}.details{path.suffix or '.csv'}")
+    for place in (path, more):
+        try:
+            with place.open(newline="", encoding="utf-8", errors="replace") as file:
+                header = next(csv.reader([file.readline(LONGEST)]), [])
+        except FileNotFoundError:
+            continue
+        except csv.Error:
+            header = []
+        except OSError as error:
+            raise StorageError(f"cannot read {place}: {error.strerror or error}") from error
+        scores = len(header) > 1 and header[0] == "run" and all(map(TARGET.match, header[1:]))
+        if header != DETAILS and not (scores and place == path):
+            raise StorageError(f"{place} holds something else: name another file with --csv")
     return more
 
 
@@ -217,7 +245,8 @@ def scores_table(found: Sequence[ScoredCheckpoint]) -> Table:
     """Scores of checkpoints, a line each where there are many, for people."""
     table = Table(title="Bits per byte, and of tasks what else is known (standard error)")
     lines = [(one.name, _all(one.scores)) for one in found]
-    names = [n for n in dict.fromkeys(n for _, s in lines for n in s) if n.count("/") < 2 or
+    targets = {name for one in found for name in one.scores.scores}
+    names = [n for n in dict.fromkeys(n for _, s in lines for n in s) if n in targets or
              n.rpartition("/")[2] in SHOWN]  # fmt: skip
     table.add_column("score", overflow="fold")
     for name, _ in lines[:COLUMNS]:
@@ -239,12 +268,6 @@ def _all(scores: PackScores) -> Mapping[str, Score]:
 def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     draft = path.with_name(f".{path.name}.draft")
     try:
-        if path.exists():
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
-                before = next(csv.reader(file), [])
-            ours = before[:1] == ["run"] and all("/" in name for name in before[1:])
-            if not ours and before != header:
-                raise StorageError(f"{path} holds something else: name another file with --csv")
         with draft.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *rows])
         draft.replace(path)

@@ -197,6 +197,9 @@ REFUSED = {
     "BertForMaskedLM, which is no causal language model": masked,
     "adapter of PEFT .* merge": adapter,
     "code of its own": own_code,
+    "names a kernel to be downloaded": lambda folder: with_config(
+        folder, text_config={"_attn_implementation": "someone/kernel"}
+    ),
     "names other weights .transformers_weights.": lambda folder: with_config(
         folder, transformers_weights="other.safetensors"
     ),
@@ -309,6 +312,33 @@ def test_what_a_device_cannot_compute_is_a_sentence(tmp_path, tokenizers, monkey
     model.model.norm.weight.data = torch.full((32,), torch.nan).to(torch.float8_e4m3fn)
     with pytest.raises(DataError, match="model.norm.weight holds numbers that are not finite"):
         causal_model._check_finite(model, folder)
+
+
+def test_sums_need_no_float64_of_a_device(tmp_path, tokenizers):
+    """Catches a type that MPS lacks, in what is computed on the device."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    from cuvee.evaluation.causal_model import CheckpointReading, load_checkpoint
+
+    class NoDoubles(TorchFunctionMode):
+        """Has float64 of what `cpu` gave alone."""
+
+        fetched: tuple[torch.Tensor, ...] = ()
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.double and not any(args[0] is one for one in self.fetched):
+                raise TypeError("no float64 on this device")
+            found = func(*args, **(kwargs or {}))
+            self.fetched += (found,) if func is torch.Tensor.cpu else ()
+            return found
+
+    folder = whole(tmp_path / "llama", "llama", tokenizers)
+    likelihood = load_checkpoint(folder, CheckpointReading(device="cpu")).likelihood
+    with NoDoubles() as mode:
+        nats, _ = likelihood.answer([[5, 6, 7]], [[[8, 9], [10]]])
+    assert len(mode.fetched) == 2
+    assert (nats < 0).all()
 
 
 def test_weights_that_are_no_part_of_the_model_are_told(tmp_path, tokenizers, caplog):

@@ -12,11 +12,14 @@ from checkpoints import write_checkpoint, write_tokenizer
 from command import inside
 
 from cuvee.evaluation import causal_model
+from cuvee.evaluation.scores import PackScores
 from cuvee.flows.recipe.load import parse
+from cuvee.flows.study import score_checkpoints
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.runs.run_results import Score
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.tasks import checkpoint_scores
 from cuvee.tasks.store.results import Store
@@ -155,6 +158,24 @@ def test_a_checkpoint_of_a_run_goes_by_its_run(place, tmp_path):
     assert names[1] != names[2]
 
 
+def test_names_of_checkpoints_and_domains(tmp_path):
+    """Catches a row that is called `..`, a run.json of nested brackets that ends all, and domains
+    with a slash in their names that are not shown."""
+    (tmp_path / "mine" / "sub").mkdir(parents=True)
+    assert score_checkpoints.checkpoint_name(tmp_path / "mine" / "sub" / "..") == "mine"
+    (tmp_path / "mine" / "run.json").write_text("[" * 200_000)
+    assert score_checkpoints.checkpoint_name(tmp_path / "mine") == "mine"
+    scores = {"domain/web/en": Score(1.0, 0.1, 9), "task/qa": Score(1.0, 0.1, 9)}
+    details = {"task/qa/accuracy": Score(0.5, 0.1, 9), "task/qa/chance": Score(0.5, 0.0, 9)}
+    one = score_checkpoints.ScoredCheckpoint(tmp_path, "mine", "", PackScores(scores, details))
+    shown = [str(cell) for cell in score_checkpoints.scores_table([one]).columns[0].cells]
+    assert shown == ["domain/web/en", "task/qa", "task/qa/accuracy"]
+    for _ in range(2):  # what was written before is written anew
+        more = score_checkpoints.write_tables([one], tmp_path / "scores.csv")
+    assert (tmp_path / "scores.csv").read_text().splitlines()[1] == "mine,1.0,1.0"
+    assert len(more.read_text().splitlines()) == 5
+
+
 def test_scores_of_a_trainers_runs_are_their_outcomes(place, tmp_path):
     """Catches rows that only a table reads though a run asked for them, and a checkpoint without a
     run among a study's runs; and, as what a run has for good, scores of a shorter context or of an
@@ -190,11 +211,16 @@ def test_scores_of_a_trainers_runs_are_their_outcomes(place, tmp_path):
 
 def test_mistakes_are_sentences(place, tmp_path):
     """Catches tracebacks, and a file of the user's that is written over."""
-    (tmp_path / "ratios.csv").write_text("run,code,prose\nfirst,0.5,0.5\n")
-    told = score(place, "first", more=("--csv", str(tmp_path / "ratios.csv")))
-    assert told.returncode == 2
-    assert "holds something else: name another file" in told.stderr
-    assert (tmp_path / "ratios.csv").read_text().startswith("run,code,prose")
+    one_field = "x" * 200_000  # more than the reader of CSV takes
+    for text in ("run,code,prose\n", "run,web/en,web/de\nfirst,0.5,0.5\n", "run\n", one_field):
+        (tmp_path / "ratios.csv").write_text(text)
+        told = score(place, "first", "nowhere", more=("--csv", str(tmp_path / "ratios.csv")))
+        assert told.returncode == 2
+        assert "holds something else: name another file" in told.stderr
+        assert "not scored" not in told.stderr  # it is told before anything is scored
+        assert (tmp_path / "ratios.csv").read_text() == text
+    told = score(place, "first", more=("--csv", str(tmp_path / "no" / "scores.csv")))
+    assert "name a file, in a folder that is there" in told.stderr
     told = score(place, "nowhere")
     assert told.returncode == 2
     assert "nowhere is not there: name the folder of a Hugging Face checkpoint" in told.stderr

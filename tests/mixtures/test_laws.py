@@ -5,6 +5,7 @@ get right on its own.
 """
 
 import numpy as np
+import psutil
 import pytest
 
 from cuvee.mixtures.errors import EvidenceError, RecipeError
@@ -351,6 +352,18 @@ def test_tables_that_cannot_be_fitted_are_refused_in_words(case):
     change, words = BAD[case]
     with pytest.raises(EvidenceError, match=words):
         build("law", "linear").fit(*change(W, Y, np.zeros(2)), np.random.default_rng(0))
+
+
+def test_trees_over_many_domains_hold_no_memory_of_their_training():
+    """Catches boosters that keep their histograms: 27 MB for each target at 200 domains."""
+    W, memory = shares(300, 200), psutil.Process().memory_info
+    Y, noise = np.random.default_rng(0).normal(size=(300, 8)), np.zeros((300, 8))
+    law = build("law", {"name": "lightgbm", "trees": 1, "folds": 2})
+    law.fit(W, Y[:, :1], noise[:, :1], np.random.default_rng(0))
+    before = memory().rss
+    fitted = law.fit(W, Y, noise, np.random.default_rng(0))
+    assert memory().rss - before < 100e6
+    assert fitted.predict(W[:3]).mean.shape == (3, 8)
 
 
 @pytest.mark.parametrize(
