@@ -271,8 +271,7 @@ def score(
     more = score_checkpoints.write_tables(good, csv) if csv and good else None
     if more:
         session.say(f"scores: {csv} (`tables.scores` of a recipe); with errors: {more}")
-    bad = [one for one in found if one.problem]
-    for one in bad:
+    for one in (one for one in found if one.problem):
         print(f"cuvee: not scored: {without_secrets(printable(one.problem))}", file=sys.stderr)
         session.exit = MISTAKE
     return {
