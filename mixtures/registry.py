@@ -131,8 +131,8 @@ def forget(kind: str, name: str) -> None:
 @functools.cache
 def _load(kind: str) -> None:
     folder = importlib.import_module(FOLDERS[kind])
-    for module in pkgutil.iter_modules(getattr(folder, "__path__", [])):
-        importlib.import_module(f"{FOLDERS[kind]}.{module.name}")
+    for module in pkgutil.walk_packages(getattr(folder, "__path__", []), f"{FOLDERS[kind]}."):
+        importlib.import_module(module.name)
     for point in _offered().select(group=f"cuvee.{kind}"):
         try:
             register(kind)(point.load())

@@ -2,8 +2,8 @@
 
 Source: Ge et al. 2024, "BiMix" (arXiv 2405.14908): a domain's own loss is
 `A / r^alpha (B / s^beta + C)` in its share r and the steps s of training. As in
-`mixtures/laws/bimix.py`, a target that is no domain is a sum over domains, and e keeps a share of 0
-finite.
+`mixtures/laws/baselines/bimix.py`, a target that is no domain is a sum over domains, and e keeps a
+share of 0 finite.
 
 Departures: the paper's bracket has steps only; a ladder has sizes as well, so it takes a term in N
 of Chinchilla's form; and tokens stand for steps. C is absorbed by F. Priors as in `equations.py`.

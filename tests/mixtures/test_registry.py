@@ -122,7 +122,7 @@ def test_every_registered_class_says_its_own_name(kind):
 PLUGIN = """
 from dataclasses import dataclass
 
-from cuvee.mixtures.laws.linear import LinearLaw
+from cuvee.mixtures.laws.baselines.linear import LinearLaw
 
 
 @dataclass(frozen=True)

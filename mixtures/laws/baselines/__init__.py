@@ -1,0 +1,1 @@
+"""Baselines: published equations that are there for comparisons; another law replaces each."""
