@@ -101,7 +101,7 @@ REFUSES = (  # what the loader says of `json_schema.LOADER_ALONE`
     r"counts from 0|must be int; got 7\.0|switches|already; choose another|either `webhook` or",
     r"kept ratios|must be positive|one domain|a rung is|could not convert",
     r"must be a whole number; got ('1\.5'|7\.0)|must be float; got|drop_noisy to false",
-    r"is at least 0", r"comes from `path` or from `dataset`",
+    r"is at least 0", r"comes from `path` or from `dataset`", r"an anchor is .*; got (\(\)|\{\})$",
 )  # fmt: skip
 LOOSE = re.compile(r"objective\.|method\.(anchors|rungs)")  # `json_schema.SCHEMA_ALONE`
 
