@@ -10,21 +10,18 @@ import pytest
 
 from cuvee.mixtures.errors import EvidenceError, RecipeError
 from cuvee.mixtures.laws import (
-    autoscale,
-    bimix,
     calibration,
     curves,
     default,
     gaussian_field,
     implicit,
     least_squares,
-    linear,
     log_linear,
-    mixing_laws_m1_to_m3,
     power,
     saturating_power,
     stack,
 )
+from cuvee.mixtures.laws.baselines import autoscale, bimix, linear, mixing_laws_m1_to_m3
 from cuvee.mixtures.laws.bounds import unbounded
 from cuvee.mixtures.registry import build
 from cuvee.mixtures.searches.score import exponential
