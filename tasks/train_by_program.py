@@ -59,8 +59,7 @@ def begin_run(job: PackJob) -> tuple[Outcome, ...]:
     """
     begun = _begun(job)
     contract.write_run(begun.folder, begun.run)
-    ended = (begun.folder / contract.RESULT).exists() or begun.spent.get("ended")
-    return begun.outcome() if ended else ()
+    return begun.outcome() if begun.ended else ()
 
 
 def attempt_run(
@@ -69,7 +68,8 @@ def attempt_run(
     check: Callable[[], None] = lambda: None,
     node: NodePlace = NodePlace(),  # noqa: B008 (frozen)
 ) -> tuple[Outcome, ...]:
-    """Have the trainer train a run that was begun, once.
+    """Have the trainer train a run that was begun, once; two studies that share a folder of run
+    directories and no store take turns, and the second finds what the first has trained.
 
     Args:
         job: of one run.
@@ -91,14 +91,21 @@ def attempt_run(
         for tokens, loss in points:
             report(Progress(min(tokens, total), total, tokens, (loss,)))
 
-    path, began, ended = begun.folder / contract.RUN, time.monotonic(), False
-    try:
+    path = begun.folder / contract.RUN
+    if node.rank:
         run_program(begun.program, path, follow, check=check, node=node)
-        ended = True
-    finally:
-        if node.rank == 0:
-            begun.note_spent(time.monotonic() - began, ended=ended)
-    return begun.outcome() if node.rank == 0 else ()
+        return ()
+    waited: list[bool] = []
+    lock = begun.folder.with_name(f"{begun.folder.name}.lock")
+    with exclusive_lock(lock, lambda: waited.append(True), check):
+        if not (waited and begun.ended):
+            began, ended = time.monotonic(), False
+            try:
+                run_program(begun.program, path, follow, check=check, node=node)
+                ended = True
+            finally:
+                begun.note_spent(time.monotonic() - began, ended=ended)
+        return begun.outcome()
 
 
 def forget_state(job: PackJob) -> None:
@@ -124,6 +131,11 @@ class _BegunRun:
         with suppress(OSError, ValueError):
             return dict(json.loads((self.folder / SPENT).read_text(encoding="utf-8")))
         return {}
+
+    @property
+    def ended(self) -> bool:
+        """Whether its trainer has ended well, here or elsewhere."""
+        return (self.folder / contract.RESULT).exists() or bool(self.spent.get("ended"))
 
     def note_spent(self, seconds: float, *, ended: bool) -> None:
         """Keep what one more attempt took, and whether it ended well."""

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LARGE, BLOCK = 1 << 26, 1 << 16  # bytes of a file that is not read to identify it, and of a look
 
@@ -79,20 +79,37 @@ def sampled_digest(digest: Callable[[Path], str], path: Path) -> str:
 
 
 @contextmanager
-def exclusive_lock(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def exclusive_lock(
+    path: Path,
+    waiting: Callable[[], None] = lambda: None,
+    check: Callable[[], None] | None = None,
+) -> Iterator[None]:
     """Holds a lock file, so that two processes do not write one folder; freed if the holder dies.
 
     Args:
         path: the lock file; it stays behind, empty.
         waiting: called once if another process holds the lock.
+        check: called twice a second as long as one does; may raise, which ends the waiting.
     """
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if check is None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            else:
+                _lock_checking(file, check)
         yield
+
+
+def _lock_checking(file: IO[str], check: Callable[[], None]) -> None:
+    while True:
+        check()
+        time.sleep(0.5)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
 
 
 def create_file(path: str, raw: bytes) -> None:

@@ -78,7 +78,7 @@ class Sweep:
 
     @property
     def folders(self) -> list[Path]:
-        return sorted(self.place.trainings.glob("*"))
+        return sorted(path for path in self.place.trainings.glob("*") if path.is_dir())
 
     def attempts(self) -> list[str]:
         """What every attempt said, the oldest first."""
@@ -191,6 +191,29 @@ def test_a_trainer_that_is_edited_in_mid_study_trains_no_more(corpus, home, monk
     (run,) = sweep.train(0)
     assert isinstance(run, Failed) and "are not those that this study began with" in run.reason
     assert sweep.attempts() == []
+
+
+def test_two_studies_of_one_folder_train_a_run_once(corpus, home, tmp_path):
+    """Catches two stores whose trainers write the same directory at a time: the supervisor of each
+    would end the other's, or both would write state and result."""
+    other, shared = tmp_path / "other", tmp_path / "shared"
+    subprocess.run(["cp", "-r", home, other], check=True)
+    text = recipe(corpus, {"wait": 0.4}, folder=str(shared))
+    found: dict[Path, tuple] = {}
+
+    def study(place: Path) -> None:
+        found[place] = Sweep(text, place).train(0)
+
+    both = [threading.Thread(target=study, args=(place,)) for place in (home, other)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    (first,), (second,) = found[home], found[other]
+    assert first.scores == second.scores and first.spec == second.spec
+    (log,) = shared.rglob("trainer.log")
+    assert log.read_text().count("--- attempt") == 1
+    assert Store(Workspace(other).store).outcome_of(second.spec) is not None
 
 
 def test_a_run_that_ended_before_it_was_stored_is_not_trained_again(corpus, home):
