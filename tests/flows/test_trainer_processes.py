@@ -285,9 +285,7 @@ def test_a_stopped_study_goes_on(corpus, tmp_path, number):
     )
     assert done.returncode == 0, done.stderr
     assert len(stored()) == RUNS and {path: path.stat().st_mtime_ns for path in kept} == kept
-    logs = [
-        (path / "trainer.log").read_text() for path in (home / "trainings").glob("*/trainer.log")
-    ]
+    logs = [path.read_text() for path in (home / "trainings").glob("*/trainer.log")]
     attempts = [log.count("--- attempt") for log in logs]
     assert len(logs) == RUNS and max(attempts) <= 2 and attempts.count(1) >= len(kept)
     summary = json.loads((home / "studies/tiny/summary.json").read_text())
