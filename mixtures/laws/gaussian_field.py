@@ -13,9 +13,10 @@ wrong loses weight for all of them. Hyper-parameters maximize the marginal likel
 log-normal prior; the prior of the lengths is centered on their mean over the targets (empirical
 Bayes), because few runs cannot tell K lengths per target.
 
-They are found on at most `SUBSET` runs; then each target is solved once on all. Beyond `EXACT` runs
-the process is known by its values at `ANCHORS` of them (FITC: Snelson and Ghahramani 2006, "Sparse
-Gaussian processes using pseudo-inputs"), so that time grows with the runs and not with their cube.
+They are found on some of the runs (`_subset`); then each target is solved once on all. Beyond
+`EXACT` runs the process is known by its values at `ANCHORS` of them (FITC: Snelson and Ghahramani
+2006, "Sparse Gaussian processes using pseudo-inputs"), so that time grows with the runs and not
+with their cube.
 What a fit without a block of runs would have said of them follows from the whole's inverse P:
 residuals `(P_FF)^-1 (P y)_F`, covariance `(P_FF)^-1` (Rasmussen and Williams, section 5.4.2).
 """
@@ -39,7 +40,7 @@ DEVIATIONS = (2.0, 2.0, 0.7, 2.0)  # prior deviations of the head
 GAMMA = 0.7  # prior mean of gamma
 POOL = 0.5  # how far the lengths' prior moves to the mean over targets
 JITTER, ANCHOR_JITTER = 1e-8, 1e-6
-SUBSET = 192  # runs on which hyper-parameters are found
+SUBSET, MOST, EACH = 192, 384, 10  # runs that hyper-parameters need: least, most, for each length
 EXACT, ANCHORS = 1024, 512  # runs solved exactly, and those that stand for more
 WAVES, KINDS = 128, 50  # of a draw's path of the prior, and how many such sets draws have
 LARGE = 50_000  # entries of shares of a fit whose targets are computed on all cores
@@ -361,8 +362,8 @@ def fit_fields(
 def hyper_parameters(
     data: FieldData, prior: Prior, start: Array | None = None
 ) -> tuple[Array, Array]:
-    """Hyper-parameters (M, 4 + K) and factors (N,) of the runs, from some of them; see `SUBSET`."""
-    rows, factors = np.sort(data.scattered[:SUBSET]), np.zeros(len(data.X))
+    """Hyper-parameters (M, 4 + K) and factors (N,) of the runs, from some of them."""
+    rows, factors = np.sort(data.scattered[: _subset(*data.X.shape)]), np.zeros(len(data.X))
     theta, factors[rows] = _likeliest(data.take(rows), prior, start)
     if len(rows) < len(factors):
         rest = np.setdiff1d(np.arange(len(factors)), rows)
@@ -372,6 +373,11 @@ def hyper_parameters(
         factors[rest] += _surprise(found, prior.freedom)[rest]
         factors -= np.log(np.mean(np.exp(factors)))
     return theta, factors
+
+
+def _subset(runs: int, lengths: int) -> int:
+    """How many runs tell the hyper-parameters; where anchors stand for the rest, time is short."""
+    return SUBSET if runs > EXACT else max(SUBSET, min(MOST, EACH * lengths))
 
 
 def solve_fields(
