@@ -178,9 +178,11 @@ def measured(
 def main() -> None:
     """Print conditions, a line for each law, and all figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
-    sizes = {"domains": 200, "runs": 2000, "targets": 20, "refits": 10, "seed": 0}
-    for word, size in sizes.items():
-        parser.add_argument(f"--{word}", type=int, default=size)
+    parser.add_argument("--domains", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--targets", type=int, default=20)
+    parser.add_argument("--refits", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--laws", nargs="*", default=["default", "log_linear"])
     parser.add_argument("--exact", action="store_true", help="and with no part of the runs alone")
     options = parser.parse_args()
