@@ -221,7 +221,7 @@ def read_run(path: Path) -> ContractRun:
     Raises:
         RefusedResult: it is none, or of a later version of the contract.
     """
-    return _parsed(ContractRun, path)
+    return parse_contract_file(ContractRun, path)
 
 
 def write_result(
@@ -253,7 +253,7 @@ def read_result(path: Path, run: ContractRun) -> ContractResult:
     Raises:
         RefusedResult: it is no result of this run; says in what.
     """
-    found = _parsed(ContractResult, path)
+    found = parse_contract_file(ContractResult, path)
     check_result(run, found, path)
     return found
 
@@ -365,8 +365,17 @@ def _point(line: bytes) -> Iterator[Point]:
             yield tokens, loss
 
 
-def _parsed(kind: type[Content], path: Path) -> Content:
-    """A file of the contract."""
+def parse_contract_file(kind: type[Content], path: Path, newest: int = VERSION) -> Content:
+    """A file of JSON that others wrote, as what it must be.
+
+    Args:
+        kind: of its content.
+        path: where it lies.
+        newest: version of the kind that is understood.
+
+    Raises:
+        RefusedResult: says what is wrong with it.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(LONGEST + 1)
@@ -381,7 +390,7 @@ def _parsed(kind: type[Content], path: Path) -> Content:
             f"{path} is not JSON ({error}): write it beside its place and rename it, so that it is "
             "there whole or not at all"
         ) from None
-    return _validated(kind, values, path)
+    return _validated(kind, values, path, newest)
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -392,12 +401,12 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _validated(kind: type[Content], values: Any, path: Path) -> Content:
-    version = values.get("version", VERSION) if isinstance(values, dict) else VERSION
-    if isinstance(version, int) and version > VERSION:
+def _validated(kind: type[Content], values: Any, path: Path, newest: int = VERSION) -> Content:
+    version = values.get("version", newest) if isinstance(values, dict) else newest
+    if isinstance(version, int) and version > newest:
         raise RefusedResult(
             f"{path} is of version {version} of the trainer contract, and this Cuvee reads up to "
-            f"{VERSION}: update cuvee"
+            f"{newest}: update cuvee"
         )
     try:
         return kind.model_validate(values, strict=True)
