@@ -44,7 +44,7 @@ class SwarmRun(_Entry):
     size: str = Field(description="Of the model, as the recipe has it.")
 
 
-class Swarm(_Entry):
+class SwarmManifest(_Entry):
     """swarm.json: one round of a study's runs."""
 
     version: int = Field(default=SWARM_VERSION, description="Of this manifest.")
@@ -54,7 +54,7 @@ class Swarm(_Entry):
     runs: list[SwarmRun] = Field(min_length=1, description="Each once.")
 
 
-def write_swarm(folder: Path, swarm: Swarm) -> Path:
+def write_swarm(folder: Path, swarm: SwarmManifest) -> Path:
     """Write swarm.json; its path."""
     path = folder / SWARM
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,14 +62,14 @@ def write_swarm(folder: Path, swarm: Swarm) -> Path:
     return path
 
 
-def read_swarm(folder: Path) -> Swarm:
+def read_swarm(folder: Path) -> SwarmManifest:
     """The manifest of a swarm folder.
 
     Raises:
         RefusedResult: it is none, names a run twice, or is of a later version.
     """
     path = folder / SWARM
-    swarm = parse_contract_file(Swarm, path, SWARM_VERSION)
+    swarm = parse_contract_file(SwarmManifest, path, SWARM_VERSION)
     if twice := [one for one, n in Counter(r.fingerprint for r in swarm.runs).items() if n > 1]:
         raise RefusedResult(f"{path} names run {twice[0][:12]} twice: export the swarm again")
     return swarm

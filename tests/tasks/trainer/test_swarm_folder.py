@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from cuvee.tasks.trainer.contract import RefusedResult
-from cuvee.tasks.trainer.swarm_folder import SWARM, Swarm, SwarmRun, read_swarm, write_swarm
+from cuvee.tasks.trainer.swarm_folder import SWARM, SwarmManifest, SwarmRun, read_swarm, write_swarm
 
 
-def swarm(*digits: str) -> Swarm:
+def swarm(*digits: str) -> SwarmManifest:
     runs = [
         SwarmRun(
             fingerprint=digit * 64,
@@ -21,7 +21,7 @@ def swarm(*digits: str) -> Swarm:
         )
         for digit in digits
     ]
-    return Swarm(study="wine", recipe="ab" * 32, format="contract", runs=runs)
+    return SwarmManifest(study="wine", recipe="ab" * 32, format="contract", runs=runs)
 
 
 def test_is_read_as_it_was_written(tmp_path: Path) -> None:
