@@ -54,6 +54,12 @@ class TrainerPart(Part):
         description="Free values that run.json hands on; other values are another trainer.",
         examples=[{"tensor_parallel": 2}],
     )
+    metrics: dict[str, str] = Field(
+        default={},
+        description="For `cuvee collect`: which metric of its logs is which target, where they are "
+        "called differently; other metrics are another trainer.",
+        examples=[{"domain/web": "eval_web_loss"}],
+    )
     cpus: float = Field(
         default=1.0, gt=0, description="Cores that a run gets on each node.", examples=[8]
     )
@@ -137,7 +143,13 @@ class TrainerPart(Part):
         Raises:
             RecipeError: nothing does.
         """
-        return program.trainer_identity(self.command, self.name, self.version, self.settings)[1]
+        return self._named[1]
+
+    @property
+    def _named(self) -> tuple[str, str]:
+        return program.trainer_identity(
+            self.command, self.name, self.version, self.settings, self.metrics
+        )
 
     def program(self, folder: str) -> TrainerProgram:
         """The trainer, which the operator allows, with the values of its variables.
@@ -149,7 +161,7 @@ class TrainerPart(Part):
             RecipeError: it may not be run, or a variable is not set.
         """
         program.check_allowed(self.command)
-        named = program.trainer_identity(self.command, self.name, self.version, self.settings)
+        named = self._named
         values, secrets = program.environment_of(self.environment)
         return TrainerProgram(
             command=tuple(self.command),
@@ -157,6 +169,7 @@ class TrainerPart(Part):
             identity=named[1],
             version=self.version,
             settings=self.settings,
+            metrics=self.metrics,
             cpus=self.cpus,
             gpus=self.gpus,
             memory=self.memory or 0,

@@ -47,6 +47,7 @@ class TrainerProgram:
         identity: canonical JSON of what tells it from other trainers.
         version: as the recipe says it; empty where its files stand for one.
         settings: free values for it.
+        metrics: by target, what its logs call it, where it is something else.
         cpus, gpus, memory: of each node: cores, devices (shares of one too), bytes.
         nodes: that train one run together.
         timeout: seconds that a run may take; infinite without a limit.
@@ -61,6 +62,7 @@ class TrainerProgram:
     identity: str
     version: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
     cpus: float = 1.0
     gpus: float = 0.0
     memory: int = 0
@@ -80,7 +82,9 @@ class TrainerProgram:
         Raises:
             RecipeError: they were edited since, or are others on this machine.
         """
-        now = trainer_identity(self.command, self.name, self.version, self.settings)[1]
+        now = trainer_identity(self.command, self.name, self.version, self.settings, self.metrics)[
+            1
+        ]
         if now != identity:
             raise RecipeError(
                 f"the files of the trainer {self.name} are not those that this study began with: "
@@ -223,7 +227,11 @@ def check_allowed(command: Sequence[str]) -> None:
 
 
 def trainer_identity(
-    command: Sequence[str], name: str, version: str, settings: Mapping[str, Any]
+    command: Sequence[str],
+    name: str,
+    version: str,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, str] | None = None,
 ) -> tuple[str, str]:
     """What people call a trainer, and the canonical JSON of what tells it from others.
 
@@ -262,7 +270,7 @@ def trainer_identity(
             )
         version = hashlib.sha256(b"\n".join(map(_digest, texts))).hexdigest()
     parts = {"command": shown, "name": called, "settings": settings, "version": version}
-    return called, canonical_json(parts)
+    return called, canonical_json({**parts, **({"metrics": metrics} if metrics else {})})
 
 
 def _path(word: str) -> Path | None:

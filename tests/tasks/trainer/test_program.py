@@ -67,6 +67,8 @@ def test_a_trainer_is_known_by_what_its_files_hold(tmp_path):
     assert identity(tmp_path / "two") == first
     assert identity(tmp_path / "one", text="b") != first
     assert identity(tmp_path / "one", settings={"lr": 2}) != first
+    scored_by = [program.trainer_identity(["/t", "x"], "", "1", {}, of) for of in ({}, {"a": "b"})]
+    assert scored_by[0] == program.trainer_identity(["/t", "x"], "", "1", {}) != scored_by[1]
     assert identity(tmp_path / "one", more=["--fast"]) != first
     named = identity(tmp_path / "one", version="7")
     assert identity(tmp_path / "one", text="b", version="7") == named
