@@ -87,8 +87,7 @@ def _dealt_greedily(weights: tuple[float, ...], samples: int) -> np.ndarray:
 
 
 def flags(text: str) -> dict[str, str]:
-    words = text.split()
-    return dict(zip(words[::2], words[1::2], strict=True))
+    return {name: value for name, _, value in (line.partition(" ") for line in text.splitlines())}
 
 
 def megatron(files: dict[str, str], blend: ExportSpec) -> Counts:
@@ -109,14 +108,23 @@ def megatron(files: dict[str, str], blend: ExportSpec) -> Counts:
 
 
 def megatron_phase(files: dict[str, str], blend: ExportSpec, suffix: str, samples: int) -> Counts:
-    words = files[f"blend{suffix}.txt"].split()
+    given = flags(files[f"arguments{suffix}.txt"])
+    nemo = yaml.safe_load(files[f"nemo{suffix}.yaml"])["dataset"]
+    if blend.validation:
+        splits = json.loads(files[given["--per-split-data-args-path"]])
+        words, held = splits["train"], splits["valid"]
+        assert held == [path for paths in blend.validation.values() for path in paths]
+        assert ("--multiple-validation-sets" in given) == (len(held) > 1), "a list is expected"
+        assert nemo["paths"] == {"train": words, "validation": held, "test": held}
+        assert "--split" not in given and splits["test"] is None, "asserted to be incompatible"
+    else:
+        words = files[given["--data-args-path"]].split()
+        assert nemo["paths"] == words
+        for split in (given["--split"], nemo["split"]):
+            parts = [float(x) > 0 for x in split.split(",")]
+            assert parts == [True, False, False], "caps are broken"
     weights, prefixes = [float(w) for w in words[::2]], words[1::2]
     assert all(w > 0 for w in weights), "Megatron-LM asserts that every weight is above zero"
-    nemo = yaml.safe_load(files[f"nemo{suffix}.yaml"])["dataset"]
-    given = flags(files[f"arguments{suffix}.txt"])
-    for split in (given["--split"], nemo["split"]):
-        assert [float(x) > 0 for x in split.split(",")] == [True, False, False], "caps are broken"
-    assert nemo["paths"] == words
     planned = [math.ceil(samples * w / sum(weights)) for w in weights]
     drawn = np.array(weights) / sum(weights) * samples
     if samples <= 20_000:

@@ -256,6 +256,7 @@ def export_spec(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
         documented=not card.tables,
         caps=_caps(recipe.constraints.epochs, card.domains),
         sources=_sources(recipe),
+        validation={name: _listed(path) for name, path in part.validation.items()},
     )
     caps = made.caps
     over = [f"{n} {x:.2f}" for n, x in made.epochs.items() if x > MORE * caps.get(n, float("inf"))]

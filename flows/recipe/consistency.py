@@ -156,6 +156,7 @@ def _mixtures(recipe: "Recipe", domains: DomainSet) -> Iterator[str]:
         else:
             yield from _told(place, simplex.check_mixture, domains.vector(shares), domains.names)
     yield from _unknown("export.paths", "domain", recipe.export.paths, domains.names)
+    yield from _unknown("export.validation", "domain", recipe.export.validation, domains.names)
 
 
 def check_aims(recipe: "Recipe", domains: DomainSet) -> None:

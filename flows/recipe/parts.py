@@ -84,6 +84,12 @@ class ExportPart(Part):
         description="Where the trainer finds each domain's data: a path or URL, or a list of them.",
         examples=[{"web": "s3://bucket/web", "code": ["/data/code-1", "/data/code-2"]}],
     )
+    validation: dict[str, str | list[str]] = Field(
+        default={},
+        description="Where the trainer finds each domain's validation set: it goes out with the "
+        "mixture where the format has a place for it, so that the run logs a loss by domain.",
+        examples=[{"web": "s3://bucket/web-held-out", "code": "/data/code-held-out"}],
+    )
     sequence_length: Count | None = Field(
         default=None,
         description="Length of the trainer's sequences, in tokens.",

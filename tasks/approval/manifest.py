@@ -5,6 +5,7 @@ writing and no place, so that the same export is the same bytes wherever and whe
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -68,6 +69,12 @@ def export_manifest(
         "domains": _domains(card, blend, form.delivered(blend) if blend.tokens else {}),
         "files": {name: _sha256(text.encode()) for name, text in sorted(files.items())},
     }
+    if blend.validation:
+        bare = dataclasses.replace(blend, validation={})
+        content["validation"] = {
+            "paths": {name: list(paths) for name, paths in blend.validation.items()},
+            "in_files": form.files(bare) != dict(files),  # else the format has no place for them
+        }
     return content | {"sha256": _sha256(canonical_json(content).encode())}
 
 

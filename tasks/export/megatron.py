@@ -6,12 +6,19 @@ are normalized there, and one of zero is refused. `nemo.yaml` holds the same lis
 tokens; a short prefix is repeated as often as is needed. Every sample goes to the prefix that lags
 most. Stages are phases: training ends at each of `--phase-transition-iterations` and is started
 again with the next blend. All of every prefix is for training (`--split 100,0,0`): the usual splits
-would leave less of it, which then repeats more often. Give data for validation of its own.
+would leave less of it, which then repeats more often.
 
-Source: megatron/training/arguments.py, core/datasets/utils.py (`get_blend_from_list`),
-blended_megatron_dataset_builder.py, helpers.cpp (`build_blending_indices`).
+Validation sets make `blend.json` of `blend.txt`, for `--per-split-data-args-path`: Megatron-LM then
+gives a loss for each of them, in their order (`validation-0`, ...; newer ones name them by
+`--validation-set-names`), over all of it; NeMo joins them to one loss.
+
+Source: megatron/training/utils/common_utils.py (`get_blend_and_blend_per_split`),
+megatron/training/arguments.py, config/training_config.py (`ValidationConfig`),
+core/datasets/utils.py (`get_blend_from_list`), blended_megatron_dataset_builder.py, helpers.cpp
+(`build_blending_indices`).
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,34 +58,35 @@ class Megatron:
         return spec.sequences.tokens(drawn)
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
-        if len(spec.stages) == 1:
-            pairs = self._pairs(spec, spec.shares)
-            return {
-                "blend.txt": _text(pairs),
-                "nemo.yaml": _nemo(pairs),
-                "arguments.txt": _arguments(spec, "blend.txt"),
-            }
-        files = {}
+        files, held = {}, self._validation(spec)
         for i in range(len(spec.stages)):
+            end = f"-{i + 1}" if len(spec.stages) > 1 else ""
             pairs = self._pairs(spec, spec.stage_shares(i))
-            files[f"blend-{i + 1}.txt"] = _text(pairs)
-            files[f"nemo-{i + 1}.yaml"] = _nemo(pairs)
-            files[f"arguments-{i + 1}.txt"] = _arguments(spec, f"blend-{i + 1}.txt")
+            blend = f"blend{end}.{'json' if held else 'txt'}"
+            files[blend] = _splits(pairs, held) if held else _text(pairs)
+            files[f"nemo{end}.yaml"] = _nemo(pairs, held)
+            files[f"arguments{end}.txt"] = _arguments(spec, blend, held)
         return files
 
     def _pairs(self, spec: ExportSpec, shares: Mapping[str, float]) -> list[str]:
-        pairs: list[str] = []
-        for name, share in shares.items():
-            prefix = spec.path(name)
-            for ending in (".bin", ".idx"):
-                prefix = prefix.removesuffix(ending)
-            if not prefix or len(prefix.split()) != 1 or prefix != prefix.strip():
-                raise ExportError(
-                    f"the path of {name}, {prefix!r}, holds a blank, at which Megatron-LM would "
-                    "divide it: move or link the data to a path without blanks"
-                )
-            pairs += [repr(share), prefix]
-        return pairs
+        return [
+            word
+            for name, share in shares.items()
+            for word in (repr(share), _prefix(name, spec.path(name)))
+        ]
+
+    def _validation(self, spec: ExportSpec) -> list[str]:
+        return [_prefix(name, path) for name, paths in spec.validation.items() for path in paths]
+
+
+def _prefix(name: str, path: str) -> str:
+    prefix = path.removesuffix(".bin").removesuffix(".idx")
+    if not prefix or len(prefix.split()) != 1 or prefix != prefix.strip():
+        raise ExportError(
+            f"the path of {name}, {prefix!r}, holds a blank, at which Megatron-LM would "
+            "divide it: move or link the data to a path without blanks"
+        )
+    return prefix
 
 
 def _text(pairs: list[str]) -> str:
@@ -86,12 +94,23 @@ def _text(pairs: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _nemo(pairs: list[str]) -> str:
+def _splits(pairs: list[str], held: list[str]) -> str:
+    return json.dumps({"train": pairs, "valid": held, "test": None}, indent=1) + "\n"
+
+
+def _nemo(pairs: list[str], held: list[str]) -> str:
+    if held:
+        splits = {"train": pairs, "validation": held, "test": held}
+        return yaml_text({"dataset": {"paths": splits}})
     return yaml_text({"dataset": {"paths": pairs, "split": SPLIT}})
 
 
-def _arguments(spec: ExportSpec, file: str) -> str:
-    words = [f"--data-args-path {file}", f"--split {SPLIT}", f"--seed {spec.seed}"]
+def _arguments(spec: ExportSpec, file: str, held: list[str]) -> str:
+    words = [f"--data-args-path {file}", f"--split {SPLIT}"]
+    if held:
+        apart = ["--multiple-validation-sets"] if len(held) > 1 else []
+        words = [f"--per-split-data-args-path {file}", *apart, "--full-validation"]
+    words.append(f"--seed {spec.seed}")
     if spec.sequence:
         words.append(f"--seq-length {spec.sequence}")
     if spec.samples and len(spec.stages) == 1:

@@ -23,6 +23,7 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell that is compute
 
 def portable_content(spec: ExportSpec) -> dict[str, Any]:
     """A specification as plain values."""
+    held = {name: list(paths) for name, paths in spec.validation.items()}
     return {
         "format": "cuvee-mixture",
         "version": 1,
@@ -31,6 +32,7 @@ def portable_content(spec: ExportSpec) -> dict[str, Any]:
         "target_tokens": spec.tokens or None,
         "seed": spec.seed,
         "stages": [_stage(spec, i) for i in range(len(spec.stages))],
+        **({"validation": held} if held else {}),
     }
 
 

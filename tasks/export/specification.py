@@ -87,6 +87,7 @@ class ExportSpec:
         documented: whether the domains' documents and bytes are counts.
         sources: domain -> how the study read it.
         caps: domain -> most passes over it.
+        validation: domain -> its held-out data, which is not trained on.
     """
 
     name: str
@@ -101,9 +102,10 @@ class ExportSpec:
     documented: bool = True
     sources: Mapping[str, StudiedText] = field(default_factory=dict)
     caps: Mapping[str, float] = field(default_factory=dict)
+    validation: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.paths:
+        for name in (*self.paths, *self.validation):
             self.domains.index(name)  # an unknown name is refused, with those that exist
 
     @cached_property

@@ -105,6 +105,20 @@ def test_every_format_is_exported_with_a_manifest_that_holds(study, tmp_path, fo
     assert {p.name: p.read_bytes() for p in Path(target).iterdir()} == before
 
 
+def test_validation_sets_stand_in_the_manifest_and_change_no_approval(study, tmp_path):
+    """Catches sets of the recipe that no trainer hears of, and a mixture approved anew for them."""
+    recipe, home, corpus = study
+    handoff.approve(recipe, home, by="ada")
+    assert "validation" not in handoff.export(recipe, home, form="json", to=str(tmp_path))[1]
+    held = f"{recommended_study.EXPORT}  validation: {{prose: /held, code: [/a, /b]}}\n"
+    told = changed(corpus, export=held)
+    assert told.digest == recipe.digest
+    for form, placed in (("json", True), ("litdata", False)):
+        _, content = handoff.export(told, home, form=form, to=str(tmp_path / form))
+        given = {"prose": ["/held"], "code": ["/a", "/b"]}
+        assert content["validation"] == {"paths": given, "in_files": placed}
+
+
 @pytest.mark.parametrize("named", ["megatron", None])
 def test_a_study_of_token_files_is_exported(study, tmp_path, named):
     """Catches token files listed as text, which refused the export of their study."""

@@ -44,6 +44,7 @@ def told(**changes: str) -> str:
         ({"evaluation": "{suite: none}"}, "`suite: null` for none"),
         ({"evaluation": "{suite: null, tasks: [../qa]}"}, "is a path"),
         ({"export": "{paths: {cod: /data}}"}, "export.paths: unknown domain 'cod'"),
+        ({"export": "{validation: {cod: /d}}"}, "export.validation: unknown domain 'cod'"),
     ],
 )  # fmt: skip
 def test_a_wrong_name_is_told_before_anything_is_read(changes, why):

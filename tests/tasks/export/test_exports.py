@@ -72,6 +72,27 @@ def test_megatron_has_a_blend_per_phase_and_the_iterations_between_them():
     assert flags["--train-iters"] == "5000" and flags["--data-args-path"] == "blend-2.txt"
 
 
+PLACED = {"megatron", "json", "yaml"}  # formats whose trainer takes validation sets
+
+
+@pytest.mark.parametrize("name", export.format_names())
+def test_validation_sets_travel_where_the_trainer_takes_them(name):
+    """Catches sets that are lost or joined, those of a domain that is not drawn, and shares moved.
+
+    The readers hold each to its trainer's grammar: Megatron-LM takes no split beside them.
+    """
+    held = {"web": ("/held/web",), "unused": ("/held/unused-1", "/held/unused-2")}
+    bare = once(FIXED) if name == "mixtera" else FIXED
+    blend, form = dataclasses.replace(bare, validation=held), export.build_format(name)
+    files, before = export.render_export(form, blend), export.render_export(form, bare)
+    assert READERS[name](files, blend) == READERS[name](before, bare)
+    assert (files != before) == (name in PLACED)
+    text = "".join(files.values())
+    assert all((path in text) == (name in PLACED) for paths in held.values() for path in paths)
+    with pytest.raises(DataError, match="no domain 'wbe'"):
+        dataclasses.replace(bare, validation={"wbe": ("/x",)})
+
+
 def test_formats_without_stages_refuse_them_and_take_one_at_a_time():
     """Catches stages that are averaged or cut off without a word."""
     for name in export.format_names():
