@@ -557,8 +557,9 @@ from fastapi.testclient import TestClient
 from prefect.server.api.server import create_ui_app
 from prefect.settings import PREFECT_UI_STATIC_DIRECTORY, temporary_settings
 
-closed = Path(sys.argv[1]) / "file"  # nobody makes a folder below a file, not even root
-closed.write_text("")
+file = Path(sys.argv[1]) / "file"  # nobody makes a folder below a file, not even root
+file.write_text("")
+closed = file / "pages"  # right below the file Prefect would wait 90 s for a lock
 prefect.__ui_static_subpath__ = closed / "v1"
 prefect.__ui_v2_static_subpath__ = closed / "v2"
 
