@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,30 @@ def attempt_run(
         return begun.outcome()
 
 
+def collect_outcome(
+    job: PackJob, folder: Path, logged: dict[str, Score] | None = None
+) -> RunResult | None:
+    """What a trainer elsewhere has left of a run, whose directory stays as it is; None as long as
+    it does not say that it has ended.
+
+    Args:
+        job: of one run.
+        folder: its run directory.
+        logged: scores that logs have, in the place of a result.
+
+    Raises:
+        RefusedResult: what is there is no result of the run.
+        RefusedHere: its checkpoint cannot be scored on this machine.
+    """
+    begun = _begun(job)
+    run = begun.run.model_copy(update={"write": contract.places_in(folder)})
+    begun, path = replace(begun, folder=folder, run=run), folder / contract.RESULT
+    result = contract.read_result(path, run) if path.exists() else None
+    seen = contract.ProgressFile(Path(run.write.progress)).points() if logged is None else []
+    whole = bool(seen) and seen[-1][0] >= run.tokens
+    return begun.read(result, logged) if logged or begun.ended or whole else None
+
+
 def forget_state(job: PackJob) -> None:
     """Remove what a trainer kept to go on from, once the outcome of its run is stored."""
     if job.program is not None:
@@ -149,17 +173,24 @@ class _BegunRun:
         Raises:
             RefusedResult: neither is there, or it is no result of the run.
         """
-        began = time.monotonic()
         try:
-            result = contract.accept_result(self.folder, self.run)
-            if result and result.scores is not None:
-                scores, details = contract.run_scores(self.run, result)
-            else:
-                scores, details = self._score_checkpoint(result)
+            return (self.read(contract.accept_result(self.folder, self.run)),)
         except RefusedHere:
             raise
         except RefusedResult as error:
             raise RefusedResult(f"{error}. {self._set_aside()}") from None
+
+    def read(
+        self, result: ContractResult | None, logged: dict[str, Score] | None = None
+    ) -> RunResult:
+        """The outcome by the scores of a result, of logs, or else of the checkpoint; see above."""
+        began = time.monotonic()
+        if logged is not None:
+            scores, details = logged, dict[str, Score]()
+        elif result and result.scores is not None:
+            scores, details = contract.run_scores(self.run, result)
+        else:
+            scores, details = self._score_checkpoint(result)
         self.corpus.check()
         spec, plan = self.job.specs[0], _plan(self.job.specs[0], self.corpus)
         shares = dict(zip(spec.domains, spec.weights.tolist(), strict=True))
@@ -169,18 +200,16 @@ class _BegunRun:
         devices = (self.program.gpus or self.program.cpus) * self.program.nodes
         points = contract.ProgressFile(Path(self.run.write.progress)).points()
         curve = contract.training_curve(points)
-        return (
-            RunResult(
-                spec=spec,
-                scores=scores,
-                details=details,
-                curve=curve[:: max(1, -(-len(curve) // CURVE))],
-                tokens=tokens,
-                epochs=tuple(n / all_ for n, all_ in zip(tokens, there, strict=True)),
-                flops=(result and result.flops) or plan.flops,
-                seconds=float(self.spent.get("seconds", 0.0)) * devices,
-                scoring_seconds=(time.monotonic() - began) * devices,
-            ),
+        return RunResult(
+            spec=spec,
+            scores=scores,
+            details=details,
+            curve=curve[:: max(1, -(-len(curve) // CURVE))],
+            tokens=tokens,
+            epochs=tuple(n / all_ for n, all_ in zip(tokens, there, strict=True)),
+            flops=(result and result.flops) or plan.flops,
+            seconds=float(self.spent.get("seconds", 0.0)) * devices,
+            scoring_seconds=(time.monotonic() - began) * devices,
         )
 
     def _score_checkpoint(self, result: ContractResult | None) -> tuple[dict[str, Score], ...]:

@@ -151,18 +151,20 @@ class TrainerPart(Part):
             self.command, self.name, self.version, self.settings, self.metrics
         )
 
-    def program(self, folder: str) -> TrainerProgram:
+    def program(self, folder: str, *, elsewhere: bool = False) -> TrainerProgram:
         """The trainer, which the operator allows, with the values of its variables.
 
         Args:
             folder: of run directories, where the recipe names none.
+            elsewhere: it is not run here, and need neither be allowed nor have its variables.
 
         Raises:
             RecipeError: it may not be run, or a variable is not set.
         """
-        program.check_allowed(self.command)
+        if not elsewhere:
+            program.check_allowed(self.command)
         named = self._named
-        values, secrets = program.environment_of(self.environment)
+        values, secrets = program.environment_of({} if elsewhere else self.environment)
         return TrainerProgram(
             command=tuple(self.command),
             name=named[0],
