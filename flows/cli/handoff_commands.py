@@ -1,5 +1,6 @@
 """Commands from a finished study to a trainer: approve, export, handoff, schedule, review."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,12 +74,25 @@ def export(
     stage: Annotated[int | None, typer.Option(help="only this one, from 1")] = None,
     draft: Annotated[bool, typer.Option("--draft", help="without approval, marked so")] = False,
     verify: Annotated[str, typer.Option(help="check an export that was written before")] = "",
+    swarm: Annotated[
+        str,
+        typer.Option(
+            help="in place of the recommendation the runs that the study needs next, for your own "
+            "trainer and cluster: `contract`, or a format for its files beside run.json"
+        ),
+    ] = "",
 ) -> dict[str, Any]:
     """Write the recommendation in a trainer's own syntax, with a manifest beside it.
 
-    With --json: `manifest` and `written` (its place), or `verified` with --verify.
+    With --json: `manifest` and `written` (its place), or `verified` with --verify; with --swarm
+    `swarm` (its manifest, null where nothing is left to train) and `written`.
     """
     from cuvee.mixtures.errors import RecipeError
+
+    if swarm:
+        if recipe is None or form or verify or draft or stage:
+            raise RecipeError("--swarm goes with a RECIPE and --to alone")
+        return _export_swarm(session, recipe, swarm, to)
 
     given = session.load_or_translate(recipe)[0] if recipe else None
     place = session.open_home(hub=bool(given and given.hub))
@@ -96,6 +110,26 @@ def export(
     if not content.get("validation", {"in_files": True})["in_files"]:
         session.say(f"{form} has no place for validation sets: they stand in the manifest alone")
     return {"written": where, "manifest": content}
+
+
+def _export_swarm(session: Session, recipe: Path, form: str, to: str) -> dict[str, Any]:
+    from cuvee.tasks.extras import require
+
+    require("`cuvee export --swarm`", "train")
+    from cuvee.flows.handoff.swarm import export_swarm
+
+    given, _ = session.load(recipe)
+    made = export_swarm(given, session.open_home(hub=given.hub), form=form, to=to)
+    if made is None:
+        session.say(f"Nothing of {given.name} is left to train: `cuvee fit {recipe}` recommends")
+        return {"written": "", "swarm": None}
+    roles = Counter(run.role for run in made.runs)
+    counted = ", ".join(f"{count} {role}" for role, count in roles.items())
+    session.say(
+        f"{to}: {len(made.runs)} runs to train ({counted}). Nothing has been started: `sbatch "
+        "array.slurm` or `bash run_all.sh` there trains them, and then `cuvee collect` reads them"
+    )
+    return {"written": str(Path(to).absolute()), "swarm": made.model_dump()}
 
 
 @command('cuvee schedule study.yaml --cron "0 3 * * 1"', panel=PANEL)

@@ -26,6 +26,7 @@ from cuvee.mixtures.errors import (
     RecipeError,
     ServiceError,
 )
+from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import approve as approvals
 from cuvee.tasks.approval import manifest
@@ -242,21 +243,13 @@ def export_spec(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
     Raises:
         ExportError: at this budget a domain would repeat more often than the recipe allows.
     """
-    part = recipe.export
-    made = ExportSpec(
+    made = dataclasses.replace(
+        spec_of_stages(recipe, card.domains, card.answer.stages),
         name=card.name,
-        domains=card.domains,
-        stages=card.answer.stages,
         tokens=card.whole(recipe.purpose).tokens,
-        paths={name: _listed(path) for name, path in part.paths.items()},
-        seed=part.seed,
-        sequence=part.sequence_length,
-        batch=part.batch,
         counted=card.counted,
         documented=not card.tables,
         caps=_caps(recipe.constraints.epochs, card.domains),
-        sources=_sources(recipe),
-        validation={name: _listed(path) for name, path in part.validation.items()},
     )
     caps = made.caps
     over = [f"{n} {x:.2f}" for n, x in made.epochs.items() if x > MORE * caps.get(n, float("inf"))]
@@ -267,6 +260,23 @@ def export_spec(recipe: Recipe, card: FinishedStudy) -> ExportSpec:
             "budget and run the study again, or lower export.tokens"
         )
     return made
+
+
+def spec_of_stages(recipe: Recipe, domains: DomainSet, stages: tuple[Stage, ...]) -> ExportSpec:
+    """What a recipe's `export` says to a trainer of shares, of a run whose length is not told."""
+    part = recipe.export
+    return ExportSpec(
+        name=recipe.name,
+        domains=domains,
+        stages=stages,
+        tokens=0,
+        paths={name: _listed(path) for name, path in part.paths.items()},
+        seed=part.seed,
+        sequence=part.sequence_length,
+        batch=part.batch,
+        sources=_sources(recipe),
+        validation={name: _listed(path) for name, path in part.validation.items()},
+    )
 
 
 def _sources(recipe: Recipe) -> dict[str, StudiedText]:

@@ -241,36 +241,53 @@ def trainer_identity(
     Raises:
         RecipeError: there is neither a version nor a file that could stand for one.
     """
-    own = [path for path in map(_path, command[1:]) if path and path.is_file()]
-    first = Path(command[0])
     called = (
         name
         or next(
-            (path for path in own if str(path) in command and path.suffix not in CONFIGS), first
+            (
+                path
+                for path in map(Path, filter(os.path.isabs, command[1:]))
+                if path.suffix not in CONFIGS and (path.is_file() or FILE.search(path.name))
+            ),
+            Path(command[0]),
         ).stem
     )
     shown = [_without_folder(word) for word in command]
     if not version:
-        try:
-            texts = [path.read_bytes() for path in own if path.stat().st_size <= LARGEST]
-            if first.is_file() and first.stat().st_size <= LARGEST and _script(first):
-                texts.append(first.read_bytes().partition(b"\n")[2])  # without its interpreter
-        except OSError as error:
-            which = error.filename or " or ".join(map(str, own or [first]))
-            raise RecipeError(
-                f"{which}, which proxy.trainer.command names, cannot be read "
-                f"({error.strerror}): make it readable, or say in proxy.trainer.version what tells "
-                "this trainer from an earlier one"
-            ) from None
-        if not texts:
+        digests = [bytes.fromhex(digest) for *_, digest in identity_files(command)]
+        if not digests:
             raise RecipeError(
                 f"nothing tells one version of the trainer {called!r} from another: its command "
                 "names no file of this machine. Say it in proxy.trainer.version: a version, a "
                 "commit, or the digest of its container"
             )
-        version = hashlib.sha256(b"\n".join(map(_digest, texts))).hexdigest()
+        version = hashlib.sha256(b"\n".join(digests)).hexdigest()
     parts = {"command": shown, "name": called, "settings": settings, "version": version}
     return called, canonical_json({**parts, **({"metrics": metrics} if metrics else {})})
+
+
+def identity_files(command: Sequence[str]) -> list[tuple[Path, int, str]]:
+    """The files that tell a trainer without a version from others: each with the line from which
+    its content counts, and the SHA-256 of that content.
+
+    Raises:
+        RecipeError: one cannot be read.
+    """
+    own = [path for path in map(_path, command[1:]) if path and path.is_file()]
+    first = Path(command[0])
+    try:
+        found = [(path, 1, path.read_bytes()) for path in own if path.stat().st_size <= LARGEST]
+        if first.is_file() and first.stat().st_size <= LARGEST and _script(first):
+            content = first.read_bytes().partition(b"\n")[2]  # without its interpreter
+            found.append((first, 2, content))
+    except OSError as error:
+        which = error.filename or " or ".join(map(str, own or [first]))
+        raise RecipeError(
+            f"{which}, which proxy.trainer.command names, cannot be read "
+            f"({error.strerror}): make it readable, or say in proxy.trainer.version what tells "
+            "this trainer from an earlier one"
+        ) from None
+    return [(path, line, hashlib.sha256(content).hexdigest()) for path, line, content in found]
 
 
 def _path(word: str) -> Path | None:
@@ -289,7 +306,3 @@ def _without_folder(word: str) -> str:
 def _script(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(2) == b"#!"
-
-
-def _digest(text: bytes) -> bytes:
-    return hashlib.sha256(text).digest()

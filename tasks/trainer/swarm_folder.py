@@ -13,7 +13,6 @@ Whatever comes back is told apart by fingerprint, never by its place in a list.
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,8 +22,6 @@ from cuvee.tasks.trainer.contract import RefusedResult, parse_contract_file
 SWARM = "swarm.json"
 RUNS = "runs"  # folder of the run directories
 SWARM_VERSION = 1  # raised when an earlier Cuvée would misread the manifest
-
-SwarmRole = Literal["design", "anchor", "seed", "confirmation"]
 
 
 class _Entry(BaseModel):
@@ -36,7 +33,9 @@ class SwarmRun(_Entry):
 
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$", description="Names the run.")
     name: str = Field(description="As people see it in the record.")
-    role: SwarmRole = Field(description="Why it is trained.")
+    role: str = Field(
+        pattern=r"^(design|anchor|seed|confirmation)$", description="Why it is trained."
+    )
     folder: str = Field(
         pattern=r"^runs/[0-9a-f]{32}$", description="Its run directory, within the swarm folder."
     )

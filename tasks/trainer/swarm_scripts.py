@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cuvee.tasks.trainer.program import PLACES, VARIABLE, TrainerProgram, identity_files
 
-ONE, ALL, ARRAY, LIST = "run_one.sh", "run_all.sh", "array.slurm", "runs.txt"
+SCRIPTS = ONE, ALL, ARRAY, LIST = "run_one.sh", "run_all.sh", "array.slurm", "runs.txt"
 SPARE_MINUTES = 2  # of a job of Slurm beyond the limit of an attempt
 PLACE = re.compile(rf"\{{({'|'.join(PLACES)})\}}")
 
@@ -35,9 +35,11 @@ if [ "${2-}" = node ]; then # on each node of a run
     if [ "$rank" != 0 ]; then log=trainer-$rank.log; fi
     export CUVEE_RUN_JSON="$run" CUVEE_NODE_RANK="$node_rank" OMP_NUM_THREADS="$cpus"
     cd -- "$folder" || exit 2
+    exec </dev/null >>"$log" 2>&1
     : "$gpus" "$master_address" "$master_port"
-    exec """
-ONE_BODY = """ </dev/null >>"$log" 2>&1
+"""
+ONE_BODY = """\
+    exec "$@"
 fi
 
 whole_result() {
@@ -207,17 +209,14 @@ def _run_one(program: TrainerProgram) -> str:
         retries=program.retries,
         limit=limit,
     )
-    given = "".join(f"export {k}={_value(k, v)}\n" for k, v in program.environment.items())
     words = program.words(Path("{run}"), {name: f"{{{name}}}" for name in PLACES})
-    return head + given + _unchanged(program) + ONE_NODE + " ".join(map(_word, words)) + ONE_BODY
-
-
-def _value(name: str, value: str) -> str:
-    """A variable's value; one that stands in the environment is taken from there alone."""
-    known = VARIABLE.fullmatch(value)
-    if not known:
-        return shlex.quote(value)
-    return f'"${{{known[1]}?is not set, and proxy.trainer.environment.{name} takes it}}"'
+    begin = [f"    set -- {' '.join(map(_word, words))}\n"]
+    known = [VARIABLE.fullmatch(value) for value in program.environment.values()]
+    for (name, value), taken in zip(program.environment.items(), known, strict=True):
+        text = f'"${taken[1]}"' if taken else shlex.quote(value)
+        begin.append(f"    export {name}={text}\n")
+    asked = [f': "${{{one[1]}?proxy.trainer.environment takes it}}"\n' for one in known if one]
+    return "".join([head, *asked, _unchanged(program), ONE_NODE, *begin, ONE_BODY])
 
 
 def _word(word: str) -> str:
