@@ -7,9 +7,13 @@ numbered steps.
    A size is a body: under a larger vocabulary it keeps name, body, batch and learning rate, while
    embedding and head grow ("0.6M" has 17M parameters at 131,072 tokens, 0.1M of them in the body).
    Depth grows with width, as in Hoffmann et al. 2022 (arXiv 2203.15556, table A9), continued
-   downwards. Assumption, not studied: heads of 32 below 10M, 64 from there on.
+   downwards; "1B" is that table's row of 1,143M, and "300M" has the body of GPT-3 Medium (Brown et
+   al. 2020, arXiv 2005.14165, table 2.1) and Pythia-410M (Biderman et al. 2023, arXiv 2304.01373,
+   table 1). Assumption, not studied: heads of 32 below 10M, 64 from there on (128 at "1B").
+   A shape of your own stands beside the names (`model_size`): any Llama, with grouped keys and
+   values (Ainslie et al. 2023, arXiv 2305.13245) and tied embeddings where it has them.
 2. MLP. SwiGLU with 8/3 of the width, rounded up to 32 (Shazeer 2020, arXiv 2002.05202; Touvron et
-   al. 2023, arXiv 2302.13971).
+   al. 2023, arXiv 2302.13971), unless a shape says otherwise.
 3. Batch in tokens = 0.58 D^0.571 (Step Law, Li et al. 2025, arXiv 2503.04715, equation 1), as the
    nearest power of two of sequences. Ours: at least `LEAST_BATCH` sequences, because smaller ones
    leave even a CPU core idle.
@@ -36,74 +40,20 @@ numbered steps.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from cuvee.mixtures.errors import RecipeError, UnknownName
-from cuvee.mixtures.units import count_text
+from cuvee.proxies.model_size import VOCABULARY, ModelSize, given_shape, named_shape
 
-VOCABULARY = 4096  # tokens that the names of sizes count
+__all__ = ["LADDER", "VOCABULARY", "ModelSize", "TrainingPlan", "model_size", "training_plan"]
+
 LEAST_STEPS = 20  # below that a warm-up and a decay are no training
 LEAST_BATCH = 8  # sequences
 MOST_RATE = 2e-2
 SMALL_BODY, SMALL_POWER = 7e6, 0.3  # the measured correction of step 4
 SCHEDULES = ("wsd", "cosine", "constant")
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """The shape of a proxy.
-
-    Attributes:
-        size: its name on the ladder.
-        width: of the residual stream.
-        layers: transformer blocks.
-        heads: attention heads.
-        context: tokens of a training sequence.
-    """
-
-    size: str
-    width: int
-    layers: int
-    heads: int
-    context: int
-
-    @property
-    def mlp(self) -> int:
-        """Hidden width of the SwiGLU layer (step 2)."""
-        return 32 * math.ceil(self.width * 8 / 3 / 32)
-
-    @property
-    def body(self) -> int:
-        """Matrix parameters without embeddings and head."""
-        return self.layers * (4 * self.width**2 + 3 * self.width * self.mlp)
-
-    def parameters(self, vocabulary: int) -> int:
-        """All parameters: embedding, untied head, blocks and gains of the norms."""
-        gains = (2 * self.layers + 1) * self.width
-        return 2 * vocabulary * self.width + self.body + gains
-
-    def counts(self, vocabulary: int) -> dict[str, int]:
-        """Parameters of the body and of all, for programs."""
-        every = self.parameters(vocabulary)
-        return {"body": self.body, "all": every, "vocabulary": vocabulary}
-
-    def describe(self, vocabulary: int) -> str:
-        """The size in words: parameters of the body and of all."""
-        return (
-            f"a proxy of size {self.size} has {count_text(self.body)} in its body and "
-            f"{count_text(self.parameters(vocabulary))} in all, with embeddings and head of "
-            f"{vocabulary:,} tokens"
-        )
-
-    def law_parameters(self, vocabulary: int) -> int:
-        """What laws over sizes take for the number of parameters (step 9)."""
-        return self.parameters(min(vocabulary, VOCABULARY))
-
-    def flops(self, tokens: int, vocabulary: int) -> float:
-        """Floating-point operations of training on `tokens` tokens (step 8)."""
-        matrices = self.body + vocabulary * self.width
-        attention = 12 * self.layers * self.width * self.context / 2
-        return float(tokens) * (6.0 * matrices + attention)
 
 
 LADDER = {
@@ -117,8 +67,13 @@ LADDER = {
         ModelSize("10M", width=320, layers=6, heads=5, context=512),
         ModelSize("30M", width=512, layers=8, heads=8, context=1024),
         ModelSize("100M", width=768, layers=13, heads=12, context=1024),
+        ModelSize("300M", width=1024, layers=24, heads=16, context=2048),
+        ModelSize("1B", width=1792, layers=26, heads=14, context=2048),
     )
 }
+
+
+FIRST = 8  # names that every problem knows, whether or not a study uses them
 
 
 @dataclass(frozen=True)
@@ -181,14 +136,62 @@ class TrainingPlan:
 
 
 def model_size(size: str) -> ModelSize:
-    """The shape that a size stands for.
+    """The shape that a size of a run stands for: a name on the ladder, or a shape's own.
 
     Raises:
-        UnknownName: the ladder has no such size; the nearest is suggested.
+        UnknownName: it is neither; the nearest name is suggested.
+        RecipeError: no model has this shape.
     """
-    if size not in LADDER:
+    found = find_size(size)
+    if found is None:
         raise UnknownName("proxy size", size, LADDER)
-    return LADDER[size]
+    return found
+
+
+def find_size(size: str) -> ModelSize | None:
+    """As `model_size`; None where a trainer of others had a size that is unknown here."""
+    return LADDER.get(size) or named_shape(size)
+
+
+def problem_sizes(used: Iterable[str], vocabulary: int) -> tuple[tuple[str, int], ...]:
+    """Parameters by size, as laws take them, of the first names and the sizes that a study uses.
+
+    Answers of before the later names are found by what a problem was then.
+    """
+    first = tuple(LADDER)[:FIRST]
+    later = sorted(set(used) - set(first), key=lambda size: (model_size(size).body, size))
+    return tuple((s, model_size(s).law_parameters(vocabulary)) for s in (*first, *later))
+
+
+def is_config(given: Any) -> bool:
+    """Whether what a recipe gives for a size is read from a config.json."""
+    if isinstance(given, Mapping):
+        return "config" in given
+    return isinstance(given, str) and ("/" in given or given.endswith(".json"))
+
+
+def size_name(given: Any, path: Callable[[str], str]) -> Any:
+    """The size of runs for what a recipe gives: a name, a shape, or the config.json of a Llama.
+
+    A shape of the ladder gets its name there, so that runs of both are the same runs. What is none
+    of these is returned as it is.
+
+    Args:
+        given: from the recipe.
+        path: where a path of the recipe leads.
+
+    Raises:
+        RecipeError: no model has this shape, or the file is no config of a Llama.
+    """
+    if isinstance(given, str) and is_config(given):
+        given = {"config": given}
+    shape = given_shape(given, path) if isinstance(given, Mapping) else None
+    if isinstance(given, str) and given not in LADDER:
+        shape = named_shape(given)
+    if shape is None:
+        return given
+    same = (name for name, one in LADDER.items() if replace(shape, size=name) == one)
+    return next(same, shape.size)
 
 
 def training_plan(

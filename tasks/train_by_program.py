@@ -302,6 +302,10 @@ def describe_run(job: PackJob, corpus: Corpus, folder: Path) -> ContractRun:
             layers=shape.layers,
             heads=shape.heads,
             mlp=shape.mlp,
+            kv_heads=shape.kv_heads,
+            tied=shape.tied,
+            rope=shape.rope,
+            epsilon=shape.epsilon,
         ),
         schedule=contract.ContractSchedule(
             steps=plan.steps,

@@ -16,7 +16,7 @@ from cuvee.flows.api.tables import LoadedTables, plain_values
 from cuvee.flows.console import Display
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.recipe.evidence_parts import TablesPart
-from cuvee.flows.recipe.load import load_recipe, parse, say_doubled_paths
+from cuvee.flows.recipe.load import load_recipe, name_sizes, parse, say_doubled_paths
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import table_problem
 from cuvee.flows.workspace import Workspace, find_workspace, open_workspace
@@ -177,7 +177,7 @@ def run(
     if executor not in EXECUTORS:
         raise UnknownName("executor", executor, EXECUTORS)
     if isinstance(recipe, Mapping):
-        text = strict_yaml.dump_yaml(plain_values(recipe))
+        text = strict_yaml.dump_yaml(name_sizes(plain_values(recipe), None))
         given = parse(text, "run")
     else:
         given, text = load_recipe(Path(recipe).expanduser())

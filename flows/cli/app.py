@@ -82,7 +82,7 @@ class Session:
 
         given, text = load.load_recipe(path)
         if self.changes:
-            changed, text = load.apply_changes(text, load.recipe_changes(self.changes))
+            changed, text = load.apply_changes(text, load.recipe_changes(self.changes), path.parent)
             given = changed.located(path.parent)
         load.say_doubled_paths(given, self.say)
         return given, text

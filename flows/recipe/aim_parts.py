@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from cuvee.flows.recipe.parts import Count, Part, Share
+from cuvee.flows.recipe.parts import Count, Part, Share, Size
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference.evidence_grade import RATIO
 from cuvee.mixtures.recommendation import REFERENCE, START
@@ -89,10 +89,9 @@ class FullScalePart(Part):
 class SizePart(Part):
     """A size of proxies and the tokens of each training at which a claim is tested."""
 
-    size: str = Field(
-        description="Parameters of the proxies, as a name of the ladder.",
+    size: Size = Field(
+        description="Size of the proxies: a name of the ladder, or a shape as in `proxy.size`.",
         examples=["2M"],
-        json_schema_extra={"enum": [*ladder.LADDER]},
     )
     tokens: Count = Field(description="Training tokens of each of them.", examples=["40M"])
 

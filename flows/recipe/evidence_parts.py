@@ -5,9 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from cuvee.evaluation import suites
-from cuvee.flows.recipe.parts import Amount, Count, Part
+from cuvee.flows.recipe.parts import Amount, Count, Part, Size
 from cuvee.flows.recipe.trainer_parts import TrainerPart
-from cuvee.proxies import ladder
 from cuvee.tasks.study.tables import TableReading
 
 
@@ -21,12 +20,12 @@ class ProxyPart(Part):
         "tokenizer every run goes on with; `continual` says what it has seen.",
         examples=[".cuvee/base"],
     )
-    size: str = Field(
+    size: Size = Field(
         default="0.6M",
-        description="Parameters of a proxy, as a name of the ladder; width, depth, batch, steps "
-        "and learning rate follow from it.",
-        examples=["1M"],
-        json_schema_extra={"enum": [*ladder.LADDER]},
+        description="Size of a proxy: a name of the ladder, from which width, depth, batch, steps "
+        "and learning rate follow; a shape; or the path of the config.json of a Llama, whose "
+        "context and other fields a shape with `config` may change.",
+        examples=["1M", "smollm/config.json"],
     )
     tokens: Count = Field(
         default=400_000,

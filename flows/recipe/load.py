@@ -1,6 +1,7 @@
 """Recipes from files: strict YAML, checked whole before anything is spent."""
 
-from collections.abc import Callable, Iterable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ def load_recipe(path: Path) -> tuple[Recipe, str]:
         UnknownName: an unknown field or name, with a suggestion.
     """
     text = recipe_text(path)
-    return parse(text, str(path)).located(path.parent), text
+    given = parse(text, str(path), folder=path.parent).located(path.parent)
+    values = strict_yaml.load_yaml(text)
+    if any(ladder.is_config(size) for *_, size in written_sizes(values)):
+        # what is recorded of a study does not hang on a file that may change or move
+        text = strict_yaml.dump_yaml(name_sizes(values, path.parent))
+    return given, text
 
 
 def say_doubled_paths(recipe: Recipe, say: Callable[[str], None]) -> None:
@@ -49,8 +55,8 @@ def recipe_text(path: Path) -> str:
         raise RecipeError(f"the recipe {path} is not UTF-8: {error.reason}") from error
 
 
-def parse(text: str, where: str = "the recipe") -> Recipe:
-    """A recipe from its text; see `load_recipe`."""
+def parse(text: str, where: str = "the recipe", *, folder: Path | None = None) -> Recipe:
+    """A recipe from its text, which lies in a folder; see `load_recipe`."""
     try:
         values = strict_yaml.load_yaml(text)
     except yaml.YAMLError as error:
@@ -62,7 +68,7 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
             f"{where} is a fit file of Olmix, which `cuvee fit`, `approve`, `export` and `handoff` "
             "read"
         )
-    return build_recipe(values, where)
+    return build_recipe(values, where, folder=folder)
 
 
 def recipe_changes(given: Iterable[str]) -> dict[str, Any]:
@@ -86,12 +92,15 @@ def recipe_changes(given: Iterable[str]) -> dict[str, Any]:
     return changes
 
 
-def apply_changes(text: str, changes: Mapping[str, Any]) -> tuple[Recipe, str]:
+def apply_changes(
+    text: str, changes: Mapping[str, Any], folder: Path | None = None
+) -> tuple[Recipe, str]:
     """A recipe with some fields changed, and its text, which is what is recorded of a study.
 
     Args:
         text: of the recipe.
         changes: values by dotted name; parts on the way that are not there are made.
+        folder: where the recipe lies.
 
     Raises:
         RecipeError: a change goes through what is no mapping, or makes no recipe.
@@ -108,11 +117,45 @@ def apply_changes(text: str, changes: Mapping[str, Any]) -> tuple[Recipe, str]:
             if not isinstance(place, dict):
                 raise RecipeError(f"the change {name!r} goes through {part!r}, which is no mapping")
         place[last] = value
+    values = name_sizes(values, folder)
     return build_recipe(values, "the recipe with its changes"), strict_yaml.dump_yaml(values)
 
 
-def build_recipe(values: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from its values; see `load_recipe`."""
+def written_sizes(values: Any) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Every size of proxies in a recipe's values: its place, the mapping around it, itself."""
+    for outer, inner in (("proxy", None), ("confirm", "sizes"), ("method", "rungs")):
+        part = values.get(outer) if isinstance(values, Mapping) else None
+        within = part.get(inner) if inner and isinstance(part, Mapping) else [part]
+        for one in within if isinstance(within, list) else ():
+            if isinstance(one, dict) and "size" in one:
+                yield f"{outer}.{inner}.size" if inner else f"{outer}.size", one, one["size"]
+
+
+def name_sizes(values: Mapping[str, Any], folder: Path | None) -> Mapping[str, Any]:
+    """The values of a recipe with every shape as the size of its runs (`ladder.size_name`).
+
+    A relative path of a config.json is meant from the recipe's folder, else the working directory.
+
+    Raises:
+        RecipeError: a shape that no model has, or a file that is no config of a Llama.
+    """
+
+    def path(written: str) -> str:
+        beside = (folder or Path()) / Path(written).expanduser()
+        return str(beside) if beside.exists() else written
+
+    named = copy.deepcopy(values)
+    for place, around, size in written_sizes(named):
+        try:
+            around["size"] = ladder.size_name(size, path)
+        except CuveeError as error:
+            raise RecipeError(f"{place}: {error}") from error
+    return named
+
+
+def build_recipe(values: Mapping[str, Any], where: str, *, folder: Path | None = None) -> Recipe:
+    """A recipe from its values, which lie in a folder; see `load_recipe`."""
+    values = name_sizes(values, folder)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:

@@ -4,16 +4,40 @@ import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
+from cuvee.mixtures.catalog import attribute_texts
 from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.mixtures.units import whole_number
+from cuvee.proxies import ladder, model_size
 from cuvee.tasks import export as exports
 from cuvee.tasks.approval import webhook as handoff_call
 
 Count = Annotated[int, BeforeValidator(whole_number), Field(gt=0, le=10**18)]
 # A count, or a size of no unit.
 Amount = Annotated[float, BeforeValidator(whole_number), Field(gt=0)]
+KINDS = {int: "integer", float: "number", bool: "boolean"}
+SHAPE = {
+    "type": "object",
+    "properties": {
+        name: {"description": text, "type": KINDS[model_size.PARTS[name]]}
+        for name, text in attribute_texts(model_size.ModelSize).items()
+        if name != "size"
+    }
+    | {"config": {"description": "Path of a config.json, whose fields these change."}},
+    "additionalProperties": False,
+    "anyOf": [{"required": [*model_size.REQUIRED]}, {"required": ["config"]}],
+}
+# The size of runs as a text; shapes and files become it before (`load.name_sizes`).
+TEXT = {"type": "string", "pattern": f"/|[.]json$|^{model_size.SHAPE}$"}
+Size = Annotated[str, WithJsonSchema({"anyOf": [{"enum": [*ladder.LADDER]}, TEXT, SHAPE]})]
 Share = Annotated[float, Field(ge=0, le=1)]
 DAY = 86_400.0  # seconds
 BLOCK_RULE = 'a Prefect block, "type/name", such as slack-webhook/data-team'  # in a refusal

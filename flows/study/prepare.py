@@ -125,6 +125,9 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
         simplex.check_mixture(domains.vector(shares), domains.names)
     before = prepared.start.scores if prepared.start else {}
     share = min(1.0, proxy.tokens / recipe.full_scale.tokens)
+    sizes = recipe.confirm.sizes if recipe.confirm else ()
+    rungs = recipe.build_method().method.sizes
+    used = {proxy.size, *(step.size for step in sizes), *(size for size, _ in rungs)}
     problem = Problem(
         domains=domains,
         targets=prepared.targets,
@@ -145,12 +148,8 @@ def pose_problem(recipe: Recipe, prepared: Prepared) -> Problem:
         scoring=prepared.scoring,
         version=prepared.version,
         full_parameters=recipe.full_scale.parameters,
-        sizes=tuple(
-            (name, rung.law_parameters(prepared.corpus.vocabulary))
-            for name, rung in ladder.LADDER.items()
-        ),
+        sizes=ladder.problem_sizes(used, prepared.corpus.vocabulary),
     )
-    sizes = recipe.confirm.sizes if recipe.confirm else ()
     largest = max([proxy.tokens, *(step.tokens for step in sizes)])
     told = "; ".join(problem_at_size(problem, proxy.size, largest).sample_warnings)
     if proxy.match_repetition and told:

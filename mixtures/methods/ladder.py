@@ -36,12 +36,12 @@ class Rung(TypedDict):
     """A rung of a ladder, as recipes write it.
 
     Attributes:
-        size: of the proxies, such as 1M.
+        size: of the proxies, such as 1M, or a shape as in proxy.size.
         tokens: of each training, such as 2M.
         runs: mixtures that are trained at it, no more than on the rung before.
     """
 
-    size: str
+    size: str | Mapping[str, int | float | bool | str]
     tokens: Annotated[int, whole_number]
     runs: Annotated[int, whole_number]
 

@@ -18,8 +18,8 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from cuvee.proxies.model.grouped_matmul import grouped_matmul
+from cuvee.proxies.model_size import EPSILON, ROPE
 
-EPSILON = 1e-5  # of the norms; written into the exported configuration
 LONGEST = 512  # tokens up to which whole attention matrices are kept on a CPU
 BLOCK = 64  # queries at once where nothing is kept; 256 tokens take a third less than whole
 
@@ -53,15 +53,15 @@ class RMSNorm(Function):
     """`x / rms(x) * gain` (Zhang and Sennrich 2019, arXiv 1910.07467, equation 4)."""
 
     @staticmethod
-    def forward(ctx: Any, x_KND: Tensor, gain_KD: Tensor) -> Tensor:
+    def forward(ctx: Any, x_KND: Tensor, gain_KD: Tensor, epsilon: float = EPSILON) -> Tensor:
         inverse_KN1 = torch.linalg.vector_norm(x_KND, dim=-1, keepdim=True)
-        inverse_KN1.square_().div_(x_KND.shape[-1]).add_(EPSILON).rsqrt_()
+        inverse_KN1.square_().div_(x_KND.shape[-1]).add_(epsilon).rsqrt_()
         unit_KND: Tensor = x_KND * inverse_KN1
         ctx.save_for_backward(unit_KND, inverse_KN1, gain_KD)
         return unit_KND * gain_KD[:, None]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         unit_KND, inverse_KN1, gain_KD = ctx.saved_tensors
         product_KND = grads[0] * unit_KND
         ggain_KD = product_KND.sum(1)
@@ -73,7 +73,7 @@ class RMSNorm(Function):
         mean_KN1.div_(unit_KND.shape[-1])
         gx_KND = grads[0] * gain_KD[:, None]
         gx_KND.addcmul_(unit_KND, mean_KN1, value=-1).mul_(inverse_KN1)
-        return gx_KND, ggain_KD
+        return gx_KND, ggain_KD, None
 
 
 class SwiGLU(Function):
@@ -123,10 +123,10 @@ class Rotary:
     The scale of attention, E^-1/2, is folded into the tables of the queries.
     """
 
-    BASE = 10_000.0
-
-    def __init__(self, length: int, width: int, *, dtype: torch.dtype, device: str) -> None:
-        frequency = self.BASE ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    def __init__(
+        self, length: int, width: int, *, dtype: torch.dtype, device: str, base: float = ROPE
+    ) -> None:
+        frequency = base ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
         angle_TE = torch.arange(length, dtype=torch.float64)[:, None] * frequency
         tables = torch.stack([angle_TE.cos(), angle_TE.sin()])
         self.keys = tables.to(dtype).to(device)
@@ -219,6 +219,20 @@ def attend(joint_KBTC: Tensor, rotary: Rotary | Branches, heads: int, *, first: 
             return blocked_attention(joint_KBTC, rotary, heads, first=first)
         return apply_function(Attention, joint_KBTC, rotary, heads)
     return fused_attention(joint_KBTC, rotary, heads)
+
+
+def repeat_shared_heads(joint_KBTC: Tensor, heads: int, shared: int) -> Tensor:
+    """Keys and values of `shared` heads once for each query head: (K, B, T, 3D) for `attend`.
+
+    Grouped queries (Ainslie et al. 2023, arXiv 2305.13245): neighbors among them share a head.
+    """
+    if shared == heads:
+        return joint_KBTC
+    width = joint_KBTC.shape[-1] // (heads + 2 * shared)
+    query, both = joint_KBTC[..., : heads * width], joint_KBTC[..., heads * width :]
+    each = both.view(*both.shape[:-1], 2 * shared, 1, width)
+    each = each.expand(*each.shape[:-2], heads // shared, width)
+    return torch.cat([query, each.flatten(-3)], dim=-1)
 
 
 def blocked_attention(

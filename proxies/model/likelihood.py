@@ -114,7 +114,7 @@ class PackLikelihood:
         device = self.model.device
         tokens_BT = forest.tokens.to(device)
         sources, first = forest.sources.to(device), forest.first
-        head = self.model.parameters.named["head"]
+        head = self.model.head
         groups = [slice(0, self.model.models)]
         if device == "cpu":
             groups = [slice(k, k + 1) for k in self.keep]

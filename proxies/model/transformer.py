@@ -4,7 +4,8 @@ Every parameter has a leading model axis. All matrices of a pack lie in one buff
 gains of norms in another, gradients likewise, so that clipping and the optimizer are a handful of
 operations whatever the depth; the parameters by name are views.
 
-Shape suffixes: K models, B sequences, T tokens, N = B x T, D width, V vocabulary, C = 3 D.
+Shape suffixes: K models, B sequences, T tokens, N = B x T, D width, V vocabulary, C queries, keys
+and values of all heads.
 """
 
 import hashlib
@@ -15,7 +16,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cuvee.proxies.ladder import ModelSize
 from cuvee.proxies.model.layers import (
     Branches,
     Embedding,
@@ -25,8 +25,10 @@ from cuvee.proxies.model.layers import (
     SwiGLU,
     apply_function,
     attend,
+    repeat_shared_heads,
 )
 from cuvee.proxies.model.loss import linear_cross_entropy
+from cuvee.proxies.model_size import ModelSize
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -101,12 +103,18 @@ class PackModel:
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.parameters = Parameters(size, vocabulary, self.models, device=device, dtype=self.dtype)
         self.rotary = Rotary(
-            size.context, size.width // size.heads, dtype=self.compute, device=device
+            size.context, size.head_width, dtype=self.compute, device=device, base=size.rope
         )
         for model, seed in enumerate(seeds):
             for name, value in initial_values(size, vocabulary, seed).items():
                 with torch.no_grad():
                     self.parameters.named[name][model].copy_(value)
+
+    @property
+    def head(self) -> Tensor:
+        """The output matrix (K, D, V), which is the embedding's where the two are tied."""
+        named = self.parameters.named
+        return named["embedding"].transpose(1, 2) if self.size.tied else named["head"]
 
     def hidden(
         self,
@@ -129,25 +137,26 @@ class PackModel:
         p = self.parameters.named
         if members is not None:
             p = {name: value[members] for name, value in p.items()}
-        rotary = branches or self.rotary
+        rotary, size = branches or self.rotary, self.size
         models, batch, length = tokens_KBT.shape
         x_KND = apply_function(Embedding, p["embedding"], tokens_KBT.reshape(models, -1))
-        for i in range(self.size.layers):
-            a_KND = apply_function(RMSNorm, x_KND, p[f"{i}.attention_norm"])
+        for i in range(size.layers):
+            a_KND = apply_function(RMSNorm, x_KND, p[f"{i}.attention_norm"], size.epsilon)
             joint_KNC = apply_function(GroupedLinear, a_KND, p[f"{i}.qkv"], self.compute)
             joint_KBTC = joint_KNC.view(models, batch, length, -1)
-            last = at is not None and i == self.size.layers - 1
-            mixed = attend(joint_KBTC, rotary, self.size.heads, first=first if last else 0)
+            joint_KBTC = repeat_shared_heads(joint_KBTC, size.heads, size.kv_heads)
+            last = at is not None and i == size.layers - 1
+            mixed = attend(joint_KBTC, rotary, size.heads, first=first if last else 0)
             mixed = mixed.reshape(x_KND.shape)
             if last:
                 mixed, x_KND = mixed[:, at], x_KND[:, at]
             x_KND = x_KND + apply_function(GroupedLinear, mixed, p[f"{i}.out"], self.compute)
-            m_KND = apply_function(RMSNorm, x_KND, p[f"{i}.mlp_norm"])
+            m_KND = apply_function(RMSNorm, x_KND, p[f"{i}.mlp_norm"], size.epsilon)
             active = apply_function(
                 SwiGLU, apply_function(GroupedLinear, m_KND, p[f"{i}.gate_up"], self.compute)
             )
             x_KND = x_KND + apply_function(GroupedLinear, active, p[f"{i}.down"], self.compute)
-        return apply_function(RMSNorm, x_KND, p["norm"])
+        return apply_function(RMSNorm, x_KND, p["norm"], size.epsilon)
 
     @staticmethod
     def backward(mean_K: Tensor) -> None:
@@ -168,12 +177,11 @@ class PackModel:
         """
         hidden_KND = self.hidden(tokens_KBT)
         targets_KN = targets_KBT.reshape(self.models, -1)
-        head = self.parameters.named["head"]
         factors_KN = None
         if factors_KB is not None:
             factors_KN = factors_KB.repeat_interleave(targets_KBT.shape[2], dim=1)
         mean_K, losses_KN = linear_cross_entropy(
-            hidden_KND, head, targets_KN, dtype=self.compute, factors_KN=factors_KN
+            hidden_KND, self.head, targets_KN, dtype=self.compute, factors_KN=factors_KN
         )
         return mean_K, losses_KN.view(targets_KBT.shape)
 
@@ -183,13 +191,14 @@ def parameter_layout(size: ModelSize, vocabulary: int) -> Iterator[tuple[str, tu
     yield "embedding", (vocabulary, size.width)
     for i in range(size.layers):
         yield f"{i}.attention_norm", (size.width,)
-        yield f"{i}.qkv", (size.width, 3 * size.width)
+        yield f"{i}.qkv", (size.width, size.width + 2 * size.keys_width)
         yield f"{i}.out", (size.width, size.width)
         yield f"{i}.mlp_norm", (size.width,)
         yield f"{i}.gate_up", (size.width, 2 * size.mlp)
         yield f"{i}.down", (size.mlp, size.width)
     yield "norm", (size.width,)
-    yield "head", (size.width, vocabulary)
+    if not size.tied:
+        yield "head", (size.width, vocabulary)
 
 
 def is_gain(name: str) -> bool:

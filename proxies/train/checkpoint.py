@@ -25,7 +25,6 @@ from torch import Tensor
 
 from cuvee.mixtures.errors import StorageError
 from cuvee.proxies.data.objects import ObjectFolder, is_remote, within
-from cuvee.proxies.model.layers import EPSILON, Rotary
 from cuvee.proxies.model.transformer import PackModel
 
 KEPT = 2
@@ -170,11 +169,13 @@ def huggingface_weights(model: PackModel, k: int) -> dict[str, Tensor]:
     result = {
         "model.embed_tokens.weight": p["embedding"],
         "model.norm.weight": p["norm"],
-        "lm_head.weight": p["head"].t(),
     }
+    if "head" in p:
+        result["lm_head.weight"] = p["head"].t()
+    joint = [model.size.width, model.size.keys_width, model.size.keys_width]
     for i in range(model.size.layers):
         layer = f"model.layers.{i}"
-        q, key, value = p[f"{i}.qkv"].t().chunk(3)
+        q, key, value = torch.split(p[f"{i}.qkv"].t(), joint)
         gate, up = p[f"{i}.gate_up"].t().chunk(2)
         result |= {
             f"{layer}.input_layernorm.weight": p[f"{i}.attention_norm"],
@@ -201,15 +202,15 @@ def huggingface_config(model: PackModel, eot: int) -> dict[str, Any]:
         "intermediate_size": size.mlp,
         "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
-        "num_key_value_heads": size.heads,
-        "head_dim": size.width // size.heads,
+        "num_key_value_heads": size.kv_heads,
+        "head_dim": size.head_width,
         "hidden_act": "silu",
         "max_position_embeddings": size.context,
-        "rms_norm_eps": EPSILON,
-        "rope_theta": Rotary.BASE,
+        "rms_norm_eps": size.epsilon,
+        "rope_theta": size.rope,
         "attention_bias": False,
         "mlp_bias": False,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": size.tied,
         "bos_token_id": eot,
         "eos_token_id": eot,
         "pad_token_id": eot,

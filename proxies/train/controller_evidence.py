@@ -68,7 +68,7 @@ def model_losses(
     """
     tokens_1BT, member = tokens_BT.to(model.device)[None], slice(k, k + 1)
     hidden_1ND = model.hidden(tokens_1BT[..., :-1], members=member).to(dtype)
-    head_1DV = model.parameters.named["head"][member].to(dtype)
+    head_1DV = model.head[member].to(dtype)
     targets_1BT = tokens_1BT[..., 1:]
     found = token_losses(hidden_1ND, head_1DV, targets_1BT.reshape(1, -1))
     return found.view(targets_1BT.shape)[0]

@@ -21,8 +21,8 @@ from torch import Tensor
 from cuvee.mixtures.errors import DataError
 from cuvee.proxies import ladder
 from cuvee.proxies.data.objects import within
-from cuvee.proxies.model.layers import EPSILON, Rotary
 from cuvee.proxies.model.transformer import PackModel, parameter_layout
+from cuvee.proxies.model_size import ModelSize, config_refusals, rotary_base
 from cuvee.proxies.train import checkpoint
 
 FILE = "model.safetensors"
@@ -34,7 +34,7 @@ def adopt_start_checkpoint(source: Path, folder: str | Path, size: str, vocabula
     Args:
         source: a folder with config.json and model.safetensors, as `export_huggingface` writes.
         folder: where starting checkpoints are kept.
-        size: of the runs, a step of the ladder.
+        size: of the runs.
         vocabulary: tokens of the corpus's tokenizer.
 
     Raises:
@@ -88,7 +88,7 @@ def read_start_checkpoint(source: Path, size: str, vocabulary: int) -> dict[str,
                 f"wanted {wanted}"
             )
     try:
-        values = _ours({name: value.float() for name, value in found.items()}, shape.layers)
+        values = _ours({name: value.float() for name, value in found.items()}, shape)
     except KeyError as error:
         raise DataError(f"the checkpoint in {source} lacks the tensor {error}") from error
     except RuntimeError as error:  # projections that cannot be joined
@@ -122,22 +122,22 @@ def fill_from_start(model: PackModel, k: int, folder: str | Path, content: str) 
 def _check(config: Mapping[str, Any], source: Path, size: str, vocabulary: int) -> None:
     shape = ladder.model_size(size)
     wanted = {
-        "model_type": "llama",
         "vocab_size": vocabulary,
         "hidden_size": shape.width,
         "intermediate_size": shape.mlp,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.heads,
-        "hidden_act": "silu",
-        "rms_norm_eps": EPSILON,
-        "rope_theta": Rotary.BASE,
-        "tie_word_embeddings": False,
+        "num_key_value_heads": shape.kv_heads,
+        "rms_norm_eps": shape.epsilon,
+        "rope_theta": shape.rope,
+        "tie_word_embeddings": shape.tied,
     }
-    wrong = [
-        f"{key} is {reprlib.repr(config.get(key))}, wanted {value!r}"
+    given = {**config, "rope_theta": rotary_base(config)}
+    wrong = list(config_refusals(config))
+    wrong += [
+        f"{key} is {reprlib.repr(given.get(key))}, wanted {value!r}"
         for key, value in wanted.items()
-        if config.get(key) != value
+        if given.get(key) != value
     ]
     if wrong:
         raise DataError(
@@ -147,14 +147,15 @@ def _check(config: Mapping[str, Any], source: Path, size: str, vocabulary: int) 
         )
 
 
-def _ours(found: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """The inverse of `checkpoint.weights`."""
+def _ours(found: Mapping[str, Tensor], shape: ModelSize) -> dict[str, Tensor]:
+    """The inverse of `checkpoint.huggingface_weights`."""
     values = {
         "embedding": found["model.embed_tokens.weight"],
         "norm": found["model.norm.weight"],
-        "head": found["lm_head.weight"].t(),
     }
-    for i in range(layers):
+    if not shape.tied:
+        values["head"] = found["lm_head.weight"].t()
+    for i in range(shape.layers):
         layer = f"model.layers.{i}"
         attention = [found[f"{layer}.self_attn.{part}_proj.weight"] for part in ("q", "k", "v")]
         gates = [found[f"{layer}.mlp.{part}_proj.weight"] for part in ("gate", "up")]

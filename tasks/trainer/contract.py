@@ -25,6 +25,7 @@ from cuvee.mixtures.errors import TrainingError
 from cuvee.mixtures.runs.run_results import Score
 from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.proxies.data.files import create_file, replace_file
+from cuvee.proxies.model_size import EPSILON, ROPE
 
 VERSION = 1  # of the contract; raised when a trainer of an earlier one would misread it
 RUN, RESULT, PROGRESS, CHECKPOINT, STATE = (
@@ -85,11 +86,17 @@ class ContractModel(_Part):
     """The size of the model: a name, and the shape that the built-in trainer would give it."""
 
     name: str = Field(description="The size as the recipe has it.")
-    parameters: int = Field(description="All of them, embeddings and an untied head included.")
+    parameters: int = Field(description="All of them, embeddings and head included.")
     width: int = Field(description="Of the residual stream.")
     layers: int = Field(description="Transformer blocks.")
     heads: int = Field(description="Attention heads.")
     mlp: int = Field(description="Hidden width of the gated feed-forward layer.")
+    kv_heads: int = Field(
+        default=0, description="Heads of keys and values, shared by queries; 0 for as many."
+    )
+    tied: bool = Field(default=False, description="Whether the head is the embedding.")
+    rope: float = Field(default=ROPE, description="Base of the rotary positions.")
+    epsilon: float = Field(default=EPSILON, description="Of the norms.")
 
 
 class ContractSchedule(_Part):

@@ -1,5 +1,6 @@
 """A recipe is refused in one sentence that says where and how to fix it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,13 @@ def test_counts_may_carry_a_suffix():
         ("name: tiny", "name: tiny\nseed: true", "'seed' is neither true nor false"),
         ("domain/a: 1", "domain/a: much", "numbers as a mapping.*'much'"),
         ("name: tiny", "name: !!python/name:os.system", "not YAML"),
+        ("name: tiny", "name: tiny\nproxy: {size: 0.6m}", "proxy size '0.6m'.*'0.6M'"),
+        (
+            "name: tiny",
+            "name: tiny\nproxy: {size: {width: 64, layers: 2}}",
+            "proxy.size: a shape needs width, layers, heads, context; heads and context missing",
+        ),
+        ("name: tiny", "name: tiny\nproxy: {size: 6}", "proxy.size: must be text"),
     ],
 )
 def test_a_mistake_is_named_with_a_way_out(old, new, words):
@@ -88,6 +96,44 @@ def test_a_missing_file_names_its_neighbors(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(RecipeError, match="UTF-8"):
         load.load_recipe(tmp_path / "latin.yaml")
+
+
+def test_sizes_are_names_shapes_or_a_config_beside_the_recipe(tmp_path, monkeypatch):
+    """Catches a path meant from the working directory, a shape under two names in one recipe, and a
+    record of a study that changes with a file."""
+    config = {
+        "model_type": "llama", "hidden_size": 48, "intermediate_size": 128, "rms_norm_eps": 1e-5,
+        "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2,
+        "max_position_embeddings": 512, "tie_word_embeddings": True,
+    }  # fmt: skip
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    shape = "{width: 48, layers: 2, heads: 6, kv_heads: 2, context: 128, tied: true}"
+    text = GOOD.replace(
+        "name: regmix, runs: 4",
+        f"""name: ladder, runs: 4, rungs: [
+      {{size: {shape}, tokens: 1M, runs: 3}}, {{size: base/config.json, tokens: 4M, runs: 2}}]""",
+    )
+    text += """
+proxy: {size: {width: 32, layers: 2, heads: 1, context: 256}}
+confirm: {sizes: [{size: {config: base, context: 128}, tokens: 1M}]}
+"""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    monkeypatch.chdir("/")
+    given, recorded = load.load_recipe(path)
+    small, large = "w48_l2_h6_kv2_c128_tied", "w48_l2_h6_kv2_c512_tied"
+    assert given.proxy.size == "0.3M"
+    assert [size for size, _ in given.build_method().method.sizes] == [small, large]
+    assert given.confirm and given.confirm.sizes[0].size == small
+    assert given.digest != load.parse(recorded.replace(large, small)).digest
+    changed, text = load.apply_changes(recorded, {"proxy.size": "base/config.json"}, tmp_path)
+    assert changed.proxy.size == large
+    (tmp_path / "base" / "config.json").unlink()
+    assert load.parse(recorded).digest == given.digest
+    assert load.parse(text).digest == changed.digest
+    with pytest.raises(RecipeError, match=r"confirm.sizes.size: the shape of .* cannot be read"):
+        load.load_recipe(path)
 
 
 def domains() -> DomainSet:

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuvee.proxies.ladder import ModelSize
 from cuvee.proxies.model import prefix_tree
 from cuvee.proxies.model.layers import Attention, Branches, apply_function, attend, fused_attention
 from cuvee.proxies.model.likelihood import PackLikelihood
 from cuvee.proxies.model.transformer import PackModel
+from cuvee.proxies.model_size import ModelSize
 
 RUNG = ModelSize("tiny", width=32, layers=2, heads=2, context=24)
 VOCABULARY = 50

@@ -1,18 +1,23 @@
 """The ladder: shapes near their names, the cited laws, schedules that are functions of the step."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cuvee.mixtures.errors import RecipeError, UnknownName
+from cuvee.mixtures.units import whole_number
 from cuvee.proxies import ladder
+from cuvee.proxies.model_size import shape_text
 
 
 @pytest.mark.parametrize("size", ladder.LADDER)
 def test_a_size_has_about_the_parameters_it_is_named_after(size: str) -> None:
     """Catches a width, depth or MLP that drifted from the name by a fifth."""
-    named = float(size.removesuffix("M")) * 1e6
+    named = whole_number(size)
     assert ladder.model_size(size).parameters(4096) == pytest.approx(named, rel=0.2)
 
 
@@ -68,6 +73,108 @@ def test_wsd_is_stable_until_its_decay() -> None:
     plan = ladder.training_plan("0.6M", 400_000, 4096)
     assert plan.rate(plan.steps - plan.decay - 1) == plan.peak
     assert plan.rate(plan.steps - plan.decay // 2) < 0.5 * plan.peak
+
+
+SHAPE = {"width": 576, "layers": 30, "heads": 9, "kv_heads": 3, "context": 2048, "mlp": 1536}
+
+
+def test_a_shape_is_its_own_name_and_one_of_the_ladder_has_the_ladders() -> None:
+    """SmolLM-135M has 134,515,008 parameters at 49,152 tokens (its model card says 135M; by hand:
+    49,152 x 576 + 30 x (2 x 576 x 768 + 3 x 576 x 1536) + 61 x 576).
+
+    Catches keys and values counted whole, an embedding counted twice, a text that loses a field,
+    and runs of one shape under two fingerprints.
+    """
+    text = ladder.size_name({**SHAPE, "tied": True}, str)
+    assert text == "w576_l30_h9_kv3_c2048_tied"  # 8/3 of the width are 1536
+    shape = ladder.model_size(text)
+    assert shape.parameters(49_152) == 134_515_008
+    assert shape.body == 30 * (2 * 576 * 768 + 3 * 576 * 1536)
+    odd = {**SHAPE, "mlp": 1500, "kv_heads": 9, "rope": 12_345.5, "epsilon": 1e-6}
+    again = ladder.model_size(ladder.size_name(odd, str))
+    assert again.size == "w576_l30_h9_c2048_mlp1500_rope12345.5_eps1e-06"
+    assert (again.mlp, again.rope, again.epsilon, again.tied) == (1500, 12_345.5, 1e-6, False)
+    for name, one in ladder.LADDER.items():
+        given = {field: getattr(one, field) for field in ("width", "layers", "heads", "context")}
+        assert ladder.size_name(given, str) == name == ladder.size_name(name, str)
+        assert ladder.model_size(one.size) == one
+        assert ladder.size_name(shape_text(one), str) == name
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"heads": 7}, "a width of 576 has no 7 heads"),
+        ({"kv_heads": 2}, "9 heads cannot share 2"),
+        ({"width": "576"}, "width of a shape is a whole number from 1 to .*; got '576'"),
+        ({"layers": 0}, "layers of a shape"),
+        ({"layers": True}, "layers of a shape"),
+        ({"context": None}, "context of a shape"),
+        ({"tied": 1}, "tied of a shape is true or false; got 1"),
+        ({"rope": float("nan")}, "rope of a shape"),
+        ({"head": 64}, "unknown field of a shape 'head'.*'heads'"),
+    ],
+)
+def test_a_shape_that_no_model_has_is_refused(change: dict[str, Any], words: str) -> None:
+    """Catches a crash in torch an hour later, true for 1, and a field that has no effect."""
+    with pytest.raises(RecipeError, match=words):
+        ladder.size_name({**SHAPE, **change}, str)
+
+
+CONFIG = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, "0.6M"),
+        ({"num_key_value_heads": None, "rope_scaling": None, "head_dim": 32}, "0.6M"),
+        ({"num_key_value_heads": 1}, "w64_l2_h2_kv1_c256"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+         "w64_l2_h2_c256_rope500000"),
+        ({"model_type": "gpt2"}, "model_type is 'gpt2', wanted 'llama'.*proxy.trainer"),
+        ({"attention_bias": True}, "attention_bias is True"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"head_dim": 64}, "head_dim is 64"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 32.0}}, "rope_scaling asks .*'llama3'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "positions of type 'yarn'"),
+        ({"hidden_size": "x"}, "width of a shape"),
+    ],
+)  # fmt: skip
+def test_a_config_gives_its_shape_or_says_what_is_not_built(
+    change: dict[str, Any], found: str, tmp_path: Path
+) -> None:
+    """Catches a bias, a scaled position or an activation that is left out in silence."""
+    place = tmp_path / "config.json"
+    place.write_text(json.dumps(CONFIG | change))
+    if " " not in found:
+        assert ladder.size_name(str(place), str) == found
+        assert ladder.size_name({"config": str(tmp_path), "context": 128}, str) != found
+    else:
+        with pytest.raises(RecipeError, match=found):
+            ladder.size_name(str(place), str)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, None])
+def test_a_config_that_is_none_is_refused_in_a_sentence(text: str | None, tmp_path: Path) -> None:
+    """Catches a traceback for a file that is missing, cut short, or no mapping."""
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(RecipeError, match="the shape of .* cannot be read"):
+        ladder.size_name(str(tmp_path / "config.json"), str)
+
+
+def test_a_problem_knows_what_its_study_uses_and_is_else_the_one_of_before() -> None:
+    """Catches fits of earlier studies that are lost because the ladder grew."""
+    first = ("0.3M", "0.6M", "1M", "2M", "4M", "10M", "30M", "100M")
+    assert tuple(name for name, _ in ladder.problem_sizes(["0.6M", "2M"], 4096)) == first
+    text = ladder.size_name(SHAPE, str)
+    more = ladder.problem_sizes(["1B", text, "1M"], 4096)
+    assert [name for name, _ in more[8:]] == [text, "1B"]
+    assert dict(more)[text] == ladder.model_size(text).parameters(4096)
 
 
 def test_flops_by_hand() -> None:

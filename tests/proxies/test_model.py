@@ -14,6 +14,8 @@ from cuvee.proxies.train import checkpoint
 from cuvee.proxies.train.optimizer import AdamW
 
 VOCABULARY = 300
+# grouped keys and values, a tied head, and no number as in the names
+GROUPED = "w96_l2_h6_kv2_c128_mlp160_rope500000_eps0.01_tied"
 
 torch.set_num_threads(1)
 
@@ -36,16 +38,21 @@ def llama(model: PackModel, k: int, folder: Path) -> torch.nn.Module:
     return LlamaForCausalLM.from_pretrained(checkpoint.export_huggingface(model, k, folder))
 
 
-def test_logits_and_gradients_equal_those_of_transformers(tmp_path: Path) -> None:
-    """Catches wrong rotary halves, scale, mask, norm, order of gate and up, or a wrong export."""
-    model = trained([3, 4])
+@pytest.mark.parametrize("size", ["0.6M", GROUPED])
+def test_logits_and_gradients_equal_those_of_transformers(tmp_path: Path, size: str) -> None:
+    """Catches wrong rotary halves, scale, mask, norm, order of gate and up, or a wrong export.
+
+    With grouped heads: keys given to the wrong queries, a base or epsilon that is not exported, and
+    an embedding that misses one of its two gradients.
+    """
+    model = trained([3, 4], size)
     text = tokens(2)
     mean, _ = model.loss(text[..., :-1], text[..., 1:])
     model.backward(mean)
     for k in range(2):
         other = llama(model, k, tmp_path)
         answer = other(text[k], labels=text[k])
-        logits = grouped_matmul(model.hidden(text), model.parameters.named["head"])[k]
+        logits = grouped_matmul(model.hidden(text), model.head)[k]
         torch.testing.assert_close(logits.view_as(answer.logits), answer.logits, atol=1e-4, rtol=0)
         assert mean[k].item() == pytest.approx(answer.loss.item(), abs=1e-5)
         answer.loss.backward()
@@ -83,13 +90,15 @@ def test_the_export_carries_a_tokenizer_that_loads(tmp_path: Path) -> None:
     assert loaded.eos_token_id == 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_model_is_bit_for_bit_the_same_in_any_pack(precision: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "size"), [("float32", "0.3M"), ("bfloat16", "0.3M"), ("bfloat16", GROUPED)]
+)
+def test_a_model_is_bit_for_bit_the_same_in_any_pack(precision: str, size: str) -> None:
     """Catches initial values drawn from one generator for the pack, and joint reductions."""
     text = tokens(3)
 
     def run(members: list[int]) -> tuple[list[float], list[torch.Tensor]]:
-        model = PackModel(model_size("0.3M"), VOCABULARY, members, precision=precision)
+        model = PackModel(model_size(size), VOCABULARY, members, precision=precision)
         optimizer = AdamW(model.parameters)
         for _ in range(3):
             model.parameters.clear()
@@ -175,9 +184,10 @@ def test_adamw_is_torchs_with_decay_on_matrices_only() -> None:
         torch.testing.assert_close(value, expected.detach())
 
 
-def test_likelihood_is_that_of_the_exported_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["0.6M", GROUPED])
+def test_likelihood_is_that_of_the_exported_model(tmp_path: Path, size: str) -> None:
     """Catches a shift by one, padding that is scored, and a likelihood over the wrong models."""
-    model = trained([5, 6, 7])
+    model = trained([5, 6, 7], size)
     text = tokens(1, batch=3, length=40)[0]
     lengths = torch.tensor([40, 17, 2])
     likelihood = PackLikelihood(model, keep=[0, 2])
@@ -192,5 +202,5 @@ def test_likelihood_is_that_of_the_exported_model(tmp_path: Path) -> None:
         hits = logits.argmax(-1)[row] == text[row, 1:]
         assert torch.equal(best[1, row, : length - 1], hits[: length - 1])
         assert not logs[1, row, length - 1 :].any()
-    with pytest.raises(ValueError, match="2 to 257"):
+    with pytest.raises(ValueError, match=f"2 to {model.size.context + 1}"):
         likelihood.score(torch.zeros(1, 300, dtype=torch.int64), torch.tensor([300]))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.mixtures.errors import DataError
+from cuvee.proxies import ladder
 from cuvee.proxies.train import checkpoint, warm_start
 from cuvee.proxies.train.branching import BranchPlan
 from cuvee.proxies.train.trainer import TrainedRun, Training, train_pack
@@ -44,6 +45,32 @@ def test_a_run_begins_at_the_very_weights_of_its_checkpoint(exported, tmp_path: 
         assert torch.equal(mine, theirs)
     fresh = begun(SPEC)
     assert not torch.equal(fresh.model.parameters.matrices, values[0])
+
+
+def test_a_run_of_a_shape_begins_at_a_llama_that_transformers_wrote(tmp_path: Path) -> None:
+    """Catches a tied head that is looked for, grouped keys joined in another order, the rotary base
+    of version 5 that is not found, and a base or a head that nobody compares."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=256, hidden_size=48, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=64,
+        tie_word_embeddings=True, rope_parameters={"rope_theta": 5e5, "rope_type": "default"},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    llama = LlamaForCausalLM(config)
+    llama.save_pretrained(tmp_path / "llama")
+    size = ladder.size_name(str(tmp_path / "llama"), str)
+    assert size == "w48_l2_h6_kv2_c64_mlp64_rope500000_eps1e-06_tied"
+    content = warm_start.adopt_start_checkpoint(tmp_path / "llama", tmp_path / "kept", size, 256)
+    model = begun(dataclasses.replace(SPEC, size=size, start=content), tmp_path / "kept").model
+    text = torch.randint(0, 256, (1, 2, 65), generator=torch.Generator().manual_seed(1))
+    found, _ = model.loss(text[..., :-1], text[..., 1:])
+    assert found.item() == pytest.approx(llama(text[0], labels=text[0]).loss.item(), abs=1e-5)
+    for wrong, words in ((size[:-5], "tie_word_embeddings is True"), ("_rope500000", "rope_theta")):
+        other = wrong if wrong.startswith("w") else size.replace(wrong, "")
+        with pytest.raises(DataError, match=words):
+            warm_start.adopt_start_checkpoint(tmp_path / "llama", tmp_path, other, 256)
 
 
 def test_what_was_learned_is_there_from_the_first_step(exported, tmp_path: Path) -> None:

@@ -158,8 +158,8 @@ def corpus_blocks(study: Study) -> Iterable[Block]:
         ("domain", "documents", "bytes", "tokens", "duplicates", "skipped", *filtered, *against),
         rows,
     )
-    sizes = {run.spec.size for run in study.history} & set(ladder.LADDER)
-    shapes = sorted((ladder.LADDER[name] for name in sizes), key=lambda shape: shape.body)
+    found = (ladder.find_size(size) for size in {run.spec.size for run in study.history})
+    shapes = sorted(filter(None, found), key=lambda shape: shape.body)
     if study.vocabulary and shapes:
         yield Paragraph(
             "Parameters: " + "; ".join(one.describe(study.vocabulary) for one in shapes) + "."
