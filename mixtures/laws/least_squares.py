@@ -114,14 +114,20 @@ def marquardt(problem: FitProblem, start: Array, steps: int = STEPS) -> Solution
         )
     damping = np.full(len(p), 1e-2)
     with np.errstate(over="ignore", invalid="ignore"):
-        best = problem.objective(p, problem.curve(p, problem.W)[0])
-        active = np.flatnonzero(np.isfinite(best))
+        at = problem.curve(p, problem.W)
+        best = problem.objective(p, at[0])
+        active, part = np.arange(len(p)), problem
+        going = np.isfinite(best)
         for _ in range(steps):
-            if not len(active):
-                break
-            fall = _step(problem, p, best, damping, active)
+            if not going.all():
+                active = active[going]
+                if not len(active):
+                    break
+                part = problem.take(active)
+                at = part.curve(p[active], part.W)
+            fall, at = _step(part, p, best, damping, active, at)
             done = (fall >= 0) & (fall <= TOLERANCE * (best[active] + TOLERANCE))
-            active = active[~done & (damping[active] < 1e8)]
+            going = ~done & (damping[active] < 1e8)
     return _linearized(problem, p, best)
 
 
@@ -156,10 +162,12 @@ def _solve_large(problem: FitProblem, start: Array, steps: int) -> Solution:
     return _linearized(problem, p[None], np.array([best]))
 
 
-def _step(problem: FitProblem, p: Array, best: Array, damping: Array, active: Index) -> Array:
-    """One damped step of the active problems, in place; returns the fall, -1 where refused."""
-    part = problem.take(active)
-    values, jacobian = part.curve(p[active], part.W)
+def _step(
+    part: FitProblem, p: Array, best: Array, damping: Array, active: Index, at: tuple[Array, Array]
+) -> tuple[Array, tuple[Array, Array]]:
+    """One damped step of the active problems, in place; returns the fall, -1 where refused, and the
+    curve where they are now."""
+    values, jacobian = at
     gram = part.normal(jacobian)
     offset = part.strength[:, None] * ((p[active] - part.center) @ part.prior)
     gradient = np.einsum("bnp,bn->bp", jacobian, part.v * (values - part.y)) + offset
@@ -167,14 +175,21 @@ def _step(problem: FitProblem, p: Array, best: Array, damping: Array, active: In
     floor = 1e-9 * diagonal.max(axis=1, keepdims=True) + 1e-12
     gram = gram + np.eye(p.shape[1]) * (damping[active, None] * (diagonal + floor))[:, None, :]
     trial = p[active] - np.linalg.solve(gram, gradient[:, :, None])[:, :, 0]
-    after = part.objective(trial, part.curve(trial, part.W)[0])
+    tried = part.curve(trial, part.W)
+    after = part.objective(trial, tried[0])
     better = after <= best[active]
     fall = np.where(better, best[active] - after, -1.0)
     chosen = active[better]
     p[chosen], best[chosen] = trial[better], after[better]
     damping[active] = np.where(better, damping[active] / 5.0, damping[active] * 4.0)
     damping[active] = np.maximum(damping[active], 1e-12)
-    return fall
+    if better.all():
+        return fall, tried
+    rows = better[:, None]
+    return fall, (
+        np.where(rows, tried[0], values),
+        np.where(rows[:, :, None], tried[1], jacobian),
+    )
 
 
 def _linearized(problem: FitProblem, p: Array, best: Array) -> Solution:

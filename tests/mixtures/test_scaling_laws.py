@@ -1,5 +1,6 @@
 """Scaling laws: held to known parameters, to fewer sizes than they need, and to new scales."""
 
+import functools
 import pickle
 from dataclasses import replace
 
@@ -21,10 +22,16 @@ LAWS = tuple(name for name in names("scaling") if name != "single_scale")
 FULL = (100_000_000, 4_000_000_000)
 
 
-def judged(law, world, runs, scale=FULL):
+@functools.cache
+def fitted_to(name, world, noise=0.0, points=3):
+    """A law as it is registered, fitted to a world's runs once for all tests."""
+    runs = ladder_runs(world, noise=noise, points=points)
+    return build("scaling", name).fit(runs, np.random.default_rng(0))
+
+
+def judged(fitted, world, scale=FULL):
     """Truth and prediction (50, M) of unseen mixtures at a scale."""
     W = np.random.default_rng(99).dirichlet(np.ones(world.size), 50)
-    fitted = law.fit(runs, np.random.default_rng(0))
     return world.at_scale(*scale).truth(W, W), fitted.at(*scale).predict(W)
 
 
@@ -35,7 +42,7 @@ MOVING = Scaled(size=4, count=2, moves=0.7)
 @pytest.mark.parametrize("name", LAWS)
 def test_laws_rank_unseen_mixtures_at_a_scale_that_nobody_ran(name):
     """Catches a law that forgets the mixture, or belongs to other rows."""
-    truth, found = judged(build("scaling", name), WORLD, ladder_runs(WORLD))
+    truth, found = judged(fitted_to(name, WORLD), WORLD)
     assert found.mean.shape == truth.shape and np.all(found.sd > 0)
     assert all(spearman(truth[:, m], found.mean[:, m]) > 0.85 for m in range(2))
 
@@ -44,7 +51,7 @@ def test_laws_rank_unseen_mixtures_at_a_scale_that_nobody_ran(name):
 def test_laws_carry_the_level_to_full_scale(name):
     """25 times the largest model: catches a law that ignores N or D, like single-scale ranking."""
     runs = ladder_runs(WORLD)
-    truth, found = judged(build("scaling", name), WORLD, runs)
+    truth, found = judged(fitted_to(name, WORLD), WORLD)
     at_small = WORLD.at_scale(4_000_000, 80_000_000).truth(runs.W, runs.W).mean(axis=0)
     fall = at_small - truth.mean(axis=0)
     off = np.abs(found.mean.mean(axis=0) - truth.mean(axis=0))
@@ -94,10 +101,9 @@ def test_the_joint_law_recovers_what_size_and_data_are_worth_by_domain():
 def test_a_moving_optimum_is_followed_by_the_joint_law_only():
     """The additive law holds the best mixture for the same at every scale; the joint one must not
     be given away to it."""
-    runs = ladder_runs(MOVING, noise=0.002)
     ranks = {}
     for name in ("additive", "joint"):
-        truth, found = judged(build("scaling", name), MOVING, runs)
+        truth, found = judged(fitted_to(name, MOVING, noise=0.002), MOVING)
         ranks[name] = np.mean([spearman(truth[:, m], found.mean[:, m]) for m in range(2)])
     assert ranks["joint"] > 0.95 and ranks["joint"] > ranks["additive"] + 0.02
 
@@ -155,8 +161,7 @@ def test_effective_tokens_follow_muennighoff():
 def test_repetition_changes_the_forecast_only_where_it_happens():
     runs = ladder_runs(WORLD)
     law = build("scaling", "repeated")
-    rich = law.fit(runs, np.random.default_rng(0)).at(*FULL)
-    plain = build("scaling", "additive").fit(runs, np.random.default_rng(0)).at(*FULL)
+    rich, plain = (fitted_to(name, WORLD).at(*FULL) for name in ("repeated", "additive"))
     assert np.allclose(rich.predict(runs.W[:9]).mean, plain.predict(runs.W[:9]).mean, rtol=5e-3)
     scarce = law.fit(replace(runs, available=np.array([5e7, 1e12, 1e12, 1e12])),
                      np.random.default_rng(0)).at(*FULL)  # fmt: skip
