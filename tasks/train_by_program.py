@@ -109,7 +109,7 @@ def attempt_run(
 
 
 def collect_outcome(
-    job: PackJob, folder: Path, logged: dict[str, Score] | None = None
+    job: PackJob, folder: Path, logged: dict[str, Score] | None = None, *, score: bool = True
 ) -> RunResult | None:
     """What a trainer elsewhere has left of a run, whose directory stays as it is; None as long as
     it does not say that it has ended.
@@ -118,6 +118,7 @@ def collect_outcome(
         job: of one run.
         folder: its run directory.
         logged: scores that logs have, in the place of a result.
+        score: a checkpoint without scores too, which takes a while.
 
     Raises:
         RefusedResult: what is there is no result of the run.
@@ -128,8 +129,11 @@ def collect_outcome(
     begun, path = replace(begun, folder=folder, run=run), folder / contract.RESULT
     result = contract.read_result(path, run) if path.exists() else None
     seen = contract.ProgressFile(Path(run.write.progress)).points() if logged is None else []
-    whole = bool(seen) and seen[-1][0] >= run.tokens
-    return begun.read(result, logged) if logged or begun.ended or whole else None
+    if logged is None and not (result and result.scores):
+        whole = bool(seen) and seen[-1][0] >= run.tokens
+        if not (score and (begun.ended or whole)):
+            return None
+    return begun.read(result, logged)
 
 
 def forget_state(job: PackJob) -> None:

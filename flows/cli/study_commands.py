@@ -282,6 +282,51 @@ def score(
     }
 
 
+@command("cuvee collect study.yaml swarm/", panel=PANEL)
+def collect(
+    session: Session,
+    recipe: RecipePath,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="swarm folders, run directories, or logs of trainers; by default the recipe's "
+            "own run directories",
+            metavar="[PATH]...",
+        ),
+    ] = None,
+) -> dict[str, Any]:
+    """Read runs that were trained elsewhere back into the store, by run id.
+
+    Reads results and checkpoints of the trainer contract, CSV tables, results of lm-eval,
+    trainer_state.json, event files of TensorBoard, W&B's histories and exports, logs of Megatron,
+    and metrics of OLMo-core. What is not used is named, and the exit code is 2 where a run is
+    refused or a file cannot be read.
+
+    With --json: `study`, `counts`, `runs` (each with `run`, `name`, `role`, `state`, `said` and
+    `from`), `foreign` and `unreadable` (each with `path` and `said`).
+    """
+    from cuvee.tasks.extras import require
+
+    require("`cuvee collect`", "train")
+    given, _, place = session.open_training(recipe, None)
+    from cuvee.flows.study.collect import collect_runs, collected_table
+
+    found = collect_runs(given, place, paths or [])
+    session.display.close()
+    counts = found.counts
+    table = collected_table(found)
+    if table.rows:
+        session.display.console.print(table)
+    session.say(", ".join(f"{n} {state}" for state, n in counts.items() if n))
+    if counts["refused"] or counts["unreadable"]:
+        session.exit = MISTAKE
+    if counts["missing"] or counts["unfinished"]:
+        session.say("`cuvee export --swarm` writes what still lacks, and `cuvee run` trains it")
+    if counts["new"] or counts["stored"]:
+        session.say(f"`cuvee fit {recipe}` recommends by what is there")
+    return {"study": given.name, **found.to_json()}
+
+
 def prefect_api(place: "Workspace", *, schedules: bool = False) -> "PrefectApi":
     """The embedded API, imported where it is used: the core has no Prefect."""
     from cuvee.flows.execution.prefect_server import PrefectApi

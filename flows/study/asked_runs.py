@@ -81,8 +81,10 @@ def asked_runs(recipe: Recipe, prepared: Prepared, home: Workspace) -> dict[str,
     budget = Budget(recipe.budget, training_flops(prepared.corpus.vocabulary))
     remembering = RememberingMethod(method, store, budget, home)
     try:
-        answer, history = loop.search(remembering, problem, take, recipe.seed)
+        history = loop.replay(remembering, problem, take, recipe.seed)
         if recipe.confirm:
+            place = loop.generator(recipe.seed, len(history))
+            answer = remembering.recommend(problem, history, place)
             problem = method.problem(problem, history)
             schedules = compared_schedules(problem, answer, recipe.confirm)
             seeds = fresh_seeds(recipe.seed, recipe.confirm.seeds)

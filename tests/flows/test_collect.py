@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 import tiny_study
 
+from cuvee.flows.handoff.swarm import export_swarm
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.asked_runs import AskedRun, asked_runs
+from cuvee.flows.study.collect import Collected, collect_runs
 from cuvee.flows.study.prepare import prepare
 from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.runs.run_results import RunResult, Score
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.trainer import contract
 
 PROGRAM = Path(__file__).parents[1] / "trainer_programs/good.py"
 TARGETS = ("domain/code", "domain/prose", "domain/tables")
@@ -26,11 +30,11 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
-def recipe(corpus: Path, **trainer: object) -> str:
+def recipe(corpus: Path, confirm: str = "null", **trainer: object) -> str:
     trainer = {"command": [sys.executable, str(PROGRAM)], "version": "1", **trainer}
-    return tiny_study.recipe(
-        corpus, proxy=json.dumps({"size": "0.3M", "tokens": 42_000, "trainer": trainer})
-    )
+    proxy = json.dumps({"size": "0.3M", "tokens": 42_000, "trainer": trainer})
+    method = "{name: mixing_laws, runs: 8, seeds: 2, folds: 2, refits: 10}"
+    return tiny_study.recipe(corpus, proxy=proxy, method=method, confirm=confirm)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,7 @@ def scored(run: AskedRun) -> dict[str, float]:
 def test_what_is_asked_for_grows_with_the_store(corpus, home):
     """Catches a confirmation that is asked for before its search is whole, runs of a round that
     are left out because others are there, and names or roles that are not the record's."""
-    text = recipe(corpus)
+    text = recipe(corpus, confirm="{seeds: 2}")
     first = asked(text, home)
     assert {one.role for one in first.values()} == {"anchor", "seed", "design"}
     assert all(one.name.endswith(f"({mark[:6]})") for mark, one in first.items())
@@ -77,3 +81,182 @@ def test_what_is_asked_for_grows_with_the_store(corpus, home):
     fresh = [one for mark, one in third.items() if mark not in first]
     assert len(fresh) in (6, 8) and {one.role for one in fresh} == {"confirmation"}
     assert all(one.outcome for mark, one in third.items() if mark in first)
+
+
+@pytest.fixture(scope="module")
+def swarm(corpus, prepared_home, tmp_path_factory) -> tuple[str, Path]:
+    """A recipe, and the run directories of all that it asks for first, each with its result."""
+    text, folder = recipe(corpus), tmp_path_factory.mktemp("swarm")
+    export_swarm(parse(text), Workspace(prepared_home), form="contract", to=str(folder))
+    for run in asked(text, prepared_home).values():
+        told = contract.read_run(folder / "runs" / run.spec.fingerprint[:32] / "run.json")
+        scores = {n: {"value": v, "stderr": 0.01, "n": 9} for n, v in scored(run).items()}
+        contract.write_result(told, scores, flops=1e9)
+    return text, folder
+
+
+@pytest.fixture
+def back(swarm, tmp_path) -> Path:
+    subprocess.run(["cp", "-r", swarm[1], tmp_path / "swarm"], check=True)
+    return tmp_path / "swarm"
+
+
+def collect(text: str, home: Path, *paths: Path) -> Collected:
+    return collect_runs(parse(text), Workspace(home), paths)
+
+
+def states(found: Collected) -> dict[str, str]:
+    return {run.asked.spec.fingerprint[:32]: run.state for run in found.runs}
+
+
+def test_results_are_read_back_by_run_id_and_once(swarm, home, back):
+    """Catches runs that are paired by position, results that lose their errors or costs, a second
+    call that stores or refuses what is there, and a part of a sweep that waits for the rest."""
+    text, folders = swarm[0], sorted((back / "runs").iterdir())
+    folders[0].rename(back / "elsewhere")
+    folders[1].rename(back / "runs" / "renamed by hand")
+    (back / "runs" / "empty").mkdir()
+    half = collect(text, home, back / "runs")
+    assert half.counts == {
+        **dict.fromkeys(("stored", "unfinished", "refused", "foreign", "unreadable"), 0),
+        "new": len(folders) - 1,
+        "missing": 1,
+    }
+    store = Store(str(home / "store"))
+    for run in half.runs:
+        if run.state == "new":
+            kept = store.outcome_of(run.asked.spec)
+            assert {n: s.value for n, s in kept.scores.items()} == scored(run.asked)
+            assert kept.flops == 1e9 and kept.scores["domain/code"] == Score(
+                scored(run.asked)["domain/code"], 0.01, 9
+            )
+            assert abs(sum(kept.tokens) - 42_000) < 3
+    again = collect(text, home, back / "runs", back)
+    assert again.counts["stored"] == len(folders) - 1 and again.counts["new"] == 1
+    assert collect(text, home, back).counts["new"] == 0
+
+
+def edit(folder: Path, **changes: object) -> None:
+    values = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(values | changes))
+
+
+def worse(folder: Path, value: float) -> dict:
+    scores = json.loads((folder / "result.json").read_text())["scores"]
+    return {**scores, "domain/prose": {**scores["domain/prose"], "value": value}}
+
+
+def test_what_cannot_be_a_result_of_its_run_is_named_and_never_stored(swarm, home, back):
+    """Catches a result of another run, one that is not finite, cut off or lacks a target, a copy
+    with other values, a run directory under another's name, links that lead out, and a run that
+    none asked for; and a sound run that is lost because of them."""
+    a, b, c, d, e, f, g, h, *rest = sorted((back / "runs").iterdir())
+    edit(a, fingerprint="f" * 64)
+    edit(b, scores=worse(b, float("nan")))
+    (c / "result.json").write_text((c / "result.json").read_text()[:90])
+    edit(d, scores={"domain/prose": {"value": 1, "stderr": 0, "n": 1}})
+    subprocess.run(["cp", "-r", e, back / "copy"], check=True)
+    edit(back / "copy", scores=worse(e, 2.0))
+    f.rename(back / "outside")
+    (back / "runs" / "link").symlink_to(back / "outside")
+    (g / "result.json").rename(back / "outside.json")
+    (g / "result.json").symlink_to(back / "outside.json")
+    (h / "result.json").rename(h / "progress.jsonl")
+    stranger = back / "runs" / ("0" * 32)
+    subprocess.run(["cp", "-r", rest[0], stranger], check=True)
+    run = json.loads((stranger / "run.json").read_text())
+    (stranger / "run.json").write_text(json.dumps({**run, "fingerprint": "0" * 64}))
+    found = collect(swarm[0], home, back / "runs", back / "copy")
+    said = {one.asked.spec.fingerprint[:32]: (one.state, one.said) for one in found.runs}
+    for folder, state, words in (
+        (a, "refused", "belongs to run 'ffffffffffff'"),
+        (b, "refused", "domain/prose is not finite"),
+        (c, "refused", "is not JSON"),
+        (d, "refused", "lacks the score of domain/code, domain/tables"),
+        (e, "refused", "domain/prose differs: "),
+        (f, "missing", ""),
+        (g, "missing", ""),
+        (h, "unfinished", "no result.json"),
+        *((folder, "new", "") for folder in rest),
+    ):
+        assert said[folder.name][0] == state and words in said[folder.name][1], folder
+    assert [path for path, _ in found.foreign] == [stranger]
+    assert sorted(path.name for path, _ in found.unreadable) == ["link", "result.json"]
+    kept = {one.spec.fingerprint[:32] for one in Store(str(home / "store")).outcomes()}
+    assert kept == {folder.name for folder in rest}
+    assert (a / "result.json").exists()  # nothing there was moved
+    edit(rest[0], scores=worse(rest[0], 9.0))
+    after = {one.asked.spec.fingerprint[:32]: one for one in collect(swarm[0], home, back).runs}
+    assert after[rest[0].name].state == "refused" and "the store" in after[rest[0].name].said
+
+
+def table(path: Path, rows: dict[str, dict[str, float]], key: str = "run") -> Path:
+    names = list(next(iter(rows.values())))
+    lines = [",".join([key, *names])]
+    lines += [",".join([run, *(repr(row[name]) for name in names)]) for run, row in rows.items()]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_rows_of_a_table_are_of_the_run_that_they_name(swarm, home, tmp_path):
+    """Catches rows that are joined by position, digits that are too few or of two runs, rows of
+    others that take the run of their folder, and a cell that is no finite number."""
+    runs = list(asked(swarm[0], home).values())
+    marks = [run.spec.fingerprint for run in runs]
+    folder = tmp_path / marks[-1][:20]
+    folder.mkdir()
+    ids = [marks[0], f"job-7_{marks[1][:12]}", runs[2].name, marks[3][:11]]
+    ids.append(f"{marks[4]} {marks[5]}")
+    rows = {"f" * 64: scored(runs[-1])} | dict(zip(ids, map(scored, runs), strict=False))
+    rows[marks[6]] = {**scored(runs[6]), "domain/code": float("inf")}
+    found = collect(swarm[0], home, table(folder / "all.csv", dict(reversed(rows.items()))))
+    told = {one.asked.spec.fingerprint: one for one in found.runs}
+    assert [told[mark].state for mark in marks[:8]] == [
+        *["new"] * 3,
+        *["missing"] * 3,
+        "refused",
+        "missing",
+    ]
+    assert "domain/code is not finite (inf" in told[marks[6]].said
+    assert told[marks[-1]].state == "missing" and len(found.foreign) == 3
+    assert any("more than one run" in said for _, said in found.foreign)
+    for one in runs[:3]:
+        kept = Store(str(home / "store")).outcome_of(one.spec)
+        assert {n: score.value for n, score in kept.scores.items()} == scored(one)
+
+
+def test_logs_are_told_apart_by_their_end(corpus, home, tmp_path):
+    """Catches scores of a run that was cut off, a requeued job that did steps again and passes for
+    another or hides that it is, metrics without a name of ours, and a target that is none."""
+    text = recipe(corpus, metrics={n: f"eval/{n[7:]}" for n in TARGETS})
+    runs = list(asked(text, home).values())
+
+    def history(run: AskedRun, *rows: tuple[int, float]) -> None:
+        folder = tmp_path / "logs" / run.spec.fingerprint[:16]
+        folder.mkdir(parents=True)
+        lines = [
+            {"_step": at, "eval/code": 1.0, "eval/prose": x, "eval/tables": 2} for at, x in rows
+        ]
+        (folder / "history.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    whole, cut, again, differs, other = runs[:5]
+    history(whole, (5, 3.0), (100, 2.5))
+    history(cut, (5, 3.0))
+    history(again, (5, 3.0), (100, 2.5), (5, 3.1), (100, 2.5 + 1e-9))
+    history(differs, (5, 3.0), (100, 2.5), (100, 2.6))
+    folder = tmp_path / "logs" / other.spec.fingerprint[:16]
+    folder.mkdir()
+    (folder / "history.jsonl").write_text('{"_step": 100, "val/loss": 2.5}\n{"_step": 1')
+    found = {one.asked.spec: one for one in collect(text, home, tmp_path / "logs").runs}
+    assert [found[one.spec].state for one in runs[:6]] == [
+        *("new", "unfinished", "new", "refused", "unfinished", "missing")
+    ]
+    assert "ends at step 5 of" in found[cut.spec].said
+    assert "twice with other values: 2.5 in" in found[differs.spec].said
+    assert "no log has eval/code" in found[other.spec].said and "val/loss" in found[other.spec].said
+    with pytest.raises(RecipeError, match="'domain/cod' is no target.*did you mean 'domain/code'"):
+        collect(recipe(corpus, metrics={"domain/cod": "x"}), home, tmp_path)
+    with pytest.raises(RecipeError, match="names no trainer"):
+        collect(tiny_study.recipe(corpus), home, tmp_path)
+    with pytest.raises(DataError, match="is not there"):
+        collect(text, home, tmp_path / "nowhere")

@@ -1,0 +1,167 @@
+"""Readers of trainers' logs, on files that the real library wrote where it is installed, and else
+by its grammar, whose source each reader's module names."""
+
+import csv
+import json
+import math
+import os
+
+import pytest
+
+from cuvee.mixtures.errors import DataError
+from cuvee.tasks.run_logs import log_readers, read_log
+from cuvee.tasks.run_logs.evidence import Evidence, Reading, owner_of
+
+BLEND = (
+    "elapsed time per iteration (ms): 12.3 | learning rate: 1.000000E-04 | lm loss: 2.500000E+00 |"
+)
+
+
+def test_event_files_of_the_real_writer(tmp_path):
+    """Catches an image or text read as a number, the first of two values that one process wrote at
+    a step, NaN that is left out, and a file cut off in a record that gives more than is whole."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step, value in ((10, 3.0), (20, 2.5), (20, 2.25), (30, float("nan"))):
+            writer.add_scalar("eval/web", value, step)
+        writer.add_text("note", "words", 40)
+    (path,) = tmp_path.iterdir()
+    form, (log,) = read_log(path)
+    values = {step: metrics["eval/web"][0] for step, metrics in log.points}
+    assert form == "TensorBoard" and log.last == 30 and math.isnan(values.pop(30))
+    assert values == {10: 3.0, 20: 2.25}
+    os.truncate(path, path.stat().st_size // 2)
+    assert [len(log.points) < 3 for log in read_log(path)[1]] in ([True], [])
+    path.write_bytes(b"\xff" * 500)
+    with pytest.raises(DataError, match="events.out"):
+        read_log(path)
+
+
+def test_what_megatron_prints(tmp_path):
+    """Catches the training loss read as an evaluation, a set's number that is lost, an evaluation
+    during the training that stands beside the last one, and a line that was cut off."""
+    path = tmp_path / "slurm-17.out"
+    path.write_text(
+        f"noise\n [2026-11-27 14:00:00] iteration       90/     100 | {BLEND}\n"
+        "  validation-0 loss at iteration 90 | lm loss value: 2.6E+00 | lm loss PPL: 1.3E+01 | \n"
+        f"[default7]: [2026-11-27 14:00:01] iteration      100/     100 | {BLEND}\n"
+        " validation-0 loss at iteration 100 | lm loss value: 2.5E+00 | lm loss PPL: 1.2E+01 | \n"
+        "(min, max) time across ranks (ms):\n"
+        " validation-0 loss at iteration 100 on validation set | lm loss value: 2.400000E+00 | "
+        "lm loss PPL: 1.1E+01 | mtp_1 loss value: 2.9E+00 | mtp_1 loss PPL: 1.8E+01 | \n"
+        " validation-1 loss at iteration 100 on validation set | lm loss value: nan | "
+        "lm loss PPL: 1.1E+01 | \n"
+        " validation-0 loss at iteration 100 on test set | lm loss value: 2.300000E+00 | \n"
+        " validation-0 loss at iteration 100 on validation set | lm loss value: 9.0"
+    )
+    form, (log,) = read_log(path)
+    last = [metrics for step, metrics in log.points if step == 100]
+    assert (form, log.last, log.length, log.ended) == ("Megatron", 100, 100, None)
+    known = {name: value for metrics in last for name, (value, _, _) in metrics.items()}
+    assert math.isnan(known.pop("lm loss validation-1"))
+    assert known == {
+        "lm loss validation-0": 2.4,
+        "mtp_1 loss validation-0": 2.9,
+        "lm loss test-0": 2.3,
+    }
+    assert log.points[0] == (90, {"lm loss validation-0": (2.6, 0.0, 1)})
+    (tmp_path / "other.log").write_text("iteration 3 of 5: lm loss value: 3\n" * 9)
+    assert read_log(tmp_path / "other.log")[1] == []
+
+
+def test_tables_as_wandb_exports_them(tmp_path):
+    """Catches a run that failed read as one that ended, a chart's least values, and steps that
+    count as runs."""
+    with (tmp_path / "runs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([
+            ["Name", "State", "Runtime", "ID", "eval/web"],
+            ["lively-sun-1", "finished", "12", "a1b2c3d4", "2.5"],
+            ["lively-sun-2", "crashed", "3", "a1b2c3d5", "2.7"],
+            ["lively-sun-3", "finished", "3", "a1b2c3d6", ""],
+        ])  # fmt: skip
+    first, second, third = read_log(tmp_path / "runs.csv")[1]
+    assert (first.names, first.ended, second.ended) == (("a1b2c3d4", "lively-sun-1"), True, False)
+    assert first.points[0][1]["eval/web"] == (2.5, 0, 1) and "eval/web" not in third.points[0][1]
+    with (tmp_path / "chart.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([
+            ["Step", *(f"sun - 1 - eval/web{end}" for end in ("", "__MIN", "__MAX"))],
+            ["10", "3", "1", "4"], ["20", "2.5", "1", "4"],
+        ])  # fmt: skip
+    (chart,) = read_log(tmp_path / "chart.csv")[1]
+    assert (chart.names, chart.last, chart.ended) == (("sun - 1",), 20, None)
+    assert chart.points[-1] == (20, {"eval/web": (2.5, 0.0, 1)})
+
+
+def test_metrics_of_olmo_core(tmp_path):
+    """Catches the step of a name that is lost, and a last file that passes for a whole run."""
+    body = {"eval/lm/web/CE loss": 2.5, "throughput/total tokens": 41_000}
+    (tmp_path / "metrics_step40.json").write_text(json.dumps(body))
+    (tmp_path / "metrics.json").write_text(json.dumps(body))
+    form, (step,) = read_log(tmp_path / "metrics_step40.json")
+    (last,) = read_log(tmp_path / "metrics.json")[1]
+    assert (form, step.last, last.last, last.ended) == ("OLMo-core", 40, 0, None)
+    assert step.tokens == last.tokens == 41_000
+    assert last.points == [(0, {n: (float(v), 0.0, 1) for n, v in body.items()})]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["trainer_state.json", "results_2026-11-27T10-00-00.json", "metrics.json", "wandb-summary.json",
+     "history.jsonl", "a.csv", "a.csv.gz", "events.out.tfevents.1.host.1.0"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\x80\x04\x95.", b'{"log_history": [1], "_step": {}, "results": {"a": 1}}',
+     b"[" * 100_000, b'{"log_history": 1e999, "results": [], "a": 1' + b"0" * 400 + b"}",
+     b'[{"_step": "x"}]', b"\x00" * 999, b'{"results": {"a": {"acc,none": 1}}, "n-samples": [1]}'],
+)  # fmt: skip
+def test_whatever_a_file_holds_is_read_or_refused_in_a_sentence(tmp_path, name, content):
+    """Catches a traceback for a file of others, and anything that is unpickled."""
+    (tmp_path / name).write_bytes(content)
+    try:
+        read_log(tmp_path / name)
+    except DataError as error:
+        assert name in str(error) and len(str(error)) < 5000
+
+
+def test_whose_a_log_is(tmp_path):
+    """Catches a prefix of two runs taken for the first, a folder's run that stands over the log's,
+    digits within longer ones, and the folder of a run that lends its id to another's row."""
+    first, second, third = "ab" * 8 + "0" * 48, "ab" * 8 + "1" * 48, "c" * 64
+    names = {
+        first: "design 1 seed 0 (ababab)",
+        second: "design 2",
+        third: "natural seed 0 (cccccc)",
+    }
+
+    def owner(place: str, *said: str, form: str = "W&B") -> str:
+        return owner_of(Evidence(tmp_path / place, form, said), names)[0]
+
+    assert owner("ab" * 8 + "0/x.log") == first and owner("ab" * 8 + "/x.log") == ""
+    assert owner("ab" * 5 + "/x.log") == "" and owner(f"z{first}/x") == ""
+    assert owner("x", "design 2") == second and owner("x", "design 22") == ""
+    assert owner(f"{third}/x.log", first) == "" and owner(f"{third}/a", "lively-sun-1") == third
+    assert owner(f"{third}/a.csv", "lively-sun-1", form="CSV") == ""
+    assert owner(f"{third}/a", f"pretrained=/runs/{'d' * 32}/checkpoint") == ""
+    assert owner(f"run_{third[:12]}/{third[:32]}.log", "") == third
+
+
+def test_folders_are_read_without_following_what_leads_out(tmp_path):
+    """Catches links out of a folder and loops of them, a pipe that is waited for, states of a
+    trainer read as its logs, and a file that is given twice."""
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder in (inside / "state", outside):
+        folder.mkdir(parents=True)
+        (folder / "a.csv").write_text("run,x\na,1\n")
+    (inside / "loop").symlink_to(inside)
+    (inside / "away").symlink_to(outside)
+    (inside / "b.csv").symlink_to(outside / "a.csv")
+    os.mkfifo(inside / "results.json")
+    (inside / "c.csv").write_text("run,x\n\x1b[31mred,2\n")
+    reading = Reading(["x"])
+    for path in (inside, inside / "c.csv", inside):
+        reading.read(path)
+    assert [one.path.name for one in reading.evidence] == ["c.csv"]
+    assert sorted(path.name for path, _ in reading.unreadable) == ["away", "b.csv"]
+    assert set(log_readers()) >= {one.form for one in reading.evidence}
