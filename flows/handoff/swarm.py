@@ -104,20 +104,24 @@ def _write_folder(
     program = dataclasses.replace(
         part.program(str(folder / RUNS), elsewhere=True), environment=part.environment
     )
+    told: list[ContractRun] = []
+    files: dict[str, str] = {}
     with home.display.step("Swarm") as bar:
         for number, (spec, run) in enumerate(zip(specs, manifest.runs, strict=True), 1):
             job = PackJob((spec,), str(corpus.root), prepared.suite, "",
                           limits=prepared.limits, program=program)  # fmt: skip
-            told = describe_run(job, corpus.seen_by(spec), folder / run.folder)
-            files = {} if form == CONTRACT else _own_files(recipe, prepared, form, spec, told)
-            contract.write_run(folder / run.folder, told)
-            for name, content in files.items():
-                replace_file(str(folder / run.folder / name), content.encode())
+            told.append(describe_run(job, corpus.seen_by(spec), folder / run.folder))
+            if form != CONTRACT:
+                own = _own_files(recipe, prepared, form, spec, told[-1])
+                files |= {f"{run.folder}/{name}": content for name, content in own.items()}
             bar.move(f"{number} of {len(specs)}", number / len(specs))
     listed = [run.folder for run in manifest.runs]
-    for name, content in launch_scripts(program, folder, listed, name=recipe.name).items():
+    files |= launch_scripts(program, folder, listed, name=recipe.name)
+    for run, values in zip(manifest.runs, told, strict=True):
+        contract.write_run(folder / run.folder, values)
+    for name, content in files.items():
         replace_file(str(folder / name), content.encode())
-        (folder / name).chmod(0o755 if content.startswith("#!") else 0o644)
+        (folder / name).chmod(0o755 if name in SCRIPTS[:3] else 0o644)
     write_swarm(folder, manifest)
 
 
@@ -171,4 +175,11 @@ def _own_files(
         batch=run.schedule.batch,
     )
     made = exports.build_format(form, recipe.export.formats.get(form))
-    return exports.render_export(made, told)
+    try:
+        return exports.render_export(made, told)
+    except ExportError as error:
+        raise ExportError(
+            f"run {spec.fingerprint[:12]}, of {spec.tokens:,} tokens: {error}. Of a swarm "
+            "proxy.tokens is the length, and batch and sequence follow from proxy.size; `--swarm "
+            "contract` leaves all of it to your trainer"
+        ) from None

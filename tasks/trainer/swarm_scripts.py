@@ -60,6 +60,13 @@ end_trainer() {
     done
     kill -KILL -- "-$pid"
 } 2>/dev/null
+end_leftovers() { # of this node: what a trainer has started in groups of their own
+    local one
+    for one in $(grep -lszxF "CUVEE_RUN_JSON=$run" /proc/[0-9]*/environ); do
+        one=${one#/proc/}
+        kill -KILL "${one%/environ}" 2>/dev/null
+    done
+}
 
 exec 9>>"$folder.lock" # held by the trainer too: two never train one run at once
 if command -v flock >/dev/null && ! flock -n 9; then
@@ -101,7 +108,7 @@ for ((attempt = 0; attempt <= retries; attempt++)); do
     done
     wait "$pid"
     code=$?
-    kill -KILL -- "-$pid" 2>/dev/null # what it left behind
+    end_leftovers
     if whole_result; then
         note_spent true
         echo "$name: trained"
@@ -152,6 +159,7 @@ for run in "${runs[@]}"; do
     bash "$here/run_one.sh" "$run" &
     follow
     if [ -n "$stopped" ]; then exit "$stopped"; fi
+    if [ "$code" = 2 ]; then exit 2; fi # no run can be begun
     if [ "$code" != 0 ]; then failed="$failed $run"; fi
 done
 if [ -n "$failed" ]; then
