@@ -54,9 +54,9 @@ note_spent() { # what attempts took so far, and whether the trainer ended well
 }
 end_trainer() {
     kill -TERM -- "-$pid"
-    for ((i = 0; i < 40; i++)); do
+    for ((i = 0; i < 100; i++)); do
         kill -0 "$pid" || break
-        sleep 0.5
+        sleep 0.2
     done
     kill -KILL -- "-$pid"
 } 2>/dev/null
@@ -95,7 +95,7 @@ stopped=''
 trap 'stopped=143' TERM HUP
 trap 'stopped=130' INT
 for ((attempt = 0; attempt <= retries; attempt++)); do
-    SECONDS=0 late=''
+    SECONDS=0 late='' pause=0.1
     echo "--- attempt of $(date '+%Y-%m-%d %H:%M:%S %z')" >>"$folder/trainer.log"
     set -m # the trainer leads a group, which can be ended whole
     "${launch[@]}" &
@@ -104,7 +104,8 @@ for ((attempt = 0; attempt <= retries; attempt++)); do
     while kill -0 "$pid" 2>/dev/null; do
         if [ "$limit" -gt 0 ] && [ "$SECONDS" -ge "$limit" ]; then late=1; fi
         if [ -n "$stopped$late" ]; then end_trainer; fi
-        sleep 0.5
+        sleep "$pause"
+        pause=0.5
     done
     wait "$pid"
     code=$?
@@ -114,7 +115,7 @@ for ((attempt = 0; attempt <= retries; attempt++)); do
         echo "$name: trained"
         exit 0
     fi
-    sleep 1 # a trainer that is told to stop may end well, sooner than this script is told
+    sleep 0.3 # a trainer that is told to stop may end well, sooner than this script is told
     if [ -n "$stopped" ]; then
         note_spent false
         echo "$name: stopped; the same command goes on" >&2
