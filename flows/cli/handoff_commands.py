@@ -132,6 +132,52 @@ def _export_swarm(session: Session, recipe: Path, form: str, to: str) -> dict[st
     return {"written": str(Path(to).absolute()), "swarm": made.model_dump()}
 
 
+@command("cuvee achieved study.yaml train.log counts.csv", panel=PANEL)
+def achieved(
+    session: Session,
+    recipe: RecipePath,
+    logs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="logs and counters of the run: a CSV with domain, tokens and perhaps step; "
+            "Megatron-LM's log and its blend's index; logs of OLMo-core and torchtitan",
+            metavar="LOGS...",
+        ),
+    ],
+    export: Annotated[str, typer.Option(help="the export that the run was given")] = "",
+) -> dict[str, Any]:
+    """Hold what the full run drew to what was recommended and exported; exits with 1 if it differs.
+
+    With --json: `study`, `recommendation`, `agrees`, `tokens`, `target`, `domains`, `stages`,
+    `differences`, `causes` and `sources`.
+    """
+    import dataclasses
+
+    from cuvee.flows.cli.app import FOUND
+
+    given, _, place = session.open_finished(recipe)
+    from cuvee.flows.handoff.achieved import achieved_shares, achieved_table
+
+    card, found, sources = achieved_shares(given, place, logs, export)
+    stages = [(f"Stage {i}", rows) for i, rows in enumerate(found.stages, start=1)]
+    for title, rows in [("Shares of the run", found.domains), *stages]:
+        table = achieved_table(rows, title, shares=not found.tokens)
+        session.display.console.print(table)
+    for line in sources:
+        session.say(line)
+    for difference in found.differences:
+        session.say(f"Differs: {difference}")
+    for cause in found.causes:
+        session.say(f"Likely: {cause}")
+    if not found.differences:
+        session.say("The run drew what was recommended, within rounding.")
+    elif not found.causes:
+        session.say("No known mistake gives what was drawn.")
+    session.exit = FOUND if found.differences else 0
+    plain = dataclasses.asdict(found) | {"agrees": not found.differences, "sources": sources}
+    return {"study": card.name, "recommendation": card.fingerprint, **plain}
+
+
 @command('cuvee schedule study.yaml --cron "0 3 * * 1"', panel=PANEL)
 def schedule(
     session: Session,

@@ -4,7 +4,8 @@
 source packs its documents to the sequence length before sources are interleaved, so that weights
 are shares of tokens; sources are endless and start anew. Registered names are lower case there.
 torchtitan draws at random, on every rank alike, so that shares are off by more than it seems; here
-sources are dealt out by weight, so that none is ever off by a sequence.
+sources are dealt out by weight, so that none is ever off by a sequence. It counts nothing by
+source either; here every rank logs what it drew, which `cuvee achieved` reads.
 Later versions configure data anew: give the weights of `data_config.py` to packed datasets.
 
 Source: torchtitan/hf_datasets/text_datasets.py, hf_datasets/interleaved.py.
@@ -20,8 +21,11 @@ from cuvee.tasks.export import KIND, SEQUENCES, ExportSpec
 from cuvee.tasks.export.documents import check_field, document_source
 from cuvee.tasks.export.literal import DEALER, READ, python_assignments, python_module
 
+EVERY = 1000  # sequences of a rank after which the log says how many of each domain were drawn
 BODY = (
     """
+import json
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -45,6 +49,9 @@ def _deal(self: InterleavedDataset) -> Iterator:
     while True:
         chosen = _dealt(self._probs, drawn)
         drawn[chosen] += 1
+        if sum(drawn) % EVERY == 0:
+            counts = json.dumps(dict(zip(WEIGHTS, drawn, strict=True)))
+            logging.getLogger().info(f"cuvee drew {counts}")
         yield next(iterators[chosen])
 
 
@@ -117,6 +124,7 @@ class TorchTitan:
             "SEPARATORS": {label: part.separator for label, part in read.items()},
             "WEIGHTS": {labels[name]: share for name, share in spec.shares.items()},
             "SEED": spec.seed,
+            "EVERY": EVERY,
         }
         about = (
             f"The mixture of {spec.name}: use `DATALOADER` as `dataloader` of a trainer's "

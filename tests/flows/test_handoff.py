@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import command
 import fsspec
 import pytest
 import receiver
@@ -117,6 +118,38 @@ def test_validation_sets_stand_in_the_manifest_and_change_no_approval(study, tmp
         _, content = handoff.export(told, home, form=form, to=str(tmp_path / form))
         given = {"prose": ["/held"], "code": ["/a", "/b"]}
         assert content["validation"] == {"paths": given, "in_files": placed}
+
+
+def test_a_run_is_held_to_what_was_recommended_and_exported(study, tmp_path):
+    """Catches a run that differs and ends with 0, an export unread, and a mistake unnamed."""
+    recipe, home, corpus = study
+    card, _ = handoff.approve(recipe, home, by="ada")
+    _, content = handoff.export(recipe, home, form="json", to=str(tmp_path / "out"))
+    (tmp_path / "study.yaml").write_text(recommended_study.text(corpus))
+
+    def held(counts, *more: str) -> tuple[int, dict, str]:
+        rows = "".join(f"{name},{tokens}\n" for name, tokens in counts.items())
+        (tmp_path / "counts.csv").write_text(f"domain,tokens\n{rows}")
+        words = ("achieved", str(tmp_path / "study.yaml"), str(tmp_path / "counts.csv"), *more)
+        plain = command.inside(*words, home=Path(home.root))
+        done = command.inside(*words, "--json", home=Path(home.root))
+        assert plain.returncode == done.returncode, plain.stdout
+        return done.returncode, json.loads(done.stdout), plain.stdout
+
+    right = {row["name"]: row["delivered_tokens"] for row in content["domains"]}
+    code, found, said = held(right)
+    assert code == 0 and found["agrees"] and found["recommendation"] == card.fingerprint
+    assert "within rounding" in said and [d["drawn"] for d in found["domains"]] == [*right.values()]
+    assert [d["exported"] for d in found["domains"]] == pytest.approx([*right.values()])
+    sizes = {domain.name: domain.tokens for domain in card.domains}
+    wrong = {name: round(400_000 * size / sum(sizes.values())) for name, size in sizes.items()}
+    code, found, said = held(wrong)
+    assert code == 1 and not found["agrees"] and "Likely: " in said
+    assert any("by their size" in cause for cause in found["causes"])
+    assert any("the mixture 'natural' was trained" in cause for cause in found["causes"])
+    (tmp_path / "out" / "mixture.json").write_text("{}")
+    _, found, _ = held(wrong, "--export", str(tmp_path / "out"))
+    assert found["causes"][0].startswith("the export is not as it was written: mixture.json")
 
 
 @pytest.mark.parametrize("named", ["megatron", None])

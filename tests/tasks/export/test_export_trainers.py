@@ -4,6 +4,7 @@
 installs each into a folder of its own and runs its tests here (`trainers.py`).
 """
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -28,6 +29,8 @@ from cuvee.proxies.data.sources.text_files import Files
 from cuvee.tasks import export
 from cuvee.tasks.export import ExportSpec
 from cuvee.tasks.export.specification import StudiedText
+from cuvee.tasks.trainer.achieved_shares import compare_drawn
+from cuvee.tasks.trainer.drawn_tokens import read_drawn_tokens
 
 SEEDS = range(6)
 WANT = {"web": 0.5, "code": 0.3, "chat": 0.2}
@@ -198,7 +201,7 @@ def test_datasets_reads_what_the_study_read_whatever_files_are_called(tmp_path):
 
 @pytest.mark.trainers
 @pytest.mark.parametrize("seed", SEEDS)
-def test_megatron_core_builds_and_draws_the_blend(tmp_path, seed):
+def test_megatron_core_builds_and_draws_the_blend(tmp_path, seed, monkeypatch):
     """Catches a list of paths alone, a split that breaks caps, and a blend that oversamples."""
     utils = library("megatron-core", "megatron.core.datasets.utils")
     indexed = importlib.import_module("megatron.core.datasets.indexed_dataset")
@@ -220,17 +223,34 @@ def test_megatron_core_builds_and_draws_the_blend(tmp_path, seed):
         int(flags["--train-samples"]),
         utils.get_blend_from_list(files["blend.txt"].split()),
     )
-    config = gpt.GPTDatasetConfig(
-        random_seed=int(flags["--seed"]), sequence_length=int(flags["--seq-length"]),
-        blend=prefixes, split=flags["--split"], reset_position_ids=False,
-        reset_attention_mask=False, eod_mask_loss=False, mmap_bin_files=True,
-        tokenizer=type("Tokenizer", (), {"vocab_size": 512, "eod": 0, "unique_identifiers": {}})(),
-    )  # fmt: skip
+    common = {
+        "random_seed": int(flags["--seed"]), "sequence_length": int(flags["--seq-length"]),
+        "reset_position_ids": False, "reset_attention_mask": False, "eod_mask_loss": False,
+        "mmap_bin_files": True, "path_to_cache": str(tmp_path / "cache"),
+        "tokenizer": type("T", (), {"vocab_size": 512, "eod": 0, "unique_identifiers": {}})(),
+    }  # fmt: skip
+    config = gpt.GPTDatasetConfig(blend=prefixes, split=flags["--split"], **common)
     build = builder.BlendedMegatronDatasetBuilder
+    monkeypatch.setattr("torch.distributed.get_rank", lambda *_: 0)  # who writes the cache
     train, *_ = build(gpt.GPTDataset, [samples, 0, 0], lambda: True, config).build()
     drawn = np.bincount(train.dataset_index[:samples], minlength=len(prefixes[0]))
     names = [Path(prefix).name for prefix in prefixes[0]]
-    hold({n: int(c) * given.sequence for n, c in zip(names, drawn, strict=True)}, given)
+    counts = {n: int(c) * given.sequence for n, c in zip(names, drawn, strict=True)}
+    hold(counts, given)
+    (tmp_path / "log").write_text(f" iteration 1/ 1 | consumed samples: {samples:12d} |\n")
+    read = read_drawn_tokens([tmp_path / "cache", tmp_path / "log"], given)
+    assert read.points[-1] == counts
+    first, second = list(given.shares)[:2]
+    apart = {name: given.paths[name] for name in (first, second)}
+    held = dataclasses.replace(given, validation=apart)
+    splits = json.loads(exported("megatron", held)["blend.json"])
+    both = [utils.get_blend_from_list(splits[name]) for name in ("train", "valid", "test")]
+    config = gpt.GPTDatasetConfig(
+        blend_per_split=both, multiple_validation_sets=True, full_validation=True, **common
+    )
+    again, sets, _ = build(gpt.GPTDataset, [samples, None, 0], lambda: True, config).build()
+    assert (again.dataset_index == train.dataset_index).all()
+    assert [one.dataset_path for one in sets] == [given.path(first), given.path(second)]
 
 
 @pytest.mark.trainers
@@ -306,7 +326,7 @@ class Characters:
 
 
 @pytest.mark.trainers
-def test_torchtitan_interleaves_the_sources(tmp_path):
+def test_torchtitan_interleaves_the_sources(tmp_path, caplog):
     """Catches names that torchtitan does not know, draws at random, and lines for documents."""
     library("torchtitan", "torchtitan.hf_datasets.text_datasets")
     (tmp_path / "docs").mkdir()
@@ -321,7 +341,9 @@ def test_torchtitan_interleaves_the_sources(tmp_path):
         sources=dict.fromkeys(("web", "chat"), StudiedText(Files((), "body"))),
     )
     files = export.render_export(export.build_format("torchtitan"), given)
-    config = load(files["data_config.py"], tmp_path, "titan_mixture").DATALOADER
+    code = files["data_config.py"].replace("EVERY = 1000", "EVERY = 100")
+    config = load(code, tmp_path, "titan_mixture").DATALOADER
+    caplog.set_level("INFO")
     assert [s.dataset for s in config.sources] == ["s/web", "s/code", "s/chat"]
     assert [s.weight for s in config.sources] == [0.5, 0.3, 0.2]
     loader = config.build(
@@ -334,6 +356,8 @@ def test_torchtitan_interleaves_the_sources(tmp_path):
         drawn[found.pop()] += 1
         assert not found, "sources are packed each alone"
     assert drawn == {"web": 200, "code": 120, "chat": 80}  # code's documents were begun anew
+    (tmp_path / "log").write_text("".join(f"[titan] {line}\n" for line in caplog.messages))
+    assert compare_drawn(given, read_drawn_tokens([tmp_path / "log"], given)).differences == ()
 
 
 def _samples(loader) -> Iterator:
