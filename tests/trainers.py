@@ -3,9 +3,10 @@
     python tests/trainers.py [NAME ...]
 
 Each section of infra/trainers.txt goes into a folder of its own under .trainers, without what it
-depends on, so that it cannot change this project's environment; `test_export_trainers.py` runs
-once for each, in a process of its own. A library that cannot be read is named with the reason: its
-exports are held to its grammar alone (`test_export_delivery.py`).
+depends on, so that it cannot change this project's environment; `test_export_trainers.py` and
+`test_example_trainers.py` run once for each, in a process of their own. A library that cannot be
+read is named with the reason: its exports are held to its grammar alone
+(`test_export_delivery.py`).
 """
 
 import hashlib
@@ -53,8 +54,8 @@ def install(name: str, packages: list[str]) -> Path:
 
 def read(name: str, folder: Path) -> bool:
     """Run a library's tests; whether they passed."""
-    file = ROOT / "tests" / "tasks" / "export" / "test_export_trainers.py"
-    tests = [str(file), "-m", "trainers", "-rs", "-k"]
+    files = ("tasks/export/test_export_trainers.py", "flows/test_example_trainers.py")
+    tests = [*(str(ROOT / "tests" / file) for file in files), "-m", "trainers", "-rs", "-k"]
     beside = {"PYTHONPATH": str(folder), "CUVEE_TRAINER": name}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     word = name.replace("-", "_")
