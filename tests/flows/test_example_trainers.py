@@ -1,4 +1,4 @@
-"""Trainers of `examples/trainers`, run with the libraries that they are for, as far as they install.
+"""Trainers of `examples/trainers`, run with the libraries they are for, as far as they install.
 
 On a CPU: torchtitan in one process (its reductions need NCCL), OLMo-core in two.
 """
