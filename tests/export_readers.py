@@ -96,11 +96,11 @@ def megatron(files: dict[str, str], blend: ExportSpec) -> Counts:
         return megatron_phase(files, blend, "", int(given["--train-samples"]))
     drawn: Counts = {}
     given = flags(files["arguments-1.txt"])
+    batch = int(given["--global-batch-size"])
     ends = [
         *map(int, given["--phase-transition-iterations"].split(",")),
-        int(given["--train-iters"]),
+        int(given["--train-samples"]) // batch,
     ]
-    batch = int(given["--global-batch-size"])
     for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False), start=1):
         part = megatron_phase(files, blend, f"-{number}", (end - start) * batch)
         drawn = {name: drawn.get(name, 0) + part.get(name, 0) for name in {**drawn, **part}}

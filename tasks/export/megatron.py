@@ -123,10 +123,10 @@ def _arguments(spec: ExportSpec, file: str, held: list[str]) -> str:
 def _phases(spec: ExportSpec) -> list[str]:
     """Phases are counted in iterations of one global batch size."""
     ends = spec.steps()[1:]
-    iterations = spec.tokens // ((spec.batch or 1) * (spec.sequence or 1))
+    samples = spec.tokens // spec.batch_tokens * (spec.batch or 1)
     return [
         f"--global-batch-size {spec.batch}",
-        f"--train-iters {iterations}",
+        f"--train-samples {samples}",  # without which Megatron-LM ends before its first phase
         f"--phase-transition-iterations {','.join(map(str, ends))}",
     ]
 

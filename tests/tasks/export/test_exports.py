@@ -60,7 +60,9 @@ def test_staged_formats_change_the_mixture_where_the_stage_begins():
 
 
 def test_megatron_has_a_blend_per_phase_and_the_iterations_between_them():
-    """Catches phases at tokens, and an off-by-one in the iteration of the transition."""
+    """Catches phases at tokens, an off-by-one in the iteration of the transition, and a length in
+    iterations: Megatron-LM looks for the present phase among samples, `--train-samples` last, and
+    ends with a TypeError where that is not given (`get_train_valid_test_num_samples`)."""
     files = export.render_export(export.build_format("megatron"), STAGED)
     one = dataclasses.replace(STAGED, sequence=1)
     first, second = phase(files, one, "-1", 60_000), phase(files, one, "-2", 20_000)
@@ -69,7 +71,8 @@ def test_megatron_has_a_blend_per_phase_and_the_iterations_between_them():
     words = files["arguments-2.txt"].split()
     flags = dict(zip(words[::2], words[1::2], strict=True))
     assert flags["--phase-transition-iterations"] == "3750"  # of 5,000 of 16 x 512 tokens
-    assert flags["--train-iters"] == "5000" and flags["--data-args-path"] == "blend-2.txt"
+    assert flags["--train-samples"] == "80000" and "--train-iters" not in flags
+    assert flags["--data-args-path"] == "blend-2.txt"
 
 
 PLACED = {"megatron", "json", "yaml"}  # formats whose trainer takes validation sets
