@@ -144,7 +144,7 @@ def test_megatron_core_s_weights_are_the_same_model_in_transformers(monkeypatch)
             vocab_size=64,
             rms_norm_eps=1e-5,
             max_position_embeddings=16,
-        )  # fmt: skip
+        )
     ).eval()
     ids, places = torch.randint(0, 64, (2, 16)), torch.arange(16).expand(2, 16)
     hidden = torch.ones(1, 1, 16, 16).tril() < 0.5
