@@ -1,15 +1,20 @@
 """`cuvee collect`: what comes back of runs that were trained elsewhere, by run id alone."""
 
 import json
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import tiny_study
+from checkpoints import write_checkpoint, write_tokenizer
 
+from cuvee.evaluation.causal_model import CheckpointReading
 from cuvee.flows.handoff.swarm import export_swarm
 from cuvee.flows.recipe.load import parse
+from cuvee.flows.study import score_checkpoints
 from cuvee.flows.study.asked_runs import AskedRun, asked_runs
 from cuvee.flows.study.collect import Collected, collect_runs
 from cuvee.flows.study.prepare import prepare
@@ -20,6 +25,7 @@ from cuvee.tasks.store.results import Store
 from cuvee.tasks.trainer import contract
 
 PROGRAM = Path(__file__).parents[1] / "trainer_programs/good.py"
+CUVEE = Path(sys.executable).with_name("cuvee")
 TARGETS = ("domain/code", "domain/prose", "domain/tables")
 
 
@@ -260,3 +266,54 @@ def test_logs_are_told_apart_by_their_end(corpus, home, tmp_path):
         collect(tiny_study.recipe(corpus), home, tmp_path)
     with pytest.raises(DataError, match="is not there"):
         collect(text, home, tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_alone_is_scored_once_its_trainer_has_ended(swarm, home, back):
+    """Catches a model that is scored while it is trained, one that is scored anew when all is
+    known, one that another run's score is taken for, and a folder that holds no model."""
+    a, b, c, *_ = sorted((back / "runs").iterdir())
+    for number, folder in enumerate((a, b, c)):
+        (folder / "result.json").unlink()
+        write_checkpoint(folder / "checkpoint", "llama", seed=number)
+        write_tokenizer(folder / "checkpoint", ["some text of a sort"] * 99)
+        (folder / "spent.json").write_text(json.dumps({"seconds": 5, "ended": folder != b}))
+    (c / "checkpoint" / "model.safetensors").write_bytes(b"half")
+    found = {one.asked.spec.fingerprint[:32]: one for one in collect(swarm[0], home, back).runs}
+    assert [found[one.name].state for one in (a, b, c)] == ["new", "unfinished", "refused"]
+    assert "cannot be scored" in found[c.name].said
+    kept = Store(str(home / "store")).outcome_of(found[a.name].asked.spec)
+    whole = score_checkpoints.score_checkpoints(
+        parse(swarm[0]), Workspace(home), [a / "checkpoint"], CheckpointReading(device="cpu")
+    )
+    assert {n: s.value for n, s in kept.scores.items()} == pytest.approx(
+        {n: s.value for n, s in whole[0].scores.scores.items()}
+    )
+    shutil.rmtree(a / "checkpoint")
+    again = {one.asked.spec.fingerprint[:32]: one for one in collect(swarm[0], home, back).runs}
+    assert again[a.name].state == "stored"
+
+
+@pytest.mark.slow
+def test_a_call_that_is_killed_goes_on_from_what_it_has_stored(swarm, home, back, tmp_path):
+    """Catches half a run that is kept, one that is lost or doubled by a kill, a name that writes to
+    the terminal, and an exit code that says that all is well."""
+    (tmp_path / "study.yaml").write_text(swarm[0])
+    command = [str(CUVEE), "collect", str(tmp_path / "study.yaml"), str(back), "--home", str(home)]
+    for _ in range(2):
+        stored = len(list((home / "store").glob("runs/*/result.json")))
+        begun = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while begun.poll() is None and len(list((home / "store").glob("runs/*"))) < stored + 2:
+            time.sleep(0.002)
+        begun.kill()
+        begun.wait()
+    kept = {one.spec.fingerprint for one in Store(str(home / "store")).outcomes()}
+    assert len(kept) >= 2
+    evil = back / "runs" / "results\x1b[31m\x1b]0;x\x07.json"
+    evil.write_text("{")
+    done = subprocess.run([*command, "--json"], check=False, capture_output=True, text=True)
+    told = json.loads(done.stdout)
+    assert done.returncode == 2 and told["counts"]["unreadable"] == 1
+    assert told["counts"]["new"] + told["counts"]["stored"] == 12
+    assert told["counts"]["stored"] == len(kept) and "\x1b" not in done.stderr
+    assert not list((home / "store").rglob("*corrupt*"))

@@ -165,3 +165,55 @@ def test_folders_are_read_without_following_what_leads_out(tmp_path):
     assert [one.path.name for one in reading.evidence] == ["c.csv"]
     assert sorted(path.name for path, _ in reading.unreadable) == ["away", "b.csv"]
     assert set(log_readers()) >= {one.form for one in reading.evidence}
+
+
+@pytest.mark.slow
+def test_what_transformers_and_lm_eval_write(tmp_path):
+    """Catches names that the real programs do not write, losses that are not theirs, an end that is
+    not the run's, errors and counts that are lost, and a model's path that names no run."""
+    import lm_eval
+    from checkpoints import write_checkpoint, write_tokenizer
+    from lm_eval.loggers import EvaluationTracker
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+    folder = write_checkpoint(tmp_path / ("a" * 32), "llama")
+    write_tokenizer(folder, ["some text of a sort"] * 99)
+    texts = [{"input_ids": [i, 2, 3, 4], "labels": [i, 2, 3, 4]} for i in range(8)]
+    trainer = Trainer(
+        AutoModelForCausalLM.from_pretrained(folder),
+        TrainingArguments(
+            str(tmp_path / "out"), max_steps=4, logging_steps=1, use_cpu=True, report_to=[],
+            eval_strategy="steps", eval_steps=2, save_strategy="no",
+        ),
+        train_dataset=texts, eval_dataset={"web": texts[:4], "code": texts[4:]},
+    )  # fmt: skip
+    trainer.train()
+    told = trainer.evaluate()
+    trainer.save_state()
+    form, (log,) = read_log(tmp_path / "out" / "trainer_state.json")
+    assert (form, log.last, log.length, log.ended) == ("trainer_state", 4, 4, None)
+    values = {(step, name): m[name][0] for step, m in log.points for name in m if "_loss" in name}
+    assert set(values) >= {(s, f"eval_{n}_loss") for s in (2, 4) for n in ("web", "code")}
+    assert values[4, "eval_web_loss"] == told["eval_web_loss"]
+
+    rows = [{"q": f"text {i}", "a": ["some", "sort"], "gold": i % 2} for i in range(6)]
+    (tmp_path / "tiny.json").write_text("\n".join(map(json.dumps, rows)))
+    task = {
+        "task": "tiny", "dataset_path": "json", "test_split": "train", "doc_to_text": "{{q}}",
+        "dataset_kwargs": {"data_files": str(tmp_path / "tiny.json")}, "doc_to_choice": "{{a}}",
+        "output_type": "multiple_choice", "doc_to_target": "gold",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    }  # fmt: skip
+    tracker = EvaluationTracker(output_path=str(tmp_path / "scores"))
+    model = f"pretrained={folder},dtype=float32"
+    found = lm_eval.simple_evaluate(
+        "hf", model_args=model, tasks=[task], device="cpu", evaluation_tracker=tracker
+    )
+    found.pop("samples")
+    tracker.save_results_aggregated(found)
+    (path,) = tmp_path.glob("scores/**/*.json")
+    form, (log,) = read_log(path)
+    acc = found["results"]["tiny"]
+    assert form == "lm-eval" and set(log.points[0][1]) == {"tiny/acc", "tiny/acc_norm"}
+    assert log.points[0][1]["tiny/acc"] == (acc["acc,none"], acc["acc_stderr,none"], 6)
+    assert owner_of(Evidence(path, form, log.names), {"a" * 64: "x", "b" * 64: "y"})[0] == "a" * 64
