@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-portable test-trainers lint docs docs-build bench bench-trainer bench-scoring bench-sweep bench-laws bench-wide mixbench bench-regret bench-methods bench-scale bench-faults bench-corpus clean
+.PHONY: demo test test-slow test-portable test-trainers test-slurm lint docs docs-build bench bench-trainer bench-scoring bench-sweep bench-laws bench-wide mixbench bench-regret bench-methods bench-scale bench-faults bench-corpus clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -34,6 +34,14 @@ test-portable: $(READY)  ## the tests of answers under an older instruction set,
 
 test-trainers: $(READY)  ## exports, read by the trainers' own libraries, each installed into a folder of its own
 	@$(BIN)/python tests/trainers.py
+
+SLURM := command -v slurmctld || ls /usr/sbin/slurmctld
+APT := apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends
+
+test-slurm: $(READY)  ## studies on a real Slurm of their own, installed where apt can; skipped where there is none
+	@{ $(SLURM); } > /dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null || \
+		{ $(APT) slurm-wlm munge > /dev/null; } || echo "apt cannot install Slurm here"
+	@$(BIN)/python -m pytest -m slurm -rs tests/infra/test_slurm.py
 
 lint: $(READY)  ## style, types, layout
 	@$(BIN)/ruff check .
