@@ -144,7 +144,8 @@ def model_size(size: str) -> ModelSize:
     """
     found = find_size(size)
     if found is None:
-        raise UnknownName("proxy size", size, LADDER)
+        advice = "a shape, {width: ..., layers: ...}, or the path of a config.json goes, too"
+        raise UnknownName("proxy size", size, LADDER, advice=advice)
     return found
 
 

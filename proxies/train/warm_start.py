@@ -142,8 +142,8 @@ def _check(config: Mapping[str, Any], source: Path, size: str, vocabulary: int) 
     if wrong:
         raise DataError(
             f"the checkpoint in {source} is not of size {size!r} with a vocabulary of "
-            f"{vocabulary:,}: {'; '.join(wrong)}. Choose the size that it has, or another "
-            "checkpoint"
+            f"{vocabulary:,}: {'; '.join(wrong)}. Choose the size that it has, such as "
+            f"proxy.size: {source}/config.json, or another checkpoint"
         )
 
 

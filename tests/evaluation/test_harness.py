@@ -17,6 +17,10 @@ from cuvee.evaluation import benchmarks, lm_eval_tasks, scores, suites
 from cuvee.evaluation import metrics as judge
 from cuvee.evaluation.likelihood import AnswerRow, answer_totals
 from cuvee.mixtures.errors import DataError, EvidenceError, RecipeError, UnknownName
+from cuvee.proxies.ladder import model_size
+from cuvee.proxies.model.likelihood import PackLikelihood
+from cuvee.proxies.model.transformer import PackModel
+from cuvee.proxies.train import checkpoint
 
 CONTEXT = 48
 QUESTIONS = (
@@ -171,6 +175,30 @@ def test_scores_equal_those_of_hflm(pack, reference, suite, members, tokenizer_p
         assert details["task/questions/accuracy_norm"].value == questions["acc_norm,none"]
         whole = expected["results"]["texts"]["bits_per_byte,none"]
         assert scored[place].scores["task/texts"].value == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_proxy_scores_as_hflm_does_its_exported_checkpoint(suite, tokenizer_path, tmp_path):
+    """With grouped keys and values and a tied head, whose tensor is not in the file.
+
+    Catches a checkpoint that loads with a head of random values, heads in another order, and a
+    context or a rotary base that the config does not tell.
+    """
+    from transformers import AutoModelForCausalLM
+
+    vocabulary = Tokenizer.from_file(str(tokenizer_path)).get_vocab_size()
+    shape = model_size(f"w32_l2_h4_kv2_c{CONTEXT}_mlp64_rope500000_tied")
+    model = PackModel(shape, vocabulary, [1, 2])
+    model.parameters.matrices.mul_(4.0)  # so that answers differ clearly
+    checkpoint.export_huggingface(model, 1, tmp_path, tokenizer=tokenizer_path)
+    loaded, told = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(told.values())
+    expected = hflm(suite, loaded, tokenizer_path)["results"]
+    scored = scores.score_pack(
+        PackLikelihood(model), tokenizer_path=tokenizer_path, valid={}, suite=suite
+    )[1]
+    assert scored.details["task/questions/accuracy"].value == expected["questions"]["acc,none"]
+    whole = expected["texts"]["bits_per_byte,none"]
+    assert scored.scores["task/texts"].value == pytest.approx(whole, rel=1e-5)
 
 
 @pytest.mark.parametrize("metrics", [("acc", "acc_norm"), ("acc_norm", "acc_bytes")])
