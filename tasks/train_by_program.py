@@ -127,9 +127,9 @@ def collect_outcome(
     begun = _begun(job)
     run = begun.run.model_copy(update={"write": contract.places_in(folder)})
     begun, path = replace(begun, folder=folder, run=run), folder / contract.RESULT
-    result = contract.read_result(path, run) if path.exists() else None
-    seen = contract.ProgressFile(Path(run.write.progress)).points() if logged is None else []
+    result = contract.read_result(path, run) if path.exists() and logged is None else None
     if logged is None and not (result and result.scores):
+        seen = contract.ProgressFile(Path(run.write.progress)).points()
         whole = bool(seen) and seen[-1][0] >= run.tokens
         if not (score and (begun.ended or whole)):
             return None

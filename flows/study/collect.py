@@ -19,7 +19,7 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.asked_runs import AskedRun, asked_runs
 from cuvee.flows.study.finished import prepare_as_studied
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import CuveeError, RecipeError, closest_name
+from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName
 from cuvee.mixtures.runs.run_results import RunResult, Score
 from cuvee.proxies import ladder
 from cuvee.tasks.escape import printable
@@ -30,7 +30,7 @@ from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.table_file import first_names
-from cuvee.tasks.train_by_program import SPENT, collect_outcome
+from cuvee.tasks.train_by_program import SHORT, SPENT, collect_outcome
 from cuvee.tasks.trainer.contract import CHECKPOINT, PROGRESS, RESULT, STATE, RefusedResult
 
 NEW, STORED, MISSING, UNFINISHED, REFUSED = "new", "stored", "missing", "unfinished", "refused"
@@ -136,9 +136,7 @@ def _metric_names(targets: Sequence[str], given: Mapping[str, str]) -> dict[str,
     """By target, what logs call it."""
     for name in given:
         if name not in targets:
-            close = closest_name(name, targets)
-            hint = f"did you mean {close!r}?" if close else f"it has {', '.join(targets)}"
-            raise RecipeError(f"proxy.trainer.metrics: {name!r} is no target of the recipe; {hint}")
+            raise UnknownName("target of proxy.trainer.metrics", name, targets)
     return {target: given.get(target, target) for target in targets}
 
 
@@ -193,20 +191,21 @@ class _Collector:
         told = [(before.scores, f"the store {self.store.url}")] if before else []
         told += [(logged.scores, f"the log {logs[0][1].path}")] if logged.scores else []
         found, lacks = None, list(logged.unfinished)
-        for folder in (one.path for one in evidence if not one.log):
+        folders = [one.path for one in evidence if not one.log]
+        for folder in folders:
             outcome = collect_outcome(job, folder, score=bool(lacking and not before))
             told += [(outcome.scores, str(folder))] if outcome else []
             found = found or outcome
             if not outcome and any(map(_holds_something, (folder / name for name in BEGUN))):
                 lacks.append(f"{folder} has no {RESULT}, nor says that its trainer has ended")
-        for scores, where in told[1:]:
-            _check_same(*told[0], scores, where)
+        _check_same(told)
         if logs and lacking and not lacks:
             seen = sorted({name for one in evidence for name in one.metrics})
             lacks = [f"no log has {first_names(lacking)}; they have {first_names(seen)}. Say in "
                      "proxy.trainer.metrics which metric is which target"]  # fmt: skip
         if not (found or before or lacking):
-            found = collect_outcome(job, logs[0][1].path.parent, dict(logged.scores))
+            own = Path(job.program.folder if job.program else "", spec.fingerprint[:SHORT])
+            found = collect_outcome(job, folders[0] if folders else own, dict(logged.scores))
         return found, "; ".join(lacks)
 
 
@@ -214,17 +213,18 @@ def _holds_something(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
-def _check_same(
-    ours: Mapping[str, Score], here: str, theirs: Mapping[str, Score], there: str
-) -> None:
-    """Refuse two outcomes of one run that differ."""
-    for name in ours.keys() & theirs.keys():
-        one, other = ours[name].value, theirs[name].value
-        if not same_value(one, other):
-            raise RefusedResult(
-                f"{name} differs: {one!r} in {here}, and {other!r} in {there}. One run has one "
-                "result: two jobs have trained it, or its trainer gives other scores each time"
-            )
+def _check_same(told: Sequence[tuple[Mapping[str, Score], str]]) -> None:
+    """Refuse outcomes of one run that differ; each is scores by target, and where they are."""
+    known: dict[str, tuple[float, str]] = {}
+    for scores, there in told:
+        for name, score in scores.items():
+            value, here = known.setdefault(name, (score.value, there))
+            if not same_value(value, score.value):
+                raise RefusedResult(
+                    f"{name} differs: {value!r} in {here}, and {score.value!r} in {there}. One run "
+                    "has one result: two jobs have trained it, or its trainer gives other scores "
+                    "each time"
+                )
 
 
 def collected_table(found: Collected) -> Table:

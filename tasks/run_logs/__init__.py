@@ -17,7 +17,7 @@ from typing import Any
 
 from cuvee.mixtures.errors import DataError
 
-LARGEST = 1 << 28  # bytes of a log that is read as one value
+LARGEST = 1 << 26  # bytes of a log that is read as one value
 Measured = tuple[float, float, int]  # value, standard error (0: unknown), documents or items
 Points = Sequence[tuple[int, Mapping[str, Measured]]]  # steps, and metrics by name
 

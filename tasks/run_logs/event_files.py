@@ -14,12 +14,12 @@ def event_file(path: Path) -> list[RunLog]:
     from tensorboard.util.tensor_util import make_ndarray
 
     points: dict[int, dict[str, Measured]] = {}
-    events = list(EventFileLoader(str(path)).Load())
-    if not events:
-        raise ValueError("no whole record is in it")
-    for event in events:
+    event = None
+    for event in EventFileLoader(str(path)).Load():
         for value in event.summary.value:
             if value.metadata.plugin_data.plugin_name == "scalars":
                 number = float(make_ndarray(value.tensor).item())
                 points.setdefault(event.step, {})[value.tag] = (number, 0.0, 1)
+    if event is None:
+        raise ValueError("no whole record is in it")
     return [RunLog(path, list(points.items()), last=max(points))] if points else []

@@ -59,7 +59,7 @@ class Reading:
         """
         path = Path(os.path.abspath(path))
         if path.is_dir():
-            self._walk(path, path.resolve(), ())
+            self._walk(path, Path(os.path.realpath(path)), ())
         elif path.is_file():
             if not form_of(path):
                 self.unreadable.append((path, "is no log of a known format, by its name"))
@@ -73,7 +73,8 @@ class Reading:
             return None
         try:
             entries = {path.name: path for path in sorted(folder.iterdir())}
-            out = {n for n, p in entries.items() if not p.resolve().is_relative_to(root)}
+            real = {name: Path(os.path.realpath(path)) for name, path in entries.items()}
+            out = {name for name, path in real.items() if not path.is_relative_to(root)}
             if RUN in entries and not {RUN, RESULT} & out:
                 names = (read_run(entries[RUN]).fingerprint,)
                 self.evidence.append(Evidence(folder, CONTRACT, names))

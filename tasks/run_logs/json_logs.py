@@ -20,7 +20,10 @@ STEP_OF_NAME = re.compile(r"metrics_step(\d+)\.json")
 
 @log_reader("lm-eval", r"results.*\.json|.*_\d{4}-\d\d-\d\dt[\d.-]+\.json")
 def lm_eval_results(path: Path) -> list[RunLog]:
-    """Scores of tasks as `task/metric`, with their errors; the run is in the model's path."""
+    """Scores of tasks as `task/metric`, with their errors; the run is in the model's path.
+
+    Metrics of which more is better, as the file says, are read with their sign turned.
+    """
     (body,) = json_values(path)
     if not isinstance(body, dict) or not isinstance(body.get("results"), dict):
         return []
@@ -28,20 +31,22 @@ def lm_eval_results(path: Path) -> list[RunLog]:
     scores: dict[str, Measured] = {}
     for task, values in body["results"].items():
         count = (items.get(task) or {}).get("effective", 1)
-        scores.update(_task_scores(task, values, int(count)))
+        more = (body.get("higher_is_better") or {}).get(task) or {}
+        scores.update(_task_scores(task, values, int(count), more))
     config = body.get("config") or {}
     names = (str(body.get("model_name", "")), str(config.get("model_args", "")))
     return [RunLog(path, [(0, scores)], names, ended=True)]
 
 
 def _task_scores(
-    task: str, values: Mapping[str, Any], count: int
+    task: str, values: Mapping[str, Any], count: int, more: Mapping[str, bool]
 ) -> Iterator[tuple[str, Measured]]:
     for name, (value, _, _) in numbers(values).items():
         metric, _, of = name.partition(",")
         if of and not metric.endswith("_stderr"):
             error = numbers(values).get(f"{metric}_stderr,{of}", (0.0, 0.0, 1))[0]
-            yield f"{task}/{metric}" + ("" if of == "none" else f",{of}"), (value, error, count)
+            score = (-value if more.get(metric) else value, 0.0 if error != error else error, count)
+            yield f"{task}/{metric}" + ("" if of == "none" else f",{of}"), score
 
 
 @log_reader("trainer_state", r"trainer_state\.json")

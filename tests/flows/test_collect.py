@@ -147,8 +147,12 @@ def edit(folder: Path, **changes: object) -> None:
     (folder / "result.json").write_text(json.dumps(values | changes))
 
 
+def scores_of(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())["scores"]
+
+
 def worse(folder: Path, value: float) -> dict:
-    scores = json.loads((folder / "result.json").read_text())["scores"]
+    scores = scores_of(folder)
     return {**scores, "domain/prose": {**scores["domain/prose"], "value": value}}
 
 
@@ -163,6 +167,8 @@ def test_what_cannot_be_a_result_of_its_run_is_named_and_never_stored(swarm, hom
     edit(d, scores={"domain/prose": {"value": 1, "stderr": 0, "n": 1}})
     subprocess.run(["cp", "-r", e, back / "copy"], check=True)
     edit(back / "copy", scores=worse(e, 2.0))
+    code = scores_of(e)["domain/code"]["value"]
+    table(back / "runs" / "part.csv", {e.name: {"domain/code": code}})
     f.rename(back / "outside")
     (back / "runs" / "link").symlink_to(back / "outside")
     (g / "result.json").rename(back / "outside.json")
@@ -260,7 +266,7 @@ def test_logs_are_told_apart_by_their_end(corpus, home, tmp_path):
     assert "ends at step 5 of" in found[cut.spec].said
     assert "twice with other values: 2.5 in" in found[differs.spec].said
     assert "no log has eval/code" in found[other.spec].said and "val/loss" in found[other.spec].said
-    with pytest.raises(RecipeError, match="'domain/cod' is no target.*did you mean 'domain/code'"):
+    with pytest.raises(RecipeError, match="unknown target.*; did you mean 'domain/code'"):
         collect(recipe(corpus, metrics={"domain/cod": "x"}), home, tmp_path)
     with pytest.raises(RecipeError, match="names no trainer"):
         collect(tiny_study.recipe(corpus), home, tmp_path)

@@ -156,6 +156,7 @@ def test_folders_are_read_without_following_what_leads_out(tmp_path):
         (folder / "a.csv").write_text("run,x\na,1\n")
     (inside / "loop").symlink_to(inside)
     (inside / "away").symlink_to(outside)
+    (inside / "itself.csv").symlink_to(inside / "itself.csv")
     (inside / "b.csv").symlink_to(outside / "a.csv")
     os.mkfifo(inside / "results.json")
     (inside / "c.csv").write_text("run,x\n\x1b[31mred,2\n")
@@ -215,5 +216,5 @@ def test_what_transformers_and_lm_eval_write(tmp_path):
     form, (log,) = read_log(path)
     acc = found["results"]["tiny"]
     assert form == "lm-eval" and set(log.points[0][1]) == {"tiny/acc", "tiny/acc_norm"}
-    assert log.points[0][1]["tiny/acc"] == (acc["acc,none"], acc["acc_stderr,none"], 6)
+    assert log.points[0][1]["tiny/acc"] == (-acc["acc,none"], acc["acc_stderr,none"], 6)
     assert owner_of(Evidence(path, form, log.names), {"a" * 64: "x", "b" * 64: "y"})[0] == "a" * 64
