@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -20,17 +21,21 @@ import tiny_study
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Interrupted
 from cuvee.flows.execution.inline_executor import InlineExecutor
+from cuvee.flows.handoff.swarm import export_swarm
 from cuvee.flows.recipe.load import parse
+from cuvee.flows.study.asked_runs import asked_runs
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.study.study import search_mixture
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import RecipeError, TrainingError
+from cuvee.mixtures.errors import CuveeError, RecipeError, TrainingError
 from cuvee.mixtures.inference.dataset import is_evidence
 from cuvee.mixtures.runs.run_results import Failed
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.tracking.study_tracker import StudyTracker
 from cuvee.tasks.tracking.tracker import MemoryBackend
+from cuvee.tasks.trainer.contract import read_run
 from cuvee.tasks.trainer.supervisor import marked_processes
+from cuvee.tasks.trainer.swarm_folder import read_swarm
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests/trainer_programs/good.py"
@@ -305,3 +310,69 @@ def test_a_recipe_with_a_trainer_is_checked_when_it_is_read(corpus, old, new, wo
     """Catches a field that has no effect and says nothing of it."""
     with pytest.raises(RecipeError, match=words):
         parse(recipe(corpus).replace(old, new))
+
+
+def test_a_swarm_has_the_runs_that_the_study_would_train(corpus, home, tmp_path, monkeypatch):
+    """Catches runs with other fingerprints or shares than `cuvee run` gives them, a run of a swarm
+    that is trained again by it, one that is exported though it is stored, and an export that needs
+    the operator's list or a secret."""
+    monkeypatch.delenv("CUVEE_TRAINER_COMMANDS")
+    folder, place = tmp_path / "a b", Workspace(home)
+    given = parse(recipe(corpus, environment={"SAID": "$NOT_HERE"}))
+    made = export_swarm(given, place, form="json", to=str(folder))
+    asked = asked_runs(given, prepare(given, place), place)
+    assert made == read_swarm(folder) and made.study == "tiny" and made.format == "json"
+    assert [run.fingerprint for run in made.runs] == list(asked)
+    assert [(run.name, run.role) for run in made.runs] == [(r.name, r.role) for r in asked.values()]
+    assert Counter(run.role for run in made.runs) == {"design": 8, "anchor": 2, "seed": 2}
+    for run in made.runs:
+        spec = asked[run.fingerprint].spec
+        told = read_run(folder / run.folder / "run.json")
+        own = json.loads((folder / run.folder / "mixture.json").read_text())
+        domains = own["stages"][0]["domains"]
+        shares = {n: float(w) for n, w in zip(spec.domains, spec.weights, strict=True)}
+        assert told.stages[0].shares == shares
+        assert {d["name"]: d["weight"] for d in domains} == pytest.approx(shares, abs=1e-6)
+        assert own["target_tokens"] == told.tokens == 42_000 and own["seed"] == spec.seed
+        assert domains[0]["paths"] == [told.domains[domains[0]["name"]].train.path]
+    (uniform,) = [r for r in made.runs if r.name.startswith("anchor uniform seed 0")]
+    called = ["bash", folder / "run_one.sh", uniform.folder]
+    subprocess.run(called, check=True, env={**os.environ, "NOT_HERE": "x"})
+    monkeypatch.setenv("CUVEE_TRAINER_COMMANDS", " ".join(COMMAND))
+    (run,) = Sweep(recipe(corpus, folder=str(folder / "runs")), home).train(0)
+    log = (folder / uniform.folder / "trainer.log").read_text()
+    assert run.spec.fingerprint == uniform.fingerprint and log.count("--- attempt") == 1
+    assert run.seconds > 0
+    again = export_swarm(given, place, form="contract", to=str(folder))
+    assert [run.fingerprint for run in again.runs] == [
+        run.fingerprint for run in made.runs if run != uniform
+    ]
+
+
+def test_a_swarm_that_cannot_be_is_refused_before_anything_is_written(corpus, home, tmp_path):
+    """Catches a folder of something else that is written into, a swarm that another study's would
+    replace, shares that files of a trainer cannot say, and a trainer that only the cluster has
+    refused for that."""
+
+    def export(text: str, to: object, form: str = "contract") -> object:
+        return export_swarm(parse(text), Workspace(home), form=form, to=str(to))
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    away = recipe(corpus, command=["/cluster/python", "/cluster/train.py"], version="7")
+    made = export(away, tmp_path / "away")
+    assert json.loads(parse(away).proxy.trainer.identity)["name"] == "train" and made.runs
+    matched = away.replace('"tokens": 42000', '"tokens": 42000, "match_repetition": true')
+    for text, to, form, said in (
+        (tiny_study.recipe(corpus), "new", "contract", "name it in proxy.trainer"),
+        (away, "full", "contract", "thesis.tex"),
+        (away.replace("name: tiny", "name: other"), "away", "contract", "has the swarm of tiny"),
+        (away, "s3://bucket/swarm", "contract", "on a disk"),
+        (away, "new", "megatorn", "did you mean 'megatron'"),
+        (away, "new", "torchtitan", "proxy.tokens is the length"),
+        (matched, "new", "json", "match_repetition"),
+    ):
+        with pytest.raises(CuveeError, match=said):
+            export(text, to if "://" in to else tmp_path / to, form)
+    assert not (tmp_path / "new").exists()
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]

@@ -294,3 +294,49 @@ def test_a_stopped_study_goes_on(corpus, tmp_path, number):
     whole = Store(str(home / "store"))
     for path in kept:
         assert isinstance(whole.get(path.parent.name), RunResult)
+
+
+def test_a_swarm_that_is_killed_loses_nothing_and_leads_to_the_answer(corpus, tmp_path):
+    """Catches a run that is lost or trained twice when the loop that trains it is killed, a round
+    after which the next one is not the confirmation, and one that never ends."""
+    (tmp_path / "tiny.yaml").write_text(recipe(corpus, {"wait": 0.2}, retries=0))
+    swarm = tmp_path / "a swarm"
+
+    def cuvee(*words: str) -> dict:
+        said = subprocess.run(
+            [CUVEE, *words, "--json", "--home", str(tmp_path / "home")],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert said.returncode == 0, said.stderr
+        return json.loads(said.stdout)
+
+    def export() -> dict | None:
+        return cuvee("export", "tiny.yaml", "--swarm", "contract", "--to", str(swarm))["swarm"]
+
+    def results() -> list[Path]:
+        return sorted(swarm.glob("runs/*/result.json"))
+
+    design = export()
+    for stop in (signal.SIGTERM, signal.SIGKILL):
+        ready = len(results()) + 2
+        loop = subprocess.Popen(["bash", str(swarm / "run_all.sh")], start_new_session=True)
+        until(lambda ready=ready: len(results()) >= ready, "two more results")
+        time.sleep(0.5)
+        os.killpg(loop.pid, stop)
+        loop.wait(60)
+    before = {path: path.stat().st_mtime_ns for path in results()}
+    subprocess.run(["bash", str(swarm / "run_all.sh")], check=True)
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in results()}.items()
+    for run in design["runs"]:
+        steps = (swarm / run["folder"] / "progress.jsonl").read_text().splitlines()
+        assert [json.loads(step)["tokens"] for step in steps] == [8400, 16800, 25200, 33600, 42000]
+    assert cuvee("collect", "tiny.yaml", str(swarm))["counts"]["new"] == len(design["runs"])
+    confirmation = export()
+    assert {run["role"] for run in confirmation["runs"]} == {"confirmation"}
+    assert not {r["fingerprint"] for r in confirmation["runs"]} & {
+        r["fingerprint"] for r in design["runs"]
+    }
+    subprocess.run(["bash", str(swarm / "run_all.sh")], check=True)
+    cuvee("collect", "tiny.yaml", str(swarm))
+    assert export() is None
+    assert cuvee("fit", "tiny.yaml")["summary"]["confirmation"]
