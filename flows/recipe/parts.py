@@ -31,9 +31,10 @@ SHAPE = {
         for name, text in attribute_texts(model_size.ModelSize).items()
         if name != "size"
     }
-    | {"config": {"description": "Path of a config.json, whose fields these change."}},
+    | {"config": {"description": "A config.json, whose fields these change.", "type": "string"}},
     "additionalProperties": False,
-    "anyOf": [{"required": [*model_size.REQUIRED]}, {"required": ["config"]}],
+    "if": {"required": ["config"]},
+    "else": {"required": [*model_size.REQUIRED]},
 }
 # The size of runs as a text; shapes and files become it before (`load.name_sizes`).
 TEXT = {"type": "string", "pattern": f"/|[.]json$|^{model_size.SHAPE}$"}
