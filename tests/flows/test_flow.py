@@ -137,7 +137,7 @@ def test_a_damaged_shard_is_never_trained_on(study, prefect_api, tmp_path, quick
 
 
 def test_a_study_in_this_process_gives_the_same_bytes_and_starts_no_other(
-    study, tmp_path, monkeypatch
+    study, tmp_path, monkeypatch, quick_pictures
 ):
     """Catches an executor whose packs are trained otherwise, and one that still needs a server."""
 

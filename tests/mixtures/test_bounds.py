@@ -78,11 +78,12 @@ def test_no_law_runs_off_on_many_small_tables(name, seed, kind, sign):
 
 @pytest.mark.parametrize("name", [n for n in names("law") if n not in DEAR])
 def test_equations_are_tame_before_they_are_bounded(name):
-    """Of 12 tables of few runs, from what the equation itself says of corners and far mixtures.
+    """Of tables of few runs, from what the equation itself says of corners and far mixtures.
 
-    Catches fits without the prior on corners: their worst was 1e4 to 1e19 ranges off.
+    Catches fits without the prior on corners: their worst was 1e4 to 1e19 ranges off, over these
+    tables as over 12.
     """
-    for seed in range(12):
+    for seed in (1, 7, 8):
         W, Y = small_table(seed, "plain", "positive")
         law = build("law", name)
         if len(W) < law.rows(W.shape[1]):
@@ -94,12 +95,11 @@ def test_equations_are_tame_before_they_are_bounded(name):
 
 
 @pytest.mark.parametrize("name", [n for n in names("law") if n not in DEAR])
-@settings(max_examples=4, derandomize=True, deadline=None, database=None)
-@given(st.integers(0, 9999))
+@pytest.mark.parametrize("seed", [1, 2, 7])
 def test_no_law_depends_on_the_order_of_runs_or_domains(name, seed):
-    """Catches starts, subsets and folds that follow the order of rows or of columns.
-
-    Deviations may: their folds are dealt by chance to rows.
+    """Catches starts, subsets and folds that follow the order of rows or of columns: starts that
+    grow from the first column to the last are told by one of these tables for each law that has
+    more minima than one. Deviations may follow it: their folds are dealt by chance to rows.
     """
     W, Y = small_table(seed, "plain", "positive")
     law, rng = build("law", name), np.random.default_rng(seed)
