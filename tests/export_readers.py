@@ -256,7 +256,8 @@ def nanotron(files: dict[str, str], blend: ExportSpec, seed: int | None = None) 
 def torchtitan(files: dict[str, str], blend: ExportSpec) -> Counts:
     given = constants(files["data_config.py"])
     weights, sources = given["WEIGHTS"], given["SOURCES"]
-    assert list(weights) == list(sources) == list(given["FIELDS"])
+    sources = {name: source for name, source in sources.items() if name not in given["HELD_OUT"]}
+    assert list(weights) == list(sources) == list(given["FIELDS"])[: len(weights)]
     assert all(name == name.lower() for name in weights)
     assert all(weight > 0 for weight in weights.values())
     samples, size = blend.tokens // (blend.sequence or 1), blend.sequence or 1
@@ -340,3 +341,37 @@ READERS = {
     "torchtitan": torchtitan,
     "yaml": lambda files, blend: portable(yaml.safe_load(files["mixture.yaml"]), blend),
 }
+
+
+def held_out(name: str, files: dict[str, str]) -> dict[str, list[str]]:
+    """Validation sets as a trainer finds them: paths by the name under which it logs their loss."""
+    if name == "megatron":
+        return {"": json.loads(files["blend.json"])["valid"]}  # by place
+    if name == "olmo_core":
+        given = yaml.safe_load(files["validation.yaml"])
+        found: dict[str, list[str]] = {}
+        for path, about in zip(given["paths"], given["metadata"], strict=True):
+            found.setdefault(about["label"], []).append(path)
+        return found
+    if name == "mosaic":
+        loaders = yaml.safe_load(files["streams.yaml"])["eval_loader"]
+        assert all(one["name"] == "text" and not one["dataset"]["shuffle"] for one in loaders)
+        return {
+            one["label"]: [stream["local"] for stream in one["dataset"]["streams"].values()]
+            for one in loaders
+        }
+    if name == "levanter":
+        data = yaml.safe_load(files["data.yaml"])["data"]
+        only = {n: one for n, one in data["components"].items() if n not in data["train_weights"]}
+        assert all("train_urls" not in one["source"] for one in only.values())
+        return {n: one["source"]["validation_urls"] for n, one in only.items()}
+    if name == "torchtitan":
+        given = constants(files["data_config.py"])
+        return {label: given["SOURCES"][label]["data_files"] for label in given["HELD_OUT"]}
+    if name == "axolotl":
+        given = yaml.safe_load(files["datasets.yaml"])
+        assert given["val_set_size"] == 0, "refused beside test_datasets"
+        assert all(one["split"] == "train" for one in given["test_datasets"])
+        return {"": [one["path"] for one in given["test_datasets"]]}
+    [text] = files.values()
+    return yaml.safe_load(text)["validation"]

@@ -5,11 +5,13 @@ weights: its data sets are joined and shuffled. So a share becomes documents: an
 `train[:N]` for each pass over those that the study knew, and one for what is left. (Later versions
 have a `weight`, a random part of a data set; older ones ignore it without a word.) A slice takes
 the first documents: shuffle the files if their order means something. Nothing is set aside for
-evaluation. Axolotl cannot be told that a text file is one document: it would take its lines.
+evaluation; validation sets become `test_datasets`, which it joins to one loss. Axolotl cannot be
+told that a text file is one document: it would take its lines.
 
 Source: src/axolotl/utils/schemas/datasets.py (`SFTDataset`), utils/data/shared.py.
 """
 
+import dataclasses
 import glob
 import re
 from collections.abc import Mapping
@@ -62,6 +64,12 @@ class Axolotl:
             "val_set_size": 0.0,
             "seed": spec.seed,
         }
+        held = [
+            self._entry(dataclasses.replace(spec.held_out, paths={name: (path,)}), name, "train")
+            for name, paths in spec.validation.items()
+            for path in paths
+        ]
+        content |= {"test_datasets": held} if held else {}
         return {"datasets.yaml": yaml_text(content)}
 
     def _entry(self, spec: ExportSpec, name: str, split: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ component gets a whole number, rounded down, the largest the rest; a block that 
 is a random part of one. The block is chosen here so that the shares of the whole run are met, and
 weights are moved, where that is needed, to be rounded to the nearest number. A
 stage starts at a training step (Levanter multiplies by the batch) that must be at a block's start.
-A short component starts anew (`stop_strategy: restart`).
+A short component starts anew (`stop_strategy: restart`). A validation set is a component without
+a weight, which Levanter only evaluates, each with a loss of its own.
 
 Source: marin-community/marin, lib/levanter: data/mixture.py, data/text (where
 `rescale_mixture_schedule_for_batch_schedule` turns steps into sequences), docs/guides.
@@ -79,6 +80,11 @@ class Levanter:
             steps = [start // (spec.batch or 1) for start in dealing.starts]
             weights = [[step, stage] for step, stage in zip(steps, given, strict=True)]
         components = {name: self._component(spec, name) for name in spec.shares}
+        for name in spec.validation:
+            held = self._component(spec.held_out, name)
+            if urls := held["source"].pop("train_urls", None):
+                held["source"]["validation_urls"] = urls
+            components[f"{name}/validation"] = held
         data: dict[str, Any] = {
             "components": components,
             "train_weights": weights,

@@ -5,9 +5,11 @@
 the shards were written hold equal tokens; where they are documents, shares are converted by the
 mean document's tokens. `epoch_size` is the run in samples, so that one epoch is the whole run and
 short streams are repeated within it. A proportion of zero is left out. Each stream's samples are
-rounded down, and those that are missing go to streams drawn by the seed.
+rounded down, and those that are missing go to streams drawn by the seed. Validation sets become
+LLM Foundry's `eval_loader`, with a label and so a loss for each domain.
 
-Source: streaming/base/stream.py (`apply_weights`), llmfoundry/data/text_data.py (`build_streams`).
+Source: streaming/base/stream.py (`apply_weights`), llmfoundry/data/text_data.py (`build_streams`),
+utils/builders.py (`build_eval_loaders`).
 """
 
 from dataclasses import dataclass
@@ -62,8 +64,16 @@ class Mosaic:
         dataset |= {"shuffle": True, "shuffle_seed": spec.seed}
         if spec.sequence:
             dataset["max_seq_len"] = spec.sequence
-        loader = {"train_loader": {"name": "text", "dataset": dataset}}
+        loader: dict[str, Any] = {"train_loader": {"name": "text", "dataset": dataset}}
+        held = [self._evaluation(spec, name) for name in spec.validation]
+        loader |= {"eval_loader": held} if held else {}
         return {"streams.yaml": yaml_text(loader)}
+
+    def _evaluation(self, spec: ExportSpec, name: str) -> dict[str, Any]:
+        streams = {f"{name} {i}": self._place(p) for i, p in enumerate(spec.validation[name])}
+        dataset: dict[str, Any] = {"streams": streams, "shuffle": False}
+        dataset |= {"max_seq_len": spec.sequence} if spec.sequence else {}
+        return {"label": name, "name": "text", "dataset": dataset, "drop_last": False}
 
     def _place(self, path: str) -> dict[str, str]:
         place = {"remote": path} if "://" in path else {"local": path}

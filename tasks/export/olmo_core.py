@@ -5,13 +5,16 @@ Ratios are shares of tokens, above zero, with the sum 1; a source that would run
 there unless `max_repetition_ratio` allows its repeats, so that this says how often each repeats.
 The mixture is drawn once for the whole run: there are no stages. Every file gives whole sequences;
 what is missing is dealt out evenly over all files first, whatever the ratios, so that many small
-files shift the shares, as would a run that is no whole number of batches.
+files shift the shares, as would a run that is no whole number of batches. `validation.yaml` holds
+`paths` and `metadata` of a `NumpyPaddedFSLDatasetConfig`, whose labels give its `LMEvaluator` a
+loss for each domain.
 
-Source: olmo_core/data/source_mixture.py.
+Source: olmo_core/data/source_mixture.py, data/numpy_dataset.py, eval/lm_evaluator.py.
 """
 
 import glob
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -66,6 +69,11 @@ class OlmoCore:
                 "seed": spec.seed,
             }
             files["dataset.yaml"] = yaml_text(whole)
+        held = [(name, p) for name, paths in spec.validation.items() for p in _expanded(paths)]
+        if held:
+            labels = [{"label": name} for name, _ in held]
+            paths = [path for _, path in held]
+            files["validation.yaml"] = yaml_text({"paths": paths, "metadata": labels})
         return files
 
 
@@ -117,7 +125,13 @@ def _apportion(files: list[_File], sequences: int) -> None:
 
 def _count(path: str) -> int:
     """Files that a path names: those here that fit a pattern, else one."""
-    return max(1, len(glob.glob(path, recursive=True))) if glob.has_magic(path) else 1
+    return len(_expanded((path,)))
+
+
+def _expanded(paths: Iterable[str]) -> list[str]:
+    """Paths, a pattern as the files here that fit it, if there are any."""
+    found = {p: sorted(glob.glob(p, recursive=True)) if glob.has_magic(p) else [] for p in paths}
+    return [file for path, files in found.items() for file in files or [path]]
 
 
 def _repeats(epochs: float) -> float:

@@ -218,6 +218,13 @@ class ExportSpec:
             )
         return tuple(begins)
 
+    @property
+    def held_out(self) -> "ExportSpec":
+        """The validation sets in place of what is trained on, read as the study read it."""
+        apart: dict[str, Any] = {"own": False, "dataset": {}, "sample": False}
+        read = {name: dataclasses.replace(one, **apart) for name, one in self.sources.items()}
+        return dataclasses.replace(self, paths=self.validation, sources=read, validation={})
+
     def in_units(self, unit: str) -> Units:
         """The whole run in documents, or in sequences."""
         return self.documents if unit == DOCUMENTS else self.sequences

@@ -5,7 +5,8 @@ source packs its documents to the sequence length before sources are interleaved
 are shares of tokens; sources are endless and start anew. Registered names are lower case there.
 torchtitan draws at random, on every rank alike, so that shares are off by more than it seems; here
 sources are dealt out by weight, so that none is ever off by a sequence. It counts nothing by
-source either; here every rank logs what it drew, which `cuvee achieved` reads.
+source either; here every rank logs what it drew, which `cuvee achieved` reads. Its validator takes
+one validation set.
 Later versions configure data anew: give the weights of `data_config.py` to packed datasets.
 
 Source: torchtitan/hf_datasets/text_datasets.py, hf_datasets/interleaved.py.
@@ -35,6 +36,7 @@ from torchtitan.hf_datasets.interleaved import InterleavedDataset
 from torchtitan.hf_datasets.text_datasets import (
     DATASETS,
     HFDataSource,
+    HuggingFaceTextDataLoader,
     InterleavedHuggingFaceTextDataLoader,
 )
 
@@ -82,6 +84,9 @@ DATALOADER = InterleavedHuggingFaceTextDataLoader.Config(
     ],
     seed=SEED,
 )
+VALIDATION = {
+    name: HuggingFaceTextDataLoader.Config(dataset=name, infinite=False) for name in HELD_OUT
+}
 """
 )
 
@@ -118,6 +123,9 @@ class TorchTitan:
                 f"alone: {', '.join(sorted(labels))}; rename one"
             )
         read = {labels[name]: document_source(spec, name, self.field) for name in spec.shares}
+        held = {f"{spec.name}/{name}/validation".lower(): name for name in spec.validation}
+        for label, name in held.items():
+            read[label] = document_source(spec.held_out, name, self.field)
         constants = {
             "SOURCES": {label: dict(part.source) for label, part in read.items()},
             "FIELDS": {label: part.field for label, part in read.items()},
@@ -125,9 +133,11 @@ class TorchTitan:
             "WEIGHTS": {labels[name]: share for name, share in spec.shares.items()},
             "SEED": spec.seed,
             "EVERY": EVERY,
+            "HELD_OUT": list(held),
         }
         about = (
             f"The mixture of {spec.name}: use `DATALOADER` as `dataloader` of a trainer's "
-            "configuration.\n\nWeights are shares of packed sequences, that is of tokens."
+            "configuration, and one of\n`VALIDATION` as that of its validator.\n\n"
+            "Weights are shares of packed sequences, that is of tokens."
         )
         return {"data_config.py": python_module(about, python_assignments(constants), BODY)}

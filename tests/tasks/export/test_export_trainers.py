@@ -279,6 +279,15 @@ def test_ai2_olmo_core_builds_the_mixture(tmp_path, seed):
     kind = data.NumpyDatasetDType.uint16.as_np_dtype()
     mixture = whole.build(npdtype=kind, sequence_length=given.sequence)
     hold({s.name: sum(p.tokens for p in s.path_tokens) for s in mixture.sources}, given)
+    held = dataclasses.replace(given, validation=given.paths)
+    asked = yaml.safe_load(exported("olmo_core", held)["validation.yaml"])
+    tokenizer = importlib.import_module("olmo_core.data").TokenizerConfig.gpt2()
+    numpy_dataset = importlib.import_module("olmo_core.data.numpy_dataset")
+    sets = numpy_dataset.NumpyPaddedFSLDatasetConfig(
+        **asked, sequence_length=given.sequence, tokenizer=tokenizer, work_dir=str(tmp_path)
+    ).build()
+    labels = [about["label"] for about in sets.metadata]
+    assert labels == [Path(path).parent.name for path in map(str, sets.paths)]
 
 
 @pytest.mark.trainers
@@ -296,6 +305,12 @@ def test_mosaicml_streaming_apportions_the_samples(tmp_path, seed):
     assert total == given.tokens // given.sequence
     chosen = zip(data["streams"], streams, strict=True)
     hold({name: int(stream.choose) * given.sequence for name, stream in chosen}, given)
+    held = dataclasses.replace(given, validation=given.paths)
+    for one in yaml.safe_load(exported("mosaic", held, split="train")["streams.yaml"])[
+        "eval_loader"
+    ]:
+        [values] = one["dataset"]["streams"].values()
+        assert Path(streaming.Stream(**values).local).name == one["label"]
 
 
 @pytest.mark.trainers
@@ -346,6 +361,14 @@ def test_torchtitan_interleaves_the_sources(tmp_path, caplog):
     caplog.set_level("INFO")
     assert [s.dataset for s in config.sources] == ["s/web", "s/code", "s/chat"]
     assert [s.weight for s in config.sources] == [0.5, 0.3, 0.2]
+    held = dataclasses.replace(given, validation={"web": given.paths["web"]})
+    asked = export.render_export(export.build_format("torchtitan"), held)["data_config.py"]
+    validation = (
+        load(asked, tmp_path, "titan_validation")
+        .VALIDATION["s/web/validation"]
+        .build(dp_world_size=1, dp_rank=0, tokenizer=Characters(), seq_len=16, local_batch_size=1)
+    )
+    assert len(list(validation)) == 200 * 51 // 16, "the set ends after one reading"
     loader = config.build(
         dp_world_size=1, dp_rank=0, tokenizer=Characters(), seq_len=16, local_batch_size=1
     )
@@ -380,6 +403,11 @@ def test_axolotl_takes_every_entry_and_its_slice(documents):
         rows = load_dataset(checked.ds_type, data_files=checked.path, split=checked.split)
         drawn[Path(checked.path).stem] += len(rows)
     assert drawn == {"web": 200, "code": 60, "chat": 400}
+    held = dataclasses.replace(blend(documents), validation={"web": (documents["web"],)})
+    files = export.render_export(export.build_format("axolotl"), held)
+    [entry] = yaml.safe_load(files["datasets.yaml"])["test_datasets"]
+    kept = schemas.SFTDataset.model_validate(entry).model_dump(exclude_unset=True)
+    assert {name: kept[name] for name in entry} == entry
 
 
 @pytest.mark.trainers

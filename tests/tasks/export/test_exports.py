@@ -19,6 +19,7 @@ from export_readers import (
     TOKENS,
     by_path,
     constants,
+    held_out,
     levanter,
     mosaic,
     once,
@@ -75,7 +76,9 @@ def test_megatron_has_a_blend_per_phase_and_the_iterations_between_them():
     assert flags["--data-args-path"] == "blend-2.txt"
 
 
-PLACED = {"megatron", "json", "yaml"}  # formats whose trainer takes validation sets
+PLACED = {  # formats whose trainer takes validation sets
+    *("megatron", "olmo_core", "mosaic", "levanter", "torchtitan", "axolotl", "json", "yaml"),
+}
 
 
 @pytest.mark.parametrize("name", export.format_names())
@@ -84,14 +87,20 @@ def test_validation_sets_travel_where_the_trainer_takes_them(name):
 
     The readers hold each to its trainer's grammar: Megatron-LM takes no split beside them.
     """
-    held = {"web": ("/held/web",), "unused": ("/held/unused-1", "/held/unused-2")}
+    held = {"web": ("/held/w.jsonl",), "unused": ("/held/u1.jsonl", "/held/u2.jsonl")}
     bare = once(FIXED) if name == "mixtera" else FIXED
     blend, form = dataclasses.replace(bare, validation=held), export.build_format(name)
     files, before = export.render_export(form, blend), export.render_export(form, bare)
     assert READERS[name](files, blend) == READERS[name](before, bare)
     assert (files != before) == (name in PLACED)
-    text = "".join(files.values())
-    assert all((path in text) == (name in PLACED) for paths in held.values() for path in paths)
+    if name in PLACED:
+        found = held_out(name, files)
+        assert [path for paths in found.values() for path in paths] == [
+            *held["web"],
+            *held["unused"],
+        ]
+        labels = [label.removeprefix("study/").removesuffix("/validation") for label in found]
+        assert labels in (["web", "unused"], [""])
     with pytest.raises(DataError, match="no domain 'wbe'"):
         dataclasses.replace(bare, validation={"wbe": ("/x",)})
 
