@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cuvee.mixtures.errors import DataError
+from cuvee.mixtures.errors import CuveeError, DataError
 
 LARGEST = 1 << 26  # bytes of a log that is read as one value
 Measured = tuple[float, float, int]  # value, standard error (0: unknown), documents or items
@@ -82,9 +82,11 @@ def read_log(path: Path) -> tuple[str, list[RunLog]]:
     name = form_of(path)
     try:
         return name, log_readers()[name][1](path) if name else []
+    except CuveeError:
+        raise
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from None
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # each format's library has errors of its own
         raise DataError(f"{path} is no whole {name} log ({error!r:.200})") from None
 
 

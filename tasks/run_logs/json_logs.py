@@ -7,7 +7,7 @@ W&B the rows of `Run.history` or `Run.scan_history` as JSON, and wandb-summary.j
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,7 @@ def olmo_core_metrics(path: Path) -> list[RunLog]:
 @log_reader("W&B", r".*(wandb|history).*\.jsonl?")
 def wandb_rows(path: Path) -> list[RunLog]:
     """Rows of a run's history, or its summary."""
-    rows = [row for value in json_values(path) for row in _rows(value)]
-    points = [(_step(row), numbers(row)) for row in rows]
+    points = wandb_points([row for value in json_values(path) for row in _rows(value)])
     return [RunLog(path, points, last=max(step for step, _ in points))] if points else []
 
 
@@ -85,6 +84,8 @@ def _rows(value: Any) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict) and "_step" in row]
 
 
-def _step(row: Mapping[str, Any]) -> int:
-    known = numbers(row)
-    return int(next((known[name][0] for name in STEPS if name in known), 0))
+def wandb_points(rows: Sequence[Mapping[str, Any]]) -> Points:
+    """Rows of a history of W&B by the trainer's own step, where they have it."""
+    known = [numbers(row) for row in rows]
+    steps = [next((row[name][0] for name in STEPS if name in row), 0) for row in known]
+    return [(int(step), row) for step, row in zip(steps, known, strict=True)]

@@ -5,6 +5,8 @@ import csv
 import json
 import math
 import os
+import struct
+import zlib
 
 import pytest
 
@@ -93,6 +95,71 @@ def test_tables_as_wandb_exports_them(tmp_path):
     assert chart.points[-1] == (20, {"eval/web": (2.5, 0.0, 1)})
 
 
+def message(*fields: tuple[int, object]) -> bytes:
+    """A protobuf message: numbers of fields, and texts, messages or whole numbers."""
+
+    def varint(number: int) -> bytes:
+        more = number >> 7
+        return bytes([number & 127 | (128 if more else 0)]) + (varint(more) if more else b"")
+
+    made = b""
+    for number, value in fields:
+        raw = value.encode() if isinstance(value, str) else value
+        kind = 0 if isinstance(raw, int) else 2
+        made += varint(number << 3 | kind) + (varint(raw) if kind == 0 else varint(len(raw)) + raw)
+    return made
+
+
+def write_wandb(path, *records: bytes) -> None:
+    """Records as W&B's writer cuts them: none across a block of 32 KiB without a new head."""
+    made = bytearray(b":W&B\xe1\xbe\x00")
+    for record in records:
+        pieces = []
+        while record or not pieces:
+            left = 32768 - len(made) % 32768
+            if left < 7:
+                made += b"\0" * left
+                left = 32768
+            piece, record = record[: left - 7], record[left - 7 :]
+            kind = (1 if not record else 2) if not pieces else (4 if not record else 3)
+            check = zlib.crc32(bytes([kind]) + piece)
+            made += struct.pack("<IHB", check, len(piece), kind) + piece
+            pieces.append(piece)
+    path.write_bytes(made)
+
+
+def test_offline_logs_of_wandb(tmp_path):
+    """Catches records of several blocks that are lost, a run that failed or was killed read as one
+    that ended, a name that is lost, and a damaged record that is read."""
+    run = message((1, 1), (17, message((1, "a1b2c3d4"), (8, "design 1"), (13, "host"))))
+    rows = [
+        {"_step": at, "eval/web": value, "note": "x" * 40_000, "trainer/global_step": 10 * at}
+        for at, value in ((1, 3.0), (2, math.nan))
+    ]
+    history = [
+        message((2, message(*(
+            (1, message((2, key), (16, json.dumps(value)))) for key, value in row.items()
+        )))) for row in rows
+    ]  # fmt: skip
+    nested = message((2, message((1, message((2, "train"), (2, "loss"), (16, "2.5"))))))
+    path = tmp_path / "run-a1b2c3d4.wandb"
+    for end, ended in ((message((18, b"")), True), (message((18, message((1, 1)))), False)):
+        write_wandb(path, run, *history, nested, end)
+        form, (log,) = read_log(path)
+        assert (form, log.names, log.ended) == ("W&B offline", ("a1b2c3d4", "design 1"), ended)
+        assert log.points[0][0] == 10 and log.points[0][1]["eval/web"] == (3.0, 0.0, 1)
+        assert log.last == 20 and math.isnan(log.points[1][1]["eval/web"][0])
+        assert log.points[2][1]["train.loss"] == (2.5, 0.0, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    assert read_log(path)[1][0].ended is None and len(read_log(path)[1][0].points) == 3
+    write_wandb(path, b"\xff" * 9)
+    with pytest.raises(DataError, match="no whole W&B offline log"):
+        read_log(path)
+    path.write_bytes(whole[:60_000] + b"?" + whole[60_001:])
+    assert len(read_log(path)[1][0].points) == 1 and read_log(path)[1][0].last == 10
+
+
 def test_metrics_of_olmo_core(tmp_path):
     """Catches the step of a name that is lost, and a last file that passes for a whole run."""
     body = {"eval/lm/web/CE loss": 2.5, "throughput/total tokens": 41_000}
@@ -108,13 +175,14 @@ def test_metrics_of_olmo_core(tmp_path):
 @pytest.mark.parametrize(
     "name",
     ["trainer_state.json", "results_2026-11-27T10-00-00.json", "metrics.json", "wandb-summary.json",
-     "history.jsonl", "a.csv", "a.csv.gz", "events.out.tfevents.1.host.1.0"],
+     "history.jsonl", "run-1.wandb", "a.csv", "a.csv.gz", "events.out.tfevents.1.host.1.0"],
 )  # fmt: skip
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"\x80\x04\x95.", b'{"log_history": [1], "_step": {}, "results": {"a": 1}}',
      b"[" * 100_000, b'{"log_history": 1e999, "results": [], "a": 1' + b"0" * 400 + b"}",
-     b'[{"_step": "x"}]', b"\x00" * 999, b'{"results": {"a": {"acc,none": 1}}, "n-samples": [1]}'],
+     b'[{"_step": "x"}]', b"\x00" * 999, b":W&B" + b"\x01" * 99,
+     b'{"results": {"a": {"acc,none": 1}}, "n-samples": [1]}'],
 )  # fmt: skip
 def test_whatever_a_file_holds_is_read_or_refused_in_a_sentence(tmp_path, name, content):
     """Catches a traceback for a file of others, and anything that is unpickled."""
