@@ -7,10 +7,12 @@ Imports `cuvee.proxies` alone.
 
 Parts, in this order: what a GPU computes held against the CPU (losses, scores, a pack against its
 models alone, a resumed training); whether a step makes the host wait; tokens a second of packs of K
-models against one model and against a loop of transformers under `torch.compile`, with the share of
-the bfloat16 peak that was measured just before; where the time of a step goes. A speed is the
-median over rounds of wall time, the device waited for at both ends. After each part the last line
-printed is JSON of all that is known so far, so that a run that is cut short has lost nothing.
+models against one model, with the share of the bfloat16 peak that was measured just before, and the
+memory that they took beside what was planned; the same of a loop of transformers under
+`torch.compile`; where the time of a step goes. A speed is the median over rounds of wall time, the
+device waited for at both ends. After each part, and each K, the last line printed is JSON of all
+that is known so far, so that a run that is cut short has lost nothing; it cuts itself short when
+its time is up, in the middle of a part if need be.
 
 Runs on Python 3.11 and later and torch 2.11 and later; needs numpy, scipy, safetensors and
 threadpoolctl beside it.
@@ -20,10 +22,12 @@ import argparse
 import gc
 import json
 import math
+import os
 import platform
 import statistics
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -36,7 +40,7 @@ from synthetic_corpus import SyntheticCorpus
 
 from cuvee.proxies import ladder
 from cuvee.proxies.model.likelihood import PackLikelihood
-from cuvee.proxies.train import training_state
+from cuvee.proxies.train import batching, training_state
 from cuvee.proxies.train.branching import WHOLE_RUN
 from cuvee.proxies.train.trainer import Training
 
@@ -46,6 +50,7 @@ TOKENS = 10**6  # of the planned run: for these, the ladder's batch is 8 sequenc
 PACKS = {"0.6M": (1, 4, 16, 64, 256), "10M": (1, 4, 16), "100M": (1, 4, 16)}
 TINY = {"0.3M": (1, 2)}
 ROUNDS, SECONDS, WARM = 3, 1.5, 5  # five: a GPU's step is recorded at the fourth
+LIMIT = 360.0  # seconds of the whole program
 SIXTEEN = {"cuda": "bfloat16", "cpu": "float32"}
 
 
@@ -217,24 +222,43 @@ def peak(device: str) -> float:
     return speed(lambda: torch.mm(a, b), 1, device) * 2 * side**3
 
 
-def speeds(device: str, size: str, packs: tuple[int, ...], best: float) -> dict[str, float]:
-    """Tokens per second by K, as multiples of K = 1, and as a share of the peak."""
-    found: dict[str, float] = {}
-    flops = ladder.model_size(size).flops(1, VOCABULARY)
+def speeds(
+    device: str, size: str, packs: tuple[int, ...], best: float, tell: Callable[[dict], None]
+) -> dict[str, Any]:
+    """Tokens per second by K, as multiples of K = 1, and as a share of the peak; and memory.
+
+    Args:
+        device: "cpu" or "cuda".
+        size: of the models.
+        packs: the K.
+        best: FLOP/s of the peak; 0 where it was not measured.
+        tell: is given what is known after each K.
+    """
+    found: dict[str, Any] = {}
+    shape = ladder.model_size(size)
     for models in packs:
+        name, step = f"{size} K={models}", None
         try:
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             step, tokens = ours(size, models, device)
             rate = speed(step, tokens, device)
-        except torch.cuda.OutOfMemoryError:
-            print(f"{size:6}{models:5}  out of memory")
+        except torch.OutOfMemoryError:
+            found[name] = "out of memory"
             continue
         finally:
-            step = None  # type: ignore[assignment]  # its memory goes back before the next
+            step = None  # its memory goes back before the next
             clear(device)
-        found[f"{size} K={models}"] = round(rate)
-        found[f"{size} K={models} of peak"] = round(rate * flops / best, 4)
-        gain = rate / found[f"{size} K={packs[0]}"]
-        print(f"{size:6}{models:5}{rate:14,.0f}{gain:9.1f} x{rate * flops / best:9.4f}", flush=True)
+        found[name] = round(rate)
+        if best:
+            found[f"{name} of peak"] = round(rate * shape.flops(1, VOCABULARY) / best, 4)
+        if device == "cuda":
+            planned = batching.pack_memory(
+                shape, VOCABULARY, models, device=device, precision=SIXTEEN[device]
+            )
+            found[f"{name} GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+            found[f"{name} GiB planned"] = round(planned.total / 2**30, 2)
+        tell(found)
     return found
 
 
@@ -247,7 +271,6 @@ def rival(device: str, size: str) -> dict[str, Any]:
         return {f"{size} transformers": f"{type(error).__name__}: {error}"[:200]}
     finally:
         clear(device)
-    print(f"{size:6}  transformers{rate:14,.0f}", flush=True)
     return {f"{size} transformers": round(rate)}
 
 
@@ -293,17 +316,31 @@ def profile(device: str, size: str, models: int) -> dict[str, Any]:
     }
 
 
+def stop_at(seconds: float, result: dict[str, Any]) -> None:
+    """End the program after some seconds, whatever it is doing, with what is known by then."""
+
+    def stop() -> None:
+        print(json.dumps({**result, "complete": False, "stopped_after": seconds}), flush=True)
+        os._exit(0)  # a compiler or a kernel may be running, which nothing else interrupts
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--skip", nargs="*", default=[], help="parts that are left out")
     parser.add_argument("--sizes", nargs="*", default=[], help="the only ones that are measured")
+    parser.add_argument("--seconds", type=float, default=LIMIT, help="after which it ends itself")
     given = parser.parse_args()
     device, began = given.device, time.perf_counter()
     packs = PACKS if device == "cuda" else TINY
     packs = {size: packs[size] for size in given.sizes or packs}
     small = next(iter(packs))
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU"
+    torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())  # as in a worker
     result: dict[str, Any] = {
         "device": name,
         "torch": torch.__version__,
@@ -311,30 +348,38 @@ def main() -> None:
         "vocabulary": VOCABULARY,
     }
 
+    def tell(found: dict[str, Any]) -> None:
+        result.update(found)
+        result["seconds"] = round(time.perf_counter() - began, 1)
+        print(json.dumps(result), flush=True)
+
     def part(title: str, work: Callable[[], dict[str, Any]]) -> None:
         if title.split(maxsplit=1)[0] in given.skip:
             return
+        print(f"# {title}", file=sys.stderr)
+        result["part"] = title
         try:
-            result.update(work())
+            tell(work())
         except Exception as error:  # told, and the next part is measured all the same
             traceback.print_exc()
-            result[f"{title} failed"] = f"{type(error).__name__}: {error}"[:300]
-        result["seconds"] = round(time.perf_counter() - began, 1)
-        print(f"# {title}", file=sys.stderr)
-        print(json.dumps(result), flush=True)
+            tell({f"{title} failed": f"{type(error).__name__}: {error}"[:300]})
+        del result["part"]
 
-    part("correctness", lambda: correctness(device, small, 20))
+    stop_at(given.seconds, result)
+    part("correctness", lambda: correctness(device, small, 20 if device == "cuda" else 2))
     part("waits", lambda: waits(device, small, max(packs[small][:3])))
     part("peak", lambda: {"peak_flops": peak(device)})
+    best = result.get("peak_flops", 0.0)
     for size, counts in packs.items():
-        part(f"packs {size}", lambda s=size, c=counts: speeds(device, s, c, result["peak_flops"]))  # type: ignore[misc]
+        part(f"packs {size}", lambda s=size, c=counts: speeds(device, s, c, best, tell))  # type: ignore[misc]
+    for size in packs:
+        part(f"rival {size}", lambda s=size: rival(device, s))  # type: ignore[misc]
     for models in [count for count in (1, 64) if count in packs[small]]:
         part(
             f"profile {models}",
             lambda m=models: {f"profile {small} K={m}": profile(device, small, m)},  # type: ignore[misc]
         )
-    for size in packs:
-        part(f"rival {size}", lambda s=size: rival(device, s))  # type: ignore[misc]
+    tell({"complete": True})
 
 
 if __name__ == "__main__":

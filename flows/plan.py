@@ -14,7 +14,7 @@ from rich.table import Table
 from cuvee.flows import plan_ladder, plan_size
 from cuvee.flows.console import Display
 from cuvee.flows.execution.budget import forecast
-from cuvee.flows.plan_speed import expected_speed, measure_rate
+from cuvee.flows.plan_speed import expected_speed, measure_rate, memory_sentences
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.recipe.trainer_parts import check_controllers, study_program
 from cuvee.flows.study import continual, superseded_runs
@@ -73,16 +73,16 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, vocabulary, tried, problem.proxy.trainer)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
-    runs = len(missing) + more.runs + extra
-    seconds = runs * ladder_plan.tokens / rate / 2 if rate else None
+    seconds = planned.train * ladder_plan.tokens / rate / 2 if rate else None
     for line in (
         *plan_size.size_sentences(screened, problem, specs, ladder_plan),
         *plan_size.model_sentences(recipe, prepared, ladder_plan.model_size),
+        *memory_sentences(recipe, problem, vocabulary, steps or ()),
         *cost_sentences(ladder_plan, planned, rate, source),
         *scoring_sentences(recipe, ladder_plan, len(problem.domains)),
         *larger_size_sentences(recipe, store, vocabulary, tried, problem.proxy.trainer),
         *trainer_sentences(recipe, home, specs),
-        *forecast(recipe.budget, runs * ladder_plan.flops + climbing, seconds),
+        *forecast(recipe.budget, planned.train * ladder_plan.flops + climbing, seconds),
     ):
         say(line)
     return {
@@ -255,6 +255,11 @@ class Runs:
     confirmation: int
     climbing: float = 0.0
 
+    @property
+    def train(self) -> float:
+        """Runs that are trained, of one rung."""
+        return self.missing + self.more.runs + self.confirmation
+
 
 def plan_figures(plan: ladder.TrainingPlan, runs: Runs, rate: float) -> dict[str, Any]:
     """What a study would cost, for programs: runs, tokens, FLOPs, and seconds of one core.
@@ -274,11 +279,11 @@ def plan_figures(plan: ladder.TrainingPlan, runs: Runs, rate: float) -> dict[str
             "stored": runs.design - runs.missing,
             "more": runs.more.runs,
             "confirmation": runs.confirmation,
-            "train": runs.missing + rest,
+            "train": runs.train,
         },
         "tokens": round((runs.design + rest) * plan.tokens),
         "flops": (runs.design + rest) * plan.flops + runs.climbing,
-        "core_seconds": (runs.missing + rest) * plan.tokens / rate if rate else None,
+        "core_seconds": runs.train * plan.tokens / rate if rate else None,
         "tokens_per_second_and_core": rate or None,
     }
 
@@ -300,7 +305,7 @@ def cost_sentences(plan: ladder.TrainingPlan, runs: Runs, rate: float, source: s
     ]
     if not rate:
         return [*lines, f"Training time: {source}"]
-    seconds = (runs.missing + rest) * plan.tokens / rate
+    seconds = runs.train * plan.tokens / rate
     lines.append(
         f"Training{first}: {most}{duration_text(seconds)} on one core, "
         f"{duration_text(seconds / 2)} on two ({rate:,.0f} tokens per second and core, "

@@ -1,14 +1,19 @@
 """How fast a study's proxies will train: from the store's runs, or from a second tried here."""
 
-from collections.abc import Iterable
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from cuvee.flows.execution.budget import tokens_per_second
+from cuvee.flows.execution.pack_resources import refused_memory, run_memory, usable_memory
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs.run_results import Outcome, RunResult
+from cuvee.mixtures.units import bytes_text
 from cuvee.proxies import ladder
 from cuvee.proxies.data.objects import within
 from cuvee.proxies.train import batching, device
@@ -18,7 +23,8 @@ from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.prepared import Prepared
 
 OWN, TRIED = "measured on earlier runs of this size", "measured for a second on this machine"
-UNKNOWN = "not known before a first run of this trainer"
+UNKNOWN = "not known before a first run of this size or trainer"
+LONG_STEP = 5e12  # FLOPs: a minute of a core
 
 
 def measure_rate(
@@ -26,8 +32,8 @@ def measure_rate(
 ) -> float:
     """Tokens per second and core of the recipe's proxies, by training a pack for a second here.
 
-    0 where the store holds runs of their size, whose speed is known, and for another trainer, which
-    cannot be tried for a second.
+    0 where the store holds runs of their size, whose speed is known, and where a second is not
+    enough: for another trainer, and for a step that this machine cannot hold or finish soon.
     """
     proxy = problem.proxy
     if proxy.trainer or tokens_per_second(
@@ -37,12 +43,18 @@ def measure_rate(
     from cuvee.tasks.train_pack import training_speed  # torch, which nothing else in a plan needs
 
     shares = tuple(map(float, problem.domains.uniform))
-    where = "cuda" if recipe.proxy.device != "cpu" and device.has_gpu() else "cpu"
+    where = device.training_device(recipe.proxy.device)
     count = recipe.proxy.pack or batching.pack_limit(
         problem.proxy.size, where, prepared.corpus.vocabulary
     )
+    specs = tuple(problem.spec(shares, recipe.seed + k) for k in range(count))
+    held = run_memory(specs[0], prepared.corpus.vocabulary, where, count).total
+    plan = ladder.training_plan(proxy.size, proxy.tokens, prepared.corpus.vocabulary)
+    slow = where == "cpu" and plan.flops / plan.steps > LONG_STEP
+    if slow or held > usable_memory(device.this_device(where)):
+        return 0.0
     job = PackJob(
-        specs=tuple(problem.spec(shares, recipe.seed + k) for k in range(count)),
+        specs=specs,
         corpus=str(prepared.corpus.root),
         suite=prepared.suite,
         checkpoints="",
@@ -50,6 +62,36 @@ def measure_rate(
         branch=BranchPlan(starts=str(within(home.checkpoints, "starts"))),
     )
     return training_speed(job)
+
+
+def memory_sentences(
+    recipe: Recipe, problem: Problem, vocabulary: int, steps: Sequence[LadderStep]
+) -> list[str]:
+    """What a proxy of each size takes of a device, and whether this machine's have it.
+
+    On a cluster nobody is asked before the run begins, which refuses what fits nowhere.
+    """
+    if recipe.proxy.trainer:
+        return []
+    where, lines = device.training_device(recipe.proxy.device), []
+    confirmed = recipe.confirm.sizes if recipe.confirm else ()
+    sizes = {problem.proxy.size: problem.proxy.tokens}
+    sizes |= {step.size: step.tokens for step in (*steps, *confirmed)}
+    run = problem.spec(tuple(map(float, problem.domains.uniform)), recipe.seed)
+    for size, tokens in sizes.items():
+        spec = dataclasses.replace(run, size=size, tokens=tokens)
+        needed = run_memory(spec, vocabulary, where)
+        lines.append(
+            f"Memory: a proxy of size {size} takes {bytes_text(needed.total)} of a "
+            f"{'GPU' if where == 'cuda' else 'machine for each core'} while it trains "
+            f"({bytes_text(needed.state)} of it parameters, gradients and moments)"
+        )
+        own = None if os.environ.get("RAY_ADDRESS") else device.this_device(where)
+        if own and needed.total > usable_memory(own):
+            lines.append(
+                f"`cuvee run` will refuse: {refused_memory(size, needed, own, vocabulary)}"
+            )
+    return lines
 
 
 def expected_speed(

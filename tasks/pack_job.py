@@ -8,6 +8,7 @@ from cuvee.evaluation.suites import Limits, Suite, scoring_identity
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies.data.objects import within
+from cuvee.proxies.train.batching import PackRequest
 from cuvee.proxies.train.branching import WHOLE_RUN, BranchPlan
 from cuvee.tasks.store.shared_inputs import StoredQuestions
 from cuvee.tasks.trainer.program import TrainerProgram
@@ -29,6 +30,7 @@ class PackJob:
         branch: the shared prefixes that the runs begin with; or the one that is trained instead.
         points: how often held-out text is scored on the way of a run.
         questions: of the suite, where its files lie in a remote store.
+        request: what its worker gets; None for a core, and a GPU where it trains on one.
         program: that trains in the place of the built-in trainer, one run alone; None for that.
     """
 
@@ -43,6 +45,7 @@ class PackJob:
     branch: BranchPlan = WHOLE_RUN
     points: int = 0
     questions: StoredQuestions | None = None
+    request: PackRequest | None = None
     program: TrainerProgram | None = None
 
     @property

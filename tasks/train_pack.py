@@ -4,7 +4,7 @@ Imports neither Prefect nor MLflow nor Ray: a worker starts fast and knows nothi
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ import torch
 
 from cuvee.evaluation.scores import PackScores, score_pack, untrained_baseline
 from cuvee.mixtures.runs.run_results import Failed, Outcome, RunResult
+from cuvee.mixtures.runs.run_spec import RunSpec
 from cuvee.proxies import ladder
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.interfaces import (
@@ -24,7 +25,8 @@ from cuvee.proxies.interfaces import (
     TrainedRun,
 )
 from cuvee.proxies.model.likelihood import PackLikelihood
-from cuvee.proxies.train import reference_model
+from cuvee.proxies.train import probe, reference_model
+from cuvee.proxies.train.batching import PackTrial
 from cuvee.proxies.train.trainer import Training, train_pack
 from cuvee.tasks.pack_job import PackJob
 
@@ -121,25 +123,39 @@ def untrained_scores(job: PackJob) -> dict[str, float]:
     job = job.here()
     job.check_scoring()
     corpus = Corpus.open(job.corpus, again=False).seen_by(job.specs[0])
-    begun = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
+    begun = _begun(job, job.specs)
     scored = _scores_as_planned(job, corpus, PackLikelihood(begun.model))
     return {name: score.value for name, score in untrained_baseline(scored).items()}
 
 
-def training_speed(job: PackJob, seconds: float = 1.0) -> float:
-    """Tokens per second that one core, or a device, trains a pack with, tried for a while here.
-
-    The first step allocates what the others use, so it is left out, unless it takes so long alone.
-    """
+def training_speed(job: PackJob) -> float:
+    """Tokens per second that one core, or a device, trains a pack with, tried for a while here."""
     with single_thread():
-        corpus = Corpus.open(job.corpus, again=False).seen_by(job.specs[0])
-        tried = Training(job.specs, corpus, device=job.device, references={}, branch=job.branch)
-        tried.advance()
-        first, steps = (tried.seconds, 1) if tried.seconds < seconds else (0.0, 0)
-        while tried.seconds - first < seconds and tried.step < tried.plan.steps:
-            tried.advance()
-    done = (tried.step - steps) * tried.plan.batch * tried.plan.model_size.context
-    return done * len(job.specs) / (tried.seconds - first)
+        return probe.step_rate(_begun(job, job.specs))
+
+
+def probe_packs(
+    job: PackJob, most: int, check: Callable[[], None] = lambda: None
+) -> tuple[PackTrial, ...]:
+    """How fast packs of the job's first run are, of one model and of more, tried here.
+
+    Args:
+        job: says where, and on what.
+        most: models that the device has memory for.
+        check: called between packs; raises where the work was told to stop.
+    """
+    first = job.specs[0]
+    with single_thread():
+        return probe.try_packs(
+            lambda models: _begun(job, [replace(first, seed=k) for k in range(models)]),
+            most,
+            check=check,
+        )
+
+
+def _begun(job: PackJob, specs: Sequence[RunSpec]) -> Training:
+    corpus = Corpus.open(job.corpus, again=False).seen_by(job.specs[0])
+    return Training(specs, corpus, device=job.device, references={}, branch=job.branch)
 
 
 @contextmanager

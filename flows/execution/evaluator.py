@@ -19,11 +19,13 @@ from types import MappingProxyType
 from cuvee.flows.console import Bar
 from cuvee.flows.execution.budget import Budget, training_flops
 from cuvee.flows.execution.executor import Executor
+from cuvee.flows.execution.pack_resources import PackResources, packs_per_gpu
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.recipe.trainer_parts import study_program
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.errors import TrainingError
+from cuvee.mixtures.multiscale.steps import LadderStep
 from cuvee.mixtures.runs.run_results import (
     NO_COST,
     Failed,
@@ -106,7 +108,9 @@ class Evaluator:
         self._prepared, self._store, self._tracker = prepared, store, tracker
         self._executor, self._workspace = executor, workspace
         self._program = study_program(recipe, workspace.trainings, workspace.shared)
-        self._pack_limit = 1 if self._program else recipe.proxy.pack
+        self._resources = PackResources(
+            executor, store, prepared.corpus.vocabulary, recipe.proxy.pack, workspace.display.say
+        )
         self._failed_share = recipe.limits.failed_share
         self._leases = LeaseStore(store)
         self._corpus = str(prepared.corpus.root)
@@ -156,7 +160,7 @@ class Evaluator:
             missing,
             self._branches,
             self._executor.device,
-            self._pack_limit,
+            1 if self._program else self._resources.limits(missing, self._tried_job),
             vocabulary=self._prepared.corpus.vocabulary,
         )
         self._announce(title, wanted, missing, packs)
@@ -174,6 +178,17 @@ class Evaluator:
         self._check_failures(len(specs))
         known = {**self._withheld, **self._done}
         return tuple(known[spec.fingerprint] for spec in specs)
+
+    def require_memory(self, asked: tuple[RunSpec, ...], steps: Sequence[LadderStep]) -> None:
+        """Refuse a ladder of which a rung fits no device before its first one is trained.
+
+        Raises:
+            RecipeError: a proxy takes more memory than there is.
+        """
+        if steps and not self._program and self._store.missing(asked):
+            for step in steps:
+                spec = dataclasses.replace(asked[0], size=step.size, tokens=step.tokens)
+                self._resources.fitting(spec)
 
     def _publish(self) -> None:
         """Copy what workers read to the store, once, where that is remote."""
@@ -263,7 +278,7 @@ class Evaluator:
         most = (
             self._executor.places(self._program)
             if self._program
-            else self._executor.slots * (1 + AHEAD)
+            else self._executor.slots * (1 + AHEAD) * max(map(packs_per_gpu, jobs))
         )
         while waiting:
             elsewhere: list[PackJob] = []
@@ -427,9 +442,15 @@ class Evaluator:
             models=str(within(folder, "references")),
             branch=dataclasses.replace(branch, starts=str(within(folder, "starts"))),
             questions=self._questions,
+            request=None if self._program else self._resources.request(specs),
             program=self._program,
         )
         return job.at(folder)
+
+    def _tried_job(self, spec: RunSpec) -> PackJob:
+        """What a worker is told that tries packs of runs like one."""
+        self._publish()
+        return self._job([spec], self._executor.device)
 
     def _keep(self, job: PackJob, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

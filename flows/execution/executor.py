@@ -11,6 +11,8 @@ from typing import Protocol, Self
 
 from cuvee.mixtures.runs.run_results import Outcome
 from cuvee.proxies.interfaces import Progress
+from cuvee.proxies.train.batching import PackTrial
+from cuvee.proxies.train.device import DeviceKind
 from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.trainer.program import TrainerProgram
@@ -33,6 +35,18 @@ class Executor(Protocol):
     @property
     def slots(self) -> int:
         """Packs that can be trained at once."""
+        ...
+
+    def devices(self) -> tuple[DeviceKind, ...]:
+        """The kinds of devices that packs are trained on.
+
+        Raises:
+            ServiceError: a GPU was promised that torch cannot use.
+        """
+        ...
+
+    def probe(self, job: PackJob, most: int) -> tuple[PackTrial, ...]:
+        """Try packs of up to so many models like the job's first run; raises as `train` does."""
         ...
 
     def places(self, program: TrainerProgram) -> int:

@@ -9,11 +9,17 @@ from cuvee.flows.execution.executor import Interrupted, Listener
 from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
 from cuvee.mixtures.runs.run_results import Outcome
 from cuvee.proxies.interfaces import Progress
-from cuvee.proxies.train.device import has_gpu
+from cuvee.proxies.train.batching import PackTrial
+from cuvee.proxies.train.device import DeviceKind, has_gpu, this_device
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.train_by_program import train_by_program
-from cuvee.tasks.train_pack import run_pack, single_thread, untrained_scores
+from cuvee.tasks.train_pack import (
+    probe_packs,
+    run_pack,
+    single_thread,
+    untrained_scores,
+)
 from cuvee.tasks.trainer.program import TrainerProgram
 
 
@@ -35,6 +41,13 @@ class InlineExecutor:
         return self
 
     def __exit__(self, *_: object) -> None: ...  # nothing was started
+
+    def devices(self) -> tuple[DeviceKind, ...]:
+        return (this_device(self.device),)
+
+    def probe(self, job: PackJob, most: int) -> tuple[PackTrial, ...]:
+        with self._turn:
+            return probe_packs(job, most, self.raise_if_cancelled)
 
     def places(self, program: TrainerProgram) -> int:
         if program.nodes > 1:

@@ -20,6 +20,7 @@ import threadpoolctl
 
 from cuvee.flows.execution.executor import Interrupted, Listener
 from cuvee.flows.execution.ray_cluster import sockets_folder, start_cluster
+from cuvee.flows.execution.ray_devices import node_devices, pack_options
 from cuvee.flows.execution.ray_pool import POLL_SECONDS, RETRIES, RayPool, task_result
 from cuvee.flows.execution.ray_programs import (
     program_options,
@@ -30,6 +31,8 @@ from cuvee.flows.execution.ray_programs import (
 from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs.run_results import Outcome
 from cuvee.proxies.interfaces import Progress
+from cuvee.proxies.train.batching import PackTrial
+from cuvee.proxies.train.device import DeviceKind
 from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.trainer.program import TrainerProgram
@@ -69,6 +72,13 @@ def _score_in_worker(job: PackJob, _queue: Any) -> dict[str, float]:
     return untrained_scores(job)
 
 
+def _probe_in_worker(job: PackJob, most: int) -> tuple[PackTrial, ...]:
+    import_in_worker(("cuvee.tasks.train_pack",))
+    from cuvee.tasks.train_pack import probe_packs
+
+    return probe_packs(job, most)
+
+
 def import_in_worker(modules: Sequence[str]) -> None:
     """Import what a worker needs and the flow does not, torch first of all: it takes seconds."""
     import torch
@@ -100,6 +110,7 @@ class RayExecutor:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._sockets: Path | None = None
+        self._kinds: tuple[DeviceKind, ...] = ()
 
     def __enter__(self) -> "RayExecutor":
         return self
@@ -150,6 +161,17 @@ class RayExecutor:
             )
         return "cuda" if gpus and self._wish != "cpu" else "cpu"
 
+    def devices(self) -> tuple[DeviceKind, ...]:
+        self.connect()
+        self._kinds = self._kinds or node_devices(self.device, self._wait)
+        return self._kinds
+
+    def probe(self, job: PackJob, most: int) -> tuple[PackTrial, ...]:
+        self.connect()
+        task = ray.remote(_probe_in_worker).options(name=f"probe-{job.name}", **pack_options(job))
+        trials: tuple[PackTrial, ...] = self._wait(task.remote(job, most), "a trial of packs")
+        return trials
+
     def places(self, program: TrainerProgram) -> int:
         self.connect()
         return program_places(program)
@@ -184,13 +206,16 @@ class RayExecutor:
     ) -> Any:
         """Have a worker do something with a pack; blocks, and raises, as `train` does."""
         self.connect()
-        own = resources or {"num_cpus": 1, "num_gpus": int(job.device == "cuda")}
+        own = resources or pack_options(job)
         task = ray.remote(work).options(max_retries=RETRIES, name=f"pack-{job.name}", **own)
-        reference = task.remote(job, self._queue)
+        return self._wait(task.remote(job, self._queue), f"pack {job.name}")
+
+    def _wait(self, reference: Any, what: str) -> Any:
+        """What a task gave, unless the work is cancelled before."""
         while not self._cancelled.is_set():
             done, _ = ray.wait([reference], timeout=POLL_SECONDS)
             if done:
-                return task_result(reference, f"pack {job.name}")
+                return task_result(reference, what)
         ray.cancel(reference, force=True)
         raise Interrupted
 

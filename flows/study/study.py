@@ -146,6 +146,7 @@ def run_study(
     tracker.start_study(recipe.name, params, {"method": str(recipe.method["name"])})
     with executor, abandoned_on_error(tracker):
         evaluator = Evaluator(recipe, prepared, store, tracker, executor, workspace)
+        evaluator.require_memory(asked, method.method.steps(problem))
         workspace.monitor.expect(_later_flops(recipe, method.method, problem, prepared))
         remembering = RememberingMethod(method, store, evaluator.budget, workspace)
         answer, history = loop.search(remembering, problem, evaluator, recipe.seed)

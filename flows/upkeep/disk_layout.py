@@ -24,6 +24,7 @@ STORE_FOLDERS: Mapping[str, str] = {
     "tokenizers": "tokenizers that were trained, by their sha256",
     "beginnings": "scores of the checkpoint that continual pretraining goes on from",
     "untrained": "scores of a model before its first step",
+    "pack-probes": "how fast packs are on a GPU, by its kind, their size and torch's version",
     "prediction-scores": "how predictions of larger runs came out",
     "predictions": "predictions that were written down before the runs that test them",
     "claims": "leases: which sweep trains a run, so that two never train the same",

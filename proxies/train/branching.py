@@ -17,7 +17,7 @@ import functools
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def plan_packs(
     specs: Sequence[RunSpec],
     folder: str | Path,
     device: str = "cpu",
-    limit: int | None = None,
+    limit: int | Mapping[str, int] | None = None,
     *,
     vocabulary: int = ladder.VOCABULARY,
 ) -> list[PlannedPack]:
@@ -129,7 +129,7 @@ def plan_packs(
         specs: what to train, each once.
         folder: of the kept states; what is there already is used.
         device: "cpu" or "cuda...".
-        limit: models of a pack; what suits device, size and vocabulary when None.
+        limit: models of a pack, or these by size; a guess for device and vocabulary when None.
         vocabulary: tokens of the tokenizer.
 
     Returns:

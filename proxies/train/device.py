@@ -11,7 +11,12 @@ the same from the start of one, for whoever starts workers, and gives each a sin
 
 import ctypes
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
+
+from cuvee.mixtures.errors import ServiceError
 
 CPU_FLAGS = Path("/proc/cpuinfo")
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))  # NVIDIA, AMD, WSL
@@ -25,6 +30,42 @@ WORKER_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -4, -1, -2  # names of glibc's malloc.h
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """GPUs (or slices of one) that are alike, or a machine whose cores train.
+
+    Attributes:
+        name: of the GPU, as its driver has it, or "cpu".
+        memory: bytes; 0 where they are not known.
+        torch: version that works with the GPU.
+        nodes: identities of the machines, on a cluster.
+    """
+
+    name: str
+    memory: int
+    torch: str = ""
+    nodes: tuple[str, ...] = ()
+
+
+def this_device(device: str) -> DeviceKind:
+    """The first GPU that this process may use, or the machine for "cpu".
+
+    Raises:
+        ServiceError: torch finds no GPU.
+    """
+    if device == "cpu":
+        return DeviceKind("cpu", psutil.virtual_memory().total)
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ServiceError(
+            "a GPU was promised, and torch finds none: install a build of torch for it on that "
+            "node, begin its Ray with --num-gpus 0, or set `device: cpu`"
+        )
+    seen = torch.cuda.get_device_properties(0)
+    return DeviceKind(seen.name, seen.total_memory, torch.__version__)
 
 
 def precision(device: str) -> str:
@@ -48,6 +89,11 @@ def has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def training_device(wish: str) -> str:
+    """Where this machine trains, "cpu" or "cuda", if "auto" or "cuda" is wished for."""
+    return "cuda" if wish != "cpu" and has_gpu() else "cpu"
 
 
 def _processor() -> bool:

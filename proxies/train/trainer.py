@@ -219,7 +219,9 @@ class Training:
 
     def progress(self, every: int) -> Progress:
         """Where the pack is; the only place where a GPU is waited for."""
+        began = time.perf_counter()
         self._drop(max(0, self.step - every), self.step)
+        self.seconds += time.perf_counter() - began  # which a GPU took for the steps before
         losses = self._mean((self.step - 1) // every * every, self.step)  # as in the run's curve
         tokens = self.step * self.plan.batch * self.plan.model_size.context
         shown = tuple(

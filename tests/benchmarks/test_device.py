@@ -1,6 +1,13 @@
 """The comparison of devices tells a difference, and tells none where there is none."""
 
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import device
+import pytest
 import torch
 
 
@@ -16,3 +23,26 @@ def test_a_number_that_is_none_is_far_away():
     truth = torch.tensor([2.0, 4.0])
     assert device.distance(torch.tensor([2.0, 5.0]), truth) == 0.25
     assert device.distance(torch.tensor([2.0, torch.nan]), truth) == float("inf")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "complete"), [("6", False), ("500", True)])
+def test_the_program_says_what_it_knows_and_ends_itself(tmp_path, seconds, complete):
+    """Catches a part that fails on a CPU, a loaned GPU that is held for ever, and a program that is
+    cut short without a line that can be read."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, Path(device.__file__), "--device", "cpu", "--seconds", seconds],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=600,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert done.returncode == 0 and lines[-1]["complete"] is complete, done.stderr[-2000:]
+    assert not [name for name in lines[-1] if name.endswith("failed")]
+    if complete:
+        parts = [line["part"] for line in lines if "part" in line]
+        assert list(dict.fromkeys(parts)) == [
+            "correctness", "waits", "peak", "packs 0.3M", "rival 0.3M", "profile 1"
+        ]  # fmt: skip
+        assert lines[-1]["0.3M K=1"] > 0 and lines[-1]["0.3M K=2 of peak"] > 0
+    else:
+        assert time.monotonic() - began < 120

@@ -3,18 +3,13 @@
 Each test kills another part: the trainer, a worker of Ray, the command, the command by Ctrl-C.
 """
 
-import contextlib
 import importlib.util
 import json
 import os
 import re
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,8 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny_study
+from ray_nodes import PLAIN, ray_nodes, until
 
-from cuvee.flows.execution.ray_executor import RayExecutor, wait_for_clusters
+from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.tasks.store.results import Store
@@ -34,7 +30,6 @@ pytestmark = pytest.mark.slow
 EXAMPLE = ROOT / "examples/trainers/transformers_trainer.py"
 TORCHRUN = [str(CUVEE.with_name("torchrun")), "--standalone", "--nproc-per-node"]
 RUNS = 10  # of the study
-WITHIN = 300.0  # seconds for a program to get somewhere on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +43,6 @@ def corpus(tmp_path_factory) -> Path:
 def allowed(monkeypatch):
     programs = [" ".join(COMMAND), sys.executable, TORCHRUN[0]]
     monkeypatch.setenv("CUVEE_TRAINER_COMMANDS", ":".join(programs))
-
-
-def until(condition, what: str):
-    end = time.monotonic() + WITHIN
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
 
 
 def left_of(home: Path) -> list[psutil.Process]:
@@ -187,52 +174,11 @@ def name_of(process: psutil.Process) -> str:
         return ""
 
 
-@contextlib.contextmanager
-def two_nodes(monkeypatch, folder: Path):
-    """A Ray cluster of two nodes with a core each, to which this process is told to go."""
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{asked.getsockname()[1]}"
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    for name, value in {**token, "RAY_ADDRESS": address}.items():
-        monkeypatch.setenv(name, value)
-    settings = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    shared = tempfile.mkdtemp(prefix="cuvee-")  # sockets need a short path
-    wanted = [
-        ["--head", f"--port={address.rpartition(':')[2]}", f"--temp-dir={shared}"],
-        [f"--address={address}"],
-    ]
-    nodes = []
-    try:
-        for k, words in enumerate(wanted):
-            size = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--block"]
-            size += [f"--node-ip-address=127.0.0.{k + 1}"]
-            words += ["--include-dashboard=false"] if k == 0 else []
-            log = folder / f"node-{k}.log"
-            with log.open("w") as out:
-                command = [CUVEE.with_name("ray"), "start", *words, *size]
-                nodes.append(
-                    subprocess.Popen(
-                        command, env=settings, stdout=out, stderr=out, start_new_session=True
-                    )
-                )
-            until(lambda log=log: "runtime started" in log.read_text(), f"node {k}")
-        yield
-    finally:
-        wait_for_clusters()
-        for node in nodes:
-            for process in (*psutil.Process(node.pid).children(recursive=True), node):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            node.wait(30)
-        shutil.rmtree(shared, ignore_errors=True)
-
-
 def test_a_run_on_two_nodes_is_started_on_both(corpus, tmp_path, monkeypatch):
     """Catches two ranks on one node, ranks that cannot find each other, a second result, and a
     run that waits for ever for nodes that are not there."""
     home = tmp_path / "home"
-    with two_nodes(monkeypatch, tmp_path):
+    with ray_nodes(monkeypatch, tmp_path, PLAIN, PLAIN):
         with RayExecutor(home, device="cpu") as executor:
             sweep = Sweep(recipe(corpus, {"steps": 2}, nodes=2), home, executor)
             (run,) = sweep.train(0)

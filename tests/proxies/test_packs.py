@@ -14,6 +14,7 @@ import torch
 from synthetic_corpus import SyntheticCorpus
 
 from cuvee.flows.execution.evaluator import Evaluator
+from cuvee.flows.execution.inline_executor import InlineExecutor
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
@@ -48,6 +49,7 @@ class Here:
     """
 
     device, slots = "cpu", 1
+    devices = InlineExecutor("cpu").devices
 
     def __init__(self):
         self.jobs, self.most, self.place = [], 0, threading.Lock()

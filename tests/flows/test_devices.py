@@ -1,0 +1,334 @@
+"""Sizes of packs, what they ask of devices, and what is refused for want of memory.
+
+No GPU is needed: trials run on a core, and Ray believes in the GPUs that its nodes are given.
+"""
+
+import dataclasses
+import threading
+import time
+
+import pytest
+import tiny_study
+import torch.profiler
+from ray_nodes import ray_nodes
+from synthetic_corpus import SyntheticCorpus
+
+from cuvee.flows.execution.evaluator import Evaluator
+from cuvee.flows.execution.executor import Interrupted
+from cuvee.flows.execution.inline_executor import InlineExecutor
+from cuvee.flows.execution.pack_resources import PROBES, PackResources
+from cuvee.flows.execution.ray_executor import RayExecutor
+from cuvee.flows.recipe.load import parse
+from cuvee.flows.study.prepare import pose_problem, prepare
+from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.errors import RecipeError, ServiceError, TrainingError
+from cuvee.mixtures.multiscale.steps import LadderStep
+from cuvee.mixtures.runs.run_results import Failed
+from cuvee.proxies import ladder
+from cuvee.proxies.model import layers, loss
+from cuvee.proxies.train import batching, probe
+from cuvee.proxies.train.batching import PackRequest, PackTrial
+from cuvee.proxies.train.device import DeviceKind
+from cuvee.proxies.train.trainer import Training
+from cuvee.tasks.pack_job import PackJob
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.tracking.study_tracker import StudyTracker
+from cuvee.tasks.tracking.tracker import MemoryBackend
+
+GIB = 1 << 30
+H200, SLICE = DeviceKind("H200", 140 * GIB, "2.11"), DeviceKind("H200 MIG 1g", 6 * GIB, "2.11")
+# Of docs/results/trainer.md: tokens a second, in thousands, by models of a pack.
+RATES = {
+    "0.6M": {1: 2673, 4: 7215, 16: 12_220, 64: 13_707, 256: 12_797},
+    "10M": {1: 1047, 4: 1602, 16: 1762},
+}
+DATA = SyntheticCorpus(4096, {"one": 60_000, "two": 60_000})
+
+
+def trials(size: str) -> tuple[PackTrial, ...]:
+    return tuple(PackTrial(models, 1e3 * rate) for models, rate in RATES[size].items())
+
+
+def spec(size: str = "0.6M", **fields):
+    fields = {"size": size, "tokens": 10**6, "precision": "bfloat16", **fields}
+    return DATA.spec({"one": 0.5, "two": 0.5}, **fields)
+
+
+def begun(models: int) -> Training:
+    own = [spec(precision="float32", seed=k, tokens=82_000) for k in range(models)]
+    return Training(own, DATA, device="cpu", references={})
+
+
+@pytest.mark.parametrize(
+    ("size", "vocabulary", "models", "measured"),
+    [
+        ("0.6M", 4096, 64, 2.2),
+        ("0.6M", 131_072, 39, 13.0),
+        ("10M", 131_072, 7, 14.6),
+        ("0.6M", 262_144, 19, 12.3),
+        ("10M", 262_144, 3, 11.0),
+    ],
+)
+def test_memory_is_planned_as_a_gpu_measured_it(size, vocabulary, models, measured):
+    """Catches a plan without moments, heads' gradients or activations (docs/results/trainer.md)."""
+    planned = batching.pack_memory(
+        ladder.model_size(size),
+        vocabulary,
+        models=models,
+        device="cuda",
+        precision="bfloat16",
+    )
+    assert 0.95 < planned.total / GIB / measured < 1.15
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_a_step_takes_the_memory_that_is_planned(models):
+    """Catches activations or logits counted once for all models, or of another shape."""
+    training = begun(models)
+    training.advance()
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=kinds, profile_memory=True) as seen:
+        training.advance()
+    rows = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for row in sorted(rows, key=lambda row: row.start_ns()):
+        held += row.nbytes()
+        most = max(most, held)
+    planned = batching.pack_memory(ladder.model_size("0.6M"), 4096, models=models)
+    assert 0.9 < (planned.activations + planned.logits) / most < 1.4
+    state = [*training.model.parameters.buffers, *training.model.parameters.gradients]
+    state += [*training.optimizer.first, *training.optimizer.second]
+    taken = sum(tensor.numel() * tensor.element_size() for tensor in state)
+    assert planned.state == taken
+
+
+def test_the_plan_knows_the_chunks_of_the_loss_and_of_attention():
+    """Catches chunks that were made larger in the model alone."""
+    assert batching.LOGITS_BYTES == loss.CHUNK_BYTES
+    assert loss.LEAST_TOKENS["cpu"] == batching.LOGITS_TOKENS
+    assert batching.WHOLE_ATTENTION == layers.LONGEST
+
+
+def test_the_smallest_pack_that_is_as_fast_is_taken_and_asks_for_its_share():
+    """Catches the largest pack, a whole GPU for two models, and a share below the memory's."""
+    assert batching.best_models(trials("0.6M")) == 64
+    assert batching.best_models(trials("10M")) == 16
+    share = lambda models, memory: batching.gpu_share(models, memory, trials("0.6M"), 1)  # noqa: E731
+    assert share(64, 0.1) == 0.5 and share(1, 0.01) == 0.1  # 2673 / 13707 of a half
+    assert share(1, 0.7) == 0.7 and share(64, 3.0) == 1.0
+    assert 0.1 < share(2, 0.0) < share(4, 0.0) < 0.3
+    assert batching.gpu_share(4, 0.0, (), 16) == 0.13  # a quarter of what is guessed to fill it
+
+
+def test_packs_are_tried_as_long_as_there_is_room_and_gain():
+    """Catches trials beyond the memory, that go on after no gain, and that cannot be stopped."""
+    tried = probe.try_packs(begun, 2, seconds=0.01)
+    assert [trial.models for trial in tried] == [1, 2] and all(t.rate > 0 for t in tried)
+    speeds = {1: 100.0, 4: 300.0, 16: 310.0, 64: 900.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "step_rate", lambda training, _: speeds[training])
+        assert [t.models for t in probe.try_packs(lambda k: k, 64)] == [1, 4, 16]
+
+    def full(models):
+        if models > 4:
+            raise torch.OutOfMemoryError
+        return begun(1)
+
+    assert [t.models for t in probe.try_packs(full, 64, seconds=0.01)][-1] <= 4
+    stopped = iter([None])
+
+    def check():
+        if next(stopped, "now"):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        probe.try_packs(begun, 4, seconds=0.01, check=check)
+
+
+class Machine:
+    """An executor whose GPUs are given and are as fast as an H200; it trains nothing."""
+
+    def __init__(self, *kinds: DeviceKind, device: str = "cuda", broken: bool = False) -> None:
+        self.kinds, self.device, self.broken = kinds, device, broken
+        self.probed: list[PackJob] = []
+
+    def devices(self):
+        return self.kinds
+
+    def probe(self, job, most):
+        self.probed.append(job)
+        if self.broken:
+            raise TrainingError("its worker died")
+        return tuple(trial for trial in trials(job.specs[0].size) if trial.models <= most)
+
+
+def resources(machine, store, *, pack=None, vocabulary=4096):
+    said: list[str] = []
+    own = PackResources(machine, Store(str(store)), vocabulary, pack, said.append)
+    return own, said
+
+
+def job(run) -> PackJob:
+    return PackJob(specs=(run,), corpus="", suite=None, checkpoints="", device="cuda")
+
+
+def test_what_was_tried_is_remembered_for_that_device_and_version_alone(tmp_path):
+    """Catches trials at every start, and those of another GPU, torch, size or vocabulary."""
+    machine = Machine(H200)
+    for _ in range(2):
+        own, said = resources(machine, tmp_path)
+        assert own.limits([spec(), spec(seed=1)], job) == {"0.6M": 64}
+        assert len(machine.probed) == 1
+    assert said == []
+    (tried,) = machine.probed
+    assert tried.request == PackRequest(gpus=1.0)
+    for other in (
+        Machine(dataclasses.replace(H200, name="H100")),
+        Machine(dataclasses.replace(H200, torch="2.12")),
+        Machine(dataclasses.replace(H200, memory=100 * GIB)),
+    ):
+        resources(other, tmp_path)[0].limits([spec()], job)
+        assert len(other.probed) == 1
+    resources(machine, tmp_path)[0].limits([spec("10M")], job)
+    resources(machine, tmp_path, vocabulary=8192)[0].limits([spec()], job)
+    resources(machine, tmp_path)[0].limits([spec(precision="float32")], job)
+    assert len(machine.probed) == 4
+    for path in (tmp_path / PROBES).glob("*.json"):
+        path.write_text('{"no": "trials"}')
+    assert resources(machine, tmp_path)[0].limits([spec()], job) == {"0.6M": 64}
+    assert len(machine.probed) == 5
+
+
+def test_a_recipe_a_core_and_a_trial_that_fails_need_none(tmp_path):
+    """Catches a CPU study that waits for a trial, a recipe's word that is not kept, and a study
+    that ends because packs could not be tried."""
+    machine = Machine(H200)
+    assert resources(machine, tmp_path, pack=8)[0].limits([spec()], job) == {"0.6M": 8}
+    core = Machine(DeviceKind("cpu", 8 * GIB), device="cpu")
+    own, _ = resources(core, tmp_path)
+    assert own.limits([spec()], job) == {"0.6M": 1} and not core.probed and not machine.probed
+    asked = own.request([spec()])
+    assert asked.gpus == 0 and 50e6 < asked.memory < 200e6
+    own, said = resources(Machine(H200, broken=True), tmp_path)
+    assert own.limits([spec()], job) == {"0.6M": batching.MOST_CUDA["0.6M"]}
+    assert "its worker died" in said[-1]
+
+
+def test_what_fits_no_device_is_refused_and_what_fits_some_goes_there(tmp_path):
+    """Catches a run that dies of want of memory after hours, and one sent to a slice too small."""
+    machine = Machine(
+        dataclasses.replace(SLICE, nodes=("small",)), dataclasses.replace(H200, nodes=("large",))
+    )
+    own, _ = resources(machine, tmp_path)
+    own.limits([spec()], job)
+    assert own.request([spec()]).nodes == ()
+    wide, _ = resources(machine, tmp_path, vocabulary=2_000_000)
+    wide.limits([spec("10M")], job)
+    assert wide.request([spec("10M")]).nodes == ("large",)
+    assert 0.2 < wide.request([spec("10M")]).gpus < 1
+    with pytest.raises(RecipeError, match=r"10M takes .* GB .* H200 MIG 1g, has 4.29 GB.*trainer"):
+        resources(Machine(SLICE), tmp_path, vocabulary=2_000_000)[0].limits([spec("10M")], job)
+    node = Machine(DeviceKind("cpu", GIB), device="cpu")
+    with pytest.raises(RecipeError, match=r"the largest node has 1.07 GB"):
+        resources(node, tmp_path, vocabulary=500_000)[0].limits([spec("10M")], job)
+
+
+@pytest.fixture(scope="module")
+def prepared_study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("devices")
+    tiny_study.write_corpus(folder / "corpus")
+    recipe = parse(tiny_study.recipe(folder / "corpus", proxy="{size: 0.3M, tokens: 41000}"))
+    prepared = prepare(recipe, Workspace(folder / "home"))
+    run = pose_problem(recipe, prepared).spec((0.2, 0.3, 0.5), 1)
+    job = PackJob((run,), str(prepared.corpus.root), prepared.suite, str(folder / "packs"))
+    return job, recipe, prepared
+
+
+@pytest.fixture(scope="module")
+def tiny(prepared_study):
+    return prepared_study[0]
+
+
+def test_a_ladder_is_refused_before_its_first_rung(prepared_study, tmp_path):
+    """Catches rungs that are trained for one that no device can hold, and finished ones refused."""
+    one, recipe, prepared = prepared_study
+    tracker, store = StudyTracker(MemoryBackend()), Store(str(tmp_path / "store"))
+    machine = Machine(DeviceKind("cpu", 4 * GIB), device="cpu")
+    evaluator = Evaluator(recipe, prepared, store, tracker, machine, Workspace(tmp_path))
+    small = LadderStep("0.3M", 41_000, 4)
+    evaluator.require_memory(one.specs, [small, LadderStep("1M", 10**6, 2)])
+    with pytest.raises(RecipeError, match="a proxy of size 300M takes"):
+        evaluator.require_memory(one.specs, [small, LadderStep("300M", 10**8, 1)])
+    store.put(Failed(one.specs[0], "diverged"))
+    evaluator.require_memory(one.specs, [small, LadderStep("300M", 10**8, 1)])
+
+
+def test_trials_run_on_a_prepared_corpus_and_leave_nothing(tiny):
+    """Catches a trial that cannot read what proxies train on, and one that keeps checkpoints."""
+    with InlineExecutor("cpu") as executor:
+        assert [trial.models for trial in executor.probe(tiny, 1)] == [1]
+        (kind,) = executor.devices()
+        assert kind.name == "cpu" and kind.memory > GIB / 2
+        executor.cancel()
+        with pytest.raises(Interrupted):
+            executor.probe(tiny, 1)
+
+
+@pytest.mark.slow
+def test_packs_go_where_a_cluster_has_what_they_ask_for(tiny, tmp_path, monkeypatch):
+    """Catches a pack on a node without its memory or its GPU, one GPU for one pack, a study that
+    begins where torch cannot use the GPUs that Ray was promised, and trials that go on."""
+    small = ["--num-cpus=2", "--num-gpus=0", f"--memory={200 << 20}"]
+    large = ["--num-cpus=2", "--num-gpus=1", f"--memory={3 << 30}", '--resources={"large": 1}']
+
+    def where(asked, _queue):
+        """The node's memory, its GPUs, and whether another like this came meanwhile."""
+        import ray
+
+        me = ray.get_runtime_context()
+        own = next(n for n in ray.nodes() if n["NodeID"] == me.get_node_id())["Resources"]
+        folder, end = tmp_path / asked.checkpoints, time.monotonic() + 60
+        folder.mkdir(exist_ok=True)
+        (folder / me.get_task_id()).touch()
+        while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        return own["memory"], ray.get_gpu_ids(), len(list(folder.iterdir()))
+
+    def both(executor, one):
+        """What two packs like one saw that were begun together."""
+        seen: list[tuple] = []
+        two = [
+            threading.Thread(target=lambda: seen.append(executor.run_in_worker(where, one)))
+            for _ in range(2)
+        ]
+        for thread in two:
+            thread.start()
+        for thread in two:
+            thread.join()
+        return seen
+
+    with ray_nodes(monkeypatch, tmp_path, small, large):
+        with RayExecutor(tmp_path, device="cpu") as executor:
+            kinds = {kind.memory: kind.nodes for kind in executor.devices()}
+            assert sorted(kinds) == [200 << 20, 3 << 30]
+            heavy = dataclasses.replace(
+                tiny, checkpoints="heavy", request=PackRequest(memory=1 << 30)
+            )
+            assert both(executor, heavy) == [(3 << 30, [], 2)] * 2
+            (node,) = kinds[200 << 20]
+            named = dataclasses.replace(
+                tiny, checkpoints="named", request=PackRequest(0, 0, (node,))
+            )
+            assert both(executor, named) == [(200 << 20, [], 2)] * 2
+            half = dataclasses.replace(tiny, checkpoints="half", request=PackRequest(gpus=0.5))
+            assert both(executor, half) == [(3 << 30, [0], 2)] * 2
+            assert [trial.models for trial in executor.probe(tiny, 1)] == [1]
+            threading.Timer(1.0, executor.cancel).start()
+            began = time.monotonic()
+            with pytest.raises(Interrupted):
+                executor.probe(dataclasses.replace(tiny, request=PackRequest(gpus=2.0)), 1)
+            assert time.monotonic() - began < 20
+        with RayExecutor(tmp_path, device="auto") as executor:
+            assert executor.device == "cuda" and executor.slots == 1
+            with pytest.raises(ServiceError, match=r"torch finds none.*--num-gpus 0"):
+                executor.devices()
