@@ -123,6 +123,10 @@ def recipe_schema() -> Schema:
     for kind in registry.FOLDERS:
         if kind != "world":
             parts |= _kind(kind)
+    rung = parts["method.ladder"]["properties"]["rungs"]["items"]["properties"]
+    rung["size"] = parts["SizePart"]["properties"]["size"] | {
+        "description": rung["size"]["description"]
+    }
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
         "title": "Recipe of a Cuvée study",

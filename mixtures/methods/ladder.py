@@ -41,7 +41,7 @@ class Rung(TypedDict):
         runs: mixtures that are trained at it, no more than on the rung before.
     """
 
-    size: str | Mapping[str, int | float | bool | str]
+    size: str
     tokens: Annotated[int, whole_number]
     runs: Annotated[int, whole_number]
 
