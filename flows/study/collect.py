@@ -19,7 +19,7 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.asked_runs import AskedRun, asked_runs
 from cuvee.flows.study.finished import prepare_as_studied
 from cuvee.flows.workspace import Workspace
-from cuvee.mixtures.errors import CuveeError, RecipeError, UnknownName
+from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
 from cuvee.mixtures.runs.run_results import RunResult, Score
 from cuvee.proxies import ladder
 from cuvee.tasks.escape import printable
@@ -115,7 +115,13 @@ def collect_runs(recipe: Recipe, home: Workspace, paths: Sequence[Path]) -> Coll
     done: dict[str, CollectedRun] = {}
     with home.display.step("Runs") as bar:
         while True:
-            asked = asked_runs(recipe, prepared, home)
+            try:
+                asked = asked_runs(recipe, prepared, home)
+            except EvidenceError as error:  # what is stored asks for no more
+                if not done:
+                    raise
+                home.display.say(f"What comes next cannot be said: {error}")
+                break
             if not (fresh := {mark: one for mark, one in asked.items() if mark not in done}):
                 break
             names = {mark: one.name for mark, one in asked.items()}

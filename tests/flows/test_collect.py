@@ -89,15 +89,20 @@ def test_what_is_asked_for_grows_with_the_store(corpus, home):
     assert all(one.outcome for mark, one in third.items() if mark in first)
 
 
-@pytest.fixture(scope="module")
-def swarm(corpus, prepared_home, tmp_path_factory) -> tuple[str, Path]:
-    """A recipe, and the run directories of all that it asks for first, each with its result."""
-    text, folder = recipe(corpus), tmp_path_factory.mktemp("swarm")
-    export_swarm(parse(text), Workspace(prepared_home), form="contract", to=str(folder))
-    for run in asked(text, prepared_home).values():
+def trained_swarm(text: str, home: Path, folder: Path) -> None:
+    """The run directories of all that a recipe asks for first, each with its result."""
+    export_swarm(parse(text), Workspace(home), form="contract", to=str(folder))
+    for run in asked(text, home).values():
         told = contract.read_run(folder / "runs" / run.spec.fingerprint[:32] / "run.json")
         scores = {n: {"value": v, "stderr": 0.01, "n": 9} for n, v in scored(run).items()}
         contract.write_result(told, scores, flops=1e9)
+
+
+@pytest.fixture(scope="module")
+def swarm(corpus, prepared_home, tmp_path_factory) -> tuple[str, Path]:
+    """A recipe, and a swarm that is trained whole."""
+    text, folder = recipe(corpus), tmp_path_factory.mktemp("swarm")
+    trained_swarm(text, prepared_home, folder)
     return text, folder
 
 
@@ -272,6 +277,16 @@ def test_logs_are_told_apart_by_their_end(corpus, home, tmp_path):
         collect(tiny_study.recipe(corpus), home, tmp_path)
     with pytest.raises(DataError, match="is not there"):
         collect(text, home, tmp_path / "nowhere")
+
+
+def test_runs_that_suffice_for_no_recommendation_are_kept_and_told(corpus, home, tmp_path, caplog):
+    """Catches a collection that ends in an error, without saying what it has stored."""
+    caplog.set_level("INFO")
+    text = recipe(corpus, confirm="{seeds: 2}").replace("runs: 8, seeds: 2", "runs: 2, seeds: 1")
+    trained_swarm(text, home, tmp_path / "swarm")
+    found = collect(text, home, tmp_path / "swarm")
+    assert found.counts["new"] == len(found.runs) > 0 and found.counts["missing"] == 0
+    assert "What comes next cannot be said: " in caplog.text
 
 
 @pytest.mark.slow
