@@ -126,7 +126,7 @@ def trainer_sentences(recipe: Recipe, home: Workspace, specs: tuple[RunSpec, ...
     try:
         study_program(recipe, home.trainings, home.shared)
     except RecipeError as error:
-        lines.append(f"`cuvee run` will refuse: {error}")
+        lines.append(f"`cuvee run` will refuse, `cuvee export --swarm` will not: {error}")
     return lines
 
 
