@@ -28,9 +28,9 @@ ABSENT = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6}  # transformers' o
 PLAIN = {  # what else a Llama may say in its config.json, and the only values that are built here
     "model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
 }  # fmt: skip
-NUMBER = r"([0-9]+(?:[.][0-9]+)?(?:e[+-]?[0-9]+)?)"
+COUNT, NUMBER = r"([0-9]{1,9})", r"([0-9]+(?:[.][0-9]+)?(?:e[+-]?[0-9]+)?)"
 SHAPE = (  # a shape as a text: `PARTS` in their order
-    r"w([0-9]+)_l([0-9]+)_h([0-9]+)(?:_kv([0-9]+))?_c([0-9]+)(?:_mlp([0-9]+))?"
+    rf"w{COUNT}_l{COUNT}_h{COUNT}(?:_kv{COUNT})?_c{COUNT}(?:_mlp{COUNT})?"
     rf"(?:_rope{NUMBER})?(?:_eps{NUMBER})?(_tied)?"
 )
 PARTS = {

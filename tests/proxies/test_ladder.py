@@ -188,6 +188,9 @@ def test_mistakes_are_named() -> None:
         ladder.model_size("0.6m")
     with pytest.raises(UnknownName, match="did you mean 'cosine'"):
         ladder.training_plan("0.6M", 400_000, 4096, schedule="cosin")
+    for shape in ("w64_l2_h3_c64", "w" + "9" * 5000 + "_l2_h2_c64", "w64_l2_h2_c64_rope1e999"):
+        with pytest.raises(RecipeError):
+            ladder.model_size(shape)
     with pytest.raises(RecipeError, match="at least 40,960 tokens"):
         ladder.training_plan("0.6M", 30_000, 4096)
     with pytest.raises(RecipeError, match="must be positive"):
