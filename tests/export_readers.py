@@ -31,7 +31,7 @@ DOMAINS = DomainSet(
 )
 PATHS = {
     "web": ("/data/web.jsonl",),
-    "code": ("s3://bucket/code.jsonl.gz",),
+    "code": ("/data/code.jsonl",),
     "chat: short": ("/data/chat.jsonl",),
 }
 FIXED = ExportSpec(
@@ -279,6 +279,98 @@ def axolotl(files: dict[str, str], blend: ExportSpec) -> Counts:
     return drawn
 
 
+def megatron_bridge(files: dict[str, str], blend: ExportSpec) -> Counts:
+    given = yaml.safe_load(files["dataset.yaml"])
+    data, documents = given["dataset"], {d.name: d.documents for d in blend.domains}
+    assert data["do_validation"] is data["do_test"] is False, "a blend has no split of its own"
+    assert len(data["source"]) == len(data["source_weights"])
+    drawn: Counts = {}
+    for source, weight in zip(data["source"], data["source_weights"], strict=True):
+        assert weight > 0 and not {"path", "name", "split"} & set(source["load_kwargs"])
+        name = by_path(blend, source["load_kwargs"]["data_files"][0])
+        assert source["path_or_dataset"] == "json" and source["split"] == "train"
+        rows, passes = documents[name], int(weight)
+        drawn[name] = rows * passes + round(rows * (weight - passes))
+    assert given["train"]["train_samples"] == sum(drawn.values()), "the run is one pass"
+    return {name: rows * length(blend)[name] for name, rows in drawn.items()}
+
+
+def automodel(files: dict[str, str], blend: ExportSpec) -> Counts:
+    given = yaml.safe_load(files["dataset.yaml"])["dataset"]
+    words, samples = given["paths"], given["num_train_samples"]
+    if isinstance(words, dict):
+        assert set(words) == {"train", "validation", "test"} and "split" not in given
+        assert not any(is_number(word) for word in words["validation"]), "no weights there"
+        words = words["train"]
+    else:
+        assert given["splits_to_build"] == "train" and given["split"] == "100,0,0"
+    assert samples % given["global_batch_size"] == 0
+    weights = [float(word) for word in words[::2]]
+    drawn = np.array(weights) / sum(weights) * samples
+    if samples <= 20_000:
+        drawn = dealt_greedily(weights, samples)
+    names = [by_path(blend, prefix) for prefix in words[1::2]]
+    return {name: n * given["seq_length"] for name, n in zip(names, drawn, strict=True)}
+
+
+def is_number(word: str) -> bool:
+    return word.replace(".", "", 1).isdigit()
+
+
+def llama_factory(files: dict[str, str], blend: ExportSpec) -> Counts:
+    described = json.loads(files["dataset_info.json"])
+    given = yaml.safe_load(files["train.yaml"])
+    assert (given["stage"], given["mix_strategy"]) == ("pt", "concat") and given["val_size"] == 0
+    names = given["dataset"].split(",")
+    assert sorted(names) == sorted(described) and given["num_train_epochs"] == 1
+    drawn: Counts = {}
+    for entry in (described[name] for name in names):
+        name = by_path(blend, entry["file_name"])
+        ending = entry["file_name"].split(".")[-1]
+        assert ending in ("arrow", "csv", "json", "jsonl", "parquet") and entry["columns"]["prompt"]
+        rows = next(d.documents for d in blend.domains if d.name == name)
+        assert 0 < entry["num_samples"] <= rows, "the others would be drawn with replacement"
+        drawn[name] = drawn.get(name, 0) + entry["num_samples"] * length(blend)[name]
+    return drawn
+
+
+def ms_swift(files: dict[str, str], blend: ExportSpec) -> Counts:
+    given = yaml.safe_load(files["arguments.yaml"])
+    assert given["split_dataset_ratio"] == 0 and given["num_train_epochs"] == 1
+    assert set(json.loads(given["columns"]).values()) == {"response"}
+    drawn: Counts = {}
+    for entry in given["dataset"]:
+        path, count = entry.rsplit("#", 1)
+        assert "::" not in path and path.startswith("/"), "else it is a data set of the Hub"
+        name = by_path(blend, path)
+        drawn[name] = int(count) * length(blend)[name]
+    assert len(drawn) == len(given["dataset"])
+    return drawn
+
+
+def energon(files: dict[str, str], blend: ExportSpec) -> Counts:
+    given = yaml.safe_load(files["metadataset.yaml"])
+    assert (given["__module__"], given["__class__"]) == ("megatron.energon", "MetadatasetV2")
+    drawn, size = {}, blend.sequence or 1
+    for entry in given["splits"]["train"]["blend_epochized"]:
+        name = by_path(blend, entry["path"])
+        drawn[name] = int(entry["repetitions"] * (exist(blend)[name] // size) + 1e-6) * size
+    return drawn
+
+
+def maxtext(files: dict[str, str], blend: ExportSpec) -> Counts:
+    mixture, given = json.loads(files["mixture.json"]), yaml.safe_load(files["maxtext.yml"])
+    assert given["grain_train_mixture_config_path"] == "mixture.json"
+    total = sum(entry["weight"] for entry in mixture.values())
+    parts = {by_path(blend, e["path"]): e["weight"] / total for e in mixture.values()}
+    each = sum(share * length(blend)[name] for name, share in parts.items())
+    rows = {name: share * blend.tokens / each for name, share in parts.items()}
+    for name, count in rows.items():
+        there = next(d.documents for d in blend.domains if d.name == name)
+        assert count <= given["num_epoch"] * there, "the mixture ends with the first that ends"
+    return {name: round(count) * length(blend)[name] for name, count in rows.items()}
+
+
 def mixtera(files: dict[str, str], blend: ExportSpec) -> Counts:
     given = constants(files["mixture.py"])
     chunk, step = given["CHUNK_SIZE"], (blend.sequence or 1) * (blend.batch or 1)
@@ -327,15 +419,21 @@ def table(files: dict[str, str], blend: ExportSpec) -> Counts:
 
 
 READERS = {
+    "automodel": automodel,
     "axolotl": axolotl,
     "csv": table,
+    "energon": energon,
     "huggingface": huggingface,
     "json": lambda files, blend: portable(json.loads(files["mixture.json"]), blend),
     "levanter": levanter,
     "litdata": litdata,
+    "llama_factory": llama_factory,
+    "maxtext": maxtext,
     "megatron": megatron,
+    "megatron_bridge": megatron_bridge,
     "mixtera": mixtera,
     "mosaic": mosaic,
+    "ms_swift": ms_swift,
     "nanotron": nanotron,
     "olmo_core": olmo_core,
     "torchtitan": torchtitan,

@@ -18,10 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec
-from cuvee.tasks.export.documents import check_field, check_top_level, document_source
+from cuvee.tasks.export.documents import check_field, rows_source
 from cuvee.tasks.export.literal import yaml_text
 
 
@@ -53,10 +52,8 @@ class Axolotl:
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         documents, entries = spec.documents, []
-        for name, count in documents.rounded().items():
-            passes, rest = divmod(count, documents.exist[name])
-            slices = [documents.exist[name]] * passes + [rest] * (rest > 0)
-            entries += [self._entry(spec, name, f"train[:{number}]") for number in slices]
+        for name, readings in documents.readings().items():
+            entries += [self._entry(spec, name, f"train[:{number}]") for number in readings]
         content = {
             "datasets": entries,
             "num_epochs": 1,
@@ -73,19 +70,7 @@ class Axolotl:
         return {"datasets.yaml": yaml_text(content)}
 
     def _entry(self, spec: ExportSpec, name: str, split: str) -> dict[str, Any]:
-        read, path = document_source(spec, name, self.field), spec.path(name)
-        if read.lines:
-            raise ExportError(
-                f"Axolotl takes the lines of {path} for documents, and the study of {name} took "
-                "whole files or what a separator parts: write its documents as .jsonl, and name "
-                "that in export.paths, or choose huggingface"
-            )
-        if "sep" in read.source:
-            raise ExportError(
-                f"Axolotl reads sheets that commas part, and those of {name} are parted by tabs: "
-                "write them as .jsonl, and name that in export.paths, or choose huggingface"
-            )
-        check_top_level("Axolotl", name, read)
+        read, path = rows_source("Axolotl", spec, name, self.field), spec.path(name)
         named = {key: read.source[key] for key in ("name", "revision") if key in read.source}
         part = split.replace("train", read.source.get("split", "train"), 1)
         entry: dict[str, Any] = {"path": path, **named, "type": self.type, "split": part}

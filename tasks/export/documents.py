@@ -35,6 +35,7 @@ BUILDERS = {
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
+PLAIN = (".jsonl", ".json", ".csv", ".parquet", ".arrow")  # files that every reader of rows knows
 TEXT = "text"  # the builder of text files, and the column that it makes
 
 
@@ -113,6 +114,48 @@ def check_top_level(form: str, name: str, read: DocumentPaths) -> None:
             f"export.paths, or choose huggingface; if a column is called so, say it in "
             f"export.formats.{form.lower()}.field"
         )
+
+
+def rows_source(
+    form: str, spec: ExportSpec, name: str, field: str | Mapping[str, str] = ""
+) -> DocumentPaths:
+    """How a domain's documents are read by a trainer that takes the rows of files as they are.
+
+    Raises:
+        ExportError: it would take lines for documents, or another column; and as `document_source`.
+    """
+    read, path = document_source(spec, name, field), spec.path(name)
+    if read.lines:
+        raise ExportError(
+            f"{form} takes the lines of {path} for documents, and the study of {name} took whole "
+            "files or what a separator parts: write its documents as .jsonl, and name that in "
+            "export.paths, or choose huggingface"
+        )
+    if "sep" in read.source:
+        raise ExportError(
+            f"{form} reads sheets that commas part, and those of {name} are parted by tabs: write "
+            "them as .jsonl, and name that in export.paths, or choose huggingface"
+        )
+    check_top_level(form, name, read)
+    return read
+
+
+def file_rows(
+    form: str, spec: ExportSpec, name: str, field: str | Mapping[str, str] = ""
+) -> DocumentPaths:
+    """As `rows_source`, for a trainer that takes one plain file on a disk, or a data set's name.
+
+    Raises:
+        ExportError: the domain lies in a folder, in packed files, or in object storage.
+    """
+    read, path = rows_source(form, spec, name, field), spec.path(name)
+    plain = Path(path).suffix in PLAIN and not glob.has_magic(path) and not is_url(path)
+    if "data_files" in read.source and not plain:
+        raise ExportError(
+            f"{form} takes one file ({', '.join(PLAIN)}) on a disk that it sees, and the path of "
+            f"{name} is {path}: name such a file in export.paths, or choose huggingface"
+        )
+    return read
 
 
 def check_field(form: str, field: str | Mapping[str, str]) -> None:

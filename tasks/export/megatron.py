@@ -58,24 +58,26 @@ class Megatron:
         return spec.sequences.tokens(drawn)
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
-        files, held = {}, self._validation(spec)
+        files, held = {}, self.validation(spec)
         for i in range(len(spec.stages)):
             end = f"-{i + 1}" if len(spec.stages) > 1 else ""
-            pairs = self._pairs(spec, spec.stage_shares(i))
+            pairs = self.pairs(spec, spec.stage_shares(i))
             blend = f"blend{end}.{'json' if held else 'txt'}"
             files[blend] = _splits(pairs, held) if held else _text(pairs)
             files[f"nemo{end}.yaml"] = _nemo(pairs, held)
             files[f"arguments{end}.txt"] = _arguments(spec, blend, held)
         return files
 
-    def _pairs(self, spec: ExportSpec, shares: Mapping[str, float]) -> list[str]:
+    def pairs(self, spec: ExportSpec, shares: Mapping[str, float]) -> list[str]:
+        """Weights and prefixes in turn."""
         return [
             word
             for name, share in shares.items()
             for word in (repr(share), _prefix(name, spec.path(name)))
         ]
 
-    def _validation(self, spec: ExportSpec) -> list[str]:
+    def validation(self, spec: ExportSpec) -> list[str]:
+        """Prefixes of validation sets."""
         return [_prefix(name, path) for name, paths in spec.validation.items() for path in paths]
 
 
@@ -114,7 +116,7 @@ def _arguments(spec: ExportSpec, file: str, held: list[str]) -> str:
     if spec.sequence:
         words.append(f"--seq-length {spec.sequence}")
     if spec.samples and len(spec.stages) == 1:
-        words.append(f"--train-samples {_run_samples(spec)}")
+        words.append(f"--train-samples {run_samples(spec)}")
     if len(spec.stages) > 1:
         words += _phases(spec)
     return "\n".join(words) + "\n"
@@ -131,14 +133,14 @@ def _phases(spec: ExportSpec) -> list[str]:
     ]
 
 
-def _run_samples(spec: ExportSpec) -> int:
+def run_samples(spec: ExportSpec) -> int:
     """Samples of the run: whole batches where their size is known: Megatron ends with one."""
     return (spec.batch or 1) * spec.whole_steps
 
 
 def _phases_drawn(spec: ExportSpec) -> list[tuple[dict[str, float], int]]:
     """Shares and samples of each phase."""
-    return spec.stage_samples() if len(spec.stages) > 1 else [(spec.shares, _run_samples(spec))]
+    return spec.stage_samples() if len(spec.stages) > 1 else [(spec.shares, run_samples(spec))]
 
 
 def _check_margin(shares: Mapping[str, float], samples: int) -> None:

@@ -50,6 +50,18 @@ class Units:
         """Units of each domain to the nearest number; zero where that leaves none."""
         return {name: round(count) for name, count in self.wanted.items()}
 
+    def readings(self) -> dict[str, list[int]]:
+        """Units of each reading of a domain: all of it as often as that goes, then what is left."""
+        found = {}
+        for name, count in self.rounded().items():
+            passes, rest = divmod(count, self.exist[name])
+            found[name] = [self.exist[name]] * passes + [rest] * (rest > 0)
+        return found
+
+    def epochs(self) -> dict[str, float]:
+        """How often each domain is read, so that whole units come of it."""
+        return {name: count / self.exist[name] for name, count in self.rounded().items()}
+
 
 @dataclass(frozen=True)
 class StudiedText:

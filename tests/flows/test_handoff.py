@@ -37,7 +37,10 @@ from cuvee.tasks.tracking.mlflow import open_backend
 pytestmark = pytest.mark.usefixtures("quick_pictures_everywhere")
 
 ROOT = Path(__file__).parent.parent.parent
-SHORT = ("axolotl", "huggingface", "nanotron")  # 1,562 sequences are too few for them
+SHORT = (  # 1,562 sequences are too few for them
+    *("axolotl", "huggingface", "llama_factory", "maxtext", "megatron_bridge", "ms_swift"),
+    "nanotron",
+)
 
 
 @pytest.fixture

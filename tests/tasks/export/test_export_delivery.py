@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 import math
 
 import numpy as np
@@ -356,6 +357,23 @@ HUB = {"path": "owner/name", "name": "en", "revision": "abc", "split": "held"}
         ("axolotl", "/d/b.jsonl", StudiedText(Files((), "a.b")), "text of b is the field 'a.b'"),
         ("levanter", "/d/b.jsonl", StudiedText(Files((), "a.b")), "text of b is the field 'a.b'"),
         ("axolotl", "/d/b.tsv", StudiedText(), "those of b are parted by tabs"),
+        (
+            "megatron_bridge",
+            "/d/b.txt",
+            StudiedText(),
+            "Megatron-Bridge takes the lines of /d/b.txt",
+        ),
+        ("megatron_bridge", "/d/b.jsonl", StudiedText(Files((), "a.b")), "b is the field 'a.b'"),
+        ("llama_factory", "s3://x/b.jsonl", StudiedText(), "takes one file .* on a disk.*s3://x/b"),
+        ("llama_factory", "/d/b.jsonl.gz", StudiedText(), "takes one file .*/d/b.jsonl.gz"),
+        ("ms_swift", "/d/*.jsonl", StudiedText(), r"takes one file .*/d/\*.jsonl"),
+        ("ms_swift", "/d/b.tsv", StudiedText(), "those of b are parted by tabs"),
+        (
+            "ms_swift",
+            "owner/name",
+            StudiedText(Files(()), True, HUB),
+            "split and revision of owner",
+        ),
         ("levanter", "/d/b.txt", StudiedText(), "the study of b read /d/b.txt"),
         ("levanter", "/d/b.csv", StudiedText(), "the study of b read /d/b.csv"),
         ("levanter", "/d/*.log", StudiedText(Files((), format="jsonl")), "b read /d/.*log"),
@@ -388,8 +406,52 @@ def test_a_data_set_is_handed_on_by_config_revision_and_split():
     text = export.render_export(export.build_format("axolotl"), spec)["datasets.yaml"]
     [entry] = [one for one in yaml.safe_load(text)["datasets"] if one["path"] == "owner/name"]
     assert entry["split"] == "held[:500]" and (entry["name"], entry["revision"]) == ("en", "abc")
+    files = export.render_export(export.build_format("llama_factory"), spec)
+    entry = json.loads(files["dataset_info.json"])["1_b_1"]
+    assert entry == {
+        "hf_hub_url": "owner/name", "subset": "en", "revision": "abc", "split": "held",
+        "columns": {"prompt": "text"}, "num_samples": 500,
+    }  # fmt: skip
+    text = export.render_export(export.build_format("megatron_bridge"), spec)["dataset.yaml"]
+    source = yaml.safe_load(text)["dataset"]["source"][1]
+    assert (source["path_or_dataset"], source["subset"], source["split"]) == (
+        "owner/name", "en", "held",
+    )  # fmt: skip
+    assert source["load_kwargs"] == {"revision": "abc"}
     plain = {"path": "owner/name", "name": "en"}
     read = dataclasses.replace(spec, sources={"b": StudiedText(Files(()), True, plain)})
     text = export.render_export(export.build_format("levanter"), read)["data.yaml"]
     source = yaml.safe_load(text)["data"]["components"]["b"]["source"]
     assert source == {"type": "hf", "id": "owner/name", "name": "en"}
+
+
+def test_columns_of_other_names_reach_every_reader_of_rows():
+    """Catches the text of a domain that is left out, or renamed for one file alone."""
+    blend = dataclasses.replace(FIXED, sources={"code": StudiedText(Files((), "content"))})
+    described = export.render_export(export.build_format("llama_factory"), blend)
+    entries = json.loads(described["dataset_info.json"])
+    assert {e["file_name"]: e["columns"] for e in entries.values()} == {
+        "/data/web.jsonl": {"prompt": "text"},
+        "/data/code.jsonl": {"prompt": "content"},
+        "/data/chat.jsonl": {"prompt": "text"},
+    }
+    assert [e["num_samples"] for e in entries.values()] == [40_960, 2_000, 1_072, 81_920, 81_920]
+    text = export.render_export(export.build_format("ms_swift"), blend)["arguments.yaml"]
+    given = yaml.safe_load(text)
+    assert json.loads(given["columns"]) == {"text": "response", "content": "response"}
+    assert given["dataset"][1] == "/data/code.jsonl#3072"
+
+
+def test_a_source_is_read_as_often_as_its_tokens_want_where_weights_are_epochs():
+    """Catches shares in the place of epochs: 0.3 of a pass over code, where 1.536 are wanted."""
+    text = export.render_export(export.build_format("megatron_bridge"), FIXED)["dataset.yaml"]
+    assert yaml.safe_load(text)["dataset"]["source_weights"] == pytest.approx(
+        [0.682667, 1.536, 2.0], rel=1e-5
+    )
+    text = export.render_export(export.build_format("energon"), FIXED)["metadataset.yaml"]
+    blend = yaml.safe_load(text)["splits"]["train"]["blend_epochized"]
+    assert [e["repetitions"] for e in blend] == pytest.approx([0.6827, 1.536, 2.0], rel=1e-3)
+    documents = export.build_format("energon", {"samples": "documents"})
+    text = export.render_export(documents, FIXED)["metadataset.yaml"]
+    blend = yaml.safe_load(text)["splits"]["train"]["blend_epochized"]
+    assert [e["repetitions"] for e in blend] == pytest.approx([0.682667, 1.536, 2.0], rel=1e-5)

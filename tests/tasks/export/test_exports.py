@@ -78,6 +78,7 @@ def test_megatron_has_a_blend_per_phase_and_the_iterations_between_them():
 
 PLACED = {  # formats whose trainer takes validation sets
     *("megatron", "olmo_core", "mosaic", "levanter", "torchtitan", "axolotl", "json", "yaml"),
+    "automodel",
 }
 
 
