@@ -466,6 +466,10 @@ def held_out(name: str, files: dict[str, str]) -> dict[str, list[str]]:
     if name == "torchtitan":
         given = constants(files["data_config.py"])
         return {label: given["SOURCES"][label]["data_files"] for label in given["HELD_OUT"]}
+    if name == "automodel":
+        held = yaml.safe_load(files["dataset.yaml"])["dataset"]["paths"]
+        assert held["test"] == held["validation"], "which it asks for"
+        return {"": held["validation"]}
     if name == "axolotl":
         given = yaml.safe_load(files["datasets.yaml"])
         assert given["val_set_size"] == 0, "refused beside test_datasets"
