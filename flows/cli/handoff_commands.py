@@ -11,6 +11,7 @@ from cuvee.flows.cli.options import Cores, RecipePath
 from cuvee.flows.cli.study_commands import prefect_api
 
 PANEL = "From a study to a trainer"
+MOST_DIFFERENCES = 12  # that `cuvee achieved` says in sentences
 
 
 @command('cuvee approve study.yaml --note "confirmed at 1M"', panel=PANEL)
@@ -163,16 +164,15 @@ def achieved(
     for title, rows in [("Shares of the run", found.domains), *stages]:
         table = achieved_table(rows, title, shares=not found.tokens)
         session.display.console.print(table)
-    for line in sources:
+    more = len(found.differences) - MOST_DIFFERENCES
+    lines = [*sources, *(f"Differs: {one}" for one in found.differences[:MOST_DIFFERENCES])]
+    lines += [f"Differs: {more} more, which --json names"] if more > 0 else []
+    lines += [f"Likely: {one}" for one in found.causes]
+    if not found.causes:
+        wrong = "No known mistake gives what was drawn."
+        lines += [wrong if found.differences else "The run drew what was recommended."]
+    for line in lines:
         session.say(line)
-    for difference in found.differences:
-        session.say(f"Differs: {difference}")
-    for cause in found.causes:
-        session.say(f"Likely: {cause}")
-    if not found.differences:
-        session.say("The run drew what was recommended, within rounding.")
-    elif not found.causes:
-        session.say("No known mistake gives what was drawn.")
     session.exit = FOUND if found.differences else 0
     plain = dataclasses.asdict(found) | {"agrees": not found.differences, "sources": sources}
     return {"study": card.name, "recommendation": card.fingerprint, **plain}

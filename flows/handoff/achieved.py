@@ -35,39 +35,41 @@ def achieved_shares(
     """
     card, store = finished_study(recipe, home), Store(home.store)
     spec, wrong = export_spec(recipe, card), list[str]()
-    known = [dict(store.recall(manifest.MANIFESTS, key)) for key in store.keys(manifest.MANIFESTS)]
+    kept = (store.recall(manifest.MANIFESTS, key) for key in store.keys(manifest.MANIFESTS))
+    known = [dict(one) for one in kept if one]
     own = [one for one in known if one.get("card") == card.identity]
     given = own[0] if len(own) == 1 else None
+    said = f"exported: {len(own)} times; name the run's own with --export FOLDER"
     if export:
         given, wrong = manifest.verify_export(export, store)
-    if given:
+    if given is not None:
         spec = spec.alone(given["stage"]) if given.get("stage") else spec
         spec = dataclasses.replace(spec, tokens=given.get("target_tokens") or spec.tokens)
-        said = (
-            f"exported: to {given['format']}, of the recommendation {given['recommendation'][:12]}"
-        )
-    else:
-        said = f"exported: {len(own)} times; name the run's own with --export FOLDER"
+        changed = f", and changed since: {'; '.join(wrong)}" if wrong else ""
+        said = f"exported: {_called(given)}{changed}"
     drawn = read_drawn_tokens(logs, spec)
     others = {
         f"the mixture {one.name!r}": dict(zip(card.answer.domains, one.weights, strict=True))
         for one in card.answer.candidates[1:]
     }
-    for one in known:
-        stage = f" stage {one['stage']} of" if one.get("stage") else ""
-        others[f"the export to {one['format']} of{stage} {one['recommendation'][:12]}"] = _given(
-            one
-        )
+    apart = (one for one in known if one.get("stage") or one not in own)
+    others |= {f"the export {_called(one)}": _given(one) for one in apart}
     found = compare_drawn(spec, drawn, _given(given) if given else None, others)
-    if wrong:
+    if wrong and found.differences:
         why = f"the export is not as it was written: {'; '.join(wrong)}"
         found = dataclasses.replace(found, causes=(why, *found.causes))
     return card, found, [f"drawn: {drawn.said}", said]
 
 
+def _called(content: Mapping[str, Any]) -> str:
+    stage = f"stage {content['stage']} of " if content.get("stage") else ""
+    of = str(content.get("recommendation"))[:12]
+    return f"to {content.get('format')} of {stage}the recommendation {of}"
+
+
 def _given(content: Mapping[str, Any]) -> dict[str, float]:
-    rows = content["domains"]
-    return {row["name"]: float(row["delivered_tokens"] or row["weight"]) for row in rows}
+    rows = content.get("domains") or ()
+    return {row["name"]: float(row.get("delivered_tokens") or row["weight"]) for row in rows}
 
 
 def achieved_table(rows: Sequence[AchievedDomain], title: str, *, shares: bool) -> Table:

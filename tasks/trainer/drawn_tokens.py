@@ -127,7 +127,10 @@ def _log_drawn(log: Log, files: Sequence[Path], spec: ExportSpec) -> DrawnTokens
         return DrawnTokens((_by_domain(last, spec),), f"{names}: what OLMo-core selected")
     if log["drew"]:
         drawn: Counter[str] = Counter()
-        counts = [json.loads(one[1]) for one in log["drew"]]
+        try:
+            counts = [json.loads(one[1]) for one in log["drew"]]
+        except ValueError as error:
+            raise DataError(f"{names}: a count is torn ({error}): give one rank's log") from error
         for now, after in zip(counts, [*counts[1:], {}], strict=True):
             if sum(now.values()) > sum(after.values()):  # the last of a start
                 drawn.update(now)
@@ -162,11 +165,8 @@ def _blends_drawn(files: Sequence[Path], consumed: int, spec: ExportSpec) -> Dra
                 f"beside it: {error!r}"
             ) from error
         left -= len(index)
-    names_said = ", ".join(file.name for file in files)
-    known = (
-        "as many samples as the log says" if consumed else "whole, as no log says how far it was"
-    )
-    return DrawnTokens(tuple(points), f"{names_said}: {known}")
+    said = "as many samples as the log says" if consumed else "whole: no log says how far it went"
+    return DrawnTokens(tuple(points), f"{', '.join(file.name for file in files)}: {said}")
 
 
 def _tables_drawn(files: Sequence[Path], spec: ExportSpec) -> DrawnTokens:
@@ -180,11 +180,10 @@ def _tables_drawn(files: Sequence[Path], spec: ExportSpec) -> DrawnTokens:
                 f"totals; found {', '.join(table.columns)}"
             )
         steps = table.numbers("step") if "step" in table.columns else np.zeros(table.rows)
-        rows = zip(
-            table.columns["domain"], steps.tolist(), table.numbers("tokens").tolist(), strict=True
-        )
-        for label, step, tokens in rows:
-            known = totals[file, _domain_of(label, spec)].setdefault(step, tokens)
+        labels, counts = table.columns["domain"], table.numbers("tokens").tolist()
+        named = {label: _domain_of(label, spec) for label in set(labels)}
+        for label, step, tokens in zip(labels, steps.tolist(), counts, strict=True):
+            known = totals[file, named[label]].setdefault(step, tokens)
             if not (tokens >= 0 and step >= 0 and known == tokens):
                 raise DataError(
                     f"{file} says no tokens, or several numbers, for {label} at step {step:g}: "
@@ -221,9 +220,8 @@ def _domain_of(label: str, spec: ExportSpec) -> str:
     names = [domain.name for domain in spec.domains]
     known = {plain(path): name for name, paths in spec.paths.items() for path in paths}
     known |= {f"{spec.name}/{name}".lower(): name for name in names} | {n: n for n in names}
-    ends = {
-        name for path, name in known.items() if PurePath(path).name == PurePath(plain(label)).name
-    }
-    if found := known.get(plain(label)) or (ends.pop() if len(ends) == 1 else None):
-        return found
+    end = PurePath(plain(label)).name
+    ends = {name for path, name in known.items() if PurePath(path).name == end}
+    if plain(label) in known or len(ends) == 1:
+        return known.get(plain(label)) or ends.pop()
     raise UnknownName("domain", label, names)
