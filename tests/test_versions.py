@@ -182,7 +182,10 @@ TOLERANCE = {  # of numbers, beside EXACT, where instruction sets or rounding de
 }
 EXACT = 1e-5  # of a number, or of 1 where that is more
 CASES = [(kind, name) for kind, (known, _) in OUTPUTS.items() for name in known()]
-DEAR = ("autoscale", "bimix", "gaussian_process", "implicit", "kriging", "mixing_law_m1", "stack")
+DEAR = (
+    *("autoscale", "bimix", "gaussian_process", "implicit", "kriging", "mixing_law_m1"),
+    *("mixing_law_m2", "power", "saturating_power", "stack"),
+)
 SLOW = {("law on tables", name) for name in DEAR}  # their own outputs are in the default run
 
 

@@ -1,6 +1,7 @@
 """The core fits tables and recommends; whatever needs more names the extra that brings it."""
 
 import ast
+import functools
 import importlib.metadata
 import json
 import os
@@ -54,6 +55,9 @@ print(json.dumps([(one.exit_code, one.stdout, one.stderr, repr(one.exception)) f
 """
 
 
+owners_of_modules = functools.cache(importlib.metadata.packages_distributions)
+
+
 def plain(package: str) -> str:
     return package.lower().replace("_", "-")
 
@@ -94,7 +98,7 @@ def imported(path: Path) -> set[str]:
 
 def test_what_is_imported_is_declared_and_the_reverse():
     """Catches a package that is there by the grace of another, and one that nothing imports."""
-    owners = importlib.metadata.packages_distributions()
+    owners = owners_of_modules()
     named = {name for room in ROOMS for p in (ROOT / room).rglob("*.py") for name in imported(p)}
     foreign = named - set(sys.stdlib_module_names) - {"cuvee"}
     declared = CORE.union(*EXTRAS.values())
@@ -154,7 +158,7 @@ def core(tmp_path_factory):
     folder = tmp_path_factory.mktemp("core")
     write_tables(folder)
     lacking = set().union(*EXTRAS.values())
-    owners = importlib.metadata.packages_distributions()
+    owners = owners_of_modules()
     modules = [module for module, found in owners.items() if {*map(plain, found)} & lacking]
     lines = [f"{line} recipe.yaml --home {word}" for word in ("none", "home")
              for line in (LACKING if word == "none" else FIT)] + DRAFTED  # fmt: skip

@@ -136,7 +136,7 @@ name: own
 tables: {{mixtures: {folder}/m.csv, scores: {folder}/s.csv, {extra}}}
 objective: {objective}
 constraints: {constraints}
-method: {{name: mixing_laws, laws: [log_linear]}}
+method: {{name: mixing_laws, laws: [log_linear], refits: 10}}
 """
 
 
