@@ -5,15 +5,20 @@ Sources: megatron/training/training.py (`training_log`: ` iteration 10/ 100 | ..
 W&B's exported runs have a column `State`, its exported charts columns `RUN - METRIC`.
 """
 
-import contextlib
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cuvee.tasks.run_logs import Measured, RunLog, log_reader
 from cuvee.tasks.study.table_file import CsvTable, read_csv
 
 NAMES = ("fingerprint", "run", "run_id", "run id", "id", "name", "run name")
-STEP, STATE, TOKENS = ("step", "_step", "global_step", "iteration"), "state", "tokens"
+STEP, STATE, TOKENS = (
+    ("step", "trainer/global_step", "train/global_step", "global_step", "_step", "iteration"),
+    "state",
+    "tokens",
+)
 CHART = re.compile(r"(.+) - (.+?)(?<!__MIN)(?<!__MAX)")
 LONGEST_LINE = 1 << 16
 ITERATION = re.compile(r"\biteration\s+(\d+)/\s*(\d+) \|")
@@ -26,38 +31,55 @@ def csv_table(path: Path) -> list[RunLog]:
     """A row for a run, or for a step of one; or a chart of W&B, a column for a run."""
     table = read_csv(path)
     lower = {name.lower(): name for name in reversed(table.columns)}
-    step = next((lower[name] for name in STEP if name in lower), "")
+    named = next((lower[name] for name in STEP if name in lower), "")
+    steps = [int(step or 0) for step in _numbers(table, named)] if named else [0] * table.rows
     ids = [lower[name] for name in NAMES if name in lower]
     charts = {name: chart for name in table.columns if (chart := CHART.fullmatch(name))}
     if not ids and charts:
-        return [_column(table, name, chart, step) for name, chart in charts.items()]
-    states, tokens = table.columns.get(lower.get(STATE, "")), lower.get(TOKENS, "")
-    found = []
-    for i in range(table.rows):
-        row = {name: _number(table, name, i) for name in table.columns if name not in (*ids, step)}
-        known = {name: (value, 0.0, 1) for name, value in row.items() if value is not None}
-        at = int(_number(table, step, i) or 0) if step else 0
-        ended = states[i].strip().lower() == "finished" if states else None if step else True
-        log = RunLog(
-            path, [(at, known)], tuple(table.columns[name][i] for name in ids), last=at,
-            tokens=int(row.get(tokens) or 0), ended=ended,
-        )  # fmt: skip
-        found.append(log)
+        return [
+            _rows(path, (chart[1],), steps, {chart[2]: _numbers(table, name)}, range(table.rows))
+            for name, chart in charts.items()
+        ]
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for row, names in enumerate(zip(*(table.columns[name] for name in ids), strict=True)):
+        rows.setdefault(names, []).append(row)
+    states, measured = table.columns.get(lower.get(STATE, "")), {*table.columns} - {*ids, named}
+    values = {name: _numbers(table, name) for name in measured}
+    tokens, found = values.get(lower.get(TOKENS, ""), [0.0] * table.rows), []
+    for names, own in (rows or {(): list(range(table.rows))}).items():
+        log = _rows(path, names, steps, values, own)
+        state = {states[row].strip().lower() for row in own} if states else set()
+        ended = state <= {"finished"} if state else None if named else True
+        most = max(int(tokens[row] or 0) for row in own)
+        found.append(replace(log, ended=ended, tokens=most))
     return found
 
 
-def _column(table: CsvTable, name: str, chart: re.Match[str], step: str) -> RunLog:
+def _rows(
+    path: Path,
+    names: tuple[str, ...],
+    steps: Sequence[int],
+    values: Mapping[str, Sequence[float | None]],
+    own: Sequence[int],
+) -> RunLog:
+    """What some rows of a table say of a run."""
     points = []
-    for i in range(table.rows):
-        value, at = _number(table, name, i), int(_number(table, step, i) or 0) if step else i
-        points += [] if value is None else [(at, {chart[2]: (value, 0.0, 1)})]
-    return RunLog(table.path, points, (chart[1],), last=max((at for at, _ in points), default=0))
+    for row in own:
+        known = {name: (one, 0.0, 1) for name, column in values.items()
+                 if (one := column[row]) is not None}  # fmt: skip
+        points += [(steps[row], known)] if known else []
+    return RunLog(path, points, names, last=max((step for step, _ in points), default=0))
 
 
-def _number(table: CsvTable, name: str, row: int) -> float | None:
-    with contextlib.suppress(ValueError):
-        return float(table.columns[name][row].replace(table.decimal, "."))
-    return None
+def _numbers(table: CsvTable, name: str) -> list[float | None]:
+    """The numbers of a column, also those that are not finite; None where a cell has none."""
+    found: list[float | None] = []
+    for cell in table.columns[name]:
+        try:
+            found.append(float(cell.replace(table.decimal, ".")))
+        except ValueError:
+            found.append(None)
+    return found
 
 
 @log_reader("Megatron", r".*\.(log|out|txt)|.*stdout.*")
