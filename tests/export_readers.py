@@ -170,7 +170,23 @@ def olmo_core(files: dict[str, str], blend: ExportSpec) -> Counts:
 
 
 def mosaic(files: dict[str, str], blend: ExportSpec, documents: bool = False) -> Counts:
-    data = yaml.safe_load(files["streams.yaml"])["train_loader"]["dataset"]
+    """Its train loader, and the mixtures that the curriculum puts in its place."""
+    given = yaml.safe_load(files["streams.yaml"])
+    loader = given["train_loader"]["dataset"]
+    if "callbacks" not in given:
+        return mosaic_epoch(loader, blend, documents)
+    changes, drawn, whole = given["callbacks"]["curriculum_learning"], {}, 0
+    for mix in ({**changes, "dataset": loader}, *changes["schedule"]):
+        length = int(mix["duration"].removesuffix("tok"))
+        data = {**loader, **mix["dataset"]}
+        assert data["epoch_size"] * (blend.sequence or 1) == length > 0
+        part, whole = mosaic_epoch(data, blend, documents), whole + length
+        drawn = {name: drawn.get(name, 0) + part.get(name, 0) for name in {**drawn, **part}}
+    assert given["max_duration"] == f"{whole}tok", "the callback refuses other sums"
+    return drawn
+
+
+def mosaic_epoch(data: dict, blend: ExportSpec, documents: bool) -> Counts:
     names = list(data["streams"])
     for name, stream in data["streams"].items():
         assert by_path(blend, stream.get("remote") or stream["local"]) == name

@@ -14,19 +14,18 @@ Source: src/axolotl/utils/schemas/datasets.py (`SFTDataset`), utils/data/shared.
 import dataclasses
 import glob
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec
-from cuvee.tasks.export.documents import check_field, rows_source
+from cuvee.tasks.export import KIND, ExportSpec
+from cuvee.tasks.export.documents import DocumentRows, rows_source
 from cuvee.tasks.export.literal import yaml_text
 
 
 @register(KIND)
 @dataclass(frozen=True)
-class Axolotl:
+class Axolotl(DocumentRows):
     """Data sets for Axolotl.
 
     Take it for Axolotl 0.19 on sources of one file kind that is not plain text.
@@ -39,16 +38,6 @@ class Axolotl:
     name: ClassVar[str] = "axolotl"
 
     type: str = "completion"
-    field: str | Mapping[str, str] = ""
-    staged: ClassVar[bool] = False
-    unit: ClassVar[str] = DOCUMENTS
-    needs: ClassVar[frozenset[str]] = frozenset({"path", "counts", "documents"})
-
-    def __post_init__(self) -> None:
-        check_field("axolotl", self.field)
-
-    def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        return spec.documents.tokens(spec.documents.rounded())
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         documents, entries = spec.documents, []

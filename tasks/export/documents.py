@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.proxies.data.sources.source_files import (
@@ -26,7 +26,30 @@ from cuvee.proxies.data.sources.source_files import (
     local_path,
 )
 from cuvee.proxies.data.sources.text_files import Files
-from cuvee.tasks.export.specification import ExportSpec, StudiedText
+from cuvee.tasks.export.specification import DOCUMENTS, ExportSpec, StudiedText
+
+
+@dataclass(frozen=True)
+class DocumentRows:
+    """What formats of rows, each a document of one path, have in common.
+
+    Attributes:
+        field: the column with the text, or columns by domain; by default those of the study.
+    """
+
+    name: ClassVar[str]
+
+    field: str | Mapping[str, str] = ""
+    staged: ClassVar[bool] = False
+    unit: ClassVar[str] = DOCUMENTS
+    needs: ClassVar[frozenset[str]] = frozenset({"path", "counts", "documents"})
+
+    def __post_init__(self) -> None:
+        check_field(self.name, self.field)
+
+    def delivered(self, spec: ExportSpec) -> dict[str, float]:
+        return spec.documents.tokens(spec.documents.rounded())
+
 
 BUILDERS = {
     **dict.fromkeys((*TEXTS, *PROSE), "text"),

@@ -14,19 +14,18 @@ Source: hiyouga/LLaMA-Factory, src/llamafactory/data/parser.py and loader.py at 
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec
-from cuvee.tasks.export.documents import check_field, file_rows
+from cuvee.tasks.export import KIND, ExportSpec
+from cuvee.tasks.export.documents import DocumentRows, file_rows
 from cuvee.tasks.export.literal import yaml_text
 
 
 @register(KIND)
 @dataclass(frozen=True)
-class LlamaFactory:
+class LlamaFactory(DocumentRows):
     """Data sets for LLaMA-Factory.
 
     Take it for continued pretraining with LLaMA-Factory on plain files or data sets of the Hub.
@@ -36,17 +35,6 @@ class LlamaFactory:
     """
 
     name: ClassVar[str] = "llama_factory"
-
-    field: str | Mapping[str, str] = ""
-    staged: ClassVar[bool] = False
-    unit: ClassVar[str] = DOCUMENTS
-    needs: ClassVar[frozenset[str]] = frozenset({"path", "counts", "documents"})
-
-    def __post_init__(self) -> None:
-        check_field("llama_factory", self.field)
-
-    def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        return spec.documents.tokens(spec.documents.rounded())
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         entries = {}

@@ -12,13 +12,12 @@ Source: NVIDIA-NeMo/Megatron-Bridge pull request 5438, src/megatron/bridge/data/
 5412c23 (`blend_sft_rows`), data/builders/direct_hf_sft.py.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec
-from cuvee.tasks.export.documents import check_field, rows_source
+from cuvee.tasks.export import KIND, ExportSpec
+from cuvee.tasks.export.documents import DocumentRows, rows_source
 from cuvee.tasks.export.literal import yaml_text
 
 DATASET = "megatron.bridge.data.builders.direct_hf_sft.DirectHFSFTDatasetConfig"
@@ -27,7 +26,7 @@ SOURCE = "megatron.bridge.data.sources.hf.HFDatasetSourceConfig"
 
 @register(KIND)
 @dataclass(frozen=True)
-class MegatronBridge:
+class MegatronBridge(DocumentRows):
     """Sources with epoch counts for Megatron-Bridge.
 
     Take it for fine-tuning with Megatron-Bridge on rows of data sets or files.
@@ -37,17 +36,6 @@ class MegatronBridge:
     """
 
     name: ClassVar[str] = "megatron_bridge"
-
-    field: str | Mapping[str, str] = ""
-    staged: ClassVar[bool] = False
-    unit: ClassVar[str] = DOCUMENTS
-    needs: ClassVar[frozenset[str]] = frozenset({"path", "counts", "documents"})
-
-    def __post_init__(self) -> None:
-        check_field("megatron_bridge", self.field)
-
-    def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        return spec.documents.tokens(spec.documents.rounded())
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         weights = spec.documents.epochs()

@@ -5,18 +5,23 @@
 the shards were written hold equal tokens; where they are documents, shares are converted by the
 mean document's tokens. `epoch_size` is the run in samples, so that one epoch is the whole run and
 short streams are repeated within it. A proportion of zero is left out. Each stream's samples are
-rounded down, and those that are missing go to streams drawn by the seed. Validation sets become
-LLM Foundry's `eval_loader`, with a label and so a loss for each domain.
+rounded down, and those that are missing go to streams drawn by the seed. Stages of packed sequences
+are the schedule of LLM Foundry's `curriculum_learning` callback, whose durations are tokens and sum
+to `max_duration`; each is an epoch of its own. Validation sets become LLM Foundry's `eval_loader`,
+with a label and so a loss for each domain.
 
 Source: streaming/base/stream.py (`apply_weights`), llmfoundry/data/text_data.py (`build_streams`),
-utils/builders.py (`build_eval_loaders`).
+utils/builders.py (`build_eval_loaders`), callbacks/curriculum_learning_callback.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import KIND, SAMPLES, SEQUENCES, ExportSpec, check_choice
+from cuvee.tasks.export import DOCUMENTS, KIND, SAMPLES, SEQUENCES, ExportSpec, check_choice
+from cuvee.tasks.export.delivery import whole_units
 from cuvee.tasks.export.literal import yaml_text
 
 
@@ -36,7 +41,7 @@ class Mosaic:
 
     samples: Annotated[str, Literal[tuple(SAMPLES)]] = "packed"
     split: str = ""
-    staged: ClassVar[bool] = False
+    staged: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice("mosaic", "samples", self.samples, SAMPLES)
@@ -52,22 +57,52 @@ class Mosaic:
         return frozenset({"path", "tokens"} | counting)
 
     def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        return spec.in_units(self.unit).delivered()
+        if len(spec.stages) == 1:
+            return spec.in_units(self.unit).delivered()
+        drawn = dict.fromkeys(spec.shares, 0.0)
+        for shares, count in self._parts(spec):
+            wanted = {name: share * count for name, share in shares.items()}
+            for name, units in whole_units(shares, count, wanted).items():
+                drawn[name] += units
+        return spec.sequences.tokens(drawn)
+
+    def _parts(self, spec: ExportSpec) -> list[tuple[Mapping[str, float], int]]:
+        """Shares and samples of each stage."""
+        if len(spec.stages) == 1:
+            units = spec.in_units(self.unit)
+            return [(units.shares, units.count)]
+        if self.unit == DOCUMENTS:
+            raise ExportError(
+                "mosaic counts stages in tokens, which documents do not fill evenly: export one "
+                "stage at a time with --stage N, or write the shards as packed sequences"
+            )
+        return [*spec.stage_samples()]
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
-        units = spec.in_units(self.unit)
-        streams = {
-            name: {**self._place(spec.path(name)), "proportion": share}
-            for name, share in units.shares.items()
-        }
-        dataset: dict[str, Any] = {"streams": streams, "epoch_size": units.count}
-        dataset |= {"shuffle": True, "shuffle_seed": spec.seed}
-        if spec.sequence:
-            dataset["max_seq_len"] = spec.sequence
-        loader: dict[str, Any] = {"train_loader": {"name": "text", "dataset": dataset}}
+        parts = self._parts(spec)
+        first, *later = [self._dataset(spec, shares, count) for shares, count in parts]
+        loader: dict[str, Any] = {"train_loader": {"name": "text", "dataset": first}}
+        if later:
+            tokens = [count * (spec.sequence or 1) for _, count in parts]
+            schedule = [
+                {"duration": f"{length}tok", "dataset": dataset}
+                for length, dataset in zip(tokens[1:], later, strict=True)
+            ]
+            loader["max_duration"] = f"{sum(tokens)}tok"
+            changes = {"duration": f"{tokens[0]}tok", "schedule": schedule}
+            loader["callbacks"] = {"curriculum_learning": changes}
         held = [self._evaluation(spec, name) for name in spec.validation]
         loader |= {"eval_loader": held} if held else {}
         return {"streams.yaml": yaml_text(loader)}
+
+    def _dataset(self, spec: ExportSpec, shares: Mapping[str, float], count: int) -> dict[str, Any]:
+        streams = {
+            name: {**self._place(spec.path(name)), "proportion": share}
+            for name, share in shares.items()
+        }
+        dataset: dict[str, Any] = {"streams": streams, "epoch_size": count}
+        dataset |= {"shuffle": True, "shuffle_seed": spec.seed}
+        return dataset | ({"max_seq_len": spec.sequence} if spec.sequence else {})
 
     def _evaluation(self, spec: ExportSpec, name: str) -> dict[str, Any]:
         streams = {f"{name} {i}": self._place(p) for i, p in enumerate(spec.validation[name])}

@@ -12,14 +12,13 @@ swift/dataset/utils.py at 05a12dc (`sample_dataset`), swift/dataset/loader.py at
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec
-from cuvee.tasks.export.documents import check_field, file_rows
+from cuvee.tasks.export import KIND, ExportSpec
+from cuvee.tasks.export.documents import DocumentRows, file_rows
 from cuvee.tasks.export.literal import yaml_text
 
 RESPONSE = "response"  # the column of what is trained on
@@ -27,7 +26,7 @@ RESPONSE = "response"  # the column of what is trained on
 
 @register(KIND)
 @dataclass(frozen=True)
-class MsSwift:
+class MsSwift(DocumentRows):
     """Data sets for ms-swift.
 
     Take it for pretraining with ms-swift on plain files.
@@ -37,17 +36,6 @@ class MsSwift:
     """
 
     name: ClassVar[str] = "ms_swift"
-
-    field: str | Mapping[str, str] = ""
-    staged: ClassVar[bool] = False
-    unit: ClassVar[str] = DOCUMENTS
-    needs: ClassVar[frozenset[str]] = frozenset({"path", "counts", "documents"})
-
-    def __post_init__(self) -> None:
-        check_field("ms_swift", self.field)
-
-    def delivered(self, spec: ExportSpec) -> dict[str, float]:
-        return spec.documents.tokens(spec.documents.rounded())
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         counts, columns = spec.documents.rounded(), {}

@@ -57,7 +57,7 @@ def test_staged_formats_change_the_mixture_where_the_stage_begins():
         for domain, share in want.items():
             assert drawn[domain] == pytest.approx(share * blend.tokens, rel=0.01), (name, domain)
         seen.append(name)
-    assert {"levanter", "nanotron", "mixtera", "json", "csv", "yaml"} == set(seen)
+    assert {"levanter", "nanotron", "mixtera", "mosaic", "json", "csv", "yaml"} == set(seen)
 
 
 def test_megatron_has_a_blend_per_phase_and_the_iterations_between_them():
@@ -139,6 +139,18 @@ def test_streams_of_documents_are_weighed_by_documents(name):
             name = by_path(FIXED, path)
             given[name] = given.get(name, 0) + weight
     assert given == pytest.approx(want)
+
+
+def test_mosaic_s_stages_are_a_curriculum_of_tokens_and_no_documents():
+    """Catches durations in samples, a first stage that is scheduled twice, documents in stages."""
+    files = export.render_export(export.build_format("mosaic"), STAGED)
+    given = yaml.safe_load(files["streams.yaml"])
+    changes = given["callbacks"]["curriculum_learning"]
+    assert changes["duration"] == "30720000tok" and given["max_duration"] == "40960000tok"
+    assert [mix["duration"] for mix in changes["schedule"]] == ["10240000tok"]
+    assert given["train_loader"]["dataset"]["epoch_size"] == 60_000
+    with pytest.raises(ExportError, match=r"counts stages in tokens.*--stage N"):
+        export.render_export(export.build_format("mosaic", {"samples": "documents"}), STAGED)
 
 
 def test_what_is_missing_is_named_with_the_field_that_gives_it():
