@@ -41,11 +41,12 @@ def node_devices(device: str, wait: Callable[[Any, str], Any]) -> tuple[DeviceKi
     """
     resources = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
     if device == "cpu":
-        return tuple(
+        here = [
             DeviceKind("cpu", int(own.get("memory", 0)), nodes=(name,))
             for name, own in resources.items()
             if own.get("CPU", 0) >= 1
-        )
+        ]
+        return tuple(here) or (DeviceKind("cpu", 0),)  # whose nodes come when they are asked for
     looks = {
         name: ray.remote(this_device)
         .options(num_cpus=0, num_gpus=LOOK, name="look-at-gpu", **_on_nodes((name,)))

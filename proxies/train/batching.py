@@ -17,7 +17,6 @@ MOST_CUDA = {
     "0.3M": 64, "0.6M": 64, "1M": 32, "2M": 32, "4M": 16, "10M": 16, "30M": 4, "100M": 2
 }  # fmt: skip
 GUESSED_BYTES = 16 << 30
-CPU_KEPT = 1.5  # times what tensors take, where a process keeps what it frees (measured)
 WORTH = 0.95  # of the best speed: the smallest pack that reaches it is taken
 BUSY = 0.5  # of a GPU, what a pack asks for by its speed at most: while one loads or scores,
 # another trains. Assumption: two that take turns are as fast as one.
@@ -78,8 +77,8 @@ def pack_memory(
     state = (20 if averaged else 16) * models * size.parameters(vocabulary)
     activations = models * ((size.layers + 1) * block * tokens + copies)
     logits = chunk + HEAD_BYTES * models * vocabulary * size.width
-    held = state + activations + logits
-    return PackMemory(state, activations, logits, math.ceil(held * (CPU_KEPT if on_cpu else 1)))
+    kept = state if on_cpu else 0  # what initial values took and the heap keeps (measured)
+    return PackMemory(state, activations, logits, state + activations + logits + kept)
 
 
 @dataclass(frozen=True)

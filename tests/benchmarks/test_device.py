@@ -1,6 +1,7 @@
 """The comparison of devices tells a difference, and tells none where there is none."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -31,9 +32,11 @@ def test_the_program_says_what_it_knows_and_ends_itself(tmp_path, seconds, compl
     """Catches a part that fails on a CPU, a loaned GPU that is held for ever, and a program that is
     cut short without a line that can be read."""
     began = time.monotonic()
+    settings = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     done = subprocess.run(
         [sys.executable, Path(device.__file__), "--device", "cpu", "--seconds", seconds],
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=600,
+        env=settings,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0 and lines[-1]["complete"] is complete, done.stderr[-2000:]

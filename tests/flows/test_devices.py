@@ -81,6 +81,24 @@ def test_memory_is_planned_as_a_gpu_measured_it(size, vocabulary, models, measur
     assert 0.95 < planned.total / GIB / measured < 1.15
 
 
+@pytest.mark.parametrize(
+    ("size", "vocabulary", "precision", "measured"),
+    [
+        ("0.6M", 32_768, "float32", 234),
+        ("0.6M", 131_072, "float32", 784),
+        ("0.6M", 131_072, "bfloat16", 643),
+        ("0.6M", 262_144, "float32", 1380),
+        ("10M", 4096, "float32", 1264),
+        ("30M", 4096, "float32", 4410),
+    ],
+)
+def test_memory_is_planned_as_a_process_on_a_core_took_it(size, vocabulary, precision, measured):
+    """Catches a plan that forgets what the heap keeps, and one that refuses what would train."""
+    shape = ladder.model_size(size)
+    planned = batching.pack_memory(shape, vocabulary, precision=precision)
+    assert 0.9 < planned.total / 1e6 / measured < 1.15
+
+
 @pytest.mark.parametrize("models", [1, 2])
 def test_a_step_takes_the_memory_that_is_planned(models):
     """Catches activations or logits counted once for all models, or of another shape."""
