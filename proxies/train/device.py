@@ -62,7 +62,7 @@ def this_device(device: str) -> DeviceKind:
     if not torch.cuda.is_available():
         raise ServiceError(
             "a GPU was promised, and torch finds none: install a build of torch for it on that "
-            "node, begin its Ray with --num-gpus 0, or set `device: cpu`"
+            "node, begin its Ray with --num-gpus 0, or set `proxy.device: cpu`"
         )
     seen = torch.cuda.get_device_properties(0)
     return DeviceKind(seen.name, seen.total_memory, torch.__version__)
