@@ -73,9 +73,11 @@ if command -v flock >/dev/null && ! flock -n 9; then
     echo "$name: another process trains it; this one waits"
     flock 9
 fi
-if whole_result || { [ ! -e "$folder/result.json" ] &&
-    grep -qs '"ended": *true' "$folder/spent.json"; }; then
+if whole_result; then
     echo "$name: has been trained"
+    exit 0
+elif [ ! -e "$folder/result.json" ] && grep -qs '"ended": *true' "$folder/spent.json"; then
+    echo "$name: has ended well without a result.json; remove its spent.json to begin it again"
     exit 0
 fi
 master_address=127.0.0.1 master_port=$((20000 + ${SLURM_JOB_ID:-$$} % 20000))
