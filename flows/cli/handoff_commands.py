@@ -162,8 +162,7 @@ def achieved(
     card, found, sources = achieved_shares(given, place, logs, export)
     stages = [(f"Stage {i}", rows) for i, rows in enumerate(found.stages, start=1)]
     for title, rows in [("Shares of the run", found.domains), *stages]:
-        table = achieved_table(rows, title, shares=not found.tokens)
-        session.display.console.print(table)
+        session.display.console.print(achieved_table(rows, title))
     more = len(found.differences) - MOST_DIFFERENCES
     lines = [*sources, *(f"Differs: {one}" for one in found.differences[:MOST_DIFFERENCES])]
     lines += [f"Differs: {more} more, which --json names"] if more > 0 else []

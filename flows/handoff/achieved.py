@@ -72,8 +72,8 @@ def _given(content: Mapping[str, Any]) -> dict[str, float]:
     return {row["name"]: float(row.get("delivered_tokens") or row["weight"]) for row in rows}
 
 
-def achieved_table(rows: Sequence[AchievedDomain], title: str, *, shares: bool) -> Table:
-    """What a person sees of a run or a stage; where only shares are known, no tokens."""
+def achieved_table(rows: Sequence[AchievedDomain], title: str) -> Table:
+    """What a person sees of a run or a stage."""
     table = Table(title=title)
     table.add_column("domain", overflow="fold")
     for column in ("recommended", "exported", "drawn", "tokens drawn", "passes", ""):
@@ -85,8 +85,8 @@ def achieved_table(rows: Sequence[AchievedDomain], title: str, *, shares: bool) 
             f"{row.recommended / whole[0]:.2%}",
             "" if row.exported is None else f"{row.exported / whole[1]:.2%}",
             f"{row.drawn / whole[1]:.2%}",
-            "" if shares else f"{row.drawn:,.0f}",
-            "" if shares or row.epochs is None else f"{row.epochs:.2f}",
+            f"{row.drawn:,.0f}",
+            "" if row.epochs is None else f"{row.epochs:.2f}",
             Text("off", style="bold red") if row.off else "",
         )
     return table

@@ -41,7 +41,7 @@ class AchievedShares:
     """The comparison.
 
     Attributes:
-        tokens: drawn in all; 0 where only shares are known.
+        tokens: drawn in all.
         target: of the recommendation; 0 where unknown.
         domains: over the whole run, as far as it went.
         stages: the same by stage; none where there is one, or counts have no steps.
@@ -78,7 +78,7 @@ class _Span:
 
     def off(self, wanted: Array, loose: float = 1.0) -> Array:
         """How far each domain is off, in what is allowed (K,); more than 1 is too much."""
-        lost = (self.drawn == 0) & (wanted > 0)
+        lost = (self.drawn == 0) & (wanted > self.slack)
         allowed = np.maximum(loose * OFF * wanted, self.slack) * (1 + 1e-9)
         return np.where(lost, np.inf, abs(self.drawn - wanted) / allowed)
 
@@ -105,8 +105,7 @@ def compare_drawn(
     total = float(sum(drawn.points[-1].values())) if drawn.points else 0.0
     if not total > 0:
         raise DataError(f"nothing was drawn at all: {drawn.said}")
-    total = total if drawn.whole else float(spec.tokens or total)
-    spans, budget = _spans(spec, drawn, names, total), float(spec.tokens or total)
+    spans, budget = _spans(spec, drawn, names), float(spec.tokens or total)
     short = total < (1 - OFF) * budget  # an export says what all its stages deliver together
     given = _shares(exported, names) if exported and not (short and len(plan) > 1) else None
     tables = [_domains(spec, one, one.planned(plan, budget), given) for one in spans]
@@ -127,11 +126,9 @@ def compare_drawn(
         for one in tables[0]
         if one.epochs and one.epochs > MORE * spec.caps.get(one.name, np.inf)
     ]
-    causes: tuple[str, ...] = ()
-    if found:
-        causes = _Search(spec, plan, budget, spans, others or {}).causes()
-    whole = total if drawn.whole else 0.0
-    return AchievedShares(whole, spec.tokens, tables[0], tuple(tables[1:]), tuple(found), causes)
+    search = _Search(spec, plan, budget, spans, others or {})
+    causes = search.causes() if found else ()
+    return AchievedShares(total, spec.tokens, tables[0], tuple(tables[1:]), tuple(found), causes)
 
 
 def _shares(given: Mapping[str, float], names: Sequence[str]) -> Array:
@@ -142,11 +139,11 @@ def _normal(weights: Array) -> Array:
     return np.asarray(weights / max(weights.sum(), 1e-300))
 
 
-def _spans(spec: ExportSpec, drawn: DrawnTokens, names: Sequence[str], total: float) -> list[_Span]:
+def _spans(spec: ExportSpec, drawn: DrawnTokens, names: Sequence[str]) -> list[_Span]:
     """The whole run, and each stage that it reached where counts have steps."""
     so_far = np.array([[0.0] * len(names), *([p.get(n, 0.0) for n in names] for p in drawn.points)])
-    so_far *= total / so_far[-1].sum()
     at, least = so_far.sum(axis=1), float(spec.sequence or 1)
+    total = float(at[-1])
 
     def until(place: float) -> tuple[Array, float]:
         """Tokens by domain up to a place, and how coarse the counts are there."""
@@ -171,17 +168,13 @@ def _domains(
     off = span.off(wanted) > 1
     if exported is not None:
         off |= span.off(exported) > 1
+    rows = zip(spec.domains, wanted, span.drawn, off, strict=True)
     return tuple(
         AchievedDomain(
-            domain.name,
-            float(wanted[i]),
-            None if exported is None else float(exported[i]),
-            float(span.drawn[i]),
-            float(span.drawn[i]) / domain.tokens if spec.counted and spec.tokens else None,
-            bool(off[i]),
-        )
-        for i, domain in enumerate(spec.domains)
-    )
+            domain.name, float(want), float(exported[i]) if exported is not None else None,
+            float(drawn), float(drawn) / domain.tokens if spec.counted else None, bool(differs),
+        ) for i, (domain, want, drawn, differs) in enumerate(rows)
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -203,7 +196,7 @@ class _Search:
         wanted = whole.planned(self.plan, self.budget)
         tried = sorted((self.distance(made), said) for said, made in self.mistakes(whole, wanted))
         found = [said for off, said in tried if off <= 1 and off < planned]
-        pairs = list(zip(self.spec.domains, wanted, strict=True))
+        pairs = zip(self.spec.domains, wanted, strict=True)
         ran = [d.name for d, drawn in pairs if abs(drawn - d.tokens) <= OFF * d.tokens]
         if ran and self.spec.counted and planned <= 1 and whole.end < (1 - OFF) * self.budget:
             found.append(f"the stream ended as {', '.join(ran)} ran out, which was not repeated")
@@ -212,16 +205,17 @@ class _Search:
             found.append("the trainer draws at random, and a run as short as this strays as far")
         return tuple(dict.fromkeys(found))[:TOLD]
 
-    def each(self, change: Callable[[Array], Any]) -> Schedule:
-        return [(part, _normal(np.asarray(change(shares), float))) for part, shares in self.plan]
-
     def mistakes(self, whole: _Span, wanted: Array) -> Iterator[tuple[str, Schedule]]:
         """Mistakes, and what each makes of the plan."""
-        each, domains = self.each, self.spec.domains
+
+        def each(change: Callable[[Array], Any]) -> Schedule:
+            return [(part, _normal(np.asarray(change(w), float))) for part, w in self.plan]
+
+        domains = self.spec.domains
         names = [domain.name for domain in domains]
         tokens = np.array([float(domain.tokens) for domain in domains])
-        length = tokens / np.array([domain.documents for domain in domains])
         if self.spec.documented:
+            length = tokens / np.array([domain.documents for domain in domains])
             density = np.array([domain.bytes for domain in domains]) / tokens
             yield "shares of tokens were taken for shares of documents", each(lambda w: w * length)
             yield "shares of documents were taken for shares of tokens", each(lambda w: w / length)
@@ -246,11 +240,8 @@ class _Search:
             swap[pair] = pair[::-1]
             said = " and ".join(names[i] for i in pair)
             yield f"{said} were taken for each other", each(lambda w: w[swap])
-        yield from self.other_schedules()
         for called, shares in self.others.items():
             yield f"{called} was trained", [(1.0, _shares(shares, names))]
-
-    def other_schedules(self) -> Iterator[tuple[str, Schedule]]:
         if len(self.plan) > 1:
             yield "the mixture of the first stage was kept to the end", self.plan[:1]
             mean = np.sum([part * shares for part, shares in self.plan], axis=0)

@@ -29,7 +29,6 @@ from cuvee.tasks.export import ExportSpec
 from cuvee.tasks.study.table_file import read_csv
 
 INDEX, DESCRIPTION = "dataset_index.npy", "description.txt"
-BLENDS = f"*-BlendedDataset-train-{INDEX}"
 CUTS = 64  # places of an index at which its running total is taken
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 LINES = {  # what a line of a log says
@@ -50,27 +49,24 @@ class DrawnTokens:
     Attributes:
         points: tokens by domain so far, in the order of the run; the last is its end.
         said: where they come from.
-        whole: whether they are of the whole run; else only their shares mean something.
     """
 
     points: tuple[Counts, ...]
     said: str
-    whole: bool = True
 
 
-def read_drawn_tokens(places: Sequence[Path], spec: ExportSpec) -> DrawnTokens:
+def read_drawn_tokens(files: Sequence[Path], spec: ExportSpec) -> DrawnTokens:
     """What a trainer drew, from its logs, counters and tables.
 
     Args:
-        places: files, or a folder for the one blend of Megatron-LM in it; several blends in the
-            order of the run's phases; several tables are added, as of several ranks.
+        files: several blends in the order of the run's phases; several tables are added, as of
+            several ranks.
         spec: names the domains, their paths and the sequence.
 
     Raises:
         DataError: a file cannot be read, none counts by domain, or two count the same.
         UnknownName: a domain that is not of the study.
     """
-    files = [file for place in places for file in _files(place)]
     blends = [file for file in files if file.name.endswith(INDEX)]
     tables = [file for file in files if file.suffix.lower() in (".csv", ".tsv")]
     logs = [file for file in files if file not in (*blends, *tables)]
@@ -80,17 +76,6 @@ def read_drawn_tokens(places: Sequence[Path], spec: ExportSpec) -> DrawnTokens:
     if blends:
         return _blends_drawn(blends, max(_integers(log["samples"]), default=0), spec)
     return _tables_drawn(tables, spec) if tables else _log_drawn(log, logs, spec)
-
-
-def _files(place: Path) -> list[Path]:
-    found = sorted(place.glob(BLENDS)) if place.is_dir() else [place]
-    if len(found) != 1:
-        names = "".join(f"\n  {file}" for file in found)
-        raise DataError(
-            f"{place} holds {len(found)} blends of Megatron-LM ({BLENDS}): name those that the run "
-            f"used, in the order of its phases{names}"
-        )
-    return found
 
 
 def _read_logs(files: Iterable[Path]) -> Log:
@@ -134,12 +119,13 @@ def _log_drawn(log: Log, files: Sequence[Path], spec: ExportSpec) -> DrawnTokens
         for now, after in zip(counts, [*counts[1:], {}], strict=True):
             if sum(now.values()) > sum(after.values()):  # the last of a start
                 drawn.update(now)
-        said = f"{names}: sequences of one rank, whose shares alone are compared"
-        return DrawnTokens((_by_domain(drawn, spec),), said, whole=False)
+        scale = (spec.tokens or 1) / max(1, sum(drawn.values()))
+        scaled = {name: count * scale for name, count in _by_domain(drawn, spec).items()}
+        return DrawnTokens((scaled,), f"{names}: the shares of one rank's sequences, of all tokens")
     raise DataError(
         f"{names} counts no tokens by domain{f' ({total:,} in all)' if total else ''}: give what "
-        f"does. Megatron-LM keeps it in {BLENDS} under --data-cache-path; for others a CSV with "
-        "the columns domain and tokens, which the how-to `approve-and-export` shows how to write"
+        f"does. Megatron-LM keeps *-BlendedDataset-train-{INDEX} under --data-cache-path; for "
+        "others a CSV with the columns domain and tokens, as the how-to `approve-and-export` shows"
     )
 
 

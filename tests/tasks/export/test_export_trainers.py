@@ -238,7 +238,8 @@ def test_megatron_core_builds_and_draws_the_blend(tmp_path, seed, monkeypatch):
     counts = {n: int(c) * given.sequence for n, c in zip(names, drawn, strict=True)}
     hold(counts, given)
     (tmp_path / "log").write_text(f" iteration 1/ 1 | consumed samples: {samples:12d} |\n")
-    read = read_drawn_tokens([tmp_path / "cache", tmp_path / "log"], given)
+    [index] = (tmp_path / "cache").glob("*-BlendedDataset-train-dataset_index.npy")
+    read = read_drawn_tokens([index, tmp_path / "log"], given)
     assert read.points[-1] == counts
     first, second = list(given.shares)[:2]
     apart = {name: given.paths[name] for name in (first, second)}
@@ -361,14 +362,6 @@ def test_torchtitan_interleaves_the_sources(tmp_path, caplog):
     caplog.set_level("INFO")
     assert [s.dataset for s in config.sources] == ["s/web", "s/code", "s/chat"]
     assert [s.weight for s in config.sources] == [0.5, 0.3, 0.2]
-    held = dataclasses.replace(given, validation={"web": given.paths["web"]})
-    asked = export.render_export(export.build_format("torchtitan"), held)["data_config.py"]
-    validation = (
-        load(asked, tmp_path, "titan_validation")
-        .VALIDATION["s/web/validation"]
-        .build(dp_world_size=1, dp_rank=0, tokenizer=Characters(), seq_len=16, local_batch_size=1)
-    )
-    assert len(list(validation)) == 200 * 51 // 16, "the set ends after one reading"
     loader = config.build(
         dp_world_size=1, dp_rank=0, tokenizer=Characters(), seq_len=16, local_batch_size=1
     )
@@ -381,6 +374,14 @@ def test_torchtitan_interleaves_the_sources(tmp_path, caplog):
     assert drawn == {"web": 200, "code": 120, "chat": 80}  # code's documents were begun anew
     (tmp_path / "log").write_text("".join(f"[titan] {line}\n" for line in caplog.messages))
     assert compare_drawn(given, read_drawn_tokens([tmp_path / "log"], given)).differences == ()
+    held = dataclasses.replace(given, validation={"web": given.paths["web"]})
+    asked = export.render_export(export.build_format("torchtitan"), held)["data_config.py"]
+    validation = (
+        load(asked, tmp_path, "titan_validation")
+        .VALIDATION["s/web/validation"]
+        .build(dp_world_size=1, dp_rank=0, tokenizer=Characters(), seq_len=16, local_batch_size=1)
+    )
+    assert len(list(validation)) == 200 * 51 // 16, "the set ends after one reading"
 
 
 def _samples(loader) -> Iterator:
