@@ -199,16 +199,17 @@ class _Collector:
         found, lacks = None, list(logged.unfinished)
         folders = [one.path for one in evidence if not one.log]
         for folder in folders:
-            outcome = collect_outcome(job, folder, score=bool(lacking and not before))
+            model = bool(lacking and not before and (not logs or (folder / CHECKPOINT).is_dir()))
+            outcome = collect_outcome(job, folder, score=model)
             told += [(outcome.scores, str(folder))] if outcome else []
             found = found or outcome
             if not outcome and any(map(_holds_something, (folder / name for name in BEGUN))):
                 lacks.append(f"{folder} has no {RESULT}, nor says that its trainer has ended")
         _check_same(told)
-        if logs and lacking and not lacks:
+        if logs and lacking and not logged.unfinished:
             seen = sorted({name for one in evidence for name in one.metrics})
-            lacks = [f"no log has {first_names(lacking)}; they have {first_names(seen)}. Say in "
-                     "proxy.trainer.metrics which metric is which target"]  # fmt: skip
+            told_by = f"no log has {first_names(lacking)}; they have {first_names(seen)}"
+            lacks.insert(0, f"{told_by}. Say in proxy.trainer.metrics which metric is which target")
         if not (found or before or lacking):
             own = Path(job.program.folder if job.program else "", spec.fingerprint[:SHORT])
             found = collect_outcome(job, folders[0] if folders else own, dict(logged.scores))

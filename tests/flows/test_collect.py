@@ -179,6 +179,8 @@ def test_what_cannot_be_a_result_of_its_run_is_named_and_never_stored(swarm, hom
     (g / "result.json").rename(back / "outside.json")
     (g / "result.json").symlink_to(back / "outside.json")
     (h / "result.json").rename(h / "progress.jsonl")
+    (h / "spent.json").write_text('{"seconds": 1, "ended": true}')
+    (h / "trainer.log").write_text(" validation loss at iteration 900 | lm loss value: 2.5 | \n")
     stranger = back / "runs" / ("0" * 32)
     subprocess.run(["cp", "-r", rest[0], stranger], check=True)
     run = json.loads((stranger / "run.json").read_text())
@@ -193,7 +195,8 @@ def test_what_cannot_be_a_result_of_its_run_is_named_and_never_stored(swarm, hom
         (e, "refused", "domain/prose differs: "),
         (f, "missing", ""),
         (g, "missing", ""),
-        (h, "unfinished", "no result.json"),
+        (h, "unfinished", "no log has domain/code, domain/prose, domain/tables; they have lm loss"),
+        (h, "unfinished", "has no result.json"),
         *((folder, "new", "") for folder in rest),
     ):
         assert said[folder.name][0] == state and words in said[folder.name][1], folder
