@@ -22,6 +22,8 @@ from ray_nodes import PLAIN, ray_nodes, until
 from cuvee.flows.execution.ray_executor import RayExecutor
 from cuvee.mixtures.errors import ServiceError
 from cuvee.mixtures.runs.run_results import RunResult
+from cuvee.proxies.ladder import model_size, size_name
+from cuvee.proxies.model_size import PARTS
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.trainer.supervisor import MARK, marked_processes
 from tests.flows.test_trainer import COMMAND, CUVEE, ROOT, Sweep, recipe
@@ -98,11 +100,27 @@ def test_the_transformers_example_in_two_processes_is_what_one_gives(corpus, tmp
     assert tokenizer.decode(ids[0]) == "squared is"
 
 
-def test_the_transformers_example_says_what_it_cannot_train_on(tmp_path):
-    """Catches a process without a sequence, and a division by the sequences of a short domain."""
+def example_module():
     spec = importlib.util.spec_from_file_location("transformers_trainer", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
+    return example
+
+
+def test_the_transformers_example_builds_the_shape_that_it_is_told(tmp_path):
+    """Catches keys and values of every head, a head of its own, and another rotary base."""
+    size = model_size("w96_l2_h6_kv2_c128_mlp160_rope500000_eps0.01_tied")
+    told = {name: getattr(size, name) for name in PARTS}
+    run = {"model": told, "settings": {}, "vocabulary": 300, "end_of_text": 0}
+    model = example_module().make_model({**run, "schedule": {"sequence_length": size.context}})
+    assert model.num_parameters() == size.parameters(300)
+    model.save_pretrained(tmp_path)
+    assert size_name(f"{tmp_path}/config.json", str) == size.size
+
+
+def test_the_transformers_example_says_what_it_cannot_train_on(tmp_path):
+    """Catches a process without a sequence, and a division by the sequences of a short domain."""
+    example = example_module()
     (tmp_path / "ids").write_bytes(bytes(20))
     split = {"path": str(tmp_path / "ids"), "tokens": 10}
     run = {
