@@ -20,6 +20,7 @@ import psutil
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue")
 SBIN = "/usr/sbin:/sbin"  # not on everybody's PATH
 NODES = ("node1", "node2")  # of one core each
+ENDS = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}  # of a job; some others pass
 WITHIN = 60.0  # seconds for its servers to answer
 CONFIGURATION = """\
 ClusterName=cuvee-test
@@ -36,7 +37,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/%n.log
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+{addresses}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -46,11 +47,14 @@ AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=2,bf_interval=2
 ReturnToService=2
 SlurmdTimeout=10
 MailProg=/bin/true
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """  # cred_expire is also how long a job that is queued again waits; Slurm has 120 s
+OWN_ADDRESS = "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"  # of the machine's name
+LOCAL_NAME = ["unshare", "--uts", "sh", "-c", 'hostname localhost && exec "$@"', "sh"]  # root's
 
 
 class NoSlurm(Exception):
@@ -80,9 +84,14 @@ class SlurmCluster:
             for node in NODES:
                 self.start_node(node)
             self.until(lambda: self.states() == {"idle"}, "two idle nodes")
-        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            words = (f"--nodes={len(NODES)}", "--output=/dev/null", "--wrap", "srun true")
+            number = self.submit(*words, cwd=self.folder)
+            self.until(lambda: self.job(number) == "COMPLETED", "the end of a first job")
+        except BaseException as error:
             logs = [f"{path.name}: {path.read_text()[-600:]}" for path in self.folder.glob("*.log")]
             self.__exit__()
+            if not isinstance(error, AssertionError | OSError | subprocess.SubprocessError):
+                raise
             raise NoSlurm("; ".join([f"Slurm does not start here: {error}", *logs])) from error
         return self
 
@@ -114,8 +123,7 @@ class SlurmCluster:
 
     def ended(self, number: str, seconds: float = 300.0) -> str:
         """Wait for the end of a job; its state then."""
-        going = ("PENDING", "RUNNING", "COMPLETING")
-        self.until(lambda: not any(s in self.job(number) for s in going), "a job's end", seconds)
+        self.until(lambda: set(self.job(number).split("+")) <= ENDS, "a job's end", seconds)
         return self.job(number)
 
     def states(self) -> set[str]:
@@ -161,10 +169,15 @@ class SlurmCluster:
             time.sleep(0.2)
 
     def _write_configuration(self) -> None:
+        known = subprocess.run([*LOCAL_NAME, "true"], check=False, capture_output=True)
+        self._named = LOCAL_NAME if known.returncode == 0 else []  # else all listen everywhere
         for name in ("munge", "state", "spool", "t"):
             (self.folder / name).mkdir(mode=0o755)
         text = CONFIGURATION.format(
-            folder=self.folder, user=getpass.getuser(), controller=_free_port()
+            folder=self.folder,
+            user=getpass.getuser(),
+            controller=_free_port(),
+            addresses=OWN_ADDRESS if self._named else "",
         )
         for name in NODES:
             text += f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=1 "
@@ -182,7 +195,8 @@ class SlurmCluster:
     def _start(self, program: str, *words: str, called: str = "") -> None:
         with (self.folder / f"{called or program}.out.log").open("ab") as log:
             self._servers[called or program] = subprocess.Popen(
-                [program, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                [*self._named, program, *words], cwd="/",
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, **self.environment}, start_new_session=True,
             )  # fmt: skip
 

@@ -1,19 +1,27 @@
-"""Studies on a real Slurm: through Ray inside an allocation.
+"""Studies on a real Slurm: through Ray inside an allocation, and as an array that others train.
 
 `make test-slurm` installs Slurm where it can; without one these tests are skipped.
 """
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import tiny_study
-from slurm_cluster import NoSlurm, SlurmCluster
+from slurm_cluster import ENDS, NoSlurm, SlurmCluster
+
+from cuvee.tasks.trainer.swarm_folder import read_swarm
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/trainers/transformers_trainer.py"
 SCRIPT = ROOT / "infra/slurm/ray.sbatch"
 CUVEE = Path(sys.executable).with_name("cuvee")
 RUNS = 12  # of the study
@@ -76,7 +84,7 @@ class Study:
 
         def there() -> bool:
             state = self.slurm.job(job)
-            assert state in ("PENDING", "RUNNING", "COMPLETING"), f"{state}: {self.log}"
+            assert state not in ENDS, f"{state}: {self.log}"
             return len(self.results) >= before + count
 
         self.slurm.until(there, f"{count} results; {self.folder}/job.log", 240)
@@ -115,3 +123,121 @@ def test_a_study_on_two_nodes_loses_nothing(slurm, tmp_path):
     summary = json.loads((tmp_path / "home/studies/tiny/summary.json").read_text())
     assert summary["proxies"] == RUNS and summary["failed"] == 0
     assert summary["reused"] >= len(kept)
+
+
+class Sweep:
+    """A study whose runs the example for transformers trains, in homes of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        tiny_study.write_corpus(folder)
+        trainer = {
+            "command": [sys.executable, str(EXAMPLE)],
+            "settings": {"save_every": 5},
+        }
+        text = tiny_study.recipe(
+            folder,
+            proxy=json.dumps({"size": "0.3M", "tokens": 42_000, "trainer": trainer}),
+            method="{name: mixing_laws, runs: 8, seeds: 2, folds: 2, refits: 10}",
+            confirm="null",
+        )
+        (folder / "sweep.yaml").write_text(text)
+
+    def begin(self, home: str, command: str, *words: str) -> subprocess.Popen[str]:
+        """Begin a command of Cuvée on the recipe, in a home."""
+        return subprocess.Popen(
+            [CUVEE, command, "sweep.yaml", *words, "--home", home], text=True, cwd=self.folder,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "CUVEE_TRAINER_COMMANDS": f"{sys.executable} {EXAMPLE}"},
+        )  # fmt: skip
+
+    def call(self, home: str, command: str, *words: str) -> str:
+        """What a command of Cuvée says that ends well."""
+        process = self.begin(home, command, *words)
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, said
+        return said
+
+    def table(self, home: str) -> dict[str, dict]:
+        """By fingerprint, the outcomes of a home, but for what they cost in time."""
+        found = {}
+        for path in (self.folder / home / "store/runs").glob("*/result.json"):
+            outcome = json.loads(path.read_text())["content"]
+            found[path.parent.name] = {k: v for k, v in outcome.items() if "seconds" not in k}
+        return found
+
+    def collected_in_part(self) -> bool:
+        """Kill `collect` as soon as something is stored; whether something was left to do."""
+        process = self.begin("slurm", "collect", "swarm")
+        while process.poll() is None and not self.table("slurm"):
+            time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), said
+        return 0 < len(self.table("slurm")) < 12
+
+    def attempts(self, folder: str) -> int:
+        """How often a trainer was begun, in all run directories of a folder."""
+        logs = (self.folder / folder).glob("*/trainer.log")
+        return sum(path.read_text().count("--- attempt") for path in logs)
+
+    def answer(self, folder: str) -> dict:
+        """What is recommended, and how much of it rests on which runs."""
+        found = self.folder / folder / "recommendation.json"
+        return json.loads(found.read_text())
+
+
+def stopped_trainer(folder: Path) -> psutil.Process | None:
+    """One of the example that has kept a state of a run below a folder, and is stopped now."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or [""]
+        if str(EXAMPLE) not in words or not words[-1].startswith(str(folder)):
+            continue
+        if Path(words[-1]).parent.joinpath("state", "latest").exists():
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+                if not Path(words[-1]).with_name("result.json").exists():
+                    return process
+                process.resume()
+    return None
+
+
+def kill(process: psutil.Process | None) -> bool:
+    if process:
+        process.kill()
+    return process is not None
+
+
+def reset(slurm: SlurmCluster, process: psutil.Process | None) -> bool:
+    """Let the node of a process lose its power."""
+    if process:
+        slurm.reset_node(process.environ()["SLURMD_NODENAME"])
+    return process is not None
+
+
+@pytest.mark.slurm
+def test_a_sweep_by_ray_and_one_by_slurm_are_the_same(slurm, tmp_path):
+    """Catches runs that are not those that `cuvee run` trains, results that are paired by
+    position, lost or doubled where a trainer, a node or `collect` is killed, and a run that is
+    not what it would have been without."""
+    sweep = Sweep(tmp_path)
+    by_ray = sweep.begin("ray", "run", "--cores", "2")
+    slurm.until(lambda: kill(stopped_trainer(tmp_path / "ray")), "a trainer", 240)
+    said, _ = by_ray.communicate(timeout=600)
+    assert by_ray.returncode == 0, said
+    sweep.call("slurm", "export", "--swarm", "contract", "--to", "swarm")
+    swarm = read_swarm(tmp_path / "swarm")
+    job = slurm.submit("swarm/array.slurm", cwd=tmp_path)
+    slurm.until(lambda: reset(slurm, stopped_trainer(tmp_path / "swarm")), "a trainer", 240)
+    assert slurm.ended(job, 600) == "COMPLETED"
+    while not sweep.collected_in_part():
+        shutil.rmtree(tmp_path / "slurm/store/runs")
+    for _ in range(2):
+        sweep.call("slurm", "collect", "swarm")
+        assert sweep.table("slurm") == sweep.table("ray")
+    sweep.call("slurm", "fit")
+    assert {one.fingerprint for one in swarm.runs} == set(sweep.table("ray"))
+    assert len(swarm.runs) == 12
+    assert sweep.attempts("ray/trainings") == sweep.attempts("swarm/runs") == 12 + 1
+    assert sweep.answer("slurm/studies/tiny/fit") == sweep.answer("ray/studies/tiny")
