@@ -17,13 +17,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".trainers"
-STAND_INS = {  # image sets, which are not read here
+STAND_INS = {  # images and sounds, which are not read here
+    "llamafactory": {"torchaudio/__init__.py": ""},
     "mosaicml-streaming": {
         "torchvision/__init__.py": "",
         "torchvision/datasets.py": "class VisionDataset: ...\n",
         "torchvision/transforms/__init__.py": "",
         "torchvision/transforms/functional.py": "def to_tensor(image): ...\n",
-    }
+    },
 }
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -427,3 +428,45 @@ def test_nanotron_s_own_dataclass_takes_the_lists():
     stage = yaml.safe_load(files["data_stages.yaml"])["data_stages"][0]
     made = config.NanosetDatasetsArgs(**stage["data"]["dataset"])
     assert made.dataset_weights == [0.5, 0.3, 0.2]
+
+
+@pytest.mark.trainers
+def test_llamafactory_loads_every_entry(documents, tmp_path):
+    """Catches columns that LLaMA-Factory does not read, and rows drawn more often than passes."""
+    loader = library("llamafactory", "llamafactory.data.loader")
+    given = blend(documents, sources=dict.fromkeys(documents, StudiedText(Files((), "text"))))
+    files = export.render_export(export.build_format("llama_factory"), given)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    train = yaml.safe_load(files["train.yaml"])
+    asked = {"streaming": False, "preprocessing_num_workers": None, "max_samples": None}
+    data = SimpleNamespace(dataset_dir=str(tmp_path), overwrite_cache=True, **asked)
+    model, training = SimpleNamespace(), SimpleNamespace(local_process_index=0)
+    model.cache_dir, model.hf_hub_token = str(tmp_path / "cache"), None
+    rows = [
+        example["_prompt"][0]["content"]
+        for one in loader.get_dataset_list(train["dataset"].split(","), data.dataset_dir)
+        for example in loader._load_single_dataset(one, model, data, training)
+    ]
+    assert Counter(row.split()[0] for row in rows) == {"web": 200, "code": 60, "chat": 400}
+    assert max(Counter(rows).values()) == 2 and len(set(rows)) == 650
+
+
+@pytest.mark.trainers
+def test_ms_swift_loads_the_numbers_of_rows(documents, tmp_path, monkeypatch):
+    """Catches a syntax that ms-swift takes for a data set of a hub, and text it does not find."""
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
+    loader = library("ms-swift", "swift.dataset.loader")
+    given = blend(documents, sources=dict.fromkeys(documents, StudiedText(Files((), "text"))))
+    files = export.render_export(export.build_format("ms_swift"), given)
+    arguments = yaml.safe_load(files["arguments.yaml"])
+    train, held = loader.load_dataset(
+        arguments["dataset"],
+        columns=json.loads(arguments["columns"]),
+        seed=arguments["data_seed"],
+        split_dataset_ratio=arguments["split_dataset_ratio"],
+        load_from_cache_file=False,
+    )
+    rows = [row["messages"][-1]["content"] for row in train]
+    assert Counter(row.split()[0] for row in rows) == {"web": 200, "code": 60, "chat": 400}
+    assert held is None and max(Counter(rows).values()) == 2
