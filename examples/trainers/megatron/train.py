@@ -115,7 +115,7 @@ def training_arguments(run, ranks):
         f"--global-batch-size {plan.batch} --micro-batch-size {micro}",
         "--weight-decay 0.1 --adam-beta1 0.9 --adam-beta2 0.95 --clip-grad 1.0",
         "--bf16" if plan.precision == "bfloat16" else "",
-        f"--log-interval {max(1, plan.steps // 50)} --eval-iters 0",
+        f"--log-interval {max(1, plan.steps // 50)} --eval-iters 0 --eval-interval {plan.steps}",
         f"--save-interval {settings.get('save_every', 200)} --ckpt-format torch",
     ]
 
