@@ -88,8 +88,8 @@ def test_memory_is_planned_as_a_gpu_measured_it(size, vocabulary, models, measur
         ("0.6M", 131_072, "float32", 784),
         ("0.6M", 131_072, "bfloat16", 643),
         ("0.6M", 262_144, "float32", 1380),
-        ("10M", 4096, "float32", 1264),
-        ("30M", 4096, "float32", 4410),
+        ("10M", 4096, "float32", 1324),
+        ("30M", 4096, "float32", 4577),
     ],
 )
 def test_memory_is_planned_as_a_process_on_a_core_took_it(size, vocabulary, precision, measured):
