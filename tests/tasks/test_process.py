@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -334,9 +335,15 @@ def test_a_cluster_with_tls_is_not_greeted_in_the_clear(monkeypatch):
         answer.join()
 
 
-def test_a_home_that_somebody_else_uses_can_be_used(tmp_path):
-    """Catches a lock file that only its first user can open."""
-    (tmp_path / ".in-use").touch(mode=0o444)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    assert strangers.as_nobody(lambda: workspace._hold(tmp_path)) is None
+def test_a_home_that_somebody_else_uses_can_be_used():
+    """Catches a lock file that only its first user can open: the home is then used without it."""
+    with tempfile.TemporaryDirectory(prefix="cuvee-tests-") as folder:  # pytest's are ours alone
+        home = Path(folder)
+        home.chmod(0o755)
+        (home / ".in-use").touch(mode=0o444)
+
+        def held() -> bool:
+            workspace._hold(home)
+            return home in workspace._held
+
+        assert strangers.as_nobody(held) is True
