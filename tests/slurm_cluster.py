@@ -101,6 +101,9 @@ class SlurmCluster:
                 process.kill()
         for name in reversed(list(self._servers)):
             self._end(name)
+        for process, _ in self._marked():  # such as those that would tell of the end of a job
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def call(self, *words: str, **more: str) -> str:
@@ -134,13 +137,23 @@ class SlurmCluster:
 
     def processes(self, node: str = "") -> list[psutil.Process]:
         """What jobs have started, on a node or on all, and is still there."""
-        found, wanted = [], {"SLURM_CONF": self.environment["SLURM_CONF"]}
-        wanted |= {"SLURMD_NODENAME": node} if node else {}
+        wanted = {"SLURMD_NODENAME": node} if node else {}
+        return [
+            process
+            for process, given in self._marked()
+            if "SLURM_JOB_ID" in given and wanted.items() <= given.items()
+        ]
+
+    def _marked(self) -> list[tuple[psutil.Process, dict[str, str]]]:
+        """All processes of this Slurm and of its jobs, with their environments."""
+        found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                given = process.environ()
-                if "SLURM_JOB_ID" in given and wanted.items() <= given.items():
-                    found.append(process)
+            with contextlib.suppress(OSError):  # psutil stops at the name that slurmstepd writes
+                text = Path(f"/proc/{process.pid}/environ").read_text(errors="replace")
+                parts = (word.partition("=") for word in text.split("\0"))
+                given = {name: value for name, _, value in parts}
+                if given.get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    found.append((process, given))
         return found
 
     def start_node(self, name: str, *more: str) -> None:
