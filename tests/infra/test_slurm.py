@@ -117,7 +117,7 @@ def test_a_study_on_two_nodes_loses_nothing(slurm, tmp_path):
     second = study.submit()
     kept = study.trained_more(second, 1)
     slurm.reset_node("node1")
-    slurm.until(lambda: restarts(slurm, second) == 1, "the job to be queued again")
+    slurm.until(lambda: restarts(slurm, second) == 1, "the job to be queued again", 180)
     assert slurm.ended(second) == "COMPLETED", study.log
     assert len(study.results) == RUNS and kept.items() <= study.results.items()
     summary = json.loads((tmp_path / "home/studies/tiny/summary.json").read_text())
