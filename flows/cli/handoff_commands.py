@@ -108,8 +108,6 @@ def export(
     form = form or (given.handoff.format if given.handoff else "")
     where, content = handoff.export(given, place, form=form, to=to, stage=stage, draft=draft)
     session.say(f"{', '.join(content['files'])} and {where} ({content['status']})")
-    if not content.get("validation", {"in_files": True})["in_files"]:
-        session.say(f"{form} has no place for validation sets: they stand in the manifest alone")
     return {"written": where, "manifest": content}
 
 

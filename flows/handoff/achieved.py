@@ -12,6 +12,7 @@ from cuvee.flows.handoff.handoff import export_spec
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.finished import finished_study
 from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.errors import ExportError
 from cuvee.tasks.approval import manifest
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import FinishedStudy
@@ -32,6 +33,9 @@ def achieved_shares(
 
     Returns:
         The study, the comparison, and where its numbers come from.
+
+    Raises:
+        ExportError: the export is none, or of other domains.
     """
     card, store = finished_study(recipe, home), Store(home.store)
     spec, wrong = export_spec(recipe, card), list[str]()
@@ -42,9 +46,17 @@ def achieved_shares(
     said = f"exported: {len(own)} times; name the run's own with --export FOLDER"
     if export:
         given, wrong = manifest.verify_export(export, store)
+    exported = None
     if given is not None:
-        spec = spec.alone(given["stage"]) if given.get("stage") else spec
-        spec = dataclasses.replace(spec, tokens=given.get("target_tokens") or spec.tokens)
+        try:
+            spec = spec.alone(given["stage"]) if given.get("stage") else spec
+            spec = dataclasses.replace(spec, tokens=int(given.get("target_tokens") or spec.tokens))
+            exported = _given(given)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            of = export or "what the store keeps"
+            raise ExportError(f"{of} is not the manifest of an export: {error!r}") from error
+        for name in exported:
+            spec.domains.index(name)  # an unknown name is refused, with those that exist
         changed = f", and changed since: {'; '.join(wrong)}" if wrong else ""
         said = f"exported: {_called(given)}{changed}"
     drawn = read_drawn_tokens(logs, spec)
@@ -54,7 +66,7 @@ def achieved_shares(
     }
     apart = (one for one in known if one.get("stage") or one not in own)
     others |= {f"the export {_called(one)}": _given(one) for one in apart}
-    found = compare_drawn(spec, drawn, _given(given) if given else None, others)
+    found = compare_drawn(spec, drawn, exported, others)
     if wrong and found.differences:
         why = f"the export is not as it was written: {'; '.join(wrong)}"
         found = dataclasses.replace(found, causes=(why, *found.causes))
@@ -69,7 +81,10 @@ def _called(content: Mapping[str, Any]) -> str:
 
 def _given(content: Mapping[str, Any]) -> dict[str, float]:
     rows = content.get("domains") or ()
-    return {row["name"]: float(row.get("delivered_tokens") or row["weight"]) for row in rows}
+    found = {row["name"]: float(row.get("delivered_tokens") or row["weight"]) for row in rows}
+    if wrong := [name for name, amount in found.items() if not amount >= 0]:
+        raise ValueError(f"what it gives of {wrong[0]} is no amount")
+    return found
 
 
 def achieved_table(rows: Sequence[AchievedDomain], title: str) -> Table:

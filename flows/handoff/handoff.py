@@ -32,6 +32,7 @@ from cuvee.tasks.approval import approve as approvals
 from cuvee.tasks.approval import manifest
 from cuvee.tasks.approval.approve import Approval
 from cuvee.tasks.export import ExportSpec
+from cuvee.tasks.export.delivery import MORE
 from cuvee.tasks.export.documents import same_text
 from cuvee.tasks.export.specification import StudiedText
 from cuvee.tasks.store.results import Store
@@ -41,7 +42,6 @@ from cuvee.tasks.study.validity import refuse_void, validity
 from cuvee.tasks.tracking.ui import unsafe_approvals
 
 COMMAND = "command line"
-MORE = 1.001  # passes that exceed the recipe's cap by rounding alone
 
 
 def approve(
@@ -216,6 +216,8 @@ def export(
     part = whole.alone(stage) if stage else whole
     files = exports.render_export(made, part)
     content = manifest.export_manifest(card, made, part, files, approval=approval, stage=stage)
+    if not content.get("validation", {"in_files": True})["in_files"]:
+        home.display.say(f"{form} has no place for validation sets: the manifest alone has them")
     return manifest.write_export(target, files, content, store), content
 
 

@@ -118,13 +118,16 @@ def compare_drawn(
         found += [
             f"{span.label}{one.name}: {one.drawn / part:.2%} drawn ({one.drawn:,.0f} tokens), "
             f"{one.recommended / part:.2%} recommended"
+            + (f", {one.exported / part:.2%} exported" if one.exported is not None else "")
             for one in table
             if one.off
         ]
     found += [
         f"{one.name}: {one.epochs:.2f} passes, more often than constraints.epochs allows"
-        for one in tables[0]
-        if one.epochs and one.epochs > MORE * spec.caps.get(one.name, np.inf)
+        for one, domain in zip(tables[0], spec.domains, strict=True)
+        if one.epochs is not None
+        and one.name in spec.caps
+        and one.drawn > MORE * spec.caps[one.name] * domain.tokens + spans[0].slack
     ]
     search = _Search(spec, plan, budget, spans, others or {})
     causes = search.causes() if found else ()
@@ -142,7 +145,7 @@ def _normal(weights: Array) -> Array:
 def _spans(spec: ExportSpec, drawn: DrawnTokens, names: Sequence[str]) -> list[_Span]:
     """The whole run, and each stage that it reached where counts have steps."""
     so_far = np.array([[0.0] * len(names), *([p.get(n, 0.0) for n in names] for p in drawn.points)])
-    at, least = so_far.sum(axis=1), float(spec.sequence or 1)
+    at, least = so_far.sum(axis=1), max(float(spec.sequence or 1), drawn.coarse)
     total = float(at[-1])
 
     def until(place: float) -> tuple[Array, float]:
@@ -200,7 +203,7 @@ class _Search:
         ran = [d.name for d, drawn in pairs if abs(drawn - d.tokens) <= OFF * d.tokens]
         if ran and self.spec.counted and planned <= 1 and whole.end < (1 - OFF) * self.budget:
             found.append(f"the stream ended as {', '.join(ran)} ran out, which was not repeated")
-        spread = np.sqrt(wanted * (1 - wanted / whole.end) * (self.spec.sequence or 0))
+        spread = np.sqrt(wanted * (1 - wanted / whole.end) * whole.slack)
         if not found and planned > 1 and (abs(whole.drawn - wanted) <= RANDOM * spread).all():
             found.append("the trainer draws at random, and a run as short as this strays as far")
         return tuple(dict.fromkeys(found))[:TOLD]

@@ -32,7 +32,7 @@ INDEX, DESCRIPTION = "dataset_index.npy", "description.txt"
 CUTS = 64  # places of an index at which its running total is taken
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 LINES = {  # what a line of a log says
-    "samples": re.compile(r"\biteration +\d+/ *\d+ \|.*?consumed samples: +(\d+)"),
+    "samples": re.compile(r"\biteration +\d+/ *\d+ \|.*?consumed[ _]samples: +(\d+)"),
     "length": re.compile(r"^\W*seq_length \.+ (\d+)"),
     "selected": re.compile(r"\bSelected (\d+) tokens from (.+) at .+$|\bTotal tokens in mixture"),
     "drew": re.compile(r"\bcuvee drew (\{.*\})"),
@@ -49,10 +49,12 @@ class DrawnTokens:
     Attributes:
         points: tokens by domain so far, in the order of the run; the last is its end.
         said: where they come from.
+        coarse: tokens by which a count may be off, where that is more than a sequence.
     """
 
     points: tuple[Counts, ...]
     said: str
+    coarse: float = 0.0
 
 
 def read_drawn_tokens(files: Sequence[Path], spec: ExportSpec) -> DrawnTokens:
@@ -108,25 +110,41 @@ def _log_drawn(log: Log, files: Sequence[Path], spec: ExportSpec) -> DrawnTokens
                 lists[-1][one[2]] += int(one[1])
             else:
                 lists.append(Counter())
-        last = lists[-1] or lists[-2]
-        return DrawnTokens((_by_domain(last, spec),), f"{names}: what OLMo-core selected")
+        if not (closed := [one for one in lists[:-1] if one]):  # the last is that of a start
+            raise DataError(
+                f"{names}: what OLMo-core selected has no end, the line `Total tokens in mixture`: "
+                "give the whole log"
+            )
+        return DrawnTokens((_by_domain(closed[-1], spec),), f"{names}: what OLMo-core selected")
     if log["drew"]:
-        drawn: Counter[str] = Counter()
-        try:
-            counts = [json.loads(one[1]) for one in log["drew"]]
-        except ValueError as error:
-            raise DataError(f"{names}: a count is torn ({error}): give one rank's log") from error
-        for now, after in zip(counts, [*counts[1:], {}], strict=True):
-            if sum(now.values()) > sum(after.values()):  # the last of a start
-                drawn.update(now)
-        scale = (spec.tokens or 1) / max(1, sum(drawn.values()))
-        scaled = {name: count * scale for name, count in _by_domain(drawn, spec).items()}
-        return DrawnTokens((scaled,), f"{names}: the shares of one rank's sequences, of all tokens")
+        return _rank_drawn([one[1] for one in log["drew"]], names, spec)
     raise DataError(
         f"{names} counts no tokens by domain{f' ({total:,} in all)' if total else ''}: give what "
         f"does. Megatron-LM keeps *-BlendedDataset-train-{INDEX} under --data-cache-path; for "
         "others a CSV with the columns domain and tokens, as the how-to `approve-and-export` shows"
     )
+
+
+def _rank_drawn(texts: Sequence[str], names: str, spec: ExportSpec) -> DrawnTokens:
+    """Sequences of one rank as shares of all tokens: a rank does not say how many there are."""
+    drawn, starts = Counter[str](), 0
+    try:
+        counts = [json.loads(text) for text in texts]
+        if not all(type(n) is int and n >= 0 for one in counts for n in one.values()):
+            raise ValueError("a count is no whole number")
+    except ValueError as error:
+        raise DataError(f"{names}: a count is torn ({error}): give one rank's log") from error
+    for now, after in zip(counts, [*counts[1:], {}], strict=True):
+        if sum(now.values()) > sum(after.values()):  # the last of a start, which deals anew
+            drawn.update(now)
+            starts += 1
+    scale = float(spec.sequence or 1)
+    if spec.tokens:
+        scale = spec.tokens / max(1, sum(drawn.values()))
+    scaled = {name: count * scale for name, count in _by_domain(drawn, spec).items()}
+    of = "all tokens" if spec.tokens else "a run of unknown length"
+    said = f"{names}: the shares of one rank's sequences, of {of}"
+    return DrawnTokens((scaled,), said, scale * starts)
 
 
 def _blends_drawn(files: Sequence[Path], consumed: int, spec: ExportSpec) -> DrawnTokens:
@@ -151,13 +169,19 @@ def _blends_drawn(files: Sequence[Path], consumed: int, spec: ExportSpec) -> Dra
                 f"beside it: {error!r}"
             ) from error
         left -= len(index)
+    if consumed and left > 0:
+        raise DataError(
+            f"the log says that {consumed:,} samples were consumed, and these blends hold "
+            f"{consumed - left:,}: give the index of every phase"
+        )
     said = "as many samples as the log says" if consumed else "whole: no log says how far it went"
     return DrawnTokens(tuple(points), f"{', '.join(file.name for file in files)}: {said}")
 
 
 def _tables_drawn(files: Sequence[Path], spec: ExportSpec) -> DrawnTokens:
     """Running totals of tables; those of several files are added."""
-    totals: dict[tuple[Path, str], dict[float, float]] = defaultdict(dict)
+    totals: dict[tuple[Path, str], dict[float, float]] = defaultdict(dict)  # by file and label
+    named: dict[str, str] = {}
     for file in files:
         table = read_csv(file)
         if not {"domain", "tokens"} <= table.columns.keys():
@@ -167,9 +191,9 @@ def _tables_drawn(files: Sequence[Path], spec: ExportSpec) -> DrawnTokens:
             )
         steps = table.numbers("step") if "step" in table.columns else np.zeros(table.rows)
         labels, counts = table.columns["domain"], table.numbers("tokens").tolist()
-        named = {label: _domain_of(label, spec) for label in set(labels)}
+        named |= {label: _domain_of(label, spec) for label in set(labels)}
         for label, step, tokens in zip(labels, steps.tolist(), counts, strict=True):
-            known = totals[file, named[label]].setdefault(step, tokens)
+            known = totals[file, label].setdefault(step, tokens)
             if not (tokens >= 0 and step >= 0 and known == tokens):
                 raise DataError(
                     f"{file} says no tokens, or several numbers, for {label} at step {step:g}: "
@@ -177,16 +201,16 @@ def _tables_drawn(files: Sequence[Path], spec: ExportSpec) -> DrawnTokens:
                 )
     at = sorted({step for one in totals.values() for step in one})
     points = [Counter[str]() for _ in at]
-    for (file, name), one in totals.items():
+    for (file, label), one in totals.items():
         mine = sorted(one)
         values = [0.0, *(one[step] for step in mine)]
         if values != sorted(values):
             raise DataError(
-                f"the count of {name} in {file} falls: counts are running totals, with which a run "
-                "that is resumed goes on"
+                f"the count of {label} in {file} falls: counts are running totals, with which a "
+                "run that is resumed goes on"
             )
         for i, place in enumerate(np.searchsorted(mine, at, side="right").tolist()):
-            points[i][name] += values[place]
+            points[i][named[label]] += values[place]
     return DrawnTokens(tuple(points), f"{', '.join(file.name for file in files)}: running totals")
 
 

@@ -18,6 +18,7 @@ import receiver
 import recommended_study
 
 from cuvee.flows.handoff import delivery, handoff
+from cuvee.flows.handoff.achieved import achieved_shares
 from cuvee.flows.recipe.corpus_parts import SourcePart
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study import finished as flows_finished
@@ -109,8 +110,10 @@ def test_every_format_is_exported_with_a_manifest_that_holds(study, tmp_path, fo
     assert {p.name: p.read_bytes() for p in Path(target).iterdir()} == before
 
 
-def test_validation_sets_stand_in_the_manifest_and_change_no_approval(study, tmp_path):
-    """Catches sets of the recipe that no trainer hears of, and a mixture approved anew for them."""
+def test_validation_sets_stand_in_the_manifest_and_change_no_approval(study, tmp_path, monkeypatch):
+    """Catches sets of the recipe that no trainer hears of, or that nobody is told of in a handoff,
+    and a mixture approved anew for them.
+    """
     recipe, home, corpus = study
     handoff.approve(recipe, home, by="ada")
     assert "validation" not in handoff.export(recipe, home, form="json", to=str(tmp_path))[1]
@@ -118,7 +121,10 @@ def test_validation_sets_stand_in_the_manifest_and_change_no_approval(study, tmp
     told = changed(corpus, export=held)
     assert told.digest == recipe.digest
     for form, placed in (("json", True), ("litdata", False)):
+        said: list[str] = []
+        monkeypatch.setattr(home.display, "say", said.append)
         _, content = handoff.export(told, home, form=form, to=str(tmp_path / form))
+        assert placed is not any("litdata has no place for validation sets" in s for s in said)
         given = {"prose": ["/held"], "code": ["/a", "/b"]}
         assert content["validation"] == {"paths": given, "in_files": placed}
 
@@ -155,6 +161,30 @@ def test_a_run_is_held_to_what_was_recommended_and_exported(study, tmp_path):
     (tmp_path / "out" / "mixture.json").write_text("{}")
     _, found, _ = held(wrong, "--export", str(tmp_path / "out"))
     assert found["causes"][0].startswith("the export is not as it was written: mixture.json")
+
+
+NONE = "is not the manifest of an export"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"domains": [{"weight": 1}]}, NONE),
+        ({"domains": [{"name": "prose", "weight": None}]}, NONE),
+        ({"domains": [{"name": "prose", "weight": -1}]}, NONE),
+        ({"domains": ["prose"], "files": []}, NONE),
+        ({"stage": "first"}, NONE),
+        ({"target_tokens": "many"}, NONE),
+        ({"domains": [{"name": "prosa", "weight": 1}]}, "no domain 'prosa'"),
+    ],
+)
+def test_an_export_that_is_none_is_no_traceback(study, tmp_path, content, words):
+    """Catches a stranger's manifest believed, and one that ends in a traceback."""
+    recipe, home, _ = study
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    (tmp_path / "counts.csv").write_text("domain,tokens\nprose,5\n")
+    with pytest.raises(CuveeError, match=words):
+        achieved_shares(recipe, home, [tmp_path / "counts.csv"], str(tmp_path))
 
 
 @pytest.mark.parametrize("named", ["megatron", None])

@@ -70,10 +70,16 @@ def test_a_run_that_ended_early_is_held_to_its_shares():
     assert short.causes == () and not any(d.off for d in short.domains)
     ran_out = compare_drawn(FIXED, drawn((0.5, 0.3, 0, 0.2), 4_096_000 / 0.2))
     assert ran_out.causes == ("the stream ended as chat: short ran out, which was not repeated",)
-    capped = dataclasses.replace(FIXED, caps={"code": 1.4})
-    assert any(
-        "code: 1.54 passes" in d for d in compare_drawn(capped, drawn((5, 3, 0, 2))).differences
-    )
+
+
+@pytest.mark.parametrize(("tokens", "told"), [(8_008_000 + 512, False), (8_008_000 + 1024, True)])
+def test_a_cap_is_broken_by_more_than_an_export_may_deliver(tokens, told):
+    """Catches the sequence forgotten that a delivery may go over a cap: 8M, 0.1 % and 512."""
+    shares = (0.6, tokens / TOKENS, 0.0, 0.4 - tokens / TOKENS)
+    stage = type(FIXED.stages[0])(shares)
+    capped = dataclasses.replace(FIXED, caps={"code": 1.0}, stages=(stage,))
+    found = compare_drawn(capped, drawn(shares)).differences
+    assert found == (("code: 1.00 passes, more often than constraints.epochs allows",) * told)
 
 
 def test_sequences_drawn_at_random_are_told_from_mistakes():
@@ -92,6 +98,8 @@ def test_what_was_exported_is_compared_too():
     )
     assert [d.off for d in found.domains] == [True, True, False, False]
     assert found.domains[0].exported == pytest.approx(0.6 * TOKENS)
+    said = "web: 50.00% drawn (20,480,000 tokens), 50.00% recommended, 60.00% exported"
+    assert found.differences[0] == said
 
 
 def staged(*parts: tuple[float, tuple[float, ...]]) -> DrawnTokens:
@@ -138,6 +146,10 @@ def blend_of(folder, spec, weights: dict[str, float], samples: int, name: str = 
     return folder / f"{stem.name}dataset_index.npy"
 
 
+NEMO = (
+    "Training epoch 0, iteration 9/14 | lr: 1e-05 | global_step: 9 | consumed_samples: {0}\n"
+    "Training epoch 0, iteration 10/14 | lr: 1e-05 | global_step: 10 | consumed_samples: {0}\n"
+)
 LOG = (
     "  seq_length ...................................... 512\n"
     " [2026-11-27 10:00:00] iteration     2500/    5000 | consumed samples:        40000 | ms\n"
@@ -145,11 +157,17 @@ LOG = (
 )
 
 
-def test_a_blend_of_megatron_is_counted_as_far_as_its_log_says(tmp_path):
-    """Catches samples that were indexed and never consumed, and prefixes told by their order."""
+@pytest.mark.parametrize("log", [LOG, NEMO])
+def test_a_blend_of_megatron_is_counted_as_far_as_its_log_says(tmp_path, log):
+    """Catches samples that were indexed and never consumed, prefixes told by their order, NeMo's
+    own word for samples unread, and a phase whose index was forgotten.
+    """
     weights = {"chat: short": 0.2, "web": 0.5, "code": 0.3}
     index = blend_of(tmp_path, FIXED, weights, 90_000)
-    (tmp_path / "train.log").write_text(LOG.format(80_000))
+    (tmp_path / "train.log").write_text(log.format(900_000))
+    with pytest.raises(CuveeError, match=r"900,000 .*hold 90,000: give the index of every phase"):
+        read_drawn_tokens([index, tmp_path / "train.log"], FIXED)
+    (tmp_path / "train.log").write_text(log.format(80_000))
     counts = read_drawn_tokens([index, tmp_path / "train.log"], FIXED)
     assert sum(counts.points[-1].values()) == 80_000 * 512 == TOKENS
     assert compare_drawn(FIXED, counts).differences == () and len(counts.points) > 10
@@ -179,8 +197,12 @@ def test_logs_that_count_are_read(tmp_path):
         for name, tokens in (("web", 10_240_000), ("code", 6_144_000), ("chat: short", 4_096_000))
         for i in range(2)
     )
-    olmo.write_text((listed + "INFO Total tokens in mixture: 40960000 (0.0%)\n") * 2)
+    torn = listed[: listed.index("Selected 6144000")]  # killed while it started anew
+    olmo.write_text((listed + "INFO Total tokens in mixture: 40960000 (0.0%)\n") * 2 + torn)
     assert compare_drawn(FIXED, read_drawn_tokens([olmo], FIXED)).differences == ()
+    (tmp_path / "torn.log").write_text(torn)
+    with pytest.raises(CuveeError, match="has no end, the line `Total tokens in mixture`"):
+        read_drawn_tokens([tmp_path / "torn.log"], FIXED)
     assert 'info(f"cuvee drew {counts}")' in BODY
     titan, lines = tmp_path / "titan.log", []
     for count in (1000, 2000, 3000, 1000, 2000):  # started anew after the third
@@ -198,9 +220,30 @@ def test_logs_that_count_are_read(tmp_path):
         read_drawn_tokens([titan, olmo], FIXED)
 
 
+@pytest.mark.parametrize("tokens", [TOKENS, 0])
+def test_the_sequences_of_a_rank_are_as_coarse_as_they_are_few(tmp_path, tokens):
+    """Catches a whole sequence of 1,000 called a difference, and a run of unknown length that
+    agrees whatever it drew.
+    """
+    few = dataclasses.replace(
+        FIXED, tokens=tokens, stages=(type(FIXED.stages[0])((0.6875, 0.3, 0.0125, 0.0)),)
+    )
+
+    def held(*counts: int):
+        names = [f"study/{name}" for name in NAMES]
+        drew = json.dumps(dict(zip(names, counts, strict=True)))
+        (tmp_path / "titan.log").write_text(f"INFO cuvee drew {drew}\n")
+        return compare_drawn(few, read_drawn_tokens([tmp_path / "titan.log"], few))
+
+    assert held(688, 300, 12, 0).differences == ()
+    assert [d.name for d in held(600, 388, 12, 0).domains if d.off] == ["web", "code"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ('cuvee drew {"study/web": "x"}\n', "a count is torn .a count is no whole number"),
+        ('cuvee drew {"study/web": -5, "study/code": 9}\n', "no whole number"),
         (LOG.format(80_000), r"counts no tokens by domain \(40,960,000 in all\).*data-cache-path"),
         ("[batch=10/50]:\n\t Train time/token: 5242880\n", r"\(5,242,880 in all\).*a CSV"),
         ("[DEBUG] [axolotl] total_num_tokens: 40_960_000\n", r"\(40,960,000 in all\)"),
@@ -228,6 +271,18 @@ def test_tables_are_running_totals_of_ranks(tmp_path):
     counts = read_drawn_tokens(files, FIXED)
     assert counts.points[-1] == pytest.approx({n: 2 * c for n, c in want.items()})
     assert compare_drawn(FIXED, counts).differences == () and len(counts.points) == 2
+
+
+def test_every_path_of_a_domain_is_counted(tmp_path):
+    """Catches a second path whose equal count is dropped, or whose other count is refused."""
+    paths = {**FIXED.paths, "code": ("/data/c1.jsonl", "/data/c2.jsonl", "/data/c3.jsonl")}
+    parts = dataclasses.replace(FIXED, paths=paths)
+    rows = [("web", 20_480_000), ("chat: short", 8_192_000), ("/data/c1.jsonl", 6_144_000)]
+    rows += [("/data/c2.jsonl", 3_072_000), ("/data/c3.jsonl", 3_072_000)]
+    text = "".join(f"{label},{tokens}\n" for label, tokens in rows)
+    (tmp_path / "counts.csv").write_text(f"domain,tokens\n{text}")
+    counts = read_drawn_tokens([tmp_path / "counts.csv"], parts)
+    assert counts.points[-1] == {"web": 20_480_000, "chat: short": 8_192_000, "code": 12_288_000}
 
 
 @pytest.mark.parametrize(
