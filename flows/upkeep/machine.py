@@ -35,6 +35,7 @@ EXTRAS = {  # what each is for
     "gcs": "the same on gs://",
     "azure": "the same on az://",
     "notebook": "tables as data frames in Python",
+    "logs": "event files and offline logs of trainers, which `cuvee collect` reads",
 }
 GB, MB = 1e9, 1e6
 LEAST_DISK, LITTLE_DISK = 1 * GB, 10 * GB  # of a home: none of the demo, or few corpora

@@ -127,7 +127,7 @@ def test_merge_keys_give_way_to_what_is_written_and_are_no_doubles():
         ("seed: 0x_", "whole number"),
         ("proxy: {tokens: 50 thousand}", "tokens: must be a whole number, such as 400k, 20M"),
         ("proxy: {size: 300k}", "did you mean '0.3M'"),
-        ("proxy: {size: 10000M}", "did you mean '100M'"),
+        ("proxy: {size: 10000M}", "did you mean '1B'"),
         ("proxy: {schedule: cos}", "did you mean 'cosine'"),
         ("evaluation: {tasks: 3}", r"must be a list, \[a, b\]"),
         ("corpus: {domains: {a: a.txt}}", "a: must be a mapping with the fields path"),
