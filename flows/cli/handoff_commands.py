@@ -128,7 +128,7 @@ def _export_swarm(session: Session, recipe: Path, form: str, to: str) -> dict[st
         f"{to}: {len(made.runs)} runs to train ({counted}). Nothing has been started: `sbatch "
         "array.slurm` or `bash run_all.sh` there trains them, and then `cuvee collect` reads them"
     )
-    return {"written": str(Path(to).absolute()), "swarm": made.model_dump()}
+    return {"written": str(Path(to).expanduser().absolute()), "swarm": made.model_dump()}
 
 
 @command("cuvee achieved study.yaml train.log counts.csv", panel=PANEL)

@@ -34,7 +34,12 @@ from cuvee.tasks.trainer.swarm_folder import (
     read_swarm,
     write_swarm,
 )
-from cuvee.tasks.trainer.swarm_scripts import SCRIPTS, launch_scripts
+from cuvee.tasks.trainer.swarm_scripts import (
+    SCRIPTS,
+    TRAINER_ID,
+    launch_scripts,
+    trainer_id,
+)
 
 CONTRACT = "contract"  # the format without files of a trainer's own
 
@@ -100,10 +105,7 @@ def _write_folder(
     """Write run directories, then scripts, then the manifest."""
     assert recipe.proxy.trainer is not None
     form, corpus = manifest.format, prepared.corpus
-    part = recipe.proxy.trainer
-    program = dataclasses.replace(
-        part.program(str(folder / RUNS), elsewhere=True), environment=part.environment
-    )
+    program = recipe.proxy.trainer.program(str(folder / RUNS), elsewhere=True)
     told: list[ContractRun] = []
     files: dict[str, str] = {}
     with home.display.step("Swarm") as bar:
@@ -111,6 +113,7 @@ def _write_folder(
             job = PackJob((spec,), str(corpus.root), prepared.suite, "",
                           limits=prepared.limits, program=program)  # fmt: skip
             told.append(describe_run(job, corpus.seen_by(spec), folder / run.folder))
+            files[f"{run.folder}/{TRAINER_ID}"] = f"{trainer_id(spec.trainer)}\n"
             if form != CONTRACT:
                 own = _own_files(recipe, prepared, form, spec, told[-1])
                 files |= {f"{run.folder}/{name}": content for name, content in own.items()}
@@ -133,6 +136,11 @@ def _folder(to: str, recipe: Recipe) -> Path:
             "on a disk that the cluster shares"
         )
     folder = Path(to).expanduser().absolute()
+    if any("\udc80" <= letter <= "\udcff" for letter in str(folder)):
+        raise RecipeError(
+            f"{str(folder)!a} is not UTF-8, as scripts and run.json are: name a folder in --to "
+            "whose name is"
+        )
     if (folder / SWARM).exists() and (other := read_swarm(folder).study) != recipe.name:
         raise StorageError(f"{folder} has the swarm of {other}: name another folder in --to")
     if not (folder / SWARM).exists() and folder.is_dir():

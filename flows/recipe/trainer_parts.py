@@ -156,7 +156,8 @@ class TrainerPart(Part):
 
         Args:
             folder: of run directories, where the recipe names none.
-            elsewhere: it is not run here, and need neither be allowed nor have its variables.
+            elsewhere: it is not run here, and need neither be allowed nor have its variables,
+                which stay as the recipe has them.
 
         Raises:
             RecipeError: it may not be run, or a variable is not set.
@@ -164,7 +165,9 @@ class TrainerPart(Part):
         if not elsewhere:
             program.check_allowed(self.command)
         named = self._named
-        values, secrets = program.environment_of({} if elsewhere else self.environment)
+        values, secrets = (
+            (self.environment, ()) if elsewhere else program.environment_of(self.environment)
+        )
         return TrainerProgram(
             command=tuple(self.command),
             name=named[0],

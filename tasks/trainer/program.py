@@ -82,10 +82,8 @@ class TrainerProgram:
         Raises:
             RecipeError: they were edited since, or are others on this machine.
         """
-        now = trainer_identity(self.command, self.name, self.version, self.settings, self.metrics)[
-            1
-        ]
-        if now != identity:
+        same = (self.command, self.name, self.version, self.settings, self.metrics)
+        if trainer_identity(*same)[1] != identity:
             raise RecipeError(
                 f"the files of the trainer {self.name} are not those that this study began with: "
                 "they were edited since, or are others on this machine. Its runs would pass for "
@@ -231,7 +229,7 @@ def trainer_identity(
     name: str,
     version: str,
     settings: Mapping[str, Any],
-    metrics: Mapping[str, str] | None = None,
+    metrics: Mapping[str, str],
 ) -> tuple[str, str]:
     """What people call a trainer, and the canonical JSON of what tells it from others.
 
@@ -241,17 +239,7 @@ def trainer_identity(
     Raises:
         RecipeError: there is neither a version nor a file that could stand for one.
     """
-    called = (
-        name
-        or next(
-            (
-                path
-                for path in map(Path, filter(os.path.isabs, command[1:]))
-                if path.suffix not in CONFIGS and (path.is_file() or FILE.search(path.name))
-            ),
-            Path(command[0]),
-        ).stem
-    )
+    called = name or _program_file(command, versioned=bool(version)).stem
     shown = [_without_folder(word) for word in command]
     if not version:
         digests = [bytes.fromhex(digest) for *_, digest in identity_files(command)]
@@ -263,7 +251,21 @@ def trainer_identity(
             )
         version = hashlib.sha256(b"\n".join(digests)).hexdigest()
     parts = {"command": shown, "name": called, "settings": settings, "version": version}
-    return called, canonical_json({**parts, **({"metrics": metrics} if metrics else {})})
+    if metrics:
+        parts["metrics"] = metrics
+    return called, canonical_json(parts)
+
+
+def _program_file(command: Sequence[str], *, versioned: bool) -> Path:
+    """The file that a trainer is called by: the first of its arguments that is a program's.
+
+    With a version that is the first with a suffix, since the name is part of what tells the trainer
+    from others and must not follow from what lies on this machine.
+    """
+    for path in map(Path, filter(os.path.isabs, command[1:])):
+        if path.suffix not in CONFIGS and (path.suffix if versioned else path.is_file()):
+            return path
+    return Path(command[0])
 
 
 def identity_files(command: Sequence[str]) -> list[tuple[Path, int, str]]:

@@ -1,8 +1,10 @@
 """The scripts by which people train a swarm: one run, all of them in a loop, or an array of Slurm.
 
-Nothing here runs them. What a recipe says stands in them in quotation marks, never as code.
+Nothing here runs them. What a recipe says stands in them in quotation marks, never as code. Their
+own variables begin with `_`: what the caller exports under another name reaches the trainer.
 """
 
+import hashlib
 import math
 import re
 import shlex
@@ -12,6 +14,7 @@ from pathlib import Path
 from cuvee.tasks.trainer.program import PLACES, VARIABLE, TrainerProgram, identity_files
 
 SCRIPTS = ONE, ALL, ARRAY, LIST = "run_one.sh", "run_all.sh", "array.slurm", "runs.txt"
+TRAINER_ID = "trainer.id"  # in a run directory: the trainer of its run
 SPARE_MINUTES = 2  # of a job of Slurm beyond the limit of an attempt
 PLACE = re.compile(rf"\{{({'|'.join(PLACES)})\}}")
 
@@ -20,168 +23,185 @@ ONE_HEAD = """\
 # Trains one run of this swarm, unless it has been trained: bash run_one.sh runs/DIGITS
 # Cuvée wrote this file and does not run it: whoever calls it decides what is run.
 set -uo pipefail
-cpus={cpus} gpus={gpus} nodes={nodes} retries={retries}
-limit={limit} # seconds of an attempt; 0 for none
+_cpus={cpus} _gpus={gpus} _nodes={nodes} _retries={retries}
+_limit={limit} # seconds of an attempt; 0 for none
+_trainer={trainer}
 """
 ONE_NODE = """
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P) || exit 2
-name=$(basename -- "${1:?which run? bash run_one.sh runs/DIGITS}")
-folder=$here/runs/$name run=$here/runs/$name/run.json rank=0
-if [ ! -f "$run" ]; then echo "$run is not there: no run of this swarm" >&2; exit 2; fi
+_here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P) || exit 2
+_name=$(basename -- "${1:?which run? bash run_one.sh runs/DIGITS}")
+_folder=$_here/runs/$_name _node_rank=0
+_run=$_folder/run.json
+if [ ! -f "$_run" ]; then echo "$_run is not there: no run of this swarm" >&2; exit 2; fi
+if [ "$(cat -- "$_folder/trainer.id" 2>/dev/null)" != "$_trainer" ]; then
+    echo "$_name is a run of another trainer, or version, than run_one.sh starts now: its study" \
+        "exports it again, into a folder of its own" >&2
+    exit 2
+fi
 
 if [ "${2-}" = node ]; then # on each node of a run
-    if [ "$nodes" -gt 1 ]; then rank=$SLURM_PROCID; fi
-    node_rank=$rank log=trainer.log
-    if [ "$rank" != 0 ]; then log=trainer-$rank.log; fi
-    export CUVEE_RUN_JSON="$run" CUVEE_NODE_RANK="$node_rank" OMP_NUM_THREADS="$cpus"
-    cd -- "$folder" || exit 2
-    exec </dev/null >>"$log" 2>&1
-    : "$gpus" "$master_address" "$master_port"
+    if [ "$_nodes" -gt 1 ]; then _node_rank=$SLURM_PROCID; fi
+    _log=trainer.log
+    if [ "$_node_rank" != 0 ]; then _log=trainer-$_node_rank.log; fi
 """
 ONE_BODY = """\
+    cd -- "$_folder" || exit 2
+    exec </dev/null >>"$_log" 2>&1
+    : "$_gpus" "$_master_address" "$_master_port"
     exec "$@"
 fi
 
 whole_result() {
-    grep -qsF "$name" "$folder/result.json" &&
-        [ "$(tr -d '[:space:]' <"$folder/result.json" | tail -c 1)" = '}' ]
+    grep -qsF "$_name" "$_folder/result.json" &&
+        [ "$(tr -d '[:space:]' <"$_folder/result.json" | tail -c 1)" = '}' ]
 }
 note_spent() { # what attempts took so far, and whether the trainer ended well
-    local before
-    before=$(sed -n 's/^{"seconds": *\\([0-9]*\\).*/\\1/p' "$folder/spent.json" 2>/dev/null)
-    printf '{"seconds": %d, "ended": %s}\\n' "$((10#${before:-0} + SECONDS))" "$1" \\
-        >"$folder/.spent" && mv -f -- "$folder/.spent" "$folder/spent.json"
+    local _before
+    _before=$(sed -n 's/^{"seconds": *\\([0-9]*\\).*/\\1/p' "$_folder/spent.json" 2>/dev/null)
+    printf '{"seconds": %d, "ended": %s}\\n' "$((10#${_before:-0} + SECONDS))" "$1" \\
+        >"$_folder/.spent" && mv -f -- "$_folder/.spent" "$_folder/spent.json"
 }
 end_trainer() {
-    kill -TERM -- "-$pid"
-    for ((i = 0; i < 100; i++)); do
-        kill -0 "$pid" || break
+    kill -TERM -- "-$_pid"
+    for ((_i = 0; _i < 100; _i++)); do
+        kill -0 "$_pid" || break
         sleep 0.2
     done
-    kill -KILL -- "-$pid"
+    kill -KILL -- "-$_pid"
 } 2>/dev/null
 end_leftovers() { # of this node: what a trainer has started in groups of their own
-    local one
-    for one in $(grep -lszxF "CUVEE_RUN_JSON=$run" /proc/[0-9]*/environ); do
-        one=${one#/proc/}
-        kill -KILL "${one%/environ}" 2>/dev/null
+    local _one
+    for _one in $(grep -lszxF "CUVEE_RUN_JSON=$_run" /proc/[0-9]*/environ); do
+        _one=${_one#/proc/}
+        kill -KILL "${_one%/environ}" 2>/dev/null
     done
 }
 
-exec 9>>"$folder.lock" # held by the trainer too: two never train one run at once
-if command -v flock >/dev/null && ! flock -n 9; then
-    echo "$name: another process trains it; this one waits"
+exec 9>>"$_folder.lock" # held by the trainer too: two never train one run at once
+flock -n 9
+_held=$?
+if [ "$_held" = 1 ]; then
+    echo "$_name: another process holds $_folder.lock and trains it; this one waits"
     flock 9
+    _held=$?
+fi
+if [ "$_held" != 0 ]; then
+    echo "$_folder.lock cannot be locked (flock ended with code $_held), and without that two" \
+        "jobs could train one run: flock is of util-linux, Lustre needs its mount option flock," \
+        "and NFS its lock service" >&2
+    exit 2
 fi
 if whole_result; then
-    echo "$name: has been trained"
+    echo "$_name: has been trained (to train it again remove its result.json, its spent.json and" \
+        "what is in its state/)"
     exit 0
-elif [ ! -e "$folder/result.json" ] && grep -qs '"ended": *true' "$folder/spent.json"; then
-    echo "$name: has ended well without a result.json; remove its spent.json to begin it again"
+elif [ ! -e "$_folder/result.json" ] && grep -qs '"ended": *true' "$_folder/spent.json"; then
+    echo "$_name: has ended well without a result.json; remove its spent.json to begin it again"
     exit 0
 fi
-master_address=127.0.0.1 master_port=$((20000 + ${SLURM_JOB_ID:-$$} % 20000))
-launch=(bash "$here/run_one.sh" "$name" node)
-if [ "$nodes" -gt 1 ]; then
+_master_address=127.0.0.1 _master_port=$((20000 + (${SLURM_JOB_ID:-0} + $$) % 12000))
+_launch=(bash "$_here/run_one.sh" "$_name" node)
+if [ "$_nodes" -gt 1 ]; then
     if [ -z "${SLURM_JOB_NODELIST-}" ]; then
-        echo "each run takes $nodes nodes, which array.slurm has and a loop has not" >&2
+        echo "each run takes $_nodes nodes, which array.slurm has and a loop has not" >&2
         exit 2
     fi
-    master_address=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-    launch=(srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1
-        --cpus-per-task="$cpus" --kill-on-bad-exit=1 "${launch[@]}")
+    _master_address=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    _launch=(srun --export=ALL --nodes="$_nodes" --ntasks="$_nodes" --ntasks-per-node=1
+        --cpus-per-task="$_cpus" --kill-on-bad-exit=1 "${_launch[@]}")
 fi
-export master_address master_port
+export _master_address _master_port
 
-stopped=''
-trap 'stopped=143' TERM HUP
-trap 'stopped=130' INT
-for ((attempt = 0; attempt <= retries; attempt++)); do
-    SECONDS=0 late='' pause=0.1
-    echo "--- attempt of $(date '+%Y-%m-%d %H:%M:%S %z')" >>"$folder/trainer.log"
+_stopped=''
+trap '_stopped=143' TERM HUP
+trap '_stopped=130' INT
+for ((_attempt = 0; _attempt <= _retries; _attempt++)); do
+    SECONDS=0 _late='' _pause=0.1
+    echo "--- attempt of $(date '+%Y-%m-%d %H:%M:%S %z')" >>"$_folder/trainer.log"
     set -m # the trainer leads a group, which can be ended whole
-    "${launch[@]}" &
-    pid=$!
+    "${_launch[@]}" </dev/null & # a terminal would stop who reads it here
+    _pid=$!
     set +m
-    while kill -0 "$pid" 2>/dev/null; do
-        if [ "$limit" -gt 0 ] && [ "$SECONDS" -ge "$limit" ]; then late=1; fi
-        if [ -n "$stopped$late" ]; then end_trainer; fi
-        sleep "$pause"
-        pause=0.5
+    while kill -0 "$_pid" 2>/dev/null; do
+        if [ "$_limit" -gt 0 ] && [ "$SECONDS" -ge "$_limit" ]; then _late=1; fi
+        if [ -n "$_stopped$_late" ]; then end_trainer; fi
+        sleep "$_pause"
+        _pause=0.5
     done
-    wait "$pid"
-    code=$?
+    wait "$_pid"
+    _code=$?
     end_leftovers
     if whole_result; then
         note_spent true
-        echo "$name: trained"
+        echo "$_name: trained"
         exit 0
     fi
     sleep 0.3 # a trainer that is told to stop may end well, sooner than this script is told
-    if [ -n "$stopped" ]; then
+    if [ -n "$_stopped" ]; then
         note_spent false
-        echo "$name: stopped; the same command goes on" >&2
-        exit "$stopped"
+        echo "$_name: stopped; the same command goes on" >&2
+        exit "$_stopped"
     fi
-    if [ "$code" = 0 ] && [ -z "$late" ] && [ ! -e "$folder/result.json" ]; then
+    if [ "$_code" = 0 ] && [ -z "$_late" ] && [ ! -e "$_folder/result.json" ]; then
         note_spent true
-        echo "$name: trained, and left no result.json: cuvee collect reads what there is"
+        echo "$_name: trained, and left no result.json: cuvee collect reads what there is"
         exit 0
     fi
     note_spent false
-    why="the trainer ended with code $code"
-    if [ "$code" = 0 ]; then why='its result.json is not whole, or of another run'; fi
-    if [ -n "$late" ]; then why="the trainer took longer than $limit seconds"; fi
-    echo "$name: $why (attempt $((attempt + 1)) of $((retries + 1)))" >&2
+    _why="the trainer ended with code $_code"
+    if [ "$_code" = 0 ]; then _why='its result.json is not whole, or of another run'; fi
+    if [ -n "$_late" ]; then _why="the trainer took longer than $_limit seconds"; fi
+    echo "$_name: $_why (attempt $((_attempt + 1)) of $((_retries + 1)))" >&2
 done
-echo "$name: failed; the end of $folder/trainer.log:" >&2
-tail -n 12 -- "$folder/trainer.log" >&2
+echo "$_name: failed; the end of $_folder/trainer.log:" >&2
+tail -n 12 -- "$_folder/trainer.log" >&2
 exit 1
 """
 FOLLOWED = """\
 follow() { # wait for run_one.sh, which a signal does not end at once
-    local pid=$!
-    wait "$pid"
-    code=$?
-    while kill -0 "$pid" 2>/dev/null; do
-        wait "$pid"
-        code=$?
+    local _pid=$!
+    wait "$_pid"
+    _code=$?
+    while kill -0 "$_pid" 2>/dev/null; do
+        wait "$_pid"
+        _code=$?
     done
 }
 """
 ALL_BODY = """
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P) || exit 2
-stopped='' failed=''
+_here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P) || exit 2
+_stopped='' _failed=''
 stop() {
-    stopped=$1
-    kill -TERM "$!" 2>/dev/null
+    _stopped=$1
+    kill -TERM "${!-}" 2>/dev/null
 }
 trap 'stop 143' TERM HUP
 trap 'stop 130' INT
-for run in "${runs[@]}"; do
-    bash "$here/run_one.sh" "$run" &
+for _run in "${_runs[@]}"; do
+    bash "$_here/run_one.sh" "$_run" &
+    if [ -n "$_stopped" ]; then kill -TERM "$!"; fi # told just before it began
     follow
-    if [ -n "$stopped" ]; then exit "$stopped"; fi
-    if [ "$code" = 2 ]; then exit 2; fi # no run can be begun
-    if [ "$code" != 0 ]; then failed="$failed $run"; fi
+    if [ -n "$_stopped" ]; then exit "$_stopped"; fi
+    if [ "$_code" = 2 ]; then exit 2; fi # no run can be begun
+    if [ "$_code" != 0 ]; then _failed="$_failed $_run"; fi
 done
-if [ -n "$failed" ]; then
-    echo "Failed, each with its trainer.log, and begun again by the same command:$failed" >&2
+if [ -n "$_failed" ]; then
+    echo "Failed, each with its trainer.log, and begun again by the same command:$_failed" >&2
     exit 1
 fi
-echo "All ${#runs[@]} runs are trained: cuvee collect reads them"
+echo "All ${#_runs[@]} runs are trained: cuvee collect reads them"
 """
 ARRAY_BODY = """
-again=''
+_again=''
 stop() { kill -TERM "$!" 2>/dev/null; }
 trap stop TERM
-trap 'again=1; stop' USR1
-bash "$swarm/run_one.sh" "${runs[$SLURM_ARRAY_TASK_ID]}" &
+trap '_again=1; stop' USR1
+bash "$_swarm/run_one.sh" "${_runs[$SLURM_ARRAY_TASK_ID]}" &
 follow
-if [ -n "$again" ] && [ "$code" != 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "$retries" ]; then
+if [ -n "$_again" ] && [ "$_code" != 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "$_retries" ]; then
     scontrol requeue "$SLURM_JOB_ID" # its time is over: it goes on from state/ in another job
 fi
-exit "$code"
+exit "$_code"
 """
 
 
@@ -196,7 +216,7 @@ def launch_scripts(
         runs: the folders of its runs within that.
         name: of the study.
     """
-    listed = "\n".join(["runs=(", *(f"    {shlex.quote(run)}" for run in runs), ")\n"])
+    listed = "\n".join(["_runs=(", *(f"    {shlex.quote(run)}" for run in runs), ")\n"])
     return {
         ONE: _run_one(program),
         ALL: "#!/usr/bin/env bash\n"
@@ -205,35 +225,59 @@ def launch_scripts(
         ARRAY: f"#!/usr/bin/env bash\n{_directives(program, len(runs), name)}"
         "# Trains the runs of this swarm: sbatch array.slurm. The jobs keep this list of runs,\n"
         "# whatever is exported later. Options of sbatch go before those above.\n"
-        f"set -u\nswarm={shlex.quote(str(folder))} retries={program.retries}\n"
+        f"set -u\n_swarm={shlex.quote(str(folder))} _retries={program.retries}\n"
         f"{listed}{FOLLOWED}{ARRAY_BODY}",
         LIST: "".join(f"{run}\n" for run in runs),
     }
 
 
+def trainer_id(identity: str) -> str:
+    """What `TRAINER_ID` has: a run of another trainer than run_one.sh starts is refused.
+
+    Args:
+        identity: of the trainer, as it stands in the spec of the run.
+    """
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _limit(program: TrainerProgram) -> int:
+    return math.ceil(program.timeout) if math.isfinite(program.timeout) else 0
+
+
 def _run_one(program: TrainerProgram) -> str:
-    limit = math.ceil(program.timeout) if math.isfinite(program.timeout) else 0
     head = ONE_HEAD.format(
         cpus=max(1, math.floor(program.cpus)),
         gpus=math.ceil(program.gpus),
         nodes=program.nodes,
         retries=program.retries,
-        limit=limit,
+        limit=_limit(program),
+        trainer=trainer_id(program.identity),
     )
     words = program.words(Path("{run}"), {name: f"{{{name}}}" for name in PLACES})
-    begin = [f"    set -- {' '.join(map(_word, words))}\n"]
-    known = [VARIABLE.fullmatch(value) for value in program.environment.values()]
-    for (name, value), taken in zip(program.environment.items(), known, strict=True):
-        text = f'"${taken[1]}"' if taken else shlex.quote(value)
-        begin.append(f"    export {name}={text}\n")
-    asked = [f': "${{{one[1]}?proxy.trainer.environment takes it}}"\n' for one in known if one]
+    taken = {name: VARIABLE.fullmatch(value) for name, value in program.environment.items()}
+    asked = [
+        f'[ -n "${{{one}+x}}" ] || {{ echo "{one} is not set here, and proxy.trainer.environment'
+        f' takes its value" >&2; exit 2; }}\n'
+        for one in sorted({known[1] for known in taken.values() if known})
+    ]
+    given = {
+        name: f'"${known[1]}"' if known else shlex.quote(program.environment[name])
+        for name, known in taken.items()
+    }
+    own = {"CUVEE_RUN_JSON": '"$_run"', "CUVEE_NODE_RANK": '"$_node_rank"'}
+    values = {**own, "OMP_NUM_THREADS": '"$_cpus"', **given}
+    begin = [
+        "    # shellcheck disable=SC2318 # at once, so that what is taken is the caller's\n",
+        f"    export {' '.join(f'{name}={value}' for name, value in values.items())}\n",
+        f"    set -- {' '.join(map(_word, words))}\n",
+    ]
     return "".join([head, *asked, _unchanged(program), ONE_NODE, *begin, ONE_BODY])
 
 
 def _word(word: str) -> str:
     """A word of the command, in which places are variables of the script."""
     parts = PLACE.split(word)  # text and the names of places in turn
-    return "".join(f'"${p}"' if i % 2 else shlex.quote(p) for i, p in enumerate(parts)
+    return "".join(f'"$_{p}"' if i % 2 else shlex.quote(p) for i, p in enumerate(parts)
                    if p or len(parts) == 1)  # fmt: skip
 
 
@@ -258,6 +302,7 @@ same() {{ # a trainer that was edited is another one, whose runs have other fing
 
 def _directives(program: TrainerProgram, count: int, name: str) -> str:
     """What Slurm is asked for."""
+    limit = _limit(program)
     asked = {
         "job-name": re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:64],
         "array": f"0-{count - 1}",
@@ -266,8 +311,7 @@ def _directives(program: TrainerProgram, count: int, name: str) -> str:
         "cpus-per-task": math.ceil(program.cpus),
         "gpus-per-node": math.ceil(program.gpus) or None,
         "mem": f"{math.ceil(program.memory / (1 << 20))}M" if program.memory else None,
-        "time": math.ceil(program.timeout / 60) + SPARE_MINUTES
-        if math.isfinite(program.timeout) else None,
+        "time": math.ceil(limit / 60) + SPARE_MINUTES if limit else None,
         "signal": "B:USR1@60",
         "open-mode": "append",
     }  # fmt: skip

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny_study
+from command import inside
 
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Interrupted
@@ -314,11 +315,12 @@ def test_a_recipe_with_a_trainer_is_checked_when_it_is_read(corpus, old, new, wo
 
 def test_a_swarm_has_the_runs_that_the_study_would_train(corpus, home, tmp_path, monkeypatch):
     """Catches runs with other fingerprints or shares than `cuvee run` gives them, a run of a swarm
-    that is trained again by it, one that is exported though it is stored, and an export that needs
-    the operator's list or a secret."""
+    that is trained again by it, one that is exported though it is stored, an export that needs the
+    operator's list or a secret, and a place that is not told as it is."""
     monkeypatch.delenv("CUVEE_TRAINER_COMMANDS")
     folder, place = tmp_path / "a b", Workspace(home)
-    given = parse(recipe(corpus, environment={"SAID": "$NOT_HERE"}))
+    text = recipe(corpus, {"wait": 0.2}, environment={"SAID": "$NOT_HERE"})
+    given = parse(text)
     made = export_swarm(given, place, form="json", to=str(folder))
     asked = asked_runs(given, prepare(given, place), place)
     assert made == read_swarm(folder) and made.study == "tiny" and made.format == "json"
@@ -339,12 +341,18 @@ def test_a_swarm_has_the_runs_that_the_study_would_train(corpus, home, tmp_path,
     called = ["bash", folder / "run_one.sh", uniform.folder]
     subprocess.run(called, check=True, env={**os.environ, "NOT_HERE": "x"})
     monkeypatch.setenv("CUVEE_TRAINER_COMMANDS", " ".join(COMMAND))
-    (run,) = Sweep(recipe(corpus, folder=str(folder / "runs")), home).train(0)
+    (run,) = Sweep(recipe(corpus, {"wait": 0.2}, folder=str(folder / "runs")), home).train(0)
     log = (folder / uniform.folder / "trainer.log").read_text()
     assert run.spec.fingerprint == uniform.fingerprint and log.count("--- attempt") == 1
     assert run.seconds > 0
-    again = export_swarm(given, place, form="contract", to=str(folder))
-    assert [run.fingerprint for run in again.runs] == [
+    (tmp_path / "again.yaml").write_text(text)
+    monkeypatch.setenv("HOME", str(tmp_path))  # what ~ stands for
+    words = ["export", str(tmp_path / "again.yaml"), "--swarm", "contract", "--to", "~/a b"]
+    again = inside(*words, "--json", home=home)
+    assert again.returncode == 0, again.stderr
+    answer = json.loads(again.stdout)
+    assert answer["written"] == str(folder)
+    assert [run["fingerprint"] for run in answer["swarm"]["runs"]] == [
         run.fingerprint for run in made.runs if run != uniform
     ]
 
@@ -368,6 +376,7 @@ def test_a_swarm_that_cannot_be_is_refused_before_anything_is_written(corpus, ho
         (away, "full", "contract", "thesis.tex"),
         (away.replace("name: tiny", "name: other"), "away", "contract", "has the swarm of tiny"),
         (away, "s3://bucket/swarm", "contract", "on a disk"),
+        (away, "n\udce9w", "contract", r"n\\udce9w' is not UTF-8"),
         (away, "new", "megatorn", "did you mean 'megatron'"),
         (away, "new", "torchtitan", "proxy.tokens is the length"),
         (matched, "new", "json", "match_repetition"),

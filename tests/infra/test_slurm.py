@@ -47,6 +47,43 @@ def test_the_script_says_what_is_lacking():
         assert done.returncode == 2 and "give this script to sbatch" in done.stderr
 
 
+RAY = """\
+echo "$@" >"$SAID"
+echo "Ray runtime started"
+sleep 60 & trap 'kill %1; exit' TERM; wait"""
+
+
+@pytest.mark.parametrize(
+    ("memory", "code", "requeued", "given"),
+    [("0", 0, False, ""), ("4096", 3, True, f"--memory {4096 * (1 << 20) // 10 * 9} ")],
+)
+def test_the_script_gives_ray_its_memory_and_queues_what_has_not_ended(
+    tmp_path, memory, code, requeued, given
+):
+    """Catches a Ray with no memory, where a job has all of a node, and a study that has ended well
+    and is queued again since its time ended just then."""
+    said, called, early = (tmp_path / name for name in ("said", "called", "early"))
+    scontrol = f'case $1 in show) echo NodeAddr=127.0.0.1;; *) echo "$@" >>"{called}";; esac'
+    for name, text in {"ray": RAY, "scontrol": scontrol, "study": f"exit {code}"}.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    early.write_text(  # bash reads it first: the time of the job ends once its study has
+        """case $0 in *ray.sbatch) trap 'case $BASH_COMMAND in "trap '"''"'"*) """
+        """kill -USR1 $$;; esac' DEBUG;; esac"""
+    )
+    done = subprocess.run(
+        ["bash", SCRIPT, "study"], check=False, capture_output=True, text=True, timeout=60,
+        env={
+            "PATH": f"{tmp_path}:{os.environ['PATH']}", "BASH_ENV": str(early), "SAID": str(said),
+            "SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "1", "SLURMD_NODENAME": "node1",
+            "SLURM_CPUS_ON_NODE": "1", "SLURM_MEM_PER_NODE": memory,
+        },
+    )  # fmt: skip
+    assert done.returncode == code and "is nearly over" in done.stderr
+    assert called.exists() == requeued == ("is queued again" in done.stderr)
+    assert ("--memory" in said.read_text()) == bool(given) and given in said.read_text()
+
+
 class Study:
     """A study in a folder, run through `sbatch` on both nodes."""
 

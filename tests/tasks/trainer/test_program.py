@@ -60,7 +60,7 @@ def test_a_trainer_is_known_by_what_its_files_hold(tmp_path):
         folder.mkdir(exist_ok=True)
         (folder / "train.py").write_text(text)
         words = [sys.executable, str(folder / "train.py"), *more]
-        return program.trainer_identity(words, "", version, settings or {})[1]
+        return program.trainer_identity(words, "", version, settings or {}, {})[1]
 
     first = identity(tmp_path / "one")
     assert json.loads(first)["name"] == "train"
@@ -68,19 +68,45 @@ def test_a_trainer_is_known_by_what_its_files_hold(tmp_path):
     assert identity(tmp_path / "one", text="b") != first
     assert identity(tmp_path / "one", settings={"lr": 2}) != first
     scored_by = [program.trainer_identity(["/t", "x"], "", "1", {}, of) for of in ({}, {"a": "b"})]
-    assert scored_by[0] == program.trainer_identity(["/t", "x"], "", "1", {}) != scored_by[1]
+    assert "metrics" not in scored_by[0][1] and scored_by[0] != scored_by[1]
     assert identity(tmp_path / "one", more=["--fast"]) != first
     named = identity(tmp_path / "one", version="7")
     assert identity(tmp_path / "one", text="b", version="7") == named
     with pytest.raises(RecipeError, match="tells one version.*proxy.trainer.version"):
-        program.trainer_identity([sys.executable, "-m", "train"], "", "", {})
+        program.trainer_identity([sys.executable, "-m", "train"], "", "", {}, {})
     with pytest.raises(RecipeError, match="proxy.trainer.version"):
-        program.trainer_identity(["/nowhere/train"], "", "", {})
+        program.trainer_identity(["/nowhere/train"], "", "", {}, {})
     closed = tmp_path / "one" / "train.py"
     closed.unlink()
     closed.symlink_to("/proc/self/mem")  # which not even root can read from its beginning
     with pytest.raises(RecipeError, match=r"train.py.*cannot be read"):
-        program.trainer_identity([sys.executable, str(closed)], "", "", {})
+        program.trainer_identity([sys.executable, str(closed)], "", "", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "versioned", "unversioned"),
+    [
+        (["@/python", "@/train.py"], "train", "train"),
+        (["@/apptainer", "exec", "@/wine.sif", "@/python3", "/opt/train.py"], "wine", "wine"),
+        (["@/docker", "run", "-v", "/data:/data", "image", "/opt/train.py"], "train", "docker"),
+        (["@/train.sh", "@", "@/x.yaml"], "train", "train"),
+        (["@/python", "@/own"], "python", "own"),
+    ],
+)
+def test_a_trainer_with_a_version_is_the_same_on_every_machine(
+    tmp_path, words, versioned, unversioned
+):
+    """Catches a fingerprint that follows from which files lie on this machine, though a version
+    stands for them; and one without a version that is no longer what it was."""
+    command = [word.replace("@", str(tmp_path / "x")) for word in words]
+    elsewhere = program.trainer_identity(command, "", "7", {}, {})
+    (tmp_path / "x").mkdir()
+    for word in words:
+        if word.startswith("@/"):
+            (tmp_path / "x" / word[2:]).write_text("#!/bin/sh\n")
+    assert program.trainer_identity(command, "", "7", {}, {}) == elsewhere
+    assert elsewhere[0] == json.loads(elsewhere[1])["name"] == versioned
+    assert program.trainer_identity(command, "", "", {}, {})[0] == unversioned
 
 
 def test_every_file_of_a_command_tells_its_trainer_from_others(tmp_path):
@@ -93,7 +119,7 @@ def test_every_file_of_a_command_tells_its_trainer_from_others(tmp_path):
             start = f"#!{folder}/sh\n" if name == "train.sh" else ""
             (folder / name).write_text(start + ("new" if name == edited else "old"))
         command = [word.replace("@", str(folder)) for word in words]
-        return program.trainer_identity(command, "", "", {})[1]
+        return program.trainer_identity(command, "", "", {}, {})[1]
 
     for words in (
         ("/nowhere/python", "@/train.py", "--config=@/x.yaml"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cuvee.tasks.trainer.program import TrainerProgram, identity_files
-from cuvee.tasks.trainer.swarm_scripts import launch_scripts
+from cuvee.tasks.trainer.swarm_scripts import TRAINER_ID, launch_scripts, trainer_id
 
 BASH = shutil.which("bash") or "/bin/bash"
 RUNS = ["runs/" + digit * 32 for digit in "abc"]
@@ -25,14 +25,15 @@ EVIL = ["it's", '"$(touch pwned)"', "`touch pwned`", "; touch pwned #", "\\", ""
 
 def program(code: str = RESULT, *words: str, **more: object) -> TrainerProgram:
     """A trainer that is a few lines of bash, with its words behind."""
-    fields = {"version": "1", "retries": 0, **more}
-    return TrainerProgram((BASH, "-c", code, "trainer", *words), "trainer", "", **fields)
+    fields = {"version": "1", "retries": 0, "identity": "one", **more}
+    return TrainerProgram((BASH, "-c", code, "trainer", *words), "trainer", **fields)
 
 
 def swarm(folder: Path, trainer: TrainerProgram) -> Path:
     for run in RUNS:
-        (folder / run / "state").mkdir(parents=True)
+        (folder / run / "state").mkdir(parents=True, exist_ok=True)
         (folder / run / "run.json").write_text("{}")
+        (folder / run / TRAINER_ID).write_text(f"{trainer_id(trainer.identity)}\n")
     for name, content in launch_scripts(trainer, folder, RUNS, name="wine").items():
         (folder / name).write_text(content)
     return folder
@@ -40,10 +41,23 @@ def swarm(folder: Path, trainer: TrainerProgram) -> Path:
 
 def call(script: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
     environment = {"PATH": os.environ["PATH"], **variables}
-    return subprocess.run(
-        [BASH, str(script), *words], env=environment, cwd=script.parent,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    reading, writing = os.pipe()  # nothing comes in, and it does not end: like a terminal
+    try:
+        return subprocess.run(
+            [BASH, str(script), *words], env=environment, cwd=script.parent, stdin=reading,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def fake(folder: Path, name: str, code: str) -> str:
+    """A program of the machine in the place of the real one; the PATH that finds it."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!{BASH}\n{code}\n")
+    (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 def attempts(folder: Path, run: str = RUNS[0]) -> int:
@@ -65,18 +79,106 @@ def test_the_words_of_a_recipe_reach_the_trainer_and_never_the_shell(tmp_path):
         given["SAID"], given["folder"], "c $(touch pwned)",
     ]  # fmt: skip
     assert not list(tmp_path.rglob("pwned"))
-    lacking = call(folder / "run_one.sh", RUNS[1])
-    assert lacking.returncode and "OUTER" in lacking.stderr
+    lacking = call(folder / "run_all.sh")
+    assert lacking.returncode == 2 and lacking.stderr.count("OUTER is not set") == 1
     assert not (folder / RUNS[1] / "trainer.log").exists()
     for script in ("run_one.sh", "run_all.sh", "array.slurm"):
         assert not subprocess.run([BASH, "-n", str(folder / script)], check=False).returncode
+
+
+def test_a_variable_is_what_the_caller_has(tmp_path):
+    """Catches a value that is taken from what the recipe or the script has set in the meantime,
+    the caller's folder that is taken for the run's, a variable that the scripts use themselves, and
+    a script that does not find its own folder where CDPATH is set."""
+    names = ["name", "limit", "folder", "run", "runs", "code", "pid", "rank", "swarm", "failed"]
+    given = {"A": "x", "B": "$A", "C": "$PWD", "D": "${name}", "OMP_NUM_THREADS": "$N"}
+    said = " ".join(f'"${one}"' for one in (*given, *names))
+    trainer = program(f'printf "%s\\0" {said} >said{RESULT}', environment=given)
+    folder = swarm(tmp_path / "swarm", trainer)
+    outer = {one: f"of {one}" for one in names}
+    ended = call(folder / "run_all.sh", A="outer", N="7", CDPATH=str(tmp_path), **outer)
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / RUNS[0] / "said").read_text().split("\0")[:-1] == [
+        "x", "outer", str(folder), "of name", "7", *outer.values(),
+    ]  # fmt: skip
+    (folder / RUNS[0] / "result.json").unlink()
+    (folder / RUNS[0] / "spent.json").unlink()
+    begun = subprocess.run(
+        [BASH, "swarm/run_one.sh", RUNS[0]], cwd=tmp_path, capture_output=True, text=True,
+        check=False, env={"PATH": os.environ["PATH"], "CDPATH": str(tmp_path), "A": "", "N": "",
+                          "name": ""},
+    )  # fmt: skip
+    assert begun.returncode == 0, begun.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "ends", "said"),
+    [
+        ('[ "$1" = -n ] && exit 1; exit 0', 0, "another process holds"),
+        ('[ "$1" = -n ] && exit 1; exit 65', 2, "cannot be locked (flock ended with code 65)"),
+        ("exit 65", 2, "Lustre needs its mount option"),  # as without it, or without NFS's service
+        ("exit 127", 2, "flock is of util-linux"),
+    ],
+)
+def test_a_run_that_cannot_be_locked_is_not_trained(tmp_path, code, ends, said):
+    """Catches a run that two jobs train at once on a disk without locks, and a lock that fails and
+    is told as another job's."""
+    folder = swarm(tmp_path / "swarm", program())
+    ended = call(folder / "run_all.sh", PATH=fake(tmp_path / "bin", "flock", code))
+    assert ended.returncode == ends and said in ended.stdout + ended.stderr
+    assert (folder / RUNS[0] / "trainer.log").exists() == (ends == 0)
+    assert ("another process" in ended.stdout) == ("-n" in code)
+
+
+@pytest.mark.parametrize("again", [{"identity": "two"}, {"identity": "two", "version": "2"}])
+def test_a_queued_run_is_not_trained_by_another_trainer(tmp_path, again):
+    """Catches an array that trains its runs with the trainer of a later export, whose scores then
+    pass for those of its own."""
+    folder = swarm(tmp_path, program())
+    queued = tmp_path / "queued"
+    queued.write_text((folder / "array.slurm").read_text())
+    for name, content in launch_scripts(program(**again), folder, RUNS, name="wine").items():
+        (folder / name).write_text(content)
+    ended = call(queued, SLURM_ARRAY_TASK_ID="1", SLURM_JOB_ID="7")
+    assert ended.returncode == 2 and "of another trainer" in ended.stderr
+    assert not (folder / RUNS[1] / "trainer.log").exists()
+    (folder / RUNS[1] / TRAINER_ID).unlink()
+    assert call(folder / "run_one.sh", RUNS[1]).returncode == 2
+    swarm(folder, program(**again))
+    assert call(folder / "run_one.sh", RUNS[1]).returncode == 0
+
+
+def test_a_run_of_two_nodes_reads_no_terminal_and_has_a_port_of_its_own(tmp_path):
+    """Catches srun that reads what the script was called with, and is stopped where that is a
+    terminal; an srun that passes no variables; and runs of one job that share a port."""
+    srun = """cat >/dev/null
+case " $* " in *" --export=ALL "*) ;; *) exit 9;; esac
+while [ "${1#--}" != "$1" ]; do shift; done
+SLURM_PROCID=1 "$@" && SLURM_PROCID=0 exec "$@" """
+    fake(tmp_path / "bin", "scontrol", "echo node7; echo node8")
+    path = fake(tmp_path / "bin", "srun", srun)
+    code = 'echo "$@" >"said$CUVEE_NODE_RANK"' + RESULT
+    words = ("{node_rank}", "{master_address}", "{master_port}")
+    folder = swarm(tmp_path / "swarm", program(code, *words, nodes=2, timeout=20.0))
+    ports = set()
+    for run in RUNS[:2]:
+        job = {"SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "node[7-8]"}
+        ended = call(folder / "run_one.sh", run, PATH=path, **job)
+        assert ended.returncode == 0, ended.stderr
+        first, second = ((folder / run / f"said{rank}").read_text().split() for rank in "01")
+        assert first[:2] == ["0", "node7"] and second[:2] == ["1", "node7"]
+        assert first[2] == second[2] and 20_000 <= int(first[2]) < 32_000
+        assert (folder / run / "trainer-1.log").exists()
+        ports.add(first[2])
+    assert len(ports) == 2
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing(tmp_path):
     """Catches a variable without quotation marks."""
     folder = swarm(
-        tmp_path / "a b", program("", *EVIL, nodes=2, timeout=9.0, environment={"A": "$B"})
+        tmp_path / "a b",
+        program("", *EVIL, nodes=2, timeout=9.0, environment={"A": "$B", "B": "$A", "C": "c"}),
     )
     scripts = [str(folder / name) for name in ("run_one.sh", "run_all.sh", "array.slurm")]
     found = subprocess.run(
@@ -98,6 +200,7 @@ def test_a_loop_goes_on_past_a_failed_run_and_begins_it_again(tmp_path):
     (tmp_path / "mended").touch()
     second = call(folder / "run_all.sh")
     assert second.returncode == 0, second.stderr
+    assert second.stdout.count("to train it again remove its result.json, its spent.json") == 2
     assert [attempts(folder, run) for run in RUNS] == [1, 3, 1]
     assert json.loads((folder / RUNS[1] / "spent.json").read_text())["ended"] is True
 
@@ -148,6 +251,20 @@ def test_a_stopped_loop_ends_its_trainer_and_goes_on_from_its_state(tmp_path):
     assert not (folder / RUNS[1] / "trainer.log").exists()
     ended = call(folder / "run_one.sh", RUNS[0])
     assert ended.returncode == 0 and attempts(folder) == 2
+    (folder / RUNS[0] / "result.json").unlink()
+    (folder / RUNS[0] / "spent.json").unlink()  # as it says, and what is in state/ stays
+    assert call(folder / "run_one.sh", RUNS[0]).returncode == 0 and attempts(folder) == 3
+
+
+def test_a_loop_that_is_stopped_between_two_runs_begins_no_other(tmp_path):
+    """Catches a signal that comes just before a run begins, and is looked at hours later."""
+    folder = swarm(tmp_path / "swarm", program("sleep 5"))
+    early = tmp_path / "early"  # bash reads it first
+    early.write_text("trap 'case $BASH_COMMAND in bash*run_one*) kill -TERM $$;; esac' DEBUG")
+    began = time.monotonic()
+    assert call(folder / "run_all.sh", BASH_ENV=str(early)).returncode == 143
+    assert time.monotonic() - began < 4
+    assert not list(folder.glob("runs/*/result.json"))
 
 
 def test_an_array_keeps_its_runs_and_is_queued_again_when_its_time_is_over(tmp_path):
@@ -162,13 +279,12 @@ def test_an_array_keeps_its_runs_and_is_queued_again_when_its_time_is_over(tmp_p
         "gpus-per-node=1", "mem=3072M", "time=4", "signal=B:USR1@60", "open-mode=append", "requeue",
     ]  # fmt: skip
     called = tmp_path / "called"
-    (tmp_path / "scontrol").write_text(f'#!{BASH}\necho "$@" >>"{called}"\n')
-    (tmp_path / "scontrol").chmod(0o755)
+    path = fake(tmp_path / "bin", "scontrol", f'echo "$@" >>"{called}"')
     for count in ("1", "2"):
         process = subprocess.Popen(
             [BASH, str(folder / "array.slurm")],
             env={
-                "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "1",
+                "PATH": path, "SLURM_ARRAY_TASK_ID": "1",
                 "SLURM_JOB_ID": "77", "SLURM_RESTART_COUNT": count,
             },
             stderr=subprocess.DEVNULL,
