@@ -23,6 +23,7 @@ from cuvee.tasks.approval import webhook as handoff_call
 Count = Annotated[int, BeforeValidator(whole_number), Field(gt=0, le=10**18)]
 # A count, or a size of no unit.
 Amount = Annotated[float, BeforeValidator(whole_number), Field(gt=0)]
+Place = Annotated[str, Field(min_length=1)]  # a path or URL
 KINDS = {int: "integer", float: "number", bool: "boolean"}
 SHAPE = {
     "type": "object",
@@ -109,7 +110,7 @@ class ExportPart(Part):
         description="Where the trainer finds each domain's data: a path or URL, or a list of them.",
         examples=[{"web": "s3://bucket/web", "code": ["/data/code-1", "/data/code-2"]}],
     )
-    validation: dict[str, str | list[str]] = Field(
+    validation: dict[str, Place | Annotated[list[Place], Field(min_length=1)]] = Field(
         default={},
         description="Where the trainer finds each domain's validation set: it goes out with the "
         "mixture where the format has a place for it, so that the run logs a loss by domain.",

@@ -6,8 +6,9 @@ recommendation are shares of tokens. A format says in `unit` what its trainer ta
 and converts; what its trainer cannot express it refuses, with the way out.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from cuvee.mixtures import registry
 from cuvee.mixtures.errors import ExportError
@@ -183,11 +184,23 @@ _NEEDS: dict[str, tuple[Callable[[ExportSpec], Sequence[str]], str]] = {  # what
 SAMPLES = {"packed": SEQUENCES, "documents": DOCUMENTS}  # what shards may have been written as
 
 
-def check_choice(form: str, option: str, value: str, allowed: Iterable[str]) -> None:
-    """Refuse an option that is none of those allowed.
+@dataclass(frozen=True)
+class SampleShards:
+    """What formats of shards have in common, whose samples are sequences or documents.
 
-    Raises:
-        ExportError: says which are.
+    Attributes:
+        samples: what a sample is: "packed" sequences, or "documents".
     """
-    if value not in allowed:
-        raise ExportError(f"{form}.{option} is {' or '.join(allowed)}; got {value!r}")
+
+    name: ClassVar[str]
+
+    samples: Annotated[str, Literal[tuple(SAMPLES)]] = "packed"
+
+    def __post_init__(self) -> None:
+        if self.samples not in SAMPLES:
+            allowed = " or ".join(SAMPLES)
+            raise ExportError(f"{self.name}.samples is {allowed}; got {self.samples!r}")
+
+    @property
+    def unit(self) -> str:
+        return SAMPLES[self.samples]

@@ -101,7 +101,7 @@ def document_source(
     studied = spec.sources.get(name, StudiedText())
     if studied.own and (studied.files.filter or studied.tokens):
         raise ExportError(_not_for_readers(name, studied))
-    source = _source(spec.paths[name], name, studied)
+    source = _source(spec, name, studied)
     if source["path"] == TEXT:
         return DocumentPaths(source, TEXT, studied.files.separator)
     given = field if isinstance(field, str) else field.get(name, "")
@@ -124,7 +124,7 @@ def _not_for_readers(name: str, studied: StudiedText) -> str:
     )
 
 
-def check_top_level(form: str, name: str, read: DocumentPaths) -> None:
+def check_top_level(form: str, spec: ExportSpec, name: str, read: DocumentPaths) -> None:
     """Refuse a field within another to a trainer that knows columns alone.
 
     Raises:
@@ -134,7 +134,7 @@ def check_top_level(form: str, name: str, read: DocumentPaths) -> None:
         raise ExportError(
             f"the text of {name} is the field {read.field!r}, one within another, and {form} takes "
             f"columns alone: write its documents as .jsonl with a column of its own, name that in "
-            f"export.paths, or choose huggingface; if a column is called so, say it in "
+            f"{spec.place}, or choose huggingface; if a column is called so, say it in "
             f"export.formats.{form.lower()}.field"
         )
 
@@ -152,14 +152,14 @@ def rows_source(
         raise ExportError(
             f"{form} takes the lines of {path} for documents, and the study of {name} took whole "
             "files or what a separator parts: write its documents as .jsonl, and name that in "
-            "export.paths, or choose huggingface"
+            f"{spec.place}, or choose huggingface"
         )
     if "sep" in read.source:
         raise ExportError(
             f"{form} reads sheets that commas part, and those of {name} are parted by tabs: write "
-            "them as .jsonl, and name that in export.paths, or choose huggingface"
+            f"them as .jsonl, and name that in {spec.place}, or choose huggingface"
         )
-    check_top_level(form, name, read)
+    check_top_level(form, spec, name, read)
     return read
 
 
@@ -181,6 +181,21 @@ def file_rows(
     return read
 
 
+def whole_path(form: str, spec: ExportSpec, name: str) -> str:
+    """The only path of a domain, for a trainer that joins it to the folder of the export.
+
+    Raises:
+        ExportError: it is relative.
+    """
+    path = spec.path(name)
+    if not (is_url(path) or Path(path).is_absolute()):
+        raise ExportError(
+            f"{form} would look for {path} in the folder of the export: name the whole path of "
+            f"{name} in export.paths"
+        )
+    return path
+
+
 def check_field(form: str, field: str | Mapping[str, str]) -> None:
     """Refuse an option that is neither a column nor columns by domain.
 
@@ -193,8 +208,9 @@ def check_field(form: str, field: str | Mapping[str, str]) -> None:
         raise ExportError(f"{form}.field is a column's name, or names by domain; got {field!r}")
 
 
-def _source(paths: Sequence[str], name: str, studied: StudiedText) -> dict[str, Any]:
+def _source(spec: ExportSpec, name: str, studied: StudiedText) -> dict[str, Any]:
     """The keywords of `load_dataset` for files of one kind, or for a data set by its name."""
+    paths = spec.paths[name]
     if studied.own and studied.dataset:
         return dict(studied.dataset)
     if len(paths) == 1 and _named(paths[0]):
@@ -205,7 +221,7 @@ def _source(paths: Sequence[str], name: str, studied: StudiedText) -> dict[str, 
     if len(builders) > 1:
         raise ExportError(
             f"the files of {name} are of several kinds ({', '.join(builders) or 'unknown'}), and "
-            f"a data set is of one: name one kind in export.paths, such as {name}/*.jsonl"
+            f"a data set is of one: name one kind in {spec.place}, such as {name}/*.jsonl"
         )
     if builders == [""]:  # not here, and of no known kind: at least no splits are guessed
         return {"path": paths[0], "data_files": ["**"] if len(paths) == 1 else files}

@@ -11,16 +11,17 @@ Source: NVIDIA/Megatron-Energon, src/megatron/energon/metadataset/metadataset_v2
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, SAMPLES, ExportSpec, check_choice
+from cuvee.tasks.export import DOCUMENTS, KIND, ExportSpec, SampleShards
+from cuvee.tasks.export.documents import whole_path
 from cuvee.tasks.export.literal import yaml_text
 
 
 @register(KIND)
 @dataclass(frozen=True)
-class Energon:
+class Energon(SampleShards):
     """Repetitions for Megatron-Energon; paths are prepared data sets.
 
     Take it for trainers that read by Megatron-Energon.
@@ -30,16 +31,7 @@ class Energon:
     """
 
     name: ClassVar[str] = "energon"
-
-    samples: Annotated[str, Literal[tuple(SAMPLES)]] = "packed"
     staged: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_choice("energon", "samples", self.samples, SAMPLES)
-
-    @property
-    def unit(self) -> str:
-        return SAMPLES[self.samples]
 
     @property
     def needs(self) -> frozenset[str]:
@@ -52,7 +44,10 @@ class Energon:
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         repeats = spec.in_units(self.unit).epochs()
-        blend = [{"repetitions": n, "path": spec.path(name)} for name, n in repeats.items()]
+        blend = [
+            {"repetitions": n, "path": whole_path("Energon", spec, name)}
+            for name, n in repeats.items()
+        ]
         content = {
             "__module__": "megatron.energon",
             "__class__": "MetadatasetV2",

@@ -81,6 +81,11 @@ class Levanter:
             weights = [[step, stage] for step, stage in zip(steps, given, strict=True)]
         components = {name: self._component(spec, name) for name in spec.shares}
         for name in spec.validation:
+            if f"{name}/validation" in components:
+                raise ExportError(
+                    f"a domain is called {name}/validation, as Levanter's validation set of {name} "
+                    "would be: rename one"
+                )
             held = self._component(spec.held_out, name)
             if urls := held["source"].pop("train_urls", None):
                 held["source"]["validation_urls"] = urls
@@ -99,7 +104,7 @@ class Levanter:
 
     def _component(self, spec: ExportSpec, name: str) -> dict[str, Any]:
         read, paths = document_source(spec, name, self.field), spec.paths[name]
-        check_top_level("Levanter", name, read)
+        check_top_level("Levanter", spec, name, read)
         key = {} if read.field == "text" else {"format": {"type": "text", "text_key": read.field}}
         hub = paths[0].startswith("hf://") and not paths[0].startswith("hf://datasets/")
         urls, left = list(read.source.get("data_files", ())), ""
@@ -116,8 +121,8 @@ class Levanter:
             raise ExportError(
                 f"the study of {name} read {left}, and Levanter reads files of {', '.join(READ)} "
                 "by their names (of others it takes lines, or nothing) and the newest train split "
-                "of a data set: write its documents as .jsonl and name that in export.paths, or "
-                "choose huggingface"
+                "of a data set: write its documents as .jsonl and name that in "
+                f"{spec.place}, or choose huggingface"
             )
         return {"source": source, **key}
 

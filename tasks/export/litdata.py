@@ -12,10 +12,10 @@ Source: litdata/streaming/combined.py.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, SAMPLES, SEQUENCES, ExportSpec, check_choice
+from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, ExportSpec, SampleShards
 from cuvee.tasks.export.literal import DEALER, python_assignments, python_module
 from cuvee.tasks.export.specification import Units
 
@@ -72,7 +72,7 @@ def build(**options: object) -> DealtStreamingDataset:
 
 @register(KIND)
 @dataclass(frozen=True)
-class LitData:
+class LitData(SampleShards):
     """A combined stream of LitData.
 
     Take it for LitData, such as LitGPT's data sets.
@@ -82,16 +82,7 @@ class LitData:
     """
 
     name: ClassVar[str] = "litdata"
-
-    samples: Annotated[str, Literal[tuple(SAMPLES)]] = "packed"
     staged: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_choice("litdata", "samples", self.samples, SAMPLES)
-
-    @property
-    def unit(self) -> str:
-        return SAMPLES[self.samples]
 
     @property
     def needs(self) -> frozenset[str]:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from cuvee.mixtures.registry import register
 from cuvee.tasks.export import KIND, ExportSpec
-from cuvee.tasks.export.documents import DocumentRows, file_rows
+from cuvee.tasks.export.documents import DocumentRows, file_rows, whole_path
 from cuvee.tasks.export.literal import yaml_text
 
 
@@ -59,6 +59,6 @@ class LlamaFactory(DocumentRows):
         read = file_rows("LLaMA-Factory", spec, name, self.field)
         columns = {"columns": {"prompt": read.field}}
         if "data_files" in read.source:
-            return {"file_name": spec.path(name), **columns}
+            return {"file_name": whole_path("LLaMA-Factory", spec, name), **columns}
         named = {"path": "hf_hub_url", "name": "subset", "split": "split", "revision": "revision"}
         return {named[key]: value for key, value in read.source.items()} | columns

@@ -125,7 +125,7 @@ def _arguments(spec: ExportSpec, file: str, held: list[str]) -> str:
 def _phases(spec: ExportSpec) -> list[str]:
     """Phases are counted in iterations of one global batch size."""
     ends = spec.steps()[1:]
-    samples = spec.tokens // spec.batch_tokens * (spec.batch or 1)
+    samples = sum(number for _, number in spec.stage_samples())
     return [
         f"--global-batch-size {spec.batch}",
         f"--train-samples {samples}",  # without which Megatron-LM ends before its first phase

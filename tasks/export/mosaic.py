@@ -16,18 +16,18 @@ utils/builders.py (`build_eval_loaders`), callbacks/curriculum_learning_callback
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from cuvee.mixtures.errors import ExportError
 from cuvee.mixtures.registry import register
-from cuvee.tasks.export import DOCUMENTS, KIND, SAMPLES, SEQUENCES, ExportSpec, check_choice
+from cuvee.tasks.export import DOCUMENTS, KIND, SEQUENCES, ExportSpec, SampleShards
 from cuvee.tasks.export.delivery import whole_units
 from cuvee.tasks.export.literal import yaml_text
 
 
 @register(KIND)
 @dataclass(frozen=True)
-class Mosaic:
+class Mosaic(SampleShards):
     """Streams for MosaicML Streaming and LLM Foundry.
 
     Take it for MosaicML Streaming and LLM Foundry.
@@ -39,16 +39,8 @@ class Mosaic:
 
     name: ClassVar[str] = "mosaic"
 
-    samples: Annotated[str, Literal[tuple(SAMPLES)]] = "packed"
     split: str = ""
     staged: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_choice("mosaic", "samples", self.samples, SAMPLES)
-
-    @property
-    def unit(self) -> str:
-        return SAMPLES[self.samples]
 
     @property
     def needs(self) -> frozenset[str]:

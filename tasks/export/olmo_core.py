@@ -100,7 +100,7 @@ def _files(spec: ExportSpec) -> list[_File]:
     length, exist = spec.sequence or 1, {d.name: d.tokens for d in spec.domains}
     found = []
     for name, share in spec.shares.items():
-        number = sum(_count(path) for path in spec.paths[name])
+        number = sum(len(_expanded((path,))) for path in spec.paths[name])
         size, left = exist[name] // number, int(_requested(spec) * share) / exist[name]
         while left > 0:
             tokens = math.ceil(size * min(1.0, left))
@@ -121,11 +121,6 @@ def _apportion(files: list[_File], sequences: int) -> None:
     room = [file for file in room if file.planned < file.most]
     for file in sorted(room, key=lambda file: -file.lost)[:missing]:
         file.planned += 1
-
-
-def _count(path: str) -> int:
-    """Files that a path names: those here that fit a pattern, else one."""
-    return len(_expanded((path,)))
 
 
 def _expanded(paths: Iterable[str]) -> list[str]:

@@ -100,6 +100,7 @@ class ExportSpec:
         sources: domain -> how the study read it.
         caps: domain -> most passes over it.
         validation: domain -> its held-out data, which is not trained on.
+        place: the field of a recipe that names `paths`.
     """
 
     name: str
@@ -115,10 +116,16 @@ class ExportSpec:
     sources: Mapping[str, StudiedText] = field(default_factory=dict)
     caps: Mapping[str, float] = field(default_factory=dict)
     validation: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    place: str = "export.paths"
 
     def __post_init__(self) -> None:
         for name in (*self.paths, *self.validation):
             self.domains.index(name)  # an unknown name is refused, with those that exist
+        if empty := [name for name, paths in self.validation.items() if not (paths and all(paths))]:
+            raise ExportError(
+                f"export.validation names nothing for {', '.join(empty)}: add `{empty[0]}: <path "
+                "or URL>` there, or leave it out"
+            )
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -235,7 +242,8 @@ class ExportSpec:
         """The validation sets in place of what is trained on, read as the study read it."""
         apart: dict[str, Any] = {"own": False, "dataset": {}, "sample": False}
         read = {name: dataclasses.replace(one, **apart) for name, one in self.sources.items()}
-        return dataclasses.replace(self, paths=self.validation, sources=read, validation={})
+        held = dataclasses.replace(self, paths=self.validation, sources=read, validation={})
+        return dataclasses.replace(held, place="export.validation")
 
     def in_units(self, unit: str) -> Units:
         """The whole run in documents, or in sequences."""

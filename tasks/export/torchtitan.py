@@ -12,6 +12,7 @@ Later versions configure data anew: give the weights of `data_config.py` to pack
 Source: torchtitan/hf_datasets/text_datasets.py, hf_datasets/interleaved.py.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -117,15 +118,16 @@ class TorchTitan:
 
     def files(self, spec: ExportSpec) -> dict[str, str]:
         labels = {name: f"{spec.name}/{name}".lower() for name in spec.shares}
-        if len(set(labels.values())) < len(labels):
+        held = [(f"{spec.name}/{name}/validation".lower(), name) for name in spec.validation]
+        times = Counter([*labels.values(), *(label for label, _ in held)])
+        if doubled := [label for label, number in times.items() if number > 1]:
             raise ExportError(
                 "torchtitan knows data sets by lower-case names, and two domains differ in case "
-                f"alone: {', '.join(sorted(labels))}; rename one"
+                "alone, or one is called as another's validation set (NAME/validation): "
+                f"{', '.join(doubled)} would stand for both; rename one"
             )
         read = {labels[name]: document_source(spec, name, self.field) for name in spec.shares}
-        held = {f"{spec.name}/{name}/validation".lower(): name for name in spec.validation}
-        for label, name in held.items():
-            read[label] = document_source(spec.held_out, name, self.field)
+        read |= {label: document_source(spec.held_out, name, self.field) for label, name in held}
         constants = {
             "SOURCES": {label: dict(part.source) for label, part in read.items()},
             "FIELDS": {label: part.field for label, part in read.items()},
@@ -133,7 +135,7 @@ class TorchTitan:
             "WEIGHTS": {labels[name]: share for name, share in spec.shares.items()},
             "SEED": spec.seed,
             "EVERY": EVERY,
-            "HELD_OUT": list(held),
+            "HELD_OUT": [label for label, _ in held],
         }
         about = (
             f"The mixture of {spec.name}: use `DATALOADER` as `dataloader` of a trainer's "

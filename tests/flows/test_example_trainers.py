@@ -40,7 +40,8 @@ def trained(corpus: Path, home: Path, monkeypatch, processes: int, *programs: Pa
     """A run by an example."""
     command = [TORCHRUN, "--standalone", "--nproc-per-node", str(processes), *map(str, programs)]
     monkeypatch.setenv("CUVEE_TRAINER_COMMANDS", TORCHRUN)
-    sweep = Sweep(recipe(corpus, {"save_every": 8}, command=command, cpus=processes), home)
+    settings = {"save_every": 8, "micro_batch": 3}  # which divides no batch
+    sweep = Sweep(recipe(corpus, settings, command=command, cpus=processes), home)
     (run,) = sweep.train(0)
     (folder,) = sweep.folders
     assert isinstance(run, RunResult), (folder / "trainer.log").read_text()[-6000:]

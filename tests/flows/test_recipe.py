@@ -72,6 +72,8 @@ def test_counts_may_carry_a_suffix():
             "proxy.size: a shape needs width, layers, heads, context; heads and context missing",
         ),
         ("name: tiny", "name: tiny\nproxy: {size: 6}", "proxy.size: must be text"),
+        ("name: tiny", "name: tiny\nexport: {validation: {a: []}}", "validation.a: .*not be empty"),
+        ("name: tiny", "name: tiny\nexport: {validation: {a: [/x, '']}}", "a.1: may not be empty"),
     ],
 )
 def test_a_mistake_is_named_with_a_way_out(old, new, words):

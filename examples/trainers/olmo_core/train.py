@@ -12,6 +12,7 @@ once) and `save_every` (steps between two states).
 """
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -136,7 +137,11 @@ def make_module(run, model):
     }
     several = TransformerDataParallelConfig(name=DataParallelType.ddp)
     half = cuda and plan.precision == "bfloat16"
-    micro = min(run.settings.get("micro_batch", 8), plan.batch // get_world_size())
+    if plan.batch % get_world_size():
+        sys.exit(
+            f"{plan.batch} sequences a step cannot be divided among {get_world_size()} processes"
+        )
+    micro = math.gcd(plan.batch // get_world_size(), run.settings.get("micro_batch", 8))
     return TransformerTrainModuleConfig(
         rank_microbatch_size=micro * plan.sequence_length,
         max_sequence_length=plan.sequence_length,

@@ -366,6 +366,8 @@ HUB = {"path": "owner/name", "name": "en", "revision": "abc", "split": "held"}
         ("megatron_bridge", "/d/b.jsonl", StudiedText(Files((), "a.b")), "b is the field 'a.b'"),
         ("llama_factory", "s3://x/b.jsonl", StudiedText(), "takes one file .* on a disk.*s3://x/b"),
         ("llama_factory", "/d/b.jsonl.gz", StudiedText(), "takes one file .*/d/b.jsonl.gz"),
+        ("llama_factory", "d/b.jsonl", StudiedText(), "look for d/b.jsonl in the folder of the ex"),
+        ("energon", "d/b", StudiedText(), "look for d/b in the folder of the export"),
         ("ms_swift", "/d/*.jsonl", StudiedText(), r"takes one file .*/d/\*.jsonl"),
         ("ms_swift", "/d/b.tsv", StudiedText(), "those of b are parted by tabs"),
         (
@@ -391,6 +393,22 @@ def test_what_a_trainer_cannot_be_told_is_refused_by_domain(form, path, studied,
         export.render_export(
             export.build_format(form), dataclasses.replace(spec, sources={"b": studied})
         )
+
+
+@pytest.mark.parametrize(
+    ("form", "path", "words"),
+    [
+        ("axolotl", "/h/w.txt", "takes the lines of"),
+        ("axolotl", "/h/w.tsv", "parted by tabs"),
+        ("levanter", "/h/w.txt", "read /h/w.txt"),
+    ],
+)
+def test_a_validation_set_is_refused_by_its_own_field(form, path, words):
+    """Catches a refusal that names the data that are trained on, where nothing is wrong."""
+    blend = dataclasses.replace(FIXED, validation={"web": (path,)})
+    with pytest.raises(ExportError, match=f"{words}.*export.validation") as refused:
+        export.render_export(export.build_format(form), blend)
+    assert "export.paths" not in str(refused.value)
 
 
 def test_a_data_set_is_handed_on_by_config_revision_and_split():

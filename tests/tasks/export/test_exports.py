@@ -26,6 +26,7 @@ from export_readers import (
 )
 from export_readers import megatron_phase as phase
 
+from cuvee.mixtures.domains import DomainSet
 from cuvee.mixtures.errors import CuveeError, DataError, ExportError, UnknownName
 from cuvee.mixtures.runs.run_spec import Stage
 from cuvee.tasks import export
@@ -104,6 +105,41 @@ def test_validation_sets_travel_where_the_trainer_takes_them(name):
         assert labels in (["web", "unused"], [""])
     with pytest.raises(DataError, match="no domain 'wbe'"):
         dataclasses.replace(bare, validation={"wbe": ("/x",)})
+    for empty in ((), ("",), ("/x", "")):
+        with pytest.raises(ExportError, match="export.validation names nothing for web"):
+            dataclasses.replace(bare, validation={"web": empty})
+
+
+@pytest.mark.parametrize("name", sorted(PLACED))
+@pytest.mark.parametrize(
+    ("domains", "held", "refuse"),
+    [
+        (("web", "web/validation"), ("web",), {"torchtitan", "levanter"}),
+        (("web", "code"), ("web", "Web"), {"torchtitan"}),
+    ],
+)
+def test_no_validation_set_takes_another_s_place(name, domains, held, refuse):
+    """Catches a held-out set that is trained on in the place of a domain of its name, and two sets
+    of which one is lost, with names that the readers of exports cannot tell apart.
+    """
+    all_names = (*domains, *(one for one in held if one not in domains))
+    known = DomainSet(tuple(dataclasses.replace(DOMAINS.domains[0], name=n) for n in all_names))
+    shares = (0.5, 0.5, *(0.0 for _ in all_names[2:]))
+    blend = dataclasses.replace(
+        FIXED,
+        domains=known,
+        stages=(Stage(shares),),
+        paths={n: (f"/data/{i}.jsonl",) for i, n in enumerate(domains)},
+        validation={n: (f"/held/{i}.jsonl",) for i, n in enumerate(held)},
+    )
+    form = export.build_format(name)
+    if name in refuse:
+        with pytest.raises(ExportError, match="is called .*/validation.*rename one"):
+            export.render_export(form, blend)
+        return
+    text = "".join(export.render_export(form, blend).values())
+    assert all(f"/data/{i}" in text for i in range(2))
+    assert all(f"/held/{i}" in text for i in range(len(held)))
 
 
 def test_formats_without_stages_refuse_them_and_take_one_at_a_time():
