@@ -39,7 +39,6 @@ from cuvee.tasks.trainer.contract import (
 from cuvee.tasks.trainer.program import TrainerProgram
 
 SHORT = 32  # of the 64 digits of a fingerprint, as the name of a run directory
-SPENT = "spent.json"  # seconds of the attempts so far, and whether the last one ended well
 TOKENS = "tokens"  # beside the run directories: what a corpus reads from files of others
 CURVE = 512  # points of a curve that are kept
 
@@ -127,12 +126,9 @@ def collect_outcome(
     begun = _begun(job)
     run = begun.run.model_copy(update={"write": contract.places_in(folder)})
     begun, path = replace(begun, folder=folder, run=run), folder / contract.RESULT
-    result = contract.read_result(path, run) if path.exists() and logged is None else None
-    if logged is None and not (result and result.scores):
-        seen = contract.ProgressFile(Path(run.write.progress)).points()
-        whole = bool(seen) and seen[-1][0] >= run.tokens
-        if not (score and (begun.ended or whole)):
-            return None
+    result = contract.read_result(path, run) if path.exists() else None
+    if logged is None and not (result and result.scores) and not (score and begun.ended):
+        return None
     return begun.read(result, logged)
 
 
@@ -155,21 +151,23 @@ class _BegunRun:
 
     @property
     def spent(self) -> dict[str, Any]:
-        """What attempts took so far."""
-        with suppress(OSError, ValueError):
-            return dict(json.loads((self.folder / SPENT).read_text(encoding="utf-8")))
-        return {}
+        """What attempts took so far, in seconds, and whether the last one `ended` well."""
+        path, found = self.folder / contract.SPENT, dict[str, Any]()
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            found = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        seconds = found.get("seconds")
+        known = isinstance(seconds, (int, float)) and 0 <= seconds <= contract.MOST
+        return {"seconds": float(seconds) if known else 0.0, "ended": found.get("ended") is True}
 
     @property
     def ended(self) -> bool:
         """Whether its trainer has ended well, here or elsewhere."""
-        return (self.folder / contract.RESULT).exists() or bool(self.spent.get("ended"))
+        return (self.folder / contract.RESULT).exists() or self.spent["ended"]
 
     def note_spent(self, seconds: float, *, ended: bool) -> None:
         """Keep what one more attempt took, and whether it ended well."""
-        before = float(self.spent.get("seconds", 0.0))
-        text = json.dumps({"seconds": before + seconds, "ended": ended})
-        replace_file(str(self.folder / SPENT), text.encode())
+        text = json.dumps({"seconds": self.spent["seconds"] + seconds, "ended": ended})
+        replace_file(str(self.folder / contract.SPENT), text.encode())
 
     def outcome(self) -> tuple[Outcome, ...]:
         """What came of the run: what its trainer says, or what its checkpoint scores.
@@ -196,7 +194,7 @@ class _BegunRun:
         else:
             scores, details = self._score_checkpoint(result)
         self.corpus.check()
-        spec, plan = self.job.specs[0], _plan(self.job.specs[0], self.corpus)
+        spec, plan = self.job.specs[0], run_plan(self.job.specs[0], self.corpus)
         shares = dict(zip(spec.domains, spec.weights.tolist(), strict=True))
         drawn = (result and result.tokens) or {n: round(s * spec.tokens) for n, s in shares.items()}
         tokens = tuple(drawn.get(name, 0) for name in spec.domains)
@@ -212,7 +210,7 @@ class _BegunRun:
             tokens=tokens,
             epochs=tuple(n / all_ for n, all_ in zip(tokens, there, strict=True)),
             flops=(result and result.flops) or plan.flops,
-            seconds=float(self.spent.get("seconds", 0.0)) * devices,
+            seconds=self.spent["seconds"] * devices,
             scoring_seconds=(time.monotonic() - began) * devices,
         )
 
@@ -269,7 +267,8 @@ def _begun(job: PackJob) -> _BegunRun:
     return _BegunRun(job, program, corpus, folder, describe_run(job, corpus, folder))
 
 
-def _plan(spec: RunSpec, corpus: Corpus) -> ladder.TrainingPlan:
+def run_plan(spec: RunSpec, corpus: Corpus) -> ladder.TrainingPlan:
+    """How the built-in trainer would train a run."""
     return ladder.training_plan(
         spec.size, spec.tokens, corpus.vocabulary, schedule=spec.schedule, rate=spec.rate
     )
@@ -284,7 +283,7 @@ def describe_run(job: PackJob, corpus: Corpus, folder: Path) -> ContractRun:
         folder: the run directory.
     """
     (spec,), program = job.specs, job.program
-    plan = _plan(spec, corpus)
+    plan = run_plan(spec, corpus)
     shape, write = plan.model_size, contract.places_in(folder)
     ends = np.rint(np.cumsum([stage.share for stage in spec.stages]) * spec.tokens).astype(int)
     lengths = np.diff([0, *ends[:-1], spec.tokens]).tolist()

@@ -17,24 +17,30 @@ from rich.text import Text
 
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study.asked_runs import AskedRun, asked_runs
-from cuvee.flows.study.finished import prepare_as_studied
+from cuvee.flows.study.finished import latest_study, prepare_as_studied
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
 from cuvee.mixtures.runs.run_results import RunResult, Score
-from cuvee.proxies import ladder
 from cuvee.tasks.escape import printable
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.run_logs.evidence import Evidence, Reading, owner_of
 from cuvee.tasks.run_logs.final_scores import final_scores, same_value
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study import finished
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.table_file import first_names
-from cuvee.tasks.train_by_program import SHORT, SPENT, collect_outcome
-from cuvee.tasks.trainer.contract import CHECKPOINT, PROGRESS, RESULT, STATE, RefusedResult
+from cuvee.tasks.train_by_program import SHORT, collect_outcome, run_plan
+from cuvee.tasks.trainer.contract import (
+    CHECKPOINT,
+    PROGRESS,
+    RESULT,
+    SPENT,
+    STATE,
+    RefusedResult,
+)
 
 NEW, STORED, MISSING, UNFINISHED, REFUSED = "new", "stored", "missing", "unfinished", "refused"
 SHOWN = 40  # lines of the table
+OTHER_METRICS = "by proxy.trainer.metrics logs score the runs, in units of their own"
 BEGUN = (STATE, CHECKPOINT, PROGRESS, SPENT)  # one of them is there once a run has begun
 
 
@@ -100,9 +106,7 @@ def collect_runs(recipe: Recipe, home: Workspace, paths: Sequence[Path]) -> Coll
         )
     program = recipe.proxy.trainer.program(str(home.trainings), elsewhere=True)
     store = Store(home.store)
-    known = finished.answers_of_recipe(store, recipe.digest)
-    latest = known[0] if known else finished.latest_of_name(store, recipe.name)
-    prepared = prepare_as_studied(recipe, home, latest)
+    prepared = prepare_as_studied(recipe, home, latest_study(store, recipe))
     job = PackJob(
         specs=(), corpus=str(prepared.corpus.root), suite=prepared.suite, checkpoints="",
         limits=prepared.limits, points=prepared.points, program=program,
@@ -130,6 +134,12 @@ def collect_runs(recipe: Recipe, home: Workspace, paths: Sequence[Path]) -> Coll
                 bar.move(f"{number} of {len(fresh)}", number / len(fresh))
                 pairs = zip(reading.evidence, owners, strict=True)
                 done[mark] = collector.collect(one, [e for e, (own, _) in pairs if own == mark])
+    waiting = [run.asked.name for run in done.values() if run.state not in (NEW, STORED)]
+    if waiting:
+        home.display.say(
+            f"What comes next waits for {first_names(waiting)}. A run that fails each time holds "
+            "it up, and `cuvee fit` takes what is there"
+        )
     foreign = [
         (evidence.path, said)
         for evidence, (own, said) in zip(reading.evidence, owners, strict=True)
@@ -186,29 +196,29 @@ class _Collector:
             CuveeError: what of it is refused.
         """
         spec, job = asked.spec, dataclasses.replace(self.job, specs=(asked.spec,))
-        plan = ladder.training_plan(
-            *(spec.size, spec.tokens, self.prepared.corpus.vocabulary),
-            schedule=spec.schedule,
-            rate=spec.rate,
-        )
+        plan = run_plan(spec, self.prepared.corpus)
         logs = [(one.form, one.log) for one in evidence if one.log]
         logged = final_scores(logs, self.metrics, tokens=spec.tokens, steps=plan.steps)
         lacking = [name for target, name in self.metrics.items() if target not in logged.scores]
         told = [(before.scores, f"the store {self.store.url}")] if before else []
         told += [(logged.scores, f"the log {logs[0][1].path}")] if logged.scores else []
         found, lacks = None, list(logged.unfinished)
+        by_logs = bool(job.program and job.program.metrics)
         folders = [one.path for one in evidence if not one.log]
         for folder in folders:
-            model = bool(lacking and not before and (not logs or (folder / CHECKPOINT).is_dir()))
+            there = _holds_something(folder / CHECKPOINT)
+            model = bool(lacking and not before and not by_logs and (not logs or there))
             outcome = collect_outcome(job, folder, score=model)
             told += [(outcome.scores, str(folder))] if outcome else []
             found = found or outcome
-            if not outcome and any(map(_holds_something, (folder / name for name in BEGUN))):
+            if not outcome and by_logs and there:
+                lacks.append(f"the model in {folder / CHECKPOINT} is not scored: {OTHER_METRICS}")
+            elif not outcome and any(map(_holds_something, (folder / name for name in BEGUN))):
                 lacks.append(f"{folder} has no {RESULT}, nor says that its trainer has ended")
         _check_same(told)
-        if logs and lacking and not logged.unfinished:
-            seen = sorted({name for one in evidence for name in one.metrics})
-            told_by = f"no log has {first_names(lacking)}; they have {first_names(seen)}"
+        seen = sorted({name for one in evidence for name in one.metrics})
+        if logs and (unknown := [name for name in lacking if name not in seen]):
+            told_by = f"no log has {first_names(unknown)}; they have {first_names(seen)}"
             lacks.insert(0, f"{told_by}. Say in proxy.trainer.metrics which metric is which target")
         if not (found or before or lacking):
             own = Path(job.program.folder if job.program else "", spec.fingerprint[:SHORT])

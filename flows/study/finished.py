@@ -67,6 +67,12 @@ def finished_study(recipe: Recipe, home: Workspace) -> FinishedStudy:
     )
 
 
+def latest_study(store: Store, recipe: Recipe) -> FinishedStudy | None:
+    """The latest finished study of a recipe, else of its name."""
+    known = finished.answers_of_recipe(store, recipe.digest)
+    return known[0] if known else finished.latest_of_name(store, recipe.name)
+
+
 def prepare_as_studied(recipe: Recipe, home: Workspace, study: FinishedStudy | None) -> Prepared:
     """What a study goes on with: the text as it is now, or the corpus of an earlier version.
 

@@ -10,7 +10,7 @@ from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study import table_problem
 from cuvee.flows.study.confirm import compared_schedules, confirm, fresh_seeds
-from cuvee.flows.study.finished import prepare_as_studied, set_aside
+from cuvee.flows.study.finished import latest_study, prepare_as_studied, set_aside
 from cuvee.flows.study.study import assemble_study, write_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
@@ -69,9 +69,7 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
 def _from_store(
     recipe: Recipe, home: Workspace, shelf: StoreEvaluator
 ) -> tuple[Problem, Recommendation, History, Confirmation | None, Prepared]:
-    known = finished.answers_of_recipe(shelf.store, recipe.digest)
-    latest = known[0] if known else finished.latest_of_name(shelf.store, recipe.name)
-    prepared = prepare_as_studied(recipe, home, latest)
+    prepared = prepare_as_studied(recipe, home, latest_study(shelf.store, recipe))
     problem = preparing.pose_problem(recipe, prepared)
     method = recipe.build_method()
     if not any(

@@ -23,7 +23,7 @@ from cuvee.evaluation.causal_model import CheckpointReading
 from cuvee.evaluation.checkpoint_files import checkpoint_digest, checkpoint_weights
 from cuvee.evaluation.scores import PackScores
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.study.finished import prepare_as_studied
+from cuvee.flows.study.finished import latest_study, prepare_as_studied
 from cuvee.flows.study.prepare import pose_problem
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
@@ -34,7 +34,6 @@ from cuvee.proxies.data.files import Digests
 from cuvee.tasks.checkpoint_scores import score_parts, scored_parts
 from cuvee.tasks.process import usable_cores
 from cuvee.tasks.store.results import Store
-from cuvee.tasks.study import finished
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.trainer.contract import CHECKPOINT, RUN
 
@@ -94,9 +93,7 @@ def score_checkpoints(
             "a corpus: name one with `corpus`"
         )
     store, digests = Store(home.store), Digests(home.digests)
-    known = finished.answers_of_recipe(store, recipe.digest)
-    latest = known[0] if known else finished.latest_of_name(store, recipe.name)
-    prepared = prepare_as_studied(recipe, home, latest)
+    prepared = prepare_as_studied(recipe, home, latest_study(store, recipe))
     parts = scored_parts(prepared.corpus, prepared.suite, prepared.limits)
     found = []
     with home.display.step("Checkpoints") as bar:

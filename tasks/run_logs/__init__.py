@@ -1,7 +1,7 @@
 """Logs of trainers, read as measurements by step: one function a format, under `@log_reader`.
 
 A reader is told a path and gives what the file says of its runs; whose they are, whether they have
-ended and what becomes of them is decided by whoever reads (`tasks.run_logs.runs`). Nothing is
+ended and what becomes of them is decided by whoever reads (`evidence`, `final_scores`). Nothing is
 unpickled. A file that ends in the middle of a record gives what is whole.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 from cuvee.mixtures.errors import CuveeError, DataError
 
 LARGEST = 1 << 26  # bytes of a log that is read as one value
+LATEST = 1 << 62  # the step of what names none and is measured at the end
 Measured = tuple[float, float, int]  # value, standard error (0: unknown), documents or items
 Points = Sequence[tuple[int, Mapping[str, Measured]]]  # steps, and metrics by name
 
@@ -99,12 +100,15 @@ def json_values(path: Path) -> Iterator[Any]:
     if path.stat().st_size > LARGEST:
         raise DataError(f"{path} has more than {LARGEST >> 20} MiB: it is no log of one run")
     raw = path.read_bytes()
-    lines = raw.splitlines() if path.suffix == ".jsonl" else [raw]
+    by_line = path.suffix.lower() == ".jsonl"
+    lines = raw.splitlines() if by_line else [raw]
     for number, line in enumerate(lines, start=1):
+        if by_line and not line.strip():
+            continue
         try:
             yield json.loads(line)
         except (ValueError, RecursionError) as error:
-            if number == len(lines) > 1 and not raw.endswith(b"\n"):
+            if by_line and number == len(lines) and not raw.endswith(b"\n"):
                 return  # the line that a killed trainer was writing
             raise DataError(f"{path} is no whole JSON ({error})") from None
 

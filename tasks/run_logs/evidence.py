@@ -9,11 +9,18 @@ from pathlib import Path
 from cuvee.mixtures.errors import CuveeError, DataError
 from cuvee.tasks.run_logs import RunLog, form_of, read_log
 from cuvee.tasks.study.table_file import first_names
-from cuvee.tasks.trainer.contract import RESULT, RUN, STATE, read_run
+from cuvee.tasks.trainer.contract import (
+    CHECKPOINT,
+    PROGRESS,
+    RESULT,
+    RUN,
+    SPENT,
+    STATE,
+    read_run,
+)
 
 DIGITS = re.compile(r"(?<![0-9a-zA-Z])[0-9a-f]{12,64}(?![0-9a-zA-Z])")
 PASSED_OVER = re.compile(rf"{STATE}|tokens|\..*|.*\.refused-\d+")  # folders beside what is read
-CONTRACT = "contract"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +30,8 @@ class Evidence:
     Attributes:
         path: of it.
         form: its format.
-        names: what it says itself of whose it is; its place says the rest.
+        names: what it says itself of whose it is.
+        given: what the run.json of the folder above says of it; without, its place tells.
         log: what it says; None of a run directory.
         metrics: names of all that it measures.
     """
@@ -33,6 +41,7 @@ class Evidence:
     names: tuple[str, ...]
     log: RunLog | None = None
     metrics: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
 
 
 class Reading:
@@ -75,9 +84,11 @@ class Reading:
             entries = {path.name: path for path in sorted(folder.iterdir())}
             real = {name: Path(os.path.realpath(path)) for name, path in entries.items()}
             out = {name for name, path in real.items() if not path.is_relative_to(root)}
-            if RUN in entries and not {RUN, RESULT} & out:
+            led = {RUN, RESULT, PROGRESS, SPENT}
+            led |= set() if RESULT in entries else {CHECKPOINT}  # which a result stands over
+            if RUN in entries and not led & out:
                 names = (read_run(entries[RUN]).fingerprint,)
-                self.evidence.append(Evidence(folder, CONTRACT, names))
+                self.evidence.append(Evidence(folder, "contract", names))
                 if RESULT in entries:
                     return None
         except (OSError, CuveeError) as error:
@@ -87,7 +98,7 @@ class Reading:
             return self.unreadable.append((folder, said))
         for name, path in entries.items():
             if name in out:
-                if path.is_dir() or name in (RUN, RESULT) or form_of(path):
+                if path.is_dir() or name in led or form_of(path):
                     said = "is a link that leads out of the folder, and is not followed"
                     self.unreadable.append((path, said))
             elif path.is_file():
@@ -117,7 +128,7 @@ class Reading:
                 for step, values in log.points
             ]
             kept = dataclasses.replace(log, points=[point for point in points if point[1]])
-            self.evidence.append(Evidence(path, form, (*names, *log.names), kept, tuple(seen)))
+            self.evidence.append(Evidence(path, form, log.names, kept, tuple(seen), names))
 
 
 def owner_of(evidence: Evidence, names: Mapping[str, str]) -> tuple[str, str]:
@@ -130,6 +141,9 @@ def owner_of(evidence: Evidence, names: Mapping[str, str]) -> tuple[str, str]:
     inside = {mark for text in evidence.names for mark in _named(text, names)}
     places = (_named(part, names) for part in reversed(evidence.path.parts))
     place = next(filter(None, places), set())
+    if evidence.given:
+        given = {mark for text in evidence.given for mark in _named(text, names)}
+        place = place | given if given else set()
     row = evidence.form == "CSV" and any(evidence.names)  # of a table that lies anywhere
     if row or (not inside and any(map(DIGITS.search, evidence.names))):  # another study's run
         place = set()
@@ -139,7 +153,7 @@ def owner_of(evidence: Evidence, names: Mapping[str, str]) -> tuple[str, str]:
     if every:
         which = " and ".join(sorted(f"{names[mark]}, {mark[:12]}" for mark in every)[:2])
         return "", f"names more than one run: {which}"
-    called = first_names([text for text in evidence.names if text.strip()])
+    called = first_names([text for text in evidence.names or evidence.given if text.strip()])
     return "", f"names no run that this study asks for ({called or 'it has no run id'})"
 
 

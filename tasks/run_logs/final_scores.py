@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuvee.mixtures.runs.run_results import Score
-from cuvee.tasks.run_logs import Measured, RunLog
+from cuvee.tasks.run_logs import LATEST, Measured, RunLog
 from cuvee.tasks.trainer.contract import RefusedResult
 
 SAME = 1e-6  # two values of a score differ by no more, of their size: rounding to 7 digits
@@ -46,37 +46,49 @@ def final_scores(
         RefusedResult: a score is not finite, or stands there twice with other values.
     """
     found: dict[str, list[tuple[Measured, Path]]] = {target: [] for target in metrics}
-    unfinished = []
+    unfinished, every = [], [log for _, log in logs]
     for form, group in itertools.groupby(sorted(logs, key=lambda one: one[0]), lambda one: one[0]):
         ours = [log for _, log in group]
-        last, lacks = max(log.last for log in ours), _unfinished(form, ours, tokens, steps)
+        last, lacks = max(log.last for log in ours), _unfinished(form, ours, every, tokens, steps)
         for target, metric in metrics.items() if not lacks else ():
             values = [
                 (s, m[metric], log.path) for log in ours for s, m in log.points if metric in m
             ]
             at = max((step for step, _, _ in values), default=last)
             if at < last:
-                lacks = f"the last {metric} of {values[-1][2]} is of step {at} of {last}"
+                end = f"{last:,}" if last < LATEST else "those at its end"
+                lacks = f"the last {metric} of {values[-1][2]} is of step {at:,} of {end}"
             found[target] += [(one, path) for step, one, path in values if step == at == last]
         unfinished += [lacks] if lacks else []
     scores = {target: _agreed(target, values) for target, values in found.items() if values}
     return LoggedScores(scores, tuple(unfinished))
 
 
-def _unfinished(form: str, logs: Sequence[RunLog], tokens: int, steps: int) -> str:
-    """Why the logs of a run do not reach its end; nothing if they do."""
-    said, where = {log.ended for log in logs}, f"{form} log {logs[-1].path}"
-    trained, last = max(log.tokens for log in logs), max(log.last for log in logs)
-    length = max(log.length for log in logs) or steps
-    if True in said:
-        return ""
-    if False in said:
+def _unfinished(
+    form: str, logs: Sequence[RunLog], every: Sequence[RunLog], tokens: int, steps: int
+) -> str:
+    """Why the logs of one format do not reach the end of their run; nothing if they do.
+
+    What counts of a requeued job is its furthest log. A number of tokens or steps that a log of the
+    run gives stands over one that claims to have ended, and the steps of run.json come last.
+    """
+    last, trained = max(log.last for log in logs), max(log.tokens for log in logs)
+    said, where = {log.ended for log in logs if log.last == last}, f"{form} log {logs[-1].path}"
+    if False in said and True not in said:
         return f"{where} says that the run did not finish"
     if trained:
+        short = trained < TOKENS * tokens
+        return f"{where} ends at {trained:,} of {tokens:,} tokens" if short else ""
+    length = max(log.length for log in every)
+    if True in said and None not in said:
+        reached = [log.last for log in every if log.last < LATEST and not log.tokens]
+        short = max(reached, default=length) < length
+        return f"a log beside the {where} does not reach step {length:,}" if short else ""
+    length = length or steps
+    if last > length + 1 and not any(log.length for log in logs):
         return (
-            ""
-            if trained >= TOKENS * tokens
-            else f"{where} ends at {trained:,} of {tokens:,} tokens"
+            f"{where} ends at step {last:,}, and the run has {length:,}: its steps are other ones, "
+            "and a table without steps, or with a column `tokens`, says what is final"
         )
     return "" if last >= length else f"{where} ends at step {last:,} of {length:,}"
 

@@ -10,15 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cuvee.tasks.run_logs import Measured, RunLog, log_reader
+from cuvee.tasks.run_logs import LATEST, Measured, RunLog, log_reader
+from cuvee.tasks.run_logs.json_logs import STEPS
 from cuvee.tasks.study.table_file import CsvTable, read_csv
 
 NAMES = ("fingerprint", "run", "run_id", "run id", "id", "name", "run name")
-STEP, STATE, TOKENS = (
-    ("step", "trainer/global_step", "train/global_step", "global_step", "_step", "iteration"),
-    "state",
-    "tokens",
-)
+STEP = ("step", *STEPS, "iteration", "tokens")
 CHART = re.compile(r"(.+) - (.+?)(?<!__MIN)(?<!__MAX)")
 LONGEST_LINE = 1 << 16
 ITERATION = re.compile(r"\biteration\s+(\d+)/\s*(\d+) \|")
@@ -40,17 +37,18 @@ def csv_table(path: Path) -> list[RunLog]:
             _rows(path, (chart[1],), steps, {chart[2]: _numbers(table, name)}, range(table.rows))
             for name, chart in charts.items()
         ]
-    rows: dict[tuple[str, ...], list[int]] = {}
+    steps, rows = steps if named else [LATEST] * table.rows, dict[tuple[str, ...], list[int]]()
     for row, names in enumerate(zip(*(table.columns[name] for name in ids), strict=True)):
         rows.setdefault(names, []).append(row)
-    states, measured = table.columns.get(lower.get(STATE, "")), {*table.columns} - {*ids, named}
-    values = {name: _numbers(table, name) for name in measured}
-    tokens, found = values.get(lower.get(TOKENS, ""), [0.0] * table.rows), []
+    states = table.columns.get(lower.get("state", ""))
+    values = {name: _numbers(table, name) for name in {*table.columns} - {*ids, named}}
+    tokens = _numbers(table, lower["tokens"]) if "tokens" in lower else [0.0] * table.rows
+    found = []
     for names, own in (rows or {(): list(range(table.rows))}).items():
         log = _rows(path, names, steps, values, own)
         state = {states[row].strip().lower() for row in own} if states else set()
-        ended = state <= {"finished"} if state else None if named else True
         most = max(int(tokens[row] or 0) for row in own)
+        ended = state <= {"finished"} if state else None if named else True
         found.append(replace(log, ended=ended, tokens=most))
     return found
 

@@ -33,6 +33,7 @@ RUN, RESULT, PROGRESS, CHECKPOINT, STATE = (
     *("checkpoint", "state"),
 )
 ACCEPTED = "accepted.json"  # the scores of the result that was read first
+SPENT = "spent.json"  # seconds of the attempts so far, and whether the last one ended well
 LONGEST = 1 << 24  # bytes of a file of JSON that is read
 MOST = 1 << 62  # tokens or items that anyone counts
 SHOWN = 5  # names in a message
@@ -344,6 +345,8 @@ class ProgressFile:
     def points(self) -> list[Point]:
         """(tokens, loss) pairs of new lines."""
         found: list[Point] = []
+        if not self._path.is_file():  # a pipe would be waited for
+            return found
         with contextlib.suppress(OSError), self._path.open("rb") as file:
             file.seek(self._read)
             for line in file:
@@ -383,6 +386,8 @@ def parse_contract_file(kind: type[Content], path: Path, newest: int = VERSION) 
     Raises:
         RefusedResult: says what is wrong with it.
     """
+    if path.exists() and not path.is_file():
+        raise RefusedResult(f"{path} is no file, but a folder, a pipe or a device")
     try:
         with path.open("rb") as file:
             raw = file.read(LONGEST + 1)

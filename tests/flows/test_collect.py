@@ -1,6 +1,7 @@
 """`cuvee collect`: what comes back of runs that were trained elsewhere, by run id alone."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from cuvee.flows.study.prepare import prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError
 from cuvee.mixtures.runs.run_results import RunResult, Score
+from cuvee.proxies import ladder
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.trainer import contract
 
@@ -120,14 +122,18 @@ def states(found: Collected) -> dict[str, str]:
     return {run.asked.spec.fingerprint[:32]: run.state for run in found.runs}
 
 
-def test_results_are_read_back_by_run_id_and_once(swarm, home, back):
+def test_results_are_read_back_by_run_id_and_once(swarm, home, back, caplog):
     """Catches runs that are paired by position, results that lose their errors or costs, a second
-    call that stores or refuses what is there, and a part of a sweep that waits for the rest."""
+    call that stores or refuses what is there, a part of a sweep that waits for the rest, and a run
+    that holds up the next round without being named."""
     text, folders = swarm[0], sorted((back / "runs").iterdir())
     folders[0].rename(back / "elsewhere")
     folders[1].rename(back / "runs" / "renamed by hand")
     (back / "runs" / "empty").mkdir()
+    caplog.set_level("INFO")
     half = collect(text, home, back / "runs")
+    (away,) = [run.asked.name for run in half.runs if run.state == "missing"]
+    assert f"What comes next waits for {away}. A run that fails" in caplog.text
     assert half.counts == {
         **dict.fromkeys(("stored", "unfinished", "refused", "foreign", "unreadable"), 0),
         "new": len(folders) - 1,
@@ -163,9 +169,16 @@ def worse(folder: Path, value: float) -> dict:
 
 def test_what_cannot_be_a_result_of_its_run_is_named_and_never_stored(swarm, home, back):
     """Catches a result of another run, one that is not finite, cut off or lacks a target, a copy
-    with other values, a run directory under another's name, links that lead out, and a run that
-    none asked for; and a sound run that is lost because of them."""
-    a, b, c, d, e, f, g, h, *rest = sorted((back / "runs").iterdir())
+    with other values, a run directory under another's name, links that lead out, a run that none
+    asked for, a stranger's row in a run's directory, and a whole progress that passes for an end;
+    and a sound run that is lost because of them, or of damaged files beside its result."""
+    a, b, c, d, e, f, g, h, i, *rest = sorted((back / "runs").iterdir())
+    (i / "result.json").unlink()
+    table(i / "stranger.csv", {"f" * 64: dict.fromkeys(TARGETS, 1.0)})
+    (i / "progress.jsonl").write_text('{"tokens": 42000, "loss": 2.5}\n')
+    os.mkfifo(rest[0] / "progress.jsonl")
+    for place, spent in ((i, "[1]"), (rest[0], '{"seconds": NaN}'), (rest[1], '{"seconds": "x"}')):
+        (place / "spent.json").write_text(spent)
     edit(a, fingerprint="f" * 64)
     edit(b, scores=worse(b, float("nan")))
     (c / "result.json").write_text((c / "result.json").read_text()[:90])
@@ -197,10 +210,11 @@ def test_what_cannot_be_a_result_of_its_run_is_named_and_never_stored(swarm, hom
         (g, "missing", ""),
         (h, "unfinished", "no log has domain/code, domain/prose, domain/tables; they have lm loss"),
         (h, "unfinished", "has no result.json"),
+        (i, "unfinished", "has no result.json, nor says"),
         *((folder, "new", "") for folder in rest),
     ):
         assert said[folder.name][0] == state and words in said[folder.name][1], folder
-    assert [path for path, _ in found.foreign] == [stranger]
+    assert {path for path, _ in found.foreign} == {stranger, i / "stranger.csv"}
     assert sorted(path.name for path, _ in found.unreadable) == ["link", "result.json"]
     kept = {one.spec.fingerprint[:32] for one in Store(str(home / "store")).outcomes()}
     assert kept == {folder.name for folder in rest}
@@ -249,7 +263,7 @@ def test_logs_are_told_apart_by_their_end(corpus, home, tmp_path):
     """Catches scores of a run that was cut off, a requeued job that did steps again and passes for
     another or hides that it is, metrics without a name of ours, and a target that is none."""
     text = recipe(corpus, metrics={n: f"eval/{n[7:]}" for n in TARGETS})
-    runs = list(asked(text, home).values())
+    runs, end = list(asked(text, home).values()), ladder.training_plan("0.3M", 42_000, 1).steps
 
     def history(run: AskedRun, *rows: tuple[int, float]) -> None:
         folder = tmp_path / "logs" / run.spec.fingerprint[:16]
@@ -260,13 +274,13 @@ def test_logs_are_told_apart_by_their_end(corpus, home, tmp_path):
         (folder / "history.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
     whole, cut, again, differs, other = runs[:5]
-    history(whole, (5, 3.0), (100, 2.5))
+    history(whole, (5, 3.0), (end, 2.5))
     history(cut, (5, 3.0))
-    history(again, (5, 3.0), (100, 2.5), (5, 3.1), (100, 2.5 + 1e-9))
-    history(differs, (5, 3.0), (100, 2.5), (100, 2.6))
+    history(again, (5, 3.0), (end, 2.5), (5, 3.1), (end, 2.5 + 1e-9))
+    history(differs, (5, 3.0), (end, 2.5), (end, 2.6))
     folder = tmp_path / "logs" / other.spec.fingerprint[:16]
     folder.mkdir()
-    (folder / "history.jsonl").write_text('{"_step": 100, "val/loss": 2.5}\n{"_step": 1')
+    (folder / "history.jsonl").write_text(f'{{"_step": {end}, "val/loss": 2.5}}\n{{"_step": 1')
     found = {one.asked.spec: one for one in collect(text, home, tmp_path / "logs").runs}
     assert [found[one.spec].state for one in runs[:6]] == [
         *("new", "unfinished", "new", "refused", "unfinished", "missing")
@@ -280,6 +294,26 @@ def test_logs_are_told_apart_by_their_end(corpus, home, tmp_path):
         collect(tiny_study.recipe(corpus), home, tmp_path)
     with pytest.raises(DataError, match="is not there"):
         collect(text, home, tmp_path / "nowhere")
+
+
+def test_logs_and_a_run_directory_together(corpus, home, tmp_path):
+    """Catches a model that is scored in other units than those of the logs that the recipe names,
+    and the costs in a result without scores that are lost where logs have these."""
+    text = recipe(corpus, metrics={n: f"eval/{n[7:]}" for n in TARGETS})
+    trained_swarm(text, home, tmp_path / "swarm")
+    a, b, *rest = sorted((tmp_path / "swarm" / "runs").iterdir())
+    for folder in (a, b):
+        edit(folder, scores=None)
+        write_checkpoint(folder / "checkpoint", "llama")
+        write_tokenizer(folder / "checkpoint", ["some text of a sort"] * 99)
+    table(tmp_path / "scores.csv", {b.name: {f"eval/{n[7:]}": 2.5 for n in TARGETS}})
+    found = collect(text, home, tmp_path / "swarm", tmp_path / "scores.csv")
+    told = {one.asked.spec.fingerprint[:32]: one for one in found.runs}
+    assert told[a.name].state == "unfinished"
+    assert f"{a / 'checkpoint'} is not scored: by proxy.trainer.metrics" in told[a.name].said
+    assert {told[folder.name].state for folder in (b, *rest)} == {"new"}
+    kept = Store(str(home / "store")).outcome_of(told[b.name].asked.spec)
+    assert kept.flops == 1e9 and {score.value for score in kept.scores.values()} == {2.5}
 
 
 def test_runs_that_suffice_for_no_recommendation_are_kept_and_told(corpus, home, tmp_path, caplog):

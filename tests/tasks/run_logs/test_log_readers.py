@@ -7,12 +7,15 @@ import math
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 
 from cuvee.mixtures.errors import DataError
-from cuvee.tasks.run_logs import log_readers, read_log
+from cuvee.tasks.run_logs import LATEST, RunLog, log_readers, read_log
 from cuvee.tasks.run_logs.evidence import Evidence, Reading, owner_of
+from cuvee.tasks.run_logs.final_scores import final_scores
+from cuvee.tasks.run_logs.json_logs import OLMO_TOKENS
 
 BLEND = (
     "elapsed time per iteration (ms): 12.3 | learning rate: 1.000000E-04 | lm loss: 2.500000E+00 |"
@@ -161,20 +164,130 @@ def test_offline_logs_of_wandb(tmp_path):
 
 
 def test_metrics_of_olmo_core(tmp_path):
-    """Catches the step of a name that is lost, and a last file that passes for a whole run."""
+    """Catches the step of a name that is lost, a last file that passes for a whole run, and one
+    that loses to a file of a step because its name has none."""
     body = {"eval/lm/web/CE loss": 2.5, "throughput/total tokens": 41_000}
-    (tmp_path / "metrics_step40.json").write_text(json.dumps(body))
+    (tmp_path / "metrics_step40.json").write_text(json.dumps(body | {OLMO_TOKENS: 16_000}))
+    (tmp_path / "metrics_step50.json").write_text('{"x": 1}')
     (tmp_path / "metrics.json").write_text(json.dumps(body))
     form, (step,) = read_log(tmp_path / "metrics_step40.json")
+    (bare,) = read_log(tmp_path / "metrics_step50.json")[1]
     (last,) = read_log(tmp_path / "metrics.json")[1]
-    assert (form, step.last, last.last, last.ended) == ("OLMo-core", 40, 0, None)
-    assert step.tokens == last.tokens == 41_000
-    assert last.points == [(0, {n: (float(v), 0.0, 1) for n, v in body.items()})]
+    assert (form, bare.last, bare.tokens, last.ended) == ("OLMo-core", 50, 0, None)
+    assert (step.last, step.tokens, last.last, last.tokens) == (16_000, 16_000, 41_000, 41_000)
+    assert last.points == [(41_000, {n: (float(v), 0.0, 1) for n, v in body.items()})]
+
+
+ALL, PART = ({"effective": n, "original": 100} for n in (100, 10))
+MORE = {"piqa": {"acc": True}, "wiki": {"ppl": False}, "group": {"acc": None}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "metrics", "names", "last"),
+    [
+        ({}, {"piqa/acc": -0.7, "wiki/ppl": 9.0}, ["x"], LATEST),
+        ({"n-samples": {"piqa": PART, "wiki": ALL}}, {"wiki/ppl": 9.0}, ["x"], LATEST),
+        ({"higher_is_better": {}}, {}, ["x"], LATEST),
+        ({"model_name": "runs/a/checkpoint-10"}, None, ["runs/a/checkpoint-10"], 10),
+        ({"model_name": "step7/global_step20/hf"}, None, ["step7/global_step20/hf"], 20),
+        ({"config": {"model_args": "pretrained=iter_0000030,token=hf_secret"}}, None,
+         ["x", "iter_0000030"], 30),
+        ({"config": {"model_args": {"token": "hf_secret", "path": "y", "revision": "step40"}}},
+         None, ["x", "y"], 40),
+    ],
+)  # fmt: skip
+def test_results_of_lm_eval(tmp_path, changes, metrics, names, last):
+    """Catches a model on the way that passes for the last, a part of the items for all, an accuracy
+    whose sign nobody knows, and a secret of the model's arguments that is kept."""
+    values = {"piqa": {"acc,none": 0.7}, "wiki": {"ppl,none": 9}, "group": {"acc,none": 0.6}}
+    body = {"results": values, "higher_is_better": MORE, "n-samples": {"piqa": ALL, "wiki": ALL}}
+    (tmp_path / "results_1.json").write_text(json.dumps(body | {"model_name": "x"} | changes))
+    (log,) = read_log(tmp_path / "results_1.json")[1]
+    ((step, found),) = log.points
+    plain = {name: value for name, (value, _, _) in found.items() if " " not in name}
+    assert plain == ({"piqa/acc": -0.7, "wiki/ppl": 9.0} if metrics is None else metrics)
+    assert any(name.startswith("group/acc without") for name in found) and len(found) == 3
+    assert (step, log.last, log.ended) == (last, last, True if last == LATEST else None)
+    assert list(log.names) == names
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [("\n{}\n\n", 1), ('{"_step": 1', 0), ("{}\n{}\n" + '{"_st', 2), ("{}\n{\n{}\n", None)],
+)
+def test_lines_that_are_blank_or_cut_off(tmp_path, lines, count):
+    """Catches a log that a blank line, or the first line of a job that was killed, makes
+    unreadable, and a damaged line within that is passed over."""
+    (tmp_path / "history.jsonl").write_text(lines.replace("{}", '{"_step": 1, "x": 2}'))
+    if count is None:
+        with pytest.raises(DataError, match="no whole JSON"):
+            read_log(tmp_path / "history.jsonl")
+    else:
+        assert sum(len(log.points) for log in read_log(tmp_path / "history.jsonl")[1]) == count
+    (tmp_path / "wandb-summary.json").write_text('{"_step": 100, "x": 2}')
+    assert read_log(tmp_path / "wandb-summary.json") == ("", [])
+
+
+def said(form: str, step: int, value: float = 2.5, **more: object) -> tuple[str, RunLog]:
+    log = RunLog(Path(f"{form}-{step}"), [(step, {"m": (value, 0.0, 1)})], last=step, **more)
+    return form, log
+
+
+@pytest.mark.parametrize(
+    ("logs", "value", "words"),
+    [
+        ([said("TB", 100)], 2.5, ""),
+        ([said("TB", 101)], 2.5, ""),
+        ([said("TB", 150)], None, "TB-150 ends at step 150, and the run has 100"),
+        ([said("TB", 150, length=300)], None, "ends at step 150 of 300"),
+        ([said("TB", 300), said("state", 300, length=300)], 2.5, ""),
+        ([said("W&B", 30, 2.9, ended=True), said("W&B", 40, 2.8)], None, "ends at step 40 of 100"),
+        ([said("W&B", 30, 2.9, ended=False), said("W&B", 60, ended=True)], 2.5, ""),
+        (
+            [said("W&B", 30, ended=True), said("state", 30, length=100)],
+            None,
+            "W&B-30 does not reach",
+        ),
+        ([said("lm", 10, 3.0), said("lm", LATEST, ended=True)], 2.5, ""),
+        ([said("lm", 10)], None, "ends at step 10 of 100"),
+        ([said("lm", LATEST, ended=True), said("state", 10, length=100)], None, "step 100"),
+        ([said("OLMo", 16_000, 9.0, tokens=16_000), said("OLMo", 42_000, tokens=42_000)], 2.5, ""),
+        ([said("CSV", 1000, tokens=1000, ended=True)], None, "1,000 of 42,000 tokens"),
+    ],
+)
+def test_the_end_of_a_run_by_all_of_its_logs(logs, value, words):
+    """Catches one segment's end, or a model on the way, that passes for the run's; a claim that
+    stands over steps and tokens that were counted; and steps that are not the run's."""
+    found = final_scores(logs, {"t": "m"}, tokens=42_000, steps=100)
+    assert {name: score.value for name, score in found.scores.items()} == (
+        {} if value is None else {"t": value}
+    )
+    assert words in "; ".join(found.unfinished) and bool(words) == (value is None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "value"),
+    [
+        (["run,tokens,m", "a,1000,3.0"], None),
+        (["run,tokens,m", "a,1000,3.0", "a,42000,2.5"], 2.5),
+        (["run,tokens,state,m", "a,1000,finished,3.0"], None),
+        (["run,m", "a,2.5"], 2.5),
+        (["run,state,m", "a,running,2.5"], None),
+        (["run,step,m", "a,50,3.0", "a,100,2.5"], 2.5),
+    ],
+)
+def test_the_end_of_a_run_by_a_table(tmp_path, rows, value):
+    """Catches a table without steps whose tokens are passed over, or rows of one run that are
+    taken for results of two."""
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")
+    logs = [("CSV", log) for log in read_log(tmp_path / "a.csv")[1]]
+    found = final_scores(logs, {"t": "m"}, tokens=42_000, steps=100)
+    assert [score.value for score in found.scores.values()] == ([value] if value else [])
 
 
 @pytest.mark.parametrize(
     "name",
-    ["trainer_state.json", "results_2026-11-27T10-00-00.json", "metrics.json", "wandb-summary.json",
+    ["trainer_state.json", "results_2026-11-27T10-00-00.json", "metrics.json", "wandb-rows.json",
      "history.jsonl", "run-1.wandb", "a.csv", "a.csv.gz", "events.out.tfevents.1.host.1.0"],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -203,8 +316,8 @@ def test_whose_a_log_is(tmp_path):
         third: "natural seed 0 (cccccc)",
     }
 
-    def owner(place: str, *said: str, form: str = "W&B") -> str:
-        return owner_of(Evidence(tmp_path / place, form, said), names)[0]
+    def owner(place: str, *said: str, form: str = "W&B", given: tuple[str, ...] = ()) -> str:
+        return owner_of(Evidence(tmp_path / place, form, said, given=given), names)[0]
 
     assert owner("ab" * 8 + "0/x.log") == first and owner("ab" * 8 + "/x.log") == ""
     assert owner("ab" * 5 + "/x.log") == "" and owner(f"z{first}/x") == ""
@@ -213,11 +326,17 @@ def test_whose_a_log_is(tmp_path):
     assert owner(f"{third}/a.csv", "lively-sun-1", form="CSV") == ""
     assert owner(f"{third}/a", f"pretrained=/runs/{'d' * 32}/checkpoint") == ""
     assert owner(f"run_{third[:12]}/{third[:32]}.log", "") == third
+    in_run = {"given": (third,)}
+    assert owner("x/a.log", **in_run) == owner("a", "lively-sun-1", **in_run) == third
+    assert owner("x/a.csv", "f" * 16, form="CSV", **in_run) == ""
+    assert owner("x/a.json", f"/runs/{'d' * 32}/checkpoint", **in_run) == ""
+    assert owner("x/a.log", first, **in_run) == "" and owner("a.csv", form="CSV", **in_run) == third
+    assert owner(f"{third}/x/a.log", given=("f" * 64,)) == ""
 
 
 def test_folders_are_read_without_following_what_leads_out(tmp_path):
-    """Catches links out of a folder and loops of them, a pipe that is waited for, states of a
-    trainer read as its logs, and a file that is given twice."""
+    """Catches links out of a folder or of a run's parts, and loops of them, a pipe that is waited
+    for, states of a trainer read as its logs, and a file that is given twice."""
     inside, outside = tmp_path / "in", tmp_path / "out"
     for folder in (inside / "state", outside):
         folder.mkdir(parents=True)
@@ -227,12 +346,23 @@ def test_folders_are_read_without_following_what_leads_out(tmp_path):
     (inside / "itself.csv").symlink_to(inside / "itself.csv")
     (inside / "b.csv").symlink_to(outside / "a.csv")
     os.mkfifo(inside / "results.json")
+    (inside / "run").mkdir()
+    (inside / "run" / "run.json").write_text("{}")
+    (inside / "run" / "checkpoint").symlink_to(outside)
+    (inside / "pipe").mkdir()
+    os.mkfifo(inside / "pipe" / "run.json")
     (inside / "c.csv").write_text("run,x\n\x1b[31mred,2\n")
     reading = Reading(["x"])
     for path in (inside, inside / "c.csv", inside):
         reading.read(path)
     assert [one.path.name for one in reading.evidence] == ["c.csv"]
-    assert sorted(path.name for path, _ in reading.unreadable) == ["away", "b.csv"]
+    assert sorted(p.name for p, _ in reading.unreadable) == ["away", "b.csv", "checkpoint", "pipe"]
+    assert any("is no file" in said for _, said in reading.unreadable)
+    for name in ("progress.jsonl", "spent.json"):
+        (inside / "run" / "checkpoint").rename(inside / "run" / name)
+        (again := Reading(["x"])).read(inside / "run")
+        assert [path.name for path, _ in again.unreadable] == [name] and not again.evidence
+        (inside / "run" / name).rename(inside / "run" / "checkpoint")
     assert set(log_readers()) >= {one.form for one in reading.evidence}
 
 
