@@ -155,7 +155,7 @@ class _BegunRun:
         path, found = self.folder / contract.SPENT, dict[str, Any]()
         with suppress(OSError, ValueError, TypeError, RecursionError):
             found = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-        seconds = found.get("seconds")
+        seconds: Any = found.get("seconds", 0.0)
         known = isinstance(seconds, (int, float)) and 0 <= seconds <= contract.MOST
         return {"seconds": float(seconds) if known else 0.0, "ended": found.get("ended") is True}
 
