@@ -45,11 +45,14 @@ def commands_of(target: str) -> list[str]:
 
 
 def test_the_workflow_makes_what_ci_makes():
-    """Catches a target that only one of the two runs, or that the Makefile has no longer."""
+    """Catches a target that only one of the two runs, or that the Makefile has no longer.
+
+    The trainers' own libraries, which many places send, are read by the workflow alone.
+    """
     local = re.findall(r"^make (\S+)$", CI, re.MULTILINE)
-    assert local == JOB["strategy"]["matrix"]["target"]
+    assert [*local, "test-trainers"] == JOB["strategy"]["matrix"]["target"]
     assert JOB["steps"][-1]["run"] == "make ${{ matrix.target }}"
-    for target in local:
+    for target in JOB["strategy"]["matrix"]["target"]:
         assert commands_of(target), f"make {target} runs nothing of ours"
 
 
