@@ -1,13 +1,19 @@
 """How fast a study's proxies will train: from the store's runs, or from a second tried here."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from cuvee.flows.execution.budget import tokens_per_second
-from cuvee.flows.execution.pack_resources import refused_memory, run_memory, usable_memory
+from cuvee.flows.execution.pack_resources import (
+    most_models,
+    refused_memory,
+    run_memory,
+    usable_memory,
+)
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.multiscale.steps import LadderStep
@@ -33,7 +39,8 @@ def measure_rate(
     """Tokens per second and core of the recipe's proxies, by training a pack for a second here.
 
     0 where the store holds runs of their size, whose speed is known, and where a second is not
-    enough: for another trainer, and for a step that this machine cannot hold or finish soon.
+    enough: for another trainer, for a cluster that may have GPUs, and for a step that this machine
+    cannot hold or finish soon.
     """
     proxy = problem.proxy
     if proxy.trainer or tokens_per_second(
@@ -42,17 +49,18 @@ def measure_rate(
         return 0.0
     from cuvee.tasks.train_pack import training_speed  # torch, which nothing else in a plan needs
 
-    shares = tuple(map(float, problem.domains.uniform))
     where = device.training_device(recipe.proxy.device)
-    count = recipe.proxy.pack or batching.pack_limit(
-        problem.proxy.size, where, prepared.corpus.vocabulary
-    )
-    specs = tuple(problem.spec(shares, recipe.seed + k) for k in range(count))
-    held = run_memory(specs[0], prepared.corpus.vocabulary, where, count).total
-    plan = ladder.training_plan(proxy.size, proxy.tokens, prepared.corpus.vocabulary)
-    slow = where == "cpu" and plan.flops / plan.steps > LONG_STEP
-    if slow or held > usable_memory(device.this_device(where)):
+    if planned_devices(recipe.proxy.device) != [where]:
         return 0.0
+    shares, vocabulary = tuple(map(float, problem.domains.uniform)), prepared.corpus.vocabulary
+    here, run = device.this_device(where), problem.spec(shares, recipe.seed)
+    plan = ladder.training_plan(proxy.size, proxy.tokens, vocabulary)
+    slow = where == "cpu" and plan.flops / plan.steps > LONG_STEP
+    if slow or run_memory(run, vocabulary, where).total > usable_memory(here):
+        return 0.0
+    wish = recipe.proxy.pack or batching.pack_limit(proxy.size, where, vocabulary)
+    count = min(wish, most_models(run, vocabulary, here))
+    specs = tuple(problem.spec(shares, recipe.seed + k) for k in range(count))
     job = PackJob(
         specs=specs,
         corpus=str(prepared.corpus.root),
@@ -73,12 +81,12 @@ def memory_sentences(
     """
     if recipe.proxy.trainer:
         return []
-    where, lines = device.training_device(recipe.proxy.device), []
+    lines, places = [], planned_devices(recipe.proxy.device)
     confirmed = recipe.confirm.sizes if recipe.confirm else ()
     sizes = {problem.proxy.size: problem.proxy.tokens}
     sizes |= {step.size: step.tokens for step in (*steps, *confirmed)}
     run = problem.spec(tuple(map(float, problem.domains.uniform)), recipe.seed)
-    for size, tokens in sizes.items():
+    for (size, tokens), where in itertools.product(sizes.items(), places):
         spec = dataclasses.replace(run, size=size, tokens=tokens)
         needed = run_memory(spec, vocabulary, where)
         lines.append(
@@ -92,6 +100,13 @@ def memory_sentences(
                 f"`cuvee run` will refuse: {refused_memory(size, needed, own, vocabulary)}"
             )
     return lines
+
+
+def planned_devices(wish: str) -> list[str]:
+    """Where a study may train, "cpu" or "cuda": a cluster is not asked before the run begins."""
+    if os.environ.get("RAY_ADDRESS"):
+        return ["cpu", "cuda"] if wish == "auto" else [wish]
+    return [device.training_device(wish)]
 
 
 def expected_speed(

@@ -8,6 +8,7 @@ worker needs. Fields that say what a name would say, too, are left out of it. No
 import json
 import math
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ CONFIG = {  # our field by theirs
     "hidden_size": "width", "num_hidden_layers": "layers", "num_attention_heads": "heads",
     "max_position_embeddings": "context", "intermediate_size": "mlp",
     "num_key_value_heads": "kv_heads", "tie_word_embeddings": "tied", "rms_norm_eps": "epsilon",
+    "rope_theta": "rope",
 }  # fmt: skip
 ABSENT = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6}  # transformers' own, where not given
 PLAIN = {  # what else a Llama may say in its config.json, and the only values that are built here
@@ -207,8 +209,8 @@ def read_config(place: Path) -> dict[str, Any]:
     Raises:
         RecipeError: it is not there, or of a model that the built-in trainer has not.
     """
-    place = place / "config.json" if place.is_dir() else place
     try:
+        place = place / "config.json" if place.is_dir() else place
         config = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
@@ -221,31 +223,36 @@ def read_config(place: Path) -> dict[str, Any]:
             f"the built-in trainer has no model as in {place}: {'; '.join(wrong)}. Train it with a "
             "program of yours (proxy.trainer), or give a shape of your own"
         )
-    given = {**ABSENT, **{name: value for name, value in config.items() if value is not None}}
-    found = {ours: given[theirs] for theirs, ours in CONFIG.items() if theirs in given}
-    return {**found, "rope": rotary_base(config)}
+    found = config_values(config)
+    return {ours: found[theirs] for theirs, ours in CONFIG.items() if found.get(theirs) is not None}
 
 
-def rotary_base(config: Mapping[str, Any]) -> float:
-    """The base of the rotary positions, which transformers 5 keeps one level deeper."""
-    inner = config.get("rope_parameters")
+def config_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json of a Llama says, with what transformers takes where it says nothing."""
+    inner = config.get("rope_parameters")  # where transformers 5 keeps the base of the positions
     deeper = inner.get("rope_theta") if isinstance(inner, Mapping) else None
-    return config.get("rope_theta") or deeper or ROPE
+    given = {name: value for name, value in config.items() if value is not None}
+    heads = given.get("num_attention_heads")
+    alike = {"num_key_value_heads": heads, "rope_theta": ROPE if deeper is None else deeper}
+    return ABSENT | alike | given
 
 
 def config_refusals(config: Mapping[str, Any]) -> Iterator[str]:
     """What a config.json asks for beyond shape, in words; nothing for a plain Llama."""
     for name, value in PLAIN.items():
         if config.get(name, value) != value or (name == "model_type" and name not in config):
-            yield f"{name} is {config.get(name)!r}, wanted {value!r}"
+            yield f"{name} is {reprlib.repr(config.get(name))}, wanted {value!r}"
+    for name in ("intermediate_size", "num_key_value_heads"):
+        if name in config and config[name] is not None and not config[name]:
+            yield f"{name} is {config[name]!r}, wanted a whole number above 0"
     for name in ("rope_scaling", "rope_parameters"):
         kind = config.get(name) or "default"
         if isinstance(kind, dict):
             kind = kind.get("rope_type", kind.get("type", "default"))
         if kind != "default":
-            yield f"{name} asks for positions of type {kind!r}, which are not built here"
+            yield f"{name} asks for positions of type {reprlib.repr(kind)}, not built here"
     width, heads, head = (
         config.get(name) for name in ("hidden_size", "num_attention_heads", "head_dim")
     )
-    if head is not None and (not (isinstance(heads, int) and heads) or head * heads != width):
-        yield f"head_dim is {head!r}, wanted hidden_size divided by num_attention_heads"
+    if head is not None and not (type(head) is type(heads) is int and head * heads == width):
+        yield f"head_dim is {reprlib.repr(head)}, wanted hidden_size / num_attention_heads"

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from cuvee.flows.console import Bar
 from cuvee.flows.execution.budget import Budget, training_flops
 from cuvee.flows.execution.executor import Executor
-from cuvee.flows.execution.pack_resources import PackResources, packs_per_gpu
+from cuvee.flows.execution.pack_resources import PackResources
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.recipe.trainer_parts import study_program
 from cuvee.flows.workspace import Workspace
@@ -278,7 +278,7 @@ class Evaluator:
         most = (
             self._executor.places(self._program)
             if self._program
-            else self._executor.slots * (1 + AHEAD) * max(map(packs_per_gpu, jobs))
+            else self._executor.slots * (1 + AHEAD)
         )
         while waiting:
             elsewhere: list[PackJob] = []
@@ -316,6 +316,8 @@ class Evaluator:
         return pool.submit(contextvars.copy_context().run, step, job)
 
     def _train_pack(self, job: PackJob) -> None:
+        if job.request:  # asked anew: this may be another try, and the nodes are others meanwhile
+            job = dataclasses.replace(job, request=self._resources.request(job.specs))
         left = job.program.retries if job.program else 0  # the steps of packs are retried
         while True:
             try:
@@ -341,16 +343,15 @@ class Evaluator:
             points = [(report.tokens, report.losses[k]) for report in reports]
             self._tracker.log_curve(spec.fingerprint, points)
 
-    @staticmethod
     def _next(
-        waiting: Sequence[PackJob], launched: Sequence[Launched], most: int
+        self, waiting: Sequence[PackJob], launched: Sequence[Launched], most: int
     ) -> PackJob | None:
         """The first pack whose branches have been trained (or have failed: it does without).
 
-        None as long as there is none, or as many are under way as may be.
+        None as long as there is none, or what is under way takes as many slots as it may.
         """
         under_way = [job for job, future in launched if not future.done()]
-        if len(under_way) >= most:
+        if sum(map(self._resources.slots, under_way)) >= most:
             return None
         coming = {name for job in (*waiting, *under_way) for name in job.branch.keep}
         return next((job for job in waiting if not coming & set(job.branch.needs)), None)

@@ -3,7 +3,9 @@
 It starts no process, and imports neither Ray nor Prefect.
 """
 
+import contextlib
 import threading
+from collections.abc import Iterator
 
 from cuvee.flows.execution.executor import Interrupted, Listener
 from cuvee.mixtures.errors import CuveeError, ServiceError, TrainingError
@@ -21,6 +23,17 @@ from cuvee.tasks.train_pack import (
     untrained_scores,
 )
 from cuvee.tasks.trainer.program import TrainerProgram
+
+
+@contextlib.contextmanager
+def training_errors(job: PackJob) -> Iterator[None]:
+    """Says which pack failed, unless that is said already."""
+    try:
+        yield
+    except CuveeError:
+        raise
+    except Exception as error:
+        raise TrainingError(f"pack {job.name} failed: {error!r}") from error
 
 
 class InlineExecutor:
@@ -46,7 +59,7 @@ class InlineExecutor:
         return (this_device(self.device),)
 
     def probe(self, job: PackJob, most: int) -> tuple[PackTrial, ...]:
-        with self._turn:
+        with self._turn, training_errors(job):
             return probe_packs(job, most, self.raise_if_cancelled)
 
     def places(self, program: TrainerProgram) -> int:
@@ -62,16 +75,11 @@ class InlineExecutor:
             self.raise_if_cancelled()
             listener([progress])
 
-        with self._turn, single_thread():
+        with self._turn, single_thread(), training_errors(job):
             self.raise_if_cancelled()
-            try:
-                if job.program:
-                    return train_by_program(job, report, self.raise_if_cancelled)
-                return run_pack(job, report)
-            except CuveeError:
-                raise
-            except Exception as error:
-                raise TrainingError(f"pack {job.name} failed: {error!r}") from error
+            if job.program:
+                return train_by_program(job, report, self.raise_if_cancelled)
+            return run_pack(job, report)
 
     def untrained_scores(self, job: PackJob) -> dict[str, float]:
         with self._turn, single_thread():

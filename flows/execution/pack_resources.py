@@ -66,23 +66,26 @@ class PackResources:
         """What a pack of these runs asks for: on differing GPUs, what it needs of the smallest."""
         first, held = specs[0], float(self._memory(specs[0], len(specs)).total)
         kinds = self.fitting(first)
-        if self._executor.device == "cpu":
-            return PackRequest(memory=int(held))
+        if self._executor.device == "cpu":  # a node of unknown memory gives none to who asks for it
+            return PackRequest(memory=int(held) if all(kind.memory for kind in kinds) else 0)
         least = min(kinds, key=lambda kind: kind.memory)
-        room, trials = usable_memory(least), self._trials.get(self._key(first, least), ())
+        room, trials = packing_memory(least), self._trials.get(self._key(first, least), ())
         planned = [self._memory(first, trial.models).total for trial in trials]
         held *= max([1.0, *(t.memory / plan for t, plan in zip(trials, planned, strict=True))])
         guess = self._pack or batching.pack_limit(first.size, "cuda", self._vocabulary, room)
-        everywhere = len(kinds) == len(self._executor.devices())
         return PackRequest(
-            gpus=batching.gpu_share(len(specs), held / room, trials, guess),
-            nodes=() if everywhere else tuple(name for kind in kinds for name in kind.nodes),
+            gpus=batching.gpu_share(len(specs), held / (room or held), trials, guess),
+            nodes=self._nodes(kinds),
         )
+
+    def _nodes(self, kinds: Sequence[DeviceKind]) -> tuple[str, ...]:
+        """The nodes of some kinds; none where these are all, so that any node will do."""
+        everywhere = len(kinds) == len(self._executor.devices())
+        return () if everywhere else tuple(name for kind in kinds for name in kind.nodes)
 
     def _models(self, spec: RunSpec, kind: DeviceKind, job: Callable[[RunSpec], PackJob]) -> int:
         """Models of a pack on a kind of device: as the recipe has it, or as was measured."""
-        room, one, two = usable_memory(kind), *(self._memory(spec, k).total for k in (1, 2))
-        most = 1 + int((room - one) // (two - one)) if room else sys.maxsize
+        most = most_models(spec, self._vocabulary, kind)
         if wish := self._pack or (batching.MOST_CPU if kind.name == "cpu" else None):
             return min(wish, most)
         key = self._key(spec, kind)
@@ -90,7 +93,8 @@ class PackResources:
         if not trials:
             trials = self._try(spec, kind, most, job)
         if not trials:
-            return batching.pack_limit(spec.size, "cuda", self._vocabulary, room)
+            guess = batching.pack_limit(spec.size, "cuda", self._vocabulary, packing_memory(kind))
+            return min(most, guess)
         self._trials[key] = trials
         return batching.best_models(trials)
 
@@ -100,7 +104,7 @@ class PackResources:
         """Try packs on a whole GPU of a kind and keep what was seen; nothing where that fails."""
         self._say(f"How many proxies of {spec.size} train best together on {kind.name} is tried")
         plain = dataclasses.replace(spec, controller="", reference="", start="")
-        alone = PackRequest(gpus=1.0, nodes=kind.nodes)
+        alone = PackRequest(gpus=1.0, nodes=self._nodes([kind]))
         try:
             asked = dataclasses.replace(job(plain), request=alone)
             trials = self._executor.probe(asked, most)
@@ -116,7 +120,7 @@ class PackResources:
         return trials
 
     def fitting(self, spec: RunSpec) -> list[DeviceKind]:
-        """The kinds of devices with memory for one model.
+        """The kinds of devices with memory for one model, or of unknown memory.
 
         Raises:
             RecipeError: there is none.
@@ -128,6 +132,14 @@ class PackResources:
             raise RecipeError(refused_memory(spec.size, needed, largest, self._vocabulary))
         return fit
 
+    def slots(self, job: PackJob) -> float:
+        """Of the executor's slots, what a pack takes: a share of a GPU, or cores for its memory."""
+        asked = job.request or PackRequest()
+        if asked.gpus or not asked.memory:
+            return asked.gpus or 1.0
+        places = sum(kind.memory // asked.memory for kind in self._executor.devices())
+        return max(1.0, self._executor.slots / max(1, places))
+
     def _memory(self, spec: RunSpec, models: int) -> PackMemory:
         return run_memory(spec, self._vocabulary, self._executor.device, models)
 
@@ -137,11 +149,6 @@ class PackResources:
         pack = [repr(plan.model_size), plan.batch, self._vocabulary, spec.precision]
         parts = [VERSION, kind.name, kind.memory, kind.torch, *pack]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-def packs_per_gpu(job: PackJob) -> int:
-    """Packs like one that a GPU trains at once."""
-    return int(1 / job.request.gpus) if job.request and job.request.gpus else 1
 
 
 def run_memory(spec: RunSpec, vocabulary: int, device: str, models: int = 1) -> PackMemory:
@@ -158,9 +165,23 @@ def run_memory(spec: RunSpec, vocabulary: int, device: str, models: int = 1) -> 
     )
 
 
+def most_models(spec: RunSpec, vocabulary: int, kind: DeviceKind) -> int:
+    """Models of a pack of runs like one that a device has memory for."""
+    if not kind.memory:
+        return sys.maxsize
+    device = "cpu" if kind.name == "cpu" else "cuda"
+    one, two = (run_memory(spec, vocabulary, device, models).total for models in (1, 2))
+    return max(1, 1 + int((packing_memory(kind) - one) // (two - one)))
+
+
 def usable_memory(kind: DeviceKind) -> float:
-    """Bytes of a device that packs may fill; 0 where its memory is not known."""
-    return kind.memory if kind.name == "cpu" else FILLED * (kind.memory - CONTEXT_BYTES)
+    """Bytes of a device that one model may take; 0 where its memory is not known."""
+    return max(0.0, kind.memory - (0 if kind.name == "cpu" else CONTEXT_BYTES))
+
+
+def packing_memory(kind: DeviceKind) -> float:
+    """Bytes of a device that packs of several models may fill."""
+    return usable_memory(kind) * (1 if kind.name == "cpu" else FILLED)
 
 
 def refused_memory(size: str, needed: PackMemory, kind: DeviceKind, vocabulary: int) -> str:

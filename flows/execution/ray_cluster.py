@@ -16,7 +16,7 @@ import ray
 
 from cuvee.mixtures.errors import ServiceError
 from cuvee.proxies.data.objects import is_remote
-from cuvee.proxies.train.device import WORKER_ENVIRONMENT
+from cuvee.proxies.train.device import WORKER_ENVIRONMENT, this_device
 from cuvee.tasks.process import usable_cores
 
 ATTEMPTS = 3  # to start or join Ray
@@ -71,6 +71,7 @@ def start_cluster(folder: Path | None, cores: int | None) -> None:
         settings |= {"_temp_dir": str(folder), "include_dashboard": False}
         settings["num_cpus"] = cores or usable_cores()
         settings |= {"object_store_memory": 128 * 2**20, "_node_ip_address": LOOPBACK}
+        settings["_memory"] = this_device("cpu").memory  # Ray would take what others left just now
     for attempt in range(ATTEMPTS):
         try:
             with environment(variables), own_signals(), local_listening(not address):

@@ -20,7 +20,7 @@ import threadpoolctl
 
 from cuvee.flows.execution.executor import Interrupted, Listener
 from cuvee.flows.execution.ray_cluster import sockets_folder, start_cluster
-from cuvee.flows.execution.ray_devices import node_devices, pack_options
+from cuvee.flows.execution.ray_devices import living_nodes, node_devices, pack_options
 from cuvee.flows.execution.ray_pool import POLL_SECONDS, RETRIES, RayPool, task_result
 from cuvee.flows.execution.ray_programs import (
     program_options,
@@ -28,7 +28,7 @@ from cuvee.flows.execution.ray_programs import (
     train_in_worker,
     train_on_nodes,
 )
-from cuvee.mixtures.errors import ServiceError
+from cuvee.mixtures.errors import ServiceError, TrainingError
 from cuvee.mixtures.runs.run_results import Outcome
 from cuvee.proxies.interfaces import Progress
 from cuvee.proxies.train.batching import PackTrial
@@ -72,7 +72,7 @@ def _score_in_worker(job: PackJob, _queue: Any) -> dict[str, float]:
     return untrained_scores(job)
 
 
-def _probe_in_worker(job: PackJob, most: int) -> tuple[PackTrial, ...]:
+def _probe_in_worker(job: PackJob, _queue: Any, most: int) -> tuple[PackTrial, ...]:
     import_in_worker(("cuvee.tasks.train_pack",))
     from cuvee.tasks.train_pack import probe_packs
 
@@ -163,13 +163,11 @@ class RayExecutor:
 
     def devices(self) -> tuple[DeviceKind, ...]:
         self.connect()
-        self._kinds = self._kinds or node_devices(self.device, self._wait)
+        self._kinds = self._kinds or node_devices(self.device, self.raise_if_cancelled)
         return self._kinds
 
     def probe(self, job: PackJob, most: int) -> tuple[PackTrial, ...]:
-        self.connect()
-        task = ray.remote(_probe_in_worker).options(name=f"probe-{job.name}", **pack_options(job))
-        trials: tuple[PackTrial, ...] = self._wait(task.remote(job, most), "a trial of packs")
+        trials: tuple[PackTrial, ...] = self.run_in_worker(_probe_in_worker, job, None, most)
         return trials
 
     def places(self, program: TrainerProgram) -> int:
@@ -200,24 +198,33 @@ class RayExecutor:
 
     def run_in_worker(
         self,
-        work: Callable[[PackJob, Any], Any],
+        work: Callable[..., Any],
         job: PackJob,
         resources: Mapping[str, Any] | None = None,
+        *more: Any,
     ) -> Any:
         """Have a worker do something with a pack; blocks, and raises, as `train` does."""
         self.connect()
         own = resources or pack_options(job)
         task = ray.remote(work).options(max_retries=RETRIES, name=f"pack-{job.name}", **own)
-        return self._wait(task.remote(job, self._queue), f"pack {job.name}")
+        reference = task.remote(job, self._queue, *more)
+        try:
+            while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
+                self.raise_if_cancelled()
+                self._require_nodes(job)
+            return task_result(reference, f"pack {job.name}")
+        except ServiceError:
+            self._require_nodes(job)  # which is why Ray could not finish it
+            raise
+        finally:
+            ray.cancel(reference, force=True)  # nothing where it is done
 
-    def _wait(self, reference: Any, what: str) -> Any:
-        """What a task gave, unless the work is cancelled before."""
-        while not self._cancelled.is_set():
-            done, _ = ray.wait([reference], timeout=POLL_SECONDS)
-            if done:
-                return task_result(reference, what)
-        ray.cancel(reference, force=True)
-        raise Interrupted
+    def _require_nodes(self, job: PackJob) -> None:
+        """Give up a pack all of whose nodes are gone, for which Ray may wait for ever."""
+        nodes = job.request.nodes if job.request else ()
+        if nodes and living_nodes().keys().isdisjoint(nodes):
+            self._kinds = ()  # so that the next pack, and the next try, are told who is there
+            raise TrainingError(f"pack {job.name}: none of the nodes that it may go to is left")
 
     def connect(self) -> None:
         """Start or join the cluster, unless that was done, and wait for it.

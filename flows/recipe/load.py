@@ -1,6 +1,7 @@
 """Recipes from files: strict YAML, checked whole before anything is spent."""
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,20 @@ def load_recipe(path: Path) -> tuple[Recipe, str]:
         RecipeError: the file is missing, is not YAML, or does not make sense; says where.
         UnknownName: an unknown field or name, with a suggestion.
     """
-    text = recipe_text(path)
-    given = parse(text, str(path), folder=path.parent).located(path.parent)
-    values = strict_yaml.load_yaml(text)
+    given, text = recorded_recipe(recipe_text(path), str(path), path.parent)
+    return given.located(path.parent), text
+
+
+def recorded_recipe(text: str, where: str, folder: Path | None) -> tuple[Recipe, str]:
+    """A recipe from its text, which lies in a folder, and the text that is recorded of a study.
+
+    That is its own, unless it hangs on a config.json, which may change or move.
+    """
+    values = recipe_values(text, where)
+    named = name_sizes(values, folder)
     if any(ladder.is_config(size) for *_, size in written_sizes(values)):
-        # what is recorded of a study does not hang on a file that may change or move
-        text = strict_yaml.dump_yaml(name_sizes(values, path.parent))
-    return given, text
+        text = strict_yaml.dump_yaml(named)
+    return build_recipe(named, where), text
 
 
 def say_doubled_paths(recipe: Recipe, say: Callable[[str], None]) -> None:
@@ -57,6 +65,11 @@ def recipe_text(path: Path) -> str:
 
 def parse(text: str, where: str = "the recipe", *, folder: Path | None = None) -> Recipe:
     """A recipe from its text, which lies in a folder; see `load_recipe`."""
+    return recorded_recipe(text, where, folder)[0]
+
+
+def recipe_values(text: str, where: str) -> Mapping[str, Any]:
+    """The fields of a recipe's text."""
     try:
         values = strict_yaml.load_yaml(text)
     except yaml.YAMLError as error:
@@ -68,7 +81,7 @@ def parse(text: str, where: str = "the recipe", *, folder: Path | None = None) -
             f"{where} is a fit file of Olmix, which `cuvee fit`, `approve`, `export` and `handoff` "
             "read"
         )
-    return build_recipe(values, where, folder=folder)
+    return values
 
 
 def recipe_changes(given: Iterable[str]) -> dict[str, Any]:
@@ -141,15 +154,15 @@ def name_sizes(values: Mapping[str, Any], folder: Path | None) -> Mapping[str, A
     """
 
     def path(written: str) -> str:
-        beside = (folder or Path()) / Path(written).expanduser()
-        return str(beside) if beside.exists() else written
+        beside = os.path.join(folder or "", os.path.expanduser(written))
+        return beside if os.path.exists(beside) else written
 
     named = copy.deepcopy(values)
     for place, around, size in written_sizes(named):
         try:
             around["size"] = ladder.size_name(size, path)
         except CuveeError as error:
-            raise RecipeError(f"{place}: {error}") from error
+            raise bounded(RecipeError(f"{place}: {error}")) from error
     return named
 
 

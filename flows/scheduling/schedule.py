@@ -18,7 +18,7 @@ from prefect.blocks.notifications import NotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.states import Completed, Failed
 
-from cuvee.flows.recipe.load import apply_changes, parse
+from cuvee.flows.recipe.load import apply_changes, parse, recipe_text, recorded_recipe
 from cuvee.flows.recipe.parts import SchedulePart
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.workspace import Workspace, open_workspace
@@ -32,7 +32,7 @@ RETRIES, RETRY_SECONDS = 2, 60
 def notify(flow: Any, flow_run: Any, state: Any) -> None:  # noqa: ARG001 Prefect names them
     """Tell the block that the recipe names of a sweep that failed or crashed."""
     given = flow_run.parameters
-    recipe = recipe_with_changes(given.get("recipe", ""), given.get("changes"))[0]
+    recipe = recipe_with_changes(*map(given.get, ("recipe", "changes", "folder")))[0]
     if recipe.schedule and recipe.schedule.notify:
         block = notifier_block(recipe.schedule.notify)
         subject = f"Cuvee: the scheduled sweep {recipe.name} {state.name.lower()}"
@@ -84,8 +84,7 @@ def scheduled_sweep(
     left = RETRIES  # not Prefect's own, which would also try what was returned as failed
     while True:
         try:
-            given, text = recipe_with_changes(recipe, changes)
-            given = given.located(folder or given.folder)
+            given, text = recipe_with_changes(recipe, changes, folder)
             return _sweep(given, text, open_workspace(Path(home), hub=given.hub))
         except PASSING as error:
             if not left:
@@ -169,14 +168,17 @@ def hold_ratios(recipe: Recipe, text: str, kept: Mapping[str, float], date: str)
     return strict_yaml.dump_yaml(values), note
 
 
-def recipe_with_changes(given: str, changes: Mapping[str, Any] | None) -> tuple[Recipe, str]:
+def recipe_with_changes(
+    given: str, changes: Mapping[str, Any] | None, folder: str | None = None
+) -> tuple[Recipe, str]:
     """A recipe and its text, from its text or its path, with changes."""
-    from cuvee.flows.recipe.load import load_recipe
-
-    recipe, text = (parse(given), given) if "\n" in given else load_recipe(Path(given))
-    if not changes:
-        return recipe, text
-    return apply_changes(text, changes)
+    place, text, where = Path(folder) if folder else None, given, "the recipe"
+    if "\n" not in given:
+        place, text, where = place or Path(given).parent, recipe_text(Path(given)), given
+    recipe, text = recorded_recipe(text, where, place)
+    if changes:
+        recipe, text = apply_changes(text, changes, place)
+    return recipe.located(place) if place else recipe, text
 
 
 def _log(folder: Path, date: str, message: str) -> None:

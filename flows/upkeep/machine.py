@@ -42,10 +42,6 @@ LEAST_DISK, LITTLE_DISK = 1 * GB, 10 * GB  # of a home: none of the demo, or few
 LEAST_MEMORY, WORKER = 1 * GB, 1 * GB  # to begin at all; of a worker that has imported torch
 SHARED = 128 * 2**20  # bytes that a local Ray keeps in shared memory
 SHARED_PLACE = Path("/dev/shm")  # noqa: S108  looked at alone
-MEMORY_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 NETWORK = {  # kinds of file systems that other machines write to as well
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "9p",
     "afs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "wekafs", "panfs", "orangefs",
@@ -192,7 +188,7 @@ def _threads(_home: Workspace) -> Iterator[Finding]:
 def _memory(_home: Workspace) -> Iterator[Finding]:
     seen = psutil.virtual_memory()
     total, free = float(seen.total), float(seen.available)
-    limit = next((value for value in map(_limit, MEMORY_LIMITS) if value), 0.0)
+    limit = device.memory_limit()
     said = f"{free / GB:.1f} of {total / GB:.1f} GB free"
     if limit and limit < total:
         said += f"; this container may use {limit / GB:.1f} GB"
@@ -206,13 +202,6 @@ def _memory(_home: Workspace) -> Iterator[Finding]:
         yield Finding(WARNING, "memory", f"{said}: give --cores {few}")
     else:
         yield Finding(OK, "memory", said)
-
-
-def _limit(path: Path) -> float:
-    """The limit that a control group sets, in bytes; 0 where there is none."""
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number
-        return float(path.read_text(encoding="utf-8"))
-    return 0.0
 
 
 def _shared_memory(_home: Workspace) -> Iterator[Finding]:

@@ -9,17 +9,20 @@ naive loop's (docs/results). `keep_memory` sets the running process; `WORKER_ENV
 the same from the start of one, for whoever starts workers, and gives each a single thread.
 """
 
+import contextlib
 import ctypes
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from cuvee.mixtures.errors import ServiceError
 
 CPU_FLAGS = Path("/proc/cpuinfo")
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))  # NVIDIA, AMD, WSL
+MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 KEPT = 256 << 20  # bytes by which the heap grows at a time
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",  # no block in a mapping of its own: all from the heap
@@ -56,7 +59,10 @@ def this_device(device: str) -> DeviceKind:
         ServiceError: torch finds no GPU.
     """
     if device == "cpu":
-        return DeviceKind("cpu", psutil.virtual_memory().total)
+        import psutil  # which a GPU alone does without
+
+        total, limit = psutil.virtual_memory().total, memory_limit()
+        return DeviceKind("cpu", min(total, limit or total))
     import torch
 
     if not torch.cuda.is_available():
@@ -66,6 +72,14 @@ def this_device(device: str) -> DeviceKind:
         )
     seen = torch.cuda.get_device_properties(0)
     return DeviceKind(seen.name, seen.total_memory, torch.__version__)
+
+
+def memory_limit() -> int:
+    """The limit that this process's container sets, in bytes; 0 where there is none."""
+    for path in MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number
+            return int(path.read_text(encoding="utf-8"))
+    return 0
 
 
 def precision(device: str) -> str:

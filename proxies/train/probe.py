@@ -58,6 +58,9 @@ def try_packs(
         most: models that the device has memory for, as far as that is known before.
         seconds: that each is trained for.
         check: called before each; raises where the work was told to stop.
+
+    Raises:
+        RuntimeError: not even one model trains.
     """
     trials: list[PackTrial] = []
     models, began, spent = 1, time.perf_counter(), 0.0
@@ -66,7 +69,9 @@ def try_packs(
         turn = time.perf_counter()
         try:
             trials.append(_try_pack(begin, models, seconds))
-        except torch.OutOfMemoryError:
+        except RuntimeError:  # no memory, in whichever words of the device's libraries
+            if not trials:
+                raise
             break
         spent = time.perf_counter() - turn
         slower = len(trials) > 1 and trials[-1].rate < GAIN * trials[-2].rate

@@ -22,7 +22,7 @@ from cuvee.mixtures.errors import DataError
 from cuvee.proxies import ladder
 from cuvee.proxies.data.objects import within
 from cuvee.proxies.model.transformer import PackModel, parameter_layout
-from cuvee.proxies.model_size import ModelSize, config_refusals, rotary_base
+from cuvee.proxies.model_size import CONFIG, ModelSize, config_refusals, config_values
 from cuvee.proxies.train import checkpoint
 
 FILE = "model.safetensors"
@@ -120,19 +120,9 @@ def fill_from_start(model: PackModel, k: int, folder: str | Path, content: str) 
 
 
 def _check(config: Mapping[str, Any], source: Path, size: str, vocabulary: int) -> None:
-    shape = ladder.model_size(size)
-    wanted = {
-        "vocab_size": vocabulary,
-        "hidden_size": shape.width,
-        "intermediate_size": shape.mlp,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "rms_norm_eps": shape.epsilon,
-        "rope_theta": shape.rope,
-        "tie_word_embeddings": shape.tied,
-    }
-    given = {**config, "rope_theta": rotary_base(config)}
+    shape, given = ladder.model_size(size), config_values(config)
+    wanted = {"vocab_size": vocabulary}
+    wanted |= {theirs: getattr(shape, ours) for theirs, ours in CONFIG.items() if ours != "context"}
     wrong = list(config_refusals(config))
     wrong += [
         f"{key} is {reprlib.repr(given.get(key))}, wanted {value!r}"

@@ -4,20 +4,26 @@ No GPU is needed: trials run on a core, and Ray believes in the GPUs that its no
 """
 
 import dataclasses
+import functools
+import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import ray
 import tiny_study
 import torch.profiler
 from ray_nodes import ray_nodes
 from synthetic_corpus import SyntheticCorpus
 
+from cuvee.flows.execution import ray_devices
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Interrupted
 from cuvee.flows.execution.inline_executor import InlineExecutor
 from cuvee.flows.execution.pack_resources import PROBES, PackResources
 from cuvee.flows.execution.ray_executor import RayExecutor
+from cuvee.flows.plan_speed import memory_sentences
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
@@ -28,7 +34,7 @@ from cuvee.proxies import ladder
 from cuvee.proxies.model import layers, loss
 from cuvee.proxies.train import batching, probe
 from cuvee.proxies.train.batching import PackRequest, PackTrial
-from cuvee.proxies.train.device import DeviceKind
+from cuvee.proxies.train.device import DeviceKind, this_device
 from cuvee.proxies.train.trainer import Training
 from cuvee.tasks.pack_job import PackJob
 from cuvee.tasks.store.results import Store
@@ -139,7 +145,8 @@ def test_the_smallest_pack_that_is_as_fast_is_taken_and_asks_for_its_share():
 
 
 def test_packs_are_tried_as_long_as_there_is_room_and_gain():
-    """Catches trials beyond the memory, that go on after no gain, and that cannot be stopped."""
+    """Catches trials beyond the memory, that go on after no gain, that cannot be stopped, and that
+    are lost with a larger one that failed."""
     tried = probe.try_packs(begun, 2, seconds=0.01)
     assert [trial.models for trial in tried] == [1, 2] and all(t.rate > 0 for t in tried)
     speeds = {1: 100.0, 4: 300.0, 16: 310.0, 64: 900.0}
@@ -147,12 +154,16 @@ def test_packs_are_tried_as_long_as_there_is_room_and_gain():
         patch.setattr(probe, "step_rate", lambda training, _: speeds[training])
         assert [t.models for t in probe.try_packs(lambda k: k, 64)] == [1, 4, 16]
 
-    def full(models):
+    def full(models, error):
         if models > 4:
-            raise torch.OutOfMemoryError
+            raise error
         return begun(1)
 
-    assert [t.models for t in probe.try_packs(full, 64, seconds=0.01)][-1] <= 4
+    for error in (torch.OutOfMemoryError(), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")):
+        begin = functools.partial(full, error=error)
+        assert [t.models for t in probe.try_packs(begin, 64, seconds=0.01)][-1] <= 4
+    with pytest.raises(RuntimeError, match="CUBLAS"):
+        probe.try_packs(lambda _: full(5, error), 64)
     stopped = iter([None])
 
     def check():
@@ -166,9 +177,23 @@ def test_packs_are_tried_as_long_as_there_is_room_and_gain():
 class Machine:
     """An executor whose GPUs are given and are as fast as an H200; it trains nothing."""
 
+    slots = 1
+
     def __init__(self, *kinds: DeviceKind, device: str = "cuda", broken: bool = False) -> None:
         self.kinds, self.device, self.broken = kinds, device, broken
         self.probed: list[PackJob] = []
+        self.training: list[PackJob] = []
+        self.most = 0
+
+    def raise_if_cancelled(self):
+        pass
+
+    def train(self, job, _listener):
+        self.training.append(job)
+        self.most = max(self.most, len(self.training))
+        time.sleep(0.2)
+        self.training.remove(job)
+        raise TrainingError(f"for {job.request.nodes}")
 
     def devices(self):
         return self.kinds
@@ -191,8 +216,9 @@ def job(run) -> PackJob:
 
 
 def test_what_was_tried_is_remembered_for_that_device_and_version_alone(tmp_path):
-    """Catches trials at every start, and those of another GPU, torch, size or vocabulary."""
-    machine = Machine(H200)
+    """Catches trials at every start, those of another GPU, torch, size or vocabulary, and one
+    that waits for a node that may go while others are as good."""
+    machine = Machine(dataclasses.replace(H200, nodes=("one", "two")))
     for _ in range(2):
         own, said = resources(machine, tmp_path)
         assert own.limits([spec(), spec(seed=1)], job) == {"0.6M": 64}
@@ -219,7 +245,7 @@ def test_what_was_tried_is_remembered_for_that_device_and_version_alone(tmp_path
 
 def test_a_recipe_a_core_and_a_trial_that_fails_need_none(tmp_path):
     """Catches a CPU study that waits for a trial, a recipe's word that is not kept, and a study
-    that ends because packs could not be tried."""
+    that ends because packs could not be tried, or that waits for memory that no node declares."""
     machine = Machine(H200)
     assert resources(machine, tmp_path, pack=8)[0].limits([spec()], job) == {"0.6M": 8}
     core = Machine(DeviceKind("cpu", 8 * GIB), device="cpu")
@@ -227,6 +253,11 @@ def test_a_recipe_a_core_and_a_trial_that_fails_need_none(tmp_path):
     assert own.limits([spec()], job) == {"0.6M": 1} and not core.probed and not machine.probed
     asked = own.request([spec()])
     assert asked.gpus == 0 and 50e6 < asked.memory < 200e6
+    assert own.slots(dataclasses.replace(job(spec()), request=asked)) == 1
+    core.slots = 8
+    assert own.slots(dataclasses.replace(job(spec()), request=PackRequest(memory=4 * GIB))) == 4
+    core.kinds = (dataclasses.replace(core.kinds[0], nodes=("told",)), DeviceKind("cpu", 0))
+    assert own.request([spec()]).memory == 0  # which a node of unknown memory could never give
     own, said = resources(Machine(H200, broken=True), tmp_path)
     assert own.limits([spec()], job) == {"0.6M": batching.MOST_CUDA["0.6M"]}
     assert "its worker died" in said[-1]
@@ -244,11 +275,38 @@ def test_what_fits_no_device_is_refused_and_what_fits_some_goes_there(tmp_path):
     wide.limits([spec("10M")], job)
     assert wide.request([spec("10M")]).nodes == ("large",)
     assert 0.2 < wide.request([spec("10M")]).gpus < 1
-    with pytest.raises(RecipeError, match=r"10M takes .* GB .* H200 MIG 1g, has 4.29 GB.*trainer"):
+    with pytest.raises(RecipeError, match=r"10M takes .* GB .* H200 MIG 1g, has 5.37 GB.*trainer"):
         resources(Machine(SLICE), tmp_path, vocabulary=2_000_000)[0].limits([spec("10M")], job)
     node = Machine(DeviceKind("cpu", GIB), device="cpu")
     with pytest.raises(RecipeError, match=r"the largest node has 1.07 GB"):
         resources(node, tmp_path, vocabulary=500_000)[0].limits([spec("10M")], job)
+
+
+def test_a_margin_is_no_bound_and_a_guess_knows_the_batch(tmp_path):
+    """Catches one model refused for what packs leave free, and a guess that fits no GPU."""
+    own, _ = resources(Machine(DeviceKind("H100", 80 * GIB), broken=True), tmp_path)
+    large, long = spec("100M", tokens=2 * 10**9), spec("10M", tokens=10**9)
+    assert own.limits([large, long], job) == {"100M": 1, "10M": 9}
+    assert own.request([large]).gpus == 1.0 and own.request([long] * 9).gpus < 1.0
+    small, _ = resources(Machine(DeviceKind("H100", 70 * GIB), broken=True), tmp_path)
+    assert small.limits([large], job) == {"100M": 1}
+    unknown, _ = resources(Machine(DeviceKind("GPU", 0), broken=True), tmp_path)
+    assert unknown.limits([spec()], job)["0.6M"] >= 1 and unknown.request([spec()]).gpus == 1.0
+
+
+@pytest.mark.parametrize(
+    ("nodes", "kinds"),
+    [
+        ({}, [0]),
+        ({"a": {"Resources": {"CPU": 2.0, "memory": 5.0}}}, [5]),
+        ({"a": {"Resources": {"CPU": 2.0}, "Labels": {ray_devices.GROUP: "w"}}}, [0, 1 << 60]),
+        ({"a": {"Resources": {"memory": 5.0}, "Labels": {ray_devices.GROUP: "head"}}}, [0]),
+    ],
+)
+def test_nodes_that_may_be_added_may_have_any_memory(monkeypatch, nodes, kinds):
+    """Catches a size refused for the small nodes of a cluster that would grow for it."""
+    monkeypatch.setattr(ray_devices, "living_nodes", lambda: nodes)
+    assert [kind.memory for kind in ray_devices.node_devices("cpu", print)] == kinds
 
 
 @pytest.fixture(scope="module")
@@ -281,12 +339,58 @@ def test_a_ladder_is_refused_before_its_first_rung(prepared_study, tmp_path):
     evaluator.require_memory(one.specs, [small, LadderStep("300M", 10**8, 1)])
 
 
+def test_packs_are_launched_by_what_each_takes_and_go_where_nodes_are_now(prepared_study, tmp_path):
+    """Catches a small last pack by which all large ones are launched and leased at once, and
+    another try that is sent to the nodes of the first."""
+    one, recipe, prepared = prepared_study
+    machine = Machine(dataclasses.replace(H200, nodes=("now",)))
+    recipe = recipe.model_copy(update={"proxy": recipe.proxy.model_copy(update={"pack": 16})})
+    place = dataclasses.replace(Workspace(tmp_path), step=lambda _name, work, **_: work)
+    tracker, store = StudyTracker(MemoryBackend()), Store(str(tmp_path / "store"))
+    evaluator = Evaluator(recipe, prepared, store, tracker, machine, place)
+    large = [
+        dataclasses.replace(one.specs[0], size="10M", seed=k, tokens=10**6) for k in range(8 * 16)
+    ]
+    packs = [evaluator._job(large[k : k + 16], "cuda") for k in range(0, len(large), 16)]
+    tail = evaluator._job(one.specs, "cuda")
+    with ThreadPoolExecutor(32) as pool:
+        launched = evaluator._launch([tail, *packs], pool, len(large) + 1)
+    assert len(launched) == 9 and machine.most <= 5  # one slot and one ahead, of halves of a GPU
+    old = dataclasses.replace(tail, request=PackRequest(gpus=1.0, nodes=("gone",)))
+    with pytest.raises(TrainingError, match=r"^for \(\)$"):
+        evaluator._train_pack(old)
+
+
+@pytest.mark.parametrize(
+    ("device", "address", "places"),
+    [
+        ("cpu", "", ["machine"]),
+        ("cpu", "far:1", ["machine"]),
+        ("cuda", "far:1", ["GPU"]),
+        ("auto", "far:1", ["machine", "GPU"]),
+    ],
+)
+def test_a_plan_does_not_take_this_machine_for_a_cluster(
+    prepared_study, monkeypatch, device, address, places
+):
+    """Catches the memory of a core told before a cluster of GPUs."""
+    _, recipe, prepared = prepared_study
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    recipe = recipe.model_copy(update={"proxy": recipe.proxy.model_copy(update={"device": device})})
+    said = memory_sentences(recipe, pose_problem(recipe, prepared), 4096, [])
+    assert [re.search("of a (machine|GPU)", line)[1] for line in said] == places
+
+
 def test_trials_run_on_a_prepared_corpus_and_leave_nothing(tiny):
-    """Catches a trial that cannot read what proxies train on, and one that keeps checkpoints."""
+    """Catches a trial that cannot read what proxies train on, one that keeps checkpoints, and one
+    whose failure ends the study as a fault of Cuvee's own."""
     with InlineExecutor("cpu") as executor:
         assert [trial.models for trial in executor.probe(tiny, 1)] == [1]
         (kind,) = executor.devices()
         assert kind.name == "cpu" and kind.memory > GIB / 2
+        strange = dataclasses.replace(tiny, device="no device")
+        with pytest.raises(TrainingError, match=f"pack {tiny.name} failed: RuntimeError"):
+            executor.probe(strange, 1)
         executor.cancel()
         with pytest.raises(Interrupted):
             executor.probe(tiny, 1)
@@ -295,14 +399,13 @@ def test_trials_run_on_a_prepared_corpus_and_leave_nothing(tiny):
 @pytest.mark.slow
 def test_packs_go_where_a_cluster_has_what_they_ask_for(tiny, tmp_path, monkeypatch):
     """Catches a pack on a node without its memory or its GPU, one GPU for one pack, a study that
-    begins where torch cannot use the GPUs that Ray was promised, and trials that go on."""
+    begins where torch cannot use the GPUs that Ray was promised, trials that go on, a pack that
+    waits for a node that is gone, and a start that waits for GPUs that are all taken."""
     small = ["--num-cpus=2", "--num-gpus=0", f"--memory={200 << 20}"]
     large = ["--num-cpus=2", "--num-gpus=1", f"--memory={3 << 30}", '--resources={"large": 1}']
 
     def where(asked, _queue):
         """The node's memory, its GPUs, and whether another like this came meanwhile."""
-        import ray
-
         me = ray.get_runtime_context()
         own = next(n for n in ray.nodes() if n["NodeID"] == me.get_node_id())["Resources"]
         folder, end = tmp_path / asked.checkpoints, time.monotonic() + 60
@@ -334,6 +437,20 @@ def test_packs_go_where_a_cluster_has_what_they_ask_for(tiny, tmp_path, monkeypa
             )
             assert both(executor, heavy) == [(3 << 30, [], 2)] * 2
             (node,) = kinds[200 << 20]
+            for left in (("ab" * 28,), ("ab" * 28, "cd" * 28)):
+                gone = dataclasses.replace(tiny, request=PackRequest(nodes=left))
+                with pytest.raises(TrainingError, match="none of the nodes"):
+                    executor.run_in_worker(where, gone)
+            begun, busy = (
+                ray.remote(this_device).options(num_cpus=count).remote("cpu") for count in (1, 64)
+            )
+            looks = {begun: node, busy: kinds[3 << 30][0]}
+            ray.wait([begun])
+            with monkeypatch.context() as patch:
+                patch.setattr(ray_devices, "LOOK_SECONDS", 1.0)
+                assert [name for name, _ in ray_devices._seen(looks, print)] == [node]
+            ray.cancel(busy)
+            assert list(ray_devices._seen({busy: "gone"}, print)) == []
             named = dataclasses.replace(
                 tiny, checkpoints="named", request=PackRequest(0, 0, (node,))
             )

@@ -18,6 +18,7 @@ from cuvee.flows.upkeep import machine, servers
 from cuvee.flows.upkeep.machine import OK, PROBLEM, WARNING, examine_machine
 from cuvee.flows.upkeep.servers import examine_servers
 from cuvee.flows.workspace import Workspace
+from cuvee.proxies.train import device
 
 NAMES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "CUVEE_STORE")
 
@@ -210,7 +211,7 @@ def test_little_disk_memory_and_shared_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "SHARED", 1e30)
     assert "--shm-size" in told("shared memory", list(machine._shared_memory(home)))[0][1]
     (tmp_path / "memory.max").write_text(f"{1.5e9:.0f}\n")
-    monkeypatch.setattr(machine, "MEMORY_LIMITS", (tmp_path / "memory.max",))
+    monkeypatch.setattr(device, "MEMORY_LIMITS", (tmp_path / "memory.max",))
     monkeypatch.setattr(machine, "usable_cores", lambda: 4)
     ((state, said),) = told("memory", list(machine._memory(home)))
     assert state == WARNING and "1.5 GB" in said and "--cores 1" in said

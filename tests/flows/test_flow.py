@@ -27,6 +27,7 @@ from cuvee.flows.upkeep.disk_layout import STORE_FOLDERS, STUDY_FILES
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, StorageError, TrainingError
 from cuvee.mixtures.runs.run_results import Failed, RunResult
+from cuvee.proxies.train.device import this_device
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.finished import latest_complete
 from cuvee.tasks.study.progress import DONE
@@ -306,3 +307,9 @@ def test_what_the_store_holds_is_recorded_at_once_only_where_more_is_trained(
     assert [run.status for run in children] == ["FINISHED"] * 2
     assert children[0].tags["cuvee.fingerprint"] == known.spec.fingerprint
     assert all(len(run.metrics["curve/loss"]) > 1 for run in children)
+
+
+def test_a_local_cluster_has_all_the_memory_of_the_machine(ray_cluster, tmp_path):
+    """Catches a size refused, or trained on fewer cores, by what other programs had open."""
+    with RayExecutor(tmp_path, device="cpu") as executor:
+        assert [kind.memory for kind in executor.devices()] == [this_device("cpu").memory]

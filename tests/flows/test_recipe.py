@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cuvee.flows.recipe import load
+from cuvee.flows.scheduling.schedule import recipe_with_changes
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.errors import ConstraintError, CuveeError, RecipeError, UnknownName
 
@@ -101,8 +102,8 @@ def test_a_missing_file_names_its_neighbors(tmp_path):
 
 
 def test_sizes_are_names_shapes_or_a_config_beside_the_recipe(tmp_path, monkeypatch):
-    """Catches a path meant from the working directory, a shape under two names in one recipe, and a
-    record of a study that changes with a file."""
+    """Catches a path meant from the working directory, a shape under two names in one recipe, a
+    record of a study that changes with a file, a scheduled one too, and a path that is a fault."""
     config = {
         "model_type": "llama", "hidden_size": 48, "intermediate_size": 128, "rms_norm_eps": 1e-5,
         "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2,
@@ -131,6 +132,17 @@ confirm: {sizes: [{size: {config: base, context: 128}, tokens: 1M}]}
     assert given.digest != load.parse(recorded.replace(large, small)).digest
     changed, text = load.apply_changes(recorded, {"proxy.size": "base/config.json"}, tmp_path)
     assert changed.proxy.size == large
+    for strange in ("~nosuch/config.json", "x" * 5000 + "/config.json", "a\0/b"):
+        with pytest.raises(RecipeError, match=r"^proxy.size: the shape of") as caught:
+            load.apply_changes(recorded, {"proxy.size": strange})
+        assert len(str(caught.value)) < 3000
+    place = str(tmp_path)
+    for asked in ((path.read_text(), None, place), (str(path), None), (str(path), {"seed": 1})):
+        scheduled, said = recipe_with_changes(*asked)
+        assert scheduled.confirm == given.confirm and scheduled.folder == tmp_path
+        assert "base" not in said and load.parse(said).digest == scheduled.digest
+    scheduled, _ = recipe_with_changes(recorded, {"proxy.size": "base/config.json"}, place)
+    assert scheduled.proxy.size == large
     (tmp_path / "base" / "config.json").unlink()
     assert load.parse(recorded).digest == given.digest
     assert load.parse(text).digest == changed.digest

@@ -142,12 +142,21 @@ CONFIG = {
         ({"rope_scaling": {"rope_type": "llama3", "factor": 32.0}}, "rope_scaling asks .*'llama3'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "positions of type 'yarn'"),
         ({"hidden_size": "x"}, "width of a shape"),
+        ({"head_dim": {}}, "head_dim is {}"),
+        ({"head_dim": "32", "num_attention_heads": 1}, "head_dim is '32'"),
+        ({"intermediate_size": 0}, "intermediate_size is 0"),
+        ({"num_key_value_heads": False}, "num_key_value_heads is False"),
+        ({"rope_theta": 0}, "rope of a shape is a number above 0"),
+        ({"rope_parameters": {"rope_theta": False}}, "rope of a shape is a number above 0"),
+        ({"model_type": 9999 * "x"}, "^.{,300} .{,300}$"),
+        ({"rope_scaling": {"type": 9999 * "x"}}, "^.{,300} .{,300}$"),
     ],
 )  # fmt: skip
 def test_a_config_gives_its_shape_or_says_what_is_not_built(
     change: dict[str, Any], found: str, tmp_path: Path
 ) -> None:
-    """Catches a bias, a scaled position or an activation that is left out in silence."""
+    """Catches a bias, a scaled position or an activation that is left out in silence, a 0 that is
+    taken for the usual, and a megabyte that is said again."""
     place = tmp_path / "config.json"
     place.write_text(json.dumps(CONFIG | change))
     if " " not in found:

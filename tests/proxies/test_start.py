@@ -49,7 +49,8 @@ def test_a_run_begins_at_the_very_weights_of_its_checkpoint(exported, tmp_path: 
 
 def test_a_run_of_a_shape_begins_at_a_llama_that_transformers_wrote(tmp_path: Path) -> None:
     """Catches a tied head that is looked for, grouped keys joined in another order, the rotary base
-    of version 5 that is not found, and a base or a head that nobody compares."""
+    of version 5 that is not found, a base or a head that nobody compares, and an older config that
+    is named by what it leaves out and then refused for that."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -67,6 +68,15 @@ def test_a_run_of_a_shape_begins_at_a_llama_that_transformers_wrote(tmp_path: Pa
     text = torch.randint(0, 256, (1, 2, 65), generator=torch.Generator().manual_seed(1))
     found, _ = model.loss(text[..., :-1], text[..., 1:])
     assert found.item() == pytest.approx(llama(text[0], labels=text[0]).loss.item(), abs=1e-5)
+    place = tmp_path / "llama" / "config.json"
+    older = json.loads(place.read_text())
+    for name in ("tie_word_embeddings", "rms_norm_eps", "num_key_value_heads"):
+        older.pop(name)
+    plain = tmp_path / "older"
+    plain.mkdir()
+    (plain / "config.json").write_text(json.dumps(older))
+    assert ladder.size_name(str(plain), str) == "w48_l2_h6_c64_mlp64_rope500000_eps1e-06"
+    warm_start._check(older, plain, ladder.size_name(str(plain), str), 256)
     for wrong, words in ((size[:-5], "tie_word_embeddings is True"), ("_rope500000", "rope_theta")):
         other = wrong if wrong.startswith("w") else size.replace(wrong, "")
         with pytest.raises(DataError, match=words):

@@ -271,7 +271,7 @@ def test_a_worker_that_cannot_import_is_one_sentence_and_no_word_on_rates(tmp_pa
             RayExecutor(tmp_path / "home", device="cpu", cores=1) as runner,
             pytest.raises(ServiceError) as told,
         ):
-            runner.run_in_worker(lacking, SimpleNamespace(name="one", device="cpu"))
+            runner.run_in_worker(lacking, SimpleNamespace(name="one", device="cpu", request=None))
     finally:
         ray.shutdown()
     said = str(told.value)
