@@ -33,7 +33,8 @@ def pack_options(job: PackJob) -> dict[str, Any]:
 
 
 def _on_nodes(nodes: tuple[str, ...]) -> dict[str, Any]:
-    return {"label_selector": {NODE: f"in({', '.join(nodes)})"}} if nodes else {}
+    # without a space: Ray keeps it as a part of the second identity, and then aborts this process
+    return {"label_selector": {NODE: f"in({','.join(nodes)})"}} if nodes else {}
 
 
 def living_nodes() -> dict[str, dict[str, Any]]:

@@ -208,16 +208,16 @@ class RayExecutor:
         own = resources or pack_options(job)
         task = ray.remote(work).options(max_retries=RETRIES, name=f"pack-{job.name}", **own)
         reference = task.remote(job, self._queue, *more)
+        while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
+            if self._cancelled.is_set():
+                ray.cancel(reference, force=True)
+                raise Interrupted
+            self._require_nodes(job)
         try:
-            while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
-                self.raise_if_cancelled()
-                self._require_nodes(job)
             return task_result(reference, f"pack {job.name}")
         except ServiceError:
             self._require_nodes(job)  # which is why Ray could not finish it
             raise
-        finally:
-            ray.cancel(reference, force=True)  # nothing where it is done
 
     def _require_nodes(self, job: PackJob) -> None:
         """Give up a pack all of whose nodes are gone, for which Ray may wait for ever."""

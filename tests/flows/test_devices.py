@@ -451,10 +451,10 @@ def test_packs_go_where_a_cluster_has_what_they_ask_for(tiny, tmp_path, monkeypa
                 assert [name for name, _ in ray_devices._seen(looks, print)] == [node]
             ray.cancel(busy)
             assert list(ray_devices._seen({busy: "gone"}, print)) == []
-            named = dataclasses.replace(
-                tiny, checkpoints="named", request=PackRequest(0, 0, (node,))
-            )
-            assert both(executor, named) == [(200 << 20, [], 2)] * 2
+            for others in ((), ("ab" * 28,)):  # which may have left
+                asked = PackRequest(0, 0, (node, *others))
+                named = dataclasses.replace(tiny, checkpoints=f"{len(others)}", request=asked)
+                assert both(executor, named) == [(200 << 20, [], 2)] * 2
             half = dataclasses.replace(tiny, checkpoints="half", request=PackRequest(gpus=0.5))
             assert both(executor, half) == [(3 << 30, [0], 2)] * 2
             assert [trial.models for trial in executor.probe(tiny, 1)] == [1]
