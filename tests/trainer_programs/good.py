@@ -76,10 +76,11 @@ def write(path, values):
 
 
 def train():
-    state = Path(run["resume_from"]) / "counts.npy"
+    state = Path(run["resume_from"]) / "counts.npz"
     begin, counts = 0, np.zeros((run["vocabulary"], run["vocabulary"]))
     if state.exists():
-        begin, counts = int((state.parent / "step").read_text()), np.load(state)
+        kept = np.load(state)
+        begin, counts = int(kept["step"]), kept["counts"]
     print(f"begins at step {begin} with rank {os.environ['CUVEE_NODE_RANK']}", flush=True)
     if "say" in settings:
         print(f"the secret is {os.environ[settings['say']]}", flush=True)
@@ -91,9 +92,9 @@ def train():
         for part in drawn(step):
             np.add.at(counts, (part[:-1], part[1:]), 1)
         time.sleep(settings.get("wait", 0))
-        np.save(state.parent / "draft.npy", counts)
-        (state.parent / "draft.npy").replace(state)
-        (state.parent / "step").write_text(str(step + 1))
+        draft = state.with_name("draft.npz")
+        np.savez(draft, step=step + 1, counts=counts)
+        draft.replace(state)  # both at once, whenever it is killed
         with places["progress"].open("a") as file:
             line = {"tokens": run["tokens"] * (step + 1) // STEPS, "loss": 5.0 / (step + 1)}
             file.write(json.dumps(line) + "\n")
