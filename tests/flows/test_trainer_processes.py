@@ -167,7 +167,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(corpus, tmp_path):
 
         def kill() -> None:
             until(lambda: "begins" in "".join(sweep.attempts()), "the trainer")
-            until((sweep.folders[0] / "state/step").exists, "a state")
+            until((sweep.folders[0] / "state/counts.npz").exists, "a state")
             own = psutil.Process().children(recursive=True)  # others' clusters are left alone
             workers = [p for p in own if name_of(p).startswith("ray::pack-")]
             workers[0].send_signal(signal.SIGKILL)
