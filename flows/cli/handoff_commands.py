@@ -115,7 +115,7 @@ def _export_swarm(session: Session, recipe: Path, form: str, to: str) -> dict[st
     from cuvee.tasks.extras import require
 
     require("`cuvee export --swarm`", "train")
-    from cuvee.flows.handoff.swarm import export_swarm
+    from cuvee.flows.external.swarm import export_swarm
 
     given, _ = session.load(recipe)
     made = export_swarm(given, session.open_home(hub=given.hub), form=form, to=to)

@@ -258,7 +258,7 @@ def score(
     require("`cuvee score`", "train")
     given, _, place = session.open_training(recipe, None)
     from cuvee.evaluation.causal_model import CheckpointReading
-    from cuvee.flows.study import score_checkpoints
+    from cuvee.flows.external import score_checkpoints
 
     how = CheckpointReading(device, dtype, tokenizer, context)
     if csv:
@@ -309,7 +309,7 @@ def collect(
 
     require("`cuvee collect`", "train")
     given, _, place = session.open_training(recipe, None)
-    from cuvee.flows.study.collect import collect_runs, collected_table
+    from cuvee.flows.external.collect import collect_runs, collected_table
 
     found = collect_runs(given, place, paths or [])
     session.display.close()

@@ -13,11 +13,11 @@ import tiny_study
 from checkpoints import write_checkpoint, write_tokenizer
 
 from cuvee.evaluation.causal_model import CheckpointReading
-from cuvee.flows.handoff.swarm import export_swarm
+from cuvee.flows.external import score_checkpoints
+from cuvee.flows.external.asked_runs import AskedRun, asked_runs
+from cuvee.flows.external.collect import Collected, collect_runs
+from cuvee.flows.external.swarm import export_swarm
 from cuvee.flows.recipe.load import parse
-from cuvee.flows.study import score_checkpoints
-from cuvee.flows.study.asked_runs import AskedRun, asked_runs
-from cuvee.flows.study.collect import Collected, collect_runs
 from cuvee.flows.study.prepare import prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import DataError, RecipeError

@@ -13,8 +13,8 @@ from command import inside
 
 from cuvee.evaluation import causal_model
 from cuvee.evaluation.scores import PackScores
+from cuvee.flows.external import score_checkpoints
 from cuvee.flows.recipe.load import parse
-from cuvee.flows.study import score_checkpoints
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop

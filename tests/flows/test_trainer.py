@@ -22,9 +22,9 @@ from command import inside
 from cuvee.flows.execution.evaluator import Evaluator
 from cuvee.flows.execution.executor import Interrupted
 from cuvee.flows.execution.inline_executor import InlineExecutor
-from cuvee.flows.handoff.swarm import export_swarm
+from cuvee.flows.external.asked_runs import asked_runs
+from cuvee.flows.external.swarm import export_swarm
 from cuvee.flows.recipe.load import parse
-from cuvee.flows.study.asked_runs import asked_runs
 from cuvee.flows.study.prepare import pose_problem, prepare
 from cuvee.flows.study.study import search_mixture
 from cuvee.flows.workspace import Workspace

@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from cuvee.flows.external.asked_runs import asked_runs
 from cuvee.flows.handoff.handoff import spec_of_stages
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.study.asked_runs import asked_runs
 from cuvee.flows.study.prepare import prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import ExportError, RecipeError, StorageError

@@ -15,8 +15,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from cuvee.flows.external.asked_runs import AskedRun, asked_runs
 from cuvee.flows.recipe.schema import Recipe
-from cuvee.flows.study.asked_runs import AskedRun, asked_runs
 from cuvee.flows.study.finished import latest_study, prepare_as_studied
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, EvidenceError, RecipeError, UnknownName
