@@ -222,7 +222,7 @@ def home_option(home: Path) -> str:
 
 def shares_table(answer: Recommendation) -> Table:
     """Shares of tokens: recommended with its interval, and what it stands beside."""
-    table = Table(title="Recommended shares of tokens (90 % interval over refits)")
+    table = Table(title="Recommended shares of tokens (90 % intervals)")
     table.add_column("domain", overflow="fold", min_width=min(24, max(map(len, answer.domains))))
     others = [c for c in answer.candidates if c.name != "recommended"]
     for column in ("shares", "interval", *(c.name for c in others), "epochs"):

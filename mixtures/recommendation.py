@@ -233,7 +233,8 @@ class Recommendation:
         domains: names, in the order of every weight vector.
         targets: names, in the order of every score vector.
         stages: shares of tokens over time; one stage is a fixed mixture.
-        intervals: 90 % interval of each share over refits (K pairs), at the run's average.
+        intervals: 90 % interval of each share (K pairs), by draws of the law or refits, at the
+            run's average.
         candidates: the recommended mixture first, then the baselines.
         gains: predicted gain over each baseline, (name, estimate) pairs; positive is better.
         laws: cross-validated evidence of every law that was tried.

@@ -55,7 +55,7 @@ class SmallestStep(Search):
             per byte. The objective must read the target.
         start: `natural`, `uniform` or shares by domain; null: what the objective is relative to. A
             domain with no share counts as if it had a thousandth.
-        certain: whether gains are asked for at the lower end of their 90 % interval over refits,
+        certain: whether gains are asked for at the lower end of their 90 % interval,
             not only in the mean; the step is then longer.
         draws: feasible mixtures tried, for laws that are not of the form `c + exp(A.w)`.
     """
