@@ -16,7 +16,10 @@ Value = TypeVar("Value")
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """An outcome as plain JSON values; `outcome_from_json` gives it back."""
+    if isinstance(outcome, RunResult):
+        outcome = dataclasses.replace(outcome, units={})
     found = {"kind": type(outcome).__name__, **dataclasses.asdict(outcome)}
+    found.pop("units", None)
     if outcome.spec.version == BY_NAMES:
         found["spec"] = {k: v for k, v in found["spec"].items() if k not in (*RESERVED, "heldout")}
     if not outcome.spec.sampled:

@@ -12,6 +12,7 @@ from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.runs.run_spec import BY_NAMES, HELD_OUT, RunSpec
+from cuvee.mixtures.runs.unit_scores import UnitScores
 
 Value = TypeVar("Value")
 
@@ -53,6 +54,8 @@ class RunResult:
         trunks: what of `flops` was trained once for several runs: (name of the trunk, FLOPs) pairs.
         points: (tokens seen, scores by target) pairs on the way, where they can be compared with
             each other (`mixtures.scaling.ScalingRuns`); empty unless the recipe asks for them.
+        units: scores and details by document or item, where they are known; no part of the record,
+            beside which a store keeps them (`Store.units_of`).
     """
 
     spec: RunSpec
@@ -67,6 +70,7 @@ class RunResult:
     scoring_seconds: float = 0.0
     trunks: tuple[tuple[str, float], ...] = ()
     points: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    units: Mapping[str, UnitScores] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -105,18 +109,20 @@ class RunResult:
             tokens=_moved(self.tokens, self.spec, spec, 0),
             epochs=_moved(self.epochs, self.spec, spec, 0.0),
             points=tuple((t, _renamed(y, names)) for t, y in self.points),
+            units=_renamed(self.units, names),
         )
 
     def merged(self, other: "RunResult") -> "RunResult":
         """The result with what another record of the same run was scored on besides."""
         spec = self.spec.joined(other.spec)
         ours, theirs = self.seen_as(spec), other.seen_as(spec)
-        before = dict(theirs.points)
+        before, new = dict(theirs.points), {*ours.scores, *ours.details}
         return dataclasses.replace(
             ours,
             scores={**theirs.scores, **ours.scores},
             details={**theirs.details, **ours.details},
             points=tuple((t, {**before.get(t, {}), **y}) for t, y in ours.points),
+            units={**{t: u for t, u in theirs.units.items() if t not in new}, **ours.units},
         )
 
 
