@@ -86,6 +86,17 @@ class ProxyPart(Part):
     )
 
 
+class AuditPart(Part):
+    """What is looked into besides, for whether scores mean what they say."""
+
+    longest_match: bool = Field(
+        default=True,
+        description="Look in the training text for the longest run of words of every benchmark "
+        "item: where it stands, how often, and what gains become without the suspicious items.",
+        examples=[False],
+    )
+
+
 class EvaluationPart(Part):
     """What the proxies are scored on beside held-out text of every domain."""
 
@@ -124,6 +135,11 @@ class EvaluationPart(Part):
         description="Your own benchmarks by name: files of JSON lines with `query`, `choices` and "
         "`gold`, or with `text`; the target is `task/` and the name.",
         examples=[{"qa": "qa.jsonl"}],
+    )
+    audit: AuditPart = Field(
+        default=AuditPart(),
+        description="What is looked into besides, for whether scores mean what they say.",
+        examples=[{"longest_match": False}],
     )
 
     @property
