@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-portable test-trainers test-slurm lint docs docs-build bench bench-trainer bench-scoring bench-sweep bench-laws bench-wide mixbench bench-regret bench-methods bench-scale bench-faults bench-corpus clean
+.PHONY: demo test test-slow test-portable test-trainers test-slurm lint docs docs-build bench bench-trainer bench-scoring bench-sweep bench-laws bench-wide mixbench bench-regret bench-methods bench-scale bench-faults bench-corpus bench-evidence clean
 
 $(READY): infra/constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -89,6 +89,9 @@ bench-corpus: $(READY)  ## reading, cleaning and tokenizing text against tokeniz
 bench-scale: $(READY)  ## scaling laws: intervals beyond the largest size, and against ranking at one size
 	@$(BIN)/python benchmarks/mixbench --tables --scaling average joint additive nested repeated --workers 2 --limit 90 --out build/scaling.json
 	@$(BIN)/python benchmarks/scale.py
+
+bench-evidence: $(READY)  ## intervals, false claims, power, optimism, leaks, worth: every figure (hours; goes on where it stopped)
+	@$(BIN)/python benchmarks/evidence
 
 bench-faults: $(READY)  ## faults at random moments, generated inputs, 10,000 records (hours)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e '.[team]'

@@ -1,0 +1,133 @@
+"""Intervals of a paired gain: over new seeds, and over new seeds and new items.
+
+Two mixtures are trained with the same S seeds and scored on the same I units (documents, items of a
+task), so their difference is a crossed table D (S, I). With c_i what unit i favors one mixture by
+and e_si what is left,
+
+    gain_s = gain + a_s + mean_i (c_i + e_si)
+    Var(mean gain) = s2_a / S + s2_c / I + s2_e / (S I)
+
+The seed component is taken from the gains in the whole objective, so that seeds that are good for
+several targets at once count in full; units are nested in targets, and other targets have other
+units. With mean squares of seeds, units and their interaction, each divided to be the variance of a
+mean, the estimate is
+
+    V = max(V_seed, sum_m E_m) + sum_m max(0, V_unit,m - E_m)
+
+where E_m, the interaction's, is in both of the others and is taken off once; negative components
+are truncated. Its degrees of freedom are Cochran's, 1/v = sum_j (V_j / V) / v_j, which are fewer
+than Satterthwaite's (1946), 1/v = sum_j (V_j / V)^2 / v_j: over three seeds the latter
+under-cover, as the multi-bootstrap does (Sellam et al. 2022, "The MultiBERTs", section 3); the
+comparison stands in docs/results/evidence.md.
+
+What a unit adds to the gain is its pseudo-value of the delete-one jackknife (Efron and Stein 1981):
+for a ratio of sums it is the residual linearized and weighted by bytes, and for an objective that
+is no mean (the worst target, a regret, families) it follows the target that counts.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.recommendation import LEVEL
+
+SEEDS = "new seeds"
+ITEMS = "new seeds and new items"
+FEWEST = 30  # units of a target: from here on their variance can be told
+
+Gains = Callable[[Array], Array]  # scores (..., R, M) of R runs -> gains (..., S), one a seed
+
+
+@dataclass(frozen=True)
+class GainInterval:
+    """The mean of a paired gain with its interval and one-sided test.
+
+    Attributes:
+        mean: over seeds, positive is better.
+        low: lower end.
+        high: upper end.
+        p: one-sided probability of a mean this high if the true one were zero.
+        degrees: of freedom, of Student's t.
+        covers: for what it holds: `SEEDS` or `ITEMS`.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    degrees: float
+    covers: str
+
+
+def gain_interval(
+    values: Sequence[float] | Array, parts: Sequence[Array] = (), *, level: float = LEVEL
+) -> GainInterval:
+    """The mean gain with its interval, over new seeds, and over new units where these are given.
+
+    Args:
+        values: (S,) gains, one a seed.
+        parts: (S, I_m) pseudo-values of each target's units, from `unit_values`; the targets that
+            the gain reads, all of them. Without any, Student's t over seeds.
+        level: coverage.
+
+    Raises:
+        EvidenceError: fewer than 2 seeds or than `FEWEST` units, or a value that is not finite.
+    """
+    from scipy import stats  # here: see `simplex`
+
+    gains = np.asarray(values, dtype=np.float64)
+    if gains.size < 2 or not np.all(np.isfinite(gains)):
+        raise EvidenceError(
+            f"an interval needs at least 2 finite paired differences; got {gains.tolist()}"
+        )
+    components = [(float(gains.var(ddof=1)) / gains.size, gains.size - 1.0)]
+    if parts:
+        components = _crossed(*components[0], [_mean_squares(part) for part in parts])
+    total = sum(variance for variance, _ in components)
+    mean, error = float(gains.mean()), math.sqrt(total)
+    degrees = total / sum(v / d for v, d in components) if total > 0 else components[0][1]
+    half = float(stats.t.ppf(0.5 + level / 2, degrees)) * error
+    p = float(stats.t.sf(mean / error, degrees)) if error > 0 else float(mean <= 0)
+    return GainInterval(mean, mean - half, mean + half, p, degrees, ITEMS if parts else SEEDS)
+
+
+def _crossed(
+    seeds: float, degrees: float, parts: Sequence[tuple[float, float, int]]
+) -> list[tuple[float, float]]:
+    """Variances of the mean gain with their degrees of freedom: of seeds, of each part's units."""
+    least = sum(interaction for _, interaction, _ in parts)
+    counts = [(max(0.0, units - interaction), count - 1.0) for units, interaction, count in parts]
+    return [(max(seeds, least), degrees), *counts]
+
+
+def _mean_squares(part: Array) -> tuple[float, float, int]:
+    """Variance of the mean by units and by their interaction with seeds, and the units."""
+    S, count = part.shape
+    if count < FEWEST or not np.all(np.isfinite(part)):
+        raise EvidenceError(f"an interval over units needs {FEWEST} finite ones; got {count}")
+    rest = part - part.mean(axis=0) - part.mean(axis=1, keepdims=True) + part.mean()
+    interaction = float(np.square(rest).sum()) / ((S - 1) * (count - 1)) / (S * count)
+    return float(part.mean(axis=0).var(ddof=1)) / count, interaction, count
+
+
+def unit_values(gains: Gains, scores: Array, column: int, totals: Array, sizes: Array) -> Array:
+    """What each unit of one target adds to the gain of each seed, (S, I): its pseudo-values.
+
+    Args:
+        gains: of the scores of all runs.
+        scores: (R, M) of the runs; the target's are `totals.sum() / sizes.sum()`.
+        column: of the target.
+        totals: (R, I) of each run's units.
+        sizes: (I,) of the units, positive in sum without any one of them.
+    """
+    count = len(sizes)
+    without = np.repeat(scores[None], count, axis=0)
+    without[:, :, column] = ((totals.sum(axis=1)[:, None] - totals) / (sizes.sum() - sizes)).T
+    deleted = gains(without)
+    whole = np.array(scores)
+    whole[:, column] = totals.sum(axis=1) / sizes.sum()
+    return np.asarray((count * gains(whole) - (count - 1) * deleted).T, dtype=np.float64)
