@@ -1,1 +1,1 @@
-"""What the evidence of a study is worth: its intervals, claims, audits and attributions, measured."""
+"""What the evidence of a study is worth: intervals, claims, audits, attributions, measured."""

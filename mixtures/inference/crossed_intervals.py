@@ -86,7 +86,7 @@ def gain_interval(
         )
     components = [(float(gains.var(ddof=1)) / gains.size, gains.size - 1.0)]
     if parts:
-        components = _crossed(*components[0], [_mean_squares(part) for part in parts])
+        components = crossed_components(*components[0], [mean_squares(part) for part in parts])
     total = sum(variance for variance, _ in components)
     mean, error = float(gains.mean()), math.sqrt(total)
     degrees = total / sum(v / d for v, d in components) if total > 0 else components[0][1]
@@ -95,7 +95,7 @@ def gain_interval(
     return GainInterval(mean, mean - half, mean + half, p, degrees, ITEMS if parts else SEEDS)
 
 
-def _crossed(
+def crossed_components(
     seeds: float, degrees: float, parts: Sequence[tuple[float, float, int]]
 ) -> list[tuple[float, float]]:
     """Variances of the mean gain with their degrees of freedom: of seeds, of each part's units."""
@@ -104,7 +104,7 @@ def _crossed(
     return [(max(seeds, least), degrees), *counts]
 
 
-def _mean_squares(part: Array) -> tuple[float, float, int]:
+def mean_squares(part: Array) -> tuple[float, float, int]:
     """Variance of the mean by units and by their interaction with seeds, and the units."""
     S, count = part.shape
     if count < FEWEST or not np.all(np.isfinite(part)):

@@ -1,0 +1,140 @@
+"""How often an interval of a paired gain holds the true one, over new seeds and new items.
+
+A gain is the mean of two targets of I units each, over S seeds. Of the variance of the mean gain,
+`units` is the share of the units' own effects (drawn anew in each trial, from Student's t with 5
+degrees of freedom); of the rest, none or half (`crossed`) is an interaction of seed and unit, the
+others an effect of the seed on all units. Units have bytes (log-normal, sd 1), and effects on their
+bits grow with the root of them. Counted: the share of trials whose two-sided 90 % interval holds
+the true gain; the share in which it lies above the true gain, which is the rate of false claims (5
+% nominal); and the mean width in true standard errors (3.29 is a normal one's). Intervals:
+
+    seeds          Student's t over seeds, the units fixed
+    satterthwaite  crossed components, Satterthwaite's degrees of freedom
+    cochran        the same components, Cochran's degrees of freedom: `gain_interval`
+    bootstrap      multi-bootstrap: seeds and units drawn jointly, percentiles of 500
+
+Standard error of a share over 2,000 trials: 0.7 points at 90 %.
+"""
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference.crossed_intervals import (
+    crossed_components,
+    gain_interval,
+    mean_squares,
+    unit_values,
+)
+from evidence.csv_rows import append_rows, lacking, read_rows
+
+MINUTES = 30.0
+TRIALS, RESAMPLED = 2000, 500
+LEVEL, TRUTH = 0.9, 0.3
+SEEDS, UNITS, SHARES = (3, 5, 10), (30, 100, 1000), (0.0, 0.25, 0.5, 0.75, 0.95)
+CROSSED = (0.0, 0.5)
+TARGETS = 2
+Table = tuple[Array, Array]  # differences in bits (S, I), bytes (I,)
+
+
+def draw(S: int, count: int, share: float, crossed: float, rng: np.random.Generator) -> list[Table]:
+    """One trial's units of each target; the variance of the mean gain is 1."""
+    own, both = (1 - share) * (1 - crossed), (1 - share) * crossed
+    a = np.sqrt(own * S) * rng.standard_normal((S, 1))
+    tables = []
+    for _ in range(TARGETS):
+        sizes = rng.lognormal(0.0, 1.0, count)
+        c = np.sqrt(share * count * TARGETS * 3 / 5) * rng.standard_t(5, count)
+        e = np.sqrt(both * S * count * TARGETS) * rng.standard_normal((S, count))
+        tables.append((sizes * (TRUTH + a) + np.sqrt(sizes * np.exp(0.5)) * (c + e), sizes))
+    return tables
+
+
+def gains(scores: Array) -> Array:
+    """The objective: the plain mean of the targets."""
+    return np.asarray(scores.mean(axis=-1))
+
+
+def intervals(tables: list[Table], rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+    """The ends of every kind of interval."""
+    scores = np.stack([d.sum(axis=1) / b.sum() for d, b in tables], axis=1)
+    parts = [unit_values(gains, scores, m, d, b) for m, (d, b) in enumerate(tables)]
+    values = gains(scores)
+    own, both = gain_interval(values, level=LEVEL), gain_interval(values, parts, level=LEVEL)
+    seeds = float(values.var(ddof=1)) / len(values), len(values) - 1.0
+    found = crossed_components(*seeds, [mean_squares(part) for part in parts])
+    total = sum(v for v, _ in found)
+    half = stats.t.ppf(0.5 + LEVEL / 2, total**2 / sum(v**2 / d for v, d in found)) * total**0.5
+    return {
+        "seeds": (own.low, own.high),
+        "satterthwaite": (own.mean - half, own.mean + half),
+        "cochran": (both.low, both.high),
+        "bootstrap": bootstrap(tables, rng),
+    }
+
+
+def bootstrap(tables: list[Table], rng: np.random.Generator) -> tuple[float, float]:
+    """Percentiles of the gain over seeds and units drawn jointly with replacement."""
+    S = tables[0][0].shape[0]
+    seeds = rng.multinomial(S, np.full(S, 1 / S), RESAMPLED) / S
+    total, rows = np.zeros(RESAMPLED), np.arange(RESAMPLED)
+    for d, b in tables:
+        drawn = rng.integers(len(b), size=(RESAMPLED, len(b))) + len(b) * rows[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
+        total += ((counts @ d.T) * seeds).sum(axis=1) / (counts @ b)
+    low, high = np.quantile(total / TARGETS, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    return float(low), float(high)
+
+
+def cell_rows(cell: dict[str, Any], trials: int = TRIALS) -> list[dict[str, Any]]:
+    """Coverage, false claims and width of every kind of interval in one cell."""
+    S, count, share, crossed = (cell[name] for name in ("seeds", "items", "units", "crossed"))
+    rng = np.random.default_rng([S, count, int(100 * share), int(100 * crossed)])
+    ends: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(trials):
+        for name, found in intervals(draw(S, count, share, crossed, rng), rng).items():
+            ends.setdefault(name, []).append(found)
+    rows = []
+    for name, found in ends.items():
+        low, high = np.array(found).T
+        inside = float(((low <= TRUTH) & (high >= TRUTH)).mean())
+        false, width = float((low > TRUTH).mean()), float((high - low).mean())
+        rows.append(
+            {**cell, "interval": name, "coverage": inside, "false": false, "width": round(width, 3)}
+        )
+    return rows
+
+
+def run(out: Path, minutes: float) -> dict[str, Any]:
+    """Coverage by interval: least, mean and most over the cells; and of every cell in the CSV."""
+    path, begin = out / "coverage.csv", time.monotonic()
+    every = itertools.product(SEEDS, UNITS, SHARES, CROSSED)
+    names = ("seeds", "items", "units", "crossed")
+    cells = [dict(zip(names, values, strict=True)) for values in every]
+    for cell in lacking(path, cells):
+        if time.monotonic() - begin > 60 * minutes:
+            break
+        append_rows(path, cell_rows(dict(cell)))
+    rows = read_rows(path)
+    found = {
+        name: [r for r in rows if r["interval"] == name] for name in {r["interval"] for r in rows}
+    }
+    return {
+        "coverage": {
+            "whole": not lacking(path, cells),
+            **{
+                name: {
+                    "least": min(r["coverage"] for r in own),
+                    "mean": round(float(np.mean([r["coverage"] for r in own])), 4),
+                    "most_false": max(r["false"] for r in own),
+                    "width": round(float(np.mean([r["width"] for r in own])), 2),
+                }
+                for name, own in sorted(found.items())
+            },
+        }
+    }
