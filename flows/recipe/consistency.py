@@ -90,6 +90,9 @@ def _targets(recipe: "Recipe", names: Sequence[str]) -> Iterator[str]:
     known += [f"task/{name}" for name in part.custom]
     wanted = recipe.build_objective().targets
     yield from _unknown("objective", "target", wanted, list(dict.fromkeys(known)))
+    yield from _unknown("evaluation.held_out", "target", part.held_out or (), known)
+    for name in sorted(set(wanted) & set(part.held_out or ())):
+        yield f"evaluation.held_out: the objective reads {name!r}; held out is what it does not"
 
 
 def _tokenizer(recipe: "Recipe") -> Iterator[str]:

@@ -130,6 +130,13 @@ class EvaluationPart(Part):
         description="Held-out tokens of each domain that are scored.",
         examples=["64k"],
     )
+    held_out: list[str] | None = Field(
+        default=None,
+        description="Targets that the objective does not read, on whose mean the confirmed gain is "
+        "stated too: what was not optimized cannot flatter. null takes all that are measured; [] "
+        "none. It changes no run.",
+        examples=[["task/piqa", "domain/news"], []],
+    )
     custom: dict[str, str] = Field(
         default={},
         description="Your own benchmarks by name: files of JSON lines with `query`, `choices` and "

@@ -18,11 +18,9 @@ from scipy.optimize import least_squares
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import spearman
+from cuvee.mixtures.inference.metric_audit import ABOVE, LEAST, SURE
 
 Mask = NDArray[np.bool_]
-SURE = 2.0  # standard errors above chance from which a run counts as above it
-LEAST = 8  # runs
-ABOVE = 0.5  # share of the runs that must be above chance
 FALLS = -0.3  # rank correlation of accuracy with the loss, at most
 BEYOND = 0.5  # how far past the observed losses the map is used, in their range
 

@@ -19,6 +19,7 @@ from cuvee.tasks.report.blocks import Picture, Section
 from cuvee.tasks.report.explorer import explorer_blocks
 from cuvee.tasks.report.plots.style import draw_picture
 from cuvee.tasks.report.sections import headline, larger_sizes, mixtures, moving_weights, runs
+from cuvee.tasks.report.sections.audits import audit_blocks
 from cuvee.tasks.report.sections.forgetting import forgetting_blocks
 from cuvee.tasks.report.sections.scale import scale_blocks
 from cuvee.tasks.study.answers import QUESTIONS, STEPS, study_answers, study_grade
@@ -30,6 +31,7 @@ SECTIONS = (  # below the headline, in order; one without blocks is left out
     ("Recommended shares", mixtures.share_blocks),
     ("What was asked for", mixtures.demand_blocks),
     ("{} and confirmed scores", mixtures.score_blocks),
+    ("Does the score mean what it says?", audit_blocks),
     ("Forgetting", forgetting_blocks),
     ("Larger sizes", larger_sizes.larger_size_blocks),
     ("Prediction card", larger_sizes.prediction_card_blocks),

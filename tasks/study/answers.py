@@ -13,6 +13,7 @@ from enum import StrEnum
 from cuvee.mixtures.recommendation import LEVEL, Estimate
 from cuvee.mixtures.runs.run_results import TrainingCost
 from cuvee.mixtures.units import count_text, duration_text
+from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.forgetting import worst_change
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import Confirmation, Judgement, interval_text
@@ -210,7 +211,18 @@ def _against(study: Study) -> str:
     else:
         said = f"The {'trial measured' if study.measured else 'law predicts'} it to be"
     cover = f"intervals cover {level:.0%}"
-    return f"{said} {gain_sentence(gains)} {UNIT} of the objective; {cover}.{_forgotten(study)}"
+    told = f"{said} {gain_sentence(gains)} {UNIT} of the objective; {cover}."
+    return f"{told}{_held_out(study)}{_forgotten(study)}"
+
+
+def _held_out(study: Study) -> str:
+    """The gains where nothing was chosen by the score, of the largest size that was trained."""
+    targets = held_out_targets(study)
+    gains = held_out_gains(study.confirmations[-1], targets) if study.confirmations else {}
+    if not gains:
+        return ""
+    mean = f"On average over {len(targets)} held-out target{'s' * (len(targets) != 1)}"
+    return f" {mean}, {gain_sentence((name, gain.estimate) for name, gain in gains.items())}."
 
 
 def _forgotten(study: Study) -> str:

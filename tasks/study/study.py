@@ -97,6 +97,8 @@ class Study:
         card: what was predicted of them before they were trained, with its outcome.
         continual: the checkpoint that every run went on from; None where there is none.
         vocabulary: tokens of the tokenizer; 0 where nobody says.
+        held_out: targets on which gains are stated though the objective does not read them; None
+            for all that are measured.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Study:
     card: ScoredPredictions | None = None
     continual: ContinualStart | None = None
     vocabulary: int = 0
+    held_out: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         ours, theirs = self.recommendation, self.problem

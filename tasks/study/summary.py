@@ -7,6 +7,7 @@ from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs.run_results import TrainingCost
 from cuvee.tasks.study import forgetting
 from cuvee.tasks.study.answers import study_answers, study_grade
+from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.study import Study, finite_or_none
 from cuvee.tasks.validation.calibration import Calibration, ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
@@ -17,7 +18,9 @@ def study_summary(study: Study) -> dict[str, Any]:
     """What programs read of a study: the content of `summary.json`. Gains are bits per byte."""
     law, ours, tests = study.law, study.recommendation, study.transfer
     answers = study_answers(study)
-    confirmed = study.confirmation.objective if study.confirmation else {}
+    tested = study.confirmation
+    confirmed = tested.objective if tested else {}
+    held_out = held_out_gains(tested, held_out_targets(study)) if tested else {}
     return {
         "name": study.name,
         "minutes": round(study.minutes, 3),
@@ -32,6 +35,7 @@ def study_summary(study: Study) -> dict[str, Any]:
         "tokens_per_second": round(study.tokens_per_second, 1),
         "rank_correlation": finite_or_none(law.spearman) if law else None,
         "confirmation": {name: _gain(pair) for name, pair in confirmed.items()},
+        "held_out": {name: _gain(pair) for name, pair in held_out.items()},
         "larger_sizes": [_larger(tests, step) for step in tests.steps] if tests else [],
         "trends": {
             trend.baseline: {**_gain(trend.change, "change"), "sizes": trend.sizes}

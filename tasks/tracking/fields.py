@@ -34,6 +34,7 @@ from cuvee.tasks.study.answers import (
     study_answers,
     study_grade,
 )
+from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.finished import FinishedStudy, Purpose
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
@@ -257,7 +258,7 @@ def _headline_figures(study: Study) -> Iterator[tuple[str, float]]:
         if name in BASELINES:
             yield from _gain(f"gain_over_{name}", estimate.mean, estimate.low, estimate.high)
     if study.confirmation:
-        yield from _confirmed_figures(study.confirmation)
+        yield from _confirmed_figures(study.confirmation, held_out_targets(study))
     if study.transfer:
         yield from _larger_figures(study.transfer)
     over = study.card.calibration if study.card else None
@@ -297,9 +298,16 @@ def _larger_figures(found: LargerSizeTests) -> Iterator[tuple[str, float]]:
         yield from _gain(f"trend/{trend.baseline}", change.gain, change.low, change.high)
 
 
-def _confirmed_figures(confirmation: Confirmation) -> Iterator[tuple[str, float]]:
-    for name, pair in confirmation.objective.items():
-        yield from _gain(f"confirmed_gain/{name}", pair.gain, pair.low, pair.high)
+def _confirmed_figures(
+    confirmation: Confirmation, held_out: Sequence[str]
+) -> Iterator[tuple[str, float]]:
+    gains = {
+        "confirmed": confirmation.objective,
+        "held_out": held_out_gains(confirmation, held_out),
+    }
+    for kind, pairs in gains.items():
+        for name, pair in pairs.items():
+            yield from _gain(f"{kind}_gain/{name}", pair.gain, pair.low, pair.high)
     runs: dict[str, list[float]] = {}
     for run in confirmation.runs:
         runs.setdefault(run.mixture, []).append(run.objective)

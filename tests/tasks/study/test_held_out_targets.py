@@ -1,0 +1,76 @@
+"""Gains on targets by which nothing was chosen: which they are, and that every page says them."""
+
+from dataclasses import replace
+
+import pytest
+from synthetic_study import synthetic_study
+
+from cuvee.flows.recipe.load import parse
+from cuvee.tasks.report.page import report_sections
+from cuvee.tasks.study.answers import study_answers
+from cuvee.tasks.study.audits import held_out_gains, held_out_targets
+from cuvee.tasks.study.summary import study_summary
+from cuvee.tasks.tracking.fields import study_fields
+
+TITLE = "Does the score mean what it says?"
+
+
+def test_held_out_is_what_the_objective_does_not_read():
+    """Catches a target that was searched among those that were not, and a recipe's list that is
+    ignored, or `[]` that means all."""
+    study = synthetic_study()
+    every = held_out_targets(study)
+    assert len(every) == 10 and not set(every) & set(study.problem.objective.targets)
+    named = replace(study, held_out=("task/facts", "domain/news"))
+    assert held_out_targets(named) == ("domain/news", "task/facts")
+    assert held_out_targets(replace(study, held_out=())) == ()
+
+
+def test_the_gain_on_them_is_the_mean_of_differences_paired_by_seed():
+    """Catches the sign turned round, a sum in place of a mean, and pairs by position: by hand from
+    the runs, seed by seed."""
+    study = synthetic_study()
+    targets = ("task/facts", "domain/news")
+    scores = {
+        (run.mixture, run.result.spec.seed): sum(run.result.scores[t].value for t in targets) / 2
+        for run in study.confirmation.runs
+    }
+    seeds = sorted({seed for _, seed in scores})
+    by_hand = [scores["natural", seed] - scores["recommended", seed] for seed in seeds]
+    found = held_out_gains(study.confirmation, targets)["natural"]
+    assert found.gain == pytest.approx(sum(by_hand) / len(by_hand)) and found.n == 3
+    assert found.low < found.gain < found.high
+
+
+def test_answers_summary_record_and_report_say_it_alike():
+    """Catches a headline that is silent where held-out targets lose what the objective gains, and
+    one that speaks of held-out targets where there are none or nothing was trained anew."""
+    study = synthetic_study()
+    gain = held_out_gains(study.confirmation, held_out_targets(study))["natural"]
+    text = study_answers(study)["against"]
+    assert gain.high < 0 and "On average over 10 held-out targets, worse than the natural" in text
+    assert study_summary(study)["held_out"]["natural"]["gain"] == gain.gain
+    metrics = {m.name: m.value for m in study_fields(study).metrics}
+    assert metrics["held_out_gain/natural/low"] == gain.low
+    (section,) = (s for s in report_sections(study) if s.title == TITLE)
+    first, table = section.blocks[0], section.blocks[1]
+    assert "10" in first.text and table.rows[0][:2] == ("mean", "-0.044 (-0.059 to -0.029)")
+    assert [row[0] for row in table.rows[1:]] == list(held_out_targets(study))
+    untold = replace(study.confirmation, targets={})
+    for change in ({"held_out": ()}, {"confirmation": None}, {"confirmation": untold}):
+        silent = replace(study, **change)
+        assert "held-out target" not in study_answers(silent)["against"]
+        assert study_summary(silent)["held_out"] == {}
+        assert TITLE not in [s.title for s in report_sections(silent)]
+
+
+def test_what_is_held_out_moves_no_digest():
+    """Catches a recipe whose finished study is lost because another table is asked of it."""
+    text = (
+        "name: a\ncorpus: {domains: {x: {path: x}, y: {path: y}}}\nfull_scale: {tokens: 1M}\n"
+        "objective: {name: mean, weights: {domain/x: 1}}\nmethod: {name: regmix, runs: 8}\n"
+    )
+    asked = parse(text + "evaluation: {held_out: [domain/y]}\n")
+    assert asked.digest == parse(text).digest and asked.evaluation.held_out == ["domain/y"]
+    limited = parse(text + "evaluation: {heldout_tokens: 9k}\n")
+    assert limited.digest != parse(text).digest
