@@ -29,6 +29,7 @@ from tokenizers import Tokenizer
 from cuvee.evaluation.likelihood import AnswerRow
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs.run_results import Score
+from cuvee.mixtures.runs.unit_scores import Keys, UnitScores, unit_keys
 
 DOCUMENTS = 30  # from here on documents are the sampling units; fewer give no usable variance
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
@@ -46,12 +47,20 @@ class HeldOutSample:
         bytes: (R,) UTF-8 bytes of the scored tokens of each row.
         pieces: (R,) the part of a document that each row is of: the sampling unit where there are
             few documents.
+        keys: (D,) what each document is known by, in their order: a hash of what is scored of it.
     """
 
     rows: tuple[AnswerRow, ...]
     documents: NDArray[np.int64]
     bytes: Floats
     pieces: NDArray[np.int64]
+    keys: Keys
+
+    def units(self, nats: Floats) -> UnitScores:
+        """Bits and bytes by document, however few, from the log-likelihood of each row (R,)."""
+        _, group = np.unique(self.documents, return_inverse=True)
+        bits = np.bincount(group, -nats / np.log(2)).astype(np.float64)
+        return UnitScores(self.keys, bits, np.bincount(group, self.bytes).astype(np.float64))
 
     def score(self, nats: Floats) -> Score:
         """Bits per byte, from the log-likelihood of each row (R,) in nats."""
@@ -106,16 +115,19 @@ def held_out_sample(
             "at least 2: hold out more documents of it"
         )
     chosen = windows if limit <= 0 else _limited(windows, limit)
-    rows, shares = [], []
+    rows, shares, contents = [], [], dict[int, bytes]()
     for document, start, stop in chosen:
         begin, end = int(offsets[document]), int(offsets[document + 1])
         before = eot if start == begin else int(tokens[start - 1])
         rows.append(AnswerRow((before, *tokens[start:stop].tolist()), stop - start))
+        scored = np.asarray([before, *tokens[start:stop]], "<u4").tobytes()
+        contents[document] = contents.get(document, b"") + scored
         whole = float(widths[tokens[begin:end]].sum())
         part = float(widths[tokens[start:stop]].sum())
         shares.append(float(sizes[document]) * (part / whole if whole else 1.0))
     documents = np.array([d for d, _, _ in chosen])
-    return HeldOutSample(tuple(rows), documents, np.array(shares), np.arange(len(rows)))
+    pieces, keys = np.arange(len(rows)), unit_keys(contents.values())
+    return HeldOutSample(tuple(rows), documents, np.array(shares), pieces, keys)
 
 
 @dataclass(frozen=True)
@@ -156,7 +168,17 @@ def passage_sample(
         owners += [i] * len(parts)
         sizes += [len(passage.text.encode()), *[0] * len(parts)][: len(parts)]
     documents = np.array([passages[i].document for i in owners])
-    return HeldOutSample(tuple(rows), documents, np.array(sizes, np.float64), np.array(owners))
+    contents = dict[int, bytes]()
+    for i in sorted(set(owners), key=lambda i: (passages[i].document, i)):
+        text = passages[i].text.encode()
+        contents[passages[i].document] = contents.get(passages[i].document, b"") + b"\0" + text
+    return HeldOutSample(
+        tuple(rows),
+        documents,
+        np.array(sizes, np.float64),
+        np.array(owners),
+        unit_keys(contents.values()),
+    )
 
 
 def _windows(

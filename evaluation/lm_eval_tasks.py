@@ -139,7 +139,8 @@ def _item(
     sizes = tuple(len((split_context(c or "")[1] + text).encode()) for c, text in pairs)
     choices, gold = _gold(task, instances)
     own = type(task).process_results is ConfigurableTask.process_results
-    return Item(task, instances, choices, gold, sizes, _averaged(task), own), parts
+    content = json.dumps(pairs).encode()
+    return Item(task, instances, choices, gold, sizes, _averaged(task), own, content), parts
 
 
 def rolling_rows(encoder: RequestEncoder, text: str) -> list[AnswerRow]:

@@ -7,6 +7,7 @@ empty context becomes the end-of-text token, and what is too long loses its left
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from cuvee.evaluation.likelihood import AnswerRow
+from cuvee.mixtures.runs.unit_scores import Keys, unit_keys
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +32,7 @@ class Item:
         sizes: UTF-8 bytes of what each request scores.
         averaged: metrics of the task that are averaged over items.
         own_verdict: whether the task's class leaves lm-eval's verdict on answers as it is.
+        content: the texts of all its requests, by which it is known to be the same item.
     """
 
     task: Any
@@ -39,6 +42,7 @@ class Item:
     sizes: tuple[int, ...]
     averaged: frozenset[str]
     own_verdict: bool
+    content: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class TaskRequests:
     rows: tuple[AnswerRow, ...]
     starts: NDArray[np.int64]
     left_out: int
+
+    @cached_property
+    def keys(self) -> Keys:
+        """(items,) what each item is known by among the units of a score."""
+        return unit_keys(item.content for item in self.items)
 
     def answers(self, nats: Floats, greedy: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
         """Per request: nats, and whether decoding would give it; (..., rows) -> (..., requests)."""

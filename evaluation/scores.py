@@ -28,11 +28,13 @@ from cuvee.evaluation.requests import TaskRequests
 from cuvee.evaluation.suites import Limits, Suite
 from cuvee.mixtures.errors import DataError, EvidenceError
 from cuvee.mixtures.runs.run_results import Score
+from cuvee.mixtures.runs.unit_scores import UnitScores
 
 END_OF_TEXT = "<|endoftext|>"
 Floats = NDArray[np.float64]
 USUAL = Limits()
-Grade = tuple[Score, dict[str, Score]]  # the value of a task and its details
+Units = dict[str, UnitScores]
+Grade = tuple[Score, dict[str, Score], Units]  # value and details of a task; "" has the value's
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,14 @@ class PackScores:
     Attributes:
         scores: "domain/<name>" and "task/<name>", in bits per byte.
         details: what is shown but not optimised, "task/<name>/accuracy" and others.
+        units: both by document or item; details that are no mean over all items have none.
         problem: why there are no scores, or "". A proxy with non-finite likelihoods has none; its
             neighbors in the pack are not touched.
     """
 
     scores: dict[str, Score] = field(default_factory=dict)
     details: dict[str, Score] = field(default_factory=dict)
+    units: Units = field(default_factory=dict, compare=False, repr=False)
     problem: str = ""
 
 
@@ -131,9 +135,13 @@ def _proxy(
     result = PackScores()
     for (name, sample), line in zip(samples.items(), nats, strict=True):
         result.scores[f"domain/{name}"] = sample.score(line)
-    for exam, (value, details) in zip(exams, grades, strict=True):
+        result.units[f"domain/{name}"] = sample.units(line)
+    for exam, (value, details, units) in zip(exams, grades, strict=True):
         result.scores[f"task/{exam.name}"] = value
         result.details.update({f"task/{exam.name}/{name}": d for name, d in details.items()})
+        result.units.update(
+            {f"task/{exam.name}{name and '/'}{name}": u for name, u in units.items()}
+        )
     return result
 
 
@@ -163,14 +171,18 @@ def _exam(exam: TaskRequests, nats: Floats, greedy: NDArray[np.bool_]) -> list[G
     for name, values in metrics.score_answers(exam, nats, greedy).items():
         details[names.get(name, name)] = values
     grades = []
+    whole = [n for n, v in details.items() if n != "chance" and v.shape[1] == len(exam.items)]
     for k, line in enumerate(nats):
-        value = held_out.bits_per_byte(-line[gold] / np.log(2), sizes[gold])
+        bits, ones = -line[gold] / np.log(2), np.ones(len(gold))
+        value = held_out.bits_per_byte(bits, sizes[gold])
+        units = {"": UnitScores(exam.keys, bits, sizes[gold])}
+        units |= {name: UnitScores(exam.keys, details[name][k], ones) for name in whole}
         scores = {name: mean_score(values[k]) for name, values in details.items()}
         if "chance" in scores:
             scores["chance"] = Score(scores["chance"].value, 0.0, len(choices))
         if exam.left_out:
             scores["left_out"] = Score(float(exam.left_out), 0.0, len(exam.items) + exam.left_out)
-        grades.append((value, scores))
+        grades.append((value, scores, units))
     return grades
 
 

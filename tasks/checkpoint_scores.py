@@ -27,6 +27,7 @@ from cuvee.evaluation.suites import Limits, Suite, short_name
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs.run_results import Score
 from cuvee.mixtures.runs.run_spec import canonical_json
+from cuvee.mixtures.runs.unit_scores import UnitScores
 from cuvee.proxies.data.files import file_digest
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.tokenizer import check_tokenizer
@@ -101,9 +102,14 @@ def score_parts(
             if store:
                 store.remember(place, key, kept)
         if passages is not None:  # it may have been scored when the domain had another name
-            kept = {"scores": {target: next(iter(kept["scores"].values()))}, "details": {}}
+            kept = {
+                kind: dict(zip([target], of_part.values(), strict=False))
+                for kind, of_part in kept.items()
+            }
         for scores, name in ((found.scores, "scores"), (found.details, "details")):
             scores.update({each: Score(*value) for each, value in kept[name].items()})
+        units = kept.get("units", {})  # parts that an earlier version kept have none
+        found.units.update({each: UnitScores.from_lists(*c) for each, c in units.items()})
     return found
 
 
@@ -174,7 +180,8 @@ def _score_part(
     (scored,) = score_requests(model.likelihood, samples, tasks)
     if scored.problem:
         raise DataError(f"{target}: {scored.problem}")
-    return {"scores": _values(scored.scores), "details": _values(scored.details)}
+    units = {name: one.to_lists() for name, one in scored.units.items()}
+    return {"scores": _values(scored.scores), "details": _values(scored.details), "units": units}
 
 
 def _values(scores: Mapping[str, Score]) -> dict[str, list[float]]:

@@ -21,6 +21,7 @@ from cuvee.evaluation.suites import short_name
 from cuvee.mixtures.errors import DataError, RecipeError, TrainingError
 from cuvee.mixtures.runs.run_results import Outcome, RunResult, Score
 from cuvee.mixtures.runs.run_spec import RunSpec
+from cuvee.mixtures.runs.unit_scores import UnitScores
 from cuvee.proxies import ladder
 from cuvee.proxies.data.files import exclusive_lock, replace_file
 from cuvee.proxies.data.prepared_corpus import BLOCK, Corpus
@@ -186,13 +187,13 @@ class _BegunRun:
         self, result: ContractResult | None, logged: dict[str, Score] | None = None
     ) -> RunResult:
         """The outcome by the scores of a result, of logs, or else of the checkpoint; see above."""
-        began = time.monotonic()
+        began, units = time.monotonic(), dict[str, UnitScores]()
         if logged is not None:
             scores, details = logged, dict[str, Score]()
         elif result and result.scores is not None:
             scores, details = contract.run_scores(self.run, result)
         else:
-            scores, details = self._score_checkpoint(result)
+            scores, details, units = self._score_checkpoint(result)
         self.corpus.check()
         spec, plan = self.job.specs[0], run_plan(self.job.specs[0], self.corpus)
         shares = dict(zip(spec.domains, spec.weights.tolist(), strict=True))
@@ -206,6 +207,7 @@ class _BegunRun:
             spec=spec,
             scores=scores,
             details=details,
+            units=units,
             curve=curve[:: max(1, -(-len(curve) // CURVE))],
             tokens=tokens,
             epochs=tuple(n / all_ for n, all_ in zip(tokens, there, strict=True)),
@@ -214,8 +216,10 @@ class _BegunRun:
             scoring_seconds=(time.monotonic() - began) * devices,
         )
 
-    def _score_checkpoint(self, result: ContractResult | None) -> tuple[dict[str, Score], ...]:
-        """The scores of the model that the trainer left, on all targets, and details.
+    def _score_checkpoint(
+        self, result: ContractResult | None
+    ) -> tuple[dict[str, Score], dict[str, Score], dict[str, UnitScores]]:
+        """The scores of the model that the trainer left, on all targets, details, and units.
 
         Raises:
             RefusedResult: there is none.
@@ -239,7 +243,8 @@ class _BegunRun:
                 f"the checkpoint in {folder} cannot be scored: {error}. It stays there, and the "
                 f"next `cuvee run` scores it; remove {self.folder} to train the run anew"
             ) from error
-        return {name: found.scores[name] for name in self.run.targets}, found.details
+        wanted = {name: found.scores[name] for name in self.run.targets}
+        return wanted, found.details, found.units
 
     def _set_aside(self) -> str:
         """Move the directory away, so that the run can be trained anew."""

@@ -173,5 +173,9 @@ def _outcome(run: TrainedRun, scored: PackScores, seconds: float) -> Outcome:
     if scored.problem:
         return Failed(run.spec, scored.problem)
     return RunResult(
-        scores=scored.scores, details=scored.details, scoring_seconds=seconds, **vars(run)
+        scores=scored.scores,
+        details=scored.details,
+        units=scored.units,
+        scoring_seconds=seconds,
+        **vars(run),
     )

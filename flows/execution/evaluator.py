@@ -72,12 +72,16 @@ class StoreEvaluator:
         self.found: set[str] = set()
 
     def __call__(
-        self, specs: Sequence[RunSpec], _title: str = "", _confirmed: object = None
+        self,
+        specs: Sequence[RunSpec],
+        _title: str = "",
+        confirmed: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[Outcome, ...]:
         lacking = "not in the store: `cuvee run` trains it"
         known = {spec.fingerprint: self.store.outcome_of(spec) for spec in specs}
         self.found |= {name for name, outcome in known.items() if outcome}
-        return tuple(known[spec.fingerprint] or Failed(spec, lacking) for spec in specs)
+        outcomes = [known[spec.fingerprint] or Failed(spec, lacking) for spec in specs]
+        return tuple(self.store.with_units(outcomes, confirmed))
 
 
 class Evaluator:
@@ -177,7 +181,7 @@ class Evaluator:
         self._remove_branches(specs)
         self._check_failures(len(specs))
         known = {**self._withheld, **self._done}
-        return tuple(known[spec.fingerprint] for spec in specs)
+        return tuple(self._store.with_units((known[s.fingerprint] for s in specs), confirmed))
 
     def require_memory(self, asked: tuple[RunSpec, ...], steps: Sequence[LadderStep]) -> None:
         """Refuse a ladder of which a rung fits no device before its first one is trained.
@@ -460,7 +464,7 @@ class Evaluator:
         remove_folder(job.checkpoints)
         forget_state(job)
         with self._lock:
-            self._done |= {outcome.spec.fingerprint: outcome for outcome in outcomes}
+            self._done |= {o.spec.fingerprint: o for o in self._store.with_units(outcomes)}
             self._fresh |= {outcome.spec.fingerprint for outcome in outcomes}
             self._move_bar()
             self._ended.add(job.name)

@@ -154,7 +154,7 @@ def _keep_runs(
         for spec in specs:
             scores = named.get(spec.fingerprint)
             if scores and store.outcome_of(spec) is None:
-                store.put(RunResult(spec, scores.scores, scores.details))
+                store.put(RunResult(spec, scores.scores, scores.details, units=scores.units))
                 kept += 1
         return [store.outcome_of(spec) or Failed(spec, "not in the store") for spec in specs]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 STORE_FOLDERS: Mapping[str, str] = {
     "runs": "a folder per fingerprint of a run: `result.json`, its scores, curve and cost, or why "
-    "it failed",
+    "it failed; `units.npz`, its scores by document and item, where they were scored here",
     "cards": "finished studies, by the fingerprint of their recommendation",
     "answers": "which finished study answers a recipe, by the recipe's digest",
     "latest": "the newest finished study of a name",

@@ -54,8 +54,8 @@ class RunResult:
         trunks: what of `flops` was trained once for several runs: (name of the trunk, FLOPs) pairs.
         points: (tokens seen, scores by target) pairs on the way, where they can be compared with
             each other (`mixtures.scaling.ScalingRuns`); empty unless the recipe asks for them.
-        units: scores and details by document or item, where they are known; no part of the record,
-            beside which a store keeps them (`Store.units_of`).
+        units: scores and details by document or item, where they are known: not in the record, but
+            in `units.npz` beside it (`Store.units_of`).
     """
 
     spec: RunSpec

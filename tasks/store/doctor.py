@@ -17,9 +17,11 @@ from cuvee.mixtures.errors import CuveeError
 from cuvee.mixtures.runs.run_records import outcome_from_json
 from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.tasks.store.results import Store
+from cuvee.tasks.store.unit_files import UNIT_FILE, units_from_bytes
 
 SCORINGS = "scorings"  # folder of a store: by hash of scoring, what it is the hash of
 TOLERANCE = 0.01  # of a score; rounding on another processor moves it by less (assumption)
+UNITS_TOLERANCE = 1e-5  # of a score or of 1: of the rounding of units to 32 bits
 SHOWN = 5  # names in a sentence
 
 Scored = Sequence[Any]  # the arguments of `suites.scoring_identity`
@@ -49,6 +51,7 @@ def examine_stores(stores: Sequence[Store], known: Mapping[str, Scored]) -> tupl
                         wrong = f"its spec has the fingerprint {run.spec.fingerprint[:12]}"
                     elif isinstance(run, RunResult):
                         runs.append((store.url, run))
+                        problems.extend(_units(store, run))
                 elif not wrong and folder == SCORINGS:
                     if suites.scoring_identity(*content) != name.removesuffix(".json"):
                         wrong = "it is not what its name is the hash of"
@@ -61,6 +64,20 @@ def examine_stores(stores: Sequence[Store], known: Mapping[str, Scored]) -> tupl
     for check in (_unknown, _counts, _unlike):
         problems.extend(check(runs, scored))
     return problems, count
+
+
+def _units(store: Store, run: RunResult) -> Iterator[str]:
+    """What is wrong with the scores by document and item that lie beside a run."""
+    path = f"runs/{run.spec.fingerprint}/{UNIT_FILE}"
+    raw = store.objects.read(path)
+    units = {} if raw is None else units_from_bytes(run.spec, raw)
+    if units is None:
+        yield f"{store.url}/{path}: damaged, so that gains of this run cover new seeds only"
+    every = {**run.scores, **run.details}
+    for name, part in (units or {}).items():
+        value = every[name].value if name in every else part.value
+        if abs(part.value - value) > UNITS_TOLERANCE * max(1.0, abs(value)):
+            yield f"{store.url}/{path}: {name} is {part.value:.6g}, and {value:.6g} in the result"
 
 
 def _unknown(runs: Sequence[Found], scored: Mapping[str, Scored]) -> Iterator[str]:

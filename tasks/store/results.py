@@ -1,18 +1,18 @@
 """The store of results: the truth of a study.
 
 One directory per fingerprint; `result.json` is written last and atomically, and carries the sha256
-of what it holds. A record that is not what was written is moved aside, named, and never used: its
-run is trained again. A store has a format number, in `format.json`: one of a newer format is
-refused, and nothing of it is moved; fields that a later version of the same format added are left
-where they are. Paths are fsspec URLs, so that a store can lie on a disk, on shared storage or
-in an object store.
+of what it holds; scores by document and item lie beside it and are read when asked for. A record
+that is not what was written is moved aside, named, and never used: its run is trained again. A
+store has a format number, in `format.json`: one of a newer format is refused, and nothing of it is
+moved; fields that a later version of the same format added are left where they are. Paths are
+fsspec URLs, so that a store can lie on a disk, on shared storage or in an object store.
 """
 
 import dataclasses
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from cuvee.mixtures.errors import (
@@ -26,8 +26,10 @@ from cuvee.mixtures.errors import (
 from cuvee.mixtures.runs.run_records import outcome_from_json, outcome_to_json
 from cuvee.mixtures.runs.run_results import Outcome, RunResult
 from cuvee.mixtures.runs.run_spec import RunSpec, canonical_json
+from cuvee.mixtures.runs.unit_scores import UnitScores
 from cuvee.proxies.data.objects import ObjectFolder
 from cuvee.tasks.store import shared_inputs
+from cuvee.tasks.store.unit_files import UNIT_FILE, units_from_bytes, units_to_bytes
 
 FORMAT = 1  # of a store; raised when an older version would misread what a newer one writes
 MARKER = "format.json"  # at the root of a store
@@ -100,13 +102,38 @@ class Store:
             StorageError: the disk is full or the place cannot be written.
         """
         self._known.pop(outcome.spec.fingerprint, None)
+        had: Mapping[str, UnitScores] = {}
         before = self.get(outcome.spec.fingerprint)
         if isinstance(before, RunResult):
             if not isinstance(outcome, RunResult):
                 return  # what a run gave once, a failure of training it again does not undo
-            outcome = outcome.merged(before)
-            self._known[outcome.spec.fingerprint] = outcome
+            had = self.units_of(before.spec)
+            outcome = outcome.merged(dataclasses.replace(before, units=had))
+            self._known[outcome.spec.fingerprint] = dataclasses.replace(outcome, units={})
+        if isinstance(outcome, RunResult) and (outcome.units or had):
+            units = units_to_bytes(outcome.spec, outcome.units)
+            self.objects.replace(f"runs/{outcome.spec.fingerprint}/{UNIT_FILE}", units)
         self.renew(f"runs/{outcome.spec.fingerprint}", "result", outcome_to_json(outcome), "spec")
+
+    def units_of(self, spec: RunSpec) -> dict[str, UnitScores]:
+        """The scores of a run by document and item, under the names of its spec.
+
+        There are none of scores that came from elsewhere, of runs of earlier versions, and where
+        their file is damaged: no run is trained again for them.
+        """
+        raw = self.objects.read(f"runs/{spec.fingerprint}/{UNIT_FILE}")
+        return (units_from_bytes(spec, raw) if raw else None) or {}
+
+    def with_units(
+        self, outcomes: Iterable[Outcome], wanted: Container[str] = ()
+    ) -> Iterator[Outcome]:
+        """The outcomes with their units where their fingerprint is `wanted`, the others without."""
+        for outcome in outcomes:
+            if isinstance(outcome, RunResult):
+                name = outcome.spec.fingerprint
+                units = self.units_of(outcome.spec) if name in wanted else {}
+                outcome = dataclasses.replace(outcome, units=units)
+            yield outcome
 
     def missing(self, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
         """The specs whose outcome is not here, each once, in their order."""

@@ -177,6 +177,30 @@ def test_scores_equal_those_of_hflm(pack, reference, suite, members, tokenizer_p
         assert scored[place].scores["task/texts"].value == pytest.approx(whole, rel=1e-5)
 
 
+def test_units_give_the_scores_that_they_are_of(suite, members, tokenizer_path):
+    """Catches values under another item's key, a detail that is none by item among the units, and
+    keys that go by an item's place in its task."""
+    (one,) = scores.score_pack(
+        Stack(members[:1]), tokenizer_path=tokenizer_path, valid={}, suite=suite
+    )
+    every = {**one.scores, **one.details}
+    assert every.keys() - one.units.keys() == {"task/questions/chance"}
+    assert {f"task/questions{n}" for n in ("", "/accuracy", "/probability", "/margin")} <= (
+        one.units.keys()
+    )
+    for name, units in one.units.items():
+        assert units.value == pytest.approx(every[name].value, rel=1e-12)
+        assert len(units) == every[name].n
+    exams = lm_eval_tasks.task_requests(
+        suite, tokenizer_path=tokenizer_path, eot=0, context=CONTEXT
+    )
+    exam = next(exam for exam in exams if exam.name == "questions")
+    turned = dataclasses.replace(exam, items=exam.items[::-1])
+    assert len(set(exam.keys.tolist())) == len(exam.items)
+    assert turned.keys.tolist() == exam.keys.tolist()[::-1]
+    assert exam.keys.tolist() == one.units["task/questions/accuracy"].keys.tolist()
+
+
 def test_a_proxy_scores_as_hflm_does_its_exported_checkpoint(suite, tokenizer_path, tmp_path):
     """With grouped keys and values and a tied head, whose tensor is not in the file.
 

@@ -69,6 +69,38 @@ def test_bits_per_byte_by_hand():
         assert score.n == 4  # windows, as there are fewer than 30 documents
 
 
+def test_units_are_documents_however_few_and_known_by_what_is_scored():
+    """Catches windows as units, bits that are not those of the score, keys that go by a document's
+    number, and one key for two samples of a document."""
+    pack = Bigram(tables([1]), context=4)
+    documents = [[3, 1, 4, 1, 5, 2, 6], [2, 7], [1]]
+    chosen, turned = sample(text(documents)), sample(text(documents[::-1]))
+    nats = answer_totals(pack, chosen.rows)[0][0]
+    units = chosen.units(nats)
+    assert units.sizes.tolist() == [22.0, 9.0, 1.0]
+    assert units.value == pytest.approx(chosen.score(nats).value, rel=1e-12)
+    assert units.totals[2] == pytest.approx(-nats[3] / math.log(2))
+    assert units.keys.tolist() == turned.keys.tolist()[::-1]
+    assert sample(text([documents[0][:6], *documents[1:]])).keys[0] != units.keys[0]
+    assert len(sample(text(documents * 20)).units(np.ones(80)).keys) == 60
+
+
+def test_passages_have_one_key_under_every_tokenizer():
+    """Catches keys of a checkpoint's own tokens: two checkpoints would share no document."""
+    passages = [perplexity.Passage(d, t) for d, t in ((0, "abcd"), (0, "ef"), (3, "ghi"))]
+    samples = [
+        perplexity.passage_sample(
+            "d",
+            passages,
+            lambda text, n=n: [AnswerRow((0, *range(n)), n)] * (len(text) // n or 1),
+        )
+        for n in (1, 2)
+    ]
+    assert samples[0].keys.tolist() == samples[1].keys.tolist() and len(samples[0].keys) == 2
+    for one in samples:
+        assert one.units(np.ones(len(one.rows))).sizes.tolist() == [6.0, 3.0]
+
+
 def test_bits_per_byte_agree_with_transformers():
     """Catches windows that overlap, or see a context that the model would not have."""
     torch.manual_seed(0)

@@ -89,8 +89,9 @@ def test_rows_are_what_a_fit_reads_and_one_bad_checkpoint_loses_none(place, tmp_
 
 
 def test_nothing_is_scored_twice_and_ctrl_c_keeps_what_is_done(place, tmp_path, monkeypatch):
-    """Catches a second call that loads or scores anew, parts that are lost with the process, and
-    scores of other weights under a folder's name, or of a domain under a name that it had."""
+    """Catches a second call that loads or scores anew, parts that are lost with the process, scores
+    of other weights under a folder's name, or of a domain under a name that it had, and parts of
+    an earlier version, which have no units, read as damaged."""
     folder = tmp_path / "third"
     write_checkpoint(folder, "gpt2", n_positions=64)
     write_tokenizer(folder, ["1 and 1 is 2, " * 20])
@@ -108,6 +109,12 @@ def test_nothing_is_scored_twice_and_ctrl_c_keeps_what_is_done(place, tmp_path, 
     assert done.returncode == 0, done.stderr
     assert scored == ["domain/code", "domain/prose", *["domain/tables"] * 2, "task/qa"]
     monkeypatch.setattr(checkpoint_scores, "load_checkpoint", None)
+    store, whole = Store(str(place / "home" / "store")), 3
+    kept = f"{checkpoint_scores.PARTS}/{json.loads(done.stdout)['checkpoints'][0]['content']}"
+    for key in store.keys(kept)[:whole]:
+        part = store.recall(kept, key)
+        assert part["units"].keys() >= part["scores"].keys()
+        store.remember(kept, key, {k: v for k, v in part.items() if k != "units"})
     again = score(place, str(folder), more=("--json",))
     assert json.loads(again.stdout)["checkpoints"] == json.loads(done.stdout)["checkpoints"]
     renamed = tmp_path / "renamed.yaml"
@@ -206,6 +213,10 @@ def test_scores_of_a_trainers_runs_are_their_outcomes(place, tmp_path):
     named = json.loads(done.stdout)["checkpoints"][0]
     assert named["run"] == spec.fingerprint
     assert outcome.scores["task/qa"].value == named["scores"]["task/qa"]["value"]
+    units = Store(home.store).units_of(spec)
+    assert {**outcome.scores, "task/qa/accuracy": None}.keys() <= units.keys()
+    for name, score in outcome.scores.items():
+        assert units[name].value == pytest.approx(score.value, rel=1e-6)
     assert Store(home.store).outcome_of(other) is None
 
 

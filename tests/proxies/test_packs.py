@@ -13,7 +13,7 @@ import tiny_study
 import torch
 from synthetic_corpus import SyntheticCorpus
 
-from cuvee.flows.execution.evaluator import Evaluator
+from cuvee.flows.execution.evaluator import Evaluator, StoreEvaluator
 from cuvee.flows.execution.inline_executor import InlineExecutor
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.prepare import pose_problem, prepare
@@ -123,10 +123,17 @@ def test_checkpoints_are_few_and_end_when_the_results_are_stored(corpus, tmp_pat
     """Catches a folder that grows with every save, and one that outlives its pack."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     specs = [corpus[1].spec(weights, 6) for weights in MIXTURES]
-    outcomes, runner = trained(corpus, tmp_path, specs, limit=2)
+    store = Store(str(tmp_path / "store"))
+    outcomes, runner = trained(corpus, tmp_path, specs, limit=2, store=store)
     assert all(isinstance(run, RunResult) for run in outcomes)
     assert runner.most == 2  # there were some, and never more
     assert not [path for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()]
+    assert not any(run.units for run in outcomes)
+    confirmed = {specs[0].fingerprint: "natural"}
+    first, second, _ = StoreEvaluator(store)(specs, "", confirmed)
+    assert not second.units and first.units.keys() >= first.scores.keys()
+    for name, score in first.scores.items():
+        assert first.units[name].value == pytest.approx(score.value, rel=1e-6)
 
 
 class Killed(StorageError):
