@@ -206,8 +206,15 @@ def build(kind: str, config: Any) -> Any:
 
 
 def describe(instance: Any) -> dict[str, Any]:
-    """A registered instance as the recipe's mapping that builds it, nested instances included."""
-    fields = {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance)}
+    """A registered instance as the recipe's mapping that builds it, nested instances included.
+
+    A field whose metadata say `later` is left out at its default: what was there before it stays.
+    """
+    fields = {
+        f.name: _plain(getattr(instance, f.name))
+        for f in dataclasses.fields(instance)
+        if not (f.metadata.get("later") and getattr(instance, f.name) == f.default)
+    }
     return {"name": instance.name, **fields}
 
 

@@ -14,6 +14,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import diagnostics
 from cuvee.mixtures.inference.diagnostics import RunTable
+from cuvee.mixtures.inference.noise_model import fit_noise
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
@@ -63,8 +64,15 @@ def is_evidence(problem: Problem, spec: RunSpec) -> bool:
     return spec == problem.spec(spec.stages[0].weights, spec.seed)
 
 
+def tells_noise(problem: Problem, spec: RunSpec) -> bool:
+    """Whether a run is evidence, but for a data order that has a seed of its own."""
+    return is_evidence(problem, replace(spec, data_seed=None))
+
+
 def evidence_runs(problem: Problem, history: History) -> tuple[tuple[RunResult, ...], int]:
     """Finished runs that belong to the problem, and how many finished ones do not.
+
+    Runs whose data order has a seed of its own are neither (`tells_noise`).
 
     Raises:
         EvidenceError: none belongs.
@@ -76,7 +84,7 @@ def evidence_runs(problem: Problem, history: History) -> tuple[tuple[RunResult, 
             f"none of {len(runs)} finished runs is evidence for this problem: their domains, data, "
             "proxy or scoring differ from the recipe's; train anew or restore what was changed"
         )
-    return own, len(runs) - len(own)
+    return own, sum(run.spec.data_seed is None for run in runs) - len(own)
 
 
 def reference_rows(problem: Problem, W: Array) -> Sequence[int]:
@@ -94,8 +102,7 @@ def gather_runs(problem: Problem, history: History) -> Dataset:
     rows = reference_rows(problem, W)
     reference = Y[rows].mean(axis=0) if rows else Y.mean(axis=0)
     scalar = problem.objective.scalarize(problem.targets, reference)
-    sd, degrees = diagnostics.pooled_deviation(Y, simplex.group_rows(W))
-    sample = RunTable(W, Y, sd if degrees else np.zeros(Y.shape[1]), problem.score_limits)
+    sample = RunTable(W, Y, _noise(runs, problem.targets), problem.score_limits)
     names = problem.objective.targets
     columns = [problem.targets.index(name) for name in names]
     return Dataset(
@@ -107,6 +114,23 @@ def gather_runs(problem: Problem, history: History) -> Dataset:
         runs=runs,
         foreign=foreign,
     )
+
+
+def _noise(runs: tuple[RunResult, ...], targets: Sequence[str]) -> Array:
+    """Standard deviations (M,), or (N, M) where they differ from run to run.
+
+    They do with the mixture, where repeats show it clearly (`noise_model`), and with the sample
+    that a run was scored on: an error on items that all runs share moves none against another, and
+    is no weight of a law; where runs have other numbers of items, the errors are their own.
+    """
+    W, Y, errors = score_table(runs, targets)
+    model = fit_noise(W, Y)
+    counts = np.array([[run.scores[t].n for t in targets] for run in runs])
+    apart = (counts != counts[0]).any(axis=0)
+    if not (model.clear or apart.any()):
+        return model.pooled
+    known = model.at(W) if model.clear else model.pooled
+    return np.asarray(np.hypot(known, np.where(apart, errors, 0.0)), dtype=np.float64)
 
 
 def compare_laws(

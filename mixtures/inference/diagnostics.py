@@ -72,7 +72,7 @@ class RunTable:
     Attributes:
         W: (N, K) shares of tokens.
         Y: (N, M) scores.
-        noise: (M,) standard deviation over seeds, 0 where unknown.
+        noise: (M,) or (N, M) standard deviation over seeds, 0 where unknown.
         limits: (M, 2) least and most that a score can be, where any is declared.
     """
 
@@ -83,7 +83,8 @@ class RunTable:
 
     def fit(self, law: Law, rows: Rows, rng: np.random.Generator) -> FittedLaw:
         """A law fitted to some of the rows."""
-        found = law.fit(self.W[rows], self.Y[rows], self.noise, rng)
+        noise = self.noise[rows] if self.noise.ndim == 2 else self.noise
+        found = law.fit(self.W[rows], self.Y[rows], noise, rng)
         return declared(found, self.limits)
 
     @property
@@ -95,7 +96,7 @@ class RunTable:
         """The sample with some of its targets."""
         chosen = list(columns)
         limits = None if self.limits is None else self.limits[chosen]
-        return RunTable(self.W, self.Y[:, chosen], self.noise[chosen], limits)
+        return RunTable(self.W, self.Y[:, chosen], self.noise[..., chosen], limits)
 
 
 def cross_validate(

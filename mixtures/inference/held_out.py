@@ -89,7 +89,7 @@ def target_qualities(
                 error=float(np.abs(sample.Y[:, m] - held_out.mean[:, m]).mean()),
                 spread=float(observed[:, m].std(ddof=1)),
                 coverage=float(inside[:, m].mean()),
-                noise=float(sample.noise[m]),
+                noise=float(sample.noise[..., m].mean()),
             )
         )
     return tuple(found)

@@ -83,9 +83,7 @@ class Bayes(Swarm):
 
     def _added(self, problem: Problem, history: History) -> int:
         """Runs beyond the first round."""
-        anchors = {spec.fingerprint for spec in self.anchor_specs(problem)}
-        own = [run.spec for run in history if dataset.is_evidence(problem, run.spec)]
-        return sum(spec.fingerprint not in anchors for spec in own) - self.runs
+        return len(self.drawn_specs(problem, history)) - self.runs
 
     def _next(
         self, problem: Problem, history: History, rng: np.random.Generator

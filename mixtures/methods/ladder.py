@@ -93,7 +93,8 @@ class Ladder(Swarm):
         Raises:
             RecipeError: a rung that trains more mixtures than the one before, or one twice.
         """
-        repeats = len(self.anchors) * self.seeds
+        each = self.seeds + self.crossed * max(0, self.crossed - 1)
+        repeats = len(self.anchors) * each + self.repeats
         first = LadderStep(problem.proxy.size, problem.proxy.tokens, self.runs, repeats)
         found = (first, *(LadderStep(*values) for values in self.rungs))
         if len({(rung.size, rung.tokens) for rung in found}) < len(found):

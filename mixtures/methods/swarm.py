@@ -4,15 +4,17 @@ What tells them apart is the defaults of their fields, each in its own file; met
 begin with a swarm.
 """
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
 
+from cuvee.mixtures import ties
 from cuvee.mixtures.designs.anchors import Anchor, Anchors
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
-from cuvee.mixtures.inference.dataset import is_evidence
+from cuvee.mixtures.inference.dataset import is_evidence, tells_noise
 from cuvee.mixtures.inference.recommend import recommend_mixture
 from cuvee.mixtures.methods import Method
 from cuvee.mixtures.objectives import Objective
@@ -38,6 +40,11 @@ class Swarm(Method):
         anchors: mixtures that are repeated over seeds, to measure the noise: `natural`, `uniform`
             or shares by domain.
         seeds: runs of each anchor, the one with the design's seed included.
+        crossed: of these seeds, how many are crossed: initialization and data order differ apart,
+            so that the report says which of the two the noise comes from; 2 adds 2 runs to each
+            anchor, 3 adds 6. These runs tell the noise alone, and no law is fitted to them.
+        repeats: the design's most concentrated mixtures that are run under one more seed each:
+            proxies on little else than one domain are the noisiest, and fits must know it.
         folds: folds of the cross-validation that judges the laws.
         refits: bootstrap refits behind the intervals, or draws of a law's own posterior that are
             searched (the default law has one); null: 50 for exponential laws, 10 for others.
@@ -51,6 +58,8 @@ class Swarm(Method):
     seeds: int = 3
     folds: int = 5
     refits: int | None = None
+    crossed: int = field(default=0, repr=False, metadata={"later": True})
+    repeats: int = field(default=0, repr=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         self.assemble()
@@ -75,6 +84,11 @@ class Swarm(Method):
                 f"a method needs runs of 1 to {MOST:,}, seeds of 0 to {MOST:,} and folds of 2 to "
                 f"{MOST:,}; got {', '.join(f'{n:,}' for n in counts)}"
             )
+        if self.crossed == 1 or self.crossed > self.seeds or self.repeats > self.runs:
+            raise RecipeError(
+                f"`crossed` is 0, or 2 to `seeds` ({self.seeds}), and `repeats` at most `runs` "
+                f"({self.runs}); got {self.crossed} and {self.repeats}"
+            )
         if self.refits is not None and not 10 <= self.refits <= MOST:
             raise RecipeError(f"intervals need 10 to {MOST:,} refits; got {self.refits:,}")
         score.check_laws(self.search, self.laws)
@@ -90,18 +104,24 @@ class Swarm(Method):
         A failed run counts as answered. Whatever the generator, a history that holds as many runs
         of the design as were wanted is complete.
         """
-        own = [run.spec for run in history if is_evidence(problem, run.spec)]
-        known = {spec.fingerprint for spec in own}
-        repeats = self.anchor_specs(problem)
-        special = {spec.fingerprint for spec in repeats}
-        done = sum(1 for spec in own if spec.fingerprint not in special)
-        wanted: list[RunSpec] = []
-        if done < self.runs:
+        known = {run.spec.fingerprint for run in history if tells_noise(problem, run.spec)}
+        anchors, drawn = self.anchor_specs(problem), self.drawn_specs(problem, history)
+        if len(drawn) < self.runs:
             fresh = [problem.spec(row, FIRST_SEED) for row in self._mixtures(problem, rng)]
-            new = [s for s in fresh if s.fingerprint not in known | special]
-            wanted += new[: self.runs - done]
-        wanted += [spec for spec in repeats if spec.fingerprint not in known]
-        return tuple({spec.fingerprint: spec for spec in wanted}.values())
+            taken = known | {spec.fingerprint for spec in anchors}
+            new = [s for s in fresh if s.fingerprint not in taken]
+            drawn += new[: self.runs - len(drawn)]
+        alone = [float(np.sum(spec.weights**2)) for spec in drawn[: self.runs]]
+        most = ties.sort_order(-np.array(alone))[: self.repeats]
+        again = [problem.spec(drawn[i].weights, FIRST_SEED + 1) for i in most]
+        wanted = {spec.fingerprint: spec for spec in (*drawn, *anchors, *again)}
+        return tuple(spec for name, spec in wanted.items() if name not in known)
+
+    def drawn_specs(self, problem: Problem, history: History) -> list[RunSpec]:
+        """The runs of a history under the design's seed that are not of an anchor."""
+        anchors = {spec.fingerprint for spec in self.anchor_specs(problem)}
+        own = [run.spec for run in history if is_evidence(problem, run.spec)]
+        return [s for s in own if s.seed == FIRST_SEED and s.fingerprint not in anchors]
 
     def _mixtures(self, problem: Problem, rng: np.random.Generator) -> Array:
         """What the design draws, at the sizes that the study's mixtures were drawn at; a mixture
@@ -115,11 +135,15 @@ class Swarm(Method):
         return np.array(moved, dtype=np.float64)
 
     def anchor_specs(self, problem: Problem) -> tuple[RunSpec, ...]:
-        """Every anchor under every seed."""
+        """Every anchor under every seed, and those crossed with every other's data order."""
         if self.seeds == 0 or not self.anchors:
             return ()
         rows = Anchors(self.anchors).all(problem.domains, problem.constraints)
-        return tuple(problem.spec(row, FIRST_SEED + s) for row in rows for s in range(self.seeds))
+        seeds = range(FIRST_SEED, FIRST_SEED + self.seeds)
+        apart = list(itertools.permutations(seeds[: self.crossed], 2))
+        specs = [problem.spec(row, seed) for row in rows for seed in seeds]
+        specs += [replace(problem.spec(r, i), data_seed=j) for r in rows for i, j in apart]
+        return tuple(specs)
 
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator

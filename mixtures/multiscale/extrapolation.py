@@ -155,7 +155,7 @@ def _order(problem: Problem, step: LadderStep) -> tuple[int, int]:
 
 
 def _foreign(problem: Problem, history: History, steps: tuple[LadderStep, ...]) -> int:
-    runs = finished_runs(history)
+    runs = [r for r in finished_runs(history) if r.spec.data_seed is None]
     return sum(not any(in_step(problem, r.spec, step) for step in steps) for r in runs)
 
 
