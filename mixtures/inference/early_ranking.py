@@ -83,14 +83,14 @@ def _weights(problem: Problem, scored: Sequence[str]) -> dict[str, float]:
 
 
 def _grid(runs: Sequence[RunResult]) -> NDArray[np.int64]:
-    """Rows (S, G) of runs: the most mixtures that share two seeds or more."""
+    """Rows (S, G) of runs: the mixtures that the two most frequent seeds share, and all seeds that
+    each of them has."""
     member = simplex.group_rows([run.spec.weights for run in runs])
     place = {(run.spec.seed, int(member[row])): row for row, run in enumerate(runs)}
-    groups = {seed: {g for other, g in place if other == seed} for seed, _ in place}
-    order = sorted(groups, key=lambda seed: -len(groups[seed]))
-    best = np.zeros((0, 0), dtype=np.int64)
-    for count in range(2, len(order) + 1):
-        shared = sorted(set.intersection(*(groups[seed] for seed in order[:count])))
-        if len(shared) >= max(1, best.shape[1]):
-            best = np.array([[place[seed, g] for g in shared] for seed in order[:count]])
-    return best
+    groups: dict[int, set[int]] = {}
+    for seed, group in place:
+        groups.setdefault(seed, set()).add(group)
+    first, *rest = sorted(groups, key=lambda seed: -len(groups[seed]))
+    shared = groups[first] & groups[rest[0]] if rest else set()
+    seeds = [first, *(seed for seed in rest if shared and shared <= groups[seed])]
+    return np.array([[place[seed, g] for g in sorted(shared)] for seed in seeds], dtype=np.int64)

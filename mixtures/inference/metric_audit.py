@@ -25,7 +25,7 @@ from cuvee.mixtures.runs.run_results import RunResult, Score
 SURE = 2.0  # standard errors above chance from which a run counts as above it
 LEAST = 8  # runs or mixtures from which anything is told
 ABOVE = 0.5  # share of the runs that must be above chance
-DRAWS = 1000  # of a bootstrap
+DRAWS, MOST = 1000, 200_000  # of a bootstrap, with so many values in all but never under 200
 ACCURACY, CHANCE = "/accuracy", "/chance"  # how names of details end
 SCORES = {"bits per byte": "", "probability": "/probability", "margin": "/margin"}
 
@@ -99,7 +99,8 @@ def bootstrap_rank(first: Array, second: Array, rng: np.random.Generator) -> Est
     """Rank correlation of the columns of two tables (S, G), the mean over rows, with its interval
     at `LEVEL`: columns are drawn with replacement, alike in all rows."""
     tables = [np.stack([ties.leveled(row) for row in table]) for table in (first, second)]
-    drawn = rng.integers(first.shape[1], size=(DRAWS, first.shape[1]))
+    count = first.shape[1]
+    drawn = rng.integers(count, size=(max(200, min(DRAWS, MOST // count)), count))
     told = _spearman(*(table[:, drawn] for table in tables)).mean(axis=0)
     mean = float(_spearman(*tables).mean())
     low, high = np.quantile(told, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
