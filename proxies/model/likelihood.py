@@ -97,6 +97,20 @@ class PackLikelihood:
         Raises:
             ValueError: the sequences are longer than the context, or shorter than two tokens.
         """
+        logs, best = self.token_statistics(tokens, lengths)
+        return logs, best
+
+    @torch.no_grad()
+    def token_statistics(
+        self, tokens: Tensor, lengths: Tensor, moments: bool = False
+    ) -> tuple[Tensor, ...]:
+        """What `score` returns; and how surprising it was among all tokens that could have stood.
+
+        Args:
+            tokens, lengths: as of `score`.
+            moments: whether to add mean and standard deviation (K, B, T-1) of log p over the
+                vocabulary, each token weighted by its probability, in nats; 0 where padded.
+        """
         if not 2 <= tokens.shape[1] <= self.context + 1:
             raise ValueError(
                 f"sequences of {tokens.shape[1]} tokens; this pack scores 2 to {self.context + 1}"
@@ -104,13 +118,12 @@ class PackLikelihood:
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         every = torch.arange(targets.numel())
         plain = PrefixTreeBatch(inputs, None, None, every, every, targets.reshape(-1), every)
-        logs, best = self._ask(plain)
         kept = torch.arange(targets.shape[1]) + 1 < lengths[:, None].cpu()
         shape = (self.models, *targets.shape)
-        return logs.view(shape).cpu().where(kept, 0.0), best.view(shape).cpu() & kept
+        return tuple(x.view(shape).cpu().masked_fill(~kept, 0) for x in self._ask(plain, moments))
 
-    def _ask(self, forest: PrefixTreeBatch) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (K, S) and hits (K, S) of a batch's scored tokens."""
+    def _ask(self, forest: PrefixTreeBatch, moments: bool = False) -> tuple[Tensor, ...]:
+        """Log-probabilities (K, S) and hits (K, S) of a batch's scored tokens, and moments."""
         device = self.model.device
         tokens_BT = forest.tokens.to(device)
         sources, first = forest.sources.to(device), forest.first
@@ -125,9 +138,9 @@ class PackLikelihood:
             hidden = self.model.hidden(
                 tokens_KBT, members=members, branches=branches, at=sources, first=first
             )
-            parts.append(_predicted(hidden.float(), head[members].float(), forest))
-        logs, best = (torch.cat(values) for values in zip(*parts, strict=True))
-        return (logs, best) if device == "cpu" else (logs[self.keep], best[self.keep])
+            parts.append(_predicted(hidden.float(), head[members].float(), forest, moments))
+        found = tuple(torch.cat(values) for values in zip(*parts, strict=True))
+        return found if device == "cpu" else tuple(values[self.keep] for values in found)
 
     def _budget(self) -> int:
         """Input tokens of one model that are computed at once."""
@@ -146,18 +159,22 @@ class PackLikelihood:
 
 
 def _predicted(
-    hidden_KUD: Tensor, head_KDV: Tensor, forest: PrefixTreeBatch
-) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target (K, S) and whether none was higher (K, S); in chunks of U."""
+    hidden_KUD: Tensor, head_KDV: Tensor, forest: PrefixTreeBatch, moments: bool = False
+) -> tuple[Tensor, ...]:
+    """Log-probability of each target (K, S) and whether none was higher (K, S); in chunks of U.
+
+    With moments: also mean and standard deviation (K, S) of log p over the vocabulary.
+    """
     models, total, _ = hidden_KUD.shape
     device, vocabulary = hidden_KUD.device, head_KDV.shape[-1]
     wide = models_together(hidden_KUD, vocabulary, hidden_KUD.element_size())
     if wide < models:
         groups = [slice(k, k + wide) for k in range(0, models, wide)]
-        found = [_predicted(hidden_KUD[k], head_KDV[k], forest) for k in groups]
-        return torch.cat([logs for logs, _ in found]), torch.cat([best for _, best in found])
+        found = [_predicted(hidden_KUD[k], head_KDV[k], forest, moments) for k in groups]
+        return tuple(torch.cat(values) for values in zip(*found, strict=True))
     logs = torch.empty(models, len(forest.rows), dtype=torch.float32, device=device)
     best = torch.empty(models, len(forest.rows), dtype=torch.bool, device=device)
+    mean, deviation = (torch.empty_like(logs) for _ in range(2))
     rows, targets = forest.rows.to(device), forest.targets.to(device)
     size = chunk_tokens(hidden_KUD, vocabulary)
     starts = range(0, total, size)
@@ -168,4 +185,9 @@ def _predicted(
         row, part = rows[begin:end] - start, slice(begin, end)
         logs[:, part] = all_KuV[:, row, targets[part]]
         best[:, part] = logs[:, part] >= all_KuV.amax(-1)[:, row]
-    return logs, best
+        if moments:
+            p_KuV = all_KuV.exp()
+            mean_Ku = (p_KuV * all_KuV).sum(-1)
+            square_Ku = (p_KuV * (all_KuV - mean_Ku[..., None]).square_()).sum(-1)
+            mean[:, part], deviation[:, part] = mean_Ku[:, row], square_Ku.sqrt()[:, row]
+    return (logs, best, mean, deviation) if moments else (logs, best)

@@ -1,0 +1,199 @@
+"""Does a proxy's likelihood tell that a benchmark's item was in its training text, and from how
+many copies on?
+
+Items of the quickstart's benchmarks are drawn at random, printed as pages print them
+(`membership.item_text`), and planted among the documents of one domain: 1, 4, 16 or 64 copies of
+each, 0 of others. A proxy trains on the domain, once over. Every item is scored by every detector:
+members and others are drawn alike, so that an area under the ROC curve is due to training alone.
+At 0 copies the others are split in two: that area is the detector's null. `raw` is the detector's
+score; `excess` is that of the published order of choices over other orders (`order_excess`), which
+needs no other items to compare with. Every replica has items, order and seed of its own; areas are
+means over replicas, intervals DeLong's at 90 %. `recall` is the share of members above 95 % of the
+others.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvee.evaluation.benchmarks import read_benchmark
+from cuvee.evaluation.membership import (
+    RocArea,
+    detect,
+    item_text,
+    mean_area,
+    order_excess,
+    roc_area,
+    score_texts,
+    token_frequency,
+)
+from cuvee.flows.recipe.load import load_recipe
+from cuvee.flows.study import prepare as preparing
+from cuvee.flows.workspace import Workspace
+from cuvee.mixtures.domains import Domain
+from cuvee.mixtures.runs.run_spec import RunSpec, Stage
+from cuvee.proxies.data.prepared_corpus import Corpus
+from cuvee.proxies.data.tokenizer import load_tokenizer
+from cuvee.proxies.train.trainer import train_pack
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+DOMAIN = "encyclopedia"
+TASKS = ("siqa", "openbookqa", "mmlu")  # of 3 and 4 choices
+PLANTED = {0: 200, 1: 100, 4: 100, 16: 60, 64: 24}  # copies -> items of a replica
+SIZES = {"0.3M": 6, "0.6M": 6, "2M": 2}  # replicas of each size
+FIELDS = ("size", "replica", "detector", "form", "copies", "area", "error", "members", "others")
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlantedText:
+    """A corpus of one domain in memory: `proxies.interfaces.TrainingCorpus`."""
+
+    tokens: NDArray[np.int64]
+    vocabulary: int
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:  # bytes: any above 0
+        identity = hashlib.sha256(self.tokens.tobytes()).hexdigest()
+        return (Domain(DOMAIN, tokens=self.tokens.size, bytes=self.tokens.nbytes, identity=identity),)
+
+    def train(self, _: str) -> "PlantedText":
+        return self
+
+    def check(self) -> None:
+        """Memory does not change by itself."""
+
+
+class Planting:
+    """What is planted into what: items, text, tokenizer, reference frequencies."""
+
+    def __init__(self, home: Path) -> None:
+        prepared = preparing.prepare(load_recipe(RECIPE)[0], Workspace(home))
+        self.corpus: Corpus = prepared.corpus
+        tokenizer = load_tokenizer(self.corpus.tokenizer_path)
+        self.encode = lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+        paths = [prepared.suite.file(f"{task}_offline") for task in TASKS]
+        every = [item for path in paths if path for item in read_benchmark(path)]
+        self.items = [item for item in every if len(self.encode(item_text(item))) < 250]
+        held = [np.asarray(self.corpus.valid(one.name).tokens) for one in self.corpus.domains]
+        self.frequency = token_frequency(np.concatenate(held), self.corpus.vocabulary)
+
+    def replica(self, size: str, number: int) -> Iterator[Row]:
+        """Plant, train, detect: the rows of one proxy."""
+        count, rng = sum(PLANTED.values()), np.random.default_rng([18, number])
+        order = np.random.default_rng(18).permutation(len(self.items))  # no item is in two replicas
+        chosen = [self.items[i] for i in order[number * count : (number + 1) * count]]
+        copies = np.repeat(list(PLANTED), list(PLANTED.values()))
+        text = self._text(chosen, copies, rng)
+        (domain,) = text.domains
+        spec = RunSpec(
+            (DOMAIN,), (domain.identity,), (Stage((1.0,)),), size, len(text.tokens), number
+        )
+        likelihood = train_pack([spec], text).likelihood
+        if likelihood is None:
+            raise SystemExit(f"the proxy of {size}, replica {number}, diverged")
+        turns = [range(len(item["choices"])) for item in chosen]
+        texts = [item_text(item, t) for item, own in zip(chosen, turns, strict=True) for t in own]
+        seen = iter(score_texts(likelihood, texts, self.encode, self.corpus.eot)[0])
+        found = [detect([next(seen) for _ in own], self.frequency) for own in turns]
+        for row in _areas(found, copies):
+            yield {"size": size, "replica": number, **row}
+
+    def _text(self, items: list[Any], copies: NDArray[Any], rng: np.random.Generator) -> PlantedText:
+        shard = self.corpus.train(DOMAIN)
+        documents = [shard.document(i).astype(np.int64) for i in range(len(shard))]
+        for item, times in zip(items, copies.tolist(), strict=True):
+            ids = np.array([*self.encode(item_text(item)), self.corpus.eot])
+            documents += [ids] * times
+        shuffled = [documents[i] for i in rng.permutation(len(documents))]
+        return PlantedText(np.concatenate(shuffled), self.corpus.vocabulary)
+
+
+def _areas(found: list[dict[str, NDArray[Any]]], copies: NDArray[Any]) -> Iterator[Row]:
+    """Areas by detector, form and copies; at 0 copies of one half of the others over the other."""
+    for name in found[0]:
+        forms = {
+            "raw": np.array([one[name][0] for one in found]),
+            "excess": np.array([order_excess(name, one[name]) for one in found]),
+        }
+        for form, values in forms.items():
+            others = values[copies == 0]
+            for times in PLANTED:
+                members, rest = values[copies == times], others
+                if times == 0:
+                    members, rest = others[::2], others[1::2]
+                one = roc_area(members, rest)
+                recall = float((members > np.quantile(rest, 0.95)).mean())
+                yield {
+                    "detector": name,
+                    "form": form,
+                    "copies": times,
+                    **dataclasses.asdict(one),
+                    "recall": recall,
+                }
+
+
+def run(out: Path, minutes: float) -> dict[str, Any]:
+    """Figures of all replicas that are there when the minutes are over; goes on where it stopped.
+
+    Args:
+        out: folder of `leak_auc.csv`.
+        minutes: no replica is begun after them.
+    """
+    path, until = out / "leak_auc.csv", time.monotonic() + 60 * minutes
+    rows = _read(path)
+    have = {(row["size"], int(row["replica"])) for row in rows}
+    missing = [(s, n) for s, most in SIZES.items() for n in range(most) if (s, n) not in have]
+    planting = Planting(Path(os.environ.get("CUVEE_HOME", ".cuvee"))) if missing else None
+    for size, number in missing:
+        if planting is None or time.monotonic() > until:
+            break
+        began = time.monotonic()
+        rows += [{key: str(v) for key, v in row.items()} for row in planting.replica(size, number)]
+        _write(path, rows)
+        print(f"{size}, replica {number}: {time.monotonic() - began:.0f} s", flush=True)
+    return {"leak_auc": summary(rows)}
+
+
+def summary(rows: list[Row]) -> dict[str, Any]:
+    """By size, form, detector and copies: area, low, high, mean recall, members."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        key = (row["size"], row["form"], row["detector"], row["copies"])
+        groups.setdefault(key, []).append(row)
+    result: dict[str, Any] = {}
+    for (size, form, detector, copies), some in groups.items():
+        areas = [
+            RocArea(float(r["area"]), float(r["error"]), int(r["members"]), int(r["others"]))
+            for r in some
+        ]
+        pooled = mean_area(areas)
+        numbers = (pooled.area, *pooled.interval(), np.mean([float(r["recall"]) for r in some]))
+        place = result.setdefault(size, {}).setdefault(form, {}).setdefault(detector, {})
+        place[copies] = [round(float(x), 3) for x in numbers] + [pooled.members]
+    return result
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, (*FIELDS, "recall"))
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)

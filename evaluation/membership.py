@@ -1,0 +1,237 @@
+"""Detectors of membership: whether a model was trained on a text, told by its likelihood alone.
+
+Of a text x_1 ... x_T a model gives log p_t, the log-probability of token t after all before it, in
+nats, and of all tokens that could have stood there the mean mu_t and the standard deviation s_t of
+log p under p. More of a score says more of membership:
+
+    loss          mean of log p_t                                   (Yeom et al. 2018, 1709.01604)
+    zlib          sum of log p_t / bytes of the text under zlib     (Carlini et al. 2021, 2012.07805)
+    min_k         mean of the lowest 20 % of log p_t                (Shi et al. 2024, 2310.16789)
+    min_k_plus    mean of the lowest 20 % of (log p_t - mu_t) / s_t (Zhang et al. 2025, 2404.02936)
+    dc_pdd        mean over first occurrences of min(a, -p_t log f(x_t)), a = 0.01, f the frequency
+                  in reference text, plus-one smoothed              (Zhang et al. 2024, 2409.14781)
+    ngram         share of 5 evenly spaced starts from which greedy decoding gives the text's next 5
+                  tokens                                            (Xu et al. 2024, 2404.18824)
+    option_order  log p of the text less the highest of it with its choices in another order, per
+                  token; above 0 the published order is the likeliest (Ni et al. 2024, 2409.01790)
+
+Where we depart: greedy decoding is not run. It gives the text's 5 tokens exactly where each of them
+was the most probable one after the text before it, which one pass tells. Orders of choices are
+their n rotations, not all n! permutations.
+
+None of these scores has a scale of its own: a text can be easy without having been seen. The null
+is a text of the same kind that was surely not seen. Where items have choices, a benchmark brings
+it along: the item with its choices rotated, which is published nowhere. If the model has not seen
+the item, any rotation is as good as the published one, so that `order_excess` has mean 0. It sees
+leaks that keep the choices and their order (`item_text`), and no others.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+LOWEST = 0.2  # of a text's tokens, for Min-K% and Min-K%++
+CAP = 0.01  # a of DC-PDD, as in its authors' code
+GRAM, STARTS = 5, 5
+BATCH_TOKENS = 4096  # padded tokens that a likelihood is given at once
+
+
+class TokenLikelihood(Protocol):
+    """A pack of K language models that tell of each token; `PackLikelihood` is one."""
+
+    models: int
+    context: int
+
+    def token_statistics(
+        self, tokens: torch.Tensor, lengths: torch.Tensor, moments: bool = False
+    ) -> tuple[torch.Tensor, ...]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredText:
+    """A text as a model saw it; the end-of-text token stood before it.
+
+    Attributes:
+        text: itself.
+        tokens: (T,) ids, T at least 1.
+        log_p: (T,) log-probability of each, nats.
+        mean, deviation: (T,) of log p under p, nats.
+        greedy: (T,) whether the token was the most probable one.
+    """
+
+    text: str
+    tokens: NDArray[np.int64]
+    log_p: Floats
+    mean: Floats
+    deviation: Floats
+    greedy: NDArray[np.bool_]
+
+
+Detector = Callable[[ScoredText, Floats], float]
+
+
+def _lowest(values: Floats) -> float:
+    return float(np.sort(values)[: max(1, round(LOWEST * len(values)))].mean())
+
+
+def _against_frequency(seen: ScoredText, frequency: Floats) -> float:
+    _, first = np.unique(seen.tokens, return_index=True)
+    entropy = -np.exp(seen.log_p[first]) * np.log(frequency[seen.tokens[first]])
+    return float(np.minimum(CAP, entropy).mean())
+
+
+def _ngrams_recalled(seen: ScoredText, _: Floats) -> float:
+    last = len(seen.tokens) - GRAM
+    if last < 0:
+        return 0.0
+    starts = np.unique(np.linspace(0, last, STARTS).round().astype(int))
+    return float(np.mean([seen.greedy[start : start + GRAM].all() for start in starts]))
+
+
+TEXT_DETECTORS: Mapping[str, Detector] = MappingProxyType(
+    {
+        "loss": lambda seen, _: float(seen.log_p.mean()),
+        "zlib": lambda seen, _: float(seen.log_p.sum()) / len(zlib.compress(seen.text.encode())),
+        "min_k": lambda seen, _: _lowest(seen.log_p),
+        "min_k_plus": lambda seen, _: _lowest(
+            (seen.log_p - seen.mean) / np.maximum(seen.deviation, 1e-6)
+        ),
+        "dc_pdd": _against_frequency,
+        "ngram": _ngrams_recalled,
+    }
+)
+OPTION_ORDER = "option_order"
+DETECTORS = (*TEXT_DETECTORS, OPTION_ORDER)
+
+
+def token_frequency(tokens: NDArray[Any], vocabulary: int) -> Floats:
+    """Frequency (V,) of each token id in reference text, plus-one smoothed: all are above 0."""
+    counts = np.bincount(np.asarray(tokens, dtype=np.int64), minlength=vocabulary) + 1.0
+    return np.asarray(counts / counts.sum(), dtype=np.float64)
+
+
+def item_text(item: Mapping[str, Any], turn: int = 0) -> str:
+    """An item as a page prints it, its choices rotated by `turn`; a text without choices as it is.
+
+    >>> item_text({"query": "Predators eat", "choices": ["grass", "bunnies"], "gold": 1}, turn=1)
+    'Predators eat\\nA. bunnies\\nB. grass'
+    """
+    if "text" in item:
+        return str(item["text"])
+    choices = [*item["choices"][turn:], *item["choices"][:turn]]
+    lines = [f"{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices)]
+    return "\n".join([item["query"], *lines])
+
+
+def score_texts(
+    likelihood: TokenLikelihood, texts: Sequence[str], encode: Callable[[str], list[int]], eot: int
+) -> list[list[ScoredText]]:
+    """Every text under every model, K lists in the order of the texts; long ones lose their end."""
+    ids = [encode(text)[: likelihood.context] or [eot] for text in texts]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # equal lengths need no padding
+    result: list[list[ScoredText]] = [[None] * len(ids) for _ in range(likelihood.models)]  # type: ignore[list-item]
+    while order:
+        size = max(1, BATCH_TOKENS // (len(ids[order[-1]]) + 1))
+        batch, order = order[-size:], order[:-size]
+        longest = len(ids[batch[-1]])
+        padded = torch.tensor([[eot, *ids[i], *[eot] * (longest - len(ids[i]))] for i in batch])
+        lengths = torch.tensor([len(ids[i]) + 1 for i in batch])
+        found = [x.numpy() for x in likelihood.token_statistics(padded, lengths, moments=True)]
+        for place, i in enumerate(batch):
+            for k in range(likelihood.models):
+                log_p, best, mean, spread = (x[k, place, : len(ids[i])] for x in found)
+                own = (x.astype(np.float64) for x in (log_p, mean, spread))
+                result[k][i] = ScoredText(texts[i], np.array(ids[i]), *own, best)
+    return result
+
+
+def detect(orders: Sequence[ScoredText], frequency: Floats) -> dict[str, Floats]:
+    """What each detector says of an item in each order of its choices, the published one first.
+
+    Args:
+        orders: the item in its R orders; one where it has no choices.
+        frequency: (V,) of tokens in reference text; see `token_frequency`.
+
+    Returns:
+        (R,) by detector; `option_order` is left out where there is but one order.
+    """
+    found = {
+        name: np.array([detector(seen, frequency) for seen in orders])
+        for name, detector in TEXT_DETECTORS.items()
+    }
+    if len(orders) > 1:
+        loss = found["loss"]
+        others = [np.delete(loss, i).max() for i in range(len(loss))]
+        found[OPTION_ORDER] = loss - np.array(others)
+    return found
+
+
+def order_excess(name: str, values: Floats) -> float:
+    """How much more a detector says of the published order (first of R >= 2) than of the others.
+
+    Its mean is 0 over items that were not seen. Of `option_order` it is whether the published order
+    is the likeliest, less 1 / R.
+    """
+    if name == OPTION_ORDER:
+        return float(values[0] > 0) - 1 / len(values)
+    return float(values[0] - values[1:].mean())
+
+
+@dataclass(frozen=True)
+class RocArea:
+    """Area under a ROC curve: how often a member scores above a text that was not seen.
+
+    Attributes:
+        area: 0.5 says nothing, 1 tells all; a tie counts half.
+        error: standard error.
+        members, others: texts of each kind.
+    """
+
+    area: float
+    error: float
+    members: int
+    others: int
+
+    def interval(self, level: float = 0.9) -> tuple[float, float]:
+        """Confidence interval, within 0 and 1."""
+        width = float(stats.norm.ppf(0.5 + level / 2)) * self.error
+        return max(0.0, self.area - width), min(1.0, self.area + width)
+
+
+def roc_area(members: Floats, others: Floats) -> RocArea:
+    """The area from scores of members (m,) and of others (n,), with DeLong's error.
+
+    Var = var(V10) / m + var(V01) / n, V10 and V01 the placements of members and others (DeLong et
+    al. 1988, Biometrics 44, equation 5). Where all are equal, as at an area of 1, that is 0; then
+    the rarer kind is taken to err on half a text.
+
+    Raises:
+        ValueError: fewer than two members or others.
+    """
+    m, n = len(members), len(others)
+    if min(m, n) < 2:
+        raise ValueError(f"an area needs 2 members and 2 others at least; got {m} and {n}")
+    wins = np.sign(members[:, None] - others) / 2 + 0.5
+    variance = wins.mean(1).var(ddof=1) / m + wins.mean(0).var(ddof=1) / n
+    half = 0.5 / min(m, n)
+    if variance == 0:
+        variance = half * (1 - half) / min(m, n)
+    return RocArea(float(wins.mean()), float(np.sqrt(variance)), m, n)
+
+
+def mean_area(areas: Sequence[RocArea]) -> RocArea:
+    """Mean over models that were shown texts of their own, none of which two of them share."""
+    return RocArea(
+        float(np.mean([one.area for one in areas])),
+        float(np.sqrt(np.sum(np.square([one.error for one in areas])))) / len(areas),
+        sum(one.members for one in areas),
+        sum(one.others for one in areas),
+    )
