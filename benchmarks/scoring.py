@@ -103,7 +103,7 @@ def call_hflm(folder: Path, suite: suites.Suite, manager: TaskManager, batch: in
         model=HFLM(pretrained=str(folder), batch_size=batch, device="cpu"),
         tasks=list(suite.tasks),
         task_manager=manager,
-        samples={name: lm_eval_tasks.chosen_items(suite, name) for name in suite.tasks},
+        samples={name: list(lm_eval_tasks.chosen_items(suite, name)) for name in suite.tasks},
         bootstrap_iters=0,
         log_samples=True,
     )

@@ -86,12 +86,13 @@ def forget_requests() -> None:
     _built.clear()
 
 
-def chosen_items(suite: Suite, name: str) -> list[int]:
-    """Positions of the items that a suite asks of one task of its own, in their file's order."""
+def chosen_items(suite: Suite, name: str) -> dict[int, dict[str, Any]]:
+    """The items that a suite asks of one task of its own, by their position in the file."""
     path = suite.file(name)
     if path is None:
         raise DataError(f"task {name!r} is lm-eval's own: it has no benchmark file")
-    return _positions(len(benchmarks.read_benchmark(path)), suite.limit)
+    every = benchmarks.read_benchmark(path)
+    return {i: every[i] for i in _positions(len(every), suite.limit)}
 
 
 def _positions(items: int, limit: int | None) -> list[int]:

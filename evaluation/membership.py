@@ -4,16 +4,19 @@ Of a text x_1 ... x_T a model gives log p_t, the log-probability of token t afte
 nats, and of all tokens that could have stood there the mean mu_t and the standard deviation s_t of
 log p under p. More of a score says more of membership:
 
-    loss          mean of log p_t                                   (Yeom et al. 2018, 1709.01604)
-    zlib          sum of log p_t / bytes of the text under zlib     (Carlini et al. 2021, 2012.07805)
-    min_k         mean of the lowest 20 % of log p_t                (Shi et al. 2024, 2310.16789)
-    min_k_plus    mean of the lowest 20 % of (log p_t - mu_t) / s_t (Zhang et al. 2025, 2404.02936)
+    loss          mean of log p_t                             (Yeom et al. 2018, arXiv 1709.01604)
+    zlib          sum of log p_t / bytes of the text under zlib
+                                                            (Carlini et al. 2021, arXiv 2012.07805)
+    min_k         mean of the lowest 20 % of log p_t            (Shi et al. 2024, arXiv 2310.16789)
+    min_k_plus    mean of the lowest 20 % of (log p_t - mu_t) / s_t
+                                                              (Zhang et al. 2025, arXiv 2404.02936)
     dc_pdd        mean over first occurrences of min(a, -p_t log f(x_t)), a = 0.01, f the frequency
-                  in reference text, plus-one smoothed              (Zhang et al. 2024, 2409.14781)
+                  in reference text, plus-one smoothed        (Zhang et al. 2024, arXiv 2409.14781)
     ngram         share of 5 evenly spaced starts from which greedy decoding gives the text's next 5
-                  tokens                                            (Xu et al. 2024, 2404.18824)
+                  tokens                                         (Xu et al. 2024, arXiv 2404.18824)
     option_order  log p of the text less the highest of it with its choices in another order, per
-                  token; above 0 the published order is the likeliest (Ni et al. 2024, 2409.01790)
+                  token; above 0 the published order is the likeliest
+                                                                 (Ni et al. 2024, arXiv 2409.01790)
 
 Where we depart: greedy decoding is not run. It gives the text's 5 tokens exactly where each of them
 was the most probable one after the text before it, which one pass tells. Orders of choices are
@@ -30,10 +33,9 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -41,18 +43,6 @@ Floats = NDArray[np.float64]
 LOWEST = 0.2  # of a text's tokens, for Min-K% and Min-K%++
 CAP = 0.01  # a of DC-PDD, as in its authors' code
 GRAM, STARTS = 5, 5
-BATCH_TOKENS = 4096  # padded tokens that a likelihood is given at once
-
-
-class TokenLikelihood(Protocol):
-    """A pack of K language models that tell of each token; `PackLikelihood` is one."""
-
-    models: int
-    context: int
-
-    def token_statistics(
-        self, tokens: torch.Tensor, lengths: torch.Tensor, moments: bool = False
-    ) -> tuple[torch.Tensor, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,28 +119,6 @@ def item_text(item: Mapping[str, Any], turn: int = 0) -> str:
     choices = [*item["choices"][turn:], *item["choices"][:turn]]
     lines = [f"{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices)]
     return "\n".join([item["query"], *lines])
-
-
-def score_texts(
-    likelihood: TokenLikelihood, texts: Sequence[str], encode: Callable[[str], list[int]], eot: int
-) -> list[list[ScoredText]]:
-    """Every text under every model, K lists in the order of the texts; long ones lose their end."""
-    ids = [encode(text)[: likelihood.context] or [eot] for text in texts]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # equal lengths need no padding
-    result: list[list[ScoredText]] = [[None] * len(ids) for _ in range(likelihood.models)]  # type: ignore[list-item]
-    while order:
-        size = max(1, BATCH_TOKENS // (len(ids[order[-1]]) + 1))
-        batch, order = order[-size:], order[:-size]
-        longest = len(ids[batch[-1]])
-        padded = torch.tensor([[eot, *ids[i], *[eot] * (longest - len(ids[i]))] for i in batch])
-        lengths = torch.tensor([len(ids[i]) + 1 for i in batch])
-        found = [x.numpy() for x in likelihood.token_statistics(padded, lengths, moments=True)]
-        for place, i in enumerate(batch):
-            for k in range(likelihood.models):
-                log_p, best, mean, spread = (x[k, place, : len(ids[i])] for x in found)
-                own = (x.astype(np.float64) for x in (log_p, mean, spread))
-                result[k][i] = ScoredText(texts[i], np.array(ids[i]), *own, best)
-    return result
 
 
 def detect(orders: Sequence[ScoredText], frequency: Floats) -> dict[str, Floats]:

@@ -23,9 +23,11 @@ from tokenizers import Tokenizer
 
 from cuvee.evaluation import held_out, metrics
 from cuvee.evaluation.held_out import Text
+from cuvee.evaluation.leakage_audit import TokenLikelihood, audit_items
 from cuvee.evaluation.likelihood import Likelihood, answer_totals
-from cuvee.evaluation.requests import TaskRequests
-from cuvee.evaluation.suites import Limits, Suite
+from cuvee.evaluation.membership import token_frequency
+from cuvee.evaluation.requests import RequestEncoder, TaskRequests
+from cuvee.evaluation.suites import Limits, Suite, short_name
 from cuvee.mixtures.errors import DataError, EvidenceError
 from cuvee.mixtures.runs.run_results import Score
 from cuvee.mixtures.runs.unit_scores import UnitScores
@@ -74,7 +76,7 @@ def score_pack(
         tokenizer_path: its tokenizer.
         valid: held-out tokens (n,), document starts (D+1,) and bytes (D,), by domain.
         suite: tasks.
-        limits: how much text is scored.
+        limits: how much text is scored, and by which detectors items are audited.
         eot: id of the token that ends a document; None: that of <|endoftext|>.
 
     Returns:
@@ -95,7 +97,30 @@ def score_pack(
     samples = held_out.held_out_samples(
         valid, tokenizer_path=tokenizer_path, eot=eot, context=context, limit=limits.tokens
     )
-    return score_requests(likelihood, samples, exams)
+    scored = score_requests(likelihood, samples, exams)
+    if limits.detectors and suite.tasks and isinstance(likelihood, TokenLikelihood):
+        definition = tokenizer_path.read_text(encoding="utf-8")
+        encoder = RequestEncoder(lm_eval_tasks.plain_tokenizer(definition), eot, context)
+        text = np.concatenate([np.zeros(0, np.int64), *(tokens for tokens, _, _ in valid.values())])
+        frequency = token_frequency(text, encoder.tokenizer.get_vocab_size())
+        for name in filter(suite.file, suite.tasks):  # what a task of lm-eval asks has no such form
+            items = list(lm_eval_tasks.chosen_items(suite, name).values())
+            told = audit_items(likelihood, items, encoder=encoder, frequency=frequency)
+            _note_excess(scored, short_name(name), told, limits.detectors)
+    return scored
+
+
+def _note_excess(
+    scored: Sequence[PackScores],
+    task: str,
+    told: Sequence[Mapping[str, Floats]],
+    detectors: Sequence[str],
+) -> None:
+    """Adds to the details "task/<name>/leak_<detector>", the mean of `order_excess` over items."""
+    for one, values in zip(scored, told, strict=True):
+        if not one.problem:
+            names = [name for name in detectors if name in values]
+            one.details.update({f"task/{task}/leak_{n}": mean_score(values[n]) for n in names})
 
 
 def score_requests(

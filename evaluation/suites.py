@@ -227,20 +227,21 @@ def _hash(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much held-out text is scored.
+    """How much held-out text is scored, and what items are audited for.
 
     Attributes:
         tokens: per domain; 0 scores all of it.
+        detectors: of membership, which every item is scored by.
     """
 
     tokens: int = 16_384
+    detectors: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
         """Canonical JSON of the limits and of the way of scoring."""
-        return canonical_json(
-            [HELD_OUT_VERSION, importlib.metadata.version("lm_eval"), asdict(self)]
-        )
+        values = {name: value for name, value in asdict(self).items() if value != ()}
+        return canonical_json([HELD_OUT_VERSION, importlib.metadata.version("lm_eval"), values])
 
 
 def scoring_identity(contents: Sequence[Any], limits: str, points: int = 0) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.evaluation.benchmarks import read_benchmark
+from cuvee.evaluation.leakage_audit import score_texts
 from cuvee.evaluation.membership import (
     RocArea,
     detect,
@@ -32,9 +33,9 @@ from cuvee.evaluation.membership import (
     mean_area,
     order_excess,
     roc_area,
-    score_texts,
     token_frequency,
 )
+from cuvee.evaluation.requests import RequestEncoder
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.study import prepare as preparing
 from cuvee.flows.workspace import Workspace
@@ -42,6 +43,7 @@ from cuvee.mixtures.domains import Domain
 from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.tokenizer import load_tokenizer
+from cuvee.proxies.ladder import model_size
 from cuvee.proxies.train.trainer import train_pack
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
@@ -61,9 +63,10 @@ class PlantedText:
     vocabulary: int
 
     @property
-    def domains(self) -> tuple[Domain, ...]:  # bytes: any above 0
+    def domains(self) -> tuple[Domain, ...]:
         identity = hashlib.sha256(self.tokens.tobytes()).hexdigest()
-        return (Domain(DOMAIN, tokens=self.tokens.size, bytes=self.tokens.nbytes, identity=identity),)
+        size = self.tokens.size
+        return (Domain(DOMAIN, tokens=size, bytes=4 * size, identity=identity),)
 
     def train(self, _: str) -> "PlantedText":
         return self
@@ -79,10 +82,10 @@ class Planting:
         prepared = preparing.prepare(load_recipe(RECIPE)[0], Workspace(home))
         self.corpus: Corpus = prepared.corpus
         tokenizer = load_tokenizer(self.corpus.tokenizer_path)
-        self.encode = lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+        self.encoder = RequestEncoder(tokenizer, self.corpus.eot, model_size("0.3M").context)
         paths = [prepared.suite.file(f"{task}_offline") for task in TASKS]
         every = [item for path in paths if path for item in read_benchmark(path)]
-        self.items = [item for item in every if len(self.encode(item_text(item))) < 250]
+        self.items = [item for item in every if len(self.encoder.encode(item_text(item))) < 250]
         held = [np.asarray(self.corpus.valid(one.name).tokens) for one in self.corpus.domains]
         self.frequency = token_frequency(np.concatenate(held), self.corpus.vocabulary)
 
@@ -102,16 +105,18 @@ class Planting:
             raise SystemExit(f"the proxy of {size}, replica {number}, diverged")
         turns = [range(len(item["choices"])) for item in chosen]
         texts = [item_text(item, t) for item, own in zip(chosen, turns, strict=True) for t in own]
-        seen = iter(score_texts(likelihood, texts, self.encode, self.corpus.eot)[0])
+        seen = iter(score_texts(likelihood, texts, self.encoder)[0])
         found = [detect([next(seen) for _ in own], self.frequency) for own in turns]
         for row in _areas(found, copies):
             yield {"size": size, "replica": number, **row}
 
-    def _text(self, items: list[Any], copies: NDArray[Any], rng: np.random.Generator) -> PlantedText:
+    def _text(
+        self, items: list[Any], copies: NDArray[Any], rng: np.random.Generator
+    ) -> PlantedText:
         shard = self.corpus.train(DOMAIN)
         documents = [shard.document(i).astype(np.int64) for i in range(len(shard))]
         for item, times in zip(items, copies.tolist(), strict=True):
-            ids = np.array([*self.encode(item_text(item)), self.corpus.eot])
+            ids = np.array([*self.encoder.encode(item_text(item)), self.corpus.eot])
             documents += [ids] * times
         shuffled = [documents[i] for i in rng.permutation(len(documents))]
         return PlantedText(np.concatenate(shuffled), self.corpus.vocabulary)

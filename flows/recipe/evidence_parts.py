@@ -9,6 +9,8 @@ from cuvee.flows.recipe.parts import Amount, Count, Part, Size
 from cuvee.flows.recipe.trainer_parts import TrainerPart
 from cuvee.tasks.study.tables import TableReading
 
+DetectorName = Literal["loss", "zlib", "min_k", "min_k_plus", "dc_pdd", "ngram", "option_order"]
+
 
 class ProxyPart(Part):
     """How the small models are trained."""
@@ -95,6 +97,14 @@ class AuditPart(Part):
         "item: where it stands, how often, and what gains become without the suspicious items.",
         examples=[False],
     )
+    detectors: list[DetectorName] = Field(
+        default=[],
+        description="Detectors of membership, which score every item of the tasks with choices in "
+        "the published order of its choices against other orders: a proxy that finds the published "
+        "one likelier has seen it. They see leaks with choices, of some 16 copies on; runs are "
+        "trained anew for another list.",
+        examples=[["min_k", "option_order"]],
+    )
 
 
 class EvaluationPart(Part):
@@ -148,6 +158,11 @@ class EvaluationPart(Part):
         description="What is looked into besides, for whether scores mean what they say.",
         examples=[{"longest_match": False}],
     )
+
+    @property
+    def limits(self) -> suites.Limits:
+        """How much of the text is scored, and what items are audited for."""
+        return suites.Limits(self.heldout_tokens, tuple(sorted(set(self.audit.detectors))))
 
     @property
     def names(self) -> list[str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from cuvee.evaluation import benchmarks, suites
 from cuvee.evaluation.datasets import SOURCES
-from cuvee.evaluation.suites import Limits
 from cuvee.flows.recipe.consistency import floored_objective
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import continual
@@ -97,7 +96,7 @@ def prepare(
     prepared = Prepared(
         corpus,
         suite,
-        Limits(tokens=recipe.evaluation.heldout_tokens),
+        recipe.evaluation.limits,
         points=recipe.evaluation.curve,
         texts={name: source.identity for name, source in own.items()},
         unread={n: f"{n}: {source.notice}" for n, source in own.items() if source.notice},

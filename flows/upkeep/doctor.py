@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cuvee.evaluation import benchmarks, suites
-from cuvee.evaluation.suites import Limits, scoring_identity
+from cuvee.evaluation.suites import scoring_identity
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.errors import CuveeError, StorageError
@@ -53,4 +53,4 @@ def _studies(home: Workspace) -> Iterator[tuple[list[object], str, int]]:
             }
             suite = suites.suite(part.names, home.benchmarks, part.limit, own=own)
             if recipe.corpus:
-                yield suite.contents, Limits(tokens=part.heldout_tokens).identity, part.curve
+                yield suite.contents, part.limits.identity, part.curve

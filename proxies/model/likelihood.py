@@ -107,7 +107,8 @@ class PackLikelihood:
         """What `score` returns; and how surprising it was among all tokens that could have stood.
 
         Args:
-            tokens, lengths: as of `score`.
+            tokens: (B, T) as of `score`.
+            lengths: (B,) as of `score`.
             moments: whether to add mean and standard deviation (K, B, T-1) of log p over the
                 vocabulary, each token weighted by its probability, in nats; 0 where padded.
         """

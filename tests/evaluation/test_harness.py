@@ -454,3 +454,26 @@ def test_untrained_baseline_averages_the_pack():
     assert found.stderr == pytest.approx(1.0)  # sd sqrt(2) over sqrt(2) models
     with pytest.raises(EvidenceError):
         scores.untrained_baseline([scores.BROKEN])
+
+
+def test_detectors_add_details_and_move_no_score(suite, tokenizer_path):
+    """Catches an audit that changes what a proxy scores, gives its details to a neighbor, or runs
+    unasked; and details of tasks without choices, which have no null."""
+    vocabulary = Tokenizer.from_file(str(tokenizer_path)).get_vocab_size()
+    pack = PackModel(model_size(f"w32_l2_h1_c{CONTEXT}_mlp96"), vocabulary, [1, 2])
+    pack.parameters.named["head"].data[1] = torch.nan
+    limits = suites.Limits(detectors=("loss", "option_order"))
+
+    def score(limits):
+        return scores.score_pack(
+            PackLikelihood(pack), tokenizer_path=tokenizer_path, valid={}, suite=suite,
+            limits=limits,
+        )  # fmt: skip
+
+    (plain, broken), (audited, again) = score(suites.Limits()), score(limits)
+    assert broken.problem and not again.details and not broken.details
+    assert audited.scores == plain.scores
+    added = audited.details.keys() - plain.details.keys()
+    assert added == {"task/questions/leak_loss", "task/questions/leak_option_order"}
+    told = audited.details["task/questions/leak_option_order"]
+    assert told.n == 21 and abs(told.value) < 4 * told.stderr  # the one that is too long is out

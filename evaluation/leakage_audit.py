@@ -1,0 +1,87 @@
+"""Scores texts token by token under a pack, and asks detectors of membership of a suite's items."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cuvee.evaluation.membership import ScoredText, detect, item_text, order_excess
+from cuvee.evaluation.requests import RequestEncoder
+
+Floats = NDArray[np.float64]
+BATCH_TOKENS = 4096  # padded tokens that a likelihood is given at once
+
+
+@runtime_checkable
+class TokenLikelihood(Protocol):
+    """A pack of K language models that tell of each token; `PackLikelihood` is one."""
+
+    models: int
+    context: int
+
+    def token_statistics(
+        self, tokens: torch.Tensor, lengths: torch.Tensor, moments: bool = False
+    ) -> tuple[torch.Tensor, ...]: ...
+
+
+def score_texts(
+    likelihood: TokenLikelihood, texts: Sequence[str], encoder: RequestEncoder
+) -> list[list[ScoredText]]:
+    """Every text under every model, K lists in the order of the texts.
+
+    Args:
+        likelihood: the pack.
+        texts: what is longer than its context loses its end.
+        encoder: its end-of-text token stands before each text.
+    """
+    ids, eot = [encoder.encode(text)[: likelihood.context] for text in texts], encoder.eot
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # equal lengths need no padding
+    found: dict[tuple[int, int], ScoredText] = {}
+    while order:
+        longest = len(ids[order[-1]])
+        size = max(1, BATCH_TOKENS // (longest + 1))
+        batch, order = order[-size:], order[:-size]
+        padded = [[eot, *ids[i], *[eot] * (longest - len(ids[i]))] for i in batch]
+        lengths = torch.tensor([len(ids[i]) + 1 for i in batch])
+        told = likelihood.token_statistics(torch.tensor(padded), lengths, moments=True)
+        log_p, greedy, mean, deviation = (values.numpy() for values in told)
+        for row, i in enumerate(batch):
+            for k in range(likelihood.models):
+                at = (k, row, slice(len(ids[i])))
+                seen, expected, spread = (
+                    values[at].astype(np.float64) for values in (log_p, mean, deviation)
+                )
+                found[k, i] = ScoredText(
+                    texts[i], np.array(ids[i]), seen, expected, spread, greedy[at]
+                )
+    return [[found[k, i] for i in range(len(ids))] for k in range(likelihood.models)]
+
+
+def audit_items(
+    likelihood: TokenLikelihood,
+    items: Sequence[Mapping[str, Any]],
+    *,
+    encoder: RequestEncoder,
+    frequency: Floats,
+) -> list[dict[str, Floats]]:
+    """By how much detectors find each item likelier in its published order; see `order_excess`.
+
+    Items without choices, and those that do not fit into the context, are left out: no order of
+    theirs could be compared.
+
+    Returns:
+        For each model, (I,) by detector; empty where no item is left.
+    """
+    every = [[item_text(one, turn) for turn in range(len(one.get("choices", ())))] for one in items]
+    most = likelihood.context
+    fits = [own for own in every if own and all(len(encoder.encode(t)) <= most for t in own)]
+    texts = [text for own in fits for text in own]
+    result = []
+    for seen in score_texts(likelihood, texts, encoder):
+        left = iter(seen)
+        told = [detect([next(left) for _ in own], frequency) for own in fits]
+        names = told[0] if told else ()
+        result.append({n: np.array([order_excess(n, one[n]) for one in told]) for n in names})
+    return result
