@@ -7,12 +7,12 @@ each, 0 of others. A proxy trains on the domain, once over. Every item is scored
 members and others are drawn alike, so that an area under the ROC curve is due to training alone.
 At 0 copies the others are split in two: that area is the detector's null. `raw` is the detector's
 score; `excess` is that of the published order of choices over other orders (`order_excess`), which
-needs no other items to compare with. Every replica has items, order and seed of its own; areas are
+needs no other items to compare with; `z` is its mean over the items in standard errors,
+by which a whole benchmark is judged. Every replica has items, order and seed of its own; areas are
 means over replicas, intervals DeLong's at 90 %. `recall` is the share of members above 95 % of the
 others.
 """
 
-import csv
 import dataclasses
 import hashlib
 import os
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from cuvee.evaluation.benchmarks import read_benchmark
 from cuvee.evaluation.leakage_audit import score_texts
@@ -45,14 +46,14 @@ from cuvee.proxies.data.prepared_corpus import Corpus
 from cuvee.proxies.data.tokenizer import load_tokenizer
 from cuvee.proxies.ladder import model_size
 from cuvee.proxies.train.trainer import train_pack
+from evidence.csv_rows import Row, append_rows, lacking, read_rows
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 DOMAIN = "encyclopedia"
 TASKS = ("siqa", "openbookqa", "mmlu")  # of 3 and 4 choices
 PLANTED = {0: 200, 1: 100, 4: 100, 16: 60, 64: 24}  # copies -> items of a replica
-SIZES = {"0.3M": 6, "0.6M": 6, "2M": 2}  # replicas of each size
-FIELDS = ("size", "replica", "detector", "form", "copies", "area", "error", "members", "others")
-Row = dict[str, Any]
+SIZES = {"0.3M": 6, "0.6M": 4}  # replicas of each size
+MINUTES = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +144,13 @@ def _areas(found: list[dict[str, NDArray[Any]]], copies: NDArray[Any]) -> Iterat
                     "copies": times,
                     **dataclasses.asdict(one),
                     "recall": recall,
+                    "z": _standard_errors(values[copies == times]),
                 }
+
+
+def _standard_errors(values: NDArray[Any]) -> float:
+    """The mean in its own standard errors; 0 where nothing varies."""
+    return float(values.mean() / stats.sem(values)) if values.std() > 0 else 0.0
 
 
 def run(out: Path, minutes: float) -> dict[str, Any]:
@@ -154,51 +161,29 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
         minutes: no replica is begun after them.
     """
     path, until = out / "leak_auc.csv", time.monotonic() + 60 * minutes
-    rows = _read(path)
-    have = {(row["size"], int(row["replica"])) for row in rows}
-    missing = [(s, n) for s, most in SIZES.items() for n in range(most) if (s, n) not in have]
+    cells = [{"size": s, "replica": float(n)} for s, most in SIZES.items() for n in range(most)]
+    missing = lacking(path, cells)
     planting = Planting(Path(os.environ.get("CUVEE_HOME", ".cuvee"))) if missing else None
-    for size, number in missing:
+    for cell in missing:
         if planting is None or time.monotonic() > until:
             break
-        began = time.monotonic()
-        rows += [{key: str(v) for key, v in row.items()} for row in planting.replica(size, number)]
-        _write(path, rows)
+        began, (size, number) = time.monotonic(), (cell["size"], int(cell["replica"]))
+        append_rows(path, list(planting.replica(size, number)))
         print(f"{size}, replica {number}: {time.monotonic() - began:.0f} s", flush=True)
-    return {"leak_auc": summary(rows)}
+    return {"leak_auc": summary(read_rows(path))}
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:
-    """By size, form, detector and copies: area, low, high, mean recall, members."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    """By size, form, detector and copies: area, low, high; recall and z, the mean of replicas'."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        key = (row["size"], row["form"], row["detector"], row["copies"])
+        key = (row["size"], row["form"], row["detector"], f"{row['copies']:.0f}")
         groups.setdefault(key, []).append(row)
     result: dict[str, Any] = {}
     for (size, form, detector, copies), some in groups.items():
-        areas = [
-            RocArea(float(r["area"]), float(r["error"]), int(r["members"]), int(r["others"]))
-            for r in some
-        ]
+        areas = [RocArea(r["area"], r["error"], int(r["members"]), int(r["others"])) for r in some]
         pooled = mean_area(areas)
-        numbers = (pooled.area, *pooled.interval(), np.mean([float(r["recall"]) for r in some]))
+        means = [np.mean([r[name] for r in some]) for name in ("recall", "z")]
         place = result.setdefault(size, {}).setdefault(form, {}).setdefault(detector, {})
-        place[copies] = [round(float(x), 3) for x in numbers] + [pooled.members]
+        place[copies] = [round(float(x), 3) for x in (pooled.area, *pooled.interval(), *means)]
     return result
-
-
-def _read(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, (*FIELDS, "recall"))
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(path)
