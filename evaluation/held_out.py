@@ -14,12 +14,10 @@ within a document, so that error is then too small: it says how well the text at
 not how well its kind was.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from cuvee.evaluation.likelihood import AnswerRow
+from cuvee.evaluation.windows import document_windows, limited_windows
 from cuvee.mixtures.errors import DataError
 from cuvee.mixtures.runs.run_results import Score
 from cuvee.mixtures.runs.unit_scores import Keys, UnitScores, unit_keys
@@ -108,13 +107,13 @@ def held_out_sample(
         DataError: less held-out text than two windows.
     """
     tokens, offsets, sizes = text
-    windows = _windows(tokens, offsets, eot, context)
+    windows = document_windows(tokens, offsets, eot=eot, context=context)
     if len(windows) < 2:
         raise DataError(
             f"domain {name!r} has {len(windows)} windows of held-out text; its bits per byte need "
             "at least 2: hold out more documents of it"
         )
-    chosen = windows if limit <= 0 else _limited(windows, limit)
+    chosen = limited_windows(windows, limit)
     rows, shares, contents = [], [], dict[int, bytes]()
     for document, start, stop in chosen:
         begin, end = int(offsets[document]), int(offsets[document + 1])
@@ -179,26 +178,6 @@ def passage_sample(
         np.array(owners),
         unit_keys(contents.values()),
     )
-
-
-def _windows(
-    tokens: NDArray[np.integer], offsets: NDArray[np.integer], eot: int, context: int
-) -> list[tuple[int, int, int]]:
-    """(document, first token, past the last token) of every window of every document."""
-    windows: list[tuple[int, int, int]] = []
-    for document, (begin, end) in enumerate(pairwise(offsets.tolist())):
-        if end > begin and tokens[end - 1] == eot:
-            end -= 1
-        starts = range(begin, end, context)
-        windows.extend((document, start, min(start + context, end)) for start in starts)
-    return windows
-
-
-def _limited(windows: list[tuple[int, int, int]], limit: int) -> list[tuple[int, int, int]]:
-    """The first windows in hash order that hold `limit` tokens, and at least two of them."""
-    ordered = sorted(windows, key=lambda w: hashlib.sha256(f"{w[0]}/{w[1]}".encode()).digest())
-    seen = np.cumsum([stop - start for _, start, stop in ordered])
-    return sorted(ordered[: max(2, int(np.searchsorted(seen, limit)) + 1)])
 
 
 def token_widths(tokenizer_path: Path) -> Floats:

@@ -49,10 +49,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     specs = screened.ask(problem, (), loop.generator(recipe.seed, 0))
     missing = store.missing(specs)
     say = display.say
-    say(
-        f"Study {recipe.name}: {len(problem.domains)} domains; {len(problem.targets)} targets: "
-        f"{', '.join(problem.targets)}"
-    )
+    say(study_sentence(recipe.name, problem))
     for line in superseded_runs.superseded_sentences(store, problem, home.corpora, specs):
         say(line)
     display.console.print(design_table(problem, specs))
@@ -80,6 +77,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         *memory_sentences(recipe, problem, vocabulary, steps or ()),
         *cost_sentences(ladder_plan, planned, rate, source),
         *scoring_sentences(recipe, ladder_plan, len(problem.domains)),
+        *plan_size.unit_sentences(recipe, prepared, problem, ladder_plan.model_size.context),
         *larger_size_sentences(recipe, store, vocabulary, tried, problem.proxy.trainer),
         *trainer_sentences(recipe, home, specs),
         *forecast(recipe.budget, planned.train * ladder_plan.flops + climbing, seconds),
@@ -93,6 +91,12 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         "parameters": ladder_plan.model_size.counts(vocabulary),
         "speed_from": source,
     }
+
+
+def study_sentence(name: str, problem: Problem) -> str:
+    """What is searched for what."""
+    domains, targets = len(problem.domains), problem.targets
+    return f"Study {name}: {domains} domains; {len(targets)} targets: {', '.join(targets)}"
 
 
 def scoring_sentences(recipe: Recipe, plan: ladder.TrainingPlan, domains: int) -> list[str]:

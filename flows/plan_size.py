@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cuvee.evaluation.windows import document_windows, limited_windows, tokens_to_reach
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.mixtures import registry, simplex
+from cuvee.mixtures.inference.crossed_intervals import FEWEST
 from cuvee.mixtures.inference.evidence_grade import MIXTURES
 from cuvee.mixtures.inference.screening import Screened
 from cuvee.mixtures.problem import Problem
-from cuvee.mixtures.runs.run_spec import RunSpec
+from cuvee.mixtures.runs.run_spec import HELD_OUT, RunSpec
 from cuvee.mixtures.units import count_text
 from cuvee.proxies import ladder
 from cuvee.tasks.study.next_steps import GOOD
@@ -35,6 +37,44 @@ def model_sentences(recipe: Recipe, prepared: Prepared, size: ladder.ModelSize) 
         lines.append(
             f"Tokens are those of {recipe.corpus.tokenizer}; each document ends with {end} "
             "(corpus.end_of_text names another)"
+        )
+    return lines
+
+
+def unit_sentences(recipe: Recipe, prepared: Prepared, problem: Problem, context: int) -> list[str]:
+    """For what the gains of the confirmation will hold: new seeds, or new documents and items too.
+
+    Args:
+        recipe: says how much is scored; nothing is said without a confirmation.
+        prepared: has the held-out text.
+        problem: whose objective is confirmed.
+        context: of the proxies, in tokens.
+    """
+    if recipe.confirm is None:
+        return []
+    few, short, wanted = [], [], 0
+    read = [name for name in problem.objective.targets if name.startswith(HELD_OUT)]
+    for domain in (name.removeprefix(HELD_OUT) for name in read):
+        text, eot = prepared.corpus.valid(domain), prepared.corpus.eot
+        tokens = np.asarray(text.tokens)
+        windows = document_windows(tokens, text.offsets, eot=eot, context=context)
+        chosen = limited_windows(windows, prepared.limits.tokens)
+        if (reached := len({document for document, _, _ in chosen})) < FEWEST:
+            few.append(f"{domain} ({reached} of {len(text.offsets) - 1})")
+            enough = tokens_to_reach(windows, FEWEST)
+            short += [domain] if enough is None else []
+            wanted = max(wanted, enough or 0)
+    if not few:
+        return []
+    lines = [
+        "The gain that is confirmed will hold for new seeds, and not for new documents: of "
+        f"{', '.join(few)} fewer than {FEWEST} held-out documents are scored"
+    ]
+    if wanted:
+        lines.append(
+            f"evaluation.heldout_tokens: {-(-wanted // 1000)}k reaches {FEWEST} documents of "
+            f"{'each that has them' if short else 'each'}; runs that were scored otherwise are no "
+            "evidence then"
         )
     return lines
 

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cuvee.evaluation import held_out as perplexity
 from cuvee.evaluation.likelihood import AnswerRow, answer_totals
+from cuvee.evaluation.windows import document_windows, tokens_to_reach
 from cuvee.mixtures.errors import DataError
 
 EOT = 0
@@ -236,3 +237,16 @@ def test_a_row_scores_something_after_something():
     for scored in (0, 2, 3):
         with pytest.raises(ValueError, match="cannot score"):
             AnswerRow((1, 2), scored)
+
+
+def test_the_limit_that_reaches_enough_documents_is_the_least():
+    """Catches windows counted for documents, another order than that of the sample, and a limit
+    that is one window short or long."""
+    rng = np.random.default_rng(0)
+    held_out = text([rng.integers(1, 8, n).tolist() for n in rng.integers(1, 30, 40)])
+    windows = document_windows(*held_out[:2], eot=EOT, context=4)
+    assert tokens_to_reach(windows, 41) is None
+    for wanted in (5, 30, 40):
+        limit = tokens_to_reach(windows, wanted)
+        assert len(sample(held_out, limit=limit).keys) == wanted
+        assert len(sample(held_out, limit=limit - 4).keys) < wanted

@@ -2,8 +2,16 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+import tiny_study
+
+from cuvee.evaluation.suites import Limits
 from cuvee.flows.plan import design_table, domain_figures, sample_sentences
+from cuvee.flows.plan_size import unit_sentences
+from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.recipe_sources import reading_sentence
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
@@ -56,3 +64,29 @@ def test_what_will_be_read_is_said_before_it_is(tmp_path: Path) -> None:
     assert "prepared: 1.2 MB;" in said and "web about 1 MB of this machine" in said
     assert "250k tokens by parts out of 4 MB; code 200 KB of this machine" in said
     assert "about 4 MB" in reading_sentence(sources, {"web": Sample(250_000, "content")})
+
+
+@pytest.mark.parametrize(
+    ("documents", "limit", "said"),
+    [
+        (40, 0, ()),
+        (40, 400, ()),
+        (40, 90, ("web (9 of 40)", "evaluation.heldout_tokens: 1k reaches 30 documents of each;")),
+        (12, 0, ("web (12 of 12)",)),
+    ],
+)
+def test_a_gain_that_will_hold_for_no_new_documents_is_told_before(
+    tmp_path: Path, documents: int, limit: int, said: tuple[str, ...]
+) -> None:
+    """Catches windows counted for documents, advice where all text is scored already, and a warning
+    that every study gets. A document is one window of 10 tokens and its end."""
+    text = SimpleNamespace(
+        tokens=np.tile([*range(1, 11), 0], documents), offsets=np.arange(documents + 1) * 11
+    )
+    corpus = SimpleNamespace(valid={"web": text}.get, eot=0)
+    prepared = SimpleNamespace(corpus=corpus, limits=Limits(tokens=limit))
+    recipe = parse(tiny_study.recipe(tmp_path, confirm="{seeds: 2}"))
+    lines = unit_sentences(recipe, prepared, PROBLEM, 16)
+    assert len(lines) == len(said) and all(map(str.__contains__, lines, said))
+    alone = parse(tiny_study.recipe(tmp_path, confirm="null"))
+    assert unit_sentences(alone, prepared, PROBLEM, 16) == []
