@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from cuvee.flows import plan_ladder, plan_size
+from cuvee.flows import plan_ladder, plan_power, plan_size
 from cuvee.flows.console import Display
 from cuvee.flows.execution.budget import forecast
 from cuvee.flows.plan_speed import expected_speed, measure_rate, memory_sentences
@@ -80,6 +80,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         *plan_size.unit_sentences(recipe, prepared, problem, ladder_plan.model_size.context),
         *larger_size_sentences(recipe, store, vocabulary, tried, problem.proxy.trainer),
         *trainer_sentences(recipe, home, specs),
+        *plan_power.power_sentences(recipe.confirm, problem, store),
         *forecast(recipe.budget, planned.train * ladder_plan.flops + climbing, seconds),
     ):
         say(line)

@@ -107,6 +107,13 @@ class ConfirmPart(Part):
         "paired by seed.",
         examples=[5],
     )
+    wanted_gain: float | None = Field(
+        default=None,
+        gt=0,
+        description="A gain in the objective, in bits per byte, that is worth showing: once it "
+        "knows the noise, `cuvee plan` says how many seeds show it in 4 of 5 confirmations.",
+        examples=[0.01],
+    )
     sizes: list[SizePart] = Field(
         default=[],
         description="Sizes at which `cuvee confirm` tests the claim; `cuvee run` tests it at the "

@@ -35,6 +35,7 @@ class NoiseModel:
         center: mean log concentration of the repeats.
         slope: of log deviations, its posterior mean.
         error: the posterior deviation of the slope.
+        mixtures: that were repeated.
     """
 
     pooled: Array
@@ -42,6 +43,7 @@ class NoiseModel:
     center: float = 0.0
     slope: float = 0.0
     error: float = PRIOR
+    mixtures: int = 0
 
     @property
     def clear(self) -> bool:
@@ -83,4 +85,4 @@ def fit_noise(W: Array, Y: Array) -> NoiseModel:
     slope = float(weight @ GRID)
     error = float(np.sqrt(weight @ (GRID - slope) ** 2))
     level = np.sqrt(np.exp(-2.0 * slope * (c - center)) @ squares / degrees)
-    return NoiseModel(pooled, level, center, slope, error)
+    return NoiseModel(pooled, level, center, slope, error, len(many))

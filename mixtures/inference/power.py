@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.laws.calibration import Rows
 from cuvee.mixtures.recommendation import LEVEL
 
 POWER = 0.8  # of a confirmation that is said to show a gain
@@ -57,7 +58,7 @@ class PairNoise:
         return SEEDS[at] if at < len(SEEDS) else None
 
 
-def pair_noise(values: Array, mixtures: Array, seeds: Sequence[int]) -> PairNoise | None:
+def pair_noise(values: Array, mixtures: Rows, seeds: Sequence[int]) -> PairNoise | None:
     """From runs of several mixtures under common seeds; None where they say nothing.
 
     What the runs of a seed have in common cancels in a pair: twice the variance that is left by an

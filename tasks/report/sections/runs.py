@@ -6,7 +6,11 @@ from functools import partial
 
 import numpy as np
 
+from cuvee.mixtures.inference.dataset import tells_noise
+from cuvee.mixtures.inference.noise_model import fit_noise
+from cuvee.mixtures.inference.seed_parts import PARTS, seed_parts
 from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.runs.run_results import score_table
 from cuvee.proxies import ladder
 from cuvee.tasks.report.blocks import Block, Code, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots import runs as plots
@@ -14,9 +18,10 @@ from cuvee.tasks.report.sections import findings
 from cuvee.tasks.report.sections.headline import NONE
 from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import RECOMMENDED
+from cuvee.tasks.validation.paired import RECOMMENDED, interval_text
 
 SHADED = 24  # domains in the picture of what they share, those that share most
+ANCHORS = 2  # mixtures that are repeated anyhow, which say nothing of other ones
 FOLD = 12  # pairs of domains that the table shows at first
 
 
@@ -87,6 +92,37 @@ def noise_blocks(study: Study) -> Iterable[Block]:
     )
     columns = ("target", "seeds", "mixtures", "signal to noise", "degrees of freedom", "flag")
     yield ReportTable(columns, rows, words=(5,))
+    yield from seed_blocks(study)
+
+
+def seed_blocks(study: Study) -> Iterable[Block]:
+    """Which part of the noise is whose, where seeds were crossed, and where noise is larger."""
+    posed = study.problem
+    runs = tuple(run for run in study.runs if tells_noise(posed, run.spec))
+    if not runs:
+        return
+    W, Y, _ = score_table(runs, posed.targets)
+    values = np.column_stack([Y, [study.objective(run) for run in runs]])
+    parts = seed_parts([run.spec for run in runs], values)
+    if parts:
+        yield Paragraph(
+            "Of repeats whose initialization and data order differ apart, standard deviations with "
+            f"{LEVEL:.0%} intervals. In the objective {parts.advice(-1)}."
+        )
+        cells = np.stack([parts.sd, parts.low, parts.high]).transpose(2, 1, 0)
+        said = (tuple("{:.4f} ({:.4f} to {:.4f})".format(*cell) for cell in row) for row in cells)
+        names = (*posed.targets, "objective")
+        table = tuple((name, *row) for name, row in zip(names, said, strict=True))
+        yield ReportTable(("target", *PARTS), table)
+    own = [i for i, run in enumerate(runs) if run.spec.data_seed is None]
+    model = fit_noise(W[own], Y[own])
+    if model.mixtures > ANCHORS:
+        times = interval_text(model.vertex_ratio(posed.domains.natural), ".1f")
+        given = "what laws were given" if model.clear else "laws were given one noise for all"
+        yield Paragraph(
+            f"By {model.mixtures} mixtures that were repeated, runs of a single domain are {times} "
+            f"times as noisy as those of natural shares: {given}."
+        )
 
 
 def task_blocks(study: Study) -> Iterable[Block]:

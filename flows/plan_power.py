@@ -1,0 +1,63 @@
+"""What a plan says of a confirmation: the gain that it can show, and the seeds of a wanted one."""
+
+from cuvee.flows.recipe.aim_parts import ConfirmPart
+from cuvee.flows.study.confirm import problem_at_size
+from cuvee.mixtures import simplex
+from cuvee.mixtures.inference.dataset import is_evidence, reference_rows
+from cuvee.mixtures.inference.power import POWER, SEEDS, PairNoise, pair_noise
+from cuvee.mixtures.problem import Problem
+from cuvee.mixtures.runs.run_results import RunResult, score_table
+from cuvee.tasks.store.results import Store
+from cuvee.tasks.study.answers import UNIT
+
+
+def power_sentences(part: ConfirmPart | None, problem: Problem, store: Store) -> list[str]:
+    """A sentence for each size that is confirmed, the study's own first; none without a part."""
+    if part is None:
+        return []
+    proxy = problem.proxy
+    places = [(proxy.size, proxy.tokens), *((step.size, step.tokens) for step in part.sizes)]
+    posed = [problem if i == 0 else problem_at_size(problem, *at) for i, at in enumerate(places)]
+    return [
+        f"Confirmation at {one.proxy.size}: {_shown(part, earlier_noise(one, store))}"
+        for one in posed
+    ]
+
+
+def _shown(part: ConfirmPart, noise: PairNoise | None) -> str:
+    """What can be shown at one size, by its noise."""
+    if noise is None:
+        return (
+            "what gain it can show is not known before two mixtures were run under two seeds each "
+            "at this size; plan again then"
+        )
+    said = (
+        f"{part.seeds} seeds show a gain of {noise.smallest_gain(part.seeds):.4f} {UNIT} over "
+        f"another mixture in {POWER:.0%} of such tests, for new seeds (pairs of earlier runs "
+        f"differ by {noise.sd:.4f} over seeds; {noise.degrees} degrees of freedom)"
+    )
+    if part.wanted_gain is None:
+        return said
+    wanted = noise.seeds_for(part.wanted_gain)
+    needed = f"confirm.seeds: {wanted}" if wanted else f"more than {SEEDS[-1]} seeds"
+    return f"{said}; confirm.wanted_gain of {part.wanted_gain:g} needs {needed}"
+
+
+def earlier_noise(problem: Problem, store: Store) -> PairNoise | None:
+    """The noise of a pair of runs of a problem, by those in the store; None where they are too few.
+
+    Anchors under their seeds and earlier confirmations count alike, whatever their mixtures.
+    """
+    runs = tuple(
+        run
+        for run in store.outcomes()
+        if isinstance(run, RunResult)
+        and is_evidence(problem, run.spec)
+        and run.scores.keys() >= set(problem.targets)
+    )
+    if not runs:
+        return None
+    W, Y, _ = score_table(runs, problem.targets)
+    reference = Y[reference_rows(problem, W) or slice(None)].mean(axis=0)
+    values = problem.objective.scalarize(problem.targets, reference).relaxed(Y)
+    return pair_noise(values, simplex.group_rows(W), [run.spec.seed for run in runs])

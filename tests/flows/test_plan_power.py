@@ -1,0 +1,59 @@
+"""A plan says what its confirmation can show, from earlier runs of the same recipe and size."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from cuvee.flows.plan_power import earlier_noise, power_sentences
+from cuvee.flows.recipe.aim_parts import ConfirmPart, SizePart
+from cuvee.flows.study.confirm import problem_at_size
+from cuvee.mixtures import worlds
+from cuvee.mixtures.loop import generator
+from cuvee.mixtures.methods.regmix import RegMix
+from cuvee.tasks.store.results import Store
+
+WORLD = worlds.Noisy(world=worlds.Additive(size=4, count=3), sd=0.02, spread=0.0)
+PROBLEM = worlds.world_problem(WORLD)
+PAIR = 0.02 * np.sqrt(2 / 3)  # of two mixtures in the mean of 3 targets
+
+
+def stored(tmp_path, *problems):
+    """A store of the design's and the anchors' runs of some problems, 30 seeds each."""
+    store = Store(str(tmp_path))
+    for problem in problems:
+        for run in WORLD(RegMix(runs=8, seeds=30, folds=3).ask(problem, (), generator(0))):
+            store.put(run)
+    return store
+
+
+def test_a_plan_says_what_its_confirmation_can_show(tmp_path):
+    """Catches the noise of a single run in place of a pair's, runs of another size or of other text
+    that are taken for its own, a size that is left out, and seeds that would not show the gain."""
+    other = dataclasses.replace(PROBLEM, scoring="another")
+    store = stored(tmp_path, PROBLEM, other)
+    noise = earlier_noise(PROBLEM, store)
+    assert noise.sd == pytest.approx(PAIR, rel=0.25) and noise.degrees == 29
+    part = ConfirmPart(seeds=3, wanted_gain=0.02, sizes=[SizePart(size="2M", tokens=4_000_000)])
+    own, larger = power_sentences(part, PROBLEM, store)
+    assert own.startswith("Confirmation at world: 3 seeds show a gain of ")
+    gain = float(re.search(r"a gain of (\d\.\d+)", own)[1])
+    assert noise.power(gain, 3) == pytest.approx(0.8, abs=0.01)
+    seeds = int(re.search(r"needs confirm\.seeds: (\d+)", own)[1])
+    assert noise.power(0.02, seeds) >= 0.8 > noise.power(0.02, seeds - 1)
+    assert larger.startswith("Confirmation at 2M: what gain it can show is not known")
+    known = stored(tmp_path, problem_at_size(PROBLEM, "2M", 4_000_000))
+    assert "show a gain of" in power_sentences(part, PROBLEM, known)[1]
+
+
+def test_a_plan_makes_no_noise_up(tmp_path):
+    """Nothing was repeated, or nothing is confirmed: catches a gain from no evidence."""
+    store = Store(str(tmp_path))
+    assert "not known" in power_sentences(ConfirmPart(), PROBLEM, store)[0]
+    for run in WORLD(RegMix(runs=8, seeds=1, folds=3).ask(PROBLEM, (), generator(0))):
+        store.put(run)
+    assert earlier_noise(PROBLEM, store) is None
+    assert power_sentences(None, PROBLEM, store) == []
+    text = power_sentences(ConfirmPart(wanted_gain=1e-6), PROBLEM, stored(tmp_path, PROBLEM))[0]
+    assert text.endswith("needs more than 1000 seeds")
