@@ -179,6 +179,7 @@ def conclude_confirmation(
         problem.targets,
         failed=[run for run in outcomes.values() if isinstance(run, Failed)],
         baselines=[name for name in dict.fromkeys(n for n, _ in outcomes) if name != RECOMMENDED],
+        objective=problem.objective,
     )
 
 

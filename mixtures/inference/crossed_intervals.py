@@ -33,6 +33,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
+from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.recommendation import LEVEL
 
 SEEDS = "new seeds"
@@ -64,7 +65,7 @@ class GainInterval:
 
 
 def gain_interval(
-    values: Sequence[float] | Array, parts: Sequence[Array] = (), *, level: float = LEVEL
+    values: Sequence[float], parts: Sequence[Array] = (), *, level: float = LEVEL
 ) -> GainInterval:
     """The mean gain with its interval, over new seeds, and over new units where these are given.
 
@@ -79,20 +80,17 @@ def gain_interval(
     """
     from scipy import stats  # here: see `simplex`
 
-    gains = np.asarray(values, dtype=np.float64)
-    if gains.size < 2 or not np.all(np.isfinite(gains)):
-        raise EvidenceError(
-            f"an interval needs at least 2 finite paired differences; got {gains.tolist()}"
-        )
-    components = [(float(gains.var(ddof=1)) / gains.size, gains.size - 1.0)]
-    if parts:
-        components = crossed_components(*components[0], [mean_squares(part) for part in parts])
+    alone = paired_mean(list(values), level)
+    seeds = float(np.var(values, ddof=1)) / alone.n, alone.n - 1.0
+    if not parts:
+        return GainInterval(alone.mean, alone.low, alone.high, alone.p, seeds[1], SEEDS)
+    components = crossed_components(*seeds, [mean_squares(part) for part in parts])
     total = sum(variance for variance, _ in components)
-    mean, error = float(gains.mean()), math.sqrt(total)
-    degrees = total / sum(v / d for v, d in components) if total > 0 else components[0][1]
+    degrees = total / sum(v / d for v, d in components) if total > 0 else seeds[1]
+    error = math.sqrt(total)
     half = float(stats.t.ppf(0.5 + level / 2, degrees)) * error
-    p = float(stats.t.sf(mean / error, degrees)) if error > 0 else float(mean <= 0)
-    return GainInterval(mean, mean - half, mean + half, p, degrees, ITEMS if parts else SEEDS)
+    p = float(stats.t.sf(alone.mean / error, degrees)) if error > 0 else alone.p
+    return GainInterval(alone.mean, alone.mean - half, alone.mean + half, p, degrees, ITEMS)
 
 
 def crossed_components(

@@ -116,7 +116,10 @@ def _run(world: World, spec: RunSpec) -> RunResult:
         taught = world.exposure(spec.stages)[None]
     truth, sd = world.truth(taught, epochs)[0], world.noise(W)[0]
     chance = np.random.default_rng(int(_rounded(spec).fingerprint[:16], 16))
-    values = truth + sd * chance.standard_normal(truth.size)
+    values, units = truth + sd * chance.standard_normal(truth.size), {}
+    if hasattr(world, "unit_scores"):  # a world that is measured on items
+        units = world.unit_scores(weights, truth, chance)
+        values = np.array([one.value for one in units.values()])
     return RunResult(
         spec=spec,
         scores={
@@ -126,6 +129,7 @@ def _run(world: World, spec: RunSpec) -> RunResult:
         trajectory=moved,
         tokens=tuple(map(int, simplex.whole_counts(weights, spec.tokens))),
         epochs=tuple(map(float, epochs[0])),
+        units=units,
     )
 
 

@@ -4,8 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+import numpy as np
+
+from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
-from cuvee.mixtures.inference.diagnostics import paired_mean
+from cuvee.mixtures.inference import crossed_intervals
+from cuvee.mixtures.inference.crossed_intervals import FEWEST, SEEDS
+from cuvee.mixtures.objectives import OBJECTIVE, Objective, WeightedMean
 from cuvee.mixtures.recommendation import LEVEL, Estimate
 from cuvee.mixtures.runs.run_results import Failed, RunResult
 from cuvee.mixtures.scale_evidence import Forecast
@@ -45,6 +50,9 @@ class PairedGain:
         high: upper end.
         p: one-sided probability of a gain this high if the true one were zero.
         n: pairs of seeds.
+        covers: for what gain, interval and p hold: "new seeds", or "new seeds and new items".
+        over_seeds: the interval over new seeds alone, where the other holds for new items too.
+        few: targets of which too few documents or items are known for more than new seeds.
     """
 
     name: str
@@ -53,6 +61,9 @@ class PairedGain:
     high: float
     p: float
     n: int
+    covers: str = SEEDS
+    over_seeds: Estimate | None = None
+    few: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n < 1 or not self.low <= self.gain <= self.high:
@@ -61,10 +72,23 @@ class PairedGain:
             )
 
     @classmethod
-    def of(cls, name: str, differences: Sequence[float], level: float = LEVEL) -> "PairedGain":
-        """From differences paired by seed, by Student's t."""
-        found = paired_mean(differences, level)
-        return cls(name, found.mean, found.low, found.high, found.p, found.n)
+    def of(
+        cls,
+        name: str,
+        differences: Sequence[float],
+        level: float = LEVEL,
+        *,
+        parts: Sequence[Array] = (),
+        few: Sequence[str] = (),
+    ) -> "PairedGain":
+        """From differences paired by seed, and from what units add to them (`gain_interval`)."""
+        own = crossed_intervals.gain_interval(differences, level=level)
+        seeds, found = None, own
+        if parts and not few:
+            seeds = Estimate(own.mean, own.low, own.high)
+            found = crossed_intervals.gain_interval(differences, parts, level=level)
+        ends, n = (found.mean, found.low, found.high, found.p), len(differences)
+        return cls(name, *ends, n, covers=found.covers, over_seeds=seeds, few=tuple(few))
 
     @property
     def estimate(self) -> Estimate:
@@ -188,8 +212,12 @@ def paired_confirmation(
     failed: Sequence[Failed] = (),
     baselines: Sequence[str] = BASELINES,
     level: float = LEVEL,
+    objective: Objective | None = None,
 ) -> Confirmation:
     """Gains of the recommended mixture over each baseline, paired by seed.
+
+    Where the runs know their scores by document and item (`RunResult.units`), gains are for new
+    items too; a target with fewer than 30 is for new seeds alone, and so is what reads it.
 
     Args:
         runs: recommended and baselines, at the same seeds.
@@ -197,6 +225,7 @@ def paired_confirmation(
         failed: runs that gave no result; their seeds are left out of the pairs they miss.
         baselines: names of the mixtures compared with.
         level: coverage of the intervals.
+        objective: what the runs' objective is; without it, its gain is for new seeds alone.
 
     Raises:
         EvidenceError: no baseline shares two seeds with the recommended mixture.
@@ -211,13 +240,74 @@ def paired_confirmation(
             f"finished; shared seeds: {counts or 'no baseline'}; {len(failed)} runs failed"
         )
 
-    def gain(baseline: str, target: str | None) -> PairedGain:
-        pairs = whole.differences(baseline, target)
-        return PairedGain.of(target or "objective", list(pairs.values()), level)
+    def whole_gain(baseline: str) -> PairedGain:
+        if objective is None:
+            return PairedGain.of(OBJECTIVE, list(whole.differences(baseline).values()), level)
+        return paired_gain(whole, baseline, objective)
 
     return replace(
         whole,
-        objective={b: gain(b, None) for b in known},
-        targets={b: tuple(gain(b, target) for target in targets) for b in known},
+        objective={b: whole_gain(b) for b in known},
+        targets={b: tuple(mean_gain(whole, b, {t: 1.0}, t) for t in targets) for b in known},
         unpaired=tuple(name for name in baselines if name not in known),
     )
+
+
+def mean_gain(
+    found: Confirmation, baseline: str, weights: Mapping[str, float], name: str
+) -> PairedGain:
+    """The paired gain over a baseline in a weighted mean of targets; `paired_gain` says more."""
+    return paired_gain(found, baseline, WeightedMean(tuple(weights.items())), name)
+
+
+def paired_gain(
+    found: Confirmation, baseline: str, objective: Objective, name: str = OBJECTIVE
+) -> PairedGain:
+    """The paired gain over a baseline in an objective, for new items where all its targets' are.
+
+    An objective that is relative to the natural mixture is so to its runs here, on their items.
+
+    Raises:
+        EvidenceError: fewer than two shared seeds.
+    """
+    seeds = list(found.differences(baseline))
+    by_seed = {(run.mixture, run.result.spec.seed): run.result for run in found.runs}
+    runs = [by_seed[mixture, seed] for mixture in (baseline, RECOMMENDED) for seed in seeds]
+    targets, pairs = objective.targets, len(seeds)
+    row = objective.scalarize(targets, np.zeros(len(targets))).rows
+    if len(row) > 1:
+        runs += [run.result for run in found.runs if run.mixture == "natural"]
+
+    def of_table(table: Array) -> Array:
+        scalar = objective.scalarize(targets, table[2 * pairs :].mean(axis=0))
+        values = scalar.relaxed(table[: 2 * pairs])
+        return np.asarray(values[:pairs] - values[pairs:])
+
+    def gains(scores: Array) -> Array:
+        if len(row) > 1:
+            return np.asarray(np.vectorize(of_table, signature="(r,m)->(s)")(scores))
+        return np.asarray(scores[..., :pairs, :] @ row[0] - scores[..., pairs:, :] @ row[0])
+
+    scores = np.array([[run.scores[target].value for target in targets] for run in runs])
+    units = [_unit_table(runs, target) for target in targets]
+    few = [target for target, table in zip(targets, units, strict=True) if table is None]
+    parts = [
+        crossed_intervals.unit_values(gains, scores, column, *table)
+        for column, table in enumerate(units)
+        if table is not None and not few
+    ]
+    return PairedGain.of(name, gains(scores).tolist(), found.level, parts=parts, few=few)
+
+
+def _unit_table(runs: Sequence[RunResult], target: str) -> tuple[Array, Array] | None:
+    """Totals (R, I) and sizes (I,) of a target's units; None where few or not the same."""
+    known = [run.units[target] for run in runs if target in run.units]
+    if len(known) < len(runs) or len(known[0]) < FEWEST:
+        return None
+    orders = [np.argsort(one.keys) for one in known]
+    keys = known[0].keys[orders[0]]
+    for one, order in zip(known, orders, strict=True):
+        if len(one) != len(keys) or np.any(one.keys[order] != keys):
+            return None
+    totals = np.stack([one.totals[order] for one, order in zip(known, orders, strict=True)])
+    return totals, known[0].sizes[orders[0]]
