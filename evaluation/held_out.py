@@ -32,6 +32,11 @@ from cuvee.mixtures.runs.unit_scores import Keys, UnitScores, unit_keys
 
 DOCUMENTS = 30  # from here on documents are the sampling units; fewer give no usable variance
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+SHOWN = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))  # bytes that are letters of
+BYTE_LETTERS = {chr(byte): byte for byte in SHOWN} | {  # their own in byte-level tokenizers; the
+    chr(0x100 + i): byte
+    for i, byte in enumerate(sorted({*range(0x100)} - {*SHOWN}))  # others not
+}
 Floats = NDArray[np.float64]
 Text = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
 
@@ -181,7 +186,12 @@ def passage_sample(
 
 
 def token_widths(tokenizer_path: Path) -> Floats:
-    """UTF-8 bytes of each token, (V,); 0 for special tokens and for ids left out.
+    """UTF-8 bytes of each token, (V,); 0 for special tokens and for ids left out."""
+    return np.array([len(token) for token in token_bytes(tokenizer_path)], dtype=float)
+
+
+def token_bytes(tokenizer_path: Path) -> list[bytes]:
+    """UTF-8 text of each token; none of special tokens and of ids left out.
 
     Exact for byte-level tokenizers and for those that fall back on bytes; a blank that a tokenizer
     puts before a text counts. Read off the decoder's definition: decoded alone, a token loses its
@@ -192,18 +202,19 @@ def token_widths(tokenizer_path: Path) -> Floats:
     steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if step}
     blank = steps.get("Metaspace", {}).get("replacement") or "\u2581"
     vocabulary = tokenizer.get_vocab()
-    widths = np.zeros(max(vocabulary.values()) + 1)
+    texts = [b""] * (max(vocabulary.values()) + 1)
     added = tokenizer.get_added_tokens_decoder()
     for token, id_ in vocabulary.items():
         if id_ in added:
-            widths[id_] = 0 if added[id_].special else len(token.encode())
+            texts[id_] = b"" if added[id_].special else token.encode()
         elif "ByteLevel" in steps:
-            widths[id_] = len(token)  # a letter stands for each byte
+            letters = [BYTE_LETTERS[letter] for letter in token if letter in BYTE_LETTERS]
+            texts[id_] = bytes(letters) if len(letters) == len(token) else token.encode()
         elif "ByteFallback" in steps and BYTE_TOKEN.fullmatch(token):
-            widths[id_] = 1
+            texts[id_] = bytes([int(token[3:5], 16)])
         else:
-            widths[id_] = len(token.replace(blank, " ").encode())
-    return widths
+            texts[id_] = token.replace(blank, " ").encode()
+    return texts
 
 
 def held_out_samples(

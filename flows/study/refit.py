@@ -11,6 +11,7 @@ from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study import table_problem
 from cuvee.flows.study.confirm import compared_schedules, confirm, fresh_seeds
 from cuvee.flows.study.finished import latest_study, prepare_as_studied, set_aside
+from cuvee.flows.study.leakage import look_for_benchmarks, with_matches
 from cuvee.flows.study.study import assemble_study, write_study
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
@@ -51,6 +52,8 @@ def refit(recipe: Recipe, recipe_text: str, home: Workspace) -> Path:
         available=available,
         reused=len(shelf.found) if recipe.tables is None else len(finished_runs(history)),
     )
+    if prepared:
+        study = with_matches(study, look_for_benchmarks(recipe, prepared, home, None))
     folder = home.study(recipe.name) / "fit"
     set_aside(folder, recipe.digest, home.display.say)
     fitted = dataclasses.replace(

@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from cuvee.flows.study.confirm import (
     train_confirmation,
 )
 from cuvee.flows.study.finished import set_aside, snapshot
+from cuvee.flows.study.leakage import look_for_benchmarks, with_matches
 from cuvee.flows.study.live_progress import live_progress
 from cuvee.flows.study.prediction import with_remembered
 from cuvee.flows.study.prepare import corpus_parts, pose_problem, prepare
@@ -152,9 +153,8 @@ def run_study(
         answer, history = loop.search(remembering, problem, evaluator, recipe.seed)
         problem = method.problem(problem, history)  # what the answer is for is what is confirmed
         confirmation, inconclusive = _confirmed(recipe, problem, answer, evaluator)
-        untrained = prepared.start.scores if prepared.start else None
-        if untrained is None and history and not recipe.proxy.trainer:
-            untrained = evaluator.untrained(history[0].spec)
+        untrained = _untrained(recipe, prepared, history, evaluator)
+        matches = look_for_benchmarks(recipe, prepared, workspace, executor)
     answer = _noted(answer, evaluator.budget, note)
     study = dataclasses.replace(
         assemble_study(recipe, text, prepared, problem, answer, history),
@@ -169,7 +169,18 @@ def run_study(
         started=started.isoformat(timespec="seconds"),
     )
     study = with_remembered(study, recipe.confirm, store, workspace.display.say)
+    study = with_matches(study, matches)
     return StudyRun(study, prepared, complete=not evaluator.budget.reached)
+
+
+def _untrained(
+    recipe: Recipe, prepared: Prepared, history: History, evaluator: Evaluator
+) -> Mapping[str, float] | None:
+    """Scores before training: those of the checkpoint, or of a proxy; None where nobody knows."""
+    if prepared.start:
+        return prepared.start.scores
+    known = history and not recipe.proxy.trainer
+    return evaluator.untrained(history[0].spec) if known else None
 
 
 def _begin(

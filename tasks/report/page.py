@@ -21,6 +21,7 @@ from cuvee.tasks.report.plots.style import draw_picture
 from cuvee.tasks.report.sections import headline, larger_sizes, mixtures, moving_weights, runs
 from cuvee.tasks.report.sections.audits import audit_blocks
 from cuvee.tasks.report.sections.forgetting import forgetting_blocks
+from cuvee.tasks.report.sections.leakage import leakage_blocks
 from cuvee.tasks.report.sections.scale import scale_blocks
 from cuvee.tasks.study.answers import QUESTIONS, STEPS, study_answers, study_grade
 from cuvee.tasks.study.study import Study
@@ -48,6 +49,7 @@ SECTIONS = (  # below the headline, in order; one without blocks is left out
     ("Epochs and constraints at full scale", mixtures.epoch_blocks),
     ("Corpus", runs.corpus_blocks),
     ("Text that domains share", runs.shared_text_blocks),
+    ("Benchmarks in the training text", leakage_blocks),
     ("Failures", runs.failure_blocks),
     ("Recipe, versions and evidence", runs.evidence_blocks),
 )

@@ -32,9 +32,10 @@ from cuvee.mixtures.runs.run_results import (
 from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.tasks.study import forgetting, next_steps
 from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
+from cuvee.tasks.study.leakage import ItemMatch
 from cuvee.tasks.validation.calibration import ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
-from cuvee.tasks.validation.paired import Confirmation, Judgement
+from cuvee.tasks.validation.paired import Confirmation, Judgement, PairedGain
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ class Study:
         vocabulary: tokens of the tokenizer; 0 where nobody says.
         held_out: targets on which gains are stated though the objective does not read them; None
             for all that are measured.
+        matches: the longest match of benchmark items with training text; None if nobody looked.
+        clean_gains: by baseline, the confirmed gain in the objective without suspicious items;
+            empty where there are none, or no scores by item.
     """
 
     name: str
@@ -126,6 +130,8 @@ class Study:
     continual: ContinualStart | None = None
     vocabulary: int = 0
     held_out: tuple[str, ...] | None = None
+    matches: tuple[ItemMatch, ...] | None = None
+    clean_gains: Mapping[str, PairedGain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ours, theirs = self.recommendation, self.problem

@@ -160,13 +160,16 @@ def test_what_reads_like_a_special_token_is_text(made):
 )
 def test_the_bytes_of_tokens_are_those_of_the_text(made, tmp_path):
     """Catches a byte token counted as its six letters, an added token counted in the alphabet of
-    bytes, and the blank before a word that a decoder strips from a lone token."""
+    bytes, the blank before a word that a decoder strips from a lone token, and the letters by which
+    a byte-level tokenizer writes bytes read as text."""
     made.save(str(tmp_path / "tokenizer.json"))
     widths = held_out.token_widths(tmp_path / "tokenizer.json")
+    texts = held_out.token_bytes(tmp_path / "tokenizer.json")
     (data,) = tokenizers.DocumentEncoder(made).encode([TEXT])
     ids = np.frombuffer(data, dtype="<u2")
     prepended = made.normalizer is not None  # a blank that the text does not begin with
     assert widths[ids].sum() == len(TEXT.encode()) + prepended
+    assert b"".join(texts[i] for i in ids.tolist()) == b" " * prepended + TEXT.encode()
     assert widths[tokenizers.end_of_text(made)] == 0 and len(widths) == made.get_vocab_size()
 
 
