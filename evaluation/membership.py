@@ -25,8 +25,9 @@ their n rotations, not all n! permutations.
 None of these scores has a scale of its own: a text can be easy without having been seen. The null
 is a text of the same kind that was surely not seen. Where items have choices, a benchmark brings
 it along: the item with its choices rotated, which is published nowhere. If the model has not seen
-the item, any rotation is as good as the published one, so that `order_excess` has mean 0. It sees
-leaks that keep the choices and their order (`item_text`), and no others.
+the item, and its order means nothing (unlike numbers that rise, or "all of the above" at the end),
+any rotation is as good as the published one, so that `order_excess` has mean 0. It sees leaks that
+keep the choices and their order (`item_text`), and no others.
 """
 
 import zlib
@@ -100,6 +101,7 @@ TEXT_DETECTORS: Mapping[str, Detector] = MappingProxyType(
 )
 OPTION_ORDER = "option_order"
 DETECTORS = (*TEXT_DETECTORS, OPTION_ORDER)
+LEAK = "/leak_"  # between task and detector in the name of a run's detail
 
 
 def token_frequency(tokens: NDArray[Any], vocabulary: int) -> Floats:

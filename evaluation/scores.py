@@ -25,7 +25,7 @@ from cuvee.evaluation import held_out, metrics
 from cuvee.evaluation.held_out import Text
 from cuvee.evaluation.leakage_audit import TokenLikelihood, audit_items
 from cuvee.evaluation.likelihood import Likelihood, answer_totals
-from cuvee.evaluation.membership import token_frequency
+from cuvee.evaluation.membership import LEAK, token_frequency
 from cuvee.evaluation.requests import RequestEncoder, TaskRequests
 from cuvee.evaluation.suites import Limits, Suite, short_name
 from cuvee.mixtures.errors import DataError, EvidenceError
@@ -120,7 +120,7 @@ def _note_excess(
     for one, values in zip(scored, told, strict=True):
         if not one.problem:
             names = [name for name in detectors if name in values]
-            one.details.update({f"task/{task}/leak_{n}": mean_score(values[n]) for n in names})
+            one.details.update({f"task/{task}{LEAK}{n}": mean_score(values[n]) for n in names})
 
 
 def score_requests(

@@ -128,7 +128,7 @@ def seed_blocks(study: Study) -> Iterable[Block]:
 def task_blocks(study: Study) -> Iterable[Block]:
     """Accuracy of tasks beside chance and the untrained proxy; nothing is chosen by it."""
     runs = list(study.runs)
-    names = list(dict.fromkeys(name for run in runs for name in run.details))
+    names = list(dict.fromkeys(n for run in runs for n in run.details if LEAK not in n))
     if not names:
         return
     yield Paragraph(
