@@ -123,6 +123,13 @@ def item_text(item: Mapping[str, Any], turn: int = 0) -> str:
     return "\n".join([item["query"], *lines])
 
 
+def audit_bytes(items: Sequence[Mapping[str, Any]]) -> int:
+    """UTF-8 bytes of what a model reads to audit items: each with choices, in all orders."""
+    return sum(
+        len(item["choices"]) * len(item_text(item).encode()) for item in items if "choices" in item
+    )
+
+
 def detect(orders: Sequence[ScoredText], frequency: Floats) -> dict[str, Floats]:
     """What each detector says of an item in each order of its choices, the published one first.
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from cuvee.evaluation.benchmarks import read_benchmark
+from cuvee.evaluation.membership import audit_bytes
 from cuvee.flows import plan_ladder, plan_power, plan_size
 from cuvee.flows.console import Display
 from cuvee.flows.execution.budget import forecast
@@ -31,6 +33,7 @@ from cuvee.mixtures.units import count_text, duration_text, error_text
 from cuvee.proxies import ladder
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study import finished
+from cuvee.tasks.study.prepared import Prepared
 
 
 def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         *plan_size.model_sentences(recipe, prepared, ladder_plan.model_size),
         *memory_sentences(recipe, problem, vocabulary, steps or ()),
         *cost_sentences(ladder_plan, planned, rate, source),
-        *scoring_sentences(recipe, ladder_plan, len(problem.domains)),
+        *scoring_sentences(recipe, prepared, ladder_plan),
         *plan_size.unit_sentences(recipe, prepared, problem, ladder_plan.model_size.context),
         *larger_size_sentences(recipe, store, vocabulary, tried, problem.proxy.trainer),
         *trainer_sentences(recipe, home, specs),
@@ -100,20 +103,40 @@ def study_sentence(name: str, problem: Problem) -> str:
     return f"Study {name}: {domains} domains; {len(targets)} targets: {', '.join(targets)}"
 
 
-def scoring_sentences(recipe: Recipe, plan: ladder.TrainingPlan, domains: int) -> list[str]:
-    """A sentence on what scoring runs on their way costs, if the recipe asks for it.
+def scoring_sentences(recipe: Recipe, prepared: Prepared, plan: ladder.TrainingPlan) -> list[str]:
+    """Sentences on what scoring runs on their way costs, and detectors, if the recipe asks.
 
     A forward pass is a third of a training step's FLOPs per token.
     """
-    steps = plan.comparable(recipe.evaluation.curve)
+    steps, audit = plan.comparable(recipe.evaluation.curve), detector_sentences(prepared, plan)
     if not steps:
-        return []
-    tokens = len(steps) * domains * recipe.evaluation.heldout_tokens
+        return audit
+    tokens = len(steps) * len(prepared.corpus.domains) * recipe.evaluation.heldout_tokens
     cost = tokens * plan.flops / plan.tokens / 3
     return [
         f"On the way of every run, held-out text is scored after {', '.join(map(str, steps))} "
         f"steps: {tokens:,} tokens and {cost:.2e} FLOPs a run at most, "
-        f"{cost / plan.flops:.0%} of its training"
+        f"{cost / plan.flops:.0%} of its training",
+        *audit,
+    ]
+
+
+def detector_sentences(prepared: Prepared, plan: ladder.TrainingPlan) -> list[str]:
+    """A sentence on what detectors of membership cost, if the recipe asks for any."""
+    names, suite = prepared.limits.detectors, prepared.suite
+    if not names:
+        return []
+    paths = [path for path in map(suite.file, suite.tasks) if path]
+    asked = [read_benchmark(path) for path in paths]
+    read = sum(
+        audit_bytes(items) * min(1.0, (suite.limit or len(items)) / len(items)) for items in asked
+    )
+    domains = prepared.corpus.domains
+    tokens = read * sum(d.tokens for d in domains) / sum(d.bytes for d in domains)
+    return [
+        f"Detectors of membership ({', '.join(names)}) read every item with choices in each order "
+        f"of them: some {count_text(tokens)} tokens a run, {tokens / plan.tokens / 3:.0%} of the "
+        "FLOPs of its training. A leak has to be of many copies for proxies to show it"
     ]
 
 

@@ -20,6 +20,7 @@ from cuvee.tasks.report.explorer import explorer_blocks
 from cuvee.tasks.report.plots.style import draw_picture
 from cuvee.tasks.report.sections import headline, larger_sizes, mixtures, moving_weights, runs
 from cuvee.tasks.report.sections.audits import audit_blocks
+from cuvee.tasks.report.sections.detectors import detector_blocks
 from cuvee.tasks.report.sections.forgetting import forgetting_blocks
 from cuvee.tasks.report.sections.leakage import leakage_blocks
 from cuvee.tasks.report.sections.scale import scale_blocks
@@ -33,6 +34,7 @@ SECTIONS = (  # below the headline, in order; one without blocks is left out
     ("What was asked for", mixtures.demand_blocks),
     ("{} and confirmed scores", mixtures.score_blocks),
     ("Does the score mean what it says?", audit_blocks),
+    ("Leaks that likelihoods tell", detector_blocks),
     ("Forgetting", forgetting_blocks),
     ("Larger sizes", larger_sizes.larger_size_blocks),
     ("Prediction card", larger_sizes.prediction_card_blocks),

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from cuvee.evaluation.membership import LEAK
 from cuvee.mixtures.inference.dataset import tells_noise
 from cuvee.mixtures.inference.noise_model import fit_noise
 from cuvee.mixtures.inference.seed_parts import PARTS, seed_parts
