@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from synthetic_corpus import SyntheticCorpus
 
+from cuvee.evaluation.suites import Limits
 from cuvee.flows.plan import scoring_sentences as cost_of_looks
 from cuvee.flows.recipe.load import parse
 from cuvee.mixtures import worlds
@@ -58,9 +60,10 @@ def test_a_plan_says_what_looking_costs_and_a_cosine_is_refused():
     each, are 2667 of 409,600 tokens. Catches a cost that is forgotten."""
     recipe = parse(RECIPE)
     plan = ladder.training_plan("0.3M", 200 * STEP, 256)
-    (line,) = cost_of_looks(recipe, plan, 2)
+    two = SimpleNamespace(corpus=SimpleNamespace(domains=(1, 2)), limits=Limits(), suite=None)
+    (line,) = cost_of_looks(recipe, two, plan)
     assert "after 20, 40, 80, 160 steps" in line and "8,000 tokens" in line and "1% of" in line
-    assert cost_of_looks(parse(RECIPE.replace(", curve: 4", "")), plan, 2) == []
+    assert cost_of_looks(parse(RECIPE.replace(", curve: 4", "")), two, plan) == []
     with pytest.raises(RecipeError, match="rate of a cosine falls"):
         parse(RECIPE.replace("wsd", "cosine"))
 
