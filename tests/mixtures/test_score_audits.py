@@ -1,5 +1,7 @@
 """Audits of scores: which orders accuracy, and how early mixtures are ranked, on made-up truths."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -95,15 +97,17 @@ def test_the_interval_of_a_rank_correlation_covers_what_it_promises():
     assert 0.86 <= inside / 300 <= 0.97
 
 
-def on_the_way(rng, *, own=0.0, early=0.0, mixtures=24, seeds=3):
-    """Runs scored at 200 and 500 tokens of 1000: noise of a run at all its points, and at 200."""
+def on_the_way(rng, *, own=0.0, early=(0.0, 0.0), mixtures=24, seeds=3):
+    """Runs scored at 200 and 500 tokens of 1000: noise of a run throughout, and at each point."""
     runs = []
     for i in range(mixtures):
         for seed in range(seeds):
             shift = own * rng.standard_normal()
             end = SPREAD[i] + shift
-            first = end + early * rng.standard_normal()
-            points = ((200, first), (500, end))
+            points = [
+                (n, end + sd * rng.standard_normal())
+                for n, sd in zip((200, 500), early, strict=True)
+            ]
             runs.append(
                 RunResult(
                     TASK.spec(W[i], seed),
@@ -127,10 +131,12 @@ def test_an_early_score_is_held_against_the_end_of_other_seeds():
 def test_shorter_proxies_are_advised_from_the_first_point_that_is_sure():
     """Catches advice by the mean in place of the lower end, and the end itself as advice."""
     rng = np.random.default_rng(0)
-    noisy = rank_early(on_the_way(rng, own=0.002, early=0.1), TASK, rng)
-    assert noisy.ranks[0][1].low < 0.9 < noisy.ranks[1][1].low and noisy.enough == 500
-    both = rank_early(on_the_way(rng, own=0.12), TASK, rng)
-    assert both.enough is None
+    runs = on_the_way(rng, own=0.002, early=(0.055, 0.0))
+    found = rank_early(runs, TASK, rng)
+    first, second = (rank for _, rank in found.ranks[:-1])
+    assert first.low < 0.9 < first.mean and second.low > 0.9 and found.enough == 500
+    late = rank_early(on_the_way(rng, own=0.002, early=(0.2, 0.2)), TASK, rng)
+    assert late.ranks[-1][1].low > 0.9 and late.enough is None
 
 
 def test_what_is_ranked_is_the_part_of_the_objective_that_was_scored_on_the_way():
@@ -163,3 +169,11 @@ def test_seeds_that_few_mixtures_share_are_left_out():
     found = rank_early(runs, TASK, rng)
     assert (found.mixtures, found.seeds) == (24, 2)
     assert rank_early([], TASK, rng) is None
+
+
+def test_a_run_of_the_same_start_in_another_order_is_no_other_seed():
+    """Catches crossed seeds that count as apart, though they share their initialization."""
+    rng = np.random.default_rng(0)
+    one, two = on_the_way(rng, seeds=1), on_the_way(rng, seeds=2)[24:]
+    crossed = [replace(run, spec=replace(run.spec, seed=0, data_seed=7)) for run in two]
+    assert rank_early([*one, *crossed], TASK, rng).ranks == ()
