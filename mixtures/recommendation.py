@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cuvee.mixtures import simplex
+from cuvee.mixtures.domain_worth import Attribution
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.objectives import FLOOR, GAIN, MOST
@@ -253,6 +254,7 @@ class Recommendation:
         skills: which domain helps which target, if the method estimated it.
         demands: floors and gains that were asked for.
         step: how far it lies from where it started, if the smallest step was sought.
+        attribution: what each domain is worth, where runs leave domains out.
     """
 
     domains: tuple[str, ...]
@@ -277,6 +279,7 @@ class Recommendation:
     skills: SkillGraph | None = None
     demands: tuple[Demand, ...] = ()
     step: MixtureStep | None = None
+    attribution: Attribution | None = None
 
     def __post_init__(self) -> None:
         for stage in self.stages:

@@ -19,6 +19,7 @@ estimated (`mixtures.skill_graph`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,9 @@ class SkillItController(Controller):
         averaged: whether the window is averaged, as with a target set, or summed.
         scheduled: eta_t = eta / (sum L_t / sum L_0), the code's `--eta_schedule`.
         normalized: losses are divided by those at the start, its `--normalize_loss`.
-        halved: off-diagonal entries are halved at each update, its `--dynamic_lambda`.
+        halved: entries between different skills are halved at each update, its
+            `--dynamic_lambda`. A domain and its own held-out text are one skill, whatever the
+            shape of the graph; in a graph of tasks alone every entry is halved.
     """
 
     name = "skill_it"
@@ -87,7 +90,8 @@ class SkillItController(Controller):
                 f"the skill graph has {len(self.graph)} rows for {len(domains)} domains"
             )
         prior = [float(w) for w in weights]
-        graph = self._at(0, len(domains))
+        own = [[f"domain/{name}" == target for target in self.evaluated] for name in domains]
+        graph = self._at(0, own)
         first = simplex.tilt(np.asarray(prior), clip_scores(self.rate * graph.sum(axis=1)))
         times = even_steps(steps, self.updates)
         return {
@@ -99,6 +103,7 @@ class SkillItController(Controller):
             "times": times,
             "steps": steps,
             "due": 0 if self.scheduled or self.normalized else next_time(times, 0, steps),
+            **({"own": own} if self.halved and self.graph else {}),
         }
 
     def update(self, state: State, evidence: ControllerEvidence) -> State:
@@ -117,7 +122,7 @@ class SkillItController(Controller):
             rate = self.rate * float(first.sum() / losses.sum())
         number = state["round"] + 1
         prior = np.asarray(state["prior"])
-        scores = clip_scores(rate * (self._at(number, len(prior)) @ total))
+        scores = clip_scores(rate * (self._at(number, state.get("own", prior)) @ total))
         return {
             **state,
             "weights": simplex.tilt(prior, scores).tolist(),
@@ -126,9 +131,10 @@ class SkillItController(Controller):
             "due": due,
         }
 
-    def _at(self, number: int, size: int) -> Array:
-        """The graph at an update, (K, M)."""
-        graph = np.array(self.graph, dtype=np.float64) if self.graph else np.eye(size)
-        if not self.halved or graph.shape[0] != graph.shape[1]:
-            return graph
-        return np.asarray(np.where(np.eye(size) > 0, graph, graph * 0.5**number))
+    def _at(self, number: int, own: Sequence[Any]) -> Array:
+        """The graph at an update, (K, M); `own` has a row of each domain (whether an entry is of
+        its own skill) where entries are halved."""
+        if not self.graph:
+            return np.eye(len(own))
+        graph = np.array(self.graph, dtype=np.float64)
+        return np.asarray(np.where(own, graph, graph * 0.5**number)) if self.halved else graph

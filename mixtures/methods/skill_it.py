@@ -50,7 +50,8 @@ class SkillIt(Controlled):
         window: latest evaluations that count in an update.
         scheduled: whether eta grows as the losses fall.
         normalized: whether losses are divided by those at the start.
-        halved: whether off-diagonal edges are halved at each update.
+        halved: whether edges between different skills are halved at each update; a domain and its
+            own held-out text are one skill.
     """
 
     name = "skill_it"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from cuvee.mixtures import ties
+from cuvee.mixtures.attribution.attribute import with_attribution
 from cuvee.mixtures.designs.anchors import Anchor, Anchors
 from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
@@ -153,4 +154,5 @@ class Swarm(Method):
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
     ) -> Recommendation:
-        return recommend_mixture(self, problem, history, rng)
+        answer = recommend_mixture(self, problem, history, rng)
+        return with_attribution(answer, self.laws, problem, history, rng)

@@ -19,6 +19,7 @@ from cuvee.tasks.report.blocks import Picture, Section
 from cuvee.tasks.report.explorer import explorer_blocks
 from cuvee.tasks.report.plots.style import draw_picture
 from cuvee.tasks.report.sections import headline, larger_sizes, mixtures, moving_weights, runs
+from cuvee.tasks.report.sections.attribution import attribution_blocks
 from cuvee.tasks.report.sections.audits import audit_blocks
 from cuvee.tasks.report.sections.detectors import detector_blocks
 from cuvee.tasks.report.sections.forgetting import forgetting_blocks
@@ -43,6 +44,7 @@ SECTIONS = (  # below the headline, in order; one without blocks is left out
     ("What the trial measured", moving_weights.trial_blocks),
     ("Weights while training", moving_weights.trajectory_blocks),
     ("What helps what", moving_weights.skill_graph_blocks),
+    ("What each domain is worth", attribution_blocks),
     ("How well the laws predict", runs.law_blocks),
     ("What one aim costs another", mixtures.pareto_blocks),
     ("Noise floor", runs.noise_blocks),

@@ -40,7 +40,11 @@ def test_group_dro_by_hand():
     assert state["due"] == 3
 
 
-GRAPH = {"graph": ((1.0, 0.5), (0.0, 1.0)), "evaluated": ("x", "y"), "rate": math.log(2)}
+GRAPH = {
+    "graph": ((1.0, 0.5), (0.0, 1.0)),
+    "evaluated": ("domain/a", "domain/b"),
+    "rate": math.log(2),
+}
 
 
 def skill_it_weights(held_out, **fields):
@@ -83,6 +87,17 @@ def test_skill_it_options_by_hand():
     assert normalized["weights"][0] == pytest.approx(2**0.25 / (1 + 2**0.25))
     halved = skill_it_weights([(2.0, 2.0)], halved=True)  # A = (1, 0.25; 0, 1): A L = (2.5, 2)
     assert halved["weights"][0] == pytest.approx(2**0.5 / (1 + 2**0.5))
+
+
+def test_skill_it_halves_rectangular_graphs():
+    """One target of two domains: catches `halved` without effect there, and a diagonal taken by
+    position: domain/b is the second domain's own, so the first one's edge 1 is halved, not its 2.
+    A L = (0.5 x 2, 2 x 2) = (1, 4) at the first update: 2^1 : 2^4."""
+    given = {"graph": ((1.0,), (2.0,)), "evaluated": ("domain/b",), "rate": GRAPH["rate"]}
+    controller = SkillItController(**given, halved=True)
+    state = controller.start(TWO, EVEN, 60)
+    state = controller.update(state, evidence(state["due"], held_out=(2.0,)))
+    assert state["weights"][0] == pytest.approx(1 / 9)
 
 
 def test_exp3_by_hand():

@@ -134,20 +134,30 @@ def interval_dots(
 
 
 def shaded_table(
-    values: Any, rows: Sequence[str], columns: Sequence[str], form: str, most: int = 12
+    values: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    form: str,
+    *,
+    most: int = 12,
+    signed: bool = False,
 ) -> tuple[Figure, Axes]:
-    """Values as shades of blue, darker is more; with their numbers up to `most` columns."""
+    """Values as shades of blue, darker is more; with their numbers up to `most` columns. Signed
+    ones are blue above zero and red below."""
     figure = empty_figure(0.32 * len(rows) + 1.5)
     axes = figure.add_subplot()
     low, high = float(min(0.0, values.min())), float(max(values.max(), 1e-12))
-    axes.imshow(values, cmap="Blues", vmin=low, vmax=high, aspect="auto")
+    if signed:
+        low = -(high := max(high, -low))
+    axes.imshow(values, cmap="RdBu" if signed else "Blues", vmin=low, vmax=high, aspect="auto")
     axes.set_xticks(range(len(columns)), [name[:LONGEST] for name in columns], rotation=30)
     for text in axes.get_xticklabels():
         text.set_horizontalalignment("right")
     axes.set_yticks(range(len(rows)), [name[:LONGEST] for name in rows])
     for i, row in enumerate(values if len(columns) <= most else ()):
         for j, value in enumerate(row):
-            color = "#ffffff" if value > low + 0.55 * (high - low) else "#000000"
+            deep = abs(value) > 0.6 * high if signed else value > low + 0.55 * (high - low)
+            color = "#ffffff" if deep else "#000000"
             shown = format(value, form)
             axes.text(j, i, shown, ha="center", va="center", color=color, fontsize=8)
     return figure, axes
