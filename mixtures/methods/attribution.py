@@ -54,7 +54,7 @@ class LeaveOutAttribution(Swarm):
         phase: `decay` leaves them out of the end of a run, `scratch` of all of it; or `both`.
         decay: d, the share of the tokens that the end has; 0.2 is the decay of the default
             learning-rate schedule.
-        repeats: seeds under which each is left out, paired with the whole mixture.
+        trials: seeds under which each is left out, paired with the whole mixture.
         pairs: pairs of domains left out together, those of the largest interaction by the first
             of the laws.
     """
@@ -65,17 +65,17 @@ class LeaveOutAttribution(Swarm):
     around: Annotated[Any, Anchor] = "natural"
     phase: Annotated[str, Literal[PHASES]] = "decay"
     decay: float = 0.2
-    repeats: int = 5
+    trials: int = 5
     pairs: int = 3
 
     def __post_init__(self) -> None:
         self.assemble()
         around = simplex.written_mixture(self.around, "attribution.around")
         object.__setattr__(self, "around", around)
-        if self.phase not in PHASES or not 0 < self.decay < 1 or self.repeats < 2:
+        if self.phase not in PHASES or not 0 < self.decay < 1 or self.trials < 2:
             raise RecipeError(
-                f"attribution needs a phase of {', '.join(PHASES)}, decay in (0, 1) and repeats "
-                f">= 2; got {self.phase!r}, {self.decay} and {self.repeats}"
+                f"attribution needs a phase of {', '.join(PHASES)}, decay in (0, 1) and trials "
+                f">= 2; got {self.phase!r}, {self.decay} and {self.trials}"
             )
 
     def ask(
@@ -95,9 +95,9 @@ class LeaveOutAttribution(Swarm):
         ends = " and ".join(f"{share:.0%}" for share in self._shares)
         words = (
             f"{count} domains and {pairs} pairs left out of the last {ends} of the tokens, under "
-            f"{self.repeats} seeds"
+            f"{self.trials} seeds"
         )
-        return RemainingRuns(self.repeats * (1 + sum(self._shares) * (count + pairs)), words)
+        return RemainingRuns(self.trials * (1 + sum(self._shares) * (count + pairs)), words)
 
     def recommend(
         self, problem: Problem, history: History, rng: np.random.Generator
@@ -132,7 +132,7 @@ class LeaveOutAttribution(Swarm):
             leave_out_spec(problem, mixture, left, share=share, seed=FIRST_SEED + seed)
             for left in rows
             for share in self._shares
-            for seed in range(self.repeats)
+            for seed in range(self.trials)
         ]
 
     def _pairs(self, problem: Problem, history: History) -> list[frozenset[int]]:

@@ -209,7 +209,7 @@ def method(**fields):
         "runs": 16,
         "laws": ["linear"],
         "refits": 10,
-        "repeats": 2,
+        "trials": 2,
         "pairs": 2,
         "search": {"name": "simulate", "draws": 2000},
     }
@@ -238,8 +238,8 @@ def test_the_method_asks_for_trunks_then_for_pairs_and_keeps_to_them():
 def test_the_plan_of_ends_counts_a_trunk_once():
     """(1 - d) + (K + 1) d runs a seed: 2.6 for 8 domains at d = 0.2, against 9 from scratch."""
     task = worlds.world_problem(worlds.Learning(size=8))
-    assert method(pairs=0, repeats=2).remaining(task).runs == pytest.approx(2 * 2.6)
-    assert method(pairs=0, repeats=2, phase="scratch").remaining(task).runs == pytest.approx(18)
+    assert method(pairs=0, trials=2).remaining(task).runs == pytest.approx(2 * 2.6)
+    assert method(pairs=0, trials=2, phase="scratch").remaining(task).runs == pytest.approx(18)
     with pytest.raises(RecipeError, match="phase of decay, scratch, both"):
         method(phase="tail")
 
