@@ -159,7 +159,7 @@ def order_excess(name: str, values: Floats) -> float:
     """
     if name == OPTION_ORDER:
         return float(values[0] > 0) - 1 / len(values)
-    return float(values[0] - values[1:].mean())
+    return float((values[0] - values[1:]).mean())  # exactly 0 where all are equal
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,8 @@ def test_option_order_is_above_0_where_the_published_order_is_likeliest() -> Non
     assert order_excess("option_order", found) == pytest.approx(-1 / 3)
     assert order_excess("option_order", found[::-1]) == pytest.approx(2 / 3)
     assert order_excess("loss", np.array([1.0, 2.0, 4.0])) == -2.0
+    # of equal values it is 0 and no rounding, whose sign would be the same over all items
+    assert order_excess("ngram", np.full(4, 0.2)) == 0.0
 
 
 def test_a_model_that_remembers_is_told_from_one_that_does_not() -> None:
