@@ -5,22 +5,16 @@ nats, and of all tokens that could have stood there the mean mu_t and the standa
 log p under p. More of a score says more of membership:
 
     loss          mean of log p_t                             (Yeom et al. 2018, arXiv 1709.01604)
-    zlib          sum of log p_t / bytes of the text under zlib
-                                                            (Carlini et al. 2021, arXiv 2012.07805)
+    zlib          sum of log p_t / zlib bytes of the text (Carlini et al. 2021, arXiv 2012.07805)
     min_k         mean of the lowest 20 % of log p_t            (Shi et al. 2024, arXiv 2310.16789)
-    min_k_plus    mean of the lowest 20 % of (log p_t - mu_t) / s_t
-                                                              (Zhang et al. 2025, arXiv 2404.02936)
-    dc_pdd        mean over first occurrences of min(a, -p_t log f(x_t)), a = 0.01, f the frequency
-                  in reference text, plus-one smoothed        (Zhang et al. 2024, arXiv 2409.14781)
+    min_k_plus    the same of (log p_t - mu_t) / s_t          (Zhang et al. 2025, arXiv 2404.02936)
+    dc_pdd        mean over first occurrences of min(0.01, -p_t log f(x_t)), f the frequency in
+                  reference text, plus-one smoothed           (Zhang et al. 2024, arXiv 2409.14781)
     ngram         share of 5 evenly spaced starts from which greedy decoding gives the text's next 5
-                  tokens                                         (Xu et al. 2024, arXiv 2404.18824)
-    option_order  log p of the text less the highest of it with its choices in another order, per
-                  token; above 0 the published order is the likeliest
-                                                                 (Ni et al. 2024, arXiv 2409.01790)
-
-Where we depart: greedy decoding is not run. It gives the text's 5 tokens exactly where each of them
-was the most probable one after the text before it, which one pass tells. Orders of choices are
-their n rotations, not all n! permutations.
+                  tokens, as it does where each was the most probable one (Xu et al. 2024, arXiv
+                  2404.18824)
+    option_order  mean log p_t less the highest of it with the choices rotated; above 0 where the
+                  published order is the likeliest (Ni et al. 2024, arXiv 2409.01790, of all orders)
 
 None of these scores has a scale of its own: a text can be easy without having been seen. The null
 is a text of the same kind that was surely not seen. Where items have choices, a benchmark brings
@@ -38,7 +32,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 LOWEST = 0.2  # of a text's tokens, for Min-K% and Min-K%++
@@ -123,13 +116,6 @@ def item_text(item: Mapping[str, Any], turn: int = 0) -> str:
     return "\n".join([item["query"], *lines])
 
 
-def audit_bytes(items: Sequence[Mapping[str, Any]]) -> int:
-    """UTF-8 bytes of what a model reads to audit items: each with choices, in all orders."""
-    return sum(
-        len(item["choices"]) * len(item_text(item).encode()) for item in items if "choices" in item
-    )
-
-
 def detect(orders: Sequence[ScoredText], frequency: Floats) -> dict[str, Floats]:
     """What each detector says of an item in each order of its choices, the published one first.
 
@@ -160,55 +146,3 @@ def order_excess(name: str, values: Floats) -> float:
     if name == OPTION_ORDER:
         return float(values[0] > 0) - 1 / len(values)
     return float((values[0] - values[1:]).mean())  # exactly 0 where all are equal
-
-
-@dataclass(frozen=True)
-class RocArea:
-    """Area under a ROC curve: how often a member scores above a text that was not seen.
-
-    Attributes:
-        area: 0.5 says nothing, 1 tells all; a tie counts half.
-        error: standard error.
-        members, others: texts of each kind.
-    """
-
-    area: float
-    error: float
-    members: int
-    others: int
-
-    def interval(self, level: float = 0.9) -> tuple[float, float]:
-        """Confidence interval, within 0 and 1."""
-        width = float(stats.norm.ppf(0.5 + level / 2)) * self.error
-        return max(0.0, self.area - width), min(1.0, self.area + width)
-
-
-def roc_area(members: Floats, others: Floats) -> RocArea:
-    """The area from scores of members (m,) and of others (n,), with DeLong's error.
-
-    Var = var(V10) / m + var(V01) / n, V10 and V01 the placements of members and others (DeLong et
-    al. 1988, Biometrics 44, equation 5). Where all are equal, as at an area of 1, that is 0; then
-    the rarer kind is taken to err on half a text.
-
-    Raises:
-        ValueError: fewer than two members or others.
-    """
-    m, n = len(members), len(others)
-    if min(m, n) < 2:
-        raise ValueError(f"an area needs 2 members and 2 others at least; got {m} and {n}")
-    wins = np.sign(members[:, None] - others) / 2 + 0.5
-    variance = wins.mean(1).var(ddof=1) / m + wins.mean(0).var(ddof=1) / n
-    half = 0.5 / min(m, n)
-    if variance == 0:
-        variance = half * (1 - half) / min(m, n)
-    return RocArea(float(wins.mean()), float(np.sqrt(variance)), m, n)
-
-
-def mean_area(areas: Sequence[RocArea]) -> RocArea:
-    """Mean over models that were shown texts of their own, none of which two of them share."""
-    return RocArea(
-        float(np.mean([one.area for one in areas])),
-        float(np.sqrt(np.sum(np.square([one.error for one in areas])))) / len(areas),
-        sum(one.members for one in areas),
-        sum(one.others for one in areas),
-    )

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from cuvee.evaluation.benchmarks import read_benchmark
-from cuvee.evaluation.membership import audit_bytes
+from cuvee.evaluation.membership import item_text
 from cuvee.flows import plan_ladder, plan_power, plan_size
 from cuvee.flows.console import Display
 from cuvee.flows.execution.budget import forecast
@@ -126,17 +126,17 @@ def detector_sentences(prepared: Prepared, plan: ladder.TrainingPlan) -> list[st
     names, suite = prepared.limits.detectors, prepared.suite
     if not names:
         return []
-    paths = [path for path in map(suite.file, suite.tasks) if path]
-    asked = [read_benchmark(path) for path in paths]
-    read = sum(
-        audit_bytes(items) * min(1.0, (suite.limit or len(items)) / len(items)) for items in asked
-    )
+    read = 0.0
+    for path in filter(None, map(suite.file, suite.tasks)):
+        items = read_benchmark(path)
+        sizes = [len(item_text(i).encode()) * len(i["choices"]) for i in items if "choices" in i]
+        read += sum(sizes) * min(1.0, (suite.limit or len(items)) / len(items))
     domains = prepared.corpus.domains
     tokens = read * sum(d.tokens for d in domains) / sum(d.bytes for d in domains)
     return [
-        f"Detectors of membership ({', '.join(names)}) read every item with choices in each order "
-        f"of them: some {count_text(tokens)} tokens a run, {tokens / plan.tokens / 3:.0%} of the "
-        "FLOPs of its training. A leak has to be of many copies for proxies to show it"
+        f"Detectors of membership ({', '.join(names)}) read every item in each order of its "
+        f"choices: {count_text(tokens)} tokens a run, {tokens / plan.tokens / 3:.0%} of its "
+        "training. They see leaks of many copies alone"
     ]
 
 

@@ -28,12 +28,9 @@ from scipy import stats
 from cuvee.evaluation.benchmarks import read_benchmark
 from cuvee.evaluation.leakage_audit import score_texts
 from cuvee.evaluation.membership import (
-    RocArea,
     detect,
     item_text,
-    mean_area,
     order_excess,
-    roc_area,
     token_frequency,
 )
 from cuvee.evaluation.requests import RequestEncoder
@@ -47,6 +44,7 @@ from cuvee.proxies.data.tokenizer import load_tokenizer
 from cuvee.proxies.ladder import model_size
 from cuvee.proxies.train.trainer import train_pack
 from evidence.csv_rows import Row, append_rows, lacking, read_rows
+from evidence.roc import RocArea, mean_area, roc_area
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 DOMAIN = "encyclopedia"

@@ -1,7 +1,6 @@
 """The report's section on leaks that likelihoods tell: items as published against other orders."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 from scipy import stats
@@ -15,44 +14,27 @@ from cuvee.tasks.study.study import Study
 SURE = 0.05  # of the probability, over all tasks and detectors together
 
 
-@dataclass(frozen=True)
-class ToldExcess:
-    """What a detector tells of a task: by how much it prefers the published order of choices.
+def order_excesses(study: Study) -> dict[str, tuple[float, float, float, float]]:
+    """By how much detectors prefer the published order of choices, by "task/piqa/leak_min_k".
 
-    Attributes:
-        name: "task/piqa/leak_min_k".
-        mean: over runs and items; 0 is expected of items that were not seen.
-        error: its standard error over items, which all runs share.
-        items: that have choices and fit into the context.
-        p: of a mean so high without a leak, Holm's over all tasks and detectors.
+    Returns:
+        Mean over runs and items, its standard error over items, number of items; and the
+        probability of a mean so high without a leak, Holm's over all. Runs share their items: the
+        error of their mean is at most the mean of their errors, which is taken.
     """
-
-    name: str
-    mean: float
-    error: float
-    items: int
-    p: float
-
-
-def told_excesses(study: Study) -> tuple[ToldExcess, ...]:
-    """Every task and detector that the runs were audited by, in their order."""
     every: dict[str, list[tuple[float, float, int]]] = {}
     for run in study.runs:
-        for name, score in run.details.items():
-            if LEAK in name:
-                every.setdefault(name, []).append((score.value, score.stderr, score.n))
-    # Runs share their items: the error of their mean is at most the mean of their errors.
+        for name in filter(lambda name: LEAK in name, run.details):
+            score = run.details[name]
+            every.setdefault(name, []).append((score.value, score.stderr, score.n))
     means = {name: np.mean(values, axis=0).tolist() for name, values in every.items()}
     p = holm([float(stats.norm.sf(m / e)) if e > 0 else 1.0 for m, e, _ in means.values()])
-    return tuple(
-        ToldExcess(name, mean, error, round(items), one)
-        for (name, (mean, error, items)), one in zip(means.items(), p, strict=True)
-    )
+    return {name: (*told, one) for (name, told), one in zip(means.items(), p, strict=True)}
 
 
 def detector_blocks(study: Study) -> Iterable[Block]:
     """By how much proxies prefer the published order of choices, where the recipe asks."""
-    told = told_excesses(study)
+    told, untrained, rows = order_excesses(study), study.untrained or {}, []
     if not told:
         return
     yield Paragraph(
@@ -61,27 +43,18 @@ def detector_blocks(study: Study) -> Iterable[Block]:
         "error over items. 0 is expected of items that were not seen, unless their order means "
         "something (numbers that rise, 'all of the above' at the end)."
     )
-    untrained = study.untrained or {}
-    rows = []
-    for one in told:
-        before = f"{untrained[one.name]:+.3f}" if one.name in untrained else NONE
-        task, detector = one.name.split(LEAK)
-        mean = f"{one.mean:+.3f} ± {one.error:.3f}"
-        rows.append((task, detector, str(one.items), before, mean, f"{one.p:.3f}"))
+    for name, (mean, error, items, p) in told.items():
+        before = f"{untrained[name]:+.3f}" if name in untrained else NONE
+        cells = (f"{items:.0f}", before, f"{mean:+.3f} ± {error:.3f}", f"{p:.3f}")
+        rows.append((*name.split(LEAK), *cells))
     columns = ("task", "detector", "items", "untrained", "proxies", "p (Holm)")
     yield ReportTable(columns, tuple(rows), words=(1,), fold=12)
-    yield Paragraph(_verdict(told))
-
-
-def _verdict(told: Sequence[ToldExcess]) -> str:
-    sure = sorted({one.name.split(LEAK)[0] for one in told if one.p < SURE})
-    if sure:
-        return (
-            f"The published order of {', '.join(sure)} is preferred beyond chance: either these "
-            "items are in the training text, choices included, or their order means something."
-        )
-    return (
-        f"No detector tells the published order from others (least p {min(t.p for t in told):.2f})."
-        " That excludes leaks of many copies with their choices, and no others: small proxies "
-        "do not recognize an item that they saw once or a few times."
+    sure = sorted({name.split(LEAK)[0] for name, (*_, p) in told.items() if p < SURE})
+    yield Paragraph(
+        f"The published order of {', '.join(sure)} is preferred beyond chance: either these items "
+        "are in the training text, choices included, or their order means something."
+        if sure
+        else "No detector tells the published order from others (least p "
+        f"{min(p for *_, p in told.values()):.2f}). That excludes leaks of many copies with their "
+        "choices, and no others: small proxies do not recognize what they saw a few times."
     )

@@ -28,9 +28,9 @@ def test_a_leaked_task_is_named_and_a_clean_one_is_not() -> None:
     """Catches an error divided by the number of runs, which share their items: 1.5 standard errors
     in each of many runs would then be sure; and tests that are not corrected for their number."""
     study = audited({"task/a/leak_loss": 5.0, "task/b/leak_loss": 1.5, "task/b/leak_zlib": -6.0})
-    found = {one.name: one for one in detectors.told_excesses(study)}
-    assert found["task/a/leak_loss"].p < 1e-4 and found["task/a/leak_loss"].items == 80
-    assert 0.1 < found["task/b/leak_loss"].p < 0.2 and found["task/b/leak_zlib"].p > 0.9
+    found = detectors.order_excesses(study)
+    assert found["task/a/leak_loss"][3] < 1e-4 and found["task/a/leak_loss"][2] == 80
+    assert 0.1 < found["task/b/leak_loss"][3] < 0.2 and found["task/b/leak_zlib"][3] > 0.9
     _, table, said = detectors.detector_blocks(study)
     assert table.rows[0][:4] == ("task/a", "loss", "80", "+0.002")
     assert said.text.startswith("The published order of task/a is preferred")
@@ -58,5 +58,5 @@ def test_the_plan_says_what_detectors_read(tmp_path) -> None:
         corpus=SimpleNamespace(domains=[domain]),
     )
     (said,) = detector_sentences(prepared, ladder.training_plan("0.3M", 60_000, 4096))
-    assert "(loss)" in said and f"some {10 * 3 * 103 // 3 / 1000:.3g}k tokens" in said
+    assert "(loss)" in said and f"choices: {10 * 3 * 103 // 3 / 1000:.3g}k tokens" in said
     assert not detector_sentences(SimpleNamespace(**{**vars(prepared), "limits": Limits()}), None)
