@@ -1,14 +1,25 @@
 """What a plan says of a confirmation: the gain that it can show, and the seeds of a wanted one."""
 
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
 from cuvee.flows.recipe.aim_parts import ConfirmPart
 from cuvee.flows.study.confirm import problem_at_size
 from cuvee.mixtures import simplex
+from cuvee.mixtures.inference.crossed_intervals import ITEMS, SEEDS
 from cuvee.mixtures.inference.dataset import is_evidence, reference_rows
-from cuvee.mixtures.inference.power import POWER, SEEDS, PairNoise, pair_noise
+from cuvee.mixtures.inference.power import MOST, POWER, PairNoise, pair_noise
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs.run_results import RunResult, score_table
+from cuvee.mixtures.runs.unit_scores import UnitScores
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.study.answers import UNIT
+from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, ConfirmedRun, paired_gain
+
+Units = Callable[[RunResult], Mapping[str, UnitScores]]
 
 
 def power_sentences(part: ConfirmPart | None, problem: Problem, store: Store) -> list[str]:
@@ -31,15 +42,18 @@ def _shown(part: ConfirmPart, noise: PairNoise | None) -> str:
             "what gain it can show is not known before two mixtures were run under two seeds each "
             "at this size; plan again then"
         )
+    covers, of_items = SEEDS, ""
+    if noise.items:
+        covers, of_items = ITEMS, f" and by {noise.items:.4f} over items"
     said = (
         f"{part.seeds} seeds show a gain of {noise.smallest_gain(part.seeds):.4f} {UNIT} over "
-        f"another mixture in {POWER:.0%} of such tests, for new seeds (pairs of earlier runs "
-        f"differ by {noise.sd:.4f} over seeds; {noise.degrees} degrees of freedom)"
+        f"another mixture in {POWER:.0%} of such tests, for {covers} (pairs of earlier runs differ "
+        f"by {noise.sd:.4f} over seeds{of_items}; {noise.degrees} degrees of freedom)"
     )
     if part.wanted_gain is None:
         return said
     wanted = noise.seeds_for(part.wanted_gain)
-    needed = f"confirm.seeds: {wanted}" if wanted else f"more than {SEEDS[-1]} seeds"
+    needed = f"confirm.seeds: {wanted}" if wanted else f"more than {MOST} seeds, or more items"
     return f"{said}; confirm.wanted_gain of {part.wanted_gain:g} needs {needed}"
 
 
@@ -55,9 +69,25 @@ def earlier_noise(problem: Problem, store: Store) -> PairNoise | None:
         and is_evidence(problem, run.spec)
         and run.scores.keys() >= set(problem.targets)
     )
-    if not runs:
-        return None
+    return noise_of_pairs(problem, runs, lambda run: store.units_of(run.spec)) if runs else None
+
+
+def noise_of_pairs(problem: Problem, runs: tuple[RunResult, ...], units: Units) -> PairNoise | None:
+    """The noise of a pair of runs; what other items bring, by the two mixtures with most runs."""
     W, Y, _ = score_table(runs, problem.targets)
-    reference = Y[reference_rows(problem, W) or slice(None)].mean(axis=0)
+    member, rows = simplex.group_rows(W), reference_rows(problem, W)
+    reference = Y[rows or slice(None)].mean(axis=0)
     values = problem.objective.scalarize(problem.targets, reference).relaxed(Y)
-    return pair_noise(values, simplex.group_rows(W), [run.spec.seed for run in runs])
+    noise = pair_noise(values, member, [run.spec.seed for run in runs])
+    if noise is None:
+        return None
+    most = [group for group, _ in Counter(member.tolist()).most_common(2)]
+    pair = tuple(
+        ConfirmedRun(name, 0.0, replace(runs[i], units=units(runs[i])))
+        for name, group in zip((RECOMMENDED, "natural"), most, strict=True)
+        for i in np.flatnonzero(member == group)
+    )
+    measured = Confirmation(pair, {})
+    if len(measured.differences("natural")) < 2:
+        return noise
+    return replace(noise, items=paired_gain(measured, "natural", problem.objective).items)

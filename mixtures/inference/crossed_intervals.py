@@ -54,6 +54,7 @@ class GainInterval:
         p: one-sided probability of a mean this high if the true one were zero.
         degrees: of freedom, of Student's t.
         covers: for what it holds: `SEEDS` or `ITEMS`.
+        items: the part of the mean's standard error that new items bring, whatever the seeds.
     """
 
     mean: float
@@ -62,6 +63,7 @@ class GainInterval:
     p: float
     degrees: float
     covers: str
+    items: float = 0.0
 
 
 def gain_interval(
@@ -90,7 +92,8 @@ def gain_interval(
     error = math.sqrt(total)
     half = float(stats.t.ppf(0.5 + level / 2, degrees)) * error
     p = float(stats.t.sf(alone.mean / error, degrees)) if error > 0 else alone.p
-    return GainInterval(alone.mean, alone.mean - half, alone.mean + half, p, degrees, ITEMS)
+    ends, items = (alone.mean - half, alone.mean + half), math.sqrt(total - components[0][0])
+    return GainInterval(alone.mean, *ends, p, degrees, ITEMS, items)
 
 
 def crossed_components(

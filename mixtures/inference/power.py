@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference.crossed_intervals import FEWEST
 from cuvee.mixtures.laws.calibration import Rows
 from cuvee.mixtures.recommendation import LEVEL
 
 POWER = 0.8  # of a confirmation that is said to show a gain
-SEEDS = range(2, 1001)  # that a confirmation may have
+MOST = 1000  # seeds of a confirmation
 QUANTILES = (np.arange(100) + 0.5) / 100
 GAINS = np.geomspace(0.01, 1000.0, 4000)  # that are tried, in deviations of one difference
 
@@ -30,8 +31,8 @@ class PairNoise:
     Attributes:
         sd: standard deviation over seeds, in the objective's unit.
         degrees: of freedom of `sd`.
-        items: standard deviation over other items, which no number of seeds makes smaller; 0
-            where a claim is for new seeds alone.
+        items: standard error over new items, which no number of seeds makes smaller; 0 where a
+            claim is for new seeds alone.
     """
 
     sd: float
@@ -43,9 +44,11 @@ class PairNoise:
         from scipy import stats  # here: see `simplex`
 
         sigma = self.sd * np.sqrt(self.degrees / stats.chi2.ppf(QUANTILES, self.degrees))
-        error = np.sqrt(sigma**2 / seeds + self.items**2)
-        bar = stats.t.ppf((1 + LEVEL) / 2, seeds - 1)
-        return float(stats.nct.sf(bar, seeds - 1, gain / error).mean())
+        variance = sigma**2 / seeds + self.items**2
+        share = sigma**2 / seeds / variance
+        degrees = 1 / (share / (seeds - 1) + (1 - share) / (FEWEST - 1))  # as `crossed_intervals`
+        bar = stats.t.ppf((1 + LEVEL) / 2, degrees)
+        return float(stats.nct.sf(bar, degrees, gain / np.sqrt(variance)).mean())
 
     def smallest_gain(self, seeds: int) -> float:
         """The least true gain that is claimed with `POWER`, to half a percent."""
@@ -54,8 +57,9 @@ class PairNoise:
 
     def seeds_for(self, gain: float) -> int | None:
         """The fewest seeds that claim a true gain with `POWER`; None where no number does."""
-        at = bisect_left(SEEDS, POWER, key=lambda seeds: self.power(gain, seeds))
-        return SEEDS[at] if at < len(SEEDS) else None
+        counts = range(2, MOST + 1)
+        at = bisect_left(counts, POWER, key=lambda seeds: self.power(gain, seeds))
+        return counts[at] if at < len(counts) else None
 
 
 def pair_noise(values: Array, mixtures: Rows, seeds: Sequence[int]) -> PairNoise | None:

@@ -53,6 +53,7 @@ class PairedGain:
         covers: for what gain, interval and p hold: "new seeds", or "new seeds and new items".
         over_seeds: the interval over new seeds alone, where the other holds for new items too.
         few: targets of which too few documents or items are known for more than new seeds.
+        items: the part of the gain's standard error that other items bring, whatever the seeds.
     """
 
     name: str
@@ -64,6 +65,7 @@ class PairedGain:
     covers: str = SEEDS
     over_seeds: Estimate | None = None
     few: tuple[str, ...] = ()
+    items: float = 0.0
 
     def __post_init__(self) -> None:
         if self.n < 1 or not self.low <= self.gain <= self.high:
@@ -87,8 +89,8 @@ class PairedGain:
         if parts and not few:
             seeds = Estimate(own.mean, own.low, own.high)
             found = crossed_intervals.gain_interval(differences, parts, level=level)
-        ends, n = (found.mean, found.low, found.high, found.p), len(differences)
-        return cls(name, *ends, n, covers=found.covers, over_seeds=seeds, few=tuple(few))
+        ends = (found.mean, found.low, found.high, found.p, len(differences))
+        return cls(name, *ends, found.covers, seeds, tuple(few), found.items)
 
     @property
     def estimate(self) -> Estimate:

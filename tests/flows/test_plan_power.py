@@ -10,6 +10,7 @@ from cuvee.flows.plan_power import earlier_noise, power_sentences
 from cuvee.flows.recipe.aim_parts import ConfirmPart, SizePart
 from cuvee.flows.study.confirm import problem_at_size
 from cuvee.mixtures import worlds
+from cuvee.mixtures.inference.power import PairNoise
 from cuvee.mixtures.loop import generator
 from cuvee.mixtures.methods.regmix import RegMix
 from cuvee.tasks.store.results import Store
@@ -56,4 +57,21 @@ def test_a_plan_makes_no_noise_up(tmp_path):
     assert earlier_noise(PROBLEM, store) is None
     assert power_sentences(None, PROBLEM, store) == []
     text = power_sentences(ConfirmPart(wanted_gain=1e-6), PROBLEM, stored(tmp_path, PROBLEM))[0]
-    assert text.endswith("needs more than 1000 seeds")
+    assert text.endswith("needs more than 1000 seeds, or more items")
+
+
+def test_what_items_bring_is_part_of_the_promise(tmp_path):
+    """One mixture is better on some items: more seeds do not help. Catches units that are not read,
+    an item's difficulty, which both mixtures share, for a part of their difference (0.03), and a
+    promise for new seeds where a claim will be for new items too."""
+    world = worlds.Itemized(world=WORLD, items=100, sd=0.3)
+    problem = worlds.world_problem(world)
+    store = Store(str(tmp_path))
+    for run in world(RegMix(runs=8, seeds=30, folds=3).ask(problem, (), generator(0))):
+        store.put(run)
+    noise = earlier_noise(problem, Store(str(tmp_path)))
+    apart = problem.domains.natural - problem.domains.uniform
+    assert noise.items == pytest.approx(0.3 * np.linalg.norm(apart) / np.sqrt(300), rel=0.3)
+    said = power_sentences(ConfirmPart(seeds=30), problem, store)[0]
+    assert "for new seeds and new items" in said and f"by {noise.items:.4f} over items" in said
+    assert noise.smallest_gain(30) > PairNoise(noise.sd, noise.degrees).smallest_gain(30)
