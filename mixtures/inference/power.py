@@ -15,7 +15,7 @@ import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference.crossed_intervals import FEWEST
-from cuvee.mixtures.laws.calibration import Rows
+from cuvee.mixtures.inference.diagnostics import Rows
 from cuvee.mixtures.recommendation import LEVEL
 
 POWER = 0.8  # of a confirmation that is said to show a gain

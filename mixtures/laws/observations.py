@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.laws import Law
-from cuvee.mixtures.laws.calibration import Rows
 
 DIGITS = 1e5  # of the concentration, beyond which they are as good as random
 
@@ -64,7 +63,7 @@ def concentration(W: Array) -> Array:
     return np.asarray(np.log(np.sum(W**2, axis=1)), dtype=np.float64)
 
 
-def scattered_rows(W: Array, y: Array) -> Rows:
+def scattered_rows(W: Array, y: Array) -> NDArray[np.intp]:
     """The runs in an order that is as good as random, whatever order of runs and domains.
 
     Runs of one mixture stay together, so that some of them tell the noise.
