@@ -7,7 +7,7 @@ from cuvee.mixtures import loop
 from cuvee.mixtures.inference.early_ranking import EarlyRanking, rank_early
 from cuvee.mixtures.inference.metric_audit import MetricAudit, audit_metrics
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import Confirmation, PairedGain
+from cuvee.tasks.validation.paired import Confirmation, PairedGain, mean_gain
 
 DRAWS = 71  # what the audits' draws derive from, beside the study's seed
 
@@ -22,12 +22,20 @@ def held_out_targets(study: Study) -> tuple[str, ...]:
 
 def held_out_gains(found: Confirmation, targets: Sequence[str]) -> Mapping[str, PairedGain]:
     """Baseline -> paired gain in the plain mean of targets, bits per byte; none without targets."""
-    gains = {}
-    for baseline in found.targets if targets else ():
-        parts = [found.differences(baseline, target) for target in targets]
-        pairs = [sum(part[seed] for part in parts) / len(parts) for seed in parts[0]]
-        gains[baseline] = PairedGain.of("held-out targets", pairs, found.level)
-    return gains
+    weights = dict.fromkeys(targets, 1.0)
+    known = found.targets if targets else ()
+    return {name: mean_gain(found, name, weights, "held-out targets") for name in known}
+
+
+def held_out_means(
+    found: Confirmation, targets: Sequence[str]
+) -> tuple[tuple[tuple[str, ...], Mapping[str, PairedGain]], ...]:
+    """Targets and gains in their mean: all, then those that tell of new items, if not all do."""
+    gains = held_out_gains(found, targets)
+    few = {target for gain in gains.values() for target in gain.few}
+    rest = tuple(target for target in targets if target not in few)
+    more = ((rest, held_out_gains(found, rest)),) if few and rest else ()
+    return ((tuple(targets), gains), *more) if gains else ()
 
 
 def run_audits(study: Study) -> tuple[tuple[MetricAudit, ...], EarlyRanking | None]:

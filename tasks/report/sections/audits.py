@@ -32,13 +32,20 @@ def _held_out(study: Study) -> Iterable[Block]:
             f"chosen by them. Gains in fresh runs, {UNIT}, paired by seed; positive is better."
         )
     for found in tested:
-        means = audits.held_out_gains(found, targets)
-        each = {b: {gain.name: gain for gain in found.targets[b]} for b in means}
-        table = [("mean", list(means.values()))]
-        table += [(target, [each[b][target] for b in means]) for target in targets]
-        rows = [(n, *(interval_text(g.estimate, "+.3f") for g in gains)) for n, gains in table]
-        head = (f"at {size_text(study, found)}", *(f"gain over {name}" for name in means))
-        yield ReportTable(head, tuple(rows))
+        each = {b: {gain.name: gain for gain in found.targets[b]} for b in found.targets}
+        means = audits.held_out_means(found, targets)
+        table = [(f"mean of {len(some)}", list(gains.values())) for some, gains in means]
+        table += [(target, [each[b][target] for b in each]) for target in targets]
+        rows = [
+            (name, *(interval_text(gain.estimate, "+.3f") for gain in gains), gains[0].covers)
+            for name, gains in table
+        ]
+        head = (
+            f"at {size_text(study, found)}",
+            *(f"gain over {name}" for name in each),
+            "holds for",
+        )
+        yield ReportTable(head, tuple(rows), words=(len(head) - 1,))
 
 
 def _metrics(found: tuple[MetricAudit, ...]) -> Iterable[Block]:

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from synthetic_study import synthetic_study
 
 from cuvee.flows.recipe.load import parse
+from cuvee.mixtures.runs.unit_scores import UnitScores
 from cuvee.tasks.report.page import report_sections
 from cuvee.tasks.study.answers import study_answers
-from cuvee.tasks.study.audits import held_out_gains, held_out_targets
+from cuvee.tasks.study.audits import held_out_gains, held_out_means, held_out_targets
 from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.tracking.fields import study_fields
 
@@ -54,7 +56,7 @@ def test_answers_summary_record_and_report_say_it_alike():
     assert metrics["held_out_gain/natural/low"] == gain.low
     (section,) = (s for s in report_sections(study) if s.title == TITLE)
     first, table = section.blocks[0], section.blocks[1]
-    assert "10" in first.text and table.rows[0][:2] == ("mean", "-0.044 (-0.059 to -0.029)")
+    assert "10" in first.text and table.rows[0][:2] == ("mean of 10", "-0.044 (-0.059 to -0.029)")
     assert [row[0] for row in table.rows[1:]] == list(held_out_targets(study))
     untold = replace(study.confirmation, targets={})
     for change in ({"held_out": ()}, {"confirmation": None}, {"confirmation": untold}):
@@ -74,3 +76,26 @@ def test_what_is_held_out_moves_no_digest():
     assert asked.digest == parse(text).digest and asked.evaluation.held_out == ["domain/y"]
     limited = parse(text + "evaluation: {heldout_tokens: 9k}\n")
     assert limited.digest != parse(text).digest
+
+
+def test_targets_with_enough_units_are_told_apart():
+    """Catches a mean that claims new items though a domain of ten documents is in it, and one that
+    keeps silent of new items because of that domain."""
+    study, rng = synthetic_study(), np.random.default_rng(0)
+    sizes = {"domain/news": 10, "task/facts": 40, "task/reading": 60}
+
+    def counted(run):
+        units = {}
+        for target, count in sizes.items():
+            spread = rng.standard_normal(count)
+            totals = run.result.scores[target].value + 0.1 * (spread - spread.mean())
+            units[target] = UnitScores(np.arange(count, dtype=np.uint64), totals, np.ones(count))
+        return replace(run, result=replace(run.result, units=units))
+
+    found = replace(study.confirmation, runs=tuple(map(counted, study.confirmation.runs)))
+    (every, gains), (rest, sure) = held_out_means(found, tuple(sizes))
+    assert every == tuple(sizes) and rest == ("task/facts", "task/reading")
+    assert gains["natural"].covers == "new seeds"
+    assert sure["natural"].covers == "new seeds and new items"
+    assert held_out_means(found, rest)[1:] == () and held_out_means(found, ()) == ()
+    assert [some for some, _ in held_out_means(study.confirmation, rest)] == [rest]
