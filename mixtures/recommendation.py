@@ -57,6 +57,31 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Optimism:
+    """What predicted gains were before they were corrected (`mixtures.inference.optimism`).
+
+    Attributes:
+        law: that predicts the gains, and did not choose the mixture.
+        chooser: the law that chose it.
+        own: (name, estimate) pairs, the gains as the chooser has them.
+    """
+
+    law: str
+    chooser: str
+    own: tuple[tuple[str, Estimate], ...]
+
+    @property
+    def said(self) -> str:
+        """Whose the gains are, in words."""
+        name, gain = self.own[0]
+        return (
+            f"Predicted gains are those of {self.law}, fitted to the same runs, because a law that "
+            f"chooses a mixture thinks too well of it: {self.chooser}, which chose, says "
+            f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over {name}"
+        )
+
+
+@dataclass(frozen=True)
 class Demand:
     """What a target, a family or the objective was asked for, and what is predicted of it.
 
@@ -237,7 +262,9 @@ class Recommendation:
         intervals: 90 % interval of each share (K pairs), by draws of the law or refits, at the
             run's average.
         candidates: the recommended mixture first, then the baselines.
-        gains: predicted gain over each baseline, (name, estimate) pairs; positive is better.
+        gains: predicted gain over each baseline, (name, estimate) pairs; positive is better. They
+            are corrected for having been the best of many, and so need not be differences of the
+            candidates' objectives, which the law that chose predicts.
         laws: cross-validated evidence of every law that was tried.
         noise: noise floor per target and of the objective.
         active: names of the constraints that bind.
@@ -255,6 +282,7 @@ class Recommendation:
         demands: floors and gains that were asked for.
         step: how far it lies from where it started, if the smallest step was sought.
         attribution: what each domain is worth, where runs leave domains out.
+        optimism: what the law that chose says of its gains, if they are another law's.
     """
 
     domains: tuple[str, ...]
@@ -280,6 +308,7 @@ class Recommendation:
     demands: tuple[Demand, ...] = ()
     step: MixtureStep | None = None
     attribution: Attribution | None = None
+    optimism: Optimism | None = None
 
     def __post_init__(self) -> None:
         for stage in self.stages:

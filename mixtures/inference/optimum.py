@@ -109,19 +109,17 @@ def search_refits(
         search, (weights, _) = stricter, search_law(fitted, stricter, problem, seed)
         margins = _margins(every_law, first, problem, weights)
     points = np.vstack([weights, *baselines.values()])
-    levels, beyond = _levels(fitted, points, posed, reference)
+    levels, beyond = objective_levels(fitted, points, posed, reference)
     coarse = search.coarse()
     large = len(problem.domains) > MANY
     found = each_part(lambda refit: search_law(refit, coarse, problem, seed), again, large)
     optima = np.array([w for w, _ in found])
     said = [
-        _levels(refit, np.vstack([points, optima]), posed, ref)
+        objective_levels(refit, np.vstack([points, optima]), posed, ref)
         for refit, (_, ref) in zip(again, found, strict=True)
     ]
     every = np.array([value for value, _ in said])
-    others = each_part(
-        lambda law: _levels(law, points, posed, _of_reference(law, problem)), more, large
-    )
+    others = each_part(lambda law: objective_levels(law, points, posed), more, large)
     strayed = sum(bool(over[: len(points)].any()) for _, over in (*said, *others))
     levels_again = np.array([*every[:, : len(points)], *(value for value, _ in others)])
     return Optimum(
@@ -188,11 +186,19 @@ def compared_mixtures(problem: Problem, search: Search, observed: Array) -> dict
     return found | {"best observed": observed}
 
 
-def _levels(
-    law: FittedLaw, points: Array, posed: tuple[Problem, Bounds], reference: Array
+def objective_levels(
+    law: FittedLaw, points: Array, posed: tuple[Problem, Bounds], reference: Array | None = None
 ) -> tuple[Array, Array]:
-    """The objective (n,) that a law predicts within what scores can be, and where it runs off."""
+    """The objective (n,) that a law predicts within what scores can be, and where it runs off.
+
+    Args:
+        law: fitted.
+        points: (n, K) mixtures.
+        posed: the problem with the targets that the law predicts, and what these scores can be.
+        reference: what it predicts of the reference mixture (M,), where that is known already.
+    """
     problem, bounds = posed
+    reference = _of_reference(law, problem) if reference is None else reference
     scalar, mean = score.scalarize(problem, bounds.hold(reference)), predicted_means(law, points)
     return scalar.relaxed(bounds.hold(mean)), np.asarray(bounds.run_off(law, points))
 
@@ -217,6 +223,20 @@ def refit_interval(mean: float, values: Array) -> Estimate:
     return Estimate(float(mean), float(min(low, mean)), float(max(high, mean)))
 
 
+def gains_over(
+    names: Sequence[str], levels: Array, refit_levels: Array
+) -> tuple[tuple[str, Estimate], ...]:
+    """The gain of the first of P mixtures over each other, with the interval of paired differences.
+
+    Args:
+        names: of the mixtures.
+        levels: (P,) their objective.
+        refit_levels: (B, P) the same by each refit or draw.
+    """
+    over, refits = levels - levels[0], refit_levels - refit_levels[:, :1]
+    return tuple((name, refit_interval(over[p], refits[:, p])) for p, name in enumerate(names) if p)
+
+
 def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, bounds: Bounds) -> dict[str, Any]:
     """The fields of a recommendation that follow from the optimum.
 
@@ -231,17 +251,11 @@ def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, bounds: Bounds)
     weights = simplex.without_rounding(chosen.weights)
     pairs = zip(weights, chosen.refit_weights.T, strict=True)
     shares = [refit_interval(weight, refits) for weight, refits in pairs]
-    over = chosen.levels - chosen.levels[0]
-    refits = chosen.refit_levels - chosen.refit_levels[:, :1]
     return {
         "stages": (Stage(tuple(map(float, weights))),),
         "intervals": tuple((share.low, share.high) for share in shares),
         "candidates": _candidates(chosen, law, bounds),
-        "gains": tuple(
-            (name, refit_interval(over[p], refits[:, p]))
-            for p, name in enumerate(chosen.names)
-            if p
-        ),
+        "gains": gains_over(chosen.names, chosen.levels, chosen.refit_levels),
         "demands": chosen.demands,
         "step": chosen.step,
         "active": problem.constraints.active(weights),

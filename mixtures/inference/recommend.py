@@ -3,7 +3,9 @@
 The law is chosen by cross-validation, fitted to all runs, and searched. It is then fitted again to
 bootstrap samples of the mixtures, and each refit is searched again: the spread of what they find
 is the interval on each share, and the spread of what they predict, taken in pairs, the interval on
-each gain. Intervals on the targets are for one new run: the law's own standard deviation.
+each gain. Gains of a choice by any law but the default one are corrected for having been chosen:
+`mixtures.inference.optimism`. Intervals on the targets are for one new run: the law's own standard
+deviation.
 """
 
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ from cuvee.mixtures.inference.dataset import (
     gather_runs,
 )
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
+from cuvee.mixtures.inference.optimism import corrected_gains
 from cuvee.mixtures.inference.optimum import (
     Optimum,
     answer_of,
@@ -118,7 +121,7 @@ def draft_answer(
         RecipeError: the search cannot use the chosen law.
     """
     laws, search = method.laws, method.search
-    compare_rng, choose_rng, fit_rng, front_rng, surface_rng = rng.spawn(5)
+    compare_rng, choose_rng, fit_rng, front_rng, surface_rng, second_rng = rng.spawn(6)
     found = gather_runs(problem, history)
     best, tried, refused = compare_laws(laws, found, method.folds, compare_rng)
     baselines = compared_mixtures(problem, search, best_observed(problem, found))
@@ -128,15 +131,18 @@ def draft_answer(
     fitted = found.sample.fit(laws[best], np.arange(len(found.sample.W)), fit_rng)
     noise = diagnostics.noise_floor(found.sample.W, found.sample.Y, problem.targets, found.scalar)
     failed = sum(isinstance(run, Failed) for run in history)
+    answer = answer_of(problem, chosen, fitted, found.sample.bounds)
+    gains, uncorrected = corrected_gains(laws[best], chosen, found, second_rng)
+    strayed = outliers.outlier_warnings(found.runs, problem.targets)
     return Recommendation(
         domains=problem.domains.names,
         targets=problem.targets,
-        **answer_of(problem, chosen, fitted, found.sample.bounds),
+        **(answer | gains),
         laws=tried,
         noise=noise,
         evidence=found.fingerprints,
         failed=failed,
-        warnings=(*chosen.cut, *refused, *outliers.outlier_warnings(found.runs, problem.targets)),
+        warnings=(*chosen.cut, *refused, *uncorrected, *strayed),
         method=canonical_json(describe(method)),
         front=pareto.report_front(
             laws[best],

@@ -216,6 +216,7 @@ def _by_law(
         laws=(_as_law(tested), *(replace(found, chosen=False) for found in base.laws)),
         front=None,
         surface=None,
+        optimism=None,
     )
 
 

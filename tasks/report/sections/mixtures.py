@@ -107,6 +107,8 @@ def score_blocks(study: Study) -> Iterable[Block]:
         picture = partial(plots.gains_figure, confirmation, ours.targets)
         caption = "Confirmed gain of the recommended mixture, paired by seed"
         yield Picture("gains", caption, findings.gains_finding(confirmation), picture)
+    if ours.optimism:
+        yield Paragraph(f"{ours.optimism.said}.")
     yield _objective_table(study)
     yield _target_table(study)
 
