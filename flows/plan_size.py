@@ -52,7 +52,7 @@ def unit_sentences(recipe: Recipe, prepared: Prepared, problem: Problem, context
     """
     if recipe.confirm is None:
         return []
-    few, short, wanted = [], [], 0
+    few, wanted = [], 0
     read = [name for name in problem.objective.targets if name.startswith(HELD_OUT)]
     for domain in (name.removeprefix(HELD_OUT) for name in read):
         text, eot = prepared.corpus.valid(domain), prepared.corpus.eot
@@ -61,22 +61,17 @@ def unit_sentences(recipe: Recipe, prepared: Prepared, problem: Problem, context
         chosen = limited_windows(windows, prepared.limits.tokens)
         if (reached := len({document for document, _, _ in chosen})) < FEWEST:
             few.append(f"{domain} ({reached} of {len(text.offsets) - 1})")
-            enough = tokens_to_reach(windows, FEWEST)
-            short += [domain] if enough is None else []
-            wanted = max(wanted, enough or 0)
-    if not few:
-        return []
+            wanted = max(wanted, tokens_to_reach(windows, FEWEST) or 0)
     lines = [
         "The gain that is confirmed will hold for new seeds, and not for new documents: of "
         f"{', '.join(few)} fewer than {FEWEST} held-out documents are scored"
     ]
     if wanted:
         lines.append(
-            f"evaluation.heldout_tokens: {-(-wanted // 1000)}k reaches {FEWEST} documents of "
-            f"{'each that has them' if short else 'each'}; runs that were scored otherwise are no "
-            "evidence then"
+            f"evaluation.heldout_tokens: {-(-wanted // 1000)}k reaches {FEWEST} documents where "
+            "there are so many; runs that were scored otherwise are no evidence then"
         )
-    return lines
+    return lines if few else []
 
 
 def size_sentences(

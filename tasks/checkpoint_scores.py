@@ -102,14 +102,11 @@ def score_parts(
             if store:
                 store.remember(place, key, kept)
         if passages is not None:  # it may have been scored when the domain had another name
-            kept = {
-                kind: dict(zip([target], of_part.values(), strict=False))
-                for kind, of_part in kept.items()
-            }
+            kept = {kind: dict(zip([target], p.values(), strict=False)) for kind, p in kept.items()}
         for scores, name in ((found.scores, "scores"), (found.details, "details")):
             scores.update({each: Score(*value) for each, value in kept[name].items()})
-        units = kept.get("units", {})  # parts that an earlier version kept have none
-        found.units.update({each: UnitScores.from_lists(*c) for each, c in units.items()})
+        for each, (keys, *rest) in kept.get("units", {}).items():  # an earlier version kept none
+            found.units[each] = UnitScores(np.array(keys, np.uint64), *map(np.array, rest))
     return found
 
 
@@ -180,7 +177,8 @@ def _score_part(
     (scored,) = score_requests(model.likelihood, samples, tasks)
     if scored.problem:
         raise DataError(f"{target}: {scored.problem}")
-    units = {name: one.to_lists() for name, one in scored.units.items()}
+    parts = {name: (one.keys, one.totals, one.sizes) for name, one in scored.units.items()}
+    units = {name: [column.tolist() for column in part] for name, part in parts.items()}
     return {"scores": _values(scored.scores), "details": _values(scored.details), "units": units}
 
 

@@ -1,7 +1,7 @@
 """A score by its sampling units, documents or items, from which intervals over new ones follow."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,17 +45,6 @@ class UnitScores:
     def value(self) -> float:
         """The score: of bits and bytes, bits per byte; with sizes of one, a mean."""
         return float(self.totals.sum() / self.sizes.sum())
-
-    @classmethod
-    def from_lists(
-        cls, keys: Sequence[int], totals: Sequence[float], sizes: Sequence[float]
-    ) -> "UnitScores":
-        """From what `to_lists` gave, which JSON holds."""
-        return cls(np.array(keys, np.uint64), np.array(totals, float), np.array(sizes, float))
-
-    def to_lists(self) -> tuple[list[int], list[float], list[float]]:
-        """Keys, totals and sizes."""
-        return self.keys.tolist(), self.totals.tolist(), self.sizes.tolist()
 
     def without(self, keys: Keys) -> "UnitScores":
         """The score over the units that are not among these."""

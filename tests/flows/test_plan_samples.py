@@ -71,7 +71,7 @@ def test_what_will_be_read_is_said_before_it_is(tmp_path: Path) -> None:
     [
         (40, 0, ()),
         (40, 400, ()),
-        (40, 90, ("web (9 of 40)", "evaluation.heldout_tokens: 1k reaches 30 documents of each;")),
+        (40, 90, ("web (9 of 40)", "evaluation.heldout_tokens: 1k reaches 30 documents where")),
         (12, 0, ("web (12 of 12)",)),
     ],
 )
