@@ -23,6 +23,7 @@ from cuvee.tasks.report.sections.attribution import attribution_blocks
 from cuvee.tasks.report.sections.audits import audit_blocks
 from cuvee.tasks.report.sections.detectors import detector_blocks
 from cuvee.tasks.report.sections.forgetting import forgetting_blocks
+from cuvee.tasks.report.sections.gains import gain_blocks
 from cuvee.tasks.report.sections.leakage import leakage_blocks
 from cuvee.tasks.report.sections.scale import scale_blocks
 from cuvee.tasks.study.answers import QUESTIONS, STEPS, study_answers, study_grade
@@ -34,6 +35,7 @@ SECTIONS = (  # below the headline, in order; one without blocks is left out
     ("Recommended shares", mixtures.share_blocks),
     ("What was asked for", mixtures.demand_blocks),
     ("{} and confirmed scores", mixtures.score_blocks),
+    ("For what the gains hold", gain_blocks),
     ("Does the score mean what it says?", audit_blocks),
     ("Leaks that likelihoods tell", detector_blocks),
     ("Forgetting", forgetting_blocks),

@@ -58,7 +58,15 @@ def study_summary(study: Study) -> dict[str, Any]:
 
 
 def _gain(pair: PairedGain, word: str = "gain") -> dict[str, Any]:
-    return {word: pair.gain, "low": pair.low, "high": pair.high, "n": pair.n}
+    over = pair.over_seeds or pair.estimate
+    return {
+        word: pair.gain,
+        "low": pair.low,
+        "high": pair.high,
+        "n": pair.n,
+        "covers": pair.covers,
+        "over_new_seeds": [over.low, over.high],
+    }
 
 
 def _larger(found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import yaml
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import DomainSet
+from cuvee.mixtures.inference.crossed_intervals import ITEMS
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs.run_results import Outcome, RunResult, TrainingCost
 from cuvee.mixtures.runs.run_spec import RunSpec, canonical_json
@@ -308,6 +309,7 @@ def _confirmed_figures(
     for kind, pairs in gains.items():
         for name, pair in pairs.items():
             yield from _gain(f"{kind}_gain/{name}", pair.gain, pair.low, pair.high)
+            yield f"{kind}_gain/{name}/new_items", float(pair.covers == ITEMS)
     runs: dict[str, list[float]] = {}
     for run in confirmation.runs:
         runs.setdefault(run.mixture, []).append(run.objective)

@@ -3,7 +3,7 @@
 A claim is "the recommended mixture is better than this baseline, at this size". Each has a
 one-sided paired test; since several are made at once, their probabilities are corrected after Holm
 (1979) before any is said to have held. Intervals are not corrected: they belong to one size and one
-baseline each.
+baseline each. Both are for new items too where the gains are; a trend is for new seeds alone.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import holm
 from cuvee.mixtures.recommendation import LEVEL
-from cuvee.tasks.validation.paired import Confirmation, Judgement, PairedGain
+from cuvee.tasks.validation.paired import Confirmation, Judgement, PairedGain, covers_text
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ class LargerSizeTests:
         judged = "the claim held" if self.held_at(step) else "the claim was not shown"
         if any(c.gain.high < 0 for c in here if c.baseline in step.claimed):
             judged = "the claim failed"
-        return f"At {step.size} and {step.tokens:,} tokens {judged}: {'; '.join(parts)}."
+        holds = f", for {covers_text(c.gain for c in here)}" if here else ""
+        return f"At {step.size} and {step.tokens:,} tokens {judged}{holds}: {'; '.join(parts)}."
 
 
 def larger_size_tests(

@@ -1,6 +1,6 @@
 """From the runs of a confirmation to its paired gains: the claim, with its interval."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -9,7 +9,7 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import crossed_intervals
-from cuvee.mixtures.inference.crossed_intervals import FEWEST, SEEDS
+from cuvee.mixtures.inference.crossed_intervals import FEWEST, ITEMS, SEEDS
 from cuvee.mixtures.objectives import OBJECTIVE, Objective, WeightedMean
 from cuvee.mixtures.recommendation import LEVEL, Estimate
 from cuvee.mixtures.runs.run_results import Failed, RunResult
@@ -19,6 +19,7 @@ RECOMMENDED = "recommended"
 BASELINES = ("natural", "uniform")  # what there is without a search
 BEST = "best observed"
 AVERAGE = "its average"  # a schedule's own shares, held fixed
+NAMED = 3  # targets that a sentence names
 
 
 class Judgement(StrEnum):
@@ -32,6 +33,17 @@ class Judgement(StrEnum):
     def of(cls, low: float, high: float) -> "Judgement":
         """Of a gain between `low` and `high`; positive is better."""
         return cls.BETTER if low > 0 else cls.WORSE if high < 0 else cls.NOISE
+
+
+def covers_text(gains: Iterable["PairedGain"]) -> str:
+    """For what gains hold, all of them together: `new seeds and new items`, or why for less."""
+    every = tuple(gains)
+    if every and all(gain.covers == ITEMS for gain in every):
+        return ITEMS
+    few = tuple(dict.fromkeys(name for gain in every for name in gain.few))
+    more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
+    why = f", as fewer than {FEWEST} documents or items are known of {', '.join(few[:NAMED])}{more}"
+    return f"{SEEDS} alone{why if few else ''}"
 
 
 def interval_text(estimate: Estimate | Forecast, form: str = ".3f") -> str:

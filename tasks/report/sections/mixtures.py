@@ -12,7 +12,13 @@ from cuvee.tasks.report.sections import findings
 from cuvee.tasks.report.sections.headline import NONE, predicted_or_measured
 from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study, same_mixture
-from cuvee.tasks.validation.paired import BASELINES, RECOMMENDED, Confirmation, interval_text
+from cuvee.tasks.validation.paired import (
+    BASELINES,
+    RECOMMENDED,
+    Confirmation,
+    covers_text,
+    interval_text,
+)
 
 LARGEST = 3  # domains that the table of a front names for each mixture
 FOLD = 8  # rows of that table that are shown at first
@@ -92,7 +98,8 @@ def score_blocks(study: Study) -> Iterable[Block]:
     else:
         yield Paragraph(
             f"{unit} Confirmed scores come from {confirmation.seeds} fresh seeds; gains are paired "
-            f"by seed, with {confirmation.level:.0%} intervals from the t distribution. "
+            f"by seed, with {confirmation.level:.0%} intervals for "
+            f"{covers_text(confirmation.objective.values())}. "
             "Intervals of single targets are not corrected for their number."
         )
     yield Paragraph(f"The objective is {_objective(study)}.")

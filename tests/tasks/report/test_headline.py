@@ -14,12 +14,16 @@ from cuvee.flows.console import answer_lines, review_hint
 from cuvee.flows.plan import repeated_run_sentences
 from cuvee.flows.recipe.aim_parts import ConfirmPart
 from cuvee.flows.study.study import _confirmed
+from cuvee.mixtures.inference.crossed_intervals import ITEMS
+from cuvee.mixtures.recommendation import Estimate
 from cuvee.mixtures.runs.run_results import NO_COST, Failed, finished_runs, training_cost
 from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 from cuvee.tasks.escape import escape_markdown
 from cuvee.tasks.report.page import write_report
 from cuvee.tasks.report.sections import headline
 from cuvee.tasks.report.sections.findings import larger_sizes_finding
+from cuvee.tasks.report.sections.gains import gain_blocks
+from cuvee.tasks.report.sections.headline import NONE
 from cuvee.tasks.study.answers import (
     QUESTIONS,
     cost_text,
@@ -284,3 +288,27 @@ def test_the_hint_to_open_the_record_works_when_it_is_typed(tmp_path, monkeypatc
         typed = review_hint(record).removeprefix(" (open it with: ").removesuffix(")")
         assert shlex.split(typed) == ["cuvee", "review", *options]
     assert review_hint("http://127.0.0.1:4998") == ""
+
+
+def test_answers_say_for_what_a_gain_holds():
+    """Catches a gain for these items alone that reads as one for new items, and a target with few
+    items that nobody hears of."""
+    made = synthetic_study.synthetic_study()
+    items = {"covers": ITEMS, "over_seeds": Estimate(0.1, 0.08, 0.12)}
+    gain = PairedGain("objective", 0.1, 0.05, 0.15, 0.01, 3, **items)
+    few = PairedGain("objective", 0.1, 0.05, 0.15, 0.01, 3, few=("task/piqa",))
+    for pair, said, short in (
+        (gain, ITEMS, ITEMS),
+        (few, "new seeds alone, as fewer than 30 documents or items are known of task/piqa",
+         "new seeds alone"),
+    ):  # fmt: skip
+        found = dataclasses.replace(made.confirmation, objective={"natural": pair}, targets={})
+        study = dataclasses.replace(made, confirmation=found)
+        answers = study_answers(study)
+        assert f"intervals cover 90%, for {said}." in answers["against"]
+        assert f"by more than the noise for {short}." in answers["sure"]
+        told = study_summary(study)["confirmation"]["natural"]
+        assert told["covers"] == pair.covers
+        assert told["over_new_seeds"] == ([0.08, 0.12] if pair is gain else [0.05, 0.15])
+        (_, table, *_) = gain_blocks(study)
+        assert ("+0.0500 to +0.1500" if pair is gain else NONE) in table.rows[0]

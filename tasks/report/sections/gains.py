@@ -1,0 +1,43 @@
+"""The report's section on for what the confirmed gains hold: new seeds, and new items."""
+
+from collections.abc import Iterable
+
+from cuvee.mixtures.inference.crossed_intervals import FEWEST, ITEMS, SEEDS
+from cuvee.tasks.report.blocks import Block, Paragraph, ReportTable
+from cuvee.tasks.report.sections.headline import NONE
+from cuvee.tasks.study.answers import UNIT, size_text
+from cuvee.tasks.study.audits import held_out_gains, held_out_targets
+from cuvee.tasks.study.study import Study
+from cuvee.tasks.validation.paired import Confirmation, PairedGain, covers_text
+
+
+def gain_blocks(study: Study) -> Iterable[Block]:
+    """Every confirmed gain with its interval over new seeds, and over new seeds and new items."""
+    if not study.confirmations:
+        return
+    yield Paragraph(
+        f"Gains in fresh runs, {UNIT}, with {study.confirmations[-1].level:.0%} intervals and a "
+        f"one-sided p. One for {SEEDS} holds where the mixtures are trained again and scored on "
+        f"the same documents and items; one for {ITEMS} also on others of the same kinds. Claims "
+        f"rest on the latter wherever all that the gain reads has {FEWEST} documents or items."
+    )
+    rows = [row for found in study.confirmations for row in _rows(study, found)]
+    head = ("at", "gain over", "in", "gain", f"for {SEEDS}", f"for {ITEMS}", "pairs", "p")
+    yield ReportTable(head, tuple(rows), words=(1, 2))
+    short = [g for found in study.confirmations for g in found.objective.values() if g.few]
+    if short:
+        yield Paragraph(f"The gain in the objective is for {covers_text(short)}.")
+
+
+def _rows(study: Study, found: Confirmation) -> Iterable[tuple[str, ...]]:
+    held_out = held_out_gains(found, held_out_targets(study))
+    for kind, gains in (("the objective", found.objective), ("held-out targets", held_out)):
+        for name, gain in gains.items():
+            yield (size_text(study, found), name, kind, f"{gain.gain:+.4f}", *_intervals(gain),
+                   str(gain.n), f"{gain.p:.2g}")  # fmt: skip
+
+
+def _intervals(gain: PairedGain) -> tuple[str, str]:
+    own, both = gain.over_seeds or gain.estimate, gain.estimate
+    ends = [f"{one.low:+.4f} to {one.high:+.4f}" for one in (own, both)]
+    return ends[0], ends[1] if gain.covers == ITEMS else NONE
