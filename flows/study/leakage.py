@@ -95,8 +95,8 @@ def _asked(prepared: Prepared) -> AskedItems:
 def with_matches(study: Study, matches: tuple[ItemMatch, ...] | None) -> Study:
     """A study that says what training text has of its benchmarks, and its gains without that.
 
-    Gains are scored again without the suspicious items. There are none where nothing is suspicious,
-    where runs keep no scores by item, and where hardly an item of a task would be left.
+    Gains are scored again without the suspicious items, where runs keep scores by item and enough
+    items of a task are left.
     """
     study, suspicious = dataclasses.replace(study, matches=matches), suspicious_keys(matches or ())
     if study.confirmation is None or not suspicious:
@@ -107,8 +107,7 @@ def with_matches(study: Study, matches: tuple[ItemMatch, ...] | None) -> Study:
         if left is None:
             return study
         outcomes[run.mixture, run.result.spec.seed] = left
-    clean = conclude_confirmation(study.problem, outcomes).objective
-    return dataclasses.replace(study, clean_gains=clean)
+    return dataclasses.replace(study, clean=conclude_confirmation(study.problem, outcomes))
 
 
 def _without(result: RunResult, suspicious: Mapping[str, Keys]) -> RunResult | None:

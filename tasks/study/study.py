@@ -35,7 +35,7 @@ from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
 from cuvee.tasks.study.leakage import ItemMatch
 from cuvee.tasks.validation.calibration import ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
-from cuvee.tasks.validation.paired import Confirmation, Judgement, PairedGain
+from cuvee.tasks.validation.paired import Confirmation, Judgement
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class Study:
         held_out: targets on which gains are stated though the objective does not read them; None
             for all that are measured.
         matches: the longest match of benchmark items with training text; None if nobody looked.
-        clean_gains: by baseline, the confirmed gain in the objective without suspicious items;
-            empty where there are none, or no scores by item.
+        clean: the confirmation scored again without the suspicious items; None where there are
+            none, or no scores by item.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Study:
     vocabulary: int = 0
     held_out: tuple[str, ...] | None = None
     matches: tuple[ItemMatch, ...] | None = None
-    clean_gains: Mapping[str, PairedGain] = field(default_factory=dict)
+    clean: Confirmation | None = None
 
     def __post_init__(self) -> None:
         ours, theirs = self.recommendation, self.problem

@@ -8,6 +8,7 @@ import pytest
 from synthetic_study import synthetic_study
 
 from cuvee.flows.recipe.load import build_recipe
+from cuvee.flows.study.confirm import conclude_confirmation
 from cuvee.flows.study.leakage import look_for_benchmarks, with_matches
 from cuvee.flows.study.prepare import prepare
 from cuvee.flows.workspace import Workspace
@@ -91,7 +92,7 @@ def confirmed_on_items():
     """A study whose task has items 1, 2 and 3; the recommended mixture is better by 0.9 bits per
     byte on item 2, and by the same as ever on the others."""
     study = synthetic_study()
-    runs = []
+    outcomes = {}
     for run in study.confirmation.runs:
         score = run.result.scores["task/clauses"]
         better = 0.9 * (run.mixture == "recommended")
@@ -99,12 +100,13 @@ def confirmed_on_items():
         units = UnitScores(np.array([1, 2, 3], np.uint64), 10 * totals, np.full(3, 10.0))
         scores = {**run.result.scores, "task/clauses": replace(score, value=units.value)}
         result = replace(run.result, scores=scores, units={"task/clauses": units})
-        runs.append(replace(run, result=result))
-    return replace(study, confirmation=replace(study.confirmation, runs=tuple(runs)))
+        outcomes[run.mixture, run.result.spec.seed] = result
+    return replace(study, confirmation=conclude_confirmation(study.problem, outcomes))
 
 
 def clean_gains(study, matches):
-    return with_matches(study, matches).clean_gains
+    clean = with_matches(study, matches).clean
+    return clean and clean.objective
 
 
 def test_gains_are_scored_again_without_the_suspicious_items():
@@ -125,14 +127,14 @@ def test_what_cannot_be_told_of_gains_is_not_told():
     """Catches a gain on one item, and runs without items that keep their scores with them."""
     study, none = confirmed_on_items(), (suspect(1), suspect(2))
     most = (suspect(1, "legal"), suspect(2, "legal"))
-    assert clean_gains(study, none) == {}
-    assert clean_gains(study, most) == {}
-    assert clean_gains(synthetic_study(), most[:1]) == {}
+    assert clean_gains(study, none) is None
+    assert clean_gains(study, most) is None
+    assert clean_gains(synthetic_study(), most[:1]) is None
 
 
 def test_the_report_says_which_items_and_what_gains_are_without_them():
     """Catches shares of another task or domain, worst items last, a change of the wrong sign."""
-    study = confirmed_on_items()
+    study, task = confirmed_on_items(), "task/clauses"
     long = replace(suspect(2, "legal", "news"), run=("one",) * 30, words=12)
     matches = (suspect(1), long, suspect(3), replace(suspect(4), task="task/facts"))
     told, table, items, gains = leakage_blocks(with_matches(study, matches))
@@ -141,6 +143,10 @@ def test_the_report_says_which_items_and_what_gains_are_without_them():
     assert table.rows[0] == ("task/clauses", "3", "1", *["33.3%"] * 4)
     assert table.rows[1] == ("task/facts", "1", "1", *["0.0%"] * 4)
     assert [row[3] for row in items.rows] == ["30"]
-    every = study.confirmation.objective["natural"].gain
-    assert gains.rows[0][-1] == f"{clean_gains(study, matches)['natural'].gain - every:+.4f}"
+    assert [row[0] for row in gains.rows] == [
+        f"{what} against {name}" for name in ("natural", "uniform") for what in ("objective", task)
+    ]
+    before = study.confirmation.objective["natural"].gain
+    assert gains.rows[0][-1] == f"{clean_gains(study, matches)['natural'].gain - before:+.4f}"
+    assert float(gains.rows[1][-1]) == pytest.approx(-0.9 / 3, abs=1e-4)
     assert list(leakage_blocks(study)) == []

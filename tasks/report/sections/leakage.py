@@ -11,6 +11,7 @@ from cuvee.tasks.validation.paired import interval_text
 
 WORST = 10  # items that are listed at first, or though none is suspicious
 COLUMNS = 6  # domains that have a column, those with the most suspicious items
+OBJECTIVE = "objective"  # name of a gain in it
 RUN, TEXT = 24, 80  # words of a run and characters of an item that are shown
 
 
@@ -37,7 +38,7 @@ def leakage_blocks(study: Study) -> Iterable[Block]:
     columns = ("item", "task", "words", "run", "its words", "domain", "document", "places")
     yield ReportTable(columns, rows, words=(1, 4, 5), fold=WORST)
     if suspects and study.confirmation:
-        yield from _clean_gain_blocks(study)
+        yield _clean_gains(study)
 
 
 def _task_table(matches: Sequence[ItemMatch]) -> ReportTable:
@@ -59,19 +60,28 @@ def _task_table(matches: Sequence[ItemMatch]) -> ReportTable:
     return ReportTable(("task", "items", "median run", *kinds), tuple(rows))
 
 
-def _clean_gain_blocks(study: Study) -> Iterable[Block]:
-    """What the confirmed gain in the objective is without the suspicious items."""
-    if not study.clean_gains:
-        yield Paragraph(
+def _clean_gains(study: Study) -> Block:
+    """What confirmed gains are without the suspicious items."""
+    before, after = study.confirmation, study.clean
+    if before is None or after is None:
+        return Paragraph(
             "What the gains are without them cannot be told: runs keep no scores by item, or "
             "hardly an item of a task is left."
         )
-        return
-    every = study.confirmation.objective if study.confirmation else {}
+    names = {OBJECTIVE, *(one.task for one in study.matches or () if one.suspicious)}
+    pairs = (
+        (baseline, one, other)
+        for baseline in after.objective
+        for one, other in zip(
+            (before.objective[baseline], *before.targets[baseline]),
+            (after.objective[baseline], *after.targets[baseline]),
+            strict=True,
+        )
+        if one.name in names
+    )
     rows = tuple(
-        (name, interval_text(every[name].estimate, "+.4f"), interval_text(one.estimate, "+.4f"),
-         f"{one.gain - every[name].gain:+.4f}")
-        for name, one in study.clean_gains.items()
+        (f"{one.name} against {baseline}", interval_text(one.estimate, "+.4f"),
+         interval_text(other.estimate, "+.4f"), f"{other.gain - one.gain:+.4f}")
+        for baseline, one, other in pairs
     )  # fmt: skip
-    columns = ("gain against", "with all items", "without the suspicious", "change")
-    yield ReportTable(columns, rows)
+    return ReportTable(("gain in", "with all items", "without the suspicious", "change"), rows)
