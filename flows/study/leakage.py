@@ -47,7 +47,7 @@ def look_for_benchmarks(
 
     store, corpus = Store(home.store), prepared.corpus
     with home.display.step("Leakage") as bar:
-        asked = _asked(prepared)
+        asked = asked_items(prepared)
         texts = [text for items in asked.values() for _, text in items]
         mark = canonical_json(texts)
         keys = {d.name: _hash(f"{VERSION}\n{d.identity}\n{mark}") for d in corpus.domains}
@@ -72,7 +72,7 @@ def look_for_benchmarks(
     return item_matches(asked, {n: LongestMatches.from_lists(one) for n, one in known.items()})
 
 
-def _asked(prepared: Prepared) -> AskedItems:
+def asked_items(prepared: Prepared) -> AskedItems:
     """The items of each target as a proxy is asked them, and their keys among units of scores."""
     from cuvee.evaluation.lm_eval_tasks import task_requests  # here: it takes 6 s to import
 
