@@ -11,9 +11,10 @@ corpus, one is taken for one of 1e5 of the items with a chance of 5e-6. All else
 that of the items and of one block, whatever the corpus.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,7 @@ Places = NDArray[np.int64]
 Level = tuple[Places, Places, Places, Places]  # places in the items, their names; in the block, too
 
 
-@dataclass(frozen=True, eq=False)
-class LongestMatches:
+class LongestMatches(NamedTuple):
     """The longest match of every item with some text.
 
     Attributes:
@@ -41,22 +41,12 @@ class LongestMatches:
     documents: Places
     starts: Places
 
-    @classmethod
-    def from_lists(cls, lists: Mapping[str, Sequence[int]]) -> "LongestMatches":
-        """From what `to_lists` gave, which JSON holds."""
-        return cls(**{name: np.array(values, np.int64) for name, values in lists.items()})
-
-    def to_lists(self) -> dict[str, list[int]]:
-        """Every array by its name."""
-        return {part.name: getattr(self, part.name).tolist() for part in fields(self)}
-
     def joined(self, later: "LongestMatches") -> "LongestMatches":
         """Of this text and one that follows it."""
         longer, same = later.words > self.words, later.words == self.words
-        names = [part.name for part in fields(self)]
-        taken = [np.where(longer, getattr(later, name), getattr(self, name)) for name in names]
-        taken[1] += np.where(same, later.counts, 0)
-        return LongestMatches(*taken)
+        pairs = zip(self, later, strict=True)
+        taken = LongestMatches(*(np.where(longer, theirs, ours) for ours, theirs in pairs))
+        return taken._replace(counts=taken.counts + np.where(same, later.counts, 0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+import numpy as np
+
 from cuvee.evaluation.longest_match import ItemIndex, LongestMatches
 from cuvee.flows.execution.executor import Executor
 from cuvee.flows.recipe.schema import Recipe
@@ -59,17 +61,18 @@ def look_for_benchmarks(
         if missing:
             apart = large and is_remote(home.shared)
             place = publish_prepared_corpus(corpus, home.shared) if apart else str(corpus.root)
-            found = corpus_matches(
+            fresh = corpus_matches(
                 corpus,
                 CorpusMatcher(place, ItemIndex.build(texts)),
                 [domain.name for domain in missing],
                 pool=executor.pool(None) if large and executor else InlinePool(),
                 progress=bar.move,
             )
-            for name, matches in found.items():
-                known[name] = matches.to_lists()
+            for name, matches in fresh.items():
+                known[name] = [column.tolist() for column in matches]
                 store.remember(KEPT, keys[name], known[name])
-    return item_matches(asked, {n: LongestMatches.from_lists(one) for n, one in known.items()})
+    found = {name: LongestMatches(*map(np.array, lists)) for name, lists in known.items()}
+    return item_matches(asked, found)
 
 
 def asked_items(prepared: Prepared) -> AskedItems:
@@ -114,11 +117,10 @@ def _without(result: RunResult, suspicious: Mapping[str, Keys]) -> RunResult | N
     """A run scored without some items; None where that cannot be."""
     scores, units = dict(result.scores), dict(result.units)
     for target, keys in suspicious.items():
-        if target not in units or target not in scores:
+        left = units[target].without(keys) if target in units else None
+        if left is None or len(left) < FEWEST:
             return None
-        units[target] = left = units[target].without(keys)
-        if len(left) < FEWEST:
-            return None
+        units[target] = left
         scores[target] = Score(left.value, scores[target].stderr, len(left))
     return dataclasses.replace(result, scores=scores, units=units)
 

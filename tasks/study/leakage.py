@@ -48,10 +48,7 @@ def item_matches(asked: AskedItems, found: Mapping[str, LongestMatches]) -> tupl
         found: matches of all these items, in this order, by domain.
     """
     domains = list(found)
-    longest, counts, documents, starts = (
-        np.array([getattr(one, name) for one in found.values()])
-        for name in ("words", "counts", "documents", "starts")
-    )
+    longest, counts, documents, starts = map(np.array, zip(*found.values(), strict=True))
     best = np.argmax(longest * (counts.max() + 1) + counts, axis=0)
     every = [(task, *item) for task, items in asked.items() for item in items]
     matches = []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cuvee.evaluation.longest_match import END, ItemIndex, LongestMatches, item_words
+from cuvee.evaluation.longest_match import END, ItemIndex, item_words
 from cuvee.evaluation.ngrams import normalize_words
 
 
@@ -87,8 +87,8 @@ def test_matches_of_parts_of_a_corpus_add_up():
     parts = index.match([])
     for number, text in enumerate(documents):
         parts = parts.joined(index.match(stretches([text], 4), first=number))
-    assert parts.to_lists() == every.to_lists()
-    assert LongestMatches.from_lists(parts.to_lists()).words.tolist() == [3, 1, 0]
+    assert [column.tolist() for column in parts] == [column.tolist() for column in every]
+    assert every.words.tolist() == [3, 1, 0]
     assert every.counts.tolist() == [3, 2, 0]
     assert every.documents.tolist() == [1, 2, -1]
 
