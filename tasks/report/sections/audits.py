@@ -40,12 +40,8 @@ def _held_out(study: Study) -> Iterable[Block]:
             (name, *(interval_text(gain.estimate, "+.3f") for gain in gains), gains[0].covers)
             for name, gains in table
         ]
-        head = (
-            f"at {size_text(study, found)}",
-            *(f"gain over {name}" for name in each),
-            "holds for",
-        )
-        yield ReportTable(head, tuple(rows), words=(len(head) - 1,))
+        head = (f"at {size_text(study, found)}", *(f"gain over {name}" for name in each))
+        yield ReportTable((*head, "holds for"), tuple(rows), words=(len(head),))
 
 
 def _metrics(found: tuple[MetricAudit, ...]) -> Iterable[Block]:
@@ -78,11 +74,10 @@ def _said(one: MetricAudit) -> str:
 
 
 def _early(found: EarlyRanking) -> Iterable[Block]:
-    whose = f"{found.mixtures} mixtures with {found.seeds} seeds each"
     yield Paragraph(
         f"Early ranking by {' and '.join(found.targets) or 'nothing'}: rank correlation of the "
         "order after a part of the tokens, in one seed, with that of the end, in the other seeds; "
-        f"the last row is the end itself. Over {whose}."
+        f"the last row is the end itself. {found.mixtures} mixtures with {found.seeds} seeds each."
     )
     if not found.ranks:
         yield Paragraph(f"Nothing can be told from fewer than {LEAST} mixtures with two seeds.")
