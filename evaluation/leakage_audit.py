@@ -1,5 +1,6 @@
 """Scores texts token by token under a pack, and asks detectors of membership of a suite's items."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from cuvee.evaluation.membership import ScoredText, detect, item_text, order_exc
 from cuvee.evaluation.requests import RequestEncoder
 
 Floats = NDArray[np.float64]
-BATCH_TOKENS = 4096  # padded tokens that a likelihood is given at once
+BATCH = 16  # texts that a likelihood is given at once
 
 
 @runtime_checkable
@@ -39,23 +40,17 @@ def score_texts(
     ids, eot = [encoder.encode(text)[: likelihood.context] for text in texts], encoder.eot
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # equal lengths need no padding
     found: dict[tuple[int, int], ScoredText] = {}
-    while order:
-        longest = len(ids[order[-1]])
-        size = max(1, BATCH_TOKENS // (longest + 1))
-        batch, order = order[-size:], order[:-size]
-        padded = [[eot, *ids[i], *[eot] * (longest - len(ids[i]))] for i in batch]
+    for first in range(0, len(order), BATCH):
+        batch = order[first : first + BATCH]
+        longest = len(ids[batch[-1]])
+        padded = torch.tensor([[eot, *ids[i], *[eot] * (longest - len(ids[i]))] for i in batch])
         lengths = torch.tensor([len(ids[i]) + 1 for i in batch])
-        told = likelihood.token_statistics(torch.tensor(padded), lengths, moments=True)
-        log_p, greedy, mean, deviation = (values.numpy() for values in told)
-        for row, i in enumerate(batch):
-            for k in range(likelihood.models):
-                at = (k, row, slice(len(ids[i])))
-                seen, expected, spread = (
-                    values[at].astype(np.float64) for values in (log_p, mean, deviation)
-                )
-                found[k, i] = ScoredText(
-                    texts[i], np.array(ids[i]), seen, expected, spread, greedy[at]
-                )
+        told = likelihood.token_statistics(padded, lengths, moments=True)
+        log_p, greedy, mean, deviation = (values.double().numpy() for values in told)
+        for k, (row, i) in itertools.product(range(likelihood.models), enumerate(batch)):
+            at = (k, row, slice(len(ids[i])))
+            parts = (log_p[at], mean[at], deviation[at], greedy[at] > 0)
+            found[k, i] = ScoredText(texts[i], np.array(ids[i]), *parts)
     return [[found[k, i] for i in range(len(ids))] for k in range(likelihood.models)]
 
 

@@ -1,5 +1,4 @@
-"""Does a proxy's likelihood tell that a benchmark's item was in its training text, and from how
-many copies on?
+"""From how many copies on a proxy's likelihood tells that an item was in its training text.
 
 Items of the quickstart's benchmarks are drawn at random, printed as pages print them
 (`membership.item_text`), and planted among the documents of one domain: 1, 4, 16 or 64 copies of
@@ -51,7 +50,7 @@ DOMAIN = "encyclopedia"
 TASKS = ("siqa", "openbookqa", "mmlu")  # of 3 and 4 choices
 PLANTED = {0: 200, 1: 100, 4: 100, 16: 60, 64: 24}  # copies -> items of a replica
 SIZES = {"0.3M": 6, "0.6M": 4}  # replicas of each size
-MINUTES = 60.0
+MINUTES = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
