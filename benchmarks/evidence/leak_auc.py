@@ -171,7 +171,7 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:
-    """By size, form, detector and copies: area, low, high; recall and z, the mean of replicas'."""
+    """By size, form, detector and copies: area, low, high; recall (mean), z (median)."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         key = (row["size"], row["form"], row["detector"], f"{row['copies']:.0f}")
@@ -180,7 +180,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     for (size, form, detector, copies), some in groups.items():
         areas = [RocArea(r["area"], r["error"], int(r["members"]), int(r["others"])) for r in some]
         pooled = mean_area(areas)
-        means = [np.mean([r[name] for r in some]) for name in ("recall", "z")]
+        told = [np.mean([r["recall"] for r in some]), np.median([r["z"] for r in some])]
         place = result.setdefault(size, {}).setdefault(form, {}).setdefault(detector, {})
-        place[copies] = [round(float(x), 3) for x in (pooled.area, *pooled.interval(), *means)]
+        place[copies] = [round(float(x), 3) for x in (pooled.area, *pooled.interval(), *told)]
     return result
