@@ -11,17 +11,22 @@ The default law itself, where it is the one that chooses, needs no other: its po
 drawn to what the runs bear out (Smith and Winkler's own remedy), and its gain was right at its own
 optimum. What both say on worlds whose truth is known stands in docs/results/optimism.md. Both laws
 saw the same runs, so that luck which flatters a mixture in both stays.
+
+Intervals are `gain +- 1.645 sd` of the draws' paired differences: their own quantiles, of draws
+with heavy tails, held the true gain in 82 % of those worlds where this holds it in 88 %.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference.dataset import Dataset
+from cuvee.mixtures.inference.diagnostics import Z
 from cuvee.mixtures.inference.optimum import Optimum, gains_over, objective_levels
 from cuvee.mixtures.laws import Law, posterior_draws
-from cuvee.mixtures.recommendation import Optimism
+from cuvee.mixtures.recommendation import Estimate, Optimism
 from cuvee.mixtures.registry import build
 
 DRAWS = 100  # of the second law's posterior
@@ -43,15 +48,30 @@ def corrected_gains(
         default law its own alone. From fewer runs than the second law needs gains are not
         corrected, and a warning says so.
     """
-    own = gains_over(chosen.names, chosen.levels, chosen.refit_levels)
     second: Law = build("law", "default")
     if law.name == second.name:
-        return {"gains": own}, ()
+        return {"gains": posterior_gains(chosen.names, chosen.levels, chosen.refit_levels)}, ()
+    own = gains_over(chosen.names, chosen.levels, chosen.refit_levels)
     if len(found.sample.W) < second.rows(len(found.problem.domains)):
         return {"gains": own}, (_uncorrected(law, second, found),)
     levels, draws = _second_levels(second, chosen.points, found, rng)
-    gains = gains_over(chosen.names, levels, draws)
+    gains = posterior_gains(chosen.names, levels, draws)
     return {"gains": gains, "optimism": Optimism(second.name, law.name, own)}, ()
+
+
+def posterior_gains(
+    names: Sequence[str], levels: Array, draws: Array
+) -> tuple[tuple[str, Estimate], ...]:
+    """The gain of the first of P mixtures over each other, as wide as draws of a posterior differ.
+
+    Args:
+        names: of the mixtures.
+        levels: (P,) their objective.
+        draws: (B, P) the same by each draw.
+    """
+    over, half = levels - levels[0], Z * (draws - draws[:, :1]).std(axis=0, ddof=1)
+    ends = zip(names, over.tolist(), half.tolist(), strict=True)
+    return tuple((name, Estimate(gain, gain - h, gain + h)) for name, gain, h in ends)[1:]
 
 
 def _second_levels(

@@ -6,7 +6,7 @@ import pytest
 
 from cuvee.mixtures import worlds
 from cuvee.mixtures.inference.dataset import gather_runs
-from cuvee.mixtures.inference.optimism import corrected_gains
+from cuvee.mixtures.inference.optimism import corrected_gains, posterior_gains
 from cuvee.mixtures.inference.optimum import Optimum, gains_over
 from cuvee.mixtures.laws import predicted_means
 from cuvee.mixtures.loop import generator, search
@@ -49,13 +49,23 @@ def test_a_gain_is_predicted_by_a_law_that_did_not_choose():
 def test_the_default_law_speaks_for_itself_and_too_few_runs_are_told():
     """Catches a second fit of the same law, and gains that go uncorrected without a word."""
     chosen, found = study(16)
-    own = gains_over(NAMES, chosen.levels, chosen.refit_levels)
     default = build("law", "kriging")
-    assert corrected_gains(default, chosen, found, generator(1, 0)) == ({"gains": own}, ())
+    fields, warned = corrected_gains(default, chosen, found, generator(1, 0))
+    assert [gain.mean for _, gain in fields["gains"]] == [5.0, 6.0] and not warned
+    assert "optimism" not in fields
     chosen, found = study(6)
+    own = gains_over(NAMES, chosen.levels, chosen.refit_levels)
     fields, warned = corrected_gains(build("law", "linear"), chosen, found, generator(1, 0))
     assert fields == {"gains": own}
     assert "needs 9 runs of 8" in warned[0] and "linear" in warned[0]
+
+
+def test_an_interval_is_as_wide_as_draws_differ_in_pairs():
+    """By hand: gains of 1, 2 and 3 have a deviation of 1. Catches a shift of all mixtures in it."""
+    levels = np.array([[0.0, 1.0], [10.0, 12.0], [20.0, 23.0]])
+    ((name, gain),) = posterior_gains(("recommended", "natural"), np.array([0.0, 2.0]), levels)
+    assert name == "natural" and gain.mean == 2.0
+    assert gain.high - 2.0 == pytest.approx(1.6448536) == pytest.approx(2.0 - gain.low)
 
 
 def test_a_recommendation_keeps_what_the_chooser_said():
