@@ -51,7 +51,9 @@ def cell_rows(cell: dict[str, Any]) -> list[dict[str, Any]]:
     problem, repeats = worlds.world_problem(world), cell["repeats"]
     posed, rng = (problem.domains, problem.constraints), generator(cell["seed"], 1)
     design = build("design", "dirichlet")
-    W = design.draw(*posed, RUNS - repeats, rng)
+    W = design.draw(*posed, RUNS, rng)
+    if repeats:
+        W = W[np.sort(rng.permutation(RUNS)[: RUNS - repeats])]
     W = np.vstack([W, W[np.argsort(-concentration(W))[:repeats]]])
     anchors = [problem.domains.natural] * 3 + [problem.domains.uniform] * 3
     W = simplex.canonical_rows(np.vstack([W, *anchors]))
@@ -92,7 +94,15 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
         for name, pair in PAIRS.items()
         for spread, law in itertools.product(SPREADS, LAWS)
     }
-    return {"noise_by_mixture": {"whole": not lacking(path, cells), **found}}
+    told = [r for r in rows if r["noise"] == "model" and r["law"] == LAWS[0]]
+    clear = {
+        f"clear, spread {spread}": round(
+            float(np.mean([r["clear"] == "True" for r in told if r["spread"] == spread] or [0.0])),
+            3,
+        )
+        for spread in SPREADS
+    }
+    return {"noise_by_mixture": {"whole": not lacking(path, cells), **clear, **found}}
 
 
 def compared(rows: list[dict[str, Any]], before: Any, after: Any) -> dict[str, float]:
