@@ -53,7 +53,8 @@ def cell_rows(cell: dict[str, Any], studies: int = STUDIES) -> list[dict[str, An
     rng, claims, gains = generator(count, seeds), np.zeros(2), np.zeros(2)
     for study in range(studies):
         world: Any = kind_of_world(kind, study)
-        problem, first = worlds.world_problem(world), 1000 * study
+        problem = worlds.world_problem(world)
+        first = 1000 * (study + studies * (10 * count + seeds))  # no luck is shared by two cells
         natural, uniform = problem.domains.natural, problem.domains.uniform
         ours = rng.dirichlet(np.ones(5))
         runs = world([problem.spec(w, first + s) for w in (natural, uniform) for s in range(count)])

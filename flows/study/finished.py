@@ -36,6 +36,7 @@ EARLIER = "earlier"  # folder of a study's: what other recipes of its name left
 SHARED = ("fit", "exports", "looks.jsonl")  # what each looks after itself
 # Settings of a corpus that were there before any was added: in a snapshot whatever they are.
 FIRST_SETTINGS = {"quickstart", "vocabulary", "heldout_bytes", "min_tokens", "on_error"}
+PLANNED = {"wanted_gain"}  # what a confirmation's plan reads, and its runs do not depend on
 
 
 def finished_study(recipe: Recipe, home: Workspace) -> FinishedStudy:
@@ -144,7 +145,7 @@ def snapshot(recipe: Recipe, prepared: Prepared) -> Snapshot:
     domains, start = prepared.domains, [prepared.start.content] if prepared.start else []
     return Snapshot(
         recipe=_hash([values, settings, *start]),
-        confirm=_hash(recipe.confirm.model_dump(mode="json") if recipe.confirm else None),
+        confirm=_hash(recipe.confirm and recipe.confirm.model_dump(mode="json", exclude=PLANNED)),
         texts=prepared.texts or dict(zip(domains.names, domains.identities, strict=True)),
         code=study_version(),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

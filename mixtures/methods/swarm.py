@@ -45,7 +45,8 @@ class Swarm(Method):
             so that the report says which of the two the noise comes from; 2 adds 2 runs to each
             anchor, 3 adds 6. These runs tell the noise alone, and no law is fitted to them.
         repeats: the design's most concentrated mixtures that are run under one more seed each:
-            proxies on little else than one domain are the noisiest, and fits must know it.
+            proxies on little else than one domain are the noisiest. It tells how much; for fits,
+            other mixtures in their place are worth more.
         folds: folds of the cross-validation that judges the laws.
         refits: bootstrap refits behind the intervals, or draws of a law's own posterior that are
             searched (the default law has one); null: 50 for exponential laws, 10 for others.
