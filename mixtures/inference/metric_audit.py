@@ -19,6 +19,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference.held_out import rank_interval
 from cuvee.mixtures.recommendation import LEVEL, Estimate
 from cuvee.mixtures.runs.run_results import RunResult, Score
 
@@ -104,6 +105,8 @@ def bootstrap_rank(first: Array, second: Array, rng: np.random.Generator) -> Est
     told = _spearman(*(table[:, drawn] for table in tables)).mean(axis=0)
     mean = float(_spearman(*tables).mean())
     low, high = np.quantile(told, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if low == high:  # an order without a mistake, of which every draw is one too
+        low, high = rank_interval(mean, count)
     return Estimate(mean, min(float(low), mean), max(float(high), mean))
 
 

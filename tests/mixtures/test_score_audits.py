@@ -54,8 +54,9 @@ def test_a_score_that_orders_accuracy_and_one_that_misleads_are_told_apart():
     """Catches bits per byte whose sign is not turned round, so that the better score is called the
     misleading one; and a correlation of values in place of ranks, which exp would bend."""
     found = audit(SPREAD, -np.exp(9 * SPREAD), -SPREAD)
-    assert found.ranks["bits per byte"].mean == found.ranks["bits per byte"].low == 1.0
-    assert found.ranks["margin"].mean == found.ranks["margin"].high == -1.0
+    right, wrong = found.ranks["bits per byte"], found.ranks["margin"]
+    assert right.mean == 1.0 and wrong.mean == -1.0 and wrong.high < -0.98
+    assert 0.98 < right.low < 1.0  # an order without a mistake is no proof of one: catches 1 to 1
     assert "probability" not in found.ranks and found.mixtures == 24
 
 

@@ -88,5 +88,6 @@ def _early(found: EarlyRanking) -> Iterable[Block]:
         f"No lower end before the last reaches {SURE_RANK:g}: no shorter proxies are advised."
         if found.enough is None
         else f"`proxy.tokens: {count_text(found.enough)}` would do, where the lower end reaches "
-        f"{SURE_RANK:g}, if runs that end there, with a decay of their own, rank like this point."
+        f"{SURE_RANK:g}, for mixtures as far apart as these, and if runs that end there, with a "
+        "decay of their own, rank like this point."
     )
