@@ -14,7 +14,6 @@ sided, at level^(1 / targets), which holds for all targets together however they
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy import optimize, stats
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domain_worth import LeaveOut, PairWorth, Worth, Worths
@@ -103,6 +102,8 @@ def _contrasts(
     names: Sequence[str], share: float, scores: Scores, noise: tuple[Array, int]
 ) -> LeaveOut | None:
     """Worths by the runs of one kind; seeds count under which all of them finished."""
+    from scipy import stats  # here: see `simplex`
+
     seeds = sorted(set.intersection(*map(set, scores.values()))) or sorted(scores[WHOLE])
     rows = sorted((s for s in scores if set(seeds) <= scores[s].keys()), key=sorted)
     cube = np.array([[scores[row][seed] for seed in seeds] for row in rows])  # (G, S, T)
@@ -140,6 +141,8 @@ def _contrasts(
 
 def _with_intervals(means: Array, error: Array, critical: float, degrees: int) -> Worths:
     """Means (R, T) with standard errors (T,), their intervals and corrected probabilities."""
+    from scipy import stats
+
     ratio = np.abs(means) / np.maximum(error, simplex.TINY)
     p = np.reshape(holm((2 * stats.t.sf(ratio, degrees)).ravel().tolist()), means.shape)
     ends = means - critical * error, means + critical * error
@@ -157,6 +160,8 @@ def simultaneous_quantile(
 
     with z standard normal and u^2 chi-square over its degrees.
     """
+    from scipy import optimize, stats
+
     z, weights = np.polynomial.hermite_e.hermegauss(NODES)
     x, mass = np.polynomial.legendre.leggauss(NODES)
     u = np.sqrt(stats.chi2.ppf((x + 1) / 2, degrees) / degrees)[:, None]
