@@ -3,7 +3,8 @@
 The natural mixture, and the same without each domain in turn, under paired seeds: from scratch, and
 in the last fifth of the tokens on shared branch checkpoints; then 12 Dirichlet mixtures for a law.
 `loo_tail_against_scratch`: rank correlation of the two over domains, mean of the targets, with a
-90 % bootstrap interval over domains; over all (domain, target) cells, beside two seeds of one kind
+90 % bootstrap interval over domains; over all (domain, target) cells, also
+without those of a domain's own text, beside two seeds of one kind
 against each other, which is what noise allows; how many cells both show, and of these how many with
 one sign. `shapley_against_loo`: Shapley values of the default law, fitted to the Dirichlet mixtures
 and natural alone, against either kind. Rows: worth.csv. Runs are kept in the home (CUVEE_HOME, else
@@ -68,7 +69,7 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
     done = len({run.spec.fingerprint for run in runs})
     tail: dict[str, Any] = {"runs": done, "whole": SEEDS * (1 + 2 * len(problem.domains))}
     if len(by_share) == len(SHARES):
-        tail |= agreement(by_share[1.0], by_share[SHARES[0]])
+        tail |= agreement(by_share[1.0], by_share[SHARES[0]], problem.targets)
         tail |= {f"one_seed_{word}": noise_ceiling(setting, runs, share)
                  for word, share in (("scratch", 1.0), ("tail", SHARES[0]))}  # fmt: skip
     figures: dict[str, Any] = {"loo_tail_against_scratch": tail}
@@ -136,7 +137,7 @@ def worth_rows(one: LeaveOut, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def agreement(one: LeaveOut, other: LeaveOut) -> dict[str, Any]:
+def agreement(one: LeaveOut, other: LeaveOut, targets: tuple[str, ...]) -> dict[str, Any]:
     """How two kinds of leaving out agree over the domains that both have."""
     names = [name for name in one.domains if name in other.domains]
     first, second = (
@@ -144,12 +145,15 @@ def agreement(one: LeaveOut, other: LeaveOut) -> dict[str, Any]:
         for side in (one, other)
     )
     pairs = [pair for a, b in zip(first, second, strict=True) for pair in zip(a, b, strict=True)]
+    means = np.array([(a.mean, b.mean) for a, b in pairs])
+    others = [t != f"domain/{name}" for name in names for t in targets]
     both = [(a.sign, b.sign) for a, b in pairs if a.sign and b.sign]
     return {
         "seeds": [one.seeds, other.seeds],
         "rank": rounded(rank_agreement(one, other, chance())),
         "cells": len(pairs),
-        "rank_cells": round(spearman(*np.array([(a.mean, b.mean) for a, b in pairs]).T), 3),
+        "rank_cells": round(spearman(*means.T), 3),
+        "rank_other_cells": round(spearman(*means[others].T), 3),
         "shown": [sum(a.sign != 0 for a, _ in pairs), sum(b.sign != 0 for _, b in pairs)],
         "shown_by_both": len(both),
         "of_one_sign": sum(a == b for a, b in both),

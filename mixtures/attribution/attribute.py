@@ -30,16 +30,8 @@ def with_attribution(
     *,
     mixture: Array | None = None,
 ) -> Recommendation:
-    """A recommendation with what each domain is worth, where runs of the history leave some out.
-
-    Args:
-        answer: from `recommend_mixture`.
-        laws: the method's, one of which the answer rests on.
-        problem: what was asked.
-        history: outcomes of the study's runs, from scratch and at the ends of others.
-        rng: the only source of chance.
-        mixture: whose domains were left out (K,); the natural mixture where it is not given.
-    """
+    """A recommendation that rests on one of the laws, with what each domain is worth, where runs of
+    the history leave some out of a mixture (K,); of the natural one where none is given."""
     found = gather_runs(problem, history)
     shares = problem.domains.natural if mixture is None else mixture
     measured = leave_out_worths(problem, finished_runs(history), shares, found)

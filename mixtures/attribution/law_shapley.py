@@ -38,16 +38,8 @@ def law_shapley(
     *,
     empty: Array | None = None,
 ) -> ShapleyWorth:
-    """Shapley values of a mixture's (K,) domains, by a law fitted to all targets.
-
-    Args:
-        found: the runs that the law was fitted to.
-        law: of which refits stand for draws, where it has none of its own.
-        fitted: to `found.sample`.
-        mixture: whose domains share the gain; those without a share have none.
-        rng: of orders and draws.
-        empty: scores (1 + M,) where no domain teaches, the objective first.
-    """
+    """Shapley values of a mixture's (K,) domains with a share, by a law fitted to `found.sample`;
+    `empty` (1 + M,): the scores where no domain teaches, the objective first."""
     players, (order_rng, draw_rng) = np.flatnonzero(mixture > ZERO), rng.spawn(2)
     few, size = len(players) <= MOST, len(players)
     plan = _all_coalitions(size) if few else _sampled_orders(size, order_rng)

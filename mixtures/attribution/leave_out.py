@@ -66,13 +66,7 @@ def leave_out_worths(
     problem: Problem, runs: Sequence[RunResult], mixture: Array, found: Dataset
 ) -> tuple[LeaveOut, ...]:
     """What runs say of a mixture's (K,) domains, from scratch first; none where no run leaves any
-    out, or no noise is known.
-
-    Args:
-        problem: what was asked.
-        runs: that may leave domains out; others count for nothing.
-        mixture: whose domains they are.
-        found: the study's runs at fixed shares, for the objective and the noise.
+    out, or no noise is known: that of `found`, the runs at fixed shares, where one seed is shared.
     """
     scores: dict[float, dict[frozenset[int], dict[int, Array]]] = {}
     for run in runs:
@@ -101,11 +95,12 @@ def with_objective(Y: Array, scalar: Scalarized) -> Array:
 def _contrasts(
     names: Sequence[str], share: float, scores: Scores, noise: tuple[Array, int]
 ) -> LeaveOut | None:
-    """Worths by the runs of one kind; seeds count under which all of them finished."""
+    """Worths by the runs of one kind; seeds count under which every domain's runs finished."""
     from scipy import stats  # here: see `simplex`
 
-    seeds = sorted(set.intersection(*map(set, scores.values()))) or sorted(scores[WHOLE])
-    rows = sorted((s for s in scores if set(seeds) <= scores[s].keys()), key=sorted)
+    seen = [set(scores[row]) for row in scores if len(row) < 2]
+    seeds = sorted(set.intersection(*seen)) or sorted(scores[WHOLE])
+    rows = sorted((s for s in scores if set(seeds) <= scores[s].keys() and len(s) < 3), key=sorted)
     cube = np.array([[scores[row][seed] for seed in seeds] for row in rows])  # (G, S, T)
     means, (sd, degrees) = cube.mean(axis=1), noise
     if len(seeds) > 1:
@@ -123,19 +118,15 @@ def _contrasts(
     wide = float(stats.t.isf((1 - LEVEL) / 2 / max(1, len(pairs) * count), degrees))  # Bonferroni
     lines = _with_intervals(np.reshape(joint, (-1, count)), 2 * error, wide, degrees)
     shown = critical + float(stats.t.ppf(POWER, degrees))
+    left, paired = np.array([worth[row] for row in single]), zip(pairs, lines, strict=True)
     return LeaveOut(
         share=share,
         seeds=len(seeds),
         degrees=degrees,
         domains=tuple(names[k] for row in single for k in row),
-        worths=_with_intervals(
-            np.array([worth[row] for row in single]), np.sqrt(2) * error, critical, degrees
-        ),
+        worths=_with_intervals(left, np.sqrt(2) * error, critical, degrees),
         detectable=tuple((shown * np.sqrt(2) * error).tolist()),
-        pairs=tuple(
-            PairWorth(names[min(row)], names[max(row)], line)
-            for row, line in zip(pairs, lines, strict=True)
-        ),
+        pairs=tuple(PairWorth(names[min(row)], names[max(row)], line) for row, line in paired),
     )
 
 

@@ -83,7 +83,7 @@ class LeaveOutAttribution(Swarm):
     ) -> tuple[RunSpec, ...]:
         if first := self.first_round(problem, history, rng):
             return first
-        single = [WHOLE, *(frozenset({k}) for k in self._players(problem))]
+        single = [WHOLE, *map(frozenset, itertools.combinations(self._players(problem), 1))]
         if second := missing_specs(history, self._specs(problem, single)):
             return second
         return missing_specs(history, self._specs(problem, self._pairs(problem, history)))
@@ -92,11 +92,7 @@ class LeaveOutAttribution(Swarm):
         """Ends of runs cost themselves; each seed's trunk is that of the whole mixture."""
         count = len(self._players(problem))
         pairs = min(self.pairs, math.comb(count, 2)) if count > 2 else 0
-        ends = " and ".join(f"{share:.0%}" for share in self._shares)
-        words = (
-            f"{count} domains and {pairs} pairs left out of the last {ends} of the tokens, under "
-            f"{self.trials} seeds"
-        )
+        words = f"{count} domains and {pairs} pairs left out under {self.trials} seeds"
         return RemainingRuns(self.trials * (1 + sum(self._shares) * (count + pairs)), words)
 
     def recommend(
@@ -108,9 +104,8 @@ class LeaveOutAttribution(Swarm):
             evidence=tuple(run.spec.fingerprint for run in finished_runs(history)),
             failed=sum(isinstance(run, Failed) for run in history),
         )
-        return with_attribution(
-            answer, self.laws, problem, history, rng, mixture=self._mixture(problem)
-        )
+        mixture = self._mixture(problem)
+        return with_attribution(answer, self.laws, problem, history, rng, mixture=mixture)
 
     @property
     def _shares(self) -> tuple[float, ...]:

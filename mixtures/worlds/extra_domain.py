@@ -49,6 +49,3 @@ class ExtraDomain(Around):
 
     def truth(self, W: Array, epochs: Array) -> Array:
         return np.asarray(self.world.truth(self._inner(W), self._inner(epochs)), dtype=np.float64)
-
-    def noise(self, W: Array) -> Array:
-        return np.asarray(self.world.noise(self._inner(W)), dtype=np.float64)

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from cuvee.mixtures.domain_worth import Worth
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference import crossed_intervals
@@ -46,7 +47,7 @@ def covers_text(gains: Iterable["PairedGain"]) -> str:
     return f"{SEEDS} alone{why if few else ''}"
 
 
-def interval_text(estimate: Estimate | Forecast, form: str = ".3f") -> str:
+def interval_text(estimate: Estimate | Forecast | Worth, form: str = ".3f") -> str:
     """An estimate with its interval, such as `2.231 (2.214 to 2.248)`; `form` is of its numbers."""
     return f"{estimate.mean:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
 

@@ -140,6 +140,9 @@ def test_seeds_that_not_all_finished_under_are_left_out():
         for given in (lost, kept)
     )  # fmt: skip
     assert one == two and one.seeds == 3
+    single = problem.spec([1.0, 0.0, 0.0, 0.0], 0)  # a vertex leaves three domains out, once
+    more = (*kept, *world([single]))
+    assert leave_out_worths(problem, more, mixture, gather_runs(problem, more))[0] == one
 
 
 class Truth:

@@ -15,6 +15,7 @@ from cuvee.tasks.report.plots.style import shaded_table
 from cuvee.tasks.report.sections.headline import NONE
 from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study
+from cuvee.tasks.validation.paired import interval_text
 
 
 def attribution_blocks(study: Study) -> Iterable[Block]:
@@ -33,11 +34,8 @@ def attribution_blocks(study: Study) -> Iterable[Block]:
         yield from _measured_blocks(one, found.columns)
     if found.shapley is not None:
         yield from _shapley_blocks(_from_untrained(study, found.shapley), found.measured[0])
-    for what, rank in found.agreements:
-        yield Paragraph(
-            f"Do they agree? {what}: rank correlation over domains {rank.mean:.2f} "
-            f"({rank.low:.2f} to {rank.high:.2f})."
-        )
+    rows = tuple((what, interval_text(rank, ".2f")) for what, rank in found.agreements)
+    yield ReportTable(("do they agree", "rank correlation over domains"), rows)
 
 
 def _measured_blocks(one: LeaveOut, columns: Sequence[str]) -> Iterable[Block]:
@@ -45,12 +43,9 @@ def _measured_blocks(one: LeaveOut, columns: Sequence[str]) -> Iterable[Block]:
     lines = [_sentence(d, row, names) for d, row in zip(one.domains, one.worths, strict=True)]
     means = np.array([[worth.mean for worth in row] for row in one.worths])
     kind = "scratch" if one.share == 1 else "decay"
-    yield Picture(
-        f"worth-{kind}",
-        f"Worth of each domain (down) for each target (across), left out {one.said}, {UNIT}",
-        " ".join(lines),
-        partial(_heat_map, means, one.domains, names),
-    )
+    caption = f"Worth of each domain (down) for each target (across), left out {one.said}, {UNIT}"
+    picture = partial(_heat_map, means, one.domains, names)
+    yield Picture(f"worth-{kind}", caption, " ".join(lines), picture)
     shown = np.array([[w.mean if w.sign > 0 else 0.0 for w in row[1:]] for row in one.worths])
     if shown.any():
         graph = SkillGraph(one.domains, tuple(columns[1:]), tuple(map(tuple, shown.tolist())))
@@ -60,11 +55,11 @@ def _measured_blocks(one: LeaveOut, columns: Sequence[str]) -> Iterable[Block]:
     rows = [(d, *map(_cell, row)) for d, row in zip(one.domains, one.worths, strict=True)]
     least = ("smallest that is shown with 80 %", *(f"{x:.4f}" for x in one.detectable))
     yield ReportTable(("domain", *names), (*rows, least))
-    if one.pairs:
-        kinds = [
-            (f"{p.first}, {p.second}", _cell(p.joint[0]), *(KINDS[w.sign] for w in p.joint))
-            for p in one.pairs
-        ]
+    kinds = [
+        (f"{p.first}, {p.second}", _cell(p.joint[0]), *(KINDS[w.sign] for w in p.joint))
+        for p in one.pairs
+    ]
+    if kinds:
         columns = ("left out together", "more than both, objective", *names)
         yield ReportTable(columns, tuple(kinds), words=tuple(range(2, len(columns))))
 
@@ -89,17 +84,9 @@ def _shapley_blocks(shapley: ShapleyWorth, one: LeaveOut) -> Iterable[Block]:
         f"extrapolates.{f' {shapley.orders} orders were sampled.' if shapley.orders else ''}"
     )
     measured = {d: row[0] for d, row in zip(one.domains, one.worths, strict=True)}
-    ours = {d: row[0] for d, row in zip(shapley.domains, shapley.worths, strict=True)}
-    order = [sorted(given, key=lambda d: -given[d].mean) for given in (ours, measured)]
-    rows = [
-        (d, _cell(ours[d]), f"{order[0].index(d) + 1}", _cell(measured[d]),
-         f"{order[1].index(d) + 1}") if d in measured
-        else (d, _cell(ours[d]), f"{order[0].index(d) + 1}", NONE, NONE)
-        for d in order[0]
-    ]  # fmt: skip
-    yield ReportTable(
-        ("domain", "Shapley, objective", "rank", f"left out {one.said}", "rank"), tuple(rows)
-    )
+    ours = sorted(zip(shapley.domains, shapley.worths, strict=True), key=lambda d: -d[1][0].mean)
+    rows = [(d, _cell(r[0]), _cell(measured[d]) if d in measured else NONE) for d, r in ours]
+    yield ReportTable(("domain", "Shapley, objective", f"left out {one.said}"), tuple(rows))
 
 
 def _from_untrained(study: Study, shapley: ShapleyWorth) -> ShapleyWorth:
@@ -118,5 +105,4 @@ def _heat_map(means: np.ndarray, rows: Sequence[str], columns: Sequence[str]) ->
     return figure
 
 
-def _cell(worth: Worth) -> str:
-    return f"{worth.mean:+.4f} ({worth.low:+.4f} to {worth.high:+.4f})"
+_cell = partial(interval_text, form="+.4f")
