@@ -103,7 +103,7 @@ class AuditPart(Part):
         "the published order of its choices against other orders: a proxy that finds the published "
         "one likelier has seen it. They see leaks with choices, of some 16 copies on; runs are "
         "trained anew for another list.",
-        examples=[["min_k", "option_order"]],
+        examples=[["loss", "zlib"]],
     )
 
 
