@@ -18,7 +18,8 @@ where E_m, the interaction's, is in both of the others and is taken off once; ne
 are truncated. Its degrees of freedom are Cochran's, 1/v = sum_j (V_j / V) / v_j, which are fewer
 than Satterthwaite's (1946), 1/v = sum_j (V_j / V)^2 / v_j: over three seeds the latter
 under-cover, as the multi-bootstrap does (Sellam et al. 2022, "The MultiBERTs", section 3); the
-comparison stands in docs/results/evidence.md.
+comparison stands in docs/results/evidence.md. Where items add little, more degrees of freedom could
+make the interval narrower than Student's over seeds; the wider of the two is taken.
 
 What a unit adds to the gain is its pseudo-value of the delete-one jackknife (Efron and Stein 1981):
 for a ratio of sums it is the residual linearized and weighted by bytes, and for an objective that
@@ -90,8 +91,8 @@ def gain_interval(
     total = sum(variance for variance, _ in components)
     degrees = total / sum(v / d for v, d in components) if total > 0 else seeds[1]
     error = math.sqrt(total)
-    half = float(stats.t.ppf(0.5 + level / 2, degrees)) * error
-    p = float(stats.t.sf(alone.mean / error, degrees)) if error > 0 else alone.p
+    half = max(float(stats.t.ppf(0.5 + level / 2, degrees)) * error, alone.high - alone.mean)
+    p = max(float(stats.t.sf(alone.mean / error, degrees)) if error > 0 else 0.0, alone.p)
     ends, items = (alone.mean - half, alone.mean + half), math.sqrt(total - components[0][0])
     return GainInterval(alone.mean, *ends, p, degrees, ITEMS, items)
 

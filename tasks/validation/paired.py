@@ -37,14 +37,17 @@ class Judgement(StrEnum):
 
 
 def covers_text(gains: Iterable["PairedGain"]) -> str:
-    """For what gains hold, all of them together: `new seeds and new items`, or why for less."""
+    """For what gains hold, all of them together: new seeds and new items, or new seeds alone."""
     every = tuple(gains)
-    if every and all(gain.covers == ITEMS for gain in every):
-        return ITEMS
-    few = tuple(dict.fromkeys(name for gain in every for name in gain.few))
+    return ITEMS if every and all(g.covers == ITEMS for g in every) else f"{SEEDS} alone"
+
+
+def few_text(gains: Iterable["PairedGain"]) -> str:
+    """Why gains are for new seeds alone: `, as fewer than 30 ... are known of domain/a`, or ""."""
+    few = tuple(dict.fromkeys(name for gain in gains for name in gain.few))
     more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
     why = f", as fewer than {FEWEST} documents or items are known of {', '.join(few[:NAMED])}{more}"
-    return f"{SEEDS} alone{why if few else ''}"
+    return why if few else ""
 
 
 def interval_text(estimate: Estimate | Forecast | Worth, form: str = ".3f") -> str:

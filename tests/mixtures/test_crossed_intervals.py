@@ -97,6 +97,12 @@ def test_the_two_ends_of_the_crossed_interval():
     over = gain_interval([0.2] * 3, [items])
     half = 1.649 * items[0].std(ddof=1) / 20  # t with 399 degrees of freedom
     assert over.degrees == pytest.approx(399) and over.high - over.mean == pytest.approx(half, 1e-3)
+    little = flat + 0.2 * (np.arange(50) % 2 - 0.5)
+    wider = gain_interval(gains, [little])
+    assert wider.degrees > 2 and (wider.low, wider.p) == (
+        own.low,
+        own.p,
+    )  # never for less than both
     with pytest.raises(EvidenceError, match="30 finite"):
         gain_interval(gains, [flat[:, :29]])
 

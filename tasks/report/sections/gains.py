@@ -8,7 +8,7 @@ from cuvee.tasks.report.sections.headline import NONE
 from cuvee.tasks.study.answers import UNIT, size_text
 from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import Confirmation, PairedGain, covers_text
+from cuvee.tasks.validation.paired import Confirmation, PairedGain, covers_text, few_text
 
 
 def gain_blocks(study: Study) -> Iterable[Block]:
@@ -24,9 +24,12 @@ def gain_blocks(study: Study) -> Iterable[Block]:
     rows = [row for found in study.confirmations for row in _rows(study, found)]
     head = ("at", "gain over", "in", "gain", f"for {SEEDS}", f"for {ITEMS}", "pairs", "p")
     yield ReportTable(head, tuple(rows), words=(1, 2))
-    short = [g for found in study.confirmations for g in found.objective.values() if g.few]
-    if short:
-        yield Paragraph(f"The gain in the objective is for {covers_text(short)}.")
+    every = [g for found in study.confirmations for g in found.objective.values()]
+    yield Paragraph(f"The gain in the objective is for {covers_text(every)}{few_text(every)}.")
+    single = [g for found in study.confirmations for gains in found.targets.values() for g in gains]
+    seeds = dict.fromkeys(g.name for g in single if g.covers != ITEMS)
+    if seeds and any(g.covers == ITEMS for g in single):
+        yield Paragraph(f"Of single targets, gains in {', '.join(seeds)} are for {SEEDS} alone.")
 
 
 def _rows(study: Study, found: Confirmation) -> Iterable[tuple[str, ...]]:

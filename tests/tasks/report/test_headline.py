@@ -297,18 +297,16 @@ def test_answers_say_for_what_a_gain_holds():
     items = {"covers": ITEMS, "over_seeds": Estimate(0.1, 0.08, 0.12)}
     gain = PairedGain("objective", 0.1, 0.05, 0.15, 0.01, 3, **items)
     few = PairedGain("objective", 0.1, 0.05, 0.15, 0.01, 3, few=("task/piqa",))
-    for pair, said, short in (
-        (gain, ITEMS, ITEMS),
-        (few, "new seeds alone, as fewer than 30 documents or items are known of task/piqa",
-         "new seeds alone"),
-    ):  # fmt: skip
+    why = ", as fewer than 30 documents or items are known of task/piqa"
+    for pair, said, because in ((gain, ITEMS, ""), (few, "new seeds alone", why)):
         found = dataclasses.replace(made.confirmation, objective={"natural": pair}, targets={})
         study = dataclasses.replace(made, confirmation=found)
         answers = study_answers(study)
         assert f"intervals cover 90%, for {said}." in answers["against"]
-        assert f"by more than the noise for {short}." in answers["sure"]
+        assert f"by more than the noise for {said}." in answers["sure"]
         told = study_summary(study)["confirmation"]["natural"]
         assert told["covers"] == pair.covers
         assert told["over_new_seeds"] == ([0.08, 0.12] if pair is gain else [0.05, 0.15])
-        (_, table, *_) = gain_blocks(study)
+        (_, table, told, *_) = gain_blocks(study)
+        assert told.text == f"The gain in the objective is for {said}{because}."
         assert ("+0.0500 to +0.1500" if pair is gain else NONE) in table.rows[0]
