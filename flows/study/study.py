@@ -139,6 +139,7 @@ def run_study(
     with let_go_on_error(executor):
         study_program(recipe, workspace.trainings, workspace.shared)  # one that may not be run
         prepared = prepare(recipe, workspace, executor=executor)
+        matches = look_for_benchmarks(recipe, prepared, workspace, executor)
     problem, method = pose_problem(recipe, prepared), recipe.build_method()
     asked = method.ask(problem, (), loop.generator(recipe.seed, 0))
     check_controllers(recipe, asked)
@@ -154,7 +155,6 @@ def run_study(
         problem = method.problem(problem, history)  # what the answer is for is what is confirmed
         confirmation, inconclusive = _confirmed(recipe, problem, answer, evaluator)
         untrained = _untrained(recipe, prepared, history, evaluator)
-        matches = look_for_benchmarks(recipe, prepared, workspace, executor)
     answer = _noted(answer, evaluator.budget, note)
     study = dataclasses.replace(
         assemble_study(recipe, text, prepared, problem, answer, history),

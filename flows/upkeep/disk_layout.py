@@ -20,6 +20,7 @@ STORE_FOLDERS: Mapping[str, str] = {
     "corpus-states": "of each study, what decides its corpora beside their text: what is held out, "
     "the tokenizer, the order in which domains keep what several hold",
     "drawn-sizes": "of each study, the sizes of domains that its mixtures were drawn at",
+    "longest-matches": "what a domain's training text has of benchmark items, by the hash of both",
     "heldout": "keys of the documents that studies hold out, by their sha256",
     "tokenizers": "tokenizers that were trained, by their sha256",
     "beginnings": "scores of the checkpoint that continual pretraining goes on from",

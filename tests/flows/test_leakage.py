@@ -138,7 +138,7 @@ def test_the_report_says_which_items_and_what_gains_are_without_them():
     long = replace(suspect(2, "legal", "news"), run=("one",) * 30, words=12)
     matches = (suspect(1), long, suspect(3), replace(suspect(4), task="task/facts"))
     told, table, items, gains = leakage_blocks(with_matches(study, matches))
-    assert "1 of 4 items are suspicious" in told.text
+    assert "Suspicious: 1 of 4 items" in told.text
     assert table.columns[-2:] == ("in legal", "in news")
     assert table.rows[0] == ("task/clauses", "3", "1", *["33.3%"] * 4)
     assert table.rows[1] == ("task/facts", "1", "1", *["0.0%"] * 4)

@@ -24,9 +24,9 @@ def leakage_blocks(study: Study) -> Iterable[Block]:
         "The longest run of words that every benchmark item (its question with an answer) shares "
         "with the training text, marks and capital letters aside. An item is suspicious with a run "
         f"of {LONG} words, or with one of {HALF:.0%} of its own words and {LEAST} at least. Text "
-        "that shares 13 words with a benchmark was removed before; what is left are quotations and "
-        f"sayings as often as leaks: read the runs. {suspects:,} of {len(study.matches):,} items "
-        "are suspicious."
+        "that shares 13 words with a benchmark's file was removed before; what is left is as often "
+        f"a quotation or a saying as a leak: read the runs. Suspicious: {suspects:,} of "
+        f"{len(study.matches):,} items."
     )
     yield _task_table(study.matches)
     worst = sorted(study.matches, key=lambda one: (not one.suspicious, -len(one.run)))

@@ -1,5 +1,7 @@
 """Benchmark items looked for in the shards of a prepared corpus, by parts and by stretches."""
 
+import pickle
+
 import pytest
 from corpus_texts import SMALL, Texts, document, texts
 
@@ -8,6 +10,15 @@ from cuvee.tasks.corpus import benchmark_matches
 from cuvee.tasks.corpus.benchmark_matches import CorpusMatcher, corpus_matches, token_texts
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.corpus.prepare import prepare_corpus
+
+
+class Apart(InlinePool):
+    """Runs tasks on what arrives at another process."""
+
+    def map(self, work, items):
+        """As in `TaskPool`."""
+        return super().map(pickle.loads(pickle.dumps(work)), items)
+
 
 QUESTION = "Who, in the na\u00efve old story, sold a \u718a\u732b for one gold coin?"
 ANSWER = "the miller's youngest daughter"
@@ -35,7 +46,7 @@ def test_an_item_is_found_where_it_stands_however_the_corpus_is_read(
     monkeypatch.setattr(benchmark_matches, "STRETCH", stretch)
     index = ItemIndex.build([[f"{QUESTION} {ANSWER}", "a liar"], ["moon Lamp"], ["nowhere"]])
     work, names = CorpusMatcher(str(corpus.root), index), [d.name for d in corpus.domains]
-    found = corpus_matches(corpus, work, names, pool=InlinePool())
+    found = corpus_matches(corpus, work, names, pool=Apart())
     documents = {name: texts(corpus, name, "train") for name in names}
     assert BOOK in documents["books"], "held out: nothing of it is trained on"
     book = documents["books"].index(BOOK)
