@@ -1,0 +1,33 @@
+"""The benchmarks of evidence: a part goes on where it stopped, and says whether it is whole."""
+
+from evidence import coverage
+from evidence.__main__ import HERE, parts
+
+
+def test_what_a_file_has_is_not_measured_again(tmp_path, monkeypatch):
+    """Catches an hour that is spent twice, and figures of a part of the cells that read as all."""
+    measured = []
+
+    def cell_rows(cell):
+        measured.append(cell["seeds"])
+        share = {"coverage": cell["seeds"] / 10, "false": 0.05, "width": 3.0}
+        return [{**cell, "interval": "cochran", **share}]
+
+    monkeypatch.setattr(coverage, "cell_rows", cell_rows)
+    for name, values in {"UNITS": (30,), "SHARES": (0.25,), "CROSSED": (0.0,)}.items():
+        monkeypatch.setattr(coverage, name, values)
+    monkeypatch.setattr(coverage, "SEEDS", (3,))
+    first = coverage.run(tmp_path, 1.0)["coverage"]
+    assert first["whole"] and first["cochran"]["least"] == 0.3
+    monkeypatch.setattr(coverage, "SEEDS", (3, 5))
+    stopped = coverage.run(tmp_path, -1.0)["coverage"]
+    assert measured == [3] and not stopped["whole"]
+    again = coverage.run(tmp_path, 1.0)["coverage"]
+    assert measured == [3, 5] and again["whole"] and again["cochran"]["mean"] == 0.4
+
+
+def test_every_part_can_be_planned():
+    """Catches a part that the runner would stop at, hours into the others."""
+    assert {"coverage", "false_claims", "power"} <= set(parts())
+    for name in parts():
+        assert "\nMINUTES = " in (HERE / f"{name}.py").read_text(encoding="utf-8"), name
