@@ -292,8 +292,8 @@ def paired_gain(
     by_seed = {(run.mixture, run.result.spec.seed): run.result for run in found.runs}
     runs = [by_seed[mixture, seed] for mixture in (baseline, RECOMMENDED) for seed in seeds]
     targets, pairs = objective.targets, len(seeds)
-    row = objective.scalarize(targets, np.zeros(len(targets))).rows
-    if len(row) > 1:
+    rows = objective.scalarize(targets, np.zeros(len(targets))).rows
+    if len(rows) > 1:
         runs += [run.result for run in found.runs if run.mixture == "natural"]
 
     def of_table(table: Array) -> Array:
@@ -302,16 +302,17 @@ def paired_gain(
         return np.asarray(values[:pairs] - values[pairs:])
 
     def gains(scores: Array) -> Array:
-        if len(row) > 1:
+        if len(rows) > 1:
             return np.asarray(np.vectorize(of_table, signature="(r,m)->(s)")(scores))
-        return np.asarray(scores[..., :pairs, :] @ row[0] - scores[..., pairs:, :] @ row[0])
+        return np.asarray(scores[..., :pairs, :] @ rows[0] - scores[..., pairs:, :] @ rows[0])
 
     scores = np.array([[run.scores[target].value for target in targets] for run in runs])
-    units = [_unit_table(runs, target) for target in targets]
-    few = [target for target, table in zip(targets, units, strict=True) if table is None]
+    read = np.flatnonzero(rows.any(axis=0)).tolist()  # not those that only have floors
+    units = {column: _unit_table(runs, targets[column]) for column in read}
+    few = [targets[column] for column in read if units[column] is None]
     parts = [
         crossed_intervals.unit_values(gains, scores, column, *table)
-        for column, table in enumerate(units)
+        for column, table in units.items()
         if table is not None and not few
     ]
     return PairedGain.of(name, gains(scores).tolist(), found.level, parts=parts, few=few)

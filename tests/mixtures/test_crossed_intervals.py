@@ -16,12 +16,13 @@ from cuvee.mixtures.inference.crossed_intervals import (
     unit_values,
 )
 from cuvee.mixtures.inference.diagnostics import paired_mean
-from cuvee.mixtures.objectives import Regret, WeightedMean, Worst
+from cuvee.mixtures.objectives import Floors, Regret, WeightedMean, Worst
 from cuvee.tasks.validation.paired import (
     RECOMMENDED,
     ConfirmedRun,
     mean_gain,
     paired_confirmation,
+    paired_gain,
 )
 
 TARGETS = ("target/0", "target/1")
@@ -167,6 +168,8 @@ def test_gains_say_what_they_cover():
         whole = found.objective["natural"]
         assert whole.covers == SEEDS and whole.few == ("target/0",) and whole.over_seeds is None
         assert mean_gain(found, "natural", {"target/1": 1.0}, "held-out").covers == ITEMS
+        floors = Floors({"target/1": 1.0}, {"target/0": 0.01})  # whose gain no floor is part of
+        assert paired_gain(found, "natural", floors).covers == ITEMS
 
 
 def test_one_mixture_under_two_names_has_no_items_of_its_own():
