@@ -37,20 +37,9 @@ class Worth:
 
 
 Worths = tuple[tuple[Worth, ...], ...]  # by domain, then by column: the objective, then the targets
-
-
-@dataclass(frozen=True)
-class PairWorth:
-    """What two domains are worth together beyond the sum of their worths.
-
-    Attributes:
-        first, second: names of the domains.
-        joint: `D_ij - D_i - D_j` by column; positive where each covers for the other.
-    """
-
-    first: str
-    second: str
-    joint: tuple[Worth, ...]
+PairWorth = tuple[
+    tuple[str, str], tuple[Worth, ...]
+]  # of two domains, `D_ij - D_i - D_j` by column
 
 
 @dataclass(frozen=True)
@@ -59,12 +48,10 @@ class LeaveOut:
 
     Attributes:
         share: part of the run's tokens, its last, in which they are left out; 1 is from scratch.
-        seeds: under which all mixtures were trained, paired.
-        degrees: of freedom of the pooled standard deviation.
-        domains: that were left out.
-        worths: by domain and column, with intervals that hold for all together.
+        seeds, degrees: paired seeds, and degrees of freedom of the pooled standard deviation.
+        domains, worths: that were left out, with intervals that hold for all together.
         detectable: by column, the smallest worth that is shown with 80 % probability.
-        pairs: left out together.
+        pairs: left out together; positive where each covers for the other.
     """
 
     share: float
@@ -86,8 +73,7 @@ class ShapleyWorth:
     """Shapley values of a fitted law: a domain's worth averaged over all orders of adding domains.
 
     Attributes:
-        domains: with a share in the mixture.
-        worths: by domain and column, with the interval of draws of the law, or of refits.
+        domains, worths: with a share in the mixture; intervals of the law's draws, or of refits.
         empty: by column, the score where no domain teaches.
         outside: share of the coalitions that lie beyond the mixtures tried.
         orders: sampled orders of domains; 0 where all coalitions were weighed.
@@ -117,8 +103,7 @@ class Attribution:
     Attributes:
         mixture: shares (K,) that worth is relative to.
         columns: "objective", then the targets.
-        measured: by leaving out, from scratch first.
-        shapley: of the law that the recommendation rests on.
+        measured, shapley: by leaving out, from scratch first; of the recommendation's law.
         agreements: (what is compared, rank correlation over domains, mean of the columns) pairs.
     """
 

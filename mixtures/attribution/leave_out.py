@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from cuvee.mixtures import simplex
-from cuvee.mixtures.domain_worth import LeaveOut, PairWorth, Worth, Worths
+from cuvee.mixtures.domain_worth import LeaveOut, Worth, Worths
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference.dataset import Dataset
 from cuvee.mixtures.inference.diagnostics import holm, pooled_deviation
@@ -126,7 +126,7 @@ def _contrasts(
         domains=tuple(names[k] for row in single for k in row),
         worths=_with_intervals(left, np.sqrt(2) * error, critical, degrees),
         detectable=tuple((shown * np.sqrt(2) * error).tolist()),
-        pairs=tuple(PairWorth(names[min(row)], names[max(row)], line) for row, line in paired),
+        pairs=tuple(((names[min(row)], names[max(row)]), line) for row, line in paired),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from cuvee.mixtures import simplex
+from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.attribution.attribute import with_attribution
 from cuvee.mixtures.attribution.leave_out import WHOLE, leave_out_spec, left_out, without
 from cuvee.mixtures.designs.anchors import Anchor
@@ -147,5 +147,5 @@ class LeaveOutAttribution(Swarm):
             return float(found.restricted_scalar.relaxed(scores)[0])
 
         alone, whole = {k: score({k}) for k in players}, score(())
-        joint = {left: score(left) - sum(alone[k] for k in left) + whole for left in every}
-        return sorted(every, key=lambda left: -abs(joint[left]))[: self.pairs]
+        joint = [score(left) - sum(alone[k] for k in left) + whole for left in every]
+        return [every[i] for i in ties.sort_order(-np.abs(joint))[: self.pairs]]

@@ -112,12 +112,12 @@ def test_a_copied_domain_is_covered_for_and_the_pair_shows_it():
     world = worlds.Noisy(world=worlds.ExtraDomain(world=LEARNING, extra="copy"), sd=0.003, spread=0)
     found = worths(world, [*singles(5), (0, 4), (1, 2)])
     copies, others = found.pairs
-    assert (copies.first, copies.second) == ("a0", "a4")
-    own = copies.joint[1]  # target/0 is the first domain's text
+    assert copies[0] == ("a0", "a4")
+    own = copies[1][1]  # target/0 is the first domain's text
     assert KINDS[own.sign] == "substitutes"
     alone, both = means(found)[0, 1], own.mean + means(found)[0, 1] + means(found)[4, 1]
     assert both > 2.5 * alone  # each by itself is worth little
-    assert others.joint[1].mean < own.mean / 3
+    assert others[1][1].mean < own.mean / 3
 
 
 def test_a_noise_domain_is_worth_nothing_or_less():

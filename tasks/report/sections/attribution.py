@@ -19,8 +19,7 @@ from cuvee.tasks.validation.paired import interval_text
 
 
 def attribution_blocks(study: Study) -> Iterable[Block]:
-    """Worths as a heat map, a graph, a sentence for each domain and a table; then pairs, and the
-    law's Shapley values beside; nothing where no run leaves a domain out."""
+    """Worths, pairs, and the law's Shapley values; nothing where no run leaves a domain out."""
     found = study.recommendation.attribution
     if found is None:
         return
@@ -55,10 +54,7 @@ def _measured_blocks(one: LeaveOut, columns: Sequence[str]) -> Iterable[Block]:
     rows = [(d, *map(_cell, row)) for d, row in zip(one.domains, one.worths, strict=True)]
     least = ("smallest that is shown with 80 %", *(f"{x:.4f}" for x in one.detectable))
     yield ReportTable(("domain", *names), (*rows, least))
-    kinds = [
-        (f"{p.first}, {p.second}", _cell(p.joint[0]), *(KINDS[w.sign] for w in p.joint))
-        for p in one.pairs
-    ]
+    kinds = [(", ".join(p), _cell(row[0]), *(KINDS[w.sign] for w in row)) for p, row in one.pairs]
     if kinds:
         columns = ("left out together", "more than both, objective", *names)
         yield ReportTable(columns, tuple(kinds), words=tuple(range(2, len(columns))))
@@ -100,9 +96,7 @@ def _from_untrained(study: Study, shapley: ShapleyWorth) -> ShapleyWorth:
 
 
 def _heat_map(means: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    figure, axes = shaded_table(means, rows, columns, "+.3f", signed=True)
-    axes.set_ylabel("left out")
-    return figure
+    return shaded_table(means, rows, columns, "+.3f", signed=True)[0]
 
 
 _cell = partial(interval_text, form="+.4f")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from synthetic_study import synthetic_study
 
-from cuvee.mixtures.domain_worth import Attribution, LeaveOut, PairWorth, ShapleyWorth, Worth
+from cuvee.mixtures.domain_worth import Attribution, LeaveOut, ShapleyWorth, Worth
 from cuvee.tasks.report.blocks import Paragraph, Picture, ReportTable
 from cuvee.tasks.report.sections.attribution import attribution_blocks
 
@@ -21,7 +21,7 @@ def study():
     rows = np.zeros((len(names), len(columns)))
     rows[0, 0], rows[0, 2], rows[1, 0], rows[1, 3] = 0.03, 0.05, -0.02, -0.04
     worths = tuple(tuple(worth(x) for x in row) for row in rows.tolist())
-    pair = PairWorth(names[0], names[1], worths[0])
+    pair = ((names[0], names[1]), worths[0])
     given = LeaveOut(0.2, 5, 32, names, worths, (0.015,) * len(columns), (pair,))
     law = ShapleyWorth(names, worths, (2.0,) * len(columns), 0.4)
     told = Attribution(tuple(ours.weights), columns, (given,), law, (("a and b", worth(0.7)),))
