@@ -49,7 +49,8 @@ def _measured_blocks(one: LeaveOut, columns: Sequence[str]) -> Iterable[Block]:
     if shown.any():
         graph = SkillGraph(one.domains, tuple(columns[1:]), tuple(map(tuple, shown.tolist())))
         caption = "What helps what beyond the noise: wider is worth more"
-        yield Picture(f"transfer-{kind}", caption, lines[0], partial(skill_graph_figure, graph))
+        picture = partial(skill_graph_figure, graph)
+        yield Picture(f"transfer-{kind}", caption, " ".join(lines), picture)
     yield Paragraph(f"Left out {one.said}, under {one.seeds} seeds. {' '.join(lines)}")
     rows = [(d, *map(_cell, row)) for d, row in zip(one.domains, one.worths, strict=True)]
     least = ("smallest that is shown with 80 %", *(f"{x:.4f}" for x in one.detectable))
