@@ -13,7 +13,7 @@ was not too large. What both say on worlds whose truth is known stands in docs/r
 Both laws saw the same runs, so that luck which flatters a mixture in both stays.
 
 Intervals are `gain +- 1.645 sd` of the draws' paired differences: their own quantiles, of draws
-with heavy tails, held the true gain in 82 % of those worlds where this holds it in 88 %.
+with heavy tails, held the true gain in 82 % of those worlds where this holds it in 87 %.
 """
 
 from collections.abc import Sequence
