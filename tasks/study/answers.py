@@ -16,7 +16,12 @@ from cuvee.mixtures.units import count_text, duration_text
 from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.forgetting import worst_change
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import Confirmation, Judgement, covers_text, interval_text
+from cuvee.tasks.validation.paired import (
+    Confirmation,
+    Judgement,
+    covers_text,
+    interval_text,
+)
 
 UNIT = "bits per byte"
 QUESTIONS = {  # in the order in which they are asked
@@ -198,35 +203,36 @@ def _showed(study: Study, found: Confirmation) -> str:
     lost = _listed([called(name) for name in found.unpaired])
     untold = f", and of {lost} nothing can be said, with too few pairs of seeds" if lost else ""
     seeds = f"over {found.seeds} seed{'s' * (found.seeds != 1)}"
-    covers = covers_text(found.objective.values()).partition(",")[0]  # why stands with the gains
-    return f"{seeds}, it is {_listed(parts)} for {covers}{untold}" if parts else f"{seeds}{untold}"
+    covers = f" for {covers_text(found.objective.values())}"
+    return f"{seeds}, it is {_listed(parts)}{covers}{untold}" if parts else f"{seeds}{untold}"
 
 
 def _against(study: Study) -> str:
-    (_, gains), level = known_gains(study), LEVEL
+    _, gains = known_gains(study)
     if not gains:
         return f"It is compared with no baseline.{_forgotten(study)}"
-    holds = ""
+    cover = f"; intervals cover {LEVEL:.0%}"
     if study.confirmations:
         found = study.confirmations[-1]
-        said, level = f"At {size_text(study, found)}, fresh runs of it are", found.level
-        holds = f", for {covers_text(found.objective.values())}"
+        said = f"At {size_text(study, found)} it is"
+        cover = f" ({found.level:.0%} intervals, for {covers_text(found.objective.values())})"
     else:
         said = f"The {'trial measured' if study.measured else 'law predicts'} it to be"
-    cover = f"intervals cover {level:.0%}{holds}"
-    told = f"{said} {gain_sentence(gains)} {UNIT} of the objective; {cover}."
+    told = f"{said} {gain_sentence(gains)} {UNIT} of the objective{cover}."
     return f"{told}{_held_out(study)}{_forgotten(study)}"
 
 
 def _held_out(study: Study) -> str:
-    """The gains where nothing was chosen by the score, of the largest size that was trained."""
+    """The least gain where nothing was chosen by the score, of the largest size trained."""
     targets = held_out_targets(study)
     gains = held_out_gains(study.confirmations[-1], targets) if study.confirmations else {}
     if not gains:
         return ""
-    mean = f"On average over {len(targets)} held-out target{'s' * (len(targets) != 1)}"
-    said = gain_sentence((name, gain.estimate) for name, gain in gains.items())
-    return f" {mean}, {said}, for {covers_text(gains.values())}."
+    same = covers_text(gains.values()) == covers_text(study.confirmations[-1].objective.values())
+    name, least = min(gains.items(), key=lambda pair: pair[1].gain)
+    over = f"{len(targets)} held-out targets" if len(targets) > 1 else "the one held-out target"
+    holds = "" if same else f", for {covers_text(gains.values())}"
+    return f" On {over}, {interval_text(least.estimate, '+.3f')} over {name}{holds}."
 
 
 def _forgotten(study: Study) -> str:

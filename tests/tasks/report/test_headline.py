@@ -253,7 +253,7 @@ def test_one_size_with_two_token_counts_is_named_with_both():
 
     sure, against, where, finding = said(longer(1_000_000))
     assert "at 0.6M and 1,000,000 tokens" in sure and "at 0.6M and 500,000 tokens" in sure
-    assert against.startswith("At 0.6M and 1,000,000 tokens, fresh runs")
+    assert against.startswith("At 0.6M and 1,000,000 tokens it is better")
     assert where == "trained anew at 0.6M and 1,000,000 tokens"
     assert "at 0.6M and 500,000 tokens and" in finding and "0.6M and 1,000,000 tokens" in finding
     assert not any("tokens" in text.split("The law")[0] for text in said(longer(1_000_000, "1M")))
@@ -302,7 +302,7 @@ def test_answers_say_for_what_a_gain_holds():
         found = dataclasses.replace(made.confirmation, objective={"natural": pair}, targets={})
         study = dataclasses.replace(made, confirmation=found)
         answers = study_answers(study)
-        assert f"intervals cover 90%, for {said}." in answers["against"]
+        assert f"(90% intervals, for {said})." in answers["against"]
         assert f"by more than the noise for {said}." in answers["sure"]
         told = study_summary(study)["confirmation"]["natural"]
         assert told["covers"] == pair.covers
