@@ -223,16 +223,17 @@ def _against(study: Study) -> str:
 
 
 def _held_out(study: Study) -> str:
-    """The least gain where nothing was chosen by the score, of the largest size trained."""
+    """The gain over all it is compared with where nothing was chosen by the score, at the largest
+    size trained: the least."""
     targets = held_out_targets(study)
     gains = held_out_gains(study.confirmations[-1], targets) if study.confirmations else {}
     if not gains:
         return ""
     same = covers_text(gains.values()) == covers_text(study.confirmations[-1].objective.values())
-    name, least = min(gains.items(), key=lambda pair: pair[1].gain)
+    least = min(gains.values(), key=lambda gain: gain.gain)
     over = f"{len(targets)} held-out targets" if len(targets) > 1 else "the one held-out target"
     holds = "" if same else f", for {covers_text(gains.values())}"
-    return f" On {over}, {interval_text(least.estimate, '+.3f')} over {name}{holds}."
+    return f" On {over}, {interval_text(least.estimate, '+.3f')} or more{holds}."
 
 
 def _forgotten(study: Study) -> str:
