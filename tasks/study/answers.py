@@ -1,5 +1,5 @@
 """The four answers of a study, in sentences: what is recommended, how sure, against what, at what
-cost.
+cost; and, where runs leave domains out, what each is worth.
 
 Report, twin, console, record and approval all say these sentences, so they are made here and
 nowhere else. Wording follows the intervals: a gain whose interval includes zero is "within the
@@ -16,6 +16,7 @@ from cuvee.mixtures.units import count_text, duration_text
 from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.forgetting import worst_change
 from cuvee.tasks.study.study import Study
+from cuvee.tasks.study.worth import worth_sentence
 from cuvee.tasks.validation.paired import (
     Confirmation,
     Judgement,
@@ -28,6 +29,7 @@ QUESTIONS = {  # in the order in which they are asked
     "recommended": "What is recommended",
     "sure": "How sure",
     "against": "Against what",
+    "worth": "What is each domain worth",  # said where runs leave domains out
     "cost": "At what cost",
 }
 NOTHING = 0.0005  # a share below it would be shown as 0.0%
@@ -58,10 +60,12 @@ OPENINGS = {  # of the second answer
 
 def study_answers(study: Study) -> dict[str, str]:
     """The answers by the keys of `QUESTIONS`, a sentence or three each."""
+    worth = study.recommendation.attribution
     return {
         "recommended": _recommended(study),
         "sure": _sure(study),
         "against": _against(study),
+        **({"worth": worth_sentence(worth)} if worth else {}),
         "cost": _cost(study),
     }
 

@@ -9,6 +9,7 @@ from cuvee.tasks.study import forgetting
 from cuvee.tasks.study.answers import study_answers, study_grade
 from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.study import Study, finite_or_none
+from cuvee.tasks.study.worth import worth_figures
 from cuvee.tasks.validation.calibration import Calibration, ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
 from cuvee.tasks.validation.paired import Confirmation, PairedGain
@@ -36,6 +37,7 @@ def study_summary(study: Study) -> dict[str, Any]:
         "rank_correlation": finite_or_none(law.spearman) if law else None,
         "confirmation": {name: _gain(pair) for name, pair in confirmed.items()},
         "held_out": {name: _gain(pair) for name, pair in held_out.items()},
+        "worth": worth_figures(ours.attribution) if ours.attribution else [],
         "larger_sizes": [_larger(tests, step) for step in tests.steps] if tests else [],
         "trends": {
             trend.baseline: {**_gain(trend.change, "change"), "sizes": trend.sizes}

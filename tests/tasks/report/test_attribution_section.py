@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 from synthetic_study import synthetic_study
 
+from cuvee.flows.console import answer_lines
 from cuvee.mixtures.domain_worth import Attribution, LeaveOut, ShapleyWorth, Worth
 from cuvee.tasks.report.blocks import Paragraph, Picture, ReportTable
 from cuvee.tasks.report.sections.attribution import attribution_blocks
+from cuvee.tasks.study.answers import study_answers
+from cuvee.tasks.study.summary import study_summary
 
 
 def worth(mean, width=0.01):
@@ -58,3 +61,26 @@ def test_shapley_values_start_from_the_untrained_model():
 
 def test_a_study_that_leaves_nothing_out_has_no_section():
     assert tuple(attribution_blocks(synthetic_study(confirmed=False))) == ()
+
+
+def test_the_answers_and_the_summary_say_what_each_domain_is_worth():
+    """Catches a method whose question only one section of the report answers, a cost told as
+    worth having, and a domain that is left unsaid."""
+    made, plain = study(), synthetic_study(confirmed=False)
+    said = study_answers(made)["worth"]
+    assert said.startswith(
+        "Worth having: encyclopedia +0.0300 (+0.0200 to +0.0400). Costs more than it gives: "
+        "legal -0.0200 (-0.0300 to -0.0100). Shows no effect: "
+    )
+    assert "and 2 more. Each was left out in the last 20% of the tokens, under 5 seeds" in said
+    assert f"What is each domain worth? {said}" in answer_lines(study_answers(made))
+    (kept,) = study_summary(made)["worth"]
+    assert kept["left_out_share"] == 0.2 and kept["smallest_shown"] == 0.015
+    assert [*kept["domains"]] == [*made.recommendation.domains]
+    assert kept["domains"]["legal"] == {
+        "worth": -0.02,
+        "low": -0.03,
+        "high": -0.01,
+        "corrected_p": 0.01,
+    }
+    assert "worth" not in study_answers(plain) and study_summary(plain)["worth"] == []

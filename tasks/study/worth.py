@@ -1,0 +1,48 @@
+"""What domains are worth, of runs that left them out: a study's sentence, and its figures."""
+
+from typing import Any
+
+from cuvee.mixtures.domain_worth import Attribution, LeaveOut
+from cuvee.mixtures.recommendation import LEVEL
+from cuvee.tasks.validation.paired import interval_text
+
+NAMED = 4  # domains that the sentence names of either sign, the largest worth first
+WORDS = {1: "Worth having: ", -1: "Costs more than it gives: ", 0: "Shows no effect: "}
+
+
+def worth_sentence(found: Attribution) -> str:
+    """What each domain is worth to the objective; left out of a whole run, where that was done."""
+    one = found.measured[0]
+    ranked = sorted(zip(one.domains, one.worths, strict=True), key=lambda d: -abs(d[1][0].mean))
+    parts = []
+    for sign, words in WORDS.items():
+        names = [
+            f"{name} {interval_text(row[0], '+.4f')}" if sign else name
+            for name, row in ranked
+            if row[0].sign == sign
+        ]
+        more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        parts += [f"{words}{', '.join(names[:NAMED])}{more}"] if names else []
+    return (
+        f"{'. '.join(parts)}. Each was left out {one.said}, under {one.seeds} seeds, its share "
+        f"given to the others; bits per byte of the objective, with {LEVEL:.0%} intervals that "
+        "hold for all together and for new seeds."
+    )
+
+
+def worth_figures(found: Attribution) -> list[dict[str, Any]]:
+    """The same for programs: worths for the objective by domain, for each phase of the runs."""
+    return [_figures(one) for one in found.measured]
+
+
+def _figures(one: LeaveOut) -> dict[str, Any]:
+    rows = zip(one.domains, one.worths, strict=True)
+    return {
+        "left_out_share": one.share,
+        "seeds": one.seeds,
+        "smallest_shown": one.detectable[0],
+        "domains": {
+            name: {"worth": w.mean, "low": w.low, "high": w.high, "corrected_p": w.p}
+            for name, (w, *_) in rows
+        },
+    }
