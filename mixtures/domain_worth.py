@@ -50,7 +50,7 @@ class LeaveOut:
         share: part of the run's tokens, its last, in which they are left out; 1 is from scratch.
         seeds, degrees: paired seeds, and degrees of freedom of the pooled standard deviation.
         domains, worths: that were left out, with intervals that hold for all together.
-        detectable: by column, the smallest worth that is shown with 80 % probability.
+        detectable: by column, the smallest worth that such a study shows with 80 % probability.
         pairs: left out together; positive where each covers for the other.
     """
 
@@ -103,8 +103,9 @@ class Attribution:
     Attributes:
         mixture: shares (K,) that worth is relative to.
         columns: "objective", then the targets.
-        measured, shapley: by leaving out, from scratch first; of the recommendation's law.
-        agreements: (what is compared, rank correlation over domains, mean of the columns) pairs.
+        measured, shapley: by leaving out, from scratch first; of the recommendation's law, fitted
+            without these runs where the others suffice.
+        agreements: (what is compared, rank correlation over domains, mean of the targets) pairs.
     """
 
     mixture: tuple[float, ...]

@@ -3,16 +3,16 @@
 The natural mixture, and the same without each domain in turn, under paired seeds: from scratch, and
 in the last fifth of the tokens on shared branch checkpoints; then 12 Dirichlet mixtures for a law.
 `loo_tail_against_scratch`: rank correlation of the two over domains, mean of the targets, with a
-90 % bootstrap interval over domains; over all (domain, target) cells, also
-without those of a domain's own text, beside two seeds of one kind
-against each other, which is what noise allows; how many cells both show, and of these how many with
-one sign. `shapley_against_loo`: Shapley values of the default law, fitted to the Dirichlet mixtures
+90 % interval over domains; over all (domain, target) cells, with a 90 % interval over seeds (both
+jackknifes), also without those of a domain's own text; one seed's ends against another seed's runs
+from scratch, which share no control, beside two seeds of one kind, whose geometric mean is what
+noise allows (`ceiling`); how many cells both show, and of these how many with one sign.
+`shapley_against_loo`: Shapley values of the default law, fitted to the Dirichlet mixtures
 and natural alone, against either kind. Rows: worth.csv. Runs are kept in the home (CUVEE_HOME, else
 `home` in the folder given), so that a measurement that was stopped goes on.
 """
 
 import dataclasses
-import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ import torch
 from fresh import Bench, bench
 
 from cuvee.flows.workspace import QUIET, Workspace
-from cuvee.mixtures.attribution.attribute import rank_agreement
+from cuvee.mixtures.attribution.attribute import jackknifed_rank, rank_agreement
 from cuvee.mixtures.attribution.law_shapley import law_shapley
 from cuvee.mixtures.attribution.leave_out import leave_out_spec, leave_out_worths
-from cuvee.mixtures.domain_worth import LeaveOut, ShapleyWorth
+from cuvee.mixtures.domain_worth import LeaveOut, ShapleyWorth, Worth
 from cuvee.mixtures.inference.dataset import gather_runs
 from cuvee.mixtures.inference.diagnostics import spearman
 from cuvee.mixtures.laws.default import NAME
@@ -70,15 +70,15 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
     tail: dict[str, Any] = {"runs": done, "whole": SEEDS * (1 + 2 * len(problem.domains))}
     if len(by_share) == len(SHARES):
         tail |= agreement(by_share[1.0], by_share[SHARES[0]], problem.targets)
-        tail |= {f"one_seed_{word}": noise_ceiling(setting, runs, share)
-                 for word, share in (("scratch", 1.0), ("tail", SHARES[0]))}  # fmt: skip
+        tail["rank_cells"] = rounded(cells_over_seeds(setting, runs))
+        tail["one_seed"] = one_seed_ranks(setting, runs)
     figures: dict[str, Any] = {"loo_tail_against_scratch": tail}
     law = shapley_values(setting, [*drawn, *natural_runs(setting, runs)])
     if law is not None:
         figures["shapley_against_loo"] = {
             "mixtures": 1 + len(drawn),
             "outside": law.outside,
-            **{one.said: rounded(rank_agreement(law, one, chance())) for one in measured},
+            **{one.said: rounded(rank_agreement(law, one)) for one in measured},
         }
     return figures
 
@@ -150,9 +150,8 @@ def agreement(one: LeaveOut, other: LeaveOut, targets: tuple[str, ...]) -> dict[
     both = [(a.sign, b.sign) for a, b in pairs if a.sign and b.sign]
     return {
         "seeds": [one.seeds, other.seeds],
-        "rank": rounded(rank_agreement(one, other, chance())),
+        "rank": rounded(rank_agreement(one, other)),
         "cells": len(pairs),
-        "rank_cells": round(spearman(*means.T), 3),
         "rank_other_cells": round(spearman(*means[others].T), 3),
         "shown": [sum(a.sign != 0 for a, _ in pairs), sum(b.sign != 0 for _, b in pairs)],
         "shown_by_both": len(both),
@@ -160,17 +159,42 @@ def agreement(one: LeaveOut, other: LeaveOut, targets: tuple[str, ...]) -> dict[
     }
 
 
-def noise_ceiling(setting: Bench, runs: Sequence[RunResult], share: float) -> float | None:
-    """Rank correlation over cells of one seed's worths against another's, mean of the pairs."""
-    known, tables = {run.spec.fingerprint: run.scores for run in runs}, []
+def seed_tables(setting: Bench, runs: Sequence[RunResult], share: float) -> dict[int, Any]:
+    """Worths of all cells by seed, of those whose runs are all there."""
+    known, tables = {run.spec.fingerprint: run.scores for run in runs}, {}
     for seed in range(SEEDS):
         names = [spec.fingerprint for spec in left_out_specs(setting, seed, share)]
         if all(name in known for name in names):
             targets = setting.problem.targets
             Y = np.array([[known[name][t].value for t in targets] for name in names])
-            tables.append((Y[1:] - Y[0]).ravel())
-    pairs = [spearman(a, b) for a, b in itertools.combinations(tables, 2)]
-    return round(float(np.mean(pairs)), 3) if pairs else None
+            tables[seed] = (Y[1:] - Y[0]).ravel()
+    return tables
+
+
+def cells_over_seeds(setting: Bench, runs: Sequence[RunResult]) -> Worth:
+    """Rank correlation of the two kinds over all cells, by the mean of the seeds of both."""
+    sides = [seed_tables(setting, runs, share) for share in SHARES]
+    seeds = [seed for seed in sides[0] if seed in sides[1]]
+
+    def rank(kept: Sequence[int]) -> float:
+        return spearman(*(np.mean([side[seed] for seed in kept], axis=0) for side in sides))
+
+    return jackknifed_rank(rank(seeds), [rank([s for s in seeds if s != one]) for one in seeds])
+
+
+def one_seed_ranks(setting: Bench, runs: Sequence[RunResult]) -> dict[str, float]:
+    """Rank correlations over cells of one seed against another, mean of the pairs of seeds."""
+    ends, scratch = (seed_tables(setting, runs, share) for share in SHARES)
+    found = {
+        name: float(np.mean([spearman(one[a], other[b]) for a in one for b in other if a != b]))
+        for name, one, other in (
+            ("tail_against_scratch", ends, scratch),
+            ("tail", ends, ends),
+            ("scratch", scratch, scratch),
+        )
+    }
+    found["ceiling"] = (found["tail"] * found["scratch"]) ** 0.5
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def shapley_values(setting: Bench, runs: Sequence[RunResult]) -> ShapleyWorth | None:

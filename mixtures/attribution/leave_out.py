@@ -7,8 +7,13 @@ arXiv 2406.03476): K + 1 ends on one trunk cost (1 - d) + (K + 1) d runs.
 
 Scores are `y_gs = m_g + b_s + e_gs` of mixture g under seed s; the variance of e is pooled over the
 mixtures. Contrasts with one control correlate by 1/2: the critical value is Dunnett's (1955), two-
-sided, at level^(1 / targets), which holds for all targets together however they correlate (Sidak
-1967). Where one seed alone is shared, the deviation is that of repeated mixtures.
+sided, at level^(1 / targets). That holds for all targets together however they correlate, by the
+Gaussian correlation inequality (Royen 2014, "A simple proof of the Gaussian correlation conjecture
+extended to multivariate gamma distributions"); with deviations that are estimated, approximately.
+Where one seed alone is shared, the deviation is that of repeated mixtures.
+
+Assumption, not mended: the noise of a target is the same in all mixtures. Where leaving a domain
+out makes runs noisier, its interval is too short, and the others' are too long.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +25,13 @@ from cuvee.mixtures.domain_worth import LeaveOut, Worth, Worths
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference.dataset import Dataset
 from cuvee.mixtures.inference.diagnostics import holm, pooled_deviation
+from cuvee.mixtures.inference.power import PairNoise
 from cuvee.mixtures.objectives import Scalarized
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.runs.run_results import RunResult, score_table
 from cuvee.mixtures.runs.run_spec import RunSpec, Stage
 
-POWER = 0.8  # at which a worth counts as detectable
 NODES = 60  # of a quadrature
 WHOLE: frozenset[int] = frozenset()  # nothing is left out
 Scores = Mapping[frozenset[int], Mapping[int, Array]]  # by what is left out and seed, (T,) each
@@ -56,6 +61,8 @@ def left_out(problem: Problem, mixture: Array, spec: RunSpec) -> tuple[float, fr
     if len(last) != len(mixture) or spec != problem.staged(spec.stages, spec.seed):
         return 0.0, WHOLE
     left = frozenset(np.flatnonzero((last <= simplex.ZERO) & (mixture > simplex.ZERO)).tolist())
+    if len(left) == np.sum(mixture > simplex.ZERO):
+        return 0.0, WHOLE
     alike = [(last, without(mixture, left)), *((w, mixture) for w in first)]
     if len(first) > 1 or any(np.abs(a - b).max() > simplex.SAME for a, b in alike):
         return 0.0, WHOLE
@@ -95,11 +102,10 @@ def with_objective(Y: Array, scalar: Scalarized) -> Array:
 def _contrasts(
     names: Sequence[str], share: float, scores: Scores, noise: tuple[Array, int]
 ) -> LeaveOut | None:
-    """Worths by the runs of one kind; seeds count under which every domain's runs finished."""
+    """Worths by the runs of one kind, of the domains that have the seeds."""
     from scipy import stats  # here: see `simplex`
 
-    seen = [set(scores[row]) for row in scores if len(row) < 2]
-    seeds = sorted(set.intersection(*seen)) or sorted(scores[WHOLE])
+    seeds = _common_seeds(scores)
     rows = sorted((s for s in scores if set(seeds) <= scores[s].keys() and len(s) < 3), key=sorted)
     cube = np.array([[scores[row][seed] for seed in seeds] for row in rows])  # (G, S, T)
     means, (sd, degrees) = cube.mean(axis=1), noise
@@ -117,7 +123,7 @@ def _contrasts(
     joint = [worth[row] - sum(worth[frozenset({k})] for k in row) for row in pairs]
     wide = float(stats.t.isf((1 - LEVEL) / 2 / max(1, len(pairs) * count), degrees))  # Bonferroni
     lines = _with_intervals(np.reshape(joint, (-1, count)), 2 * error, wide, degrees)
-    shown = critical + float(stats.t.ppf(POWER, degrees))
+    shown = PairNoise(1.0, degrees, critical=critical).smallest_gain(len(seeds))
     left, paired = np.array([worth[row] for row in single]), zip(pairs, lines, strict=True)
     return LeaveOut(
         share=share,
@@ -125,9 +131,19 @@ def _contrasts(
         degrees=degrees,
         domains=tuple(names[k] for row in single for k in row),
         worths=_with_intervals(left, np.sqrt(2) * error, critical, degrees),
-        detectable=tuple((shown * np.sqrt(2) * error).tolist()),
+        detectable=tuple((shown * np.sqrt(2) * sd).tolist()),
         pairs=tuple(((names[min(row)], names[max(row)]), line) for row, line in paired),
     )
+
+
+def _common_seeds(scores: Scores) -> list[int]:
+    """Seeds under which the whole mixture and those without one domain finished. Domains with the
+    fewest are dropped: while no seed is left, and, up to half of them, while one alone is."""
+    whole = set(scores[WHOLE])
+    own = sorted((whole & set(scores[row]) for row in scores if len(row) == 1), key=len)
+    common = [sorted(whole.intersection(*own[i:])) for i in range(len(own) + 1)]
+    paired = (seeds for seeds in common[: len(own) // 2 + 1] if len(seeds) > 1)
+    return next(paired, next(seeds for seeds in common if seeds))
 
 
 def _with_intervals(means: Array, error: Array, critical: float, degrees: int) -> Worths:

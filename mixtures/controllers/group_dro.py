@@ -7,11 +7,10 @@ Source: Xie et al. 2023, "DoReMi" (arXiv 2305.10429), algorithm 1, as coded in s
     a <- softmax(log a + eta * score);  a <- (1 - eps) a + eps / K
 
 with eta = 1 and eps = 1e-3, as the paper has them. The public script for 120M sets eps = 1e-4; the
-paper's was followed, because its results are the published ones, and because a floor of eps / K of
-every domain is what keeps one from never being drawn again in runs of a few hundred steps. The
-field `smoothing` has either. The clip is per token, before the mean. A domain without a sequence in
-a step keeps its last score. Sequences stay at the starting weights; the loss is reweighted by
-`a / starting weight` and divided by the sum of those factors in the batch, as in the code. The
+paper's was followed, whose results are the published ones. The field `smoothing` has either. The
+clip is per token, before the mean. A domain without a sequence in a step keeps its last score.
+Sequences stay at the starting weights; the loss is reweighted by `a / starting weight`, which eps
+keeps from falling to 0, and divided by the sum of those factors in the batch, as in the code. The
 paper's algorithm and the code of Aioli (`doremi_trainer.py`) weigh the mean loss of each domain
 instead; in expectation both are the same, and the former was followed as the authors' own.
 

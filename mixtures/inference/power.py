@@ -33,11 +33,14 @@ class PairNoise:
         degrees: of freedom of `sd`.
         items: standard error over new items, which no number of seeds makes smaller; 0 where a
             claim is for new seeds alone.
+        critical: t that a claim must pass where its deviation has `degrees` too, such as
+            Dunnett's; None for a paired test of two mixtures under their seeds.
     """
 
     sd: float
     degrees: int
     items: float = 0.0
+    critical: float | None = None
 
     def power(self, gain: float, seeds: int) -> float:
         """The chance that a confirmation under so many seeds claims a true gain."""
@@ -45,9 +48,12 @@ class PairNoise:
 
         sigma = self.sd * np.sqrt(self.degrees / stats.chi2.ppf(QUANTILES, self.degrees))
         variance = sigma**2 / seeds + self.items**2
-        share = sigma**2 / seeds / variance
-        degrees = 1 / (share / (seeds - 1) + (1 - share) / (FEWEST - 1))  # as `crossed_intervals`
-        bar = stats.t.ppf((1 + LEVEL) / 2, degrees)
+        if self.critical is None:
+            share = sigma**2 / seeds / variance
+            degrees = 1 / (share / (seeds - 1) + (1 - share) / (FEWEST - 1))  # `crossed_intervals`
+            bar = stats.t.ppf((1 + LEVEL) / 2, degrees)
+        else:
+            degrees, bar = self.degrees, self.critical
         return float(stats.nct.sf(bar, degrees, gain / np.sqrt(variance)).mean())
 
     def smallest_gain(self, seeds: int) -> float:

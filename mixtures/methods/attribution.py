@@ -56,7 +56,7 @@ class LeaveOutAttribution(Swarm):
             learning-rate schedule.
         trials: seeds under which each is left out, paired with the whole mixture.
         pairs: pairs of domains left out together, those of the largest interaction by the first
-            of the laws.
+            of the laws that the runs suffice for.
     """
 
     name = "attribution"
@@ -72,6 +72,11 @@ class LeaveOutAttribution(Swarm):
         self.assemble()
         around = simplex.written_mixture(self.around, "attribution.around")
         object.__setattr__(self, "around", around)
+        if not isinstance(around, str) and sum(share > simplex.ZERO for _, share in around) < 2:
+            raise RecipeError(
+                "attribution.around needs two domains with a share, of which one can be left out; "
+                f"got {dict(around)}"
+            )
         if self.phase not in PHASES or not 0 < self.decay < 1 or self.trials < 2:
             raise RecipeError(
                 f"attribution needs a phase of {', '.join(PHASES)}, decay in (0, 1) and trials "
@@ -131,16 +136,19 @@ class LeaveOutAttribution(Swarm):
         ]
 
     def _pairs(self, problem: Problem, history: History) -> list[frozenset[int]]:
-        """Those of the largest interaction by the first law, of all runs but theirs: what is asked
-        for does not depend on how much of it is answered."""
+        """Those of the largest interaction by the first law that can be fitted to all runs but
+        theirs: what is asked for does not depend on how much of it is answered."""
         mixture, players = self._mixture(problem), self._players(problem)
         every = [frozenset(pair) for pair in itertools.combinations(players, 2)]
         if not self.pairs or len(every) < 2:
             return []
         kept = (run for run in history if len(left_out(problem, mixture, run.spec)[1]) < 2)
         found = gather_runs(problem, tuple(kept))
-        rng = np.random.default_rng(FIRST_SEED)
-        fitted = found.restricted.fit(self.laws[0], np.arange(len(found.restricted.W)), rng)
+        rows, rng = np.arange(len(found.restricted.W)), np.random.default_rng(FIRST_SEED)
+        law = next((law for law in self.laws if law.rows(len(mixture)) <= len(rows)), None)
+        if law is None:
+            return []
+        fitted = found.restricted.fit(law, rows, rng)
 
         def score(left: Iterable[int]) -> float:
             scores = predicted_means(fitted, without(mixture, left)[None])

@@ -13,10 +13,11 @@ from cuvee.mixtures.attribution.attribute import rank_agreement, with_attributio
 from cuvee.mixtures.attribution.leave_out import (
     leave_out_spec,
     leave_out_worths,
+    left_out,
     simultaneous_quantile,
     without,
 )
-from cuvee.mixtures.domain_worth import KINDS
+from cuvee.mixtures.domain_worth import KINDS, ShapleyWorth, Worth
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference.dataset import gather_runs
 from cuvee.mixtures.laws import Prediction
@@ -79,14 +80,14 @@ def test_the_critical_value_is_dunnetts():
 
 def test_intervals_cover_all_together_and_what_is_detectable_is_shown():
     """120 studies: all 20 intervals hold in 90 % of them (82 to 97 %); each by itself at 90 % they
-    would in under half. The worth that is stated as detectable is shown in 80 % (70 to 92 %), not
-    in half, as a margin of error would be."""
+    would in under half. The worth that one study states as detectable is shown by others in 80 %
+    (72 to 88 %): not in half, as a margin of error would be, nor in 65 %, as critical + t(0.8)."""
     problem, mixture, runs = left_out_runs(LEARNING, singles(4))
     W = np.array([run.spec.weights for run in runs])
     truth = LEARNING.truth(W, W)
     known = np.column_stack([truth.mean(axis=1), truth])[::3]
     known = known[1:] - known[0]
-    sd, held, shown, stated = known[0, 1] / 3.63, 0, 0, []
+    sd, held, lows, stated = 0.02, 0, [], []
     for study in range(120):
         values = truth + sd * generator(5, study).standard_normal(truth.shape)
         drawn = tuple(
@@ -99,11 +100,11 @@ def test_intervals_cover_all_together_and_what_is_detectable_is_shown():
         (found,) = leave_out_worths(problem, drawn, mixture, gather_runs(problem, drawn))
         cells = [one for row in found.worths for one in row]
         held += all(one.low <= x <= one.high for one, x in zip(cells, known.ravel(), strict=True))
-        shown += found.worths[0][1].sign == 1
+        lows.append(found.worths[0][1].low - known[0, 1])
         stated.append(found.detectable[1])
-    assert np.mean(stated) == pytest.approx(known[0, 1], rel=0.05)
+    shown = np.add.outer(stated, lows)[~np.eye(120, dtype=bool)] > 0
     assert 0.82 <= held / 120 <= 0.97
-    assert 0.70 <= shown / 120 <= 0.92
+    assert 0.72 <= shown.mean() <= 0.88
 
 
 def test_a_copied_domain_is_covered_for_and_the_pair_shows_it():
@@ -140,6 +141,10 @@ def test_seeds_that_not_all_finished_under_are_left_out():
         for given in (lost, kept)
     )  # fmt: skip
     assert one == two and one.seeds == 3
+    stray = world([problem.spec(without(mixture, {3}), 9)])  # one domain under a seed of its own
+    fewer = (*(r for r in kept if r.spec.weights[3] > 0), *stray)
+    (part,) = leave_out_worths(problem, fewer, mixture, gather_runs(problem, fewer))
+    assert part.domains == problem.domains.names[:3] and part.seeds == 3
     single = problem.spec([1.0, 0.0, 0.0, 0.0], 0)  # a vertex leaves three domains out, once
     more = (*kept, *world([single]))
     assert leave_out_worths(problem, more, mixture, gather_runs(problem, more))[0] == one
@@ -200,8 +205,36 @@ def test_sampled_orders_come_near_the_exact_values(monkeypatch):
     assert np.abs(means(exact) - means(sampled)).max() < 0.15 * np.ptp(means(exact))
     assert np.allclose(means(exact)[0], means(exact)[4])
     assert means(exact)[:, 0].argmin() == 5
-    rank = rank_agreement(exact, sampled, np.random.default_rng(0))
+    rank = rank_agreement(exact, sampled)
     assert rank.mean > 0.9 and rank.low <= rank.mean <= rank.high
+
+
+def ranked(rows):
+    """Worths (K, T) as if of a law."""
+    cells = tuple(tuple(Worth(x, x, x) for x in (0.0, *row)) for row in rows.tolist())
+    return ShapleyWorth(tuple(map(str, range(len(rows)))), cells, (0.0,) * (rows.shape[1] + 1), 0.0)
+
+
+def test_an_agreements_interval_holds_the_truth():
+    """120 pairs of normal tables of 8 domains and 6 targets, alike in part: 90 % intervals hold the
+    true rank correlation in 80 % or more. Catches a bootstrap over domains, whose ties lower every
+    draw (29 to 68 %), and the error of one pair of vectors, twice too long."""
+    rng, rho, held, width = np.random.default_rng(1), 0.87, 0, []
+    truth = 6 / np.pi * np.arcsin(rho / 2)
+    for _ in range(120):
+        a, z = rng.standard_normal((2, 8, 6)) + 0.5 * rng.standard_normal((2, 8, 1))
+        found = rank_agreement(ranked(a), ranked(rho * a + np.sqrt(1 - rho**2) * z))
+        held += found.low <= truth <= found.high
+        width.append(found.high - found.low)
+    assert 0.80 <= held / 120 <= 0.97 and np.mean(width) < 0.4
+
+
+def test_an_agreement_claims_nothing_of_few_domains_nor_of_perfection():
+    """Catches "1.00 (1.00 to 1.00)" of five domains, and any interval of three."""
+    rows = np.arange(10.0).reshape(5, 2)
+    perfect, few = (rank_agreement(ranked(r), ranked(r)) for r in (rows, rows[:3]))
+    assert perfect.mean == 1 and perfect.low < 0.9
+    assert (few.mean, few.low, few.high) == (1.0, -1.0, 1.0)
 
 
 NOISY = worlds.Noisy(world=LEARNING, sd=0.005, spread=0.0)
@@ -238,6 +271,44 @@ def test_the_method_asks_for_trunks_then_for_pairs_and_keeps_to_them():
     assert again == found and again.attribution == told
 
 
+def test_a_run_without_any_of_the_mixtures_domains_leaves_none_out():
+    """Of a mixture of two domains, a vertex of the design has neither: catches a crash after all
+    is trained. Around one domain, which cannot be left out, is refused."""
+    one, task = method(around={"a0": 0.5, "a1": 0.5}), worlds.world_problem(NOISY)
+    vertex = task.spec([0.0, 0.0, 1.0, 0.0], 0)
+    assert left_out(task, np.array([0.5, 0.5, 0, 0]), vertex) == (0.0, frozenset())
+    assert len(one._players(task)) == 2
+    with pytest.raises(RecipeError, match="two domains with a share"):
+        method(around={"a0": 1.0})
+
+
+def test_pairs_are_chosen_by_a_law_that_the_runs_suffice_for():
+    """Kriging needs 9 runs of 4 domains and has 8: the second law chooses. Catches a study that
+    dies after two rounds were trained; with no such law, there are no pairs."""
+    task, laws = worlds.world_problem(NOISY), ["kriging", "log_linear"]
+    one, history = method(laws=laws, runs=6, anchors=[]), ()
+    for _ in range(2):
+        history += tuple(NOISY(one.ask(task, history, generator(3, len(history)))))
+    assert len(history) == 6 + 2 * (1 + 4) and len(one.ask(task, history, generator(3))) == 2 * 2
+    assert method(laws=["kriging"], runs=6, anchors=[]).ask(task, history, generator(3)) == ()
+
+
+def test_an_agreement_is_not_of_a_law_with_the_runs_it_was_fitted_to(monkeypatch):
+    """Catches Shapley values that agree with runs from scratch because the law has seen them."""
+    seen, values = [], shapley.law_shapley
+    task, one = worlds.world_problem(NOISY), method(phase="scratch", pairs=0)
+
+    def spy(found, *given, **more):
+        seen.extend(found.sample.W)
+        return values(found, *given, **more)
+
+    monkeypatch.setattr("cuvee.mixtures.attribution.attribute.law_shapley", spy)
+    told = search(one, task, NOISY, 3)[0].attribution
+    left = [without(task.domains.natural, {k}) for k in range(4)]
+    assert len(seen) > 16 and not any(np.allclose(row, w) for row in seen for w in left)
+    assert told.agreements[0][0].endswith("of the law")
+
+
 def test_the_plan_of_ends_counts_a_trunk_once():
     """(1 - d) + (K + 1) d runs a seed: 2.6 for 8 domains at d = 0.2, against 9 from scratch."""
     task = worlds.world_problem(worlds.Learning(size=8))
@@ -258,6 +329,7 @@ def test_any_swarm_that_leaves_domains_out_says_what_they_are_worth():
     )
     found, history = search(swarm, task, NOISY, 1)
     (part,) = found.attribution.measured
+    assert "fitted to these runs" in found.attribution.agreements[0][0]  # there are no others
     assert part.seeds == 1 and part.degrees == 4 and part.domains == task.domains.names
     whole = tuple(run for run in history if min(run.spec.weights) > 0)
     plain = replace(found, attribution=None)

@@ -100,6 +100,22 @@ def test_skill_it_halves_rectangular_graphs():
     assert state["weights"][0] == pytest.approx(1 / 9)
 
 
+def test_a_skill_it_run_of_an_earlier_version_goes_on_as_it_began():
+    """Its states lack which entries are halved: by position in a square graph (domain/b, domain/a
+    here, so that A L = (1 + 0.5, 2) x 2), and none in others. Catches the prior as a mask."""
+    for evaluated, graph, wanted in (
+        (("domain/b", "domain/a"), ((1.0, 1.0), (0.0, 2.0)), 2.0**3 / (2.0**3 + 2.0**4)),
+        (("domain/b",), ((1.0,), (2.0,)), 2.0**2 / (2.0**2 + 2.0**4)),
+    ):
+        given = {"graph": graph, "evaluated": evaluated, "rate": GRAPH["rate"], "halved": True}
+        controller = SkillItController(**given)
+        state = controller.start(TWO, EVEN, 60)
+        del state["own"]
+        held_out = (2.0,) * len(evaluated)
+        state = controller.update(state, evidence(state["due"], held_out=held_out))
+        assert state["weights"][0] == pytest.approx(wanted)
+
+
 def test_exp3_by_hand():
     """Catches eps of the same update in the exponent (eps_2 instead of eps_1: 0.51873)."""
     assert exploration_rate(2, 1) == 0.5  # sqrt(ln 2 / 2) = 0.589 is above 1 / 2

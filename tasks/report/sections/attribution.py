@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from cuvee.mixtures.domain_worth import KINDS, LeaveOut, ShapleyWorth, Worth
 from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.simplex import ZERO
 from cuvee.mixtures.skill_graph import SkillGraph
 from cuvee.tasks.report.blocks import Block, Paragraph, Picture, ReportTable
 from cuvee.tasks.report.plots.skill_graph import skill_graph_figure
@@ -26,15 +27,23 @@ def attribution_blocks(study: Study) -> Iterable[Block]:
     yield Paragraph(
         "The worth of a domain is the loss when its share of the mixture goes to the others in "
         f"proportion, {UNIT}; positive is worth having. It holds beside the other domains: of two "
-        f"copies of one text, neither is worth anything. Intervals ({LEVEL:.0%}) hold for all "
-        "domains and targets together and cover new seeds; probabilities are corrected after Holm."
+        f"copies of one text, neither is worth anything. Intervals are of {LEVEL:.0%}."
     )
     for one in found.measured:
         yield from _measured_blocks(one, found.columns)
+        told = zip(study.problem.domains.names, found.mixture, strict=True)
+        if lost := [name for name, share in told if share > ZERO and name not in one.domains]:
+            lost_text = f"Not told {one.said}, for want of runs under these seeds: "
+            yield Paragraph(f"{lost_text}{', '.join(lost)}.")
     if found.shapley is not None:
         yield from _shapley_blocks(_from_untrained(study, found.shapley), found.measured[0])
     rows = tuple((what, interval_text(rank, ".2f")) for what, rank in found.agreements)
-    yield ReportTable(("do they agree", "rank correlation over domains"), rows)
+    if rows:
+        yield Paragraph(
+            "Each agreement's interval is its own, by leaving one domain out of the comparison at "
+            "a time; below 5 domains it is not known."
+        )
+        yield ReportTable(("do they agree", "rank correlation over domains"), rows)
 
 
 def _measured_blocks(one: LeaveOut, columns: Sequence[str]) -> Iterable[Block]:
@@ -52,11 +61,16 @@ def _measured_blocks(one: LeaveOut, columns: Sequence[str]) -> Iterable[Block]:
         picture = partial(skill_graph_figure, graph)
         yield Picture(f"transfer-{kind}", caption, " ".join(lines), picture)
     yield Paragraph(f"Left out {one.said}, under {one.seeds} seeds. {' '.join(lines)}")
-    rows = [(d, *map(_cell, row)) for d, row in zip(one.domains, one.worths, strict=True)]
+    yield Paragraph(
+        "Intervals hold for all domains and targets of this table together (Dunnett) and cover new "
+        "seeds; p, where an interval leaves zero out, is corrected for the same after Holm."
+    )
+    rows = [(d, *map(_tested, row)) for d, row in zip(one.domains, one.worths, strict=True)]
     least = ("smallest that is shown with 80 %", *(f"{x:.4f}" for x in one.detectable))
     yield ReportTable(("domain", *names), (*rows, least))
-    kinds = [(", ".join(p), _cell(row[0]), *(KINDS[w.sign] for w in row)) for p, row in one.pairs]
+    kinds = [(", ".join(p), _tested(row[0]), *(KINDS[w.sign] for w in row)) for p, row in one.pairs]
     if kinds:
+        yield Paragraph("Those of pairs hold for all pairs and targets together (Bonferroni).")
         columns = ("left out together", "more than both, objective", *names)
         yield ReportTable(columns, tuple(kinds), words=tuple(range(2, len(columns))))
 
@@ -78,7 +92,8 @@ def _shapley_blocks(shapley: ShapleyWorth, one: LeaveOut) -> Iterable[Block]:
         "Shapley values of the law: each domain's worth averaged over all orders of adding "
         f"domains, from {shapley.empty[0]:.3f} {UNIT} of the objective with none. "
         f"{shapley.outside:.0%} of the coalitions lie beyond the mixtures tried: there the law "
-        f"extrapolates.{f' {shapley.orders} orders were sampled.' if shapley.orders else ''}"
+        f"extrapolates.{f' {shapley.orders} orders were sampled.' if shapley.orders else ''} "
+        "Their intervals are each value's own, over the law's draws or refits."
     )
     measured = {d: row[0] for d, row in zip(one.domains, one.worths, strict=True)}
     ours = sorted(zip(shapley.domains, shapley.worths, strict=True), key=lambda d: -d[1][0].mean)
@@ -98,6 +113,11 @@ def _from_untrained(study: Study, shapley: ShapleyWorth) -> ShapleyWorth:
 
 def _heat_map(means: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
     return shaded_table(means, rows, columns, "+.3f", signed=True)[0]
+
+
+def _tested(worth: Worth) -> str:
+    """A worth with its interval and, where it is shown, its corrected probability."""
+    return f"{_cell(worth)}, p {worth.p:.2g}" if worth.sign else _cell(worth)
 
 
 _cell = partial(interval_text, form="+.4f")

@@ -47,7 +47,24 @@ def test_the_section_defines_worth_and_says_a_sentence_of_every_domain():
     assert [p.name for p in pictures] == ["worth-decay", "transfer-decay"]
     assert all(p.plot().axes for p in pictures)
     cells = [c for b in blocks if isinstance(b, ReportTable) for row in b.rows for c in row]
+    assert "+0.0300 (+0.0200 to +0.0400), p 0.01" in cells  # Holm's, where a worth is shown
+    assert "+0.0000 (-0.0100 to +0.0100)" in cells
+    for family in ("of this table together (Dunnett)", "(Bonferroni)", "each value's own"):
+        assert family in words
+    assert "Not told" not in words
     assert "substitutes" in cells and "0.0150" in cells and "0.70 (0.69 to 0.71)" in cells
+
+
+def test_a_domain_that_has_no_worth_is_named():
+    """Catches one whose runs failed, and of which the report says nothing."""
+    made = study()
+    told = made.recommendation.attribution
+    one = told.measured[0]
+    fewer = replace(one, domains=one.domains[:-1], worths=one.worths[:-1])
+    told = replace(told, measured=(fewer,))
+    made = replace(made, recommendation=replace(made.recommendation, attribution=told))
+    words = [b.text for b in attribution_blocks(made) if isinstance(b, Paragraph)]
+    assert any(w.startswith("Not told in the last") and one.domains[-1] in w for w in words)
 
 
 def test_shapley_values_start_from_the_untrained_model():
