@@ -74,7 +74,7 @@ class ShapleyWorth:
 
     Attributes:
         domains, worths: with a share in the mixture; intervals of the law's draws, or of refits.
-        empty: by column, the score where no domain teaches.
+        empty: by column, the score where no domain teaches, on which signs depend.
         outside: share of the coalitions that lie beyond the mixtures tried.
         orders: sampled orders of domains; 0 where all coalitions were weighed.
     """

@@ -56,6 +56,7 @@ from cuvee.tasks.study import finished
 from cuvee.tasks.study.prepared import Prepared, remember_drawn
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.study.summary import study_summary
+from cuvee.tasks.study.worth import worths_from_untrained
 from cuvee.tasks.tracking.fields import study_params
 from cuvee.tasks.tracking.mlflow import open_tracker
 from cuvee.tasks.tracking.tracker import Tracker
@@ -169,7 +170,7 @@ def run_study(
         started=started.isoformat(timespec="seconds"),
     )
     study = with_remembered(study, recipe.confirm, store, workspace.display.say)
-    study = with_matches(study, matches)
+    study = worths_from_untrained(with_matches(study, matches))
     return StudyRun(study, prepared, complete=not evaluator.budget.reached)
 
 

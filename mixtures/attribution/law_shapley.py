@@ -5,9 +5,10 @@ the others, its value minus the score that the law predicts of it:
 
     phi_k = sum over S without k of |S|! (K - |S| - 1)! / K! (y(S) - y(S and k))
 
-The values sum to y(nobody) - y(w). y(nobody) is an untrained model's score where it is given, else
-the mean over the single domains. All coalitions are weighed up to 12 domains; above that, domains
-are added in sampled orders, each with its reverse, whose error widens the interval.
+The values sum to y(nobody) - y(w). y(nobody) is the mean over the single domains; a study that
+knows an untrained model's scores moves them there (`ShapleyWorth.from_empty`). All coalitions are
+weighed up to 12 domains; above that, domains are added in sampled orders, each with its reverse,
+whose error widens the interval.
 """
 
 import math
@@ -35,11 +36,8 @@ def law_shapley(
     fitted: FittedLaw,
     mixture: Array,
     rng: np.random.Generator,
-    *,
-    empty: Array | None = None,
 ) -> ShapleyWorth:
-    """Shapley values of a mixture's (K,) domains with a share, by a law fitted to `found.sample`;
-    `empty` (1 + M,): the scores where no domain teaches, the objective first."""
+    """Values of a mixture's (K,) domains with a share, by a law fitted to `found.sample`."""
     players, (order_rng, draw_rng) = np.flatnonzero(mixture > ZERO), rng.spawn(2)
     few, size = len(players) <= MOST, len(players)
     plan = _all_coalitions(size) if few else _sampled_orders(size, order_rng)
@@ -51,7 +49,7 @@ def law_shapley(
 
     def gains(one: FittedLaw) -> tuple[Array, Array]:
         scores = with_objective(predicted_means(one, W), found.scalar)
-        nobody = scores[masks[1:].sum(axis=1) == 1].mean(axis=0) if empty is None else empty
+        nobody = scores[masks[1:].sum(axis=1) == 1].mean(axis=0)
         scores = np.vstack([nobody, scores])
         return scores[before] - scores[after], nobody
 

@@ -23,7 +23,7 @@ from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.attribution.attribute import with_attribution
 from cuvee.mixtures.attribution.leave_out import WHOLE, leave_out_spec, left_out, without
 from cuvee.mixtures.designs.anchors import Anchor
-from cuvee.mixtures.domains import Array
+from cuvee.mixtures.domains import Array, DomainSet
 from cuvee.mixtures.errors import RecipeError
 from cuvee.mixtures.inference.dataset import gather_runs
 from cuvee.mixtures.inference.paired_trial import missing_specs
@@ -31,6 +31,7 @@ from cuvee.mixtures.inference.recommend import recommend_mixture
 from cuvee.mixtures.laws import predicted_means
 from cuvee.mixtures.methods import RemainingRuns
 from cuvee.mixtures.methods.swarm import Swarm
+from cuvee.mixtures.objectives import Objective
 from cuvee.mixtures.problem import FIRST_SEED, Problem
 from cuvee.mixtures.recommendation import Recommendation
 from cuvee.mixtures.registry import register
@@ -70,18 +71,24 @@ class LeaveOutAttribution(Swarm):
 
     def __post_init__(self) -> None:
         self.assemble()
-        around = simplex.written_mixture(self.around, "attribution.around")
+        around = simplex.written_mixture(self.around, "method.around")
         object.__setattr__(self, "around", around)
         if not isinstance(around, str) and sum(share > simplex.ZERO for _, share in around) < 2:
             raise RecipeError(
-                "attribution.around needs two domains with a share, of which one can be left out; "
+                "method.around needs two domains with a share, of which one can be left out; "
                 f"got {dict(around)}"
             )
-        if self.phase not in PHASES or not 0 < self.decay < 1 or self.trials < 2:
+        if self.phase not in PHASES:
+            raise RecipeError(f"method.phase is one of {', '.join(PHASES)}; got {self.phase!r}")
+        if not 0 < self.decay < 1 or self.trials < 2:
             raise RecipeError(
-                f"attribution needs a phase of {', '.join(PHASES)}, decay in (0, 1) and trials "
-                f">= 2; got {self.phase!r}, {self.decay} and {self.trials}"
+                "attribution needs method.decay in (0, 1) and method.trials >= 2; "
+                f"got {self.decay} and {self.trials}"
             )
+
+    def check_asked(self, objective: Objective, domains: DomainSet) -> None:
+        super().check_asked(objective, domains)
+        simplex.written_shares(self.around, domains)
 
     def ask(
         self, problem: Problem, history: History, rng: np.random.Generator

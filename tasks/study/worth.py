@@ -1,9 +1,13 @@
 """What domains are worth, of runs that left them out: a study's sentence, and its figures."""
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from cuvee.mixtures.domain_worth import Attribution, LeaveOut
 from cuvee.mixtures.recommendation import LEVEL
+from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import interval_text
 
 NAMED = 4  # domains that the sentence names of either sign, the largest worth first
@@ -46,3 +50,16 @@ def _figures(one: LeaveOut) -> dict[str, Any]:
             for name, (w, *_) in rows
         },
     }
+
+
+def worths_from_untrained(study: Study) -> Study:
+    """A study whose Shapley values start from an untrained model's scores, where they are known."""
+    scores, targets = study.untrained or {}, study.problem.targets
+    found = study.recommendation.attribution
+    if not (found and found.shapley and scores.keys() >= set(targets)):
+        return study
+    row = np.array([scores[target] for target in targets])
+    whole = study.problem.objective.scalarize(targets, study.reference).relaxed(row)
+    moved = found.shapley.from_empty((float(whole), *row.tolist()))
+    answer = replace(study.recommendation, attribution=replace(found, shapley=moved))
+    return replace(study, recommendation=answer)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from cuvee.mixtures.domain_worth import KINDS, LeaveOut, ShapleyWorth, Worth
 from cuvee.mixtures.recommendation import LEVEL
@@ -33,10 +32,9 @@ def attribution_blocks(study: Study) -> Iterable[Block]:
         yield from _measured_blocks(one, found.columns)
         told = zip(study.problem.domains.names, found.mixture, strict=True)
         if lost := [name for name, share in told if share > ZERO and name not in one.domains]:
-            lost_text = f"Not told {one.said}, for want of runs under these seeds: "
-            yield Paragraph(f"{lost_text}{', '.join(lost)}.")
+            yield Paragraph(f"Not told, for want of runs under these seeds: {', '.join(lost)}.")
     if found.shapley is not None:
-        yield from _shapley_blocks(_from_untrained(study, found.shapley), found.measured[0])
+        yield from _shapley_blocks(found.shapley, found.measured[0])
     rows = tuple((what, interval_text(rank, ".2f")) for what, rank in found.agreements)
     if rows:
         yield Paragraph(
@@ -48,23 +46,29 @@ def attribution_blocks(study: Study) -> Iterable[Block]:
 
 def _measured_blocks(one: LeaveOut, columns: Sequence[str]) -> Iterable[Block]:
     names = [name.removeprefix("domain/") for name in columns]
-    lines = [_sentence(d, row, names) for d, row in zip(one.domains, one.worths, strict=True)]
     means = np.array([[worth.mean for worth in row] for row in one.worths])
     kind = "scratch" if one.share == 1 else "decay"
-    caption = f"Worth of each domain (down) for each target (across), left out {one.said}, {UNIT}"
-    picture = partial(_heat_map, means, one.domains, names)
-    yield Picture(f"worth-{kind}", caption, " ".join(lines), picture)
-    shown = np.array([[w.mean if w.sign > 0 else 0.0 for w in row[1:]] for row in one.worths])
-    if shown.any():
-        graph = SkillGraph(one.domains, tuple(columns[1:]), tuple(map(tuple, shown.tolist())))
-        caption = "What helps what beyond the noise: wider is worth more"
-        picture = partial(skill_graph_figure, graph)
-        yield Picture(f"transfer-{kind}", caption, " ".join(lines), picture)
-    yield Paragraph(f"Left out {one.said}, under {one.seeds} seeds. {' '.join(lines)}")
-    yield Paragraph(
-        "Intervals hold for all domains and targets of this table together (Dunnett) and cover new "
-        "seeds; p, where an interval leaves zero out, is corrected for the same after Holm."
+    caption = (
+        f"Worth of each domain (across) for each target (down), left out {one.said}, {UNIT}; blue: "
+        f"worth having, red: costs more than it gives, the deepest {np.abs(means).max():.3f}"
     )
+    said = f"{sum(w.sign != 0 for row in one.worths for w in row)} of {means.size} lie beyond noise"
+    table = partial(shaded_table, means.T, names, one.domains, "+.3f", signed=True)
+    yield Picture(f"worth-{kind}", caption, said, lambda: table()[0])
+    shown = tuple(tuple(w.mean if w.sign > 0 else 0.0 for w in row[1:]) for row in one.worths)
+    graph = SkillGraph(one.domains, tuple(columns[1:]), shown)
+    if graph.strong:
+        caption = "What helps what else beyond the noise: wider is worth more"
+        most = max(graph.strong, key=lambda edge: edge[2])
+        said = f"{len(graph.strong)} arrows, the strongest from {most[0]} to {most[1]}"
+        yield Picture(f"transfer-{kind}", caption, said, partial(skill_graph_figure, graph))
+    yield Paragraph(
+        f"Left out {one.said}, under {one.seeds} seeds. Intervals hold for all domains and targets "
+        "of this table together (Dunnett) and cover new seeds; p, where an interval leaves zero "
+        "out, is corrected for the same after Holm."
+    )
+    lines = [(d, _sentence(d, r, names)) for d, r in zip(one.domains, one.worths, strict=True)]
+    yield ReportTable(("domain", "in words"), tuple(lines), words=(1,))
     rows = [(d, *map(_tested, row)) for d, row in zip(one.domains, one.worths, strict=True)]
     least = ("smallest that is shown with 80 %", *(f"{x:.4f}" for x in one.detectable))
     yield ReportTable(("domain", *names), (*rows, least))
@@ -76,21 +80,22 @@ def _measured_blocks(one: LeaveOut, columns: Sequence[str]) -> Iterable[Block]:
 
 
 def _sentence(domain: str, row: Sequence[Worth], names: Sequence[str]) -> str:
-    """What a domain is worth to the objective, and whom it helps and hurts most."""
-    said = {1: "is worth having", 0: "shows no effect", -1: "costs more than it gives"}
-    parts = [f"{domain} {said[row[0].sign]} ({_cell(row[0])} of the objective)"]
-    order = sorted(range(1, len(row)), key=lambda i: row[i].mean)
-    if row[order[-1]].sign > 0:
-        parts.append(f"helps {names[order[-1]]} most ({row[order[-1]].mean:+.4f})")
-    if row[order[0]].sign < 0:
-        parts.append(f"takes most from {names[order[0]]} ({row[order[0]].mean:+.4f})")
+    """What a domain is worth to the objective, and whom beside itself it helps and hurts most."""
+    said = {1: "worth having", 0: "no effect shown", -1: "costs more than it gives"}
+    parts = [f"{said[row[0].sign]} ({_cell(row[0])} of the objective)"]
+    others = [(w.mean, n, w.sign) for w, n in zip(row[1:], names[1:], strict=True) if n != domain]
+    for mean, name, sign in sorted(others)[::-1][:1]:
+        parts += [f"helps {name} most ({mean:+.4f})"] if sign > 0 else []
+    for mean, name, sign in sorted(others)[:1]:
+        parts += [f"takes most from {name} ({mean:+.4f})"] if sign < 0 else []
     return "; ".join(parts) + "."
 
 
 def _shapley_blocks(shapley: ShapleyWorth, one: LeaveOut) -> Iterable[Block]:
     yield Paragraph(
         "Shapley values of the law: each domain's worth averaged over all orders of adding "
-        f"domains, from {shapley.empty[0]:.3f} {UNIT} of the objective with none. "
+        f"domains, from {shapley.empty[0]:.3f} {UNIT} of the objective with none, on which their "
+        "signs depend, but neither order nor differences. "
         f"{shapley.outside:.0%} of the coalitions lie beyond the mixtures tried: there the law "
         f"extrapolates.{f' {shapley.orders} orders were sampled.' if shapley.orders else ''} "
         "Their intervals are each value's own, over the law's draws or refits."
@@ -99,20 +104,6 @@ def _shapley_blocks(shapley: ShapleyWorth, one: LeaveOut) -> Iterable[Block]:
     ours = sorted(zip(shapley.domains, shapley.worths, strict=True), key=lambda d: -d[1][0].mean)
     rows = [(d, _cell(r[0]), _cell(measured[d]) if d in measured else NONE) for d, r in ours]
     yield ReportTable(("domain", "Shapley, objective", f"left out {one.said}"), tuple(rows))
-
-
-def _from_untrained(study: Study, shapley: ShapleyWorth) -> ShapleyWorth:
-    """The values from the untrained model's scores, where they are known."""
-    scores = study.untrained or {}
-    if not all(target in scores for target in study.problem.targets):
-        return shapley
-    row = np.array([scores[target] for target in study.problem.targets])
-    posed = study.problem.objective.scalarize(study.problem.targets, study.reference)
-    return shapley.from_empty((float(posed.relaxed(row)), *row.tolist()))
-
-
-def _heat_map(means: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    return shaded_table(means, rows, columns, "+.3f", signed=True)[0]
 
 
 def _tested(worth: Worth) -> str:
