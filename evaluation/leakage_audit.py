@@ -23,7 +23,7 @@ class TokenLikelihood(Protocol):
     context: int
 
     def token_statistics(
-        self, tokens: torch.Tensor, lengths: torch.Tensor, moments: bool = False
+        self, tokens: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, ...]: ...
 
 
@@ -45,7 +45,7 @@ def score_texts(
         longest = len(ids[batch[-1]])
         padded = torch.tensor([[eot, *ids[i], *[eot] * (longest - len(ids[i]))] for i in batch])
         lengths = torch.tensor([len(ids[i]) + 1 for i in batch])
-        told = likelihood.token_statistics(padded, lengths, moments=True)
+        told = likelihood.token_statistics(padded, lengths)
         log_p, greedy, mean, deviation = (values.double().numpy() for values in told)
         for k, (row, i) in itertools.product(range(likelihood.models), enumerate(batch)):
             at = (k, row, slice(len(ids[i])))
@@ -60,6 +60,7 @@ def audit_items(
     *,
     encoder: RequestEncoder,
     frequency: Floats,
+    names: Sequence[str],
 ) -> list[dict[str, Floats]]:
     """By how much detectors find each item likelier in its published order; see `order_excess`.
 
@@ -76,7 +77,7 @@ def audit_items(
     result = []
     for seen in score_texts(likelihood, texts, encoder):
         left = iter(seen)
-        told = [detect([next(left) for _ in own], frequency) for own in fits]
-        names = told[0] if told else ()
-        result.append({n: np.array([order_excess(n, one[n]) for one in told]) for n in names})
+        told = [detect([next(left) for _ in own], frequency, names) for own in fits]
+        asked = told[0] if told else ()
+        result.append({n: np.array([order_excess(n, one[n]) for one in told]) for n in asked})
     return result

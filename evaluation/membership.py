@@ -5,7 +5,7 @@ nats, and of all tokens that could have stood there the mean mu_t and the standa
 log p under p. More of a score says more of membership:
 
     loss          mean of log p_t                             (Yeom et al. 2018, arXiv 1709.01604)
-    zlib          sum of log p_t / zlib bytes of the text (Carlini et al. 2021, arXiv 2012.07805)
+    zlib          mean of log p_t / zlib bytes of the text (Carlini et al. 2021, arXiv 2012.07805)
     min_k         mean of the lowest 20 % of log p_t            (Shi et al. 2024, arXiv 2310.16789)
     min_k_plus    the same of (log p_t - mu_t) / s_t          (Zhang et al. 2025, arXiv 2404.02936)
     dc_pdd        mean over first occurrences of min(0.01, -p_t log f(x_t)), f the frequency in
@@ -83,7 +83,7 @@ def _ngrams_recalled(seen: ScoredText, _: Floats) -> float:
 TEXT_DETECTORS: Mapping[str, Detector] = MappingProxyType(
     {
         "loss": lambda seen, _: float(seen.log_p.mean()),
-        "zlib": lambda seen, _: float(seen.log_p.sum()) / len(zlib.compress(seen.text.encode())),
+        "zlib": lambda seen, _: float(seen.log_p.mean()) / len(zlib.compress(seen.text.encode())),
         "min_k": lambda seen, _: _lowest(seen.log_p),
         "min_k_plus": lambda seen, _: _lowest(
             (seen.log_p - seen.mean) / np.maximum(seen.deviation, 1e-6)
@@ -116,12 +116,15 @@ def item_text(item: Mapping[str, Any], turn: int = 0) -> str:
     return "\n".join([item["query"], *lines])
 
 
-def detect(orders: Sequence[ScoredText], frequency: Floats) -> dict[str, Floats]:
+def detect(
+    orders: Sequence[ScoredText], frequency: Floats, names: Sequence[str] = DETECTORS
+) -> dict[str, Floats]:
     """What each detector says of an item in each order of its choices, the published one first.
 
     Args:
         orders: the item in its R orders; one where it has no choices.
         frequency: (V,) of tokens in reference text; see `token_frequency`.
+        names: of the detectors that are asked.
 
     Returns:
         (R,) by detector; `option_order` is left out where there is but one order.
@@ -129,9 +132,10 @@ def detect(orders: Sequence[ScoredText], frequency: Floats) -> dict[str, Floats]
     found = {
         name: np.array([detector(seen, frequency) for seen in orders])
         for name, detector in TEXT_DETECTORS.items()
+        if name in names
     }
-    if len(orders) > 1:
-        loss = found["loss"]
+    if OPTION_ORDER in names and len(orders) > 1:
+        loss = np.array([seen.log_p.mean() for seen in orders])
         others = [np.delete(loss, i).max() for i in range(len(loss))]
         found[OPTION_ORDER] = loss - np.array(others)
     return found

@@ -102,25 +102,17 @@ def score_pack(
         definition = tokenizer_path.read_text(encoding="utf-8")
         encoder = RequestEncoder(lm_eval_tasks.plain_tokenizer(definition), eot, context)
         text = np.concatenate([np.zeros(0, np.int64), *(tokens for tokens, _, _ in valid.values())])
-        frequency = token_frequency(text, encoder.tokenizer.get_vocab_size())
+        frequency = token_frequency(text, 1 + max(encoder.tokenizer.get_vocab().values()))
         for name in filter(suite.file, suite.tasks):  # what a task of lm-eval asks has no such form
             items = list(lm_eval_tasks.chosen_items(suite, name).values())
-            told = audit_items(likelihood, items, encoder=encoder, frequency=frequency)
-            _note_excess(scored, short_name(name), told, limits.detectors)
+            told = audit_items(
+                likelihood, items, encoder=encoder, frequency=frequency, names=limits.detectors
+            )
+            key = f"task/{short_name(name)}{LEAK}"
+            for one, values in zip(scored, told, strict=True):
+                if not one.problem:
+                    one.details.update({key + n: mean_score(v) for n, v in values.items()})
     return scored
-
-
-def _note_excess(
-    scored: Sequence[PackScores],
-    task: str,
-    told: Sequence[Mapping[str, Floats]],
-    detectors: Sequence[str],
-) -> None:
-    """Adds to the details "task/<name>/leak_<detector>", the mean of `order_excess` over items."""
-    for one, values in zip(scored, told, strict=True):
-        if not one.problem:
-            names = [name for name in detectors if name in values]
-            one.details.update({f"task/{task}{LEAK}{n}": mean_score(values[n]) for n in names})
 
 
 def score_requests(

@@ -1,15 +1,16 @@
 """Where the evidence of a study comes from: proxies, what scores them, and tables of runs."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cuvee.evaluation import suites
+from cuvee.evaluation.membership import DETECTORS
 from cuvee.flows.recipe.parts import Amount, Count, Part, Size
 from cuvee.flows.recipe.trainer_parts import TrainerPart
 from cuvee.tasks.study.tables import TableReading
 
-DetectorName = Literal["loss", "zlib", "min_k", "min_k_plus", "dc_pdd", "ngram", "option_order"]
+DetectorName = Literal[DETECTORS]  # type: ignore[valid-type]  # those that are registered
 
 
 class ProxyPart(Part):
@@ -101,8 +102,8 @@ class AuditPart(Part):
         default=[],
         description="Detectors of membership, which score every item of the tasks with choices in "
         "the published order of its choices against other orders: a proxy that finds the published "
-        "one likelier has seen it. They see leaks with choices, of some 16 copies on; runs are "
-        "trained anew for another list.",
+        "one likelier has seen it. They see leaks with choices, of some 16 copies on; tasks of "
+        "lm-eval itself are left out; runs are trained anew for another list.",
         examples=[["loss", "zlib"]],
     )
 
@@ -172,7 +173,20 @@ class EvaluationPart(Part):
     @property
     def hub(self) -> bool:
         """Whether it names a task of lm-eval itself, whose data may have to be fetched."""
-        return any(n not in suites.SUITES and n not in suites.OFFLINE for n in self.names)
+        return not all(map(_has_file, self.names))
+
+    @model_validator(mode="after")
+    def _auditable(self) -> Self:
+        if self.audit.detectors and not self.custom and not any(map(_has_file, self.names)):
+            raise ValueError(
+                "audit.detectors score the items of benchmark files, and no task has one (those of "
+                "lm-eval itself have none): name a suite, or leave detectors out"
+            )
+        return self
+
+
+def _has_file(name: str) -> bool:
+    return name in suites.SUITES or name in suites.OFFLINE
 
 
 class TablesPart(Part):

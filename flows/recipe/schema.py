@@ -39,7 +39,7 @@ from cuvee.tasks.study.finished import Purpose
 
 FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it
     "confirm", "export", "handoff", "schedule", "budget", "proxy.pack", "limits.failed_share",
-    "evaluation.audit", "evaluation.held_out",
+    "evaluation.audit.longest_match", "evaluation.held_out",
     *(f"proxy.trainer.{name}" for name in
       ("cpus", "gpus", "memory", "nodes", "timeout", "retries", "environment", "folder")),
 )  # fmt: skip
@@ -230,8 +230,9 @@ class Recipe(Part):
             for part in outer:
                 inner = inner.get(part, {})
             inner.pop(last, None)
-        if not values.get("evaluation", True):  # as if absent: other parts keep their digests
-            del values["evaluation"]
+        for outside, part in ((values.get("evaluation", {}), "audit"), (values, "evaluation")):
+            if not outside.get(part, True):  # as if absent: other parts keep their digests
+                del outside[part]
         return values
 
     def build_method(self) -> Screened:

@@ -234,3 +234,5 @@ def _unfit(recipe: "Recipe") -> Iterator[str]:
         yield f"proxy.pack {whose}"
     if recipe.evaluation.curve:
         yield f"evaluation.curve {whose}"
+    if recipe.evaluation.audit.detectors:
+        yield f"evaluation.audit.detectors {whose}"

@@ -456,13 +456,19 @@ def test_untrained_baseline_averages_the_pack():
         scores.untrained_baseline([scores.BROKEN])
 
 
-def test_detectors_add_details_and_move_no_score(suite, tokenizer_path):
+def test_detectors_add_details_and_move_no_score(suite, tokenizer_path, tmp_path):
     """Catches an audit that changes what a proxy scores, gives its details to a neighbor, or runs
-    unasked; and details of tasks without choices, which have no null."""
-    vocabulary = Tokenizer.from_file(str(tokenizer_path)).get_vocab_size()
-    pack = PackModel(model_size(f"w32_l2_h1_c{CONTEXT}_mlp96"), vocabulary, [1, 2])
+    unasked; details of tasks without choices, which have no null; and frequencies by the number of
+    tokens, where ids have gaps: those of the first words here lie beyond it."""
+    body = json.loads(tokenizer_path.read_text(encoding="utf-8"))
+    used = set(Tokenizer.from_str(json.dumps(body)).encode(json.dumps(QUESTIONS[0])).ids)
+    vocab = body["model"]["vocab"]
+    body["model"]["vocab"] = {t: i + 400 * (i in used) for t, i in vocab.items()}
+    tokenizer_path = tmp_path / "tokenizer.json"
+    tokenizer_path.write_text(json.dumps(body), encoding="utf-8")
+    pack = PackModel(model_size(f"w32_l2_h1_c{CONTEXT}_mlp96"), 400 + len(vocab), [1, 2])
     pack.parameters.named["head"].data[1] = torch.nan
-    limits = suites.Limits(detectors=("loss", "option_order"))
+    limits = suites.Limits(detectors=("dc_pdd", "option_order"))
 
     def score(limits):
         return scores.score_pack(
@@ -474,6 +480,6 @@ def test_detectors_add_details_and_move_no_score(suite, tokenizer_path):
     assert broken.problem and not again.details and not broken.details
     assert audited.scores == plain.scores
     added = audited.details.keys() - plain.details.keys()
-    assert added == {"task/questions/leak_loss", "task/questions/leak_option_order"}
+    assert added == {"task/questions/leak_dc_pdd", "task/questions/leak_option_order"}
     told = audited.details["task/questions/leak_option_order"]
     assert told.n == 11  # of 23: those whose orders all fit into the context

@@ -2,18 +2,18 @@
 
 import math
 import zlib
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from cuvee.evaluation import membership, suites
 from cuvee.evaluation.leakage_audit import audit_items, score_texts
 from cuvee.evaluation.membership import ScoredText, order_excess
 from cuvee.evaluation.requests import RequestEncoder
-from cuvee.flows.recipe.evidence_parts import AuditPart, DetectorName, EvaluationPart
+from cuvee.flows.recipe.evidence_parts import AuditPart, EvaluationPart
 
 EOT = 0
 P = np.array([0.5, 0.25, 0.5, 0.125, 0.5, 0.5, 0.5, 0.01, 0.5, 0.5])
@@ -46,7 +46,7 @@ class Memory:
         self.context, self.vocabulary = context, vocabulary
         self.after = {tuple(text[:i]): text[i] for text in known for i in range(3, len(text))}
 
-    def token_statistics(self, tokens, lengths, moments=False):
+    def token_statistics(self, tokens, lengths):
         even = torch.full((*tokens.shape, self.vocabulary), 1 / self.vocabulary).double()
         knows = even.clone()
         for b, row in enumerate(tokens.tolist()):
@@ -67,11 +67,12 @@ class Memory:
 def test_detectors_by_hand() -> None:
     """Catches the highest tokens for the lowest, a mean over all of them, Min-K%++ without its
     normalization, tokens counted twice by DC-PDD or left uncapped, bits for nats, and n-grams that
-    need not match in a row."""
+    need not match in a row; a sum over tokens in zlib's, which orders texts by how many they have
+    (Carlini et al. 2021 take the mean)."""
     frequency = np.full(12, 1 / 12)
     told = {name: found[0] for name, found in membership.detect([TEXT], frequency).items()}
     assert told["loss"] == pytest.approx(np.log(P).mean())
-    assert told["zlib"] == pytest.approx(np.log(P).sum() / len(zlib.compress(b"a text")))
+    assert told["zlib"] == pytest.approx(np.log(P).mean() / len(zlib.compress(b"a text")))
     assert told["min_k"] == pytest.approx((math.log(0.01) + math.log(0.125)) / 2)
     # 0.01 is within a wide spread: the lowest two are 0.125 and the 0.01 of 10 nats' deviation
     assert told["min_k_plus"] == pytest.approx(
@@ -98,6 +99,8 @@ def test_option_order_is_above_0_where_the_published_order_is_likeliest() -> Non
     ]
     found = membership.detect(orders, np.full(12, 1 / 12))["option_order"]
     np.testing.assert_allclose(found, [-0.1, -0.3, 0.1])
+    # what was not asked for is not computed, not even what it rests on
+    assert set(membership.detect(orders, np.zeros(0), ["option_order"])) == {"option_order"}
     assert order_excess("option_order", found) == pytest.approx(-1 / 3)
     assert order_excess("option_order", found[::-1]) == pytest.approx(2 / 3)
     assert order_excess("loss", np.array([1.0, 2.0, 4.0])) == -2.0
@@ -123,9 +126,8 @@ def test_a_model_that_remembers_is_told_from_one_that_does_not() -> None:
     assert not any(one.greedy[3:].all() for one in scored[1][10:])
     assert scored[0][3].log_p == pytest.approx(-math.log(257))
     more = [*items, {"text": "has no choices"}, {**items[0], "query": "long " * 20}]
-    blind, knows = audit_items(
-        pack, more, encoder=reader, frequency=membership.token_frequency(np.zeros(0), 257)
-    )
+    flat, every = membership.token_frequency(np.zeros(0), 257), membership.DETECTORS
+    blind, knows = audit_items(pack, more, encoder=reader, frequency=flat, names=every)
     for name in membership.DETECTORS:
         assert knows[name].shape == (30,)
         if name != "zlib":  # whose bytes vary with the order
@@ -157,6 +159,14 @@ def test_scoring_is_another_only_where_items_are_audited() -> None:
     assert asked == turned and asked.identity != plain.identity
 
 
-def test_a_recipe_may_name_every_detector() -> None:
-    """Catches a detector that is registered and cannot be asked for, or the reverse."""
-    assert set(get_args(DetectorName)) == set(membership.DETECTORS)
+def test_a_recipe_may_name_every_detector_where_one_has_something_to_score() -> None:
+    """Catches a detector that is registered and cannot be asked for; and one that is asked of tasks
+    of lm-eval alone, trains every run anew and says nothing."""
+    every = AuditPart(detectors=list(membership.DETECTORS))
+    with pytest.raises(ValidationError):
+        AuditPart(detectors=["likeliest"])
+    for given in ({"suite": None, "tasks": ["hellaswag"]}, {"suite": None}):
+        with pytest.raises(ValidationError, match="no task has one"):
+            EvaluationPart(**given, audit=every)
+        assert EvaluationPart(**given, custom={"own": "own.jsonl"}, audit=every).limits.detectors
+    assert EvaluationPart(tasks=["hellaswag"], audit=every).limits.detectors

@@ -299,6 +299,7 @@ def test_a_method_that_moves_shares_is_refused(corpus, home):
     [
         ('"size"', '"pack": 2, "size"', "proxy.pack is of the built-in trainer"),
         ("suite: null", "suite: null, curve: 2", "evaluation.curve is of the built-in trainer"),
+        ("suite: null", "suite: offline, audit: {detectors: [loss]}", "audit.detectors is of the"),
         (sys.executable, "python", "name the program by its full path"),
         ('"settings"', '"environment": {"HF_TOKEN": "x"}, "settings"', "looks like a secret"),
         ('"settings"', '"cpus": 0.00001, "settings"', "at most 4 decimals"),

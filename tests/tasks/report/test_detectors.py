@@ -26,16 +26,23 @@ def audited(means: dict[str, float]):
 
 def test_a_leaked_task_is_named_and_a_clean_one_is_not() -> None:
     """Catches an error divided by the number of runs, which share their items: 1.5 standard errors
-    in each of many runs would then be sure; and tests that are not corrected for their number."""
-    study = audited({"task/a/leak_loss": 5.0, "task/b/leak_loss": 1.5, "task/b/leak_zlib": -6.0})
+    in each of many runs would then be sure; tests that are not corrected for their number; and a
+    detector that prefers published orders unseen, whose excess is taken for evidence."""
+    study = audited(
+        {"task/a/leak_loss": 5.0, "task/b/leak_loss": 1.5, "task/b/leak_zlib": -6.0}
+        | {"task/c/leak_option_order": 9.0}
+    )
     found = detectors.order_excesses(study)
     assert found["task/a/leak_loss"][3] < 1e-4 and found["task/a/leak_loss"][2] == 80
     assert 0.1 < found["task/b/leak_loss"][3] < 0.2 and found["task/b/leak_zlib"][3] > 0.9
     _, table, said = detectors.detector_blocks(study)
     assert table.rows[0][:4] == ("task/a", "loss", "80", "+0.002")
-    assert said.text.startswith("The published order of task/a is preferred")
+    assert "beyond chance, of task/a by loss: either" in said.text and "task/c" not in said.text
+    assert found["task/c/leak_option_order"][3] is None and table.rows[3][5] == "-"
+    only = list(detectors.detector_blocks(audited({"task/c/leak_option_order": 9.0})))
+    assert len(only) == 2 and only[1].rows[0][5] == "-"
     clean = list(detectors.detector_blocks(audited({"task/b/leak_loss": 1.0})))[-1].text
-    assert clean.startswith("No detector") and "(least p 0.1" in clean
+    assert clean.startswith("The published order is not told") and "(least p 0.1" in clean
     assert not list(detectors.detector_blocks(synthetic_study()))
 
 
