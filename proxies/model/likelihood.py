@@ -83,34 +83,20 @@ class PackLikelihood:
         return nats.view(shape).cpu(), (misses == 0).view(shape).cpu()
 
     @torch.no_grad()
-    def score(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the next tokens.
+    def token_statistics(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        """Log-probabilities of the next tokens, among those of all that could have stood there.
 
         Args:
             tokens: (B, T) int64, right-padded, T at most `context` + 1.
             lengths: (B,) tokens of each sequence.
 
         Returns:
-            log p(token[t+1] | tokens[..t]) in nats (K, B, T-1) float32, 0 where padded; and whether
-            token[t+1] was the most probable (K, B, T-1) bool, False where padded. On the CPU.
+            log p(token[t+1] | tokens[..t]) in nats (K, B, T-1) float32; whether token[t+1] was the
+            most probable (bool); mean and standard deviation of log p over the vocabulary, each
+            token weighted by its probability. 0 where padded. On the CPU.
 
         Raises:
             ValueError: the sequences are longer than the context, or shorter than two tokens.
-        """
-        logs, best = self.token_statistics(tokens, lengths)
-        return logs, best
-
-    @torch.no_grad()
-    def token_statistics(
-        self, tokens: Tensor, lengths: Tensor, moments: bool = False
-    ) -> tuple[Tensor, ...]:
-        """What `score` returns; and how surprising it was among all tokens that could have stood.
-
-        Args:
-            tokens: (B, T) as of `score`.
-            lengths: (B,) as of `score`.
-            moments: whether to add mean and standard deviation (K, B, T-1) of log p over the
-                vocabulary, each token weighted by its probability, in nats; 0 where padded.
         """
         if not 2 <= tokens.shape[1] <= self.context + 1:
             raise ValueError(
@@ -121,7 +107,9 @@ class PackLikelihood:
         plain = PrefixTreeBatch(inputs, None, None, every, every, targets.reshape(-1), every)
         kept = torch.arange(targets.shape[1]) + 1 < lengths[:, None].cpu()
         shape = (self.models, *targets.shape)
-        return tuple(x.view(shape).cpu().masked_fill(~kept, 0) for x in self._ask(plain, moments))
+        return tuple(
+            x.view(shape).cpu().masked_fill(~kept, 0) for x in self._ask(plain, moments=True)
+        )
 
     def _ask(self, forest: PrefixTreeBatch, moments: bool = False) -> tuple[Tensor, ...]:
         """Log-probabilities (K, S) and hits (K, S) of a batch's scored tokens, and moments."""

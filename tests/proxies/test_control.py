@@ -187,7 +187,7 @@ def test_held_out_losses_are_of_held_out_text(monkeypatch: pytest.MonkeyPatch) -
         last = (len(tokens) - 1) // 256
         rows = np.stack([tokens[(last - 1 - i % last) * 256 :][:257] for i in range(4)])
         text = torch.from_numpy(rows.astype(np.int64))
-        scored, _ = PackLikelihood(training.model).score(text, torch.full((4,), 257))
+        scored, *_ = PackLikelihood(training.model).token_statistics(text, torch.full((4,), 257))
         expected.append(-float(scored.mean()))
     training.advance()
     assert found[0].step == 0 and found[0].held_out == pytest.approx(expected, rel=1e-5)

@@ -49,7 +49,7 @@ def alone(likelihood, contexts, answers):
     for context, some in zip(contexts, answers, strict=True):
         for answer in some:
             whole = torch.tensor([[*context, *answer]])
-            log_p, hits = likelihood.score(whole, torch.tensor([whole.shape[1]]))
+            log_p, hits, *_ = likelihood.token_statistics(whole, torch.tensor([whole.shape[1]]))
             nats.append(log_p[:, 0, len(context) - 1 :].double().sum(-1))
             greedy.append(hits[:, 0, len(context) - 1 :].all(-1))
     return torch.stack(nats, 1), torch.stack(greedy, 1)

@@ -100,7 +100,10 @@ def test_a_model_driven_to_nan_fails_alone(monkeypatch: pytest.MonkeyPatch) -> N
     text = torch.randint(0, 256, (2, 30))
     lengths = torch.tensor([30, 30])
     assert clean.likelihood is not None
-    scored, full = result.likelihood.score(text, lengths), clean.likelihood.score(text, lengths)
+    scored, full = (
+        result.likelihood.token_statistics(text, lengths),
+        clean.likelihood.token_statistics(text, lengths),
+    )
     assert torch.equal(scored[0], full[0][[0, 2]])
     assert math.isnan(seen[-1].losses[1])
     assert all(math.isfinite(seen[-1].losses[k]) for k in (0, 2))
