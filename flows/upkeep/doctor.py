@@ -27,6 +27,11 @@ def examine(home: Workspace, urls: Sequence[str]) -> tuple[list[str], str]:
     """
     wanted = tuple(urls) or (home.store,)
     for url in wanted:
+        if Path(url).is_file():
+            raise StorageError(
+                f"{url} is a file, and doctor takes stores, or nothing for this machine; what a "
+                f"recipe would do says `cuvee plan {url}`"
+            )
         place = ObjectFolder(url)
         if not place.files.exists(place.root):
             raise StorageError(f"there is no store at {url}: give its home (--home) or its URL")

@@ -25,12 +25,18 @@ Z = 1.6448536269514722  # half-width of an interval of LEVEL in standard deviati
 
 def spearman(observed: Array, predicted: Array) -> float:
     """Rank correlation of two vectors (N,), ties sharing their mean rank; 0 if one is constant."""
+    found = rank_correlations(ties.leveled(observed), ties.leveled(predicted))
+    return round(float(found), 12)
+
+
+def rank_correlations(first: Array, second: Array) -> Array:
+    """Rank correlations (...) over the last axis, of leveled values; 0 where one is constant."""
     from scipy import stats  # here: see `simplex`
 
-    a, b = (stats.rankdata(ties.leveled(values)) for values in (observed, predicted))
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return round(float(np.corrcoef(a, b)[0, 1]), 12)
+    a, b = (stats.rankdata(values, axis=-1) for values in (first, second))
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    size = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    return np.asarray((a * b).sum(axis=-1) / np.where(size > 0, size, 1.0), dtype=np.float64)
 
 
 def decision_accuracy(observed: Array, predicted: Array) -> float:

@@ -32,9 +32,11 @@ class EarlyRanking:
     """How early the order of mixtures is that of the end.
 
     Attributes:
-        targets: whose mean is ranked: those of the objective that are scored on the way, else all.
+        targets: whose mean is ranked: those of the objective that are scored on the way, else all;
+            none where at no point all runs are scored on one.
         ranks: (tokens seen, rank correlation with the end in other seeds), ascending, the end
-            itself last; empty where fewer than `LEAST` mixtures share two seeds.
+            itself last; empty without targets, or where fewer than `LEAST` mixtures share two
+            seeds.
         mixtures, seeds: that were compared.
     """
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -95,8 +96,8 @@ def target_qualities(
     return tuple(found)
 
 
-def rank_interval(rank: float, count: int) -> tuple[float, float]:
-    """95 % interval of a rank correlation of `count` pairs.
+def rank_interval(rank: float, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a rank correlation of `count` pairs.
 
     Source: Bonett and Wright 2000, "Sample size requirements for estimating Pearson, Kendall and
     Spearman correlations" (Psychometrika 65): Fisher's z with variance (1 + r^2 / 2) / (n - 3).
@@ -106,7 +107,7 @@ def rank_interval(rank: float, count: int) -> tuple[float, float]:
         return -1.0, 1.0
     most = 1 - 6 / (count * (count**2 - 1))
     z = math.atanh(max(-most, min(most, rank)))
-    half = 1.959963984540054 * math.sqrt((1 + rank**2 / 2) / (count - 3))
+    half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt((1 + rank**2 / 2) / (count - 3))
     return math.tanh(z - half), math.tanh(z + half)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from cuvee.mixtures import simplex, ties
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference.diagnostics import rank_correlations
 from cuvee.mixtures.inference.held_out import rank_interval
 from cuvee.mixtures.recommendation import LEVEL, Estimate
 from cuvee.mixtures.runs.run_results import RunResult, Score
@@ -39,6 +40,7 @@ class MetricAudit:
         task: such as "task/piqa".
         accuracy, chance: means over the runs.
         above: share of the runs whose accuracy is above chance by `SURE` standard errors.
+        below: whether the mean is below chance by as many, of a run's mean error: runs share items.
         mixtures: that the runs are of.
         ranks: by score, rank correlation with accuracy, positive where it orders it right; empty
             where `above` is less than `ABOVE`, or `mixtures` than `LEAST`.
@@ -48,6 +50,7 @@ class MetricAudit:
     accuracy: float
     chance: float
     above: float
+    below: bool
     mixtures: int
     ranks: Mapping[str, Estimate] = field(default_factory=dict)
 
@@ -75,7 +78,9 @@ def _audit(
     errors = np.array([known[task + ACCURACY].stderr for _, known in rows])
     above = float((accuracy > chance + SURE * errors).mean())
     count = int(member.max()) + 1
-    found = MetricAudit(task, float(accuracy.mean()), float(chance.mean()), above, count)
+    mean, guessed = float(accuracy.mean()), float(chance.mean())
+    below = bool(mean + SURE * errors.mean() < guessed)
+    found = MetricAudit(task, mean, guessed, above, below, count)
     if above < ABOVE or count < LEAST:
         return found
     meant = simplex.group_means(accuracy, member)[None]
@@ -102,19 +107,9 @@ def bootstrap_rank(first: Array, second: Array, rng: np.random.Generator) -> Est
     tables = [np.stack([ties.leveled(row) for row in table]) for table in (first, second)]
     count = first.shape[1]
     drawn = rng.integers(count, size=(max(200, min(DRAWS, MOST // count)), count))
-    told = _spearman(*(table[:, drawn] for table in tables)).mean(axis=0)
-    mean = float(_spearman(*tables).mean())
+    told = rank_correlations(*(table[:, drawn] for table in tables)).mean(axis=0)
+    mean = float(rank_correlations(*tables).mean())
     low, high = np.quantile(told, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     if low == high:  # an order without a mistake, of which every draw is one too
-        low, high = rank_interval(mean, count)
+        low, high = rank_interval(mean, count, LEVEL)
     return Estimate(mean, min(float(low), mean), max(float(high), mean))
-
-
-def _spearman(first: Array, second: Array) -> Array:
-    """Rank correlations (...) over the last axis; 0 where one side is constant."""
-    from scipy import stats  # here: see `simplex`
-
-    a, b = (stats.rankdata(values, axis=-1) for values in (first, second))
-    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
-    size = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
-    return np.asarray((a * b).sum(axis=-1) / np.where(size > 0, size, 1.0), dtype=np.float64)

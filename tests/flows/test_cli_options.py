@@ -194,6 +194,7 @@ def test_fit_approve_and_export_say_their_results_to_programs(study, tmp_path):
         (("plan", "none.yaml"), "RecipeError", "none.yaml"),
         (("export",), "RecipeError", "RECIPE"),
         (("doctor", "--store"), "StorageError", "no store"),
+        (("doctor", __file__), "StorageError", "is a file, and doctor takes stores"),
         (("review",), "ServiceError", "no record"),
         (("clean", "corpus"), "UnknownName", "did you mean 'corpora'"),
     ],

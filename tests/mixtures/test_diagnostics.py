@@ -182,6 +182,8 @@ def test_the_interval_of_a_rank_correlation_is_that_of_bonett_and_wright():
     assert (low, high) == pytest.approx((0.132747, 0.746533), abs=1e-5)
     low, high = held_out.rank_interval(1.0, 28)
     assert 0.99 < low < high < 1
+    low, high = held_out.rank_interval(0.5, 28, 0.9)
+    assert (low, high) == pytest.approx((0.197740, 0.715436), abs=1e-5)
     assert held_out.rank_interval(0.9, 3) == (-1.0, 1.0)
 
 

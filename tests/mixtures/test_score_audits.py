@@ -9,6 +9,7 @@ from scipy import stats
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
 from cuvee.mixtures.inference.early_ranking import rank_early
+from cuvee.mixtures.inference.held_out import rank_interval
 from cuvee.mixtures.inference.metric_audit import audit_metrics, bootstrap_rank, trained_alike
 from cuvee.mixtures.objectives import WeightedMean, Worst
 from cuvee.mixtures.problem import Problem, Proxy
@@ -57,6 +58,7 @@ def test_a_score_that_orders_accuracy_and_one_that_misleads_are_told_apart():
     right, wrong = found.ranks["bits per byte"], found.ranks["margin"]
     assert right.mean == 1.0 and wrong.mean == -1.0 and wrong.high < -0.98
     assert 0.98 < right.low < 1.0  # an order without a mistake is no proof of one: catches 1 to 1
+    assert right.low == rank_interval(1.0, 24, 0.9)[0]  # catches one at 95 % among those at 90 %
     assert "probability" not in found.ranks and found.mixtures == 24
 
 
@@ -66,6 +68,8 @@ def test_accuracy_at_chance_tells_nothing():
     guess = np.where(np.arange(24) < 13, 0.25, SPREAD)
     assert audit(guess, -guess, guess).ranks == {} and audit(guess, -guess, guess).above == 11 / 24
     assert audit(SPREAD, -SPREAD, SPREAD, errors=0.3).ranks == {}
+    low = np.full(24, 0.14)  # catches below chance that is called chance, and within an error below
+    assert audit(low, -low, low, errors=0.05).below and not audit(low, -low, low, errors=0.06).below
     assert audit(SPREAD[:7], -SPREAD, SPREAD).ranks == {}
 
 

@@ -63,7 +63,8 @@ def _metrics(found: tuple[MetricAudit, ...]) -> Iterable[Block]:
 
 def _said(one: MetricAudit) -> str:
     if one.above < ABOVE:
-        return "accuracy is at chance, nothing can be told"
+        where = "below chance" if one.below else "not surely above chance"
+        return f"accuracy is {where}, nothing can be told"
     if not one.ranks:
         return f"too few mixtures, {one.mixtures} of {LEAST}"
     best = max(one.ranks, key=lambda name: one.ranks[name].low)
@@ -74,14 +75,17 @@ def _said(one: MetricAudit) -> str:
 
 
 def _early(found: EarlyRanking) -> Iterable[Block]:
-    yield Paragraph(
-        f"Early ranking by {' and '.join(found.targets) or 'nothing'}: rank correlation of the "
-        "order after a part of the tokens, in one seed, with that of the end, in the other seeds; "
-        f"the last row is the end itself. {found.mixtures} mixtures with {found.seeds} seeds each."
-    )
     if not found.ranks:
-        yield Paragraph(f"Nothing can be told from fewer than {LEAST} mixtures with two seeds.")
+        why = f"{found.mixtures} mixtures share two seeds, and it takes {LEAST}"
+        if not found.targets:
+            why = "at no point on their way were all runs scored on one target"
+        yield Paragraph(f"How early the order of mixtures stands cannot be told: {why}.")
         return
+    yield Paragraph(
+        f"Early ranking by {' and '.join(found.targets)}: rank correlation of the order after a "
+        "part of the tokens, in one seed, with that of the end, in the other seeds; the last row "
+        f"is the end itself. {found.mixtures} mixtures with {found.seeds} seeds each."
+    )
     rows = [(count_text(seen), interval_text(rank, "+.2f")) for seen, rank in found.ranks]
     yield ReportTable(("tokens", "rank correlation"), tuple(rows))
     yield Paragraph(

@@ -14,6 +14,7 @@ from cuvee.tasks.study.audits import held_out_gains, held_out_means, held_out_ta
 from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.tracking.fields import study_fields
 
+NOT_SOUGHT = "evaluation: {audit: {longest_match: false}}\n"
 TITLE = "Does the score mean what it says?"
 
 
@@ -67,15 +68,17 @@ def test_answers_summary_record_and_report_say_it_alike():
 
 
 def test_what_is_held_out_moves_no_digest():
-    """Catches a recipe whose finished study is lost because another table is asked of it."""
+    """Catches a recipe whose finished study is lost because another table is asked of it; and one
+    that keeps its digest though detectors are asked for, which train every run anew."""
     text = (
         "name: a\ncorpus: {domains: {x: {path: x}, y: {path: y}}}\nfull_scale: {tokens: 1M}\n"
         "objective: {name: mean, weights: {domain/x: 1}}\nmethod: {name: regmix, runs: 8}\n"
     )
     asked = parse(text + "evaluation: {held_out: [domain/y]}\n")
     assert asked.digest == parse(text).digest and asked.evaluation.held_out == ["domain/y"]
-    limited = parse(text + "evaluation: {heldout_tokens: 9k}\n")
-    assert limited.digest != parse(text).digest
+    assert parse(text + NOT_SOUGHT).digest == asked.digest
+    for moved in ("heldout_tokens: 9k", "audit: {detectors: [loss]}"):
+        assert parse(f"{text}evaluation: {{{moved}}}\n").digest != asked.digest
 
 
 def test_targets_with_enough_units_are_told_apart():
@@ -99,3 +102,24 @@ def test_targets_with_enough_units_are_told_apart():
     assert sure["natural"].covers == "new seeds and new items"
     assert held_out_means(found, rest)[1:] == () and held_out_means(found, ()) == ()
     assert [some for some, _ in held_out_means(study.confirmation, rest)] == [rest]
+
+
+def test_why_nothing_is_told_of_early_ranking_is_the_reason():
+    """Catches one reason given for another: too few mixtures where no target is scored on the way
+    of all runs, or runs share no point; and the heading of a table that is not there."""
+    study = synthetic_study()
+
+    def said(points):
+        runs = (replace(run, points=points(i)) for i, run in enumerate(study.runs))
+        (found,) = (
+            block.text
+            for section in report_sections(replace(study, history=tuple(runs)))
+            for block in section.blocks
+            if "arly" in getattr(block, "text", "") and section.title == TITLE
+        )
+        return found
+
+    few = said(lambda _: ((100, {"domain/news": 1.0}),))
+    assert few.startswith("How early") and "mixtures share two seeds, and it takes 8" in few
+    for points in (lambda i: ((100 + i, {"domain/news": 1.0}),), lambda i: ((100, {f"{i}": 1.0}),)):
+        assert "at no point on their way were all runs scored on one target" in said(points)
