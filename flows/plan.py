@@ -74,6 +74,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     rate, source = expected_speed(store, ladder_plan, vocabulary, tried, problem.proxy.trainer)
     planned = Runs(len(specs), len(missing), more, extra, climbing)
     seconds = planned.train * ladder_plan.tokens / rate / 2 if rate else None
+    power = plan_power.power_figures(recipe.confirm, problem, store)
     for line in (
         *plan_size.size_sentences(screened, problem, specs, ladder_plan),
         *plan_size.model_sentences(recipe, prepared, ladder_plan.model_size),
@@ -83,7 +84,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         *plan_size.unit_sentences(recipe, prepared, problem, ladder_plan.model_size.context),
         *larger_size_sentences(recipe, store, vocabulary, tried, problem.proxy.trainer),
         *trainer_sentences(recipe, home, specs),
-        *plan_power.power_sentences(recipe.confirm, problem, store),
+        *plan_power.power_sentences(recipe.confirm, power),
         *forecast(recipe.budget, planned.train * ladder_plan.flops + climbing, seconds),
     ):
         say(line)
@@ -94,6 +95,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         **plan_figures(ladder_plan, planned, rate),
         "parameters": ladder_plan.model_size.counts(vocabulary),
         "speed_from": source,
+        "power": power,
     }
 
 

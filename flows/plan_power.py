@@ -1,8 +1,9 @@
 """What a plan says of a confirmation: the gain that it can show, and the seeds of a wanted one."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,37 +23,56 @@ from cuvee.tasks.validation.paired import RECOMMENDED, Confirmation, ConfirmedRu
 Units = Callable[[RunResult], Mapping[str, UnitScores]]
 
 
-def power_sentences(part: ConfirmPart | None, problem: Problem, store: Store) -> list[str]:
-    """A sentence for each size that is confirmed, the study's own first; none without a part."""
+def power_figures(part: ConfirmPart | None, problem: Problem, store: Store) -> list[dict[str, Any]]:
+    """What each size that is confirmed can show, the study's own first; none without a part.
+
+    What follows from the noise is null before it is known.
+    """
     if part is None:
         return []
     proxy = problem.proxy
     places = [(proxy.size, proxy.tokens), *((step.size, step.tokens) for step in part.sizes)]
     posed = [problem if i == 0 else problem_at_size(problem, *at) for i, at in enumerate(places)]
-    return [
-        f"Confirmation at {one.proxy.size}: {_shown(part, earlier_noise(one, store))}"
-        for one in posed
-    ]
+    return [_figures(part, one, earlier_noise(one, store)) for one in posed]
 
 
-def _shown(part: ConfirmPart, noise: PairNoise | None) -> str:
+def _figures(part: ConfirmPart, problem: Problem, noise: PairNoise | None) -> dict[str, Any]:
+    wanted = part.wanted_gain
+    return {
+        "size": problem.proxy.size,
+        "tokens": problem.proxy.tokens,
+        "seeds": part.seeds,
+        "pair_noise": noise and asdict(noise),
+        "smallest_gain": noise and noise.smallest_gain(part.seeds),
+        "seeds_for_wanted_gain": noise.seeds_for(wanted) if noise and wanted else None,
+    }
+
+
+def power_sentences(part: ConfirmPart | None, figures: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence for each size that is confirmed, of `power_figures`."""
+    return [f"Confirmation at {at['size']}: {_shown(part, at)}" for at in figures if part]
+
+
+def _shown(part: ConfirmPart, at: dict[str, Any]) -> str:
     """What can be shown at one size, by its noise."""
+    noise = at["pair_noise"]
     if noise is None:
         return (
             "what gain it can show is not known before two mixtures were run under two seeds each "
             "at this size; plan again then"
         )
     covers, of_items = SEEDS, ""
-    if noise.items:
-        covers, of_items = ITEMS, f" and by {noise.items:.4f} over items"
+    if noise["items"]:
+        covers, of_items = ITEMS, f" and by {noise['items']:.4f} over items"
     said = (
-        f"{part.seeds} seeds show a gain of {noise.smallest_gain(part.seeds):.4f} {UNIT} over "
-        f"another mixture in {POWER:.0%} of such tests, for {covers} (pairs of earlier runs differ "
-        f"by {noise.sd:.4f} over seeds{of_items}; {noise.degrees} degrees of freedom)"
+        f"{part.seeds} seeds show a gain of {at['smallest_gain']:.4f} {UNIT} over another mixture "
+        f"in {POWER:.0%} of such tests, for {covers}, if the recommended mixture is no noisier "
+        f"than those of earlier runs (pairs of which differ by {noise['sd']:.4f} over seeds"
+        f"{of_items}; {noise['degrees']} degrees of freedom)"
     )
     if part.wanted_gain is None:
         return said
-    wanted = noise.seeds_for(part.wanted_gain)
+    wanted = at["seeds_for_wanted_gain"]
     needed = f"confirm.seeds: {wanted}" if wanted else f"more than {MOST} seeds, or more items"
     return f"{said}; confirm.wanted_gain of {part.wanted_gain:g} needs {needed}"
 
@@ -60,7 +80,8 @@ def _shown(part: ConfirmPart, noise: PairNoise | None) -> str:
 def earlier_noise(problem: Problem, store: Store) -> PairNoise | None:
     """The noise of a pair of runs of a problem, by those in the store; None where they are too few.
 
-    Anchors under their seeds and earlier confirmations count alike, whatever their mixtures.
+    Anchors under their seeds, repeats of concentrated mixtures and earlier confirmations count
+    alike: whatever is confirmed is taken to be as noisy as these are on average.
     """
     runs = tuple(
         run

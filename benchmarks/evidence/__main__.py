@@ -49,7 +49,7 @@ def measure(named: tuple[str, ...], out: Path, minutes: float | None) -> dict[st
     for name in named:
         part, begin = importlib.import_module(f"evidence.{name}"), time.monotonic()
         try:
-            figures |= part.run(out, minutes or part.MINUTES)
+            figures |= part.run(out, part.MINUTES if minutes is None else minutes)
         except Exception as error:  # the other parts are worth their figures all the same
             figures[name] = {"error": f"{type(error).__name__}: {error}"}
         print(f"{name}: {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)

@@ -6,8 +6,9 @@ mixture is confirmed against natural shares under S fresh seeds, by the function
 studies, its scores moved so that its true gain is just that one. Counted: gains that are claimed,
 for the plan's promise, and for one that takes the estimated deviation for the true one (`naive`),
 as a textbook's formula does. Kinds of worlds: `even` noise; noise that grows towards the corners
-(`corners`), where neither anchor lies, so that the promise is by quieter runs; and 100 `items` a
-target, drawn anew for each study, on which mixtures differ, so that claims are for new items too.
+(`corners`), where neither anchor lies, so that the promise is by quieter runs; the same where the
+8 most concentrated of 32 mixtures were run twice (`repeats`); and 100 `items` a target, drawn anew
+for each study, on which mixtures differ, so that claims are for new items too.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from scipy import stats
 from cuvee.flows import plan_power
 from cuvee.mixtures import worlds
 from cuvee.mixtures.inference.power import POWER
+from cuvee.mixtures.laws.observations import concentration
 from cuvee.mixtures.loop import generator
 from cuvee.mixtures.problem import Problem
 from cuvee.mixtures.runs.run_results import RunResult
@@ -35,14 +37,15 @@ from evidence.csv_rows import append_rows, lacking, read_rows
 
 MINUTES = 20.0
 STUDIES = 250
-ANCHORS, SEEDS, KINDS = (3, 6), (3, 5), ("even", "corners", "items")
+ANCHORS, SEEDS, KINDS = (3, 6), (3, 5), ("even", "corners", "items", "repeats")
 KNOWN = 10**6  # degrees of freedom of a deviation that is taken for the true one
 FRESH = 500  # added to a study's seeds
+DRAWN, REPEATED = 32, 8  # mixtures of the kind `repeats`
 
 
 def kind_of_world(kind: str, study: int) -> worlds.World:
     """A world of one kind; its items are those of one study."""
-    spread = 25.0 if kind == "corners" else 0.0
+    spread = 25.0 if kind in ("corners", "repeats") else 0.0
     inner = worlds.Noisy(world=worlds.Additive(size=5, count=3), sd=0.01, spread=spread)
     return worlds.Itemized(world=inner, sd=0.15, seed=study) if kind == "items" else inner
 
@@ -57,7 +60,12 @@ def cell_rows(cell: dict[str, Any], studies: int = STUDIES) -> list[dict[str, An
         first = 1000 * (study + studies * (10 * count + seeds))  # no luck is shared by two cells
         natural, uniform = problem.domains.natural, problem.domains.uniform
         ours = rng.dirichlet(np.ones(5))
-        runs = world([problem.spec(w, first + s) for w in (natural, uniform) for s in range(count)])
+        specs = [problem.spec(w, first + s) for w in (natural, uniform) for s in range(count)]
+        if kind == "repeats":
+            drawn = rng.dirichlet(np.ones(5), DRAWN)
+            most = drawn[np.argsort(-concentration(drawn))[:REPEATED]]
+            specs += [problem.spec(w, first + s) for w in most for s in range(2)]
+        runs = world(specs)
         noise = plan_power.noise_of_pairs(problem, tuple(runs), lambda run: run.units)
         W = np.array([ours, natural])
         truth = world.truth(W, problem.domains.stored_epochs(W, problem.full_tokens)).mean(axis=1)

@@ -3,9 +3,9 @@
 Natural and uniform shares of the quickstart's domains at 0.3M, 3 initializations crossed with 3
 orders each: 18 runs, scored on the held-out text of every domain. Figures: standard deviations in
 bits per byte of the mean over domains, by part, with 90 % intervals; and of its difference between
-the two mixtures under one pair of seeds, which is what a confirmation averages. Rows by domain:
-seed_parts.csv. Runs are kept in the store of the home (CUVEE_HOME, else `home` in the folder
-given), so that a measurement that was stopped goes on.
+the two mixtures under one pair of seeds, which is what a confirmation averages, by pairs that share
+neither seed with each other. Rows by domain: seed_parts.csv. Runs are kept in the store of the home
+(CUVEE_HOME, else `home` in the folder given), so that a measurement that was stopped goes on.
 """
 
 import os
@@ -89,8 +89,9 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
         append_rows(out / "seed_parts.csv", rows_of(parts, (*targets, "mean")))
         figures |= {name: said(parts, k, -1) for k, name in enumerate(PARTS)}
         figures["advice"] = parts.advice(-1)
-    pairs = [SEEDS * one.spec.seed + one.spec.order_seed for one in runs]
-    noise = pair_noise(values[:, -1], simplex.group_rows(W), pairs)
+    plain = [i for i, one in enumerate(runs) if one.spec.seed == one.spec.order_seed]
+    seeds = [runs[i].spec.seed for i in plain]
+    noise = pair_noise(values[plain, -1], simplex.group_rows(W)[plain], seeds)
     if noise is not None:
         figures["of a pair"] = {"sd": round(noise.sd, 5), "degrees": noise.degrees}
     return {"seed_parts": figures}

@@ -4,6 +4,7 @@ A law is chosen by cross-validation over mixtures: all runs of one mixture are h
 that no law is judged by a repeat of what it saw.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -121,12 +122,15 @@ def _noise(runs: tuple[RunResult, ...], targets: Sequence[str]) -> Array:
 
     They do with the mixture, where repeats show it clearly (`noise_model`), and with the sample
     that a run was scored on: an error on items that all runs share moves none against another, and
-    is no weight of a law; where runs have other numbers of items, the errors are their own.
+    is no weight of a law. A run with another number of items than most runs has its error to
+    itself; the most frequent number is theirs, of equally frequent ones the largest.
     """
     W, Y, errors = score_table(runs, targets)
     model = fit_noise(W, Y)
     counts = np.array([[run.scores[t].n for t in targets] for run in runs])
-    apart = (counts != counts[0]).any(axis=0)
+    seen = [Counter(column) for column in counts.T.tolist()]
+    usual = np.array([max((often, n) for n, often in column.items())[1] for column in seen])
+    apart = counts != usual
     if not (model.clear or apart.any()):
         return model.pooled
     known = model.at(W) if model.clear else model.pooled

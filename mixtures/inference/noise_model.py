@@ -16,9 +16,8 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
-from cuvee.mixtures.inference.diagnostics import Z, pooled_deviation
+from cuvee.mixtures.inference.diagnostics import pooled_deviation
 from cuvee.mixtures.laws.observations import concentration
-from cuvee.mixtures.recommendation import Estimate
 
 PRIOR = 0.5  # deviation of the slope; noise 3 times larger at a vertex of 8 domains is 1 of these
 GRID = np.linspace(-3.0, 3.0, 601)  # slopes
@@ -35,7 +34,6 @@ class NoiseModel:
         center: mean log concentration of the repeats.
         slope: of log deviations, its posterior mean.
         error: the posterior deviation of the slope.
-        mixtures: that were repeated.
     """
 
     pooled: Array
@@ -43,7 +41,6 @@ class NoiseModel:
     center: float = 0.0
     slope: float = 0.0
     error: float = PRIOR
-    mixtures: int = 0
 
     @property
     def clear(self) -> bool:
@@ -55,11 +52,6 @@ class NoiseModel:
         return np.asarray(
             self.level * np.exp(self.slope * (concentration(W) - self.center))[:, None]
         )
-
-    def vertex_ratio(self, weights: Array) -> Estimate:
-        """How many times the noise at a mixture (K,) that of a single domain is."""
-        ends = self.slope + self.error * np.array([0.0, -Z, Z])
-        return Estimate(*map(float, np.exp(-ends * concentration(weights[None]))))
 
 
 def fit_noise(W: Array, Y: Array) -> NoiseModel:
@@ -85,4 +77,4 @@ def fit_noise(W: Array, Y: Array) -> NoiseModel:
     slope = float(weight @ GRID)
     error = float(np.sqrt(weight @ (GRID - slope) ** 2))
     level = np.sqrt(np.exp(-2.0 * slope * (c - center)) @ squares / degrees)
-    return NoiseModel(pooled, level, center, slope, error, len(many))
+    return NoiseModel(pooled, level, center, slope, error)

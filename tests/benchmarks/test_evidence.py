@@ -1,7 +1,7 @@
 """The benchmarks of evidence: a part goes on where it stopped, and says whether it is whole."""
 
 from evidence import coverage
-from evidence.__main__ import HERE, parts
+from evidence.__main__ import HERE, measure, parts
 
 
 def test_what_a_file_has_is_not_measured_again(tmp_path, monkeypatch):
@@ -31,3 +31,12 @@ def test_every_part_can_be_planned():
     assert {"coverage", "false_claims", "power"} <= set(parts())
     for name in parts():
         assert "\nMINUTES = " in (HERE / f"{name}.py").read_text(encoding="utf-8"), name
+
+
+def test_no_minutes_are_none(tmp_path, monkeypatch):
+    """Catches 0 minutes, which ask for the figures of what is there, read as the part's own."""
+    given = []
+    monkeypatch.setattr(coverage, "run", lambda out, minutes: given.append(minutes) or {})
+    measure(("coverage",), tmp_path, 0.0)
+    measure(("coverage",), tmp_path, None)
+    assert given == [0.0, coverage.MINUTES]

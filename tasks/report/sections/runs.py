@@ -8,7 +8,6 @@ import numpy as np
 
 from cuvee.evaluation.membership import LEAK
 from cuvee.mixtures.inference.dataset import tells_noise
-from cuvee.mixtures.inference.noise_model import fit_noise
 from cuvee.mixtures.inference.seed_parts import PARTS, seed_parts
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.runs.run_results import score_table
@@ -19,10 +18,9 @@ from cuvee.tasks.report.sections import findings
 from cuvee.tasks.report.sections.headline import NONE
 from cuvee.tasks.study.answers import UNIT
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import RECOMMENDED, interval_text
+from cuvee.tasks.validation.paired import RECOMMENDED
 
 SHADED = 24  # domains in the picture of what they share, those that share most
-ANCHORS = 2  # mixtures that are repeated anyhow, which say nothing of other ones
 FOLD = 12  # pairs of domains that the table shows at first
 
 
@@ -97,12 +95,12 @@ def noise_blocks(study: Study) -> Iterable[Block]:
 
 
 def seed_blocks(study: Study) -> Iterable[Block]:
-    """Which part of the noise is whose, where seeds were crossed, and where noise is larger."""
+    """Which part of the noise is whose, where seeds were crossed."""
     posed = study.problem
     runs = tuple(run for run in study.runs if tells_noise(posed, run.spec))
     if not runs:
         return
-    W, Y, _ = score_table(runs, posed.targets)
+    _, Y, _ = score_table(runs, posed.targets)
     values = np.column_stack([Y, [study.objective(run) for run in runs]])
     parts = seed_parts([run.spec for run in runs], values)
     if parts:
@@ -115,15 +113,6 @@ def seed_blocks(study: Study) -> Iterable[Block]:
         names = (*posed.targets, "objective")
         table = tuple((name, *row) for name, row in zip(names, said, strict=True))
         yield ReportTable(("target", *PARTS), table)
-    own = [i for i, run in enumerate(runs) if run.spec.data_seed is None]
-    model = fit_noise(W[own], Y[own])
-    if model.mixtures > ANCHORS:
-        times = interval_text(model.vertex_ratio(posed.domains.natural), ".1f")
-        given = "what laws were given" if model.clear else "laws were given one noise for all"
-        yield Paragraph(
-            f"By {model.mixtures} mixtures that were repeated, runs of a single domain are {times} "
-            f"times as noisy as those of natural shares: {given}."
-        )
 
 
 def task_blocks(study: Study) -> Iterable[Block]:
