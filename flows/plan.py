@@ -256,14 +256,15 @@ def sample_sentences(problem: Problem) -> list[str]:
 
 
 def repeated_run_sentences(specs: tuple[RunSpec, ...]) -> list[str]:
-    """A sentence on the runs that repeat a mixture, which a recipe's `runs` does not count."""
+    """A sentence on mixtures that run more than once; a recipe's `runs` counts no repeats."""
     seen = Counter(tuple(spec.weights.tolist()) for spec in specs)
     often = [count for count in seen.values() if count > 1]
     if not often:
         return []
     return [
-        f"Of the {len(specs)} runs, {sum(often)} repeat {len(often)} mixtures over seeds, to "
-        "measure the noise (method.anchors, method.seeds); method.runs counts the others"
+        f"Of the {len(specs)} runs, {sum(often)} are of {len(often)} mixtures that run more than "
+        "once, to measure the noise (method.anchors, seeds, crossed, repeats); method.runs counts "
+        "the mixtures of the design alone"
     ]
 
 

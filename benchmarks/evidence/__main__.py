@@ -5,11 +5,13 @@ A part is a module of this folder with `MINUTES` (what it takes on two cores) an
     def run(out: Path, minutes: float) -> dict
 
 which measures for at most about so long, writes its rows as CSV files into `out`, goes on from what
-is there already, and returns its figures by name. A figure that is not whole yet says so.
+is there already, and returns its figures by name: a dict each, of which one at least says by
+`whole` whether all was measured that is wanted.
 
 Usage: python benchmarks/evidence [PART ...] [--out build/evidence] [--minutes M] [--plan]. `--plan`
 prints what would run, and for how long. The last line is JSON: every figure by name, over all
-parts; a part that failed gives its error under its own name, and the program ends with 1.
+parts, and by `whole` of each part whether it is; a part that failed gives its error under its own
+name, and the program ends with 1.
 """
 
 import argparse
@@ -43,13 +45,16 @@ def plan(named: tuple[str, ...]) -> str:
 
 
 def measure(named: tuple[str, ...], out: Path, minutes: float | None) -> dict[str, Any]:
-    """The figures of the parts, by name; of a part that failed, its error."""
-    figures: dict[str, Any] = {}
+    """The figures of the parts, by name, and which are whole; of a part that failed, its error."""
+    figures: dict[str, Any] = {"whole": {}}
     out.mkdir(parents=True, exist_ok=True)
     for name in named:
         part, begin = importlib.import_module(f"evidence.{name}"), time.monotonic()
         try:
-            figures |= part.run(out, part.MINUTES if minutes is None else minutes)
+            found = part.run(out, part.MINUTES if minutes is None else minutes)
+            stated = [one["whole"] for one in found.values() if "whole" in one]
+            figures["whole"][name] = bool(stated) and all(one is True for one in stated)
+            figures |= found
         except Exception as error:  # the other parts are worth their figures all the same
             figures[name] = {"error": f"{type(error).__name__}: {error}"}
         print(f"{name}: {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)

@@ -93,7 +93,8 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
         if rows:
             append_rows(out / f"{name}.csv", rows)
     figures: dict[str, Any] = {"early_rank": ranked(early), "metric_audit": audited(metrics)}
-    return figures | {"early_rank_runs": len(runs), "early_rank_whole": MIXTURES * SEEDS}
+    whole = len(runs) == MIXTURES * SEEDS
+    return figures | {"early_rank_runs": {"trained": len(runs), "whole": whole}}
 
 
 def ranked(found: EarlyRanking | None) -> list[dict[str, Any]]:

@@ -167,7 +167,7 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
         began, (size, number) = time.monotonic(), (cell["size"], int(cell["replica"]))
         append_rows(path, list(planting.replica(size, number)))
         print(f"{size}, replica {number}: {time.monotonic() - began:.0f} s", flush=True)
-    return {"leak_auc": summary(read_rows(path))}
+    return {"leak_auc": {"whole": not lacking(path, cells), **summary(read_rows(path))}}
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
     for cell in lacking(path, CELLS):
         if time.monotonic() < end:
             append_rows(path, [{**cell, **covered(**cell)}])
-    return {"rank_coverage": read_rows(path)}
+    return {"rank_coverage": {"whole": not lacking(path, CELLS), "cells": read_rows(path)}}
 
 
 def covered(mixtures: float, pearson: float, steps: float) -> dict[str, float]:

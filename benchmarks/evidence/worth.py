@@ -67,7 +67,7 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
         append_rows(out / "worth.csv", rows)
     by_share = {one.share: one for one in measured}
     done = len({run.spec.fingerprint for run in runs})
-    tail: dict[str, Any] = {"runs": done, "whole": SEEDS * (1 + 2 * len(problem.domains))}
+    tail: dict[str, Any] = {"runs": done, "whole": done == SEEDS * (1 + 2 * len(problem.domains))}
     if len(by_share) == len(SHARES):
         tail |= agreement(by_share[1.0], by_share[SHARES[0]], problem.targets)
         tail["rank_cells"] = rounded(cells_over_seeds(setting, runs))

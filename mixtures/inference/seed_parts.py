@@ -14,11 +14,11 @@ import numpy as np
 
 from cuvee.mixtures import simplex
 from cuvee.mixtures.domains import Array
+from cuvee.mixtures.inference.power import QUANTILES
 from cuvee.mixtures.recommendation import LEVEL
 from cuvee.mixtures.runs.run_spec import RunSpec
 
 PARTS = ("initialization", "data order", "neither alone")
-QUANTILES = (np.arange(100) + 0.5) / 100
 ADVICE = (
     "the noise is that of initialization in the main: runs that share one, such as all that go on "
     "from a checkpoint, look quieter than they are; spend runs on other initializations",

@@ -86,9 +86,11 @@ class Swarm(Method):
                 f"a method needs runs of 1 to {MOST:,}, seeds of 0 to {MOST:,} and folds of 2 to "
                 f"{MOST:,}; got {', '.join(f'{n:,}' for n in counts)}"
             )
-        if self.crossed == 1 or self.crossed > self.seeds or self.repeats > self.runs:
+        most = self.seeds if self.anchors else 0
+        if self.crossed == 1 or self.crossed > most or self.repeats > self.runs:
             raise RecipeError(
-                f"`crossed` is 0, or 2 to `seeds` ({self.seeds}), and `repeats` at most `runs` "
+                f"method.crossed is 0, or 2 to method.seeds ({self.seeds}) where there are "
+                f"method.anchors ({len(self.anchors)}), and method.repeats at most method.runs "
                 f"({self.runs}); got {self.crossed} and {self.repeats}"
             )
         if self.refits is not None and not 10 <= self.refits <= MOST:

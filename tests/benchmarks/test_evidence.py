@@ -27,16 +27,20 @@ def test_what_a_file_has_is_not_measured_again(tmp_path, monkeypatch):
 
 
 def test_every_part_can_be_planned():
-    """Catches a part that the runner would stop at, hours into the others."""
+    """Catches a part that the runner would stop at, hours into the others, and one that never says
+    whether it is whole."""
     assert {"coverage", "false_claims", "power"} <= set(parts())
     for name in parts():
-        assert "\nMINUTES = " in (HERE / f"{name}.py").read_text(encoding="utf-8"), name
+        text = (HERE / f"{name}.py").read_text(encoding="utf-8")
+        assert "\nMINUTES = " in text and '"whole": ' in text, name
 
 
 def test_no_minutes_are_none(tmp_path, monkeypatch):
-    """Catches 0 minutes, which ask for the figures of what is there, read as the part's own."""
+    """Catches 0 minutes, which ask for the figures of what is there, read as the part's own, and a
+    part of which some is missing called whole."""
     given = []
-    monkeypatch.setattr(coverage, "run", lambda out, minutes: given.append(minutes) or {})
+    said = {"coverage": {"whole": True}, "more": {"whole": False}}
+    monkeypatch.setattr(coverage, "run", lambda out, minutes: given.append(minutes) or said)
     measure(("coverage",), tmp_path, 0.0)
-    measure(("coverage",), tmp_path, None)
+    assert measure(("coverage",), tmp_path, None) == {"whole": {"coverage": False}, **said}
     assert given == [0.0, coverage.MINUTES]

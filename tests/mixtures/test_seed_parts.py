@@ -102,9 +102,10 @@ def test_repeats_are_those_of_the_most_concentrated_mixtures():
 
 
 def test_what_seeds_cannot_be_crossed_is_refused_and_defaults_say_nothing_new():
-    """Catches a recipe of one crossed seed, and fields that move every earlier fingerprint."""
-    for wrong in ({"crossed": 1}, {"crossed": 4}, {"repeats": 17}):
-        with pytest.raises(RecipeError, match="crossed"):
+    """Catches a recipe of one crossed seed, or of no anchor whose seeds are crossed, and fields
+    that move every earlier fingerprint."""
+    for wrong in ({"crossed": 1}, {"crossed": 4}, {"repeats": 17}, {"crossed": 2, "anchors": ()}):
+        with pytest.raises(RecipeError, match="method.crossed"):
             dataclasses.replace(METHOD, **wrong)
     assert {"crossed", "repeats"}.isdisjoint(describe(METHOD))
     assert describe(dataclasses.replace(METHOD, crossed=2))["crossed"] == 2
