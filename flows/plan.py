@@ -50,7 +50,6 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     display.close()
     problem, screened = preparing.pose_problem(recipe, prepared), recipe.build_method()
     specs = screened.ask(problem, (), loop.generator(recipe.seed, 0))
-    missing = store.missing(specs)
     say = display.say
     say(study_sentence(recipe.name, problem))
     for line in superseded_runs.superseded_sentences(store, problem, home.corpora, specs):
@@ -72,7 +71,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     extra, more = confirmation_count(recipe.confirm), screened.method.remaining(problem)
     tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, vocabulary, tried, problem.proxy.trainer)
-    planned = Runs(len(specs), len(missing), more, extra, climbing)
+    planned = Runs(len(specs), len(store.missing(specs)), more, extra, climbing)
     seconds = planned.train * ladder_plan.tokens / rate / 2 if rate else None
     power = plan_power.power_figures(recipe.confirm, problem, store)
     for line in (

@@ -60,8 +60,9 @@ class Swarm(Method):
     seeds: int = 3
     folds: int = 5
     refits: int | None = None
-    crossed: int = field(default=0, metadata={"later": True})
-    repeats: int = field(default=0, metadata={"later": True})
+    # no part of `repr`, by which fits of before are found in a store
+    crossed: int = field(default=0, repr=False, metadata={"later": True})
+    repeats: int = field(default=0, repr=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         self.assemble()
