@@ -1,29 +1,34 @@
 """The longest run of words that every benchmark item shares with a corpus, exact and streamed.
 
-Runs of n words get names, those of n + 1 from the name of their first n and their last word (Karp,
-Miller and Rosenberg 1972, STOC), in the items and in a block of the corpus together; only places
-whose run stands in both go on. An item's answer is the last n at which a place of it is left. That
-is what a suffix automaton of the items says, from sorts of whole arrays and not a word at a time.
+Runs of 1, 2, 4, ... words get names, each from those of its halves (Karp, Miller and Rosenberg
+1972, STOC), in the items and in a block of the corpus together; a run of another length is known by
+the two that cover it. Items with one answer so far are bisected together, with the places of the
+block that are left to them. That is what a suffix automaton of the items says, from sorts of whole
+arrays and not a word at a time.
 
 Words are those of decontamination (`ngrams.normalize_words`), so that neither tokenizers, marks nor
-capital letters part a match. They are told apart by hashes of 64 bits: of 1e9 different words of a
-corpus, one is taken for one of 1e5 of the items with a chance of 5e-6. All else is exact. Memory is
-that of the items and of one block, whatever the corpus.
+capital letters part a match; of Chinese and Japanese, which set no blanks, a character is a word.
+They are told apart by hashes of 64 bits: of 1e9 different words of a corpus, one is taken for one
+of 1e5 of the items with a chance of 5e-6. All else is exact. Memory is that of the items and of one
+block, times the logarithm of the longest match, whatever the corpus.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.evaluation.ngrams import Hashes, Powers, normalize_words, words_of
+from cuvee.mixtures.errors import DataError
 
-END = "\ufdd0"  # stands after a document: a character that is none, and so a word of no item
+END = "\udcff"  # stands after a document: half a surrogate pair, which is in no text that is read
+_SIGNS = re.compile(  # those that are words, or marks that decontamination takes for letters
+    "([\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af])|[\uff1a-\uff20]"
+)
 Places = NDArray[np.int64]
-Level = tuple[Places, Places, Places, Places]  # places in the items, their names; in the block, too
 
 
 class LongestMatches(NamedTuple):
@@ -41,12 +46,29 @@ class LongestMatches(NamedTuple):
     documents: Places
     starts: Places
 
-    def joined(self, later: "LongestMatches") -> "LongestMatches":
-        """Of this text and one that follows it."""
-        longer, same = later.words > self.words, later.words == self.words
-        pairs = zip(self, later, strict=True)
-        taken = LongestMatches(*(np.where(longer, theirs, ours) for ours, theirs in pairs))
-        return taken._replace(counts=taken.counts + np.where(same, later.counts, 0))
+    def joined(self, other: "LongestMatches") -> "LongestMatches":
+        """Of this text and another, whichever comes first; no document is in both."""
+        longer, same = other.words > self.words, other.words == self.words
+        better = longer | (same & (other.documents < self.documents))
+        pairs = zip(self, other, strict=True)
+        taken = LongestMatches(*(np.where(better, theirs, ours) for ours, theirs in pairs))
+        return taken._replace(counts=self.counts * ~longer + other.counts * (longer | same))
+
+
+class Shared(NamedTuple):
+    """Places of the items and of a block at which runs of words begin that stand in both.
+
+    Attributes:
+        here: (P,) places in the items.
+        names: (P,) of the runs there, equal for equal runs.
+        there: (Q,) places in the block.
+        their_names: (Q,) likewise.
+    """
+
+    here: Places
+    names: Places
+    there: Places
+    their_names: Places
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +88,18 @@ class ItemIndex:
     end: int
 
     @classmethod
-    def build(cls, items: Sequence[Sequence[str]]) -> "ItemIndex":
-        """From the texts of each item."""
-        data = "".join(f"{text} {END} " for texts in items for text in texts)
-        hashes, words = np.unique(words_of(normalize_words(data), Powers())[0], return_inverse=True)
+    def build(cls, items: Sequence[str]) -> "ItemIndex":
+        """From the text of each item.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not items:
+            raise DataError("there are no benchmark items to look for")
+        data = "".join(f"{text.replace(END, ' ')} {END} " for text in items)
+        hashes, words = np.unique(words_of(_normal(data), Powers())[0], return_inverse=True)
         ends = words == words[-1]
-        owners = np.repeat(np.arange(len(items)), [len(texts) for texts in items])
-        return cls(hashes, np.where(ends, -1, words), owners[np.cumsum(ends) - ends], words[-1])
+        return cls(hashes, np.where(ends, -1, words), np.cumsum(ends) - ends, words[-1])
 
     def match(self, texts: Iterable[str], first: int = 0) -> LongestMatches:
         """The longest match of every item with documents that pass by.
@@ -84,10 +111,10 @@ class ItemIndex:
         """
         powers = Powers()
         ids, documents = np.zeros((2, 0), np.int64)
-        found = self._matched(ids, documents)
+        found = self._matched(ids, documents, 0)
         longest = int(np.diff(np.flatnonzero(self.words < 0), prepend=-1).max())
         for text in texts:
-            hashes = words_of(normalize_words(text), powers)[0]
+            hashes = words_of(_normal(text), powers)[0]
             new = np.searchsorted(self.hashes[:-1], hashes)
             new[self.hashes[new] != hashes] = -1
             ends = np.cumsum(new == self.end)
@@ -96,53 +123,88 @@ class ItemIndex:
             done = max(0, len(ids) - longest)  # what may go on is looked at with the next stretch
             found = found.joined(self._matched(ids, documents, done))
             ids, documents = ids[done:], documents[done:]
-        return found.joined(self._matched(ids, documents))
+        return found.joined(self._matched(ids, documents, len(ids)))
 
-    def _matched(self, ids: Places, documents: Places, done: int | None = None) -> LongestMatches:
-        """What matches begin at the first `done` places of a block, or at any."""
-        levels = list(self._levels(ids, done))
-        starts = np.searchsorted(self.owners, np.arange(self.owners[-1] + 1))
-        words, counts, bases = np.zeros((3, len(starts)), np.int64)
+    def _matched(self, ids: Places, documents: Places, done: int) -> LongestMatches:
+        """The matches with a block, of which those are counted that begin at its first `done`."""
+        words, counts, bases = np.zeros((3, self.owners[-1] + 1), np.int64)
         found = LongestMatches(words, counts, bases - 1, bases)
-        for length in range(len(levels), 0, -1):
-            here, names, there, their_names = levels[length - 1]
-            left = found.words[self.owners[here]] == 0
-            here, names = here[left], names[left]
-            counts = np.bincount(their_names)
-            place = np.zeros(len(counts), np.int64)
-            place[their_names[::-1]] = there[::-1]  # the first of each name is written last
-            runs, once = np.unique(self.owners[here] * len(counts) + names, return_index=True)
-            owner, name = np.divmod(runs, len(counts))
-            np.add.at(found.counts, owner, counts[name])
-            order = np.argsort(-place[name])
-            owner, name, once = owner[order], name[order], once[order]
-            found.words[owner] = length
-            found.documents[owner] = documents[place[name]]
-            found.starts[owner] = here[once] - starts[owner]
+        tables = [(self.words, np.append(ids, -1))]  # names of runs of 1, 2, 4, ... words; -1: none
+        runs = _shared(tables, 1, np.flatnonzero(self.words >= 0), np.flatnonzero(ids >= 0))
+        length, left = 1, []  # (words that are shared, that may be more, places, in the block)
+        while len(runs.here):
+            longer = _shared(tables, 2 * length, runs.here, runs.there)
+            left.append((length, length // 2, self._rest(runs, longer), runs.there))
+            mine, theirs = (np.full(len(table), -1) for table in tables[0])
+            mine[longer.here], theirs[longer.there] = longer.names, longer.their_names
+            tables.append((mine, theirs))
+            length, runs = 2 * length, longer
+        while left:
+            length, step, here, there = left.pop()
+            runs = _shared(tables, length, here, there)
+            if step and len(here):
+                longer = _shared(tables, length + step, runs.here, runs.there)
+                left.append((length, step // 2, self._rest(runs, longer), runs.there))
+                left.append((length + step, step // 2, longer.here, longer.there))
+            elif len(here):
+                self._note(found, length, runs, documents, done)
         return found
 
-    def _levels(self, ids: Places, done: int | None) -> Iterator[Level]:
-        """By the number of words, the places at which a run of so many stands in both."""
-        here, there = np.flatnonzero(self.words >= 0), np.flatnonzero(ids[:done] >= 0)
-        keys, their_keys, padded = self.words[here], ids[there], np.append(ids, -1)
-        for length in count(1):
-            known, names = np.unique(keys, return_inverse=True)
-            their_names = np.searchsorted(known[:-1], their_keys)
-            hit = known[their_names] == their_keys if len(known) else their_keys < 0
-            there, their_names = there[hit], their_names[hit]
-            if not len(there):
-                return
-            both = np.bincount(their_names, minlength=len(known))[names] > 0
-            here, names = here[both], names[both]
-            yield here, names, there, their_names
-            after, follows = self.words[here + length], padded[there + length]
-            here, names, after = here[after >= 0], names[after >= 0], after[after >= 0]
-            there, their_names = there[follows >= 0], their_names[follows >= 0]
-            keys = names * len(self.hashes) + after
-            their_keys = their_names * len(self.hashes) + follows[follows >= 0]
+    def _rest(self, runs: Shared, longer: Shared) -> Places:
+        """Places of the items that share runs, but none of the longer ones."""
+        more = np.zeros(self.owners[-1] + 1, bool)
+        more[self.owners[longer.here]] = True
+        return runs.here[~more[self.owners[runs.here]]]
+
+    def _note(
+        self, found: LongestMatches, length: int, runs: Shared, documents: Places, done: int
+    ) -> None:
+        """Write down what is the longest match of some items."""
+        here, names, there, their_names = runs
+        size = int(names.max()) + 1
+        counts = np.bincount(their_names[there < done], minlength=size)
+        place = np.zeros(size, np.int64)
+        place[their_names[::-1]] = there[::-1]  # the first of each name is written last
+        pairs, once = np.unique(self.owners[here] * size + names, return_index=True)
+        owner, name = np.divmod(pairs, size)
+        np.add.at(found.counts, owner, counts[name])
+        order = np.argsort(-place[name])
+        owner, name, once = owner[order], name[order], once[order]
+        found.words[owner] = length
+        found.documents[owner] = documents[place[name]]
+        found.starts[owner] = here[once] - np.searchsorted(self.owners, owner)
 
 
-def item_words(texts: Iterable[str]) -> list[str]:
-    """The words of an item's texts, one text after the other, with "" after each."""
-    data = (normalize_words(text).decode("utf-8", "replace") for text in texts)
-    return [word for text in data for word in (*filter(None, text.split("\0")), "")]
+def _shared(
+    tables: Sequence[tuple[Places, Places]], length: int, here: Places, there: Places
+) -> Shared:
+    """Of places whose runs of half the length are shared, those whose runs of `length` words are.
+
+    Args:
+        tables: by k, the name of the run of 2^k words at every place of the items, of the block.
+        length: words, twice those of the last table at most.
+        here: places in the items.
+        there: places in the block.
+    """
+    level = max(0, (length - 1).bit_length() - 1)
+    (mine, theirs), after = tables[level], length - (1 << level)
+    last, their_last = mine[here + after], theirs[there + after]
+    here, there = here[last >= 0], there[their_last >= 0]
+    keys = mine[here] * len(mine) + last[last >= 0]  # there are fewer names than words of items
+    their_keys = theirs[there] * len(mine) + their_last[their_last >= 0]
+    known, names = np.unique(keys, return_inverse=True)
+    their_names = np.searchsorted(known[:-1], their_keys)
+    hit = known[their_names] == their_keys if len(known) else their_keys < 0
+    there, their_names = there[hit], their_names[hit]
+    both = np.bincount(their_names, minlength=len(known))[names] > 0
+    return Shared(here[both], names[both], there, their_names)
+
+
+def item_words(text: str) -> list[str]:
+    """The words of an item's text."""
+    return [word for word in _normal(text).decode("utf-8", "replace").split("\0") if word]
+
+
+def _normal(text: str) -> bytes:
+    """As `normalize_words`, but with a character of Chinese or Japanese as a word."""
+    return normalize_words(text if text.isascii() else _SIGNS.sub(r" \1 ", text))

@@ -18,7 +18,7 @@ from cuvee.flows.study.prepare import prepare
 from cuvee.flows.workspace import QUIET, Workspace
 from cuvee.tasks.corpus.benchmark_matches import CorpusMatcher, corpus_matches
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
-from cuvee.tasks.study.leakage import HALF, LEAST, LONG, item_matches
+from cuvee.tasks.study.leakage import item_matches
 from evidence.csv_rows import append_rows
 
 MINUTES = 2.0
@@ -44,7 +44,7 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
         while not spent or (len(spent) < 3 and time.monotonic() < end):
             begin = time.process_time()
             work = CorpusMatcher(str(corpus.root), ItemIndex.build(texts))
-            found = corpus_matches(corpus, work, names, pool=InlinePool())
+            found = dict(corpus_matches(corpus, work, names, pool=InlinePool()))
             spent.append(time.process_time() - begin)
         matches = item_matches(asked, found)
         rows = []
@@ -56,8 +56,7 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
                     "task": task,
                     "count": len(own),
                     "longest": max(len(one.run) for one in own),
-                    "long": sum(len(one.run) >= LONG for one in own),
-                    "half": sum(len(one.run) >= max(HALF * one.words, LEAST) for one in own),
+                    "suspicious": sum(bool(one.suspicious) for one in own),
                 }
             )
         append_rows(out / "longest_match.csv", rows)

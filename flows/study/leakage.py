@@ -20,14 +20,19 @@ from cuvee.proxies.data.objects import is_remote
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.store.shared_inputs import publish_prepared_corpus
-from cuvee.tasks.study.leakage import AskedItems, ItemMatch, item_matches, suspicious_keys
+from cuvee.tasks.study.leakage import (
+    AskedItems,
+    ItemMatch,
+    item_matches,
+    lost_tasks,
+    suspicious_keys,
+)
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import Study
 
 KEPT = "longest-matches"  # folder of the store: by what is looked for and the text of a domain
-VERSION = 1  # raised whenever the same items and the same text would give other matches
+VERSION = 2  # raised whenever the same items and the same text would give other matches
 WHOLE = 1 << 30  # tokens of context, in which every item fits
-FEWEST = 2  # items of a task without which nothing can be said of it
 
 
 def look_for_benchmarks(
@@ -35,7 +40,7 @@ def look_for_benchmarks(
 ) -> tuple[ItemMatch, ...] | None:
     """The longest match of every benchmark item with the training text.
 
-    What was found in a domain's text is kept in the store, and is not looked for again.
+    What was found in a domain's text is kept in the store at once, and is not looked for again.
 
     Args:
         recipe: says whether it is wanted.
@@ -54,25 +59,23 @@ def look_for_benchmarks(
         mark = canonical_json(texts)
         keys = {d.name: _hash(f"{VERSION}\n{d.identity}\n{mark}") for d in corpus.domains}
         known = {name: store.recall(KEPT, key) for name, key in keys.items()}
-        missing = [domain for domain in corpus.domains if known[domain.name] is None]
+        found = {n: LongestMatches(*map(np.array, one)) for n, one in known.items() if one}
+        missing = [domain for domain in corpus.domains if domain.name not in found]
         large = sum(domain.bytes for domain in missing) >= LITTLE_TEXT
         if large and executor is None:
             return None
         if missing:
             apart = large and is_remote(home.shared)
             place = publish_prepared_corpus(corpus, home.shared) if apart else str(corpus.root)
-            fresh = corpus_matches(
+            for name, found[name] in corpus_matches(
                 corpus,
                 CorpusMatcher(place, ItemIndex.build(texts)),
                 [domain.name for domain in missing],
                 pool=executor.pool(None) if large and executor else InlinePool(),
                 progress=bar.move,
-            )
-            for name, matches in fresh.items():
-                known[name] = [column.tolist() for column in matches]
-                store.remember(KEPT, keys[name], known[name])
-    found = {name: LongestMatches(*map(np.array, lists)) for name, lists in known.items()}
-    return item_matches(asked, found)
+            ):
+                store.remember(KEPT, keys[name], [column.tolist() for column in found[name]])
+    return item_matches(asked, {name: found[name] for name in keys})
 
 
 def asked_items(prepared: Prepared) -> AskedItems:
@@ -87,10 +90,11 @@ def asked_items(prepared: Prepared) -> AskedItems:
     for task in tasks:
         texts = []
         for item in task.items:
-            pairs = json.loads(item.content)
-            context, answer = pairs[item.gold]
-            others = [text for i, (_, text) in enumerate(pairs[: item.choices]) if i != item.gold]
-            texts.append([f"{context or ''}{answer}", *others])
+            context, answer = json.loads(item.content)[item.gold]
+            own = context and item.task.doc_to_text(item.instances[item.gold].doc)
+            if isinstance(own, str):  # no description and no examples, which other items share
+                context = context[max(0, context.rfind(own)) :]
+            texts.append(f"{context or ''}{answer}")
         asked[f"task/{task.name}"] = list(zip(task.keys.tolist(), texts, strict=True))
     return asked
 
@@ -99,28 +103,25 @@ def with_matches(study: Study, matches: tuple[ItemMatch, ...] | None) -> Study:
     """A study that says what training text has of its benchmarks, and its gains without that.
 
     Gains are scored again without the suspicious items, where runs keep scores by item and enough
-    items of a task are left.
+    items are left of each such task that the objective reads; another keeps its scores.
     """
     study, suspicious = dataclasses.replace(study, matches=matches), suspicious_keys(matches or ())
     if study.confirmation is None or not suspicious:
         return study
-    outcomes: dict[tuple[str, int], RunResult] = {}
-    for run in study.confirmation.runs:
-        left = _without(run.result, suspicious)
-        if left is None:
-            return study
-        outcomes[run.mixture, run.result.spec.seed] = left
+    runs, objective = study.confirmation.runs, study.problem.objective
+    lost = lost_tasks((run.result for run in runs), suspicious)
+    if set(lost) & set(objective.targets):
+        return study
+    removed = {task: keys for task, keys in suspicious.items() if task not in lost}
+    outcomes = {(run.mixture, run.result.spec.seed): _without(run.result, removed) for run in runs}
     return dataclasses.replace(study, clean=conclude_confirmation(study.problem, outcomes))
 
 
-def _without(result: RunResult, suspicious: Mapping[str, Keys]) -> RunResult | None:
-    """A run scored without some items; None where that cannot be."""
+def _without(result: RunResult, removed: Mapping[str, Keys]) -> RunResult:
+    """A run scored without some items."""
     scores, units = dict(result.scores), dict(result.units)
-    for target, keys in suspicious.items():
-        left = units[target].without(keys) if target in units else None
-        if left is None or len(left) < FEWEST:
-            return None
-        units[target] = left
+    for target, keys in removed.items():
+        units[target] = left = units[target].without(keys)
         scores[target] = Score(left.value, scores[target].stderr, len(left))
     return dataclasses.replace(result, scores=scores, units=units)
 

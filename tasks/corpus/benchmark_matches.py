@@ -5,6 +5,7 @@ whatever a task pool has. Tokens become text by a table: a decoder is ten times 
 whole documents.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,7 @@ from cuvee.tasks.corpus.pipeline.task_pool import TaskPool
 
 PART = 1 << 23  # tokens of a task, about: some 40 MB of text
 STRETCH = 1 << 20  # tokens that are looked through together
+RAW_END = END.encode("utf-8", "surrogateescape")  # a byte that no text in UTF-8 has
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def corpus_matches(
     *,
     pool: TaskPool,
     progress: ProgressReport = ignore_progress,
-) -> dict[str, LongestMatches]:
-    """The longest match of every item with the training text of domains, by domain.
+) -> Iterator[tuple[str, LongestMatches]]:
+    """Each domain and the longest match of every item with its training text, as they are done.
 
     Args:
         corpus: as it is here.
@@ -63,14 +65,15 @@ def corpus_matches(
         progress: called with a message and the fraction done.
     """
     parts = [(name, *part) for name in domains for part in _parts(corpus.train(name))]
-    done: dict[int, LongestMatches] = {}
-    for number, one in pool.map(work, parts):
-        done[number] = one
-        progress(f"looked through {parts[number][0]}", len(done) / len(parts))
+    left = Counter(name for name, *_ in parts)
     found: dict[str, LongestMatches] = {}
-    for number, (name, *_) in enumerate(parts):  # in order, so that a first document is the first
-        found[name] = found[name].joined(done[number]) if name in found else done[number]
-    return found
+    for done, (number, one) in enumerate(pool.map(work, parts), 1):
+        name = parts[number][0]
+        found[name] = found[name].joined(one) if name in found else one
+        left[name] -= 1
+        progress(f"looked through {name}", done / len(parts))
+        if not left[name]:
+            yield name, found.pop(name)
 
 
 def _parts(shard: Shard) -> Iterator[tuple[int, int]]:
@@ -84,10 +87,10 @@ def _parts(shard: Shard) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=1)
 def token_texts(tokenizer: Path, eot: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The text of all tokens, one after the other, END for that which ends a document; and where
-    each begins, (V + 1,)."""
-    texts = token_bytes(tokenizer)
-    texts[eot] = f" {END} ".encode()
+    """The text of all tokens, one after the other, RAW_END for that which ends a document; and
+    where each begins, (V + 1,)."""
+    texts = [text.replace(RAW_END, b"?") for text in token_bytes(tokenizer)]
+    texts[eot] = b" " + RAW_END + b" "
     return np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)])
 
 
@@ -103,5 +106,5 @@ def shard_text(
         shift = np.repeat(begins[ids] - np.cumsum(sizes) + sizes, sizes)
         rest += data[np.arange(len(shift)) + shift].tobytes()
         cut = max(rest.rfind(b" "), rest.rfind(b"\n")) + 1
-        yield rest[:cut].decode("utf-8", "replace")
+        yield rest[:cut].decode("utf-8", "surrogateescape")
         rest = rest[cut:]

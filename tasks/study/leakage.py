@@ -1,16 +1,17 @@
 """Which benchmark items stand in the training text, from the longest matches by domain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cuvee.evaluation.longest_match import LongestMatches, item_words
+from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.mixtures.runs.unit_scores import Keys
 
 LONG = 8  # words of a run from which an item is suspicious (assumption: chance rarely has more)
-HALF, LEAST = 0.5, 5  # or this share of its words, if they are so many: short items have short runs
-AskedItems = Mapping[str, Sequence[tuple[int, Sequence[str]]]]  # by target: each item's key, texts
+FEWEST = 2  # items of a task without which nothing can be said of it
+AskedItems = Mapping[str, Sequence[tuple[int, str]]]  # by target: each item's key, its text
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ItemMatch:
         domain: that holds them; of several, the one that holds such runs most often.
         document: its number in the domain's training text.
         count: places there at which so long a run of the item begins.
-        suspicious: domains that hold LONG words of it, or HALF of its words and LEAST.
+        suspicious: domains that hold LONG words of it in a row.
     """
 
     task: str
@@ -44,7 +45,7 @@ def item_matches(asked: AskedItems, found: Mapping[str, LongestMatches]) -> tupl
     """The longest match of each item.
 
     Args:
-        asked: the items of each target; the first of an item's texts has its right answer.
+        asked: the items of each target, each a question with its right answer.
         found: matches of all these items, in this order, by domain.
     """
     domains = list(found)
@@ -52,20 +53,19 @@ def item_matches(asked: AskedItems, found: Mapping[str, LongestMatches]) -> tupl
     best = np.argmax(longest * (counts.max() + 1) + counts, axis=0)
     every = [(task, *item) for task, items in asked.items() for item in items]
     matches = []
-    for i, (task, key, texts) in enumerate(every):
-        at, words, size = (best[i], i), item_words(texts), len(item_words(texts[:1])) - 1
-        wrong = (longest[:, i] >= LONG) | (longest[:, i] >= max(HALF * size, LEAST))
+    for i, (task, key, text) in enumerate(every):
+        at, words = (best[i], i), item_words(text)
         matches.append(
             ItemMatch(
                 task,
                 key,
-                " ".join(texts[0].split()),
-                size,
+                " ".join(text.split()),
+                len(words),
                 tuple(words[starts[at] : starts[at] + longest[at]]),
                 domains[best[i]],
                 int(documents[at]),
                 int(counts[at]),
-                tuple(name for name, one in zip(domains, wrong, strict=True) if one),
+                tuple(name for name, one in found.items() if one.words[i] >= LONG),
             )
         )
     return tuple(matches)
@@ -78,3 +78,14 @@ def suspicious_keys(matches: Sequence[ItemMatch]) -> dict[str, Keys]:
         task: np.array([one.key for one in suspects if one.task == task], np.uint64)
         for task in dict.fromkeys(one.task for one in suspects)
     }
+
+
+def lost_tasks(runs: Iterable[RunResult], suspicious: Mapping[str, Keys]) -> tuple[str, ...]:
+    """Tasks that cannot be scored without their suspicious items: a run keeps no scores by item, or
+    hardly an item is left."""
+    units = [run.units for run in runs]
+    return tuple(
+        task
+        for task, keys in suspicious.items()
+        if any(task not in one or len(one[task].without(keys)) < FEWEST for one in units)
+    )

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from synthetic_study import synthetic_study
 
+from cuvee.evaluation import lm_eval_tasks
 from cuvee.flows.recipe.load import build_recipe
 from cuvee.flows.study.confirm import conclude_confirmation
-from cuvee.flows.study.leakage import look_for_benchmarks, with_matches
+from cuvee.flows.study.leakage import asked_items, look_for_benchmarks, with_matches
 from cuvee.flows.study.prepare import prepare
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.runs.unit_scores import UnitScores
@@ -61,8 +62,6 @@ def recipe(place, **audit):
 def test_an_item_is_known_by_the_key_of_its_scores_and_looked_for_once(place, monkeypatch):
     """Catches an item whose question alone is looked for, keys that no score has, text that was
     looked through before and is again, and an audit that cannot be turned off."""
-    from cuvee.evaluation.lm_eval_tasks import task_requests
-
     home, given = Workspace(place / "home"), recipe(place)
     prepared = prepare(given, home)
     leaked, other = look_for_benchmarks(given, prepared, home, None)
@@ -72,7 +71,7 @@ def test_an_item_is_known_by_the_key_of_its_scores_and_looked_for_once(place, mo
     long = np.flatnonzero(shard.bytes > shard.bytes.mean() * 1.3)
     assert (leaked.count, leaked.document) == (len(long), long[0])
     assert not other.suspicious and other.run == () and other.count == 0
-    (task,) = task_requests(
+    (task,) = lm_eval_tasks.task_requests(
         prepared.suite,
         tokenizer_path=prepared.corpus.tokenizer_path,
         eot=prepared.corpus.eot,
@@ -82,6 +81,42 @@ def test_an_item_is_known_by_the_key_of_its_scores_and_looked_for_once(place, mo
     monkeypatch.setattr(benchmark_matches, "corpus_matches", None)
     assert look_for_benchmarks(given, prepared, home, None) == (leaked, other)
     assert look_for_benchmarks(recipe(place, longest_match=False), prepared, home, None) is None
+
+
+def test_what_other_items_share_is_not_looked_for(place, tmp_path, monkeypatch):
+    """Catches the description of a task and its examples as words of every item: a page that quotes
+    them would make all of them suspicious."""
+    prepared = prepare(recipe(place), Workspace(place / "home"))
+    own = (lm_eval_tasks.TASKS / "piqa_offline.yaml").read_text()
+    shared = "description: 'The following are questions with answers. '\nnum_fewshot: 1\n"
+    (tmp_path / "piqa_offline.yaml").write_text(own + shared + "fewshot_split: test\n")
+    monkeypatch.setattr(lm_eval_tasks, "TASKS", tmp_path)
+    lm_eval_tasks.forget_requests()
+    asked = [text for _, text in asked_items(prepared)["task/qa"]]
+    lm_eval_tasks.forget_requests()
+    assert sorted(asked) == sorted(f"{i['query']} {i['choices'][1]}" for i in ITEMS)
+
+
+def test_what_was_found_before_an_interruption_is_not_looked_for_again(
+    place, tmp_path, monkeypatch
+):
+    """Catches matches that are kept only when every domain was looked through."""
+    home, given, looked = Workspace(tmp_path), recipe(place), []
+    prepared = prepare(given, Workspace(place / "home"))
+    match = benchmark_matches.CorpusMatcher.__call__
+
+    def interrupted(work, part):
+        looked.append(part[0])
+        if len(looked) == 2:
+            raise KeyboardInterrupt
+        return match(work, part)
+
+    monkeypatch.setattr(benchmark_matches.CorpusMatcher, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        look_for_benchmarks(given, prepared, home, None)
+    assert len(look_for_benchmarks(given, prepared, home, None)) == 2
+    first, other, again = looked
+    assert first != other == again
 
 
 def suspect(key, *domains):
@@ -130,6 +165,19 @@ def test_what_cannot_be_told_of_gains_is_not_told():
     assert clean_gains(study, none) is None
     assert clean_gains(study, most) is None
     assert clean_gains(synthetic_study(), most[:1]) is None
+    *_, told = leakage_blocks(with_matches(study, most))
+    assert "The objective reads task/clauses" in told.text
+
+
+def test_a_task_that_leaked_whole_does_not_hide_the_gains_of_the_others():
+    """Catches clean gains that are dropped for a task that the objective does not read, and a row
+    that states its gain with all items as one without."""
+    study, lost = confirmed_on_items(), replace(suspect(7, "legal"), task="task/facts")
+    clean = with_matches(study, (suspect(1, "legal"), lost))
+    assert clean.clean == with_matches(study, (suspect(1, "legal"),)).clean
+    *_, told, gains = leakage_blocks(clean)
+    assert "Of task/facts no gain" in told.text and "objective" not in told.text
+    assert {row[0].split(" against")[0] for row in gains.rows} == {"objective", "task/clauses"}
 
 
 def test_the_report_says_which_items_and_what_gains_are_without_them():
@@ -140,8 +188,8 @@ def test_the_report_says_which_items_and_what_gains_are_without_them():
     told, table, items, gains = leakage_blocks(with_matches(study, matches))
     assert "Suspicious: 1 of 4 items" in told.text
     assert table.columns[-2:] == ("in legal", "in news")
-    assert table.rows[0] == ("task/clauses", "3", "1", *["33.3%"] * 4)
-    assert table.rows[1] == ("task/facts", "1", "1", *["0.0%"] * 4)
+    assert table.rows[0] == ("task/clauses", "3", "1", *["33.3%"] * 3)
+    assert table.rows[1] == ("task/facts", "1", "1", *["0.0%"] * 3)
     assert [row[3] for row in items.rows] == ["30"]
     assert [row[0] for row in gains.rows] == [
         f"{what} against {name}" for name in ("natural", "uniform") for what in ("objective", task)

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from cuvee.mixtures.objectives import OBJECTIVE
 from cuvee.tasks.report.blocks import Block, Paragraph, ReportTable
-from cuvee.tasks.study.leakage import HALF, LEAST, LONG, ItemMatch
+from cuvee.tasks.study.leakage import LONG, ItemMatch, lost_tasks, suspicious_keys
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import interval_text
+from cuvee.tasks.validation.paired import Confirmation, interval_text
 
 WORST = 10  # items that are listed at first, or though none is suspicious
 COLUMNS = 6  # domains that have a column, those with the most suspicious items
-OBJECTIVE = "objective"  # name of a gain in it
 RUN, TEXT = 24, 80  # words of a run and characters of an item that are shown
 
 
@@ -21,12 +21,12 @@ def leakage_blocks(study: Study) -> Iterable[Block]:
         return
     suspects = sum(bool(one.suspicious) for one in study.matches)
     yield Paragraph(
-        "The longest run of words that every benchmark item (its question with an answer) shares "
-        "with the training text, marks and capital letters aside. An item is suspicious with a run "
-        f"of {LONG} words, or with one of {HALF:.0%} of its own words and {LEAST} at least. Text "
-        "that shares 13 words with a benchmark's file was removed before; what is left is as often "
-        f"a quotation or a saying as a leak: read the runs. Suspicious: {suspects:,} of "
-        f"{len(study.matches):,} items."
+        "The longest run of words that every benchmark item (its question with the right answer) "
+        "shares with the training text, marks and capital letters aside; a character of Chinese or "
+        f"Japanese is a word. An item is suspicious with a run of {LONG} words. Text that shares "
+        "13 words with a benchmark's file was removed before; what is left is as often a quotation "
+        f"or a saying as a leak: read the runs. Suspicious: {suspects:,} of {len(study.matches):,} "
+        "items."
     )
     yield _task_table(study.matches)
     worst = sorted(study.matches, key=lambda one: (not one.suspicious, -len(one.run)))
@@ -38,7 +38,7 @@ def leakage_blocks(study: Study) -> Iterable[Block]:
     columns = ("item", "task", "words", "run", "its words", "domain", "document", "places")
     yield ReportTable(columns, rows, words=(1, 4, 5), fold=WORST)
     if suspects and study.confirmation:
-        yield _clean_gains(study)
+        yield from _clean_gains(study, study.confirmation)
 
 
 def _task_table(matches: Sequence[ItemMatch]) -> ReportTable:
@@ -49,26 +49,34 @@ def _task_table(matches: Sequence[ItemMatch]) -> ReportTable:
     for task in dict.fromkeys(one.task for one in matches):
         own = [one for one in matches if one.task == task]
         counts = [
-            sum(len(one.run) >= LONG for one in own),
-            sum(len(one.run) >= max(HALF * one.words, LEAST) for one in own),
+            sum(bool(one.suspicious) for one in own),
             *(sum(name in one.suspicious for one in own) for name in domains),
         ]
         typical = median(len(one.run) for one in own)
         shares = (f"{count / len(own):.1%}" for count in counts)
         rows.append((task, str(len(own)), f"{typical:g}", *shares))
-    kinds = (f"{LONG} words", f"{HALF:.0%} of it", *(f"in {name}" for name in domains))
+    kinds = (f"{LONG} words", *(f"in {name}" for name in domains))
     return ReportTable(("task", "items", "median run", *kinds), tuple(rows))
 
 
-def _clean_gains(study: Study) -> Block:
+def _clean_gains(study: Study, before: Confirmation) -> Iterable[Block]:
     """What confirmed gains are without the suspicious items."""
-    before, after = study.confirmation, study.clean
-    if before is None or after is None:
-        return Paragraph(
-            "What the gains are without them cannot be told: runs keep no scores by item, or "
-            "hardly an item of a task is left."
+    suspicious, after = suspicious_keys(study.matches or ()), study.clean
+    lost = lost_tasks((run.result for run in before.runs), suspicious)
+    if lost:
+        read = ", ".join(task for task in lost if task in study.problem.objective.targets)
+        yield Paragraph(
+            f"Of {', '.join(lost)} no gain can be told without the suspicious items: runs keep no "
+            "scores by item, or hardly an item is left."
+            + (
+                f" The objective reads {read}, so that no other gain is told either."
+                if read
+                else ""
+            )
         )
-    names = {OBJECTIVE, *(one.task for one in study.matches or () if one.suspicious)}
+    if after is None:
+        return
+    names = {OBJECTIVE, *suspicious} - set(lost)
     pairs = (
         (baseline, one, other)
         for baseline in after.objective
@@ -84,4 +92,4 @@ def _clean_gains(study: Study) -> Block:
          interval_text(other.estimate, "+.4f"), f"{other.gain - one.gain:+.4f}")
         for baseline, one, other in pairs
     )  # fmt: skip
-    return ReportTable(("gain in", "with all items", "without the suspicious", "change"), rows)
+    yield ReportTable(("gain in", "with all items", "without the suspicious", "change"), rows)

@@ -16,8 +16,8 @@ class Apart(InlinePool):
     """Runs tasks on what arrives at another process."""
 
     def map(self, work, items):
-        """As in `TaskPool`."""
-        return super().map(pickle.loads(pickle.dumps(work)), items)
+        """As in `TaskPool`; the last part is done first."""
+        return reversed(list(super().map(pickle.loads(pickle.dumps(work)), items)))
 
 
 QUESTION = "Who, in the na\u00efve old story, sold a \u718a\u732b for one gold coin?"
@@ -44,13 +44,13 @@ def test_an_item_is_found_where_it_stands_however_the_corpus_is_read(
     together, numbers that begin anew with each part, and another domain's match."""
     monkeypatch.setattr(benchmark_matches, "PART", part)
     monkeypatch.setattr(benchmark_matches, "STRETCH", stretch)
-    index = ItemIndex.build([[f"{QUESTION} {ANSWER}", "a liar"], ["moon Lamp"], ["nowhere"]])
+    index = ItemIndex.build([f"{QUESTION} {ANSWER}", "moon Lamp", "nowhere"])
     work, names = CorpusMatcher(str(corpus.root), index), [d.name for d in corpus.domains]
-    found = corpus_matches(corpus, work, names, pool=Apart())
+    found = dict(corpus_matches(corpus, work, names, pool=Apart()))
     documents = {name: texts(corpus, name, "train") for name in names}
     assert BOOK in documents["books"], "held out: nothing of it is trained on"
     book = documents["books"].index(BOOK)
-    assert found["books"].words.tolist() == [18, 2, 0]  # miller and s are two
+    assert found["books"].words.tolist() == [19, 2, 0]  # miller and s are two, as both signs
     assert found["books"].counts[0] == 1 and found["books"].documents[0] == book
     assert found["web"].words[0] == 0
     for name, own in documents.items():
@@ -60,9 +60,11 @@ def test_an_item_is_found_where_it_stands_however_the_corpus_is_read(
 
 
 def test_the_text_of_a_shard_is_that_of_its_documents(corpus, monkeypatch):
-    """Catches tokens that are read as another token's text, and a stretch that ends in a word."""
+    """Catches tokens that are read as another token's text or as the end of a document, and a
+    stretch that ends in a word."""
     monkeypatch.setattr(benchmark_matches, "STRETCH", 11)
     shard, vocabulary = corpus.train("books"), token_texts(corpus.tokenizer_path, corpus.eot)
+    assert vocabulary[0].tobytes().count(benchmark_matches.RAW_END) == 1
     read = list(benchmark_matches.shard_text(shard, vocabulary, 0, len(shard)))
     assert "".join(read).split(f" {END} ")[:-1] == texts(corpus, "books", "train")
     assert all(one == "" or one[-1].isspace() for one in read)
