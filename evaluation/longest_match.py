@@ -29,6 +29,7 @@ _SIGNS = re.compile(  # those that are words, or marks that decontamination take
     "([\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af])|[\uff1a-\uff20]"
 )
 Places = NDArray[np.int64]
+Shared = tuple[Places, Places, Places, Places]  # places in the items, names of runs; in the block
 
 
 class LongestMatches(NamedTuple):
@@ -47,28 +48,12 @@ class LongestMatches(NamedTuple):
     starts: Places
 
     def joined(self, other: "LongestMatches") -> "LongestMatches":
-        """Of this text and another, whichever comes first; no document is in both."""
+        """Of this text and another, in any order where no document is in both."""
         longer, same = other.words > self.words, other.words == self.words
         better = longer | (same & (other.documents < self.documents))
         pairs = zip(self, other, strict=True)
         taken = LongestMatches(*(np.where(better, theirs, ours) for ours, theirs in pairs))
         return taken._replace(counts=self.counts * ~longer + other.counts * (longer | same))
-
-
-class Shared(NamedTuple):
-    """Places of the items and of a block at which runs of words begin that stand in both.
-
-    Attributes:
-        here: (P,) places in the items.
-        names: (P,) of the runs there, equal for equal runs.
-        there: (Q,) places in the block.
-        their_names: (Q,) likewise.
-    """
-
-    here: Places
-    names: Places
-    there: Places
-    their_names: Places
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,32 +114,27 @@ class ItemIndex:
         """The matches with a block, of which those are counted that begin at its first `done`."""
         words, counts, bases = np.zeros((3, self.owners[-1] + 1), np.int64)
         found = LongestMatches(words, counts, bases - 1, bases)
-        tables = [(self.words, np.append(ids, -1))]  # names of runs of 1, 2, 4, ... words; -1: none
-        runs = _shared(tables, 1, np.flatnonzero(self.words >= 0), np.flatnonzero(ids >= 0))
-        length, left = 1, []  # (words that are shared, that may be more, places, in the block)
-        while len(runs.here):
-            longer = _shared(tables, 2 * length, runs.here, runs.there)
-            left.append((length, length // 2, self._rest(runs, longer), runs.there))
+        tables = [(self.words, np.append(ids, -1))]  # names of runs of 1, 2, 4, ... words, or -1
+        here, there = np.flatnonzero(self.words >= 0), np.flatnonzero(ids >= 0)
+        length, every = 1, (here, there)
+        while len(here):
+            length *= 2
+            here, names, there, their_names = _shared(tables, length, here, there)
             mine, theirs = (np.full(len(table), -1) for table in tables[0])
-            mine[longer.here], theirs[longer.there] = longer.names, longer.their_names
+            mine[here], theirs[there] = names, their_names
             tables.append((mine, theirs))
-            length, runs = 2 * length, longer
+        left = [(1, length // 2, *every)]  # words, how many more to try, where: in the block, too
         while left:
-            length, step, here, there = left.pop()
-            runs = _shared(tables, length, here, there)
+            length, step, *places = left.pop()
+            runs = here, _, there, _ = _shared(tables, length, *places)
             if step and len(here):
-                longer = _shared(tables, length + step, runs.here, runs.there)
-                left.append((length, step // 2, self._rest(runs, longer), runs.there))
-                left.append((length + step, step // 2, longer.here, longer.there))
+                longer, _, their_longer, _ = _shared(tables, length + step, here, there)
+                rest = here[~np.isin(self.owners[here], self.owners[longer])]
+                left.append((length, step // 2, rest, there))
+                left.append((length + step, step // 2, longer, their_longer))
             elif len(here):
                 self._note(found, length, runs, documents, done)
         return found
-
-    def _rest(self, runs: Shared, longer: Shared) -> Places:
-        """Places of the items that share runs, but none of the longer ones."""
-        more = np.zeros(self.owners[-1] + 1, bool)
-        more[self.owners[longer.here]] = True
-        return runs.here[~more[self.owners[runs.here]]]
 
     def _note(
         self, found: LongestMatches, length: int, runs: Shared, documents: Places, done: int
@@ -178,26 +158,23 @@ class ItemIndex:
 def _shared(
     tables: Sequence[tuple[Places, Places]], length: int, here: Places, there: Places
 ) -> Shared:
-    """Of places whose runs of half the length are shared, those whose runs of `length` words are.
+    """Of places of the items and of the block, those at which shared runs of so many words begin.
 
-    Args:
-        tables: by k, the name of the run of 2^k words at every place of the items, of the block.
-        length: words, twice those of the last table at most.
-        here: places in the items.
-        there: places in the block.
+    `tables` have, by k, the name of the run of 2^k words at every place of each, up to half the
+    length at least; `there` are places of the block.
     """
     level = max(0, (length - 1).bit_length() - 1)
     (mine, theirs), after = tables[level], length - (1 << level)
-    last, their_last = mine[here + after], theirs[there + after]
-    here, there = here[last >= 0], there[their_last >= 0]
-    keys = mine[here] * len(mine) + last[last >= 0]  # there are fewer names than words of items
-    their_keys = theirs[there] * len(mine) + their_last[their_last >= 0]
+    here = here[np.minimum(mine[here], mine[here + after]) >= 0]
+    there = there[np.minimum(theirs[there], theirs[there + after]) >= 0]
+    keys = mine[here] * len(mine) + mine[here + after]  # fewer names than words of the items
+    their_keys = theirs[there] * len(mine) + theirs[there + after]
     known, names = np.unique(keys, return_inverse=True)
     their_names = np.searchsorted(known[:-1], their_keys)
     hit = known[their_names] == their_keys if len(known) else their_keys < 0
     there, their_names = there[hit], their_names[hit]
     both = np.bincount(their_names, minlength=len(known))[names] > 0
-    return Shared(here[both], names[both], there, their_names)
+    return here[both], names[both], there, their_names
 
 
 def item_words(text: str) -> list[str]:

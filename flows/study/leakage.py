@@ -20,13 +20,7 @@ from cuvee.proxies.data.objects import is_remote
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.store.shared_inputs import publish_prepared_corpus
-from cuvee.tasks.study.leakage import (
-    AskedItems,
-    ItemMatch,
-    item_matches,
-    lost_tasks,
-    suspicious_keys,
-)
+from cuvee.tasks.study.leakage import AskedItems, ItemMatch, item_matches, suspicious_keys, unscored
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import Study
 
@@ -108,9 +102,9 @@ def with_matches(study: Study, matches: tuple[ItemMatch, ...] | None) -> Study:
     study, suspicious = dataclasses.replace(study, matches=matches), suspicious_keys(matches or ())
     if study.confirmation is None or not suspicious:
         return study
-    runs, objective = study.confirmation.runs, study.problem.objective
-    lost = lost_tasks((run.result for run in runs), suspicious)
-    if set(lost) & set(objective.targets):
+    runs = study.confirmation.runs
+    lost = unscored((run.result for run in runs), suspicious)
+    if set(lost) & set(study.problem.objective.targets):
         return study
     removed = {task: keys for task, keys in suspicious.items() if task not in lost}
     outcomes = {(run.mixture, run.result.spec.seed): _without(run.result, removed) for run in runs}

@@ -80,7 +80,7 @@ def suspicious_keys(matches: Sequence[ItemMatch]) -> dict[str, Keys]:
     }
 
 
-def lost_tasks(runs: Iterable[RunResult], suspicious: Mapping[str, Keys]) -> tuple[str, ...]:
+def unscored(runs: Iterable[RunResult], suspicious: Mapping[str, Keys]) -> tuple[str, ...]:
     """Tasks that cannot be scored without their suspicious items: a run keeps no scores by item, or
     hardly an item is left."""
     units = [run.units for run in runs]

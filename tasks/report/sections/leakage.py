@@ -6,7 +6,7 @@ from statistics import median
 
 from cuvee.mixtures.objectives import OBJECTIVE
 from cuvee.tasks.report.blocks import Block, Paragraph, ReportTable
-from cuvee.tasks.study.leakage import LONG, ItemMatch, lost_tasks, suspicious_keys
+from cuvee.tasks.study.leakage import LONG, ItemMatch, suspicious_keys, unscored
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import Confirmation, interval_text
 
@@ -62,17 +62,13 @@ def _task_table(matches: Sequence[ItemMatch]) -> ReportTable:
 def _clean_gains(study: Study, before: Confirmation) -> Iterable[Block]:
     """What confirmed gains are without the suspicious items."""
     suspicious, after = suspicious_keys(study.matches or ()), study.clean
-    lost = lost_tasks((run.result for run in before.runs), suspicious)
+    lost = unscored((run.result for run in before.runs), suspicious)
     if lost:
         read = ", ".join(task for task in lost if task in study.problem.objective.targets)
+        also = f" The objective reads {read}, so that no other gain is told either." if read else ""
         yield Paragraph(
             f"Of {', '.join(lost)} no gain can be told without the suspicious items: runs keep no "
-            "scores by item, or hardly an item is left."
-            + (
-                f" The objective reads {read}, so that no other gain is told either."
-                if read
-                else ""
-            )
+            f"scores by item, or hardly an item is left.{also}"
         )
     if after is None:
         return
