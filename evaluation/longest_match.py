@@ -116,25 +116,31 @@ class ItemIndex:
         found = LongestMatches(words, counts, bases - 1, bases)
         tables = [(self.words, np.append(ids, -1))]  # names of runs of 1, 2, 4, ... words, or -1
         here, there = np.flatnonzero(self.words >= 0), np.flatnonzero(ids >= 0)
-        length, every = 1, (here, there)
+        length, left = (
+            1,
+            [],
+        )  # words that are shared, that may be more; where: in the block, too
         while len(here):
-            length *= 2
-            here, names, there, their_names = _shared(tables, length, here, there)
+            longer, names, there_too, their_names = _shared(tables, 2 * length, here, there)
+            left.append((length, length // 2, self._rest(here, longer), there))
             mine, theirs = (np.full(len(table), -1) for table in tables[0])
-            mine[here], theirs[there] = names, their_names
+            mine[longer], theirs[there_too] = names, their_names
             tables.append((mine, theirs))
-        left = [(1, length // 2, *every)]  # words, how many more to try, where: in the block, too
+            length, here, there = 2 * length, longer, there_too
         while left:
             length, step, *places = left.pop()
             runs = here, _, there, _ = _shared(tables, length, *places)
             if step and len(here):
-                longer, _, their_longer, _ = _shared(tables, length + step, here, there)
-                rest = here[~np.isin(self.owners[here], self.owners[longer])]
-                left.append((length, step // 2, rest, there))
-                left.append((length + step, step // 2, longer, their_longer))
+                longer, _, there_too, _ = _shared(tables, length + step, here, there)
+                left.append((length, step // 2, self._rest(here, longer), there))
+                left.append((length + step, step // 2, longer, there_too))
             elif len(here):
                 self._note(found, length, runs, documents, done)
         return found
+
+    def _rest(self, places: Places, longer: Places) -> Places:
+        """Places of items that have none among the places of longer runs."""
+        return places[~np.isin(self.owners[places], self.owners[longer])]
 
     def _note(
         self, found: LongestMatches, length: int, runs: Shared, documents: Places, done: int
