@@ -108,7 +108,8 @@ def _shapley_blocks(shapley: ShapleyWorth, one: LeaveOut) -> Iterable[Block]:
 
 def _tested(worth: Worth) -> str:
     """A worth with its interval and, where it is shown, its corrected probability."""
-    return f"{_cell(worth)}, p {worth.p:.2g}" if worth.sign else _cell(worth)
+    p = f"p {worth.p:.2g}" if worth.p >= 1e-4 else "p < 0.0001"
+    return f"{_cell(worth)}, {p}" if worth.sign else _cell(worth)
 
 
 _cell = partial(interval_text, form="+.4f")
