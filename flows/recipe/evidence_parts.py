@@ -11,6 +11,7 @@ from cuvee.flows.recipe.trainer_parts import TrainerPart
 from cuvee.tasks.study.tables import TableReading
 
 DetectorName = Literal[DETECTORS]  # type: ignore[valid-type]  # those that are registered
+WITH_FILES = (*suites.SUITES, *suites.OFFLINE)  # names of suites and tasks; others are lm-eval's
 
 
 class ProxyPart(Part):
@@ -173,20 +174,16 @@ class EvaluationPart(Part):
     @property
     def hub(self) -> bool:
         """Whether it names a task of lm-eval itself, whose data may have to be fetched."""
-        return not all(map(_has_file, self.names))
+        return any(name not in WITH_FILES for name in self.names)
 
     @model_validator(mode="after")
     def _auditable(self) -> Self:
-        if self.audit.detectors and not self.custom and not any(map(_has_file, self.names)):
+        if self.audit.detectors and not self.custom and not {*self.names} & {*WITH_FILES}:
             raise ValueError(
                 "audit.detectors score the items of benchmark files, and no task has one (those of "
                 "lm-eval itself have none): name a suite, or leave detectors out"
             )
         return self
-
-
-def _has_file(name: str) -> bool:
-    return name in suites.SUITES or name in suites.OFFLINE
 
 
 class TablesPart(Part):
