@@ -68,7 +68,7 @@ def type_words(field: Schema) -> str:
         return f"mapping of {type_words(inner)}" if isinstance(inner, Mapping) else "mapping"
     if field.get("pattern") in (COUNTED, MEASURED):
         return ("count" if first == "integer" else "amount") + ", such as 20M" + null
-    return WORDS[first] + _range(field) + null
+    return WORDS[first] + ("" if first == "boolean" else _range(field)) + null
 
 
 def _may_be_null(field: Schema) -> bool:

@@ -50,7 +50,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     display.close()
     problem, screened = preparing.pose_problem(recipe, prepared), recipe.build_method()
     specs = screened.ask(problem, (), loop.generator(recipe.seed, 0))
-    say = display.say
+    say, climbing = display.say, 0.0
     say(study_sentence(recipe.name, problem))
     for line in superseded_runs.superseded_sentences(store, problem, home.corpora, specs):
         say(line)
@@ -58,7 +58,6 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     begun = continual.start_sentences(recipe, prepared)
     for line in (*sample_sentences(problem), *repeated_run_sentences(specs), *begun):
         say(line)
-    climbing = 0.0
     if steps := screened.method.steps(problem):
         tables, climbing = rung_tables(recipe, steps, prepared.corpus.vocabulary)
         for table in (*tables, plan_ladder.hindsight_table(finished.latest_studies(store))):
@@ -71,6 +70,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     extra, more = confirmation_count(recipe.confirm), screened.method.remaining(problem)
     tried = measure_rate(recipe, prepared, problem, home, store)
     rate, source = expected_speed(store, ladder_plan, vocabulary, tried, problem.proxy.trainer)
+    units = plan_size.unit_figures(recipe, prepared, problem, ladder_plan.model_size.context)
     planned = Runs(len(specs), len(store.missing(specs)), more, extra, climbing)
     seconds = planned.train * ladder_plan.tokens / rate / 2 if rate else None
     power = plan_power.power_figures(recipe.confirm, problem, store)
@@ -80,7 +80,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         *memory_sentences(recipe, problem, vocabulary, steps or ()),
         *cost_sentences(ladder_plan, planned, rate, source),
         *scoring_sentences(recipe, prepared, ladder_plan),
-        *plan_size.unit_sentences(recipe, prepared, problem, ladder_plan.model_size.context),
+        *plan_size.unit_sentences(units),
         *larger_size_sentences(recipe, store, vocabulary, tried, problem.proxy.trainer),
         *trainer_sentences(recipe, home, specs),
         *plan_power.power_sentences(recipe.confirm, power),
@@ -90,11 +90,11 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
     return {
         "study": recipe.name,
         **domain_figures(problem),
-        "targets": list(problem.targets),
         **plan_figures(ladder_plan, planned, rate),
         "parameters": ladder_plan.model_size.counts(vocabulary),
         "speed_from": source,
         "power": power,
+        "units": units,
     }
 
 
@@ -231,7 +231,7 @@ def design_table(problem: Problem, specs: tuple[RunSpec, ...]) -> Table:
 
 
 def domain_figures(problem: Problem) -> dict[str, Any]:
-    """For programs: tokens that exist by domain, and of samples what lies on disk."""
+    """For programs: tokens that exist by domain, of samples what lies on disk, and targets."""
     return {
         "domains": {domain.name: domain.tokens for domain in problem.domains},
         "samples": {
@@ -239,6 +239,7 @@ def domain_figures(problem: Problem) -> dict[str, Any]:
             for domain in problem.domains
             if domain.sampled
         },
+        "targets": list(problem.targets),
     }
 
 

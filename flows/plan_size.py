@@ -1,9 +1,11 @@
 """What the size of a study lets one expect: its own figures beside measured ones, in a plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cuvee.evaluation.benchmarks import read_benchmark
+from cuvee.evaluation.suites import Suite, short_name
 from cuvee.evaluation.windows import document_windows, limited_windows, tokens_to_reach
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.mixtures import registry, simplex
@@ -41,37 +43,69 @@ def model_sentences(recipe: Recipe, prepared: Prepared, size: ladder.ModelSize) 
     return lines
 
 
-def unit_sentences(recipe: Recipe, prepared: Prepared, problem: Problem, context: int) -> list[str]:
-    """For what the gains of the confirmation will hold: new seeds, or new documents and items too.
+def unit_figures(
+    recipe: Recipe, prepared: Prepared, problem: Problem, context: int
+) -> dict[str, dict[str, int | None]]:
+    """By target that gains of the confirmation read: documents or items `scored`, how many are
+    `there`, and what `wanted` of the recipe's field reaches `FEWEST`; None where that is unknown.
 
     Args:
         recipe: says how much is scored; nothing is said without a confirmation.
-        prepared: has the held-out text.
+        prepared: has the held-out text and the benchmarks; items too long for a proxy are counted.
         problem: whose objective is confirmed.
         context: of the proxies, in tokens.
     """
     if recipe.confirm is None:
-        return []
-    few, wanted = [], 0
-    read = [name for name in problem.objective.targets if name.startswith(HELD_OUT)]
-    for domain in (name.removeprefix(HELD_OUT) for name in read):
-        text, eot = prepared.corpus.valid(domain), prepared.corpus.eot
-        tokens = np.asarray(text.tokens)
-        windows = document_windows(tokens, text.offsets, eot=eot, context=context)
-        chosen = limited_windows(windows, prepared.limits.tokens)
-        if (reached := len({document for document, _, _ in chosen})) < FEWEST:
-            few.append(f"{domain} ({reached} of {len(text.offsets) - 1})")
-            wanted = max(wanted, tokens_to_reach(windows, FEWEST) or 0)
-    lines = [
-        "The gain that is confirmed will hold for new seeds, and not for new documents: of "
-        f"{', '.join(few)} fewer than {FEWEST} held-out documents are scored"
+        return {}
+    rows = problem.objective.scalarize(problem.targets, np.zeros(len(problem.targets))).rows
+    tasks = {f"task/{short_name(task)}": task for task in prepared.suite.tasks}
+    return {
+        target: _items(prepared.suite, tasks[target])
+        if target in tasks
+        else _documents(prepared, target.removeprefix(HELD_OUT), context)
+        for target, read in zip(problem.targets, rows.T, strict=True)
+        if read.any()
+    }
+
+
+def _documents(prepared: Prepared, domain: str, context: int) -> dict[str, int | None]:
+    text, eot = prepared.corpus.valid(domain), prepared.corpus.eot
+    windows = document_windows(np.asarray(text.tokens), text.offsets, eot=eot, context=context)
+    chosen = {document for document, _, _ in limited_windows(windows, prepared.limits.tokens)}
+    wanted = tokens_to_reach(windows, FEWEST)
+    return {"scored": len(chosen), "there": len(text.offsets) - 1, "wanted": wanted}
+
+
+def _items(suite: Suite, task: str) -> dict[str, int | None]:
+    path = suite.file(task)  # none of lm-eval's own tasks, which load their items
+    there = len(read_benchmark(path)) if path else None
+    known = [count for count in (there, suite.limit) if count is not None]
+    wanted = FEWEST if there is None or there >= FEWEST else None
+    return {"scored": min(known, default=None), "there": there, "wanted": wanted}
+
+
+def unit_sentences(figures: Mapping[str, Mapping[str, int | None]]) -> list[str]:
+    """For what the gains of the confirmation will hold, where that is new seeds alone.
+
+    Args:
+        figures: as `unit_figures` gives them.
+    """
+    few = {name: one for name, one in figures.items() if (one["scored"] or FEWEST) < FEWEST}
+    named = [
+        f"{name.partition('/')[2]} ({one['scored']} of {one['there'] or 'those that it has'})"
+        for name, one in few.items()
     ]
-    if wanted:
-        lines.append(
-            f"evaluation.heldout_tokens: {-(-wanted // 1000)}k reaches {FEWEST} documents where "
-            "there are so many; runs that were scored otherwise are no evidence then"
-        )
-    return lines if few else []
+    text = [one["wanted"] or 0 for name, one in few.items() if name.startswith(HELD_OUT)]
+    items = [one["wanted"] for name, one in few.items() if not name.startswith(HELD_OUT)]
+    fields = [f"evaluation.heldout_tokens: {-(-max(text) // 1000)}k"] if any(text) else []
+    fields += [f"evaluation.limit: {FEWEST}"] if any(items) else []
+    lines = [
+        "The gain that is confirmed will hold for new seeds, and not for new documents and items: "
+        f"fewer than {FEWEST} are scored of {', '.join(named)}",
+        f"Set {' and '.join(fields)} for {FEWEST} where there are so many; runs that were scored "
+        "otherwise are no evidence then",
+    ]
+    return lines[: bool(named) + bool(fields)]
 
 
 def size_sentences(

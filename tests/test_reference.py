@@ -32,6 +32,7 @@ def test_every_field_of_a_recipe_has_its_row(pages):
             if isinstance(field.get("default"), int):
                 shown = f"| `{json.dumps(field['default'])}` |"
                 assert any(shown in row for row in rows), (name, shown)
+    assert "true or false from" not in pages["recipe.md"]  # bounds of 0 and 1, its other spelling
 
 
 def test_every_registered_class_has_a_part_with_its_fields(pages):

@@ -11,7 +11,7 @@ from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import interval_text
 
 NAMED = 4  # domains that the sentence names of either sign, the largest worth first
-WORDS = {1: "Worth having: ", -1: "Costs more than it gives: ", 0: "Shows no effect: "}
+WORDS = {1: "Worth having: ", -1: "Costs more than it gives: ", 0: "No effect shown: "}
 
 
 def worth_sentence(found: Attribution) -> str:

@@ -1,6 +1,7 @@
 """A plan of sampled domains: what will be read, what exists, and what is too small."""
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,14 +9,14 @@ import numpy as np
 import pytest
 import tiny_study
 
-from cuvee.evaluation.suites import Limits
+from cuvee.evaluation.suites import Limits, Suite
 from cuvee.flows.plan import design_table, domain_figures, sample_sentences
-from cuvee.flows.plan_size import unit_sentences
+from cuvee.flows.plan_size import unit_figures, unit_sentences
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.recipe_sources import reading_sentence
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
-from cuvee.mixtures.objectives import WeightedMean
+from cuvee.mixtures.objectives import Floors, WeightedMean
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.proxies.data.sources.documents import Sample
 from cuvee.proxies.data.sources.text_files import Files
@@ -71,7 +72,7 @@ def test_what_will_be_read_is_said_before_it_is(tmp_path: Path) -> None:
     [
         (40, 0, ()),
         (40, 400, ()),
-        (40, 90, ("web (9 of 40)", "evaluation.heldout_tokens: 1k reaches 30 documents where")),
+        (40, 90, ("web (9 of 40)", "evaluation.heldout_tokens: 1k for 30 where")),
         (12, 0, ("web (12 of 12)",)),
     ],
 )
@@ -84,9 +85,37 @@ def test_a_gain_that_will_hold_for_no_new_documents_is_told_before(
         tokens=np.tile([*range(1, 11), 0], documents), offsets=np.arange(documents + 1) * 11
     )
     corpus = SimpleNamespace(valid={"web": text}.get, eot=0)
-    prepared = SimpleNamespace(corpus=corpus, limits=Limits(tokens=limit))
+    suite = SimpleNamespace(tasks=())
+    prepared = SimpleNamespace(corpus=corpus, limits=Limits(tokens=limit), suite=suite)
     recipe = parse(tiny_study.recipe(tmp_path, confirm="{seeds: 2}"))
-    lines = unit_sentences(recipe, prepared, PROBLEM, 16)
+    lines = unit_sentences(unit_figures(recipe, prepared, PROBLEM, 16))
     assert len(lines) == len(said) and all(map(str.__contains__, lines, said))
     alone = parse(tiny_study.recipe(tmp_path, confirm="null"))
-    assert unit_sentences(alone, prepared, PROBLEM, 16) == []
+    assert unit_figures(alone, prepared, PROBLEM, 16) == {}
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "said"),
+    [
+        (40, None, ()),
+        (40, 30, ()),
+        (40, 20, ("of qa (20 of 40)", "evaluation.limit: 30 for 30 where")),
+        (12, 20, ("of qa (12 of 12)",)),
+    ],
+)
+def test_a_gain_that_will_hold_for_no_new_items_is_told_before(
+    tmp_path: Path, count: int, limit: int | None, said: tuple[str, ...]
+) -> None:
+    """Catches items that nobody counts, a limit above what there is taken for items, advice that
+    no limit can follow, and a warning for a task that has a floor and is in no gain."""
+    items = [{"query": f"{i}?", "choices": ["a", "b"], "gold": 0} for i in range(count)]
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    tasks = dict.fromkeys(("qa", "floor"), tmp_path / "qa.jsonl")
+    prepared = SimpleNamespace(suite=Suite(tuple(tasks), limit, tmp_path, tuple(tasks.items())))
+    aim = Floors({"task/qa": 1.0}, {"task/floor": 0.1})
+    asked = dataclasses.replace(PROBLEM, targets=("task/qa", "task/floor"), objective=aim)
+    recipe = parse(tiny_study.recipe(tmp_path, confirm="{seeds: 2}"))
+    units = unit_figures(recipe, prepared, asked, 16)
+    assert [*units] == ["task/qa"] and units["task/qa"]["scored"] == min(count, limit or count)
+    lines = unit_sentences(units)
+    assert len(lines) == len(said) and all(map(str.__contains__, lines, said))

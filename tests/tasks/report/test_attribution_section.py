@@ -91,7 +91,7 @@ def test_the_answers_and_the_summary_say_what_each_domain_is_worth():
     said = study_answers(made)["worth"]
     assert said.startswith(
         "Worth having: encyclopedia +0.0300 (+0.0200 to +0.0400). Costs more than it gives: "
-        "legal -0.0200 (-0.0300 to -0.0100). Shows no effect: "
+        "legal -0.0200 (-0.0300 to -0.0100). No effect shown: "
     )
     assert "and 2 more. Each was left out in the last 20% of the tokens, under 5 seeds" in said
     assert f"What is each domain worth? {said}" in answer_lines(study_answers(made))
