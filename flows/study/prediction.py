@@ -100,7 +100,8 @@ def _told(study: Study, schedules: Schedules, runs: Sized) -> list[Told]:
     """
     answer, scale = study.recommendation, study.recommendation.scale
     if scale is None or not scale.beats:
-        law = next((law.law for law in answer.laws if law.chosen), "")
+        chose = next((law.law for law in answer.laws if law.chosen), "")
+        law = answer.optimism.law if answer.optimism else chose  # whose gains these are
         where = f"for models of {scale.predicted_parameters:,} parameters" if scale else OWN
         source = f"the law {law}" if law else "paired runs"
         return [

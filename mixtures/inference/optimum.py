@@ -4,7 +4,7 @@ Each law is searched alike, so that what refits find differs by the data alone. 
 in pairs, refit by refit; intervals on targets are for one new run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,24 +223,24 @@ def refit_interval(mean: float, values: Array) -> Estimate:
     return Estimate(float(mean), float(min(low, mean)), float(max(high, mean)))
 
 
-def gains_over(
-    names: Sequence[str], levels: Array, refit_levels: Array
-) -> tuple[tuple[str, Estimate], ...]:
-    """The gain of the first of P mixtures over each other, with the interval of paired differences.
+def draw_interval(mean: float, draws: Array) -> Estimate:
+    """A value with a central interval as wide as draws of a posterior vary: `mean +- 1.645 sd`."""
+    half = diagnostics.Z * float(draws.std(ddof=1))
+    return Estimate(float(mean), float(mean) - half, float(mean) + half)
 
-    Args:
-        names: of the mixtures.
-        levels: (P,) their objective.
-        refit_levels: (B, P) the same by each refit or draw.
-    """
-    over, refits = levels - levels[0], refit_levels - refit_levels[:, :1]
-    return tuple((name, refit_interval(over[p], refits[:, p])) for p, name in enumerate(names) if p)
+
+def gains_over(
+    chosen: Optimum, interval: Callable[[float, Array], Estimate] = refit_interval
+) -> tuple[tuple[str, Estimate], ...]:
+    """The gain of the recommended mixture over each other, with an interval of the differences
+    that refits or draws have in pairs."""
+    over = chosen.levels - chosen.levels[0]
+    refits = chosen.refit_levels - chosen.refit_levels[:, :1]
+    return tuple((n, interval(over[p], refits[:, p])) for p, n in enumerate(chosen.names) if p)
 
 
 def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, bounds: Bounds) -> dict[str, Any]:
-    """The fields of a recommendation that follow from the optimum.
-
-    Gains have the interval of the refits' paired differences.
+    """The fields of a recommendation that follow from the optimum, but its gains.
 
     Args:
         problem: what is asked.
@@ -255,7 +255,6 @@ def answer_of(problem: Problem, chosen: Optimum, law: FittedLaw, bounds: Bounds)
         "stages": (Stage(tuple(map(float, weights))),),
         "intervals": tuple((share.low, share.high) for share in shares),
         "candidates": _candidates(chosen, law, bounds),
-        "gains": gains_over(chosen.names, chosen.levels, chosen.refit_levels),
         "demands": chosen.demands,
         "step": chosen.step,
         "active": problem.constraints.active(weights),

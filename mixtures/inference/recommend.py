@@ -137,7 +137,8 @@ def draft_answer(
     return Recommendation(
         domains=problem.domains.names,
         targets=problem.targets,
-        **(answer | gains),
+        **answer,
+        **gains,
         laws=tried,
         noise=noise,
         evidence=found.fingerprints,

@@ -21,7 +21,7 @@ from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference import diagnostics, outliers
 from cuvee.mixtures.inference.dataset import reference_rows
 from cuvee.mixtures.inference.evidence_grade import grade_evidence
-from cuvee.mixtures.inference.optimum import answer_of, search_refits
+from cuvee.mixtures.inference.optimum import answer_of, gains_over, search_refits
 from cuvee.mixtures.inference.recommend import draft_answer
 from cuvee.mixtures.laws import Law
 from cuvee.mixtures.laws.bounds import SIZES, Bounds
@@ -213,6 +213,7 @@ def _by_law(
     return replace(
         base,
         **answer_of(scales.problem, chosen, whole, Bounds.of(scales.runs.Y, SIZES)),
+        gains=gains_over(chosen),
         laws=(_as_law(tested), *(replace(found, chosen=False) for found in base.laws)),
         front=None,
         surface=None,

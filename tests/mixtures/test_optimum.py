@@ -7,6 +7,8 @@ from contract_parts import PROBLEM, data, fitted, standard
 from cuvee.mixtures.inference.optimum import (
     Optimum,
     answer_of,
+    draw_interval,
+    gains_over,
     refit_interval,
     search_refits,
 )
@@ -38,16 +40,27 @@ def test_an_interval_is_the_central_part_of_refits_and_holds_the_value():
     assert refit_interval(-3.0, values).low == -3.0
 
 
+def test_an_interval_of_draws_is_as_wide_as_they_differ_in_pairs():
+    """By hand: draws of 6, 7 and 8 have a deviation of 1. Catches a shift of all mixtures in it,
+    and the draws' mean, 7, in place of the law's own 0.5."""
+    shift, gains = np.array([[0.0], [10.0], [20.0]]), np.array([[0, v, 0, 0] for v in (6, 7, 8)])
+    found = gains_over(chosen([1.0, 1.5, 1.3, 1.1], shift + gains), draw_interval)
+    natural = dict(found)["natural"]
+    assert natural.mean == 0.5
+    assert natural.high - 0.5 == pytest.approx(1.6448536) == pytest.approx(0.5 - natural.low)
+
+
 def test_gains_are_paired_refit_by_refit():
     """By hand: refits that shift all mixtures alike leave gains of 0.5 + (-0.1, 0, 0.1). Catches a
     difference the wrong way round, against another mixture than the first, and one of intervals."""
     shift = np.array([[0.0], [10.0], [20.0]])
     gains = np.array([[0, 0.4, 0.3, 0.1], [0, 0.5, 0.3, 0.1], [0, 0.6, 0.3, 0.1]])
-    found = answer_of(PROBLEM, chosen([1.0, 1.5, 1.3, 1.1], 1 + shift + gains), LAW, WIDE)
-    natural = dict(found["gains"])["natural"]
+    best = chosen([1.0, 1.5, 1.3, 1.1], 1 + shift + gains)
+    found, over = answer_of(PROBLEM, best, LAW, WIDE), dict(gains_over(best))
+    natural = over["natural"]
     assert (natural.low, natural.mean, natural.high) == pytest.approx((0.41, 0.5, 0.59))
-    assert dict(found["gains"])["best observed"].mean == pytest.approx(0.1)
-    assert [name for name, _ in found["gains"]] == ["natural", "uniform", "best observed"]
+    assert over["best observed"].mean == pytest.approx(0.1)
+    assert list(over) == ["natural", "uniform", "best observed"]
     own = found["candidates"][0].objective
     assert own.high - own.low > 15  # of the level itself it is wide, and says so
     assert found["stages"][0].weights == pytest.approx((0.6, 0.4, 0.0, 0.0))

@@ -137,6 +137,8 @@ def _objective_table(study: Study) -> ReportTable:
         for name in dict.fromkeys((*predicted, *fresh))
     )
     said = f"{predicted_or_measured(study).lower()} objective"
+    if corrected := study.recommendation.optimism:
+        said += f", by {corrected.chooser}"  # gains are another law's, and need not be differences
     if study.confirmation is None:
         return ReportTable(("mixture", said), tuple(row[:2] for row in rows))
     return ReportTable(("mixture", said, "confirmed mean", "confirmed, by seed"), rows)

@@ -22,7 +22,7 @@ from cuvee.flows.study.confirm import (
 from cuvee.flows.study.prediction import with_remembered, write_copy, write_prediction
 from cuvee.mixtures.errors import CorruptError, StorageError
 from cuvee.mixtures.loop import search
-from cuvee.mixtures.recommendation import Estimate
+from cuvee.mixtures.recommendation import Estimate, Optimism
 from cuvee.mixtures.runs.run_results import RunResult
 from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.tasks.report.page import write_report
@@ -76,6 +76,14 @@ def with_gain(study, gain):
     ours = study.recommendation
     gains = tuple((n, gain if n == "natural" else e) for n, e in ours.gains)
     return replace(study, recommendation=replace(ours, gains=gains))
+
+
+def test_a_card_names_the_law_whose_gains_it_holds(study, store):
+    """Catches the law that chose, where another one's gains were promised."""
+    ours = study.recommendation
+    told = Optimism("kriging", "log_linear", ours.gains)
+    card = drawn(replace(study, recommendation=replace(ours, optimism=told)), store)
+    assert {promise.source.split(" at ")[0] for promise in card.promises} == {"the law kriging"}
 
 
 def test_a_card_says_what_will_be_trained_and_what_is_predicted(study, store):
