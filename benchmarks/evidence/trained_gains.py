@@ -90,10 +90,11 @@ def law_name() -> str:
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Errors of laws on confirmed mixtures, and of the default law on halves, over sweeps."""
+    """Errors of laws on mixtures of which they saw no run, and of the default law on halves, over
+    sweeps."""
     found: dict[str, Any] = {}
     for law in LAWS:
-        own = [row for row in rows if row["kind"] == "confirmed" and row["law"] == law]
+        own = [row for row in rows if row["law"] == law and row["seen"] == 0 and row["half"] == ""]
         if own:
             errors, true = (
                 np.array(v)
