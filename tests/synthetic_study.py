@@ -142,7 +142,7 @@ def _confirm(world, mixtures, seeds):
             value = float(problem.objective.value(row, problem.targets, row))
             runs.append(ConfirmedRun(name, value, result))
 
-    return paired_confirmation(runs, problem.targets)
+    return paired_confirmation(runs, problem.targets, objective=problem.objective)
 
 
 def synthetic_study(*, names=NAMES, confirmed=True, failures=1, seeds=(101, 102, 103)):

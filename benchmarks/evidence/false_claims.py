@@ -1,11 +1,13 @@
 """A/A: how often a confirmation claims a gain of a mixture over itself under another name.
 
 A study trains one mixture of a world under S seeds, and again under S others that are given the
-names of the first, so that luck alone tells the two apart; `paired_confirmation`, the function that
-confirms studies, pairs them. Counted: claims that the one is better than the other by more than the
-noise, 5 % of the studies by the nominal level. Kinds: `items`, a world whose targets have 30 or 100
-items each, drawn anew for each study, so that claims are for new seeds and new items; and `seeds`,
-one without, whose claims are for new seeds alone.
+names of the first, so that luck alone tells the two apart; `conclude_confirmation`, the function
+that confirms studies, pairs them. Counted: claims that the one is better than the other by more
+than the noise, 5 % of the studies by the nominal level. Kinds: `items`, a world whose targets have
+30 or 100 items each, drawn anew for each study, so that claims are for new seeds and new items;
+`seeds`, one without, whose claims are for new seeds alone; and `worst`, one with items and the
+worst target as its objective, in which all targets are tied with those of natural: claims are for
+new seeds alone.
 
 On stored runs: anchors that this project's sweeps trained under 6 seeds or more are split into two
 halves of 3 in all ways. Splits of so few runs are not independent: the seeds are, and are counted.
@@ -21,22 +23,19 @@ import numpy as np
 from mixbench.tables import SWEEPS, csv_rows
 from scipy import stats
 
+from cuvee.flows.study.confirm import conclude_confirmation
 from cuvee.mixtures import worlds
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference.diagnostics import paired_mean
 from cuvee.mixtures.loop import generator
+from cuvee.mixtures.objectives import Worst
 from cuvee.mixtures.runs.run_results import RunResult
-from cuvee.tasks.validation.paired import (
-    RECOMMENDED,
-    ConfirmedRun,
-    Judgement,
-    paired_confirmation,
-)
+from cuvee.tasks.validation.paired import RECOMMENDED, Judgement
 from evidence.csv_rows import append_rows, lacking, read_rows
 
 MINUTES = 15.0
 STUDIES, BATCH = 2000, 100  # of each kind; of one row of the file
-SEEDS, ITEMS, KINDS = (3, 5, 10), (30, 100), ("items", "seeds")
+SEEDS, ITEMS, KINDS = (3, 5, 10), (30, 100), ("items", "seeds", "worst")
 FRESH = 500  # added to the seeds of the second name
 OURS = ("domain/legal", "domain/encyclopedia", "task/mmlu", "task/openbookqa")
 HALF = 3  # seeds of a name in a split of stored runs
@@ -46,33 +45,31 @@ def study_claims(kind: str, study: int) -> bool:
     """Whether one study claims that its mixture is better than itself."""
     count = SEEDS[study % len(SEEDS)]
     world: Any = worlds.Noisy(worlds.Additive(size=5, count=3), sd=0.01)
-    if kind == "items":
+    if kind != "seeds":
         items = ITEMS[study // len(SEEDS) % len(ITEMS)]
         world = worlds.Itemized(world=world, items=items, seed=study)
     problem = worlds.world_problem(world)
+    if kind == "worst":
+        problem = dataclasses.replace(problem, objective=Worst(problem.targets))
     weights = generator(study, count).dirichlet(np.ones(5))
     first = 1000 * study
     names = (RECOMMENDED, 0), ("natural", FRESH)
-    runs = [
-        _named(name, run, first + i)
+    outcomes = {
+        (name, first + i): _renamed(run, first + i)
         for name, fresh in names
         for i, run in enumerate(
             world([problem.spec(weights, first + fresh + s) for s in range(count)])
         )
-    ]
-    found = paired_confirmation(
-        runs, problem.targets, baselines=("natural",), objective=problem.objective
-    )
+    }
+    found = conclude_confirmation(problem, outcomes)
     pair = found.objective["natural"]
     assert ("items" in pair.covers) == (kind == "items"), pair
     return pair.judgment is Judgement.BETTER
 
 
-def _named(name: str, run: RunResult, seed: int) -> ConfirmedRun:
+def _renamed(run: RunResult, seed: int) -> RunResult:
     """A run under another seed's name."""
-    value = float(np.mean([score.value for score in run.scores.values()]))
-    renamed = dataclasses.replace(run, spec=dataclasses.replace(run.spec, seed=seed))
-    return ConfirmedRun(name, value, renamed)
+    return dataclasses.replace(run, spec=dataclasses.replace(run.spec, seed=seed))
 
 
 def stored_splits() -> dict[str, Any]:

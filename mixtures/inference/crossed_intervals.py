@@ -15,19 +15,22 @@ mean, the estimate is
     V = max(V_seed, sum_m E_m) + sum_m max(0, V_unit,m - E_m)
 
 where E_m, the interaction's, is in both of the others and is taken off once; negative components
-are truncated. Its degrees of freedom are Cochran's, 1/v = sum_j (V_j / V) / v_j, which are fewer
-than Satterthwaite's (1946), 1/v = sum_j (V_j / V)^2 / v_j: over three seeds the latter
-under-cover, as the multi-bootstrap does (Sellam et al. 2022, "The MultiBERTs", section 3); the
-comparison stands in docs/results/evidence.md. Where items add little, more degrees of freedom could
-make the interval narrower than Student's over seeds; the wider of the two is taken.
+are truncated. Its degrees of freedom are those of the components weighted by variance, 1/v = sum_j
+(V_j / V) / v_j. That is this project's own choice: Satterthwaite's (1946) for sums and differences
+of mean squares are more, and over three seeds under-cover, as the multi-bootstrap does (Sellam et
+al. 2022, "The MultiBERTs", section 3); docs/results/evidence.md compares them. Where items add
+little, more degrees of freedom could make the interval narrower than Student's over seeds; the
+wider of the two is taken.
 
-What a unit adds to the gain is its pseudo-value of the delete-one jackknife (Efron and Stein 1981):
-for a ratio of sums it is the residual linearized and weighted by bytes, and for an objective that
-is no mean (the worst target, a regret, families) it follows the target that counts.
+What a unit adds to the score of its target is its pseudo-value of the delete-one jackknife (Efron
+and Stein 1981): for a ratio of sums, the residual linearized and weighted by bytes. It holds for
+gains in weighted means of targets alone. The largest of several noisy scores (a worst target, a
+regret) is biased where they lie close, by more than the interval is wide; the jackknife mends a
+bias of a smooth function only.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +38,11 @@ import numpy as np
 from cuvee.mixtures.domains import Array
 from cuvee.mixtures.errors import EvidenceError
 from cuvee.mixtures.inference.diagnostics import paired_mean
-from cuvee.mixtures.recommendation import LEVEL
+from cuvee.mixtures.recommendation import LEVEL, Estimate
 
 SEEDS = "new seeds"
 ITEMS = "new seeds and new items"
 FEWEST = 30  # units of a target: from here on their variance can be told
-
-Gains = Callable[[Array], Array]  # scores (..., R, M) of R runs -> gains (..., S), one a seed
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class GainInterval:
         p: one-sided probability of a mean this high if the true one were zero.
         degrees: of freedom, of Student's t.
         covers: for what it holds: `SEEDS` or `ITEMS`.
+        over_seeds: Student's interval over new seeds alone.
         items: the part of the mean's standard error that new items bring, whatever the seeds.
     """
 
@@ -64,6 +66,7 @@ class GainInterval:
     p: float
     degrees: float
     covers: str
+    over_seeds: Estimate
     items: float = 0.0
 
 
@@ -74,8 +77,8 @@ def gain_interval(
 
     Args:
         values: (S,) gains, one a seed.
-        parts: (S, I_m) pseudo-values of each target's units, from `unit_values`; the targets that
-            the gain reads, all of them. Without any, Student's t over seeds.
+        parts: (S, I_m) pseudo-values of each target's units, from `unit_values`, times its weight
+            in the gain; all targets that the gain reads. Without any, Student's t over seeds.
         level: coverage.
 
     Raises:
@@ -85,8 +88,9 @@ def gain_interval(
 
     alone = paired_mean(list(values), level)
     seeds = float(np.var(values, ddof=1)) / alone.n, alone.n - 1.0
+    over = Estimate(alone.mean, alone.low, alone.high)
     if not parts:
-        return GainInterval(alone.mean, alone.low, alone.high, alone.p, seeds[1], SEEDS)
+        return GainInterval(alone.mean, alone.low, alone.high, alone.p, seeds[1], SEEDS, over)
     components = crossed_components(*seeds, [mean_squares(part) for part in parts])
     total = sum(variance for variance, _ in components)
     degrees = total / sum(v / d for v, d in components) if total > 0 else seeds[1]
@@ -94,7 +98,7 @@ def gain_interval(
     half = max(float(stats.t.ppf(0.5 + level / 2, degrees)) * error, alone.high - alone.mean)
     p = max(float(stats.t.sf(alone.mean / error, degrees)) if error > 0 else 0.0, alone.p)
     ends, items = (alone.mean - half, alone.mean + half), math.sqrt(total - components[0][0])
-    return GainInterval(alone.mean, *ends, p, degrees, ITEMS, items)
+    return GainInterval(alone.mean, *ends, p, degrees, ITEMS, over, items)
 
 
 def crossed_components(
@@ -116,20 +120,13 @@ def mean_squares(part: Array) -> tuple[float, float, int]:
     return float(part.mean(axis=0).var(ddof=1)) / count, interaction, count
 
 
-def unit_values(gains: Gains, scores: Array, column: int, totals: Array, sizes: Array) -> Array:
-    """What each unit of one target adds to the gain of each seed, (S, I): its pseudo-values.
+def unit_values(totals: Array, sizes: Array) -> Array:
+    """What each unit of one target adds to its score, or to a gain in it: pseudo-values (S, I).
 
     Args:
-        gains: of the scores of all runs.
-        scores: (R, M) of the runs; the target's are `totals.sum() / sizes.sum()`.
-        column: of the target.
-        totals: (R, I) of each run's units.
+        totals: (S, I) of the units, by seed: the score is `totals.sum() / sizes.sum()`.
         sizes: (I,) of the units, positive in sum without any one of them.
     """
-    count = len(sizes)
-    without = np.repeat(scores[None], count, axis=0)
-    without[:, :, column] = ((totals.sum(axis=1)[:, None] - totals) / (sizes.sum() - sizes)).T
-    deleted = gains(without)
-    whole = np.array(scores)
-    whole[:, column] = totals.sum(axis=1) / sizes.sum()
-    return np.asarray((count * gains(whole) - (count - 1) * deleted).T, dtype=np.float64)
+    count, whole = len(sizes), totals.sum(axis=1, keepdims=True)
+    without = (whole - totals) / (sizes.sum() - sizes)
+    return np.asarray(count * whole / sizes.sum() - (count - 1) * without, dtype=np.float64)

@@ -27,17 +27,6 @@ def held_out_gains(found: Confirmation, targets: Sequence[str]) -> Mapping[str, 
     return {name: mean_gain(found, name, weights, "held-out targets") for name in known}
 
 
-def held_out_means(
-    found: Confirmation, targets: Sequence[str]
-) -> tuple[tuple[tuple[str, ...], Mapping[str, PairedGain]], ...]:
-    """Targets and gains in their mean: all, then those that tell of new items, if not all do."""
-    gains = held_out_gains(found, targets)
-    few = {target for gain in gains.values() for target in gain.few}
-    rest = tuple(target for target in targets if target not in few)
-    more = ((rest, held_out_gains(found, rest)),) if few and rest else ()
-    return ((tuple(targets), gains), *more) if gains else ()
-
-
 def run_audits(study: Study) -> tuple[tuple[MetricAudit, ...], EarlyRanking | None]:
     """The metric audit and the early ranking of all finished runs, confirmations included."""
     fresh = [run.result for found in study.confirmations for run in found.runs]

@@ -12,7 +12,7 @@ from cuvee.tasks.study.study import Study, finite_or_none
 from cuvee.tasks.study.worth import worth_figures
 from cuvee.tasks.validation.calibration import Calibration, ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
-from cuvee.tasks.validation.paired import Confirmation, PairedGain
+from cuvee.tasks.validation.paired import Confirmation, PairedGain, alone_text
 
 
 def study_summary(study: Study) -> dict[str, Any]:
@@ -21,7 +21,6 @@ def study_summary(study: Study) -> dict[str, Any]:
     answers = study_answers(study)
     tested = study.confirmation
     confirmed = tested.objective if tested else {}
-    held_out = held_out_gains(tested, held_out_targets(study)) if tested else {}
     return {
         "name": study.name,
         "minutes": round(study.minutes, 3),
@@ -36,9 +35,9 @@ def study_summary(study: Study) -> dict[str, Any]:
         "tokens_per_second": round(study.tokens_per_second, 1),
         "rank_correlation": finite_or_none(law.spearman) if law else None,
         "confirmation": {name: _gain(pair) for name, pair in confirmed.items()},
-        "held_out": {name: _gain(pair) for name, pair in held_out.items()},
+        "held_out": _held_out(study, tested),
         "worth": worth_figures(ours.attribution) if ours.attribution else [],
-        "larger_sizes": [_larger(tests, step) for step in tests.steps] if tests else [],
+        "larger_sizes": [_larger(study, tests, step) for step in tests.steps] if tests else [],
         "trends": {
             trend.baseline: {**_gain(trend.change, "change"), "sizes": trend.sizes}
             for trend in (tests.trends if tests else ())
@@ -67,11 +66,17 @@ def _gain(pair: PairedGain, word: str = "gain") -> dict[str, Any]:
         "high": pair.high,
         "n": pair.n,
         "covers": pair.covers,
+        "why_alone": alone_text([pair], len(pair.alone)).removeprefix(", as "),
         "over_new_seeds": [over.low, over.high],
     }
 
 
-def _larger(found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:
+def _held_out(study: Study, found: Confirmation | None) -> dict[str, Any]:
+    gains = held_out_gains(found, held_out_targets(study)) if found else {}
+    return {name: _gain(pair) for name, pair in gains.items()}
+
+
+def _larger(study: Study, found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:
     claims = {
         claim.baseline: {
             **_gain(claim.gain),
@@ -82,7 +87,8 @@ def _larger(found: LargerSizeTests, step: Confirmation) -> dict[str, Any]:
         for claim in found.claims_at(step)
     }
     held, said = found.held_at(step), found.statement(step)
-    return {"size": step.size, "tokens": step.tokens, "held": held, "said": said, "gains": claims}
+    place = {"size": step.size, "tokens": step.tokens, "held": held, "said": said}
+    return {**place, "gains": claims, "held_out": _held_out(study, step)}
 
 
 def _plain(value: Estimate | Calibration | TrainingCost | None) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,6 +22,15 @@ BASELINES = ("natural", "uniform")  # what there is without a search
 BEST = "best observed"
 AVERAGE = "its average"  # a schedule's own shares, held fixed
 NAMED = 3  # targets that a sentence names
+
+
+class Alone(StrEnum):
+    """Why a gain is for new seeds alone; targets follow."""
+
+    MOST = "new items may change which counts most of"  # no weighted mean: see `crossed_intervals`
+    FEW = f"fewer than {FEWEST} documents or items are known of"
+    UNKNOWN = "runs keep no scores by document or item of"
+    OTHER = "the runs that are compared were scored on different documents or items of"
 
 
 class Judgement(StrEnum):
@@ -42,12 +52,16 @@ def covers_text(gains: Iterable["PairedGain"]) -> str:
     return ITEMS if every and all(g.covers == ITEMS for g in every) else f"{SEEDS} alone"
 
 
-def few_text(gains: Iterable["PairedGain"]) -> str:
+def alone_text(gains: Iterable["PairedGain"], most: int = NAMED) -> str:
     """Why gains are for new seeds alone: `, as fewer than 30 ... are known of domain/a`, or ""."""
-    few = tuple(dict.fromkeys(name for gain in gains for name in gain.few))
-    more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
-    why = f", as fewer than {FEWEST} documents or items are known of {', '.join(few[:NAMED])}{more}"
-    return why if few else ""
+    found: dict[Alone, dict[str, None]] = {}
+    for target, why in (pair for gain in gains for pair in gain.alone.items()):
+        found.setdefault(why, {})[target] = None
+    parts = []
+    for why, targets in found.items():
+        more = f" and {len(targets) - most} more" if len(targets) > most else ""
+        parts.append(f"{why} {', '.join(list(targets)[:most])}{more}")
+    return f", as {'; '.join(parts)}" if parts else ""
 
 
 def interval_text(estimate: Estimate | Forecast | Worth, form: str = ".3f") -> str:
@@ -68,7 +82,7 @@ class PairedGain:
         n: pairs of seeds.
         covers: for what gain, interval and p hold: "new seeds", or "new seeds and new items".
         over_seeds: the interval over new seeds alone, where the other holds for new items too.
-        few: targets of which too few documents or items are known for more than new seeds.
+        alone: why it is for new seeds alone, by target.
         items: the part of the gain's standard error that other items bring, whatever the seeds.
     """
 
@@ -80,7 +94,7 @@ class PairedGain:
     n: int
     covers: str = SEEDS
     over_seeds: Estimate | None = None
-    few: tuple[str, ...] = ()
+    alone: Mapping[str, Alone] = field(default_factory=dict)
     items: float = 0.0
 
     def __post_init__(self) -> None:
@@ -97,16 +111,13 @@ class PairedGain:
         level: float = LEVEL,
         *,
         parts: Sequence[Array] = (),
-        few: Sequence[str] = (),
+        alone: Mapping[str, Alone] = MappingProxyType({}),
     ) -> "PairedGain":
         """From differences paired by seed, and from what units add to them (`gain_interval`)."""
-        own = crossed_intervals.gain_interval(differences, level=level)
-        seeds, found = None, own
-        if parts and not few:
-            seeds = Estimate(own.mean, own.low, own.high)
-            found = crossed_intervals.gain_interval(differences, parts, level=level)
+        found = crossed_intervals.gain_interval(differences, () if alone else parts, level=level)
         ends = (found.mean, found.low, found.high, found.p, len(differences))
-        return cls(name, *ends, found.covers, seeds, tuple(few), found.items)
+        seeds = found.over_seeds if found.covers == ITEMS else None
+        return cls(name, *ends, found.covers, seeds, alone, found.items)
 
     @property
     def estimate(self) -> Estimate:
@@ -227,23 +238,23 @@ def paired_confirmation(
     runs: Sequence[ConfirmedRun],
     targets: Sequence[str],
     *,
+    objective: Objective,
     failed: Sequence[Failed] = (),
     baselines: Sequence[str] = BASELINES,
     level: float = LEVEL,
-    objective: Objective | None = None,
 ) -> Confirmation:
     """Gains of the recommended mixture over each baseline, paired by seed.
 
     Where the runs know their scores by document and item (`RunResult.units`), gains are for new
-    items too; a target with fewer than 30 is for new seeds alone, and so is what reads it.
+    items too; `Alone` says which are not.
 
     Args:
         runs: recommended and baselines, at the same seeds.
         targets: names of the problem's targets, in their order.
+        objective: the one that the runs' values are of.
         failed: runs that gave no result; their seeds are left out of the pairs they miss.
         baselines: names of the mixtures compared with.
         level: coverage of the intervals.
-        objective: what the runs' objective is; without it, its gain is for new seeds alone.
 
     Raises:
         EvidenceError: no baseline shares two seeds with the recommended mixture.
@@ -258,14 +269,9 @@ def paired_confirmation(
             f"finished; shared seeds: {counts or 'no baseline'}; {len(failed)} runs failed"
         )
 
-    def whole_gain(baseline: str) -> PairedGain:
-        if objective is None:
-            return PairedGain.of(OBJECTIVE, list(whole.differences(baseline).values()), level)
-        return paired_gain(whole, baseline, objective)
-
     return replace(
         whole,
-        objective={b: whole_gain(b) for b in known},
+        objective={b: paired_gain(whole, b, objective) for b in known},
         targets={b: tuple(mean_gain(whole, b, {t: 1.0}, t) for t in targets) for b in known},
         unpaired=tuple(name for name in baselines if name not in known),
     )
@@ -283,50 +289,44 @@ def paired_gain(
 ) -> PairedGain:
     """The paired gain over a baseline in an objective, for new items where all its targets' are.
 
-    An objective that is relative to the natural mixture is so to its runs here, on their items.
+    One that is the largest of several scores is for new seeds alone, and of the runs' own values.
 
     Raises:
         EvidenceError: fewer than two shared seeds.
     """
-    seeds = list(found.differences(baseline))
-    by_seed = {(run.mixture, run.result.spec.seed): run.result for run in found.runs}
-    runs = [by_seed[mixture, seed] for mixture in (baseline, RECOMMENDED) for seed in seeds]
-    targets, pairs = objective.targets, len(seeds)
+    whole, targets = found.differences(baseline), objective.targets
     rows = objective.scalarize(targets, np.zeros(len(targets))).rows
-    if len(rows) > 1:
-        runs += [run.result for run in found.runs if run.mixture == "natural"]
-
-    def of_table(table: Array) -> Array:
-        scalar = objective.scalarize(targets, table[2 * pairs :].mean(axis=0))
-        values = scalar.relaxed(table[: 2 * pairs])
-        return np.asarray(values[:pairs] - values[pairs:])
-
-    def gains(scores: Array) -> Array:
-        if len(rows) > 1:
-            return np.asarray(np.vectorize(of_table, signature="(r,m)->(s)")(scores))
-        return np.asarray(scores[..., :pairs, :] @ rows[0] - scores[..., pairs:, :] @ rows[0])
-
-    scores = np.array([[run.scores[target].value for target in targets] for run in runs])
     read = np.flatnonzero(rows.any(axis=0)).tolist()  # not those that only have floors
-    units = {column: _unit_table(runs, targets[column]) for column in read}
-    few = [targets[column] for column in read if units[column] is None]
-    parts = [
-        crossed_intervals.unit_values(gains, scores, column, *table)
-        for column, table in units.items()
-        if table is not None and not few
-    ]
-    return PairedGain.of(name, gains(scores).tolist(), found.level, parts=parts, few=few)
+    if len(rows) > 1:
+        most = {targets[column]: Alone.MOST for column in read}
+        return PairedGain.of(name, list(whole.values()), found.level, alone=most)
+    runs = {(run.mixture, run.result.spec.seed): run.result for run in found.runs}
+    pairs = [(runs[baseline, seed], runs[RECOMMENDED, seed]) for seed in whole]
+    gains, parts, alone = np.zeros(len(pairs)), [], {}
+    for target, weight in ((targets[column], rows[0, column]) for column in read):
+        values = [[run.scores[target].value for run in pair] for pair in pairs]
+        gains -= weight * np.diff(values)[:, 0]
+        table = _unit_table(pairs, target)
+        if isinstance(table, Alone):
+            alone[target] = table
+        else:
+            parts.append(weight * crossed_intervals.unit_values(*table))
+    return PairedGain.of(name, gains.tolist(), found.level, parts=parts, alone=alone)
 
 
-def _unit_table(runs: Sequence[RunResult], target: str) -> tuple[Array, Array] | None:
-    """Totals (R, I) and sizes (I,) of a target's units; None where few or not the same."""
-    known = [run.units[target] for run in runs if target in run.units]
-    if len(known) < len(runs) or len(known[0]) < FEWEST:
-        return None
-    orders = [np.argsort(one.keys) for one in known]
-    keys = known[0].keys[orders[0]]
-    for one, order in zip(known, orders, strict=True):
-        if len(one) != len(keys) or np.any(one.keys[order] != keys):
-            return None
-    totals = np.stack([one.totals[order] for one, order in zip(known, orders, strict=True)])
-    return totals, known[0].sizes[orders[0]]
+def _unit_table(
+    pairs: Sequence[tuple[RunResult, RunResult]], target: str
+) -> tuple[Array, Array] | Alone:
+    """By how much a target's units differ in each pair (S, I), and their sizes (I,)."""
+    known = [run.units.get(target) for pair in pairs for run in pair]
+    units = [one for one in known if one is not None]
+    if len(units) < len(known):
+        return Alone.UNKNOWN
+    orders = [np.argsort(one.keys) for one in units]
+    first, *rest = (one.keys[order] for one, order in zip(units, orders, strict=True))
+    if not all(np.array_equal(first, keys) for keys in rest):
+        return Alone.OTHER
+    if len(first) < FEWEST:
+        return Alone.FEW
+    totals = np.stack([one.totals[order] for one, order in zip(units, orders, strict=True)])
+    return totals[::2] - totals[1::2], units[0].sizes[orders[0]]

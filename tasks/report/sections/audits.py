@@ -33,8 +33,8 @@ def _held_out(study: Study) -> Iterable[Block]:
         )
     for found in tested:
         each = {b: {gain.name: gain for gain in found.targets[b]} for b in found.targets}
-        means = audits.held_out_means(found, targets)
-        table = [(f"mean of {len(some)}", list(gains.values())) for some, gains in means]
+        means = audits.held_out_gains(found, targets)
+        table = [(f"mean of {len(targets)}", list(means.values()))]
         table += [(target, [each[b][target] for b in each]) for target in targets]
         rows = [
             (name, *(interval_text(gain.estimate, "+.3f") for gain in gains), gains[0].covers)

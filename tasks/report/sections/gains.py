@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from cuvee.mixtures.inference.crossed_intervals import FEWEST, ITEMS, SEEDS
+from cuvee.mixtures.inference.crossed_intervals import ITEMS, SEEDS
 from cuvee.tasks.report.blocks import Block, Paragraph, ReportTable
 from cuvee.tasks.report.sections.headline import NONE
 from cuvee.tasks.study.answers import UNIT, size_text
 from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import Confirmation, PairedGain, covers_text, few_text
+from cuvee.tasks.validation.paired import Alone, Confirmation, PairedGain, alone_text, covers_text
 
 
 def gain_blocks(study: Study) -> Iterable[Block]:
@@ -19,17 +19,21 @@ def gain_blocks(study: Study) -> Iterable[Block]:
         f"Gains in fresh runs, {UNIT}, with {study.confirmations[-1].level:.0%} intervals and a "
         f"one-sided p. One for {SEEDS} holds where the mixtures are trained again and scored on "
         f"the same documents and items; one for {ITEMS} also on others of the same kinds. Claims "
-        f"rest on the latter wherever all that the gain reads has {FEWEST} documents or items."
+        f"rest on the latter wherever they can be told."
     )
     rows = [row for found in study.confirmations for row in _rows(study, found)]
     head = ("at", "gain over", "in", "gain", f"for {SEEDS}", f"for {ITEMS}", "pairs", "p")
     yield ReportTable(head, tuple(rows), words=(1, 2))
     every = [g for found in study.confirmations for g in found.objective.values()]
-    yield Paragraph(f"The gain in the objective is for {covers_text(every)}{few_text(every)}.")
+    yield Paragraph(f"The gain in the objective is for {covers_text(every)}{alone_text(every)}.")
     single = [g for found in study.confirmations for gains in found.targets.values() for g in gains]
-    seeds = dict.fromkeys(g.name for g in single if g.covers != ITEMS)
-    if seeds and any(g.covers == ITEMS for g in single):
-        yield Paragraph(f"Of single targets, gains in {', '.join(seeds)} are for {SEEDS} alone.")
+    if (why := alone_text(single, len(single))) and any(g.covers == ITEMS for g in single):
+        yield Paragraph(f"Gains in some single targets are for {SEEDS} alone{why}.")
+    if any(Alone.OTHER in gain.alone.values() for gain in (*every, *single)):
+        yield Paragraph(
+            "Scores of different documents or items differ whatever the mixtures: train and score "
+            "these runs anew before anything is claimed of them."
+        )
 
 
 def _rows(study: Study, found: Confirmation) -> Iterable[tuple[str, ...]]:

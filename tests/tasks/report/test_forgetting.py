@@ -44,7 +44,7 @@ def hand_made():
     before = {**dict.fromkeys(targets, 5.0), targets[first]: 1.0, targets[second]: 2.0}
     return dataclasses.replace(
         study,
-        confirmation=paired_confirmation(runs, targets),
+        confirmation=paired_confirmation(runs, targets, objective=study.problem.objective),
         continual=ContinualStart(
             StartCheckpoint("c" * 64, "models/base", before), NAMES[:2], 0.1, 0.15
         ),

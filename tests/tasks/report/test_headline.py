@@ -37,7 +37,7 @@ from cuvee.tasks.study.study import Study
 from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.tracking.fields import study_fields, study_outcomes
 from cuvee.tasks.validation.hypothesis_tests import larger_size_tests
-from cuvee.tasks.validation.paired import Confirmation, PairedGain
+from cuvee.tasks.validation.paired import Alone, Confirmation, PairedGain
 
 
 def test_the_verdict_says_first_what_holds_now():
@@ -296,7 +296,7 @@ def test_answers_say_for_what_a_gain_holds():
     made = synthetic_study.synthetic_study()
     items = {"covers": ITEMS, "over_seeds": Estimate(0.1, 0.08, 0.12)}
     gain = PairedGain("objective", 0.1, 0.05, 0.15, 0.01, 3, **items)
-    few = PairedGain("objective", 0.1, 0.05, 0.15, 0.01, 3, few=("task/piqa",))
+    few = PairedGain("objective", 0.1, 0.05, 0.15, 0.01, 3, alone={"task/piqa": Alone.FEW})
     why = ", as fewer than 30 documents or items are known of task/piqa"
     for pair, said, because in ((gain, ITEMS, ""), (few, "new seeds alone", why)):
         found = dataclasses.replace(made.confirmation, objective={"natural": pair}, targets={})
@@ -306,6 +306,7 @@ def test_answers_say_for_what_a_gain_holds():
         assert f"by more than the noise for {said}." in answers["sure"]
         told = study_summary(study)["confirmation"]["natural"]
         assert told["covers"] == pair.covers
+        assert told["why_alone"] == because.removeprefix(", as ")
         assert told["over_new_seeds"] == ([0.08, 0.12] if pair is gain else [0.05, 0.15])
         (_, table, told, *_) = gain_blocks(study)
         assert told.text == f"The gain in the objective is for {said}{because}."

@@ -294,7 +294,7 @@ def test_differences_pair_by_seed_not_by_position(study):
     alone = [r for r in runs if r.mixture == "recommended"]
     assert differences(alone) == {}
     with pytest.raises(EvidenceError, match="shared seeds: natural 0, uniform 0"):
-        paired_confirmation(alone, study.problem.targets)
+        paired_confirmation(alone, study.problem.targets, objective=study.problem.objective)
 
 
 def test_gains_are_baseline_minus_recommended_with_their_interval(study):

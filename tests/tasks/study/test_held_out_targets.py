@@ -2,15 +2,13 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from synthetic_study import synthetic_study
 
 from cuvee.flows.recipe.load import parse
-from cuvee.mixtures.runs.unit_scores import UnitScores
 from cuvee.tasks.report.page import report_sections
 from cuvee.tasks.study.answers import study_answers
-from cuvee.tasks.study.audits import held_out_gains, held_out_means, held_out_targets
+from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.summary import study_summary
 from cuvee.tasks.tracking.fields import study_fields
 
@@ -79,29 +77,6 @@ def test_what_is_held_out_moves_no_digest():
     assert parse(text + NOT_SOUGHT).digest == asked.digest
     for moved in ("heldout_tokens: 9k", "audit: {detectors: [loss]}"):
         assert parse(f"{text}evaluation: {{{moved}}}\n").digest != asked.digest
-
-
-def test_targets_with_enough_units_are_told_apart():
-    """Catches a mean that claims new items though a domain of ten documents is in it, and one that
-    keeps silent of new items because of that domain."""
-    study, rng = synthetic_study(), np.random.default_rng(0)
-    sizes = {"domain/news": 10, "task/facts": 40, "task/reading": 60}
-
-    def counted(run):
-        units = {}
-        for target, count in sizes.items():
-            spread = rng.standard_normal(count)
-            totals = run.result.scores[target].value + 0.1 * (spread - spread.mean())
-            units[target] = UnitScores(np.arange(count, dtype=np.uint64), totals, np.ones(count))
-        return replace(run, result=replace(run.result, units=units))
-
-    found = replace(study.confirmation, runs=tuple(map(counted, study.confirmation.runs)))
-    (every, gains), (rest, sure) = held_out_means(found, tuple(sizes))
-    assert every == tuple(sizes) and rest == ("task/facts", "task/reading")
-    assert gains["natural"].covers == "new seeds"
-    assert sure["natural"].covers == "new seeds and new items"
-    assert held_out_means(found, rest)[1:] == () and held_out_means(found, ()) == ()
-    assert [some for some, _ in held_out_means(study.confirmation, rest)] == [rest]
 
 
 def test_why_nothing_is_told_of_early_ranking_is_the_reason():

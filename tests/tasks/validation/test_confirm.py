@@ -232,6 +232,12 @@ def test_verdict_and_summary_open_with_the_larger_sizes(study):
     made = study_summary(larger)
     (step,) = made["larger_sizes"]
     assert step["held"] and set(step["gains"]) == {"natural", "uniform", BEST}
+    least = min(step["held_out"].values(), key=lambda gain: gain["gain"])
+    told = study_answers(larger)["against"]
+    assert f"{least['gain']:+.3f} ({least['low']:+.3f} to {least['high']:+.3f}) or more" in told
+    bare = replace(larger, confirmation=replace(study.confirmation, targets={}))
+    made = study_summary(bare)
+    assert made["held_out"] == {} and least in made["larger_sizes"][0]["held_out"].values()
     assert set(made["trends"]) == {"natural", "uniform"}  # at both sizes
     assert study_summary(study)["larger_sizes"] == [] and study_summary(study)["trends"] == {}
 
