@@ -13,7 +13,7 @@ from enum import StrEnum
 from cuvee.mixtures.recommendation import LEVEL, Estimate
 from cuvee.mixtures.runs.run_results import TrainingCost
 from cuvee.mixtures.units import count_text, duration_text
-from cuvee.tasks.study.audits import held_out_gains, held_out_targets
+from cuvee.tasks.study.audits import least_held_out
 from cuvee.tasks.study.forgetting import worst_change
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.study.worth import worth_sentence
@@ -223,21 +223,21 @@ def _against(study: Study) -> str:
     else:
         said = f"The {'trial measured' if study.measured else 'law predicts'} it to be"
     told = f"{said} {gain_sentence(gains)} {UNIT} of the objective{cover}."
-    return f"{told}{_held_out(study)}{_forgotten(study)}"
+    told = " ".join(filter(None, (told, _held_out(study))))
+    return f"{told}{_forgotten(study)}"
 
 
 def _held_out(study: Study) -> str:
-    """The gain over all it is compared with where nothing was chosen by the score, at the largest
-    size trained: the least."""
-    targets = held_out_targets(study)
-    gains = held_out_gains(study.confirmations[-1], targets) if study.confirmations else {}
-    if not gains:
+    """The least gain over what it is compared with where nothing was chosen by the score."""
+    least = least_held_out(study)
+    if least is None:
         return ""
-    same = covers_text(gains.values()) == covers_text(study.confirmations[-1].objective.values())
-    least = min(gains.values(), key=lambda gain: gain.gain)
-    over = f"{len(targets)} held-out targets" if len(targets) > 1 else "the one held-out target"
-    holds = "" if same else f", for {covers_text(gains.values())}"
-    return f" On {over}, {interval_text(least.estimate, '+.3f')} or more{holds}."
+    name, gain, targets = least
+    over = f"{targets} held-out targets" if targets > 1 else "the one held-out target"
+    cover = covers_text([gain])
+    same = cover == covers_text(study.confirmations[-1].objective.values())
+    holds = "" if same else f", for {cover}"
+    return f"On {over} it is at worst {_gain(name, gain.estimate)}{holds}."
 
 
 def _forgotten(study: Study) -> str:

@@ -3,10 +3,11 @@
 The four answers are those of `study/answers.py`; a warning never says again what they say.
 """
 
-from cuvee.tasks.study.answers import UNIT, Grade, study_grade
+from cuvee.tasks.study.answers import UNIT, Grade, called, study_grade
+from cuvee.tasks.study.audits import least_held_out
 from cuvee.tasks.study.forgetting import changes_above_floor
 from cuvee.tasks.study.study import Study
-from cuvee.tasks.validation.paired import RECOMMENDED
+from cuvee.tasks.validation.paired import RECOMMENDED, Judgement
 
 NONE = "-"  # in a table, where there is no value
 TONES = {Grade.CONFIRMED: "good", Grade.WORSE: "bad"}
@@ -29,6 +30,11 @@ def headline_warnings(study: Study) -> tuple[str, ...]:
     found += [f"Text: {notice}." for p in study.corpus.values() for notice in p.notices]
     found += [f"{sentence}." for sentence in study.problem.size_notes]
     found += _surprise(study)
+    if (least := least_held_out(study)) and least[1].judgment is Judgement.WORSE:
+        found.append(
+            f"Where nothing was chosen by the score, on held-out targets, {called(least[0])} is "
+            "better by more than the noise."
+        )
     if study.transfer:
         found += [f"Nothing can be said at {lost}" for lost in study.transfer.lost]
     found += study.card.wrong if study.card else ()

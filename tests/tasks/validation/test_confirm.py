@@ -234,7 +234,7 @@ def test_verdict_and_summary_open_with_the_larger_sizes(study):
     assert step["held"] and set(step["gains"]) == {"natural", "uniform", BEST}
     least = min(step["held_out"].values(), key=lambda gain: gain["gain"])
     told = study_answers(larger)["against"]
-    assert f"{least['gain']:+.3f} ({least['low']:+.3f} to {least['high']:+.3f}) or more" in told
+    assert f"by {-least['gain']:.3f} ({-least['high']:.3f} to {-least['low']:.3f})." in told
     bare = replace(larger, confirmation=replace(study.confirmation, targets={}))
     made = study_summary(bare)
     assert made["held_out"] == {} and least in made["larger_sizes"][0]["held_out"].values()
