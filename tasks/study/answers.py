@@ -232,12 +232,12 @@ def _held_out(study: Study) -> str:
     least = least_held_out(study)
     if least is None:
         return ""
-    name, gain, targets = least
-    over = f"{targets} held-out targets" if targets > 1 else "the one held-out target"
+    name, gain = least
     cover = covers_text([gain])
     same = cover == covers_text(study.confirmations[-1].objective.values())
     holds = "" if same else f", for {cover}"
-    return f"On {over} it is at worst {_gain(name, gain.estimate)}{holds}."
+    said = _gain(name, gain.estimate).replace(called(name), name)
+    return f"In held-out targets {said}{holds}."
 
 
 def _forgotten(study: Study) -> str:

@@ -27,13 +27,11 @@ def held_out_gains(found: Confirmation, targets: Sequence[str]) -> Mapping[str, 
     return {name: mean_gain(found, name, weights, "held-out targets") for name in known}
 
 
-def least_held_out(study: Study) -> tuple[str, PairedGain, int] | None:
-    """Over which mixture the gain on held-out targets is least at the largest size, that gain, and
-    the number of targets."""
+def least_held_out(study: Study) -> tuple[str, PairedGain] | None:
+    """Over which mixture the gain on held-out targets is least at the largest size, and that."""
     targets = held_out_targets(study)
     gains = held_out_gains(study.confirmations[-1], targets) if study.confirmations else {}
-    least = min(gains.items(), key=lambda pair: pair[1].gain, default=None)
-    return (*least, len(targets)) if least else None
+    return min(gains.items(), key=lambda pair: pair[1].gain, default=None)
 
 
 def run_audits(study: Study) -> tuple[tuple[MetricAudit, ...], EarlyRanking | None]:

@@ -10,6 +10,14 @@ from cuvee.tasks.study.audits import held_out_gains, held_out_targets
 from cuvee.tasks.study.study import Study
 from cuvee.tasks.validation.paired import Alone, Confirmation, PairedGain, alone_text, covers_text
 
+CAUTIONS = {
+    Alone.MOST: "Noise makes the largest of several scores larger where they lie close, and "
+    "natural's, relative to itself, most surely: a small gain in the objective is no evidence. "
+    "Look whether every single target gains.",
+    Alone.OTHER: "Scores of different documents or items differ whatever the mixtures: train and "
+    "score these runs anew before anything is claimed of them.",
+}
+
 
 def gain_blocks(study: Study) -> Iterable[Block]:
     """Every confirmed gain with its interval over new seeds, and over new seeds and new items."""
@@ -29,11 +37,8 @@ def gain_blocks(study: Study) -> Iterable[Block]:
     single = [g for found in study.confirmations for gains in found.targets.values() for g in gains]
     if (why := alone_text(single, len(single))) and any(g.covers == ITEMS for g in single):
         yield Paragraph(f"Gains in some single targets are for {SEEDS} alone{why}.")
-    if any(Alone.OTHER in gain.alone.values() for gain in (*every, *single)):
-        yield Paragraph(
-            "Scores of different documents or items differ whatever the mixtures: train and score "
-            "these runs anew before anything is claimed of them."
-        )
+    found = {why for gain in (*every, *single) for why in gain.alone.values()}
+    yield from (Paragraph(said) for why, said in CAUTIONS.items() if why in found)
 
 
 def _rows(study: Study, found: Confirmation) -> Iterable[tuple[str, ...]]:

@@ -310,4 +310,8 @@ def test_answers_say_for_what_a_gain_holds():
         assert told["over_new_seeds"] == ([0.08, 0.12] if pair is gain else [0.05, 0.15])
         (_, table, told, *_) = gain_blocks(study)
         assert told.text == f"The gain in the objective is for {said}{because}."
+        most = dataclasses.replace(few, alone={"task/piqa": Alone.MOST})
+        worst = dataclasses.replace(found, objective={"natural": most})
+        *_, caution = gain_blocks(dataclasses.replace(made, confirmation=worst))
+        assert "a small gain in the objective is no evidence" in caution.text
         assert ("+0.0500 to +0.1500" if pair is gain else NONE) in table.rows[0]

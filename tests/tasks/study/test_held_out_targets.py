@@ -50,7 +50,7 @@ def test_answers_summary_record_and_report_say_it_alike():
     study = synthetic_study()
     gain = held_out_gains(study.confirmation, held_out_targets(study))["natural"]
     text = study_answers(study)["against"]
-    said = "On 10 held-out targets it is at worst worse than the natural mixture by 0.044 "
+    said = "In held-out targets worse than natural by 0.044 "
     assert gain.high < 0 and f"{said}(0.029 to 0.059)." in text
     assert any(
         "the natural mixture is better by" in warning for warning in headline_warnings(study)
