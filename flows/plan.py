@@ -80,7 +80,7 @@ def print_plan(recipe: Recipe, home: Workspace, display: Display) -> dict[str, A
         *memory_sentences(recipe, problem, vocabulary, steps or ()),
         *cost_sentences(ladder_plan, planned, rate, source),
         *scoring_sentences(recipe, prepared, ladder_plan),
-        *plan_size.unit_sentences(units),
+        *plan_size.unit_sentences(units, problem),
         *larger_size_sentences(recipe, store, vocabulary, tried, problem.proxy.trainer),
         *trainer_sentences(recipe, home, specs),
         *plan_power.power_sentences(recipe.confirm, power),

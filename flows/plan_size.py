@@ -9,6 +9,7 @@ from cuvee.evaluation.suites import Suite, short_name
 from cuvee.evaluation.windows import document_windows, limited_windows, tokens_to_reach
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.mixtures import registry, simplex
+from cuvee.mixtures.domains import Array
 from cuvee.mixtures.inference.crossed_intervals import FEWEST
 from cuvee.mixtures.inference.evidence_grade import MIXTURES
 from cuvee.mixtures.inference.screening import Screened
@@ -57,15 +58,19 @@ def unit_figures(
     """
     if recipe.confirm is None:
         return {}
-    rows = problem.objective.scalarize(problem.targets, np.zeros(len(problem.targets))).rows
     tasks = {f"task/{short_name(task)}": task for task in prepared.suite.tasks}
     return {
         target: _items(prepared.suite, tasks[target])
         if target in tasks
         else _documents(prepared, target.removeprefix(HELD_OUT), context)
-        for target, read in zip(problem.targets, rows.T, strict=True)
+        for target, read in zip(problem.targets, _rows(problem).T, strict=True)
         if read.any()
     }
+
+
+def _rows(problem: Problem) -> Array:
+    """(R, M) what the objective reads of the targets; it is the largest of the rows."""
+    return problem.objective.scalarize(problem.targets, np.zeros(len(problem.targets))).rows
 
 
 def _documents(prepared: Prepared, domain: str, context: int) -> dict[str, int | None]:
@@ -84,12 +89,18 @@ def _items(suite: Suite, task: str) -> dict[str, int | None]:
     return {"scored": min(known, default=None), "there": there, "wanted": wanted}
 
 
-def unit_sentences(figures: Mapping[str, Mapping[str, int | None]]) -> list[str]:
+def unit_sentences(figures: Mapping[str, Mapping[str, int | None]], problem: Problem) -> list[str]:
     """For what the gains of the confirmation will hold, where that is new seeds alone.
 
     Args:
         figures: as `unit_figures` gives them.
+        problem: whose objective is confirmed.
     """
+    if figures and len(_rows(problem)) > 1:
+        return [
+            "The gain that is confirmed will hold for new seeds alone, however much is scored: "
+            "the objective is the largest of several scores"
+        ]
     few = {name: one for name, one in figures.items() if (one["scored"] or FEWEST) < FEWEST}
     named = [
         f"{name.partition('/')[2]} ({one['scored']} of {one['there'] or 'those that it has'})"

@@ -16,7 +16,7 @@ from cuvee.flows.recipe.load import parse
 from cuvee.flows.study.recipe_sources import reading_sentence
 from cuvee.mixtures.constraints import constrain
 from cuvee.mixtures.domains import Domain, DomainSet
-from cuvee.mixtures.objectives import Floors, WeightedMean
+from cuvee.mixtures.objectives import Floors, WeightedMean, Worst
 from cuvee.mixtures.problem import Problem, Proxy
 from cuvee.proxies.data.sources.documents import Sample
 from cuvee.proxies.data.sources.text_files import Files
@@ -88,7 +88,7 @@ def test_a_gain_that_will_hold_for_no_new_documents_is_told_before(
     suite = SimpleNamespace(tasks=())
     prepared = SimpleNamespace(corpus=corpus, limits=Limits(tokens=limit), suite=suite)
     recipe = parse(tiny_study.recipe(tmp_path, confirm="{seeds: 2}"))
-    lines = unit_sentences(unit_figures(recipe, prepared, PROBLEM, 16))
+    lines = unit_sentences(unit_figures(recipe, prepared, PROBLEM, 16), PROBLEM)
     assert len(lines) == len(said) and all(map(str.__contains__, lines, said))
     alone = parse(tiny_study.recipe(tmp_path, confirm="null"))
     assert unit_figures(alone, prepared, PROBLEM, 16) == {}
@@ -117,5 +117,8 @@ def test_a_gain_that_will_hold_for_no_new_items_is_told_before(
     recipe = parse(tiny_study.recipe(tmp_path, confirm="{seeds: 2}"))
     units = unit_figures(recipe, prepared, asked, 16)
     assert [*units] == ["task/qa"] and units["task/qa"]["scored"] == min(count, limit or count)
-    lines = unit_sentences(units)
+    lines = unit_sentences(units, asked)
     assert len(lines) == len(said) and all(map(str.__contains__, lines, said))
+    worst = dataclasses.replace(asked, objective=Worst(asked.targets))
+    (line,) = unit_sentences(unit_figures(recipe, prepared, worst, 16), worst)
+    assert "for new seeds alone, however much is scored" in line
