@@ -274,7 +274,7 @@ def test_a_plan_says_why_it_has_more_runs_than_were_asked_for():
 
     anchors = [spec(share, seed) for share in (0.5, 0.7) for seed in range(3)]
     (line,) = repeated_run_sentences((spec(0.1, 0), spec(0.2, 0), *anchors))
-    assert line.startswith("Of the 8 runs, 6 repeat 2 mixtures over seeds")
+    assert line.startswith("Of the 8 runs, 6 are of 2 mixtures that run more than once")
     assert repeated_run_sentences((spec(0.1, 0), spec(0.2, 0))) == []
 
 
