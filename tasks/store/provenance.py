@@ -9,7 +9,7 @@ the packages that its `infra/constraints.txt` pins, so that what it computed sta
 hash it is not known what computed it, so that it is made and approved anew.
 """
 
-MATHS_VERSION = 7  # raise it when the same runs give another recommendation
+MATHS_VERSION = 8  # raise it when the same runs give another recommendation
 TRAINING_VERSION = 1  # raise it when the same spec gives another result, losses or scores
 FIRST = (  # how version 1 is written: of the mathematics alone, and with that of training
     "a67ebfe31e3f701f7b2dc6c3291fbd1a77976f49cfb1b1272b3656111fe63880",
