@@ -90,9 +90,10 @@ def _targets(recipe: "Recipe", names: Sequence[str]) -> Iterator[str]:
     known += [f"task/{name}" for name in part.custom]
     wanted = recipe.build_objective().targets
     yield from _unknown("objective", "target", wanted, list(dict.fromkeys(known)))
-    yield from _unknown("evaluation.held_out", "target", part.held_out or (), known)
-    for name in sorted(set(wanted) & set(part.held_out or ())):
-        yield f"evaluation.held_out: the objective reads {name!r}; held out is what it does not"
+    place, held_out = "evaluation.held_out_targets", part.held_out_targets or ()
+    yield from _unknown(place, "target", held_out, known)
+    for name in sorted(set(wanted) & set(held_out)):
+        yield f"{place}: the objective reads {name!r}; held out is what it does not"
 
 
 def _tokenizer(recipe: "Recipe") -> Iterator[str]:

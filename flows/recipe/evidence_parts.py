@@ -142,7 +142,7 @@ class EvaluationPart(Part):
         description="Held-out tokens of each domain that are scored.",
         examples=["64k"],
     )
-    held_out: list[str] | None = Field(
+    held_out_targets: list[str] | None = Field(
         default=None,
         description="Targets that the objective does not read, on whose mean the confirmed gain is "
         "stated too: what was not optimized cannot flatter. null takes all that are measured; [] "

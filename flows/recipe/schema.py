@@ -39,7 +39,7 @@ from cuvee.tasks.study.finished import Purpose
 
 FREE = (  # what no recommendation depends on: who trains, what tests it, what becomes of it
     "confirm", "export", "handoff", "schedule", "budget", "proxy.pack", "limits.failed_share",
-    "evaluation.audit.longest_match", "evaluation.held_out",
+    "evaluation.audit.longest_match", "evaluation.held_out_targets",
     *(f"proxy.trainer.{name}" for name in
       ("cpus", "gpus", "memory", "nodes", "timeout", "retries", "environment", "folder")),
 )  # fmt: skip

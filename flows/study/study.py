@@ -267,7 +267,7 @@ def assemble_study(
         least_signal=recipe.limits.least_signal,
         continual=continual.continual_start(recipe, prepared) if prepared else None,
         vocabulary=prepared.corpus.vocabulary if prepared else 0,
-        held_out=None if (given := recipe.evaluation.held_out) is None else tuple(given),
+        held_out=None if (given := recipe.evaluation.held_out_targets) is None else tuple(given),
     )
 
 

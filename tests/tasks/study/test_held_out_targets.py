@@ -78,8 +78,8 @@ def test_what_is_held_out_moves_no_digest():
         "name: a\ncorpus: {domains: {x: {path: x}, y: {path: y}}}\nfull_scale: {tokens: 1M}\n"
         "objective: {name: mean, weights: {domain/x: 1}}\nmethod: {name: regmix, runs: 8}\n"
     )
-    asked = parse(text + "evaluation: {held_out: [domain/y]}\n")
-    assert asked.digest == parse(text).digest and asked.evaluation.held_out == ["domain/y"]
+    asked = parse(text + "evaluation: {held_out_targets: [domain/y]}\n")
+    assert asked.digest == parse(text).digest and asked.evaluation.held_out_targets == ["domain/y"]
     assert parse(text + NOT_SOUGHT).digest == asked.digest
     for moved in ("heldout_tokens: 9k", "audit: {detectors: [loss]}"):
         assert parse(f"{text}evaluation: {{{moved}}}\n").digest != asked.digest
