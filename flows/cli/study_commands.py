@@ -32,9 +32,9 @@ def plan(session: Session, recipe: RecipePath) -> dict[str, Any]:
     """Print the design, tokens, epochs, FLOPs and expected minutes; train nothing.
 
     With --json: `study`, `domains` (tokens of each), `targets`, `proxy`, `runs`, `tokens`, `flops`,
-    `core_seconds`, `tokens_per_second_and_core`, `speed_from`, `parameters`, `samples`
-    and `power` (of each size that is confirmed: `smallest_gain`, by the `pair_noise` of earlier
-    runs).
+    `core_seconds`, `tokens_per_second_and_core`, `speed_from`, `parameters`, `samples`,
+    `units` (documents and items that a confirmation scores) and `power` (of each size that is
+    confirmed: `smallest_gain`, by the `pair_noise` of earlier runs).
     """
     from cuvee.tasks.extras import require
 
