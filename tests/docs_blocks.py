@@ -41,6 +41,11 @@ NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\w)")  # with decimals: no coun
 LAST, NEAR = 2, Decimal("0.02")  # by how much two numbers that are printed may differ
 TINY = {  # what a recipe of the repository is in a test
     "quickstart": {},
+    "attribution": {
+        "method": "{name: attribution, runs: 8, seeds: 2, folds: 2, refits: 10, "
+        "laws: [log_linear], trials: 2, pairs: 1}",
+        "confirm": "null",
+    },
     "base": {"method": "{name: static, choose: best, trials: 2}", "confirm": "null"},
     "continual": {
         "corpus": "{heldout_bytes: 20000, domains: {code: {path: text/code.jsonl}, "
