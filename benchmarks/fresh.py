@@ -15,13 +15,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from contenders import BASELINES, Answer, Budget, answer, baselines, configured
 
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study.confirm import fresh_seeds
-from cuvee.flows.workspace import Workspace
+from cuvee.flows.workspace import QUIET, Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.controllers import required_runs
 from cuvee.mixtures.problem import Problem
@@ -134,6 +135,15 @@ class Keeper:
 
 def _train(job: PackJob) -> list[Outcome]:
     return list(run_pack(job, lambda _: None))
+
+
+def quiet_home(out: Path) -> Workspace:
+    """The home of a program that trains: `CUVEE_HOME`, else one beside what it writes; one thread,
+    and nothing that reports home."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    torch.set_num_threads(1)
+    return Workspace(Path(os.environ.get("CUVEE_HOME", out / "home")).resolve())
 
 
 def bench(path: Path, home: Workspace, *, size: str, tokens: int, held_out: int) -> Bench:

@@ -9,18 +9,17 @@ accuracy, by task. Rows: early_rank.csv, metric_audit.csv. Runs are kept in the 
 """
 
 import dataclasses
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from fresh import quiet_home
 
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
-from cuvee.flows.workspace import QUIET, Workspace
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.inference.early_ranking import EarlyRanking, rank_early
 from cuvee.mixtures.inference.metric_audit import MetricAudit, audit_metrics
 from cuvee.mixtures.problem import Problem
@@ -78,10 +77,7 @@ def trained(problem: Problem, prepared: Prepared, home: Workspace, end: float) -
 def run(out: Path, minutes: float) -> dict[str, Any]:
     """The figures, and the rows as CSV files."""
     end = time.monotonic() + 60 * minutes
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    torch.set_num_threads(1)
-    home = Workspace(Path(os.environ.get("CUVEE_HOME", out / "home")).resolve())
+    home = quiet_home(out)
     recipe = early_recipe()
     prepared = preparing.prepare(recipe, home)
     problem = preparing.pose_problem(recipe, prepared)

@@ -8,18 +8,17 @@ neither seed with each other. Rows by domain: seed_parts.csv. Runs are kept in t
 (CUVEE_HOME, else `home` in the folder given), so that a measurement that was stopped goes on.
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from fresh import quiet_home
 
 from cuvee.flows.recipe.load import parse
 from cuvee.flows.recipe.schema import Recipe
 from cuvee.flows.study import prepare as preparing
-from cuvee.flows.workspace import QUIET, Workspace
+from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import simplex
 from cuvee.mixtures.inference.power import pair_noise
 from cuvee.mixtures.inference.seed_parts import PARTS, SeedParts, seed_parts
@@ -73,10 +72,7 @@ def trained(home: Workspace, end: float) -> tuple[list[RunResult], tuple[str, ..
 def run(out: Path, minutes: float) -> dict[str, Any]:
     """The figures, and the rows as a CSV file."""
     end = time.monotonic() + 60 * minutes
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    torch.set_num_threads(1)
-    home = Workspace(Path(os.environ.get("CUVEE_HOME", out / "home")).resolve())
+    home = quiet_home(out)
     runs, targets = trained(home, end)
     figures: dict[str, Any] = {"runs": len(runs), "whole": len(runs) == 2 * SEEDS**2}
     if not runs:

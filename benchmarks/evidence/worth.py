@@ -13,17 +13,14 @@ and natural alone, against either kind. Rows: worth.csv. Runs are kept in the ho
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from fresh import Bench, bench
+from fresh import Bench, bench, quiet_home
 
-from cuvee.flows.workspace import QUIET, Workspace
 from cuvee.mixtures.attribution.attribute import jackknifed_rank, rank_agreement
 from cuvee.mixtures.attribution.law_shapley import law_shapley
 from cuvee.mixtures.attribution.leave_out import leave_out_spec, leave_out_worths
@@ -47,10 +44,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 def run(out: Path, minutes: float) -> dict[str, Any]:
     """The figures, and the rows as a CSV file."""
     end = time.monotonic() + 60 * minutes
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    torch.set_num_threads(1)
-    home = Workspace(Path(os.environ.get("CUVEE_HOME", out / "home")).resolve())
+    home = quiet_home(out)
     setting = bench(RECIPE, home, size="0.3M", tokens=TOKENS, held_out=16_384)
     store = Store(home.store)
     runs = left_out_runs(setting, store, end, range(FIRST))
