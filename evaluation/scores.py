@@ -23,9 +23,9 @@ from tokenizers import Tokenizer
 
 from cuvee.evaluation import held_out, metrics
 from cuvee.evaluation.held_out import Text
-from cuvee.evaluation.leakage_audit import TokenLikelihood, audit_items
 from cuvee.evaluation.likelihood import Likelihood, answer_totals
 from cuvee.evaluation.membership import LEAK, token_frequency
+from cuvee.evaluation.membership_audit import TokenLikelihood, audit_items
 from cuvee.evaluation.requests import RequestEncoder, TaskRequests
 from cuvee.evaluation.suites import Limits, Suite, short_name
 from cuvee.mixtures.errors import DataError, EvidenceError

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from cuvee.evaluation.benchmarks import read_benchmark
-from cuvee.evaluation.leakage_audit import score_texts
 from cuvee.evaluation.membership import (
     detect,
     item_text,
     order_excess,
     token_frequency,
 )
+from cuvee.evaluation.membership_audit import score_texts
 from cuvee.evaluation.requests import RequestEncoder
 from cuvee.flows.recipe.load import load_recipe
 from cuvee.flows.study import prepare as preparing

@@ -13,12 +13,12 @@ from typing import Any
 
 from cuvee.evaluation.longest_match import ItemIndex
 from cuvee.flows.recipe.load import parse
-from cuvee.flows.study import leakage
+from cuvee.flows.study import suspicious_items
 from cuvee.flows.study.prepare import prepare
 from cuvee.flows.workspace import QUIET, Workspace
 from cuvee.tasks.corpus.benchmark_matches import CorpusMatcher, corpus_matches
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
-from cuvee.tasks.study.leakage import item_matches
+from cuvee.tasks.study.suspicious_items import item_matches
 from evidence.csv_rows import append_rows
 
 MINUTES = 2.0
@@ -37,7 +37,7 @@ def run(out: Path, minutes: float) -> dict[str, Any]:
     for asks, limit in (("asked", recipe.evaluation.limit), ("all", 10**6)):
         scored = recipe.evaluation.model_copy(update={"limit": limit})
         prepared = prepare(recipe.model_copy(update={"evaluation": scored}), home)
-        asked = leakage.asked_items(prepared)
+        asked = suspicious_items.asked_items(prepared)
         texts = [text for items in asked.values() for _, text in items]
         corpus, names = prepared.corpus, [domain.name for domain in prepared.corpus.domains]
         spent = []

@@ -11,8 +11,8 @@ from cuvee.flows.study import prepare as preparing
 from cuvee.flows.study import table_problem
 from cuvee.flows.study.confirm import compared_schedules, confirm, fresh_seeds
 from cuvee.flows.study.finished import latest_study, prepare_as_studied, set_aside
-from cuvee.flows.study.leakage import look_for_benchmarks, with_matches
 from cuvee.flows.study.study import assemble_study, write_study
+from cuvee.flows.study.suspicious_items import look_for_benchmarks, with_matches
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop
 from cuvee.mixtures.errors import EvidenceError

@@ -32,11 +32,11 @@ from cuvee.flows.study.confirm import (
     train_confirmation,
 )
 from cuvee.flows.study.finished import set_aside, snapshot
-from cuvee.flows.study.leakage import look_for_benchmarks, with_matches
 from cuvee.flows.study.live_progress import live_progress
 from cuvee.flows.study.prediction import with_remembered
 from cuvee.flows.study.prepare import corpus_parts, pose_problem, prepare
 from cuvee.flows.study.superseded_runs import superseded_sentences
+from cuvee.flows.study.suspicious_items import look_for_benchmarks, with_matches
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures import loop, recommendation
 from cuvee.mixtures.errors import BudgetError, EvidenceError, StorageError

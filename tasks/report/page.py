@@ -24,8 +24,8 @@ from cuvee.tasks.report.sections.audits import audit_blocks
 from cuvee.tasks.report.sections.detectors import detector_blocks
 from cuvee.tasks.report.sections.forgetting import forgetting_blocks
 from cuvee.tasks.report.sections.gains import gain_blocks
-from cuvee.tasks.report.sections.leakage import leakage_blocks
 from cuvee.tasks.report.sections.scale import scale_blocks
+from cuvee.tasks.report.sections.suspicious_items import suspicious_item_blocks
 from cuvee.tasks.study.answers import QUESTIONS, STEPS, study_answers, study_grade
 from cuvee.tasks.study.study import Study
 
@@ -38,7 +38,7 @@ SECTIONS = (  # below the headline, in order; one without blocks is left out
     ("What each domain is worth", attribution_blocks),
     ("For what the gains hold", gain_blocks),
     ("Does the score mean what it says?", audit_blocks),
-    ("Benchmarks in the training text", leakage_blocks),
+    ("Benchmarks in the training text", suspicious_item_blocks),
     ("Leaks that likelihoods tell", detector_blocks),
     ("Forgetting", forgetting_blocks),
     ("Larger sizes", larger_sizes.larger_size_blocks),

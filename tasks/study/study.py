@@ -32,7 +32,7 @@ from cuvee.mixtures.runs.run_results import (
 from cuvee.mixtures.runs.run_spec import canonical_json
 from cuvee.tasks.study import forgetting, next_steps
 from cuvee.tasks.study.forgetting import MEAN, ContinualStart, DomainChange
-from cuvee.tasks.study.leakage import ItemMatch
+from cuvee.tasks.study.suspicious_items import ItemMatch
 from cuvee.tasks.validation.calibration import ScoredPredictions
 from cuvee.tasks.validation.hypothesis_tests import LargerSizeTests
 from cuvee.tasks.validation.paired import Confirmation, Judgement

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from cuvee.evaluation import membership, suites
-from cuvee.evaluation.leakage_audit import audit_items, score_texts
 from cuvee.evaluation.membership import ScoredText, order_excess
+from cuvee.evaluation.membership_audit import audit_items, score_texts
 from cuvee.evaluation.requests import RequestEncoder
 from cuvee.flows.recipe.evidence_parts import AuditPart, EvaluationPart
 

@@ -20,9 +20,15 @@ from cuvee.proxies.data.objects import is_remote
 from cuvee.tasks.corpus.pipeline.task_pool import InlinePool
 from cuvee.tasks.store.results import Store
 from cuvee.tasks.store.shared_inputs import publish_prepared_corpus
-from cuvee.tasks.study.leakage import AskedItems, ItemMatch, item_matches, suspicious_keys, unscored
 from cuvee.tasks.study.prepared import Prepared
 from cuvee.tasks.study.study import Study
+from cuvee.tasks.study.suspicious_items import (
+    AskedItems,
+    ItemMatch,
+    item_matches,
+    suspicious_keys,
+    unscored,
+)
 
 KEPT = "longest-matches"  # folder of the store: by what is looked for and the text of a domain
 VERSION = 2  # raised whenever the same items and the same text would give other matches

@@ -6,8 +6,8 @@ from statistics import median
 
 from cuvee.mixtures.objectives import OBJECTIVE
 from cuvee.tasks.report.blocks import Block, Paragraph, ReportTable
-from cuvee.tasks.study.leakage import LONG, ItemMatch, suspicious_keys, unscored
 from cuvee.tasks.study.study import Study
+from cuvee.tasks.study.suspicious_items import LONG, ItemMatch, suspicious_keys, unscored
 from cuvee.tasks.validation.paired import Confirmation, interval_text
 
 WORST = 10  # items that are listed at first, or though none is suspicious
@@ -15,7 +15,7 @@ COLUMNS = 6  # domains that have a column, those with the most suspicious items
 RUN, TEXT = 24, 80  # words of a run and characters of an item that are shown
 
 
-def leakage_blocks(study: Study) -> Iterable[Block]:
+def suspicious_item_blocks(study: Study) -> Iterable[Block]:
     """What of the benchmarks is trained on, by task and domain; nothing where nobody looked."""
     if study.matches is None:
         return

@@ -10,13 +10,13 @@ from synthetic_study import synthetic_study
 from cuvee.evaluation import lm_eval_tasks
 from cuvee.flows.recipe.load import build_recipe
 from cuvee.flows.study.confirm import conclude_confirmation
-from cuvee.flows.study.leakage import asked_items, look_for_benchmarks, with_matches
 from cuvee.flows.study.prepare import prepare
+from cuvee.flows.study.suspicious_items import asked_items, look_for_benchmarks, with_matches
 from cuvee.flows.workspace import Workspace
 from cuvee.mixtures.runs.unit_scores import UnitScores
 from cuvee.tasks.corpus import benchmark_matches
-from cuvee.tasks.report.sections.leakage import leakage_blocks
-from cuvee.tasks.study.leakage import ItemMatch
+from cuvee.tasks.report.sections.suspicious_items import suspicious_item_blocks
+from cuvee.tasks.study.suspicious_items import ItemMatch
 
 LEAK = "the northern heron builds its nest from willow and mud"  # 10 words, of 18: not removed
 ITEMS = [
@@ -28,7 +28,7 @@ ITEMS = [
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Two domains of nonsense; documents of one say most of an item's question, twice."""
-    root = tmp_path_factory.mktemp("leakage")
+    root = tmp_path_factory.mktemp("suspicious_items")
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefgh"), 5)) for _ in range(300)]
     for name in ("web", "books"):
@@ -165,7 +165,7 @@ def test_what_cannot_be_told_of_gains_is_not_told():
     assert clean_gains(study, none) is None
     assert clean_gains(study, most) is None
     assert clean_gains(synthetic_study(), most[:1]) is None
-    *_, told = leakage_blocks(with_matches(study, most))
+    *_, told = suspicious_item_blocks(with_matches(study, most))
     assert "The objective reads task/clauses" in told.text
 
 
@@ -175,7 +175,7 @@ def test_a_task_that_leaked_whole_does_not_hide_the_gains_of_the_others():
     study, lost = confirmed_on_items(), replace(suspect(7, "legal"), task="task/facts")
     clean = with_matches(study, (suspect(1, "legal"), lost))
     assert clean.clean == with_matches(study, (suspect(1, "legal"),)).clean
-    *_, told, gains = leakage_blocks(clean)
+    *_, told, gains = suspicious_item_blocks(clean)
     assert "Of task/facts no gain" in told.text and "objective" not in told.text
     assert {row[0].split(" against")[0] for row in gains.rows} == {"objective", "task/clauses"}
 
@@ -185,7 +185,7 @@ def test_the_report_says_which_items_and_what_gains_are_without_them():
     study, task = confirmed_on_items(), "task/clauses"
     long = replace(suspect(2, "legal", "news"), run=("one",) * 30, words=12)
     matches = (suspect(1), long, suspect(3), replace(suspect(4), task="task/facts"))
-    told, table, items, gains = leakage_blocks(with_matches(study, matches))
+    told, table, items, gains = suspicious_item_blocks(with_matches(study, matches))
     assert "Suspicious: 1 of 4 items" in told.text
     assert table.columns[-2:] == ("in legal", "in news")
     assert table.rows[0] == ("task/clauses", "3", "1", *["33.3%"] * 3)
@@ -197,4 +197,4 @@ def test_the_report_says_which_items_and_what_gains_are_without_them():
     before = study.confirmation.objective["natural"].gain
     assert gains.rows[0][-1] == f"{clean_gains(study, matches)['natural'].gain - before:+.4f}"
     assert float(gains.rows[1][-1]) == pytest.approx(-0.9 / 3, abs=1e-4)
-    assert list(leakage_blocks(study)) == []
+    assert list(suspicious_item_blocks(study)) == []
